@@ -1,0 +1,32 @@
+# make demo              install, then the whole way on generated footage (make demo FOOTAGE=path: on yours)
+# make test              install, then the tests; make test-slow: kills, faults, buckets, whole runs
+PYTHON ?= python3
+VENV ?= .venv
+FOOTAGE ?=
+BIN := $(VENV)/bin
+
+.PHONY: install demo test test-slow lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Posture needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/posture demo $(if $(FOOTAGE),--footage '$(FOOTAGE)')
+
+test: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) posture-demo build dist

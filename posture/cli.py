@@ -1,0 +1,268 @@
+"""The command line: `posture COMMAND`, or `python -m posture COMMAND` on a cluster. The only argument parser.
+
+Everything heavy is imported inside the commands: `posture --help` needs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from posture import __version__
+from posture.errors import InputError
+
+app = App(name="posture", version=__version__, help="Train sports-action models on footage, on one machine or a Ray cluster.",
+          help_format="plaintext")
+
+Repeated = Annotated[list[str], Parameter(name="--set", negative="", consume_multiple=False)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        fail(str(error))
+    except InputError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("\nposture: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    print(f"posture: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.command
+def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segments", "kinetics", "ucf101", "folders"] | None = None,
+           size: str = "128x171", frames: int = 32, stride: int = 2, windows: int = 1, fit: Literal["stretch", "crop", "pad"] = "stretch",
+           jpeg: int = 0, min_frames: int = 16, short: Literal["pad", "refuse"] = "pad", background: bool = False, split_number: int = 1,
+           val_share: float = 0.2, test_share: float = 0.2, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
+           yes: bool = False, report: bool = False) -> None:
+    """Decode footage into a store; what is there already is not decoded again.
+
+    Parameters
+    ----------
+    footage
+        Folder, s3:// prefix, or a segments CSV beside its videos.
+    store
+        Folder or s3:// prefix of the store.
+    layout
+        How labels are given; recognised when left out.
+    size
+        Height x width of stored frames, in pixels: larger than training's, so that crops can vary.
+    frames
+        Frames per stored clip: more than training's 16, so that their start can vary.
+    stride
+        Store every n-th frame of the file.
+    windows
+        Clips per segment, spread evenly over it.
+    fit
+        What to do with another aspect ratio.
+    jpeg
+        JPEG quality of stored frames (1-100, about a tenth of the size, slower to read); 0 stores raw frames.
+    min_frames
+        Stored frames that make one training clip.
+    short
+        Segments with fewer: keep them (training repeats their last frame), or refuse them.
+    background
+        Also cut clips of a class `background` from the gaps between labels.
+    split_number
+        Which of UCF101's three official splits.
+    val_share
+        Share of each class's training groups that becomes val, where the footage names no val.
+    test_share
+        Share of each class's groups that becomes test, where the footage names no test.
+    seed
+        Of the choice of groups.
+    file_limit
+        Seconds that one file's decoding may take.
+    max_refused
+        Share of refused files above which the command fails.
+    yes
+        Do not ask before a long ingest.
+    report
+        Show the last ingest again instead.
+    """
+    from posture.commands.ingest import ask_and_ingest, show_report
+    from posture.data.cutting import Cut
+    from posture.data.rows import DecodeRecipe
+
+    if report:
+        return show_report(store)
+    if footage is None:
+        raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a segments CSV")
+    height, width = parse_size(size)
+    recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg)
+    for name, value, least, most in (("--frames", frames, 1, 1024), ("--stride", stride, 1, 1000), ("--windows", windows, 1, 1000),
+                                     ("--jpeg", jpeg, 0, 100), ("--min-frames", min_frames, 1, frames), ("--val-share", val_share, 0, 0.9),
+                                     ("--test-share", test_share, 0, 0.9), ("--max-refused", max_refused, 0, 1),
+                                     ("--file-limit", file_limit, 1, 86400)):
+        if not least <= value <= most:
+            raise InputError(f"{name} {value}: must be from {least} to {most}")
+    from posture.distributed.ingest import IngestOptions
+
+    options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share, test_share=test_share, seed=seed,
+                            file_limit_seconds=file_limit, max_refused_share=max_refused)
+    ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes)
+
+
+@app.command
+def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/action.py:improved", clips: int = 24, seed: int = 0) -> None:
+    """Look into a store: clips as training sees them, class balance, splits, versions; an HTML page.
+
+    Parameters
+    ----------
+    store
+        Folder or s3:// prefix of the store.
+    out
+        Where to write the page.
+    recipe
+        Whose augmentation to show.
+    clips
+        How many clips.
+    """
+    from posture.commands.show import show_store
+
+    show_store(store, out=out, recipe=recipe, clips=clips, seed=seed)
+
+
+@app.command
+def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: int | None = None, sets: Repeated = [],  # noqa: B006
+          local: bool = False, resume: bool = False) -> None:
+    """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
+
+    Parameters
+    ----------
+    recipe
+        FILE.py:function; looked up in the working directory, then among those that come with Posture.
+    store
+        Folder or s3:// prefix of the store.
+    runs
+        Folder or s3:// prefix for results.
+    name
+        Name of the run; unique if left out.
+    workers
+        Ray Train workers (data-parallel).
+    sets
+        Change a field: --set optim.lr=0.01 (repeatable).
+    local
+        In this process, without Ray.
+    resume
+        Continue the run --name from its last checkpoint.
+    """
+    from posture.config import parse_assignments
+    from posture.commands.train import train_run
+
+    changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
+    train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)
+
+
+@app.command
+def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", checkpoint: Literal["best", "last"] = "best", workers: int = 0,
+             crops: Literal[1, 3] = 1, spans: int = 1, source: int = 0, store: str | None = None, batch: int = 16) -> None:
+    """Score a run on footage it never saw: metrics.json and report.html.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    split
+        `test` for the result; the others to look around.
+    checkpoint
+        The best on val, or the last.
+    workers
+        Ray tasks; 0 scores in this process.
+    crops
+        Spatial views: the middle, or left, middle and right.
+    spans
+        Spans of frames within each stored clip, spread evenly.
+    source
+        Windows per segment decoded from the original files instead of the stored ones.
+    store
+        Another store than the run's own (its newest versions).
+    batch
+        Views per forward pass.
+    """
+    from posture.commands.evaluate import evaluate_run
+    from posture.evaluation import Views
+
+    for option, value in (("--spans", spans), ("--batch", batch)):
+        if value < 1:
+            raise InputError(f"{option} {value}: must be at least 1")
+    if source < 0 or workers < 0:
+        raise InputError("--source and --workers must not be negative")
+    evaluate_run(run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store)
+
+
+@app.command
+def models(*, classes: int = 101) -> None:
+    """Every model with its parameters and multiply-accumulates.
+
+    Parameters
+    ----------
+    classes
+        Classes of the last layer.
+    """
+    from posture.console import table
+    from posture.models.summary import table as summaries
+    from posture.recipes import functions, load_module
+
+    module = load_module("jobs/action.py")
+    runs = {name: recipe() for name, recipe in functions(module).items()}
+    configs = {name: run.model for name, run in runs.items() if not isinstance(run, list)}
+    rows = summaries({name: type(config)(**{**vars(config), "classes": classes}) for name, config in configs.items()})
+    table("model", "parameters", "GMAC 16x112x112", "GMAC 16x56x56",
+          rows=[tuple(f"{value:,.2f}" if isinstance(value, float) else value for value in row.values()) for row in rows])
+
+
+@app.command
+def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, local: bool = False) -> None:
+    """The whole way in a few minutes: footage -> store -> training -> report, on footage made here or your own.
+
+    Parameters
+    ----------
+    folder
+        Where everything is put.
+    footage
+        Your footage; left out, Posture generates some.
+    local
+        Train in this process, without Ray Train.
+    """
+    from posture.commands.demo import run_demo
+
+    run_demo(folder, footage=footage, local=local)
+
+
+@app.command
+def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: str = "cpu", rounds: int = 3) -> None:
+    """Measure ours beside its peers, in turn in one run: ratios with their spread.
+
+    Parameters
+    ----------
+    name
+        ingest, feed, train (Ray Train against --local), or models.
+    json
+        Also write the figures there.
+    device
+        For models: cpu or cuda.
+    rounds
+        How often each is measured.
+    """
+    from posture.bench import run_bench
+
+    run_bench(name, json=json, device=device, rounds=rounds)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`128x171` -> (128, 171). Raises InputError."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and 16 <= int(part) <= 2048 for part in parts):
+        raise InputError(f"--size {text}: write height x width in pixels, for example 128x171")
+    return int(parts[0]), int(parts[1])
+

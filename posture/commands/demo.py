@@ -1,0 +1,51 @@
+"""`posture demo`: the main job from footage to report, on footage that Posture generates or on the user's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from posture import console
+from posture.commands.evaluate import evaluate_run
+from posture.commands.ingest import ask_and_ingest
+from posture.commands.train import train_run
+from posture.data.cutting import Cut
+from posture.data.rows import DecodeRecipe
+from posture.distributed.ingest import IngestOptions
+from posture.errors import InputError
+from posture.evaluation import Views
+
+RECIPE = "jobs/demo.py:demo"
+STORED = DecodeRecipe(height=72, width=96, frames=24, stride=2)
+"""Small frames: the demo trains on 56 x 56."""
+
+
+def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any]:
+    """Generate (or take) footage, ingest, train, evaluate; everything goes below `folder`. Returns the metrics.
+
+    Run again, it reuses the footage and the store, and trains anew. Raises InputError.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: the demo needs a folder, and this is a file")
+    began = time.time()
+    if footage is None:
+        from posture.data.synthetic import generate
+
+        _title("1/4 generating footage of moving athletes")
+        footage = str(generate(folder / "footage"))
+    else:
+        _title(f"1/4 taking the footage in {footage}")
+    store, runs = str(folder / "store"), str(folder / "runs")
+    _title("2/4 decoding it into a store")
+    ask_and_ingest(footage, store, IngestOptions(cut=Cut(STORED)), layout=None, split_number=1, yes=False)
+    _title("3/4 training an action classifier")
+    run = train_run(RECIPE, store, runs=runs, name=None, changes={}, local=local, resume=False)
+    _title("4/4 scoring it on athletes it never saw")
+    metrics = evaluate_run(run.uri, views=Views())
+    console.out.print(f"\nthe demo took {console.duration(time.time() - began)}; open {run.path('evaluation', 'report.html')}")
+    return metrics
+
+
+def _title(text: str) -> None:
+    console.out.print(f"\n[bold]{text}[/bold]")

@@ -1,0 +1,34 @@
+"""`posture evaluate`: progress while clips are scored, then the result as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posture import console
+from posture.evaluation import Views, evaluate
+from posture.runs import RunFolder
+
+
+def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "best", workers: int = 0, batch: int = 16,
+                 store: str | None = None) -> dict[str, Any]:
+    """Evaluate the run at the path `run`, print the result, return the metrics."""
+    folder = RunFolder.open(run)
+    with console.progress("scoring clips") as advance:
+        metrics = evaluate(folder, views=views, split=split, which=which, workers=workers, batch=batch, store_uri=store, progress=advance)
+    print_metrics(metrics, folder)
+    return metrics
+
+
+def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
+    """The result as a table, the best and worst classes, and where the report is."""
+    shown = {"accuracy": "accuracy", "majority_accuracy": "majority class", "top5": f"top-{min(5, len(metrics['per_class']))}",
+             "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1", "map": "mAP", "auc": "AUC", "ece": "ECE"}
+    console.out.print(f"{metrics['count']:,} {metrics['split']} segments, each scored once: {metrics['protocol']}; on {metrics['device']}")
+    console.table(*shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)])
+    console.out.print()
+    worst = sorted((row for row in metrics["per_class"] if row["count"]), key=lambda row: row["f1"])[:20]
+    console.table("class", "segments", "precision", "recall", "F1", "AP",
+                  rows=[(row["class"], row["count"], *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1", "ap"))) for row in worst])
+    if len(worst) < len(metrics["per_class"]):
+        console.out.print(f"(the {len(worst)} classes with the lowest F1; all are in the report)")
+    console.out.print(f"{folder.path('evaluation', 'report.html')}")

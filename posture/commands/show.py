@@ -1,0 +1,102 @@
+"""`posture show`: reads a store and shows it, on the terminal and as a page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from posture import console
+from posture.config import Run
+from posture.data import rows
+from posture.data.footage import FootageIndex, index_footage, open_footage
+from posture.data.store import Store
+from posture.recipes import load_recipe
+from posture.show import write_show_page
+
+FRAMES_SHOWN = 6
+COMMITS_SHOWN = 30
+
+
+def show_store(uri: str, *, out: Path, recipe: str, clips: int, seed: int) -> None:
+    """Write the page about the store at `uri` to `out`, and its figures to the terminal. Raises InputError."""
+    store = Store(uri)
+    run = load_recipe(recipe)
+    summary = summarize(store)
+    write_show_page(out, summary=summary, sheet=contact_sheet(store, run, clips=clips, seed=seed))
+    console.out.print(f"{store.uri}: {console.size(sum(table['bytes'] for table in summary['tables']))}")
+    console.table("class", *rows.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
+    console.out.print()
+    console.table("split", "segments", "clips", "groups", "footage",
+                  rows=[(row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"])) for row in summary["splits"]])
+    console.out.print()
+    console.table("table", "version", "rows", "size", rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]])
+    console.out.print(f"\n{out.resolve()}")
+
+
+def summarize(store: Store) -> dict[str, Any]:
+    """What `posture.show.write_show_page` shows of a store, from its tables."""
+    segments = store.read("segments").to_pylist()
+    clips = store.read("clips", columns=["segment", "recipe"]).to_pylist()
+    windows: dict[str, int] = {}
+    for clip in clips:
+        windows[clip["segment"]] = windows.get(clip["segment"], 0) + 1
+    classes = [{"class": name, **{split: sum(row["label"] == name and row["split"] == split for row in segments) for split in rows.SPLITS}}
+               for name in sorted({row["label"] for row in segments})]
+    splits = []
+    for split in rows.SPLITS:
+        mine = [row for row in segments if row["split"] == split]
+        splits.append({"split": split, "segments": len(mine), "clips": sum(windows.get(row["segment"], 0) for row in mine),
+                       "groups": len({row["group"] for row in mine}), "seconds": sum(row["end"] - row["start"] for row in mine)})
+    tables, history = [], []
+    for name, (version, count, size) in store.sizes().items():
+        commits = store.history(name)
+        tables.append({"name": name, "version": version, "rows": count, "bytes": size, "modified": _moment(commits[0]["timestamp"])})
+        history += [{"table": name, "version": commit["version"], "time": _moment(commit["timestamp"]), "operation": commit["operation"],
+                     "rows": (commit.get("operationMetrics") or {}).get("num_added_rows")} for commit in commits]
+    recipes: dict[str, int] = {}
+    for clip in clips:
+        recipes[clip["recipe"]] = recipes.get(clip["recipe"], 0) + 1
+    bad = pc.field("verdict") != "ok"
+    return {"uri": store.uri, "tables": tables, "classes": classes, "splits": splits,
+            "refused": store.read("videos", columns=["uri", "verdict", "reason"], where=bad).to_pylist(),
+            "recipes": [{"recipe": name, "clips": count} for name, count in sorted(recipes.items())],
+            "history": sorted(history, key=lambda row: row["time"], reverse=True)[:COMMITS_SHOWN]}
+
+
+def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
+    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, frames}."""
+    import torch
+
+    from posture.data.transforms import TEMPORAL, augmented_frames, clip_generator, draw_augmentation, frame_indices
+
+    index = index_footage(store, "train", recipe=run.data.recipe)
+    chosen = _one_class_after_another(index, clips, seed)
+    footage = open_footage(index.part(chosen), feed="materialize")
+    groups = {row["segment"]: row["group"] for row in store.read("segments", columns=["segment", "group"]).to_pylist()}
+    sheet = []
+    for place, clip in enumerate(chosen.tolist()):
+        stored = footage.clip(place)
+        generator = clip_generator(TEMPORAL, seed=seed, epoch=0, clip=clip) if run.data.temporal_jitter else None
+        frames = stored[frame_indices(len(stored), run.model.frames, step=run.data.step, generator=generator)][None]
+        augmentation = draw_augmentation(run.data, frames.shape[2:4], seed=seed, epoch=0, clips=np.array([clip]))
+        pictures = augmented_frames(torch.from_numpy(frames), augmentation, size=run.model.size)[0].numpy()
+        picked = np.linspace(0, len(pictures) - 1, FRAMES_SHOWN).round().astype(int)
+        sheet.append({"label": index.classes[index.labels[clip]], "split": "train", "group": groups[index.segment_ids[index.segments[clip]]],
+                      "frames": [pictures[at] for at in picked]})
+    return sheet
+
+
+def _one_class_after_another(index: FootageIndex, count: int, seed: int) -> np.ndarray:
+    """Clip indices, ascending: as many of each class as `count` allows."""
+    order = np.random.default_rng(seed).permutation(len(index))
+    by_class = [[clip for clip in order.tolist() if index.labels[clip] == label] for label in np.unique(index.labels)]
+    turns = [clips[turn] for turn in range(count) for clips in by_class if turn < len(clips)]
+    return np.array(sorted(turns[:count]), dtype=np.int64)
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

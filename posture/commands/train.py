@@ -1,0 +1,80 @@
+"""`posture train` as a person meets it: what runs where, progress, a line per epoch, and where the results are."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from posture import console
+from posture.launch import Session, prepare, train_here
+from posture.runs import RunFolder
+from posture.tracking import tracking_mode
+
+
+def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: dict[str, Any], local: bool, resume: bool) -> RunFolder:
+    """Prepare, train, report. Ctrl-C saves, says how to go on, and exits with 130. Raises InputError."""
+    session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume)
+    _announce(session, local=local)
+    with console.progress("training") as advance:
+        def on_progress(update: dict[str, Any]) -> None:
+            done = (update["epoch"] - 1) * update["steps"] + update["step"]
+            loss = "" if update["loss"] is None else f"loss {update['loss']:.3f}, "
+            advance(done, update["epochs"] * update["steps"], f"epoch {update['epoch']}, {loss}{update['clips_per_second']:.0f} clips/s")
+
+        if local:
+            outcome = train_here(session, on_progress=on_progress, on_record=_print_record, on_device=_print_device)
+        else:
+            from posture.distributed.train import train
+
+            with _interruptible() as asked:
+                outcome = train(session, on_progress=on_progress, on_record=_print_record, on_device=_print_device, asked_to_stop=asked.is_set)
+    if outcome.get("stopped") == "asked":
+        console.out.print(f"stopped; continue with: posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume"
+                          f"{' --local' if local else ''}")
+        raise KeyboardInterrupt
+    best, epoch = outcome["best"], outcome["best_epoch"]
+    early = f" (stopped early, {session.run.patience} epochs without a better one)" if outcome.get("stopped") == "early" else ""
+    console.out.print(f"best {session.run.metric} on val {best:.4f} in epoch {epoch}{early}")
+    console.out.print(f"{session.folder.uri}\nnext: posture evaluate {session.folder.uri}")
+    return session.folder
+
+
+def _announce(session: Session, *, local: bool) -> None:
+    run, mode = session.run, tracking_mode(session.run.tracking.mode)
+    console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} clips to train on, {len(session.val):,} to "
+                      f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
+                      + ("" if local else f", {run.scale.workers} Ray Train worker{'s' * (run.scale.workers > 1)}"))
+    console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")
+
+
+def _print_device(name: str) -> None:
+    console.out.print(f"running on {name}")
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    if record.get("val_loss") is None:
+        return
+    console.out.print(f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
+                      f"val accuracy {record['val_accuracy']:.4f}  {record['clips_per_second']:.1f} clips/s  waiting for clips {record['data_wait_share']:.0%}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        console.out.print("stopping after this step; once more to stop at once")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

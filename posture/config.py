@@ -1,0 +1,196 @@
+"""A training run as a typed value: made by a Python function, changed by dotted overrides, saved beside its weights.
+
+This module imports no torch: a mistake in a configuration is found in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from posture.errors import InputError
+from posture.models.configs import C3D
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a run: unknown names are refused, values never change in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """How stored clips become training batches."""
+
+    recipe: str | None = None
+    """Decode recipe to train on, where a store has several."""
+    step: Count = 1
+    """Every `step`-th stored frame is used; a clip spans `model.frames * step` stored frames."""
+    temporal_jitter: bool = True
+    """Training starts a clip at a random stored frame; otherwise in the middle."""
+    crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
+    """Area of the random crop, as a share of the stored frame."""
+    crop_aspect: tuple[Positive, Positive] = (0.75, 1.3333)
+    """Aspect ratio (width / height) of the random crop before it is resized."""
+    flip: Fraction = 0.5
+    """Probability of a left-right flip."""
+    brightness: Fraction = 0.3
+    contrast: Fraction = 0.3
+    saturation: Fraction = 0.3
+    mean: tuple[float, float, float] = (0.43216, 0.394666, 0.37645)
+    """Per-channel mean of RGB in 0..1 (Kinetics)."""
+    std: tuple[Positive, Positive, Positive] = (0.22803, 0.22145, 0.216989)
+    balanced: bool = False
+    """Draw classes equally often, whatever their number of clips."""
+    feed: Literal["auto", "materialize", "stream"] = "auto"
+    """Hold the footage in memory (our order, exact), or stream it (coverage and equal step counts only)."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Data:
+        for name in ("crop_scale", "crop_aspect"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"data.{name} must be a range low..high with 0 < low <= high, not {low}..{high}")
+        return self
+
+
+class Loss(Section):
+    """Cross-entropy over the classes."""
+
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class Optim(Section):
+    """The optimiser and its schedule."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.025
+    """Peak learning rate at `scale.global_batch`."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0003
+    momentum: Fraction = 0.9
+    """SGD's momentum, or Adam's beta1."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    """Largest gradient norm; 0 leaves gradients alone."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the exponential moving average of the weights; 0 keeps none."""
+
+
+class Scale(Section):
+    """How much hardware, and how a batch is cut over it."""
+
+    workers: Count = 1
+    gpus_per_worker: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
+    """`auto`: 1 where the cluster has a GPU for every worker, else 0."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
+    """`auto`: an equal share that leaves room for Ray Data."""
+    global_batch: Count = 32
+    """Clips per optimiser step, over all workers."""
+    micro_batch: Count | None = None
+    """Clips per forward pass on one worker; the rest of its share is accumulated. None: its whole share."""
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    """Mixed precision. `auto`: bf16 on a GPU, off on the CPU."""
+    compile: bool = False
+    """`torch.compile` the network."""
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimiser step on one worker."""
+        return self.global_batch // (self.workers * (self.micro_batch or self.global_batch // self.workers))
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Scale:
+        share, rest = divmod(self.global_batch, self.workers)
+        if rest or (self.micro_batch and share % self.micro_batch):
+            each = f" of micro_batch {self.micro_batch}" if self.micro_batch else ""
+            raise ValueError(f"scale.global_batch {self.global_batch} cannot be cut evenly over {self.workers} workers{each}; "
+                             f"global_batch must be a multiple of {self.workers * (self.micro_batch or 1)}")
+        return self
+
+
+class Tracking(Section):
+    """Weights & Biases."""
+
+    project: str = "posture"
+    mode: Literal["auto", "online", "offline", "off"] = "auto"
+    """`auto`: online where an API key is found, else offline."""
+    group: str | None = None
+
+
+class Run(Section):
+    """Everything one training run depends on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    seed: int = 0
+    epochs: Count = 50
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many epochs without a better `metric`; 0 never stops early."""
+    metric: Literal["accuracy", "mean_class_accuracy"] = "accuracy"
+    """What selects the best checkpoint, measured on `val`."""
+    model: C3D
+    data: Data = Data()
+    loss: Loss = Loss()
+    optim: Optim = Optim()
+    scale: Scale = Scale()
+    tracking: Tracking = Tracking()
+
+
+def override(run: Run, changes: dict[str, Any]) -> Run:
+    """A new run with dotted `changes` (`{"model.groups": 4}`) applied and everything validated again.
+
+    Raises InputError naming the field, the value and what is allowed.
+    """
+    tree = run.model_dump()
+    for path, value in changes.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                raise InputError(_unknown_field(path, parent, node))
+            node = node[parent]
+        if leaf not in node and not (leaf == "kind"):
+            raise InputError(_unknown_field(path, leaf, node))
+        node[leaf] = value
+    return validate(tree)
+
+
+def validate(tree: dict[str, Any]) -> Run:
+    """A run from plain values (a saved `run.json`). Raises InputError naming field, value and what is allowed."""
+    try:
+        return Run.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["optim.lr=0.01", "model.norm=group"]` as dotted changes; values are JSON where they parse as JSON, else text."""
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        path, sign, text = assignment.partition("=")
+        if not sign or not path.strip():
+            raise InputError(f"--set takes field=value, for example --set optim.lr=0.01, not {assignment!r}")
+        try:
+            changes[path.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            changes[path.strip()] = {"True": True, "False": False, "None": None}.get(text, text)
+    return changes
+
+
+def _unknown_field(path: str, name: str, node: Any) -> str:
+    allowed = ", ".join(sorted(node)) if isinstance(node, dict) else "nothing below it"
+    return f"{path}: there is no field {name!r} here; the fields are {allowed}"
+
+
+def _sentence(problem: Any) -> str:
+    """One validation problem as `field: what is wrong (given value)`."""
+    path = ".".join(str(part) for part in problem["loc"]) or "run"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = "" if isinstance(given, dict) or problem["type"] == "value_error" else f" (given {given!r})"
+    return f"{path}: {message[0].lower()}{message[1:]}{shown}"

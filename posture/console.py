@@ -1,0 +1,71 @@
+"""What commands print: progress, tables, sizes. Bars on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+LOG_EVERY_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[..., None]]:
+    """A function `advance(done, total, note="")` that shows how far `what` is, with the time left."""
+    if out.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        with Progress(*columns, console=out, transient=True) as bar:
+            task = bar.add_task(what, total=None, note="")
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+        return
+    first: tuple[float, int] | None = None
+    last = 0.0
+
+    def advance(done: int, total: int, note: str = "") -> None:
+        nonlocal first, last
+        now = time.monotonic()
+        first = first or (now, done)
+        if now - last >= LOG_EVERY_SECONDS and done > first[1]:
+            last = now
+            left = (now - first[0]) / (done - first[1]) * (total - done)
+            out.print(f"{what}: {done} of {total}{', ' + note if note else ''}, about {duration(left)} left")
+
+    yield advance
+
+
+def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) -> None:
+    """A plain table; columns whose cells are numbers are set flush right."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(columns):
+        numeric = rows and all(isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows)
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    out.print(shown)
+
+
+def size(count: float) -> str:
+    """Bytes for people: `1.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,247 @@
+"""Layouts people have -> one shape: files, and the labelled segments in each.
+
+| layout | recognised by |
+|---|---|
+| segments | a CSV with the columns video, start, end, label (and split, group) |
+| kinetics | a CSV with the columns label, youtube_id, time_start, time_end (and split) |
+| ucf101 | trainlistNN.txt and testlistNN.txt |
+| folders | one folder per class, perhaps below train/, val/, test/ |
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from posture.data.files import File, absolute, join, list_files, read_bytes
+from posture.data.rows import SPLITS
+from posture.data.video import VIDEO_SUFFIXES
+from posture.errors import InputError
+
+LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
+               "test": "test", "testing": "test"}
+UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A labelled stretch of one video. `end` None: to its end. `split` None: the store decides by group."""
+
+    start: float  # seconds
+    end: float | None  # seconds
+    label: str
+    group: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class AnnotatedVideo:
+    file: File
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What a folder or bucket holds, in its own words."""
+
+    root: str
+    layout: str
+    videos: list[AnnotatedVideo]
+    missing: list[str] = field(default_factory=list)
+    """Labels that name a video which is not there: `where: video`."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Files that no label names."""
+
+
+def read_footage(source: str, *, layout: str | None = None, split_number: int = 1) -> Footage:
+    """The annotated videos at `source`: a folder, an `s3://` prefix, or a CSV file beside its videos.
+
+    `split_number` chooses among UCF101's three official splits. Raises InputError naming the file, line and field at fault.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
+    source = absolute(source)
+    root, _, table = source.rpartition("/") if source.lower().endswith(".csv") else (source, "", "")
+    listed = list_files(root, suffixes=VIDEO_SUFFIXES | {".csv", ".txt"})
+    videos = [file for file in listed if PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES]
+    others = [file for file in listed if PurePosixPath(file.relative).suffix.lower() not in VIDEO_SUFFIXES]
+    if not videos:
+        raise InputError(f"{root}: no video files here ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    tables = _tables(root, [file.relative for file in others if not table or file.relative == table])
+    if table and not tables:
+        raise InputError(f"{source}: no such file, or neither the columns video,start,end,label nor label,youtube_id,time_start,time_end")
+    lists = {PurePosixPath(file.relative).name: file for file in others}
+    train, test = (lists.get(f"{name}list{split_number:02d}.txt") for name in ("train", "test"))
+    found = layout or (next(iter(tables)) if tables else "ucf101" if train and test else "folders")
+    if found == "ucf101":
+        if not (train and test):
+            raise InputError(f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and testlist{split_number:02d}.txt")
+        return _ucf101(root, videos, {"train": train, "test": test})
+    if found == "folders":
+        return _folders(root, videos)
+    if found not in tables:
+        columns = {"segments": "video,start,end,label", "kinetics": "label,youtube_id,time_start,time_end"}[found]
+        raise InputError(f"{root}: the layout {found} needs a CSV with the columns {columns}")
+    return (_segments if found == "segments" else _kinetics)(root, videos, tables[found])
+
+
+def _tables(root: str, names: list[str]) -> dict[str, list[str]]:
+    """CSV files of each layout, told by their header."""
+    needed = {"segments": {"video", "start", "end", "label"}, "kinetics": {"label", "youtube_id", "time_start", "time_end"}}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name.lower().endswith(".csv"):
+            header = {cell.strip() for cell in _text(root, name).partition("\n")[0].split(",")}
+            for layout, columns in needed.items():
+                if columns <= header:
+                    found.setdefault(layout, []).append(name)
+    return found
+
+
+def _segments(root: str, videos: list[File], tables: list[str]) -> Footage:
+    by_path = {file.relative: file for file in videos}
+    by_name = _by_unique_name(videos)
+    labels: dict[str, list[Label]] = {}
+    missing = []
+    for where, row in _rows(root, tables):
+        name = row["video"].strip().replace("\\", "/")
+        file = by_path.get(name) or by_path.get(str(PurePosixPath(where.file).parent / name)) or by_name.get(PurePosixPath(name).name)
+        if file is None:
+            missing.append(f"{where}: {name}")
+            continue
+        start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
+        group = (row.get("group") or "").strip() or PurePosixPath(file.relative).stem
+        labels.setdefault(file.relative, []).append(where.label(start, end, row["label"], group, row.get("split")))
+    return _collect(root, "segments", videos, labels, missing)
+
+
+def _kinetics(root: str, videos: list[File], tables: list[str]) -> Footage:
+    stems = {PurePosixPath(file.relative).stem: file for file in videos}
+    labels: dict[str, list[Label]] = {}
+    missing = []
+    for where, row in _rows(root, tables):
+        video = row["youtube_id"].strip()
+        start, end = where.seconds("time_start", row["time_start"]) or 0.0, where.seconds("time_end", row["time_end"])
+        trimmed = stems.get(f"{video}_{round(start):06d}_{round(end or 0):06d}")
+        file = trimmed or stems.get(video)
+        if file is None:
+            missing.append(f"{where}: {video}")
+            continue
+        span = (0.0, None) if trimmed else (start, end)
+        labels.setdefault(file.relative, []).append(where.label(*span, row["label"], video, row.get("split")))
+    return _collect(root, "kinetics", videos, labels, missing)
+
+
+def _ucf101(root: str, videos: list[File], lists: dict[str, File]) -> Footage:
+    stems = {PurePosixPath(file.relative).stem: file for file in videos}
+    labels: dict[str, list[Label]] = {}
+    missing = []
+    for split, listed in lists.items():
+        for number, line in enumerate(_text(root, listed.relative).splitlines(), start=1):
+            path = PurePosixPath(line.split(" ")[0].strip())
+            if not path.name:
+                continue
+            where = _Line(listed.relative, number)
+            file = stems.get(path.stem)
+            if file is None:
+                missing.append(f"{where}: {path}")
+                continue
+            label = path.parent.name or PurePosixPath(file.relative).parent.name
+            labels.setdefault(file.relative, []).append(where.label(0.0, None, label, _file_group(label, path), split))
+    return _collect(root, "ucf101", videos, labels, missing)
+
+
+def _folders(root: str, videos: list[File]) -> Footage:
+    labels: dict[str, list[Label]] = {}
+    for file in videos:
+        path = PurePosixPath(file.relative)
+        parts = path.parts
+        split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 2 else None
+        if len(parts) < 2:
+            continue
+        label = parts[1] if split else parts[0]
+        labels[file.relative] = [Label(0.0, None, label, _file_group(label, path), split)]
+    if not labels:
+        raise InputError(f"{root}: no layout recognised; put videos in one folder per class, or add a CSV with the columns "
+                         "video,start,end,label beside them")
+    return _collect(root, "folders", videos, labels, [])
+
+
+def _file_group(label: str, path: PurePosixPath) -> str:
+    """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the file itself."""
+    match = UCF101_GROUP.search(path.stem)
+    return f"{label}_{match[1]}" if match else f"{label}/{path.stem}"
+
+
+def _collect(root: str, layout: str, videos: list[File], labels: dict[str, list[Label]], missing: list[str]) -> Footage:
+    annotated = [AnnotatedVideo(file, tuple(sorted(set(labels[file.relative]), key=lambda item: (item.start, item.end or 1e12))))
+                 for file in videos if file.relative in labels]
+    for video in annotated:
+        for first, second in itertools.pairwise(video.labels):
+            if (first.start, first.end) == (second.start, second.end):
+                raise InputError(f"{video.file.relative}: {first.start} s to {first.end or 'its end'} is labelled twice: "
+                                 f"{first.label} ({first.group}, {first.split}) and {second.label} ({second.group}, {second.split})")
+    if not annotated:
+        raise InputError(f"{root}: not one label names a video that is here (the first: {missing[0] if missing else 'none'})")
+    return Footage(root, layout, annotated, missing, [file.relative for file in videos if file.relative not in labels])
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Where a label stands, for messages, and the checks of its fields."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file} line {self.line}"
+
+    def seconds(self, name: str, text: str) -> float | None:
+        """A time; None where the field is empty."""
+        if not text.strip():
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < 1e7:
+            raise InputError(f"{self}: {name} {text.strip()!r} is not a time in seconds, such as 12.5")
+        return value
+
+    def label(self, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
+        label = label.strip()
+        if not label:
+            raise InputError(f"{self}: label is empty")
+        if end is not None and end <= start:
+            raise InputError(f"{self}: end {end} is not after start {start}")
+        split = (split or "").strip().lower()
+        if split and split not in SPLIT_NAMES:
+            raise InputError(f"{self}: split {split!r}; the splits are {', '.join(SPLITS)}")
+        return Label(start, end, label, group, SPLIT_NAMES.get(split))
+
+
+def _rows(root: str, tables: list[str]) -> Iterator[tuple[_Line, dict[str, str]]]:
+    for name in tables:
+        reader = csv.DictReader(io.StringIO(_text(root, name)), skipinitialspace=True)
+        for row in reader:
+            yield _Line(name, reader.line_num), {(key or "").strip(): value or "" for key, value in row.items() if isinstance(value, str | None)}
+
+
+def _text(root: str, name: str) -> str:
+    try:
+        return (read_bytes(join(root, name)) or b"").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{join(root, name)}: the file is not UTF-8 text") from None
+
+
+def _by_unique_name(videos: list[File]) -> dict[str, File]:
+    """Files by name; only names that one file alone has: `clip.mp4` in two folders says nothing."""
+    counts = Counter(PurePosixPath(file.relative).name for file in videos)
+    return {name: file for file in videos if counts[name := PurePosixPath(file.relative).name] == 1}

@@ -1,0 +1,166 @@
+"""One file and its labels -> its row, its segments, its decoded clips. Runs where the file is decoded (`data/sandbox.py`).
+
+Legend: T stored frames, H x W stored pixels; times in seconds from the first frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from posture.data.annotations import Label
+from posture.data.probe import open_video
+from posture.data.rows import DecodeRecipe, clip_id, segment_id
+from posture.data.video import probe
+
+BACKGROUND = "background"
+"""The class of stretches between the labels."""
+
+PAST_END_SECONDS = 0.5
+"""Labels are often rounded: an end this little past the video's is the video's end."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How segments are cut into clips."""
+
+    recipe: DecodeRecipe = DecodeRecipe()
+    min_frames: int = 16
+    """A segment with fewer stored frames is shorter than one clip."""
+    short: str = "pad"
+    """`pad`: short segments are kept, training repeats their last frame; `refuse`: they get the verdict too_short."""
+    background: bool = False
+    """Also cut a clip of class `background` from every gap between labels that is long enough."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clips row. `pixels` are the raw frames, or JPEG frames that start at `offsets`."""
+
+    row: dict[str, Any]
+    pixels: bytes | memoryview
+
+
+def accept(labels: Sequence[Label], cut: Cut, *, seconds: float, fps: float) -> tuple[list[Label], list[dict[str, str]]]:
+    """The labels that a video of this length can give clips for, background included, and a refusal {verdict, reason} for each other."""
+    accepted, refused = [], []
+    for label in [*labels, *(_gaps(labels, seconds, cut, fps) if cut.background else ())]:
+        end = seconds if label.end is None else label.end
+        name = f"{label.label} from {label.start:g} s to {'its end' if label.end is None else f'{end:g} s'}"
+        frames = round((min(end, seconds) - label.start) * fps) / cut.recipe.stride
+        if label.start >= seconds or end > seconds + PAST_END_SECONDS:
+            refused.append({"verdict": "segment_past_end", "reason": f"{name}: the video lasts {seconds:.2f} s"})
+        elif frames < (cut.min_frames if cut.short == "refuse" else 1 / cut.recipe.stride):
+            refused.append({"verdict": "too_short", "reason": f"{name}: one clip needs {cut.min_frames * cut.recipe.stride / fps:.2f} s"})
+        else:
+            accepted.append(label)
+    return accepted, refused
+
+
+def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str] = frozenset()) -> Iterator[dict[str, Any] | Clip]:
+    """Yield the file's properties, then each refused label, then for each segment its clips and its row.
+
+    Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", frames, fps, seconds,
+    width, height, codec}; refusals: {"kind": "refused", verdict, reason}; segments: {"kind": "segment", **row}. Raises Unreadable.
+    """
+    recipe = cut.recipe
+    stream, reader = open_video(path, **_decoded_size(path, recipe))
+    shown = reader.times()
+    seconds = float(shown[-1]) + 1.0 / reader.fps
+    yield {"kind": "stream", "frames": len(reader), "fps": reader.fps, "seconds": seconds, "width": stream.width,
+           "height": stream.height, "codec": stream.codec}
+    accepted, refused = accept(labels, cut, seconds=seconds, fps=reader.fps)
+    yield from ({"kind": "refused", **refusal} for refusal in refused)
+    for label in accepted:
+        end = seconds if label.end is None else min(label.end, seconds)
+        segment = segment_id(video, label.start, label.end)
+        if segment not in stored:
+            first, last = np.searchsorted(shown, [label.start - 1e-6, end - 1e-6])
+            for window, numbers in enumerate(frame_numbers(int(first), max(int(last), int(first) + 1), recipe)):
+                pixels, offsets = encode_frames(fit_frames(reader.frames(numbers), recipe), recipe.jpeg)
+                yield Clip({"clip": clip_id(segment, recipe, window), "segment": segment, "recipe": str(recipe),
+                            "start": float(shown[numbers[0]]), "frames": len(numbers), "height": recipe.height, "width": recipe.width,
+                            "offsets": offsets}, pixels)
+        yield {"kind": "segment", "segment": segment, "video": video, "start": label.start, "end": end,
+               "label": label.label, "group": label.group, "split": label.split}
+
+
+def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]]:
+    """The file's frames that each window of the segment [first, last) stores.
+
+    Windows lie evenly from the segment's start to its end (one window: in its middle). A segment shorter than a window is one
+    shorter window.
+    """
+    span = (recipe.frames - 1) * recipe.stride + 1
+    slack = last - first - span
+    if slack < 0:
+        short = list(range(first, last, recipe.stride))
+        return [short] if short else []
+    shares = np.linspace(0.0, 1.0, recipe.windows) if recipe.windows > 1 else np.array([0.5])
+    starts = sorted({first + round(float(share) * slack) for share in shares})
+    return [list(range(start, start + span, recipe.stride)) for start in starts]
+
+
+def fit_frames(frames: np.ndarray, recipe: DecodeRecipe) -> np.ndarray:
+    """(T, h, w, 3) -> (T, H, W, 3): the middle of a larger picture, or a smaller one on black."""
+    _, height, width, _ = frames.shape
+    if (height, width) == (recipe.height, recipe.width):
+        return frames
+    top, left = (height - recipe.height) // 2, (width - recipe.width) // 2
+    if recipe.fit == "crop":
+        return frames[:, top:top + recipe.height, left:left + recipe.width]
+    canvas = np.zeros((len(frames), recipe.height, recipe.width, 3), np.uint8)
+    canvas[:, -top:-top + height, -left:-left + width] = frames
+    return canvas
+
+
+def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview, list[int]]:
+    """Frames as stored bytes, and where each JPEG frame starts; `quality` 0 keeps raw pixels and has no starts."""
+    if not quality:
+        return memoryview(np.ascontiguousarray(frames)).cast("B"), []
+    import cv2
+
+    pictures = [cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for frame in frames]
+    return b"".join(pictures), [0, *np.cumsum([len(picture) for picture in pictures[:-1]]).tolist()]
+
+
+def decode_frames(pixels: Any, offsets: Sequence[int], shape: tuple[int, int, int], *, numbers: Sequence[int] | None = None) -> np.ndarray:
+    """Stored bytes -> uint8 (T, H, W, 3); raw frames are a view. `numbers` picks frames, and only those are decoded."""
+    length, height, width = shape
+    if not len(offsets):
+        frames = np.frombuffer(pixels, np.uint8).reshape(length, height, width, 3)
+        return frames if numbers is None else frames[list(numbers)]
+    import cv2
+
+    data = np.frombuffer(pixels, np.uint8)
+    ends = [*list(offsets)[1:], len(data)]
+    wanted = range(length) if numbers is None else numbers
+    return np.stack([cv2.imdecode(data[offsets[n]:ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted])
+
+
+def _decoded_size(path: str, recipe: DecodeRecipe) -> dict[str, int]:
+    """The size to decode at, so that cropping or padding gives height x width: the decoder resizes, which costs least."""
+    if recipe.fit == "stretch":
+        return {"height": recipe.height, "width": recipe.width}
+    stream = probe(path)
+    ratios = recipe.height / max(1, stream.height), recipe.width / max(1, stream.width)
+    scale = max(ratios) if recipe.fit == "crop" else min(ratios)
+    rounding = np.ceil if recipe.fit == "crop" else np.floor
+    return {"height": max(1, int(rounding(stream.height * scale))), "width": max(1, int(rounding(stream.width * scale)))}
+
+
+def _gaps(labels: Sequence[Label], seconds: float, cut: Cut, fps: float) -> Iterator[Label]:
+    """A `background` label in the middle of every gap that holds a whole window; it stays in its neighbours' group."""
+    length = ((cut.recipe.frames - 1) * cut.recipe.stride + 1) / fps
+    at = 0.0
+    for label in [*sorted(labels, key=lambda item: item.start), None]:
+        until = seconds if label is None else min(seconds, label.start)
+        if until - at >= length:
+            start = round((at + until - length) / 2, 3)
+            yield Label(start, round(start + length, 3), BACKGROUND, labels[0].group, labels[0].split)
+        if label is not None:
+            at = max(at, seconds if label.end is None else label.end)
+

@@ -1,0 +1,163 @@
+"""Files by uri, in a folder or in a bucket: listing, reading, publishing. One interface for both (obstore)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from posture.data.video import VIDEO_SUFFIXES
+from posture.errors import InputError
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as its folder or bucket lists it. `bytes` is -1 where even that cannot be read."""
+
+    uri: str
+    relative: str
+    """Path below the listed root, with forward slashes."""
+    bytes: int
+    modified: float
+    """Seconds since 1970."""
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri
+
+
+def absolute(uri: str | Path) -> str:
+    """The uri itself, or the absolute path: workers run in other folders."""
+    return str(uri).rstrip("/") if is_remote(str(uri)) else os.path.abspath(os.path.expanduser(str(uri)))
+
+
+def join(root: str, *parts: str) -> str:
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def open_root(uri: str, *, create: bool = False) -> Any:
+    """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_* variables)."""
+    from obstore.store import LocalStore, from_url
+
+    if is_remote(uri):
+        allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+        return from_url(uri, client_options={"allow_http": allow_http}, retry_config={"max_retries": 5})
+    if create:
+        os.makedirs(uri, exist_ok=True)
+    return LocalStore(uri)
+
+
+def exists(uri: str) -> bool:
+    """Whether a folder, a file or any object below the prefix stands at `uri`."""
+    if not is_remote(uri):
+        return os.path.exists(uri)
+    import obstore
+
+    return any(obstore.list(open_root(uri), chunk_size=1))
+
+
+def read_bytes(uri: str) -> bytes | None:
+    """The whole file, or None where it does not exist."""
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    if not is_remote(uri) and not os.path.isfile(uri):
+        return None
+    try:
+        return bytes(obstore.get(open_root(root), name).bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file so that a reader sees the old or the new one, never half."""
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    obstore.put(open_root(root, create=True), name, content)
+
+
+def remove_tree(uri: str) -> None:
+    """Remove everything below `uri`."""
+    import shutil
+
+    import obstore
+
+    if not is_remote(uri):
+        shutil.rmtree(uri, ignore_errors=True)
+        return
+    root = open_root(uri)
+    for page in obstore.list(root):
+        obstore.delete(root, [entry["path"] for entry in page])
+
+
+def list_files(root: str, *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[File]:
+    """Files below `root` whose suffix is among `suffixes`, sorted by relative path.
+
+    Raises InputError where there is no such folder, bucket or prefix.
+    """
+    files = _list_bucket(root, suffixes) if is_remote(root) else _list_folder(root, suffixes)
+    return sorted(files, key=lambda file: file.relative)
+
+
+def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
+    if not os.path.isdir(root):
+        raise InputError(f"{root}: no such folder")
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if PurePosixPath(name).suffix.lower() not in suffixes or name.startswith("."):
+                continue
+            path = os.path.join(folder, name)
+            relative = os.path.relpath(path, root).replace(os.sep, "/")
+            try:
+                status = os.stat(path)
+                yield File(path, relative, status.st_size if stat.S_ISREG(status.st_mode) else -1, status.st_mtime)
+            except OSError:  # a dangling link, a lost mount
+                yield File(path, relative, -1, 0.0)
+
+
+def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
+    import obstore
+
+    try:
+        for page in obstore.list(open_root(root)):
+            for entry in page:
+                if PurePosixPath(entry["path"]).suffix.lower() in suffixes:
+                    yield File(join(root, entry["path"]), entry["path"], entry["size"], entry["last_modified"].timestamp())
+    except Exception as error:  # obstore raises one class per cause; all mean that this prefix cannot be listed
+        raise InputError(f"{root}: cannot be listed: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """A path to the file's bytes on this machine; a temporary copy where it lies in a bucket. Raises OSError."""
+    if not is_remote(uri):
+        if not os.path.isfile(uri):  # opening a pipe would wait for ever
+            raise OSError("it is gone, or no regular file")
+        with open(uri, "rb"):
+            yield uri
+        return
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    with tempfile.NamedTemporaryFile(suffix=PurePosixPath(name).suffix) as copy:
+        try:
+            for chunk in obstore.get(open_root(root), name).stream():
+                copy.write(chunk)
+        except Exception as error:
+            raise OSError(f"{uri}: {str(error).splitlines()[0]}") from None
+        copy.flush()
+        yield copy.name
+
+
+def hash_file(path: str) -> str:
+    """The content's 128-bit BLAKE2 hash: the id of a video."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,120 @@
+"""One writer at a time, on a folder or a bucket, with a time limit: a crashed holder is taken over.
+
+The lease is a numbered log of small files, each created only if it does not exist yet (the one conditional write that a
+local disk and S3 both have). The highest number counts; whoever creates the next one holds the lease, or still holds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from typing import Any
+
+from posture.data.files import join, open_root
+from posture.errors import Busy
+
+LIMIT_SECONDS = 60.0
+
+
+class Lease:
+    """Holds `<root>/_lease` while in a `with` block, renewed in the background. Raises Busy where somebody else holds it."""
+
+    def __init__(self, root: str, *, limit_seconds: float = LIMIT_SECONDS) -> None:
+        self.root = root
+        self.holder = uuid.uuid4().hex
+        self._limit = limit_seconds
+        self._files = open_root(join(root, "_lease"), create=True)
+        self._number = 0
+        self._stop = threading.Event()
+        self._lost = False
+        self._renewer: threading.Thread | None = None
+
+    def __enter__(self) -> Lease:
+        number, entry = self._latest()
+        if entry and entry["expires"] > time.time() and not _died_here(entry):
+            wait = max(1, round(entry["expires"] - time.time()))
+            raise Busy(f"{self.root}: another ingest is writing to this store ({entry['host']}, process {entry['process']}); "
+                       f"try again when it has ended, or in {wait} s if it was killed")
+        if not self._create(number + 1, self._limit):
+            raise Busy(f"{self.root}: another ingest has just begun to write to this store; try again when it has ended")
+        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._renewer:
+            self._renewer.join()
+        if not self._lost:
+            self._create(self._number + 1, 0.0)
+
+    def check(self) -> None:
+        """Raise Busy where the lease was lost (this process slept past its limit and another took over)."""
+        if self._lost:
+            raise Busy(f"{self.root}: another ingest took over this store; this one stops, what it committed stands")
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._limit / 4):
+            try:
+                self._lost = not self._create(self._number + 1, self._limit)
+            except OSError:  # storage away for a moment: the limit leaves three more tries
+                continue
+            if self._lost:
+                return
+
+    def _create(self, number: int, limit_seconds: float) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        entry = {"holder": self.holder, "host": socket.gethostname(), "machine": _machine(), "process": os.getpid(),
+                 "expires": time.time() + limit_seconds}
+        try:
+            obstore.put(self._files, f"{number:012d}.json", json.dumps(entry).encode(), mode="create")
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        self._number = number
+        stale = [name for name in self._names() if int(name[:12]) < number - 1]
+        if stale:
+            obstore.delete(self._files, stale)
+        return True
+
+    def _names(self) -> list[str]:
+        import obstore
+
+        return [entry["path"] for page in obstore.list(self._files) for entry in page if entry["path"].endswith(".json")]
+
+    def _latest(self) -> tuple[int, dict[str, Any] | None]:
+        import obstore
+
+        for name in sorted(self._names(), reverse=True):
+            try:
+                return int(name[:12]), json.loads(bytes(obstore.get(self._files, name).bytes()))
+            except FileNotFoundError:  # the holder has just moved on
+                continue
+        return 0, None
+
+
+def _machine() -> str:
+    """This boot of this machine, as this container sees it: process numbers mean something only here."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return uuid.uuid4().hex
+
+
+def _died_here(entry: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is gone, so that nobody need wait for its limit."""
+    if entry.get("machine") != _machine():
+        return False
+    try:
+        os.kill(entry["process"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

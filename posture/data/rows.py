@@ -1,0 +1,134 @@
+"""The columns of every table of the store, with their units, and how their keys are made from content.
+
+| table | one row per | key |
+|---|---|---|
+| videos | file that was looked at; `ok` means that all its clips stand | video, uri |
+| groups | athlete or source video | group |
+| segments | labelled stretch of a video | segment |
+| clips | decoded window of a segment | clip |
+| ingests | ingest that added something or refused a file | ingest |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+SPLITS = ("train", "val", "test")
+
+VERDICTS = {
+    "ok": "decoded",
+    "empty": "the file has no bytes",
+    "not_video": "the file is no video",
+    "no_video_stream": "a container without a video stream",
+    "no_frames": "a video stream without frames",
+    "truncated": "the file ends before its video does",
+    "timeout": "the decoder did not finish in time",
+    "crashed": "the decoder's process died",
+    "unreadable": "the file cannot be read",
+    "too_short": "shorter than one clip",
+    "duplicate": "the same content as another file",
+    "missing_video": "a label names a video that is not there",
+    "segment_past_end": "a segment starts or ends after its video",
+}
+"""Every verdict on a file or a label, and what it means."""
+
+RETRIED = frozenset({"timeout", "crashed", "unreadable"})
+"""Verdicts that the machine may be to blame for: such files are tried again by the next ingest."""
+
+VIDEOS = pa.schema([
+    ("video", pa.string()),  # content hash; empty where the file could not be read
+    ("uri", pa.string()),
+    ("bytes", pa.int64()),
+    ("modified", pa.float64()),  # seconds since 1970
+    ("frames", pa.int64()),
+    ("fps", pa.float64()),
+    ("seconds", pa.float64()),
+    ("width", pa.int32()),  # pixels
+    ("height", pa.int32()),
+    ("codec", pa.string()),
+    ("verdict", pa.string()),  # one of VERDICTS
+    ("reason", pa.string()),
+])
+
+GROUPS = pa.schema([("group", pa.string()), ("split", pa.string())])
+
+SEGMENTS = pa.schema([
+    ("segment", pa.string()),
+    ("video", pa.string()),
+    ("start", pa.float64()),  # seconds
+    ("end", pa.float64()),  # seconds
+    ("label", pa.string()),
+    ("group", pa.string()),
+    ("split", pa.string()),  # one of SPLITS
+])
+
+CLIPS = pa.schema([
+    ("clip", pa.string()),
+    ("segment", pa.string()),
+    ("recipe", pa.string()),
+    ("start", pa.float64()),  # seconds, of the first frame
+    ("frames", pa.int32()),  # T
+    ("height", pa.int32()),  # H, pixels
+    ("width", pa.int32()),  # W, pixels
+    ("offsets", pa.list_(pa.int32())),  # where each JPEG frame starts in `pixels`; empty for raw frames
+    ("pixels", pa.binary()),  # uint8 T x H x W x 3, or JPEG frames one after the other
+])
+
+INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
+
+TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "ingests": INGESTS}
+
+
+@dataclass(frozen=True)
+class DecodeRecipe:
+    """How a segment becomes stored clips: larger and longer than one training clip, so that training can vary it."""
+
+    height: int = 128
+    width: int = 171
+    frames: int = 32
+    stride: int = 2
+    """Every `stride`-th frame of the file is stored."""
+    windows: int = 1
+    """Clips per segment, spread evenly over it."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """How another aspect ratio becomes height x width."""
+    jpeg: int = 0
+    """JPEG quality 1..100 of the stored frames; 0 stores raw frames."""
+
+    def __str__(self) -> str:
+        frames = f"jpeg{self.jpeg}" if self.jpeg else "raw"
+        return f"{self.height}x{self.width}-{self.fit}-f{self.frames}-s{self.stride}-w{self.windows}-{frames}"
+
+    @classmethod
+    def parse(cls, text: str) -> DecodeRecipe:
+        """The recipe that `str` wrote."""
+        size, fit, frames, stride, windows, pixels = text.split("-")
+        height, width = size.split("x")
+        return cls(int(height), int(width), int(frames[1:]), int(stride[1:]), int(windows[1:]), fit,  # type: ignore[arg-type]
+                   int(pixels.removeprefix("jpeg")) if pixels != "raw" else 0)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one stored clip before compression; for JPEG frames an estimate (about a twelfth of raw)."""
+        raw = self.frames * self.height * self.width * 3
+        return raw // 12 if self.jpeg else raw
+
+
+def content_id(*parts: object) -> str:
+    """A 128-bit key of the values in `parts`, as 32 hexadecimal digits."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def segment_id(video: str, start_seconds: float, end_seconds: float | None) -> str:
+    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be corrected."""
+    end = "end" if end_seconds is None else round(end_seconds * 1000)
+    return content_id("segment", video, round(start_seconds * 1000), end)
+
+
+def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
+    """The key of one decoded window of a segment."""
+    return content_id("clip", segment, recipe, window)

@@ -1,0 +1,128 @@
+"""Probing and decoding in a child process that can be killed: a decoder may hang in native code, deaf to any signal but one.
+
+The child is `python -m posture.data.sandbox FD`. Over one socket it receives a job as JSON and answers with messages of
+one JSON header each, followed by the clip's bytes where the header says so; `{"kind": "end"}` closes a job. No pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+from posture.data.annotations import Label
+from posture.data.cutting import Clip, Cut, cut_file
+from posture.data.rows import DecodeRecipe
+from posture.data.video import Unreadable
+
+
+class Sandbox:
+    """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with` block."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Connection | None = None
+
+    def cut(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (),
+            limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout` and `crashed`.
+
+        `limit_seconds` is for the whole file; its clips are taken by the caller as they come.
+        """
+        channel = self._start()
+        deadline = time.monotonic() + limit_seconds
+        job = {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
+        try:
+            channel.send_bytes(json.dumps(job).encode())
+            while True:
+                if not channel.poll(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError
+                message = json.loads(channel.recv_bytes())
+                if message["kind"] == "end":
+                    return
+                if message["kind"] == "unreadable":
+                    raise Unreadable(message["verdict"], message["reason"])
+                yield Clip(message["row"], channel.recv_bytes()) if message["kind"] == "clip" else message
+        except TimeoutError:
+            self.close()
+            raise Unreadable("timeout", f"not decoded within {limit_seconds:g} s") from None
+        except (EOFError, OSError) as error:
+            self.close()
+            raise Unreadable("crashed", f"the decoder's process died: {type(error).__name__}") from None
+        except GeneratorExit:  # the caller stopped half-way: what the child still sends belongs to nobody
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Kill the child, wherever it hangs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._channel is not None:
+            self._channel.close()
+        self._process = self._channel = None
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> Connection:
+        if self._process is not None and self._process.poll() is None and self._channel is not None:
+            return self._channel
+        self.close()
+        ours, theirs = socket.socketpair()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+        with theirs:
+            self._process = subprocess.Popen([sys.executable, "-m", "posture.data.sandbox", str(theirs.fileno())], env=environment,
+                                             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._channel = Connection(ours.detach())
+        return self._channel
+
+
+def _serve(channel: Connection) -> None:
+    """Answer jobs until the parent is gone."""
+    while True:
+        try:
+            job = json.loads(channel.recv_bytes())
+        except EOFError:
+            return
+        cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})
+        try:
+            for item in cut_file(job["path"], job["video"], [Label(**label) for label in job["labels"]], cut, stored=frozenset(job["stored"])):
+                if isinstance(item, Clip):
+                    channel.send_bytes(json.dumps({"kind": "clip", "row": item.row}).encode())
+                    channel.send_bytes(item.pixels)
+                else:
+                    channel.send_bytes(json.dumps(item).encode())
+            answer = {"kind": "end"}
+        except Unreadable as error:
+            answer = {"kind": "unreadable", "verdict": error.verdict, "reason": str(error)}
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except Exception as error:  # one odd file must not stop the others; its verdict says what happened
+            answer = {"kind": "unreadable", "verdict": "crashed", "reason": f"{type(error).__name__}: {error}"}
+        channel.send_bytes(json.dumps(answer).encode())
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel kills this process when its parent ends, also while a decoder hangs."""
+    import contextlib
+    import ctypes
+    import signal
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    _die_with_parent()
+    _serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Posture on Ray: the only folder that imports it."""

@@ -1,0 +1,63 @@
+"""The Ray that a command runs on: the cluster it was submitted to, or one started here for its duration."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from posture.errors import InputError
+
+FORWARDED = ("AWS_", "WANDB_", "POSTURE_")
+"""Environment variables that workers get too, by prefix: storage, tracking."""
+
+
+def connect(**settings: Any) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
+
+    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory). Raises InputError where the named
+    cluster does not answer.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    variables["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
+                                 "runtime_env": {"env_vars": variables}}
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **arguments)
+        else:
+            ray.init(include_dashboard=False, **arguments, **settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
+        raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
+    _quiet()
+
+
+def _quiet() -> None:
+    """Our own progress says what matters; Ray's bars and notes would bury it. Errors still appear."""
+    from ray.data import DataContext
+
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def cpus() -> float:
+    return ray.cluster_resources().get("CPU", 0.0)
+
+
+def gpus() -> float:
+    return ray.cluster_resources().get("GPU", 0.0)
+
+
+def nodes() -> int:
+    return sum(1 for node in ray.nodes() if node["Alive"])

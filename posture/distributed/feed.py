@@ -1,0 +1,47 @@
+"""Footage from the store to training workers.
+
+What fits is read once into Ray's object store, one object per Parquet file, spread over the nodes by plain tasks; a worker maps
+the objects of its node without copying and takes any clip at any time, in our order. (A Ray Data execution costs seconds
+before its first row and deals blocks, not clips.) What does not fit, each worker streams from the store itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from posture.data.footage import Footage, FootageIndex, Shard, StreamedFootage, read_shard
+
+OBJECT_STORE_SHARE = 0.6
+"""Of the cluster's object store, for footage."""
+
+
+@dataclass
+class Feed:
+    """How workers get the clips of an index: references to objects in memory, or None to stream. Travels to workers whole."""
+
+    index: FootageIndex
+    shards: list[Any] | None
+
+    def open(self) -> Footage | StreamedFootage:
+        """On a worker: the clips."""
+        if self.shards is None:
+            return StreamedFootage(self.index)
+        return Footage(self.index, lambda number: ray.get(self.shards[number]))
+
+
+def feed(indices: list[FootageIndex], *, mode: str) -> list[Feed]:
+    """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended."""
+    needed = sum(index.bytes for index in indices)
+    fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)
+    if mode == "stream" or (mode == "auto" and not fits):
+        return [Feed(index, None) for index in indices]
+    return [Feed(index, [_read.remote(index.store_uri, shard) for shard in index.shards]) for index in indices]
+
+
+@ray.remote(scheduling_strategy="SPREAD", num_cpus=0.5)
+def _read(store_uri: str, shard: Shard) -> pa.Table:
+    return read_shard(store_uri, shard)

@@ -1,0 +1,11 @@
+"""The errors that are the user's to mend: one clear sentence, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input: names the file, field or value, and what would be right."""
+
+
+class Busy(InputError):
+    """Somebody else holds what this command needs (a store's lease)."""

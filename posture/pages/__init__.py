@@ -1,0 +1,114 @@
+"""The pages people read: each is one file with its style, charts and pictures inside, so that it can be mailed, archived and printed.
+
+Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy forbids both.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+THIN_SPACE = "\u202f"  # narrow and unbreakable: between a number and its unit
+NOTHING = "–"
+
+FOLDER = Path(__file__).parent
+
+
+def render(template: str, **values: Any) -> str:
+    """The page `template` (a file of this folder) filled with `values`; all text is escaped."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                                     undefined=jinja2.StrictUndefined)
+    environment.filters.update(percent=percent, decimal=decimal, whole=whole, duration=duration, size=size, moment=moment, jpeg=jpeg)
+    style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
+
+
+def write(path: Path, page: str) -> None:
+    """Write `page`, making its folder. File names that are no valid text (lone surrogates) become question marks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page.encode("utf-8", "replace"))
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.573 as `57.3 %`."""
+    return NOTHING if _missing(share) else f"{100 * share:.{digits}f}{THIN_SPACE}%"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    return NOTHING if _missing(value) else f"{value:.{digits}f}"
+
+
+def whole(value: float | None) -> str:
+    """78409573 as `78,409,573`."""
+    return NOTHING if _missing(value) else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """4980 as `1 h 23 min`; the two largest units."""
+    if _missing(seconds):
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f}{THIN_SPACE}s"
+    whole_seconds = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(index for index, (_, length) in enumerate(units) if whole_seconds >= length)
+    parts = []
+    for name, length in units[first:first + 2]:
+        amount, whole_seconds = divmod(whole_seconds, length)
+        if amount:
+            parts.append(f"{amount}{THIN_SPACE}{name}")
+    return " ".join(parts)
+
+
+def size(count: float | None) -> str:
+    """Bytes as `1.2 GB` (powers of ten)."""
+    if _missing(count):
+        return NOTHING
+    power = min(4, int(math.log10(count) / 3 + 1e-9)) if count >= 1 else 0
+    return f"{count / 1000 ** power:.{1 if power else 0}f}{THIN_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def moment(value: Any) -> str:
+    """A datetime or ISO 8601 text as `3 May 2025, 14:05 UTC`; any other text as it is."""
+    if value is None or value == "":
+        return NOTHING
+    if not isinstance(value, datetime):
+        try:
+            value = datetime.fromisoformat(str(value))
+        except ValueError:
+            return str(value)
+    zone = ""
+    if value.tzinfo is not None:
+        value, zone = value.astimezone(UTC), " UTC"
+    return f"{value.day} {value:%B %Y, %H:%M}{zone}"
+
+
+def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 80) -> str:
+    """A frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address; larger ones are scaled down to `longest_pixels`."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(frame, dtype=np.uint8))
+    picture.thumbnail((longest_pixels, longest_pixels))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
+    """At most `most` of the frames, evenly over their time, first and last included."""
+    if len(frames) <= most:
+        return list(frames)
+    return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, most)]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or not math.isfinite(value)

@@ -1,0 +1,163 @@
+"""Geometry of the charts, drawn as SVG by `charts.html`. Colours are style-sheet classes, so that a chart follows light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve. `look` is its class in the style sheet: first, second, third, fourth, faint or guide."""
+
+    name: str
+    points: Points
+    look: str = "first"
+    listed: bool = True
+    """Named in the legend."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A mark at (x, y) with a hover text; `label` is written beside it."""
+
+    x: float
+    y: float
+    radius: float = 3.5
+    text: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle from the x axis up to `y`, between `left` and `right`, with a hover text."""
+
+    left: float
+    right: float
+    y: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves, marks and bars over two linear axes; `x`, `y` turn values into positions in the drawing."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x_ticks: list[float]
+    y_ticks: list[float]
+    lines: list[Line] = field(default_factory=list)
+    dots: list[Dot] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+    width: int = 480
+    height: int = 300
+
+    left = 50
+    right = 14
+    top = 12
+    bottom = 42
+
+    def x(self, value: float) -> float:
+        low, high = self.x_ticks[0], self.x_ticks[-1]
+        return round(self.left + (value - low) / (high - low) * (self.width - self.left - self.right), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return round(self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1)
+
+    def path(self, line: Line) -> str:
+        """The curve's SVG path; values that are not finite break it."""
+        steps, pen = [], "M"
+        for x, y in line.points:
+            if math.isfinite(x) and math.isfinite(y):
+                steps.append(f"{pen}{self.x(x):g} {self.y(y):g}")
+                pen = "L"
+            else:
+                pen = "M"
+        return "".join(steps)
+
+
+def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers, evenly spaced, from at or below `low` to at or above `high`; `whole`: integers only."""
+    if not high > low:
+        low, high = (low, low + 1) if whole else (min(low, 0.0), max(high, 0.0) or 1.0)
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    if whole:
+        step = max(1.0, round(step))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a confusion matrix: position, count, share of its row, hover text."""
+
+    x: float
+    y: float
+    count: int
+    share: float
+    right: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix as a drawing: rows = truth, columns = guess; shade = share of the row; empty fields are left out."""
+
+    names: list[str]
+    present: list[bool]
+    cells: list[Cell]
+    side: float
+    """Width and height of one field."""
+    left: float
+    top: float
+    label_size: float
+    slant: int
+    """Angle of the column names in degrees."""
+    width: float
+    height: float
+
+    def count_size(self, count: int) -> float:
+        """Type size at which `count` fits its field."""
+        return round(min(13.0, self.side * 0.5, self.side * 1.45 / len(str(count))), 1)
+
+
+def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: float = 1040.0) -> Matrix:
+    """Lay out a confusion matrix of any number of classes (readable to about a hundred) within `width`.
+
+    `counts`: (K, K) segments, rows = truth, columns = guess.
+    """
+    total = len(classes)
+    names = [name if len(name) <= 24 else name[:23] + "…" for name in map(str, classes)]
+    longest = max((len(name) for name in names), default=1)
+    slant = 45 if total <= 24 else 90
+    margin = 34.0  # the word "truth" beside, "guess" above
+
+    def layout(label_size: float) -> tuple[float, float, float]:
+        """Room left of the fields, above them, and right of them (slanted names overhang)."""
+        length = longest * label_size * 0.58
+        return margin + length, margin + length * math.sin(math.radians(slant)) + label_size, length * math.cos(math.radians(slant))
+
+    label_size = 13.0
+    for _ in range(3):  # names and fields share the width: settle their sizes together
+        left, top, right = layout(label_size)
+        side = min(42.0, (width - left - right) / max(total, 1))
+        label_size = min(13.0, side * 0.85)
+    left, top, right = layout(label_size)
+
+    cells = []
+    for truth, row in enumerate(counts):
+        row_total = sum(row)
+        for guess, count in enumerate(row):
+            if count:
+                share = count / row_total
+                text = f"{classes[truth]} → {classes[guess]}: {count} of {row_total} ({100 * share:.0f} %)"
+                cells.append(Cell(round(left + guess * side, 1), round(top + truth * side, 1), int(count), round(share, 3), truth == guess, text))
+    return Matrix(names, [sum(row) > 0 for row in counts], cells, round(side, 2), round(left, 1), round(top, 1), round(label_size, 1), slant,
+                  round(left + total * side + max(right, 4), 1), round(top + total * side + 4, 1))

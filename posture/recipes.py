@@ -1,0 +1,54 @@
+"""Named runs: `jobs/action.py:improved` is the function `improved` in a Python file, which returns a Run."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from posture.config import Run
+from posture.errors import InputError
+
+PACKAGE = Path(__file__).parent
+ROOTS = (PACKAGE, PACKAGE.parent)
+"""Where recipes lie besides the working directory: in the installed package, or beside it in a checkout."""
+
+
+def load_recipe(path: str) -> Run:
+    """The run that `FILE.py:function` returns; the file is looked up in the working directory first.
+
+    Raises InputError naming the file or function that is missing, and what there is.
+    """
+    name, colon, function = path.partition(":")
+    if not colon or not name.endswith(".py") or not function:
+        raise InputError(f"{path!r} names no recipe; write FILE.py:function, for example jobs/action.py:improved")
+    recipes = functions(load_module(name))
+    if function not in recipes:
+        raise InputError(f"{name} has no recipe {function!r}; it has {', '.join(sorted(recipes))}")
+    run = recipes[function]()
+    if not isinstance(run, Run):
+        raise InputError(f"{path} is a list of runs; choose one of {', '.join(item.name for item in run)}" if isinstance(run, list)
+                         else f"{path} returns {type(run).__name__}, but a recipe returns a Run")
+    return run
+
+
+def load_module(name: str) -> Any:
+    """The Python file `name` as a module, from the working directory or the recipes that come with Posture."""
+    places = [Path(os.getcwd()), *ROOTS]
+    found = next((place / name for place in places if (place / name).is_file()), None)
+    if found is None:
+        known = sorted({f"jobs/{file.name}" for root in ROOTS for file in (root / "jobs").glob("*.py")})
+        raise InputError(f"{name}: no such file here; recipes that come with Posture: {', '.join(known)}")
+    spec = importlib.util.spec_from_file_location(found.stem, found)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def functions(module: Any) -> dict[str, Any]:
+    """The recipes of a module: its own public functions that need no argument."""
+    return {name: value for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+            and not inspect.signature(value).parameters}

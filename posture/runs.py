@@ -1,0 +1,112 @@
+"""A run's folder, on a local path or in a bucket; a reader never sees half of anything.
+
+    RUNS/<name>/
+      run.json              configuration, classes, table versions, software: written before training
+      history.json          one entry per epoch
+      checkpoints.json      {"best": tag, "last": tag}: the switch, written after the files it names
+      checkpoints/<tag>/    model.safetensors, train.safetensors, state.json
+      evaluation/           metrics.json, predictions.parquet, report.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from posture.data.files import absolute, exists, is_remote, join, open_root, read_bytes, remove_tree, write_bytes
+from posture.errors import InputError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def unique_name(recipe: str) -> str:
+    """`improved-20260131-142233-3fa9`: nobody else's."""
+    return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+class RunFolder:
+    """One run below `runs`. Names cannot leave their root."""
+
+    def __init__(self, runs: str, name: str) -> None:
+        if not NAME.fullmatch(name):
+            raise InputError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit")
+        self.name = name
+        self.uri = join(absolute(runs), name)
+
+    @classmethod
+    def open(cls, uri: str) -> RunFolder:
+        """An existing run by its path. Raises InputError where there is none."""
+        runs, _, name = absolute(uri).rpartition("/")
+        folder = cls(runs or "/", name)
+        if not folder.exists():
+            raise InputError(f"{uri}: there is no run here (no run.json); runs are made by: posture train RECIPE --store STORE")
+        return folder
+
+    def exists(self) -> bool:
+        return self.read_json("run.json") is not None
+
+    def path(self, *parts: str) -> str:
+        return join(self.uri, *parts)
+
+    def read_json(self, name: str) -> Any | None:
+        """The value in a file of this folder, or None where it does not exist."""
+        content = read_bytes(self.path(name))
+        return None if content is None else json.loads(content)
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_bytes(self.path(name), json.dumps(value, indent=1).encode())
+
+    def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
+        """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names."""
+        unique = f"{tag}-{secrets.token_hex(2)}"
+        for file in sorted(directory.iterdir()):
+            self._copy_in(file, self.path("checkpoints", unique, file.name))
+        before = self.checkpoints()
+        now = before | {"last": unique} | ({"best": unique} if best or "best" not in before else {})
+        self.write_json("checkpoints.json", now)
+        for old in set(before.values()) - set(now.values()):
+            remove_tree(self.path("checkpoints", old))
+
+    def checkpoints(self) -> dict[str, str]:
+        """Which checkpoint is `last` and which `best`; empty before the first."""
+        return self.read_json("checkpoints.json") or {}
+
+    @contextlib.contextmanager
+    def checkpoint(self, which: str) -> Iterator[Path]:
+        """A local folder with the checkpoint `best` or `last`. Raises InputError where the run has none yet."""
+        tag = self.checkpoints().get(which)
+        if tag is None:
+            raise InputError(f"{self.uri}: this run has no {which} checkpoint yet; train it with --resume first")
+        uri = self.path("checkpoints", tag)
+        if not is_remote(uri):
+            yield Path(uri)
+            return
+        import obstore
+
+        with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as copy:
+            root = open_root(uri)
+            for page in obstore.list(root):
+                for entry in page:
+                    with open(Path(copy, entry["path"]), "wb") as file:
+                        for chunk in obstore.get(root, entry["path"]).stream():
+                            file.write(chunk)
+            yield Path(copy)
+
+    def _copy_in(self, source: Path, target: str) -> None:
+        import obstore
+
+        root, _, name = target.rpartition("/")
+        obstore.put(open_root(root, create=True), name, source)
+
+
+def refuse_existing(folder: RunFolder) -> None:
+    """Raise InputError where the name is taken: nothing that stands is overwritten or resumed unasked."""
+    if folder.exists() or exists(folder.uri):
+        raise InputError(f"{folder.uri}: a run of this name exists; continue it with --resume, or choose another --name")

@@ -1,0 +1,65 @@
+"""Weights & Biases; the only file that imports wandb. Rank 0 alone tracks."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import tempfile
+from typing import Any
+from urllib.parse import urlsplit
+
+from posture.data.files import is_remote
+
+
+def tracking_mode(asked: str) -> tuple[str, str]:
+    """(online | offline | off, why). `auto` is online where a key is found; WANDB_MODE has the last word."""
+    variable = os.environ.get("WANDB_MODE", "")
+    if asked == "off" or variable == "disabled":
+        return "off", "tracking.mode is off" if asked == "off" else "WANDB_MODE is disabled"
+    if variable in ("online", "offline"):
+        return variable, f"WANDB_MODE is {variable}"
+    if asked != "auto":
+        return asked, f"tracking.mode is {asked}"
+    if _has_key():
+        return "online", "an API key was found"
+    return "offline", "no API key was found (wandb login, or WANDB_API_KEY)"
+
+
+class Tracker:
+    """One W&B run, named as ours; a resumed run goes on under the same id. Offline runs lie in the run's folder."""
+
+    def __init__(self, name: str, *, folder: str, config: dict[str, Any]) -> None:
+        mode, _ = tracking_mode(config["tracking"]["mode"])
+        self._run = None
+        if mode == "off":
+            return
+        import wandb
+
+        place = tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
+        tracking = config["tracking"]
+        self._run = wandb.init(project=tracking["project"], group=tracking["group"], name=name, id=name, dir=place, config=config, mode=mode,
+                               resume="allow" if mode == "online" else None, settings=wandb.Settings(console="off", silent=True))
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Numbers at an optimiser step; steps must not go back."""
+        if self._run is not None:
+            self._run.log({name: value for name, value in metrics.items() if isinstance(value, int | float)}, step=step)
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        if self._run is not None:
+            self._run.summary.update(values)
+
+    def close(self, *, failed: bool = False) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        hosts = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    wanted = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    return wanted in hosts

@@ -1,0 +1,189 @@
+"""Micro batches of uint8 clips, assembled in a background thread while the network computes.
+
+Tensor legend: n clips of a micro batch, T frames, H and W the stored height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from posture.data.transforms import TEMPORAL, clip_generator, frame_indices
+from posture.errors import InputError
+from posture.train import order
+
+Item = TypeVar("Item")
+
+
+@runtime_checkable
+class Footage(Protocol):
+    """Clips in memory. `labels`: (clips,) int64 class indices; `segments`: (clips,) int64, shared by the clips of a segment."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    segments: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def clip(self, index: int) -> np.ndarray:
+        """Frames (T, H, W, 3) uint8; T may differ between clips, H and W may not."""
+        ...
+
+
+class StreamedFootage(Protocol):
+    """Clips that do not fit in memory: as `Footage`, but they come as they come."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    segments: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(clip index, frames) of this worker's part; over all workers every clip once."""
+        ...
+
+    def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
+        """Clips of the worker that gets most of them in this epoch."""
+        ...
+
+
+Clip = tuple[int, np.ndarray, int]
+"""Clip index, frames (T, H, W, 3) uint8, and how often the clip came earlier in this epoch."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips for one forward pass."""
+
+    clips: np.ndarray
+    """(n, T, H, W, 3) uint8, temporally sampled."""
+    labels: np.ndarray
+    """(n,) int64."""
+    indices: np.ndarray
+    """(n,) int64, clip indices in the footage."""
+    repeats: np.ndarray
+    """(n,) int64, how often the clip came earlier in this epoch (balanced classes draw clips several times)."""
+
+
+class Batches:
+    """One worker's share of training `footage` and of `validation` footage; `run` is a `posture.config.Run`.
+
+    Raises InputError where the global batch cannot be filled or dealt evenly.
+    """
+
+    def __init__(
+        self,
+        footage: Footage | StreamedFootage,
+        run: Any,
+        *,
+        rank: int,
+        world_size: int,
+        validation: Footage | StreamedFootage,
+    ) -> None:
+        self.footage, self.validation, self.run, self.rank, self.world_size = footage, validation, run, rank, world_size
+        self.share = order.share_size(run.scale.global_batch, world_size=world_size)
+        self.steps_per_epoch = order.steps_per_epoch(len(footage), global_batch=run.scale.global_batch)
+        if not isinstance(footage, Footage):
+            # The same in all epochs and on all workers, and enough for every clip; whoever has fewer repeats some.
+            longest = max(footage.longest_share(epoch, world_size, run.seed) for epoch in range(run.epochs))
+            self.steps_per_epoch = -(-longest // self.share)
+        self.micro_batch = run.scale.micro_batch or self.share
+        self.accumulation, rest = divmod(self.share, self.micro_batch)
+        if rest:
+            raise InputError(f"scale.micro_batch {self.micro_batch} does not divide the {self.share} clips of each of {world_size} workers")
+        if not isinstance(footage, Footage) and run.data.balanced:
+            raise InputError("data.balanced needs footage held in memory; set data.feed to materialize, or data.balanced to false")
+        if not len(validation):
+            raise InputError("there are no clips to validate on; the split `val` is empty")
+
+    def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[Batch]]:
+        """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""
+        return prefetched(self._steps(epoch, start_step))
+
+    def evaluation(self) -> Generator[Batch]:
+        """This worker's share of the validation clips, each exactly once, centred in time; the last batch may be smaller."""
+        indices = np.arange(len(self.validation))[self.rank :: self.world_size]
+        clips = read(self.validation, indices, rank=self.rank, world_size=self.world_size)
+        return prefetched(self._batch(self.validation, chunk) for chunk in chunks(clips, self.micro_batch))
+
+    def _steps(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
+        if isinstance(self.footage, Footage):
+            clips = self._ordered_clips(self.footage, epoch, start_step)
+        else:
+            clips = self._streamed_clips(self.footage, epoch, start_step)
+        for _ in range(start_step, self.steps_per_epoch):
+            yield [self._batch(self.footage, list(islice(clips, self.micro_batch)), epoch=epoch) for _ in range(self.accumulation)]
+
+    def _ordered_clips(self, footage: Footage, epoch: int, start_step: int) -> Iterator[Clip]:
+        """In the order that is ours: a function of seed, epoch and step."""
+        run = self.run
+        key = {"seed": run.seed, "epoch": epoch}
+        clips = order.balanced(footage.labels, **key) if run.data.balanced else order.permutation(len(footage), **key)
+        drawn = np.stack([clips, order.repeats(clips)], axis=1)  # (clips, 2)
+        for step in range(start_step, self.steps_per_epoch):
+            mine = order.share_of_step(drawn, step, global_batch=run.scale.global_batch, rank=self.rank, world_size=self.world_size)
+            for index, repeat in mine.tolist():
+                yield index, footage.clip(index), repeat
+
+    def _streamed_clips(self, footage: StreamedFootage, epoch: int, start_step: int) -> Iterator[Clip]:
+        """As the stream has them, then its first ones again, without end. A resumed epoch skips what it has seen."""
+        first: list[tuple[int, np.ndarray]] = []
+        stream = footage.stream(epoch, self.rank, self.world_size, self.run.seed)
+        for number, (index, frames) in enumerate(stream):
+            if len(first) < self.share:
+                first.append((index, frames))
+            if number >= start_step * self.share:
+                yield index, frames, 0
+        if not first:
+            raise InputError(f"worker {self.rank} of {self.world_size} got no clips from the stream; use fewer workers or smaller blocks")
+        for number, (index, frames) in enumerate(cycle(first)):
+            yield index, frames, 1 + number // len(first)
+
+    def _batch(self, footage: Footage | StreamedFootage, clips: list[Clip], *, epoch: int | None = None) -> Batch:
+        """Stack clips of `model.frames` frames, with a random start if this is training and `data.temporal_jitter` is on."""
+        model, data, seed = self.run.model, self.run.data, self.run.seed
+        sampled = []
+        for index, frames, repeat in clips:
+            generator = None
+            if epoch is not None and data.temporal_jitter:
+                generator = clip_generator(TEMPORAL, seed=seed, epoch=epoch, clip=index, repeat=repeat)
+            sampled.append(frames[frame_indices(len(frames), model.frames, step=data.step, generator=generator)])
+        indices, repeats = (np.array([clip[place] for clip in clips], dtype=np.int64) for place in (0, 2))
+        return Batch(clips=np.stack(sampled), labels=footage.labels[indices], indices=indices, repeats=repeats)
+
+
+def read(footage: Footage | StreamedFootage, indices: np.ndarray, *, rank: int = 0, world_size: int = 1) -> Iterator[Clip]:
+    """The clips `indices`, once; from streamed footage, whatever this worker's part of the stream holds."""
+    if isinstance(footage, Footage):
+        for index in indices.tolist():
+            yield index, footage.clip(index), 0
+    else:
+        for index, frames in footage.stream(0, rank, world_size, 0):
+            yield index, frames, 0
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def prefetched(items: Iterator[Item], *, depth: int = 2) -> Generator[Item]:
+    """The same items, up to `depth` of them made ahead by a thread that ends with this iterator; errors come in their item's place."""
+    end: Any = object()
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ready = deque(pool.submit(next, items, end) for _ in range(depth))
+        while (item := ready.popleft().result()) is not end:
+            ready.append(pool.submit(next, items, end))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,131 @@
+"""A checkpoint: three files, none of them a pickle.
+
+    model.safetensors   the weights to evaluate and predict with: the moving average where one is kept
+    train.safetensors   what resuming needs besides: the optimiser's tensors, and the raw weights where a moving average is kept
+    state.json          position, history, best value, loss scale, and the run's configuration
+
+Tensors of train.safetensors are named `weights/<parameter or buffer>` and `optimizer/<parameter>/<quantity>`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posture.errors import InputError
+
+MODEL, TRAIN, STATE = "model.safetensors", "train.safetensors", "state.json"
+
+
+def save(directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Write a checkpoint into the existing folder `directory`; `state` holds plain values (`json.dumps`)."""
+    from safetensors.torch import save_file
+
+    tensors = _optimizer_tensors(model, optimizer)
+    if average is not None:
+        tensors |= {f"weights/{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(_storable((average or model).state_dict()), directory / MODEL, metadata={"format": "pt"})
+    save_file(_storable(tensors), directory / TRAIN, metadata={"format": "pt"})
+    (directory / STATE).write_text(json.dumps(state | {"optimizer": type(optimizer).__name__}, indent=1))
+
+
+def load(directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint back into what `save` was given, and return its state.
+
+    Raises InputError naming the file or tensor where the checkpoint is incomplete or belongs to another network or optimiser.
+    """
+    state = read_state(directory)
+    if state["optimizer"] != type(optimizer).__name__:
+        raise InputError(f"{directory} was trained with {state['optimizer']}, but optim.name now asks for {type(optimizer).__name__}")
+    stored = _read(directory / TRAIN)
+    raw = {name.removeprefix("weights/"): tensor for name, tensor in stored.items() if name.startswith("weights/")}
+    if bool(raw) != (average is not None):
+        found, asked = ("a", "none") if raw else ("no", "one")
+        raise InputError(f"{directory} has {found} moving average of the weights, but optim.ema asks for {asked}")
+    load_weights(average or model, directory / MODEL)
+    if average is not None:
+        _assign(model, raw, source=directory / TRAIN)
+    _assign_optimizer(model, optimizer, stored, source=directory / TRAIN)
+    return state
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The plain values of a checkpoint. Raises InputError where the file is missing or damaged."""
+    path = directory / STATE
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{directory} is no checkpoint: it has no {STATE}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill all parameters and buffers from a safetensors file, in place.
+
+    Raises InputError naming the first tensor that is missing, superfluous or of another shape; the model is then unchanged.
+    """
+    _assign(model, _read(path), source=path)
+
+
+def _assign(model: nn.Module, stored: dict[str, Tensor], *, source: Path) -> None:
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name not in stored:
+            raise InputError(f"{source} has no tensor {name}, which this network needs; it was saved from another architecture")
+        if stored[name].shape != tensor.shape:
+            raise InputError(f"{source}: tensor {name} has shape {list(stored[name].shape)}, but this network needs {list(tensor.shape)}")
+    if superfluous := sorted(stored.keys() - own.keys()):
+        raise InputError(f"{source} has a tensor {superfluous[0]}, which this network lacks; it was saved from another architecture")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers of each parameter, as `optimizer/<parameter>/<quantity>`."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"optimizer/{names[parameter]}/{key}": value
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _assign_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, stored: dict[str, Tensor], *, source: Path) -> None:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    remembered: dict[int, dict[str, Tensor]] = {}
+    for label, tensor in stored.items():
+        if not label.startswith("optimizer/"):
+            continue
+        name, _, key = label.removeprefix("optimizer/").rpartition("/")
+        if name not in ordered:
+            raise InputError(f"{source}: tensor {label} belongs to a parameter that is not trained here")
+        wanted = model.get_parameter(name).shape
+        if tensor.ndim and tensor.shape != wanted:
+            raise InputError(f"{source}: tensor {label} has shape {list(tensor.shape)}, but its parameter has {list(wanted)}")
+        remembered.setdefault(ordered.index(name), {})[key] = tensor
+    optimizer.load_state_dict({"state": remembered, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+
+
+def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As safetensors wants them: each contiguous, with memory of its own."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

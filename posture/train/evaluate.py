@@ -1,0 +1,107 @@
+"""Judging a network: validation while it trains, and probabilities for every clip once it is trained.
+
+Tensor legend: n clips, K classes, T frames, S the network's side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from posture.data.transforms import evaluation_view, frame_indices, network_input
+from posture.train.batches import Batches, Footage, StreamedFootage, chunks, prefetched, read
+from posture.train.context import Context
+from posture.train.optim import Precision
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, task: Any, batches: Batches, ctx: Context, *, precision: Precision) -> dict[str, float]:
+    """The task's metrics over the whole validation footage, each worker computing its share; centred in time and space."""
+    model.eval()
+    run = batches.run
+    totals = torch.zeros(task.totals_size, dtype=torch.float64, device=ctx.device)
+    for batch in batches.evaluation():
+        view = evaluation_view(batch.clips.shape[2:4], clips=len(batch.clips))
+        inputs = network_input(torch.from_numpy(batch.clips).to(ctx.device), view, data=run.data, size=run.model.size)
+        with precision.autocast():
+            outputs = model(inputs)
+        totals += task.totals(outputs, torch.from_numpy(batch.labels).to(ctx.device))
+    metrics = task.metrics(ctx.sum(totals.cpu().numpy()))
+    if (count := metrics.pop("count")) != len(batches.validation):
+        raise RuntimeError(f"validation saw {count} clips instead of {len(batches.validation)}")
+    return metrics
+
+
+@torch.inference_mode()
+def score(
+    model: nn.Module,
+    footage: Footage | StreamedFootage,
+    indices: np.ndarray,
+    run: Any,
+    device: torch.device,
+    *,
+    crops: int = 1,
+    temporal_views: int = 1,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Class probabilities of the clips `indices`, averaged over crops x temporal views: (n, K) float32, row i for `indices[i]`.
+
+    `batch` is in views per forward pass; `progress` is called with the number of clips done and in total.
+    Raises RuntimeError where the footage does not give every clip exactly once.
+    """
+    model = model.to(device).eval()
+    precision = Precision(run.scale.amp, device)
+    row_of = {int(index): row for row, index in enumerate(indices)}
+    seen = np.zeros(len(indices), dtype=np.int64)
+    probabilities = np.zeros((len(indices), run.model.classes), dtype=np.float32)
+    clips = ((row_of[index], frames) for index, frames, _ in read(footage, indices) if index in row_of)
+    for chunk in prefetched(chunks(clips, max(1, batch // (crops * temporal_views)))):
+        rows = [row for row, _ in chunk]
+        for view, crop in product(range(temporal_views), range(crops)):
+            starts = {"step": run.data.step, "view": view, "views": temporal_views}
+            frames = np.stack([stored[frame_indices(len(stored), run.model.frames, **starts)] for _, stored in chunk])
+            square = evaluation_view(frames.shape[2:4], clips=len(frames), crop=crop, crops=crops)
+            inputs = network_input(torch.from_numpy(frames).to(device), square, data=run.data, size=run.model.size)
+            with precision.autocast():
+                logits = model(inputs)
+            probabilities[rows] += logits.float().softmax(dim=1).cpu().numpy() / (crops * temporal_views)
+        np.add.at(seen, rows, 1)
+        if progress is not None:
+            progress(int(seen.sum()), len(indices))
+    if not (seen == 1).all():
+        raise RuntimeError(f"{int((seen != 1).sum())} of {len(indices)} clips were not evaluated exactly once")
+    return probabilities
+
+
+@dataclass(frozen=True)
+class SegmentScores:
+    """One row per segment, ordered by segment number."""
+
+    segments: np.ndarray
+    """(s,) int64 segment numbers."""
+    labels: np.ndarray
+    """(s,) int64 class indices."""
+    scores: np.ndarray
+    """(s, K) float32, mean probabilities over the segment's clips."""
+    views: np.ndarray
+    """(s,) int64, how many clips that was."""
+
+
+def merge_by_segment(probabilities: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> SegmentScores:
+    """Average the clips of each segment: probabilities (n, K), segments (n,) numbers, labels (n,) -> one row per segment.
+
+    Raises ValueError where the clips of a segment disagree on its label.
+    """
+    numbers, first, segment_of, views = np.unique(segments, return_index=True, return_inverse=True, return_counts=True)
+    if not (labels == labels[first][segment_of]).all():
+        raise ValueError("clips of one segment have different labels")
+    summed = np.zeros((len(numbers), probabilities.shape[1]), dtype=np.float64)
+    np.add.at(summed, segment_of, probabilities)
+    return SegmentScores(segments=numbers, labels=labels[first], scores=(summed / views[:, None]).astype(np.float32), views=views)

@@ -1,0 +1,247 @@
+"""Training: `fit` takes a run from its first step, or from a checkpoint, to its last.
+
+One step: the micro batches of this worker's share are augmented on the device, and their summed losses divided by counts over all workers,
+so that any number of workers and any accumulation give the gradient of one. Everything random is keyed on seed, epoch and step: a run that
+is stopped and resumed, in the middle of an epoch too, ends where an undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posture.data.transforms import draw_augmentation, network_input
+from posture.errors import InputError
+from posture.train import checkpoint
+from posture.train.batches import Batch, Batches
+from posture.train.context import Context
+from posture.train.evaluate import validate
+from posture.train.optim import Average, Precision, build_optimizer, learning_rate, set_learning_rate
+
+
+class Diverged(InputError):
+    """The loss is no longer a number."""
+
+
+READ_EVERY = 10
+"""Steps between readings of the loss, for which the GPU must be waited for."""
+
+
+class Tracker(Protocol):
+    """Where numbers are shown while they come."""
+
+    def log(self, metrics: dict[str, Any], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Progress:
+    """How far a run has come; saved in a checkpoint's state.json."""
+
+    epoch: int = 0
+    """Completed epochs."""
+    step: int = 0
+    """Completed optimiser steps of the epoch after those."""
+    best: float | None = None
+    best_epoch: int = 0
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    """Per term of the loss, over all workers and the steps of the unfinished epoch."""
+    loss_counts: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One record per completed epoch."""
+
+
+@dataclass
+class Learner:
+    """What a step works with: `model` is the bare network, `network` the same over all workers, `forward` that again, perhaps compiled."""
+
+    run: Any
+    task: Any
+    ctx: Context
+    model: nn.Module
+    network: Any
+    forward: Callable[[Tensor], Tensor]
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    precision: Precision
+
+
+def fit(
+    run: Any, task: Any, batches: Batches, ctx: Context, tracker: Tracker | None, *, model: nn.Module, resume: Path | None = None
+) -> dict[str, Any]:
+    """Train `model` as `run` (a `posture.config.Run`) says, from the checkpoint folder `resume` if given.
+
+    After every epoch it validates on `batches.validation`, reports a checkpoint and logs. When `ctx.should_stop()` it saves after the step
+    and returns. Returns `history` (a dict per epoch), `best` (the value of `run.metric`), `best_epoch`, `epoch` (how many are complete) and
+    `stopped`: "" at the end of the run, "early" when patience ran out, "asked" otherwise. Epochs count from 1.
+    Raises Diverged where the loss becomes NaN or infinite, InputError where the checkpoint does not fit.
+    """
+    learner, progress = _prepare(run, task, batches, ctx, model=model, resume=resume)
+    average = learner.average.model if learner.average else None
+
+    def save(directory: Path) -> None:
+        state = asdict(progress) | {"order": _order(run, batches), "run": run.model_dump(mode="json")}
+        state["scaler"] = learner.precision.scaler.state_dict()
+        checkpoint.save(directory, model=model, average=average, optimizer=learner.optimizer, state=state)
+
+    stopped = ""
+    while progress.epoch < run.epochs:
+        if ctx.broadcast(run.patience > 0 and progress.epoch - progress.best_epoch >= run.patience):
+            stopped = "early"
+            break
+        began, before = time.perf_counter(), progress.step
+        record = {"epoch": progress.epoch + 1} | _train_epoch(learner, batches, progress, tracker)
+        if progress.step < batches.steps_per_epoch:
+            stopped = "asked"
+            if progress.step > before:
+                ctx.report({"epoch": progress.epoch + 1, "step": progress.step}, save, best=False)
+            break
+        found = validate(average or model, task, batches, ctx, precision=learner.precision)
+        record |= {f"val_{name}": value for name, value in found.items()} | {"seconds": time.perf_counter() - began}
+        _refuse_divergence(record["val_loss"], run, progress)
+
+        progress.history.append(record)
+        progress.epoch, progress.step, progress.loss_sums, progress.loss_counts = progress.epoch + 1, 0, {}, {}
+        value = record[f"val_{run.metric}"]
+        better = progress.best is None or value > progress.best
+        if better:
+            progress.best, progress.best_epoch = value, progress.epoch
+        ctx.report(record, save, best=better)
+        if tracker is not None:
+            tracker.log(record, progress.epoch * batches.steps_per_epoch)
+    return {name: getattr(progress, name) for name in ("history", "best", "best_epoch", "epoch")} | {"stopped": stopped}
+
+
+def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.Module, resume: Path | None) -> tuple[Learner, Progress]:
+    """The model on its device with optimiser and average, as the checkpoint left them, then spread over the workers."""
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes: time cuDNN's convolutions once, keep the fastest
+    model = model.to(ctx.device)
+    average = Average(model, decay=run.optim.ema) if run.optim.ema else None
+    optimizer, precision, progress = build_optimizer(model, run.optim), Precision(run.scale.amp, ctx.device), Progress()
+    if resume is not None:
+        state = checkpoint.load(resume, model=model, average=average.model if average else None, optimizer=optimizer)
+        if state["scaler"] and precision.scaler.is_enabled():
+            precision.scaler.load_state_dict(state["scaler"])
+        progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+        if progress.step and state["order"] != _order(run, batches):
+            began, now = (", ".join(f"{name} {value}" for name, value in order.items()) for order in (state["order"], _order(run, batches)))
+            raise InputError(f"{resume} stopped within epoch {progress.epoch + 1}, with {began}; it cannot go on there with {now}")
+    network = ctx.wrap(model)
+    forward = torch.compile(network) if run.scale.compile else network
+    return Learner(run, task, ctx, model, network, forward, optimizer, average, precision), progress
+
+
+def _order(run: Any, batches: Batches) -> dict[str, Any]:
+    """What decides which clips come in which step."""
+    return {"seed": run.seed, "global_batch": run.scale.global_batch, "balanced": run.data.balanced, "clips": len(batches.footage)}
+
+
+def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> dict[str, Any]:
+    """The rest of an epoch, or as much of it as there is before somebody asks to stop: `progress` then tells how far.
+
+    Returns train_loss, lr, clips_per_second and data_wait_share (the time spent waiting for clips).
+    """
+    run, ctx, task = learner.run, learner.ctx, learner.task
+    first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0
+    unread: dict[str, Tensor] = {}
+    train_loss = None
+    learner.network.train()
+    with closing(batches.training(progress.epoch, start_step=first_step)) as steps:
+        while progress.step < batches.steps_per_epoch:
+            asked = time.perf_counter()
+            micro_batches = next(steps)
+            waited += time.perf_counter() - asked
+            counts = _added(task.counts(torch.from_numpy(batch.labels)) for batch in micro_batches)
+            stop, *summed = ctx.sum([float(ctx.should_stop()), *counts.values()]).tolist()
+            if stop:
+                break
+            counts = dict(zip(counts, summed, strict=True))  # of all workers
+            step = progress.epoch * batches.steps_per_epoch + progress.step
+            rate = learning_rate(step, optim=run.optim, steps_per_epoch=batches.steps_per_epoch, epochs=run.epochs)
+            unread = _added([unread, _step(learner, micro_batches, counts, epoch=progress.epoch, step=step, rate=rate)])
+            progress.loss_counts = _added([progress.loss_counts, counts])
+            progress.step += 1
+            if (progress.step - 1) % READ_EVERY == 0:
+                train_loss, unread = _read_loss(learner, progress, unread), {}
+                if tracker is not None:
+                    tracker.log({"loss": train_loss, "lr": rate}, step + 1)
+            speed = (progress.step - first_step) * run.scale.global_batch / (time.perf_counter() - began)
+            where = {"epoch": progress.epoch + 1, "epochs": run.epochs, "step": progress.step, "steps": batches.steps_per_epoch}
+            ctx.progress(where | {"loss": train_loss, "clips_per_second": speed})
+    if unread:
+        train_loss = _read_loss(learner, progress, unread)
+    seconds = time.perf_counter() - began
+    speed = (progress.step - first_step) * run.scale.global_batch / seconds
+    return {"train_loss": train_loss, "lr": rate, "clips_per_second": speed, "data_wait_share": waited / seconds}
+
+
+def _step(
+    learner: Learner, micro_batches: list[Batch], counts: dict[str, float], *, epoch: int, step: int, rate: float
+) -> dict[str, Tensor]:
+    """One optimiser step; `counts` are those of all workers. Returns the summed loss of this worker's clips, by term, on the device."""
+    run, ctx, scaler = learner.run, learner.ctx, learner.precision.scaler
+    torch.manual_seed(int(np.random.SeedSequence((run.seed % 2**64, epoch, step, ctx.rank)).generate_state(1, np.uint64)[0] >> 1))
+    learner.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for place, batch in enumerate(micro_batches, start=1):
+        frame_size = batch.clips.shape[2:4]
+        augmentation = draw_augmentation(run.data, frame_size, seed=run.seed, epoch=epoch, clips=batch.indices, repeats=batch.repeats)
+        inputs = network_input(_on_device(batch.clips, ctx), augmentation, data=run.data, size=run.model.size)
+        # Workers exchange gradients once per step, with the last micro batch.
+        with nullcontext() if ctx.world_size == 1 or place == len(micro_batches) else learner.network.no_sync():
+            with learner.precision.autocast():
+                outputs = learner.forward(inputs)
+            terms = learner.task.loss(outputs, _on_device(batch.labels, ctx))
+            # DDP averages gradients over workers; times their number, that is the sum the counts of all workers ask for.
+            loss = torch.stack([total / counts[term] for term, (total, _) in terms.items()]).sum() * ctx.world_size
+            scaler.scale(loss).backward()
+        sums = _added([sums, {term: total.detach().double() for term, (total, _) in terms.items()}])
+    set_learning_rate(learner.optimizer, rate)
+    if run.optim.clip_norm:
+        scaler.unscale_(learner.optimizer)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), run.optim.clip_norm)
+    scaler.step(learner.optimizer)
+    scaler.update()
+    if learner.average is not None:
+        learner.average.update(learner.model, step=step)
+    return sums
+
+
+def _read_loss(learner: Learner, progress: Progress, unread: dict[str, Tensor]) -> float:
+    """Add the losses not yet read, of all workers, to `progress`; returns the epoch's mean so far. Raises Diverged, on all workers."""
+    summed = learner.ctx.sum([float(total) for total in unread.values()])
+    progress.loss_sums = _added([progress.loss_sums, dict(zip(unread, summed.tolist(), strict=True))])
+    loss = sum(progress.loss_sums[term] / progress.loss_counts[term] for term in progress.loss_sums)
+    _refuse_divergence(loss, learner.run, progress)
+    return loss
+
+
+def _refuse_divergence(loss: float, run: Any, progress: Progress) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"the loss became {loss} in epoch {progress.epoch + 1}, at step {progress.step}; lower optim.lr (now {run.optim.lr:g}), "
+            f"lengthen optim.warmup_epochs (now {run.optim.warmup_epochs:g}), or set optim.clip_norm (now {run.optim.clip_norm:g})"
+        )
+
+
+def _added(terms: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Values of the same name, summed."""
+    total: dict[str, Any] = {}
+    for values in terms:
+        for name, value in values.items():
+            total[name] = total[name] + value if name in total else value
+    return total
+
+
+def _on_device(array: np.ndarray, ctx: Context) -> Tensor:
+    return torch.from_numpy(array).to(ctx.device, non_blocking=True)

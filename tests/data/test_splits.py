@@ -1,0 +1,67 @@
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posture.data.annotations import AnnotatedVideo, Label
+from posture.data.files import File
+from posture.data.splits import assign_splits
+from posture.errors import InputError
+
+
+def videos(*labels):
+    return [AnnotatedVideo(File(str(n), str(n), 1, 0.0), (label,)) for n, label in enumerate(labels)]
+
+
+def label(name, group, split=None):
+    return Label(0.0, None, name, group, split)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), min_size=1, max_size=60), st.integers(0, 5))
+def test_a_group_is_on_one_side_and_every_class_with_three_groups_on_all(pairs, seed):
+    footage = videos(*(label(name, f"{name}{group}") for name, group in pairs))
+    splits = assign_splits(footage, stored={}, seed=seed)
+    assert set(splits) == {item.group for video in footage for item in video.labels}
+    groups = defaultdict(set)
+    for name, group in pairs:
+        groups[name].add(f"{name}{group}")
+    for name, members in groups.items():
+        sides = {splits[group] for group in members}
+        assert "train" in sides
+        if len(members) >= 3:
+            assert sides == {"train", "val", "test"}
+
+
+def test_val_is_carved_from_train_by_group_and_test_is_kept():
+    footage = videos(*(label("a", f"g{n}", "train" if n < 10 else "test") for n in range(15)))
+    splits = assign_splits(footage, stored={})
+    assert sorted(splits.values()) == ["test"] * 5 + ["train"] * 8 + ["val"] * 2
+    assert all(splits[f"g{n}"] == "test" for n in range(10, 15))
+
+
+def test_a_named_val_is_kept_and_none_is_carved():
+    footage = videos(label("a", "g1", "train"), label("a", "g2", "val"), label("a", "g3", "test"), label("a", "g4", "train"))
+    assert assign_splits(footage, stored={}) == {"g1": "train", "g2": "val", "g3": "test", "g4": "train"}
+
+
+def test_stored_groups_never_move_and_new_ones_fill_up():
+    first = assign_splits(videos(*(label("a", f"g{n}") for n in range(10))), stored={})
+    more = assign_splits(videos(*(label("a", f"g{n}") for n in range(20))), stored=first)
+    assert {group: more[group] for group in first} == first
+    assert sorted(more.values()).count("test") == 4
+
+
+def test_the_seed_decides():
+    footage = videos(*(label("a", f"g{n}") for n in range(30)))
+    assert assign_splits(footage, stored={}, seed=1) == assign_splits(reversed(footage), stored={}, seed=1)
+    assert assign_splits(footage, stored={}, seed=1) != assign_splits(footage, stored={}, seed=2)
+
+
+def test_two_sides_are_refused():
+    with pytest.raises(InputError, match="group 'g1' is in train and in test"):
+        assign_splits(videos(label("a", "g1", "train"), label("a", "g1", "test")), stored={})
+    with pytest.raises(InputError, match="group 'g1' is stored as test, and the footage now says train"):
+        assign_splits(videos(label("a", "g1", "train")), stored={"g1": "test"})
+    assert assign_splits(videos(label("a", "g1", "train")), stored={"g1": "val"}) == {"g1": "val"}

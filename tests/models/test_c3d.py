@@ -1,0 +1,220 @@
+"""C3D and its toggles: sizes, gradients, what a fresh network computes, and that it learns."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from posture.models import build
+from posture.models.attention import STCBAM
+from posture.models.c3d import Residual
+from posture.models.configs import C3D, IMPROVED
+
+NARROW = {"classes": 5, "width": 0.125, "size": 56}
+SMALL_IMPROVED = C3D(**{**IMPROVED, **NARROW})
+
+TOGGLES = [
+    {"stem": "conv7"},
+    {"residual": True},
+    {"norm": "batch"},
+    {"norm": "group", "groups": 4},
+    {"asymmetric": "pair"},
+    {"asymmetric": "triple"},
+    {"attention": "cbam"},
+    {"attention": "stcbam"},
+    {"attention": "stcbam", "placement": "early"},
+    {"attention": "stcbam", "placement": "stage3+stage5"},
+    {"attention": "stcbam", "attention_pool": "avgmax"},
+    {"attention": "stcbam", "spatial_attention": "per_frame"},
+    {"head": "gap"},
+    {"depths": (2, 1, 1, 1, 3)},
+    {"widths": (96, 64, 128, 128, 256)},
+    {"dropout": 0.0},
+]
+
+
+def compatible(first: dict, second: dict) -> bool:
+    return all(second.get(field, value) == value for field, value in first.items())
+
+
+PAIRS = [{**first, **second} for first, second in itertools.combinations(TOGGLES, 2) if compatible(first, second)]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def clips(count: int = 2, frames: int = 16, size: int = 56) -> torch.Tensor:
+    return torch.randn(count, 3, frames, size, size)
+
+
+@pytest.mark.parametrize("changes", [{}, *TOGGLES, *PAIRS], ids=str)
+def test_every_toggle_alone_and_in_pairs_trains(changes: dict):
+    network = build(C3D(**{**NARROW, **changes}))
+    logits = network(clips())
+    assert logits.shape == (2, 5)
+    functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
+    missing = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.isfinite().all()]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"norm": "group", "residual": True},
+        IMPROVED,
+        {**IMPROVED, "placement": "all", "attention_pool": "avgmax", "spatial_attention": "per_frame", "asymmetric": "triple"},
+    ],
+)
+def test_gradients_reach_every_parameter(changes: dict):
+    network = build(C3D(**{**changes, **NARROW, "dropout": 0.0})).double()
+    for parameter in network.parameters():  # away from the start, where a zero gain lets none through
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    functional.cross_entropy(network(clips(4).double()), torch.tensor([0, 1, 2, 3])).backward()
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
+
+
+@pytest.mark.parametrize("head", ["fc", "gap"])
+@pytest.mark.parametrize("stem", ["c3d", "conv7"])
+@pytest.mark.parametrize(("frames", "size"), [(16, 112), (32, 56), (20, 63), (16, 34), (16, 16)])
+def test_any_clip_size(stem: str, head: str, frames: int, size: int):
+    network = build(C3D(classes=3, width=0.125, frames=frames, size=size, stem=stem, head=head)).eval()
+    with torch.no_grad():
+        assert network(clips(1, frames, size)).shape == (1, 3)
+
+
+def test_average_pooling_takes_eight_frames_and_other_sizes_than_it_was_built_for():
+    network = build(replace(SMALL_IMPROVED, frames=8)).eval()
+    with torch.no_grad():
+        assert network(clips(1, 8, 56)).shape == network(clips(1, 24, 80)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("attention", ["none", "stcbam"])
+def test_a_fresh_residual_stage_is_its_shortcut(norm: str, attention: str):
+    network = build(replace(SMALL_IMPROVED, norm=norm, attention=attention, placement="all", depths=(2, 1, 2, 2, 2))).eval()
+    blocks = [module for module in network.modules() if isinstance(module, Residual)]
+    assert len(blocks) == 5
+    assert isinstance(blocks[0].shortcut, nn.Identity) and isinstance(blocks[4].shortcut, nn.Identity)
+    x = torch.randn(2, 8, 4, 6, 6)
+    assert torch.equal(blocks[0](x), x.relu())
+    x = torch.randn(2, 8, 4, 6, 6)
+    assert torch.equal(blocks[1](x), blocks[1].shortcut(x).relu())
+
+
+def test_attention_stands_in_the_placed_stages_alone():
+    network = build(replace(SMALL_IMPROVED, placement="stage2+stage4"))
+    placed = {name.split(".")[0] for name, module in network.named_modules() if isinstance(module, STCBAM)}
+    assert placed == {"stage2", "stage4"}
+
+
+def test_group_norm_keeps_clips_apart_in_training():
+    network = build(replace(SMALL_IMPROVED, dropout=0.0)).train()
+    batch = clips(3)
+    torch.testing.assert_close(network(batch)[1], network(batch[1:2])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_split_kernels_keep_the_receptive_field():
+    """One output position depends on exactly as many frames, rows and columns of its input as with whole kernels."""
+    reached = {}
+    for split in ("none", "pair", "triple"):
+        stage = build(replace(SMALL_IMPROVED, asymmetric=split, norm="none", residual=False, attention="none")).stage1
+        pixels = clips(1, 9, 21).requires_grad_()
+        for parameter in stage.parameters():
+            parameter.data.abs_()
+        stage(pixels.abs()).select(2, 4).select(2, 5).select(2, 5).sum().backward()
+        reached[split] = tuple(pixels.grad.abs().sum((0, 1, *rest)).count_nonzero().item() for rest in ((3, 4), (2, 4), (2, 3)))
+    assert reached == {"none": (3, 7, 7), "pair": (3, 7, 7), "triple": (3, 7, 7)}
+
+
+def test_the_same_seed_gives_the_same_network():
+    networks = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(seed)
+        networks.append(nn.utils.parameters_to_vector(build(SMALL_IMPROVED).parameters()))
+    assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[0], networks[2])
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, IMPROVED])
+def test_weights_survive_safetensors(changes: dict, tmp_path: Path):
+    config = C3D(**{**changes, **NARROW})
+    network = build(config)
+    network(clips(4))  # moves batch statistics
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    again = build(config)
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(network.eval()(clips_ := clips(1)), again.eval()(clips_))
+
+
+@pytest.mark.parametrize(("changes", "rate"), [({}, 0.001), (IMPROVED, 0.003)], ids=["c3d", "improved"])
+def test_fifty_steps_learn_one_batch(changes: dict, rate: float):
+    network = build(C3D(**{**changes, **NARROW, "size": 32, "dropout": 0.0}))
+    batch, labels = functional.interpolate(torch.randn(5, 3, 4, 4, 4), (16, 32, 32)), torch.arange(5)  # blocks that survive pooling
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate)
+    losses = []
+    for _ in range(50):
+        loss = functional.cross_entropy(network(batch), labels)
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert losses[0] == pytest.approx(1.609, abs=0.3)  # log 5: logits start close to 0
+    assert losses[-1] < 0.05
+
+
+@pytest.mark.parametrize("changes", [{}, IMPROVED], ids=["c3d", "improved"])
+def test_bfloat16_autocast_stays_close_to_float32(changes: dict):
+    """Forward alone: on the CPU, torch 2.15's bfloat16 Conv3d weight gradients are wrong for 3 frames of kernel over 2 of input."""
+    network = build(C3D(**{**changes, **NARROW, "dropout": 0.0}))
+    batch = clips()
+    with torch.no_grad():
+        network.head[-1].weight *= 20  # logits of a size that can tell
+        exact = network(batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(batch)
+    assert logits.dtype == torch.bfloat16
+    assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", [{}, IMPROVED], ids=["c3d", "improved"])
+def test_bfloat16_gradients_on_a_gpu_stay_close_to_float32(changes: dict):
+    network = build(C3D(**{**changes, **NARROW, "dropout": 0.0})).cuda()
+    batch, labels = clips(4).cuda(), torch.arange(4).cuda()
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=enabled):
+            logits = network(batch)
+        network.zero_grad()
+        functional.cross_entropy(logits.float(), labels).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert functional.cosine_similarity(*gradients, dim=0) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_network_computes_the_same():
+    network = build(SMALL_IMPROVED).eval()
+    compiled = torch.compile(network, fullgraph=True)
+    with torch.no_grad():
+        batch = clips()
+        torch.testing.assert_close(compiled(batch), network(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_kind_is_refused():
+    class Unknown:
+        kind = "i3d"
+
+    with pytest.raises(ValueError, match="kind must be one of 'c3d', not 'i3d'"):
+        build(Unknown())

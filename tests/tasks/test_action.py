@@ -1,0 +1,64 @@
+"""The loss and the counts, against formulas written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from posture.config import Loss, Run
+from posture.errors import InputError
+from posture.models.configs import C3D
+from posture.tasks.action import ActionTask
+
+CLASSES = ("bowl", "clean", "jerk", "snatch")
+
+
+def task_with(label_smoothing: float = 0.0) -> ActionTask:
+    return ActionTask(Run(name="r", model=C3D(classes=4), loss=Loss(label_smoothing=label_smoothing)), CLASSES)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_loss_is_a_sum_over_clips(label_smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(6, 4, generator=generator), torch.tensor([0, 3, 2, 2, 1, 0])
+    task = task_with(label_smoothing)
+    total, count = task.loss(logits, labels)["class"]
+    exact = logits.double().numpy()
+    log_probabilities = exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
+    target = np.eye(4)[labels.numpy()] * (1 - label_smoothing) + label_smoothing / 4
+    assert float(total) == pytest.approx(-(target * log_probabilities).sum(), rel=1e-5)
+    assert count == 6 and task.counts(labels) == {"class": 6}
+
+
+def test_halves_add_up_to_the_whole() -> None:
+    logits, labels = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 3, 2, 2, 1, 0, 3])
+    task = task_with()
+    together = task.totals(logits, labels)
+    apart = task.totals(logits[:3], labels[:3]) + task.totals(logits[3:], labels[3:])
+    assert together.shape == (task.totals_size,) and together.dtype == torch.float64
+    torch.testing.assert_close(apart, together, rtol=1e-6, atol=0)
+
+
+def test_half_precision_logits_are_summed_in_full() -> None:
+    logits = torch.full((4096, 4), 0.25, dtype=torch.bfloat16)
+    total, _ = task_with().loss(logits, torch.zeros(4096, dtype=torch.int64))["class"]
+    assert total.dtype == torch.float32 and float(total) == pytest.approx(4096 * np.log(4), rel=1e-5)
+
+
+def test_metrics_of_a_known_confusion() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 2 + [2] * 2)  # no clip of the fourth class
+    answers = torch.tensor([0, 0, 0, 0, 0, 3, 1, 2, 2, 2])
+    logits = torch.zeros(10, 4)
+    logits[torch.arange(10), answers] = 1.0
+    task = task_with(label_smoothing=0.2)
+    metrics = task.metrics(task.totals(logits, labels).numpy())
+    right, wrong = np.log(np.e + 3) - 1, np.log(np.e + 3)
+    assert metrics["accuracy"] == pytest.approx(0.8) and metrics["count"] == 10
+    assert metrics["mean_class_accuracy"] == pytest.approx((5 / 6 + 1 / 2 + 1) / 3)
+    assert metrics["loss"] == pytest.approx((8 * right + 2 * wrong) / 10, rel=1e-6)
+
+
+def test_a_network_for_other_classes_is_refused() -> None:
+    with pytest.raises(InputError, match=r"model.classes is 5, but the footage has 4"):
+        task_with().loss(torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64))

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from posture.errors import InputError
+from posture.runs import RunFolder, refuse_existing, unique_name
+
+
+def checkpoint(tmp_path, name, text):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "model.safetensors").write_text(text)
+    (folder / "state.json").write_text(json.dumps({"text": text}))
+    return folder
+
+
+def test_best_and_last_are_kept_and_nothing_else(tmp_path):
+    folder = RunFolder(str(tmp_path / "runs"), "a")
+    folder.write_json("run.json", {})
+    for number, best in enumerate([True, False, False]):
+        folder.publish_checkpoint(f"epoch-{number}", checkpoint(tmp_path, f"c{number}", str(number)), best=best)
+    for which, text in (("best", "0"), ("last", "2")):
+        with folder.checkpoint(which) as place:
+            assert (place / "model.safetensors").read_text() == text
+    assert len(list((tmp_path / "runs" / "a" / "checkpoints").iterdir())) == 2
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path):
+    """Killed between the files and the switch: the old one stands."""
+    folder = RunFolder(str(tmp_path), "a")
+    folder.publish_checkpoint("epoch-1", checkpoint(tmp_path, "c1", "one"), best=True)
+    folder._copy_in(checkpoint(tmp_path, "c2", "two") / "model.safetensors", folder.path("checkpoints", "epoch-2-dead", "model.safetensors"))
+    with folder.checkpoint("last") as place:
+        assert (place / "model.safetensors").read_text() == "one"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "/abs", "x" * 101, "a b", "a\n"])
+def test_names_stay_below_their_root(tmp_path, name):
+    with pytest.raises(InputError, match="run name"):
+        RunFolder(str(tmp_path), name)
+
+
+def test_taken_names_are_refused_and_default_names_differ(tmp_path):
+    folder = RunFolder(str(tmp_path), "a")
+    refuse_existing(folder)
+    folder.write_json("run.json", {})
+    with pytest.raises(InputError, match="continue it with --resume"):
+        refuse_existing(folder)
+    assert len({unique_name("improved") for _ in range(50)}) == 50
+
+
+def test_no_run_and_no_checkpoint_say_so(tmp_path):
+    with pytest.raises(InputError, match=r"there is no run here"):
+        RunFolder.open(str(tmp_path / "none"))
+    folder = RunFolder(str(tmp_path), "a")
+    folder.write_json("run.json", {})
+    with pytest.raises(InputError, match="no best checkpoint yet"), RunFolder.open(str(tmp_path / "a")).checkpoint("best"):
+        pass

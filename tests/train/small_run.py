@@ -1,0 +1,106 @@
+"""Footage, a network and a run small enough to train in seconds, and a run folder on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posture.config import Run, override
+from posture.models.configs import C3D
+
+CLASSES: tuple[str, ...] = ("still", "left", "right")
+
+
+class SmallFootage:
+    """Noise under a bright bar that stands still or walks left or right, 8 to 12 frames of 20 x 24 pixels; two clips to a segment."""
+
+    def __init__(self, clips: int, *, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        self.classes = CLASSES
+        self.keys = [f"{number:08x}" for number in range(clips)]
+        self.labels = np.arange(clips, dtype=np.int64) // 2 % 3
+        self.segments = np.arange(clips, dtype=np.int64) // 2
+        self.frames = [_bar(int(label), 8 + number % 5, generator) for number, label in enumerate(self.labels)]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def clip(self, index: int) -> np.ndarray:
+        return self.frames[index]
+
+
+class StreamedFootage:
+    """The same clips dealt out in blocks, as a stream deals them: unequal shares, an order of its own."""
+
+    def __init__(self, footage: SmallFootage, *, shares: list[list[int]]) -> None:
+        self.classes, self.keys, self.labels, self.segments = footage.classes, footage.keys, footage.labels, footage.segments
+        self.frames, self.shares = footage.frames, shares
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+        assert world_size == len(self.shares)
+        for index in self.shares[rank]:
+            yield index, self.frames[index]
+
+    def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
+        return max(len(share) for share in self.shares)
+
+
+class SmallNetwork(nn.Module):
+    """(n, 3, T, S, S) -> (n, 3)."""
+
+    def __init__(self, *, dropout: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.convolution = nn.Conv3d(3, 6, (3, 3, 3), stride=(1, 2, 2), padding=1)
+        self.norm = nn.GroupNorm(2, 6)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(6 * 8, 3)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        features = torch.relu(self.norm(self.convolution(clips)))
+        return self.classify(self.dropout(nn.functional.adaptive_avg_pool3d(features, 2).flatten(1)))
+
+
+class DiskFolder:
+    """The part of a run folder that training writes to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tags: dict[str, str] = {}
+
+    def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
+        shutil.copytree(directory, self.path / tag, dirs_exist_ok=True)
+        self.tags |= {"last": tag} | ({"best": tag} if best else {})
+
+    def write_json(self, name: str, value: Any) -> None:
+        (self.path / name).write_text(json.dumps(value))
+
+    @property
+    def last(self) -> Path:
+        return self.path / self.tags["last"]
+
+
+def small_run(**changes: Any) -> Run:
+    """12 clips to a batch, 4 epochs; `changes` are dotted, with __ for the dot: `optim__lr=0.1`."""
+    run = Run(name="small", epochs=4, model=C3D(classes=3, frames=8, size=16, head="gap", width=0.125))
+    defaults = {"scale.global_batch": 12, "scale.amp": "off", "optim.lr": 0.05, "optim.warmup_epochs": 0.5}
+    return override(run, defaults | {name.replace("__", "."): value for name, value in changes.items()})
+
+
+def _bar(label: int, frames: int, generator: np.random.Generator) -> np.ndarray:
+    clip = generator.integers(0, 80, (frames, 20, 24, 3), dtype=np.uint8)
+    start = int(generator.integers(4, 16))
+    for frame in range(frames):
+        left = (start + (0, -2, 2)[label] * frame) % 22
+        clip[frame, :, left : left + 3] = 230
+    return clip

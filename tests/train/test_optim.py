@@ -1,0 +1,75 @@
+"""Optimiser, schedule, average, precision."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_run import SmallNetwork
+
+from posture.config import Optim
+from posture.errors import InputError
+from posture.train.optim import Average, Precision, build_optimizer, learning_rate
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_norms_and_biases_are_spared_weight_decay(name: str) -> None:
+    model = SmallNetwork()
+    decay = {}
+    for group in build_optimizer(model, Optim(name=name, weight_decay=0.1)).param_groups:
+        decay |= {parameter: group["weight_decay"] for parameter in group["params"]}
+    assert {name: decay[parameter] for name, parameter in model.named_parameters()} == {
+        "convolution.weight": 0.1, "convolution.bias": 0, "norm.weight": 0, "norm.bias": 0, "classify.weight": 0.1, "classify.bias": 0,
+    }  # fmt: skip
+
+
+def test_a_frozen_network_part_is_left_alone() -> None:
+    model = SmallNetwork()
+    model.convolution.requires_grad_(False)
+    trained = [parameter for group in build_optimizer(model, Optim()).param_groups for parameter in group["params"]]
+    assert not any(parameter is model.convolution.weight for parameter in trained) and len(trained) == 4
+
+
+def test_the_rate_warms_up_then_follows_half_a_cosine() -> None:
+    optim = Optim(lr=0.4, warmup_epochs=2)
+    rates = [learning_rate(step, optim=optim, steps_per_epoch=10, epochs=6) for step in range(60)]
+    assert rates[0] == pytest.approx(0.02) and rates[19] == pytest.approx(0.4) and rates[20] == pytest.approx(0.4)
+    assert rates[40] == pytest.approx(0.2)  # halfway down
+    assert rates[59] < 0.001
+    assert learning_rate(59, optim=Optim(lr=0.4, schedule="constant"), steps_per_epoch=10, epochs=6) == 0.4
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.floats(0, 30), st.sampled_from(["cosine", "constant"]))
+def test_the_rate_is_always_within_bounds(steps_per_epoch: int, epochs: int, warmup_epochs: float, schedule: str) -> None:
+    optim = Optim(lr=0.1, warmup_epochs=warmup_epochs, schedule=schedule)
+    for step in range(steps_per_epoch * epochs):
+        assert 0 < learning_rate(step, optim=optim, steps_per_epoch=steps_per_epoch, epochs=epochs) <= 0.1
+
+
+def test_the_average_follows_its_recurrence() -> None:
+    model = torch.nn.BatchNorm1d(3)
+    average = Average(model, decay=0.5)
+    expected = model.weight.detach().double().clone()
+    for step in range(12):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(3, generator=torch.Generator().manual_seed(step)))
+        model(torch.randn(4, 3))
+        average.update(model, step=step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.detach().double()
+    torch.testing.assert_close(average.model.weight.double(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(average.model.running_mean, model.running_mean) and int(average.model.num_batches_tracked) == 12
+    assert not average.model.training and not average.model.weight.requires_grad and model.weight.requires_grad
+
+
+def test_precision_on_the_cpu() -> None:
+    cpu = torch.device("cpu")
+    network = copy.deepcopy(SmallNetwork())
+    for amp, dtype in (("auto", torch.float32), ("off", torch.float32), ("bf16", torch.bfloat16)):
+        with Precision(amp, cpu).autocast():
+            assert network(torch.zeros(1, 3, 8, 16, 16)).dtype == dtype
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        Precision("fp16", cpu)

@@ -1,0 +1,102 @@
+"""Two processes with torch.distributed compute what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import ArrayLike
+from small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from posture.config import Run, validate
+from posture.tasks.action import ActionTask
+from posture.train.batches import Batches
+from posture.train.context import LocalContext
+from posture.train.loop import fit
+
+STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
+STOPPED = {"epochs": 2, "scale__micro_batch": 3}
+
+
+class ProcessContext(LocalContext):
+    """One of several processes joined by gloo."""
+
+    def __init__(self, rank: int, world_size: int, folder: DiskFolder) -> None:
+        super().__init__(folder if rank == 0 else None, device="cpu", on_progress=self.stop_rank_1 if rank == 1 else None)
+        self.rank, self.world_size = rank, world_size
+        self.stop_after: tuple[int, int] | None = None
+
+    def stop_rank_1(self, update: dict[str, Any]) -> None:
+        if (update["epoch"], update["step"]) == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return DistributedDataParallel(model)
+
+    def sum(self, totals: ArrayLike) -> np.ndarray:
+        summed = torch.tensor(np.asarray(totals, dtype=np.float64))
+        distributed.all_reduce(summed)
+        return summed.numpy()
+
+    def broadcast(self, value: Any) -> Any:
+        holder = [value]
+        distributed.broadcast_object_list(holder)
+        return holder[0]
+
+
+def footage() -> tuple[SmallFootage, SmallFootage]:
+    return SmallFootage(41), SmallFootage(21, seed=1)
+
+
+def work(rank: int, world_size: int, folder: str, steady: dict[str, Any], stopped: dict[str, Any]) -> None:
+    """What each process does: a whole run; then one that rank 1 alone is asked to stop, and its second half."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
+    result, _ = train(validate(steady), ProcessContext(rank, world_size, DiskFolder(Path(folder, "steady"))))
+    ctx = ProcessContext(rank, world_size, DiskFolder(Path(folder, "stopped")))
+    ctx.stop_after = (1, 2)
+    first, _ = train(validate(stopped), ctx)
+    distributed.barrier()  # rank 0 has published
+    resume = Path(folder, "stopped", "epoch-0001-step-000002")
+    second, _ = train(validate(stopped), ProcessContext(rank, world_size, DiskFolder(Path(folder, "resumed"))), resume=resume)
+    Path(folder, f"rank{rank}.json").write_text(json.dumps([result, first, second]))
+    distributed.destroy_process_group()
+
+
+def train(run: Run, ctx: LocalContext, *, resume: Path | None = None) -> tuple[dict[str, Any], nn.Module]:
+    training, validation = footage()
+    batches = Batches(training, run, rank=ctx.rank, world_size=ctx.world_size, validation=validation)
+    model = SmallNetwork()
+    with ctx:
+        return fit(run, ActionTask(run, CLASSES), batches, ctx, None, model=model, resume=resume), model
+
+
+def losses(result: dict[str, Any]) -> list[float]:
+    names = ("train_loss", "val_loss", "val_accuracy", "val_mean_class_accuracy")
+    return [record[name] for record in result["history"] for name in names]
+
+
+def test_two_workers_train_validate_stop_and_resume_as_one(tmp_path: Path) -> None:
+    steady, stopped = (small_run(scale__workers=2, **changes).model_dump(mode="json") for changes in (STEADY, STOPPED))
+    for name in ("steady", "stopped", "resumed"):
+        (tmp_path / name).mkdir()
+    torch.multiprocessing.spawn(work, args=(2, str(tmp_path), steady, stopped), nprocs=2)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    for place in range(3):
+        assert losses(ranks[0][place]) == losses(ranks[1][place])
+
+    one, _ = train(small_run(**STEADY), LocalContext(device="cpu"))
+    assert losses(ranks[0][0]) == pytest.approx(losses(one), rel=1e-4)
+    assert (ranks[0][0]["best"], ranks[0][0]["best_epoch"]) == (one["best"], one["best_epoch"])
+
+    one, _ = train(small_run(**STOPPED), LocalContext(device="cpu"))
+    assert [first["stopped"] for _, first, _ in ranks] == ["asked", "asked"]
+    assert losses(ranks[0][2]) == pytest.approx(losses(one), rel=1e-4)
