@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 LOG_EVERY_SECONDS = 10.0
+LOG_COLUMNS = 160
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS)
 
 
 @contextlib.contextmanager
@@ -46,7 +48,7 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) 
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, name in enumerate(columns):
         numeric = rows and all(isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows)
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
     out.print(shown)

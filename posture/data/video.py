@@ -134,6 +134,6 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float, k
 
 def _plain(error: BaseException) -> str:
     """The decoder's message in one line, without source positions and paths."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in (getattr(error, "strerror", None) or str(error)).splitlines() if line.strip()]
     text = re.sub(r"^\[[\d:]+\] \S+?:\d+: ", "", lines[0] if lines else type(error).__name__)  # decord's time and source line
     return re.sub(r"\s?'?/\S+", "", text)[:160]

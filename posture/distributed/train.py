@@ -28,7 +28,7 @@ READER_CPUS = 0.5
 
 def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
           on_device: Callable[[str], None], asked_to_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "stopped", "error"}.
+    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped"}.
 
     Raises InputError where the cluster cannot hold the run: up front, with the numbers.
     """
@@ -52,7 +52,10 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
     if error := done.get("error"):
         raise error
-    return ray.get(board.read.remote()).get("outcome") or {}
+    said = ray.get(board.read.remote())
+    if refusal := said.get("refused"):
+        raise InputError(refusal)
+    return said["outcome"]
 
 
 def resources(scale: Scale, *, cpus: float, gpus: float) -> tuple[float, float]:
@@ -83,26 +86,20 @@ def _work(config: dict[str, Any]) -> None:
         raise InputError(f"{folder.uri} cannot be seen from {ray.util.get_node_ip_address()}; --runs must be storage that all nodes share")
     ctx = RayContext(folder, config["board"])
     train, val = (item.open() for item in feeds)
-    outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
+    try:
+        outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
+        message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped")}}
+    except InputError as error:  # all workers meet it alike; starting them again would not help
+        message = {"refused": str(error)}
     if ctx.rank == 0:
-        ray.get(config["board"].post.remote({"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped")}}))
+        ray.get(config["board"].post.remote(message))
 
 
 def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:
-        done["error"] = _cause(error)
-
-
-def _cause(error: Exception) -> Exception:
-    """What went wrong on a worker, out of Ray's wrapping; ours as they are."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause = getattr(failure, "cause", None) or failure.__cause__ or failure
-        if isinstance(cause, InputError):
-            return InputError(str(cause))
-    return error
+        done["error"] = error
 
 
 def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],

@@ -91,7 +91,7 @@ def _layer(config: configs.C3D, inputs: int, outputs: int, *, kernel: Triple = (
     t, k, _ = kernel
     kernels = {"none": [(t, k, k)], "pair": [(t, k, 1), (1, 1, k)], "triple": [(1, k, 1), (1, 1, k), (t, 1, 1)]}[config.asymmetric]
     # The narrower width goes between the parts, where most multiplications are; RGB itself would be too narrow.
-    between = outputs // 2 if inputs == RGB else min(inputs, outputs)
+    between = max(1, outputs // 2) if inputs == RGB else min(inputs, outputs)
     widths = [inputs, *[between] * (len(kernels) - 1), outputs]
     parts = []
     for place, (part, narrow, wide) in enumerate(zip(kernels, widths, widths[1:], strict=False), start=1):

@@ -12,8 +12,7 @@ from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
 from posture.distributed.ingest import IngestOptions, TooManyRefused, ingest, last_report
 from posture.errors import Busy
-from tests.conftest import make_video
-from tests.data.test_probe import write_bad_files
+from tests.footage import make_video, write_bad_files
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import DiskFolder
+from tests.train.small_run import DiskFolder
 
 
 @pytest.fixture(autouse=True)

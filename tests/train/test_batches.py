@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from small_run import SmallFootage, StreamedFootage, small_run
+from tests.train.small_run import SmallFootage, StreamedFootage, small_run
 
 from posture.errors import InputError
 from posture.train.batches import Batches, prefetched

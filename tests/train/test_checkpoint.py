@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import SmallNetwork
+from tests.train.small_run import SmallNetwork
 from torch import nn
 
 from posture.config import Optim

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
+from tests.train.small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 from posture.data.transforms import evaluation_view, frame_indices, network_input
 from posture.train.evaluate import merge_by_segment, score

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_run import DiskFolder
+from tests.train.small_run import DiskFolder
 
 from posture.train.context import LocalContext, checkpoint_tag
 

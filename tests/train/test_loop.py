@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
+from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 from torch import nn
 
 from posture.config import Run

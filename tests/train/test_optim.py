@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import SmallNetwork
+from tests.train.small_run import SmallNetwork
 
 from posture.config import Optim
 from posture.errors import InputError

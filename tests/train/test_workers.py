@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import ArrayLike
-from small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
+from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 

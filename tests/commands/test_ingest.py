@@ -1,0 +1,107 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from posture.data.store import Store
+from tests.distributed.test_ingest import contents
+from tests.footage import make_class_folders
+from tests.processes import posture
+
+SMALL = ("--size", "32x40", "--frames", "20")
+
+
+def test_bad_requests_are_one_sentence_each(tmp_path, class_folders):
+    for arguments, complaint in ((("ingest", str(tmp_path / "none"), "--store", str(tmp_path / "s")), "no such folder"),
+                                 (("ingest", "--store", str(tmp_path / "s")), "ingest needs FOOTAGE"),
+                                 (("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--size", "big"), "--size big: write height x width"),
+                                 (("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--jpeg", "200"), "--jpeg 200: must be from 0 to 100"),
+                                 (("ingest", "--report", "--store", str(tmp_path / "s")), "there is no store here")):
+        done = posture(*arguments)
+        assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_long_ingest_asks_first(tmp_path, class_folders):
+    done = posture("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--windows", "1000", "--frames", "1024", stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and "add --yes" in done.stderr and "at most" in done.stdout
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_report_can_be_shown_again(small_store):
+    done = posture("ingest", "--report", "--store", small_store)
+    assert done.returncode == 0 and "clips/s" in done.stdout and "left" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return make_class_folders(tmp_path_factory.mktemp("many") / "footage", per_class=40, frames=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many, tmp_path_factory):
+    store = tmp_path_factory.mktemp("calm") / "store"
+    assert posture("ingest", str(many), "--store", str(store), *SMALL).returncode == 0
+    return contents(store)
+
+
+def ingest_process(many, store, commit_files=8):
+    """An ingest that commits every few files, as a process of its own group."""
+    code = f"""
+from posture.data.annotations import read_footage
+from posture.data.cutting import Cut
+from posture.data.rows import DecodeRecipe
+from posture.data.store import Store
+from posture.distributed.ingest import IngestOptions, ingest
+if __name__ == "__main__":
+    ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_files={commit_files}))
+"""
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def clips_in(store):
+    path = store / "clips" / "_delta_log"
+    return Store(str(store)).read("clips", columns=["clip"]).num_rows if path.is_dir() and any(path.iterdir()) and (store / "videos").is_dir() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_half_way_and_run_again_it_has_the_same_rows(many, undisturbed, tmp_path, seed):
+    store = tmp_path / "store"
+    process = ingest_process(many, store)
+    wanted = 8 + 20 * seed
+    deadline = time.monotonic() + 120
+    while clips_in(store) < wanted and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = clips_in(store)
+    done_before = len(Store(str(store)).read("videos", columns=["video"]))
+    versions = Store(str(store)).versions()
+    assert 0 < kept < 80
+    again = posture("ingest", str(many), "--store", str(store), *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert contents(store) == undisturbed
+    report = json.loads(Store(str(store)).read("ingests")["report"][-1].as_py())
+    assert report["clips"] == 80 - kept, "what was committed is never decoded again"
+    assert report["unchanged"] == done_before
+    assert Store(str(store)).read("clips", version=versions["clips"]).num_rows == kept
+
+
+@pytest.mark.slow
+def test_of_two_ingests_at_once_one_works(many, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    first = ingest_process(many, store)
+    deadline = time.monotonic() + 120
+    while clips_in(store) == 0 and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = posture("ingest", str(many), "--store", str(store), *SMALL)
+    assert second.returncode == 2 and "another ingest is writing to this store" in second.stderr, second.stderr
+    assert first.wait(timeout=120) == 0
+    assert contents(store) == undisturbed

@@ -1,0 +1,115 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from posture.config import Scale
+from posture.distributed.train import resources, train
+from posture.errors import InputError
+from posture.launch import prepare, train_here
+
+NARROW = {"model.width": 0.125, "model.size": 32, "model.dropout": 0.0, "scale.global_batch": 4, "epochs": 2, "scale.amp": "off"}
+
+
+def start(store, runs, name, **changes):
+    return prepare("jobs/action.py:improved", store, runs=str(runs), name=name, changes=NARROW | changes)
+
+
+def ignore(*_):
+    pass
+
+
+def on_ray(session, *, on_record=ignore, asked_to_stop=lambda: False, on_progress=ignore):
+    return train(session, on_progress=on_progress, on_record=on_record, on_device=ignore, asked_to_stop=asked_to_stop)
+
+
+def history(session):
+    return session.folder.read_json("history.json")
+
+
+def losses(session):
+    return [(row["train_loss"], row["val_loss"], row["val_accuracy"]) for row in history(session)]
+
+
+@pytest.fixture(scope="module")
+def alone(small_store, tmp_path_factory):
+    """The run in this process, which any number of workers must equal."""
+    session = start(small_store, tmp_path_factory.mktemp("runs"), "alone")
+    outcome = train_here(session, on_progress=ignore, on_record=ignore, on_device=ignore)
+    assert (outcome["epoch"], outcome["stopped"]) == (2, "")
+    return session
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_has_the_loss_of_one_process(alone, small_store, tmp_path, workers):
+    session = start(small_store, tmp_path, "ray", **{"scale.workers": workers})
+    updates = []
+    outcome = on_ray(session, on_progress=updates.append)
+    assert (outcome["epoch"], outcome["stopped"]) == (2, "")
+    np.testing.assert_allclose(losses(session), losses(alone), rtol=1e-4)
+    assert updates and updates[-1]["epochs"] == 2
+    assert set(session.folder.checkpoints()) == {"best", "last"}
+
+
+def test_streamed_footage_trains_with_equal_steps(small_store, tmp_path):
+    session = start(small_store, tmp_path, "streamed", **{"scale.workers": 2, "data.feed": "stream", "epochs": 1})
+    assert on_ray(session)["epoch"] == 1
+    assert np.isfinite(losses(session)).all()
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_of_an_epoch_is_replaced(small_store, tmp_path):
+    """Ends where an undisturbed run ends: at most the epoch in progress is repeated."""
+    longer = {"scale.workers": 2, "epochs": 4, "scale.global_batch": 2}
+    calm = start(small_store, tmp_path, "calm", **longer)
+    on_ray(calm)
+    hit = start(small_store, tmp_path, "hit", **longer)
+    killed = threading.Event()
+
+    def kill(update):
+        if update["epoch"] == 3 and update["step"] >= 2 and not killed.is_set():
+            os.kill(update["process"], signal.SIGKILL)
+            killed.set()
+
+    outcome = on_ray(hit, on_progress=kill)
+    assert killed.is_set() and outcome["epoch"] == 4
+    np.testing.assert_allclose(losses(hit), losses(calm), rtol=1e-4)
+
+
+def test_asked_to_stop_it_saves_and_goes_on_later(alone, small_store, tmp_path):
+    session = start(small_store, tmp_path, "stopped")
+    began = []
+    outcome = on_ray(session, on_progress=began.append, asked_to_stop=lambda: bool(began))
+    if outcome["stopped"] == "asked":
+        resumed = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="stopped", resume=True)
+        assert resumed.resumed
+        outcome = train_here(resumed, on_progress=ignore, on_record=ignore, on_device=ignore)
+    assert outcome["epoch"] == 2
+    np.testing.assert_allclose(losses(session), losses(alone), rtol=1e-4)
+
+
+def test_what_goes_wrong_on_a_worker_is_said_once_and_clearly(small_store, tmp_path):
+    session = start(small_store, tmp_path, "diverging", **{"optim.lr": 1e30, "optim.name": "sgd", "optim.clip_norm": 0.0, "optim.warmup_epochs": 0})
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"the loss became .* lower optim\.lr"):
+        on_ray(session)
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize(("scale", "cpus", "gpus", "expected"), [
+    ({"workers": 1}, 2, 0, (1.0, 0.0)), ({"workers": 2}, 2, 0, (0.7, 0.0)), ({"workers": 2, "cpus_per_worker": 0.5}, 2, 0, (0.5, 0.0)),
+    ({"workers": 4}, 64, 4, (15.0, 1.0)), ({"workers": 8}, 64, 4, (7.0, 0.0)), ({"workers": 2, "gpus_per_worker": 0}, 8, 4, (3.0, 0.0))])
+def test_shares_leave_room_to_read(scale, cpus, gpus, expected):
+    assert resources(Scale(**scale), cpus=cpus, gpus=gpus) == expected
+
+
+def test_impossible_requests_are_refused_with_the_numbers():
+    with pytest.raises(InputError, match=r"scale.workers 4 x scale.cpus_per_worker 1 and 0.5 to read footage need 4.5 CPUs, the cluster has 2"):
+        resources(Scale(workers=4, cpus_per_worker=1), cpus=2, gpus=0)
+    with pytest.raises(InputError, match=r"need 4 GPUs, the cluster has 1"):
+        resources(Scale(workers=4, gpus_per_worker=1), cpus=16, gpus=1)
+    with pytest.raises(InputError, match=r"32 workers x|workers 32 x"):
+        resources(Scale(workers=32), cpus=2, gpus=0)

@@ -1,0 +1,44 @@
+"""Processes that tests start: the command line, and an S3-protocol server on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """Starts the server with a bucket `lab`; yields the environment that clients need."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    environment = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true",
+                   "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    try:
+        for _ in range(150):
+            try:
+                urllib.request.urlopen(url, timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        import boto3
+
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test").create_bucket(Bucket="lab")
+        yield environment
+    finally:
+        process.kill()
+        process.wait()
+
+
+def posture(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 280.0, **options) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "posture", *arguments], capture_output=True, text=True, timeout=timeout,
+                          env=os.environ | {"WANDB_MODE": "disabled"} | (environment or {}), **options)
