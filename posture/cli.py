@@ -240,7 +240,8 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 
 @app.command
-def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: str = "cpu", rounds: int = 3) -> None:
+def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu", rounds: int = 3,
+          footage: str | None = None) -> None:
     """Measure ours beside its peers, in turn in one run: ratios with their spread.
 
     Parameters
@@ -253,10 +254,14 @@ def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path |
         For models: cpu or cuda.
     rounds
         How often each is measured.
+    footage
+        Footage to measure on; left out, generated footage.
     """
+    if rounds < 1:
+        raise InputError(f"--rounds {rounds}: must be at least 1")
     from posture.bench import run_bench
 
-    run_bench(name, json=json, device=device, rounds=rounds)
+    run_bench(name, json=json, device=device, rounds=rounds, footage=footage)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -43,7 +43,10 @@ def load_module(name: str) -> Any:
         raise InputError(f"{name}: no such file here; recipes that come with Posture: {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(found.stem, found)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"{name}: {error.msg} in line {error.lineno}") from None
     return module
 
 

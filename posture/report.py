@@ -172,7 +172,8 @@ def _roc(metrics: Mapping[str, Any]) -> Chart | None:
     weakest = sorted(curves, key=lambda name: areas[name])[:3] if len(curves) > 1 else []
     looks = dict(zip(weakest, ("second thin", "third", "fourth"), strict=False))
     lines = [Line("chance", [(0, 0), (1, 1)], "guide", listed=False)]
-    lines += [Line(f"{name}: {areas[name]:.3f}", _pairs(curve), "faint", listed=False) for name, curve in curves.items() if name not in looks]
+    lines += [Line(f"{name} {areas[name]:.3f}", _pairs(curve), "faint", listed=False)
+              for name, curve in curves.items() if name not in looks]
     lines += [Line(f"{_short(name)} {areas[name]:.3f}", _pairs(curves[name]), looks[name]) for name in reversed(weakest)]
     grid = np.linspace(0, 1, 201)
     mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves.values()], axis=0)
@@ -206,7 +207,7 @@ def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
 
 
 def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"segment": str(example["segment"])[:16], "truth": str(example["truth"]), "guess": str(example["guess"]),
+    return {"segment": str(example["segment"])[:12], "truth": str(example["truth"]), "guess": str(example["guess"]),
             "confidence": example["confidence"], "frames": pages.spread(example["frames"])}
 
 

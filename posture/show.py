@@ -92,8 +92,9 @@ def _tiles(totals: Collection[int], splits: Rows, tables: Rows, refused: Rows) -
     def total(rows: Rows, key: str) -> float:
         return sum(row.get(key) or 0 for row in rows)
 
+    seconds = pages.duration(total(splits, "seconds"))
     return [
-        {"name": "Segments", "value": pages.whole(total(splits, "segments")), "note": f"{pages.duration(total(splits, 'seconds'))} of footage"},
+        {"name": "Segments", "value": pages.whole(total(splits, "segments")), "note": f"{seconds} of footage"},
         {"name": "Clips", "value": pages.whole(total(splits, "clips")), "note": f"from {pages.whole(total(splits, 'groups'))} groups"},
         {"name": "Classes", "value": pages.whole(len(totals)), "note": _evenness(totals)},
         {"name": "Size", "value": pages.size(total(tables, "bytes")), "note": f"in {len(tables)} tables, {len(refused):,} files refused"},
@@ -106,14 +107,16 @@ def _evenness(totals: Collection[int]) -> str:
 
 def _by_class(sheet: Rows, balance: Mapping[str, list[tuple[str, int]]]) -> list[dict[str, Any]]:
     """The sheet's items grouped by class, with what the store holds of each class."""
-    return [{"class": name, "counts": balance.get(name, []), "items": [dict(item, frames=pages.spread(item["frames"], 4)) for item in items]}
+    return [{"class": name, "counts": balance.get(name, []),
+             "items": [dict(item, frames=pages.spread(item["frames"], 4)) for item in items]}
             for name, items in _grouped(sheet).items()]
 
 
 def _grouped(sheet: Rows) -> dict[str, list[Mapping[str, Any]]]:
     """Items by label, labels sorted; within one, training footage first."""
+    order = {split: place for place, split in enumerate(SPLITS)}
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for item in sorted(sheet, key=lambda item: (str(item["label"]), SPLITS.index(item["split"]) if item["split"] in SPLITS else len(SPLITS))):
+    for item in sorted(sheet, key=lambda item: (str(item["label"]), order.get(item["split"], len(order)))):
         groups.setdefault(str(item["label"]), []).append(item)
     return groups
 

@@ -38,7 +38,8 @@ def s3_server() -> Iterator[dict[str, str]]:
         process.wait()
 
 
-def posture(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 280.0, **options) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
+def posture(*arguments: str, environment: dict[str, str | None] | None = None, timeout: float = 280.0, **options) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own; variables that are None in `environment` are taken away."""
+    variables = os.environ | {"WANDB_MODE": "disabled"} | (environment or {})
     return subprocess.run([sys.executable, "-m", "posture", *arguments], capture_output=True, text=True, timeout=timeout,
-                          env=os.environ | {"WANDB_MODE": "disabled"} | (environment or {}), **options)
+                          env={name: value for name, value in variables.items() if value is not None}, **options)

@@ -17,7 +17,7 @@ from posture.errors import InputError
 from posture.evaluation import Views
 
 RECIPE = "jobs/demo.py:demo"
-STORED = DecodeRecipe(height=72, width=96, frames=24, stride=2)
+STORED = DecodeRecipe(height=64, width=86, frames=24, stride=2)
 """Small frames: the demo trains on 56 x 56."""
 
 

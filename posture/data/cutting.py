@@ -128,10 +128,11 @@ def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview,
 
 
 def decode_frames(pixels: Any, offsets: Sequence[int], shape: tuple[int, int, int], *, numbers: Sequence[int] | None = None) -> np.ndarray:
-    """Stored bytes -> uint8 (T, H, W, 3); raw frames are a view. `numbers` picks frames, and only those are decoded."""
+    """Stored bytes -> uint8 (T, H, W, 3); raw frames are a read-only view. `numbers` picks frames, and only those are decoded."""
     length, height, width = shape
     if not len(offsets):
         frames = np.frombuffer(pixels, np.uint8).reshape(length, height, width, 3)
+        frames.flags.writeable = False
         return frames if numbers is None else frames[list(numbers)]
     import cv2
 

@@ -171,8 +171,9 @@ class _Ledger:
         self._segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
         is_recipe = pc.field("recipe") == str(options.cut.recipe)
         self._decoded = set(store.read("clips", columns=["segment"], where=is_recipe)["segment"].to_pylist())
-        self.orphans = frozenset(self._decoded - set(self._segments))
-        """Segments whose clips a killed ingest committed, and nothing more."""
+        done = {row["video"] for row in self._videos if row["verdict"] == "ok"}
+        self.orphans = frozenset(self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done})
+        """Segments whose clips a killed ingest committed, but not that their video is done."""
         self.changed = False
         self._results: list[dict[str, Any]] = []
         self._parts: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jinja2
 import numpy as np
@@ -40,21 +40,22 @@ def write(path: Path, page: str) -> None:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """0.573 as `57.3 %`."""
-    return NOTHING if _missing(share) else f"{100 * share:.{digits}f}{THIN_SPACE}%"
+    return f"{100 * share:.{digits}f}{THIN_SPACE}%" if _known(share) else NOTHING
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    return NOTHING if _missing(value) else f"{value:.{digits}f}"
+    """0.5734 as `0.573`."""
+    return f"{value:.{digits}f}" if _known(value) else NOTHING
 
 
 def whole(value: float | None) -> str:
     """78409573 as `78,409,573`."""
-    return NOTHING if _missing(value) else f"{value:,.0f}"
+    return f"{value:,.0f}" if _known(value) else NOTHING
 
 
 def duration(seconds: float | None) -> str:
     """4980 as `1 h 23 min`; the two largest units."""
-    if _missing(seconds):
+    if not _known(seconds):
         return NOTHING
     if seconds < 60:
         return f"{seconds:.1f}{THIN_SPACE}s"
@@ -71,7 +72,7 @@ def duration(seconds: float | None) -> str:
 
 def size(count: float | None) -> str:
     """Bytes as `1.2 GB` (powers of ten)."""
-    if _missing(count):
+    if not _known(count):
         return NOTHING
     power = min(4, int(math.log10(count) / 3 + 1e-9)) if count >= 1 else 0
     return f"{count / 1000 ** power:.{1 if power else 0}f}{THIN_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
@@ -110,5 +111,5 @@ def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
     return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, most)]
 
 
-def _missing(value: Any) -> bool:
-    return value is None or not math.isfinite(value)
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

@@ -134,30 +134,32 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
     `counts`: (K, K) segments, rows = truth, columns = guess.
     """
     total = len(classes)
-    names = [name if len(name) <= 24 else name[:23] + "…" for name in map(str, classes)]
+    names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
     longest = max((len(name) for name in names), default=1)
     slant = 45 if total <= 24 else 90
-    margin = 34.0  # the word "truth" beside, "guess" above
+    margin, edge = 34.0, 4.0  # for the word "truth" beside and "guess" above; for the outline
 
-    def layout(label_size: float) -> tuple[float, float, float]:
+    def around(label_size: float) -> tuple[float, float, float]:
         """Room left of the fields, above them, and right of them (slanted names overhang)."""
-        length = longest * label_size * 0.58
-        return margin + length, margin + length * math.sin(math.radians(slant)) + label_size, length * math.cos(math.radians(slant))
+        length, angle = longest * label_size * 0.58, math.radians(slant)
+        return margin + length, margin + length * math.sin(angle) + label_size, max(edge, length * math.cos(angle))
+
+    def side_beside(label_size: float) -> float:
+        left, _, right = around(label_size)
+        return min(42.0, (width - left - right) / max(total, 1))
 
     label_size = 13.0
     for _ in range(3):  # names and fields share the width: settle their sizes together
-        left, top, right = layout(label_size)
-        side = min(42.0, (width - left - right) / max(total, 1))
-        label_size = min(13.0, side * 0.85)
-    left, top, right = layout(label_size)
+        label_size = min(13.0, side_beside(label_size) * 0.85)
+    side, (left, top, right) = side_beside(label_size), around(label_size)
 
     cells = []
     for truth, row in enumerate(counts):
-        row_total = sum(row)
         for guess, count in enumerate(row):
             if count:
-                share = count / row_total
-                text = f"{classes[truth]} → {classes[guess]}: {count} of {row_total} ({100 * share:.0f} %)"
-                cells.append(Cell(round(left + guess * side, 1), round(top + truth * side, 1), int(count), round(share, 3), truth == guess, text))
-    return Matrix(names, [sum(row) > 0 for row in counts], cells, round(side, 2), round(left, 1), round(top, 1), round(label_size, 1), slant,
-                  round(left + total * side + max(right, 4), 1), round(top + total * side + 4, 1))
+                share, x, y = count / sum(row), left + guess * side, top + truth * side
+                text = f"{classes[truth]} → {classes[guess]}: {count} of {sum(row)} ({100 * share:.0f} %)"
+                cells.append(Cell(round(x, 1), round(y, 1), count, round(share, 3), truth == guess, text))
+    return Matrix(
+        names=names, present=[sum(row) > 0 for row in counts], cells=cells, side=round(side, 2), left=round(left, 1), top=round(top, 1),
+        label_size=round(label_size, 1), slant=slant, width=round(left + total * side + right, 1), height=round(top + total * side + edge, 1))

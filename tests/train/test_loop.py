@@ -236,6 +236,7 @@ def test_divergence_is_said_in_a_sentence(folder: DiskFolder) -> None:
     assert all(bool(torch.isfinite(tensor).all()) for tensor in _saved(folder).values())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="mixed precision trains on a GPU alone")
 def test_bfloat16_trains() -> None:
     result, model, _ = train(small_run(epochs=2, scale__amp="bf16"))
     full, _, _ = train(small_run(epochs=2))

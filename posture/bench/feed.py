@@ -1,0 +1,193 @@
+"""What a training worker gets from the store, against a torch DataLoader that decodes the same clips with decord, and one that
+reads the same table. All give micro batches of uint8 clips (n, T, H, W, 3), cut to the network's frames."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from posture.bench import facts, generated, ratio
+from posture.config import Run, override
+from posture.data.annotations import read_footage
+from posture.data.cutting import Cut
+from posture.data.footage import FootageIndex, index_footage
+from posture.data.rows import DecodeRecipe
+from posture.data.store import Store
+from posture.recipes import load_recipe
+
+RECIPE = DecodeRecipe(windows=2)
+BATCH = 16
+
+
+def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
+    """{"what", "measured", "ratios", "notes"}. One reading process each besides the worker's own."""
+    import ray
+
+    from posture.distributed import cluster
+    from posture.distributed.feed import feed
+    from posture.distributed.ingest import IngestOptions, ingest
+
+    with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
+        found = read_footage(footage or generated())
+        store = Store(f"{folder}/store", create=True)
+        cluster.connect()
+        ingest(found, store, IngestOptions(cut=Cut(RECIPE)))
+        index = index_footage(store, "train")
+        run = override(load_recipe("jobs/action.py:improved"), {"scale.global_batch": BATCH})
+        spans = _spans(store, index)
+        measured: dict[str, list[float]] = {"posture, from memory": [], "posture, streamed": [], "DataLoader, same table in memory": [],
+                                            "DataLoader, same table, 1 process": [], "DataLoader decoding with decord, 1 process": []}
+        first, notes = [], []
+        for _ in range(rounds):
+            for label, mode in (("posture, from memory", "materialize"), ("posture, streamed", "stream")):
+                began = time.perf_counter()
+                (item,) = feed([index], mode=mode)
+                worker = _Worker.remote(item, run)
+                waited = ray.get(worker.first.remote())
+                if mode == "materialize":
+                    first.append(time.perf_counter() - began)
+                rates, memory = ray.get(worker.epochs.remote(3))
+                measured[label].append(float(np.median(rates)))
+                notes.append(f"{label}: first batch after {waited:.2f} s in the worker; worker memory by epoch {', '.join(f'{mib:.0f}' for mib in memory)} MiB")
+                ray.kill(worker)
+            measured["DataLoader, same table in memory"].append(_table_loader(index, run, processes=0))
+            measured["DataLoader, same table, 1 process"].append(_table_loader(index, run, processes=1))
+            measured["DataLoader decoding with decord, 1 process"].append(_decord_loader(spans, index, run))
+    best_table = [max(pair) for pair in zip(measured["DataLoader, same table in memory"], measured["DataLoader, same table, 1 process"], strict=True)]
+    return {"what": f"feed, clips/s: {facts(clips=len(index), recipe=RECIPE, batch=BATCH, frames=run.model.frames)}",
+            "measured": measured,
+            "ratios": {"posture / DataLoader decoding": ratio(measured["posture, from memory"], measured["DataLoader decoding with decord, 1 process"]),
+                       "posture / DataLoader on the table (its better one)": ratio(measured["posture, from memory"], best_table),
+                       "streamed / DataLoader decoding": ratio(measured["posture, streamed"], measured["DataLoader decoding with decord, 1 process"])},
+            "notes": [f"first batch, from asking for the footage on a warm Ray: {', '.join(f'{seconds:.1f}' for seconds in first)} s", *notes]}
+
+
+class _Consumer:
+    """A training worker without its network."""
+
+    def __init__(self, item: Any, run: Run) -> None:
+        from posture.train.batches import Batches
+
+        self._batches = Batches(item.open(), run, rank=0, world_size=1)
+
+    def first(self) -> float:
+        began = time.perf_counter()
+        steps = self._batches.training(0)
+        next(steps)
+        seconds = time.perf_counter() - began
+        steps.close()
+        return seconds
+
+    def epochs(self, count: int) -> tuple[list[float], list[float]]:
+        """Clips/s and resident MiB of each epoch."""
+        rates, memory = [], []
+        for epoch in range(count):
+            began, clips = time.perf_counter(), 0
+            for step in self._batches.training(epoch):
+                clips += sum(len(batch.clips) for batch in step)
+            rates.append(clips / (time.perf_counter() - began))
+            memory.append(resident_mib())
+        return rates, memory
+
+
+def _worker_class() -> Any:
+    import ray
+
+    return ray.remote(num_cpus=1)(_Consumer)
+
+
+class _Lazy:
+    """ray.remote only when the benchmark runs: importing it must not start anything."""
+
+    def remote(self, *arguments: Any) -> Any:
+        return _worker_class().remote(*arguments)
+
+
+_Worker = _Lazy()
+
+
+def resident_mib() -> float:
+    """Memory of this process, without pages it shares with the object store where the system tells them apart."""
+    try:
+        with open("/proc/self/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return (int(fields["RssAnon"].split()[0])) / 1024
+    except (OSError, KeyError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _spans(store: Store, index: FootageIndex) -> list[tuple[str, list[int]]]:
+    """(file, frame numbers of the stored window) of every clip, for the loader that decodes."""
+    clips = {row["clip"]: row for row in store.read("clips", columns=["clip", "segment", "start", "frames"]).to_pylist()}
+    segments = {row["segment"]: row["video"] for row in store.read("segments").to_pylist()}
+    videos = {row["video"]: row for row in store.read("videos").to_pylist()}
+    spans = []
+    for key in index.keys:
+        row = clips[key]
+        video = videos[segments[row["segment"]]]
+        first = round(row["start"] * video["fps"])
+        spans.append((video["uri"], [first + RECIPE.stride * number for number in range(row["frames"])]))
+    return spans
+
+
+def _table_loader(index: FootageIndex, run: Run, *, processes: int) -> float:
+    """Clips/s of a map-style dataset over the same Parquet files, read into memory beforehand (not timed)."""
+    from posture.data.footage import open_footage
+
+    footage = open_footage(index, feed="materialize")
+    return _drain(_Clips(len(index), run, footage.clip), processes)
+
+
+def _decord_loader(spans: list[tuple[str, list[int]]], index: FootageIndex, run: Run) -> float:
+    """Clips/s of a map-style dataset that decodes the 16 frames it needs."""
+    some = spans[:: max(1, len(spans) // 160)]
+    return _drain(_Decoded(some, run), 1)
+
+
+class _Clips:
+    def __init__(self, count: int, run: Run, clip: Any) -> None:
+        self.count, self.frames, self.clip = count, run.model.frames, clip
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        stored = self.clip(index)
+        start = np.random.randint(max(1, len(stored) - self.frames + 1))
+        return np.ascontiguousarray(stored[np.minimum(np.arange(start, start + self.frames), len(stored) - 1)])
+
+
+class _Decoded:
+    def __init__(self, spans: list[tuple[str, list[int]]], run: Run) -> None:
+        self.spans, self.frames = spans, run.model.frames
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        import decord
+
+        uri, numbers = self.spans[index]
+        start = np.random.randint(max(1, len(numbers) - self.frames + 1))
+        picked = [numbers[min(place, len(numbers) - 1)] for place in range(start, start + self.frames)]
+        reader = decord.VideoReader(uri, width=RECIPE.width, height=RECIPE.height, num_threads=1)
+        return reader.get_batch([min(number, len(reader) - 1) for number in picked]).asnumpy()
+
+
+def _drain(dataset: Any, processes: int) -> float:
+    """Clips/s over an epoch, counted from its second batch: starting processes is not reading."""
+    from torch.utils.data import DataLoader
+
+    context = {"multiprocessing_context": "forkserver", "prefetch_factor": 2} if processes else {}
+    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True, num_workers=processes, **context)
+    batches: Iterator[Any] = iter(loader)
+    next(batches)
+    began, clips = time.perf_counter(), 0
+    for batch in batches:
+        clips += len(batch)
+    return clips / (time.perf_counter() - began)

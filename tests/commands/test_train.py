@@ -1,0 +1,81 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.processes import posture
+
+SMALL = ("--set", "model.width=0.125", "--set", "model.size=32", "--set", "scale.global_batch=4", "--set", "model.dropout=0.0")
+
+
+def train(store, runs, *more):
+    return ["train", "jobs/action.py:improved", "--store", store, "--runs", str(runs), *SMALL, *more]
+
+
+def history(runs, name):
+    return json.loads((runs / name / "history.json").read_text())
+
+
+def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
+    for arguments, complaint in ((train(str(tmp_path / "none"), tmp_path), "there is no store here"),
+                                 (train(small_store, tmp_path, "--set", "optim.lr=-1"), "optim.lr: input should be greater than 0 (given -1)"),
+                                 (train(small_store, tmp_path, "--name", "../x"), "run name '../x'"),
+                                 (train(small_store, tmp_path, "--workers", "3"), "cannot be cut evenly over 3 workers"),
+                                 (["train", "nothing", "--store", small_store], "names no recipe"),
+                                 (["evaluate", str(tmp_path / "none")], "there is no run here"),
+                                 (["show", str(tmp_path / "none")], "there is no store here"),
+                                 (["fly"], "fly")):
+        done = posture(*arguments)
+        assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert not list(tmp_path.iterdir())
+
+
+def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_path):
+    done = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one", "--set", "epochs=1"), environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "Weights & Biases: offline, no API key was found" in done.stdout and "running on" in done.stdout and "posture evaluate" in done.stdout
+    assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))
+    scored = posture("evaluate", str(tmp_path / "runs" / "one"))
+    assert scored.returncode == 0 and "each scored once" in scored.stdout, scored.stderr
+    assert (tmp_path / "runs" / "one" / "evaluation" / "report.html").stat().st_size > 10_000
+    again = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one"))
+    assert again.returncode == 2 and "a run of this name exists" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [("--local",), ("--workers", "2")])
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(small_store, tmp_path, where):
+    arguments = train(small_store, tmp_path, "--set", "epochs=6", *where)
+    calm = posture(*arguments, "--name", "calm")
+    assert calm.returncode == 0, calm.stderr
+    process = subprocess.Popen([sys.executable, "-m", "posture", *arguments, "--name", "hit"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "hit" / "history.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "continue with: posture train" in out and "Traceback" not in err, out + err
+    assert len(history(tmp_path, "hit")) < 6
+    resumed = posture(*arguments, "--name", "hit", "--resume")
+    assert resumed.returncode == 0 and "continuing hit" in resumed.stdout, resumed.stderr
+    assert [row["epoch"] for row in history(tmp_path, "hit")] == [1, 2, 3, 4, 5, 6]
+    for column in ("train_loss", "val_loss"):
+        np.testing.assert_allclose([row[column] for row in history(tmp_path, "hit")], [row[column] for row in history(tmp_path, "calm")], rtol=1e-4)
+
+
+def test_models_are_listed_with_their_costs():
+    done = posture("models")
+    assert done.returncode == 0 and "78,409,573" in done.stdout and "38.55" in done.stdout and "improved" in done.stdout
+
+
+def test_a_store_is_shown(small_store, tmp_path):
+    done = posture("show", small_store, "--out", str(tmp_path / "page.html"))
+    assert done.returncode == 0 and "right" in done.stdout, done.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert "data:image/jpeg" in page and "32x40-stretch-f20-s2-w2-raw" in page

@@ -1,0 +1,59 @@
+import pytest
+
+from posture.config import Run, Scale, override, parse_assignments, validate
+from posture.errors import InputError
+from posture.models.configs import C3D
+
+RUN = Run(name="test", model=C3D())
+
+
+def test_dotted_changes_reach_every_level():
+    run = override(RUN, {"epochs": 3, "model.norm": "group", "model.groups": 4, "optim.lr": 0.5, "data.crop_scale": [0.25, 1.0]})
+    assert (run.epochs, run.model.norm, run.model.groups, run.optim.lr, run.data.crop_scale) == (3, "group", 4, 0.5, (0.25, 1.0))
+    assert RUN.model.norm == "none"
+
+
+def test_a_run_survives_being_written_down():
+    run = override(RUN, {"model.widths": [32, 64, 96, 128, 128], "scale.micro_batch": 4})
+    assert validate(run.model_dump(mode="json")) == run
+
+
+def test_assignments_are_json_where_they_can_be():
+    assert parse_assignments(["optim.lr=1e-3", "model.residual=true", "model.norm=group", "data.crop_scale=[0.5, 1]", "data.recipe=null", "a=b=c"]) == {
+        "optim.lr": 0.001, "model.residual": True, "model.norm": "group", "data.crop_scale": [0.5, 1], "data.recipe": None, "a": "b=c"}
+    with pytest.raises(InputError, match="--set takes field=value"):
+        parse_assignments(["optim.lr"])
+
+
+@pytest.mark.parametrize(("path", "value", "complaint"), [
+    ("optim.rl", 1, r"optim.rl: there is no field 'rl' here; the fields are .*lr"),
+    ("optimizer.lr", 1, r"optimizer.lr: there is no field 'optimizer' here"),
+    ("epochs.x", 1, r"epochs.x: there is no field"),
+    ("epochs", 0, r"epochs: input should be greater than or equal to 1 \(given 0\)"),
+    ("optim.lr", "fast", r"optim.lr: .* \(given 'fast'\)"),
+    ("optim.name", "lion", r"optim.name: input should be 'sgd', 'adam' or 'adamw' \(given 'lion'\)"),
+    ("model.norm", "layer", r"model.norm: .*'none', 'batch' or 'group'"),
+    ("data.crop_scale", [0.9, 0.2], r"data: data.crop_scale must be a range low..high"),
+    ("scale.global_batch", 33, None),
+    ("name", "../x", r"name: .*pattern"),
+])
+def test_bad_values_are_named(path, value, complaint):
+    if complaint is None:
+        assert override(RUN, {path: value}).scale.global_batch == 33
+        return
+    with pytest.raises(InputError, match=complaint):
+        override(RUN, {path: value})
+
+
+def test_batches_that_cannot_be_cut_are_refused_with_the_numbers():
+    with pytest.raises(InputError, match="global_batch 32 cannot be cut evenly over 3 workers; global_batch must be a multiple of 3"):
+        override(RUN, {"scale.workers": 3})
+    with pytest.raises(InputError, match="cannot be cut evenly over 2 workers of micro_batch 5; global_batch must be a multiple of 10"):
+        override(RUN, {"scale.workers": 2, "scale.micro_batch": 5})
+    assert Scale(global_batch=32, workers=2, micro_batch=4).accumulation == 4
+    assert Scale(global_batch=32, workers=2).accumulation == 1
+
+
+def test_groups_that_do_not_divide_are_refused_with_those_that_do():
+    with pytest.raises(InputError, match=r"model.*groups"):
+        override(RUN, {"model.norm": "group", "model.groups": 7})

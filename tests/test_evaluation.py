@@ -1,0 +1,93 @@
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from posture.data.footage import index_footage
+from posture.data.source import SourceFootage, index_sources
+from posture.data.store import Store
+from posture.errors import InputError
+from posture.evaluation import Views, evaluate
+from posture.launch import prepare, train_here
+from posture.runs import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(small_store, tmp_path_factory):
+    """A trained run, barely."""
+    changes = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}
+    session = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path_factory.mktemp("runs")), name="one", changes=changes)
+    quiet = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
+    train_here(session, **quiet)
+    return session.folder
+
+
+def predictions(folder):
+    table = pq.read_table(folder.path("evaluation", "predictions.parquet"))
+    return dict(zip(table["segment"].to_pylist(), table["scores"].to_pylist(), strict=True))
+
+
+def test_every_test_segment_is_scored_once_on_any_number_of_workers(run, small_store):
+    alone = evaluate(run, views=Views())
+    scores = predictions(run)
+    expected = {row["segment"] for row in Store(small_store).read("segments").to_pylist() if row["split"] == "test"}
+    assert set(scores) == expected and alone["count"] == len(expected)
+    assert alone["views"] == [2, 2]  # two stored windows each
+    for workers in (1, 2, 3):
+        spread = evaluate(run, views=Views(), workers=workers)
+        assert spread["count"] == len(expected) and spread["accuracy"] == alone["accuracy"]
+        for segment, values in predictions(run).items():
+            np.testing.assert_allclose(values, scores[segment], rtol=1e-4, atol=1e-6)
+
+
+def test_more_views_and_the_original_files(run):
+    more = evaluate(run, views=Views(crops=3, temporal=2))
+    assert more["views"] == [12, 12] and "3 crops" in more["protocol"]
+    source = evaluate(run, views=Views(source=4))
+    assert source["views"] == [4, 4] and "decoded from the original files" in source["protocol"]
+    spread = evaluate(run, views=Views(source=4), workers=2)
+    assert spread["accuracy"] == source["accuracy"]
+    assert json.loads(open(run.path("evaluation", "metrics.json")).read())["count"] == source["count"]
+
+
+def test_the_same_windows_from_the_file_and_from_the_store(small_store):
+    """Decoding anew gives the very frames that ingest stored."""
+    store = Store(small_store)
+    index = index_footage(store, "test")
+    source = index_sources(store, index, windows=2)
+    assert len(source) == len(index) and source.labels.tolist() == sorted(source.labels.tolist(), key=source.labels.tolist().index)
+    from posture.data.footage import open_footage
+
+    stored = open_footage(index, feed="materialize")
+    by_segment = {}
+    for clip in range(len(index)):
+        by_segment.setdefault(index.segment_ids[index.segments[clip]], set()).add(stored.clip(clip).tobytes())
+    anew = {}
+    for clip, frames in SourceFootage(source).stream(0, 0, 1, 0):
+        anew.setdefault(source.segment_ids[source.segments[clip]], set()).add(frames.tobytes())
+    assert anew == by_segment
+
+
+def test_a_file_that_is_gone_says_what_to_do(small_store):
+    store = Store(small_store)
+    source = index_sources(store, index_footage(store, "test"), windows=1)
+    lost = dataclasses.replace(source, uris=["/nowhere/a.mp4"] * len(source.uris))
+    with pytest.raises(InputError, match=r"/nowhere/a.mp4: cannot be decoded again .* leave out --source"):
+        list(SourceFootage(lost).stream(0, 0, 1, 0))
+
+
+def test_the_report_has_pictures_and_facts(run):
+    evaluate(run, views=Views())
+    page = open(run.path("evaluation", "report.html")).read()
+    assert "data:image/jpeg" in page and "<svg" in page and "accuracy of" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+
+
+def test_a_run_that_is_not_there_or_has_nothing_to_show(run, small_store, tmp_path):
+    with pytest.raises(InputError, match="there is no run here"):
+        RunFolder.open(str(tmp_path / "none"))
+    prepared = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="bare", changes={"scale.global_batch": 4})
+    with pytest.raises(InputError, match="no best checkpoint yet"):
+        evaluate(prepared.folder, views=Views())

@@ -1,0 +1,60 @@
+import pytest
+
+from posture.errors import InputError
+from posture.launch import prepare, train_here
+
+CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
+QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
+
+
+def start(store, runs, **options):
+    return prepare("jobs/action.py:improved", store, runs=str(runs), **{"changes": CHANGES} | options)
+
+
+def test_a_run_is_written_down_before_it_begins(small_store, tmp_path):
+    session = start(small_store, tmp_path, name="a")
+    record = session.folder.read_json("run.json")
+    assert record["classes"] == ["left", "right"] and record["versions"]["clips"] >= 1
+    assert record["run"]["model"]["classes"] == 2 and record["run"]["data"]["recipe"] == "32x40-stretch-f20-s2-w2-raw"
+    assert record["footage"]["train"]["clips"] == len(session.train)
+
+
+def test_names_are_unique_unless_given_and_never_reused_unasked(small_store, tmp_path):
+    assert start(small_store, tmp_path).run.name != start(small_store, tmp_path).run.name
+    start(small_store, tmp_path, name="a")
+    with pytest.raises(InputError, match="a run of this name exists; continue it with --resume"):
+        start(small_store, tmp_path, name="a")
+    with pytest.raises(InputError, match="--resume needs the --name"):
+        start(small_store, tmp_path, resume=True)
+
+
+def test_resuming_a_finished_run_says_how_to_prolong_it(small_store, tmp_path):
+    session = start(small_store, tmp_path, name="a")
+    train_here(session, **QUIET)
+    with pytest.raises(InputError, match=r"has finished its 1 epochs; train it longer with --set epochs=2"):
+        start(small_store, tmp_path, name="a", resume=True, changes={})
+    longer = start(small_store, tmp_path, name="a", resume=True, changes={"epochs": 2})
+    assert longer.resumed and train_here(longer, **QUIET)["epoch"] == 2
+    assert [row["epoch"] for row in longer.folder.read_json("history.json")] == [1, 2]
+
+
+def test_a_run_keeps_to_the_footage_it_began_with(small_store, tmp_path):
+    session = start(small_store, tmp_path, name="a")
+    again = start(small_store, tmp_path, name="a", resume=True)
+    assert again.train.keys == session.train.keys and again.classes == session.classes
+
+
+@pytest.mark.parametrize(("changes", "complaint"), [
+    ({"scale.global_batch": 1000}, r"1000 clips make a step, but there are only \d+ training clips; use --set scale.global_batch=\d"),
+    ({"data.recipe": "none"}, "data.recipe must name one of"),
+    ({"model.frames": 4}, "model"),
+])
+def test_what_cannot_train_is_refused_and_leaves_nothing(small_store, tmp_path, changes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        start(small_store, tmp_path, name="a", changes=CHANGES | changes)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_missing_store_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no store here"):
+        start(str(tmp_path / "none"), tmp_path)

@@ -1,0 +1,46 @@
+import pytest
+
+from posture.tracking import Tracker, tracking_mode
+
+TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch, tmp_path):
+    """No key, no preference."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_offline_without_a_key_and_it_says_so(monkeypatch, tmp_path):
+    assert tracking_mode("auto") == ("offline", "no API key was found (wandb login, or WANDB_API_KEY)")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert tracking_mode("auto") == ("online", "an API key was found")
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert tracking_mode("auto")[0] == "online"
+
+
+def test_what_was_asked_for_wins_and_the_variable_over_it(monkeypatch):
+    assert tracking_mode("off")[0] == "off" and tracking_mode("offline")[0] == "offline"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert tracking_mode("online")[0] == "offline"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert tracking_mode("online")[0] == "off"
+
+
+def test_an_offline_run_lies_in_its_folder(tmp_path):
+    tracker = Tracker("one", folder=str(tmp_path), config=TRACKING)
+    tracker.log({"loss": 1.0, "words": "no number"}, 1)
+    tracker.summarize({"accuracy": 0.5})
+    tracker.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/run-one.wandb"))
+
+
+def test_no_tracking_leaves_no_trace(tmp_path):
+    tracker = Tracker("one", folder=str(tmp_path), config={**TRACKING, "tracking": {**TRACKING["tracking"], "mode": "off"}})
+    tracker.log({"loss": 1.0}, 1)
+    tracker.close()
+    assert not list(tmp_path.iterdir())
