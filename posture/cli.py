@@ -156,8 +156,8 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     resume
         Continue the run --name from its last checkpoint.
     """
-    from posture.config import parse_assignments
     from posture.commands.train import train_run
+    from posture.config import parse_assignments
 
     changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
     train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)

@@ -88,7 +88,6 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
 def score_here(index: FootageIndex | SourceIndex, run: Run, checkpoint: Path, *, views: Views, batch: int,
                progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, str]:
     """Class probabilities (clips, K) of every clip of the index, and the device that made them."""
-    import torch
 
     from posture.models import build
     from posture.train.checkpoint import load_weights

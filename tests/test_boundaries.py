@@ -68,7 +68,8 @@ def test_networks_and_loop_need_torch_and_numpy_alone(layer):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "jobs/action.py:improved", "--store", "x", "--set", "optim.rl=1"],
-                                       ["train", "jobs/action.py:nothing", "--store", "x"], ["ingest", "--store"], ["ingest", "x", "--store", "y", "--size", "9"]])
+                                       ["train", "jobs/action.py:nothing", "--store", "x"], ["ingest", "--store"],
+                                       ["ingest", "x", "--store", "y", "--size", "9"]])
 def test_help_and_configuration_errors_load_neither_torch_nor_ray(arguments):
     code = ("import sys\nfrom posture.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\nelse:\n    status = 0\n"
             "print([name for name in ('torch', 'ray', 'wandb', 'decord', 'matplotlib') if name in sys.modules], status, file=sys.stderr)")

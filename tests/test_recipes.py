@@ -15,7 +15,8 @@ def test_recipes_that_come_with_posture(path, tmp_path, monkeypatch):
 def test_the_working_directory_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs" / "action.py").write_text("from posture.config import Run\nfrom posture.models.configs import C3D\n\ndef mine():\n    return Run(name='mine', model=C3D())\n")
+    code = "from posture.config import Run\nfrom posture.models.configs import C3D\n\ndef mine():\n    return Run(name='mine', model=C3D())\n"
+    (tmp_path / "jobs" / "action.py").write_text(code)
     assert load_recipe("jobs/action.py:mine").name == "mine"
 
 

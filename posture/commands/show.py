@@ -33,7 +33,8 @@ def show_store(uri: str, *, out: Path, recipe: str, clips: int, seed: int) -> No
     console.table("split", "segments", "clips", "groups", "footage",
                   rows=[(row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"])) for row in summary["splits"]])
     console.out.print()
-    console.table("table", "version", "rows", "size", rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]])
+    console.table("table", "version", "rows", "size",
+                  rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]])
     console.out.print(f"\n{out.resolve()}")
 
 

@@ -50,7 +50,10 @@ SPLIT_SHARES = (("val", 0.15), ("test", 0.2))
 
 SKIN = ((246, 211, 184), (229, 184, 148), (198, 146, 108), (150, 102, 70), (106, 70, 50), (74, 50, 38))
 HAIR = ((34, 28, 26), (74, 48, 32), (122, 82, 44), (196, 160, 92), (150, 62, 36), (90, 90, 96))
-CLOTH = ((206, 40, 44), (34, 78, 182), (250, 204, 40), (244, 244, 244), (34, 140, 84), (240, 120, 30), (116, 60, 160), (36, 40, 52), (40, 190, 200), (236, 110, 160))  # fmt: skip
+CLOTH = (
+    (206, 40, 44), (34, 78, 182), (250, 204, 40), (244, 244, 244), (34, 140, 84),
+    (240, 120, 30), (116, 60, 160), (36, 40, 52), (40, 190, 200), (236, 110, 160),
+)  # fmt: skip
 
 
 def generate(
@@ -242,7 +245,7 @@ def stage(person: Athlete, labels: list[str], team: list[Athlete], *, seed: tupl
         segments.append(segment)
         frame += length + round(rng.uniform(*GAP_SECONDS) * fps)
     sway = (_wave(rng, 0.015, (2, 4)), _wave(rng, 2.5, (2, 3.5)))
-    star = Actor(person, float(rng.uniform(0.64, 0.72)), float(rng.uniform(0.91, 0.95)), 0.0, 0.0, tuple(segments), sway)
+    star = Actor(person, float(rng.uniform(0.62, 0.68)), float(rng.uniform(0.89, 0.92)), 0.0, 0.0, tuple(segments), sway)
     bystanders = []
     if team and rng.random() < 0.3:
         other = team[rng.integers(len(team))]
@@ -251,9 +254,9 @@ def stage(person: Athlete, labels: list[str], team: list[Athlete], *, seed: tupl
         place = (float(rng.uniform(0.34, 0.44)), float(rng.uniform(0.68, 0.74)), side * float(rng.uniform(0.3, 0.55)))
         bystanders.append(Actor(other, *place, float(rng.uniform(0, 180)), (), drift))
     camera = Camera(
-        pan=(_wave(rng, 0.12, (5, 10)), _wave(rng, 0.03, (4, 8))),
+        pan=(_wave(rng, 0.12, (5, 10)), _wave(rng, 0.015, (4, 8))),
         shake=(_wave(rng, 0.006, (0.3, 0.8)), _wave(rng, 0.006, (0.3, 0.8))),
-        zoom=_wave(rng, 0.05, (4, 9)),
+        zoom=_wave(rng, 0.04, (4, 9)),
         roll=_wave(rng, 1.5, (3, 7)),
         roll_degrees=float(rng.uniform(-2, 2)),
     )

@@ -169,10 +169,7 @@ def loop_pose(motion: str, phase: np.ndarray) -> np.ndarray:
 
     before, left, right, after = (key(start + offset) for offset in (-1, 0, 1, 2))
     return 0.5 * (
-        2 * left
-        + (right - before) * weight
-        + (2 * before - 5 * left + 4 * right - after) * weight**2
-        + (3 * left - before - 3 * right + after) * weight**3
+        2 * left + (right - before) * weight + (2 * before - 5 * left + 4 * right - after) * weight**2 + (3 * left - before - 3 * right + after) * weight**3
     )
 
 

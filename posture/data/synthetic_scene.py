@@ -247,13 +247,13 @@ class Shot:
         """Soft shadows under the athletes, and the ball."""
         layer = np.zeros((SUPERSAMPLE * self.scene.height, SUPERSAMPLE * self.scene.width, 4), np.uint8)
         for _, shadow, size in bodies:
-            centre = tuple(int(round(value * SUPERSAMPLE)) for value in shadow)
+            centre = tuple(round(float(value) * SUPERSAMPLE) for value in shadow)
             cv2.ellipse(layer, centre, (int(0.2 * size * SUPERSAMPLE), int(0.045 * size * SUPERSAMPLE)), 0, 0, 360, (0, 0, 0, 90), -1)
         if self.ball is not None:
             matrix = self.transforms[index]
             point = (self.ball[index] - (0.0, 0.5)) * self.scene.height + np.array([self.place.shape[1] / 2, self.place.shape[0] / 2])
             point = (point @ matrix[:, :2].T + matrix[:, 2]) * SUPERSAMPLE
-            cv2.circle(layer, tuple(int(round(value)) for value in point), max(2, round(0.022 * self.scene.height * SUPERSAMPLE)), (235, 225, 120, 255), -1)
+            cv2.circle(layer, tuple(round(float(value)) for value in point), max(2, round(0.022 * self.scene.height * SUPERSAMPLE)), (235, 225, 120, 255), -1)
         return _over(image, cv2.resize(layer, (self.scene.width, self.scene.height), interpolation=cv2.INTER_AREA))
 
 

@@ -36,7 +36,8 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
 
 
 def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_path):
-    done = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one", "--set", "epochs=1"), environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)})
+    done = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one", "--set", "epochs=1"),
+                   environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert "Weights & Biases: offline, no API key was found" in done.stdout and "running on" in done.stdout and "posture evaluate" in done.stdout
     assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))

@@ -103,7 +103,7 @@ def test_folders_that_hold_no_footage(root, tmp_path):
         read_footage(root.path)
     with pytest.raises(InputError, match="needs a CSV with the columns label,youtube_id"):
         read_footage(root.path, layout="kinetics")
-    with pytest.raises(InputError, match="needs trainlist03.txt"):
+    with pytest.raises(InputError, match=r"needs trainlist03\.txt"):
         read_footage(root.path, layout="ucf101", split_number=3)
     with pytest.raises(InputError, match="no such file"):
         read_footage(f"{root.path}/labels.csv")

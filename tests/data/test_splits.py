@@ -27,7 +27,7 @@ def test_a_group_is_on_one_side_and_every_class_with_three_groups_on_all(pairs, 
     groups = defaultdict(set)
     for name, group in pairs:
         groups[name].add(f"{name}{group}")
-    for name, members in groups.items():
+    for members in groups.values():
         sides = {splits[group] for group in members}
         assert "train" in sides
         if len(members) >= 3:

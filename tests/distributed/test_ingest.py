@@ -133,7 +133,7 @@ def test_too_many_refused_files_fail_and_keep_the_good(tmp_path, video):
     video("footage/kick/good.mp4")
     for number in range(3):
         (tmp_path / "footage" / "kick" / f"bad{number}.mp4").write_text("no film" * (99 + number))
-    with pytest.raises(TooManyRefused, match="3 of 4 files were refused, more than the allowed share of 0.5"):
+    with pytest.raises(TooManyRefused, match=r"3 of 4 files were refused, more than the allowed share of 0\.5"):
         run(tmp_path / "footage", tmp_path / "store")
     assert Store(str(tmp_path / "store")).read("clips").num_rows == 1
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.train.small_run import SmallFootage, StreamedFootage, small_run
 
 from posture.errors import InputError
 from posture.train.batches import Batches, prefetched
+from tests.train.small_run import SmallFootage, StreamedFootage, small_run
 
 FOOTAGE = SmallFootage(41)
 

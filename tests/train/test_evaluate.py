@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 import torch
-from tests.train.small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 from posture.data.transforms import evaluation_view, frame_indices, network_input
 from posture.train.evaluate import merge_by_segment, score
+from tests.train.small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 FOOTAGE = SmallFootage(13)
 CPU = torch.device("cpu")

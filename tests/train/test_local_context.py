@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.train.small_run import DiskFolder
 
 from posture.train.context import LocalContext, checkpoint_tag
+from tests.train.small_run import DiskFolder
 
 
 def wait_for(ctx: LocalContext) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 from torch import nn
 
 from posture.config import Run
@@ -26,6 +25,7 @@ from posture.train.context import LocalContext
 from posture.train.evaluate import validate
 from posture.train.loop import Diverged, fit
 from posture.train.optim import Precision
+from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 
 TRAINING, VALIDATION = SmallFootage(41), SmallFootage(20, seed=1)
 RESUMABLE = {"optim__ema": 0.8, "optim__name": "adamw", "optim__lr": 0.01, "data__balanced": True, "loss__label_smoothing": 0.1}

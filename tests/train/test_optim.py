@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.train.small_run import SmallNetwork
 
 from posture.config import Optim
 from posture.errors import InputError
 from posture.train.optim import Average, Precision, build_optimizer, learning_rate
+from tests.train.small_run import SmallNetwork
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])

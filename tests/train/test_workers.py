@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import ArrayLike
-from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +20,7 @@ from posture.tasks.action import ActionTask
 from posture.train.batches import Batches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
+from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 
 STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
 STOPPED = {"epochs": 2, "scale__micro_batch": 3}
