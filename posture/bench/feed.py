@@ -22,6 +22,7 @@ from posture.recipes import load_recipe
 
 RECIPE = DecodeRecipe(windows=2)
 BATCH = 16
+EPOCHS = 8
 
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
@@ -42,18 +43,20 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         spans = _spans(store, index)
         measured: dict[str, list[float]] = {"posture, from memory": [], "posture, streamed": [], "DataLoader, same table in memory": [],
                                             "DataLoader, same table, 1 process": [], "DataLoader decoding with decord, 1 process": []}
-        first, notes = [], []
+        first: dict[str, list[float]] = {"posture, from memory": [], "posture, streamed": []}
+        notes: list[str] = []
+        consumer = ray.remote(num_cpus=1)(_Consumer)
         for _ in range(rounds):
             for label, mode in (("posture, from memory", "materialize"), ("posture, streamed", "stream")):
+                worker = consumer.remote(run)
+                ray.get(worker.__ray_ready__.remote())
                 began = time.perf_counter()
                 (item,) = feed([index], mode=mode)
-                worker = _Worker.remote(item, run)
-                waited = ray.get(worker.first.remote())
-                if mode == "materialize":
-                    first.append(time.perf_counter() - began)
-                rates, memory = ray.get(worker.epochs.remote(3))
+                ray.get(worker.first.remote(item))
+                first[label].append(time.perf_counter() - began)
+                rates, memory = ray.get(worker.epochs.remote(EPOCHS))
                 measured[label].append(float(np.median(rates)))
-                notes.append(f"{label}: first batch after {waited:.2f} s in the worker; worker memory by epoch {', '.join(f'{mib:.0f}' for mib in memory)} MiB")
+                notes.append(f"{label}: worker memory after each of {EPOCHS} epochs {', '.join(f'{mib:.0f}' for mib in memory)} MiB")
                 ray.kill(worker)
             measured["DataLoader, same table in memory"].append(_table_loader(index, run, processes=0))
             measured["DataLoader, same table, 1 process"].append(_table_loader(index, run, processes=1))
@@ -64,24 +67,25 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
             "ratios": {"posture / DataLoader decoding": ratio(measured["posture, from memory"], measured["DataLoader decoding with decord, 1 process"]),
                        "posture / DataLoader on the table (its better one)": ratio(measured["posture, from memory"], best_table),
                        "streamed / DataLoader decoding": ratio(measured["posture, streamed"], measured["DataLoader decoding with decord, 1 process"])},
-            "notes": [f"first batch, from asking for the footage on a warm Ray: {', '.join(f'{seconds:.1f}' for seconds in first)} s", *notes]}
+            "notes": [*(f"{label}: first batch {', '.join(f'{seconds:.1f}' for seconds in values)} s after a waiting worker asked for the footage"
+                        for label, values in first.items()), *notes]}
 
 
 class _Consumer:
     """A training worker without its network."""
 
-    def __init__(self, item: Any, run: Run) -> None:
-        from posture.train.batches import Batches
+    def __init__(self, run: Run) -> None:
+        from posture.train import batches
 
-        self._batches = Batches(item.open(), run, rank=0, world_size=1)
+        self._run, self._module = run, batches
 
-    def first(self) -> float:
-        began = time.perf_counter()
+    def first(self, item: Any) -> None:
+        """Open the footage and take one batch."""
+        footage = item.open()
+        self._batches = self._module.Batches(footage, self._run, rank=0, world_size=1, validation=footage)
         steps = self._batches.training(0)
         next(steps)
-        seconds = time.perf_counter() - began
         steps.close()
-        return seconds
 
     def epochs(self, count: int) -> tuple[list[float], list[float]]:
         """Clips/s and resident MiB of each epoch."""
@@ -93,22 +97,6 @@ class _Consumer:
             rates.append(clips / (time.perf_counter() - began))
             memory.append(resident_mib())
         return rates, memory
-
-
-def _worker_class() -> Any:
-    import ray
-
-    return ray.remote(num_cpus=1)(_Consumer)
-
-
-class _Lazy:
-    """ray.remote only when the benchmark runs: importing it must not start anything."""
-
-    def remote(self, *arguments: Any) -> Any:
-        return _worker_class().remote(*arguments)
-
-
-_Worker = _Lazy()
 
 
 def resident_mib() -> float:

@@ -7,6 +7,7 @@ Legend: T stored frames, H x W stored pixels; a clip's index is its position in 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -198,13 +199,17 @@ def available_memory() -> int:
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
-    """A shard's small columns as lists, its pixels as they are (one chunk)."""
-    return {name: table[name].chunk(0) if name == "pixels" else table[name].to_pylist() for name in COLUMNS}
+    """A shard's small columns as lists, its pixels as views of the table's memory (a pyarrow scalar would copy them)."""
+    pixels = table["pixels"].chunk(0)
+    _, ends, data = pixels.buffers()
+    ends, data = np.frombuffer(ends, np.int32)[pixels.offset:pixels.offset + len(pixels) + 1], np.frombuffer(data, np.uint8)
+    views = [data[start:end] for start, end in itertools.pairwise(ends.tolist())]
+    return {name: views if name == "pixels" else table[name].to_pylist() for name in COLUMNS}
 
 
 def _frames(columns: dict[str, Any], row: int) -> np.ndarray:
     shape = columns["frames"][row], columns["height"][row], columns["width"][row]
-    return decode_frames(columns["pixels"][row].as_buffer(), columns["offsets"][row], shape)
+    return decode_frames(columns["pixels"][row], columns["offsets"][row], shape)
 
 
 def _choose_recipe(uri: str, recipes: pa.ChunkedArray, chosen: str | None) -> str:

@@ -149,14 +149,15 @@ class Batches:
     def _batch(self, footage: Footage | StreamedFootage, clips: list[Clip], *, epoch: int | None = None) -> Batch:
         """Stack clips of `model.frames` frames, with a random start if this is training and `data.temporal_jitter` is on."""
         model, data, seed = self.run.model, self.run.data, self.run.seed
-        sampled = []
-        for index, frames, repeat in clips:
+        stacked = np.empty((len(clips), model.frames, *clips[0][1].shape[1:]), dtype=np.uint8)
+        for place, (index, frames, repeat) in enumerate(clips):
             generator = None
             if epoch is not None and data.temporal_jitter:
                 generator = clip_generator(TEMPORAL, seed=seed, epoch=epoch, clip=index, repeat=repeat)
-            sampled.append(frames[frame_indices(len(frames), model.frames, step=data.step, generator=generator)])
+            numbers = frame_indices(len(frames), model.frames, step=data.step, generator=generator)
+            np.take(frames, numbers, axis=0, out=stacked[place], mode="clip")  # the default mode would copy twice
         indices, repeats = (np.array([clip[place] for clip in clips], dtype=np.int64) for place in (0, 2))
-        return Batch(clips=np.stack(sampled), labels=footage.labels[indices], indices=indices, repeats=repeats)
+        return Batch(clips=stacked, labels=footage.labels[indices], indices=indices, repeats=repeats)
 
 
 def read(footage: Footage | StreamedFootage, indices: np.ndarray, *, rank: int = 0, world_size: int = 1) -> Iterator[Clip]:
