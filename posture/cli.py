@@ -105,7 +105,7 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
                                      ("--file-limit", file_limit, 1, 86400)):
         if not least <= value <= most:
             raise InputError(f"{name} {value}: must be from {least} to {most}")
-    from posture.distributed.ingest import IngestOptions
+    from posture.data.ledger import IngestOptions
 
     options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share, test_share=test_share, seed=seed,
                             file_limit_seconds=file_limit, max_refused_share=max_refused)

@@ -22,6 +22,9 @@ from posture.data.store import Store
 from posture.errors import InputError
 from posture.runs import RunFolder
 
+Score = Callable[..., tuple[np.ndarray, str]]
+"""Class probabilities (clips, K) of every clip of an index, and the devices that made them; called as `score_here` is."""
+
 EXAMPLES = 12
 EXAMPLE_FRAMES = 5
 
@@ -55,11 +58,11 @@ class Predictions:
     classes: tuple[str, ...]
 
 
-def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str = "best", workers: int = 0, batch: int = 16,
-             store_uri: str | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str = "best", batch: int = 16, store_uri: str | None = None,
+             score: Score | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Score the run's `which` checkpoint on a split; writes evaluation/{metrics.json, predictions.parquet, report.html} and returns the metrics.
 
-    `workers` 0 scores in this process (on its GPU if it has one), else in as many Ray tasks. Raises InputError.
+    `score` says where: `score_here` (the default) in this process, on its GPU if it has one. Raises InputError.
     """
     began = time.time()
     record = folder.read_json("run.json")
@@ -70,12 +73,7 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
         raise InputError(f"{store.uri}: the {split} split has no clips to evaluate on; name a test split in the labels, or ingest with --test-share")
     looked_at: FootageIndex | SourceIndex = index_sources(store, index, windows=views.source) if views.source else index
     with folder.checkpoint(which) as checkpoint:
-        if workers:
-            from posture.distributed.evaluate import score_on_ray
-
-            probabilities, device = score_on_ray(looked_at, run, checkpoint, views=views, workers=workers, batch=batch, progress=progress)
-        else:
-            probabilities, device = score_here(looked_at, run, checkpoint, views=views, batch=batch, progress=progress)
+        probabilities, device = (score or score_here)(looked_at, run, checkpoint, views=views, batch=batch, progress=progress)
         state = json.loads((checkpoint / "state.json").read_text())
     predictions = merge(probabilities, looked_at, views)
     metrics = measure(predictions)

@@ -54,9 +54,10 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
     """`class_folders` ingested small; read only."""
     from posture.data.annotations import read_footage
     from posture.data.cutting import Cut
+    from posture.data.ledger import IngestOptions
     from posture.data.rows import DecodeRecipe
     from posture.data.store import Store
-    from posture.distributed.ingest import IngestOptions, ingest
+    from posture.distributed.ingest import ingest
 
     uri = str(tmp_path_factory.mktemp("store") / "small")
     ingest(read_footage(str(class_folders)), Store(uri, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2))))

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from posture.data.footage import index_footage
 from posture.data.source import SourceFootage, index_sources
 from posture.data.store import Store
+from posture.distributed.evaluate import score_on_ray
 from posture.errors import InputError
 from posture.evaluation import Views, evaluate
 from posture.launch import prepare, train_here
@@ -36,7 +38,7 @@ def test_every_test_segment_is_scored_once_on_any_number_of_workers(run, small_s
     assert set(scores) == expected and alone["count"] == len(expected)
     assert alone["views"] == [2, 2]  # two stored windows each
     for workers in (1, 2, 3):
-        spread = evaluate(run, views=Views(), workers=workers)
+        spread = evaluate(run, views=Views(), score=partial(score_on_ray, workers=workers))
         assert spread["count"] == len(expected) and spread["accuracy"] == alone["accuracy"]
         for segment, values in predictions(run).items():
             np.testing.assert_allclose(values, scores[segment], rtol=1e-4, atol=1e-6)
@@ -47,7 +49,7 @@ def test_more_views_and_the_original_files(run):
     assert more["views"] == [12, 12] and "3 crops" in more["protocol"]
     source = evaluate(run, views=Views(source=4))
     assert source["views"] == [4, 4] and "decoded from the original files" in source["protocol"]
-    spread = evaluate(run, views=Views(source=4), workers=2)
+    spread = evaluate(run, views=Views(source=4), score=partial(score_on_ray, workers=2))
     assert spread["accuracy"] == source["accuracy"]
     assert run.read_json("evaluation/metrics.json")["count"] == source["count"]
 

@@ -29,9 +29,10 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured", "ratios", "notes"}. One reading process each besides the worker's own."""
     import ray
 
+    from posture.data.ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.feed import feed
-    from posture.distributed.ingest import IngestOptions, ingest
+    from posture.distributed.ingest import ingest
 
     with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
         found = read_footage(footage or generated())

@@ -22,8 +22,9 @@ ROW_GROUP = 8
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured": {label: values by round}, "ratios", "notes"}; Ray is started before the clock."""
+    from posture.data.ledger import IngestOptions
     from posture.distributed import cluster
-    from posture.distributed.ingest import IngestOptions, ingest
+    from posture.distributed.ingest import ingest
 
     found = read_footage(footage or generated())
     cluster.connect()

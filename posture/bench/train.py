@@ -19,8 +19,9 @@ CHANGES = {"epochs": EPOCHS, "model.width": 0.25, "scale.global_batch": 8, "trac
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured", "ratios", "notes"}; each round trains both, the local one in a fresh process as Ray's worker is."""
+    from posture.data.ledger import IngestOptions
     from posture.distributed import cluster
-    from posture.distributed.ingest import IngestOptions, ingest
+    from posture.distributed.ingest import ingest
 
     with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
         found = read_footage(footage or generated(videos=40))

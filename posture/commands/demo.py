@@ -11,8 +11,8 @@ from posture.commands.evaluate import evaluate_run
 from posture.commands.ingest import ask_and_ingest
 from posture.commands.train import train_run
 from posture.data.cutting import Cut
+from posture.data.ledger import IngestOptions
 from posture.data.rows import DecodeRecipe
-from posture.distributed.ingest import IngestOptions
 from posture.errors import InputError
 from posture.evaluation import Views
 

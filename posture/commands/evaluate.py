@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from posture import console
@@ -11,10 +12,15 @@ from posture.runs import RunFolder
 
 def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "best", workers: int = 0, batch: int = 16,
                  store: str | None = None) -> dict[str, Any]:
-    """Evaluate the run at the path `run`, print the result, return the metrics."""
+    """Evaluate the run at the path `run`, in this process or in `workers` Ray tasks; print the result, return the metrics."""
     folder = RunFolder.open(run)
+    score = None
+    if workers:
+        from posture.distributed.evaluate import score_on_ray
+
+        score = functools.partial(score_on_ray, workers=workers)
     with console.progress("scoring clips") as advance:
-        metrics = evaluate(folder, views=views, split=split, which=which, workers=workers, batch=batch, store_uri=store, progress=advance)
+        metrics = evaluate(folder, views=views, split=split, which=which, batch=batch, store_uri=store, score=score, progress=advance)
     print_metrics(metrics, folder)
     return metrics
 

@@ -7,8 +7,9 @@ from collections import Counter
 
 from posture import console
 from posture.data.annotations import Footage, read_footage
+from posture.data.ledger import IngestOptions, Report, estimate_bytes, last_report
 from posture.data.store import Store
-from posture.distributed.ingest import IngestOptions, Report, TooManyRefused, estimate_bytes, ingest, last_report
+from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import InputError
 
 ASK_ABOVE_BYTES = 5e9

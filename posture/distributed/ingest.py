@@ -1,7 +1,6 @@
 """Footage -> store: every file is probed, cut and decoded once, somewhere on the cluster, in a process that can be killed.
 
-Workers write Parquet files beside the `clips` table; this process alone commits them, in batches, in the order
-clips, segments, videos: a row in `videos` means done. Killed anywhere, it decodes at most one batch again.
+Workers write Parquet files beside the `clips` table (`data/part.py`); this process alone commits them (`data/ledger.py`).
 """
 
 from __future__ import annotations
@@ -10,102 +9,26 @@ import functools
 import json
 import time
 import uuid
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from posture.data import rows
 from posture.data.annotations import Footage, Label
-from posture.data.cutting import BACKGROUND, Clip, Cut, accept
+from posture.data.cutting import Clip
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
-from posture.data.rows import DecodeRecipe
+from posture.data.ledger import IngestOptions, Job, Ledger, Report, video_row
+from posture.data.part import Part
 from posture.data.sandbox import Sandbox
-from posture.data.splits import assign_splits
-from posture.data.store import Store, filesystem
+from posture.data.store import Store
 from posture.data.video import Unreadable
 from posture.errors import InputError
 
-ROW_GROUP_CLIPS = 8
-"""Clips per Parquet row group: what a streaming reader takes at once."""
-
 CLIPS_PER_TASK = 24
 """Enough to hide what a task costs, few enough that a lost task is a small loss."""
-
-
-@dataclass(frozen=True)
-class IngestOptions:
-    cut: Cut = Cut()
-    val_share: float = 0.2
-    test_share: float = 0.2
-    seed: int = 0
-    file_limit_seconds: float = 120.0
-    """Time for probing and decoding one file."""
-    seconds_per_label: float = 1.0
-    """And this much more for each of its labels."""
-    commit_files: int = 256
-    commit_seconds: float = 60.0
-    max_refused_share: float = 0.5
-    """More refused files than this, of those looked at, fails the ingest."""
-
-
-@dataclass
-class Report:
-    """What an ingest did, as `posture ingest --report` shows it again."""
-
-    ingest: str
-    footage: str
-    layout: str
-    recipe: str
-    files: int = 0
-    unchanged: int = 0
-    """Files that were in the store already, with these labels and this recipe."""
-    decoded: int = 0
-    relabelled: int = 0
-    """Segments whose label was corrected, without decoding."""
-    retired: int = 0
-    """Segments that the footage's labels no longer name."""
-    segments: int = 0
-    clips: int = 0
-    footage_seconds: float = 0.0
-    """Length of the segments added."""
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Segments added, by class and split."""
-    refused: list[dict[str, str]] = field(default_factory=list)
-    """{uri, verdict, reason} per refused file, label or segment."""
-    unlabelled: int = 0
-    seconds: float = 0.0
-    decode_seconds: float = 0.0
-    """From the first file sent out to the last clip committed."""
-
-    @property
-    def clips_per_second(self) -> float:
-        return self.clips / self.decode_seconds if self.decode_seconds else 0.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to decode, as it travels to a worker (JSON)."""
-
-    uri: str
-    bytes: int
-    modified: float
-    video: str
-    """Content hash where it is known; else the worker makes it."""
-    labels: tuple[Label, ...]
-    stored: tuple[str, ...]
-    """Segments of this video whose clips stand already."""
-
-
-def estimate_bytes(footage: Footage, recipe: DecodeRecipe) -> int:
-    """An upper bound of what the store will grow by: every segment with all its windows, before compression."""
-    return sum(len(video.labels) for video in footage.videos) * recipe.windows * recipe.clip_bytes
 
 
 def ingest(footage: Footage, store: Store, options: IngestOptions, *, progress: Callable[[int, int, int, float], None] | None = None) -> Report:
@@ -122,7 +45,7 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, progress: 
     with Lease(store.uri) as lease:
         store.create_tables()
         store.remove_orphans("clips")
-        ledger = _Ledger(store, options, report, lease)
+        ledger = Ledger(store, options, report, lease)
         jobs = ledger.plan(footage)
         if jobs:
             decoding = time.time()
@@ -154,145 +77,6 @@ class TooManyRefused(InputError):
         self.report = report
 
 
-def last_report(store: Store) -> Report | None:
-    """The newest ingest that changed the store or refused something."""
-    table = store.read("ingests")
-    if not table.num_rows:
-        return None
-    return Report(**json.loads(table.sort_by([("time", "descending")])["report"][0].as_py()))
-
-
-class _Ledger:
-    """What the store holds, what this ingest adds, and the commits that bring the two together."""
-
-    def __init__(self, store: Store, options: IngestOptions, report: Report, lease: Lease) -> None:
-        self._store, self._options, self._report, self._lease = store, options, report, lease
-        self._videos = store.read("videos").to_pylist()
-        self._segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
-        is_recipe = pc.field("recipe") == str(options.cut.recipe)
-        self._decoded = set(store.read("clips", columns=["segment"], where=is_recipe)["segment"].to_pylist())
-        done = {row["video"] for row in self._videos if row["verdict"] == "ok"}
-        self.orphans = frozenset(self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done})
-        """Segments whose clips a killed ingest committed, but not that their video is done."""
-        self.changed = False
-        self._results: list[dict[str, Any]] = []
-        self._parts: list[dict[str, Any]] = []
-        self._last_commit = time.time()
-
-    def plan(self, footage: Footage) -> list[Job]:
-        """Decide splits, correct the labels of what stands, and list the files to decode, largest first."""
-        splits = self._assign_splits(footage)
-        contents = self._contents(footage)
-        done = {row["video"]: row for row in self._videos if row["verdict"] == "ok"}
-        files = {(row["uri"], row["bytes"], row["modified"]): row for row in self._videos}
-        stored = self._stored_segments()
-        jobs: list[Job] = []
-        rows_seen: list[dict[str, Any]] = []
-        labelled: list[dict[str, Any]] = []
-        first_with: dict[str, File] = {}
-        for video in sorted(footage.videos, key=lambda video: contents.get(video.file.uri, "") not in done):  # what stands goes first
-            file, content = video.file, contents.get(video.file.uri, "")
-            known = files.get((file.uri, file.bytes, file.modified))
-            labels = tuple(replace(label, split=splits[label.group]) for label in video.labels)
-            first = first_with.setdefault(content, file) if content else file
-            if first is not file:
-                row = _video_row(file, content, "duplicate", f"the same content as {first.relative}")
-            elif known and known["verdict"] not in ("ok", "duplicate", *rows.RETRIED):
-                row = known
-            elif content in done:
-                row = done[content] | {"uri": file.uri, "bytes": file.bytes, "modified": file.modified}
-                accepted, refused = accept(labels, self._options.cut, seconds=row["seconds"], fps=row["fps"])
-                self._report.refused += [{"uri": file.uri, **refusal} for refusal in refused]
-                labelled += [_segment_row(content, label, row["seconds"]) for label in accepted]
-                if any(rows.segment_id(content, label.start, label.end) not in self._decoded for label in accepted):
-                    jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, stored.get(content, ())))
-                    continue
-            else:
-                jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, ()))
-                continue
-            if row["verdict"] != "ok":
-                self._report.refused.append({key: row[key] for key in ("uri", "verdict", "reason")})
-            self._report.unchanged += 1
-            rows_seen.append(row)
-        self._correct(labelled)
-        self._remember(rows_seen)
-        return sorted(jobs, key=lambda job: -job.bytes)
-
-    def add(self, results: list[dict[str, Any]], part: dict[str, Any] | None) -> None:
-        """Take what one task did with its files; commit when enough has come."""
-        self._results += results
-        self._parts += [part] if part else []
-        self._report.clips += part["rows"] if part else 0
-        if len(self._results) >= self._options.commit_files or time.time() - self._last_commit > self._options.commit_seconds:
-            self.commit()
-
-    def commit(self) -> None:
-        """Clips, then segments, then videos: whoever reads in between sees less, never something wrong."""
-        self._lease.check()
-        self._store.commit_files("clips", self._parts)
-        segments = [segment for result in self._results for segment in result["segments"]]
-        self._store.upsert("segments", pa.Table.from_pylist(segments, schema=rows.SEGMENTS), keys=["segment"])
-        self._remember([result["row"] for result in self._results])
-        for result in self._results:
-            self._report.decoded += result["row"]["verdict"] == "ok"
-            self._report.refused += result["refused"]
-        added = [segment for segment in segments if segment["segment"] not in self._segments]
-        self._report.segments += len(added)
-        self._report.footage_seconds += sum(segment["end"] - segment["start"] for segment in added)
-        for segment in added:
-            counts = self._report.classes.setdefault(segment["label"], dict.fromkeys(rows.SPLITS, 0))
-            counts[segment["split"]] += 1
-        self.changed = self.changed or bool(self._results)
-        self._results, self._parts, self._last_commit = [], [], time.time()
-
-    def _assign_splits(self, footage: Footage) -> dict[str, str]:
-        """The split of every group; new ones are committed before anything is decoded: a killed ingest goes on with the same."""
-        stored = {row["group"]: row["split"] for row in self._store.read("groups").to_pylist()}
-        splits = assign_splits(footage.videos, stored=stored, val_share=self._options.val_share, test_share=self._options.test_share,
-                               seed=self._options.seed)
-        new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in stored]
-        self._store.append("groups", pa.Table.from_pylist(new, schema=rows.GROUPS))
-        return splits
-
-    def _contents(self, footage: Footage) -> dict[str, str]:
-        """Content hashes: of files seen before, and of new ones as large as another file. The others are new, whatever they hold."""
-        known = {(row["uri"], row["bytes"], row["modified"]): row["video"] for row in self._videos}
-        contents = {file.uri: known.get((file.uri, file.bytes, file.modified), "") for file in (video.file for video in footage.videos)}
-        sizes = Counter(video.file.bytes for video in footage.videos) + Counter({row["bytes"] for row in self._videos})
-        candidates = [video.file.uri for video in footage.videos if not contents[video.file.uri] and sizes[video.file.bytes] > 1 and video.file.bytes > 0]
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            return contents | dict(zip(candidates, pool.map(_content, candidates), strict=True))
-
-    def _stored_segments(self) -> dict[str, tuple[str, ...]]:
-        """By video, the segments that need no decoding."""
-        stored: dict[str, list[str]] = defaultdict(list)
-        for row in self._segments.values():
-            if row["segment"] in self._decoded:
-                stored[row["video"]].append(row["segment"])
-        return {video: tuple(segments) for video, segments in stored.items()}
-
-    def _correct(self, labelled: list[dict[str, Any]]) -> None:
-        """Bring the segments of known videos in line with the footage's labels: changed ones are rewritten, unnamed ones removed."""
-        named = {row["segment"] for row in labelled}
-        changed = [row for row in labelled if (old := self._segments.get(row["segment"])) and _said(old) != _said(row)]
-        videos = {row["video"] for row in labelled}
-        retired = [row["segment"] for row in self._segments.values()
-                   if row["video"] in videos and row["segment"] not in named and row["label"] != BACKGROUND]
-        self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
-        self._store.delete("segments", "segment", retired)
-        self._report.relabelled, self._report.retired = len(changed), len(retired)
-        self.changed = self.changed or bool(changed or retired)
-
-    def _remember(self, videos: list[dict[str, Any]]) -> None:
-        """Write the rows of `videos` that the table does not hold as they are."""
-        held = {tuple(row.values()) for row in self._videos}
-        new = [{name: row[name] for name in rows.VIDEOS.names} for row in videos]
-        new = [row for row in new if tuple(row.values()) not in held]
-        self._store.upsert("videos", pa.Table.from_pylist(new, schema=rows.VIDEOS), keys=["video", "uri"])
-        self._videos += new
-        self.changed = self.changed or bool(new)
-
-
 def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str,
             orphans: frozenset[str]) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
     """Run the jobs on the cluster, tens of clips a task; yields (one result per file, the Parquet file written) as tasks end."""
@@ -322,7 +106,7 @@ def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, 
     _sandbox = _sandbox or Sandbox()
     outcomes = []
     for jobs in batch["jobs"]:
-        part = _Part(store_uri, f"part-{ingest}-{uuid.uuid4().hex}.parquet", compress=not options.cut.recipe.jpeg)
+        part = Part(store_uri, f"part-{ingest}-{uuid.uuid4().hex}.parquet", compress=not options.cut.recipe.jpeg)
         results = []
         for job in json.loads(jobs):
             job = Job(**job | {"labels": tuple(Label(**label) for label in job["labels"])})
@@ -331,10 +115,10 @@ def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, 
     return {"outcome": outcomes}
 
 
-def _cut_one(job: Job, sandbox: Sandbox, part: _Part, options: IngestOptions, orphans: frozenset[str]) -> dict[str, Any]:
+def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str]) -> dict[str, Any]:
     """One file: {row, segments, refused}. Its clips are in `part` only if the whole file was good."""
     file = File(job.uri, job.uri, job.bytes, job.modified)
-    result: dict[str, Any] = {"row": _video_row(file, job.video), "segments": [], "refused": []}
+    result: dict[str, Any] = {"row": video_row(file, job.video), "segments": [], "refused": []}
     part.begin()
     try:
         with local_copy(job.uri) as path:
@@ -354,97 +138,3 @@ def _cut_one(job: Job, sandbox: Sandbox, part: _Part, options: IngestOptions, or
         result["segments"], result["refused"] = [], [{"verdict": verdict, "reason": str(error)}]
     result["refused"] = [{"uri": job.uri, **refusal} for refusal in result["refused"]]
     return result
-
-
-class _Part:
-    """One task's clips, as a Parquet file in the table's folder that no version names yet."""
-
-    def __init__(self, store_uri: str, name: str, *, compress: bool) -> None:
-        self._files, self._folder = filesystem(f"{store_uri}/clips")
-        self._name, self._compression = name, "zstd" if compress else "none"
-        self._writer: pq.ParquetWriter | None = None
-        self._buffer: list[dict[str, Any]] = []
-        self._written: Counter[str] = Counter()
-        self._of_file: set[str] = set()
-        self._dropped: set[str] = set()
-
-    def begin(self) -> None:
-        """The clips that follow belong to the next file."""
-        self._of_file = set()
-
-    def undo(self) -> None:
-        """That file was bad: none of its clips count."""
-        self._dropped |= self._of_file
-        self._buffer = [row for row in self._buffer if row["segment"] not in self._of_file]
-
-    def write(self, clip: Clip) -> None:
-        self._buffer.append(clip.row | {"pixels": clip.pixels})
-        self._of_file.add(clip.row["segment"])
-        if len(self._buffer) >= ROW_GROUP_CLIPS:
-            self._flush()
-
-    def close(self) -> dict[str, Any] | None:
-        """Finish the file: {path, bytes, rows}, or None (and no file) where nothing was written."""
-        self._flush()
-        if self._writer is None:
-            return None
-        self._writer.close()
-        if self._dropped & set(self._written):
-            self._rewrite()
-        count = sum(count for segment, count in self._written.items() if segment not in self._dropped)
-        if not count:
-            self._files.delete_file(self._path)
-            return None
-        return {"path": self._name, "bytes": self._files.get_file_info(self._path).size, "rows": count}
-
-    @property
-    def _path(self) -> str:
-        return f"{self._folder}/{self._name}"
-
-    def _open(self) -> pq.ParquetWriter:
-        return pq.ParquetWriter(self._path, rows.CLIPS, filesystem=self._files, compression=self._compression,
-                                compression_level=1 if self._compression == "zstd" else None, use_dictionary=False,
-                                write_statistics=["clip", "segment", "recipe"])
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._writer = self._writer or self._open()
-            self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=rows.CLIPS))
-            self._written.update(row["segment"] for row in self._buffer)
-            self._buffer = []
-
-    def _rewrite(self) -> None:
-        """Leave out clips that went to disk before their file turned out bad."""
-        old = self._path
-        self._name = f"part-{uuid.uuid4().hex}.parquet"
-        with pq.ParquetFile(self._files.open_input_file(old)) as source, self._open() as target:
-            for group in range(source.num_row_groups):
-                table = source.read_row_group(group)
-                kept = table.filter(pc.invert(pc.is_in(table["segment"], pa.array(sorted(self._dropped)))))
-                if kept.num_rows:
-                    target.write_table(kept)
-        self._files.delete_file(old)
-
-
-def _content(uri: str) -> str:
-    try:
-        with local_copy(uri) as path:
-            return hash_file(path)
-    except OSError:
-        return ""
-
-
-def _video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
-    return {"video": video, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "frames": 0, "fps": 0.0, "seconds": 0.0,
-            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason}
-
-
-def _segment_row(video: str, label: Label, seconds: float) -> dict[str, Any]:
-    end = seconds if label.end is None else min(label.end, seconds)
-    return {"segment": rows.segment_id(video, label.start, label.end), "video": video, "start": label.start, "end": end,
-            "label": label.label, "group": label.group, "split": label.split}
-
-
-def _said(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What people say of a segment, and may correct."""
-    return row["label"], row["group"], row["split"]

@@ -57,7 +57,8 @@ from posture.data.annotations import read_footage
 from posture.data.cutting import Cut
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
-from posture.distributed.ingest import IngestOptions, ingest
+from posture.data.ledger import IngestOptions
+from posture.distributed.ingest import ingest
 if __name__ == "__main__":
     ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_files={commit_files}))
 """

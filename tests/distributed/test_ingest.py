@@ -8,9 +8,10 @@ import pytest
 from posture.data.annotations import read_footage
 from posture.data.cutting import Cut
 from posture.data.lease import Lease
+from posture.data.ledger import IngestOptions, last_report
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
-from posture.distributed.ingest import IngestOptions, TooManyRefused, ingest, last_report
+from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import Busy
 from tests.footage import make_video, write_bad_files
 
@@ -188,11 +189,11 @@ def test_a_second_ingest_leaves_with_a_clear_line(class_folders, tmp_path):
 
 def test_a_part_file_forgets_files_that_turned_out_bad(tmp_path):
     from posture.data.cutting import Clip
-    from posture.distributed.ingest import _Part
+    from posture.data.part import Part
 
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    part = _Part(store.uri, "part-1.parquet", compress=True)
+    part = Part(store.uri, "part-1.parquet", compress=True)
 
     def add(segment, count):
         part.begin()

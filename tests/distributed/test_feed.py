@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from posture.data.footage import Footage, StreamedFootage, index_footage, open_footage
+from posture.data.store import Store
+from posture.distributed.feed import feed
+from tests.footage import make_class_folders
+
+
+def test_workers_get_the_clips_that_this_process_reads(small_store, ray_cluster):
+    index = index_footage(Store(small_store), "train")
+    here = open_footage(index, feed="materialize")
+    (item,) = feed([index], mode="auto")
+    there = item.open()
+    assert isinstance(there, Footage)
+    for clip in range(len(index)):
+        np.testing.assert_array_equal(there.clip(clip), here.clip(clip))
+
+
+def test_streaming_can_be_asked_for(small_store, ray_cluster):
+    (item,) = feed([index_footage(Store(small_store), "train")], mode="stream")
+    assert item.shards is None and isinstance(item.open(), StreamedFootage)
+
+
+@pytest.mark.slow
+def test_a_store_several_times_the_object_store_trains(tmp_path):
+    """In a process of its own: a Ray with the smallest object store there is."""
+    make_class_folders(tmp_path / "footage", per_class=8, frames=60)
+    code = f"""
+import os
+from posture.data.annotations import read_footage
+from posture.data.cutting import Cut
+from posture.data.rows import DecodeRecipe
+from posture.data.store import Store
+from posture.distributed import cluster
+from posture.distributed.feed import feed
+from posture.data.ledger import IngestOptions
+from posture.distributed.ingest import ingest
+from posture.distributed.train import train
+from posture.launch import prepare
+
+if __name__ == "__main__":
+    cluster.connect(num_cpus=2, object_store_memory=80_000_000)
+    store = {str(tmp_path / "store")!r}
+    ingest(read_footage({str(tmp_path / "footage")!r}), Store(store, create=True), IngestOptions(cut=Cut(DecodeRecipe(200, 300, 30, 1, 6))))
+    session = prepare("jobs/action.py:improved", store, runs={str(tmp_path / "runs")!r}, name="large", changes={{
+        "model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}})
+    assert session.train.bytes > 3 * 80_000_000, session.train.bytes
+    assert feed([session.train], mode="auto")[0].shards is None
+    outcome = train(session, on_progress=lambda update: None, on_record=print, on_device=print, asked_to_stop=lambda: False)
+    assert outcome["epoch"] == 2, outcome
+    print("trained")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0 and done.stdout.endswith("trained\n"), done.stderr[-2000:]
