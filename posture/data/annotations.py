@@ -181,7 +181,7 @@ def _file_group(label: str, path: PurePosixPath) -> str:
 
 
 def _collect(root: str, layout: str, videos: list[File], labels: dict[str, list[Label]], missing: list[str]) -> Footage:
-    annotated = [AnnotatedVideo(file, tuple(sorted(set(labels[file.relative]), key=lambda item: (item.start, item.end or 1e12))))
+    annotated = [AnnotatedVideo(file, tuple(sorted(set(labels[file.relative]), key=_place))
                  for file in videos if file.relative in labels]
     for video in annotated:
         for first, second in itertools.pairwise(video.labels):
@@ -191,6 +191,10 @@ def _collect(root: str, layout: str, videos: list[File], labels: dict[str, list[
     if not annotated:
         raise InputError(f"{root}: not one label names a video that is here (the first: {missing[0] if missing else 'none'})")
     return Footage(root, layout, annotated, missing, [file.relative for file in videos if file.relative not in labels])
+
+
+def _place(label: Label) -> tuple[float, float, str]:
+    return label.start, label.end or float("inf"), label.label
 
 
 @dataclass(frozen=True)

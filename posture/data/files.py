@@ -59,7 +59,8 @@ def exists(uri: str) -> bool:
         return os.path.exists(uri)
     import obstore
 
-    return any(obstore.list(open_root(uri), chunk_size=1))
+    with _reachable(uri):
+        return any(obstore.list(open_root(uri), chunk_size=1))
 
 
 def read_bytes(uri: str) -> bytes | None:
@@ -69,10 +70,11 @@ def read_bytes(uri: str) -> bytes | None:
     root, _, name = uri.rpartition("/")
     if not is_remote(uri) and not os.path.isfile(uri):
         return None
-    try:
-        return bytes(obstore.get(open_root(root), name).bytes())
-    except FileNotFoundError:
-        return None
+    with _reachable(uri):
+        try:
+            return bytes(obstore.get(open_root(root), name).bytes())
+        except FileNotFoundError:
+            return None
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -126,13 +128,22 @@ def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
 def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
     import obstore
 
-    try:
+    with _reachable(root):
         for page in obstore.list(open_root(root)):
             for entry in page:
                 if PurePosixPath(entry["path"]).suffix.lower() in suffixes:
                     yield File(join(root, entry["path"]), entry["path"], entry["size"], entry["last_modified"].timestamp())
-    except Exception as error:  # obstore raises one class per cause; all mean that this prefix cannot be listed
-        raise InputError(f"{root}: cannot be listed: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _reachable(uri: str) -> Iterator[None]:
+    """Raise InputError in one line where storage does not answer, or not to these credentials."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except BaseError as error:
+        raise InputError(f"{uri}: storage cannot be read (bucket, AWS_* credentials, AWS_ENDPOINT_URL?): {str(error).splitlines()[0]}") from None
 
 
 @contextlib.contextmanager

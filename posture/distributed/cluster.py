@@ -10,8 +10,11 @@ import ray
 
 from posture.errors import InputError
 
-FORWARDED = ("AWS_", "WANDB_", "POSTURE_")
+FORWARDED = ("AWS_", "WANDB_")
 """Environment variables that workers get too, by prefix: storage, tracking."""
+SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+"""Parts of names that are never forwarded: they would stand in the job's metadata. Nodes have credentials of their own, and a Ray
+started here inherits ours."""
 
 
 def connect(**settings: Any) -> None:
@@ -24,7 +27,8 @@ def connect(**settings: Any) -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    variables = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED) and not any(part in name for part in SECRET)}
     variables["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
                                  "runtime_env": {"env_vars": variables}}
