@@ -181,7 +181,7 @@ def _file_group(label: str, path: PurePosixPath) -> str:
 
 
 def _collect(root: str, layout: str, videos: list[File], labels: dict[str, list[Label]], missing: list[str]) -> Footage:
-    annotated = [AnnotatedVideo(file, tuple(sorted(set(labels[file.relative]), key=_place))
+    annotated = [AnnotatedVideo(file, tuple(sorted(set(labels[file.relative]), key=_place)))
                  for file in videos if file.relative in labels]
     for video in annotated:
         for first, second in itertools.pairwise(video.labels):
