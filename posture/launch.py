@@ -126,6 +126,8 @@ def run_worker(run: Run, classes: tuple[str, ...], folder: RunFolder, ctx: Any, 
         else:
             outcome = fit(run, ActionTask(run, classes), batches, ctx, tracker, model=model)
         failed = False
+        if tracker is not None and outcome["best"] is not None:
+            tracker.summarize({f"best_val_{run.metric}": outcome["best"], "best_epoch": outcome["best_epoch"]})
         return outcome
     finally:
         if tracker is not None:
