@@ -53,6 +53,12 @@ def whole(value: float | None) -> str:
     return f"{value:,.0f}" if _known(value) else NOTHING
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """4.12 as `+4.1`, with a true minus sign; what rounds to nothing has no sign."""
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
 def duration(seconds: float | None) -> str:
     """4980 as `1 h 23 min`; the two largest units."""
     if not _known(seconds):

@@ -163,3 +163,90 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
     return Matrix(
         names=names, present=[sum(row) > 0 for row in counts], cells=cells, side=round(side, 2), left=round(left, 1), top=round(top, 1),
         label_size=round(label_size, 1), slant=slant, width=round(left + total * side + right, 1), height=round(top + total * side + edge, 1))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One bar of a group: its value, and the least and the most it had; None draws nothing."""
+
+    value: float | None
+    least: float | None = None
+    most: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Groups of bars side by side, a look for each place within a group, with whiskers from least to most."""
+
+    title: str
+    series: list[str]
+    groups: list[tuple[list[str], list[Column]]]
+    """The lines of a name, and a bar for each of `series`."""
+    y_ticks: list[float]
+    width: int = 1040
+    height: int = 330
+
+    left = 50
+    right = 6
+    top = 12
+    bottom = 48
+
+    def y(self, value: float) -> float:
+        low, high = self.y_ticks[0], self.y_ticks[-1]
+        return round(self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1)
+
+    @property
+    def step(self) -> float:
+        """Width of a group with the gap after it."""
+        return (self.width - self.left - self.right) / max(len(self.groups), 1)
+
+    @property
+    def bar(self) -> float:
+        """Width of one bar."""
+        return min(26.0, self.step * 0.78 / max(len(self.series), 1))
+
+    def x(self, group: int, place: int) -> float:
+        """The left edge of a bar."""
+        return round(self.left + self.step * (group + 0.5) + self.bar * (place - len(self.series) / 2), 1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its confidence interval, None where there is none. `look`: right, wrong or unsure."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    look: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Values and intervals beside their names, one a row, around zero."""
+
+    title: str
+    x_label: str
+    x_ticks: list[float]
+    rows: list[Interval]
+    width: int = 340
+
+    left = 112
+    right = 12
+    row = 26
+    top = 8
+    bottom = 44
+
+    @property
+    def height(self) -> int:
+        return self.top + self.row * len(self.rows) + self.bottom
+
+    def x(self, value: float) -> float:
+        """Values beyond the ticks stop at the edge."""
+        low, high = self.x_ticks[0], self.x_ticks[-1]
+        return round(self.left + (min(max(value, low), high) - low) / (high - low) * (self.width - self.left - self.right), 1)
+
+    def y(self, row: int) -> float:
+        return self.top + self.row * (row + 0.5)
