@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,12 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
     store = Store(store_uri or record["store"])
-    index = index_footage(store, split, versions=record["versions"] if store_uri is None else None, recipe=run.data.recipe, classes=classes)
+    reads = {"inputs": run.model.inputs, "flow": run.data.flow}
+    index = index_footage(store, split, versions=record["versions"] if store_uri is None else None, recipe=run.data.recipe, classes=classes,
+                          **({} if views.source else reads))  # windows cut anew get flow of their own
     if not len(index):
         raise InputError(f"{store.uri}: the {split} split has no clips to evaluate on; name a test split in the labels, or ingest with --test-share")
-    looked_at: FootageIndex | SourceIndex = index_sources(store, index, windows=views.source) if views.source else index
+    looked_at: FootageIndex | SourceIndex = index_sources(store, index, windows=views.source, **reads) if views.source else index
     with folder.checkpoint(which) as checkpoint:
         probabilities, device = (score or score_here)(looked_at, run, checkpoint, views=views, batch=batch, progress=progress)
         state = json.loads((checkpoint / "state.json").read_text())
@@ -146,7 +148,7 @@ def _examples(index: FootageIndex, predictions: Predictions) -> list[dict[str, A
     chosen = [*[row for row in ranked if right[row]][:EXAMPLES], *[row for row in ranked if not right[row]][:EXAMPLES]]
     clip_of = {index.segment_ids[number]: place for place, number in reversed(list(enumerate(index.segments.tolist())))}
     clips = np.array(sorted({clip_of[predictions.segments[row]] for row in chosen}), dtype=np.int64)
-    footage = open_footage(index.part(clips), feed="materialize")
+    footage = open_footage(replace(index.part(clips), inputs=("rgb",)), feed="materialize")
     place = {int(clip): number for number, clip in enumerate(clips)}
     examples = []
     for row in chosen:
@@ -167,6 +169,7 @@ def _facts(record: dict[str, Any], run: Run, store: Store, metrics: dict[str, An
         "evaluated": datetime.fromtimestamp(time.time(), UTC), "protocol": metrics["protocol"], "views": metrics["views"], "store": store.uri,
         "tables": record["versions"], "hardware": f"{record['machine']}; scored on {metrics['device']}", "software": record["software"],
         "seed": run.seed, "epochs": f"{len(history)} of {run.epochs}", "checkpoint": f"{metrics['checkpoint']}, epoch {metrics['epoch']}",
-        "parameters": parameters(build(run.model)), "gmacs": gmacs(build(run.model), frames=run.model.frames, size=run.model.size),
+        "parameters": parameters(build(run.model)), "gmacs": gmacs(build(run.model), frames=run.model.frames, size=run.model.size,
+                                                                         inputs=run.model.inputs),
         "clips_per_second": float(np.median(speeds)) if speeds else None, "wall_seconds": sum(row["seconds"] for row in history),
         "footage": record["footage"] | {metrics["split"]: {"segments": metrics["count"]}}}

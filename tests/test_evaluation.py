@@ -93,3 +93,31 @@ def test_a_run_that_is_not_there_or_has_nothing_to_show(run, small_store, tmp_pa
     prepared = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="bare", changes={"scale.global_batch": 4})
     with pytest.raises(InputError, match="no best checkpoint yet"):
         evaluate(prepared.folder, views=Views())
+
+
+@pytest.fixture(scope="module")
+def two_stream(flow_store, tmp_path_factory):
+    changes = {"model.width": 0.05, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
+    session = prepare("jobs/action.py:two_stream", flow_store, runs=str(tmp_path_factory.mktemp("runs")), name="two", changes=changes)
+    train_here(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
+    return session.folder
+
+
+def test_a_two_stream_run_is_scored_alike_wherever_its_flow_comes_from(two_stream):
+    """From the store, on Ray, and computed anew from the original files' same windows."""
+    assert two_stream.read_json("run.json")["run"]["data"]["flow"] == "dis"
+    stored = evaluate(two_stream, views=Views(crops=3))
+    scores = predictions(two_stream)
+    assert stored["count"] == len(scores) > 0
+    for options in ({"score": partial(score_on_ray, workers=2)}, {"views": Views(crops=3, source=2)}):
+        metrics = evaluate(two_stream, **{"views": Views(crops=3)} | options)
+        assert metrics["accuracy"] == stored["accuracy"]
+        for segment, values in predictions(two_stream).items():
+            np.testing.assert_allclose(values, scores[segment], rtol=1e-4, atol=1e-6)
+    assert "data:image/jpeg" in Path(two_stream.path("evaluation", "report.html")).read_text()
+
+
+def test_a_store_without_flow_is_refused_with_the_command(two_stream, small_store):
+    with pytest.raises(InputError, match=r"test clips have no optical flow by dis, .* --flow dis"):
+        evaluate(two_stream, views=Views(), store_uri=small_store)
+    evaluate(two_stream, views=Views(source=1), store_uri=small_store)

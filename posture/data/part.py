@@ -1,4 +1,4 @@
-"""One task's clips as a Parquet file in the table's folder, which no version of the table names until the ledger commits it."""
+"""What one task made, clips or flow, as a Parquet file in the table's folder, which no version of the table names until it is committed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import uuid
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from posture.data import rows
 from posture.data.cutting import Clip
+from posture.data.flow import BOUND, flow_of_clip
+from posture.data.footage import Shard, StoredArrays, read_shard
 from posture.data.store import filesystem
 
 ROW_GROUP_CLIPS = 8
@@ -86,3 +89,22 @@ class Part:
                 if kept.num_rows:
                     target.write_table(kept)
         self._files.delete_file(old)
+
+
+def write_flow(store_uri: str, shard: Shard, keys: list[str], method: str) -> dict[str, Any]:
+    """Compute the flow of a shard's clips, whose ids are `keys`, and write it in their order: {path, bytes, rows} of the file."""
+    files, folder = filesystem(f"{store_uri}/flows")
+    name = f"part-{uuid.uuid4().hex}.parquet"
+    clips = StoredArrays(read_shard(store_uri, shard))
+    with pq.ParquetWriter(f"{folder}/{name}", rows.FLOWS, filesystem=files, compression="zstd", compression_level=1, use_dictionary=False,
+                          write_statistics=["clip", "method"]) as writer:
+        for first in range(0, len(keys), ROW_GROUP_CLIPS):
+            group = [_flow_row(keys[place], clips[place], method) for place in range(len(keys))[first:first + ROW_GROUP_CLIPS]]
+            writer.write_table(pa.Table.from_pylist(group, schema=rows.FLOWS))
+    return {"path": name, "bytes": files.get_file_info(f"{folder}/{name}").size, "rows": len(keys)}
+
+
+def _flow_row(clip: str, frames: np.ndarray, method: str) -> dict[str, Any]:
+    flow = flow_of_clip(frames, method)
+    length, height, width, _ = flow.shape
+    return {"clip": clip, "method": method, "bound": BOUND, "frames": length, "height": height, "width": width, "vectors": flow.tobytes()}

@@ -6,6 +6,7 @@
 | groups | athlete or source video | group |
 | segments | labelled stretch of a video | segment |
 | clips | decoded window of a segment | clip |
+| flows | clip and method | clip, method |
 | ingests | ingest that added something or refused a file | ingest |
 """
 
@@ -78,9 +79,19 @@ CLIPS = pa.schema([
     ("pixels", pa.binary()),  # uint8 T x H x W x 3, or JPEG frames one after the other
 ])
 
+FLOWS = pa.schema([
+    ("clip", pa.string()),
+    ("method", pa.string()),  # one of flow.METHODS
+    ("bound", pa.float32()),  # pixels of the stored frame: displacements are clipped to +-bound
+    ("frames", pa.int32()),  # T - 1: one less than the clip has
+    ("height", pa.int32()),  # H, pixels
+    ("width", pa.int32()),  # W, pixels
+    ("vectors", pa.binary()),  # uint8 (T - 1) x H x W x 2, dx then dy, encoded as data/flow.py says
+])
+
 INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
 
-TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "ingests": INGESTS}
+TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "flows": FLOWS, "ingests": INGESTS}
 
 
 @dataclass(frozen=True)

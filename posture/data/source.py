@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from posture.data.annotations import Label
 from posture.data.cutting import Clip, Cut, decode_frames, frame_numbers
 from posture.data.files import local_copy
+from posture.data.flow import METHODS, flow_of_clip
 from posture.data.footage import FootageIndex
 from posture.data.rows import DecodeRecipe
 from posture.data.sandbox import Sandbox
@@ -34,6 +36,10 @@ class SourceIndex:
     classes: tuple[str, ...]
     segment_labels: np.ndarray  # (s,) int64
     recipe: DecodeRecipe
+    inputs: tuple[str, ...] = ("rgb",)
+    """What is given of a clip, in this order."""
+    flow: str = METHODS[0]
+    """How flow is computed, where it is given."""
 
     def __len__(self) -> int:
         return int(self.windows.sum())
@@ -53,8 +59,8 @@ class SourceIndex:
                        segment_ids=[self.segment_ids[n] for n in chosen], segment_labels=self.segment_labels[chosen])
 
 
-def index_sources(store: Store, index: FootageIndex, *, windows: int) -> SourceIndex:
-    """The segments of `index` with `windows` clips each (fewer where they are short). Raises InputError where a file is gone."""
+def index_sources(store: Store, index: FootageIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None) -> SourceIndex:
+    """The segments of `index` with `windows` clips each (fewer where they are short), of which the model takes `inputs`, flow by the method `flow`."""
     recipe = replace(DecodeRecipe.parse(index.recipe), windows=windows, jpeg=0)
     videos = {row["video"]: row for row in store.read("videos").to_pylist() if row["verdict"] == "ok"}
     segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
@@ -68,7 +74,7 @@ def index_sources(store: Store, index: FootageIndex, *, windows: int) -> SourceI
         spans.append((row["start"], row["end"]))
         counts.append(len(frame_numbers(first, max(last, first + 1), recipe)))
     return SourceIndex(uris, spans, np.array(counts, dtype=np.int64), index.segment_ids, index.classes,
-                       np.array([label_of[number] for number in range(len(index.segment_ids))], dtype=np.int64), recipe)
+                       np.array([label_of[number] for number in range(len(index.segment_ids))], dtype=np.int64), recipe, inputs, flow or METHODS[0])
 
 
 class SourceFootage:
@@ -81,8 +87,8 @@ class SourceFootage:
     def __len__(self) -> int:
         return len(self.index)
 
-    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(clip index, uint8 (T, H, W, 3)) of every `world_size`-th segment from `rank` on, in order."""
+    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """(clip index, and for each input uint8 frames (T, H, W, 3) or flow (T - 1, H, W, 2)) of every `world_size`-th segment, in order."""
         starts = np.cumsum([0, *self.index.windows[:-1]])
         sandboxes: list[Sandbox] = []
         workers = os.cpu_count() or 1
@@ -95,7 +101,7 @@ class SourceFootage:
                     if at + 2 * workers < len(mine):
                         waiting.append(pool.submit(self._cut, mine[at + 2 * workers]))
                     for window in range(int(self.index.windows[segment])):
-                        yield int(starts[segment]) + window, clips[min(window, len(clips) - 1)]
+                        yield int(starts[segment]) + window, *clips[min(window, len(clips) - 1)]
             finally:
                 for sandbox in sandboxes:
                     sandbox.close()
@@ -104,7 +110,7 @@ class SourceFootage:
         self._own.sandbox = Sandbox()
         sandboxes.append(self._own.sandbox)
 
-    def _cut(self, segment: int) -> list[np.ndarray]:
+    def _cut(self, segment: int) -> list[tuple[np.ndarray, ...]]:
         uri, (start, end) = self.index.uris[segment], self.index.spans[segment]
         label = Label(start, end, "", "", "")
         try:
@@ -116,4 +122,4 @@ class SourceFootage:
             raise InputError(f"{uri}: cannot be decoded again ({error}); evaluate the stored windows instead (leave out --source)") from None
         if not clips:
             raise InputError(f"{uri}: holds nothing from {start:g} s to {end:g} s any more; evaluate the stored windows instead")
-        return clips
+        return [tuple(flow_of_clip(frames, self.index.flow) if name == "flow" else frames for name in self.index.inputs) for frames in clips]

@@ -63,7 +63,7 @@ class Store:
     def read(self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None) -> pa.Table:
         """Rows of a table; empty with its schema where it does not exist yet.
 
-        `where` is an expression over any column but pixels. It is applied here: pyarrow cannot compare strings with the string views
+        `where` is an expression over any column but pixels and vectors. It is applied here: pyarrow cannot compare strings with the string views
         that deltalake gives as each file's statistics.
         """
         wanted = columns or rows.TABLES[name].names
@@ -71,7 +71,7 @@ class Store:
             return rows.TABLES[name].empty_table().select(wanted)
         if where is None:
             return self.dataset(name, version=version).to_table(columns=wanted)
-        needed = [column for column in rows.TABLES[name].names if column in wanted or column != "pixels"]
+        needed = [column for column in rows.TABLES[name].names if column in wanted or column not in ("pixels", "vectors")]
         return self.dataset(name, version=version).to_table(columns=needed).filter(where).select(wanted)
 
     def append(self, name: str, table: pa.Table) -> None:

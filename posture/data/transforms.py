@@ -3,6 +3,7 @@
 Tensor legend: N clips, T frames, H and W the stored height and width in pixels, S = `size` the network's side in pixels.
 Random parameters are drawn on the CPU, for each clip on its own, from a key (seed, epoch, clip index, repeat): they do not depend on
 the number of workers or on which clips share a batch. They are plain arrays (`Augmentation`), so that boxes and flow can follow the pixels.
+Optical flow (`posture/data/flow.py`) follows its clip's crop and flip; it has no colours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from posture.data.flow import PIXELS_PER_STEP, ZERO
 
 # Each use of a clip's key draws from a stream of its own, so that switching one kind of augmentation off leaves the others as they were.
 TEMPORAL, SPATIAL = 0, 1
@@ -104,11 +107,29 @@ def evaluation_view(frame_size: tuple[int, int], *, clips: int, crop: int = 0, c
     return Augmentation(squares, flips=np.zeros(clips, dtype=bool), brightness=unchanged, contrast=unchanged, saturation=unchanged)
 
 
+def network_inputs(stored: dict[str, Tensor], augmentation: Augmentation, *, data: Any, size: int) -> tuple[Tensor, ...]:
+    """What a network's `forward` takes, from uint8 as stored, in the same order: "rgb" by `network_input`, "flow" by `network_flow`."""
+    return tuple(network_flow(array, augmentation, size=size) if name == "flow" else network_input(array, augmentation, data=data, size=size)
+                 for name, array in stored.items())
+
+
 def network_input(clips: Tensor, augmentation: Augmentation, *, data: Any, size: int) -> Tensor:
     """uint8 clips (N, T, H, W, 3) -> float32 (N, 3, T, S, S) on the same device, normalised with `data.mean`, `data.std` (`run.data`)."""
     pictures = _augmented(clips, augmentation, size)
     mean, std = (torch.tensor(values, device=clips.device).view(1, 3, 1, 1, 1) for values in (data.mean, data.std))
     return pictures.sub_(mean).div_(std)
+
+
+def network_flow(flow: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
+    """uint8 flow (N, T - 1, H, W, 2), as `data/flow.py` encodes it -> float32 (N, 2, T - 1, S, S), dx then dy, in hundredths of S.
+
+    Cropped, resized and flipped as the pixels are: vectors grow with the picture, by S / crop width and S / crop height, and a flip turns
+    dx round. Then they are divided by S / 100 pixels, which makes them about unit size, whatever S.
+    """
+    x0, y0, x1, y1 = torch.from_numpy(augmentation.crops_xyxy.astype(np.float32)).to(flow.device).unbind(dim=1)
+    signs = torch.from_numpy(np.where(augmentation.flips, -1.0, 1.0).astype(np.float32)).to(flow.device)
+    hundredths = 100.0 * PIXELS_PER_STEP * torch.stack([signs / (x1 - x0), 1.0 / (y1 - y0)], dim=1)  # that a step of the code is worth, (N, 2)
+    return _resample(flow, augmentation, size).sub_(ZERO).mul_(hundredths[:, :, None, None, None])
 
 
 def augmented_frames(clips: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
@@ -119,25 +140,28 @@ def augmented_frames(clips: Tensor, augmentation: Augmentation, *, size: int) ->
 
 def _augmented(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
     """(N, 3, T, S, S) float32 in 0..1."""
-    pictures = _resample(clips, augmentation, size)
+    pictures = _resample(clips, augmentation, size, white=255.0)
     if not augmentation.keeps_colours:
         pictures = _recolour(pictures, augmentation)
     return pictures.clamp_(0.0, 1.0)
 
 
-def _resample(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
-    """Crop, resize and flip in two matrix products: bilinear resampling is separable, and a crop or a flip only moves its weights."""
-    clip_count, frames, height, width, _ = clips.shape
+def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: float = 1.0) -> Tensor:
+    """Crop, resize and flip in two matrix products: bilinear resampling is separable, and a crop or a flip only moves its weights.
+
+    (N, T, H, W, C) -> (N, C, T, S, S) float32, divided by `white`.
+    """
+    clip_count, frames, height, width, channels = clips.shape
     x0, y0, x1, y1 = torch.from_numpy(augmentation.crops_xyxy.astype(np.float32)).to(clips.device).unbind(dim=1)
     flips = torch.from_numpy(augmentation.flips).to(clips.device)
     rows = _resampling_weights(y0, y1, height, size)  # (N, S, H)
     columns = _resampling_weights(x0, x1, width, size)  # (N, S, W)
     columns = torch.where(flips[:, None, None], columns.flip(1), columns)
-    pixels = clips.to(torch.float32).view(clip_count, frames, height, width * 3)
-    resized = (rows / 255.0)[:, None] @ pixels  # (N, T, S, W * 3)
-    resized = resized.view(clip_count, frames, size, width, 3).permute(0, 4, 1, 2, 3)  # (N, 3, T, S, W)
-    resized = resized.reshape(clip_count, 3 * frames * size, width) @ columns.mT  # (N, 3 * T * S, S)
-    return resized.view(clip_count, 3, frames, size, size)
+    pixels = clips.to(torch.float32).view(clip_count, frames, height, width * channels)
+    resized = (rows / white)[:, None] @ pixels  # (N, T, S, W * C)
+    resized = resized.view(clip_count, frames, size, width, channels).permute(0, 4, 1, 2, 3)  # (N, C, T, S, W)
+    resized = resized.reshape(clip_count, channels * frames * size, width) @ columns.mT  # (N, C * T * S, S)
+    return resized.view(clip_count, channels, frames, size, size)
 
 
 def _resampling_weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:

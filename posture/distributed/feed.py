@@ -21,16 +21,16 @@ OBJECT_STORE_SHARE = 0.6
 
 @dataclass
 class Feed:
-    """How workers get the clips of an index: references to objects in memory, or None to stream. Travels to workers whole."""
+    """How workers get the clips of an index: for each input, references to its shards in memory, or None to stream. Travels to workers whole."""
 
     index: FootageIndex
-    shards: list[Any] | None
+    shards: dict[str, list[Any]] | None
 
     def open(self) -> Footage | StreamedFootage:
         """On a worker: the clips."""
         if self.shards is None:
             return StreamedFootage(self.index)
-        return Footage(self.index, lambda number: ray.get(self.shards[number]))
+        return Footage(self.index, lambda name, number: ray.get(self.shards[name][number]))
 
 
 def feed(indices: list[FootageIndex], *, mode: str) -> list[Feed]:
@@ -39,7 +39,7 @@ def feed(indices: list[FootageIndex], *, mode: str) -> list[Feed]:
     fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)
     if mode == "stream" or (mode == "auto" and not fits):
         return [Feed(index, None) for index in indices]
-    return [Feed(index, [_read.remote(index.store_uri, shard) for shard in index.shards]) for index in indices]
+    return [Feed(index, {name: [_read.remote(index.store_uri, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
 
 
 @ray.remote(scheduling_strategy="SPREAD", num_cpus=0.5)

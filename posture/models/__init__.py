@@ -17,4 +17,12 @@ def build(config: Any) -> nn.Module:
         from posture.models.c3d import C3D
 
         return C3D(config)
-    raise ValueError(f"kind must be one of 'c3d', not {config.kind!r}")
+    if config.kind == "two_stream":
+        from posture.models.two_stream import TwoStream
+
+        return TwoStream(config)
+    if config.kind in ("r3d_18", "mc3_18", "r2plus1d_18"):
+        from posture.models.torchvision_nets import video_resnet
+
+        return video_resnet(config)
+    raise ValueError(f"kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', not {config.kind!r}")

@@ -9,6 +9,9 @@ the poolings stay where C3D has them, except that the 7x7 stem's stride stands f
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from posture.models import configs
@@ -16,6 +19,8 @@ from posture.models.attention import CBAM, STCBAM
 
 RGB = 3
 Triple = tuple[int, int, int]
+STANDARDIZING_EPS = 1e-4
+"""Keeps the standardisation of a filter of zeros finite."""
 
 
 class C3D(nn.Module):
@@ -58,6 +63,20 @@ class Residual(nn.Module):
         return self.activation(self.shortcut(x) + self.branch(x))
 
 
+class StandardizedConv3d(nn.Conv3d):
+    """A convolution whose filters are standardised before use (Qiao 2019, arXiv 1903.10520): mean 0, sum of squares 1, times a learned gain."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, **settings: Any) -> None:
+        super().__init__(inputs, outputs, kernel, **settings)
+        self.gain = nn.Parameter(torch.ones(outputs, 1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3, 4), keepdim=True, correction=0)
+        numbers = self.weight[0].numel()
+        weight = (self.weight - mean) * (variance * numbers + STANDARDIZING_EPS).rsqrt() * self.gain
+        return self._conv_forward(x, weight, self.bias)
+
+
 class GlobalAverage(nn.Module):
     """(N, C, T, H, W) -> (N, C)."""
 
@@ -73,6 +92,7 @@ def _stage(config: configs.C3D, name: str, inputs: int) -> nn.Module:
     if name == "stage1":
         kernel, stride = {"c3d": ((3, 3, 3), 1), "conv7": ((3, 7, 7), 2)}[config.stem]
         stem = [*_layer(config, inputs, outputs, kernel=kernel, stride=stride), nn.ReLU(inplace=True)]
+        _start_with_motion(next(layer for layer in stem if layer.kernel_size[0] > 1), share=config.stem_motion)
         inputs, depth = outputs, depth - 1
     layers: list[nn.Module] = []
     for number in range(depth):
@@ -82,7 +102,8 @@ def _stage(config: configs.C3D, name: str, inputs: int) -> nn.Module:
     if not (config.residual and layers):
         return nn.Sequential(*stem, *layers, *attention)
     layers.pop()  # the last ReLU comes after the sum
-    nn.init.zeros_(layers[-1].weight)  # the norm's gain, or the convolution itself: F starts at 0, the stage at its shortcut
+    last = layers[-1]  # the norm, or without one the convolution
+    (last.gain if isinstance(last, StandardizedConv3d) else last.weight).data *= config.branch_gain
     return nn.Sequential(*stem, Residual(nn.Sequential(*layers, *attention), _shortcut(config, inputs, outputs)))
 
 
@@ -90,25 +111,34 @@ def _layer(config: configs.C3D, inputs: int, outputs: int, *, kernel: Triple = (
     """A t x k x k convolution, whole or split in consecutive smaller ones (Figure 5), then the norm. `stride` is over H and W."""
     t, k, _ = kernel
     kernels = {"none": [(t, k, k)], "pair": [(t, k, 1), (1, 1, k)], "triple": [(1, k, 1), (1, 1, k), (t, 1, 1)]}[config.asymmetric]
-    # The narrower width goes between the parts, where most multiplications are; RGB itself would be too narrow.
-    between = max(1, outputs // 2) if inputs == RGB else min(inputs, outputs)
-    widths = [inputs, *[between] * (len(kernels) - 1), outputs]
     parts = []
-    for place, (part, narrow, wide) in enumerate(zip(kernels, widths, widths[1:], strict=False), start=1):
+    for place, part in enumerate(kernels, start=1):
         last = place == len(kernels)
         strides = tuple(stride if axis and reach > 1 else 1 for axis, reach in enumerate(part))
-        parts.append(_convolution(narrow, wide, part, stride=strides, bias=last and config.norm == "none", rectified=last))
+        parts.append(_convolution(config, inputs, outputs, part, stride=strides, bias=last and config.norm == "none", rectified=last))
+        inputs = outputs
     return [*parts, *_norm(config, outputs)]
 
 
-def _convolution(inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1), bias: bool, rectified: bool) -> nn.Conv3d:
+def _convolution(
+    config: configs.C3D, inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1), bias: bool, rectified: bool
+) -> nn.Conv3d:
     """A padded convolution that keeps the variance of what passes through it, and through the ReLU when one follows (He 2015)."""
     padding = tuple(reach // 2 for reach in kernel)
-    convolution = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
+    kind = StandardizedConv3d if config.standardize else nn.Conv3d
+    convolution = kind(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if rectified else "linear")
     if bias:
         nn.init.zeros_(convolution.bias)
     return convolution
+
+
+def _start_with_motion(convolution: nn.Conv3d, *, share: float) -> None:
+    """Make the first `share` of the filters antisymmetric in time, of the same norm: they answer to change alone."""
+    filters = convolution.weight.data[:round(share * len(convolution.weight))]  # (filters, C, t, h, w)
+    norms = filters.flatten(1).norm(dim=1)
+    filters -= filters.flip(2)
+    filters *= (norms / filters.flatten(1).norm(dim=1).clamp(min=1e-12)).view(-1, 1, 1, 1, 1)
 
 
 def _norm(config: configs.C3D, channels: int) -> list[nn.Module]:
@@ -121,7 +151,7 @@ def _norm(config: configs.C3D, channels: int) -> list[nn.Module]:
 def _shortcut(config: configs.C3D, inputs: int, outputs: int) -> nn.Module:
     if inputs == outputs:
         return nn.Identity()
-    projection = _convolution(inputs, outputs, (1, 1, 1), bias=config.norm == "none", rectified=False)
+    projection = _convolution(config, inputs, outputs, (1, 1, 1), bias=config.norm == "none", rectified=False)
     return nn.Sequential(projection, *_norm(config, outputs))
 
 

@@ -1,6 +1,8 @@
 """Every architecture's toggles in one place: frozen dataclasses, free of torch, so that configuration stays fast.
 
 All defaults are the published baseline; each toggle is one ablation row and one search dimension.
+Every config has `classes`, `frames`, `size` and `inputs`: what its network's `forward` takes, in order, of "rgb", float32
+(N, 3, frames, size, size), and "flow", float32 (N, 2, frames - 1, size, size); see `posture/data/transforms.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class C3D:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     stages: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3", "stage4", "stage5")
+    inputs: ClassVar[tuple[str, ...]] = ("rgb",)
     placements: ClassVar[dict[str, tuple[str, ...]]] = {"early": stages[:2], "late": stages[3:], "all": stages}
 
     kind: Literal["c3d"] = "c3d"
@@ -40,14 +43,20 @@ class C3D:
     """Convolutions of each stage; the stem is stage 1's first."""
     stem: Literal["c3d", "conv7"] = "c3d"
     """`c3d`: 3x3x3, then a 1x2x2 pooling. `conv7`: 3x7x7 at spatial stride 2 instead of both; split as `asymmetric` says (Figure 5)."""
+    stem_motion: float = 0.0
+    """Share of the stem's filters that start as differences over time, antisymmetric about the middle frame: what stands still is not there."""
     residual: bool = False
     """Each stage is x + F(x), with a 1x1x1 projection of x where the width changes. The stem stands before the first sum."""
+    branch_gain: float = 0.0
+    """Gain of the last layer of F before training. At 0 a stage starts as its shortcut; at 1, F has its say from the first step."""
     norm: Literal["none", "batch", "group"] = "none"
     """After each convolution; `group` is equations (10)-(13)."""
     groups: int = 8
     """Groups of `norm = "group"`; must divide every stage's width."""
     eps: float = 1e-5
     """Inside the normalisation's square root, equation (10)."""
+    standardize: bool = False
+    """Every filter's weights have mean 0 and variance 1 / (their number), times a gain (Qiao 2019): what group normalisation learns fast with."""
     asymmetric: Literal["none", "pair", "triple"] = "none"
     """t x k x k kernels split into `pair` = (t,k,1), (1,1,k) or `triple` = (1,k,1), (1,1,k), (t,1,1)."""
     attention: Literal["none", "cbam", "stcbam"] = "none"
@@ -74,6 +83,7 @@ class C3D:
             values = getattr(self, name)
             _require(len(values) == len(self.stages) and min(values) > 0, f"{name} must be five numbers greater than 0, not {values}")
         _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+        _require(0.0 <= self.stem_motion <= 1.0, f"stem_motion must be a share from 0 to 1, not {self.stem_motion}")
         shorter = f"; head 'gap' takes {_LEAST_FRAMES['gap']}" if self.head == "fc" else ""
         _require(self.frames >= self.least_frames, f"frames must be at least {self.least_frames} with head {self.head!r}, "
                  f"not {self.frames}: fewer are pooled away{shorter}")
@@ -85,12 +95,12 @@ class C3D:
     @property
     def channels(self) -> Five:
         """Channels of each stage after `width`."""
-        return tuple(self._scaled(width) for width in self.widths)  # type: ignore[return-value]
+        return tuple(_scaled(width, self.width) for width in self.widths)  # type: ignore[return-value]
 
     @property
     def hidden_features(self) -> int:
         """Units of the `fc` head's hidden layers after `width`."""
-        return self._scaled(self.hidden)
+        return _scaled(self.hidden, self.width)
 
     @property
     def least_frames(self) -> int:
@@ -108,9 +118,6 @@ class C3D:
         selected = {stage for name in names for stage in self.placements.get(name, (name,))}
         return tuple(stage for stage in self.stages if stage in selected)
 
-    def _scaled(self, width: int) -> int:
-        return width if self.width == 1.0 else max(8, 8 * round(width * self.width / 8))
-
     def _refuse_groups(self) -> None:
         common = math.gcd(*self.channels)
         allowed = ", ".join(str(count) for count in range(1, common + 1) if common % count == 0)
@@ -120,19 +127,103 @@ class C3D:
 
 
 IMPROVED: dict[str, Any] = {
+    "widths": (32, 64, 128, 256, 512),
+    "depths": (1, 2, 2, 2, 2),
     "stem": "conv7",
+    "stem_motion": 1.0,
     "residual": True,
+    "branch_gain": 1.0,
     "norm": "group",
-    "groups": 8,
+    "groups": 4,
+    "standardize": True,
     "asymmetric": "pair",
     "attention": "stcbam",
     "placement": "late",
     "head": "gap",
+    "dropout": 0.2,
     "size": 56,
 }
 """What turns `C3D()` into the paper's improved C3D at its own frame size: `C3D(**IMPROVED)`."""
 
 _LEAST_FRAMES = {"fc": 16, "gap": 8}
+
+
+@dataclass(frozen=True)
+class VideoResNet:
+    """torchvision's 18-layer video ResNets with random weights: references that people would pick instead. See `posture/models/torchvision_nets.py`.
+
+    `r3d_18` convolves over time throughout, `mc3_18` in its stem and first stage alone, `r2plus1d_18` splits every convolution in space and
+    time (Tran 2018, arXiv 1711.11248). They have no width. Raises ValueError, naming the field and what is allowed.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    inputs: ClassVar[tuple[str, ...]] = ("rgb",)
+
+    kind: Literal["r3d_18", "mc3_18", "r2plus1d_18"] = "r3d_18"
+    classes: int = 101
+    frames: int = 16
+    """Frames in a clip, any number: averaging over time is the last step."""
+    size: int = 112
+    """Height and width of a frame in pixels, at least 16."""
+    dropout: float = 0.0
+    """Before the last layer; the published networks have none."""
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        for name in ("classes", "frames"):
+            _require(getattr(self, name) > 0, f"{name} must be greater than 0, not {getattr(self, name)}")
+        _require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are strided away")
+        _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class TwoStream:
+    """Two-Stream (Simonyan & Zisserman 2014): one network looks at a frame, another at stacked optical flow. See `posture/models/two_stream.py`.
+
+    Raises ValueError, naming the field and what is allowed, for values that cannot be built.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal["two_stream"] = "two_stream"
+    classes: int = 101
+    frames: int = 16
+    """Frames in a clip: at least `flow_frames` + 1 where there is a temporal stream."""
+    size: int = 224
+    """Height and width of a frame in pixels, at least 16 with `resnet18`, 25 with `cnn_m`."""
+
+    streams: Literal["both", "spatial", "temporal"] = "both"
+    """`spatial` sees the clip's middle frame, `temporal` the flow around it; `both` average their scores (late fusion)."""
+    backbone: Literal["cnn_m", "resnet18"] = "cnn_m"
+    """Of each stream: CNN-M-2048 (Chatfield 2014), as published, or ResNet-18 (He 2015)."""
+    flow_frames: int = 10
+    """Flow fields that the temporal stream stacks; each is two channels."""
+    subtract_mean_flow: bool = True
+    """Take each flow field's mean vector from it, which takes out much of the camera's motion (section 3.1)."""
+    width: float = 1.0
+    """Multiplies every width, hidden layers too; other than 1, the result is rounded to a multiple of 8, at least 8."""
+    dropout: float = 0.9
+    """Before each of `cnn_m`'s last two layers, and before `resnet18`'s last. As published for training from scratch; small footage asks for less."""
+
+    def __post_init__(self) -> None:
+        refuse_unknown_choices(self)
+        for name in ("classes", "width", "frames", "flow_frames"):
+            _require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
+        _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+        _require("flow" not in self.inputs or self.frames > self.flow_frames,
+                 f"frames must be greater than flow_frames {self.flow_frames}, not {self.frames}: flow is between neighbouring frames")
+        least = {"cnn_m": 25, "resnet18": 16}[self.backbone]
+        _require(self.size >= least, f"size must be at least {least} pixels with backbone {self.backbone!r}, not {self.size}: smaller frames are "
+                 "strided away")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What `forward` takes, in order."""
+        return {"both": ("rgb", "flow"), "spatial": ("rgb",), "temporal": ("flow",)}[self.streams]
+
+    def scaled(self, width: int) -> int:
+        """A published width after `width`."""
+        return _scaled(width, self.width)
 
 
 def refuse_unknown_choices(config: Any) -> None:
@@ -142,6 +233,10 @@ def refuse_unknown_choices(config: Any) -> None:
         if get_origin(hints[field.name]) is Literal and getattr(config, field.name) not in get_args(hints[field.name]):
             allowed = ", ".join(map(repr, get_args(hints[field.name])))
             raise ValueError(f"{field.name} must be one of {allowed}, not {getattr(config, field.name)!r}")
+
+
+def _scaled(width: int, by: float) -> int:
+    return width if by == 1.0 else max(8, 8 * round(width * by / 8))
 
 
 def _require(condition: bool, message: str) -> None:

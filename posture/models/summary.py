@@ -1,12 +1,14 @@
-"""What a network costs: parameters, and multiply-accumulates (GMAC; one MAC is two FLOP) of one clip."""
+"""What a network costs: parameters, multiply-accumulates (GMAC; one MAC is two FLOP) and milliseconds of one clip."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,17 +20,50 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def gmacs(model: nn.Module, frames: int = 16, size: int = 112) -> float:
-    """Multiply-accumulates, in 1e9, of a forward pass over one RGB clip of `frames` frames of `size` x `size`.
+def input_shapes(inputs: tuple[str, ...], *, frames: int, size: int, clips: int = 1) -> list[tuple[int, ...]]:
+    """The shapes of what `forward` takes, for a config's `inputs` (see `posture/models/configs.py`)."""
+    channels_and_frames = {"rgb": (3, frames), "flow": (2, frames - 1)}
+    return [(clips, *channels_and_frames[name], size, size) for name in inputs]
+
+
+def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[str, ...] = ("rgb",)) -> float:
+    """Multiply-accumulates, in 1e9, of a forward pass over one clip of `frames` frames of `size` x `size`, of which `forward` takes `inputs`.
 
     Convolutions and matrix products are counted (half of torch's FLOP count); norms, activations and poolings are not.
     Only shapes are computed, wherever `model` is and without touching it.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    clip = tuple(torch.empty(shape, device="meta") for shape in input_shapes(inputs, frames=frames, size=size))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        functional_call(model, shapes, torch.empty(1, 3, frames, size, size, device="meta"))
+        functional_call(model, shapes, clip)
     return counter.get_total_flops() / 2 / 1e9
+
+
+def random_inputs(config: Any, *, clips: int = 1, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+    """What the network of `config` takes, of normal random numbers."""
+    return tuple(torch.randn(shape, device=device) for shape in input_shapes(config.inputs, frames=config.frames, size=config.size, clips=clips))
+
+
+@torch.no_grad()
+def latency_ms(model: nn.Module, config: Any, *, device: torch.device | str, repeats: int = 20, warm_ups: int = 3) -> dict[str, float]:
+    """Milliseconds of a forward pass over one clip on `device`, where `model` is moved: {"median", "least", "most"} of `repeats`.
+
+    Eager, in float32 and evaluation mode, the clip already on the device, each pass waited for.
+    """
+    device = torch.device(device)
+    was_training, model = model.training, model.to(device).eval()
+    inputs = random_inputs(config, device=device)
+    milliseconds = []
+    for _ in range(warm_ups + repeats):
+        began = time.perf_counter()
+        model(*inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        milliseconds.append(1e3 * (time.perf_counter() - began))
+    model.train(was_training)
+    timed = np.array(milliseconds[warm_ups:])
+    return {"median": float(np.median(timed)), "least": float(timed.min()), "most": float(timed.max())}
 
 
 def table(named_configs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -38,6 +73,6 @@ def table(named_configs: dict[str, Any]) -> list[dict[str, Any]]:
         with torch.device("meta"):
             row: dict[str, Any] = {"name": name, "parameters": parameters(build(config))}
             for size in (112, 56):
-                row[f"gmacs_{size}"] = gmacs(build(replace(config, frames=16, size=size)), 16, size)
+                row[f"gmacs_{size}"] = gmacs(build(replace(config, frames=16, size=size)), 16, size, inputs=config.inputs)
         rows.append(row)
     return rows

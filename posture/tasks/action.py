@@ -1,10 +1,12 @@
 """Action classification: one class per clip.
 
-Tensor legend: N clips, K classes. Losses are (sum, count) pairs, so that the mean over all workers and micro batches is exact.
+Tensor legend: N clips, K classes, M streams of a network that fuses late. Losses are (sum, count) pairs, so that the mean over all workers and
+micro batches is exact.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,21 +29,27 @@ class ActionTask:
         """What each term of the loss will be divided by, known before the forward pass: the number of clips."""
         return {"class": float(len(labels))}
 
-    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, float]]:
-        """logits (N, K), labels (N,) int64 -> {"class": (sum over the clips in float32, number of clips)}.
+    def loss(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, float]]:
+        """outputs (N, K) or (N, M, K), labels (N,) int64 -> {"class": (sum over the clips in float32, number of clips)}.
 
-        Raises InputError where the network has another number of classes.
+        The losses of M streams are added: each learns as if it were alone. Raises InputError where the network has another number of classes.
         """
-        if logits.shape[1] != len(self.classes):
-            raise InputError(f"model.classes is {logits.shape[1]}, but the footage has {len(self.classes)} classes")
-        total = functional.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="sum")
+        if outputs.shape[-1] != len(self.classes):
+            raise InputError(f"model.classes is {outputs.shape[-1]}, but the footage has {len(self.classes)} classes")
+        streams = outputs[:, None] if outputs.ndim == 2 else outputs  # (N, M, K)
+        answers = labels[:, None].expand(-1, streams.shape[1])
+        total = functional.cross_entropy(streams.flatten(0, 1).float(), answers.flatten(), label_smoothing=self.label_smoothing, reduction="sum")
         return {"class": (total, float(len(labels)))}
 
-    def totals(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What `metrics` needs, to be summed over batches and workers: loss sum and confusion (rows truth), (`totals_size`,) float64."""
+    def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What `metrics` needs, to be summed over batches and workers: loss sum and confusion (rows truth), (`totals_size`,) float64.
+
+        `outputs` as in `loss`; what is judged is the streams' common answer.
+        """
         classes = len(self.classes)
-        loss = functional.cross_entropy(logits.float(), labels, reduction="sum").double()
-        confusion = torch.bincount(labels * classes + logits.argmax(dim=1), minlength=classes * classes).double()
+        scores = _log_probabilities(outputs)
+        loss = functional.nll_loss(scores, labels, reduction="sum").double()
+        confusion = torch.bincount(labels * classes + scores.argmax(dim=1), minlength=classes * classes).double()
         return torch.cat([loss[None], confusion])
 
     def metrics(self, totals: np.ndarray) -> dict[str, float]:
@@ -55,3 +63,16 @@ class ActionTask:
             "mean_class_accuracy": float((correct[present] / clips[present]).mean()),
             "count": int(clips.sum()),
         }
+
+
+def probabilities(outputs: Tensor) -> Tensor:
+    """Class probabilities (N, K) float32: the softmax of logits (N, K), or the mean of M streams' softmaxes of logits (N, M, K).
+
+    That mean is Simonyan & Zisserman's fusion by averaged scores (2014, arXiv 1406.2199, section 2).
+    """
+    return _log_probabilities(outputs).exp()
+
+
+def _log_probabilities(outputs: Tensor) -> Tensor:
+    scores = outputs.float().log_softmax(dim=-1)
+    return scores if scores.ndim == 2 else scores.logsumexp(dim=1) - math.log(scores.shape[1])

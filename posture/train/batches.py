@@ -1,6 +1,8 @@
 """Micro batches of uint8 clips, assembled in a background thread while the network computes.
 
 Tensor legend: n clips of a micro batch, T frames, H and W the stored height and width in pixels.
+What a network takes (`run.model.inputs`) goes by its name: "rgb" is frames (T, H, W, 3) uint8, "flow" the optical flow from each of them
+to the next, (T - 1, H, W, 2) uint8 as `posture/data/flow.py` encodes it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from posture.data.flow import sampled
 from posture.data.transforms import TEMPORAL, clip_generator, frame_indices
 from posture.errors import InputError
 from posture.train import order
@@ -35,6 +38,8 @@ class Footage(Protocol):
         """Frames (T, H, W, 3) uint8; T may differ between clips, H and W may not."""
         ...
 
+    # And, where the model takes flow: flow(index) -> (T - 1, H, W, 2) uint8.
+
 
 class StreamedFootage(Protocol):
     """Clips that do not fit in memory: as `Footage`, but they come as they come."""
@@ -45,8 +50,8 @@ class StreamedFootage(Protocol):
 
     def __len__(self) -> int: ...
 
-    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(clip index, frames) of this worker's part; over all workers every clip once."""
+    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """(clip index, and of each of the model's inputs what is stored) of this worker's part; over all workers every clip once."""
         ...
 
     def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
@@ -54,22 +59,27 @@ class StreamedFootage(Protocol):
         ...
 
 
-Clip = tuple[int, np.ndarray, int]
-"""Clip index, frames (T, H, W, 3) uint8, and how often the clip came earlier in this epoch."""
+Clip = tuple[int, tuple[np.ndarray, ...], int]
+"""Clip index, what is stored of each of the model's inputs, and how often the clip came earlier in this epoch."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Clips for one forward pass."""
 
-    clips: np.ndarray
-    """(n, T, H, W, 3) uint8, temporally sampled."""
+    stored: dict[str, np.ndarray]
+    """The model's inputs, temporally sampled: "rgb" (n, T, H, W, 3) uint8, "flow" (n, T - 1, H, W, 2) uint8."""
     labels: np.ndarray
     """(n,) int64."""
     indices: np.ndarray
     """(n,) int64, clip indices in the footage."""
     repeats: np.ndarray
     """(n,) int64, how often the clip came earlier in this epoch (balanced classes draw clips several times)."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width as stored, in pixels."""
+        return next(iter(self.stored.values())).shape[2:4]
 
 
 class Batches:
@@ -94,6 +104,7 @@ class Batches:
             # The same in all epochs and on all workers, and enough for every clip; whoever has fewer repeats some.
             longest = max(footage.longest_share(epoch, world_size, run.seed) for epoch in range(run.epochs))
             self.steps_per_epoch = -(-longest // self.share)
+        self.steps_per_epoch = min(self.steps_per_epoch, run.steps_per_epoch or self.steps_per_epoch)
         self.micro_batch = run.scale.micro_batch or self.share
         self.accumulation, rest = divmod(self.share, self.micro_batch)
         if rest:
@@ -110,7 +121,7 @@ class Batches:
     def evaluation(self) -> Generator[Batch]:
         """This worker's share of the validation clips, each exactly once, centred in time; the last batch may be smaller."""
         indices = np.arange(len(self.validation))[self.rank :: self.world_size]
-        clips = read(self.validation, indices, rank=self.rank, world_size=self.world_size)
+        clips = read(self.validation, indices, self.run.model.inputs, rank=self.rank, world_size=self.world_size)
         return prefetched(self._batch(self.validation, chunk) for chunk in chunks(clips, self.micro_batch))
 
     def _steps(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
@@ -130,44 +141,71 @@ class Batches:
         for step in range(start_step, self.steps_per_epoch):
             mine = order.share_of_step(drawn, step, global_batch=run.scale.global_batch, rank=self.rank, world_size=self.world_size)
             for index, repeat in mine.tolist():
-                yield index, footage.clip(index), repeat
+                yield index, _take(footage, index, run.model.inputs), repeat
 
     def _streamed_clips(self, footage: StreamedFootage, epoch: int, start_step: int) -> Iterator[Clip]:
         """As the stream has them, then its first ones again, without end. A resumed epoch skips what it has seen."""
-        first: list[tuple[int, np.ndarray]] = []
+        first: list[tuple[int, tuple[np.ndarray, ...]]] = []
         stream = footage.stream(epoch, self.rank, self.world_size, self.run.seed)
-        for number, (index, frames) in enumerate(stream):
+        for number, (index, *arrays) in enumerate(stream):
             if len(first) < self.share:
-                first.append((index, frames))
+                first.append((index, tuple(arrays)))
             if number >= start_step * self.share:
-                yield index, frames, 0
+                yield index, tuple(arrays), 0
         if not first:
             raise InputError(f"worker {self.rank} of {self.world_size} got no clips from the stream; use fewer workers or smaller blocks")
-        for number, (index, frames) in enumerate(cycle(first)):
-            yield index, frames, 1 + number // len(first)
+        for number, (index, arrays) in enumerate(cycle(first)):
+            yield index, arrays, 1 + number // len(first)
 
     def _batch(self, footage: Footage | StreamedFootage, clips: list[Clip], *, epoch: int | None = None) -> Batch:
         """Stack clips of `model.frames` frames, with a random start if this is training and `data.temporal_jitter` is on."""
         model, data, seed = self.run.model, self.run.data, self.run.seed
-        stacked = np.empty((len(clips), model.frames, *clips[0][1].shape[1:]), dtype=np.uint8)
-        for place, (index, frames, repeat) in enumerate(clips):
+
+        def numbers(place: int) -> np.ndarray:
+            index, arrays, repeat = clips[place]
             generator = None
             if epoch is not None and data.temporal_jitter:
                 generator = clip_generator(TEMPORAL, seed=seed, epoch=epoch, clip=index, repeat=repeat)
-            numbers = frame_indices(len(frames), model.frames, step=data.step, generator=generator)
-            np.take(frames, numbers, axis=0, out=stacked[place], mode="clip")  # the default mode would copy twice
+            return frame_indices(stored_frames(model.inputs, arrays), model.frames, step=data.step, generator=generator)
+
+        stored = stack(model.inputs, [arrays for _, arrays, _ in clips], [numbers(place) for place in range(len(clips))])
         indices, repeats = (np.array([clip[place] for clip in clips], dtype=np.int64) for place in (0, 2))
-        return Batch(clips=stacked, labels=footage.labels[indices], indices=indices, repeats=repeats)
+        return Batch(stored=stored, labels=footage.labels[indices], indices=indices, repeats=repeats)
 
 
-def read(footage: Footage | StreamedFootage, indices: np.ndarray, *, rank: int = 0, world_size: int = 1) -> Iterator[Clip]:
+def read(
+    footage: Footage | StreamedFootage, indices: np.ndarray, inputs: tuple[str, ...], *, rank: int = 0, world_size: int = 1
+) -> Iterator[Clip]:
     """The clips `indices`, once; from streamed footage, whatever this worker's part of the stream holds."""
     if isinstance(footage, Footage):
         for index in indices.tolist():
-            yield index, footage.clip(index), 0
+            yield index, _take(footage, index, inputs), 0
     else:
-        for index, frames in footage.stream(0, rank, world_size, 0):
-            yield index, frames, 0
+        for index, *arrays in footage.stream(0, rank, world_size, 0):
+            yield index, tuple(arrays), 0
+
+
+def stored_frames(inputs: tuple[str, ...], arrays: tuple[np.ndarray, ...]) -> int:
+    """How many frames are stored of a clip: one more than there is flow."""
+    return len(arrays[0]) + (inputs[0] == "flow")
+
+
+def stack(inputs: tuple[str, ...], clips: list[tuple[np.ndarray, ...]], numbers: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """One array for each of `inputs`, of all clips, at the stored frames `numbers` (T,) of each clip."""
+    stacked = {}
+    for name, arrays in zip(inputs, zip(*clips, strict=True), strict=True):
+        frames = len(numbers[0]) - (name == "flow")
+        stacked[name] = np.empty((len(clips), frames, *arrays[0].shape[1:]), dtype=np.uint8)
+        for place, array in enumerate(arrays):
+            if name == "flow":
+                stacked[name][place] = sampled(array, numbers[place])
+            else:
+                np.take(array, numbers[place], axis=0, out=stacked[name][place], mode="clip")  # the default mode would copy twice
+    return stacked
+
+
+def _take(footage: Any, index: int, inputs: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+    return tuple(footage.flow(index) if name == "flow" else footage.clip(index) for name in inputs)
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

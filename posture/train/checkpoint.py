@@ -72,15 +72,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
     _assign(model, _read(path), source=path)
 
 
-def _assign(model: nn.Module, stored: dict[str, Tensor], *, source: Path) -> None:
-    own = model.state_dict()
-    for name, tensor in own.items():
+def refuse_mismatch(stored: dict[str, Tensor], wanted: dict[str, torch.Size], *, source: Path | str) -> None:
+    """Raises InputError naming the first tensor of `source` that is missing, of another shape than `wanted`, or superfluous."""
+    for name, shape in wanted.items():
         if name not in stored:
             raise InputError(f"{source} has no tensor {name}, which this network needs; it was saved from another architecture")
-        if stored[name].shape != tensor.shape:
-            raise InputError(f"{source}: tensor {name} has shape {list(stored[name].shape)}, but this network needs {list(tensor.shape)}")
-    if superfluous := sorted(stored.keys() - own.keys()):
+        if stored[name].shape != shape:
+            raise InputError(f"{source}: tensor {name} has shape {list(stored[name].shape)}, but this network needs {list(shape)}")
+    if superfluous := sorted(stored.keys() - wanted.keys()):
         raise InputError(f"{source} has a tensor {superfluous[0]}, which this network lacks; it was saved from another architecture")
+
+
+def _assign(model: nn.Module, stored: dict[str, Tensor], *, source: Path) -> None:
+    own = model.state_dict()
+    refuse_mismatch(stored, {name: tensor.shape for name, tensor in own.items()}, source=source)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])

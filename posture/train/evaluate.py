@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from posture.data.transforms import evaluation_view, frame_indices, network_input
-from posture.train.batches import Batches, Footage, StreamedFootage, chunks, prefetched, read
+from posture.data.transforms import evaluation_view, frame_indices, network_inputs
+from posture.tasks.action import probabilities as task_probabilities
+from posture.train.batches import Batches, Footage, StreamedFootage, chunks, prefetched, read, stack, stored_frames
 from posture.train.context import Context
 from posture.train.optim import Precision
 
@@ -27,10 +28,10 @@ def validate(model: nn.Module, task: Any, batches: Batches, ctx: Context, *, pre
     run = batches.run
     totals = torch.zeros(task.totals_size, dtype=torch.float64, device=ctx.device)
     for batch in batches.evaluation():
-        view = evaluation_view(batch.clips.shape[2:4], clips=len(batch.clips))
-        inputs = network_input(torch.from_numpy(batch.clips).to(ctx.device), view, data=run.data, size=run.model.size)
+        view = evaluation_view(batch.frame_size, clips=len(batch.labels))
+        inputs = network_inputs(_on_device(batch.stored, ctx.device), view, data=run.data, size=run.model.size)
         with precision.autocast():
-            outputs = model(inputs)
+            outputs = model(*inputs)
         totals += task.totals(outputs, torch.from_numpy(batch.labels).to(ctx.device))
     metrics = task.metrics(ctx.sum(totals.cpu().numpy()))
     if (count := metrics.pop("count")) != len(batches.validation):
@@ -61,23 +62,29 @@ def score(
     row_of = {int(index): row for row, index in enumerate(indices)}
     seen = np.zeros(len(indices), dtype=np.int64)
     probabilities = np.zeros((len(indices), run.model.classes), dtype=np.float32)
-    clips = ((row_of[index], frames) for index, frames, _ in read(footage, indices) if index in row_of)
+    names = run.model.inputs
+    clips = ((row_of[index], arrays) for index, arrays, _ in read(footage, indices, names) if index in row_of)
     for chunk in prefetched(chunks(clips, max(1, batch // (crops * temporal_views)))):
         rows = [row for row, _ in chunk]
         for view, crop in product(range(temporal_views), range(crops)):
             starts = {"step": run.data.step, "view": view, "views": temporal_views}
-            frames = np.stack([stored[frame_indices(len(stored), run.model.frames, **starts)] for _, stored in chunk])
-            square = evaluation_view(frames.shape[2:4], clips=len(frames), crop=crop, crops=crops)
-            inputs = network_input(torch.from_numpy(frames).to(device), square, data=run.data, size=run.model.size)
+            numbers = [frame_indices(stored_frames(names, arrays), run.model.frames, **starts) for _, arrays in chunk]
+            stored = stack(names, [arrays for _, arrays in chunk], numbers)
+            square = evaluation_view(next(iter(stored.values())).shape[2:4], clips=len(chunk), crop=crop, crops=crops)
+            inputs = network_inputs(_on_device(stored, device), square, data=run.data, size=run.model.size)
             with precision.autocast():
-                logits = model(inputs)
-            probabilities[rows] += logits.float().softmax(dim=1).cpu().numpy() / (crops * temporal_views)
+                outputs = model(*inputs)
+            probabilities[rows] += task_probabilities(outputs).cpu().numpy() / (crops * temporal_views)
         np.add.at(seen, rows, 1)
         if progress is not None:
             progress(int(seen.sum()), len(indices))
     if not (seen == 1).all():
         raise RuntimeError(f"{int((seen != 1).sum())} of {len(indices)} clips were not evaluated exactly once")
     return probabilities
+
+
+def _on_device(stored: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array).to(device) for name, array in stored.items()}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posture.data.transforms import draw_augmentation, network_input
+from posture.data.transforms import draw_augmentation, network_inputs
 from posture.errors import InputError
 from posture.train import checkpoint
 from posture.train.batches import Batch, Batches
@@ -70,7 +70,7 @@ class Learner:
     ctx: Context
     model: nn.Module
     network: Any
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[..., Tensor]
     optimizer: torch.optim.Optimizer
     average: Average | None
     precision: Precision
@@ -194,13 +194,13 @@ def _step(
     learner.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for place, batch in enumerate(micro_batches, start=1):
-        frame_size = batch.clips.shape[2:4]
-        augmentation = draw_augmentation(run.data, frame_size, seed=run.seed, epoch=epoch, clips=batch.indices, repeats=batch.repeats)
-        inputs = network_input(_on_device(batch.clips, ctx), augmentation, data=run.data, size=run.model.size)
+        augmentation = draw_augmentation(run.data, batch.frame_size, seed=run.seed, epoch=epoch, clips=batch.indices, repeats=batch.repeats)
+        stored = {name: _on_device(array, ctx) for name, array in batch.stored.items()}
+        inputs = network_inputs(stored, augmentation, data=run.data, size=run.model.size)
         # Workers exchange gradients once per step, with the last micro batch.
         with nullcontext() if ctx.world_size == 1 or place == len(micro_batches) else learner.network.no_sync():
             with learner.precision.autocast():
-                outputs = learner.forward(inputs)
+                outputs = learner.forward(*inputs)
             terms = learner.task.loss(outputs, _on_device(batch.labels, ctx))
             # DDP averages gradients over workers; times their number, that is the sum the counts of all workers ask for.
             loss = torch.stack([total / counts[term] for term, (total, _) in terms.items()]).sum() * ctx.world_size

@@ -1,8 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
 
+from posture.data.flow import decode
 from posture.data.footage import Footage, StreamedFootage, index_footage, open_footage, read_shard
 from posture.data.store import Store
+from posture.distributed.flow import compute_flow
 from posture.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -94,3 +98,71 @@ def test_pinned_versions_see_what_they_saw(store):
     assert index_footage(store, "train", versions=versions).keys == index_footage(store, "train").keys
     with pytest.raises(InputError, match="no clips yet"):
         index_footage(store, "train", versions=versions | {"clips": 0})
+
+
+def test_flow_is_read_beside_the_frames_or_alone(flow_store):
+    both = index_footage(Store(flow_store), "train", inputs=("rgb", "flow"))
+    assert both.flow == "dis" and both.bytes == len(both) * 32 * 40 * (20 * 3 + 19 * 2)
+    whole = open_footage(both, feed="materialize")
+    asked = set()
+
+    def load(name, number):
+        asked.add(name)
+        return read_shard(flow_store, alone.shards_of(name)[number])
+
+    alone = index_footage(Store(flow_store), "train", inputs=("flow",))
+    footage = Footage(alone, load)
+    for clip in range(len(footage)):
+        flow = footage.flow(clip)
+        assert flow.shape == (19, 32, 40, 2) and flow.dtype == np.uint8 and not flow.flags.writeable
+        np.testing.assert_array_equal(flow, whole.flow(clip))
+    assert asked == {"flow"} and alone.bytes == len(alone) * 19 * 32 * 40 * 2
+
+
+def test_flow_belongs_to_its_clip(flow_store):
+    """What moves in the clips of `left` moves to the left."""
+    index = index_footage(Store(flow_store), "train", inputs=("flow",))
+    footage = open_footage(index, feed="materialize")
+    for clip in range(len(footage)):
+        towards = decode(footage.flow(clip))[..., 0].sum()
+        assert index.classes[index.labels[clip]] == ("right" if towards > 0 else "left")
+
+
+@pytest.mark.parametrize("inputs", [("flow",), ("rgb", "flow")])
+def test_streamed_flow_is_that_in_memory(flow_store, inputs):
+    index = index_footage(Store(flow_store), "train", inputs=inputs)
+    whole, streamed = open_footage(index, feed="materialize"), StreamedFootage(index)
+    for world_size in (1, 2):
+        seen = [clip for rank in range(world_size) for clip in streamed.stream(1, rank, world_size, 3)]
+        assert sorted(number for number, *_ in seen) == list(range(len(index)))
+        for number, *arrays in seen:
+            for name, array in zip(inputs, arrays, strict=True):
+                np.testing.assert_array_equal(array, whole.flow(number) if name == "flow" else whole.clip(number))
+
+
+def test_a_part_keeps_its_flow(flow_store):
+    index = index_footage(Store(flow_store), "train", inputs=("rgb", "flow"))
+    chosen = np.array([0, 3, 7])
+    part, whole = (open_footage(item, feed="materialize") for item in (index.part(chosen), index))
+    for place, clip in enumerate(chosen.tolist()):
+        np.testing.assert_array_equal(part.flow(place), whole.flow(clip))
+        np.testing.assert_array_equal(part.clip(place), whole.clip(clip))
+
+
+def test_missing_flow_is_refused_with_the_command_that_adds_it(store, flow_store):
+    with pytest.raises(InputError, match=rf"{store.uri}: 20 of 20 train clips have no optical flow by dis, .* posture ingest --store {store.uri} --flow dis"):
+        index_footage(store, "train", inputs=("rgb", "flow"))
+    with pytest.raises(InputError, match=r"have no optical flow by farneback, .* --flow farneback"):
+        index_footage(Store(flow_store), "train", inputs=("flow",), flow="farneback")
+    assert index_footage(store, "train", flow="farneback").flow_shards == []
+
+
+def test_of_several_methods_one_must_be_chosen(flow_store, tmp_path):
+    store = Store(shutil.copytree(flow_store, tmp_path / "store"))
+    compute_flow(store, "farneback")
+    with pytest.raises(InputError, match=r"data.flow must name one of the methods whose optical flow is in this store: dis, farneback"):
+        index_footage(store, "train", inputs=("flow",))
+    chosen, other = (open_footage(index_footage(store, "train", inputs=("flow",), flow=method), feed="materialize") for method in ("dis", "farneback"))
+    assert (chosen.flow(0) != other.flow(0)).any()
+    pinned = Store(flow_store).versions()
+    assert index_footage(store, "train", versions=pinned, inputs=("flow",)).flow == "dis"

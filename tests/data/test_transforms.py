@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from posture.config import Data
+from posture.data.flow import BOUND, ZERO, decode, encode
 from posture.data.transforms import (
     LUMA,
     TEMPORAL,
@@ -22,7 +23,9 @@ from posture.data.transforms import (
     draw_augmentation,
     evaluation_view,
     frame_indices,
+    network_flow,
     network_input,
+    network_inputs,
 )
 
 RAW = Data(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -162,3 +165,59 @@ def test_a_random_start_reaches_every_place_and_views_are_spread() -> None:
     assert starts == set(range(6))
     assert frame_indices(20, 8, step=2)[0] == 2
     assert [int(frame_indices(20, 8, step=2, view=view, views=3)[0]) for view in range(3)] == [0, 2, 5]
+
+
+def flow_of(count: int, *, fields: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(1).integers(1, 256, (count, fields, height, width, 2), dtype=np.uint8))
+
+
+def test_flow_at_its_own_size_is_in_hundredths_of_the_side() -> None:
+    flow = flow_of(2, height=24, width=24)
+    ours = network_flow(flow, unchanged(2, width=24), size=24)
+    pixels = torch.from_numpy(decode(flow.numpy())).permute(0, 4, 1, 2, 3)  # (N, 2, T - 1, H, W)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, pixels / 0.24, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_vectors_grow_with_the_picture(size: int) -> None:
+    """A uniform motion stays uniform, and is as many pixels longer as the crop is enlarged."""
+    flow = torch.from_numpy(encode(np.tile([3.0, -2.0], (2, 4, 24, 32, 1))))
+    crops = np.array([[2.0, 1.0, 22.0, 16.0], [0.0, 0.0, 32.0, 24.0]])
+    pixels = network_flow(flow, unchanged(2, crops_xyxy=crops), size=size) * size / 100
+    stored = decode(flow.numpy())[0, 0, 0, 0]
+    for clip, (width, height) in enumerate(((20.0, 15.0), (32.0, 24.0))):
+        torch.testing.assert_close(pixels[clip, 0], torch.full((4, size, size), float(stored[0]) * size / width), rtol=1e-4, atol=0)
+        torch.testing.assert_close(pixels[clip, 1], torch.full((4, size, size), float(stored[1]) * size / height), rtol=1e-4, atol=0)
+
+
+def test_a_flip_mirrors_flow_and_turns_dx_round() -> None:
+    flow = flow_of(2)
+    crops = np.tile([3.0, 2.0, 20.0, 21.0], (2, 1))
+    plain = network_flow(flow, unchanged(2, crops_xyxy=crops), size=16)
+    flipped = network_flow(flow, unchanged(2, crops_xyxy=crops, flips=np.array([True, False])), size=16)
+    mirrored = plain[0].flip(-1)
+    torch.testing.assert_close(flipped[0], torch.stack([-mirrored[0], mirrored[1]]))
+    torch.testing.assert_close(flipped[1], plain[1])
+
+
+def test_flow_has_no_colours_and_lies_on_its_pixels() -> None:
+    """The same crop, flip and weights as the frames': a picture of the codes is resampled to the same numbers."""
+    augmentation = draw_augmentation(Data(flip=1.0), (24, 32), seed=5, epoch=1, clips=np.array([0, 1]))
+    codes = flow_of(2)[..., :1]
+    ours = network_flow(codes.expand(-1, -1, -1, -1, 2).contiguous(), augmentation, size=16)
+    ones = np.ones(2)
+    colourless = replace(augmentation, brightness=ones, contrast=ones, saturation=ones)
+    picture = network_input(codes.expand(-1, -1, -1, -1, 3).contiguous(), colourless, data=RAW, size=16)[:, 0] * 255 - ZERO
+    x0, y0, x1, y1 = augmentation.crops_xyxy.T
+    for axis, scale in enumerate((-1 / (x1 - x0), 1 / (y1 - y0))):
+        expected = picture * torch.from_numpy(100 * BOUND / 127 * scale).float()[:, None, None, None]
+        torch.testing.assert_close(ours[:, axis], expected, rtol=1e-3, atol=1e-2)
+
+
+def test_a_networks_inputs_come_by_name_and_in_its_order() -> None:
+    clips, flow = clips_of(2), flow_of(2)
+    data, augmentation = Data(), draw_augmentation(Data(), (24, 32), seed=5, epoch=1, clips=np.array([0, 1]))
+    first, second = network_inputs({"flow": flow, "rgb": clips}, augmentation, data=data, size=16)
+    torch.testing.assert_close(first, network_flow(flow, augmentation, size=16), rtol=0, atol=0)
+    torch.testing.assert_close(second, network_input(clips, augmentation, data=data, size=16), rtol=0, atol=0)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from posture.models import build
 from posture.models.attention import STCBAM
-from posture.models.c3d import Residual
+from posture.models.c3d import Residual, StandardizedConv3d
 from posture.models.configs import C3D, IMPROVED
 
 NARROW = {"classes": 5, "width": 0.125, "size": 56}
@@ -23,7 +23,10 @@ SMALL_IMPROVED = C3D(**{**IMPROVED, **NARROW})
 
 TOGGLES = [
     {"stem": "conv7"},
+    {"stem_motion": 0.5},
     {"residual": True},
+    {"residual": True, "branch_gain": 1.0},
+    {"standardize": True},
     {"norm": "batch"},
     {"norm": "group", "groups": 4},
     {"asymmetric": "pair"},
@@ -102,7 +105,8 @@ def test_average_pooling_takes_eight_frames_and_other_sizes_than_it_was_built_fo
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
 @pytest.mark.parametrize("attention", ["none", "stcbam"])
 def test_a_fresh_residual_stage_is_its_shortcut(norm: str, attention: str):
-    network = build(replace(SMALL_IMPROVED, norm=norm, attention=attention, placement="all", depths=(2, 1, 2, 2, 2))).eval()
+    network = build(replace(SMALL_IMPROVED, norm=norm, attention=attention, placement="all", depths=(2, 1, 2, 2, 2), widths=(64, 128, 256, 512, 512),
+                            branch_gain=0.0)).eval()
     blocks = [module for module in network.modules() if isinstance(module, Residual)]
     assert len(blocks) == 5
     assert isinstance(blocks[0].shortcut, nn.Identity) and isinstance(blocks[4].shortcut, nn.Identity)
@@ -110,6 +114,32 @@ def test_a_fresh_residual_stage_is_its_shortcut(norm: str, attention: str):
     assert torch.equal(blocks[0](x), x.relu())
     x = torch.randn(2, 8, 4, 6, 6)
     assert torch.equal(blocks[1](x), blocks[1].shortcut(x).relu())
+
+
+@pytest.mark.parametrize("split", ["none", "pair", "triple"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_stem_that_starts_with_motion_does_not_see_what_stands_still(split: str, standardize: bool):
+    network = build(replace(SMALL_IMPROVED, asymmetric=split, standardize=standardize, norm="none", stem_motion=0.5))
+    still, moving = clips(1, 1).expand(-1, -1, 16, -1, -1), clips(1)
+    filters = nn.Sequential(*[layer for layer in network.stage1 if isinstance(layer, nn.Conv3d)])
+    first = filters[: next(place for place, layer in enumerate(filters) if layer.kernel_size[0] > 1) + 1]  # up to the one over time
+    still_answer, moving_answer = (first(picture)[0, :, 2:-2].abs().amax((1, 2, 3)) for picture in (still, moving))
+    half = len(first[-1].weight) // 2
+    assert (still_answer[:half] < 1e-5).all() and (moving_answer > 0.1).all() and (still_answer[half:] > 0.01).all()
+
+
+def test_filters_are_standardized_before_use():
+    """Against Qiao 2019's formula, in float64."""
+    stage = build(SMALL_IMPROVED).double().stage4
+    layer = next(module for module in stage.modules() if isinstance(module, StandardizedConv3d))
+    layer.gain.data.uniform_(0.5, 2.0)
+    layer.weight.data.add_(3.0)  # a common offset changes nothing
+    filters = layer.weight.detach().flatten(1)
+    centred = filters - filters.mean(1, keepdim=True)
+    wanted = centred / (centred.square().sum(1, keepdim=True) + 1e-4).sqrt() * layer.gain.detach().flatten(1)
+    x = torch.randn(2, layer.in_channels, 4, 7, 7, dtype=torch.float64)
+    plain = functional.conv3d(x, wanted.view_as(layer.weight), padding=layer.padding)
+    torch.testing.assert_close(layer(x), plain, rtol=1e-9, atol=1e-9)
 
 
 def test_attention_stands_in_the_placed_stages_alone():
@@ -216,5 +246,5 @@ def test_an_unknown_kind_is_refused():
     class Unknown:
         kind = "i3d"
 
-    with pytest.raises(ValueError, match="kind must be one of 'c3d', not 'i3d'"):
+    with pytest.raises(ValueError, match=r"kind must be one of 'c3d', .* not 'i3d'"):
         build(Unknown())

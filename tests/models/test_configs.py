@@ -79,4 +79,4 @@ def test_groups_and_placement_are_free_where_nothing_uses_them():
 
 def test_improved_keeps_its_toggles_through_replace():
     small = replace(C3D(**IMPROVED), width=0.5, classes=4)
-    assert (small.residual, small.head, small.channels) == (True, "gap", (32, 64, 128, 256, 256))
+    assert (small.residual, small.head, small.channels) == (True, "gap", (16, 32, 64, 128, 256))

@@ -9,7 +9,7 @@ import torch
 from posture.config import Loss, Run
 from posture.errors import InputError
 from posture.models.configs import C3D
-from posture.tasks.action import ActionTask
+from posture.tasks.action import ActionTask, probabilities
 
 CLASSES = ("bowl", "clean", "jerk", "snatch")
 
@@ -62,3 +62,39 @@ def test_metrics_of_a_known_confusion() -> None:
 def test_a_network_for_other_classes_is_refused() -> None:
     with pytest.raises(InputError, match=r"model.classes is 5, but the footage has 4"):
         task_with().loss(torch.zeros(2, 5), torch.zeros(2, dtype=torch.int64))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def test_streams_are_fused_by_their_mean_scores() -> None:
+    outputs = 3 * torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(2))
+    exact = softmax(outputs.double().numpy())
+    np.testing.assert_allclose(probabilities(outputs).numpy(), exact.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(probabilities(outputs[:, 1]).numpy(), exact[:, 1], rtol=1e-5)
+    assert probabilities(outputs.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_each_stream_learns_as_if_it_were_alone(label_smoothing: float) -> None:
+    outputs, labels = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(3)), torch.tensor([0, 3, 2, 2, 1, 0])
+    task = task_with(label_smoothing)
+    total, count = task.loss(outputs, labels)["class"]
+    alone = [task.loss(outputs[:, stream], labels)["class"][0] for stream in (0, 1)]
+    assert float(total) == pytest.approx(float(sum(alone)), rel=1e-6) and count == 6
+
+
+def test_what_is_judged_is_the_streams_common_answer() -> None:
+    outputs, labels = 2 * torch.randn(40, 2, 4, generator=torch.Generator().manual_seed(4)), torch.arange(40) % 4
+    task = task_with()
+    metrics = task.metrics(task.totals(outputs, labels).numpy())
+    fused = softmax(outputs.double().numpy()).mean(axis=1)
+    assert metrics["count"] == 40 and metrics["accuracy"] == (fused.argmax(axis=1) == labels.numpy()).mean()
+    assert metrics["loss"] == pytest.approx(-np.log(fused[np.arange(40), labels.numpy()]).mean(), rel=1e-5)
+
+
+def test_two_streams_for_other_classes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"model.classes is 5, but the footage has 4"):
+        task_with().loss(torch.zeros(2, 2, 5), torch.zeros(2, dtype=torch.int64))

@@ -39,8 +39,8 @@ def test_a_batch_holds_the_clips_it_names() -> None:
     batches = Batches(FOOTAGE, small_run(data__temporal_jitter=False), rank=0, world_size=1, validation=FOOTAGE)
     (batch,) = next(steps := batches.training(0))
     steps.close()
-    assert batch.clips.shape == (12, 8, 20, 24, 3) and batch.clips.dtype == np.uint8
-    for clip, label, index in zip(batch.clips, batch.labels, batch.indices, strict=True):
+    assert batch.stored["rgb"].shape == (12, 8, 20, 24, 3) and batch.stored["rgb"].dtype == np.uint8
+    for clip, label, index in zip(batch.stored["rgb"], batch.labels, batch.indices, strict=True):
         stored = FOOTAGE.clip(index)
         start = (len(stored) - 8) // 2
         np.testing.assert_array_equal(clip, stored[start : start + 8])
@@ -52,7 +52,7 @@ def test_a_random_start_is_the_clips_own() -> None:
     for world_size in (1, 2):
         for rank in range(world_size):
             for (batch,) in Batches(FOOTAGE, small_run(), rank=rank, world_size=world_size, validation=FOOTAGE).training(1):
-                for clip, index in zip(batch.clips, batch.indices.tolist(), strict=True):
+                for clip, index in zip(batch.stored["rgb"], batch.indices.tolist(), strict=True):
                     np.testing.assert_array_equal(starts.setdefault(index, clip), clip)
     centred = [FOOTAGE.clip(index)[(len(FOOTAGE.clip(index)) - 8) // 2] for index in starts]
     assert any((clip[0] != frame).any() for clip, frame in zip(starts.values(), centred, strict=True))

@@ -1,0 +1,126 @@
+"""What a network looked at: the weights of its attention blocks, and Grad-CAM of one class (Selvaraju 2017, arXiv 1610.02391).
+
+Tensor legend: C channels, t x h x w positions of a feature map, M streams fused late, K classes. One clip at a time, in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posture.models.attention import CBAM, STCBAM
+
+FINE = 5
+"""Positions along the shorter side of a feature map that place something in a frame well enough."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The weights, each in 0..1, of one attention block for one clip."""
+
+    name: str
+    """Where the block stands in the network, for example `stage4`."""
+    spatial: np.ndarray
+    """(t, h, w) float32; t is 1 where one map serves the whole clip (equation 15)."""
+    temporal: np.ndarray | None
+    """(t,) float32 (equation 16); None where the block has no attention over time."""
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Grad-CAM of one class in one stream, at one layer."""
+
+    stream: int
+    layer: str
+    """The module whose feature map it is."""
+    values: np.ndarray
+    """(t, h, w) float32, at least 0, in the score's units; all 0 where nothing there speaks for the class."""
+    flat: bool
+    """Of a 2-D network, which looks at the clip's middle alone (t is 1)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to see of one forward pass."""
+
+    attention: list[Attention]
+    """In the order in which the clip passed the blocks; empty for a network without any."""
+    class_maps: list[ClassMap]
+    """For each stream the deepest map, and behind it a finer one where that is coarse."""
+
+
+def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evidence:
+    """One clip through `model`, watched; `inputs` are what its `forward` takes, each with N = 1. Grad-CAM is of class `target`.
+
+    Its layer is the last feature map (several channels at several positions; 5-D, or 4-D in a 2-D network) that the class's score depends
+    on and that no pooling has made. Where that is less than `FINE` positions high or wide, the last one that is not comes too: it places
+    more exactly what the class is less alone in having. Of M streams each is asked for its own score.
+    """
+    with torch.enable_grad(), _watched(model.eval()) as (maps, attention):
+        outputs = model(*inputs)  # (1, K) or (1, M, K)
+    scores = outputs.reshape(-1, outputs.shape[-1])[:, target]  # (1,) or (M,)
+    return Evidence(attention, [found for stream, score in enumerate(scores) for found in _class_maps(stream, score, maps)])
+
+
+@contextlib.contextmanager
+def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[Attention]]]:
+    """Within it, a forward pass fills the first list with feature maps and their module's name; after it, the second has the weights."""
+    maps: list[tuple[str, Tensor]] = []
+    pooled: list[Tensor] = []
+    weights: dict[str, dict[str, np.ndarray]] = {}
+
+    def keep_map(name: str, module: nn.Module, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim not in (4, 5):
+            return
+        if "Pool" in type(module).__name__:
+            pooled.append(output)
+        # A container returns what its last part returned: no feature map of its own if that was a pooling.
+        elif output.shape[1] > 1 and output.shape[-2:].numel() > 1 and not any(output is other for other in pooled):
+            maps.append((name, output))
+
+    def keep_weights(name: str, kind: str, output: Tensor) -> None:
+        weights.setdefault(name, {})[kind] = output.detach().float().cpu().numpy()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_hook(lambda module, _, output, name=name: keep_map(name, module, output)))
+        for kind, part in module.named_children() if isinstance(module, CBAM | STCBAM) else ():
+            handles.append(part.register_forward_hook(lambda _, __, output, name=name, kind=kind: keep_weights(name, kind, output)))
+    attention: list[Attention] = []
+    try:
+        yield maps, attention
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, label in zip(weights, _labels(list(weights)), strict=True):
+        temporal = weights[name].get("temporal")  # (1, 1, t, 1, 1)
+        attention.append(Attention(label, weights[name]["spatial"][0, 0], None if temporal is None else temporal.reshape(-1)))
+
+
+def _class_maps(stream: int, score: Tensor, maps: list[tuple[str, Tensor]]) -> list[ClassMap]:
+    """Grad-CAM, equations (1) and (2) of Selvaraju 2017 with time as a third axis: ReLU(sum over k of alpha_k A_k)."""
+    gradients = torch.autograd.grad(score, [features for _, features in maps], retain_graph=True, allow_unused=True)
+    reached = [(name, features, gradient) for (name, features), gradient in zip(maps, gradients, strict=True) if gradient is not None]
+    # What is stacked with this score in one tensor gets a gradient too: of zeros.
+    found = [item for item in reached if item[2].any()] or reached
+    deepest = found[-1]
+    finer = [item for item in found if min(item[1].shape[-2:]) >= FINE]
+    chosen = [deepest, finer[-1]] if finer and min(deepest[1].shape[-2:]) < FINE else [deepest]
+    class_maps = []
+    for layer, features, gradient in chosen:
+        importance = gradient.mean(tuple(range(2, features.ndim)), keepdim=True)  # alpha_k, (1, C, 1, 1, 1)
+        values = (importance * features.detach()).sum(dim=1).relu()[0]  # (t, h, w), or (h, w)
+        class_maps.append(ClassMap(stream, layer, values.reshape(-1, *values.shape[-2:]).float().cpu().numpy(), features.ndim == 4))
+    return class_maps
+
+
+def _labels(names: list[str]) -> list[str]:
+    """The stage of each module, numbered where a stage has several blocks."""
+    stages = [name.split(".")[0] for name in names]
+    return [stage if stages.count(stage) == 1 else f"{stage}, block {stages[:place].count(stage) + 1}" for place, stage in enumerate(stages)]

@@ -1,0 +1,133 @@
+"""Weights to start from: read and checked before a run takes any hardware, then copied into its folder, where every worker finds the same.
+
+Taken are a run of ours (its best checkpoint), a checkpoint's folder, a .safetensors file, and a state dict that torch saved (.pt, .pth), such
+as torchvision's video weights. Of a pickle nothing but tensors is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from posture.data.files import absolute, exists, join, read_bytes, write_bytes
+from posture.errors import InputError
+from posture.runs import RunFolder
+
+if TYPE_CHECKING:
+    from torch import Size, Tensor, nn
+
+START = "start.safetensors"
+"""In a run's folder: what its network starts from, without the last layer where that starts afresh."""
+
+
+def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[str, ...]) -> str:
+    """Copy the weights at `path` into the new run's folder; returns what was taken, in a sentence.
+
+    `config` is one of `posture.models.configs`; `classes` are the footage's. The last layer is left out where the weights know another number
+    of classes, or are of a run whose classes have other names. Raises InputError naming the file that is missing or damaged, or the first
+    tensor that does not fit the network; the folder is then untouched.
+    """
+    tensors, known = _read(path)
+    afresh, found = _check(tensors, config, source=path)
+    said = f"starting from {path}"
+    if found != len(classes):
+        said += f", whose {found} classes are not the footage's {len(classes)}: {', '.join(afresh)} start afresh"
+    elif known is not None and known != classes:
+        said += f", whose classes have other names than the footage's: {', '.join(afresh)} start afresh"
+    else:
+        afresh = []
+    from safetensors.torch import save
+
+    kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items() if name not in afresh}
+    write_bytes(folder.path(START), save(kept, metadata={"format": "pt"}))
+    return said
+
+
+def load_start(model: nn.Module, folder: RunFolder) -> None:
+    """Fill `model` with what `copy_weights` left in the run's folder. Raises InputError where that is gone."""
+    from safetensors.torch import load
+
+    content = read_bytes(folder.path(START))
+    if content is None:
+        raise InputError(f"{folder.path(START)}, the weights to start from, is gone; begin a new run with --weights")
+    model.load_state_dict(load(content), strict=False)  # the last layer may be missing: it stays as it is
+
+
+def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """The tensors at `path`, and the names of the classes they tell apart where a run of ours says so."""
+    uri = absolute(path)
+    record = read_bytes(join(uri, "run.json"))
+    if record is not None:
+        with RunFolder.open(uri).checkpoint("best") as checkpoint:
+            return _read_file(str(checkpoint / "model.safetensors")), tuple(json.loads(record)["classes"])
+    inside = join(uri, "model.safetensors")
+    return _read_file(inside if exists(inside) else uri), None
+
+
+def _read_file(uri: str) -> dict[str, Tensor]:
+    readers = {".safetensors": _from_safetensors, ".pt": _from_torch, ".pth": _from_torch}
+    content = read_bytes(uri)
+    if content is None:
+        raise InputError(f"weights: there is nothing to start from at {uri}; name a run, a checkpoint's folder, or a file ({', '.join(readers)})")
+    reader = readers.get(PurePosixPath(uri).suffix.lower())
+    if reader is None:
+        raise InputError(f"weights: {uri} is none of {', '.join(readers)}")
+    return reader(content, uri)
+
+
+def _from_safetensors(content: bytes, uri: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise InputError(f"weights: {uri} is damaged: {error}") from None
+
+
+def _from_torch(content: bytes, uri: str) -> dict[str, Tensor]:
+    """A state dict: bare, below `state_dict` or `model`, or of a network that was wrapped for several workers (`module.`)."""
+    import torch
+
+    try:
+        value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, as the bytes have it
+        raise InputError(f"weights: {uri} is damaged, or holds other things than tensors, which are not unpickled ({type(error).__name__}); "
+                         "save the network's state_dict() alone") from None
+    for key in ("state_dict", "model"):
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+    if not isinstance(value, dict) or not value or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
+        raise InputError(f"weights: {uri} holds no state dict (tensors by name); save the network's state_dict()")
+    return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
+
+
+def _check(tensors: dict[str, Tensor], config: Any, *, source: str) -> tuple[list[str], int]:
+    """Names of the tensors whose shape depends on the number of classes, and the number that these weights have.
+
+    Raises InputError unless the weights are, but for that number, those of `config`'s network, and finite.
+    """
+    from posture.train.checkpoint import refuse_mismatch
+
+    own, one_more = _shapes(config), _shapes(replace(config, classes=config.classes + 1))
+    last = [name for name, shape in own.items() if shape != one_more[name]]
+    numbers = {tensors[name].shape[0] for name in last if name in tensors and tensors[name].ndim}
+    classes = numbers.pop() if len(numbers) == 1 else config.classes
+    refuse_mismatch(tensors, _shapes(replace(config, classes=max(1, classes))), source=source)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{source}: tensor {name} holds numbers that are not finite")
+    return last, classes
+
+
+def _shapes(config: Any) -> dict[str, Size]:
+    """Names and shapes of a network's parameters and buffers; nothing is computed."""
+    import torch
+
+    from posture.models import build
+
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in build(config).state_dict().items()}
