@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import netrc
 import os
 import tempfile
@@ -35,9 +36,8 @@ class Tracker:
             return
         import wandb
 
-        place = tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
         tracking = config["tracking"]
-        self._run = wandb.init(project=tracking["project"], group=tracking["group"], name=name, id=name, dir=place, config=config, mode=mode,
+        self._run = wandb.init(project=tracking["project"], group=tracking["group"], name=name, id=name, dir=_place(folder), config=config, mode=mode,
                                resume="allow" if mode == "online" else None, settings=wandb.Settings(console="off", silent=True))
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
@@ -52,6 +52,26 @@ class Tracker:
     def close(self, *, failed: bool = False) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
+
+
+def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> None:
+    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline cannot be reopened."""
+    mode, _ = tracking_mode(config["tracking"]["mode"])
+    if mode == "off":
+        return
+    import wandb
+    from PIL import Image
+
+    tracking = config["tracking"]
+    run = wandb.init(project=tracking["project"], group=tracking["group"] or config["name"], name=title, job_type="explain", dir=_place(folder),
+                     config=config, mode=mode, settings=wandb.Settings(console="off", silent=True))
+    run.log({name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()})
+    run.finish()
+
+
+def _place(folder: str) -> str:
+    """Where W&B keeps its files: the run's folder, or a temporary one where that is in a bucket."""
+    return tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
 
 
 def _has_key() -> bool:

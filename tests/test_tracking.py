@@ -1,6 +1,9 @@
-import pytest
+import io
 
-from posture.tracking import Tracker, tracking_mode
+import pytest
+from PIL import Image
+
+from posture.tracking import Tracker, log_pictures, tracking_mode
 
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
 
@@ -44,3 +47,15 @@ def test_no_tracking_leaves_no_trace(tmp_path):
     tracker.log({"loss": 1.0}, 1)
     tracker.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_pictures_are_a_run_of_their_own(monkeypatch, tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (8, 6), "orange").save(content, "PNG")
+    config = {"name": "one", **TRACKING}
+    log_pictures({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path), config=config)
+    assert len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1 and not list(tmp_path.glob("wandb/*/run-one.wandb"))
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/grad_cam*.png"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    log_pictures({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path / "none"), config=config)
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,30 @@
+"""`posture explain`: the answer with its evidence, on the terminal, as pictures and as a page."""
+
+from __future__ import annotations
+
+from posture import console
+from posture.data.files import absolute, join
+from posture.explain import explain
+from posture.explain_page import folder_name, verdict, write
+from posture.runs import RunFolder
+from posture.tracking import log_pictures, tracking_mode
+
+
+def explain_video(run: str, video: str, *, start: float | None, class_name: str | None, out: str | None, checkpoint: str) -> None:
+    """Explain what the run at the path `run` takes `video` for; print it, write the files, log the pictures. Raises InputError."""
+    folder = RunFolder.open(run)
+    explanation = explain(folder, absolute(video), start=start, class_name=class_name, which=checkpoint)
+    place = absolute(out) if out else folder.path("explain", folder_name(explanation, start))
+    sheets = write(explanation, place)
+    console.out.print(verdict(explanation))
+    console.table("class", "probability", rows=[(name, f"{probability:.4f}") for name, probability in explanation.top])
+    if not explanation.evidence.attention:
+        console.out.print("the network has no attention blocks: Grad-CAM alone")
+    if explanation.is_level:
+        console.out.print("attention over time is nearly level: no frame stands out")
+    elif keys := explanation.key_frames:
+        console.out.print("key frames at " + ", ".join(f"{explanation.window.seconds[key]:.2f} s" for key in keys))
+    mode, why = tracking_mode(explanation.run.tracking.mode)
+    log_pictures(sheets, title=f"{explanation.run.name}: {folder_name(explanation, start)}", folder=folder.uri,
+                 config=explanation.run.model_dump(mode="json"))
+    console.out.print(f"Weights & Biases: {mode}, {why}\n{join(place, 'explain.html')}")
