@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 
-def run_bench(name: str, *, json: Path | None, device: str, rounds: int, footage: str | None) -> None:
+def run_bench(name: str, *, json: Path | None, device: str, compile: bool, rounds: int, footage: str | None) -> None:
     """Run one benchmark, print its table, write its figures to `json`."""
     if name == "models":
         from posture.bench import models
 
-        return models.main(["--device", device, *(["--json", str(json)] if json else [])])
+        return models.main(["--device", device, "--rounds", str(rounds), *(["--compile"] if compile else []), *(["--json", str(json)] if json else [])])
     from posture import console
     from posture.bench import feed, ingest, train
 

@@ -94,7 +94,7 @@ class _Consumer:
         for epoch in range(count):
             began, clips = time.perf_counter(), 0
             for step in self._batches.training(epoch):
-                clips += sum(len(batch.clips) for batch in step)
+                clips += sum(len(batch.labels) for batch in step)
             rates.append(clips / (time.perf_counter() - began))
             memory.append(resident_mib())
         return rates, memory

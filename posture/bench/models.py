@@ -1,75 +1,98 @@
-"""The classifiers' speed, beside torchvision's video networks: `python -m posture.bench.models`.
+"""The classifiers' speed, beside torchvision's video networks: `posture bench models`, or `python -m posture.bench.models`.
 
 Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the table gives the
-median and, in brackets, the slowest and fastest round. Inputs are random clips already on the device: no decoding, no augmentation.
-Needs torch and numpy; the torchvision rows appear where torchvision imports.
+median and, in brackets, the slowest and fastest round; ratios are taken round by round. Inputs are random clips already on the device: no
+decoding, no augmentation. Needs torch and numpy; the torchvision rows appear where torchvision imports.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from posture.bench import ratio
 from posture.models import build
-from posture.models.configs import C3D, IMPROVED
-from posture.models.summary import gmacs, parameters
+from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
+from posture.models.summary import gmacs, parameters, random_inputs
 
 CLASSES, FRAMES = 101, 16
 PEERS = ("r3d_18", "mc3_18", "r2plus1d_18")
+COMPARED = {"improved": ("c3d", "r3d_18")}
+"""Whose speed is printed as a ratio, and over whose."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is held equal between the networks."""
 
-    device: torch.device
+    device: str
     batch: int
-    size: int
+    """Clips of a batch."""
     rounds: int
-    steps: int
+    steps: int = 1
     """Timed repetitions in one round."""
-    warm_ups: int
-    compiled: bool
+    warm_ups: int = 3
+    modes: tuple[str, ...] = ("eager",)
+    """Of "eager" and "compiled"."""
+    threads: int = 1
+    """Of the CPU."""
+
+
+class Network:
+    """A network on the device with its optimiser and a batch; its timings come from `Entry`."""
+
+    def __init__(self, name: str, config: Any, settings: Settings) -> None:
+        self.name, self.settings = name, settings
+        self.clip = f"{config.frames} x {config.size} x {config.size}"
+        torch.manual_seed(0)
+        self.held = torch.cuda.memory_allocated() if settings.device == "cuda" else 0
+        self.model = build(config).to(settings.device)
+        self.parameters, self.gmacs = parameters(self.model), gmacs(self.model, config.frames, config.size, inputs=config.inputs)
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9)
+        self.batch = random_inputs(config, clips=settings.batch, device=settings.device)
+        self.labels = torch.randint(config.classes, (settings.batch,), device=settings.device)
+
+    def train(self, forward: Callable[..., Tensor]) -> None:
+        """One optimiser step; `forward` computes the logits, (N, K) or (N, M, K) of M streams."""
+        self.model.train()
+        logits = forward(*self.batch).float()
+        streams = logits.shape[1] if logits.ndim == 3 else 1
+        functional.cross_entropy(logits.flatten(0, -2), self.labels.repeat_interleave(streams)).backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
 
 class Entry:
-    """One network in one precision, on the device, with its optimiser."""
+    """A network in one mode and one precision: a row of the table."""
 
-    def __init__(self, name: str, network: nn.Module, precision: str, settings: Settings) -> None:
-        self.name, self.precision, self.settings = name, precision, settings
-        self.parameters, self.gmacs = parameters(network), gmacs(network, FRAMES, settings.size)
-        self.network = network.to(settings.device)
-        self.forward = torch.compile(self.network) if settings.compiled else self.network
-        self.optimiser = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9)
-        self.clips = torch.randn(settings.batch, 3, FRAMES, settings.size, settings.size, device=settings.device)
-        self.labels = torch.randint(CLASSES, (settings.batch,), device=settings.device)
+    def __init__(self, network: Network, mode: str, precision: str) -> None:
+        self.network, self.mode, self.precision, self.settings = network, mode, precision, network.settings
+        # Whole graphs of fixed shapes or none: otherwise a network that torch gives up compiling would be timed as it is.
+        self.callable = torch.compile(network.model, fullgraph=True, dynamic=False) if mode == "compiled" else network.model
         self.rounds: dict[str, list[float]] = {"latency": [], "forward": [], "train": []}
         self.peak_mib: float | None = None
 
-    def run(self, clips: Tensor) -> Tensor:
-        with torch.autocast(self.settings.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.forward(clips)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        with torch.autocast(self.settings.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.callable(*inputs)
 
-    def infer(self, clips: Tensor) -> None:
-        self.network.eval()
-        with torch.no_grad():
-            self.run(clips)
-
-    def train(self) -> None:
-        self.network.train()
-        functional.cross_entropy(self.run(self.clips).float(), self.labels).backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+    @torch.no_grad()
+    def infer(self, clips: int) -> None:
+        self.network.model.eval()
+        self.forward(*(values[:clips] for values in self.network.batch))
 
     def work(self) -> dict[str, Callable[[], None]]:
         """What is timed: a forward pass of one clip, of a batch, and a training step on a batch.
@@ -77,19 +100,19 @@ class Entry:
         No bf16 training on the CPU: torch 2.15 leaves uninitialised numbers in the weight gradient of a Conv3d that reaches over
         3 frames where there are 2, as in stage 5, so what would be timed does not train.
         """
-        work: dict[str, Callable[[], None]] = {"latency": lambda: self.infer(self.clips[:1]), "forward": lambda: self.infer(self.clips)}
-        trains = self.precision == "fp32" or self.settings.device.type == "cuda"
-        return {**work, "train": self.train} if trains else work
+        work: dict[str, Callable[[], None]] = {"latency": lambda: self.infer(1), "forward": lambda: self.infer(self.settings.batch)}
+        trains = self.precision == "fp32" or self.settings.device == "cuda"
+        return {**work, "train": lambda: self.network.train(self.forward)} if trains else work
 
-    def warm_up(self, allocated_before: int) -> None:
-        """Runs everything untimed, and notes the memory a training step takes beyond `allocated_before` bytes."""
+    def warm_up(self) -> None:
+        """Runs everything untimed; notes the memory that a training step takes on a GPU, beyond what was held before the network came."""
         for step in self.work().values():
             for _ in range(self.settings.warm_ups):
                 step()
-        if self.settings.device.type == "cuda":
+        if self.settings.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-            self.train()
-            self.peak_mib = (torch.cuda.max_memory_allocated() - allocated_before) / 2**20
+            self.network.train(self.forward)
+            self.peak_mib = (torch.cuda.max_memory_allocated() - self.network.held) / 2**20
 
     def time_round(self) -> None:
         for kind, step in self.work().items():
@@ -101,56 +124,99 @@ class Entry:
             self.rounds[kind].append((time.perf_counter() - start) / self.settings.steps)
 
     def row(self) -> dict[str, Any]:
-        """Results as plain values: seconds of one clip, clips per second of a batch; each as median, least and most over the rounds."""
-        seconds = {kind: np.array(values) for kind, values in self.rounds.items()}
-        return {
-            "name": self.name,
-            "precision": self.precision,
-            "parameters": self.parameters,
-            "gmacs": self.gmacs,
-            "latency_ms": _spread(1e3 * seconds["latency"]),
-            "forward_clips_per_second": _spread(self.settings.batch / seconds["forward"]),
-            "train_clips_per_second": _spread(self.settings.batch / seconds["train"]) if seconds["train"].size else None,
-            "peak_mib": self.peak_mib,
-        }
+        """Results as plain values: milliseconds of one clip, clips per second of a batch, each with a value per round."""
+        speeds = {f"{kind}_clips_per_second": [self.settings.batch / seconds for seconds in self.rounds[kind]] for kind in ("forward", "train")}
+        latency = [1e3 * seconds for seconds in self.rounds["latency"]]
+        return {"name": self.network.name, "mode": self.mode, "precision": self.precision, "clip": self.network.clip,
+                "parameters": self.network.parameters, "gmacs": self.network.gmacs, "latency_ms": latency, **speeds, "peak_mib": self.peak_mib}
 
 
-def measure(settings: Settings) -> dict[str, Any]:
-    """`{"settings": ..., "rows": [...], "left_out": reason or None}`, see `Entry.row`. Networks take turns in every round."""
-    peers, left_out = _peers()
-    entries = []
-    for name, make in {**_ours(settings.size), **peers}.items():
-        for precision in ("fp32", "bf16"):
-            allocated = torch.cuda.memory_allocated() if settings.device.type == "cuda" else 0
-            torch.manual_seed(0)
-            entry = Entry(name, make(), precision, settings)
-            entry.warm_up(allocated)
-            entries.append(entry)
-    for _ in range(settings.rounds):
-        for entry in entries:
-            entry.time_round()
-    return {"settings": _described(settings), "rows": [entry.row() for entry in entries], "left_out": left_out}
+def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
+    """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. Networks take turns in every round."""
+    entries, left_out = [], []
+    torch.set_num_threads(settings.threads)
+    # Each network is compiled for three kinds of work in two precisions, and those of one class share torch's limit of compilations.
+    with torch._dynamo.config.patch(recompile_limit=100):
+        for name, config in configs.items():
+            network = Network(name, config, settings)
+            for mode in settings.modes:
+                found = [Entry(network, mode, precision) for precision in ("fp32", "bf16")]
+                try:
+                    for entry in found:
+                        entry.warm_up()
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    left_out.append(f"{name} {mode}: torch cannot compile it here ({str(error).strip().splitlines()[0]})")
+                    continue
+                entries += found
+                if settings.device == "cpu" and mode == "eager":
+                    found[0].peak_mib = peak_on_cpu(name, config, settings)
+        for _ in range(settings.rounds):
+            for entry in entries:
+                entry.time_round()
+    rows = [entry.row() for entry in entries]
+    return {"settings": _described(settings), "rows": rows, "ratios": ratios(rows), "left_out": left_out}
+
+
+def peak_on_cpu(name: str, config: Any, settings: Settings) -> float | None:
+    """MiB by which the memory of a process of its own grows at most while it builds the network and trains it for two steps, in fp32.
+
+    A fresh process, since one that has computed before keeps memory that would not be seen to grow. None where the system does not tell (no
+    /proc).
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+        return process.submit(_grown, name, config, settings).result()
+
+
+def _grown(name: str, config: Any, settings: Settings) -> float | None:
+    torch.set_num_threads(settings.threads)
+    small = Network("small", C3D(classes=2, frames=16, size=16, width=0.125), settings)
+    small.train(small.model)  # torch's own code comes into memory with its first use
+    before = _memory_mib("VmRSS")
+    network = Network(name, config, settings)
+    for _ in range(2):  # momentum comes with the first
+        network.train(network.model)
+    peak = _memory_mib("VmHWM")
+    return None if before is None or peak is None else peak - before
+
+
+def _memory_mib(field: str) -> float | None:
+    """This process's resident memory now ("VmRSS") or at most so far ("VmHWM"), as Linux knows it."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many times as fast, round by round: `{"of", "over", "mode", "precision", "work", "median", "least", "most"}`."""
+    by_key = {(row["name"], row["mode"], row["precision"]): row for row in rows}
+    return [{"of": ours, "over": theirs, "mode": mode, "precision": precision, "work": work, **ratio(row[kind], other[kind])}
+            for (ours, mode, precision), row in by_key.items() for theirs in COMPARED.get(ours, ())
+            if (other := by_key.get((theirs, mode, precision)))
+            for work, kind in (("forward", "forward_clips_per_second"), ("train", "train_clips_per_second")) if row[kind]]
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The measurements as a table of text."""
     settings = result["settings"]
-    mode = "compiled" if settings["compiled"] else "eager"
-    yield f"{settings['device']}, torch {settings['torch']}, {settings['threads']} CPU threads, {mode}"
-    yield (f"batch {settings['batch']} of {FRAMES} x {settings['size']} x {settings['size']}; "
-           f"median (slowest-fastest) of {settings['rounds']} rounds")
+    yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
+    clips = " or ".join(sorted({row["clip"] for row in result["rows"]}))
+    yield f"batches of {settings['batch']} clips of {clips}; median (slowest-fastest) of {settings['rounds']} round{'s' * (settings['rounds'] > 1)}"
     if settings["tf32"]:
         yield "fp32 convolutions run as TF32, torch's default on this device"
-    yield (f"{'network':<14}{'type':<6}{'M param':>8}{'GMAC':>8}{'ms, 1 clip':>24}{'forward clips/s':>24}"
+    yield (f"{'network':<14}{'mode':<10}{'type':<6}{'M param':>8}{'GMAC':>8}{'ms, 1 clip':>24}{'forward clips/s':>24}"
            f"{'train clips/s':>24}{'peak MiB':>10}")
     for row in result["rows"]:
         peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        latency = row["latency_ms"]
-        yield (f"{row['name']:<14}{row['precision']:<6}{row['parameters'] / 1e6:>8.2f}{row['gmacs']:>8.2f}"
-               f"{_shown({**latency, 'least': latency['most'], 'most': latency['least']}):>24}"
-               f"{_shown(row['forward_clips_per_second']):>24}{_shown(row['train_clips_per_second']):>24}{peak:>10}")
-    if result["left_out"]:
-        yield f"{', '.join(PEERS)} left out: {result['left_out']}"
+        yield (f"{row['name']:<14}{row['mode']:<10}{row['precision']:<6}{row['parameters'] / 1e6:>8.2f}{row['gmacs']:>8.2f}"
+               f"{_shown(row['latency_ms'], slowest=max):>24}{_shown(row['forward_clips_per_second']):>24}"
+               f"{_shown(row['train_clips_per_second']):>24}{peak:>10}")
+    for found in result["ratios"]:
+        yield (f"{found['of']} / {found['over']}, {found['work']}, {found['mode']} {found['precision']}: "
+               f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})")
+    for reason in result["left_out"]:
+        yield f"left out: {reason}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -158,76 +224,57 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, help="clips in a batch (32 on a GPU, 4 on the CPU)")
     parser.add_argument("--size", type=int, help="height and width in pixels (112 on a GPU, 56 on the CPU)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile'd networks too")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--json", type=Path, help="also write every number here")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile'd networks")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: an impression, not a measurement")
     given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here; use --device cpu")
-    if min(given.batch or 1, given.size or 16) < 1:
-        parser.error("--batch and --size must be greater than 0")
     gpu = given.device == "cuda"
-    settings = Settings(
-        device=torch.device(given.device),
-        batch=given.batch or (32 if gpu else 4),
-        size=given.size or (112 if gpu else 56),
-        rounds=2 if given.quick else 7,
-        steps=10 if gpu else 1,
-        warm_ups=1 if given.quick else 3,
-        compiled=given.compile,
-    )
+    batch, size = given.batch or (32 if gpu else 4), given.size or (112 if gpu else 56)
+    if batch < 1 or size < 16 or given.rounds < 1:
+        parser.error("--batch and --rounds must be at least 1, --size at least 16")
+    configs, left_out = networks(size)
+    if unknown := set(given.networks or ()) - configs.keys():
+        parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
+    settings = Settings(device=given.device, batch=batch, rounds=given.rounds, steps=10 if gpu else 1, warm_ups=3 if gpu else 1,
+                        modes=("eager", "compiled") if given.compile else ("eager",), threads=torch.get_num_threads())
     torch.backends.cudnn.benchmark = True  # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
-    result = measure(settings)
+    result = measure(settings, {name: config for name, config in configs.items() if name in (given.networks or configs)})
+    result["left_out"] += left_out
     print("\n".join(lines(result)))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1))
 
 
-def _ours(size: int) -> dict[str, Callable[[], nn.Module]]:
-    published = C3D(classes=CLASSES, frames=FRAMES, size=size)
-    improved = C3D(**{**IMPROVED, "classes": CLASSES, "frames": FRAMES, "size": size})
-    return {
-        "c3d": lambda: build(published),
-        "improved c3d": lambda: build(improved),
-    }
-
-
-def _peers() -> tuple[dict[str, Callable[[], nn.Module]], str | None]:
-    """torchvision's networks by name, and the reason why there are none."""
+def networks(size: int) -> tuple[dict[str, Any], list[str]]:
+    """Every action network by name, for frames of `size` x `size`; and what is left out, with the reason."""
+    same = {"classes": CLASSES, "frames": FRAMES, "size": size}
+    ours = {"c3d": C3D(**same), "improved": C3D(**(IMPROVED | same)), "two_stream": TwoStream(**same)}
     try:
-        from torchvision.models import video
+        importlib.import_module("torchvision.models.video")
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
-        return {}, f"torchvision does not import ({error})"
-    return {name: lambda name=name: getattr(video, name)(weights=None, num_classes=CLASSES) for name in PEERS}, None
+        return ours, [f"{', '.join(PEERS)}: torchvision does not import ({error})"]
+    return ours | {kind: VideoResNet(kind=kind, **same) for kind in PEERS}, []
 
 
 def _described(settings: Settings) -> dict[str, Any]:
-    gpu = settings.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name() if gpu else "CPU",
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "tf32": gpu and torch.backends.cudnn.allow_tf32,
-        "batch": settings.batch,
-        "size": settings.size,
-        "frames": FRAMES,
-        "rounds": settings.rounds,
-        "steps": settings.steps,
-        "compiled": settings.compiled,
-    }
+    gpu = settings.device == "cuda"
+    return asdict(settings) | {"hardware": torch.cuda.get_device_name() if gpu else "CPU", "torch": torch.__version__,
+                               "tf32": gpu and torch.backends.cudnn.allow_tf32}
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
+def _synchronise(device: str) -> None:
+    if device == "cuda":
         torch.cuda.synchronize()
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
-    return {"median": float(np.median(values)), "least": float(values.min()), "most": float(values.max())}
-
-
-def _shown(spread: dict[str, float] | None) -> str:
-    return "-" if spread is None else f"{spread['median']:.1f} ({spread['least']:.1f}-{spread['most']:.1f})"
+def _shown(values: list[float], *, slowest: Callable[..., float] = min) -> str:
+    if not values:
+        return "-"
+    fastest = max if slowest is min else min
+    return f"{np.median(values):.1f} ({slowest(values):.1f}-{fastest(values):.1f})"
 
 
 if __name__ == "__main__":
