@@ -43,13 +43,13 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
            size: str = "128x171", frames: int = 32, stride: int = 2, windows: int = 1, fit: Literal["stretch", "crop", "pad"] = "stretch",
            jpeg: int = 0, min_frames: int = 16, short: Literal["pad", "refuse"] = "pad", background: bool = False, split_number: int = 1,
            val_share: float = 0.2, test_share: float = 0.2, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
-           yes: bool = False, report: bool = False) -> None:
+           flow: Literal["dis", "farneback"] | None = None, yes: bool = False, report: bool = False) -> None:
     """Decode footage into a store; what is there already is not decoded again.
 
     Parameters
     ----------
     footage
-        Folder, s3:// prefix, or a segments CSV beside its videos.
+        Folder, s3:// prefix, or a segments CSV beside its videos; may be left out with --flow, for a store that has clips.
     store
         Folder or s3:// prefix of the store.
     layout
@@ -84,17 +84,22 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
         Seconds that one file's decoding may take.
     max_refused
         Share of refused files above which the command fails.
+    flow
+        Then compute the clips' optical flow, for two-stream models, where it is missing: by OpenCV's DIS or Farneback method.
     yes
         Do not ask before a long ingest.
     report
         Show the last ingest again instead.
     """
-    from posture.commands.ingest import ask_and_ingest, show_report
+    from posture.commands.ingest import add_flow, ask_and_ingest, show_report
     from posture.data.cutting import Cut
     from posture.data.rows import DecodeRecipe
 
     if report:
         return show_report(store)
+    if footage is None and flow is not None:
+        add_flow(store, flow)
+        return
     if footage is None:
         raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a segments CSV")
     height, width = parse_size(size)
@@ -110,6 +115,8 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
     options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share, test_share=test_share, seed=seed,
                             file_limit_seconds=file_limit, max_refused_share=max_refused)
     ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes)
+    if flow is not None:
+        add_flow(store, flow)
 
 
 @app.command
@@ -133,8 +140,8 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/ac
 
 
 @app.command
-def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: int | None = None, sets: Repeated = [],  # noqa: B006
-          local: bool = False, resume: bool = False) -> None:
+def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: int | None = None, weights: str | None = None,
+          sets: Repeated = [], local: bool = False, resume: bool = False) -> None:  # noqa: B006
     """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
 
     Parameters
@@ -149,6 +156,8 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
         Name of the run; unique if left out.
     workers
         Ray Train workers (data-parallel).
+    weights
+        Start from these: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth), torchvision's too.
     sets
         Change a field: --set optim.lr=0.01 (repeatable).
     local
@@ -160,6 +169,7 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     from posture.config import parse_assignments
 
     changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
+    changes |= {"weights": weights} if weights is not None else {}
     train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)
 
 
@@ -201,6 +211,67 @@ def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", ch
 
 
 @app.command
+def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = None, out: str | None = None, sets: Repeated = [],  # noqa: B006
+            concurrent: int | None = None, local: bool = False) -> None:
+    """Train and score a study's models on one budget, and compare them: `posture compare jobs/action.py:study --store STORE`.
+
+    An interrupted study goes on with the same command; runs that are finished are used again.
+
+    Parameters
+    ----------
+    study
+        FILE.py:function that returns a Study.
+    store
+        Folder or s3:// prefix of the store.
+    seeds
+        How often each model is trained, with seeds 0, 1, ...
+    epochs
+        Budget of every model; left out, the study's own.
+    out
+        Folder or s3:// prefix for runs and page; left out, studies/NAME.
+    sets
+        Change a field of every model that has it: --set model.width=0.25 (repeatable).
+    concurrent
+        Runs at a time; left out, one for each GPU, or for each CPU where there is none.
+    local
+        One after the other in this process, without Ray.
+    """
+    from posture.commands.compare import compare_study
+    from posture.config import parse_assignments
+
+    for option, value in (("--seeds", seeds), ("--epochs", epochs), ("--concurrent", concurrent)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} {value}: must be at least 1")
+    changes = parse_assignments(sets) | ({"epochs": epochs} if epochs is not None else {})
+    compare_study(study, store, out=out, seeds=seeds, changes=changes, local=local, concurrent=concurrent)
+
+
+@app.command
+def explain(run: str, video: str, /, *, start: float | None = None, class_name: Annotated[str | None, Parameter(name="--class")] = None,
+            out: str | None = None, checkpoint: Literal["best", "last"] = "best") -> None:
+    """Why a run takes a video for what it does: probabilities, attention in space and time, Grad-CAM; pictures and a page.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    video
+        A video file.
+    start
+        Second at which the clip begins; left out, the middle of the video.
+    class_name
+        Show what speaks for this class, not for the most probable one.
+    out
+        Folder or s3:// prefix for the files; left out, one below the run's.
+    checkpoint
+        The best on val, or the last.
+    """
+    from posture.commands.explain import explain_video
+
+    explain_video(run, video, start=start, class_name=class_name, out=out, checkpoint=checkpoint)
+
+
+@app.command
 def models(*, classes: int = 101) -> None:
     """Every model with its parameters and multiply-accumulates.
 
@@ -209,14 +280,16 @@ def models(*, classes: int = 101) -> None:
     classes
         Classes of the last layer.
     """
+    from dataclasses import replace
+
+    from posture.config import Run
     from posture.console import table
     from posture.models.summary import table as summaries
     from posture.recipes import functions, load_module
 
-    module = load_module("jobs/action.py")
-    runs = {name: recipe() for name, recipe in functions(module).items()}
-    configs = {name: run.model for name, run in runs.items() if not isinstance(run, list)}
-    rows = summaries({name: type(config)(**{**vars(config), "classes": classes}) for name, config in configs.items()})
+    made = [recipe() for recipe in functions(load_module("jobs/action.py")).values()]
+    runs = [run for item in made for run in (item if isinstance(item, list) else [item]) if isinstance(run, Run)]
+    rows = summaries({run.name: replace(run.model, classes=classes) for run in runs})
     table("model", "parameters", "GMAC 16x112x112", "GMAC 16x56x56",
           rows=[tuple(f"{value:,.2f}" if isinstance(value, float) else value for value in row.values()) for row in rows])
 
@@ -240,8 +313,8 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 
 @app.command
-def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu", rounds: int = 3,
-          footage: str | None = None) -> None:
+def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
+          compile: bool = False, rounds: int = 3, footage: str | None = None) -> None:
     """Measure ours beside its peers, in turn in one run: ratios with their spread.
 
     Parameters
@@ -252,6 +325,8 @@ def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path |
         Also write the figures there.
     device
         For models: cpu or cuda.
+    compile
+        For models: compiled ones too.
     rounds
         How often each is measured.
     footage
@@ -261,7 +336,7 @@ def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path |
         raise InputError(f"--rounds {rounds}: must be at least 1")
     from posture.bench import run_bench
 
-    run_bench(name, json=json, device=device, rounds=rounds, footage=footage)
+    run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from posture.errors import InputError
-from posture.models.configs import C3D
+from posture.models.configs import C3D, TwoStream, VideoResNet
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -31,6 +31,8 @@ class Data(Section):
     """Decode recipe to train on, where a store has several."""
     step: Count = 1
     """Every `step`-th stored frame is used; a clip spans `model.frames * step` stored frames."""
+    flow: Literal["dis", "farneback"] | None = None
+    """Optical flow that a model with flow reads, where a store has both."""
     temporal_jitter: bool = True
     """Training starts a clip at a random stored frame; otherwise in the middle."""
     crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
@@ -129,16 +131,59 @@ class Run(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     seed: int = 0
     epochs: Count = 50
+    steps_per_epoch: Count | None = None
+    """An epoch, after which the run validates and saves, ends after so many steps; None: when every clip was seen."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many epochs without a better `metric`; 0 never stops early."""
     metric: Literal["accuracy", "mean_class_accuracy"] = "accuracy"
     """What selects the best checkpoint, measured on `val`."""
-    model: C3D
+    model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
+    weights: str = ""
+    """Weights to start from: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth); empty: random ones."""
     data: Data = Data()
     loss: Loss = Loss()
     optim: Optim = Optim()
     scale: Scale = Scale()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _neighbouring_frames(self) -> Run:
+        if "flow" in self.model.inputs and self.data.step != 1:
+            raise ValueError(f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: flow is between neighbouring stored frames")
+        return self
+
+
+class Study(Section):
+    """Runs to train on one budget, from several seeds, and to compare on the same test segments. `posture compare` takes one."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
+    subject: Run
+    """What the others are compared with."""
+    baselines: tuple[Run, ...] = ()
+    ablations: tuple[Run, ...] = ()
+    """The subject with parts taken away."""
+    references: tuple[Run, ...] = ()
+    """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long as it does."""
+    titles: dict[str, str] = {}
+    """Names for people, by run name."""
+    epochs: Count = 30
+    """The budget of every run, in passes over the training clips."""
+    learning_rates: tuple[Positive, ...] = (1 / 3, 1.0, 3.0)
+    """Factors on each run's own learning rate; the one with the least validation loss is taken."""
+    search_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1 / 3
+    """Share of the epochs that each learning rate is tried for."""
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All of them, the subject first."""
+        return (self.subject, *self.baselines, *self.ablations, *self.references)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Study:
+        names = [run.name for run in self.runs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"study {self.name!r} has two runs named {twice!r}; every run needs a name of its own")
+        return self
 
 
 def override(run: Run, changes: dict[str, Any]) -> Run:
@@ -189,7 +234,10 @@ def _unknown_field(path: str, name: str, node: Any) -> str:
 
 def _sentence(problem: Any) -> str:
     """One validation problem as `field: what is wrong (given value)`."""
-    path = ".".join(str(part) for part in problem["loc"]) or "run"
+    parts = [str(part) for part in problem["loc"]]
+    if parts[0:1] == ["model"]:
+        del parts[1:2]  # the model's kind, which pydantic puts between model and field
+    path = ".".join(parts) or "run"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
     shown = "" if isinstance(given, dict) or problem["type"] == "value_error" else f" (given {given!r})"

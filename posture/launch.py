@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from posture.config import Run, override, validate
+from posture.data.files import absolute
 from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.store import Store
 from posture.errors import InputError
@@ -29,21 +30,25 @@ class Session:
     train: FootageIndex
     val: FootageIndex
     resumed: bool
+    start: str = ""
+    """What `weights` were taken, in a sentence; empty where the network starts from random ones."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
 
-def prepare(recipe: str, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
-            resume: bool = False) -> Session:
+def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
+            resume: bool = False, versions: dict[str, int] | None = None) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
+    `recipe` is a run, or FILE.py:function; `versions` pins the store's tables, else the newest are taken.
     `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it.
-    Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled.
+    Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled, weights that
+    do not fit.
     """
     changes = dict(changes or {})
-    asked = override(load_recipe(recipe), changes)
+    asked = override(recipe if isinstance(recipe, Run) else load_recipe(recipe), changes)
     if resume and not name and "name" not in changes:
         raise InputError("--resume needs the --name of the run to continue")
     name = name or (asked.name if "name" in changes else unique_name(asked.name))
@@ -53,28 +58,45 @@ def prepare(recipe: str, store_uri: str, *, runs: str, name: str | None = None, 
         return _continue(folder, record, changes)
     refuse_existing(folder)
     store = Store(store_uri)
-    versions = store.versions()
-    train = index_footage(store, "train", versions=versions, recipe=asked.data.recipe)
-    val = index_footage(store, "val", versions=versions, recipe=train.recipe, classes=train.classes)
-    run = override(asked, {"name": name, "model.classes": len(train.classes), "data.recipe": train.recipe})
+    versions = versions or store.versions()
+    train = index_run(asked, store, "train", versions=versions)
+    val = index_footage(store, "val", versions=versions, recipe=train.recipe, classes=train.classes, inputs=train.inputs, flow=train.flow)
+    run = override(asked, {"name": name, "model.classes": len(train.classes), "data.recipe": train.recipe, "data.flow": train.flow or asked.data.flow})
     _refuse_unfit(run, train, val)
+    start = ""
+    if run.weights:
+        from posture.weights import copy_weights
+
+        run = override(run, {"weights": absolute(run.weights)})
+        start = copy_weights(run.weights, folder, run.model, classes=train.classes)
     folder.write_json("run.json", {
-        "run": run.model_dump(mode="json"), "recipe": recipe, "store": store.uri, "versions": versions, "classes": train.classes,
+        "run": run.model_dump(mode="json"), "recipe": recipe if isinstance(recipe, str) else recipe.name, "store": store.uri, "versions": versions,
+        "classes": train.classes, "start": start,
         "footage": {index.split: {"clips": len(index), "segments": len(index.segment_ids)} for index in (train, val)},
         "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
-    return Session(run, folder, train, val, resumed=False)
+    return Session(run, folder, train, val, resumed=False, start=start)
+
+
+def index_run(run: Run, store: Store, split: str, *, versions: dict[str, int]) -> FootageIndex:
+    """What `run` reads of a split of `store`. Raises InputError where the store lacks it."""
+    return index_footage(store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow)
 
 
 def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]) -> Session:
-    run = override(validate(record["run"]), {path: value for path, value in changes.items() if path != "name"})
+    began = validate(record["run"])
+    if (weights := changes.pop("weights", None)) and absolute(weights) != began.weights:
+        raise InputError(f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name")
+    run = override(began, {path: value for path, value in changes.items() if path != "name"})
     store, classes = Store(record["store"]), tuple(record["classes"])
-    train, val = (index_footage(store, split, versions=record["versions"], recipe=run.data.recipe, classes=classes) for split in ("train", "val"))
+    train, val = (index_footage(store, split, versions=record["versions"], recipe=run.data.recipe, classes=classes, inputs=run.model.inputs,
+                                flow=run.data.flow) for split in ("train", "val"))
     done = len(folder.read_json("history.json") or [])
     if done >= run.epochs:
         raise InputError(f"{folder.uri}: this run has finished its {run.epochs} epochs; train it longer with --set epochs={run.epochs * 2}")
     if changes:
         folder.write_json("run.json", record | {"run": run.model_dump(mode="json")})
-    return Session(run, folder, train, val, resumed=bool(folder.checkpoints()))
+    resumed = bool(folder.checkpoints())
+    return Session(run, folder, train, val, resumed=resumed, start="" if resumed else record.get("start", ""))
 
 
 def _refuse_unfit(run: Run, train: FootageIndex, val: FootageIndex) -> None:
@@ -105,7 +127,7 @@ def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None
 
 
 def run_worker(run: Run, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint if there is one, fit, track on rank 0."""
+    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0."""
     import torch
 
     from posture.models import build
@@ -113,6 +135,7 @@ def run_worker(run: Run, classes: tuple[str, ...], folder: RunFolder, ctx: Any, 
     from posture.tracking import Tracker
     from posture.train.batches import Batches
     from posture.train.loop import fit
+    from posture.weights import load_start
 
     torch.manual_seed(run.seed)
     model = build(run.model)
@@ -124,6 +147,10 @@ def run_worker(run: Run, classes: tuple[str, ...], folder: RunFolder, ctx: Any, 
             with folder.checkpoint("last") as checkpoint:
                 outcome = fit(run, ActionTask(run, classes), batches, ctx, tracker, model=model, resume=checkpoint)
         else:
+            if run.weights:
+                load_start(model, folder)
+                if tracker is not None:
+                    tracker.summarize({"start": folder.read_json("run.json")["start"]})
             outcome = fit(run, ActionTask(run, classes), batches, ctx, tracker, model=model)
         failed = False
         if tracker is not None and outcome["best"] is not None:

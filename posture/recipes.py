@@ -1,4 +1,4 @@
-"""Named runs: `jobs/action.py:improved` is the function `improved` in a Python file, which returns a Run."""
+"""Named runs and studies: `jobs/action.py:improved` is the function `improved` in a Python file, which returns a Run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from posture.config import Run
+from posture.config import Run, Study
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -21,17 +21,31 @@ def load_recipe(path: str) -> Run:
 
     Raises InputError naming the file or function that is missing, and what there is.
     """
+    run = _call(path, "jobs/action.py:improved")
+    if isinstance(run, Run):
+        return run
+    if isinstance(run, Study):
+        raise InputError(f"{path} is a study of several runs; train and compare them with: posture compare {path}")
+    raise InputError(f"{path} is a list of runs; choose one of {', '.join(item.name for item in run)}" if isinstance(run, list)
+                     else f"{path} returns {type(run).__name__}, but a recipe returns a Run")
+
+
+def load_study(path: str) -> Study:
+    """The study that `FILE.py:function` returns. Raises InputError as `load_recipe` does, and where it is something else."""
+    study = _call(path, "jobs/action.py:study")
+    if not isinstance(study, Study):
+        raise InputError(f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study")
+    return study
+
+
+def _call(path: str, example: str) -> Any:
     name, colon, function = path.partition(":")
     if not colon or not name.endswith(".py") or not function:
-        raise InputError(f"{path!r} names no recipe; write FILE.py:function, for example jobs/action.py:improved")
+        raise InputError(f"{path!r} names no recipe; write FILE.py:function, for example {example}")
     recipes = functions(load_module(name))
     if function not in recipes:
         raise InputError(f"{name} has no recipe {function!r}; it has {', '.join(sorted(recipes))}")
-    run = recipes[function]()
-    if not isinstance(run, Run):
-        raise InputError(f"{path} is a list of runs; choose one of {', '.join(item.name for item in run)}" if isinstance(run, list)
-                         else f"{path} returns {type(run).__name__}, but a recipe returns a Run")
-    return run
+    return recipes[function]()
 
 
 def load_module(name: str) -> Any:

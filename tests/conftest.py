@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,4 +62,15 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
 
     uri = str(tmp_path_factory.mktemp("store") / "small")
     ingest(read_footage(str(class_folders)), Store(uri, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2))))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def flow_store(small_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`small_store` with optical flow by DIS; read only."""
+    from posture.data.store import Store
+    from posture.distributed.flow import compute_flow
+
+    uri = str(shutil.copytree(small_store, tmp_path_factory.mktemp("store") / "flow"))
+    compute_flow(Store(uri), "dis")
     return uri

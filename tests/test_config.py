@@ -2,7 +2,7 @@ import pytest
 
 from posture.config import Run, Scale, override, parse_assignments, validate
 from posture.errors import InputError
-from posture.models.configs import C3D
+from posture.models.configs import C3D, TwoStream, VideoResNet
 
 RUN = Run(name="test", model=C3D())
 
@@ -57,3 +57,31 @@ def test_batches_that_cannot_be_cut_are_refused_with_the_numbers():
 def test_groups_that_do_not_divide_are_refused_with_those_that_do():
     with pytest.raises(InputError, match=r"model.*groups"):
         override(RUN, {"model.norm": "group", "model.groups": 7})
+
+
+def test_each_kind_of_model_has_its_own_fields():
+    run = Run(name="r3d", model=VideoResNet(kind="mc3_18", size=56))
+    assert validate(run.model_dump(mode="json")) == run
+    assert override(run, {"model.kind": "r3d_18", "model.dropout": 0.2}).model == VideoResNet(kind="r3d_18", size=56, dropout=0.2)
+    with pytest.raises(InputError, match=r"^model.width: there is no field 'width' here; the fields are classes, dropout, frames, kind, size"):
+        override(run, {"model.width": 0.5})
+    with pytest.raises(InputError, match=r"^model: .*'i3d'.*'c3d'.*'r3d_18', 'mc3_18', 'r2plus1d_18'"):
+        override(run, {"model.kind": "i3d"})
+    with pytest.raises(InputError, match=r"^model: size must be at least 16 pixels, not 4"):
+        override(run, {"model.size": 4})
+    with pytest.raises(InputError, match=r"^model.frames: input should be a valid integer"):
+        override(run, {"model.frames": "many"})
+
+
+def test_flow_is_between_neighbouring_frames():
+    temporal = Run(name="test", model=TwoStream(streams="temporal"))
+    with pytest.raises(InputError, match=r"data.step must be 1 for a model that reads optical flow, not 2"):
+        override(temporal, {"data.step": 2})
+    assert override(temporal, {"model.streams": "spatial", "data.step": 2}).data.step == 2
+
+
+def test_a_two_stream_run_survives_being_written_down():
+    run = override(Run(name="test", model=TwoStream()), {"model.backbone": "resnet18", "data.flow": "farneback"})
+    assert validate(run.model_dump(mode="json")) == run
+    with pytest.raises(InputError, match=r"model: .*frames must be greater than flow_frames 10, not 10"):
+        override(run, {"model.frames": 10})

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from posture.errors import InputError
 from posture.launch import prepare, train_here
@@ -58,3 +59,43 @@ def test_what_cannot_train_is_refused_and_leaves_nothing(small_store, tmp_path, 
 def test_a_missing_store_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no store here"):
         start(str(tmp_path / "none"), tmp_path)
+
+
+def saved(session, which="last"):
+    from safetensors.torch import load_file
+
+    with session.folder.checkpoint(which) as checkpoint:
+        return load_file(checkpoint / "model.safetensors")
+
+
+def test_a_run_starts_from_the_weights_of_another_once(small_store, tmp_path):
+    """Trained on at a rate of practically zero, they are still those; and a resumed run has no more need of them."""
+    first = start(small_store, tmp_path, name="first")
+    train_here(first, **QUIET)
+    still = CHANGES | {"weights": str(tmp_path / "first"), "optim.lr": 1e-12, "optim.weight_decay": 0.0, "seed": 5}
+    second = start(small_store, tmp_path, name="second", changes=still)
+    assert second.start == f"starting from {tmp_path}/first" == second.folder.read_json("run.json")["start"]
+    train_here(second, **QUIET)
+    assert all(torch.allclose(tensor, saved(second)[name], atol=1e-6) for name, tensor in saved(first, "best").items())
+
+    (tmp_path / "second" / "start.safetensors").unlink()
+    longer = start(small_store, tmp_path, name="second", resume=True, changes={"epochs": 2, "weights": str(tmp_path / "first")})
+    assert longer.resumed and longer.start == "" and train_here(longer, **QUIET)["epoch"] == 2
+    with pytest.raises(InputError, match="a run that is continued keeps its own weights"):
+        start(small_store, tmp_path, name="second", resume=True, changes={"epochs": 3, "weights": str(tmp_path / "other")})
+
+
+def test_weights_that_cannot_be_used_are_refused_and_leave_nothing(small_store, tmp_path):
+    with pytest.raises(InputError, match="there is nothing to start from at"):
+        start(small_store, tmp_path, name="a", changes=CHANGES | {"weights": str(tmp_path / "none.safetensors")})
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_model_with_flow_needs_a_store_with_flow(small_store, flow_store, tmp_path):
+    changes = {name: value for name, value in CHANGES.items() if name != "model.size"}
+    with pytest.raises(InputError, match=rf"clips have no optical flow by dis, which this model reads; add it with: posture ingest --store {small_store} "):
+        prepare("jobs/action.py:temporal_stream", small_store, runs=str(tmp_path), name="a", changes=changes)
+    assert not (tmp_path / "a").exists()
+    session = prepare("jobs/action.py:temporal_stream", flow_store, runs=str(tmp_path), name="a", changes=changes)
+    assert session.run.data.flow == session.val.flow == "dis" and session.train.inputs == ("flow",)
+    assert prepare("jobs/action.py:spatial_stream", small_store, runs=str(tmp_path), name="b", changes=changes).train.inputs == ("rgb",)

@@ -5,7 +5,8 @@ from posture.errors import InputError
 from posture.recipes import PACKAGE, functions, load_module, load_recipe
 
 
-@pytest.mark.parametrize("path", ["jobs/action.py:c3d", "jobs/action.py:improved", "jobs/demo.py:demo"])
+@pytest.mark.parametrize("path", ["jobs/action.py:c3d", "jobs/action.py:improved", "jobs/action.py:r3d_18", "jobs/action.py:mc3_18",
+                                  "jobs/action.py:r2plus1d_18", "jobs/demo.py:demo"])
 def test_recipes_that_come_with_posture(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = load_recipe(path)
@@ -23,7 +24,7 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("path", "complaint"), [
     ("improved", "names no recipe; write FILE.py:function"),
     ("jobs/none.py:improved", "no such file here; recipes that come with Posture: jobs/action.py, jobs/demo.py"),
-    ("jobs/action.py:imporved", "has no recipe 'imporved'; it has c3d, improved"),
+    ("jobs/action.py:imporved", r"has no recipe 'imporved'; it has .*c3d, .*improved, .*r3d_18"),
 ])
 def test_wrong_paths_say_what_there_is(path, complaint):
     with pytest.raises(InputError, match=complaint):
@@ -31,7 +32,8 @@ def test_wrong_paths_say_what_there_is(path, complaint):
 
 
 def test_only_a_modules_own_functions_are_recipes():
-    assert set(functions(load_module("jobs/action.py"))) == {"c3d", "improved"}
+    found = set(functions(load_module("jobs/action.py")))
+    assert {"c3d", "improved", "r3d_18", "mc3_18", "r2plus1d_18"} <= found and not found & {"Run", "Optim", "override", "C3D"}
 
 
 def test_a_file_that_fails_says_where(tmp_path, monkeypatch):

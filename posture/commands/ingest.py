@@ -35,6 +35,18 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
     return report
 
 
+def add_flow(store_uri: str, method: str) -> None:
+    """Compute the flow that the store's clips lack, and print what that came to."""
+    from posture.distributed.flow import compute_flow
+
+    store = Store(store_uri)
+    with console.progress("computing optical flow") as advance:
+        report = compute_flow(store, method, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s"))
+    rate = f"{report.computed / report.seconds:.1f}" if report.computed else "-"
+    console.table("flow", "clips", "there already", "computed", "written", "clips/s", "took", rows=[
+        (method, report.clips, report.clips - report.computed, report.computed, console.size(report.bytes), rate, console.duration(report.seconds))])
+
+
 def _ask(footage: Footage, options: IngestOptions) -> None:
     if estimate_bytes(footage, options.cut.recipe) <= ASK_ABOVE_BYTES and len(footage.videos) <= ASK_ABOVE_FILES:
         return

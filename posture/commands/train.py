@@ -47,6 +47,8 @@ def _announce(session: Session, *, local: bool) -> None:
     console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} clips to train on, {len(session.val):,} to "
                       f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
                       + ("" if local else f", {run.scale.workers} Ray Train worker{'s' * (run.scale.workers > 1)}"))
+    if session.start:
+        console.out.print(session.start)
     console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")
 
 

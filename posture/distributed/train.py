@@ -35,7 +35,7 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     cluster.connect()
     cpus, gpus = resources(session.run.scale, cpus=cluster.cpus(), gpus=cluster.gpus())
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
-        _refuse_unshared(session.folder)
+        refuse_unshared(session.folder)
     feeds = feed([session.train, session.val], mode=session.run.data.feed)
     board = Board.remote()
     trainer = TorchTrainer(
@@ -125,7 +125,7 @@ def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict
         fitting.join(timeout=0.25)
 
 
-def _refuse_unshared(folder: RunFolder) -> None:
+def refuse_unshared(folder: RunFolder) -> None:
     """Several nodes and a local path: every node must see run.json. Raises InputError naming the one that does not."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

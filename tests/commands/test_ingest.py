@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,21 @@ def test_a_long_ingest_asks_first(tmp_path, class_folders):
 def test_the_report_can_be_shown_again(small_store):
     done = posture("ingest", "--report", "--store", small_store)
     assert done.returncode == 0 and "clips/s" in done.stdout and "left" in done.stdout
+
+
+def test_flow_is_computed_after_an_ingest_or_later(tmp_path, class_folders):
+    store = tmp_path / "store"
+    refused = posture("train", "jobs/action.py:temporal_stream", "--store", str(store), "--runs", str(tmp_path / "runs"))
+    assert refused.returncode == 2 and "there is no store here" in refused.stderr
+    done = posture("ingest", str(class_folders), "--store", str(store), *SMALL, "--flow", "dis")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"dis +16 +0 +16 ", done.stdout) and "right" in done.stdout
+    later = posture("ingest", "--store", str(store), "--flow", "farneback")
+    assert later.returncode == 0 and re.search(r"farneback +16 +0 +16 ", later.stdout)
+    again = posture("ingest", "--store", str(store), "--flow", "dis")
+    assert again.returncode == 0 and re.search(r"dis +16 +16 +0 ", again.stdout) and again.stderr == ""
+    refused = posture("ingest", "--store", str(tmp_path / "none"), "--flow", "dis")
+    assert refused.returncode == 2 and "there is no store here" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
                                  (train(small_store, tmp_path, "--set", "optim.lr=-1"), "optim.lr: input should be greater than 0 (given -1)"),
                                  (train(small_store, tmp_path, "--name", "../x"), "run name '../x'"),
                                  (train(small_store, tmp_path, "--workers", "3"), "cannot be cut evenly over 3 workers"),
+                                 (train(small_store, tmp_path, "--weights", "none.pt"), "there is nothing to start from at"),
                                  (["train", "nothing", "--store", small_store], "names no recipe"),
                                  (["evaluate", str(tmp_path / "none")], "there is no run here"),
                                  (["show", str(tmp_path / "none")], "there is no store here"),

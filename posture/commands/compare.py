@@ -1,0 +1,75 @@
+"""`posture compare` as a person meets it: progress, a line per finished run, the table, and where the page is."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from posture import console
+from posture.comparison import Comparison, analyse, rows_for_console, write_json, write_page
+from posture.data.files import absolute, join, write_bytes
+from posture.recipes import load_study
+from posture.study import Comparing, Job, done, work
+
+
+def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, changes: dict[str, Any], local: bool, concurrent: int | None) -> dict[str, Any]:
+    """Train and score every run of the study at `recipe`; write comparison.html and comparison.json. Returns the analysis. Raises InputError."""
+    study = load_study(recipe)
+    folder = absolute(out or f"studies/{study.name}")
+    execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
+    comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute)
+    console.out.print(f"{study.name}: {len(comparing.contenders)} models, {seeds} seeds, {comparing.subject.run.epochs} epochs each, "
+                      f"{len(study.learning_rates)} learning rates tried; runs in {join(folder, 'runs')}")
+    return _show(comparing.run(), folder)
+
+
+def _here(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
+    """One after the other in this process."""
+    said = {}
+    with console.progress(_doing(what)) as advance:
+        for number, job in enumerate(jobs):
+            advance(number, len(jobs), job.run.name)
+            stood = done(what, job)
+            said[job.run.name] = work(what, job)
+            if not stood:
+                _print_run(what, job, said[job.run.name])
+    return said
+
+
+def _on_cluster(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
+    from posture.distributed.study import execute
+
+    with console.progress(_doing(what)) as advance:
+        return execute(what, jobs, concurrent=concurrent, on_progress=advance, on_done=functools.partial(_print_run, what))
+
+
+def _doing(what: str) -> str:
+    return {"train": "training", "score": "scoring"}[what]
+
+
+def _print_run(what: str, job: Job, said: str) -> None:
+    if said:
+        console.out.print(f"{job.run.name}: {said}")
+    elif what == "train":
+        history = job.history
+        best = max(record[f"val_{job.run.metric}"] for record in history)
+        took = console.duration(sum(record["seconds"] for record in history))
+        console.out.print(f"{job.run.name}: lr {job.run.optim.lr:g}, {len(history)} epochs in {took}, "
+                          f"best val {job.run.metric} {best:.3f}, least val loss {min(record['val_loss'] for record in history):.3f}")
+
+
+def _show(comparison: Comparison, folder: str) -> dict[str, Any]:
+    analysis = analyse(comparison)
+    with tempfile.TemporaryDirectory(prefix="posture-comparison-") as place:
+        for name, write in (("comparison.json", lambda path: write_json(path, analysis)),
+                            ("comparison.html", lambda path: write_page(path, comparison, analysis))):
+            write(Path(place, name))
+            write_bytes(join(folder, name), Path(place, name).read_bytes())
+    columns, rows = rows_for_console(analysis)
+    console.table(*columns, rows=rows)
+    for sentence in [*analysis["verdict"], *analysis["ablations"].values()]:
+        console.out.print(sentence)
+    console.out.print(join(folder, "comparison.html"))
+    return analysis

@@ -1,0 +1,268 @@
+"""A study: several runs on one budget, each from several seeds, all scored on the same test segments. `posture compare`.
+
+Everything that selects reads `val`: each run's learning rate is chosen by the same small search, each seed's best epoch as in any run.
+`test` is read once, after all training. A run's folder is named after all that its result depends on, so that a study that was interrupted,
+or is asked for more seeds, trains only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from posture.comparison import Comparison, Entry, SeedResult
+from posture.config import Run, Study, override
+from posture.data.files import read_bytes
+from posture.data.store import Store
+from posture.errors import InputError
+from posture.evaluation import Views, evaluate
+from posture.launch import index_run, prepare, train_here
+from posture.runs import RunFolder
+
+PROBE_STEPS = 3
+LEAST_STEPS = 10
+"""Fewer steps than this, in the time that the subject takes, are no training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train or to score, wherever that is: it travels to a worker."""
+
+    run: Run
+    runs: str
+    """Folder or s3:// prefix of the run's folder, which is named as the run."""
+    store: str
+    versions: dict[str, int]
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.runs, self.run.name)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A record per finished epoch."""
+        return self.folder.read_json("history.json") or []
+
+    def trained(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) >= self.run.epochs and bool(self.folder.checkpoints())
+
+    def scored(self) -> bool:
+        """Whether the best checkpoint has been scored on `test`."""
+        metrics = self.folder.read_json("evaluation/metrics.json")
+        return metrics is not None and metrics["split"] == "test" and metrics["checkpoint"] == "best" and self.trained()
+
+
+Execute = Callable[[str, list[Job]], dict[str, str]]
+"""Does "train" or "score" to all jobs, where there is room; returns for each run by name "", or in a sentence why it could not be done."""
+
+
+def done(what: str, job: Job) -> bool:
+    """Whether that stands already."""
+    return job.trained() if what == "train" else job.scored()
+
+
+def work(what: str, job: Job) -> str:
+    """`train` a run in this process, from its last checkpoint if it has one, or `score` its best checkpoint on every test segment.
+
+    Returns "", or why it cannot be trained: its loss diverged, its flow is missing.
+    """
+    if done(what, job):
+        return ""
+    if what == "score":
+        evaluate(job.folder, views=Views())
+        return ""
+    try:
+        session = prepare(job.run, job.store, runs=job.runs, name=job.run.name, resume=job.folder.exists(), versions=job.versions)
+        outcome = train_here(session, on_progress=_ignore, on_record=_ignore, on_device=_ignore)
+    except InputError as error:
+        return str(error)
+    if outcome["stopped"] == "asked":
+        raise KeyboardInterrupt
+    return ""
+
+
+@dataclass
+class Contender:
+    """A model of the study on its way to an entry."""
+
+    kind: str
+    run: Run
+    """With the budget and the user's changes."""
+    full_size: bool = False
+    """It could not be narrowed as the subject is: it gets the subject's time instead of its epochs."""
+    searched: tuple[Job, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    not_measured: str = ""
+
+
+class Comparing:
+    """One study on one store, step by step: `search`, `train`, `score`, `collect`."""
+
+    def __init__(self, study: Study, store_uri: str, *, runs: str, seeds: int, changes: dict[str, Any], execute: Execute) -> None:
+        """Raises InputError: a change that no run has a field for, a store without test clips, or without the flow that a run reads."""
+        self.study, self.store, self.runs, self.seeds, self.execute = study, Store(store_uri), runs, range(seeds), execute
+        self.versions = self.store.versions()
+        self.contenders = _contenders(study, changes)
+        self.subject = self.contenders[0]
+        for contender in self.contenders:
+            for split in ("train", "val", "test"):
+                if not len(index_run(contender.run, self.store, split, versions=self.versions)):
+                    raise InputError(f"{self.store.uri}: the {split} split has no clips; a comparison needs train, val and test")
+
+    def run(self) -> Comparison:
+        """The whole way. Runs that stand are not trained again."""
+        equal = [contender for contender in self.contenders if not contender.full_size]
+        self.search(equal)
+        self.train(equal)
+        if timed := [contender for contender in self.contenders if contender.full_size]:
+            self._fit_in_time(timed)
+            self.search(timed)
+            self.train(timed)
+        self.execute("score", [job for contender in self.contenders if not contender.not_measured for job in contender.jobs])
+        return self.collect()
+
+    def search(self, contenders: list[Contender]) -> None:
+        """Try each learning rate for a share of the budget, and give every run the one with the least validation loss."""
+        for contender in contenders:
+            run = contender.run
+            share = {"epochs": max(1, round(run.epochs * self.study.search_share))}
+            if run.steps_per_epoch and run.epochs == 1:
+                share["steps_per_epoch"] = max(1, round(run.steps_per_epoch * self.study.search_share))
+            factors = self.study.learning_rates if len(self.study.learning_rates) > 1 and not contender.not_measured else ()
+            contender.searched = tuple(self._job(override(run, share | {"optim.lr": float(f"{run.optim.lr * factor:.3g}")})) for factor in factors)
+        self.execute("train", [job for contender in contenders for job in contender.searched])
+        for contender in contenders:
+            losses = {job.run.optim.lr: _least_loss(job) for job in contender.searched}
+            if losses and min(losses.values()) < math.inf:
+                contender.run = override(contender.run, {"optim.lr": min(losses, key=losses.__getitem__)})
+
+    def train(self, contenders: list[Contender]) -> None:
+        """Every seed for the whole budget. A run that diverges is not measured, and why is kept."""
+        for contender in contenders:
+            if not contender.not_measured:
+                contender.jobs = tuple(self._job(override(contender.run, {"seed": seed})) for seed in self.seeds)
+        said = self.execute("train", [job for contender in contenders for job in contender.jobs])
+        for contender in contenders:
+            contender.not_measured = contender.not_measured or next((said[job.run.name] for job in contender.jobs if said[job.run.name]), "")
+        if self.subject.not_measured:
+            raise InputError(f"study {self.study.name}: {self.subject.run.name} could not be trained: {self.subject.not_measured}")
+
+    def _fit_in_time(self, contenders: list[Contender]) -> None:
+        """Give each as many steps as it can do in the time in which the subject trained, by the speed of a few steps."""
+        subject = self.subject.run
+        clips = len(index_run(subject, self.store, "train", versions=self.versions)) // subject.scale.global_batch * subject.scale.global_batch
+        seconds = float(np.mean([sum(clips / record["clips_per_second"] for record in job.history) for job in self.subject.jobs]))
+        probes = {contender.run.name: self._job(override(contender.run, {"epochs": 1, "steps_per_epoch": PROBE_STEPS})) for contender in contenders}
+        said = self.execute("train", list(probes.values()))
+        for contender in contenders:
+            probe = probes[contender.run.name]
+            contender.not_measured = said[probe.run.name]
+            if contender.not_measured:
+                continue
+            steps = int(seconds * probe.history[-1]["clips_per_second"] / contender.run.scale.global_batch)
+            whole = len(index_run(contender.run, self.store, "train", versions=self.versions)) // contender.run.scale.global_batch
+            if steps < LEAST_STEPS:
+                contender.not_measured = (f"it cannot be narrowed, and at full size it does {steps} steps in the {seconds:.0f} s "
+                                          f"in which {subject.name} trained here")
+            elif steps < whole:
+                contender.run = override(contender.run, {"epochs": 1, "steps_per_epoch": steps})
+            else:
+                contender.run = override(contender.run, {"epochs": steps // whole})
+
+    def _job(self, run: Run) -> Job:
+        """The job of a run, named after all that decides its result."""
+        content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {"store": self.store.uri, "versions": self.versions}
+        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return Job(override(run, {"name": f"{run.name}-{digest}-s{run.seed}"}), self.runs, self.store.uri, self.versions)
+
+    def collect(self) -> Comparison:
+        """What `posture.comparison` analyses and shows."""
+        entries = [self._entry(contender) for contender in self.contenders]
+        index = index_run(self.subject.run, self.store, "test", versions=self.versions)
+        groups = {row["segment"]: row["group"] for row in self.store.read("segments", version=self.versions["segments"]).to_pylist()}
+        record = self.subject.jobs[0].folder.read_json("run.json")
+        metrics = entries[0].results[0].metrics
+        run = self.subject.run
+        budget = f"{run.epochs} epochs of {record['footage']['train']['clips']} training clips, batches of {run.scale.global_batch}"
+        if any(contender.full_size for contender in self.contenders):
+            budget += "; networks that cannot be narrowed: the time in which the subject trained"
+        factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
+        search = (f"{factors} times the recipe's, {max(1, round(run.epochs * self.study.search_share))} epochs each with seed {run.seed}; "
+                  "the least validation loss decides")
+        facts = {
+            "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search, "hardware": f"{record['machine']}; trained on {metrics['device']}",
+            "software": record["software"], "store": self.store.uri, "tables": self.versions, "protocol": metrics["protocol"],
+            "footage": record["footage"] | {"test": {"clips": len(index), "segments": len(index.segment_ids)}},
+            "majority_accuracy": metrics["majority_accuracy"], "when": datetime.now(UTC).isoformat(timespec="seconds")}
+        return Comparison(self.study.name, entries, self.subject.run.name, groups, index.classes, facts)
+
+    def _entry(self, contender: Contender) -> Entry:
+        import torch
+
+        from posture.models import build
+        from posture.models.summary import gmacs, latency_ms, parameters
+
+        classes = index_run(contender.run, self.store, "train", versions=self.versions).classes
+        run = override(contender.run, {"model.classes": len(classes)})
+        model = build(run.model)
+        results = [] if contender.not_measured else [_result(job) for job in contender.jobs]
+        speeds = [record["clips_per_second"] for result in results for record in result.history]
+        return Entry(
+            name=run.name, title=self.study.titles.get(run.name, run.name), kind=contender.kind, parameters=parameters(model),
+            gmacs=gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs), epochs=run.epochs, lr=run.optim.lr,
+            lr_search=[{"lr": job.run.optim.lr, "val_loss": _least_loss(job), "val_accuracy": _best_accuracy(job)} for job in contender.searched],
+            latency_ms=latency_ms(model, run.model, device=torch.device("cuda" if torch.cuda.is_available() else "cpu")) if results else None,
+            clips_per_second=float(np.median(speeds)) if speeds else None, results=results, not_measured=contender.not_measured)
+
+
+def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
+    """The study's runs with its budget and the user's changes, where a run has the field. Raises InputError where none has."""
+    changes = {"epochs": study.epochs, "tracking.group": study.name} | changes
+    kinds = {"ours": (study.subject,), "baseline": study.baselines, "ablation": study.ablations, "reference": study.references}
+    contenders = []
+    for kind, run in [(kind, run) for kind, members in kinds.items() for run in members]:
+        own = {path: value for path, value in changes.items() if _has(run, path)}
+        contenders.append(Contender(kind, override(run, own), full_size=changes.get("model.width", 1) != 1 and "model.width" not in own))
+    for path, value in changes.items():
+        if not any(_has(contender.run, path) for contender in contenders):
+            override(study.subject, {path: value})  # raises, naming the fields there are
+    return contenders
+
+
+def _has(run: Run, path: str) -> bool:
+    node: Any = run.model_dump()
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _result(job: Job) -> SeedResult:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(read_bytes(job.folder.path("evaluation", "predictions.parquet"))))
+    return SeedResult(job.run.seed, job.folder.uri, job.history, job.folder.read_json("evaluation/metrics.json"),
+                      table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist()))
+
+
+def _least_loss(job: Job) -> float:
+    """The least validation loss of any epoch; infinite where the run diverged before its first."""
+    return min((record["val_loss"] for record in job.history), default=math.inf)
+
+
+def _best_accuracy(job: Job) -> float | None:
+    return max((record["val_accuracy"] for record in job.history), default=None)
+
+
+def _ignore(_: Any) -> None:
+    """Progress of a run of a study is read from its folder."""
