@@ -228,10 +228,13 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
     """The study's runs with its budget and the user's changes, where a run has the field. Raises InputError where none has."""
     changes = {"epochs": study.epochs, "tracking.group": study.name} | changes
     kinds = {"ours": (study.subject,), "baseline": study.baselines, "ablation": study.ablations, "reference": study.references}
-    contenders = []
+    contenders: list[Contender] = []
     for kind, run in [(kind, run) for kind, members in kinds.items() for run in members]:
         own = {path: value for path, value in changes.items() if _has(run, path)}
-        contenders.append(Contender(kind, override(run, own), full_size=changes.get("model.width", 1) != 1 and "model.width" not in own))
+        contenders.append(Contender(kind, override(run, own)))
+    narrowed = getattr(contenders[0].run.model, "width", 1) != 1
+    for contender in contenders:
+        contender.full_size = narrowed and not hasattr(contender.run.model, "width")
     for path, value in changes.items():
         if not any(_has(contender.run, path) for contender in contenders):
             override(study.subject, {path: value})  # raises, naming the fields there are
