@@ -31,10 +31,10 @@ def test_folders_named_are_there_and_those_there_are_named():
 
 
 def test_recipes_named_are_there():
-    from posture.recipes import load_recipe
+    from posture.recipes import load_recipe, load_study
 
     for path in set(re.findall(r"jobs/\w+\.py:\w+", README)):
-        load_recipe(path)
+        (load_study if path.endswith("study") else load_recipe)(path)
 
 
 def test_every_verdict_is_explained():

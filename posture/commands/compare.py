@@ -22,7 +22,12 @@ def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, chang
     comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute)
     console.out.print(f"{study.name}: {len(comparing.contenders)} models, {seeds} seeds, {comparing.subject.run.epochs} epochs each, "
                       f"{len(study.learning_rates)} learning rates tried; runs in {join(folder, 'runs')}")
-    return _show(comparing.run(), folder)
+    try:
+        comparison = comparing.run()
+    except KeyboardInterrupt:
+        console.out.print("stopped; the same command goes on from here")
+        raise
+    return _show(comparison, folder)
 
 
 def _here(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
