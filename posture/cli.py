@@ -212,7 +212,7 @@ def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", ch
 
 @app.command
 def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = None, out: str | None = None, sets: Repeated = [],  # noqa: B006
-            concurrent: int | None = None, local: bool = False) -> None:
+            equal: Literal["epochs", "time"] = "epochs", concurrent: int | None = None, local: bool = False) -> None:
     """Train and score a study's models on one budget, and compare them: `posture compare jobs/action.py:study --store STORE`.
 
     An interrupted study goes on with the same command; runs that are finished are used again.
@@ -231,6 +231,8 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
         Folder or s3:// prefix for runs and page; left out, studies/NAME.
     sets
         Change a field of every model that has it: --set model.width=0.25 (repeatable).
+    equal
+        The same number of epochs for every model, or the same training time as the study's subject.
     concurrent
         Runs at a time; left out, one for each GPU, or for each CPU where there is none.
     local
@@ -243,7 +245,7 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
         if value is not None and value < 1:
             raise InputError(f"{option} {value}: must be at least 1")
     changes = parse_assignments(sets) | ({"epochs": epochs} if epochs is not None else {})
-    compare_study(study, store, out=out, seeds=seeds, changes=changes, local=local, concurrent=concurrent)
+    compare_study(study, store, out=out, seeds=seeds, changes=changes, local=local, concurrent=concurrent, equal=equal)
 
 
 @app.command

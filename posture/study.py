@@ -98,7 +98,9 @@ class Contender:
     run: Run
     """With the budget and the user's changes."""
     full_size: bool = False
-    """It could not be narrowed as the subject is: it gets the subject's time instead of its epochs."""
+    """It could not be narrowed as the subject is."""
+    timed: bool = False
+    """It gets the time in which the subject trained, instead of its epochs."""
     searched: tuple[Job, ...] = ()
     jobs: tuple[Job, ...] = ()
     not_measured: str = ""
@@ -107,23 +109,27 @@ class Contender:
 class Comparing:
     """One study on one store, step by step: `search`, `train`, `score`, `collect`."""
 
-    def __init__(self, study: Study, store_uri: str, *, runs: str, seeds: int, changes: dict[str, Any], execute: Execute) -> None:
-        """Raises InputError: a change that no run has a field for, a store without test clips, or without the flow that a run reads."""
+    def __init__(self, study: Study, store_uri: str, *, runs: str, seeds: int, changes: dict[str, Any], execute: Execute, equal: str = "epochs") -> None:
+        """`equal` budgets are in "epochs" or in training "time"; networks that cannot be narrowed as the subject is always get its time.
+
+        Raises InputError: a change that no run has a field for, a store without test clips, or without the flow that a run reads.
+        """
         self.study, self.store, self.runs, self.seeds, self.execute = study, Store(store_uri), runs, range(seeds), execute
         self.versions = self.store.versions()
         self.contenders = _contenders(study, changes)
         self.subject = self.contenders[0]
         for contender in self.contenders:
+            contender.timed = contender is not self.subject and (contender.full_size or equal == "time")
             for split in ("train", "val", "test"):
                 if not len(index_run(contender.run, self.store, split, versions=self.versions)):
                     raise InputError(f"{self.store.uri}: the {split} split has no clips; a comparison needs train, val and test")
 
     def run(self) -> Comparison:
         """The whole way. Runs that stand are not trained again."""
-        equal = [contender for contender in self.contenders if not contender.full_size]
+        equal = [contender for contender in self.contenders if not contender.timed]
         self.search(equal)
         self.train(equal)
-        if timed := [contender for contender in self.contenders if contender.full_size]:
+        if timed := [contender for contender in self.contenders if contender.timed]:
             self._fit_in_time(timed)
             self.search(timed)
             self.train(timed)
@@ -171,8 +177,8 @@ class Comparing:
             steps = int(seconds * probe.history[-1]["clips_per_second"] / contender.run.scale.global_batch)
             whole = len(index_run(contender.run, self.store, "train", versions=self.versions)) // contender.run.scale.global_batch
             if steps < LEAST_STEPS:
-                contender.not_measured = (f"it cannot be narrowed, and at full size it does {steps} steps in the {seconds:.0f} s "
-                                          f"in which {subject.name} trained here")
+                size = "it cannot be narrowed, and at full size it" if contender.full_size else "it"
+                contender.not_measured = f"{size} does {steps} steps in the {seconds:.0f} s in which {subject.name} trained here"
             elif steps < whole:
                 contender.run = override(contender.run, {"epochs": 1, "steps_per_epoch": steps})
             else:
@@ -193,8 +199,8 @@ class Comparing:
         metrics = entries[0].results[0].metrics
         run = self.subject.run
         budget = f"{run.epochs} epochs of {record['footage']['train']['clips']} training clips, batches of {run.scale.global_batch}"
-        if any(contender.full_size for contender in self.contenders):
-            budget += "; networks that cannot be narrowed: the time in which the subject trained"
+        if timed := [self.study.titles.get(contender.run.name, contender.run.name) for contender in self.contenders if contender.timed]:
+            budget += f"; {', '.join(timed)}: as many steps as fit the time in which the subject trained"
         factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
         search = (f"{factors} times the recipe's, {max(1, round(run.epochs * self.study.search_share))} epochs each with seed {run.seed}; "
                   "the least validation loss decides")

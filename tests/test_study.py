@@ -16,8 +16,8 @@ def execute_here(what, jobs):
     return {job.run.name: work(what, job) for job in jobs}
 
 
-def comparing(study, store, folder, *, seeds=1, changes=None, execute=execute_here):
-    return Comparing(study, store, runs=str(folder), seeds=seeds, changes=changes or {}, execute=execute)
+def comparing(study, store, folder, *, seeds=1, changes=None, execute=execute_here, equal="epochs"):
+    return Comparing(study, store, runs=str(folder), seeds=seeds, changes=changes or {}, execute=execute, equal=equal)
 
 
 def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_store, tmp_path):
@@ -79,6 +79,19 @@ def test_a_network_that_cannot_be_narrowed_gets_the_time_of_the_subject(small_st
     else:
         assert json.loads((tmp_path / entry.results[0].run.rpartition("/")[2] / "run.json").read_text())["run"]["epochs"] == entry.epochs
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("whole")]) >= 1
+
+
+def test_on_equal_time_a_network_half_as_fast_does_half_the_steps(small_store, tmp_path):
+    def execute(what, jobs):
+        said = execute_here(what, jobs)
+        for job in jobs:  # speeds of our own, so that nothing depends on this machine's
+            speed = {"better": 20.0, "plain": 10.0}[job.run.name.partition("-")[0]]
+            job.folder.write_json("history.json", [record | {"clips_per_second": speed} for record in job.history])
+        return said
+
+    study = STUDY.model_copy(update={"learning_rates": (1.0,), "epochs": 4})
+    entry = comparing(study, small_store, tmp_path, equal="time", execute=execute).run().entries[1]
+    assert entry.epochs == len(entry.results[0].history) == 2
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(small_store, tmp_path):

@@ -14,12 +14,13 @@ from posture.recipes import load_study
 from posture.study import Comparing, Job, done, work
 
 
-def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, changes: dict[str, Any], local: bool, concurrent: int | None) -> dict[str, Any]:
+def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, changes: dict[str, Any], local: bool, concurrent: int | None,
+                  equal: str = "epochs") -> dict[str, Any]:
     """Train and score every run of the study at `recipe`; write comparison.html and comparison.json. Returns the analysis. Raises InputError."""
     study = load_study(recipe)
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
-    comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute)
+    comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal)
     console.out.print(f"{study.name}: {len(comparing.contenders)} models, {seeds} seeds, {comparing.subject.run.epochs} epochs each, "
                       f"{len(study.learning_rates)} learning rates tried; runs in {join(folder, 'runs')}")
     try:
