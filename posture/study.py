@@ -219,7 +219,7 @@ class Comparing:
 
         classes = index_run(contender.run, self.store, "train", versions=self.versions).classes
         run = override(contender.run, {"model.classes": len(classes)})
-        model = build(run.model)
+        model = build(run.model).eval()
         results = [] if contender.not_measured else [_result(job) for job in contender.jobs]
         speeds = [record["clips_per_second"] for result in results for record in result.history]
         return Entry(
