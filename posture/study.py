@@ -205,7 +205,8 @@ class Comparing:
         search = (f"{factors} times the recipe's, {max(1, round(run.epochs * self.study.search_share))} epochs each with seed {run.seed}; "
                   "the least validation loss decides")
         facts = {
-            "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search, "hardware": f"{record['machine']}; trained on {metrics['device']}",
+            "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search, "hardware": f"{record['machine']}; {metrics['device']}",
+            "speed": "training clips/s: median over epochs, while runs of the study shared the machine; latency: one clip, after all runs",
             "software": record["software"], "store": self.store.uri, "tables": self.versions, "protocol": metrics["protocol"],
             "footage": record["footage"] | {"test": {"clips": len(index), "segments": len(index.segment_ids)}},
             "majority_accuracy": metrics["majority_accuracy"], "when": datetime.now(UTC).isoformat(timespec="seconds")}
