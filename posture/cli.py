@@ -315,6 +315,28 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 
 @app.command
+def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int = 0) -> None:
+    """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart.
+
+    Parameters
+    ----------
+    folder
+        Where the videos and their segments.csv are put; a folder that holds the same footage already is left as it is.
+    videos
+        How many, with three labelled actions each.
+    athletes
+        How many different ones; a fifth of them is kept for testing. More make a comparison surer.
+    seed
+        Another seed gives other athletes, places and motions.
+    """
+    from posture.console import out
+    from posture.data.synthetic import generate as generate_footage
+
+    path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed)
+    out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE")
+
+
+@app.command
 def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
           compile: bool = False, rounds: int = 3, footage: str | None = None) -> None:
     """Measure ours beside its peers, in turn in one run: ratios with their spread.
