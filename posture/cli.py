@@ -333,7 +333,7 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
     from posture.data.synthetic import generate as generate_footage
 
     path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed)
-    out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE")
+    out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE", soft_wrap=True)
 
 
 @app.command
