@@ -31,7 +31,7 @@ def write_comparison_page(path: Path, *, comparison: Comparison, analysis: Mappi
     together = analysis["over_seeds"] == "scores" and any(len(row["seeds"]) > 1 for row in rows)
     page = pages.render(
         "comparison.html",
-        analysis=analysis, subject=subject, facts=_facts(facts), footage=_footage(facts.get("footage")),
+        analysis=analysis, subject=subject, facts=_facts(facts), footage=pages.footage_table(facts.get("footage")),
         subtitle=_subtitle(analysis, facts),
         tiles=_tiles(subject, main, facts) if subject["metrics"] else [],
         kinds=[(title, [row for row in main if row["kind"] == kind]) for kind, title in KINDS.items() if any(row["kind"] == kind for row in main)],
@@ -223,16 +223,6 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     elsewhere = {"when", "footage", "majority_accuracy"}
     return listed + [(key.replace("_", " ").capitalize(), words(value)) for key, value in facts.items()
                      if key not in known and key not in elsewhere and value is not None]
-
-
-def _footage(footage: Any) -> dict[str, Any] | None:
-    """{split: {count name: n}} as a table."""
-    if not footage:
-        return None
-    columns = list(dict.fromkeys(name for counts in footage.values() for name in counts))
-    forms = {"seconds": pages.duration, "bytes": pages.size}
-    return {"columns": ["duration" if name == "seconds" else name for name in columns],
-            "rows": [(split, [forms.get(name, pages.whole)(counts.get(name)) for name in columns]) for split, counts in footage.items()]}
 
 
 def _short(name: str, most: int = 17) -> str:

@@ -53,7 +53,7 @@ def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, An
         right=[_strip(example) for example in ranked if example["truth"] == example["guess"]][:EXAMPLES],
         wrong=[_strip(example) for example in ranked if example["truth"] != example["guess"]][:EXAMPLES],
         facts=_facts(facts),
-        footage=_footage(facts.get("footage")),
+        footage=pages.footage_table(facts.get("footage")),
         configuration=_configuration(run),
     )
     pages.write(path, page)
@@ -211,7 +211,7 @@ def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
             "confidence": example["confidence"], "frames": pages.spread(example["frames"])}
 
 
-def _facts(facts: Mapping[str, Any]) -> list[dict[str, str]]:
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Known facts with their units in a fixed order, then any others as they are."""
     def versions(value: Any) -> str:
         return ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items()) if isinstance(value, Mapping) else str(value)
@@ -230,21 +230,10 @@ def _facts(facts: Mapping[str, Any]) -> list[dict[str, str]]:
         "software": ("Software", versions),
     }
     elsewhere = {"evaluated", "protocol", "views", "footage"}
-    listed = [{"name": name, "value": form(facts[key])} for key, (name, form) in known.items() if facts.get(key) is not None]
-    listed += [{"name": key.replace("_", " ").capitalize(), "value": versions(value)}
+    listed = [(name, form(facts[key])) for key, (name, form) in known.items() if facts.get(key) is not None]
+    listed += [(key.replace("_", " ").capitalize(), versions(value))
                for key, value in facts.items() if key not in known and key not in elsewhere and value is not None]
     return listed
-
-
-def _footage(footage: Any) -> dict[str, Any] | None:
-    """{split: {count name: n}}, or {split: n segments}, as a table."""
-    if not footage:
-        return None
-    rows = {split: counts if isinstance(counts, Mapping) else {"segments": counts} for split, counts in footage.items()}
-    columns = list(dict.fromkeys(name for counts in rows.values() for name in counts))
-    forms = {"seconds": pages.duration, "bytes": pages.size}
-    return {"columns": ["duration" if name == "seconds" else name for name in columns],
-            "rows": [(split, [forms.get(name, pages.whole)(counts.get(name)) for name in columns]) for split, counts in rows.items()]}
 
 
 def _configuration(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -36,6 +36,17 @@ def write(path: Path, page: str) -> None:
     """Write `page`, making its folder. File names that are no valid text (lone surrogates) become question marks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page.encode("utf-8", "replace"))
+
+
+def footage_table(footage: Any) -> dict[str, Any] | None:
+    """{split: {count name: n}}, or {split: n segments}, as the columns and rows of a table; None where there is nothing."""
+    if not footage:
+        return None
+    rows = {split: counts if isinstance(counts, Mapping) else {"segments": counts} for split, counts in footage.items()}
+    columns = list(dict.fromkeys(name for counts in rows.values() for name in counts))
+    forms = {"seconds": duration, "bytes": size}
+    return {"columns": ["duration" if name == "seconds" else name for name in columns],
+            "rows": [(split, [forms.get(name, whole)(counts.get(name)) for name in columns]) for split, counts in rows.items()]}
 
 
 def percent(share: float | None, digits: int = 1) -> str:
