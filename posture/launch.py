@@ -60,8 +60,8 @@ def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = 
     store = Store(store_uri)
     versions = versions or store.versions()
     train = index_run(asked, store, "train", versions=versions)
-    val = index_footage(store, "val", versions=versions, recipe=train.recipe, classes=train.classes, inputs=train.inputs, flow=train.flow)
     run = override(asked, {"name": name, "model.classes": len(train.classes), "data.recipe": train.recipe, "data.flow": train.flow or asked.data.flow})
+    val = index_run(run, store, "val", versions=versions, classes=train.classes)
     _refuse_unfit(run, train, val)
     start = ""
     if run.weights:
@@ -77,9 +77,9 @@ def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = 
     return Session(run, folder, train, val, resumed=False, start=start)
 
 
-def index_run(run: Run, store: Store, split: str, *, versions: dict[str, int]) -> FootageIndex:
-    """What `run` reads of a split of `store`. Raises InputError where the store lacks it."""
-    return index_footage(store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow)
+def index_run(run: Run, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> FootageIndex:
+    """What `run` reads of a split of `store`, its classes as given or all. Raises InputError where the store lacks it."""
+    return index_footage(store, split, versions=versions, recipe=run.data.recipe, classes=classes, inputs=run.model.inputs, flow=run.data.flow)
 
 
 def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]) -> Session:
@@ -88,8 +88,7 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
         raise InputError(f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name")
     run = override(began, {path: value for path, value in changes.items() if path != "name"})
     store, classes = Store(record["store"]), tuple(record["classes"])
-    train, val = (index_footage(store, split, versions=record["versions"], recipe=run.data.recipe, classes=classes, inputs=run.model.inputs,
-                                flow=run.data.flow) for split in ("train", "val"))
+    train, val = (index_run(run, store, split, versions=record["versions"], classes=classes) for split in ("train", "val"))
     done = len(folder.read_json("history.json") or [])
     if done >= run.epochs:
         raise InputError(f"{folder.uri}: this run has finished its {run.epochs} epochs; train it longer with --set epochs={run.epochs * 2}")
