@@ -6,12 +6,13 @@ This module imports no torch: a mistake in a configuration is found in a fractio
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
+from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5, YOLOv7
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -61,10 +62,69 @@ class Data(Section):
         return self
 
 
+class ImageData(Section):
+    """How stored pictures with boxes become training batches."""
+
+    anchors: Literal["auto", "kmeans", "keep"] = "auto"
+    """k-means anchors from the training boxes, the model's own kept, or, `auto`, kept where they reach nearly every box already."""
+    mosaic: Fraction = 1.0
+    """Probability that four pictures become one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
+    mosaic_until: Fraction = 0.9
+    """Share of the epochs after which pictures come one by one, as they will be judged."""
+    mosaic_buffer: Count = 256
+    """Decoded pictures that a worker keeps to make mosaics of."""
+    resize: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """Pictures grow and shrink by up to this share; grown, they are cropped."""
+    shift: Fraction = 0.1
+    """Moves by up to this share of the side."""
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """Turns by up to so many degrees; boxes become those around the turned boxes."""
+    flip: Fraction = 0.5
+    """Probability of a left-right flip."""
+    hue: Fraction = 0.015
+    saturation: Fraction = 0.7
+    value: Fraction = 0.4
+    """Colours in HSV change by factors up to 1 -+ these."""
+    least_visible: Fraction = 0.1
+    """A box of which less than this share of its area remains in the picture is dropped."""
+    multi_scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Each step's pictures are up to this share smaller or larger, in steps of 32 pixels."""
+    feed: Literal["auto", "materialize", "stream"] = "auto"
+    """Hold the encoded pictures in memory (our order, exact), or stream them (coverage and equal step counts only)."""
+
+
 class Loss(Section):
     """Cross-entropy over the classes."""
 
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class DetectionLoss(Section):
+    """Equation (3): l1 * class + l2 * objectness + l3 * box. torchvision's detectors have losses of their own and do not read it."""
+
+    l1: Annotated[float, Field(ge=0.0)] = 0.5
+    l2: Annotated[float, Field(ge=0.0)] = 1.0
+    l3: Annotated[float, Field(ge=0.0)] = 0.05
+    box_loss: Literal["iou", "giou", "diou", "ciou", "eiou", "siou"] = "eiou"
+    """`eiou` is equation (8), the paper's improved CIoU; `ciou` equations (5)-(7); `siou` its smoothed IoU (Figure 3)."""
+    anchor_ratio: Annotated[float, Field(gt=1.0)] = 4.0
+    """A box is matched with the anchors whose sides are less than so many times as long or as short (Table 2)."""
+    balance: tuple[Positive, Positive, Positive] = (4.0, 1.0, 0.4)
+    """Weights of the levels' objectness, the finest first (YOLOv5's)."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class Detect(Section):
+    """From a detector's raw outputs to boxes."""
+
+    confidence: Fraction = 0.001
+    """Less certain boxes are dropped; low for mAP, which ranks, higher for people."""
+    overlap: Fraction = 0.6
+    """Of two boxes of a class that overlap more, the less certain one is suppressed."""
+    nms_overlap: Literal["iou", "diou", "eiou"] = "diou"
+    """How overlap is measured; `diou` and `eiou` spare boxes whose centres lie apart."""
+    most: Count = 300
+    """Boxes kept in a picture."""
 
 
 class Optim(Section):
@@ -125,26 +185,33 @@ class Tracking(Section):
     group: str | None = None
 
 
-class Run(Section):
-    """Everything one training run depends on."""
+class BaseRun(Section):
+    """What training runs of all kinds have."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     seed: int = 0
     epochs: Count = 50
     steps_per_epoch: Count | None = None
-    """An epoch, after which the run validates and saves, ends after so many steps; None: when every clip was seen."""
+    """An epoch, after which the run validates and saves, ends after so many steps; None: when everything was seen."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many epochs without a better `metric`; 0 never stops early."""
-    metric: Literal["accuracy", "mean_class_accuracy"] = "accuracy"
-    """What selects the best checkpoint, measured on `val`."""
-    model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
     weights: str = ""
     """Weights to start from: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth); empty: random ones."""
-    data: Data = Data()
-    loss: Loss = Loss()
     optim: Optim = Optim()
     scale: Scale = Scale()
     tracking: Tracking = Tracking()
+
+
+class Run(BaseRun):
+    """Everything one training run of an action classifier depends on."""
+
+    task: ClassVar[str] = "action"
+
+    metric: Literal["accuracy", "mean_class_accuracy"] = "accuracy"
+    """What selects the best checkpoint, measured on `val`."""
+    model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
+    data: Data = Data()
+    loss: Loss = Loss()
 
     @model_validator(mode="after")
     def _neighbouring_frames(self) -> Run:
@@ -153,16 +220,44 @@ class Run(Section):
         return self
 
 
+class DetectorRun(BaseRun):
+    """Everything one training run of a detector depends on; the defaults are the paper's Table 2 where it has them."""
+
+    task: ClassVar[str] = "detection"
+
+    epochs: Count = 100
+    metric: Literal["map50_95", "map50"] = "map50_95"
+    """What selects the best checkpoint, measured on `val`."""
+    model: Annotated[YOLOv5 | YOLOv7 | SSD300 | FasterRCNN, Field(discriminator="kind")]
+    data: ImageData = ImageData()
+    loss: DetectionLoss = DetectionLoss()
+    detect: Detect = Detect()
+    optim: Optim = Optim(name="adam", lr=0.001, weight_decay=0.0005, momentum=0.937, warmup_epochs=3.0, ema=0.999, clip_norm=10.0)
+    scale: Scale = Scale(global_batch=16)
+
+    @model_validator(mode="after")
+    def _scaled_size(self) -> DetectorRun:
+        if self.data.multi_scale and self.model.kind == "ssd300":
+            raise ValueError(f"data.multi_scale must be 0 for ssd300, not {self.data.multi_scale:g}: its boxes are laid out for one size")
+        return self
+
+
+AnyRun = Run | DetectorRun
+KINDS: dict[str, type[AnyRun]] = {kind: run for run, models in ((Run, (C3D, TwoStream, VideoResNet)), (DetectorRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)))
+                                  for model in models for kind in get_args(get_type_hints(model)["kind"])}
+"""The kind of run that each kind of model is trained by."""
+
+
 class Study(Section):
     """Runs to train on one budget, from several seeds, and to compare on the same test segments. `posture compare` takes one."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
-    subject: Run
+    subject: AnyRun
     """What the others are compared with."""
-    baselines: tuple[Run, ...] = ()
-    ablations: tuple[Run, ...] = ()
+    baselines: tuple[AnyRun, ...] = ()
+    ablations: tuple[AnyRun, ...] = ()
     """The subject with parts taken away."""
-    references: tuple[Run, ...] = ()
+    references: tuple[AnyRun, ...] = ()
     """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long as it does."""
     titles: dict[str, str] = {}
     """Names for people, by run name."""
@@ -174,7 +269,7 @@ class Study(Section):
     """Share of the epochs that each learning rate is tried for."""
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[AnyRun, ...]:
         """All of them, the subject first."""
         return (self.subject, *self.baselines, *self.ablations, *self.references)
 
@@ -183,10 +278,12 @@ class Study(Section):
         names = [run.name for run in self.runs]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"study {self.name!r} has two runs named {twice!r}; every run needs a name of its own")
+        if other := next((run for run in self.runs if run.task != self.subject.task), None):
+            raise ValueError(f"study {self.name!r} compares runs of one task; {self.subject.name!r} is of {self.subject.task}, {other.name!r} of {other.task}")
         return self
 
 
-def override(run: Run, changes: dict[str, Any]) -> Run:
+def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
     """A new run with dotted `changes` (`{"model.groups": 4}`) applied and everything validated again.
 
     Raises InputError naming the field, the value and what is allowed.
@@ -205,10 +302,13 @@ def override(run: Run, changes: dict[str, Any]) -> Run:
     return validate(tree)
 
 
-def validate(tree: dict[str, Any]) -> Run:
+def validate(tree: dict[str, Any]) -> AnyRun:
     """A run from plain values (a saved `run.json`). Raises InputError naming field, value and what is allowed."""
+    kind = tree["model"].get("kind")
+    if kind not in KINDS:
+        raise InputError(f"model.kind: must be one of {', '.join(KINDS)} (given {kind!r})")
     try:
-        return Run.model_validate(tree)
+        return KINDS[kind].model_validate(tree)
     except ValidationError as error:
         raise InputError("; ".join(_sentence(problem) for problem in error.errors())) from None
 

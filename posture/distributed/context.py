@@ -80,6 +80,13 @@ class RayContext:
         dist.all_reduce(tensor)
         return tensor.cpu().numpy()
 
+    def gather(self, value: Any) -> list[Any]:
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
     def broadcast(self, value: Any) -> Any:
         if self.world_size == 1:
             return value

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def build(config: Any) -> nn.Module:
-    """The network of one of the dataclasses in `posture.models.configs`, with fresh weights from torch's global generator.
+    """The network of one of the dataclasses in `posture.models.configs` or `detector_configs`, with fresh weights from torch's global generator.
 
     Raises ValueError for a `kind` that has no network.
     """
@@ -25,4 +25,21 @@ def build(config: Any) -> nn.Module:
         from posture.models.torchvision_nets import video_resnet
 
         return video_resnet(config)
-    raise ValueError(f"kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', not {config.kind!r}")
+    if config.kind == "yolov5":
+        from posture.models.yolov5 import YOLOv5
+
+        return YOLOv5(config)
+    if config.kind == "yolov7":
+        from posture.models.yolov7 import YOLOv7
+
+        return YOLOv7(config)
+    if config.kind == "ssd300":
+        from posture.models.torchvision_detectors import ssd300
+
+        return ssd300(config)
+    if config.kind == "fasterrcnn":
+        from posture.models.torchvision_detectors import faster_rcnn
+
+        return faster_rcnn(config)
+    raise ValueError("kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', 'fasterrcnn', "
+                     f"not {config.kind!r}")

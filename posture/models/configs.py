@@ -78,16 +78,16 @@ class C3D:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         for name in ("classes", "width", "hidden", "groups", "eps", "attention_reduction"):
-            _require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
+            require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
         for name in ("widths", "depths"):
             values = getattr(self, name)
-            _require(len(values) == len(self.stages) and min(values) > 0, f"{name} must be five numbers greater than 0, not {values}")
-        _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
-        _require(0.0 <= self.stem_motion <= 1.0, f"stem_motion must be a share from 0 to 1, not {self.stem_motion}")
+            require(len(values) == len(self.stages) and min(values) > 0, f"{name} must be five numbers greater than 0, not {values}")
+        require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+        require(0.0 <= self.stem_motion <= 1.0, f"stem_motion must be a share from 0 to 1, not {self.stem_motion}")
         shorter = f"; head 'gap' takes {_LEAST_FRAMES['gap']}" if self.head == "fc" else ""
-        _require(self.frames >= self.least_frames, f"frames must be at least {self.least_frames} with head {self.head!r}, "
+        require(self.frames >= self.least_frames, f"frames must be at least {self.least_frames} with head {self.head!r}, "
                  f"not {self.frames}: fewer are pooled away{shorter}")
-        _require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are pooled away")
+        require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are pooled away")
         _ = self.attention_stages
         if self.norm == "group":
             self._refuse_groups()
@@ -112,9 +112,9 @@ class C3D:
         """Names of the stages that `placement` selects, in order. Raises ValueError where it selects none, or one that is not there."""
         names = [name for name in re.split(r"[+,\s]+", self.placement) if name]
         allowed = f"allowed are {', '.join([*self.placements, *self.stages])}, or several joined by +"
-        _require(bool(names), f"placement {self.placement!r} selects no stage; {allowed}")
+        require(bool(names), f"placement {self.placement!r} selects no stage; {allowed}")
         for name in names:
-            _require(name in self.placements or name in self.stages, f"placement {self.placement!r}: there is no {name!r}; {allowed}")
+            require(name in self.placements or name in self.stages, f"placement {self.placement!r}: there is no {name!r}; {allowed}")
         selected = {stage for name in names for stage in self.placements.get(name, (name,))}
         return tuple(stage for stage in self.stages if stage in selected)
 
@@ -122,7 +122,7 @@ class C3D:
         common = math.gcd(*self.channels)
         allowed = ", ".join(str(count) for count in range(1, common + 1) if common % count == 0)
         for stage, width in zip(self.stages, self.channels, strict=True):
-            _require(width % self.groups == 0, f"groups {self.groups} does not divide {stage}'s width {width}; "
+            require(width % self.groups == 0, f"groups {self.groups} does not divide {stage}'s width {width}; "
                      f"widths {self.channels} allow groups {allowed}")
 
 
@@ -171,9 +171,9 @@ class VideoResNet:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         for name in ("classes", "frames"):
-            _require(getattr(self, name) > 0, f"{name} must be greater than 0, not {getattr(self, name)}")
-        _require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are strided away")
-        _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+            require(getattr(self, name) > 0, f"{name} must be greater than 0, not {getattr(self, name)}")
+        require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are strided away")
+        require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,12 @@ class TwoStream:
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         for name in ("classes", "width", "frames", "flow_frames"):
-            _require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
-        _require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
-        _require("flow" not in self.inputs or self.frames > self.flow_frames,
+            require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
+        require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+        require("flow" not in self.inputs or self.frames > self.flow_frames,
                  f"frames must be greater than flow_frames {self.flow_frames}, not {self.frames}: flow is between neighbouring frames")
         least = {"cnn_m": 25, "resnet18": 16}[self.backbone]
-        _require(self.size >= least, f"size must be at least {least} pixels with backbone {self.backbone!r}, not {self.size}: smaller frames are "
+        require(self.size >= least, f"size must be at least {least} pixels with backbone {self.backbone!r}, not {self.size}: smaller frames are "
                  "strided away")
 
     @property
@@ -239,6 +239,7 @@ def _scaled(width: int, by: float) -> int:
     return width if by == 1.0 else max(8, 8 * round(width * by / 8))
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError(message) unless the condition holds."""
     if not condition:
         raise ValueError(message)

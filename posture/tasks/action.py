@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,10 +19,12 @@ from posture.errors import InputError
 class ActionTask:
     """Cross-entropy with label smoothing (Szegedy 2016, section 7), and what is counted to judge it; `run` is a `posture.config.Run`."""
 
+    in_network = False
+    """Whether the network itself computes the loss, and takes the targets for it."""
+
     def __init__(self, run: Any, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.label_smoothing = run.loss.label_smoothing
-        self.totals_size = 1 + len(classes) ** 2
 
     def counts(self, labels: Tensor) -> dict[str, float]:
         """What each term of the loss will be divided by, known before the forward pass: the number of clips."""
@@ -42,7 +43,7 @@ class ActionTask:
         return {"class": (total, float(len(labels)))}
 
     def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """What `metrics` needs, to be summed over batches and workers: loss sum and confusion (rows truth), (`totals_size`,) float64.
+        """What `metrics` needs, to be added up over batches and workers: loss sum and confusion (rows truth), (1 + K * K,) float64.
 
         `outputs` as in `loss`; what is judged is the streams' common answer.
         """
@@ -52,8 +53,14 @@ class ActionTask:
         confusion = torch.bincount(labels * classes + scores.argmax(dim=1), minlength=classes * classes).double()
         return torch.cat([loss[None], confusion])
 
-    def metrics(self, totals: np.ndarray) -> dict[str, float]:
-        """Summed totals -> loss (plain cross-entropy), accuracy, mean_class_accuracy (over classes that have clips), count."""
+    def added(self, totals: Tensor, more: Tensor) -> Tensor:
+        """The totals of two batches as those of one."""
+        return totals + more
+
+    def metrics(self, parts: list[Tensor | None]) -> dict[str, float]:
+        """Totals of all workers (None of one without clips) -> loss (plain cross-entropy), accuracy, mean_class_accuracy (over classes that
+        have clips), count."""
+        totals = torch.stack([part for part in parts if part is not None]).sum(dim=0).numpy()
         confusion = totals[1:].reshape(len(self.classes), len(self.classes))
         correct, clips = confusion.diagonal(), confusion.sum(axis=1)
         present = clips > 0

@@ -15,9 +15,11 @@ from itertools import cycle, islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from posture.data.flow import sampled
-from posture.data.transforms import TEMPORAL, clip_generator, frame_indices
+from posture.data.transforms import TEMPORAL, clip_generator, draw_augmentation, evaluation_view, frame_indices, network_inputs
 from posture.errors import InputError
 from posture.train import order
 
@@ -81,6 +83,20 @@ class Batch:
         """Height and width as stored, in pixels."""
         return next(iter(self.stored.values())).shape[2:4]
 
+    @property
+    def targets(self) -> Tensor:
+        """What the loss compares with: (n,) int64 class indices, in the CPU's memory."""
+        return torch.from_numpy(self.labels)
+
+    def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The network's inputs and the targets on `device`: augmented as in `epoch`, or, where that is None, centred in space."""
+        if epoch is None:
+            view = evaluation_view(self.frame_size, clips=len(self.labels))
+        else:
+            view = draw_augmentation(run.data, self.frame_size, seed=run.seed, epoch=epoch, clips=self.indices, repeats=self.repeats)
+        stored = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in self.stored.items()}
+        return network_inputs(stored, view, data=run.data, size=run.model.size), self.targets.to(device, non_blocking=True)
+
 
 class Batches:
     """One worker's share of training `footage` and of `validation` footage; `run` is a `posture.config.Run`.
@@ -113,6 +129,11 @@ class Batches:
             raise InputError("data.balanced needs footage held in memory; set data.feed to materialize, or data.balanced to false")
         if not len(validation):
             raise InputError("there are no clips to validate on; the split `val` is empty")
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What decides which clips come in which step."""
+        return {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "balanced": self.run.data.balanced, "clips": len(self.footage)}
 
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[Batch]]:
         """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""

@@ -39,6 +39,10 @@ class Context(Protocol):
         """Element-wise float64 sum over workers."""
         ...
 
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every worker, by rank: arrays and plain values."""
+        ...
+
     def broadcast(self, value: Any) -> Any:
         """Rank 0's `value`: anything JSON can hold."""
         ...
@@ -121,6 +125,9 @@ class LocalContext:
 
     def sum(self, totals: ArrayLike) -> np.ndarray:
         return np.asarray(totals, dtype=np.float64)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
 
     def broadcast(self, value: Any) -> Any:
         return value

@@ -25,17 +25,16 @@ from posture.train.optim import Precision
 def validate(model: nn.Module, task: Any, batches: Batches, ctx: Context, *, precision: Precision) -> dict[str, float]:
     """The task's metrics over the whole validation footage, each worker computing its share; centred in time and space."""
     model.eval()
-    run = batches.run
-    totals = torch.zeros(task.totals_size, dtype=torch.float64, device=ctx.device)
+    totals = None
     for batch in batches.evaluation():
-        view = evaluation_view(batch.frame_size, clips=len(batch.labels))
-        inputs = network_inputs(_on_device(batch.stored, ctx.device), view, data=run.data, size=run.model.size)
+        inputs, targets = batch.tensors(batches.run, ctx.device)
         with precision.autocast():
             outputs = model(*inputs)
-        totals += task.totals(outputs, torch.from_numpy(batch.labels).to(ctx.device))
-    metrics = task.metrics(ctx.sum(totals.cpu().numpy()))
+        found = task.totals(outputs, targets)
+        totals = found if totals is None else task.added(totals, found)
+    metrics = task.metrics(ctx.gather(totals.cpu() if isinstance(totals, torch.Tensor) else totals))
     if (count := metrics.pop("count")) != len(batches.validation):
-        raise RuntimeError(f"validation saw {count} clips instead of {len(batches.validation)}")
+        raise RuntimeError(f"validation judged {count} of {len(batches.validation)}")
     return metrics
 
 

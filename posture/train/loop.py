@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posture.data.transforms import draw_augmentation, network_inputs
 from posture.errors import InputError
 from posture.train import checkpoint
 from posture.train.batches import Batch, Batches
@@ -90,7 +89,7 @@ def fit(
     average = learner.average.model if learner.average else None
 
     def save(directory: Path) -> None:
-        state = asdict(progress) | {"order": _order(run, batches), "run": run.model_dump(mode="json")}
+        state = asdict(progress) | {"order": batches.order, "run": run.model_dump(mode="json")}
         state["scaler"] = learner.precision.scaler.state_dict()
         checkpoint.save(directory, model=model, average=average, optimizer=learner.optimizer, state=state)
 
@@ -108,7 +107,7 @@ def fit(
             break
         found = validate(average or model, task, batches, ctx, precision=learner.precision)
         record |= {f"val_{name}": value for name, value in found.items()} | {"seconds": time.perf_counter() - began}
-        _refuse_divergence(record["val_loss"], run, progress)
+        _refuse_divergence(record.get("val_loss", 0.0), run, progress)
 
         progress.history.append(record)
         progress.epoch, progress.step, progress.loss_sums, progress.loss_counts = progress.epoch + 1, 0, {}, {}
@@ -133,23 +132,19 @@ def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.M
         if state["scaler"] and precision.scaler.is_enabled():
             precision.scaler.load_state_dict(state["scaler"])
         progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
-        if progress.step and state["order"] != _order(run, batches):
-            began, now = (", ".join(f"{name} {value}" for name, value in order.items()) for order in (state["order"], _order(run, batches)))
+        if progress.step and state["order"] != batches.order:
+            began, now = (", ".join(f"{name} {value}" for name, value in order.items()) for order in (state["order"], batches.order))
             raise InputError(f"{resume} stopped within epoch {progress.epoch + 1}, with {began}; it cannot go on there with {now}")
     network = ctx.wrap(model)
     forward = torch.compile(network) if run.scale.compile else network
     return Learner(run, task, ctx, model, network, forward, optimizer, average, precision), progress
 
 
-def _order(run: Any, batches: Batches) -> dict[str, Any]:
-    """What decides which clips come in which step."""
-    return {"seed": run.seed, "global_batch": run.scale.global_batch, "balanced": run.data.balanced, "clips": len(batches.footage)}
-
-
 def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> dict[str, Any]:
     """The rest of an epoch, or as much of it as there is before somebody asks to stop: `progress` then tells how far.
 
-    Returns train_loss, lr, clips_per_second and data_wait_share (the time spent waiting for clips).
+    Returns train_loss, its terms where it has several, lr, clips_per_second (of a detector, pictures) and data_wait_share (the time spent
+    waiting for them).
     """
     run, ctx, task = learner.run, learner.ctx, learner.task
     first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0
@@ -161,7 +156,7 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
             asked = time.perf_counter()
             micro_batches = next(steps)
             waited += time.perf_counter() - asked
-            counts = _added(task.counts(torch.from_numpy(batch.labels)) for batch in micro_batches)
+            counts = _added(task.counts(batch.targets) for batch in micro_batches)
             stop, *summed = ctx.sum([float(ctx.should_stop()), *counts.values()]).tolist()
             if stop:
                 break
@@ -182,7 +177,8 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
         train_loss = _read_loss(learner, progress, unread)
     seconds = time.perf_counter() - began
     speed = (progress.step - first_step) * run.scale.global_batch / seconds
-    return {"train_loss": train_loss, "lr": rate, "clips_per_second": speed, "data_wait_share": waited / seconds}
+    terms = {f"train_loss_{term}": value for term, value in _means(progress).items()} if len(progress.loss_sums) > 1 else {}
+    return {"train_loss": train_loss, **terms, "lr": rate, "clips_per_second": speed, "data_wait_share": waited / seconds}
 
 
 def _step(
@@ -194,16 +190,14 @@ def _step(
     learner.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for place, batch in enumerate(micro_batches, start=1):
-        augmentation = draw_augmentation(run.data, batch.frame_size, seed=run.seed, epoch=epoch, clips=batch.indices, repeats=batch.repeats)
-        stored = {name: _on_device(array, ctx) for name, array in batch.stored.items()}
-        inputs = network_inputs(stored, augmentation, data=run.data, size=run.model.size)
+        inputs, targets = batch.tensors(run, ctx.device, epoch=epoch)
         # Workers exchange gradients once per step, with the last micro batch.
         with nullcontext() if ctx.world_size == 1 or place == len(micro_batches) else learner.network.no_sync():
             with learner.precision.autocast():
-                outputs = learner.forward(*inputs)
-            terms = learner.task.loss(outputs, _on_device(batch.labels, ctx))
+                outputs = learner.forward(*inputs, targets) if learner.task.in_network else learner.forward(*inputs)
+            terms = learner.task.loss(outputs, targets)
             # DDP averages gradients over workers; times their number, that is the sum the counts of all workers ask for.
-            loss = torch.stack([total / counts[term] for term, (total, _) in terms.items()]).sum() * ctx.world_size
+            loss = torch.stack([total / max(counts[term], 1.0) for term, (total, _) in terms.items()]).sum() * ctx.world_size
             scaler.scale(loss).backward()
         sums = _added([sums, {term: total.detach().double() for term, (total, _) in terms.items()}])
     set_learning_rate(learner.optimizer, rate)
@@ -221,9 +215,14 @@ def _read_loss(learner: Learner, progress: Progress, unread: dict[str, Tensor]) 
     """Add the losses not yet read, of all workers, to `progress`; returns the epoch's mean so far. Raises Diverged, on all workers."""
     summed = learner.ctx.sum([float(total) for total in unread.values()])
     progress.loss_sums = _added([progress.loss_sums, dict(zip(unread, summed.tolist(), strict=True))])
-    loss = sum(progress.loss_sums[term] / progress.loss_counts[term] for term in progress.loss_sums)
+    loss = sum(_means(progress).values())
     _refuse_divergence(loss, learner.run, progress)
     return loss
+
+
+def _means(progress: Progress) -> dict[str, float]:
+    """Each term of the loss so far in this epoch; 0 where nothing was to be judged by it."""
+    return {term: total / max(progress.loss_counts[term], 1.0) for term, total in progress.loss_sums.items()}
 
 
 def _refuse_divergence(loss: float, run: Any, progress: Progress) -> None:
@@ -241,7 +240,3 @@ def _added(terms: Iterable[dict[str, Any]]) -> dict[str, Any]:
         for name, value in values.items():
             total[name] = total[name] + value if name in total else value
     return total
-
-
-def _on_device(array: np.ndarray, ctx: Context) -> Tensor:
-    return torch.from_numpy(array).to(ctx.device, non_blocking=True)

@@ -35,8 +35,8 @@ def test_halves_add_up_to_the_whole() -> None:
     logits, labels = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 3, 2, 2, 1, 0, 3])
     task = task_with()
     together = task.totals(logits, labels)
-    apart = task.totals(logits[:3], labels[:3]) + task.totals(logits[3:], labels[3:])
-    assert together.shape == (task.totals_size,) and together.dtype == torch.float64
+    apart = task.added(task.totals(logits[:3], labels[:3]), task.totals(logits[3:], labels[3:]))
+    assert together.shape == (1 + len(task.classes) ** 2,) and together.dtype == torch.float64
     torch.testing.assert_close(apart, together, rtol=1e-6, atol=0)
 
 
@@ -52,7 +52,7 @@ def test_metrics_of_a_known_confusion() -> None:
     logits = torch.zeros(10, 4)
     logits[torch.arange(10), answers] = 1.0
     task = task_with(label_smoothing=0.2)
-    metrics = task.metrics(task.totals(logits, labels).numpy())
+    metrics = task.metrics([task.totals(logits, labels), None])
     right, wrong = np.log(np.e + 3) - 1, np.log(np.e + 3)
     assert metrics["accuracy"] == pytest.approx(0.8) and metrics["count"] == 10
     assert metrics["mean_class_accuracy"] == pytest.approx((5 / 6 + 1 / 2 + 1) / 3)
@@ -89,7 +89,7 @@ def test_each_stream_learns_as_if_it_were_alone(label_smoothing: float) -> None:
 def test_what_is_judged_is_the_streams_common_answer() -> None:
     outputs, labels = 2 * torch.randn(40, 2, 4, generator=torch.Generator().manual_seed(4)), torch.arange(40) % 4
     task = task_with()
-    metrics = task.metrics(task.totals(outputs, labels).numpy())
+    metrics = task.metrics([task.totals(outputs[:1], labels[:1]), task.totals(outputs[1:], labels[1:])])
     fused = softmax(outputs.double().numpy()).mean(axis=1)
     assert metrics["count"] == 40 and metrics["accuracy"] == (fused.argmax(axis=1) == labels.numpy()).mean()
     assert metrics["loss"] == pytest.approx(-np.log(fused[np.arange(40), labels.numpy()]).mean(), rel=1e-5)

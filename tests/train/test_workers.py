@@ -41,6 +41,11 @@ class ProcessContext(LocalContext):
     def wrap(self, model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model)
 
+    def gather(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
+
     def sum(self, totals: ArrayLike) -> np.ndarray:
         summed = torch.tensor(np.asarray(totals, dtype=np.float64))
         distributed.all_reduce(summed)
