@@ -11,10 +11,11 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,8 @@ from posture.data.cutting import decode_frames
 from posture.data.store import Store, filesystem
 from posture.errors import InputError
 
-COLUMNS = {"clips": ["frames", "height", "width", "offsets", "pixels"], "flows": ["frames", "height", "width", "vectors"]}
+COLUMNS = {"clips": ["frames", "height", "width", "offsets", "pixels"], "flows": ["frames", "height", "width", "vectors"],
+           "images": ["pixels"]}
 CHUNK_CLIPS = 8
 """Clips read at once while streaming: a row group as ingest writes it."""
 WINDOW_CHUNKS = 8
@@ -34,7 +36,7 @@ WINDOW_CHUNKS = 8
 
 @dataclass(frozen=True)
 class Shard:
-    """The wanted clips of one Parquet file of a table: `rows` of the file (ascending) hold the clips `indices`."""
+    """The wanted clips (of `images`: pictures) of one Parquet file of a table: `rows` of the file (ascending) hold the clips `indices`."""
 
     file: str
     rows: np.ndarray
@@ -65,6 +67,11 @@ class FootageIndex:
         return len(self.keys)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How much that is, for records and reports."""
+        return {"clips": len(self), "segments": len(self.segment_ids)}
+
+    @property
     def bytes(self) -> int:
         """Size in memory of what is read (an upper bound: short segments have fewer frames)."""
         recipe = rows.DecodeRecipe.parse(self.recipe)
@@ -77,19 +84,8 @@ class FootageIndex:
 
     def part(self, indices: np.ndarray) -> FootageIndex:
         """The same for the clips `indices` alone (ascending); they are numbered anew, segments keep their numbers."""
-        place = {int(index): number for number, index in enumerate(indices)}
-
-        def kept(shards: list[Shard]) -> list[Shard]:
-            parts = []
-            for shard in shards:
-                chosen = np.array([row for row, index in enumerate(shard.indices.tolist()) if index in place], dtype=np.int64)
-                if len(chosen):
-                    renumbered = np.array([place[int(index)] for index in shard.indices[chosen]], dtype=np.int64)
-                    parts.append(replace(shard, rows=shard.rows[chosen], indices=renumbered))
-            return parts
-
         return replace(self, keys=[self.keys[index] for index in indices], labels=self.labels[indices], segments=self.segments[indices],
-                       shards=kept(self.shards), flow_shards=kept(self.flow_shards))
+                       shards=part_of_shards(self.shards, indices), flow_shards=part_of_shards(self.flow_shards, indices))
 
 
 def index_footage(store: Store, split: str, *, versions: dict[str, int] | None = None, recipe: str | None = None,
@@ -115,7 +111,7 @@ def index_footage(store: Store, split: str, *, versions: dict[str, int] | None =
     number = {segment: place for place, segment in enumerate(segment_ids)}
     label_of = {name: place for place, name in enumerate(names)}
     index = FootageIndex(store.uri, split, recipe, names, keys, np.array([label_of[wanted[segment_of[clip]]] for clip in keys], dtype=np.int64),
-                         np.array([number[segment_of[clip]] for clip in keys], dtype=np.int64), segment_ids, _shards("clips", clips, keys), inputs)
+                         np.array([number[segment_of[clip]] for clip in keys], dtype=np.int64), segment_ids, find_shards("clips", clips, keys), inputs)
     return _with_flow(index, store, versions.get("flows"), flow) if "flow" in inputs else index
 
 
@@ -124,20 +120,35 @@ def clips_without_flow(store: Store, method: str) -> tuple[list[str], list[Shard
     clips = store.dataset("clips").to_table(columns=["clip", "__filename"])
     done = set(store.read("flows", columns=["clip"], where=pc.field("method") == method)["clip"].to_pylist())
     keys = sorted(set(clips["clip"].to_pylist()) - done)
-    return keys, _shards("clips", clips, keys)
+    return keys, find_shards("clips", clips, keys)
 
 
-def _shards(name: str, table: pa.Table, keys: list[str], *, method: str | None = None) -> list[Shard]:
-    """The files of the store's table `name` in which the clips `keys` lie, numbered in that order; `table` has its every row, file by file."""
+def find_shards(name: str, table: pa.Table, keys: list[str], *, key: str = "clip", method: str | None = None) -> list[Shard]:
+    """The files of the store's table `name` in which the clips `keys` lie, numbered in that order; `table` has its every row, file by file.
+
+    `key` is the column that holds the keys.
+    """
     place = {clip: index for index, clip in enumerate(keys)}
     row_of: dict[str, int] = {}
     by_file: dict[str, list[tuple[int, int]]] = {}
     methods = table["method"].to_pylist() if method else [None] * table.num_rows
-    for clip, file, its_method in zip(table["clip"].to_pylist(), table["__filename"].to_pylist(), methods, strict=True):
+    for clip, file, its_method in zip(table[key].to_pylist(), table["__filename"].to_pylist(), methods, strict=True):
         row = row_of[file] = row_of.get(file, -1) + 1
         if clip in place and its_method == method:
             by_file.setdefault(file, []).append((row, place[clip]))
     return [Shard(file.rpartition("/")[2], *(np.array(column) for column in zip(*pairs, strict=True)), name) for file, pairs in sorted(by_file.items())]
+
+
+def part_of_shards(shards: list[Shard], indices: np.ndarray) -> list[Shard]:
+    """Where the clips `indices` alone lie; they are numbered anew, in that order."""
+    place = {int(index): number for number, index in enumerate(indices)}
+    parts = []
+    for shard in shards:
+        chosen = np.array([row for row, index in enumerate(shard.indices.tolist()) if index in place], dtype=np.int64)
+        if len(chosen):
+            renumbered = np.array([place[int(index)] for index in shard.indices[chosen]], dtype=np.int64)
+            parts.append(replace(shard, rows=shard.rows[chosen], indices=renumbered))
+    return parts
 
 
 def _with_flow(index: FootageIndex, store: Store, version: int | None, chosen: str | None) -> FootageIndex:
@@ -147,7 +158,7 @@ def _with_flow(index: FootageIndex, store: Store, version: int | None, chosen: s
     if chosen is None and len(counts) > 1:
         raise InputError(f"{store.uri}: data.flow must name one of the methods whose optical flow is in this store: {', '.join(sorted(counts))}")
     method = chosen or next(iter(counts), "dis")
-    shards = [] if flows is None else _shards("flows", flows, index.keys, method=method)
+    shards = [] if flows is None else find_shards("flows", flows, index.keys, method=method)
     if missing := len(index) - sum(len(shard.rows) for shard in shards):
         raise InputError(f"{store.uri}: {missing} of {len(index)} {index.split} clips have no optical flow by {method}, which this model reads; "
                          f"add it with: posture ingest --store {store.uri} --flow {method}")
@@ -174,7 +185,7 @@ class Footage:
 
     def __init__(self, index: FootageIndex, load: Callable[[str, int], pa.Table]) -> None:
         self.classes, self.keys, self.labels, self.segments = index.classes, index.keys, index.labels, index.segments
-        self._inputs = {name: _InMemory(index.shards_of(name), len(index), functools.partial(load, name)) for name in index.inputs}
+        self._inputs = {name: InMemory(index.shards_of(name), len(index), functools.partial(load, name)) for name in index.inputs}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -188,23 +199,22 @@ class Footage:
         return self._inputs["flow"][index]
 
 
-class StreamedFootage:
-    """Clips from the store in a new shuffled order each epoch, never more than a window of them in memory."""
+class Stream:
+    """The rows of some chunks of a store in a new shuffled order each epoch, never more than a window of them in memory.
 
-    def __init__(self, index: FootageIndex) -> None:
-        self.classes, self.keys, self.labels, self.segments = index.classes, index.keys, index.labels, index.segments
-        self._store_uri = index.store_uri
-        self._chunks = _chunks(index)
+    `stored` makes a table's rows arrays.
+    """
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    def __init__(self, store_uri: str, chunks: list[Chunk], stored: Callable[[pa.Table], Rows]) -> None:
+        self._store_uri, self._chunks, self._stored = store_uri, chunks, stored
 
     def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
         """Clips of the worker that gets most of them in this epoch."""
         return max(sum(len(chunk.indices) for chunk in self._share(epoch, rank, world_size, seed)) for rank in range(world_size))
 
     def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
-        """This worker's clips as (index, *arrays), an array for each of the index's inputs: uint8 frames (T, H, W, 3), flow (T - 1, H, W, 2).
+        """This worker's clips as (index, *arrays), an array for each of the index's inputs: uint8 frames (T, H, W, 3), flow (T - 1, H, W, 2);
+        of pictures, the encoded bytes.
 
         Over all workers every clip comes once. Chunks are dealt, then shuffled within a window.
         """
@@ -212,17 +222,36 @@ class StreamedFootage:
         generator = np.random.default_rng((seed % 2**64, epoch, rank, 1))
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="stream") as pool:
             windows = [chunks[at:at + WINDOW_CHUNKS] for at in range(0, len(chunks), WINDOW_CHUNKS)]
-            read = [pool.submit(_read_chunk, self._store_uri, chunk) for chunk in (windows[0] if windows else ())]
+            read = [pool.submit(self._read, chunk) for chunk in (windows[0] if windows else ())]
             for number, window in enumerate(windows):
                 inputs = [job.result() for job in read]
-                read = [pool.submit(_read_chunk, self._store_uri, chunk) for chunk in (windows[number + 1] if number + 1 < len(windows) else ())]
+                read = [pool.submit(self._read, chunk) for chunk in (windows[number + 1] if number + 1 < len(windows) else ())]
                 clips = [(place, index) for place, chunk in enumerate(window) for index in chunk.indices.tolist()]
                 for place, index in generator.permutation(clips).tolist():
                     yield index, *(rows[row] for rows, row in (held[index] for held in inputs[place]))
 
-    def _share(self, epoch: int, rank: int, world_size: int, seed: int) -> list[_Chunk]:
+    def _share(self, epoch: int, rank: int, world_size: int, seed: int) -> list[Chunk]:
         order = np.random.default_rng((seed % 2**64, epoch)).permutation(len(self._chunks))
         return [self._chunks[place] for place in order[rank::world_size]]
+
+    def _read(self, chunk: Chunk) -> list[dict[int, tuple[Rows, int]]]:
+        """For each input, where the array of each clip is."""
+        held = []
+        for shards in chunk.shards:
+            tables = [(shard, self._stored(read_shard(self._store_uri, shard))) for shard in shards]
+            held.append({index: (rows, row) for shard, rows in tables for row, index in enumerate(shard.indices.tolist())})
+        return held
+
+
+class StreamedFootage(Stream):
+    """Clips from the store, for footage larger than memory."""
+
+    def __init__(self, index: FootageIndex) -> None:
+        super().__init__(index.store_uri, _chunks(index), StoredArrays)
+        self.classes, self.keys, self.labels, self.segments = index.classes, index.keys, index.labels, index.segments
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 def open_footage(index: FootageIndex, *, feed: str, memory_bytes: int | None = None) -> Footage | StreamedFootage:
@@ -238,6 +267,12 @@ def open_footage(index: FootageIndex, *, feed: str, memory_bytes: int | None = N
 def available_memory() -> int:
     """Bytes this machine could still give."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Rows(Protocol):
+    """A shard's rows as arrays."""
+
+    def __getitem__(self, row: int) -> np.ndarray: ...
 
 
 class StoredArrays:
@@ -259,12 +294,13 @@ class StoredArrays:
         return decode_frames(self._bytes[row], self._offsets[row], self._shapes[row])
 
 
-class _InMemory:
-    """One input of `count` clips, by clip index."""
+class InMemory:
+    """One input of `count` clips, by clip index; threads may share it. `stored` makes a table's rows arrays."""
 
-    def __init__(self, shards: list[Shard], count: int, load: Callable[[int], pa.Table]) -> None:
-        self._load = load
-        self._loaded: dict[int, StoredArrays] = {}
+    def __init__(self, shards: list[Shard], count: int, load: Callable[[int], pa.Table], stored: Callable[[pa.Table], Rows] = StoredArrays) -> None:
+        self._load, self._stored = load, stored
+        self._loaded: dict[int, Rows] = {}
+        self._lock = threading.Lock()
         self._shard_of, self._row_of = np.empty(count, np.int64), np.empty(count, np.int64)
         for number, shard in enumerate(shards):
             self._shard_of[shard.indices], self._row_of[shard.indices] = number, np.arange(len(shard.indices))
@@ -272,26 +308,32 @@ class _InMemory:
     def __getitem__(self, index: int) -> np.ndarray:
         number = int(self._shard_of[index])
         if number not in self._loaded:
-            self._loaded[number] = StoredArrays(self._load(number))
+            with self._lock:
+                if number not in self._loaded:
+                    self._loaded[number] = self._stored(self._load(number))
         return self._loaded[number][int(self._row_of[index])]
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Clips that are streamed together, and where each input of theirs lies."""
 
     indices: np.ndarray
     shards: list[list[Shard]]
 
 
-def _chunks(index: FootageIndex) -> list[_Chunk]:
+def cut_shards(shards: list[Shard], size: int) -> list[Shard]:
+    """Neighbours in the same file, at most `size` together."""
+    return [replace(shard, rows=shard.rows[at:at + size], indices=shard.indices[at:at + size]) for shard in shards for at in range(0, len(shard.rows), size)]
+
+
+def _chunks(index: FootageIndex) -> list[Chunk]:
     """Neighbours in the first input's files; the other one's files hold them in the same order, as a rule."""
     first, *others = index.inputs
-    pieces = [replace(shard, rows=shard.rows[at:at + CHUNK_CLIPS], indices=shard.indices[at:at + CHUNK_CLIPS])
-              for shard in index.shards_of(first) for at in range(0, len(shard.rows), CHUNK_CLIPS)]
+    pieces = cut_shards(index.shards_of(first), CHUNK_CLIPS)
     places = [{clip: (shard, row) for shard in index.shards_of(name) for clip, row in zip(shard.indices.tolist(), shard.rows.tolist(), strict=True)}
               for name in others]
-    return [_Chunk(piece.indices, [[piece], *(_holding(piece.indices, place) for place in places)]) for piece in pieces]
+    return [Chunk(piece.indices, [[piece], *(_holding(piece.indices, place) for place in places)]) for piece in pieces]
 
 
 def _holding(indices: np.ndarray, places: dict[int, tuple[Shard, int]]) -> list[Shard]:
@@ -302,15 +344,6 @@ def _holding(indices: np.ndarray, places: dict[int, tuple[Shard, int]]) -> list[
         by_file.setdefault(shard.file, []).append((row, index))
     table = places[int(indices[0])][0].table
     return [Shard(file, *(np.array(column) for column in zip(*sorted(pairs), strict=True)), table) for file, pairs in by_file.items()]
-
-
-def _read_chunk(store_uri: str, chunk: _Chunk) -> list[dict[int, tuple[StoredArrays, int]]]:
-    """For each input, where the array of each clip is."""
-    held = []
-    for shards in chunk.shards:
-        tables = [(shard, StoredArrays(read_shard(store_uri, shard))) for shard in shards]
-        held.append({index: (rows, row) for shard, rows in tables for row, index in enumerate(shard.indices.tolist())})
-    return held
 
 
 def _choose_recipe(uri: str, recipes: pa.ChunkedArray, chosen: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Footage from the store to training workers.
+"""Footage and pictures from the store to training workers.
 
 What fits is read once into Ray's object store, one object per Parquet file, spread over the nodes by plain tasks; a worker maps
 the objects of its node without copying and takes any clip at any time, in our order. (A Ray Data execution costs seconds
@@ -14,6 +14,7 @@ import pyarrow as pa
 import ray
 
 from posture.data.footage import Footage, FootageIndex, Shard, StreamedFootage, read_shard
+from posture.data.images import ImageIndex, Images, StreamedImages
 
 OBJECT_STORE_SHARE = 0.6
 """Of the cluster's object store, for footage."""
@@ -21,19 +22,25 @@ OBJECT_STORE_SHARE = 0.6
 
 @dataclass
 class Feed:
-    """How workers get the clips of an index: for each input, references to its shards in memory, or None to stream. Travels to workers whole."""
+    """How workers get the clips or pictures of an index: for each input, references to its shards in memory, or None to stream. Travels to
+    workers whole."""
 
-    index: FootageIndex
+    index: FootageIndex | ImageIndex
     shards: dict[str, list[Any]] | None
 
-    def open(self) -> Footage | StreamedFootage:
-        """On a worker: the clips."""
+    def open(self) -> Footage | StreamedFootage | Images | StreamedImages:
+        """On a worker: the clips or pictures."""
+        if isinstance(self.index, ImageIndex):
+            if self.shards is None:
+                return StreamedImages(self.index)
+            (shards,) = self.shards.values()
+            return Images(self.index, lambda number: ray.get(shards[number]))
         if self.shards is None:
             return StreamedFootage(self.index)
         return Footage(self.index, lambda name, number: ray.get(self.shards[name][number]))
 
 
-def feed(indices: list[FootageIndex], *, mode: str) -> list[Feed]:
+def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str) -> list[Feed]:
     """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended."""
     needed = sum(index.bytes for index in indices)
     fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)

@@ -88,6 +88,10 @@ class Batch:
         """What the loss compares with: (n,) int64 class indices, in the CPU's memory."""
         return torch.from_numpy(self.labels)
 
+    def counts(self, task: Any) -> dict[str, float]:
+        """What each term of the task's loss will be divided by."""
+        return task.counts(self.targets)
+
     def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
         """The network's inputs and the targets on `device`: augmented as in `epoch`, or, where that is None, centred in space."""
         if epoch is None:

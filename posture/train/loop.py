@@ -156,7 +156,7 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
             asked = time.perf_counter()
             micro_batches = next(steps)
             waited += time.perf_counter() - asked
-            counts = _added(task.counts(batch.targets) for batch in micro_batches)
+            counts = _added(batch.counts(task) for batch in micro_batches)
             stop, *summed = ctx.sum([float(ctx.should_stop()), *counts.values()]).tolist()
             if stop:
                 break

@@ -1,0 +1,307 @@
+"""Micro batches of pictures with boxes, decoded and augmented by threads in the background while the network computes.
+
+Tensor legend: n pictures of a micro batch, B boxes in all of them, S the side in pixels of the network's square.
+Without mosaics a picture looks the same in an epoch whatever the number of workers. The partners in a mosaic come from the pictures that
+precede it in its own worker's order, which are decoded already: so mosaics are a function of seed, epoch, position and number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posture.boxes import Targets
+from posture.data.image_transforms import MOSAIC, SIDE, Letterbox, Picture, augment, decode_picture, draw_view, letterbox, read_picture, use_one_thread
+from posture.data.transforms import clip_generator
+from posture.errors import InputError
+from posture.train import order
+from posture.train.batches import chunks, prefetched
+
+THREADS = min(8, os.cpu_count() or 1)
+"""Of one worker, to decode and augment: OpenCV lets go of Python's lock."""
+
+
+@runtime_checkable
+class Images(Protocol):
+    """Encoded pictures in memory, with what is in them: `posture.data.images.Images`."""
+
+    classes: tuple[str, ...]
+    keys: list[str]
+    boxes: list[np.ndarray]  # (B, 4) float32 each, xyxy in pixels of the stored picture
+    labels: list[np.ndarray]  # (B,) int64 each
+    sizes: np.ndarray  # (pictures, 2) int64, height and width
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, index: int) -> np.ndarray:
+        """The picture's file, uint8 (bytes,)."""
+        ...
+
+
+class StreamedImages(Protocol):
+    """Pictures that do not fit in memory: as `Images`, but they come as they come."""
+
+    classes: tuple[str, ...]
+    keys: list[str]
+    boxes: list[np.ndarray]
+    labels: list[np.ndarray]
+    sizes: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(picture index, its file) of this worker's part; over all workers every picture once."""
+        ...
+
+    def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
+        """Pictures of the worker that gets most of them in this epoch."""
+        ...
+
+
+class Encoded(NamedTuple):
+    """A picture on its way to be decoded."""
+
+    index: int
+    file: np.ndarray
+    """uint8 (bytes,)."""
+    place: int
+    """Where it comes in this worker's order of all epochs."""
+
+
+class Draw(NamedTuple):
+    """What is shown at one place of a batch."""
+
+    picture: Encoded
+    repeat: int
+    """How often the picture came earlier in this epoch."""
+    partners: list[Encoded]
+    """The other three of a mosaic, or none."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Pictures for one forward pass, as the network sees them."""
+
+    pictures: np.ndarray
+    """(n, S, S, 3) uint8, RGB."""
+    boxes: np.ndarray
+    """(B, 4) float32, xyxy in pixels of `pictures`."""
+    labels: np.ndarray
+    """(B,) int64."""
+    images: np.ndarray
+    """(B,) int64, the picture that each box is in, ascending."""
+    indices: np.ndarray
+    """(n,) int64, picture indices; of a mosaic, of its first picture."""
+    letterboxes: tuple[Letterbox, ...] = ()
+    """In evaluation, where each picture lies in its square: the way back to pixels of the stored picture."""
+
+    @property
+    def targets(self) -> Targets:
+        """What the loss compares with, in the CPU's memory."""
+        return Targets(torch.from_numpy(self.boxes), torch.from_numpy(self.labels), torch.from_numpy(self.images), len(self.pictures))
+
+    def counts(self, task: Any) -> dict[str, float]:
+        """What each term of the task's loss will be divided by."""
+        return task.counts(self.targets, size=self.pictures.shape[1:3])
+
+    def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor], Targets]:
+        """The network's input, float32 (n, 3, S, S) in 0..1 laid out channels last, and the targets, on `device`.
+
+        `run` and `epoch` are for batches of clips: pictures are augmented already.
+        """
+        pictures = torch.from_numpy(self.pictures).to(device, non_blocking=True)
+        boxes, labels, images, count = self.targets
+        moved = (part.to(device, non_blocking=True) for part in (boxes, labels, images))
+        return (pictures.permute(0, 3, 1, 2).to(torch.float32).div_(255.0),), Targets(*moved, count)
+
+
+class ImageBatches:
+    """One worker's share of training pictures (`images`) and of `validation` pictures; `run` is a `posture.config.DetectorRun`.
+
+    Raises InputError where the global batch cannot be filled or dealt evenly.
+    """
+
+    def __init__(self, images: Images | StreamedImages, run: Any, *, rank: int, world_size: int, validation: Images | StreamedImages) -> None:
+        self.footage, self.validation, self.run, self.rank, self.world_size = images, validation, run, rank, world_size
+        global_batch = run.scale.global_batch
+        self.share = order.share_size(global_batch, world_size=world_size)
+        if global_batch > len(images):
+            raise InputError(f"scale.global_batch is {global_batch}, but there are only {len(images)} training pictures; choose at most {len(images)}")
+        self.steps_per_epoch = order.steps_per_epoch(len(images), global_batch=global_batch)
+        if not isinstance(images, Images):
+            # The same in all epochs and on all workers, and enough for every picture; whoever has fewer repeats some.
+            longest = max(images.longest_share(epoch, world_size, run.seed) for epoch in range(run.epochs))
+            self.steps_per_epoch = -(-longest // self.share)
+        self.steps_per_epoch = min(self.steps_per_epoch, run.steps_per_epoch or self.steps_per_epoch)
+        self.micro_batch = run.scale.micro_batch or self.share
+        self.accumulation, rest = divmod(self.share, self.micro_batch)
+        if rest:
+            raise InputError(f"scale.micro_batch {self.micro_batch} does not divide the {self.share} pictures of each of {world_size} workers")
+        if not len(validation):
+            raise InputError("there are no pictures to validate on; the split `val` is empty")
+        # Kept are the pictures that mosaics are made of, and those that the threads are at.
+        self._decoded = _Decoded(images, longest=max(self._sides()), most=run.data.mosaic_buffer + THREADS)
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What decides which pictures come in which step."""
+        return {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "pictures": len(self.footage)}
+
+    def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[ImageBatch]]:
+        """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""
+        with _threads() as pool:
+            yield from prefetched(self._steps(pool, epoch, start_step))
+
+    def evaluation(self) -> Generator[ImageBatch]:
+        """This worker's share of the validation pictures, each exactly once, letterboxed; the last batch may be smaller."""
+        size, batch = self.run.model.size, self.micro_batch
+        return letterboxed(self.validation, size=size, batch=batch, rank=self.rank, world_size=self.world_size)
+
+    def side(self, epoch: int, step: int) -> int:
+        """S of a step, the same on all workers."""
+        sides = self._sides()
+        return sides[int(clip_generator(SIDE, seed=self.run.seed, epoch=epoch, clip=step).integers(len(sides)))]
+
+    def _sides(self) -> list[int]:
+        """What S may be: around the model's size, in steps of 32 pixels."""
+        size, share = self.run.model.size, self.run.data.multi_scale
+        if not share:
+            return [size]
+        least, most = size * (1 - share) / 32, size * (1 + share) / 32  # to within rounding
+        return [32 * count for count in range(max(1, math.ceil(least - 1e-6)), math.floor(most + 1e-6) + 1)]
+
+    def _steps(self, pool: ThreadPoolExecutor, epoch: int, start_step: int) -> Iterator[list[ImageBatch]]:
+        draws = (self._ordered if isinstance(self.footage, Images) else self._streamed)(self.footage, epoch, start_step)
+        for step in range(start_step, self.steps_per_epoch):
+            mine, side = list(islice(draws, self.share)), self.side(epoch, step)
+            squares = np.empty((self.share, side, side, 3), dtype=np.uint8)
+            seen = list(pool.map(partial(self._augmented, epoch=epoch), mine, squares))
+            micro = [slice(at, at + self.micro_batch) for at in range(0, self.share, self.micro_batch)]
+            yield [_batch(squares[part], seen[part], [draw.picture.index for draw in mine[part]]) for part in micro]
+
+    def _ordered(self, images: Images, epoch: int, start_step: int) -> Iterator[Draw]:
+        """In the order that is ours: a function of seed, epoch and step."""
+        permutation = order.permutation(len(images), seed=self.run.seed, epoch=epoch)
+        dealt = {"global_batch": self.run.scale.global_batch, "rank": self.rank, "world_size": self.world_size}
+        mine = np.concatenate([order.share_of_step(permutation, step, **dealt) for step in range(self.steps_per_epoch)]).tolist()
+        for place in range(start_step * self.share, len(mine)):
+            # Before the first picture come the epoch's last: an epoch is a circle, and any place in it has as many to draw from.
+            back = [0, *self._distances(epoch, mine[place], reach=len(mine) - 1)]
+            drawn = [Encoded(mine[place - far], images.encoded(mine[place - far]), epoch * len(mine) + place - far) for far in back]
+            yield Draw(drawn[0], 0, drawn[1:])
+
+    def _streamed(self, images: StreamedImages, epoch: int, start_step: int) -> Iterator[Draw]:
+        """As the stream has them, then its first ones again, without end. A resumed epoch skips what it has seen."""
+        before: deque[Encoded] = deque(maxlen=self.run.data.mosaic_buffer)
+        for number, (index, file, repeat) in enumerate(self._endless(images, epoch)):
+            picture = Encoded(index, file, epoch * self.steps_per_epoch * self.share + number)
+            if number >= start_step * self.share:
+                back = self._distances(epoch, index, repeat=repeat, reach=len(before))
+                yield Draw(picture, repeat, [before[-far] if far else picture for far in back])
+            before.append(picture)
+
+    def _endless(self, images: StreamedImages, epoch: int) -> Iterator[tuple[int, np.ndarray, int]]:
+        first: list[tuple[int, np.ndarray]] = []
+        for picture in images.stream(epoch, self.rank, self.world_size, self.run.seed):
+            if len(first) < self.share:
+                first.append(picture)
+            yield *picture, 0
+        if not first:
+            raise InputError(f"worker {self.rank} of {self.world_size} got no pictures from the stream; use fewer workers")
+        for number, picture in enumerate(cycle(first)):
+            yield *picture, 1 + number // len(first)
+
+    def _distances(self, epoch: int, index: int, *, repeat: int = 0, reach: int) -> list[int]:
+        """How far back the three partners of a picture are, or none if it comes alone; `reach` is how far they can be."""
+        data = self.run.data
+        if not data.mosaic or epoch >= data.mosaic_until * self.run.epochs:
+            return []
+        generator = clip_generator(MOSAIC, seed=self.run.seed, epoch=epoch, clip=index, repeat=repeat)
+        if generator.random() >= data.mosaic:
+            return []
+        reach = min(reach, data.mosaic_buffer)
+        return (1 + generator.choice(reach, 3, replace=reach < 3)).tolist() if reach else [0, 0, 0]
+
+    def _augmented(self, draw: Draw, out: np.ndarray, *, epoch: int) -> Picture:
+        """A draw's picture or mosaic, drawn into `out` (S, S, 3)."""
+        run = self.run
+        view = draw_view(run.data, seed=run.seed, epoch=epoch, picture=draw.picture.index, repeat=draw.repeat)
+        pictures = [self._decoded(picture) for picture in (draw.picture, *draw.partners)]
+        return augment(pictures, view, len(out), least_visible=run.data.least_visible, out=out)
+
+
+def letterboxed(images: Images | StreamedImages, indices: np.ndarray | None = None, *, size: int, batch: int, rank: int = 0,
+                world_size: int = 1) -> Generator[ImageBatch]:
+    """Pictures as they are judged, each exactly once over all workers, `batch` at a time: all boxes, however small, and the way back.
+
+    `indices` chooses pictures (None: all); of streamed ones, each worker gets those that its part of the stream holds.
+    """
+    wanted = np.arange(len(images)) if indices is None else indices
+    if isinstance(images, Images):
+        found: Iterator[tuple[int, np.ndarray]] = ((index, images.encoded(index)) for index in wanted[rank::world_size].tolist())
+    else:
+        chosen = set(wanted.tolist())
+        found = ((index, encoded) for index, encoded in images.stream(0, rank, world_size, 0) if index in chosen)
+
+    def laid(picture: tuple[int, np.ndarray], out: np.ndarray) -> tuple[Picture, Letterbox]:
+        index, encoded = picture
+        pixels = decode_picture(encoded, images.sizes[index].tolist(), name=images.keys[index])
+        square, boxes, where = letterbox(pixels, images.boxes[index], size, out=out)
+        return Picture(square, boxes, images.labels[index]), where
+
+    def batches(pool: ThreadPoolExecutor) -> Iterator[ImageBatch]:
+        for chunk in chunks(found, batch):
+            squares = np.empty((len(chunk), size, size, 3), dtype=np.uint8)
+            seen, where = zip(*pool.map(laid, chunk, squares), strict=True)
+            yield _batch(squares, seen, [index for index, _ in chunk], where)
+
+    with _threads() as pool:
+        yield from prefetched(batches(pool))
+
+
+class _Decoded:
+    """Decoded pictures no larger than the network's square; the `most` that came last in the worker's order are kept. Threads share it."""
+
+    def __init__(self, images: Images | StreamedImages, *, longest: int, most: int) -> None:
+        self._images, self._longest, self._most = images, longest, most
+        self._kept: dict[int, Picture] = {}
+        self._places: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, picture: Encoded) -> Picture:
+        index, file, place = picture
+        with self._lock:
+            if index in self._kept:
+                self._places[index] = max(self._places[index], place)
+                return self._kept[index]
+        images = self._images
+        decoded = read_picture(file, images.sizes[index].tolist(), images.boxes[index], images.labels[index], name=images.keys[index],
+                               longest=self._longest)
+        with self._lock:
+            self._kept[index], self._places[index] = decoded, place
+            while len(self._kept) > self._most:
+                oldest = min(self._places, key=self._places.__getitem__)
+                del self._kept[oldest], self._places[oldest]
+        return decoded
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="pictures", initializer=use_one_thread)
+
+
+def _batch(squares: np.ndarray, seen: Any, indices: list[int], letterboxes: tuple[Letterbox, ...] = ()) -> ImageBatch:
+    images = np.repeat(np.arange(len(seen), dtype=np.int64), [len(picture.boxes) for picture in seen])
+    boxes, labels = (np.concatenate([getattr(picture, name) for picture in seen]) for name in ("boxes", "labels"))
+    return ImageBatch(squares, boxes, labels, images, np.array(indices, dtype=np.int64), letterboxes)
