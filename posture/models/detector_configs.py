@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from posture.models.configs import require, refuse_unknown_choices
+from posture.models.configs import refuse_unknown_choices, require
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 """For each level, from the finest on, the (width, height) of its anchor boxes in pixels of the network's picture."""

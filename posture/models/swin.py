@@ -1,0 +1,209 @@
+"""Swin Transformer V2 blocks (Liu 2021, arXiv 2111.09883) for feature maps of any height and width.
+
+Tensor legend: N pictures, C channels, H x W cells, `heads` x D = C, windows of w x w cells, L = w * w.
+The second version's parts: attention by cosine with a learned temperature (section 3.3), a position bias that a small network computes from
+log-spaced distances (section 3.2), and normalisation after each branch, whose gain starts at 0, so that a fresh block is the identity.
+
+Windows at a map's edge are cut off there: a map that is no multiple of w is padded, and padding is never attended. Shifted windows begin half
+a window before the map's first cell, which attends to exactly what the published cyclic shift with its region masks does: there, each part
+of a window that wraps around attends to itself alone. Where a map fits in one window, nothing is shifted.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HEAD_CHANNELS = 32
+"""Channels that each head of attention has, as published."""
+LARGEST_SCALE = math.log(100.0)
+"""Logarithm of the inverse of the lowest temperature (section 3.3: the temperature stays above 0.01)."""
+LARGEST_BIAS = 16.0
+FARTHEST = 8.0
+"""The distance across a window before the logarithm, so that windows of all sizes see the same range."""
+SMALLEST_NORM = 1e-6
+"""Keeps the direction of a query or key of zeros finite, in half precision too."""
+
+
+class SwinStage(nn.Module):
+    """Pairs of blocks, with windows as they are and then shifted by half a window; (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, channels: int, *, depth: int = 2, window: int = 8, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        shifts = [0 if place % 2 == 0 else window // 2 for place in range(depth)]
+        self.blocks = nn.Sequential(*(SwinBlock(channels, window=window, shift=shift, mlp_ratio=mlp_ratio) for shift in shifts))
+
+    def forward(self, features: Tensor) -> Tensor:
+        cells = features.permute(0, 2, 3, 1).contiguous()  # linear layers are faster on contiguous cells
+        return self.blocks(cells).permute(0, 3, 1, 2)
+
+
+class SwinBlock(nn.Module):
+    """x + norm(attention(x)), then x + norm(mlp(x)) (Figure 1, right); (N, H, W, C) -> (N, H, W, C)."""
+
+    def __init__(self, channels: int, *, window: int, shift: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = round(channels * mlp_ratio)
+        self.attention = WindowAttention(channels, heads=_heads(channels), window=window, shift=shift)
+        self.attention_norm = _silent(nn.LayerNorm(channels))
+        self.mlp = nn.Sequential(_linear(channels, hidden), nn.GELU(), _linear(hidden, channels))
+        self.mlp_norm = _silent(nn.LayerNorm(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention_norm(self.attention(x))
+        return x + self.mlp_norm(self.mlp(x))
+
+
+class WindowAttention(nn.Module):
+    """Each cell attends to the cells of its window; (N, H, W, C) -> (N, H, W, C).
+
+    Equation (2) and section 3.3: softmax(cos(q, k) / temperature + bias) v, for each head.
+    """
+
+    def __init__(self, channels: int, *, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.heads, self.window, self.shift = heads, window, shift
+        self.queries_keys_values = QueriesKeysValues(channels)
+        self.scale = CosineScale(heads)
+        self.position_bias = PositionBias(heads, window)
+        self.projection = _linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pictures, height, width, _ = x.shape
+        (top, bottom), (left, right) = (_padding(length, self.window, self.shift) for length in (height, width))
+        parts = self.queries_keys_values(x)
+        bias = self.position_bias()  # (heads, L, L)
+        if top + bottom + left + right:
+            parts = functional.pad(parts, (0, 0, left, right, top, bottom))
+            bias = _padding_bias(height, width, self.window, self.shift, bias.dtype, bias.device) + bias  # (windows, heads, L, L)
+            bias = bias.repeat(pictures, 1, 1, 1) if pictures > 1 else bias  # (N * windows, heads, L, L)
+        parts = self._to_windows(parts)  # (3, N * windows, heads, L, D)
+        queries, keys = functional.normalize(parts[:2], dim=-1, eps=SMALLEST_NORM)
+        values = functional.scaled_dot_product_attention(queries * self.scale(), keys, parts[2], attn_mask=bias, scale=1.0)
+        x = self.projection(self._from_windows(values, pictures, top + height + bottom, left + width + right))
+        return x[:, top:top + height, left:left + width]
+
+    def _to_windows(self, parts: Tensor) -> Tensor:
+        """(N, R * w, S * w, 3C) -> (3, N * R * S, heads, L, D)."""
+        pictures, height, width, channels = parts.shape
+        side, depth = self.window, channels // (3 * self.heads)
+        parts = parts.reshape(pictures, height // side, side, width // side, side, 3, self.heads, depth).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        return parts.reshape(3, -1, self.heads, side * side, depth)
+
+    def _from_windows(self, values: Tensor, pictures: int, height: int, width: int) -> Tensor:
+        """(N * R * S, heads, L, D) -> (N, R * w, S * w, C), which is `height` x `width` cells."""
+        side = self.window
+        values = values.reshape(pictures, height // side, width // side, self.heads, side, side, -1).permute(0, 1, 4, 2, 5, 3, 6)
+        return values.reshape(pictures, height, width, -1)
+
+
+class QueriesKeysValues(nn.Module):
+    """A linear layer for all three, without a bias for the keys; (..., C) -> (..., 3C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(3 * channels, channels), std=0.02))
+        self.query_bias = nn.Parameter(torch.zeros(channels))
+        self.value_bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self._bias())
+
+    def _bias(self) -> Tensor:
+        return torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])  # (3C,)
+
+    def fused(self) -> nn.Linear:
+        layer = nn.Linear(self.weight.shape[1], self.weight.shape[0], device="meta")
+        layer.weight, layer.bias = nn.Parameter(self.weight.detach()), nn.Parameter(self._bias().detach())
+        return layer
+
+
+class CosineScale(nn.Module):
+    """One over each head's temperature, at most 100, at first 10; () -> (heads, 1, 1)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
+
+    def forward(self) -> Tensor:
+        return self.logarithm.clamp(max=LARGEST_SCALE).exp()
+
+    def fused(self) -> Constant:
+        return Constant(self())
+
+
+class PositionBias(nn.Module):
+    """What is added for a key that stands a number of rows and columns from the query (equations 3, 4): () -> (heads, L, L), in 0..16."""
+
+    def __init__(self, heads: int, window: int, *, hidden: int = 512) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(_linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
+        nn.init.trunc_normal_(self.mlp[2].weight, std=0.02)
+        distances = torch.arange(1 - window, window, dtype=torch.get_default_dtype()) * FARTHEST / max(window - 1, 1)
+        spaced = distances.sign() * (distances.abs() + 1).log2() / math.log2(FARTHEST)
+        self.register_buffer("distances", torch.cartesian_prod(spaced, spaced), persistent=False)  # ((2w - 1)**2, 2)
+        cells = torch.cartesian_prod(torch.arange(window), torch.arange(window))  # (L, 2)
+        apart = cells[:, None] - cells[None] + window - 1  # (L, L, 2)
+        self.register_buffer("index", apart[..., 0] * (2 * window - 1) + apart[..., 1], persistent=False)  # (L, L)
+
+    def forward(self) -> Tensor:
+        biases = LARGEST_BIAS * self.mlp(self.distances).sigmoid()  # ((2w - 1)**2, heads)
+        return biases[self.index].permute(2, 0, 1)
+
+    def fused(self) -> Constant:
+        return Constant(self())
+
+
+class Constant(nn.Module):
+    """A value that was computed once; () -> the value."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value.detach().clone(memory_format=torch.contiguous_format))
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+def _padding(length: int, window: int, shift: int) -> tuple[int, int]:
+    """Cells before and after `length` cells, so that windows begin `shift` cells into the map and the first and last are whole."""
+    before = (window - shift) % window if length > window else 0
+    return before, -(before + length) % window
+
+
+def _padding_bias(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """-inf for keys that are padding, else 0: (windows, 1, 1, L). Kept from call to call, but not where the calls themselves are recorded."""
+    make = _padding_bias_made if torch.compiler.is_compiling() else _padding_bias_kept
+    return make(height, width, window, shift, dtype, device)
+
+
+def _padding_bias_made(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    sides = (*_padding(width, window, shift), *_padding(height, window, shift))
+    with torch.inference_mode(False):  # what is kept serves training too
+        bias = functional.pad(torch.zeros(height, width, dtype=dtype, device=device), sides, value=-math.inf)
+        windows = bias.unflatten(0, (-1, window)).unflatten(2, (-1, window))  # (R, w, S, w)
+        return windows.permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)[:, None, None]
+
+
+_padding_bias_kept = functools.lru_cache(maxsize=64)(_padding_bias_made)
+
+
+def _heads(channels: int) -> int:
+    """As many heads of at least 32 channels as divide the channels."""
+    return next(heads for heads in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % heads == 0)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _silent(norm: nn.LayerNorm) -> nn.LayerNorm:
+    nn.init.zeros_(norm.weight)
+    return norm
