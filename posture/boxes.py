@@ -1,0 +1,222 @@
+"""Boxes and what is said of them, in pixels, as (x1, y1, x2, y2): how well two fit, the losses made of that (section 2.1), suppression.
+
+Tensor legend: B boxes of a batch, M and N boxes, D detections of a picture. w, h: sides; c: the smallest box around two.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BOX_LOSSES = ("iou", "giou", "diou", "ciou", "eiou", "siou")
+OVERLAPS = ("iou", "diou", "eiou")
+
+EPSILON = 1e-3
+"""Pixels, or square pixels. Whatever is smaller counts as this where something is divided by it: no box, however thin, gives NaN, nor a gradient
+that drowns those of all others."""
+
+SHAPE_POWER = 4
+"""SIoU's theta: how little small differences in shape matter (Gevorgyan 2022: near 4, from 2 to 6)."""
+
+BLOCK = 256
+"""Candidates that suppression compares with each other at once."""
+
+
+class Targets(NamedTuple):
+    """The boxes to find in a batch of pictures, in pixels of the network's picture."""
+
+    boxes: Tensor
+    """(B, 4) float32, xyxy."""
+    labels: Tensor
+    """(B,) int64, class indices."""
+    images: Tensor
+    """(B,) int64, the picture of the batch that each box is in, ascending."""
+    count: int
+    """Pictures in the batch; some may have no box."""
+
+
+class Detections(NamedTuple):
+    """What was found in one picture, best first."""
+
+    boxes: Tensor
+    """(D, 4) float32, xyxy."""
+    scores: Tensor
+    """(D,) float32, 0..1."""
+    labels: Tensor
+    """(D,) int64."""
+
+
+def xyxy_from_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) centre x, centre y, width, height -> corners."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def cxcywh_from_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) corners -> centre x, centre y, width, height."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of boxes (..., 4) that broadcast: (...), 0..1; 0 where the union has no area."""
+    intersection, union = _areas(a, b)
+    return intersection / union.clamp(min=EPSILON)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """a (M, 4), b (N, 4) -> (M, N)."""
+    return iou(a[:, None], b[None])
+
+
+def overlap(a: Tensor, b: Tensor, kind: str = "iou") -> Tensor:
+    """How far each of a (M, 4) covers each of b (N, 4), for suppression: (M, N), at most 1.
+
+    `iou`; `diou`, less the distance of the centres (Zheng 2019, arXiv 1911.08287); `eiou`, less the differences of the sides too, which are
+    the distance terms of equations (5) and (8): boxes with centres apart, or of other shapes, are more likely two objects.
+    """
+    return _overlap(a[:, None], b[None], kind)
+
+
+def box_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: str) -> Tensor:
+    """One value for each pair of boxes (M, 4), (M, 4): (M,), 0 where they are equal and have an area.
+
+    * `iou`: 1 - IoU. `giou`: and the share of the enclosing box that neither covers (Rezatofighi 2019).
+    * `diou`: and rho^2 / c^2, the centres' squared distance over the enclosing box's squared diagonal.
+    * `ciou`: equations (5)-(7): and alpha v, the difference in aspect ratio. Alpha is a weight: no gradient goes through it.
+    * `eiou`: equation (8), the paper's improved CIoU: `diou` and the differences of the sides over those of the enclosing box.
+    * `siou`: angle, distance and shape cost (Gevorgyan 2022, arXiv 2205.12740; Figure 3).
+
+    Finite, and so are its gradients, for boxes without width or height, identical or far apart. Raises ValueError for another kind.
+    """
+    loss = 1 - iou(predicted_xyxy, target_xyxy)
+    if kind == "iou":
+        return loss
+    if kind == "giou":
+        width, height = _enclosing(predicted_xyxy, target_xyxy)
+        area, (_, union) = width * height, _areas(predicted_xyxy, target_xyxy)
+        return loss + (area - union) / area.clamp(min=EPSILON)
+    if kind == "diou":
+        return loss + _distance(predicted_xyxy, target_xyxy)
+    if kind == "ciou":
+        v = 4 / math.pi**2 * (_angle(target_xyxy) - _angle(predicted_xyxy)) ** 2  # (7)
+        with torch.no_grad():
+            alpha = v / (loss + v).clamp(min=1e-7)  # (6)
+        return loss + _distance(predicted_xyxy, target_xyxy) + alpha * v  # (5)
+    if kind == "eiou":
+        return loss + _distance(predicted_xyxy, target_xyxy) + _side_differences(predicted_xyxy, target_xyxy)  # (8)
+    if kind == "siou":
+        return loss + (_siou_distance(predicted_xyxy, target_xyxy) + _siou_shape(predicted_xyxy, target_xyxy)) / 2
+    raise ValueError(f"box_loss must be one of {', '.join(BOX_LOSSES)}, not {kind!r}")
+
+
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, threshold: float, overlap: str = "iou", most: int = 300) -> Tensor:
+    """Indices (at most `most`,) of the boxes (N, 4) that no better one of the same class overlaps by more than `threshold`, best first.
+
+    Greedy: whoever is suppressed suppresses nobody. Equal scores rank by index. `overlap`: how it is measured, see the function of that name.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    kept = order[:0]
+
+    def suppressed(by: Tensor, others: Tensor) -> Tensor:
+        covered = (pairwise_iou(boxes[by], boxes[others]) > threshold) & (labels[by][:, None] == labels[others][None])
+        if overlap != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
+            row, column = covered.nonzero(as_tuple=True)
+            covered[row, column] = _overlap(boxes[by[row]], boxes[others[column]], overlap) > threshold
+        return covered
+
+    # The best block is settled first: few of the later candidates outlive those kept from it, and often there are enough without them.
+    for block in order.split(BLOCK):
+        if len(kept):
+            block = block[~suppressed(kept, block).any(dim=0)]
+        kept = torch.cat([kept, block[_greedy(suppressed(block, block))]])
+        if len(kept) >= most:
+            break
+    return kept[:most]
+
+
+def _greedy(suppressed: Tensor) -> Tensor:
+    """Positions that remain of n candidates, best first; `suppressed` (n, n) bool says whom (column) each (row) would take out."""
+    rows = suppressed.cpu().numpy()  # one copy, and one wait for a GPU
+    gone = np.zeros(len(rows), dtype=bool)
+    kept = []
+    for place, row in enumerate(rows):
+        if not gone[place]:
+            kept.append(place)
+            gone |= row
+    return torch.tensor(kept, dtype=torch.int64, device=suppressed.device)
+
+
+def _overlap(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    if kind not in OVERLAPS:
+        raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, not {kind!r}")
+    found = iou(a, b)
+    if kind != "iou":
+        found = found - _distance(a, b)
+    return found - _side_differences(a, b) if kind == "eiou" else found
+
+
+def _sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Widths and heights, (...) each."""
+    return boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+
+
+def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the intersection and of the union, (...) each."""
+    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
+    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp(min=0)
+    (a_width, a_height), (b_width, b_height) = _sides(a), _sides(b)
+    intersection = width * height
+    return intersection, a_width * a_height + b_width * b_height - intersection
+
+
+def _enclosing(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around both."""
+    width = torch.maximum(a[..., 2], b[..., 2]) - torch.minimum(a[..., 0], b[..., 0])
+    return width, torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
+
+
+def _apart(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """From the centre of a to that of b, in x and in y."""
+    return (b[..., 0] + b[..., 2] - a[..., 0] - a[..., 2]) / 2, (b[..., 1] + b[..., 3] - a[..., 1] - a[..., 3]) / 2
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """rho^2 / c^2."""
+    (x, y), (width, height) = _apart(a, b), _enclosing(a, b)
+    return (x**2 + y**2) / (width**2 + height**2).clamp(min=EPSILON)
+
+
+def _side_differences(a: Tensor, b: Tensor) -> Tensor:
+    """(w - w_gt)^2 / C_w^2 + (h - h_gt)^2 / C_h^2."""
+    terms = zip(_sides(a), _sides(b), _enclosing(a, b), strict=True)
+    across, down = ((mine - other) ** 2 / (around**2).clamp(min=EPSILON) for mine, other, around in terms)
+    return across + down
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    """atan(w / h)."""
+    width, height = _sides(boxes)
+    return torch.atan(width / height.clamp(min=EPSILON))
+
+
+def _siou_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Distance along each axis, which counts for less the nearer the line between the centres is to 45 degrees.
+
+    The angle cost 1 - 2 sin^2(arcsin(y / rho) - pi / 4) is sin(2 arcsin(y / rho)), which is 2 |x| |y| / rho^2.
+    """
+    (x, y), (width, height) = _apart(a, b), _enclosing(a, b)
+    angle = 2 * x.abs() * y.abs() / (x**2 + y**2).clamp(min=1e-12)  # steep near 0, but what it is multiplied with is flat there
+    across, down = ((step**2 / (around**2).clamp(min=EPSILON)) for step, around in ((x, width), (y, height)))
+    return 2 - torch.exp((angle - 2) * across) - torch.exp((angle - 2) * down)
+
+
+def _siou_shape(a: Tensor, b: Tensor) -> Tensor:
+    """Differences of the sides as shares of the longer one, small ones forgiven."""
+    terms = zip(_sides(a), _sides(b), strict=True)
+    width, height = ((mine - other).abs() / torch.maximum(mine, other).clamp(min=EPSILON) for mine, other in terms)
+    return (1 - torch.exp(-width)) ** SHAPE_POWER + (1 - torch.exp(-height)) ** SHAPE_POWER

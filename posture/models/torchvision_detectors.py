@@ -1,0 +1,290 @@
+"""torchvision's SSD300 (Liu 2015, arXiv 1512.02325) and Faster R-CNN (Ren 2015, arXiv 1506.01497, with the pyramid of Lin 2017).
+
+At width 1 these are torchvision's networks under torchvision's names, so that published weights fit: SSD300 with VGG-16, 35,641,826 parameters
+for 90 classes, and Faster R-CNN with ResNet-50, 41,808,406, or 41,755,286 without its norms. Their losses and what they keep are torchvision's too.
+Here they take batches of letterboxed pictures as they are, without resizing, and leave torchvision's background class, its number 0, to themselves.
+
+Norms: Faster R-CNN has batch normalisation that trains; published weights keep it fixed. Published SSD has none and is trained from a VGG-16 that
+knows ImageNet; from scratch it is slow to learn anything. Narrow SSD has batch normalisation as far as fc7, so that it does learn from scratch.
+
+Tensor legend: N pictures of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are float32 in mixed precision too,
+where half the digits are no longer enough to say where in a picture something is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from posture.boxes import Detections, Targets, pairwise_iou
+from posture.errors import InputError
+from posture.models import detector_configs as configs
+
+RGB = 3
+DETECT = SimpleNamespace(confidence=0.001, overlap=0.6, most=300)
+"""What a network keeps of what it finds, unless it is told otherwise; as in `posture.config.Detect`."""
+
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+SSD_PIXELS = 300
+"""Side of the pictures that the published SSD is laid out for."""
+SSD_RATIOS = ([2], [2, 3], [2, 3], [2, 3], [2], [2])
+"""Of the default boxes' sides, for each of the six maps; each map also has two squares, and each ratio turned by 90 degrees."""
+SSD_SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
+"""Sides of the default boxes as shares of the picture's."""
+SSD_STEPS = [8, 16, 32, 64, 100, 300]
+"""Pixels between the default boxes of each map in pictures of 300."""
+SSD_UNPADDED = 268
+"""Side of the smallest picture in which something is left of six maps when the last two layers do without padding."""
+CAFFE_MEAN, CAFFE_STD = [0.48235, 0.45882, 0.40784], [1 / 255, 1 / 255, 1 / 255]
+"""What the published SSD takes away from a picture, and divides it by."""
+
+RESNET50 = ((64, 3), (128, 4), (256, 6), (512, 3))
+"""Channels and number of the bottlenecks of each stage."""
+ANCHOR_SIDES = (32, 64, 128, 256, 512)
+ROI_SIDE = 224
+"""Pixels. Objects as large as this are looked at on the pyramid's third level (Lin 2017, equation 1)."""
+ROI_CELLS = 7
+NARROW_PIXELS = 640
+"""Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture."""
+
+OLD_LAYERS = {r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2", r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2"}
+"""Names of Faster R-CNN's layers in files from before torchvision 0.13, and what they are called since."""
+
+
+def ssd300(config: configs.SSD300, detect: Any = None) -> nn.Module:
+    """SSD with fresh weights. `forward(pictures (N, 3, S, S), float in 0..1)` in evaluation -> N `Detections`, best first.
+
+    In training `forward(pictures, targets)` -> the mean losses "bbox_regression" and "classification". `detect` has `confidence`, `overlap` and
+    `most` (see `posture.config.Detect`). Pictures of 300 pixels have the published 8,732 default boxes; in others they are spread evenly over
+    each map, and the last two maps of pictures under 268 pixels are padded. Raises InputError where torchvision does not import.
+    """
+    parts, detect = _torchvision(config), detect or DETECT
+    layers = _published_vgg(parts) if config.width == 1 else NarrowVGG(config.width)
+    if config.size < SSD_UNPADDED:
+        for layer in layers.extra[-2:]:
+            layer[-2].stride, layer[-2].padding = (2, 2), (1, 1)
+    default_boxes = parts.DefaultBoxGenerator(list(SSD_RATIOS), scales=SSD_SCALES, steps=SSD_STEPS if config.size == SSD_PIXELS else None)
+    return parts.SSD(layers, default_boxes, (config.size, config.size), config.classes + 1, image_mean=CAFFE_MEAN, image_std=CAFFE_STD,
+                     score_thresh=detect.confidence, nms_thresh=detect.overlap, detections_per_img=detect.most)
+
+
+def faster_rcnn(config: configs.FasterRCNN, detect: Any = None) -> nn.Module:
+    """Faster R-CNN with fresh weights; takes and gives what `ssd300` does.
+
+    Its losses are "loss_objectness" and "loss_rpn_box_reg" of its proposals, "loss_classifier" and "loss_box_reg" of what it makes of them.
+    A narrow one has anchors that grow with `config.size`, the published ones at 640 pixels. Raises InputError where torchvision does not import.
+    """
+    parts, detect = _torchvision(config), detect or DETECT
+    channels, features = scaled(256, config.width), scaled(1024, config.width)
+    scale = 1.0 if config.width == 1 else config.size / NARROW_PIXELS
+    anchors = parts.AnchorGenerator(tuple((side * scale,) for side in ANCHOR_SIDES), ((0.5, 1.0, 2.0),) * len(ANCHOR_SIDES))
+    pool = parts.MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=ROI_CELLS, sampling_ratio=2, canonical_scale=max(1, round(ROI_SIDE * scale)))
+    return parts.FasterRCNN(
+        _resnet_pyramid(parts, config.width, channels), min_size=config.size, max_size=config.size,
+        rpn_anchor_generator=anchors, rpn_head=parts.ProposalHead(channels, anchors.num_anchors_per_location()[0]),
+        box_roi_pool=pool, box_head=parts.TwoMLPHead(channels * ROI_CELLS**2, features),
+        box_predictor=parts.Predictor(features, config.classes + 1),
+        box_score_thresh=detect.confidence, box_nms_thresh=detect.overlap, box_detections_per_img=detect.most)
+
+
+def scaled(channels: int, width: float) -> int:
+    """A multiple of 8, at least 8; the published number at width 1."""
+    return channels if width == 1 else max(8, round(channels * width / 8) * 8)
+
+
+def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict under today's names: layers that were renamed, and the counter of each norm, which fixed norms do not have."""
+    found = {}
+    for name, tensor in tensors.items():
+        for old, new in OLD_LAYERS.items():
+            name = re.sub(f"^{old}$", new, name)
+        found[name] = tensor
+    counters = (re.sub("running_var$", "num_batches_tracked", name) for name in found if name.endswith("running_var"))
+    return {name: torch.tensor(0) for name in counters} | found
+
+
+class NarrowVGG(nn.Module):
+    """VGG-16 and SSD's extra layers, each of `width` times the channels, with batch normalisation as far as fc7. `forward`: the six maps."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        stages = [[scaled(channels, width) for channels in stage] for stage in VGG16]
+        c4, c5, c7 = stages[3][-1], stages[4][-1], scaled(1024, width)
+        layers: list[nn.Module] = []
+        inputs = RGB
+        for number, stage in enumerate(stages[:4]):
+            layers += [nn.MaxPool2d(2, ceil_mode=number == 3)] if number else []  # 75 cells become 38
+            for channels in stage:
+                layers.append(_layer(inputs, channels))
+                inputs = channels
+        self.features = nn.Sequential(*layers)  # to conv4_3
+        self.scale_weight = nn.Parameter(torch.full((c4,), 20 * math.sqrt(c4 / 512)))  # each cell is as long as it is in the published network
+        deep = [_layer(before, after) for before, after in zip((c4, *stages[4]), stages[4], strict=False)]
+        fc6, fc7 = _layer(c5, c7, padding=6, dilation=6), _layer(c7, c7, kernel=1, padding=0)
+        m8, m9, m10, m11 = (scaled(channels, width) for channels in (256, 128, 128, 128))
+        c8, c9, c10, c11 = (scaled(channels, width) for channels in (512, 256, 256, 256))
+        self.extra = nn.ModuleList([
+            nn.Sequential(nn.MaxPool2d(2), *deep, nn.MaxPool2d(3, stride=1, padding=1), fc6, fc7),
+            _extra(c7, m8, c8, stride=2, padding=1), _extra(c8, m9, c9, stride=2, padding=1), _extra(c9, m10, c10), _extra(c10, m11, c11)])
+        self.out_channels = [c4, c7, c8, c9, c10, c11]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.features(x)  # (N, C, 38, 38) of 300 x 300
+        maps = [self.scale_weight[:, None, None] * functional.normalize(x)]
+        for layers in self.extra:  # 19, 10, 5, 3, 1 cells
+            x = layers(x)
+            maps.append(x)
+        return OrderedDict((str(number), level) for number, level in enumerate(maps))
+
+
+def _torchvision(config: configs.SSD300 | configs.FasterRCNN) -> SimpleNamespace:
+    """The parts that the networks are made of. Raises InputError where torchvision does not import."""
+    try:
+        return _parts()
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+        raise InputError(f"model.kind {config.kind!r} is torchvision's, which does not import here: {error}") from None
+
+
+@functools.cache
+def _parts() -> SimpleNamespace:
+    """torchvision's classes, and its two networks and two of their heads with what is changed here. Made on demand: they derive from torchvision's."""
+    from torchvision.models import resnet, vgg
+    from torchvision.models.detection import faster_rcnn, ssd
+    from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+    from torchvision.models.detection.image_list import ImageList
+    from torchvision.models.detection.rpn import RPNHead
+    from torchvision.ops import MultiScaleRoIAlign
+
+    class SSD(ssd.SSD):
+        def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
+            _refuse_other_use(self, targets)
+            listed = _listed(ImageList, pictures)
+            maps = [level.float() for level in self.backbone(_normalised(self.transform, pictures)).values()]
+            outputs = {name: values.float() for name, values in self.head(maps).items()}
+            boxes = self.anchor_generator(listed, maps)
+            if targets is None:
+                return _detections(self.postprocess_detections(outputs, boxes, listed.image_sizes))
+            truth = _by_picture(targets)
+            matches = [self._matches(true["boxes"], default) for true, default in zip(truth, boxes, strict=True)]
+            return self.compute_loss(truth, outputs, boxes, matches)
+
+        def _matches(self, true: Tensor, default: Tensor) -> Tensor:
+            """For each default box the number of the true one that it is to find, or -1."""
+            return self.proposal_matcher(pairwise_iou(true, default)) if len(true) else default.new_full((len(default),), -1, dtype=torch.int64)
+
+    class FasterRCNN(faster_rcnn.FasterRCNN):
+        def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
+            _refuse_other_use(self, targets)
+            listed, truth = _listed(ImageList, pictures), None if targets is None else _by_picture(targets)
+            levels = self.backbone(_normalised(self.transform, pictures))
+            levels = OrderedDict((name, level.float()) for name, level in levels.items())
+            proposals, proposal_losses = self.rpn(listed, levels, truth)
+            found, losses = self.roi_heads(levels, proposals, listed.image_sizes, truth)
+            return _detections(found) if truth is None else proposal_losses | losses
+
+    class ProposalHead(RPNHead):
+        def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            objectness, boxes = super().forward(levels)
+            return [level.float() for level in objectness], [level.float() for level in boxes]
+
+    class Predictor(faster_rcnn.FastRCNNPredictor):
+        def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+            classes, boxes = super().forward(features)
+            return classes.float(), boxes.float()
+
+    return SimpleNamespace(
+        SSD=SSD, FasterRCNN=FasterRCNN, ProposalHead=ProposalHead, Predictor=Predictor, TwoMLPHead=faster_rcnn.TwoMLPHead,
+        Bottleneck=resnet.Bottleneck, BackboneWithFPN=BackboneWithFPN, resnet_fpn_backbone=resnet_fpn_backbone, make_layers=vgg.make_layers,
+        SSDFeatureExtractorVGG=ssd.SSDFeatureExtractorVGG, AnchorGenerator=AnchorGenerator, DefaultBoxGenerator=DefaultBoxGenerator,
+        MultiScaleRoIAlign=MultiScaleRoIAlign)
+
+
+def _refuse_other_use(network: nn.Module, targets: Targets | None) -> None:
+    if network.training != (targets is not None):
+        raise ValueError("this detector takes targets in training, for its losses, and none in evaluation, for what it finds")
+
+
+def _listed(image_list: type, pictures: Tensor) -> Any:
+    """The batch as torchvision's `ImageList`: all of it is picture."""
+    return image_list(pictures, [tuple(pictures.shape[-2:])] * len(pictures))
+
+
+def _normalised(transform: Any, pictures: Tensor) -> Tensor:
+    mean, deviation = (pictures.new_tensor(values)[:, None, None] for values in (transform.image_mean, transform.image_std))
+    return (pictures - mean) / deviation
+
+
+def _by_picture(targets: Targets) -> list[dict[str, Tensor]]:
+    """The true boxes of each picture, with 0 for torchvision's background. Boxes without area, which have no logarithm, are left out."""
+    area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(1)
+    boxes, labels, images = targets.boxes[area].float(), targets.labels[area] + 1, targets.images[area]
+    in_each = torch.bincount(images, minlength=targets.count).tolist()
+    return [{"boxes": mine, "labels": named} for mine, named in zip(boxes.split(in_each), labels.split(in_each), strict=True)]
+
+
+def _detections(found: Iterable[dict[str, Tensor]]) -> list[Detections]:
+    return [Detections(one["boxes"], one["scores"], one["labels"] - 1) for one in found]
+
+
+def _published_vgg(parts: SimpleNamespace) -> nn.Module:
+    """SSD's six maps of VGG-16, initialised as torchvision does it, without the layers of VGG-16 that are cut off: they are the most of it."""
+    layers = parts.make_layers([channels for stage in VGG16 for channels in (*stage, "M")])
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            _start(layer)
+    maps = parts.SSDFeatureExtractorVGG(layers, highres=False)
+    maps.out_channels = [512, 1024, 512, 256, 256, 256]
+    return maps
+
+
+def _resnet_pyramid(parts: SimpleNamespace, width: float, channels: int) -> nn.Module:
+    """ResNet-50 and a pyramid of `channels` on its four stages: five levels, the last a pooled one."""
+    if width == 1:
+        return parts.resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
+    inputs = scaled(64, width)
+    stem = nn.Conv2d(RGB, inputs, 7, stride=2, padding=3, bias=False)
+    layers: dict[str, nn.Module] = {"conv1": stem, "bn1": nn.BatchNorm2d(inputs), "relu": nn.ReLU(inplace=True), "maxpool": nn.MaxPool2d(3, 2, 1)}
+    outputs = []
+    for number, (published, depth) in enumerate(RESNET50, start=1):
+        middle = scaled(published, width)
+        outputs.append(parts.Bottleneck.expansion * middle)
+        first = nn.Sequential(nn.Conv2d(inputs, outputs[-1], 1, stride=1 if number == 1 else 2, bias=False), nn.BatchNorm2d(outputs[-1]))
+        blocks = [parts.Bottleneck(inputs, middle, first[0].stride[0], first), *(parts.Bottleneck(outputs[-1], middle) for _ in range(depth - 1))]
+        layers[f"layer{number}"], inputs = nn.Sequential(*blocks), outputs[-1]
+    for layer in nn.ModuleDict(layers).modules():
+        if isinstance(layer, nn.Conv2d):
+            _start(layer)
+    names = {f"layer{number}": str(number - 1) for number in range(1, 5)}
+    return parts.BackboneWithFPN(nn.Sequential(OrderedDict(layers)), names, outputs, channels)
+
+
+def _layer(inputs: int, outputs: int, *, kernel: int = 3, padding: int = 1, dilation: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
+    _start(convolution)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _extra(inputs: int, middle: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    """An extra layer of SSD. Without norms: of a map of one cell there is one value for each picture."""
+    layers = nn.Sequential(nn.Conv2d(inputs, middle, 1), nn.ReLU(inplace=True), nn.Conv2d(middle, outputs, 3, stride, padding), nn.ReLU(inplace=True))
+    for layer in (layers[0], layers[2]):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layers
+
+
+def _start(layer: nn.Conv2d) -> None:
+    """As torchvision starts VGG and ResNet (He 2015)."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,194 @@
+"""Finding objects in pictures: equation (3) for YOLO networks, what raw outputs mean, and what is kept to judge them.
+
+Tensor legend: N pictures, A anchors of each level, H x W cells of a level, K classes, B true boxes, M matches, D detections of a picture.
+A YOLO network's outputs are a list of raw tensors (N, A, H, W, 5 + K), the finest level first: x, y, width, height, objectness and classes, all logits.
+torchvision's detectors compute their losses themselves, and answer with `Detections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from posture.boxes import Detections, Targets, box_loss, iou, nms, xyxy_from_cxcywh
+from posture.errors import InputError
+from posture.models.detector_configs import STRIDES
+from posture.tasks.anchors import Matches, match
+from posture.tasks.detection_metrics import Picture, detection_metrics
+
+CANDIDATES = 3000
+"""Boxes of a picture that are compared with each other, at most: the most certain ones."""
+
+OWN_TERMS = {
+    "ssd300": ("bbox_regression", "classification"),
+    "fasterrcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"),
+}
+"""The losses that torchvision's networks compute themselves, by kind of model."""
+
+FIGURES = ("map50_95", "map50", "precision", "recall", "f1")
+"""What validation tells of `detection_metrics`."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was found in some pictures."""
+
+    pictures: list[Picture]
+    loss: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Sum and count of each term; empty for networks that give no losses in evaluation."""
+
+
+class DetectionTask:
+    """Loss, boxes and what is counted to judge them; `run` is a `posture.config.DetectorRun`, or has its `model`, `loss` and `detect`.
+
+    The class and the box loss of equation (3) are means over the matches of all levels, times the number of levels: a match counts the same on
+    whatever level it is, and l1 and l3 mean what they do in YOLOv5, which adds its levels' means.
+    """
+
+    def __init__(self, run: Any, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.in_network = run.model.takes_targets
+        """Whether the network itself computes the loss, and takes the targets for it."""
+        self.terms = OWN_TERMS[run.model.kind] if self.in_network else ("class", "objectness", "box")
+        self.anchors = () if self.in_network else run.model.anchors
+        self.loss_section, self.detect_section = run.loss, run.detect
+
+    def counts(self, targets: Targets, *, size: int | tuple[int, int]) -> dict[str, float]:
+        """What each term of the loss will be divided by, known before the forward pass: matches for "class" and "box", pictures for the others.
+
+        `size`: the pictures' side, or (height, width), in pixels.
+        """
+        counts = dict.fromkeys(self.terms, float(targets.count))
+        if not self.in_network:
+            counts["class"] = counts["box"] = _count(match(targets, self.anchors, size=size, ratio=self.loss_section.anchor_ratio))
+        return counts
+
+    def loss(self, outputs: Any, targets: Targets) -> dict[str, tuple[Tensor, float]]:
+        """Each term of equation (3) as (sum in float32, count); "class", "objectness" and "box" with l1, l2 and l3 in the sums.
+
+        `outputs`: raw tensors of a YOLO network, or mean losses of one that computes them itself, which are taken for means over pictures.
+        Raises InputError where the network has another number of classes.
+        """
+        if self.in_network:
+            return {term: (outputs[term].float() * targets.count, float(targets.count)) for term in self.terms}
+        self._refuse_other_classes(outputs)
+        matches = match(targets, self.anchors, size=_size(outputs), ratio=self.loss_section.anchor_ratio)
+        levels = [self._level_loss(level, raw, found, targets) for level, (raw, found) in enumerate(zip(outputs, matches, strict=True))]
+        classes, objectness, boxes = (torch.stack(terms).sum() for terms in zip(*levels, strict=True))
+        section, count = self.loss_section, _count(matches)
+        return {
+            "class": (section.l1 * len(levels) * classes, count),
+            "objectness": (section.l2 * objectness, float(targets.count)),
+            "box": (section.l3 * len(levels) * boxes, count),
+        }
+
+    @torch.no_grad()
+    def detect(self, outputs: Any) -> list[Detections]:
+        """What `run.detect` lets through of the outputs in evaluation, picture by picture, best first, in pixels of the network's picture.
+
+        Of a YOLO network the score is objectness times class probability, every class of a place that is certain enough is a candidate, and boxes
+        are clipped to the picture. torchvision's networks have suppressed overlaps themselves.
+        """
+        if self.in_network:
+            return [self._certain(detections) for detections in outputs]
+        self._refuse_other_classes(outputs)
+        pictures, boxes, scores, labels = self._candidates(outputs)
+        height, width = _size(outputs)
+        corner, section, found = boxes.new_tensor((width, height, width, height)), self.detect_section, []
+        for number in range(len(outputs[0])):
+            mine = (pictures == number).nonzero().flatten()
+            if len(mine) > CANDIDATES:
+                mine = mine[scores[mine].topk(CANDIDATES).indices.sort().values]
+            mine = mine[nms(boxes[mine], scores[mine], labels[mine], threshold=section.overlap, overlap=section.nms_overlap, most=section.most)]
+            found.append(Detections(boxes[mine].clamp(min=0).minimum(corner), scores[mine], labels[mine]))
+        return found
+
+    @torch.no_grad()
+    def totals(self, outputs: Any, targets: Targets) -> Totals:
+        """What `metrics` needs of a batch, in the CPU's memory; the loss too, where outputs in evaluation tell it."""
+        in_each = torch.bincount(targets.images, minlength=targets.count).tolist()
+        truth = zip(targets.boxes.split(in_each), targets.labels.split(in_each), strict=True)
+        pictures = [tuple(part.cpu().numpy() for part in (*found, *true)) for found, true in zip(self.detect(outputs), truth, strict=True)]
+        loss = {} if self.in_network else {term: (float(total), count) for term, (total, count) in self.loss(outputs, targets).items()}
+        return Totals(pictures, loss)
+
+    def added(self, totals: Totals, more: Totals) -> Totals:
+        """The totals of two batches as those of one."""
+        terms = totals.loss | more.loss
+        loss = {term: tuple(map(sum, zip(totals.loss.get(term, (0.0, 0.0)), more.loss.get(term, (0.0, 0.0)), strict=True))) for term in terms}
+        return Totals(totals.pictures + more.pictures, loss)
+
+    def metrics(self, parts: Sequence[Totals | None]) -> dict[str, float]:
+        """Totals of all workers (None of one without pictures) -> map50_95, map50, precision, recall, f1, count (pictures), and loss if there is one.
+
+        As in `detection_metrics`; 0 where there is nothing to find.
+        """
+        totals = Totals([])
+        for part in parts:
+            totals = totals if part is None else self.added(totals, part)
+        found = detection_metrics(totals.pictures, self.classes, most=self.detect_section.most)
+        metrics = {name: found[name] or 0.0 for name in FIGURES} | {"count": found["count"]}
+        if totals.loss:
+            metrics["loss"] = sum(total / max(count, 1.0) for total, count in totals.loss.values())
+        return metrics
+
+    def _level_loss(self, level: int, raw: Tensor, found: Matches, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Without l1, l2, l3: the class loss summed over matches, the balanced objectness loss over pictures, the box loss over matches."""
+        smoothing, (_, anchors, rows, columns, _) = self.loss_section.label_smoothing, raw.shape
+        predicted = raw[found.places].float()  # (M, 5 + K)
+        boxes, true_boxes = self._decoded(level, predicted, found), targets.boxes[found.boxes].float()
+        answers = functional.one_hot(targets.labels[found.boxes], len(self.classes)) * (1 - smoothing) + smoothing / 2
+        class_loss = functional.binary_cross_entropy_with_logits(predicted[:, 5:], answers, reduction="sum") / len(self.classes)
+
+        # A place should be as sure of itself as its box is good; where it answers for several boxes, as for the one it fits best.
+        good = iou(boxes.detach(), true_boxes).clamp(0, 1)
+        objectness = raw[..., 4].float()  # (N, A, H, W)
+        wanted = torch.zeros(objectness.shape, device=raw.device)
+        place = ((found.pictures * anchors + found.anchors) * rows + found.rows) * columns + found.columns
+        wanted.view(-1).scatter_reduce_(0, place, good, "amax")
+        per_picture = functional.binary_cross_entropy_with_logits(objectness, wanted, reduction="sum") / (anchors * rows * columns)  # (4)
+        return class_loss, self.loss_section.balance[level] * per_picture, box_loss(boxes, true_boxes, self.loss_section.box_loss).sum()
+
+    def _decoded(self, level: int, predicted: Tensor, at: Matches) -> Tensor:
+        """Raw outputs (M, 5 + K) in float32 of the places `at` -> boxes (M, 4) xyxy in pixels, as YOLOv5 6.x reads them."""
+        reach = 2 * predicted[:, :4].sigmoid()
+        cells = torch.stack([at.columns, at.rows], dim=1)
+        sides = predicted.new_tensor(self.anchors[level])[at.anchors]
+        return xyxy_from_cxcywh(torch.cat([(reach[:, :2] - 0.5 + cells) * STRIDES[level], reach[:, 2:] ** 2 * sides], dim=1))
+
+    def _candidates(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All that is certain enough: the picture it is in, box, score and label; a box comes once for each such class."""
+        confidence, levels = self.detect_section.confidence, []
+        for level, raw in enumerate(outputs):
+            objectness = raw[..., 4].float().sigmoid()
+            places = (objectness >= confidence).nonzero(as_tuple=True)  # no score is higher than its objectness
+            predicted = raw[places].float()  # (M, 5 + K)
+            scores = objectness[places][:, None] * predicted[:, 5:].sigmoid()
+            which, labels = (scores >= confidence).nonzero(as_tuple=True)
+            boxes = self._decoded(level, predicted, Matches(*places, boxes=places[0]))
+            levels.append((places[0][which], boxes[which], scores[which, labels], labels))
+        pictures, boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
+        return pictures, boxes, scores, labels
+
+    def _certain(self, detections: Detections) -> Detections:
+        kept = (detections.scores >= self.detect_section.confidence).nonzero().flatten()[: self.detect_section.most]
+        return Detections(detections.boxes[kept].float(), detections.scores[kept].float(), detections.labels[kept])
+
+    def _refuse_other_classes(self, outputs: list[Tensor]) -> None:
+        if outputs[0].shape[-1] != 5 + len(self.classes):
+            raise InputError(f"model.classes is {outputs[0].shape[-1] - 5}, but the pictures have {len(self.classes)} classes")
+
+
+def _size(outputs: list[Tensor]) -> tuple[int, int]:
+    """Height and width in pixels of the pictures that a YOLO network looked at: they may differ from batch to batch."""
+    _, _, rows, columns, _ = outputs[0].shape
+    return rows * STRIDES[0], columns * STRIDES[0]
+
+
+def _count(matches: list[Matches]) -> float:
+    return float(sum(len(level.boxes) for level in matches))
