@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from posture import pages
-from posture.pages import THIN_SPACE
-from posture.pages.charts import Bar, Chart, Dot, Line, matrix, ticks
+from posture.pages import THIN_SPACE, short
+from posture.pages.charts import LOOKS, Bar, Chart, Dot, Line, matrix, over_epochs, ticks
 
 EXAMPLES = 8
 """Filmstrips shown of each kind, right and wrong."""
@@ -38,23 +38,23 @@ def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, An
     page = pages.render(
         "report.html",
         name=run.get("name", "run"),
-        subtitle=_subtitle(run, facts),
+        subtitle=subtitle(run, facts),
         verdict=verdict(metrics),
         protocol=_protocol(facts),
         tiles=_tiles(metrics),
         metrics=metrics,
         split=metrics.get("split", "test"),
         absent=sum(not row["count"] for row in per_class),
-        curves=_learning_curves(history),
+        curves=learning_curves(history, CURVES),
         matrix=matrix(metrics["confusion"], classes),
         mistakes=_mistakes(metrics["confusion"], classes),
         roc=_roc(metrics),
         reliability=_reliability(metrics["calibration"]),
         right=[_strip(example) for example in ranked if example["truth"] == example["guess"]][:EXAMPLES],
         wrong=[_strip(example) for example in ranked if example["truth"] != example["guess"]][:EXAMPLES],
-        facts=_facts(facts),
+        facts=listed_facts(facts),
         footage=pages.footage_table(facts.get("footage")),
-        configuration=_configuration(run),
+        configuration=configuration(run),
     )
     pages.write(path, page)
 
@@ -91,13 +91,15 @@ def _protocol(facts: Mapping[str, Any]) -> str:
     return seen + (f"Protocol: {str(protocol).rstrip('.')}." if protocol else "")
 
 
-def _subtitle(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def subtitle(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     model = run.get("model") or {}
     parts = [str(model.get("kind", "")) if isinstance(model, Mapping) else str(model)]
     if facts.get("parameters") is not None:
         parts.append(_millions(facts["parameters"]))
     if facts.get("gmacs") is not None:
         parts.append(f"{facts['gmacs']:.2f} GMAC per clip")
+    if facts.get("gflops") is not None:
+        parts.append(f"{facts['gflops']:.2f} GFLOPs per picture")
     if facts.get("evaluated"):
         parts.append(pages.moment(facts["evaluated"]))
     return [part for part in parts if part]
@@ -122,29 +124,27 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
 
 
-def _learning_curves(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Loss, validation accuracy and learning rate over epochs; a chart without a single value is left out."""
-    epochs = [float(row.get("epoch", index + 1)) for index, row in enumerate(history)]
+CURVES = {"Loss": {"training": "train_loss", "validation": "val_loss"}, "Validation accuracy": {"validation accuracy": "val_accuracy"},
+          "Learning rate": {"learning rate": "lr"}}
+"""Charts over epochs: {title: {name of a curve: its key in history.json}}. The best of a validation's first curve is marked."""
 
-    def points(key: str) -> list[tuple[float, float]]:
-        return [(epoch, math.nan if row.get(key) is None else float(row[key])) for epoch, row in zip(epochs, history, strict=True)]
 
+def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, Mapping[str, str]]) -> list[Chart]:
+    """The charts over epochs; one without a single value is left out."""
     drawn = []
-    for title, named in (("Loss", [("training", "train_loss", "first"), ("validation", "val_loss", "second")]),
-                         ("Validation accuracy", [("validation accuracy", "val_accuracy", "first")]),
-                         ("Learning rate", [("learning rate", "lr", "first")])):
-        lines = [Line(name, points(key), look, listed=len(named) > 1) for name, key, look in named]
+    for title, named in charts.items():
+        lines = [Line(name, over_epochs(history, key), look, listed=len(named) > 1) for (name, key), look in zip(named.items(), LOOKS, strict=False)]
         lines = [line for line in lines if _finite(line)]
         if not lines:
             continue
         values = [y for line in lines for _, y in _finite(line)]
-        accuracy = title == "Validation accuracy"
-        y_ticks = ticks(0, 1) if accuracy else ticks(0.0 if min(values) < 0.4 * max(values) else min(values), max(values))
+        shares = all(key.startswith("val_") and key != "val_loss" for key in named.values())
+        y_ticks = ticks(0, 1) if shares else ticks(0.0 if min(values) < 0.4 * max(values) else min(values), max(values))
         dots = [Dot(*_finite(line)[0]) for line in lines if len(_finite(line)) == 1]
-        if accuracy:
+        if title.startswith("Validation"):
             x, y = max(_finite(lines[0]), key=lambda point: point[1])
             dots = [Dot(x, y, text=f"epoch {x:g}: {y:.3f}", label=f"{y:.3f} at epoch {x:g}")]
-        drawn.append(Chart(title, "epoch", "", _epoch_ticks(epochs), y_ticks, lines, dots, width=360, height=250))
+        drawn.append(Chart(title, "epoch", "", _epoch_ticks([x for x, _ in lines[0].points]), y_ticks, lines, dots, width=360, height=250))
     return drawn
 
 
@@ -158,7 +158,7 @@ def _finite(line: Line) -> list[tuple[float, float]]:
 
 def _mistakes(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
     """The largest fields off the diagonal, by segments and then by their share of the class."""
-    found = [{"truth": _short(classes[truth]), "guess": _short(classes[guess]), "count": count, "share": count / sum(row)}
+    found = [{"truth": short(classes[truth], 28), "guess": short(classes[guess], 28), "count": count, "share": count / sum(row)}
              for truth, row in enumerate(confusion) for guess, count in enumerate(row) if count and truth != guess]
     return sorted(found, key=lambda mistake: (-mistake["count"], -mistake["share"]))[:most]
 
@@ -169,25 +169,25 @@ def _roc(metrics: Mapping[str, Any]) -> Chart | None:
     if not curves:
         return None
     areas = {row["class"]: row["auc"] for row in metrics["per_class"]}
-    weakest = sorted(curves, key=lambda name: areas[name])[:3] if len(curves) > 1 else []
-    looks = dict(zip(weakest, ("second thin", "third", "fourth"), strict=False))
-    lines = [Line("chance", [(0, 0), (1, 1)], "guide", listed=False)]
-    lines += [Line(f"{name} {areas[name]:.3f}", _pairs(curve), "faint", listed=False)
-              for name, curve in curves.items() if name not in looks]
-    lines += [Line(f"{_short(name)} {areas[name]:.3f}", _pairs(curves[name]), looks[name]) for name in reversed(weakest)]
+    guide = Line("chance", [(0, 0), (1, 1)], "guide", listed=False)
     grid = np.linspace(0, 1, 201)
     mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves.values()], axis=0)
-    lines.append(Line(f"mean of {len(curves)} classes {metrics['auc']:.3f}", [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)]))
+    through = Line(f"mean of {len(curves)} classes {metrics['auc']:.3f}", [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)])
+    lines, weakest = of_classes({name: _pairs(curve) for name, curve in curves.items()}, areas, through)
     title = "ROC, with the weakest classes" if weakest else "ROC"
-    return Chart(title, "false positive rate", "true positive rate", ticks(0, 1), ticks(0, 1), lines, height=380)
+    return Chart(title, "false positive rate", "true positive rate", ticks(0, 1), ticks(0, 1), [guide, *lines], height=380)
+
+
+def of_classes(curves: Mapping[str, Sequence[tuple[float, float]]], values: Mapping[str, float], mean: Line) -> tuple[list[Line], list[str]]:
+    """A curve of each class, with the value that goes with it, and their mean; and the names of the weakest, which are told apart."""
+    weakest = sorted(curves, key=lambda name: values[name])[:3] if len(curves) > 1 else []
+    looks = dict(zip(weakest, ("second thin", "third", "fourth"), strict=False))
+    faint = [Line(f"{name} {values[name]:.3f}", curve, "faint", listed=False) for name, curve in curves.items() if name not in looks]
+    return [*faint, *[Line(f"{short(name, 28)} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)], mean], weakest
 
 
 def _pairs(curve: Mapping[str, list[float]]) -> list[tuple[float, float]]:
     return list(zip(curve["fpr"], curve["tpr"], strict=True))
-
-
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else name[:most - 1] + "…"
 
 
 def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
@@ -211,7 +211,7 @@ def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
             "confidence": example["confidence"], "frames": pages.spread(example["frames"])}
 
 
-def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def listed_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Known facts with their units in a fixed order, then any others as they are."""
     def versions(value: Any) -> str:
         return ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items()) if isinstance(value, Mapping) else str(value)
@@ -222,21 +222,23 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "checkpoint": ("Checkpoint", str),
         "parameters": ("Parameters", pages.whole),
         "gmacs": ("Compute of one clip", lambda value: f"{value:.3f}{THIN_SPACE}GMAC"),
+        "gflops": ("Compute of one picture", lambda value: f"{value:.3f}{THIN_SPACE}GFLOPs"),
         "epochs": ("Epochs", str),
         "seed": ("Seed", str),
         "clips_per_second": ("Training speed", lambda value: f"{value:,.1f}{THIN_SPACE}clips/s"),
+        "pictures_per_second": ("Training speed", lambda value: f"{value:,.1f}{THIN_SPACE}pictures/s"),
         "wall_seconds": ("Training time", pages.duration),
         "hardware": ("Hardware", str),
         "software": ("Software", versions),
     }
     elsewhere = {"evaluated", "protocol", "views", "footage"}
-    listed = [(name, form(facts[key])) for key, (name, form) in known.items() if facts.get(key) is not None]
+    listed = [(name, form(facts[key])) for key, (name, form) in known.items() if facts.get(key) not in (None, "")]
     listed += [(key.replace("_", " ").capitalize(), versions(value))
-               for key, value in facts.items() if key not in known and key not in elsewhere and value is not None]
+               for key, value in facts.items() if key not in known and key not in elsewhere and value not in (None, "")]
     return listed
 
 
-def _configuration(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def configuration(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The run's sections, each a list of (field, value); sections inside sections get dotted names, as in `--set`."""
     sections: dict[str, list[tuple[str, str]]] = {"run": []}
 

@@ -165,6 +165,22 @@ def difference(ours: np.ndarray, theirs: np.ndarray, *, groups: int) -> Differen
     widening = math.sqrt(groups / (groups - 1))
     outside = norm.cdf(widening * t.ppf((1 - LEVEL) / 2, groups - 1))
     low, high = np.quantile(drawn, [outside, 1 - outside])
-    tail = (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))  # never 0: resamples are finite
-    p = min(1.0, 2 * t.cdf(norm.ppf(min(tail, 0.5)) / widening, groups - 1))
-    return Difference(observed, float(low), float(high), float(p))
+    return Difference(observed, float(low), float(high), _two_sided(int(min((drawn <= 0).sum(), (drawn >= 0).sum())), len(drawn), groups=groups))
+
+
+def least_p(groups: int, *, resamples: int = RESAMPLES, comparisons: int = 1) -> float | None:
+    """The smallest p that `difference` could give with so many groups, and Holm's adjustment over so many comparisons leave; None for one group.
+
+    It is that of a difference on the same side in every single resample, as where one model leads in each group. Of few groups resampling knows
+    only few outcomes, and the t distribution on G - 1 degrees of freedom counts such agreement for little.
+    """
+    return None if groups < 2 else min(1.0, comparisons * _two_sided(0, resamples, groups=groups))
+
+
+def _two_sided(against: int, resamples: int, *, groups: int) -> float:
+    """p where so many of the resamples lie on the other side of 0 than the rest."""
+    from scipy.stats import norm, t
+
+    tail = (1 + against) / (1 + resamples)  # never 0: resamples are finite
+    deviations = norm.ppf(min(tail, 0.5)) / math.sqrt(groups / (groups - 1))
+    return float(min(1.0, 2 * t.cdf(deviations, groups - 1)))

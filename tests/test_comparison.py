@@ -154,6 +154,18 @@ def test_the_verdict_says_above_below_undecided_and_not_measured() -> None:
     assert sentences[4:] == ["Not measured: MC3_18."]
 
 
+def test_where_groups_are_too_few_for_any_p_the_verdict_says_so() -> None:
+    few = {segment: f"group{number % 4}" for number, segment in enumerate(SEGMENTS)}
+    half = entry("spatial", "baseline", scored(first_right(9)))
+    perfect = [entry("improved", "ours", *[scored(first_right(12))] * 3), entry("c3d", "baseline", scored(first_right(0))), half]
+    analysis = analyse(comparison(*perfect, entry("a1", "ablation", scored(first_right(0))), groups=few), resamples=10_000)
+    assert analysis["least_p"] == {"baseline": stats.least_p(4, comparisons=2), "ablation": stats.least_p(4)}
+    assert named(analysis, "c3d")["against"]["accuracy"]["p_holm"] == analysis["least_p"]["baseline"] > 0.05  # worse in every group, and still
+    assert ("With 4 groups of test segments and 10,000 resamples of them, p, adjusted for how many are compared, could not fall below 0.10 for the "
+            "2 baselines: none of these could be told from chance, however large the difference.") in analysis["verdict"]
+    assert not any("could not fall" in sentence for sentence in analyse(comparison(*perfect), resamples=10_000)["verdict"])  # twelve groups
+
+
 def test_an_ablated_part_that_does_not_help_is_said_so() -> None:
     def ablated(name: str, right: np.ndarray) -> Entry:
         return entry(name, "ablation", *[scored(right)] * 3)

@@ -111,6 +111,25 @@ def test_p_agrees_with_the_interval_and_is_never_0() -> None:
         assert found.low is not None and found.p is not None and (found.p < 0.05) == (found.low > 0) and found.p > 0
 
 
+def test_the_least_p_is_that_of_a_lead_on_every_resample() -> None:
+    for groups in (2, 3, 4, 12, 60):
+        found = stats.difference(*drawn(np.linspace(0.1, 0.9, 500)), groups=groups)
+        assert stats.least_p(groups, resamples=500) == found.p
+    deviations = NormalDist().inv_cdf(1 / 10_001)
+    assert stats.least_p(2) == pytest.approx(1 + 2 * math.atan(deviations / math.sqrt(2)) / math.pi)  # Cauchy
+    by = deviations / math.sqrt(4 / 3) / math.sqrt(3)  # t on three degrees of freedom, its distribution in closed form
+    assert stats.least_p(4) == pytest.approx(1 + 2 * (by / (1 + by * by) + math.atan(by)) / math.pi) == pytest.approx(0.0486, abs=1e-4)
+
+
+def test_the_least_p_grows_with_what_is_compared_and_falls_with_groups() -> None:
+    one = stats.least_p(4)
+    assert one is not None
+    assert stats.least_p(4, comparisons=3) == pytest.approx(3 * one) == stats.holm({"a": one, "b": one, "c": one})["a"]
+    assert stats.least_p(2, comparisons=9) == 1.0 and stats.least_p(1) is None
+    leasts = [stats.least_p(groups) or 1.0 for groups in range(2, 30)]
+    assert leasts == sorted(leasts, reverse=True) and leasts[-1] > 1 / 10_001
+
+
 def test_the_interval_is_that_of_independent_groups_not_of_segments() -> None:
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 6)

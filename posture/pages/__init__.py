@@ -128,5 +128,10 @@ def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
     return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, most)]
 
 
+def short(name: str, most: int) -> str:
+    """The name, cut to `most` letters."""
+    return name if len(name) <= most else name[:most - 1] + "…"
+
+
 def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from posture.pages import short
 
 Points = Sequence[tuple[float, float]]
+
+LOOKS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+"""Of the lines of one chart, in turn; those after the fourth are styled in `comparison.html`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ class Chart:
         return "".join(steps)
 
 
+def over_epochs(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(epoch, value) of each record of a history.json; NaN, which breaks a curve, where it has no value."""
+    return [(float(row.get("epoch", place + 1)), math.nan if row.get(key) is None else float(row[key])) for place, row in enumerate(history)]
+
+
 def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
     """Round numbers, evenly spaced, from at or below `low` to at or above `high`; `whole`: integers only."""
     if not high > low:
@@ -134,7 +145,7 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
     `counts`: (K, K) segments, rows = truth, columns = guess.
     """
     total = len(classes)
-    names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
+    names = [short(name, 24) for name in classes]
     longest = max((len(name) for name in names), default=1)
     slant = 45 if total <= 24 else 90
     margin, edge = 34.0, 4.0  # for the word "truth" beside and "guess" above; for the outline

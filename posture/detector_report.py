@@ -1,0 +1,198 @@
+"""An evaluated detector as one self-contained HTML page: verdict, figures, curves, detections, mistakes, and how it was measured.
+
+Its layout, learning curves, facts and configuration are `posture.report`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posture import pages
+from posture.detections import FALSE, MISSED, Mark, judge
+from posture.pages import THIN_SPACE, short
+from posture.pages.charts import Chart, Dot, Line, ticks
+from posture.report import configuration, learning_curves, listed_facts, of_classes, subtitle
+
+if TYPE_CHECKING:
+    from posture.data.images import ImageIndex
+    from posture.detector_evaluation import Found
+
+SHOTS = 12
+"""Pictures shown of each kind."""
+WIDE = 340.0
+"""Width of a picture in its drawing's own units, about those of the screen."""
+REASONS = 3
+"""Told below a picture."""
+
+
+def write_detector_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]], index: ImageIndex,
+                          found: Sequence[Found], pictures: Any, facts: Mapping[str, Any]) -> None:
+    """Write the report of one detector to `path`.
+
+    * `run`: the run's configuration (`DetectorRun.model_dump()`); `name` and `model.kind` make the title.
+    * `metrics`: what `posture.tasks.detection_metrics.detection_metrics` returns, and beside it `split`, `device`, `speed`
+      ({"model", "whole": {"median", "p10", "p90"}}, milliseconds) and `fps` ({"model", "whole"}), which may be missing.
+    * `history`: a row per epoch, of `epoch` (from 1), `train_loss` and its terms `train_loss_...`, `val_loss`, `val_map50`, `val_map50_95`,
+      `val_precision`, `val_recall`, `lr`; missing or None values leave gaps.
+    * `index`, `found`: the pictures that were judged, and what was found in each; `pictures.picture(place)` gives uint8 (h, w, 3), RGB, of at
+      most 2 * SHOTS of them.
+    * `facts`, all optional: as `posture.report.write_report` takes them, with `gflops` (of one picture) and `pictures_per_second` (training).
+    """
+    confidence = metrics["confidence"]
+    judged = [judge((one.boxes, one.scores, one.labels, boxes, labels), index.classes, confidence=confidence)
+              for one, boxes, labels in zip(found, index.boxes, index.labels, strict=True)]
+    spread = sorted({round(place) for place in np.linspace(0, len(judged) - 1, min(SHOTS, len(judged)))})
+    worst = sorted((place for place in range(len(judged)) if _harm(judged[place])), key=lambda place: -_harm(judged[place]))[:SHOTS]
+    page = pages.render(
+        "detector_report.html",
+        name=run.get("name", "run"), subtitle=subtitle(run, facts),
+        verdict=verdict(metrics, judged), protocol=_protocol(facts),
+        tiles=_tiles(metrics), metrics={"device": "", **metrics}, split=metrics.get("split", "test"),
+        absent=sum(not row["boxes"] for row in metrics["per_class"]),
+        curves=learning_curves(history, _charts(history)),
+        certainty=_certainty(metrics),
+        speed=_speed(metrics),
+        shots=_shots(spread, judged, index, pictures), worst=_shots(worst, judged, index, pictures), mistakes=_mistakes(judged),
+        facts=listed_facts(facts), footage=pages.footage_table(facts.get("footage")), configuration=configuration(run),
+    )
+    pages.write(path, page)
+
+
+def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[Mark]]) -> str:
+    """The result in sentences, of all classes together: how much of what is there was found, how much of what was reported is so, how closely."""
+    kinds = Counter(mark.kind for marks in judged for mark in marks)
+    true, right, reported = kinds["found"] + kinds["missed"], kinds["right"], kinds["right"] + kinds["false"]
+    names, split = [row["class"] for row in metrics["per_class"]], metrics.get("split", "test")
+    pictures = f"{len(judged):,} {split} picture{'s' * (len(judged) != 1)}"
+    if not true:
+        return f"The {pictures} hold no box to find, so nothing can be said of what the detector finds; it reported {reported:,} in vain."
+    boxes = f"{'box' if true == 1 else 'boxes'} labelled {names[0]}" if len(names) == 1 else f"labelled {'box' if true == 1 else 'boxes'}"
+    found = f"Of {true:,} {boxes} in {pictures}, {right:,} ({pages.percent(right / true)}) were found at confidence {metrics['confidence']:.2f}."
+    if not reported:
+        return f"{found} Nothing was reported."
+    closely = "" if metrics["mean_iou"] is None or not right else f"; right ones overlap the true box by {metrics['mean_iou']:.2f} on average"
+    return f"{found} Of {reported:,} reported, {pages.percent(right / reported)} were right{closely}."
+
+
+def _protocol(facts: Mapping[str, Any]) -> str:
+    protocol = facts.get("protocol")
+    return f"Protocol: {str(protocol).rstrip('.')}." if protocol else ""
+
+
+def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    tiles = [
+        ("mAP@0.5:0.95", pages.decimal(metrics["map50_95"]), "found, and closely boxed"),
+        ("mAP@0.5", pages.decimal(metrics["map50"]), "found, at an overlap of half"),
+        ("Precision", pages.decimal(metrics["precision"]), "of what was reported, how much is so"),
+        ("Recall", pages.decimal(metrics["recall"]), "of what is there, how much was found"),
+        ("F1", pages.decimal(metrics["f1"]), f"best, at confidence {pages.decimal(metrics['confidence'], 2)}"),
+        ("Mean IoU", pages.decimal(metrics["mean_iou"]), "overlap of right boxes"),
+    ]
+    if times := metrics.get("speed"):
+        whole, model = times["whole"], times["model"]
+        tiles += [("Time per picture", f"{whole['median']:.1f}{THIN_SPACE}ms", f"the whole way ({whole['p10']:.1f} to {whole['p90']:.1f})"),
+                  ("FPS", pages.decimal(metrics["fps"]["whole"], 1), f"network alone: {metrics['fps']['model']:.1f} ({model['median']:.1f}{THIN_SPACE}ms)")]
+    return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
+
+
+def _charts(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Charts over epochs, for `learning_curves`; which terms the training loss has depends on the network."""
+    terms = sorted({key for row in history for key in row if key.startswith("train_loss_")})
+    return {"Loss": {"training": "train_loss", "validation": "val_loss"},
+            "Training loss by part": {key.removeprefix("train_loss_").removeprefix("loss_").replace("_", " "): key for key in terms},
+            "Validation mAP": {"0.5:0.95": "val_map50_95", "0.5": "val_map50"},
+            "Precision and recall": {"precision": "val_precision", "recall": "val_recall"},
+            "Learning rate": {"learning rate": "lr"}}
+
+
+def _certainty(metrics: Mapping[str, Any]) -> list[Chart]:
+    """Precision against recall, class by class, and precision, recall and F1 against confidence, mean over classes."""
+    curves = metrics["curves"]["classes"]
+    if not curves:
+        return []
+    through = Line(f"{f'mean of {len(curves)} classes' if len(curves) > 1 else short(next(iter(curves)), 28)} {metrics['map50']:.3f}",
+                   mean_curve(metrics["curves"], "precision_at_recall", over="recall"))
+    values = {row["class"]: row["ap50"] for row in metrics["per_class"]}
+    each = {name: list(zip(metrics["curves"]["recall"], curve["precision_at_recall"], strict=True)) for name, curve in curves.items()}
+    lines, weakest = of_classes(each if len(curves) > 1 else {}, values, through)
+    title = "Precision and recall, with the weakest classes" if weakest else "Precision and recall"
+    against = [Line(name, mean_curve(metrics["curves"], key, over="confidence"), look) for key, name, look in
+               (("precision", "precision", "third"), ("recall", "recall", "second thin"), ("f1", "F1", "first"))]
+    best = Dot(metrics["confidence"], metrics["f1"], text=f"F1 {metrics['f1']:.3f} at confidence {metrics['confidence']:.3f}",
+               label=f"{metrics['f1']:.2f} at {metrics['confidence']:.2f}")
+    return [Chart(title, "recall", "precision at an overlap of 0.5", ticks(0, 1), ticks(0, 1), lines, height=380),
+            Chart("At each confidence", "confidence", "", ticks(0, 1), ticks(0, 1), against, [best], height=380)]
+
+
+def mean_curve(curves: Mapping[str, Any], key: str, *, over: str) -> list[tuple[float, float]]:
+    """The mean over the classes of `curves`, of metrics.json, that have a value there; NaN where none has."""
+    columns = zip(*[curve[key] for curve in curves["classes"].values()], strict=True)
+    known = [[value for value in column if value is not None] for column in columns]
+    return [(place, float(np.mean(values)) if values else math.nan) for place, values in zip(curves[over], known, strict=True)]
+
+
+def _speed(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    words = {"model": "The network alone", "whole": "The whole way, from decoded pixels to boxes"}
+    times = metrics.get("speed") or {}
+    return [{"what": words[name], **times[name], "fps": metrics["fps"][name]} for name in words if name in times]
+
+
+def _harm(marks: Sequence[Mark]) -> float:
+    """How badly a picture went: boxes missed, and the confidences of those reported in vain."""
+    return sum(mark.kind == "missed" for mark in marks) + sum(mark.confidence or 0.0 for mark in marks if mark.kind == "false")
+
+
+def _mistakes(judged: Sequence[Sequence[Mark]]) -> list[tuple[str, str, list[tuple[str, int, float]]]]:
+    """Missed boxes and those reported in vain, by cause: (title, how many of how many, [(cause in words, count, share)])."""
+    marks = [mark for one in judged for mark in one]
+    tables = []
+    for title, kind, causes, of, all_of in (("Missed", "missed", MISSED, "true boxes", ("found", "missed")),
+                                            ("Reported in vain", "false", FALSE, "reported boxes", ("right", "false"))):
+        counts = Counter(mark.cause for mark in marks if mark.kind == kind)
+        total = sum(counts.values())
+        tables.append((title, f"{total:,} of {sum(mark.kind in all_of for mark in marks):,} {of}",
+                       [(words[0].upper() + words[1:], counts[cause], counts[cause] / total) for cause, words in causes.items() if counts[cause]]))
+    return tables
+
+
+def _shots(places: Sequence[int], judged: Sequence[Sequence[Mark]], index: ImageIndex, pictures: Any) -> list[dict[str, Any]]:
+    """Pictures with their boxes, each in a frame of the shape that the middle one of them has."""
+    if not len(places):
+        return []
+    shown = [pictures.picture(place) for place in places]
+    tall = round(WIDE * min(1.0, float(np.median([picture.shape[0] / picture.shape[1] for picture in shown]))), 1)
+    return [_shot(picture, judged[place], str(index.keys[place])[:12], tall) for picture, place in zip(shown, places, strict=True)]
+
+
+def _shot(picture: np.ndarray, marks: Sequence[Mark], image: str, tall: float) -> dict[str, Any]:
+    height, width = picture.shape[:2]
+    scale = min(WIDE / width, tall / height)
+    left, top = (WIDE - scale * width) / 2, (tall - scale * height) / 2
+    kinds = Counter(mark.kind for mark in marks)
+    true, reported = kinds["found"] + kinds["missed"], kinds["false"] + kinds["right"]
+    summary = f"{kinds['found']} of {true} found" if true else "nothing to find"
+    summary += f", {kinds['false']} of {reported} in vain" if kinds["false"] else ""
+    reasons = [f"{short(mark.name, 28)} missed: {mark.reason}" for mark in marks if mark.kind == "missed"]
+    reasons += [f"{short(mark.name, 28)} {mark.confidence:.2f}: {mark.reason}" for mark in marks if mark.kind == "false"]
+    if len(reasons) > REASONS:
+        reasons = [*reasons[:REASONS], f"and {len(reasons) - REASONS} more"]
+    return {"picture": picture, "image": image, "summary": summary, "reasons": reasons, "width": WIDE, "height": tall,
+            "left": round(left, 1), "top": round(top, 1), "across": round(scale * width, 1), "down": round(scale * height, 1),
+            "marks": [_placed(mark, left, top, scale, tall) for mark in marks]}
+
+
+def _placed(mark: Mark, left: float, top: float, scale: float, tall: float) -> dict[str, Any]:
+    """A box in its drawing's units, and where its tag stands: above what was reported, below what was missed, inside where there is no room."""
+    x1, y1, x2, y2 = (round(start + scale * side, 1) for start, side in zip((left, top, left, top), mark.box, strict=True))
+    late = x1 > 0.62 * WIDE
+    tag_y = (y1 - 5 if y1 > 17 else y1 + 15) if mark.reported else (y2 + 14 if y2 < tall - 18 else y2 - 6)
+    words = {"right": "right", "false": f"in vain: {mark.reason}", "found": "true, and found", "missed": f"missed: {mark.reason}"}[mark.kind]
+    text = f"{mark.name}{'' if mark.confidence is None else f', confidence {mark.confidence:.2f}'}: {words}"
+    return {"kind": mark.kind, "x": x1, "y": y1, "width": round(x2 - x1, 1), "height": round(y2 - y1, 1), "tag": short(mark.tag, 30), "late": late,
+            "tag_x": x2 if late else x1, "tag_y": round(tag_y, 1), "text": text}
