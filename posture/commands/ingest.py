@@ -7,13 +7,19 @@ from collections import Counter
 
 from posture import console
 from posture.data.annotations import Footage, read_footage
-from posture.data.ledger import IngestOptions, Report, estimate_bytes, last_report
+from posture.data.image_ledger import ImageOptions, PictureReport, last_report
+from posture.data.ledger import IngestOptions, Report, estimate_bytes
+from posture.data.picture_files import Pictures
+from posture.data.rows import SPLITS
 from posture.data.store import Store
+from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import InputError
 
 ASK_ABOVE_BYTES = 5e9
 ASK_ABOVE_FILES = 2_000
+ASK_ABOVE_PICTURES = 50_000
+REFUSALS_SHOWN = 50
 
 
 def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layout: str | None, split_number: int, yes: bool) -> Report:
@@ -35,6 +41,29 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
     return report
 
 
+def ask_and_ingest_pictures(pictures: Pictures, store_uri: str, options: ImageOptions, *, yes: bool) -> PictureReport:
+    """Say what there is, ask if that is a lot, ingest, and print the table."""
+    store = Store(store_uri, create=True)
+    files = {picture.file.uri: max(0, picture.file.bytes) for picture in pictures.pictures}
+    boxes = sum(len(picture.boxes) for picture in pictures.pictures)
+    frames = sum(picture.frame is not None for picture in pictures.pictures)
+    what = f"{frames:,} frames of {len(files):,} videos" if frames else f"{len(files):,} pictures, {console.size(sum(files.values()))}"
+    classes = {label for picture in pictures.pictures for label in picture.labels}
+    console.out.print(f"{pictures.root}: layout {pictures.layout}, {what}; {boxes:,} boxes of {_counted(len(classes), 'class', 'classes')}")
+    for note in pictures.notes:
+        console.out.print(note)
+    if not yes and (len(pictures.pictures) > ASK_ABOVE_PICTURES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)):
+        _ask_a_person("add --yes to go ahead")
+    try:
+        with console.progress("checking pictures") as advance:
+            report = ingest_pictures(pictures, store, options, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} pictures/s"))
+    except TooManyRefused as error:
+        print_picture_report(error.report)
+        raise
+    print_picture_report(report)
+    return report
+
+
 def add_flow(store_uri: str, method: str) -> None:
     """Compute the flow that the store's clips lack, and print what that came to."""
     from posture.distributed.flow import compute_flow
@@ -50,10 +79,14 @@ def add_flow(store_uri: str, method: str) -> None:
 def _ask(footage: Footage, options: IngestOptions) -> None:
     if estimate_bytes(footage, options.cut.recipe) <= ASK_ABOVE_BYTES and len(footage.videos) <= ASK_ABOVE_FILES:
         return
+    _ask_a_person("add --yes to go ahead, or --jpeg 90 or fewer --windows to store less")
+
+
+def _ask_a_person(hint: str) -> None:
     if not sys.stdin.isatty():
-        raise InputError("this is a long ingest and nobody can be asked here; add --yes to go ahead, or --jpeg 90 or fewer --windows to store less")
+        raise InputError(f"this is a long ingest and nobody can be asked here; {hint}")
     if input("This takes a while. Go ahead? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise InputError("nothing was ingested; --jpeg 90 or fewer --windows store less")
+        raise InputError(f"nothing was ingested; {hint}")
 
 
 def show_report(store_uri: str) -> None:
@@ -61,7 +94,10 @@ def show_report(store_uri: str) -> None:
     report = last_report(Store(store_uri))
     if report is None:
         raise InputError(f"{store_uri}: no ingest has changed this store yet")
-    print_report(report)
+    if isinstance(report, PictureReport):
+        print_picture_report(report)
+    else:
+        print_report(report)
 
 
 def print_report(report: Report) -> None:
@@ -76,8 +112,33 @@ def print_report(report: Report) -> None:
     if report.classes:
         console.out.print()
         console.table("class", "train", "val", "test", rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())])
-    if report.refused:
+    _print_refused(report.refused)
+
+
+def print_picture_report(report: PictureReport) -> None:
+    rate = f"{report.added / report.check_seconds:.0f}" if report.check_seconds and report.added else "-"
+    console.table("pictures", "unchanged", "added", "refused", "boxes", "classes", "pictures/s", "took", rows=[
+        (report.pictures, report.unchanged, report.added, report.refused_pictures, report.boxes, len(report.classes), rate, console.duration(report.seconds))])
+    if report.relabelled or report.retired:
+        console.out.print(f"labels corrected: {_counted(report.relabelled, 'picture')} changed, {_counted(report.retired, 'picture')} removed")
+    if report.clipped:
+        console.out.print(f"{_counted(report.clipped, 'box', 'boxes')} cut off at the edge of the picture")
+    if report.unlabelled:
+        console.out.print(f"{_counted(report.unlabelled, 'file')} without a label left alone")
+    if report.added:
         console.out.print()
-        verdicts = Counter(item["verdict"] for item in report.refused)
-        console.table("refused", "verdict", "reason", rows=[(item["uri"], item["verdict"], item["reason"]) for item in report.refused[:50]])
+        counts = [*sorted(report.classes.items()), ("pictures", report.by_split), ("pictures without a box", report.empty)]
+        console.table("boxes of class", *SPLITS, rows=[(name, *(split[side] for side in SPLITS)) for name, split in counts])
+    _print_refused(report.refused)
+
+
+def _print_refused(refused: list[dict[str, str]]) -> None:
+    if refused:
+        console.out.print()
+        verdicts = Counter(item["verdict"] for item in refused)
+        console.table("refused", "verdict", "reason", rows=[(item["uri"], item["verdict"], item["reason"]) for item in refused[:REFUSALS_SHOWN]])
         console.out.print("; ".join(f"{verdict}: {count}" for verdict, count in verdicts.most_common()))
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

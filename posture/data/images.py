@@ -133,6 +133,7 @@ class Images:
     """
 
     def __init__(self, index: ImageIndex, load: Callable[[int], pa.Table]) -> None:
+        self.index = index
         self.classes, self.keys, self.boxes, self.labels = index.classes, index.keys, index.boxes, index.labels
         self.groups, self.sizes = index.groups, index.sizes
         self._pictures = InMemory(index.shards, len(index), load, StoredPictures)
@@ -156,6 +157,7 @@ class StreamedImages(Stream):
 
     def __init__(self, index: ImageIndex) -> None:
         super().__init__(index.store_uri, [Chunk(piece.indices, [[piece]]) for piece in cut_shards(index.shards, CHUNK_PICTURES)], StoredPictures)
+        self.index = index
         self.classes, self.keys, self.boxes, self.labels = index.classes, index.keys, index.boxes, index.labels
         self.groups, self.sizes = index.groups, index.sizes
 

@@ -7,6 +7,9 @@
 | segments | labelled stretch of a video | segment |
 | clips | decoded window of a segment | clip |
 | flows | clip and method | clip, method |
+| images | picture, or frame of a video, with boxes or known to have none | image |
+| boxes | picture of `images` | image |
+| pictures | picture file or video with boxes that was looked at; `ok` means that its images and boxes stand | image, uri |
 | ingests | ingest that added something or refused a file | ingest |
 """
 
@@ -24,9 +27,10 @@ VERDICTS = {
     "ok": "decoded",
     "empty": "the file has no bytes",
     "not_video": "the file is no video",
+    "not_picture": "the file is no picture",
     "no_video_stream": "a container without a video stream",
     "no_frames": "a video stream without frames",
-    "truncated": "the file ends before its video does",
+    "truncated": "the file ends before its video or picture does",
     "timeout": "the decoder did not finish in time",
     "crashed": "the decoder's process died",
     "unreadable": "the file cannot be read",
@@ -34,6 +38,12 @@ VERDICTS = {
     "duplicate": "the same content as another file",
     "missing_video": "a label names a video that is not there",
     "segment_past_end": "a segment starts or ends after its video",
+    "missing_picture": "a label names a picture that is not there",
+    "frame_past_end": "a box is on a frame after its video's last",
+    "bad_label": "what is said of a picture cannot be read",
+    "unknown_class": "a box is of a class that has no name",
+    "box_outside": "nothing of a box lies in its picture",
+    "size_mismatch": "the boxes were drawn on a picture of another size",
 }
 """Every verdict on a file or a label, and what it means."""
 
@@ -89,9 +99,38 @@ FLOWS = pa.schema([
     ("vectors", pa.binary()),  # uint8 (T - 1) x H x W x 2, dx then dy, encoded as data/flow.py says
 ])
 
+IMAGES = pa.schema([
+    ("image", pa.string()),  # the file's content hash; of a frame, frame_id
+    ("uri", pa.string()),  # the file; of a frame, video#t=seconds
+    ("height", pa.int32()),  # pixels
+    ("width", pa.int32()),  # pixels
+    ("bytes", pa.int64()),  # of `pixels`
+    ("pixels", pa.binary()),  # the file as it was (JPEG, PNG, WebP, BMP), turned upright; frames as JPEG
+])
+
+BOXES = pa.schema([
+    ("image", pa.string()),
+    ("group", pa.string()),
+    ("split", pa.string()),  # one of SPLITS
+    ("boxes", pa.list_(pa.list_(pa.float32()))),  # x1, y1, x2, y2 each, pixels of the picture, clipped to it; empty where it shows none
+    ("labels", pa.list_(pa.string())),  # one for each box
+    ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none
+    ("time", pa.float64()),  # seconds from the video's first frame; NaN for stills
+])
+
+PICTURES = pa.schema([
+    ("image", pa.string()),  # content hash; empty where the file could not be read
+    ("uri", pa.string()),
+    ("bytes", pa.int64()),
+    ("modified", pa.float64()),  # seconds since 1970
+    ("verdict", pa.string()),  # one of VERDICTS
+    ("reason", pa.string()),
+])
+
 INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
 
-TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "flows": FLOWS, "ingests": INGESTS}
+TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "flows": FLOWS, "images": IMAGES, "boxes": BOXES,
+          "pictures": PICTURES, "ingests": INGESTS}
 
 
 @dataclass(frozen=True)
@@ -143,3 +182,8 @@ def segment_id(video: str, start_seconds: float, end_seconds: float | None) -> s
 def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
     """The key of one decoded window of a segment."""
     return content_id("clip", segment, recipe, window)
+
+
+def frame_id(video: str, frame: int) -> str:
+    """The key of a picture that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with that."""
+    return f"{video}-{frame:07d}"

@@ -19,6 +19,7 @@ from typing import Any
 
 from posture.data.annotations import Label
 from posture.data.cutting import Clip, Cut, cut_file
+from posture.data.frames import read_frames
 from posture.data.rows import DecodeRecipe
 from posture.data.video import Unreadable
 
@@ -36,9 +37,16 @@ class Sandbox:
 
         `limit_seconds` is for the whole file; its clips are taken by the caller as they come.
         """
+        job = {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
+        return self._answers(job, limit_seconds)
+
+    def frames(self, path: str, frames: Sequence[int], *, limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+        """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
+        return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
+
+    def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
         channel = self._start()
         deadline = time.monotonic() + limit_seconds
-        job = {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
         try:
             channel.send_bytes(json.dumps(job).encode())
             while True:
@@ -95,9 +103,8 @@ def _serve(channel: Connection) -> None:
             job = json.loads(channel.recv_bytes())
         except EOFError:
             return
-        cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})
         try:
-            for item in cut_file(job["path"], job["video"], [Label(**label) for label in job["labels"]], cut, stored=frozenset(job["stored"])):
+            for item in _items(job):
                 if isinstance(item, Clip):
                     channel.send_bytes(json.dumps({"kind": "clip", "row": item.row}).encode())
                     channel.send_bytes(item.pixels)
@@ -111,6 +118,13 @@ def _serve(channel: Connection) -> None:
         except Exception as error:  # one odd file must not stop the others; its verdict says what happened
             answer = {"kind": "unreadable", "verdict": "crashed", "reason": f"{type(error).__name__}: {error}"}
         channel.send_bytes(json.dumps(answer).encode())
+
+
+def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
+    if "frames" in job:
+        return read_frames(job["path"], job["frames"])
+    cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})
+    return cut_file(job["path"], job["video"], [Label(**label) for label in job["labels"]], cut, stored=frozenset(job["stored"]))
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,32 @@
+"""Single frames of a video, by number. Runs where the file is decoded (`data/sandbox.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from posture.data.cutting import Clip, encode_frames
+from posture.data.probe import open_video
+from posture.data.video import probe
+
+JPEG_QUALITY = 95
+
+
+def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | Clip]:
+    """Yield the frames (ascending, from 0) at the video's own size, each as a Clip of one JPEG with {frame, time, height, width}; time in seconds.
+
+    Of one past the end: {"kind": "past_end", frame, frames}, the latter how many there are. Raises Unreadable.
+    """
+    stream = probe(path)
+    _, reader = open_video(path, height=stream.height, width=stream.width)
+    shown = reader.times()
+    if np.any(np.diff(shown) <= 0) or shown[-1] > 2 * len(reader) / reader.fps:
+        shown = np.arange(len(reader)) / reader.fps  # an AVI without times, as some of UCF101's are: the reader makes some up
+    for frame in frames:
+        if frame >= len(reader):
+            yield {"kind": "past_end", "frame": frame, "frames": len(reader)}
+            continue
+        pixels, _ = encode_frames(reader.frames([frame]), JPEG_QUALITY)
+        yield Clip({"frame": frame, "time": float(shown[frame]), "height": stream.height, "width": stream.width}, pixels)

@@ -1,0 +1,393 @@
+"""What a store holds of pictures with boxes, what an ingest is to add, and the commits that bring the two together. It decodes nothing.
+
+Commits come in batches, in the order images, boxes, pictures: a row in `pictures` means done. Killed anywhere, an ingest decodes at most one
+batch again. Boxes are put into pixels here, once a picture's size is known: labels never travel to the workers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+import pyarrow as pa
+
+from posture.data import rows
+from posture.data.annotations import AnnotatedVideo, Label
+from posture.data.files import File, hash_file, local_copy
+from posture.data.lease import Lease
+from posture.data.ledger import Report
+from posture.data.picture_files import AnnotatedPicture, Pictures
+from posture.data.placed_boxes import place_boxes
+from posture.data.splits import assign_splits
+from posture.data.store import Store
+from posture.data.video import Unreadable
+from posture.errors import InputError
+
+FRAMES_PER_JOB = 128
+"""Of one video: what a task holds in memory, and what is lost with it."""
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    boxes: Literal["clip", "refuse"] = "clip"
+    """Of a box that leaves its picture: cut it off, or refuse the picture."""
+    val_share: float = 0.2
+    test_share: float = 0.3
+    seed: int = 0
+    file_limit_seconds: float = 120.0
+    """Time for opening one video."""
+    seconds_per_frame: float = 1.0
+    """And this much more for each frame that is taken."""
+    commit_pictures: int = 2048
+    commit_seconds: float = 60.0
+    max_refused_share: float = 0.5
+    """More refused pictures than this fails the ingest."""
+
+
+@dataclass
+class PictureReport:
+    """What an ingest of pictures did, as `posture ingest --report` shows it again."""
+
+    ingest: str
+    footage: str
+    layout: str
+    pictures: int = 0
+    """Stills and frames that the labels speak of, and that are there."""
+    unchanged: int = 0
+    added: int = 0
+    relabelled: int = 0
+    """Pictures whose boxes, group or split were corrected, without decoding."""
+    retired: int = 0
+    """Pictures that were replaced, or whose labels are gone or refused now."""
+    boxes: int = 0
+    """In the pictures added."""
+    clipped: int = 0
+    """Boxes that were cut off at their picture's edge, by more than rounding."""
+    by_split: dict[str, int] = field(default_factory=lambda: dict.fromkeys(rows.SPLITS, 0))
+    """Pictures added."""
+    empty: dict[str, int] = field(default_factory=lambda: dict.fromkeys(rows.SPLITS, 0))
+    """Of these, such as show nothing."""
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Boxes added, by class and split."""
+    refused_pictures: int = 0
+    duplicates: int = 0
+    """Of these."""
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """{uri, verdict, reason} per refused picture, video, label or box."""
+    unlabelled: int = 0
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    check_seconds: float = 0.0
+    """From the first picture sent out to the last one committed."""
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """One picture to check, or frames of one video to decode, as it travels to a worker (JSON)."""
+
+    uri: str
+    content: str
+    """The file's hash."""
+    frames: tuple[int, ...] = ()
+
+    @property
+    def pictures(self) -> int:
+        return len(self.frames) or 1
+
+
+class CheckedPicture(TypedDict):
+    """A picture that a worker stored, or a frame that it looked for in vain."""
+
+    image: str
+    height: int
+    width: int
+    time: float
+    """Seconds; NaN for stills."""
+    past_end: int | None
+    """Of a frame past the end, how many its video has."""
+
+
+class Outcome(TypedDict):
+    """What became of a job."""
+
+    content: str
+    asked: int
+    """Pictures."""
+    verdict: str
+    reason: str
+    pictures: list[CheckedPicture]
+
+
+def last_report(store: Store) -> Report | PictureReport | None:
+    """The newest ingest, of footage or of pictures, that changed the store or refused something."""
+    table = store.read("ingests")
+    if not table.num_rows:
+        return None
+    content = json.loads(table.sort_by([("time", "descending")])["report"][0].as_py())
+    return PictureReport(**content) if "pictures" in content else Report(**content)
+
+
+@dataclass
+class _Video:
+    """Frames come back a job at a time; their boxes wait until the whole video has proved good."""
+
+    jobs: int
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+class ImageLedger:
+    """What the store holds of pictures, what this ingest adds, and the commits."""
+
+    def __init__(self, store: Store, options: ImageOptions, report: PictureReport, lease: Lease) -> None:
+        self._store, self._options, self._report, self._lease = store, options, report, lease
+        self._pictures = {(row["image"], row["uri"]): row for row in store.read("pictures").to_pylist()}
+        self._seen = {(row["uri"], row["bytes"], row["modified"]): row for row in self._pictures.values()}
+        self._images = {row["image"]: row for row in store.read("images", columns=["image", "uri", "height", "width"]).to_pylist()}
+        self._boxes = {row["image"]: row for row in store.read("boxes").to_pylist()}
+        self._wanted: dict[str, AnnotatedPicture] = {}
+        """By image, what is to be stored."""
+        self._files: dict[str, File] = {}
+        """By content."""
+        self._splits: dict[str, str] = {}
+        self._videos: dict[str, _Video] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._ready: list[Outcome] = []
+        self._parts: list[dict[str, Any]] = []
+        self._pending = 0
+        self._last_commit = time.time()
+        self.changed = False
+
+    def plan(self, pictures: Pictures) -> list[PictureJob]:
+        """Decide splits, correct what stands, and list what must be decoded."""
+        self._report.pictures = len(pictures.pictures) + len(pictures.refused)
+        for refusal in pictures.refused:
+            self._refuse(refusal.file, refusal.verdict, refusal.reason)
+        contents = self._contents(pictures.pictures)
+        self._wanted = self._without_duplicates(pictures.pictures, contents)
+        self._files = {contents[picture.file.uri]: picture.file for picture in self._wanted.values()}
+        self._splits = self._assign_splits()
+        standing: list[str] = []
+        missing: dict[str, list[int]] = {}
+        for image, picture in self._wanted.items():
+            known = self._known(picture.file)
+            if known and known["verdict"] not in ("ok", "duplicate", *rows.RETRIED):
+                self._refuse(picture.file, known["verdict"], known["reason"])
+            elif image in self._images:
+                standing.append(image)
+            else:
+                missing.setdefault(contents[picture.file.uri], []).extend([] if picture.frame is None else [picture.frame])
+        placed = self._stand(standing)
+        refused = {known["image"] for refusal in pictures.refused if (known := self._known(refusal.file))}
+        self._retire({*contents.values(), *refused, *self._replaced(contents)}, placed)
+        whole = {contents[self._wanted[image].file.uri] for image in standing} - set(missing)
+        self._remember([_picture_row(self._files[content], content) for content in sorted(whole)])
+        return [job for content, frames in missing.items() for job in self._jobs(content, frames)]
+
+    def add(self, outcomes: list[Outcome], part: dict[str, Any] | None) -> None:
+        """Take what one task did with its jobs; commit when enough has come."""
+        self._parts += [part] if part else []
+        self._pending += sum(outcome["asked"] for outcome in outcomes)
+        for outcome in outcomes:
+            video = self._videos.get(outcome["content"])
+            if video is None:
+                self._ready.append(outcome)
+                continue
+            video.outcomes.append(outcome)
+            if len(video.outcomes) == video.jobs:
+                last = next((outcome for outcome in video.outcomes if outcome["verdict"] != "ok"), outcome)
+                self._ready.append({**last, "asked": sum(outcome["asked"] for outcome in video.outcomes),
+                                    "pictures": [picture for outcome in video.outcomes for picture in outcome["pictures"]]})
+        if self._pending >= self._options.commit_pictures or time.time() - self._last_commit > self._options.commit_seconds:
+            self.commit()
+
+    def commit(self) -> None:
+        """Images, then boxes, then pictures: whoever reads in between sees less, never something wrong."""
+        self._lease.check()
+        self._store.commit_files("images", self._parts)
+        placed, done = [], []
+        for outcome in self._ready:
+            file = self._files[outcome["content"]]
+            done.append(_picture_row(file, outcome["content"], outcome["verdict"], outcome["reason"]))
+            if outcome["verdict"] != "ok":
+                self._refuse(file, outcome["verdict"], outcome["reason"], pictures=outcome["asked"])
+                continue
+            for picture in outcome["pictures"]:
+                if picture["past_end"] is None:
+                    placed.append(self._place(picture["image"], picture["height"], picture["width"], picture["time"]))
+                else:
+                    frame = self._wanted[picture["image"]].frame
+                    self._refuse(file, "frame_past_end", f"frame {frame}: the video has {picture['past_end']}, counted from 0")
+        self._write([row for row in placed if row])
+        self._remember(done)
+        self.changed = self.changed or bool(self._ready or self._parts)
+        self._ready, self._parts, self._pending, self._last_commit = [], [], 0, time.time()
+
+    def _known(self, file: File) -> dict[str, Any] | None:
+        return self._seen.get((file.uri, file.bytes, file.modified))
+
+    def _contents(self, pictures: Iterable[AnnotatedPicture]) -> dict[str, str]:
+        """Content hash of every file; empty where it cannot be read or holds nothing. Files that were seen before are not read."""
+        files = {picture.file.uri: picture.file for picture in pictures}
+        contents = {file.uri: known["image"] if (known := self._known(file)) else "" for file in files.values()}
+        unknown = [uri for uri, content in contents.items() if not content and files[uri].bytes]
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return contents | dict(zip(unknown, pool.map(_content, unknown), strict=True))
+
+    def _without_duplicates(self, pictures: list[AnnotatedPicture], contents: dict[str, str]) -> dict[str, AnnotatedPicture]:
+        """One picture for each content: on the side that it has in the store; else the one that is held out, so that nothing is trained on that is
+        tested; else what stands, else the first.
+        """
+        order = {"test": 0, "val": 1}
+        stands = {place for place, row in self._pictures.items() if row["verdict"] == "ok"}
+
+        def keeps_its_side(picture: AnnotatedPicture, content: str) -> bool:
+            held = self._boxes.get(content)
+            if picture.group or held is None or held["group"] != content:
+                return False
+            return picture.split in (None, held["split"]) or (picture.split, held["split"]) == ("train", "val")
+
+        def first_come(picture: AnnotatedPicture) -> tuple[Any, ...]:
+            file, content = picture.file, contents[picture.file.uri]
+            return (not keeps_its_side(picture, content), order.get(picture.split or "", 2), (content, file.uri) not in stands, file.relative,
+                    picture.frame or 0)
+
+        first_with: dict[str, AnnotatedPicture] = {}
+        kept = {}
+        for picture in sorted(pictures, key=first_come):
+            file, content = picture.file, contents[picture.file.uri]
+            if not content:
+                self._refuse(file, *(("unreadable", "it is gone, or no regular file") if file.bytes else ("empty", "the file has no bytes")))
+                continue
+            first = first_with.setdefault(content, picture)
+            if (first.file.uri, first.split) == (file.uri, picture.split):
+                kept[content if picture.frame is None else rows.frame_id(content, picture.frame)] = picture
+            else:
+                side = f", which is in {first.split}" if first.split != picture.split else ""
+                self._refuse(file, "duplicate", f"the same content as {first.file.relative}{side}")
+        return kept
+
+    def _assign_splits(self) -> dict[str, str]:
+        """The split of every group; new ones are committed before anything is decoded: a killed ingest goes on with the same."""
+        stored = {row["group"]: row["split"] for row in self._store.read("groups").to_pylist()}
+        labelled = [AnnotatedVideo(picture.file, tuple(Label(0.0, None, label, picture.group or image, picture.split)
+                                                       for label in sorted(set(picture.labels)) or [""])) for image, picture in self._wanted.items()]
+        shares = {"val_share": self._options.val_share, "test_share": self._options.test_share}
+        try:
+            splits = assign_splits(labelled, stored=stored, **shares, seed=self._options.seed)
+        except InputError as error:  # a picture that is its own group has no name there
+            files = (picture.file.relative for image, picture in self._wanted.items() if not picture.group and image in str(error))
+            raise InputError(": ".join([*list(files)[:1], str(error)])) from None
+        new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in stored]
+        self._store.append("groups", pa.Table.from_pylist(new, schema=rows.GROUPS))
+        return splits
+
+    def _jobs(self, content: str, frames: list[int]) -> list[PictureJob]:
+        uri = self._files[content].uri
+        if not frames:
+            return [PictureJob(uri, content)]
+        pieces = [tuple(frames[at:at + FRAMES_PER_JOB]) for at in range(0, len(frames), FRAMES_PER_JOB)]
+        self._videos[content] = _Video(len(pieces))
+        return [PictureJob(uri, content, piece) for piece in pieces]
+
+    def _place(self, image: str, height: int, width: int, seconds: float) -> dict[str, Any] | None:
+        """The picture's row of `boxes`, or None where it is refused."""
+        picture = self._wanted[image]
+        frame = "" if picture.frame is None else f"frame {picture.frame}: "
+        try:
+            placed = place_boxes(picture, height, width, self._options.boxes)
+        except Unreadable as error:
+            self._refuse(picture.file, error.verdict, f"{frame}{error}")
+            return None
+        self._report.refused += [{"uri": picture.file.uri, "verdict": "box_outside", "reason": f"{frame}{complaint}"} for complaint in placed.complaints]
+        self._report.clipped += placed.clipped
+        group = picture.group or image
+        return {"image": image, "group": group, "split": self._splits[group], "boxes": placed.boxes, "time": seconds,
+                "labels": [picture.labels[number] for number in placed.kept],
+                "tubes": [picture.tubes[number] if picture.tubes else "" for number in placed.kept]}
+
+    def _stand(self, images: list[str]) -> set[str]:
+        """Bring the boxes of pictures that are stored in line with the labels; those that are not refused."""
+        placed = {}
+        for image in images:
+            held = self._images[image]
+            seconds = math.nan if self._wanted[image].frame is None else float(held["uri"].rpartition("#t=")[2])
+            if row := self._place(image, held["height"], held["width"], seconds):
+                placed[image] = row
+        changed = [row for image, row in placed.items() if image in self._boxes and not _same(self._boxes[image], row)]
+        new = [row for image, row in placed.items() if image not in self._boxes]
+        self._report.unchanged = len(placed) - len(changed) - len(new)
+        self._report.relabelled = len(changed)
+        self._store.upsert("boxes", pa.Table.from_pylist(changed, schema=rows.BOXES), keys=["image"])
+        self._write(new)
+        self.changed = self.changed or bool(changed)
+        return set(placed)
+
+    def _write(self, boxes: list[dict[str, Any]]) -> None:
+        """Add rows of `boxes` that are not there yet."""
+        self._store.append("boxes", pa.Table.from_pylist(boxes, schema=rows.BOXES))
+        report = self._report
+        for row in boxes:
+            report.added += 1
+            report.boxes += len(row["boxes"])
+            report.by_split[row["split"]] += 1
+            report.empty[row["split"]] += not row["boxes"]
+            for label in row["labels"]:
+                report.classes.setdefault(label, dict.fromkeys(rows.SPLITS, 0))[row["split"]] += 1
+        self.changed = self.changed or bool(boxes)
+
+    def _replaced(self, contents: dict[str, str]) -> set[str]:
+        """Contents that every file which had them has lost to others: pictures that were drawn or exported anew."""
+        places: dict[str, set[str]] = defaultdict(set)
+        for image, uri in self._pictures:
+            places[image].add(uri)
+        return {image for image, uris in places.items() if all((contents.get(uri) or image) != image for uri in uris)}
+
+    def _retire(self, contents: set[str], placed: set[str]) -> None:
+        """Take back the boxes of pictures of these contents that are refused now, and of frames that their video's labels no longer speak of."""
+        retired = [image for image in self._boxes if image not in placed and image.partition("-")[0] in contents]
+        self._store.delete("boxes", "image", retired)
+        self._report.retired = len(retired)
+        self.changed = self.changed or bool(retired)
+
+    def _remember(self, pictures: list[dict[str, Any]]) -> None:
+        """Write the rows of `pictures` that the table does not hold as they are."""
+        changed = [row for row in pictures if self._pictures.get(_place_of(row)) != row]
+        known = [row for row in changed if _place_of(row) in self._pictures]
+        self._store.upsert("pictures", pa.Table.from_pylist(known, schema=rows.PICTURES), keys=["image", "uri"])
+        self._store.append("pictures", pa.Table.from_pylist([row for row in changed if row not in known], schema=rows.PICTURES))
+        self._pictures |= {_place_of(row): row for row in changed}
+        self.changed = self.changed or bool(changed)
+
+    def _refuse(self, file: File, verdict: str, reason: str, *, pictures: int = 1) -> None:
+        """Count refused pictures; a reason that holds for many frames of a video is told once."""
+        self._report.refused_pictures += pictures
+        self._report.duplicates += pictures if verdict == "duplicate" else 0
+        if (file.uri, reason) not in self._told:
+            self._told.add((file.uri, reason))
+            self._report.refused.append({"uri": file.uri, "verdict": verdict, "reason": reason})
+
+
+def _picture_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
+    return {"image": content, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "verdict": verdict, "reason": reason}
+
+
+def _place_of(row: dict[str, Any]) -> tuple[str, str]:
+    return row["image"], row["uri"]
+
+
+def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return all(old[name] == new[name] for name in ("group", "split", "boxes", "labels", "tubes"))
+
+
+def _content(uri: str) -> str:
+    try:
+        with local_copy(uri) as path:
+            return hash_file(path)
+    except OSError:
+        return ""

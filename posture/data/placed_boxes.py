@@ -1,0 +1,52 @@
+"""Boxes as people drew them -> boxes in a picture whose size is known."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from posture.data.picture_files import AnnotatedPicture
+from posture.data.video import Unreadable
+
+LEAST_SIDE = 0.5
+"""Pixels. What is left of a box within its picture is nothing where a side is shorter."""
+ROUNDING = 1.0
+"""Pixels by which a box may leave its picture before it counts as outside: labels are rounded."""
+
+
+class Placed(NamedTuple):
+    """A picture's boxes in pixels, within it."""
+
+    boxes: list[list[float]]
+    kept: list[int]
+    """Which of the boxes drawn these are."""
+    complaints: list[str]
+    """About each of the others."""
+    clipped: int
+    """How many were cut off at the picture's edge."""
+
+
+def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Literal["clip", "refuse"]) -> Placed:
+    """The boxes that were drawn, on a picture of that size.
+
+    Raises Unreadable where the picture is refused: by mode `refuse` if a box leaves it, and if the boxes belong to another size.
+    """
+    if picture.size and picture.size != (height, width):
+        raise Unreadable("size_mismatch", f"the labels are for {picture.size[1]} x {picture.size[0]} pixels, the picture is {width} x {height}")
+    if not picture.boxes:
+        return Placed([], [], [], 0)
+    drawn = np.array(picture.boxes, np.float64) * ([width, height, width, height] if picture.normalised else 1.0)
+    clipped = np.clip(drawn, 0.0, [width, height, width, height])
+    left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= LEAST_SIDE
+    cut = left & (np.abs(drawn - clipped).max(axis=1) > ROUNDING)
+    complaints = []
+    for number, (box, label) in enumerate(zip(drawn.tolist(), picture.labels, strict=True)):
+        corners = " ".join(f"{value:.6g}" for value in box)
+        if not left[number]:
+            complaints.append(f"box {number + 1} ({label}) has nothing inside {width} x {height}: {corners}")
+        elif cut[number] and mode == "refuse":
+            complaints.append(f"box {number + 1} ({label}) leaves {width} x {height}: {corners}")
+    if complaints and mode == "refuse":
+        raise Unreadable("box_outside", "; ".join(complaints))
+    return Placed(clipped[left].astype(np.float32).tolist(), np.flatnonzero(left).tolist(), complaints, int(cut.sum()))

@@ -1,0 +1,242 @@
+"""Videos in which athletes are tracked: CVAT for video 1.1 and UCF101-24 -> tubes, and frames sampled from them.
+
+A tube is one athlete's box through a video. Frames are counted from 0, as the video's decoder gives them.
+Sources: CVAT's "CVAT for video 1.1" export; the corrected annotations of UCF101-24 (Singh 2017), whose coordinates and frames begin at 1.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from posture.data.annotations import SPLIT_NAMES
+from posture.data.files import File, join, read_bytes
+from posture.data.picture_files import AnnotatedPicture, BadLabel, Box, Pictures, Refusal, Tree, numbers, video_group
+from posture.data.plain_xml import BadXML, parse_xml
+from posture.errors import InputError
+
+UCF101_24 = "finalAnnots.mat"
+
+
+@dataclass(frozen=True)
+class Tube:
+    """One athlete's box through a video."""
+
+    name: str
+    """The video's stem and a number."""
+    label: str
+    boxes: dict[int, Box]
+    """By frame, in pixels."""
+
+
+@dataclass(frozen=True)
+class TrackedVideo:
+    file: File
+    tubes: list[Tube]
+    seen: range | None = None
+    """The frames that were annotated; None where nobody looked at those without a box."""
+    split: str | None = None
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels, where the annotations say it."""
+
+
+@dataclass(frozen=True)
+class TrackedFootage:
+    """What a folder or bucket holds of tracked videos; the lists are those of `Pictures`."""
+
+    root: str
+    layout: str
+    videos: list[TrackedVideo] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def sample(footage: TrackedFootage, *, every: int) -> Pictures:
+    """Every `every`-th annotated frame, those without a box too.
+
+    Where only the frames of tubes are known, the others are left out, for athletes may well be seen there, and every tube gives a frame at least.
+    """
+    pictures = []
+    for video in footage.videos:
+        group = video_group(PurePosixPath(video.file.relative))
+        for frame in _sampled(video, every):
+            shown = [(tube.boxes[frame], tube.label, tube.name) for tube in video.tubes if frame in tube.boxes]
+            boxes, labels, tubes = zip(*shown, strict=True) if shown else ((), (), ())
+            pictures.append(AnnotatedPicture(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size))
+    return Pictures(footage.root, footage.layout, pictures, footage.missing, footage.unlabelled, footage.refused, footage.notes)
+
+
+def _sampled(video: TrackedVideo, every: int) -> list[int]:
+    if video.seen is not None:
+        return list(video.seen[::max(1, every // video.seen.step)])
+    chosen = {frame for tube in video.tubes for frame in tube.boxes if frame % every == 0}
+    middles = [sorted(tube.boxes)[len(tube.boxes) // 2] for tube in video.tubes if tube.boxes and chosen.isdisjoint(tube.boxes)]
+    return sorted(chosen.union(middles))
+
+
+def cvat_tables(tree: Tree) -> list[str]:
+    return [name for name in tree.tables(".xml") if name == tree.named or re.search(r"<annotations[\s>]", tree.begins(name))]
+
+
+def read_cvat(tree: Tree) -> TrackedFootage | None:
+    """The tubes of CVAT's tracks. A box that is turned, and a polygon, gives the upright box around it; other shapes give none."""
+    tables = cvat_tables(tree)
+    if not tables:
+        return None
+    found = TrackedFootage(tree.root, "cvat")
+    used = set()
+    for table in tables:
+        where = join(tree.root, table)
+        try:
+            root = parse_xml(tree.text(table))
+        except BadXML as error:
+            raise InputError(f"{where} {error}") from None
+        if root.tag != "annotations" or (root.find("image") is not None and root.find("track") is None):
+            raise InputError(f"{where}: this is not CVAT for video 1.1; export the task as that, and a task of pictures as YOLO or COCO")
+        source = next((text.strip() for path in ("meta/source", "meta/task/source", "meta/job/source") if (text := root.findtext(path))), "")
+        file = _cvat_video(tree, table, source, alone=len(tables) == 1)
+        if file is None:
+            found.missing.append(f"{table}: {source or PurePosixPath(table).stem}")
+            continue
+        used.add(file.relative)
+        try:
+            found.videos.append(_cvat_tracks(root, file, table))
+        except BadLabel as error:
+            found.refused.append(Refusal(file, error.verdict, str(error)))
+    found.unlabelled.extend(file.relative for file in tree.videos if file.relative not in used)
+    return found
+
+
+def _cvat_video(tree: Tree, table: str, source: str, *, alone: bool) -> File | None:
+    """The video that the table names, else the one of its own name, else the only one."""
+    path = PurePosixPath(source.replace("\\", "/"))
+    for chosen in ([file for file in tree.videos if PurePosixPath(file.relative).name == path.name],
+                   [file for file in tree.videos if PurePosixPath(file.relative).stem == path.stem],
+                   [file for file in tree.videos if PurePosixPath(file.relative).stem == PurePosixPath(table).stem]):
+        near = [file for file in chosen if PurePosixPath(file.relative).parent == PurePosixPath(table).parent]
+        if len(chosen) == 1 or len(near) == 1:
+            return (near or chosen)[0]
+    return tree.videos[0] if alone and len(tree.videos) == 1 and not source else None
+
+
+def _cvat_tracks(root: Element, file: File, table: str) -> TrackedVideo:
+    tubes = []
+    last = 0
+    for place, track in enumerate(root.findall("track")):
+        name, label = track.get("id", str(place)), (track.get("label") or "").strip()
+        if not label:
+            raise BadLabel(f"{table}: track {name} has no label")
+        boxes = {}
+        for element in track:
+            where = f"{table}: track {name}, {element.tag} at frame {element.get('frame')}"
+            (number,) = numbers([element.get("frame")], where)
+            if number < 0:
+                raise BadLabel(f"{where}: frames are counted from 0")
+            last = max(last, int(number))
+            if element.get("outside") != "1" and element.tag in ("box", "polygon"):
+                boxes[int(number)] = _cvat_box(element, where)
+        tubes.append(Tube(f"{PurePosixPath(file.relative).stem}/{name}", label, boxes))
+    start, stop, height, width = (_cvat_number(root, key) for key in ("start_frame", "stop_frame", "original_size/height", "original_size/width"))
+    step = re.search(r"step=(\d+)", next((element.text or "" for element in root.iterfind("meta/*/frame_filter")), ""))
+    seen = range(start or 0, (last if stop is None else stop) + 1, max(1, int(step[1])) if step else 1)
+    split = SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower())
+    return TrackedVideo(file, tubes, seen, split, (height, width) if height and width else None)
+
+
+def _cvat_number(root: Element, key: str) -> int | None:
+    """A whole number of the task's (or job's) description."""
+    texts = [(element.text or "").strip() for path in (f"meta/{key}", f"meta/*/{key}") for element in root.iterfind(path)]
+    return next((int(text) for text in texts if text.isdigit()), None)
+
+
+def _cvat_box(element: Element, where: str) -> Box:
+    """Upright, around whatever was drawn."""
+    if element.tag == "polygon":
+        points = [numbers(point.split(","), where) for point in (element.get("points") or "").split(";")]
+        if not all(len(point) == 2 for point in points):
+            raise BadLabel(f"{where}: points are not x,y;x,y")
+        return min(x for x, _ in points), min(y for _, y in points), max(x for x, _ in points), max(y for _, y in points)
+    left, top, right, bottom = numbers((element.get(side) for side in ("xtl", "ytl", "xbr", "ybr")), where)
+    (turn,) = numbers([element.get("rotation") or 0], where)
+    if not turn:
+        return left, top, right, bottom
+    cosine, sine = abs(math.cos(math.radians(turn))), abs(math.sin(math.radians(turn)))
+    x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    return x - across, y - down, x + across, y + down
+
+
+def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | None:
+    """The tubes of the videos that are here. The class is the video's: its folder's name in the annotations."""
+    table = next((name for name in tree.tables(".mat") if name == tree.named or PurePosixPath(name).name == UCF101_24), None)
+    if table is None:
+        return None
+    videos = {PurePosixPath(file.relative).stem: file for file in tree.videos}
+    splits = _ucf101_splits(tree, split_number)
+    found = TrackedFootage(tree.root, "ucf101_24")
+    used, absent = set(), 0
+    for entry in _annotations(join(tree.root, table)):
+        name = _text(entry["name"])
+        file = videos.get(PurePosixPath(name).name)
+        if file is None:
+            absent += 1
+            continue
+        used.add(file.relative)
+        try:
+            tubes = _ucf101_24_tubes(entry["tubes"], PurePosixPath(name), PurePosixPath(file.relative).parent.name, f"{table}: {name}")
+            found.videos.append(TrackedVideo(file, tubes, split=splits.get(PurePosixPath(name).name)))
+        except BadLabel as error:
+            found.refused.append(Refusal(file, error.verdict, str(error)))
+    if absent:
+        found.notes.append(f"{absent:,} of the videos that {table} describes are not here")
+    found.unlabelled.extend(file.relative for file in tree.videos if file.relative not in used)
+    return found
+
+
+def _annotations(uri: str) -> list[Any]:
+    """The struct array `annot`, one entry a video."""
+    from scipy.io import loadmat
+
+    try:
+        entries = loadmat(io.BytesIO(read_bytes(uri) or b""), variable_names=["annot"])["annot"].ravel()
+        if not {"name", "tubes"} <= set(entries.dtype.names or ()):
+            raise ValueError("`annot` has not the fields name and tubes")
+    except Exception as error:  # the reader has an error of its own for every way in which bytes can be wrong
+        raise InputError(f"{uri}: not the annotations of UCF101-24: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+    return list(entries)
+
+
+def _text(cell: Any) -> str:
+    return str(cell.ravel()[0]) if getattr(cell, "size", 0) else ""
+
+
+def _ucf101_24_tubes(entries: Any, name: PurePosixPath, folder: str, where: str) -> list[Tube]:
+    tubes = []
+    for number, entry in enumerate(getattr(entries, "ravel", list)(), start=1):
+        try:
+            first, last = (int(entry[side].ravel()[0]) - 1 for side in ("sf", "ef"))
+            corners = entry["boxes"].astype(float).reshape(-1, 4).tolist()  # stored as bytes, where sums would overflow
+        except (ValueError, IndexError, TypeError, KeyError):
+            raise BadLabel(f"{where}: tube {number} has not sf, ef and boxes of four numbers") from None
+        if first < 0 or len(corners) != last - first + 1:
+            raise BadLabel(f"{where}: tube {number} has {len(corners)} boxes for the frames {first + 1} to {last + 1}")
+        boxes = (numbers(corner, f"{where}: tube {number}") for corner in corners)
+        placed = {frame: (x - 1, y - 1, x - 1 + width, y - 1 + height) for frame, (x, y, width, height) in enumerate(boxes, start=first)}
+        tubes.append(Tube(f"{name.name}/{number}", name.parent.name or folder, placed))
+    return tubes
+
+
+def _ucf101_splits(tree: Tree, number: int) -> dict[str, str]:
+    """Video name -> train or test, where UCF101's lists lie there too."""
+    splits = {}
+    for split in ("train", "test"):
+        for name in (name for name in tree.tables(".txt") if PurePosixPath(name).name == f"{split}list{number:02d}.txt"):
+            splits |= {PurePosixPath(line.split()[0]).stem: split for line in tree.text(name).splitlines() if line.strip()}
+    return splits

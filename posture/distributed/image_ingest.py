@@ -1,0 +1,140 @@
+"""Pictures with boxes -> store: every picture is decoded once, somewhere on the cluster, before anything is trained on it.
+
+Workers write Parquet files beside the `images` table (`data/picture_part.py`); this process alone commits them (`data/image_ledger.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from posture.data import rows
+from posture.data.cutting import Clip
+from posture.data.files import local_copy
+from posture.data.image_ledger import ImageLedger, ImageOptions, Outcome, PictureJob, PictureReport
+from posture.data.lease import Lease
+from posture.data.picture_files import Pictures
+from posture.data.picture_part import Encoded, PicturePart, check_picture
+from posture.data.sandbox import Sandbox
+from posture.data.store import Store
+from posture.data.video import Unreadable
+from posture.distributed.ingest import TooManyRefused
+
+PICTURES_PER_TASK = 96
+"""Three row groups: enough to hide what a task costs, few enough that a lost task is a small loss."""
+
+
+def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, progress: Callable[[int, int, float], None] | None = None) -> PictureReport:
+    """Add what is new in `pictures` to the store. `progress(pictures done, pictures to do, pictures/s)` is called as results come.
+
+    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many pictures were refused
+    (what was good is committed all the same).
+    """
+    begun = time.time()
+    report = PictureReport(uuid.uuid4().hex[:12], pictures.root, pictures.layout, unlabelled=len(pictures.unlabelled), notes=pictures.notes)
+    kind = "missing_video" if pictures.layout in ("cvat", "ucf101_24") else "missing_picture"
+    report.refused += [{"uri": line.rpartition(": ")[2], "verdict": kind, "reason": f"named by {line.rpartition(': ')[0]}"} for line in pictures.missing]
+    with Lease(store.uri) as lease:
+        store.create_tables()
+        store.remove_orphans("images")
+        ledger = ImageLedger(store, options, report, lease)
+        jobs = ledger.plan(pictures)
+        if jobs:
+            checking = time.time()
+            done, total = 0, sum(job.pictures for job in jobs)
+            for outcomes, part in _checked(jobs, store, options, report.ingest):
+                ledger.add(outcomes, part)
+                done += sum(outcome["asked"] for outcome in outcomes)
+                if progress:
+                    progress(done, total, done / (time.time() - checking))
+            ledger.commit()
+            report.check_seconds = time.time() - checking
+            store.remove_orphans("images")
+        report.seconds = time.time() - begun
+        if ledger.changed:
+            entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
+            store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
+    bad = report.refused_pictures - report.duplicates
+    if bad > options.max_refused_share * report.pictures:
+        raise TooManyRefused(report, f"{pictures.root}: {bad} of {report.pictures} pictures were refused, more than the allowed share of "
+                                     f"{options.max_refused_share:g} (--max-refused); the others are stored")
+    return report
+
+
+def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest: str) -> Iterator[tuple[list[Outcome], dict[str, Any] | None]]:
+    """Run the jobs on the cluster, tens of pictures a task; yields (an outcome per job, the Parquet file written) as tasks end."""
+    import ray
+
+    from posture.distributed import cluster
+
+    cluster.connect()
+    blocks = min(len(jobs), max(int(2 * cluster.cpus()), round(sum(job.pictures for job in jobs) / PICTURES_PER_TASK)))
+    items = [{"jobs": json.dumps([asdict(job) for job in jobs[block::blocks]])} for block in range(blocks)]
+    check = functools.partial(check_block, store_uri=store.uri, options=options, ingest=ingest)
+    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(check, batch_size=None)
+    for batch in dataset.iter_batches(batch_size=None):
+        for outcome in batch["outcome"]:
+            content = json.loads(outcome)
+            yield content["outcomes"], content["part"]
+
+
+_sandbox: Sandbox | None = None
+"""This worker process's decoder of videos, kept from task to task."""
+
+
+def check_block(batch: dict[str, Any], *, store_uri: str, options: ImageOptions, ingest: str) -> dict[str, Any]:
+    """One task: decode every picture of the block, write the good ones as one Parquet file beside the table (not committed)."""
+    import cv2
+
+    cv2.setNumThreads(1)  # as many tasks as cores are enough
+    done = []
+    for jobs in batch["jobs"]:
+        part = PicturePart(store_uri, ingest)
+        outcomes = []
+        for job in (PictureJob(**job) for job in json.loads(jobs)):
+            outcome: Outcome = {"content": job.content, "asked": job.pictures, "verdict": "ok", "reason": "", "pictures": []}
+            try:
+                with local_copy(job.uri) as path:
+                    (_take_frames if job.frames else _take_still)(path, job, part, outcome, options)
+            except (Unreadable, OSError) as error:
+                verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
+                outcome |= {"verdict": verdict, "reason": str(error), "pictures": []}
+            outcomes.append(outcome)
+        done.append(json.dumps({"outcomes": outcomes, "part": part.close()}))
+    return {"outcome": done}
+
+
+def _take_still(path: str, job: PictureJob, part: PicturePart, outcome: Outcome, options: ImageOptions) -> None:
+    with open(path, "rb") as file:
+        content = file.read()
+    if hashlib.blake2b(content, digest_size=16).hexdigest() != job.content:
+        raise Unreadable("unreadable", "it changed while it was read")
+    encoded = check_picture(content)
+    part.write(job.content, job.uri, encoded)
+    outcome["pictures"].append({"image": job.content, "height": encoded.height, "width": encoded.width, "time": math.nan, "past_end": None})
+
+
+def _take_frames(path: str, job: PictureJob, part: PicturePart, outcome: Outcome, options: ImageOptions) -> None:
+    """Frames are written only when all have decoded."""
+    global _sandbox
+    _sandbox = _sandbox or Sandbox()
+    frames = []
+    for message in _sandbox.frames(path, job.frames, limit_seconds=options.file_limit_seconds + options.seconds_per_frame * len(job.frames)):
+        row = message.row if isinstance(message, Clip) else message
+        image = rows.frame_id(job.content, row["frame"])
+        if isinstance(message, Clip):
+            frames.append((image, f"{job.uri}#t={row['time']:.6f}", Encoded(message.pixels, row["height"], row["width"])))
+            outcome["pictures"].append({"image": image, "height": row["height"], "width": row["width"], "time": row["time"], "past_end": None})
+        else:
+            outcome["pictures"].append({"image": image, "height": 0, "width": 0, "time": math.nan, "past_end": row["frames"]})
+    for frame in frames:
+        part.write(*frame)
