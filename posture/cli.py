@@ -39,17 +39,20 @@ def fail(message: str) -> None:
 
 
 @app.command
-def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segments", "kinetics", "ucf101", "folders"] | None = None,
+def ingest(footage: str | None = None, /, *, store: str,
+           layout: Literal["segments", "kinetics", "ucf101", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"] | None = None,
            size: str = "128x171", frames: int = 32, stride: int = 2, windows: int = 1, fit: Literal["stretch", "crop", "pad"] = "stretch",
            jpeg: int = 0, min_frames: int = 16, short: Literal["pad", "refuse"] = "pad", background: bool = False, split_number: int = 1,
-           val_share: float = 0.2, test_share: float = 0.2, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
+           val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
+           every: int = 8, boxes: Literal["clip", "refuse"] = "clip", named_val: Literal["test", "val"] = "test",
            flow: Literal["dis", "farneback"] | None = None, yes: bool = False, report: bool = False) -> None:
-    """Decode footage into a store; what is there already is not decoded again.
+    """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
 
     Parameters
     ----------
     footage
-        Folder, s3:// prefix, or a segments CSV beside its videos; may be left out with --flow, for a store that has clips.
+        Folder, s3:// prefix, or the file of labels in it (a segments CSV, data.yaml, COCO JSON ...); may be left out with --flow, for a store that has
+        clips.
     store
         Folder or s3:// prefix of the store.
     layout
@@ -77,13 +80,19 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
     val_share
         Share of each class's training groups that becomes val, where the footage names no val.
     test_share
-        Share of each class's groups that becomes test, where the footage names no test.
+        Share of each class's groups that becomes test, where the footage names no test; left out, 0.2 of footage and 0.3 of pictures.
     seed
         Of the choice of groups.
     file_limit
         Seconds that one file's decoding may take.
     max_refused
         Share of refused files above which the command fails.
+    every
+        Pictures: take every n-th annotated frame of a video.
+    boxes
+        Pictures: cut boxes off at the picture's edge, or refuse the picture.
+    named_val
+        Pictures: what a named val is where no test is named: the part held out for the result, or a val as everywhere.
     flow
         Then compute the clips' optical flow, for two-stream models, where it is missing: by OpenCV's DIS or Farneback method.
     yes
@@ -91,7 +100,7 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
     report
         Show the last ingest again instead.
     """
-    from posture.commands.ingest import add_flow, ask_and_ingest, show_report
+    from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, show_report
     from posture.data.cutting import Cut
     from posture.data.rows import DecodeRecipe
 
@@ -101,18 +110,27 @@ def ingest(footage: str | None = None, /, *, store: str, layout: Literal["segmen
         add_flow(store, flow)
         return
     if footage is None:
-        raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a segments CSV")
+        raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a file of labels")
     height, width = parse_size(size)
     recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg)
     for name, value, least, most in (("--frames", frames, 1, 1024), ("--stride", stride, 1, 1000), ("--windows", windows, 1, 1000),
                                      ("--jpeg", jpeg, 0, 100), ("--min-frames", min_frames, 1, frames), ("--val-share", val_share, 0, 0.9),
-                                     ("--test-share", test_share, 0, 0.9), ("--max-refused", max_refused, 0, 1),
-                                     ("--file-limit", file_limit, 1, 86400)):
+                                     ("--test-share", test_share or 0, 0, 0.9), ("--max-refused", max_refused, 0, 1),
+                                     ("--file-limit", file_limit, 1, 86400), ("--every", every, 1, 100_000)):
         if not least <= value <= most:
             raise InputError(f"{name} {value}: must be from {least} to {most}")
+    from posture.data import image_annotations
+    from posture.data.image_ledger import ImageOptions
     from posture.data.ledger import IngestOptions
 
-    options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share, test_share=test_share, seed=seed,
+    if layout in image_annotations.LAYOUTS or (layout is None and image_annotations.picture_layout(footage)):
+        pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number)
+        options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,
+                               max_refused_share=max_refused)
+        ask_and_ingest_pictures(pictures, store, options, yes=yes)
+        return
+    options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share,
+                            test_share=0.2 if test_share is None else test_share, seed=seed,
                             file_limit_seconds=file_limit, max_refused_share=max_refused)
     ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes)
     if flow is not None:
@@ -275,25 +293,16 @@ def explain(run: str, video: str, /, *, start: float | None = None, class_name: 
 
 @app.command
 def models(*, classes: int = 101) -> None:
-    """Every model with its parameters and multiply-accumulates.
+    """Every classifier and detector with its parameters and what it computes.
 
     Parameters
     ----------
     classes
         Classes of the last layer.
     """
-    from dataclasses import replace
+    from posture.commands.models import print_models
 
-    from posture.config import Run
-    from posture.console import table
-    from posture.models.summary import table as summaries
-    from posture.recipes import functions, load_module
-
-    made = [recipe() for recipe in functions(load_module("jobs/action.py")).values()]
-    runs = [run for item in made for run in (item if isinstance(item, list) else [item]) if isinstance(run, Run)]
-    rows = summaries({run.name: replace(run.model, classes=classes) for run in runs})
-    table("model", "parameters", "GMAC 16x112x112", "GMAC 16x56x56",
-          rows=[tuple(f"{value:,.2f}" if isinstance(value, float) else value for value in row.values()) for row in rows])
+    print_models(classes)
 
 
 @app.command
@@ -315,8 +324,8 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 
 @app.command
-def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int = 0) -> None:
-    """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart.
+def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int = 0, pictures: str | None = None, every: int = 10) -> None:
+    """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart; and pictures with boxes.
 
     Parameters
     ----------
@@ -328,12 +337,23 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
         How many different ones; a fifth of them is kept for testing. More make a comparison surer.
     seed
         Another seed gives other athletes, places and motions.
+    pictures
+        Also write pictures with exact boxes around athletes and bystanders there, in the YOLO layout, to train detectors on.
+    every
+        Pictures: every n-th frame of the videos.
     """
+    if every < 1:
+        raise InputError(f"--every {every}: must be at least 1")
     from posture.console import out
     from posture.data.synthetic import generate as generate_footage
 
     path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed)
     out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE", soft_wrap=True)
+    if pictures is not None:
+        from posture.data.synthetic_pictures import write_pictures
+
+        made = write_pictures(path, Path(pictures), every=every)
+        out.print(f"{made}: every {every}th frame with its boxes; take them in with: posture ingest {made} --store STORE", soft_wrap=True)
 
 
 @app.command

@@ -259,6 +259,8 @@ class Study(Section):
     """The subject with parts taken away."""
     references: tuple[AnyRun, ...] = ()
     """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long as it does."""
+    replacements: tuple[str, ...] = ()
+    """Names of those ablations in which something else stands in the part's place."""
     titles: dict[str, str] = {}
     """Names for people, by run name."""
     epochs: Count = 30

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import Run, validate
+from posture.config import DetectorRun, Run, validate
 from posture.data.files import write_bytes
 from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.source import SourceFootage, SourceIndex, index_sources
 from posture.data.store import Store
+from posture.detector_evaluation import evaluate_detector
 from posture.errors import InputError
 from posture.runs import RunFolder
 
@@ -62,12 +63,18 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
              score: Score | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Score the run's `which` checkpoint on a split; writes evaluation/{metrics.json, predictions.parquet, report.html} and returns the metrics.
 
-    `score` says where: `score_here` (the default) in this process, on its GPU if it has one. Raises InputError.
+    `score` says where: this process (the default), on its GPU if it has one, or Ray tasks: a function called as `score_here` is, of a detector as
+    `posture.detector_evaluation.detect_here`. Raises InputError.
     """
     began = time.time()
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
     store = Store(store_uri or record["store"])
+    if isinstance(run, DetectorRun):
+        if views != Views():
+            raise InputError(f"{folder.uri} is a detector, which looks at each picture once: --crops, --spans and --source are for action classifiers")
+        return evaluate_detector(folder, record, run, split=split, which=which, batch=batch, store=store, pinned=store_uri is None, detect=score,
+                                 progress=progress)
     reads = {"inputs": run.model.inputs, "flow": run.data.flow}
     index = index_footage(store, split, versions=record["versions"] if store_uri is None else None, recipe=run.data.recipe, classes=classes,
                           **({} if views.source else reads))  # windows cut anew get flow of their own

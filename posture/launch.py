@@ -10,35 +10,45 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from posture.config import Run, override, validate
+from posture.config import AnyRun, override, validate
 from posture.data.files import absolute
 from posture.data.footage import FootageIndex, index_footage, open_footage
+from posture.data.images import ImageIndex, index_images, open_images
 from posture.data.store import Store
 from posture.errors import InputError
 from posture.recipes import load_recipe
 from posture.runs import RunFolder, refuse_existing, unique_name
 
 PACKAGES = ("posture", "torch", "ray", "numpy", "pyarrow", "deltalake", "decord2", "wandb")
+RECALL = 0.98
+"""Share of the training boxes that anchors must reach to be kept (YOLOv5's)."""
+
+UNITS = {"action": "clips", "detection": "pictures"}
+"""What runs of each task train on."""
+
+Index = FootageIndex | ImageIndex
 
 
 @dataclass
 class Session:
-    """A run, its folder, and the clips it trains and validates on."""
+    """A run, its folder, and the clips or pictures it trains and validates on."""
 
-    run: Run
+    run: AnyRun
     folder: RunFolder
-    train: FootageIndex
-    val: FootageIndex
+    train: Index
+    val: Index
     resumed: bool
     start: str = ""
     """What `weights` were taken, in a sentence; empty where the network starts from random ones."""
+    anchors: str = ""
+    """What anchors a detector has, and why, in a sentence; empty where it has none."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
 
-def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
+def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
             resume: bool = False, versions: dict[str, int] | None = None) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
@@ -48,7 +58,7 @@ def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = 
     do not fit.
     """
     changes = dict(changes or {})
-    asked = override(recipe if isinstance(recipe, Run) else load_recipe(recipe), changes)
+    asked = override(load_recipe(recipe) if isinstance(recipe, str) else recipe, changes)
     if resume and not name and "name" not in changes:
         raise InputError("--resume needs the --name of the run to continue")
     name = name or (asked.name if "name" in changes else unique_name(asked.name))
@@ -60,7 +70,7 @@ def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = 
     store = Store(store_uri)
     versions = versions or store.versions()
     train = index_run(asked, store, "train", versions=versions)
-    run = override(asked, {"name": name, "model.classes": len(train.classes), "data.recipe": train.recipe, "data.flow": train.flow or asked.data.flow})
+    run, anchors = _fitted(override(asked, {"name": name, "model.classes": len(train.classes)}), train)
     val = index_run(run, store, "val", versions=versions, classes=train.classes)
     _refuse_unfit(run, train, val)
     start = ""
@@ -71,15 +81,38 @@ def prepare(recipe: str | Run, store_uri: str, *, runs: str, name: str | None = 
         start = copy_weights(run.weights, folder, run.model, classes=train.classes)
     folder.write_json("run.json", {
         "run": run.model_dump(mode="json"), "recipe": recipe if isinstance(recipe, str) else recipe.name, "store": store.uri, "versions": versions,
-        "classes": train.classes, "start": start,
-        "footage": {index.split: {"clips": len(index), "segments": len(index.segment_ids)} for index in (train, val)},
+        "classes": train.classes, "start": start, "anchors": anchors, "footage": {index.split: index.counts for index in (train, val)},
         "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
-    return Session(run, folder, train, val, resumed=False, start=start)
+    return Session(run, folder, train, val, resumed=False, start=start, anchors=anchors)
 
 
-def index_run(run: Run, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> FootageIndex:
+def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> Index:
     """What `run` reads of a split of `store`, its classes as given or all. Raises InputError where the store lacks it."""
+    if run.task == "detection":
+        return index_images(store, split, versions=versions, classes=classes)
     return index_footage(store, split, versions=versions, recipe=run.data.recipe, classes=classes, inputs=run.model.inputs, flow=run.data.flow)
+
+
+def open_run(index: Index, *, feed: str) -> Any:
+    """The clips or pictures of this process alone."""
+    return open_images(index, feed=feed) if isinstance(index, ImageIndex) else open_footage(index, feed=feed)
+
+
+def _fitted(run: AnyRun, train: Index) -> tuple[AnyRun, str]:
+    """The run with what it takes over from its footage; and a sentence on its anchors."""
+    if isinstance(train, FootageIndex):
+        return override(run, {"data.recipe": train.recipe, "data.flow": train.flow or run.data.flow}), ""
+    if not hasattr(run.model, "anchors") or not len(train):
+        return run, ""
+    from posture.tasks.anchors import best_possible_recall, kmeans_anchors
+
+    sides = train.box_sides(run.model.size)
+    recall = best_possible_recall(sides, run.model.anchors, ratio=run.loss.anchor_ratio)
+    if run.data.anchors == "keep" or not len(sides) or (run.data.anchors == "auto" and recall >= RECALL):
+        return run, f"anchors kept: they reach {recall:.1%} of {len(sides):,} training boxes"
+    found = kmeans_anchors(sides, ratio=run.loss.anchor_ratio, seed=run.seed)
+    now = best_possible_recall(sides, found, ratio=run.loss.anchor_ratio)
+    return override(run, {"model.anchors": found}), f"anchors by k-means of {len(sides):,} training boxes reach {now:.1%} of them, the model's own {recall:.1%}"
 
 
 def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]) -> Session:
@@ -98,13 +131,14 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
     return Session(run, folder, train, val, resumed=resumed, start="" if resumed else record.get("start", ""))
 
 
-def _refuse_unfit(run: Run, train: FootageIndex, val: FootageIndex) -> None:
+def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
+    unit = UNITS[run.task]
     for index in (train, val):
         if not len(index):
-            raise InputError(f"{index.store_uri}: the {index.split} split has no clips; give every class at least two groups (--val-share), "
+            raise InputError(f"{index.store_uri}: the {index.split} split has no {unit}; give every class at least two groups (--val-share), "
                              "or name the splits in the footage's labels")
     if run.scale.global_batch > len(train):
-        raise InputError(f"scale.global_batch: {run.scale.global_batch} clips make a step, but there are only {len(train)} training clips; "
+        raise InputError(f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training {unit}; "
                          f"use --set scale.global_batch={max(run.scale.workers, len(train) // 4 // run.scale.workers * run.scale.workers)}")
 
 
@@ -121,43 +155,61 @@ def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None
     with Here(session.folder, on_progress=on_progress) as ctx:
         on_device(ctx.device_name)
         mode = session.run.data.feed
-        return run_worker(session.run, session.classes, session.folder, ctx, train=open_footage(session.train, feed=mode),
-                          val=open_footage(session.val, feed=mode))
+        return run_worker(session.run, session.classes, session.folder, ctx, train=open_run(session.train, feed=mode), val=open_run(session.val, feed=mode))
 
 
-def run_worker(run: Run, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
+def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
     """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0."""
     import torch
 
     from posture.models import build
-    from posture.tasks.action import ActionTask
     from posture.tracking import Tracker
-    from posture.train.batches import Batches
     from posture.train.loop import fit
     from posture.weights import load_start
 
     torch.manual_seed(run.seed)
     model = build(run.model)
-    batches = Batches(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
+    task, batches = _task(run, classes), _batches(run, train, val, ctx)
     tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json")) if ctx.rank == 0 else None
     failed = True
     try:
         if folder.checkpoints():
             with folder.checkpoint("last") as checkpoint:
-                outcome = fit(run, ActionTask(run, classes), batches, ctx, tracker, model=model, resume=checkpoint)
+                outcome = fit(run, task, batches, ctx, tracker, model=model, resume=checkpoint)
         else:
             if run.weights:
                 load_start(model, folder)
                 if tracker is not None:
                     tracker.summarize({"start": folder.read_json("run.json")["start"]})
-            outcome = fit(run, ActionTask(run, classes), batches, ctx, tracker, model=model)
+            outcome = fit(run, task, batches, ctx, tracker, model=model)
         failed = False
         if tracker is not None and outcome["best"] is not None:
             tracker.summarize({f"best_val_{run.metric}": outcome["best"], "best_epoch": outcome["best_epoch"]})
+            if run.task == "detection" and tracker.is_on:
+                from posture.detector_evaluation import sheets
+
+                tracker.show(sheets(run, classes, folder, val.index))
         return outcome
     finally:
         if tracker is not None:
             tracker.close(failed=failed)
+
+
+def _task(run: AnyRun, classes: tuple[str, ...]) -> Any:
+    if run.task == "detection":
+        from posture.tasks.detection import DetectionTask
+
+        return DetectionTask(run, classes)
+    from posture.tasks.action import ActionTask
+
+    return ActionTask(run, classes)
+
+
+def _batches(run: AnyRun, train: Any, val: Any, ctx: Any) -> Any:
+    from posture.train.batches import Batches
+    from posture.train.image_batches import ImageBatches
+
+    return (ImageBatches if run.task == "detection" else Batches)(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
 
 
 def software() -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from posture.config import Run, Study
+from posture.config import AnyRun, BaseRun, Study
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -16,13 +16,13 @@ ROOTS = (PACKAGE, PACKAGE.parent)
 """Where recipes lie besides the working directory: in the installed package, or beside it in a checkout."""
 
 
-def load_recipe(path: str) -> Run:
+def load_recipe(path: str) -> AnyRun:
     """The run that `FILE.py:function` returns; the file is looked up in the working directory first.
 
     Raises InputError naming the file or function that is missing, and what there is.
     """
     run = _call(path, "jobs/action.py:improved")
-    if isinstance(run, Run):
+    if isinstance(run, BaseRun):
         return run
     if isinstance(run, Study):
         raise InputError(f"{path} is a study of several runs; train and compare them with: posture compare {path}")

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from posture.comparison import Comparison, Entry, SeedResult
-from posture.config import Run, Study, override
+from posture.comparison import Comparison, Entry, Scored, SeedResult
+from posture.config import AnyRun, Study, override
 from posture.data.files import read_bytes
 from posture.data.store import Store
+from posture.detector_comparison import PictureResult
 from posture.errors import InputError
 from posture.evaluation import Views, evaluate
-from posture.launch import index_run, prepare, train_here
+from posture.launch import UNITS, index_run, prepare, train_here
 from posture.runs import RunFolder
 
 PROBE_STEPS = 3
@@ -36,7 +37,7 @@ LEAST_STEPS = 10
 class Job:
     """One run to train or to score, wherever that is: it travels to a worker."""
 
-    run: Run
+    run: AnyRun
     runs: str
     """Folder or s3:// prefix of the run's folder, which is named as the run."""
     store: str
@@ -95,7 +96,7 @@ class Contender:
     """A model of the study on its way to an entry."""
 
     kind: str
-    run: Run
+    run: AnyRun
     """With the budget and the user's changes."""
     full_size: bool = False
     """It could not be narrowed as the subject is."""
@@ -122,7 +123,7 @@ class Comparing:
             contender.timed = contender is not self.subject and (contender.full_size or equal == "time")
             for split in ("train", "val", "test"):
                 if not len(index_run(contender.run, self.store, split, versions=self.versions)):
-                    raise InputError(f"{self.store.uri}: the {split} split has no clips; a comparison needs train, val and test")
+                    raise InputError(f"{self.store.uri}: the {split} split has no {UNITS[study.subject.task]}; a comparison needs train, val and test")
 
     def run(self) -> Comparison:
         """The whole way. Runs that stand are not trained again."""
@@ -137,7 +138,7 @@ class Comparing:
         return self.collect()
 
     def search(self, contenders: list[Contender]) -> None:
-        """Try each learning rate for a share of the budget, and give every run the one with the least validation loss."""
+        """Try each learning rate for a share of the budget, and give every run the one that is best on `val`: the least loss, or the highest mAP."""
         for contender in contenders:
             run = contender.run
             share = {"epochs": max(1, round(run.epochs * self.study.search_share))}
@@ -147,9 +148,9 @@ class Comparing:
             contender.searched = tuple(self._job(override(run, share | {"optim.lr": float(f"{run.optim.lr * factor:.3g}")})) for factor in factors)
         self.execute("train", [job for contender in contenders for job in contender.searched])
         for contender in contenders:
-            losses = {job.run.optim.lr: _least_loss(job) for job in contender.searched}
-            if losses and min(losses.values()) < math.inf:
-                contender.run = override(contender.run, {"optim.lr": min(losses, key=losses.__getitem__)})
+            costs = {job.run.optim.lr: _cost(job) for job in contender.searched}
+            if costs and min(costs.values()) < math.inf:
+                contender.run = override(contender.run, {"optim.lr": min(costs, key=costs.__getitem__)})
 
     def train(self, contenders: list[Contender]) -> None:
         """Every seed for the whole budget. A run that diverges is not measured, and why is kept."""
@@ -184,39 +185,40 @@ class Comparing:
             else:
                 contender.run = override(contender.run, {"epochs": steps // whole})
 
-    def _job(self, run: Run) -> Job:
+    def _job(self, run: AnyRun) -> Job:
         """The job of a run, named after all that decides its result."""
         content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {"store": self.store.uri, "versions": self.versions}
         digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         return Job(override(run, {"name": f"{run.name}-{digest}-s{run.seed}"}), self.runs, self.store.uri, self.versions)
 
     def collect(self) -> Comparison:
-        """What `posture.comparison` analyses and shows."""
+        """What `posture.comparison`, or `posture.detector_comparison`, analyses and shows."""
         entries = [self._entry(contender) for contender in self.contenders]
-        index = index_run(self.subject.run, self.store, "test", versions=self.versions)
-        groups = {row["segment"]: row["group"] for row in self.store.read("segments", version=self.versions["segments"]).to_pylist()}
+        run = self.subject.run
+        index = index_run(run, self.store, "test", versions=self.versions)
         record = self.subject.jobs[0].folder.read_json("run.json")
         metrics = entries[0].results[0].metrics
-        run = self.subject.run
-        budget = f"{run.epochs} epochs of {record['footage']['train']['clips']} training clips, batches of {run.scale.global_batch}"
+        unit = UNITS[run.task]
+        budget = f"{run.epochs} epochs of {record['footage']['train'][unit]} training {unit}, batches of {run.scale.global_batch}"
         if timed := [self.study.titles.get(contender.run.name, contender.run.name) for contender in self.contenders if contender.timed]:
             budget += f"; {', '.join(timed)}: as many steps as fit the time in which the subject trained"
         factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
-        search = (f"{factors} times the recipe's, {max(1, round(run.epochs * self.study.search_share))} epochs each with seed {run.seed}; "
-                  "the least validation loss decides")
+        best = {"action": "the least validation loss", "detection": "the highest mAP@0.5:0.95 on val"}[run.task]
+        search = f"{factors} times the recipe's, {max(1, round(run.epochs * self.study.search_share))} epochs each with seed {run.seed}; {best} decides"
+        latency = {"action": "latency: one clip, after all runs", "detection": "milliseconds and FPS: one picture at a time, after each run"}[run.task]
         facts = {
             "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search, "hardware": f"{record['machine']}; {metrics['device']}",
-            "speed": "training clips/s: median over epochs, while runs of the study shared the machine; latency: one clip, after all runs",
+            "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; {latency}",
             "software": record["software"], "store": self.store.uri, "tables": self.versions, "protocol": metrics["protocol"],
-            "footage": record["footage"] | {"test": {"clips": len(index), "segments": len(index.segment_ids)}},
-            "majority_accuracy": metrics["majority_accuracy"], "when": datetime.now(UTC).isoformat(timespec="seconds")}
-        return Comparison(self.study.name, entries, self.subject.run.name, groups, index.classes, facts)
+            "footage": record["footage"] | {"test": index.counts}, "when": datetime.now(UTC).isoformat(timespec="seconds")}
+        if run.task == "detection":
+            return Comparison(self.study.name, entries, run.name, dict(zip(index.keys, index.groups, strict=True)), index.classes, facts)
+        groups = {row["segment"]: row["group"] for row in self.store.read("segments", version=self.versions["segments"]).to_pylist()}
+        return Comparison(self.study.name, entries, run.name, groups, index.classes, facts | {"majority_accuracy": metrics["majority_accuracy"]})
 
     def _entry(self, contender: Contender) -> Entry:
-        import torch
-
         from posture.models import build
-        from posture.models.summary import gmacs, latency_ms, parameters
+        from posture.models.summary import parameters
 
         classes = index_run(contender.run, self.store, "train", versions=self.versions).classes
         run = override(contender.run, {"model.classes": len(classes)})
@@ -225,10 +227,9 @@ class Comparing:
         speeds = [record["clips_per_second"] for result in results for record in result.history]
         return Entry(
             name=run.name, title=self.study.titles.get(run.name, run.name), kind=contender.kind, parameters=parameters(model),
-            gmacs=gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs), epochs=run.epochs, lr=run.optim.lr,
-            lr_search=[{"lr": job.run.optim.lr, "val_loss": _least_loss(job), "val_accuracy": _best_accuracy(job)} for job in contender.searched],
-            latency_ms=latency_ms(model, run.model, device=torch.device("cuda" if torch.cuda.is_available() else "cpu")) if results else None,
-            clips_per_second=float(np.median(speeds)) if speeds else None, results=results, not_measured=contender.not_measured)
+            **_cost_of(run, model, timed=bool(results)), epochs=run.epochs, lr=run.optim.lr, lr_search=[_tried(job) for job in contender.searched],
+            clips_per_second=float(np.median(speeds)) if speeds else None, results=results, not_measured=contender.not_measured,
+            replaced=run.name in self.study.replacements)
 
 
 def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
@@ -248,7 +249,7 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
     return contenders
 
 
-def _has(run: Run, path: str) -> bool:
+def _has(run: AnyRun, path: str) -> bool:
     node: Any = run.model_dump()
     for part in path.split("."):
         if not isinstance(node, dict) or part not in node:
@@ -257,21 +258,48 @@ def _has(run: Run, path: str) -> bool:
     return True
 
 
-def _result(job: Job) -> SeedResult:
+def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:
+    """Compute of one clip or picture, and of a classifier the milliseconds; a detector's are measured with its boxes."""
+    import torch
+
+    from posture.models.summary import gmacs, latency_ms, picture_gflops
+
+    if run.task == "detection":
+        return {"gmacs": picture_gflops(model, run.model.size) / 2}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {"gmacs": gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs),
+            "latency_ms": latency_ms(model, run.model, device=device) if timed else None}
+
+
+def _result(job: Job) -> Scored:
     import pyarrow.parquet as pq
 
     table = pq.read_table(io.BytesIO(read_bytes(job.folder.path("evaluation", "predictions.parquet"))))
-    return SeedResult(job.run.seed, job.folder.uri, job.history, job.folder.read_json("evaluation/metrics.json"),
-                      table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist()))
+    common = (job.run.seed, job.folder.uri, job.history, job.folder.read_json("evaluation/metrics.json"))
+    if job.run.task == "detection":
+        columns = (table[name].to_pylist() for name in ("boxes", "scores", "labels", "true_boxes", "true_labels"))
+        return PictureResult(*common, table["image"].to_pylist(), [_arrays(*picture) for picture in zip(*columns, strict=True)])
+    return SeedResult(*common, table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist()))
 
 
-def _least_loss(job: Job) -> float:
-    """The least validation loss of any epoch; infinite where the run diverged before its first."""
+def _arrays(boxes: Any, scores: Any, labels: Any, true_boxes: Any, true_labels: Any) -> tuple[np.ndarray, ...]:
+    boxes, true_boxes = (np.array(values, dtype=np.float32).reshape(-1, 4) for values in (boxes, true_boxes))
+    labels, true_labels = (np.array(values, dtype=np.int64) for values in (labels, true_labels))
+    return boxes, np.array(scores, dtype=np.float32), labels, true_boxes, true_labels
+
+
+def _cost(job: Job) -> float:
+    """What a learning rate is chosen to make least, on `val`; infinite where the run diverged before its first epoch ended."""
+    if job.run.task == "detection":
+        return min((-record["val_map50_95"] for record in job.history), default=math.inf)
     return min((record["val_loss"] for record in job.history), default=math.inf)
 
 
-def _best_accuracy(job: Job) -> float | None:
-    return max((record["val_accuracy"] for record in job.history), default=None)
+def _tried(job: Job) -> dict[str, Any]:
+    """What a learning rate came to on `val`."""
+    best = max((record[f"val_{job.run.metric}"] for record in job.history), default=None)
+    losses = [record["val_loss"] for record in job.history if "val_loss" in record]
+    return {"lr": job.run.optim.lr, "val_loss": min(losses, default=math.inf if not job.history else None), f"val_{job.run.metric}": best}
 
 
 def _ignore(_: Any) -> None:

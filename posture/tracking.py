@@ -49,6 +49,18 @@ class Tracker:
         if self._run is not None:
             self._run.summary.update(values)
 
+    def show(self, pictures: dict[str, bytes]) -> None:
+        """Pictures (PNG) by name."""
+        if self._run is not None:
+            import wandb
+            from PIL import Image
+
+            self._run.log({name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()})
+
+    @property
+    def is_on(self) -> bool:
+        return self._run is not None
+
     def close(self, *, failed: bool = False) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(failed))

@@ -1,7 +1,7 @@
 """Weights to start from: read and checked before a run takes any hardware, then copied into its folder, where every worker finds the same.
 
 Taken are a run of ours (its best checkpoint), a checkpoint's folder, a .safetensors file, and a state dict that torch saved (.pt, .pth), such
-as torchvision's video weights. Of a pickle nothing but tensors is read.
+as torchvision's weights, or of a published YOLOv5 or YOLOv7. Of a pickle nothing but tensors is read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
     tensor that does not fit the network; the folder is then untouched.
     """
     tensors, known = _read(path)
-    afresh, found = _check(tensors, config, source=path)
+    tensors, new = _published(tensors, config)
+    afresh, found = _check(tensors, config, source=path, without=new)
     said = f"starting from {path}"
+    if new:
+        said += f", which has nothing for {', '.join(sorted({name.partition('.')[0] for name in new}))}: they start afresh"
     if found != len(classes):
         said += f", whose {found} classes are not the footage's {len(classes)}: {', '.join(afresh)} start afresh"
     elif known is not None and known != classes:
@@ -105,18 +108,36 @@ def _from_torch(content: bytes, uri: str) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
 
 
-def _check(tensors: dict[str, Tensor], config: Any, *, source: str) -> tuple[list[str], int]:
+def _published(tensors: dict[str, Tensor], config: Any) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Weights of a published YOLO under our names, and those of ours that it has nothing for (Swin, attention); others as they are."""
+    if config.kind not in ("yolov5", "yolov7") or "model.0.conv.weight" not in tensors:
+        return tensors, frozenset()
+    if config.kind == "yolov5":
+        from posture.models.yolov5 import from_published
+
+        fitting = from_published(tensors, config)
+        return fitting, frozenset(_shapes(config)) - frozenset(fitting)
+    from posture.models.yolov7 import published_names
+
+    names = published_names(config)
+    return {ours: tensors[theirs] for theirs, ours in names.items() if theirs in tensors}, frozenset(_shapes(config)) - frozenset(names.values())
+
+
+def _check(tensors: dict[str, Tensor], config: Any, *, source: str, without: frozenset[str] = frozenset()) -> tuple[list[str], int]:
     """Names of the tensors whose shape depends on the number of classes, and the number that these weights have.
 
-    Raises InputError unless the weights are, but for that number, those of `config`'s network, and finite.
+    Raises InputError unless the weights are, but for that number and the tensors `without`, those of `config`'s network, and finite.
     """
     from posture.train.checkpoint import refuse_mismatch
 
     own, one_more = _shapes(config), _shapes(replace(config, classes=config.classes + 1))
     last = [name for name, shape in own.items() if shape != one_more[name]]
-    numbers = {tensors[name].shape[0] for name in last if name in tensors and tensors[name].ndim}
-    classes = numbers.pop() if len(numbers) == 1 else config.classes
-    refuse_mismatch(tensors, _shapes(replace(config, classes=max(1, classes))), source=source)
+    # A detector's last layers have several numbers per class, and some besides.
+    numbers = {config.classes + (tensors[name].shape[0] - own[name][0]) / (one_more[name][0] - own[name][0])
+               for name in last if name in tensors and tensors[name].ndim}
+    classes = int(number) if len(numbers) == 1 and (number := numbers.pop()) == int(number) else config.classes
+    wanted = _shapes(replace(config, classes=max(1, classes)))
+    refuse_mismatch(tensors, {name: shape for name, shape in wanted.items() if name not in without}, source=source)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: tensor {name} holds numbers that are not finite")

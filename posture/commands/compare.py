@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from posture import console
-from posture.comparison import Comparison, analyse, rows_for_console, write_json, write_page
+from posture import comparison as actions
+from posture import console, detector_comparison
+from posture.comparison import Comparison
 from posture.data.files import absolute, join, write_bytes
 from posture.recipes import load_study
 from posture.study import Comparing, Job, done, work
@@ -28,7 +29,7 @@ def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, chang
     except KeyboardInterrupt:
         console.out.print("stopped; the same command goes on from here")
         raise
-    return _show(comparison, folder)
+    return _show(comparison, study.subject.task, folder)
 
 
 def _here(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
@@ -61,19 +62,21 @@ def _print_run(what: str, job: Job, said: str) -> None:
     elif what == "train":
         history = job.history
         best = max(record[f"val_{job.run.metric}"] for record in history)
+        losses = [record["val_loss"] for record in history if "val_loss" in record]
         took = console.duration(sum(record["seconds"] for record in history))
         console.out.print(f"{job.run.name}: lr {job.run.optim.lr:g}, {len(history)} epochs in {took}, "
-                          f"best val {job.run.metric} {best:.3f}, least val loss {min(record['val_loss'] for record in history):.3f}")
+                          f"best val {job.run.metric} {best:.3f}" + (f", least val loss {min(losses):.3f}" if losses else ""))
 
 
-def _show(comparison: Comparison, folder: str) -> dict[str, Any]:
-    analysis = analyse(comparison)
+def _show(comparison: Comparison, task: str, folder: str) -> dict[str, Any]:
+    words = detector_comparison if task == "detection" else actions
+    analysis = words.analyse(comparison)
     with tempfile.TemporaryDirectory(prefix="posture-comparison-") as place:
-        for name, write in (("comparison.json", lambda path: write_json(path, analysis)),
-                            ("comparison.html", lambda path: write_page(path, comparison, analysis))):
+        for name, write in (("comparison.json", lambda path: actions.write_json(path, analysis)),
+                            ("comparison.html", lambda path: words.write_page(path, comparison, analysis))):
             write(Path(place, name))
             write_bytes(join(folder, name), Path(place, name).read_bytes())
-    columns, rows = rows_for_console(analysis)
+    columns, rows = words.rows_for_console(analysis)
     console.table(*columns, rows=rows)
     for sentence in [*analysis["verdict"], *analysis["ablations"].values()]:
         console.out.print(sentence)

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from posture import console
+from posture.config import validate
 from posture.evaluation import Views, evaluate
 from posture.runs import RunFolder
 
@@ -14,15 +15,38 @@ def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "b
                  store: str | None = None) -> dict[str, Any]:
     """Evaluate the run at the path `run`, in this process or in `workers` Ray tasks; print the result, return the metrics."""
     folder = RunFolder.open(run)
+    detects = validate(folder.read_json("run.json")["run"]).task == "detection"
     score = None
     if workers:
-        from posture.distributed.evaluate import score_on_ray
+        from posture.distributed.evaluate import detect_on_ray, score_on_ray
 
-        score = functools.partial(score_on_ray, workers=workers)
-    with console.progress("scoring clips") as advance:
+        score = functools.partial(detect_on_ray if detects else score_on_ray, workers=workers)
+    with console.progress("looking for boxes" if detects else "scoring clips") as advance:
         metrics = evaluate(folder, views=views, split=split, which=which, batch=batch, store_uri=store, score=score, progress=advance)
-    print_metrics(metrics, folder)
+    (print_detections if detects else print_metrics)(metrics, folder)
     return metrics
+
+
+def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
+    """A detector's result as a table, the classes, its speed, and where the report is."""
+    shown = {"map50": "mAP@0.5", "map50_95": "mAP@0.5:0.95", "precision": "precision", "recall": "recall", "f1": "F1", "mean_iou": "mean IoU"}
+    console.out.print(f"{metrics['count']:,} {metrics['split']} pictures: {metrics['protocol']}; on {metrics['device']}")
+    console.table(*shown.values(), rows=[tuple(_figure(metrics[name]) for name in shown)])
+    console.out.print(f"precision, recall, F1 and mean IoU at confidence {_figure(metrics['confidence'])}, IoU 0.5\n")
+    console.table("one picture at a time", "median ms", "10-90 %", "FPS",
+                  rows=[({"model": "network alone", "whole": "with letterbox and NMS"}[name], f"{times['median']:.1f}",
+                         f"{times['p10']:.1f}-{times['p90']:.1f}", f"{metrics['fps'][name]:.1f}") for name, times in metrics["speed"].items()])
+    console.out.print()
+    worst = sorted((row for row in metrics["per_class"] if row["boxes"]), key=lambda row: row["ap50"])[:20]
+    console.table("class", "boxes", "AP@0.5", "AP@0.5:0.95", "precision", "recall",
+                  rows=[(row["class"], row["boxes"], *(_figure(row[name]) for name in ("ap50", "ap", "precision", "recall"))) for row in worst])
+    if len(worst) < len(metrics["per_class"]):
+        console.out.print(f"(the {len(worst)} classes with the lowest AP; all are in the report)")
+    console.out.print(f"{folder.path('evaluation', 'report.html')}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:

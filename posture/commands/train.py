@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from posture import console
-from posture.launch import Session, prepare, train_here
+from posture.launch import UNITS, Session, prepare, train_here
 from posture.runs import RunFolder
 from posture.tracking import tracking_mode
 
@@ -17,20 +17,25 @@ from posture.tracking import tracking_mode
 def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: dict[str, Any], local: bool, resume: bool) -> RunFolder:
     """Prepare, train, report. Ctrl-C saves, says how to go on, and exits with 130. Raises InputError."""
     session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume)
-    _announce(session, local=local)
+    unit = UNITS[session.run.task]
+    _announce(session, unit, local=local)
     with console.progress("training") as advance:
         def on_progress(update: dict[str, Any]) -> None:
             done = (update["epoch"] - 1) * update["steps"] + update["step"]
             loss = "" if update["loss"] is None else f"loss {update['loss']:.3f}, "
-            advance(done, update["epochs"] * update["steps"], f"epoch {update['epoch']}, {loss}{update['clips_per_second']:.0f} clips/s")
+            advance(done, update["epochs"] * update["steps"], f"epoch {update['epoch']}, {loss}{update['clips_per_second']:.0f} {unit}/s")
+
+        def on_record(record: dict[str, Any]) -> None:
+            if "train_loss" in record:  # not of a run that was stopped within an epoch
+                console.out.print(_epoch_line(record, session.run.task))
 
         if local:
-            outcome = train_here(session, on_progress=on_progress, on_record=_print_record, on_device=_print_device)
+            outcome = train_here(session, on_progress=on_progress, on_record=on_record, on_device=_print_device)
         else:
             from posture.distributed.train import train
 
             with _interruptible() as asked:
-                outcome = train(session, on_progress=on_progress, on_record=_print_record, on_device=_print_device, asked_to_stop=asked.is_set)
+                outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
     if outcome.get("stopped") == "asked":
         console.out.print(f"stopped; continue with: posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume"
                           f"{' --local' if local else ''}")
@@ -42,13 +47,14 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
     return session.folder
 
 
-def _announce(session: Session, *, local: bool) -> None:
+def _announce(session: Session, unit: str, *, local: bool) -> None:
     run, mode = session.run, tracking_mode(session.run.tracking.mode)
-    console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} clips to train on, {len(session.val):,} to "
+    console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} {unit} to train on, {len(session.val):,} to "
                       f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
                       + ("" if local else f", {run.scale.workers} Ray Train worker{'s' * (run.scale.workers > 1)}"))
-    if session.start:
-        console.out.print(session.start)
+    for said in (session.start, session.anchors):
+        if said:
+            console.out.print(said)
     console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")
 
 
@@ -56,11 +62,11 @@ def _print_device(name: str) -> None:
     console.out.print(f"running on {name}")
 
 
-def _print_record(record: dict[str, Any]) -> None:
-    if record.get("val_loss") is None:
-        return
-    console.out.print(f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val loss {record['val_loss']:.4f}  "
-                      f"val accuracy {record['val_accuracy']:.4f}  {record['clips_per_second']:.1f} clips/s  waiting for clips {record['data_wait_share']:.0%}")
+def _epoch_line(record: dict[str, Any], task: str) -> str:
+    figures = {"detection": {"mAP@0.5": "val_map50", "mAP@0.5:0.95": "val_map50_95"}, "action": {"val loss": "val_loss", "val accuracy": "val_accuracy"}}
+    found = "  ".join(f"{name} {record[key]:.4f}" for name, key in figures[task].items())
+    return (f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  {found}  {record['clips_per_second']:.1f} {UNITS[task]}/s  "
+            f"waiting for {UNITS[task]} {record['data_wait_share']:.0%}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,35 @@
+"""`posture models`: what there is to train, and what each costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from posture import console
+from posture.config import BaseRun
+from posture.models import build
+from posture.models.summary import parameters, picture_gflops
+from posture.models.summary import table as summaries
+from posture.recipes import functions, load_module
+
+
+def print_models(classes: int) -> None:
+    """The recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
+    rows = summaries({run.name: replace(run.model, classes=classes) for run in _runs("jobs/action.py")})
+    console.table("classifier", "parameters", "GMAC 16x112x112", "GMAC 16x56x56", rows=[tuple(_figure(value) for value in row.values()) for row in rows])
+    console.out.print()
+    detectors = {run.model: run.name for run in reversed(_runs("jobs/detector.py"))}  # those that differ in their loss alone come once
+    networks = {name: build(replace(model, classes=classes)) for model, name in reversed(detectors.items())}
+    sizes = {name: model.size for model, name in detectors.items()}
+    console.table("detector", "parameters", "picture", "GFLOPs (2 x GMAC)", rows=[
+        (name, f"{parameters(network):,}", f"{sizes[name]} x {sizes[name]}", f"{picture_gflops(network, sizes[name]):,.2f}")
+        for name, network in networks.items()])
+
+
+def _runs(module: str) -> list[Any]:
+    made = [recipe() for recipe in functions(load_module(module)).values()]
+    return [run for item in made for run in (item if isinstance(item, list) else [item]) if isinstance(run, BaseRun)]
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

@@ -1,0 +1,83 @@
+"""A trained detector on pictures: what it finds in each, and how long it takes.
+
+Found boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the picture as it is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from posture.boxes import Detections
+from posture.data.image_transforms import Letterbox, letterbox
+from posture.train.image_batches import Images, StreamedImages, letterboxed
+from posture.train.optim import Precision
+
+WARM_UPS = 3
+
+
+@torch.inference_mode()
+def detect_pictures(network: nn.Module, task: Any, images: Images | StreamedImages, run: Any, device: torch.device, *, batch: int = 8,
+                    progress: Callable[[int, int], None] | None = None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Boxes, scores and labels of every picture, by index; `task` is a DetectionTask, `run` a `posture.config.DetectorRun`.
+
+    `batch` pictures are looked at together; `progress` is called with the number of pictures done and in total.
+    Raises RuntimeError where the pictures do not come exactly once each.
+    """
+    network, precision = network.to(device).eval(), Precision(run.scale.amp, device)
+    found: list[Any] = [None] * len(images)
+    done = 0
+    for pictures in letterboxed(images, size=run.model.size, batch=batch):
+        inputs, _ = pictures.tensors(run, device)
+        with precision.autocast():
+            outputs = network(*inputs)
+        for index, where, detections in zip(pictures.indices.tolist(), pictures.letterboxes, task.detect(outputs), strict=True):
+            if found[index] is not None:
+                raise RuntimeError(f"picture {index} came twice")
+            found[index] = in_picture(detections, where)
+        done += len(pictures.indices)
+        if progress is not None:
+            progress(done, len(images))
+    if any(one is None for one in found):
+        raise RuntimeError(f"{sum(one is None for one in found)} of {len(images)} pictures never came")
+    return found
+
+
+def in_picture(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores and labels as arrays, in pixels of the picture that was letterboxed."""
+    boxes, scores, labels = (part.cpu().numpy() for part in detections)
+    return where.boxes_to_picture(boxes).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
+
+
+@torch.inference_mode()
+def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds of each picture, one after the other: the `model` alone, and the `whole` way from decoded pixels to boxes in the picture."""
+    network, precision = network.to(device).eval(), Precision(run.scale.amp, device)
+    none = np.zeros((0, 4), dtype=np.float32)
+    times: dict[str, list[float]] = {"model": [], "whole": []}
+    for number in range(-WARM_UPS, len(images)):
+        pixels = images.picture(max(number, 0))
+        began = time.perf_counter()
+        square, _, where = letterbox(pixels, none, run.model.size)
+        inputs = torch.from_numpy(square).to(device)[None].permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+        _wait(device)
+        before = time.perf_counter()
+        with precision.autocast():
+            outputs = network(inputs)
+        _wait(device)
+        after = time.perf_counter()
+        in_picture(task.detect(outputs)[0], where)
+        if number >= 0:
+            times["model"].append(1e3 * (after - before))
+            times["whole"].append(1e3 * (time.perf_counter() - began))
+    return times
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

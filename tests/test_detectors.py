@@ -1,0 +1,173 @@
+"""Detectors from a store to a report: every kind of network, resuming, workers, weights, and a net that learns pictures by heart."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from posture.config import DetectorRun, override
+from posture.distributed.evaluate import detect_on_ray
+from posture.errors import InputError
+from posture.evaluation import Views, evaluate
+from posture.launch import prepare, train_here
+from posture.models import build
+from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
+from posture.recipes import functions, load_module, load_recipe
+from posture.runs import RunFolder
+from tests.image_store import make_pictures, write_image_store
+
+QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
+NETWORKS = {"improved": YOLOv5(size=64, width=0.125, **IMPROVED_YOLOV5), "yolov7": YOLOv7(size=64, width=0.125),
+            "ssd300": SSD300(size=160, width=0.125), "fasterrcnn": FasterRCNN(size=64, width=0.125)}
+FIGURES = ("map50", "map50_95", "precision", "recall", "f1")
+
+
+def small(network="improved", **changes):
+    run = DetectorRun(name=network, model=NETWORKS[network])
+    return override(run, {"epochs": 2, "scale.global_batch": 4, "tracking.mode": "off", **changes})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_pictures(36, splits=("train", "train", "val", "test"))).uri
+
+
+def trained(run, store, runs, name, **options):
+    session = prepare(run, store, runs=str(runs), name=name, **options)
+    train_here(session, **QUIET)
+    return session.folder
+
+
+@pytest.fixture(scope="module")
+def folder(store, tmp_path_factory):
+    return trained(small(), store, tmp_path_factory.mktemp("runs"), "one")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_trains_and_is_judged(network, store, tmp_path):
+    folder = trained(small(network), store, tmp_path, network)
+    history = folder.read_json("history.json")
+    assert len(history) == 2 and all(np.isfinite(record["train_loss"]) for record in history)
+    terms = [value for name, value in history[0].items() if name.startswith("train_loss_")]
+    assert len(terms) > 1 and sum(terms) == pytest.approx(history[0]["train_loss"], rel=1e-6)
+    metrics = evaluate(folder, views=Views())
+    assert metrics["count"] == 9 and all(0 <= metrics[name] <= 1 for name in FIGURES)
+    assert metrics["speed"]["whole"]["median"] >= metrics["speed"]["model"]["median"] > 0
+    page = Path(folder.path("evaluation", "report.html")).read_text()
+    assert page.rstrip().endswith("</html>") and "data:image/jpeg" in page
+
+
+def test_a_run_records_what_it_found_in_its_pictures(folder):
+    record = folder.read_json("run.json")
+    assert record["classes"] == ["athlete", "ball"] and record["run"]["model"]["classes"] == 2
+    assert record["footage"]["train"] == {"pictures": 18, "boxes": 18}
+    assert record["anchors"].startswith("anchors ") and "training boxes" in record["anchors"]
+
+
+def test_anchors_are_kept_made_anew_or_judged(store, tmp_path):
+    models = {way: prepare(small(**{"data.anchors": way}), store, runs=str(tmp_path), name=way).run.model for way in ("keep", "kmeans")}
+    assert models["keep"].anchors == NETWORKS["improved"].anchors != models["kmeans"].anchors
+    far = tuple(tuple((9000.0 + place, 9000.0) for place in range(3)) for _ in range(3))
+    judged = prepare(small(**{"model.anchors": far}), store, runs=str(tmp_path), name="auto")
+    assert judged.run.model.anchors == models["kmeans"].anchors and "the model's own 0.0%" in judged.anchors
+
+
+def test_one_epoch_and_another_equal_two(folder, store, tmp_path):
+    session = prepare(small(), store, runs=str(tmp_path), name="halves")
+    stopped = session.run.model_copy(update={"epochs": 2})
+
+    class Half(Exception):
+        pass
+
+    def stop(record):
+        raise Half
+
+    with pytest.raises(Half):
+        train_here(session, **QUIET | {"on_record": stop})
+    assert len(session.folder.read_json("history.json")) == 1
+    resumed = prepare(stopped, store, runs=str(tmp_path), name="halves", resume=True)
+    train_here(resumed, **QUIET)
+    with folder.checkpoint("last") as whole, resumed.folder.checkpoint("last") as halves:
+        expected, found = (load_file(place / "model.safetensors") for place in (whole, halves))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("changes", [{"loss.l1": 1.0}, {"loss.l2": 2.0}, {"loss.l3": 0.1}, {"loss.box_loss": "ciou"}])
+def test_weights_of_the_loss_and_its_kind_change_what_is_learned(changes, folder, store, tmp_path):
+    other = trained(small(**changes, epochs=1), store, tmp_path, "other")
+    ours, theirs = (run.read_json("history.json")[0] for run in (folder, other))
+    assert ours["train_loss"] != theirs["train_loss"]
+    with folder.checkpoint("best") as one, other.checkpoint("best") as two:
+        first, second = (load_file(place / "model.safetensors")["head.levels.0.weight"] for place in (one, two))
+    assert not torch.equal(first, second)
+
+
+def test_every_test_picture_is_judged_once_on_any_number_of_workers(folder, ray_cluster):
+    alone = evaluate(folder, views=Views())
+    before = predictions(folder)
+    spread = evaluate(folder, views=Views(), score=partial(detect_on_ray, workers=2))
+    assert spread["count"] == alone["count"] == len(before) == 9
+    assert {name: spread[name] for name in FIGURES} == pytest.approx({name: alone[name] for name in FIGURES}, abs=1e-4)
+    assert predictions(folder).keys() == before.keys()
+
+
+def predictions(folder):
+    table = pq.read_table(folder.path("evaluation", "predictions.parquet"))
+    return dict(zip(table["image"].to_pylist(), table["boxes"].to_pylist(), strict=True))
+
+
+def test_classifiers_views_are_refused(folder):
+    with pytest.raises(InputError, match="looks at each picture once: --crops, --spans and --source are for action classifiers"):
+        evaluate(folder, views=Views(crops=3))
+
+
+def test_weights_of_a_run_start_another_and_heads_of_other_classes_start_afresh(folder, store, tmp_path):
+    session = prepare(small(weights=folder.uri), store, runs=str(tmp_path), name="on")
+    assert session.start == f"starting from {folder.uri}"
+    published = {f"model.{number}": torch.zeros(1) for number in range(3)}
+    torch.save(published, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"other.pt has (no|a) tensor"):
+        prepare(small(weights=str(tmp_path / "other.pt")), store, runs=str(tmp_path), name="off")
+    assert not RunFolder(str(tmp_path), "off").exists()
+
+
+def test_published_weights_fill_what_they_know(store, tmp_path):
+    from posture.models.yolov5 import published_names
+
+    plain = YOLOv5(size=64, width=0.125)
+    state = build(plain).state_dict()
+    torch.save({theirs: state[ours] for theirs, ours in published_names(plain).items()}, tmp_path / "yolov5.pt")
+    session = prepare(small(weights=str(tmp_path / "yolov5.pt")), store, runs=str(tmp_path), name="published")
+    for said in ("nothing for attend_out3", "stage4", "whose 80 classes are not the footage's 2", "head.levels.0.weight"):
+        assert said in session.start
+    started = load_file(session.folder.path("start.safetensors"))
+    assert torch.equal(started["down1.conv.weight"], state["down1.conv.weight"]) and "head.levels.0.weight" not in started
+
+
+def test_recipes_of_detectors_are_valid_and_a_study_is_of_one_task():
+    made = functions(load_module("jobs/detector.py"))
+    assert {"improved", "yolov5s", "yolov7", "ssd300", "faster_rcnn", "ablations", "study"} <= set(made)
+    names = [run.name for run in made["ablations"]()]
+    assert len(names) == len(set(names)) == 8
+    assert load_recipe("jobs/detector.py:improved").model.swin
+    with pytest.raises(ValueError, match="compares runs of one task"):
+        from posture.config import Study
+
+        Study(name="mixed", subject=small(), baselines=(load_recipe("jobs/action.py:c3d"),))
+
+
+def test_a_store_of_clips_is_refused_with_what_to_do(small_store, tmp_path):
+    with pytest.raises(InputError, match="no labelled pictures; add some with: posture ingest"):
+        prepare(small(), small_store, runs=str(tmp_path), name="clips")
+
+
+def test_pictures_of_a_run_are_tracked(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = trained(small(**{"tracking.mode": "auto", "epochs": 1}), store, tmp_path, "tracked")
+    media = sorted(path.name.partition("_")[0] for path in Path(folder.uri, "wandb").rglob("media/images/*.png"))
+    assert media == ["detections", "precision"]
