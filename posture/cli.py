@@ -357,18 +357,18 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
 
 
 @app.command
-def bench(name: Literal["ingest", "feed", "train", "models"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
+def bench(name: Literal["ingest", "feed", "train", "models", "detectors"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
           compile: bool = False, rounds: int = 3, footage: str | None = None) -> None:
     """Measure ours beside its peers, in turn in one run: ratios with their spread.
 
     Parameters
     ----------
     name
-        ingest, feed, train (Ray Train against --local), or models.
+        ingest, feed, train (Ray Train against --local), models (classifiers), or detectors.
     json
         Also write the figures there.
     device
-        For models: cpu or cuda.
+        For models and detectors: cpu or cuda.
     compile
         For models: compiled ones too.
     rounds

@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from posture.config import DetectorRun, override
+from posture.data.image_annotations import read_pictures
+from posture.data.image_ledger import ImageOptions
+from posture.data.images import index_images, open_images
+from posture.data.store import Store
 from posture.distributed.evaluate import detect_on_ray
+from posture.distributed.image_ingest import ingest_pictures
 from posture.errors import InputError
 from posture.evaluation import Views, evaluate
 from posture.launch import prepare, train_here
@@ -18,7 +23,12 @@ from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.recipes import functions, load_module, load_recipe
 from posture.runs import RunFolder
+from posture.tasks.detection import DetectionTask
+from posture.train.context import LocalContext
+from posture.train.image_batches import ImageBatches
+from posture.train.loop import fit
 from tests.image_store import make_pictures, write_image_store
+from tests.pictures import shared
 
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
 NETWORKS = {"improved": YOLOv5(size=64, width=0.125, **IMPROVED_YOLOV5), "yolov7": YOLOv7(size=64, width=0.125),
@@ -171,3 +181,19 @@ def test_pictures_of_a_run_are_tracked(store, tmp_path, monkeypatch):
     folder = trained(small(**{"tracking.mode": "auto", "epochs": 1}), store, tmp_path, "tracked")
     media = sorted(path.name.partition("_")[0] for path in Path(folder.uri, "wandb").rglob("media/images/*.png"))
     assert media == ["detections", "precision"]
+
+
+@pytest.mark.slow
+def test_a_narrow_net_learns_real_pictures_by_heart(tmp_path, ray_cluster):
+    store = Store(str(tmp_path / "store"), create=True)
+    ingest_pictures(read_pictures(str(shared("sports_target"))), store, ImageOptions())
+    whole = index_images(store, "train")
+    images = open_images(whole.part(np.arange(0, len(whole), len(whole) // 16)[:16]), feed="materialize")
+    still = {f"data.{name}": 0.0 for name in ("mosaic", "resize", "shift", "flip", "hue", "saturation", "value")}
+    run = override(small(), {**still, "model.classes": 1, "model.size": 192, "model.width": 0.25, "model.norm_momentum": 0.1, "epochs": 70,
+                                    "scale.global_batch": 8, "optim.lr": 0.002, "optim.ema": 0.9, "optim.weight_decay": 0.0, "metric": "map50"})
+    torch.manual_seed(0)
+    with LocalContext(device="cpu") as ctx:
+        outcome = fit(run, DetectionTask(run, whole.classes), ImageBatches(images, run, rank=0, world_size=1, validation=images), ctx, None,
+                      model=build(run.model))
+    assert outcome["best"] >= 0.95

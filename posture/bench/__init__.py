@@ -16,6 +16,10 @@ def run_bench(name: str, *, json: Path | None, device: str, compile: bool, round
         from posture.bench import models
 
         return models.main(["--device", device, "--rounds", str(rounds), *(["--compile"] if compile else []), *(["--json", str(json)] if json else [])])
+    if name == "detectors":
+        from posture.bench import detectors
+
+        return detectors.main(["--device", device, "--rounds", str(rounds), *(["--json", str(json)] if json else [])])
     from posture import console
     from posture.bench import feed, ingest, train
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from posture.data.cutting import Clip, encode_frames
 from posture.data.probe import open_video
 from posture.data.video import probe
@@ -22,8 +20,6 @@ def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | C
     stream = probe(path)
     _, reader = open_video(path, height=stream.height, width=stream.width)
     shown = reader.times()
-    if np.any(np.diff(shown) <= 0) or shown[-1] > 2 * len(reader) / reader.fps:
-        shown = np.arange(len(reader)) / reader.fps  # an AVI without times, as some of UCF101's are: the reader makes some up
     for frame in frames:
         if frame >= len(reader):
             yield {"kind": "past_end", "frame": frame, "frames": len(reader)}

@@ -6,7 +6,6 @@ at most one batch again.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -93,14 +92,6 @@ class Job:
 def estimate_bytes(footage: Footage, recipe: DecodeRecipe) -> int:
     """An upper bound of what the store will grow by: every segment with all its windows, before compression."""
     return sum(len(video.labels) for video in footage.videos) * recipe.windows * recipe.clip_bytes
-
-
-def last_report(store: Store) -> Report | None:
-    """The newest ingest that changed the store or refused something."""
-    table = store.read("ingests")
-    if not table.num_rows:
-        return None
-    return Report(**json.loads(table.sort_by([("time", "descending")])["report"][0].as_py()))
 
 
 class Ledger:

@@ -52,11 +52,14 @@ class YOLOv5:
     """Where CBAM stands: on the three outputs of the neck, after the backbone's stages, or both. Without attention it has no effect."""
     attention_pool: Literal["avg", "avgmax"] = "avg"
     """What CBAM looks at: averages as the paper prints (equations 1, 2), or averages and maxima (Woo 2018)."""
+    norm_momentum: float = 0.03
+    """Of batch normalisation: what each step adds to the statistics that inference uses. Runs of a few hundred steps ask for more, such as 0.1."""
     anchors: Anchors = YOLOV5_ANCHORS
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         _refuse_sizes(self, "classes", "depth", "width", "window")
+        require(0 < self.norm_momentum <= 1, f"norm_momentum must be greater than 0, at most 1, not {self.norm_momentum}")
         _refuse_anchors(self.anchors)
 
 
@@ -76,11 +79,14 @@ class YOLOv7:
     """Side of the picture in pixels; a multiple of 32."""
     width: float = 1.0
     """Multiplies every width, rounded up to a multiple of 8."""
+    norm_momentum: float = 0.03
+    """Of batch normalisation: what each step adds to the statistics that inference uses. Runs of a few hundred steps ask for more, such as 0.1."""
     anchors: Anchors = YOLOV7_ANCHORS
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         _refuse_sizes(self, "classes", "width")
+        require(0 < self.norm_momentum <= 1, f"norm_momentum must be greater than 0, at most 1, not {self.norm_momentum}")
         _refuse_anchors(self.anchors)
 
 

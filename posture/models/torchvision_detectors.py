@@ -4,8 +4,9 @@ At width 1 these are torchvision's networks under torchvision's names, so that p
 for 90 classes, and Faster R-CNN with ResNet-50, 41,808,406, or 41,755,286 without its norms. Their losses and what they keep are torchvision's too.
 Here they take batches of letterboxed pictures as they are, without resizing, and leave torchvision's background class, its number 0, to themselves.
 
-Norms: Faster R-CNN has batch normalisation that trains; published weights keep it fixed. Published SSD has none and is trained from a VGG-16 that
-knows ImageNet; from scratch it is slow to learn anything. Narrow SSD has batch normalisation as far as fc7, so that it does learn from scratch.
+Norms: Faster R-CNN's batch normalisation trains, as torchvision has it for a network from scratch; published weights were made with it fixed. Published
+SSD has none, and was trained from a VGG-16 that knew ImageNet (Liu 2015, section 3); narrow SSD has batch normalisation as far as fc7, so that it
+learns from scratch: call it SSD with batch normalisation.
 
 Tensor legend: N pictures of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are float32 in mixed precision too,
 where half the digits are no longer enough to say where in a picture something is.
@@ -53,6 +54,9 @@ ANCHOR_SIDES = (32, 64, 128, 256, 512)
 ROI_SIDE = 224
 """Pixels. Objects as large as this are looked at on the pyramid's third level (Lin 2017, equation 1)."""
 ROI_CELLS = 7
+PROPOSALS, NARROW_PROPOSALS = 512, 128
+"""Of a picture that are learned from. A narrow network has as many as Fast R-CNN in a step (Girshick 2015): to pool them is most of what a step
+takes on a CPU."""
 NARROW_PIXELS = 640
 """Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture."""
 
@@ -92,7 +96,7 @@ def faster_rcnn(config: configs.FasterRCNN, detect: Any = None) -> nn.Module:
         _resnet_pyramid(parts, config.width, channels), min_size=config.size, max_size=config.size,
         rpn_anchor_generator=anchors, rpn_head=parts.ProposalHead(channels, anchors.num_anchors_per_location()[0]),
         box_roi_pool=pool, box_head=parts.TwoMLPHead(channels * ROI_CELLS**2, features),
-        box_predictor=parts.Predictor(features, config.classes + 1),
+        box_predictor=parts.Predictor(features, config.classes + 1), box_batch_size_per_image=PROPOSALS if config.width == 1 else NARROW_PROPOSALS,
         box_score_thresh=detect.confidence, box_nms_thresh=detect.overlap, box_detections_per_img=detect.most)
 
 
@@ -169,7 +173,7 @@ def _parts() -> SimpleNamespace:
         def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
             _refuse_other_use(self, targets)
             listed = _listed(ImageList, pictures)
-            maps = [level.float() for level in self.backbone(_normalised(self.transform, pictures)).values()]
+            maps = list(self.backbone(_normalised(self.transform, pictures)).values())  # the first, scaled, is float32: so are default boxes
             outputs = {name: values.float() for name, values in self.head(maps).items()}
             boxes = self.anchor_generator(listed, maps)
             if targets is None:

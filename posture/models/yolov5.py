@@ -73,7 +73,7 @@ class YOLOv5(nn.Module):
         self.attend1, self.attend2, self.attend3, self.attend4 = (_attention(config, "backbone", channels) for channels in (c2, c3, c4, c5))
         self.attend_out3, self.attend_out4, self.attend_out5 = (_attention(config, "neck", channels) for channels in (c3, c4, c5))
         self.head = Head(config, [predictor(config, level, channels) for level, channels in enumerate((c3, c4, c5))])
-        set_norms(self)
+        set_norms(self, config.norm_momentum)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         x = self.attend1(self.stage1(self.down1(self.stem(pictures))))  # (N, 64, 160, 160)
@@ -176,11 +176,11 @@ def rename(names: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
     return {theirs + name.removeprefix(ours): name for name in names for ours, theirs in prefixes.items() if name.startswith(f"{ours}.")}
 
 
-def set_norms(network: nn.Module) -> None:
-    """Batch normalisation as all YOLO networks have it."""
+def set_norms(network: nn.Module, momentum: float) -> None:
+    """Batch normalisation as all YOLO networks have it, but for its momentum."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eps, module.momentum = 1e-3, 0.03
+            module.eps, module.momentum = 1e-3, momentum
 
 
 def scaled(channels: int, width: float) -> int:

@@ -44,7 +44,7 @@ class YOLOv7(nn.Module):
         # head
         self.widen3, self.widen4, self.widen5 = RepConv(c128, c256), RepConv(c256, c512), RepConv(c512, c1024)
         self.head = Head(config, [ImplicitPredictor(config, level, channels) for level, channels in enumerate((c256, c512, c1024))])
-        set_norms(self)
+        set_norms(self, config.norm_momentum)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         x = self.stage1(self.stem(pictures))  # (N, 256, 160, 160)

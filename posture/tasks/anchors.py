@@ -76,7 +76,7 @@ def kmeans_anchors(box_sizes: np.ndarray, *, levels: int = 3, per_level: int = 3
     measure). Raises ValueError without boxes.
     """
     sides = _checked(box_sizes).clip(min=LEAST_SIDE)
-    random, count = np.random.default_rng(seed), levels * per_level
+    random, count = np.random.default_rng(seed % 2**64), levels * per_level
     if len(sides) > SAMPLE:
         sides = random.choice(sides, SAMPLE, replace=False)
     shapes = np.unique(sides, axis=0)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from posture.data.video import Reader, Unreadable, probe, write_video
+from tests.pictures import shared
 
 
 def test_frames_survive_a_round_trip(tmp_path):
@@ -19,6 +20,12 @@ def test_frames_survive_a_round_trip(tmp_path):
     assert decoded.shape == (3, 48, 64, 3)
     for picture, number in zip(decoded, (0, 7, 39), strict=True):
         np.testing.assert_allclose(picture.mean(axis=(0, 1)), frames[number][0, 0], atol=4)
+
+
+def test_files_without_times_run_at_an_even_pace():
+    reader = Reader(str(shared("ucf101_24") / "videos" / "Surfing" / "v_Surfing_g18_c03.avi"), height=60, width=80)
+    np.testing.assert_allclose(reader.times(), np.arange(len(reader)) / reader.fps)
+    assert 1 < reader.times()[-1] < 20  # the file has none, and the decoder's go to ten thousand million years
 
 
 def test_frames_are_resized_while_decoding(video):

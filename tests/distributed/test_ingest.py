@@ -7,8 +7,9 @@ import pytest
 
 from posture.data.annotations import read_footage
 from posture.data.cutting import Cut
+from posture.data.image_ledger import last_report
 from posture.data.lease import Lease
-from posture.data.ledger import IngestOptions, last_report
+from posture.data.ledger import IngestOptions
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
 from posture.distributed.ingest import TooManyRefused, ingest

@@ -147,11 +147,12 @@ def test_it_computes_what_the_published_table_says():
 
 
 @pytest.mark.parametrize("classes", [1, 80])
-@pytest.mark.parametrize(("height", "width"), [(320, 320), (416, 416), (640, 640), (96, 160)])
-def test_any_multiple_of_32(height: int, width: int, classes: int):
+def test_any_multiple_of_32(classes: int):
     with torch.device("meta"):
-        outputs = build(YOLOv7(classes=classes))(torch.empty(1, 3, height, width))
-    assert [output.shape for output in outputs] == [(1, 3, height // stride, width // stride, 5 + classes) for stride in (8, 16, 32)]
+        network = build(YOLOv7(classes=classes))
+        for height, width in ((320, 320), (416, 416), (640, 640), (96, 160)):
+            outputs = network(torch.empty(1, 3, height, width))
+            assert [output.shape for output in outputs] == [(1, 3, height // stride, width // stride, 5 + classes) for stride in (8, 16, 32)]
 
 
 def test_gradients_reach_every_parameter():
