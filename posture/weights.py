@@ -110,6 +110,10 @@ def _from_torch(content: bytes, uri: str) -> dict[str, Tensor]:
 
 def _published(tensors: dict[str, Tensor], config: Any) -> tuple[dict[str, Tensor], frozenset[str]]:
     """Weights of a published YOLO under our names, and those of ours that it has nothing for (Swin, attention); others as they are."""
+    if config.kind == "fasterrcnn":
+        from posture.models.torchvision_detectors import from_published
+
+        return from_published(tensors), frozenset()
     if config.kind not in ("yolov5", "yolov7") or "model.0.conv.weight" not in tensors:
         return tensors, frozenset()
     if config.kind == "yolov5":

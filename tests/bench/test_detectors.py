@@ -19,7 +19,9 @@ from posture.models.fuse import fuse
 
 TINY: dict[str, Any] = {
     "improved": YOLOv5(classes=3, size=64, width=0.125, **IMPROVED_YOLOV5), "yolov5s": YOLOv5(classes=3, size=64, width=0.125),
-    "ssd300": SSD300(classes=3, size=160, width=0.0625), "faster_rcnn": FasterRCNN(classes=3, size=64, width=0.0625), "yolov5su": ("yolov5n.yaml", 64),
+    "yolov7": YOLOv7(classes=3, size=64, width=0.0625),
+    "ssd300": SSD300(classes=3, size=160, width=0.0625), "faster_rcnn": FasterRCNN(classes=3, size=64, width=0.0625),
+    "yolov5su": ("yolov5n.yaml", 64),
 }
 SETTINGS = detectors.Settings(device="cpu", batches=(1, 2), rounds=2, pictures=3, warm_ups=1)
 
@@ -50,13 +52,14 @@ def test_every_network_has_a_row_for_each_batch():
 
 @pytest.mark.parametrize("name", TINY)
 def test_as_many_boxes_go_into_every_networks_suppression(name: str):
-    """Without it, at the threshold that was found, 300 of a picture are left, as they went in; with it no more."""
+    """As many as a picture has above the threshold that was found when nothing is suppressed and all are kept; no more come out."""
     detector = detectors._detector(TINY[name])
     with torch.inference_mode():
         entry = detectors.Entry(name, detector, 0.0, 1, SETTINGS)
-        (before,), (after,) = detector.find(entry.pictures, confidence=entry.confidence, overlap=1.0), entry.whole(entry.pictures)
-    assert len(before) == detectors.CANDIDATES == 300 >= len(after) > 0
+        (before,), (after,) = detector.find(entry.pictures, confidence=entry.confidence, overlap=1.0, most=2000), entry.whole(entry.pictures)
+    assert 300 <= len(before) <= 305 and 0 < len(after) <= 300  # a few have the same score
     assert (before.diff() <= 0).all() and before.min() >= entry.confidence and after.max() == before.max()
+    assert detectors.CANDIDATES == 300 and len(before.unique()) > 200
 
 
 def test_ultralytics_forward_ends_before_its_boxes_are_decoded():

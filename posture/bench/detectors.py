@@ -1,0 +1,365 @@
+"""The detectors' speed, beside torchvision's and Ultralytics': `python -m posture.bench.detectors`.
+
+Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the table gives the median and,
+in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of the rounds' medians, round by round. Networks are eager,
+in float32, and fused for inference where there is something to fuse. Two kinds of work are timed:
+
+* `forward`: pictures on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point: they suppress inside.
+* `whole`: pictures on the device to the boxes that are left in each, by each network's own decoding and suppression of overlaps.
+
+Weights are random and so is the picture, of which batches are copies. Outputs are scaled so that scores differ, and each network's threshold is the
+one that lets 300 boxes of a picture through to suppression.
+GFLOPs are twice the multiply-accumulates of convolutions and matrix products, of one picture. Needs torch and numpy; rows of networks that are
+made of ultralytics' blocks, or are torchvision's, appear where those import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from posture.bench import ratio
+from posture.errors import InputError
+from posture.models import build
+from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
+from posture.models.fuse import fuse
+from posture.models.summary import picture_gflops
+from posture.models.ultralytics_blocks import ultralytics_blocks
+from posture.tasks.detection import DetectionTask
+
+CLASSES = 80
+CANDIDATES = 300
+"""Boxes of a picture that are certain enough to be compared with each other; as many are kept at most."""
+OVERLAP = 0.6
+SSD_SIZE = 300
+"""Pixels: what SSD300 is laid out for, whatever the others look at."""
+YAML = {"yolov5su": "yolov5s.yaml", "yolo11s": "yolo11s.yaml"}
+"""Ultralytics' own networks."""
+COMPARED = {"improved": ("yolov5s", "yolov5su")}
+"""Whose time is printed as a ratio, and to whose."""
+PUBLISHED: dict[str, tuple[float, float, str]] = {
+    "yolov5s": (7.2, 16.5, ""), "yolov7": (36.9, 104.7, "fused"), "ssd300": (35.6, 2 * 34.858, "90 classes, at 300 pixels"),
+    "faster_rcnn": (41.8, 2 * 134.38, "90 classes, at 800 pixels"), "yolov5su": (9.15, 24.2, ""), "yolo11s": (9.46, 21.8, ""),
+}
+"""Parameters in 1e6 and GFLOPs as the networks' authors or libraries state them, for 640 pixels and 80 classes unless it says otherwise."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is held equal between the networks."""
+
+    device: str
+    batches: tuple[int, ...]
+    """Pictures of a batch; each network is timed with each number."""
+    rounds: int
+    pictures: int = 1
+    """Looked at by each network in one round, in single batches; one batch at least."""
+    warm_ups: int = 3
+    threads: int = 1
+    """Of the CPU."""
+
+
+class Yolo:
+    """One of our YOLO networks, fused. `find` gives what every `Detector` below does: the scores of at most `most` boxes in each picture, best first."""
+
+    def __init__(self, config: YOLOv5 | YOLOv7) -> None:
+        network = build(config)
+        _scale(network, [layer for layer in network.head.levels.modules() if isinstance(layer, nn.Conv2d)], size=config.size)
+        self.size, self.trained, self.network = config.size, _numbers(network), fuse(network)
+        self.detect = SimpleNamespace(confidence=0.0, overlap=OVERLAP, nms_overlap="iou", most=CANDIDATES)
+        self.task = DetectionTask(SimpleNamespace(model=config, loss=None, detect=self.detect), tuple(str(label) for label in range(config.classes)))
+
+    def forward(self, pictures: Tensor) -> Any:
+        return self.network(pictures)
+
+    def find(self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+        self.detect.confidence, self.detect.overlap, self.detect.most = confidence, overlap, most
+        return [found.scores for found in self.task.detect(self.network(pictures))]
+
+
+class Torchvision:
+    """SSD300 or Faster R-CNN."""
+
+    forward = None
+
+    def __init__(self, config: SSD300 | FasterRCNN) -> None:
+        self.network = build(config).eval().requires_grad_(False)
+        self.size, self.trained = config.size, _numbers(self.network)
+        if config.kind == "fasterrcnn":
+            self.last, rpn = self.network.roi_heads, self.network.rpn.head
+            predictors = [rpn.cls_logits, rpn.bbox_pred, self.last.box_predictor.cls_score, self.last.box_predictor.bbox_pred]
+        else:
+            self.last, head = self.network, self.network.head
+            predictors = [*head.classification_head.module_list, *head.regression_head.module_list]
+        _scale(self.network, predictors, size=config.size, normed=self.network.backbone)
+
+    def find(self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+        self.last.score_thresh, self.last.nms_thresh, self.last.detections_per_img = confidence, overlap, most
+        return [found.scores for found in self.network(pictures)]
+
+
+class Ultralytics:
+    """A network of Ultralytics' by the name of its layer table, fused by its own `fuse`."""
+
+    def __init__(self, yaml: str, size: int) -> None:
+        ultralytics_blocks()  # its import changes the process, unless it comes through here first
+        from ultralytics.nn.tasks import DetectionModel
+        from ultralytics.utils.nms import non_max_suppression
+
+        with suppress(ImportError, RuntimeError):  # where it has been imported, suppression is torchvision's, which is much faster
+            importlib.import_module("torchvision")
+        network = DetectionModel(yaml, nc=CLASSES, verbose=False)
+        _scale(network, [branch[-1] for branch in (*network.model[-1].cv2, *network.model[-1].cv3)], size=size)
+        self.size, self.trained, self.suppress = size, _numbers(network), non_max_suppression
+        self.network = network.eval().fuse(verbose=False).requires_grad_(False)
+        self.head = self.network.model[-1]
+
+    def forward(self, pictures: Tensor) -> Any:
+        self.head.training = True  # of the head alone, which then leaves its outputs undecoded, as ours does
+        outputs = self.network(pictures)
+        self.head.training = False
+        return outputs
+
+    def find(self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+        decoded = self.network(pictures)[0]
+        kept = self.suppress(decoded, confidence, overlap, multi_label=True, max_det=most, nc=CLASSES)
+        return [found[:, 4] for found in kept]
+
+
+Detector = Yolo | Torchvision | Ultralytics
+
+
+class Entry:
+    """A network and a number of pictures: a row of the table."""
+
+    def __init__(self, name: str, detector: Detector, gflops: float, batch: int, settings: Settings) -> None:
+        self.name, self.detector, self.gflops, self.batch, self.settings = name, detector, gflops, batch, settings
+        self.pictures = _picture(detector.size).to(settings.device).repeat(batch, 1, 1, 1)
+        self.work: dict[str, Callable[[Tensor], Any]] = ({"forward": detector.forward} if detector.forward else {}) | {"whole": self.whole}
+        self.rounds: dict[str, list[list[float]]] = {"forward": [], "whole": []}
+        self.peak_mib: float | None = None
+        everything = detector.find(self.pictures[:1], confidence=0.0, overlap=1.0)[0]
+        self.confidence = float(everything[-1]) * (1 - 1e-6)  # whether a score must reach a threshold or pass it
+
+    def whole(self, pictures: Tensor) -> list[Tensor]:
+        return self.detector.find(pictures, confidence=self.confidence)
+
+    def warm_up(self) -> None:
+        """Runs everything untimed; notes the memory that it takes on a GPU, weights and pictures included, other networks not."""
+        for work in self.work.values():
+            for _ in range(self.settings.warm_ups):
+                work(self.pictures)
+        if self.settings.device == "cuda":
+            own = _bytes([*self.detector.network.parameters(), *self.detector.network.buffers(), self.pictures])
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+            self.whole(self.pictures)
+            self.peak_mib = (torch.cuda.max_memory_allocated() - held + own) / 2**20
+
+    def time_round(self) -> None:
+        for kind, work in self.work.items():
+            milliseconds = []
+            for _ in range(max(1, self.settings.pictures // self.batch)):
+                _synchronise(self.settings.device)
+                began = time.perf_counter()
+                work(self.pictures)
+                _synchronise(self.settings.device)
+                milliseconds.append(1e3 * (time.perf_counter() - began))
+            self.rounds[kind].append(milliseconds)
+
+    def row(self) -> dict[str, Any]:
+        """Results as plain values: a list of milliseconds per round for each kind of work, and pictures per second at their median."""
+        speeds = {f"{kind}_pictures_per_second": 1e3 * self.batch / np.median(np.concatenate(rounds)).item()
+                  for kind, rounds in self.rounds.items() if rounds}
+        return {"name": self.name, "size": self.detector.size, "batch": self.batch, "parameters": self.detector.trained,
+                "parameters_as_timed": _numbers(self.detector.network), "gflops": self.gflops,
+                **{f"{kind}_ms": rounds for kind, rounds in self.rounds.items()}, **speeds, "peak_mib": self.peak_mib}
+
+
+def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
+    """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. `configs`: by name, a config, or for a network of
+    Ultralytics' the name of its table and the pictures' side. Networks take turns in every round; those that do not import are left out, with the reason.
+    """
+    entries, left_out = [], []
+    torch.set_num_threads(settings.threads)
+    for name, config in configs.items():
+        torch.manual_seed(0)
+        try:
+            detector = _detector(config)
+        except (InputError, ImportError) as error:
+            left_out.append(f"{name}: {error}")
+            continue
+        gflops = picture_gflops(detector.network, detector.size)
+        detector.network.to(settings.device)
+        with torch.inference_mode():
+            entries += [Entry(name, detector, gflops, batch, settings) for batch in settings.batches]
+    with torch.inference_mode():
+        for entry in entries:
+            entry.warm_up()
+        for _ in range(settings.rounds):
+            for entry in entries:
+                entry.time_round()
+    rows = [entry.row() for entry in entries]
+    return {"settings": _described(settings), "rows": rows, "ratios": ratios(rows), "left_out": left_out}
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many times the milliseconds, of the medians of each round: `{"of", "to", "batch", "work", "median", "least", "most"}`."""
+    by_key = {(row["name"], row["batch"]): row for row in rows}
+    return [{"of": ours, "to": theirs, "batch": batch, "work": work, **ratio(_medians(row[f"{work}_ms"]), _medians(other[f"{work}_ms"]))}
+            for (ours, batch), row in by_key.items() for theirs in COMPARED.get(ours, ()) if (other := by_key.get((theirs, batch)))
+            for work in ("forward", "whole")]
+
+
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """The measurements as tables of text."""
+    settings, rows = result["settings"], result["rows"]
+    yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
+    yield (f"eager, float32, fused; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
+           f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of a picture")
+    if settings["tf32"]:
+        yield "float32 convolutions run as TF32, torch's default on this device"
+    yield f"{'network':<13}{'pixels':>7}{'M parameters':>14}{'as timed':>10}{'published':>11}{'GFLOPs':>9}{'published':>11}"
+    for row in {row["name"]: row for row in rows}.values():
+        millions, gflops, where = PUBLISHED.get(row["name"], (None, None, ""))
+        yield (f"{row['name']:<13}{row['size']:>7}{row['parameters'] / 1e6:>14.2f}{row['parameters_as_timed'] / 1e6:>10.2f}"
+               f"{'-' if millions is None else f'{millions:g}':>11}{row['gflops']:>9.1f}{'-' if gflops is None else f'{gflops:.1f}':>11}"
+               f"{f'  ({where})' if where else ''}")
+    yield (f"GFLOPs: twice the multiply-accumulates, of one picture; published: as its authors state it, for 640 pixels and {CLASSES} classes "
+           "where nothing else is said")
+    yield f"{'network':<13}{'batch':>6}{'forward ms':>27}{'pictures/s':>11}{'whole ms':>27}{'pictures/s':>11}{'peak MiB':>10}"
+    for row in rows:
+        work = "".join(f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_pictures_per_second')):>11}" for kind in ("forward", "whole"))
+        yield f"{row['name']:<13}{row['batch']:>6}{work}{'-' if row['peak_mib'] is None else format(row['peak_mib'], '.0f'):>10}"
+    for found in result["ratios"]:
+        yield (f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['work']}: "
+               f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})")
+    for reason in result["left_out"]:
+        yield f"left out: {reason}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m posture.bench.detectors", description=__doc__.split("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures in a batch")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--json", type=Path, help="also write every number here")
+    given = parser.parse_args(arguments)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here; use --device cpu")
+    if min(given.batch) < 1 or given.rounds < 1:
+        parser.error("--batch and --rounds must be at least 1")
+    if given.size < 64 or given.size % 32:
+        parser.error(f"--size must be a multiple of 32, at least 64, not {given.size}")
+    configs = networks(given.size)
+    if unknown := set(given.networks or ()) - configs.keys():
+        parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
+    gpu = given.device == "cuda"
+    settings = Settings(device=given.device, batches=tuple(given.batch), rounds=given.rounds, pictures=64 if gpu else 3, warm_ups=3 if gpu else 1,
+                        threads=torch.get_num_threads())
+    torch.backends.cudnn.benchmark = True  # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
+    result = measure(settings, {name: config for name, config in configs.items() if name in (given.networks or configs)})
+    print("\n".join(lines(result)))
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1))
+
+
+def networks(size: int) -> dict[str, Any]:
+    """Every detector by name, for pictures of `size` x `size`, as `measure` takes them."""
+    same = {"classes": CLASSES, "size": size}
+    ours = {"improved": YOLOv5(**IMPROVED_YOLOV5, **same), "yolov5s": YOLOv5(**same), "yolov7": YOLOv7(**same)}
+    theirs = {"ssd300": SSD300(classes=CLASSES, size=SSD_SIZE), "faster_rcnn": FasterRCNN(**same)}
+    return ours | theirs | {name: (yaml, size) for name, yaml in YAML.items()}
+
+
+def _detector(config: Any) -> Detector:
+    """Raises InputError or ImportError where what it is made of does not import."""
+    if isinstance(config, tuple):
+        return Ultralytics(*config)
+    return Torchvision(config) if config.takes_targets else Yolo(config)
+
+
+def _picture(size: int) -> Tensor:
+    """(1, 3, size, size), random from coarse to fine: in mere noise every place would be the same to a network that sees far."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [functional.interpolate(torch.rand(1, 3, cells, cells, generator=generator), size, mode="bilinear") for cells in (4, 16, 64)]
+    return torch.cat(layers).mean(0, keepdim=True)
+
+
+@torch.no_grad()
+def _scale(network: nn.Module, predictors: Iterable[nn.Conv2d | nn.Linear], *, size: int, normed: nn.Module | None = None) -> None:
+    """Gives a fresh network outputs that differ on the picture; leaves it in evaluation mode.
+
+    As they come, most scores of some networks are the same, to the last digit, and those of others 1. Norms take the statistics of what they see (of
+    `normed`, the part that can be run in training without targets), and each of the `predictors` gets outputs with a standard deviation of 1.
+    """
+    picture = _picture(size)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # statistics are means of what was seen
+    (network if normed is None else normed).train()(picture)
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        deviations.setdefault(layer, float(outputs.std()))
+
+    deviations: dict[nn.Module, float] = {}
+    watched = [predictor.register_forward_hook(look) for predictor in predictors]
+    network.eval()(picture)
+    for hook in watched:
+        hook.remove()
+    for predictor, deviation in deviations.items():
+        predictor.weight /= deviation
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    gpu = settings.device == "cuda"
+    return asdict(settings) | {"hardware": torch.cuda.get_device_name() if gpu else "CPU", "torch": torch.__version__,
+                               "tf32": gpu and torch.backends.cudnn.allow_tf32}
+
+
+def _numbers(network: nn.Module) -> int:
+    """Parameters, those too that are not trained any more."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _medians(rounds: Sequence[Sequence[float]]) -> list[float]:
+    return [float(np.median(times)) for times in rounds]
+
+
+def _shown(rounds: Sequence[Sequence[float]]) -> str:
+    if not rounds:
+        return "-"
+    low, median, high = np.percentile(np.concatenate(rounds), (10, 50, 90))
+    return f"{median:.1f} ({low:.1f}-{high:.1f})"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()
