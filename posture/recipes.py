@@ -48,13 +48,17 @@ def _call(path: str, example: str) -> Any:
     return recipes[function]()
 
 
-def load_module(name: str) -> Any:
-    """The Python file `name` as a module, from the working directory or the recipes that come with Posture."""
+def load_module(name: str, *, folder: str = "jobs") -> Any:
+    """The Python file `name` as a module, from the working directory or among those that come with Posture, in `folder`.
+
+    Raises InputError where it is missing, naming those of that folder, or is no Python.
+    """
     places = [Path(os.getcwd()), *ROOTS]
     found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
-        known = sorted({f"jobs/{file.name}" for root in ROOTS for file in (root / "jobs").glob("*.py")})
-        raise InputError(f"{name}: no such file here; recipes that come with Posture: {', '.join(known)}")
+        known = sorted({f"{folder}/{file.name}" for root in ROOTS for file in (root / folder).glob("*.py")})
+        what = {"jobs": "recipes", "tune_spaces": "search spaces"}[folder]
+        raise InputError(f"{name}: no such file here; {what} that come with Posture: {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(found.stem, found)
     module = importlib.util.module_from_spec(spec)
     try:

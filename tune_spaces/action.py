@@ -1,0 +1,63 @@
+"""Search spaces of action classifiers: functions of an Optuna trial that return changes to a run, asked for under their paths.
+
+A classifier's loss has one weight alone, that of label smoothing; the lambdas of equation (3) are in `tune_spaces/detector.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from posture.config import Run
+from posture.recipes import load_recipe
+
+MOST_GROUPS = 32
+
+
+def space(trial: Any, base: Run | None = None) -> dict[str, Any]:
+    """Optimiser, loss, dropout; of a C3D also its normalisation, its groups where it has any, its attention, and where that stands."""
+    base = base or load_recipe("jobs/action.py:improved")
+    changes = _training(trial, base)
+    if base.model.kind != "c3d":
+        return changes
+    changes["model.norm"] = trial.suggest_categorical("model.norm", _with(base.model.norm, "batch", "group"))
+    if changes["model.norm"] == "group":
+        changes["model.groups"] = trial.suggest_categorical("model.groups", _divisors(base))
+    changes["model.attention"] = trial.suggest_categorical("model.attention", ["none", "cbam", "stcbam"])
+    if changes["model.attention"] != "none":
+        changes["model.placement"] = trial.suggest_categorical("model.placement", _with(base.model.placement, "early", "late", "all"))
+    return changes
+
+
+def stages(trial: Any, base: Run | None = None) -> dict[str, Any]:
+    """Attention stage by stage, of a C3D that has it: which of the five carry it. The learning rate goes along."""
+    base = base or load_recipe("jobs/action.py:improved")
+    standing = base.model.attention_stages if base.model.attention != "none" else ()
+    chosen = [stage for stage in base.model.stages if trial.suggest_categorical(f"model.placement.{stage}", [stage in standing, stage not in standing])]
+    changes = {"optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True)}
+    if not chosen:
+        return changes | {"model.attention": "none"}
+    attention = base.model.attention if standing else "stcbam"
+    placement = base.model.placement if tuple(chosen) == standing else "+".join(chosen)
+    return changes | {"model.attention": attention, "model.placement": placement}
+
+
+def _training(trial: Any, base: Run) -> dict[str, Any]:
+    decay = base.optim.weight_decay or 1e-4
+    return {
+        "optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True),
+        "optim.weight_decay": trial.suggest_float("optim.weight_decay", decay / 30, decay * 10, log=True),
+        "loss.label_smoothing": trial.suggest_float("loss.label_smoothing", 0.0, max(0.2, base.loss.label_smoothing)),
+        "model.dropout": trial.suggest_float("model.dropout", 0.0, max(0.6, base.model.dropout)),
+    }
+
+
+def _divisors(base: Run) -> list[int]:
+    """Numbers of groups that divide the width of every stage."""
+    common = math.gcd(*base.model.channels)
+    return [groups for groups in range(1, min(common, MOST_GROUPS) + 1) if common % groups == 0]
+
+
+def _with(value: Any, *choices: Any) -> list[Any]:
+    """The choices, and the base recipe's own if it is none of them."""
+    return list(dict.fromkeys([*choices, value]))

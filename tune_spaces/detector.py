@@ -1,0 +1,42 @@
+"""Search spaces of detectors: functions of an Optuna trial that return changes to a run, asked for under their paths.
+
+Of equation (3)'s lambdas, l2 (objectness) stays as it is: Adam does not see a common scale of the loss, so only ratios can be searched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posture.config import DetectorRun
+from posture.recipes import load_recipe
+
+BOX_LOSSES = ("iou", "giou", "diou", "ciou", "eiou", "siou")
+
+
+def space(trial: Any, base: DetectorRun | None = None) -> dict[str, Any]:
+    """Optimiser, and, of networks that read them, lambdas and the loss of boxes; of a YOLOv5 also its attention, and where that stands."""
+    base = base or load_recipe("jobs/detector.py:improved")
+    decay = base.optim.weight_decay or 1e-4
+    changes = lambdas(trial, base) if not base.model.takes_targets else _rate(trial, base)
+    changes["optim.weight_decay"] = trial.suggest_float("optim.weight_decay", decay / 30, decay * 10, log=True)
+    if not base.model.takes_targets:
+        changes["loss.box_loss"] = trial.suggest_categorical("loss.box_loss", list(BOX_LOSSES))
+    if base.model.kind == "yolov5":
+        changes["model.attention"] = trial.suggest_categorical("model.attention", ["none", "cbam"])
+        if changes["model.attention"] != "none":
+            changes["model.placement"] = trial.suggest_categorical("model.placement", ["neck", "backbone", "all"])
+    return changes
+
+
+def lambdas(trial: Any, base: DetectorRun | None = None) -> dict[str, Any]:
+    """The ratios l1 : l2 : l3 of class, objectness and box, l2 held; and the learning rate, on which the best ratios depend."""
+    base = base or load_recipe("jobs/detector.py:improved")
+    class_weight, box_weight = base.loss.l1 or 0.1, base.loss.l3 or 0.01
+    return _rate(trial, base) | {
+        "loss.l1": trial.suggest_float("loss.l1", class_weight / 10, class_weight * 10, log=True),
+        "loss.l3": trial.suggest_float("loss.l3", box_weight / 10, box_weight * 10, log=True),
+    }
+
+
+def _rate(trial: Any, base: DetectorRun) -> dict[str, Any]:
+    return {"optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True)}
