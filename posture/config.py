@@ -207,7 +207,7 @@ class Run(BaseRun):
 
     task: ClassVar[str] = "action"
 
-    metric: Literal["accuracy", "mean_class_accuracy"] = "accuracy"
+    metric: Literal["accuracy", "mean_class_accuracy", "map"] = "accuracy"
     """What selects the best checkpoint, measured on `val`."""
     model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
     data: Data = Data()

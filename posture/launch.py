@@ -69,21 +69,43 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
     refuse_existing(folder)
     store = Store(store_uri)
     versions = versions or store.versions()
-    train = index_run(asked, store, "train", versions=versions)
-    run, anchors = _fitted(override(asked, {"name": name, "model.classes": len(train.classes)}), train)
+    fitted = fit_to_store(override(asked, {"name": name}), store, versions=versions)
+    return begin(fitted, folder, recipe=recipe if isinstance(recipe, str) else recipe.name, store=store, versions=versions)
+
+
+@dataclass
+class Fitted:
+    """A run with what it takes over from a store, and what it reads of it."""
+
+    run: AnyRun
+    train: Index
+    val: Index
+    anchors: str
+    """As in `Session`."""
+
+
+def fit_to_store(run: AnyRun, store: Store, *, versions: dict[str, int]) -> Fitted:
+    """`run` for the classes, clips and boxes of `store`. Raises InputError: an empty split, a batch that cannot be filled, footage without flow."""
+    train = index_run(run, store, "train", versions=versions)
+    run, anchors = _fitted(override(run, {"model.classes": len(train.classes)}), train)
     val = index_run(run, store, "val", versions=versions, classes=train.classes)
     _refuse_unfit(run, train, val)
-    start = ""
+    return Fitted(run, train, val, anchors)
+
+
+def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versions: dict[str, int]) -> Session:
+    """Write run.json into a new run's folder, and beside it the weights that it starts from. Raises InputError where those do not fit."""
+    run, train, val, start = fitted.run, fitted.train, fitted.val, ""
     if run.weights:
         from posture.weights import copy_weights
 
         run = override(run, {"weights": absolute(run.weights)})
         start = copy_weights(run.weights, folder, run.model, classes=train.classes)
     folder.write_json("run.json", {
-        "run": run.model_dump(mode="json"), "recipe": recipe if isinstance(recipe, str) else recipe.name, "store": store.uri, "versions": versions,
-        "classes": train.classes, "start": start, "anchors": anchors, "footage": {index.split: index.counts for index in (train, val)},
+        "run": run.model_dump(mode="json"), "recipe": recipe, "store": store.uri, "versions": versions,
+        "classes": train.classes, "start": start, "anchors": fitted.anchors, "footage": {index.split: index.counts for index in (train, val)},
         "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
-    return Session(run, folder, train, val, resumed=False, start=start, anchors=anchors)
+    return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors)
 
 
 def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> Index:

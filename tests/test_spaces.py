@@ -89,5 +89,5 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(InputError, match="names no search space"):
         load_space("tune_spaces")
     space = written(tmp_path, "def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 1, 7)}\n")
-    with pytest.raises(InputError, match="gives a run that cannot be: .*groups [3567] does not divide"):
+    with pytest.raises(InputError, match=r"gives a run that cannot be: .*groups [3567] does not divide"):
         list(sample(space, load_recipe("jobs/action.py:improved"), 50))

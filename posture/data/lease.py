@@ -21,10 +21,13 @@ LIMIT_SECONDS = 60.0
 
 
 class Lease:
-    """Holds `<root>/_lease` while in a `with` block, renewed in the background. Raises Busy where somebody else holds it."""
+    """Holds `<root>/_lease` while in a `with` block, renewed in the background. Raises Busy where somebody else holds it.
 
-    def __init__(self, root: str, *, limit_seconds: float = LIMIT_SECONDS) -> None:
-        self.root = root
+    `who` and `place` say in errors who else that is, and where.
+    """
+
+    def __init__(self, root: str, *, limit_seconds: float = LIMIT_SECONDS, who: str = "ingest", place: str = "store") -> None:
+        self.root, self._who, self._place = root, who, place
         self.holder = uuid.uuid4().hex
         self._limit = limit_seconds
         self._files = open_root(join(root, "_lease"), create=True)
@@ -37,10 +40,10 @@ class Lease:
         number, entry = self._latest()
         if entry and entry["expires"] > time.time() and not _died_here(entry):
             wait = max(1, round(entry["expires"] - time.time()))
-            raise Busy(f"{self.root}: another ingest is writing to this store ({entry['host']}, process {entry['process']}); "
+            raise Busy(f"{self.root}: another {self._who} is writing to this {self._place} ({entry['host']}, process {entry['process']}); "
                        f"try again when it has ended, or in {wait} s if it was killed")
         if not self._create(number + 1, self._limit):
-            raise Busy(f"{self.root}: another ingest has just begun to write to this store; try again when it has ended")
+            raise Busy(f"{self.root}: another {self._who} has just begun to write to this {self._place}; try again when it has ended")
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
         return self
@@ -55,7 +58,7 @@ class Lease:
     def check(self) -> None:
         """Raise Busy where the lease was lost (this process slept past its limit and another took over)."""
         if self._lost:
-            raise Busy(f"{self.root}: another ingest took over this store; this one stops, what it committed stands")
+            raise Busy(f"{self.root}: another {self._who} took over this {self._place}; this one stops, what it committed stands")
 
     def _renew(self) -> None:
         while not self._stop.wait(self._limit / 4):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from posture.errors import InputError
+from posture.tasks.metrics import average_precision
 
 
 class ActionTask:
@@ -43,32 +45,28 @@ class ActionTask:
         return {"class": (total, float(len(labels)))}
 
     def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """What `metrics` needs, to be added up over batches and workers: loss sum and confusion (rows truth), (1 + K * K,) float64.
+        """What `metrics` needs, a row for each clip: log-probabilities and the label, (N, K + 1) float32.
 
         `outputs` as in `loss`; what is judged is the streams' common answer.
         """
-        classes = len(self.classes)
-        scores = _log_probabilities(outputs)
-        loss = functional.nll_loss(scores, labels, reduction="sum").double()
-        confusion = torch.bincount(labels * classes + scores.argmax(dim=1), minlength=classes * classes).double()
-        return torch.cat([loss[None], confusion])
+        return torch.cat([_log_probabilities(outputs), labels[:, None].float()], dim=1)
 
     def added(self, totals: Tensor, more: Tensor) -> Tensor:
         """The totals of two batches as those of one."""
-        return totals + more
+        return torch.cat([totals, more])
 
     def metrics(self, parts: list[Tensor | None]) -> dict[str, float]:
-        """Totals of all workers (None of one without clips) -> loss (plain cross-entropy), accuracy, mean_class_accuracy (over classes that
-        have clips), count."""
-        totals = torch.stack([part for part in parts if part is not None]).sum(dim=0).numpy()
-        confusion = totals[1:].reshape(len(self.classes), len(self.classes))
-        correct, clips = confusion.diagonal(), confusion.sum(axis=1)
-        present = clips > 0
+        """Totals of all workers (None of one without clips) -> loss (plain cross-entropy), accuracy, mean_class_accuracy and map (over classes
+        that have clips), count."""
+        rows = torch.cat([part for part in parts if part is not None])
+        scores, labels = rows[:, :-1].double(), rows[:, -1].long()
+        right = scores.argmax(dim=1) == labels
         return {
-            "loss": float(totals[0] / clips.sum()),
-            "accuracy": float(correct.sum() / clips.sum()),
-            "mean_class_accuracy": float((correct[present] / clips[present]).mean()),
-            "count": int(clips.sum()),
+            "loss": float(functional.nll_loss(scores, labels)),
+            "accuracy": float(right.double().mean()),
+            "mean_class_accuracy": float(np.mean([float(right[labels == label].double().mean()) for label in labels.unique()])),
+            "map": float(np.mean([average_precision(scores[:, label].numpy(), (labels == label).numpy()) for label in labels.unique()])),
+            "count": len(labels),
         }
 
 

@@ -99,11 +99,8 @@ def _one_class(scores: np.ndarray, truth: np.ndarray, guessed: np.ndarray) -> tu
     row["recall"] = right / positives
     row["f1"] = 2 * right / (positives + named)
 
-    # Counts above each distinct score, highest score first: equal scores enter together.
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    true_positives = np.cumsum(truth[order])[ends]
-    row["ap"] = float((np.diff(true_positives, prepend=0) / positives * true_positives / (ends + 1)).sum())
+    ends, true_positives = _ranked(scores, truth)
+    row["ap"] = average_precision(scores, truth)
     if not negatives:
         return row, None
     false_positives = np.append(0, ends + 1 - true_positives)
@@ -111,6 +108,20 @@ def _one_class(scores: np.ndarray, truth: np.ndarray, guessed: np.ndarray) -> tu
     areas = np.diff(false_positives) * (true_positives[1:] + true_positives[:-1]) / 2
     row["auc"] = float(areas.sum() / (positives * negatives))
     return row, _thin(false_positives, true_positives)
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Without interpolation, sum of (R_n - R_n-1) P_n over distinct thresholds; `scores` (N,) in any order-preserving unit, `truth` (N,) bool
+    with at least one True."""
+    ends, true_positives = _ranked(scores, truth)
+    return float((np.diff(true_positives, prepend=0) / truth.sum() * true_positives / (ends + 1)).sum())
+
+
+def _ranked(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last place at or above each distinct score, highest first (equal scores enter together), and the true ones up to there."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    return ends, np.cumsum(truth[order])[ends]
 
 
 def _thin(false_positives: np.ndarray, true_positives: np.ndarray) -> dict[str, list[float]]:

@@ -10,6 +10,7 @@ from posture.config import Loss, Run
 from posture.errors import InputError
 from posture.models.configs import C3D
 from posture.tasks.action import ActionTask, probabilities
+from posture.tasks.metrics import classification_metrics
 
 CLASSES = ("bowl", "clean", "jerk", "snatch")
 
@@ -36,7 +37,7 @@ def test_halves_add_up_to_the_whole() -> None:
     task = task_with()
     together = task.totals(logits, labels)
     apart = task.added(task.totals(logits[:3], labels[:3]), task.totals(logits[3:], labels[3:]))
-    assert together.shape == (1 + len(task.classes) ** 2,) and together.dtype == torch.float64
+    assert together.shape == (7, len(task.classes) + 1) and together.dtype == torch.float32
     torch.testing.assert_close(apart, together, rtol=1e-6, atol=0)
 
 
@@ -57,6 +58,14 @@ def test_metrics_of_a_known_confusion() -> None:
     assert metrics["accuracy"] == pytest.approx(0.8) and metrics["count"] == 10
     assert metrics["mean_class_accuracy"] == pytest.approx((5 / 6 + 1 / 2 + 1) / 3)
     assert metrics["loss"] == pytest.approx((8 * right + 2 * wrong) / 10, rel=1e-6)
+
+
+def test_map_is_that_of_the_report() -> None:
+    logits, labels = torch.randn(40, 4, generator=torch.Generator().manual_seed(5)), torch.arange(40) % 3  # no clip of the fourth class
+    task = task_with()
+    report = classification_metrics(softmax(logits.double().numpy()), labels.numpy(), ["a", "b", "c", "d"])
+    found = task.metrics([task.totals(logits[:11], labels[:11]), task.totals(logits[11:], labels[11:])])
+    assert [found[name] for name in ("accuracy", "mean_class_accuracy", "map")] == pytest.approx([report[name] for name in ("accuracy", "macro_recall", "map")])
 
 
 def test_a_network_for_other_classes_is_refused() -> None:
