@@ -159,7 +159,7 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/ac
 
 @app.command
 def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: int | None = None, weights: str | None = None,
-          sets: Repeated = [], local: bool = False, resume: bool = False) -> None:  # noqa: B006
+          sets: Repeated = [], set_file: str | None = None, local: bool = False, resume: bool = False) -> None:  # noqa: B006
     """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
 
     Parameters
@@ -178,15 +178,17 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
         Start from these: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth), torchvision's too.
     sets
         Change a field: --set optim.lr=0.01 (repeatable).
+    set_file
+        Changes from a JSON file: what posture tune found (best.json), or fields and values; --set goes over it.
     local
         In this process, without Ray.
     resume
         Continue the run --name from its last checkpoint.
     """
     from posture.commands.train import train_run
-    from posture.config import parse_assignments
+    from posture.config import parse_assignments, read_changes
 
-    changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
+    changes = (read_changes(set_file) if set_file is not None else {}) | parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
     changes |= {"weights": weights} if weights is not None else {}
     train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)
 
@@ -264,6 +266,64 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
             raise InputError(f"{option} {value}: must be at least 1")
     changes = parse_assignments(sets) | ({"epochs": epochs} if epochs is not None else {})
     compare_study(study, store, out=out, seeds=seeds, changes=changes, local=local, concurrent=concurrent, equal=equal)
+
+
+@app.command
+def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40, hours: float | None = None, objective: str | None = None,
+         max_concurrent: int | None = None, workers_per_trial: int = 1, halving: bool = True, name: str | None = None, folder: str | None = None,
+         storage: str | None = None, seed: int = 0, sets: Repeated = [], out: str | None = None, report: bool = False) -> None:  # noqa: B006
+    """Search a space for the best changes to a recipe: `posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE`.
+
+    Interrupted or killed, the same command goes on; asked for more trials, it adds them.
+
+    Parameters
+    ----------
+    space
+        FILE.py:function of an Optuna trial (`space` if no function is named).
+    base
+        FILE.py:function: the recipe that is changed, and the first trial.
+    store
+        Folder or s3:// prefix of the store.
+    trials
+        Finished trials in the end, stopped and failed ones included.
+    hours
+        Begin no trial after that time, and interrupt those that run.
+    objective
+        What is made best on val: accuracy, map, map50_95 ...; two, such as accuracy,gmacs, give a Pareto front.
+    max_concurrent
+        Trials at a time; left out, one for each GPU, or for each free CPU where there is none.
+    workers_per_trial
+        Ray Train workers of each trial.
+    halving
+        Stop trials early that are behind (never with several objectives).
+    name
+        Name of the search; left out, those of the space and the recipe.
+    folder
+        Folder or s3:// prefix for trials, study and report; left out, searches/NAME.
+    storage
+        The study's database, postgresql://... or sqlite:///..., or the path of an Optuna journal; left out, study.db in the folder.
+    seed
+        Of the points that are tried.
+    sets
+        Change a field of the base recipe: --set epochs=20 (repeatable).
+    out
+        Where to write the winner; left out, best.json in the folder.
+    report
+        Write the page of what was searched so far, and search nothing.
+    """
+    from posture.commands.tune import Asked, tune_space, write_report
+    from posture.config import parse_assignments
+
+    asked = Asked(space, base, parse_assignments(sets), objective, name, folder, storage, seed)
+    if report:
+        return write_report(asked)
+    if store is None:
+        raise InputError("tune needs --store STORE: the footage to train on, which posture ingest makes")
+    for option, value, least in (("--trials", trials, 1), ("--max-concurrent", max_concurrent, 1), ("--workers-per-trial", workers_per_trial, 1),
+                                 ("--hours", hours, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{option} {value}: must be at least {least}")
+    tune_space(asked, store, trials=trials, hours=hours, concurrent=max_concurrent, workers=workers_per_trial, halving=halving, out=out)
 
 
 @app.command

@@ -6,6 +6,7 @@ This module imports no torch: a mistake in a configuration is found in a fractio
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -326,6 +327,21 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             changes[path.strip()] = json.loads(text)
         except json.JSONDecodeError:
             changes[path.strip()] = {"True": True, "False": False, "None": None}.get(text, text)
+    return changes
+
+
+def read_changes(file: str) -> dict[str, Any]:
+    """The dotted changes in a JSON file: `{"optim.lr": 0.01}`, or the `changes` of what a search found. Raises InputError naming the file."""
+    try:
+        content = Path(file).read_text()
+        found = json.loads(content)
+    except OSError as error:
+        raise InputError(f"--set-file {file}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"--set-file {file}: no JSON ({error}); write fields and values, such as {{\"optim.lr\": 0.01}}") from None
+    changes = found.get("changes", found) if isinstance(found, dict) else None
+    if not isinstance(changes, dict) or any(isinstance(value, dict) for value in changes.values()):
+        raise InputError(f"--set-file {file}: holds no fields and values, such as {{\"optim.lr\": 0.01}}, nor what posture tune --out writes")
     return changes
 
 

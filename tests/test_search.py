@@ -120,7 +120,7 @@ def test_another_space_objective_or_base_is_refused(storage_url, space, tmp_path
     assert stored_terms(open_storage(storage_url), "mine")["versions"] == {"clips": 1} and stored_terms(open_storage(storage_url), "other") is None
     with pytest.raises(InputError, match="begun with --objective accuracy, not map"):
         search(storage_url, space, objectives="map")
-    with pytest.raises(InputError, match=r"base recipe whose optim\.lr 0\.002, not 0\.003, epochs|base recipe whose epochs 9, not 3, optim\.lr 0\.002, not 0\.003"):
+    with pytest.raises(InputError, match=r"base recipe whose epochs 9, not 3, optim\.lr 0\.002, not 0\.003"):
         search(storage_url, space, base=override(BASE, {"optim.lr": 0.003, "epochs": 3}))
     (tmp_path / "mine.py").write_text(SPACE.replace("0.9", "0.8"))
     with pytest.raises(InputError, match=r"mine\.py:space has changed since"):

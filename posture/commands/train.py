@@ -34,7 +34,7 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
         else:
             from posture.distributed.train import train
 
-            with _interruptible() as asked:
+            with interruptible() as asked:
                 outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
     if outcome.get("stopped") == "asked":
         console.out.print(f"stopped; continue with: posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume"
@@ -70,7 +70,7 @@ def _epoch_line(record: dict[str, Any], task: str) -> str:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts."""
     asked = threading.Event()
 

@@ -20,7 +20,7 @@ started here inherits ours."""
 def connect(**settings: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
 
-    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory). Raises InputError where the named
+    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). Raises InputError where the named
     cluster does not answer.
     """
     if ray.is_initialized():
@@ -37,7 +37,7 @@ def connect(**settings: Any) -> None:
         if address:
             ray.init(address=address, **arguments)
         else:
-            ray.init(include_dashboard=False, **arguments, **settings)
+            ray.init(**{"include_dashboard": False} | arguments | settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
@@ -61,6 +61,11 @@ def cpus() -> float:
 
 def gpus() -> float:
     return ray.cluster_resources().get("GPU", 0.0)
+
+
+def sizes() -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of every node."""
+    return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]]
 
 
 def nodes() -> int:

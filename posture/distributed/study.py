@@ -33,7 +33,7 @@ def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: 
         return said
     cluster.connect()
     if cluster.nodes() > 1 and not is_remote(jobs[0].runs):
-        refuse_unshared(jobs[0].folder)
+        refuse_unshared(jobs[0].folder.path("run.json"))
     resources = room(concurrent, jobs=len(waiting) - len(said), cpus=cluster.cpus(), gpus=cluster.gpus())
     task = _work.options(num_cpus=resources[0], num_gpus=resources[1], max_retries=ATTEMPTS)
     running = {task.remote(what, job): job for name, job in waiting.items() if name not in said}

@@ -12,7 +12,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from posture.config import Run, Scale
-from posture.data.files import is_remote
+from posture.data.files import exists, is_remote
 from posture.distributed import cluster
 from posture.distributed.context import Board, RayContext
 from posture.distributed.feed import Feed, feed
@@ -27,16 +27,17 @@ READER_CPUS = 0.5
 
 
 def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
-          on_device: Callable[[str], None], asked_to_stop: Callable[[], bool]) -> dict[str, Any]:
+          on_device: Callable[[str], None], asked_to_stop: Callable[[], bool], feeds: list[Feed] | None = None) -> dict[str, Any]:
     """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped"}.
 
+    `feeds`, for training and validation, where several runs share what was read already.
     Raises InputError where the cluster cannot hold the run: up front, with the numbers.
     """
     cluster.connect()
     cpus, gpus = resources(session.run.scale, cpus=cluster.cpus(), gpus=cluster.gpus())
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
-        refuse_unshared(session.folder)
-    feeds = feed([session.train, session.val], mode=session.run.data.feed)
+        refuse_unshared(session.folder.path("run.json"))
+    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed)
     board = Board.remote()
     trainer = TorchTrainer(
         _work,
@@ -125,12 +126,12 @@ def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict
         fitting.join(timeout=0.25)
 
 
-def refuse_unshared(folder: RunFolder) -> None:
-    """Several nodes and a local path: every node must see run.json. Raises InputError naming the one that does not."""
+def refuse_unshared(file: str) -> None:
+    """Several nodes and a local path: every node must see `file`. Raises InputError naming the one that does not."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    sees = ray.remote(num_cpus=0)(lambda: folder.exists())
+    sees = ray.remote(num_cpus=0)(lambda: exists(file))
     for node in ray.nodes():
         if node["Alive"] and not ray.get(sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()):
-            raise InputError(f"{folder.uri} cannot be seen from node {node['NodeManagerAddress']}; on several nodes --runs must be "
+            raise InputError(f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes runs must be on "
                              "s3:// or storage that all nodes share")

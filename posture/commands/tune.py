@@ -1,0 +1,208 @@
+"""`posture tune` as a person meets it: what is searched where, a live table of trials, the winner, and where everything is."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from rich.live import Live
+from rich.table import Table
+
+from posture import console
+from posture.commands.train import interruptible
+from posture.config import AnyRun, override
+from posture.data.files import absolute, is_remote, join, write_bytes
+from posture.data.lease import Lease
+from posture.data.store import Store
+from posture.errors import InputError
+from posture.launch import UNITS, fit_to_store
+from posture.recipes import load_recipe
+from posture.search import Search, Terms, leading, open_storage, state_of, stored_terms, winner
+from posture.spaces import Space, load_space
+from posture.tracking import tracking_mode
+from posture.trials import Objective, Plan, parse_objectives
+
+SHOWN_TRIALS = 20
+LINE_EVERY_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a search is told to be on the command line."""
+
+    space: str
+    base: str
+    changes: dict[str, Any]
+    objective: str | None = None
+    name: str | None = None
+    folder: str | None = None
+    storage: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A search by its names."""
+
+    space: Space
+    recipe: AnyRun
+    name: str
+    folder: str
+    storage: str
+
+
+def place_of(asked: Asked) -> Place:
+    """Where a search stands. Raises InputError: no such space or recipe, or a bucket without --storage, which holds no database."""
+    space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
+    file, _, function = space.path.partition(":")
+    name = asked.name or "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name])
+    folder = absolute(asked.folder or f"searches/{name}")
+    if asked.storage is None and is_remote(folder):
+        raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")
+    storage = asked.storage or f"sqlite:///{folder}/study.db"
+    if not is_remote(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return Place(space, recipe, name, folder, storage)
+
+
+def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, concurrent: int | None, workers: int, halving: bool, out: str | None) -> None:
+    """Search, or go on searching, until so many trials are finished. Ctrl-C interrupts, says how to go on, and exits with 130. Raises InputError."""
+    place = place_of(asked)
+    storage = open_storage(place.storage)
+    begun = stored_terms(storage, place.name)
+    footage = Store(store)
+    versions = begun["versions"] if begun else footage.versions()
+    recipe = override(place.recipe, {"scale.workers": workers})
+    fitted = fit_to_store(recipe, footage, versions=versions)
+    objectives = parse_objectives(asked.objective, recipe)
+    if objectives[0].key == f"val_{objectives[0].name}":  # the best checkpoint is chosen by what is searched for
+        fitted.run = override(fitted.run, {"metric": objectives[0].name})
+    terms = Terms(place.space, override(fitted.run, {"scale.workers": 1}), objectives, footage.uri, versions, asked.seed)
+    plan = Plan(place.name, fitted, asked.base, footage.uri, versions, join(place.folder, "runs"), objectives)
+    with Lease(place.folder, who="search", place="folder"), interruptible() as interrupted:
+        search = Search(place.name, storage, terms)
+        _announce(place, search, plan, trials)
+        from posture.distributed.tune import Options, search_on_tune
+
+        options = Options(trials, seconds=3600 * hours if hours is not None else float("inf"), concurrent=concurrent, halving=halving)
+        with Watch(search, plan, trials) as watch:
+            search_on_tune(search, plan, options, on_update=watch.update, on_trial=watch.ended, asked_to_stop=interrupted.is_set)
+    _conclude(place, search, plan, asked, trials, out=out, interrupted=interrupted.is_set())
+
+
+def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
+    run, finished = plan.base.run, len(search.finished)
+    goals = ", ".join(f"{'most' if objective.maximize else 'least'} {objective.name}" for objective in plan.objectives)
+    console.out.print(f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {trials} trials of {run.name}"
+                      + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
+                      f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
+    mode, why = tracking_mode(run.tracking.mode)
+    console.out.print(f"study {search.name} in {place.storage}\nWeights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
+
+
+class Watch:
+    """A live table on a terminal; in a log, a line for each trial that ends and one now and then."""
+
+    def __init__(self, search: Search, plan: Plan, trials: int) -> None:
+        self._search, self._plan, self._trials = search, plan, trials
+        self._began, self._finished_before, self._updates = time.monotonic(), len(search.finished), {}
+        self._live = Live(console=console.out, transient=True, auto_refresh=False) if console.out.is_terminal else None
+        self._lined = self._began
+
+    def __enter__(self) -> Watch:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, updates: dict[str, dict[str, Any]]) -> None:
+        self._updates = updates
+        if self._live:
+            self._live.update(self._table(), refresh=True)
+        elif time.monotonic() - self._lined >= LINE_EVERY_SECONDS:
+            self._lined = time.monotonic()
+            running = [f"trial {trial.number} {self._doing(trial)}" for trial in self._search.trials if state_of(trial) == "running"]
+            console.out.print(f"{', '.join(running) or 'starting'}; {self._summary()}", soft_wrap=True)
+
+    def ended(self, number: int) -> None:
+        trial = self._search.trials[number]
+        console.out.print(f"trial {number}: {result_text(trial, self._plan.objectives)}  {parameters_text(trial)}", soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", title=self._summary(), title_justify="left")
+        for name in ("trial", "now", *(objective.name for objective in self._plan.objectives), "parameters"):
+            table.add_column(name, overflow="fold")
+        best = {trial.number for trial in leading(self._search.study)}
+        shown = [trial for trial in self._search.trials if state_of(trial) not in ("interrupted", "waiting")][-SHOWN_TRIALS:]
+        for trial in shown:
+            values = [f"{value:.4g}" for value in trial.values] if state_of(trial) == "complete" else \
+                [f"{list(trial.intermediate_values.values())[-1]:.4g}" if trial.intermediate_values else ""] + [""] * (len(self._plan.objectives) - 1)
+            table.add_row(str(trial.number), self._doing(trial), *values, parameters_text(trial), style="bold" if trial.number in best else "")
+        return table
+
+    def _doing(self, trial: FrozenTrial) -> str:
+        if state_of(trial) != "running":
+            return state_of(trial)
+        update = self._updates.get(trial.user_attrs.get("run", ""), {})
+        return f"epoch {update['epoch']} of {update['epochs']}" if "epoch" in update else "starting"
+
+    def _summary(self) -> str:
+        finished = self._search.finished
+        spent = sum(trial.user_attrs.get("epochs", 0) for trial in finished)
+        saved = sum(self._plan.base.run.epochs - trial.user_attrs.get("epochs", 0) for trial in finished if state_of(trial) == "stopped")
+        done = len(finished) - self._finished_before
+        left = (time.monotonic() - self._began) / done * (self._trials - len(finished)) if done else None
+        return ", ".join([f"{len(finished)} of {self._trials} trials", best_text(self._search, self._plan.objectives),
+                          f"{spent} epochs trained, {saved} saved", *([f"about {console.duration(left)} left"] if left is not None else [])])
+
+
+def parameters_text(trial: FrozenTrial) -> str:
+    """`lr 0.00213, groups 8`: parameters by the last part of their paths."""
+    changes = trial.user_attrs.get("changes", trial.params)
+    return ", ".join(f"{path.rpartition('.')[2]} {value:.3g}" if isinstance(value, float) else f"{path.rpartition('.')[2]} {value}"
+                     for path, value in changes.items())
+
+
+def result_text(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> str:
+    """What a trial came to, in words."""
+    epochs = f"after {trial.user_attrs.get('epochs', 0)} epochs"
+    if state_of(trial) == "failed":
+        return f"failed {epochs}: {trial.user_attrs['reason']}"
+    if state_of(trial) == "stopped":
+        reached = f"{list(trial.intermediate_values.values())[-1]:.4f}" if trial.intermediate_values else "nothing"
+        return f"stopped {epochs} at {objectives[0].name} {reached}"
+    return ", ".join(f"{objective.name} {value:.4f}" for objective, value in zip(objectives, trial.values, strict=True)) + f" {epochs}"
+
+
+def best_text(search: Search, objectives: tuple[Objective, ...]) -> str:
+    found = leading(search.study)
+    if not found:
+        return "none complete yet"
+    if len(found) > 1:
+        return f"{len(found)} on the front"
+    return f"best {', '.join(f'{objective.name} {value:.4f}' for objective, value in zip(objectives, found[0].values, strict=True))} (trial {found[0].number})"
+
+
+def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: int, *, out: str | None, interrupted: bool) -> None:
+    finished = search.finished
+    if leading(search.study):
+        best = winner(search.study, recipe=asked.base, base_changes=asked.changes, runs=plan.runs)
+        target = absolute(out) if out else join(place.folder, "best.json")
+        write_bytes(target, (json.dumps(best, indent=1) + "\n").encode())
+        trial = leading(search.study)[0]
+        console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}", soft_wrap=True)
+        console.out.print(f"{target}\ntrain it with: posture train {asked.base} --set-file {target} --store {plan.store}", soft_wrap=True)
+    failed = sum(state_of(trial) == "failed" for trial in finished)
+    if finished and failed == len(finished):
+        raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")
+    if len(finished) < trials:
+        console.out.print(f"{len(finished)} of {trials} trials are finished; the same command goes on from here")
+    if interrupted:
+        raise KeyboardInterrupt

@@ -1,0 +1,224 @@
+"""A search on Ray Tune: trials side by side where there is room, stopped early by successive halving, over footage that is read once.
+
+A trial on one device is a plain Tune function that trains in its own process; one on several is a driver that launches the run on Ray Train.
+What a search is and how it goes on is `posture/search.py`'s; Tune is started anew each time and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import ray.tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from posture.config import override
+from posture.data.files import is_remote, join, write_bytes
+from posture.distributed import cluster
+from posture.distributed.feed import feed
+from posture.distributed.room import Room, room
+from posture.distributed.train import refuse_unshared
+from posture.distributed.tune_context import SearchBoard, TuneContext, report_epoch
+from posture.errors import InputError
+from posture.launch import run_worker
+from posture.runs import RunFolder
+from posture.search import Search, state_of
+from posture.trials import Outcome, Plan, Point, conclude, failure, read, start
+
+REDUCTION = 3
+"""Of successive halving: about one in so many trials goes on from each rung."""
+RETRIES = 3
+"""Times that a trial whose process or node was lost is started again, from its last checkpoint."""
+LOOK_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is searched, and with what."""
+
+    trials: int
+    """Finished trials that the search has in the end, those of earlier sessions included."""
+    seconds: float = math.inf
+    """After which no trial is begun, and those that run are interrupted, to be gone on with another time."""
+    concurrent: int | None = None
+    """Trials at a time; None: as many as there is room for."""
+    halving: bool = True
+    """Stop trials early that are behind."""
+
+
+def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: Callable[[dict[str, dict[str, Any]]], None],
+                   on_trial: Callable[[int], None], asked_to_stop: Callable[[], bool]) -> None:
+    """Run trials until `options.trials` are finished, time is up or `asked_to_stop`. What is interrupted is queued again.
+
+    `on_update` gets the newest numbers of the trials by the names of their runs, about once a second, `on_trial` the number of each that ended.
+    Raises InputError where the cluster cannot hold the trials, with the numbers.
+    """
+    _settle(search, plan)
+    missing = options.trials - len(search.finished)
+    if missing <= 0:
+        return
+    cluster.connect()
+    if cluster.nodes() > 1 and not is_remote(plan.runs):
+        write_bytes(join(plan.runs, ".search"), search.name.encode())
+        refuse_unshared(join(plan.runs, ".search"))
+    workers = plan.base.run.scale.workers
+    shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes())
+    feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed)
+    board = SearchBoard.remote()
+    asking = Asking(search, plan, on_trial)
+    ending = Ending(asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update)
+    halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
+    trial = ray.tune.with_parameters(_trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape)
+    scratch = tempfile.mkdtemp(prefix="posture-tune-")
+    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    try:
+        ray.tune.Tuner(
+            ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD")),
+            tune_config=ray.tune.TuneConfig(
+                num_samples=missing, search_alg=asking, max_concurrent_trials=shape.concurrent, reuse_actors=workers == 1,
+                scheduler=Halving(search, plan, board, asking) if halving else None, trial_dirname_creator=lambda trial: trial.trial_id),
+            run_config=ray.tune.RunConfig(
+                name="search", storage_path=scratch, verbose=0, callbacks=[ending], failure_config=ray.tune.FailureConfig(max_failures=RETRIES))).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        ray.kill(board)
+    _settle(search, plan)
+
+
+def _settle(search: Search, plan: Plan) -> None:
+    search.recover(lambda run: read(RunFolder(plan.runs, run)))
+
+
+class Asking(Searcher):
+    """Between Tune and the search: what Tune asks for, and what its trials came to."""
+
+    def __init__(self, search: Search, plan: Plan, on_trial: Callable[[int], None]) -> None:
+        super().__init__()
+        self.points: dict[str, Point] = {}
+        """By Tune's id of the trial."""
+        self.ended = False
+        self._search, self._plan, self._on_trial = search, plan, on_trial
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.ended:
+            return Searcher.FINISHED
+        point = self.points[trial_id] = self._search.ask()
+        return {"point": {"number": point.number, "run": point.run, "changes": point.changes}}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "values" in result:
+            self._search.report(self.points[trial_id].number, result["values"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial without an outcome was interrupted, or its process was lost more often than it is started again."""
+        point = self.points[trial_id]
+        outcome = read(RunFolder(self._plan.runs, point.run))
+        if outcome is None and error:
+            lost = InputError(f"its process was lost {RETRIES + 1} times (out of memory, or its node)")
+            outcome = failure(self._plan, point, lost)
+        if outcome is not None:
+            self._search.tell(point.number, outcome)
+            self._on_trial(point.number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune saves searchers now and then; ours is in its storage."""
+        open(checkpoint_path, "w").close()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("a search goes on from its storage, never from Tune's")
+
+
+class Halving(AsyncHyperBandScheduler):
+    """Asynchronous successive halving (Li 2018, arXiv 1810.05934) whose decisions are written on the board: trials end by themselves.
+
+    A search that goes on has the rungs it had: what trials reached before is read from the study.
+    """
+
+    def __init__(self, search: Search, plan: Plan, board: Any, asking: Asking) -> None:
+        epochs = plan.base.run.epochs
+        super().__init__(time_attr="epoch", metric="value", mode="max", max_t=epochs + 1, grace_period=max(1, epochs // REDUCTION**2),
+                         reduction_factor=REDUCTION)
+        self._board, self._asking = board, asking
+        sign = 1.0 if plan.objectives[0].maximize else -1.0
+        for trial in search.finished:
+            if state_of(trial) != "failed":
+                for epoch, value in sorted(trial.intermediate_values.items()):
+                    self._brackets[0].on_result(_Before(f"before-{trial.number}"), epoch, sign * value)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP and not result.get("done"):
+            ray.get(self._board.stop.remote(self._asking.points[trial.trial_id].run))
+        return TrialScheduler.CONTINUE
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A trial of an earlier session, as far as a rung needs it."""
+
+    trial_id: str
+
+
+class Ending(ray.tune.Callback):
+    """Looks, between Tune's steps, whether time is up or somebody asks to stop; and hands on what the board says."""
+
+    def __init__(self, asking: Asking, board: Any, *, until: float, asked_to_stop: Callable[[], bool],
+                 on_update: Callable[[dict[str, dict[str, Any]]], None]) -> None:
+        self._asking, self._board, self._until, self._asked_to_stop, self._on_update = asking, board, until, asked_to_stop, on_update
+        self._looked = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        now = time.monotonic()
+        if not self._asking.ended and (now >= self._until or self._asked_to_stop()):
+            self._asking.ended = True
+            ray.get(self._board.end.remote())
+        if now - self._looked >= LOOK_EVERY_SECONDS:
+            self._looked = now
+            self._on_update(ray.get(self._board.read.remote()))
+
+
+def _trial(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:
+    """A trial on one device, in this process."""
+    point = Point(**config["point"])
+    _attempt(plan, point, board, lambda session: run_worker(
+        session.run, session.classes, session.folder,
+        TuneContext(session.folder, board, plan.objectives[0], threads=shape.threads, use_gpu=shape.trial.get("GPU", 0) > 0),
+        train=feeds[0].open(), val=feeds[1].open()))
+
+
+def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:
+    """A trial on several devices: this process waits, Ray Train's workers train."""
+    from posture.distributed.train import train
+
+    point = Point(**config["point"])
+
+    def work(session: Any) -> dict[str, Any]:
+        share = {"scale.cpus_per_worker": shape.cpus_per_worker, "scale.gpus_per_worker": shape.gpus_per_worker}
+        session = replace(session, run=override(session.run, share))
+        return train(
+            session, feeds=feeds, on_device=lambda _: None, on_progress=lambda update: board.post.remote(point.run, update),
+            on_record=lambda record: report_epoch(session.folder, plan.objectives[0]) if "train_loss" in record else None,
+            asked_to_stop=lambda: ray.get(board.asked_to_stop.remote(point.run)))
+
+    _attempt(plan, point, board, work)
+
+
+def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[str, Any]]) -> Outcome | None:
+    """Train a trial and write what it came to; whatever goes wrong in it is its outcome, and not the search's. None where it is interrupted."""
+    try:
+        session = start(plan, point)
+        stopped = work(session)["stopped"] == "asked"
+        if stopped and not ray.get(board.was_stopped.remote(point.run)):
+            return None
+        return conclude(plan, session, stopped=stopped)
+    except Exception as error:
+        return failure(plan, point, error)

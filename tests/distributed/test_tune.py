@@ -1,0 +1,70 @@
+import math
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+import ray
+
+from posture.config import override
+from posture.data.store import Store
+from posture.distributed.tune import Options, search_on_tune
+from posture.launch import fit_to_store
+from posture.recipes import load_recipe
+from posture.runs import RunFolder
+from posture.search import Search, Terms, leading, open_storage, state_of
+from posture.spaces import load_space
+from posture.trials import Plan, parse_objectives
+
+TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
+SPACE = """
+def space(trial):
+    return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True),
+            "loss.label_smoothing": trial.suggest_float("loss.label_smoothing", 0.0, 0.3)}
+"""
+
+
+class Tried:
+    """A search of a tiny classifier in `folder`; each call of `go` is a session of its own, as after a kill."""
+
+    def __init__(self, store, folder, *, space=SPACE, objectives="accuracy", **changes):
+        self.folder, self.ended, self.updates = Path(folder), [], []
+        (self.folder / "mine.py").write_text(space)
+        base = override(load_recipe("jobs/action.py:improved"), TINY | changes)
+        self.store, self.versions = store, Store(store).versions()
+        self.fitted = fit_to_store(base, Store(store), versions=self.versions)
+        self.objectives = parse_objectives(objectives, base)
+        self.plan = Plan("mine", self.fitted, "mine", store, self.versions, str(self.folder / "runs"), self.objectives)
+
+    def search(self):
+        terms = Terms(load_space(str(self.folder / "mine.py")), override(self.fitted.run, {"scale.workers": 1}), self.objectives, self.store, self.versions)
+        return Search("mine", open_storage(f"sqlite:///{self.folder}/study.db"), terms)
+
+    def go(self, trials, *, asked_to_stop=lambda: False, **options):
+        search = self.search()
+        search_on_tune(search, self.plan, Options(trials, **options), on_update=self.updates.append, on_trial=self.ended.append, asked_to_stop=asked_to_stop)
+        return search
+
+    def history(self, trial):
+        return RunFolder(self.plan.runs, trial.user_attrs["run"]).read_json("history.json")
+
+
+@pytest.fixture
+def tried(small_store, tmp_path):
+    return lambda **options: Tried(small_store, tmp_path, **options)
+
+
+def test_trials_run_side_by_side_and_a_search_goes_on_to_the_number_asked_for(tried, small_store, tmp_path):
+    store = str(shutil.copytree(small_store, tmp_path / "store"))
+    one = Tried(store, tmp_path)
+    search = one.go(3, concurrent=2)
+    assert [state_of(trial) for trial in search.trials] == ["complete"] * 3 and sorted(one.ended) == [0, 1, 2]
+    assert override(one.fitted.run, search.trials[0].user_attrs["changes"]) == one.fitted.run
+    losses = {tuple(record["train_loss"] for record in one.history(trial)) for trial in search.trials}
+    assert len(losses) == 3, "trials with other parameters must train differently"
+    for trial in search.trials:
+        assert trial.value == max(record["val_accuracy"] for record in one.history(trial))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    again = one.go(4, concurrent=2)
+    assert [state_of(trial) for trial in again.trials] == ["complete"] * 4 and one.go(4).trials[3].value == again.trials[3].value
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
