@@ -311,12 +311,15 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
     report
         Write the page of what was searched so far, and search nothing.
     """
-    from posture.commands.tune import Asked, tune_space, write_report
+    from posture.commands.tune import Asked, tune_space
     from posture.config import parse_assignments
 
     asked = Asked(space, base, parse_assignments(sets), objective, name, folder, storage, seed)
     if report:
-        return write_report(asked)
+        from posture.commands.tune import write_report
+
+        write_report(asked)
+        return
     if store is None:
         raise InputError("tune needs --store STORE: the footage to train on, which posture ingest makes")
     for option, value, least in (("--trials", trials, 1), ("--max-concurrent", max_concurrent, 1), ("--workers-per-trial", workers_per_trial, 1),

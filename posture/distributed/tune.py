@@ -99,7 +99,14 @@ def _settle(search: Search, plan: Plan) -> None:
     search.recover(lambda run: read(RunFolder(plan.runs, run)))
 
 
-class Asking(Searcher):
+class NotKept:
+    """Tune pickles what it is given, to restore it one day; a search goes on from its storage, so nothing of this is kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Asking(NotKept, Searcher):
     """Between Tune and the search: what Tune asks for, and what its trials came to."""
 
     def __init__(self, search: Search, plan: Plan, on_trial: Callable[[int], None]) -> None:
@@ -138,7 +145,7 @@ class Asking(Searcher):
         raise RuntimeError("a search goes on from its storage, never from Tune's")
 
 
-class Halving(AsyncHyperBandScheduler):
+class Halving(NotKept, AsyncHyperBandScheduler):
     """Asynchronous successive halving (Li 2018, arXiv 1810.05934) whose decisions are written on the board: trials end by themselves.
 
     A search that goes on has the rungs it had: what trials reached before is read from the study.
@@ -168,7 +175,7 @@ class _Before:
     trial_id: str
 
 
-class Ending(ray.tune.Callback):
+class Ending(NotKept, ray.tune.Callback):
     """Looks, between Tune's steps, whether time is up or somebody asks to stop; and hands on what the board says."""
 
     def __init__(self, asking: Asking, board: Any, *, until: float, asked_to_stop: Callable[[], bool],
