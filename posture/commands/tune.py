@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial
 from rich.live import Live
 from rich.table import Table
@@ -63,18 +65,16 @@ def place_of(asked: Asked) -> Place:
     folder = absolute(asked.folder or f"searches/{name}")
     if asked.storage is None and is_remote(folder):
         raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")
-    storage = asked.storage or f"sqlite:///{folder}/study.db"
-    if not is_remote(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    return Place(space, recipe, name, folder, storage)
+    return Place(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
 
 
 def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, concurrent: int | None, workers: int, halving: bool, out: str | None) -> None:
     """Search, or go on searching, until so many trials are finished. Ctrl-C interrupts, says how to go on, and exits with 130. Raises InputError."""
-    place = place_of(asked)
+    place, footage = place_of(asked), Store(store)
+    if not is_remote(place.folder):
+        Path(place.folder).mkdir(parents=True, exist_ok=True)
     storage = open_storage(place.storage)
     begun = stored_terms(storage, place.name)
-    footage = Store(store)
     versions = begun["versions"] if begun else footage.versions()
     recipe = override(place.recipe, {"scale.workers": workers})
     fitted = fit_to_store(recipe, footage, versions=versions)
@@ -190,6 +190,27 @@ def best_text(search: Search, objectives: tuple[Objective, ...]) -> str:
     return f"best {', '.join(f'{objective.name} {value:.4f}' for objective, value in zip(objectives, found[0].values, strict=True))} (trial {found[0].number})"
 
 
+def write_report(asked: Asked) -> None:
+    """Write report.html of a search that was begun, running or not. Raises InputError where there is none."""
+    place = place_of(asked)
+    unknown = InputError(f"{place.folder}: there is no search {place.name!r} here; begin it with: posture tune {asked.space} --base {asked.base} --store STORE")
+    if asked.storage is None and not Path(place.folder, "study.db").exists():
+        raise unknown
+    storage = open_storage(place.storage)
+    if stored_terms(storage, place.name) is None:
+        raise unknown
+    console.out.print(_write_page(place, optuna.load_study(study_name=place.name, storage=storage)), soft_wrap=True)
+
+
+def _write_page(place: Place, study: optuna.Study) -> str:
+    from posture.search_page import write_search_page
+
+    with tempfile.TemporaryDirectory(prefix="posture-search-") as folder:
+        write_search_page(Path(folder, "report.html"), study)
+        write_bytes(join(place.folder, "report.html"), Path(folder, "report.html").read_bytes())
+    return join(place.folder, "report.html")
+
+
 def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: int, *, out: str | None, interrupted: bool) -> None:
     finished = search.finished
     if leading(search.study):
@@ -198,7 +219,8 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
         write_bytes(target, (json.dumps(best, indent=1) + "\n").encode())
         trial = leading(search.study)[0]
         console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}", soft_wrap=True)
-        console.out.print(f"{target}\ntrain it with: posture train {asked.base} --set-file {target} --store {plan.store}", soft_wrap=True)
+        console.out.print(f"{_write_page(place, search.study)}\n{target}", soft_wrap=True)
+        console.out.print(f"train it with: posture train {asked.base} --set-file {target} --store {plan.store}", soft_wrap=True)
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
         raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")

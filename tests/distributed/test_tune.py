@@ -1,10 +1,7 @@
-import math
 import shutil
 from pathlib import Path
 
-import optuna
 import pytest
-import ray
 
 from posture.config import override
 from posture.data.store import Store
@@ -12,7 +9,7 @@ from posture.distributed.tune import Options, search_on_tune
 from posture.launch import fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import RunFolder
-from posture.search import Search, Terms, leading, open_storage, state_of
+from posture.search import Search, Terms, open_storage, state_of
 from posture.spaces import load_space
 from posture.trials import Plan, parse_objectives
 

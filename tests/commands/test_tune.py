@@ -1,0 +1,91 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import optuna
+import pytest
+
+from posture.search import leading, open_storage, state_of
+from tests.processes import posture
+
+TINY = ["--set", "model.width=0.125", "--set", "model.size=32", "--set", "scale.global_batch=4", "--set", "model.stem_motion=0.0"]
+SPACE = """
+def space(trial):
+    return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True), "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "mine.py").write_text(SPACE)
+    return tmp_path
+
+
+def tune(store, place, *more):
+    return ["tune", f"{place / 'mine.py'}", "--base", "jobs/action.py:improved", "--store", store, "--folder", str(place / "search"), *TINY, *more]
+
+
+def study(place):
+    return optuna.load_study(study_name="mine-improved", storage=open_storage(f"sqlite:///{place}/search/study.db"))
+
+
+def states(place):
+    return Counter(state_of(trial) for trial in study(place).get_trials())
+
+
+def histories(place):
+    return {path.parent.name: [row["epoch"] for row in json.loads(path.read_text())] for path in place.glob("search/runs/*/history.json")}
+
+
+def begin(store, place, *more):
+    return subprocess.Popen([sys.executable, "-m", "posture", *tune(store, place, *more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+
+
+def wait_for(condition, process, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
+
+
+def test_bad_requests_are_one_sentence_each(small_store, place):
+    (place / "other.py").write_text("def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 3, 3)}\n")
+    other = ["tune", str(place / "other.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search"), *TINY]
+    for arguments, complaint in ((tune(str(place / "none"), place), "there is no store here"),
+                                 (tune(small_store, place, "--trials", "0"), "--trials 0: must be at least 1"),
+                                 (tune(small_store, place, "--objective", "speed"), "--objective speed: a search of action runs can go by accuracy, map"),
+                                 (tune(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
+                                 (other, "the base recipe's model.groups is 4, which lies outside of"),
+                                 (["tune", "nothing.py", "--base", "jobs/action.py:improved", "--store", small_store], "nothing.py: no such file here"),
+                                 ([*other[:6], "--folder", "s3://lab/search", *TINY], "a bucket holds no database; give the study a --storage"),
+                                 (["train", "jobs/action.py:improved", "--store", small_store, "--set-file", str(place / "none.json")], "--set-file")):
+        done = posture(*arguments)
+        assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
+    """kill -9 of the driver twice, then Ctrl-C, at any moment: in the end so many finished trials, each point once, no epoch twice."""
+    options = ("--trials", "5", "--set", "epochs=4", "--no-halving")
+    for number, end in enumerate((signal.SIGKILL, signal.SIGKILL, signal.SIGINT)):
+        process = begin(small_store, place, *options)
+        before = sum(map(len, histories(place).values()))
+        wait_for(lambda before=before: sum(map(len, histories(place).values())) >= before + 3, process)
+        process.send_signal(end)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == (130 if end == signal.SIGINT else -end), (number, out, err)
+    assert "Traceback" not in err and "the same command goes on from here" in out, (out, err)
+    assert states(place)["running"] == 0
+    done = posture(*tune(small_store, place, *options))
+    assert done.returncode == 0, done.stderr
+    found = [trial for trial in study(place).get_trials() if state_of(trial) != "interrupted"]
+    assert Counter(map(state_of, found)) == {"complete": 5}
+    assert len({str(trial.params) for trial in found}) == len({trial.user_attrs["run"] for trial in found}) == 5
+    assert sorted(histories(place).values()) == [[1, 2, 3, 4]] * 5
+    best = json.loads((place / "search" / "best.json").read_text())
+    assert best["accuracy"] == leading(study(place))[0].value and best["changes"]["model.width"] == 0.125

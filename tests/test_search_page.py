@@ -1,0 +1,79 @@
+import math
+
+import optuna
+import pytest
+
+from posture.config import override
+from posture.recipes import load_recipe
+from posture.search import Search, Terms
+from posture.search_page import coordinates, importances, scales_of, write_search_page
+from posture.spaces import load_space
+from posture.trials import Outcome, parse_objectives
+from tests.test_report import assert_self_contained
+
+HOSTILE = "<script>alert('x')</script> & \"y\""
+
+
+@pytest.fixture
+def searched():
+    """`searched(trials, objectives)`: a search of the action space whose results follow a known law: the learning rate alone decides."""
+    def make(trials, objectives="accuracy"):
+        base = override(load_recipe("jobs/action.py:improved"), {"epochs": 3})
+        search = Search("hostile " + HOSTILE, optuna.storages.InMemoryStorage(),
+                        Terms(load_space("tune_spaces/action.py"), base, parse_objectives(objectives, base), "store", {"clips": 3}, sampler="random"))
+        for number in range(trials):
+            point = search.ask()
+            value = 1 - abs(math.log10(point.changes["optim.lr"] / 0.002)) / 2
+            if number % 7 == 3:
+                search.tell(point.number, Outcome("failed", reason=HOSTILE))
+            elif number % 7 == 5 and objectives == "accuracy":
+                search.tell(point.number, Outcome("stopped", by_epoch=[value / 2]))
+            else:
+                search.tell(point.number, Outcome("complete", [value, 1 + point.changes["model.dropout"]][:len(search.terms.objectives)], [value] * 3))
+        return search.study
+    return make
+
+
+def page_of(study, folder):
+    write_search_page(folder / "report.html", study)
+    return assert_self_contained((folder / "report.html").read_text())
+
+
+def test_a_page_holds_every_trial_and_names_the_winner(searched, tmp_path):
+    study = searched(24)
+    page = page_of(study, tmp_path)
+    best = study.best_trial
+    assert "24 trials" in page.text and f"Trial {best.number} reached accuracy {best.value:.4f} on val" in page.text
+    for title in ("History", "What mattered", "Parallel coordinates", "Slices", "Learning curves", "All trials"):
+        assert title in page.text
+    assert "Pareto" not in page.text and page.text.count(HOSTILE) >= 4
+    assert sum(state in ("stopped", "failed", "complete") for state in page.values("td", "class")) == 24
+
+
+def test_the_parameter_that_decides_is_found_to_matter_most(searched):
+    study = searched(40)
+    (table,) = importances(study, parse_objectives("accuracy", load_recipe("jobs/action.py:improved")))
+    assert table["rows"][0][0] == "optim.lr" and table["rows"][0][1] > 0.8
+    assert sum(share for _, share, _ in table["rows"]) == pytest.approx(1.0)
+    assert importances(searched(4), parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))) == []
+
+
+def test_two_objectives_have_a_front(searched, tmp_path):
+    page = page_of(searched(14, "accuracy,gmacs"), tmp_path)
+    assert "Pareto front" in page.text and "on the front of accuracy and gmacs" in page.text and "Best gmacs" in page.text
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_a_search_that_has_hardly_begun_has_a_page(searched, tmp_path, trials):
+    assert ("No trial is complete yet" in page_of(searched(trials), tmp_path).text) == (trials == 0)
+
+
+def test_scales_and_coordinates(searched):
+    trials = searched(10).get_trials()
+    scales = scales_of(trials)
+    rate = scales["optim.lr"]
+    assert rate.place(0.002) == pytest.approx(0.5) and [place for place, _ in rate.marks] == [0.0, 1.0]
+    assert scales["model.attention"].place("cbam") == 0.5
+    drawn = coordinates(trials, scales, parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))[0])
+    assert len(drawn["axes"]) == len(scales) + 1 and [line["best"] for line in drawn["lines"]].count(True) == 1
+    assert drawn["lines"][-1]["best"] and drawn["lines"][-1]["text"].startswith("trial 0:")
