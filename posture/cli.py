@@ -179,7 +179,7 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     sets
         Change a field: --set optim.lr=0.01 (repeatable).
     set_file
-        Changes from a JSON file: what posture tune found (best.json), or fields and values; --set goes over it.
+        Changes from a JSON file: what posture tune found (best.json), or fields and values, or these themselves as JSON; --set goes over them.
     local
         In this process, without Ray.
     resume
@@ -240,7 +240,7 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
     Parameters
     ----------
     study
-        FILE.py:function that returns a Study.
+        FILE.py:function that returns a Study; or best.json of a search, whose winner is then compared with the recipe it began with.
     store
         Folder or s3:// prefix of the store.
     seeds
@@ -327,6 +327,40 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
         if value is not None and value < least:
             raise InputError(f"{option} {value}: must be at least {least}")
     tune_space(asked, store, trials=trials, hours=hours, concurrent=max_concurrent, workers=workers_per_trial, halving=halving, out=out)
+
+
+@app.command
+def sweep(space: str, /, *, base: str, store: str, objective: str | None = None, trials: int = 40, seed: int = 0, submit: bool = False,
+          sets: Repeated = [], out: Path = Path("sweeps")) -> None:  # noqa: B006
+    """Write a search space as W&B sweep files: for W&B's Optuna engine, and a plain one.
+
+    Parameters
+    ----------
+    space
+        FILE.py:function of an Optuna trial (`space` if no function is named).
+    base
+        FILE.py:function: the recipe that is changed.
+    store
+        Folder or s3:// prefix of the store, as the agents see it.
+    objective
+        What is made best on val: accuracy, map, map50_95 ...
+    trials
+        Runs of the sweep.
+    seed
+        Of the points that are tried.
+    submit
+        Agents hand each run to the Ray cluster of RAY_ADDRESS (ray job submit) instead of training themselves.
+    sets
+        Change a field of the base recipe: --set epochs=20 (repeatable).
+    out
+        Folder for the files.
+    """
+    from posture.commands.sweep import write_sweep
+    from posture.config import parse_assignments
+
+    if trials < 1:
+        raise InputError(f"--trials {trials}: must be at least 1")
+    write_sweep(space, base, store, objective=objective, trials=trials, seed=seed, submit=submit, changes=parse_assignments(sets), out=out)
 
 
 @app.command

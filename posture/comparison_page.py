@@ -31,7 +31,8 @@ Row = Mapping[str, Any]
 
 def write_comparison_page(path: Path, *, comparison: Comparison, analysis: Mapping[str, Any]) -> None:
     """Write the page of `analysis` (of `posture.comparison.analyse`); curves come from the comparison's histories and metrics."""
-    given = shared(comparison, analysis, ACTION, paper=PAPER)
+    papers = any(row["name"] in PAPER for row in analysis["entries"])
+    given = shared(comparison, analysis, ACTION, paper=PAPER, kinds=KINDS if papers else KINDS | {"baseline": "Baselines"})
     subject, main = given["subject"], given["main"]
     page = pages.render(
         "comparison.html", **given,

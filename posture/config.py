@@ -331,10 +331,12 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def read_changes(file: str) -> dict[str, Any]:
-    """The dotted changes in a JSON file: `{"optim.lr": 0.01}`, or the `changes` of what a search found. Raises InputError naming the file."""
+    """The dotted changes in a JSON file, or in `file` itself where that is JSON: `{"optim.lr": 0.01}`, or the `changes` of what a search found.
+
+    Raises InputError naming the file.
+    """
     try:
-        content = Path(file).read_text()
-        found = json.loads(content)
+        found = json.loads(file if file.lstrip().startswith("{") else Path(file).read_text())
     except OSError as error:
         raise InputError(f"--set-file {file}: {error.strerror or error}") from None
     except ValueError as error:

@@ -195,6 +195,9 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json")) if ctx.rank == 0 else None
     failed = True
     try:
+        if tracker is not None and tracker.begins_anew:
+            for record in folder.read_json("history.json") or []:
+                tracker.log(record, record["epoch"] * batches.steps_per_epoch)
         if folder.checkpoints():
             with folder.checkpoint("last") as checkpoint:
                 outcome = fit(run, task, batches, ctx, tracker, model=model, resume=checkpoint)

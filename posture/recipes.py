@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-from posture.config import AnyRun, BaseRun, Study
+from posture.config import AnyRun, BaseRun, Study, override
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -36,6 +37,21 @@ def load_study(path: str) -> Study:
     if not isinstance(study, Study):
         raise InputError(f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study")
     return study
+
+
+def winner_study(file: str) -> Study:
+    """The winner of a search (the JSON that `posture tune` writes) beside the recipe that it began with, both as they stand, on the same budget.
+
+    Raises InputError where the file is none.
+    """
+    try:
+        best = json.loads(Path(file).read_text())
+        base, before, changes = load_recipe(best["base"]), best["base_changes"], best["changes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not what posture tune writes ({type(error).__name__}: {error}); it writes best.json into the search's folder") from None
+    subject, default = override(base, changes | {"name": "winner"}), override(base, before | {"name": "default"})
+    return Study(name=f"{best['search'][:42]}-winner", subject=subject, baselines=(default,), learning_rates=(1.0,), epochs=subject.epochs,
+                 titles={"winner": f"{base.name}, trial {best['trial']}", "default": f"{base.name} as it stands"})
 
 
 def _call(path: str, example: str) -> Any:

@@ -177,7 +177,10 @@ def leading(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def winner(study: optuna.Study, *, recipe: str, base_changes: Mapping[str, Any], runs: str) -> dict[str, Any]:
-    """What --out writes and --set-file reads: `changes` turn the base recipe into the best trial's run. Raises InputError before any is complete."""
+    """What --out writes and --set-file reads: `changes` turn the base recipe into the best trial's run, `base_changes` are those all trials had.
+
+    Raises InputError before any trial is complete.
+    """
     trials, names = leading(study), study.user_attrs["terms"]["objectives"]
     if not trials:
         raise InputError(f"{study.study_name}: no trial is complete yet, so that there is no winner")
@@ -186,7 +189,8 @@ def winner(study: optuna.Study, *, recipe: str, base_changes: Mapping[str, Any],
         changes = dict(base_changes) | trial.user_attrs["changes"]
         return {"trial": trial.number, "run": f"{runs}/{trial.user_attrs['run']}", **dict(zip(names, trial.values, strict=True)), "changes": changes}
 
-    return {"base": recipe, "search": study.study_name} | entry(trials[0]) | ({"front": [entry(trial) for trial in trials]} if len(names) > 1 else {})
+    front = {"front": [entry(trial) for trial in trials]} if len(names) > 1 else {}
+    return {"base": recipe, "base_changes": dict(base_changes), "search": study.study_name} | entry(trials[0]) | front
 
 
 def _refuse_moving_loss(terms: Terms) -> None:

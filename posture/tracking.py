@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import netrc
 import os
+import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,16 +29,21 @@ def tracking_mode(asked: str) -> tuple[str, str]:
 
 
 class Tracker:
-    """One W&B run, named as ours; a resumed run goes on under the same id. Offline runs lie in the run's folder."""
+    """One W&B run, named as ours. Offline runs lie in the run's folder.
+
+    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of what was written before:
+    `begins_anew` asks for the epochs that were, so that there is one run to sync, and it is whole.
+    """
 
     def __init__(self, name: str, *, folder: str, config: dict[str, Any]) -> None:
         mode, _ = tracking_mode(config["tracking"]["mode"])
-        self._run = None
+        self._run, self.begins_anew = None, False
         if mode == "off":
             return
         import wandb
 
         tracking = config["tracking"]
+        self.begins_anew = mode == "offline" and _forget_offline(folder, name)
         self._run = wandb.init(project=tracking["project"], group=tracking["group"], name=name, id=name, dir=_place(folder), config=config, mode=mode,
                                resume="allow" if mode == "online" else None, settings=wandb.Settings(console="off", silent=True))
 
@@ -84,6 +91,16 @@ def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config:
 def _place(folder: str) -> str:
     """Where W&B keeps its files: the run's folder, or a temporary one where that is in a bucket."""
     return tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
+
+
+def _forget_offline(folder: str, name: str) -> bool:
+    """Remove what earlier attempts at this run wrote offline; whether there was any. In a bucket, it was in a temporary folder."""
+    if is_remote(folder):
+        return False
+    written = [path.parent for path in Path(folder, "wandb").glob(f"offline-run-*/run-{name}.wandb")]
+    for place in written:
+        shutil.rmtree(place, ignore_errors=True)
+    return bool(written)
 
 
 def _has_key() -> bool:

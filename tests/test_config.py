@@ -1,6 +1,6 @@
 import pytest
 
-from posture.config import Run, Scale, override, parse_assignments, validate
+from posture.config import Run, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
 
@@ -85,3 +85,17 @@ def test_a_two_stream_run_survives_being_written_down():
     assert validate(run.model_dump(mode="json")) == run
     with pytest.raises(InputError, match=r"model: .*frames must be greater than flow_frames 10, not 10"):
         override(run, {"model.frames": 10})
+
+
+def test_changes_are_read_from_a_file_or_from_what_a_search_found(tmp_path):
+    file = tmp_path / "best.json"
+    file.write_text('{"optim.lr": 0.5, "model.norm": "batch"}')
+    assert read_changes(str(file)) == read_changes('{"optim.lr": 0.5, "model.norm": "batch"}') == {"optim.lr": 0.5, "model.norm": "batch"}
+    file.write_text('{"base": "jobs/action.py:c3d", "trial": 3, "changes": {"optim.lr": 0.25}}')
+    assert read_changes(str(file)) == {"optim.lr": 0.25}
+    for text, complaint in (("[1]", "holds no fields and values"), ("{", "no JSON"), ('{"optim": {"lr": 1}}', "holds no fields and values")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=f"--set-file .*best.json: {complaint}"):
+            read_changes(str(file))
+    with pytest.raises(InputError, match=r"--set-file .*none\.json: No such file"):
+        read_changes(str(tmp_path / "none.json"))

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from posture.config import Run
 from posture.errors import InputError
-from posture.recipes import PACKAGE, functions, load_module, load_recipe
+from posture.recipes import PACKAGE, functions, load_module, load_recipe, winner_study
 
 
 @pytest.mark.parametrize("path", ["jobs/action.py:c3d", "jobs/action.py:improved", "jobs/action.py:r3d_18", "jobs/action.py:mc3_18",
@@ -45,3 +47,15 @@ def test_a_file_that_fails_says_where(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="returns int, but a recipe returns a Run"):
         load_recipe("number.py:seven")
     assert PACKAGE.name == "posture"
+
+
+def test_a_winner_is_compared_with_the_recipe_it_came_from(tmp_path):
+    file = tmp_path / "best.json"
+    file.write_text(json.dumps({"base": "jobs/action.py:improved", "base_changes": {"epochs": 7}, "search": "action-improved", "trial": 4, "accuracy": 0.9,
+                                "changes": {"epochs": 7, "optim.lr": 0.01}}))
+    study = winner_study(str(file))
+    assert study.subject.optim.lr == 0.01 and study.baselines[0].optim.lr == 0.002 and study.epochs == 7
+    assert {run.epochs for run in study.runs} == {7} and study.learning_rates == (1.0,)
+    file.write_text("{}")
+    with pytest.raises(InputError, match="not what posture tune writes"):
+        winner_study(str(file))

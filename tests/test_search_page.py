@@ -53,7 +53,7 @@ def test_a_page_holds_every_trial_and_names_the_winner(searched, tmp_path):
 def test_the_parameter_that_decides_is_found_to_matter_most(searched):
     study = searched(40)
     (table,) = importances(study, parse_objectives("accuracy", load_recipe("jobs/action.py:improved")))
-    assert table["rows"][0][0] == "optim.lr" and table["rows"][0][1] > 0.8
+    assert table["rows"][0][0] == "optim.lr" and table["rows"][0][1] > 0.5
     assert sum(share for _, share, _ in table["rows"]) == pytest.approx(1.0)
     assert importances(searched(4), parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))) == []
 

@@ -42,6 +42,15 @@ def test_an_offline_run_lies_in_its_folder(tmp_path):
     assert list(tmp_path.glob("wandb/offline-run-*/run-one.wandb"))
 
 
+def test_offline_a_resumed_run_takes_the_place_of_what_it_began(tmp_path):
+    for attempt in range(2):
+        tracker = Tracker("one", folder=str(tmp_path), config=TRACKING)
+        assert tracker.begins_anew == (attempt == 1)
+        tracker.log({"loss": 1.0}, 1)
+        tracker.close()
+    assert len(list(tmp_path.glob("wandb/offline-run-*/run-one.wandb"))) == 1
+
+
 def test_no_tracking_leaves_no_trace(tmp_path):
     tracker = Tracker("one", folder=str(tmp_path), config={**TRACKING, "tracking": {**TRACKING["tracking"], "mode": "off"}})
     tracker.log({"loss": 1.0}, 1)

@@ -11,14 +11,17 @@ from posture import comparison as actions
 from posture import console, detector_comparison
 from posture.comparison import Comparison
 from posture.data.files import absolute, join, write_bytes
-from posture.recipes import load_study
+from posture.recipes import load_study, winner_study
 from posture.study import Comparing, Job, done, work
 
 
 def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, changes: dict[str, Any], local: bool, concurrent: int | None,
                   equal: str = "epochs") -> dict[str, Any]:
-    """Train and score every run of the study at `recipe`; write comparison.html and comparison.json. Returns the analysis. Raises InputError."""
-    study = load_study(recipe)
+    """Train and score every run of the study at `recipe`, or of a search's winner and its base; write comparison.html and comparison.json.
+
+    Returns the analysis. Raises InputError.
+    """
+    study = winner_study(recipe) if recipe.endswith(".json") else load_study(recipe)
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
     comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal)

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 import ray.tune
+import torch
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -229,3 +230,5 @@ def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[st
         return conclude(plan, session, stopped=stopped)
     except Exception as error:
         return failure(plan, point, error)
+    finally:
+        torch.cuda.empty_cache()  # the process tries the next point; what it holds of this one is lost to others

@@ -65,3 +65,42 @@ def test_trials_run_side_by_side_and_a_search_goes_on_to_the_number_asked_for(tr
     again = one.go(4, concurrent=2)
     assert [state_of(trial) for trial in again.trials] == ["complete"] * 4 and one.go(4).trials[3].value == again.trials[3].value
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+
+
+def test_what_crashes_is_recorded_with_its_reason_and_the_search_goes_on(tried):
+    """A learning rate that diverges, more memory than there is, and footage that is not read: none is best, none stops the rest."""
+    one = tried(space="""
+def space(trial):
+    kind = trial.suggest_categorical("kind", ["base", "diverges", "wide", "flow"])
+    return {"base": {}, "diverges": {"optim.name": "sgd", "optim.lr": 1e30, "optim.warmup_epochs": 0.0},
+            "wide": {"model.widths": (32, 64, 128, 256, 1 << 40)}, "flow": {"data.step": 2, "data.recipe": "other"}}[kind]
+""", **{"epochs": 1, "model.width": 0.125})
+    search = one.search()
+    for kind in ("diverges", "wide", "flow"):
+        search.study.enqueue_trial({"kind": kind})
+    search = one.go(4, concurrent=1)
+    reasons = {trial.params["kind"]: trial.user_attrs.get("reason") for trial in search.finished}
+    assert reasons["base"] is None and [trial.params["kind"] for trial in leading(search.study)] == ["base"]
+    assert reasons["diverges"].startswith("the loss became") and "data.recipe is other where the base recipe has" in reasons["flow"]
+    assert "Error" in reasons["wide"] or "alloc" in reasons["wide"], reasons["wide"]
+
+
+def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_path):
+    """The second session's trials run without the store's clips: they are read when it begins, by the driver's tasks, and shared."""
+    store = shutil.copytree(small_store, tmp_path / "store")
+    one = Tried(str(store), tmp_path, epochs=1)
+    search = one.search()
+    point = {"optim.lr": 0.003, "loss.label_smoothing": 0.1}
+    for params in (point, point, {"optim.lr": 0.003, "loss.label_smoothing": 0.3}):
+        search.study.enqueue_trial(params)
+    hidden = []
+
+    def hide(updates):
+        """Once the first trial trains, everything was read."""
+        if updates and not hidden:
+            hidden.append(shutil.move(store / "clips", tmp_path / "hidden"))
+
+    search_on_tune(search, one.plan, Options(4, concurrent=1), on_update=hide, on_trial=lambda number: None, asked_to_stop=lambda: False)
+    assert hidden and [state_of(trial) for trial in search.trials] == ["complete"] * 4
+    losses = [[(row["train_loss"], row["val_loss"]) for row in one.history(trial)] for trial in search.trials]
+    assert losses[1] == losses[2] and losses[3] != losses[1] and losses[0] != losses[1]
