@@ -81,7 +81,7 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
     trial = ray.tune.with_parameters(_trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape)
     scratch = tempfile.mkdtemp(prefix="posture-tune-")
     os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "1"}
     try:
         ray.tune.Tuner(
             ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD")),

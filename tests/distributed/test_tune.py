@@ -1,7 +1,10 @@
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+import ray
+from ray.util.placement_group import placement_group_table
 
 from posture.config import override
 from posture.data.store import Store
@@ -9,7 +12,7 @@ from posture.distributed.tune import Options, search_on_tune
 from posture.launch import fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import RunFolder
-from posture.search import Search, Terms, open_storage, state_of
+from posture.search import Search, Terms, leading, open_storage, state_of
 from posture.spaces import load_space
 from posture.trials import Plan, parse_objectives
 
@@ -34,7 +37,8 @@ class Tried:
         self.plan = Plan("mine", self.fitted, "mine", store, self.versions, str(self.folder / "runs"), self.objectives)
 
     def search(self):
-        terms = Terms(load_space(str(self.folder / "mine.py")), override(self.fitted.run, {"scale.workers": 1}), self.objectives, self.store, self.versions)
+        base = override(self.fitted.run, {"scale.workers": 1})
+        terms = Terms(load_space(str(self.folder / "mine.py")), base, self.objectives, self.store, self.versions)
         return Search("mine", open_storage(f"sqlite:///{self.folder}/study.db"), terms)
 
     def go(self, trials, *, asked_to_stop=lambda: False, **options):
@@ -104,3 +108,31 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
     assert hidden and [state_of(trial) for trial in search.trials] == ["complete"] * 4
     losses = [[(row["train_loss"], row["val_loss"]) for row in one.history(trial)] for trial in search.trials]
     assert losses[1] == losses[2] and losses[3] != losses[1] and losses[0] != losses[1]
+
+
+HALVED = """
+def space(trial):
+    return {"optim.lr": trial.suggest_categorical("optim.lr", [0.002, 1e-7])}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_stopped_trials_on_two_workers_release_what_they_held(tried):
+    """Trials that never learn are stopped, and the next gets their place: a placement group that is left behind would hang the search here."""
+    one = tried(space=HALVED, **{"epochs": 4, "scale.workers": 2})
+    search = one.search()
+    for rate in (1e-7, 1e-7, 0.002, 1e-7):
+        search.study.enqueue_trial({"optim.lr": rate})
+    began = time.monotonic()
+    search = one.go(5, concurrent=1)
+    assert time.monotonic() - began < 600 and len(search.finished) == 5
+    states = [state_of(trial) for trial in search.trials]
+    assert states[0] == "complete" and "stopped" in states and "failed" not in states, [trial.user_attrs for trial in search.trials]
+    runs = [RunFolder(one.plan.runs, trial.user_attrs["run"]).read_json("run.json")["run"] for trial in search.trials]
+    assert {run["scale"]["workers"] for run in runs} == {2}
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ray.available_resources().get("CPU", 0) == ray.cluster_resources()["CPU"]
+    assert not [group for group in placement_group_table().values() if group["state"] not in ("REMOVED",)]
