@@ -40,13 +40,29 @@ class Feed:
         return Footage(self.index, lambda name, number: ray.get(self.shards[name][number]))
 
 
-def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str) -> list[Feed]:
-    """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended."""
+def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: bool = False) -> list[Feed]:
+    """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended.
+
+    `wait`: it has ended, and held no CPU, a few shards at a time. Then what is lost with a node is read again even while runs that wait for it
+    hold every CPU; otherwise they would wait for each other.
+    """
     needed = sum(index.bytes for index in indices)
     fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)
     if mode == "stream" or (mode == "auto" and not fits):
         return [Feed(index, None) for index in indices]
-    return [Feed(index, {name: [_read.remote(index.store_uri, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
+    if not wait:
+        return [Feed(index, {name: [_read.remote(index.store_uri, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
+    at_once, reading = max(1, int(ray.cluster_resources().get("CPU", 1.0))), []
+
+    def read(index: FootageIndex | ImageIndex, shard: Shard) -> Any:
+        if len(reading) >= at_once:
+            ray.wait(reading, num_returns=len(reading) - at_once + 1, fetch_local=False)
+        reading.append(_read.options(num_cpus=0).remote(index.store_uri, shard))
+        return reading[-1]
+
+    feeds = [Feed(index, {name: [read(index, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
+    ray.wait(reading, num_returns=max(1, len(reading)), fetch_local=False)
+    return feeds
 
 
 @ray.remote(scheduling_strategy="SPREAD", num_cpus=0.5)

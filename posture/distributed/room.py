@@ -47,9 +47,10 @@ def room(scale: Scale, *, concurrent: int | None, trials: int, nodes: list[tuple
     share = _share(at_once * workers, nodes, taken=READER_CPUS + drivers, least=asked or least, most=asked)
     if share is None:
         needed = at_once * workers * (asked or least) + drivers + READER_CPUS
-        raise InputError(f"{at_once} trials at a time{f' of {workers} workers' if workers > 1 else ''}, with {asked or least:g} CPUs each"
-                         f"{f', {drivers:g} for the trials themselves' if drivers else ''} and {READER_CPUS:g} to read footage, need {needed:g} CPUs, "
-                         f"the cluster has {_said(nodes, cpus)}; use fewer: --max-concurrent, --workers-per-trial")
+        each = f" of {workers} workers" if workers > 1 else ""
+        own = f", {drivers:g} for the trials themselves" if drivers else ""
+        raise InputError(f"{at_once} trial{'s' * (at_once > 1)} at a time{each}, with {asked or least:g} CPUs each{own} and {READER_CPUS:g} to read "
+                         f"footage, need {needed:g} CPUs, the cluster has {_said(nodes, cpus)}; use fewer: --max-concurrent, --workers-per-trial")
     if workers > 1:
         return Room(at_once, {"CPU": DRIVER_CPUS}, threads=1, workers=workers, cpus_per_worker=share, gpus_per_worker=gpu)
     threads = max(1, round(min(max(node[0] for node in nodes), cpus / at_once)))

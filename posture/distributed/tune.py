@@ -73,7 +73,7 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
         refuse_unshared(join(plan.runs, ".search"))
     workers = plan.base.run.scale.workers
     shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes())
-    feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed)
+    feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
     board = SearchBoard.remote()
     asking = Asking(search, plan, on_trial)
     ending = Ending(asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update)

@@ -11,6 +11,7 @@ import pytest
 
 from posture.search import leading, open_storage, state_of
 from tests.processes import posture
+from tests.wandb_files import read_run
 
 TINY = ["--set", "model.width=0.125", "--set", "model.size=32", "--set", "scale.global_batch=4", "--set", "model.stem_motion=0.0"]
 SPACE = """
@@ -43,7 +44,7 @@ def histories(place):
 
 def begin(store, place, *more):
     return subprocess.Popen([sys.executable, "-m", "posture", *tune(store, place, *more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+                            env=os.environ | {"WANDB_MODE": "offline"}, start_new_session=True)
 
 
 def wait_for(condition, process, seconds=200):
@@ -69,8 +70,10 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
-    """kill -9 of the driver twice, then Ctrl-C, at any moment: in the end so many finished trials, each point once, no epoch twice."""
+    """kill -9 of the driver twice, then Ctrl-C, at any moment: in the end so many finished trials, each point once, no epoch twice; and for each
+    trial one W&B run, whole."""
     options = ("--trials", "5", "--set", "epochs=4", "--no-halving")
     for number, end in enumerate((signal.SIGKILL, signal.SIGKILL, signal.SIGINT)):
         process = begin(small_store, place, *options)
@@ -81,11 +84,39 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
         assert process.returncode == (130 if end == signal.SIGINT else -end), (number, out, err)
     assert "Traceback" not in err and "the same command goes on from here" in out, (out, err)
     assert states(place)["running"] == 0
-    done = posture(*tune(small_store, place, *options))
+    done = posture(*tune(small_store, place, *options), environment={"WANDB_MODE": "offline"})
     assert done.returncode == 0, done.stderr
     found = [trial for trial in study(place).get_trials() if state_of(trial) != "interrupted"]
     assert Counter(map(state_of, found)) == {"complete": 5}
     assert len({str(trial.params) for trial in found}) == len({trial.user_attrs["run"] for trial in found}) == 5
     assert sorted(histories(place).values()) == [[1, 2, 3, 4]] * 5
+    tracked = [read_run(path) for path in place.glob("search/runs/*/wandb/offline-run-*/run-*.wandb")]
+    assert [[row["epoch"] for row in run.history if "epoch" in row] for run in tracked] == [[1, 2, 3, 4]] * 5
+    assert {run.group for run in tracked} == {"mine-improved"} and {run.exit_code for run in tracked} == {0}
+    assert sorted(run.summary["best_val_accuracy"] for run in tracked) == sorted(trial.value for trial in found)
+    assert {run.config["optim"]["lr"] for run in tracked} == {trial.params["optim.lr"] for trial in found}
     best = json.loads((place / "search" / "best.json").read_text())
     assert best["accuracy"] == leading(study(place))[0].value and best["changes"]["model.width"] == 0.125
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, place):
+    """Trials spread over two nodes; one is killed; its trials go on from their checkpoints on the other, and every trial is finished."""
+    nodes = subprocess.Popen([sys.executable, "-m", "tests.ray_nodes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        address = nodes.stdout.readline().strip()
+        options = ("--trials", "4", "--max-concurrent", "2", "--set", "epochs=8", "--no-halving")
+        process = subprocess.Popen([sys.executable, "-m", "posture", *tune(small_store, place, *options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, env=os.environ | {"WANDB_MODE": "disabled", "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"})
+        wait_for(lambda: len(histories(place)) == 2, process, seconds=400)  # of 0.7 CPUs each, so that they are on different nodes
+        nodes.stdin.write("kill\n")
+        nodes.stdin.flush()
+        assert nodes.stdout.readline().strip() == "killed"
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out + err
+        assert states(place) == Counter(complete=4)
+        assert sorted(histories(place).values()) == [list(range(1, 9))] * 4
+    finally:
+        nodes.stdin.close()
+        nodes.wait(timeout=60)

@@ -1,0 +1,43 @@
+import pytest
+
+from posture.config import Scale
+from posture.distributed.room import room
+from posture.errors import InputError
+
+
+@pytest.mark.parametrize(("scale", "concurrent", "nodes", "expected"), [
+    ({}, None, [(2, 0)], (1, {"CPU": 1.0}, 2)),
+    ({}, 2, [(2, 0)], (2, {"CPU": 0.7}, 1)),
+    ({}, None, [(16, 0)], (10, {"CPU": 1.0}, 2)),
+    ({}, 3, [(16, 0)], (3, {"CPU": 5.0}, 5)),
+    ({}, 2, [(1, 0), (1, 0)], (2, {"CPU": 0.7}, 1)),
+    ({}, 1, [(2, 0), (2, 0)], (1, {"CPU": 2.0}, 2)),
+    ({}, None, [(16, 4)], (4, {"CPU": 3.0, "GPU": 1.0}, 4)),
+    ({}, 8, [(16, 4)], (8, {"CPU": 1.0, "GPU": 0.5}, 2)),
+    ({"cpus_per_worker": 2}, 2, [(8, 0)], (2, {"CPU": 2.0}, 4))])
+def test_trials_on_one_device_get_what_fits(scale, concurrent, nodes, expected):
+    found = room(Scale(**scale), concurrent=concurrent, trials=10, nodes=nodes)
+    assert (found.concurrent, found.trial, found.threads) == expected
+
+
+@pytest.mark.parametrize(("workers", "nodes", "expected"), [
+    (2, [(2, 0)], (1, 0.7, 0.0)), (2, [(16, 0)], (1, 7.0, 0.0)), (2, [(16, 4)], (2, 3.0, 1.0)), (4, [(8, 2), (8, 2)], (1, 3.0, 1.0))])
+def test_trials_on_several_workers_leave_room_to_read_and_to_wait(workers, nodes, expected):
+    found = room(Scale(workers=workers), concurrent=None, trials=10, nodes=nodes)
+    assert (found.concurrent, found.cpus_per_worker, found.gpus_per_worker) == expected and found.trial == {"CPU": 0.1}
+    total = found.concurrent * (workers * found.cpus_per_worker + 0.1)
+    assert total + 0.5 <= sum(cpus for cpus, _ in nodes)
+
+
+def test_no_more_at_a_time_than_trials_are_missing():
+    assert room(Scale(), concurrent=None, trials=3, nodes=[(64, 0)]).concurrent == 3
+
+
+@pytest.mark.parametrize(("scale", "concurrent", "nodes", "complaint"), [
+    ({}, 4, [(2, 0)], "4 trials at a time, with 0.5 CPUs each and 0.5 to read footage, need 2.5 CPUs, the cluster has 2; use fewer"),
+    ({"workers": 32}, None, [(2, 0)], "1 trial at a time of 32 workers, with 0.2 CPUs each, 0.1 for the trials themselves and 0.5 to read footage, need 7 C"),
+    ({"cpus_per_worker": 3}, 1, [(2, 0), (2, 0)], "with 3 CPUs each and 0.5 to read footage, need 3.5 CPUs, the cluster has 4 on 2 nodes"),
+    ({"gpus_per_worker": 1}, 3, [(16, 2)], "3 devices at a time need 3 GPUs, the cluster has 2")])
+def test_the_impossible_is_refused_with_the_numbers(scale, concurrent, nodes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        room(Scale(**scale), concurrent=concurrent, trials=10, nodes=nodes)
