@@ -19,8 +19,10 @@ import ray
 import ray.tune
 import torch
 from ray.tune.execution.placement_groups import PlacementGroupFactory
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posture.config import override
 from posture.data.files import is_remote, join, write_bytes
@@ -74,14 +76,15 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
     workers = plan.base.run.scale.workers
     shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes())
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
-    board = SearchBoard.remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
+    board = SearchBoard.options(scheduling_strategy=here).remote()
     asking = Asking(search, plan, on_trial)
     ending = Ending(asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update)
     halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
     trial = ray.tune.with_parameters(_trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape)
     scratch = tempfile.mkdtemp(prefix="posture-tune-")
     os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "1"}
+                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     try:
         ray.tune.Tuner(
             ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD")),
@@ -89,7 +92,7 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
                 num_samples=missing, search_alg=asking, max_concurrent_trials=shape.concurrent, reuse_actors=workers == 1,
                 scheduler=Halving(search, plan, board, asking) if halving else None, trial_dirname_creator=lambda trial: trial.trial_id),
             run_config=ray.tune.RunConfig(
-                name="search", storage_path=scratch, verbose=0, callbacks=[ending], failure_config=ray.tune.FailureConfig(max_failures=RETRIES))).fit()
+                name="search", storage_path=scratch, verbose=0, callbacks=[ending, Silence()], failure_config=ray.tune.FailureConfig(max_failures=RETRIES))).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         ray.kill(board)
@@ -192,6 +195,16 @@ class Ending(NotKept, ray.tune.Callback):
         if now - self._looked >= LOOK_EVERY_SECONDS:
             self._looked = now
             self._on_update(ray.get(self._board.read.remote()))
+
+
+class Silence(TrialProgressCallback):
+    """In place of what Tune prints of its trials whatever it is told: `posture tune` shows them."""
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None: ...
+
+    def on_trial_error(self, *_: Any, **__: Any) -> None: ...
 
 
 def _trial(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:

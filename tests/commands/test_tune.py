@@ -79,6 +79,9 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
         process = begin(small_store, place, *options)
         before = sum(map(len, histories(place).values()))
         wait_for(lambda before=before: sum(map(len, histories(place).values())) >= before + 3, process)
+        if number == 0:
+            second = posture(*tune(small_store, place, *options))
+            assert second.returncode == 2 and "another search is writing to this folder" in second.stderr, second.stderr
         process.send_signal(end)
         out, err = process.communicate(timeout=120)
         assert process.returncode == (130 if end == signal.SIGINT else -end), (number, out, err)
@@ -103,12 +106,14 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
 @pytest.mark.timeout(900)
 def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, place):
     """Trials spread over two nodes; one is killed; its trials go on from their checkpoints on the other, and every trial is finished."""
-    nodes = subprocess.Popen([sys.executable, "-m", "tests.ray_nodes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    environment = os.environ | {"WANDB_MODE": "disabled", "RAY_AUTH_MODE": "disabled"}
+    nodes = subprocess.Popen([sys.executable, "-m", "tests.ray_nodes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                             env=environment)
     try:
         address = nodes.stdout.readline().strip()
         options = ("--trials", "4", "--max-concurrent", "2", "--set", "epochs=8", "--no-halving")
         process = subprocess.Popen([sys.executable, "-m", "posture", *tune(small_store, place, *options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   text=True, env=os.environ | {"WANDB_MODE": "disabled", "RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"})
+                                   text=True, env=environment | {"RAY_ADDRESS": address})
         wait_for(lambda: len(histories(place)) == 2, process, seconds=400)  # of 0.7 CPUs each, so that they are on different nodes
         nodes.stdin.write("kill\n")
         nodes.stdin.flush()

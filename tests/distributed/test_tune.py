@@ -1,4 +1,6 @@
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from posture.runs import RunFolder
 from posture.search import Search, Terms, leading, open_storage, state_of
 from posture.spaces import load_space
 from posture.trials import Plan, parse_objectives
+from tests.image_store import make_pictures, write_image_store
 
 TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
 SPACE = """
@@ -25,12 +28,12 @@ def space(trial):
 
 
 class Tried:
-    """A search of a tiny classifier in `folder`; each call of `go` is a session of its own, as after a kill."""
+    """A search of a tiny network in `folder`; each call of `go` is a session of its own, as after a kill."""
 
-    def __init__(self, store, folder, *, space=SPACE, objectives="accuracy", **changes):
+    def __init__(self, store, folder, *, space=SPACE, objectives=None, recipe="jobs/action.py:improved", tiny=TINY, **changes):
         self.folder, self.ended, self.updates = Path(folder), [], []
         (self.folder / "mine.py").write_text(space)
-        base = override(load_recipe("jobs/action.py:improved"), TINY | changes)
+        base = override(load_recipe(recipe), tiny | changes)
         self.store, self.versions = store, Store(store).versions()
         self.fitted = fit_to_store(base, Store(store), versions=self.versions)
         self.objectives = parse_objectives(objectives, base)
@@ -136,3 +139,47 @@ def test_stopped_trials_on_two_workers_release_what_they_held(tried):
         time.sleep(0.5)
     assert ray.available_resources().get("CPU", 0) == ray.cluster_resources()["CPU"]
     assert not [group for group in placement_group_table().values() if group["state"] not in ("REMOVED",)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_lost_process_starts_again_and_time_that_is_up_interrupts(tried):
+    """The trial's process is killed once: it goes on from its checkpoint. Then time is up at once: what ran is queued, and goes on."""
+    one = tried(epochs=6)
+    killed = []
+
+    def kill(updates):
+        for run, update in updates.items():
+            if update.get("epoch", 0) >= 2 and not killed:
+                killed.append(run)
+                os.kill(update["process"], signal.SIGKILL)
+
+    search = one.search()
+    search_on_tune(search, one.plan, Options(2, concurrent=1, halving=False), on_update=kill, on_trial=one.ended.append, asked_to_stop=lambda: False)
+    assert killed and [state_of(trial) for trial in search.trials] == ["complete"] * 2
+    search = one.go(4, concurrent=1, seconds=4.0)
+    assert len(search.finished) < 4 and not [trial for trial in search.trials if state_of(trial) == "running"]
+    search = one.go(4, concurrent=1, halving=False)
+    assert [state_of(trial) for trial in search.finished] == ["complete"] * 4
+    assert [[row["epoch"] for row in one.history(trial)] for trial in search.finished] == [[1, 2, 3, 4, 5, 6]] * 4
+
+
+LAMBDAS = """
+def space(trial):
+    return {"loss.l1": trial.suggest_float("loss.l1", 0.05, 5.0, log=True), "loss.l3": trial.suggest_float("loss.l3", 0.005, 0.5, log=True)}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_detector_is_searched_too_and_its_lambdas_change_what_it_learns(tmp_path, ray_cluster):
+    store = write_image_store(tmp_path / "store", make_pictures(24, sides=(64, 64)))
+    one = Tried(store.uri, tmp_path, space=LAMBDAS, recipe="jobs/detector.py:improved",
+                tiny={"model.size": 64, "model.width": 0.125, "scale.global_batch": 4, "epochs": 1})
+    search = one.search()
+    search.study.enqueue_trial({"loss.l1": 5.0, "loss.l3": 0.5})
+    search = one.go(2, concurrent=1)
+    assert [state_of(trial) for trial in search.trials] == ["complete"] * 2, [trial.user_attrs for trial in search.trials]
+    first, second = (one.history(trial)[0] for trial in search.trials)
+    terms_of = [key for key in first if key.startswith("train_loss_")]
+    assert len(terms_of) == 3 and all(first[key] != second[key] for key in terms_of)
