@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 import ray
@@ -20,7 +21,8 @@ started here inherits ours."""
 def connect(**settings: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
 
-    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). Raises InputError where the named
+    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). With a dashboard its address goes to
+    all workers: by both, Ray Train gives back what a driver held that was killed, also where other Rays run on this machine. Raises InputError where the named
     cluster does not answer.
     """
     if ray.is_initialized():
@@ -33,6 +35,11 @@ def connect(**settings: Any) -> None:
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
                                  "runtime_env": {"env_vars": variables}}
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        variables["RAY_ADDRESS"] = address
+    elif settings.get("include_dashboard"):
+        port = os.environ["RAY_GCS_SERVER_PORT"] = str(_free_port())
+        variables["RAY_ADDRESS"] = f"{ray.util.get_node_ip_address()}:{port}"
     try:
         if address:
             ray.init(address=address, **arguments)
@@ -42,6 +49,12 @@ def connect(**settings: Any) -> None:
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
     _quiet()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
 
 def _quiet() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -69,11 +68,11 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
     missing = options.trials - len(search.finished)
     if missing <= 0:
         return
-    cluster.connect()
+    workers = plan.base.run.scale.workers
+    cluster.connect(**({"include_dashboard": True} if workers > 1 else {}))
     if cluster.nodes() > 1 and not is_remote(plan.runs):
         write_bytes(join(plan.runs, ".search"), search.name.encode())
         refuse_unshared(join(plan.runs, ".search"))
-    workers = plan.base.run.scale.workers
     shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes())
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
@@ -82,21 +81,26 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
     ending = Ending(asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update)
     halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
     trial = ray.tune.with_parameters(_trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape)
-    scratch = tempfile.mkdtemp(prefix="posture-tune-")
-    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     try:
-        ray.tune.Tuner(
+        _run(
             ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD")),
-            tune_config=ray.tune.TuneConfig(
+            ray.tune.TuneConfig(
                 num_samples=missing, search_alg=asking, max_concurrent_trials=shape.concurrent, reuse_actors=workers == 1,
                 scheduler=Halving(search, plan, board, asking) if halving else None, trial_dirname_creator=lambda trial: trial.trial_id),
-            run_config=ray.tune.RunConfig(
-                name="search", storage_path=scratch, verbose=0, callbacks=[ending, Silence()], failure_config=ray.tune.FailureConfig(max_failures=RETRIES))).fit()
+            callbacks=[ending, Silence()])
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         ray.kill(board)
     _settle(search, plan)
+
+
+def _run(trial: Any, config: ray.tune.TuneConfig, *, callbacks: list[ray.tune.Callback]) -> None:
+    """Tune's own run, whose files nobody needs afterwards."""
+    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    with tempfile.TemporaryDirectory(prefix="posture-tune-", ignore_cleanup_errors=True) as scratch:
+        failures = ray.tune.FailureConfig(max_failures=RETRIES)
+        settings = ray.tune.RunConfig(name="search", storage_path=scratch, verbose=0, callbacks=callbacks, failure_config=failures)
+        ray.tune.Tuner(trial, tune_config=config, run_config=settings).fit()
 
 
 def _settle(search: Search, plan: Plan) -> None:
