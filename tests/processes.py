@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -43,3 +45,19 @@ def posture(*arguments: str, environment: dict[str, str | None] | None = None, t
     variables = os.environ | {"WANDB_MODE": "disabled"} | (environment or {})
     return subprocess.run([sys.executable, "-m", "posture", *arguments], capture_output=True, text=True, timeout=timeout,
                           env={name: value for name, value in variables.items() if value is not None}, **options)
+
+
+def descendants(process: int) -> dict[int, str]:
+    """The processes below one: {number: command}."""
+    children: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            children.setdefault(int((place / "stat").read_text().rpartition(")")[2].split()[1]), []).append(int(place.name))
+    found: dict[int, str] = {}
+    waiting = [process]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            with contextlib.suppress(OSError):
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip()
+            waiting.append(child)
+    return found

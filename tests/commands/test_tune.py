@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from posture.search import leading, open_storage, state_of
-from tests.processes import posture
+from tests.processes import descendants, posture
 from tests.wandb_files import read_run
 
 TINY = ["--set", "model.width=0.125", "--set", "model.size=32", "--set", "scale.global_batch=4", "--set", "model.stem_motion=0.0"]
@@ -125,3 +125,17 @@ def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, pl
     finally:
         nodes.stdin.close()
         nodes.wait(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_trial_on_two_workers_whose_driver_is_killed_gives_back_what_it_held(small_store, place):
+    """On two CPUs, which it held all but some: it goes on from its checkpoint, and the next trial has room."""
+    process = begin(small_store, place, "--trials", "2", "--workers-per-trial", "2", "--set", "epochs=4", "--no-halving")
+    wait_for(lambda: histories(place), process, seconds=400)
+    drivers = [number for number, command in descendants(process.pid).items() if command.startswith("ray::ImplicitFunc")]
+    assert len(drivers) == 1
+    os.kill(drivers[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0 and states(place) == Counter(complete=2), out + err
+    assert sorted(histories(place).values()) == [[1, 2, 3, 4]] * 2
