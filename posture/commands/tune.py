@@ -172,7 +172,8 @@ def parameters_text(trial: FrozenTrial) -> str:
 
 def result_text(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> str:
     """What a trial came to, in words."""
-    epochs = f"after {trial.user_attrs.get('epochs', 0)} epochs"
+    count = trial.user_attrs.get("epochs", 0)
+    epochs = f"after {count} epoch{'s' * (count != 1)}"
     if state_of(trial) == "failed":
         return f"failed {epochs}: {trial.user_attrs['reason']}"
     if state_of(trial) == "stopped":

@@ -74,6 +74,7 @@ def test_trials_run_side_by_side_and_a_search_goes_on_to_the_number_asked_for(tr
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
 
 
+@pytest.mark.slow
 def test_what_crashes_is_recorded_with_its_reason_and_the_search_goes_on(tried):
     """A learning rate that diverges, more memory than there is, and footage that is not read: none is best, none stops the rest."""
     one = tried(space="""
