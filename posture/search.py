@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from posture.config import AnyRun, override, validate
+from posture.config import AnyRun, override
 from posture.errors import InputError
 from posture.spaces import Space, base_point, sample
 from posture.trials import LOSS, Objective, Outcome, Point
@@ -57,7 +57,8 @@ class Terms:
 
     def record(self) -> dict[str, Any]:
         return {"space": self.space.path, "identity": self.space.identity, "objectives": [objective.name for objective in self.objectives],
-                "base": self.base.model_dump(mode="json"), "store": self.store, "versions": self.versions, "seed": self.seed, "sampler": self.sampler}
+                "base": self.base.model_dump(mode="json", exclude={"tracking"}), "store": self.store, "versions": self.versions, "seed": self.seed,
+                "sampler": self.sampler}
 
 
 def stored_terms(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any] | None:
@@ -228,11 +229,6 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         elif before != after:
             found.append((f"{prefix}{key}", before, after))
     return found
-
-
-def base_of(terms: Mapping[str, Any]) -> AnyRun:
-    """The base recipe in a study's stored terms."""
-    return validate(dict(terms["base"]))
 
 
 def _without_password(url: str) -> str:
