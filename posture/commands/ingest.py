@@ -45,8 +45,10 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
 
     `detector` finds athletes where the recipe's crop is by one.
     """
-    drawn = options.cut.recipe.crop and detector is None
-    footage = (read_tracked_footage if drawn else read_footage)(source, layout=layout, split_number=split_number)
+    if options.cut.recipe.crop:
+        footage = read_tracked_footage(source, layout=layout, split_number=split_number, drawn=detector is None)
+    else:
+        footage = read_footage(source, layout=layout, split_number=split_number)
     segments = sum(len(video.labels) for video in footage.videos)
     store = Store(store_uri, create=True)
     console.out.print(f"{footage.root}: layout {footage.layout}, {len(footage.videos):,} files, {segments:,} segments; stored as {options.cut.recipe}, "

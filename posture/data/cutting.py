@@ -142,9 +142,12 @@ def segment_of(video: str, label: Label) -> str:
 def windows_of(label: Label, segment: str, span: range, recipe: DecodeRecipe, tubes: Sequence[Tube]) -> Iterator[tuple[int, list[int], Tube | None]]:
     """The segment's windows: their number, their frames, and the tube that they are cut along; only those in which there is one, if frames are cropped.
 
-    `span` is the segment's frames.
+    `span` is the segment's frames. Tubes that a detector found have their segment's key as their name, and come best first.
     """
-    along = candidates(tubes, segment=segment, athlete=label.athlete, group=label.group, frames=span) if recipe.crop else []
+    if recipe.searched:
+        along = [tube for tube in tubes if tube.name == segment]
+    else:
+        along = candidates(tubes, athlete=label.athlete, group=label.group, frames=span) if recipe.crop else []
     for window, numbers in enumerate(frame_numbers(span.start, span.stop, recipe)):
         tube = next((tube for tube in along if is_seen(tube, numbers)), None)
         if tube is not None or not recipe.crop:
@@ -153,7 +156,7 @@ def windows_of(label: Label, segment: str, span: range, recipe: DecodeRecipe, tu
 
 def no_athlete(label: Label, end: float) -> dict[str, str]:
     """The refusal of a segment in which nobody is seen."""
-    return {"verdict": "no_athlete", "reason": f"{label.label} from {label.start:g} s to {end:g} s: no box of an athlete there, or of too few frames"}
+    return {"verdict": "no_athlete", "reason": f"{label.label} from {label.start:g} s to {end:g} s: no athlete there, or in too few frames"}
 
 
 def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]]:

@@ -25,11 +25,11 @@ WITH_TUBES = (*LAYOUTS, "ucf101_24")
 """Layouts whose segments can be cut along boxes that people drew."""
 
 
-def read_tracked_footage(source: str, *, layout: str | None = None, split_number: int = 1) -> Footage:
-    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are drawn there.
+def read_tracked_footage(source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True) -> Footage:
+    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are asked for.
 
-    The layout `ucf101_24` is recognised by its finalAnnots.mat; with another `layout` that gives the boxes alone. Raises InputError as
-    `read_footage` does, where there are no boxes, and naming file and line where they cannot be read.
+    The layout `ucf101_24`, whose tubes are the labelled segments, is recognised by its finalAnnots.mat; with another `layout` that gives the
+    boxes alone. Raises InputError as `read_footage` does, where there are no boxes, and naming file and line where they cannot be read.
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
@@ -40,6 +40,8 @@ def read_tracked_footage(source: str, *, layout: str | None = None, split_number
         if layout is not None:
             raise InputError(f"{source}: the layout ucf101_24 needs {tube_layouts.UCF101_24} and its videos")
     footage = read_footage(source, layout=layout, split_number=split_number)
+    if not drawn:
+        return footage
     tubes, missing = _tubes(footage, split_number)
     if not tubes:
         raise InputError(f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the columns "

@@ -25,15 +25,15 @@ MISSED_LOOKS = 3
 """An athlete that was not found in so many looks in a row may still be found again."""
 
 
-def candidates(tubes: Sequence[Tube], *, segment: str, athlete: str, group: str, frames: range) -> list[Tube]:
-    """The tubes to cut the segment of these frames along, best first.
+def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range) -> list[Tube]:
+    """The tube, of those that people drew, to cut the segment of these frames along; none where there is none.
 
-    Those found for this very segment (they have its key as their name); else the labelled athlete's; else that of the athlete who is the
-    segment's group, where the video shows that one; else the one with most boxes in the segment.
+    The labelled athlete's; else that of the athlete who is the segment's group, where the video shows that one; else the one with most boxes
+    in the segment.
     """
-    for name in (segment, athlete, group):
+    for name in (athlete, group):
         if named := [tube for tube in tubes if tube.name == name and tube.boxes]:
-            return named
+            return named[:1]
     if athlete:
         return []
     counts = [(sum(frame in frames for frame in tube.boxes), tube) for tube in tubes if tube.boxes]
