@@ -21,6 +21,9 @@ from posture.runs import RunFolder
 PEOPLE = frozenset({"athlete", "person", "player"})
 """Classes that are athletes, of a detector that knows other things too; one that knows none of them was trained on athletes by what they do."""
 
+MOST_OVERLAP = 0.45
+"""Of two boxes of different athletes: what judging lets stand, so as to miss nobody in a crowd, would give one athlete two tubes here."""
+
 
 @dataclass(frozen=True)
 class AthleteDetector:
@@ -59,7 +62,8 @@ class Finder:
 
         self.size = detector.run.model.size
         """Side in pixels of the network's square: frames need be no larger."""
-        self._run = override(detector.run, {"detect.confidence": LEAST_CONFIDENCE})
+        overlap = min(detector.run.detect.overlap, MOST_OVERLAP)
+        self._run = override(detector.run, {"detect.confidence": LEAST_CONFIDENCE, "detect.overlap": overlap})
         self._device = LocalContext().device
         self._athletes = [place for place, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(range(len(detector.classes)))
         with tempfile.TemporaryDirectory(prefix="posture-weights-") as place:

@@ -31,11 +31,9 @@ def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range
     The labelled athlete's; else that of the athlete who is the segment's group, where the video shows that one; else the one with most boxes
     in the segment.
     """
-    for name in (athlete, group):
-        if named := [tube for tube in tubes if tube.name == name and tube.boxes]:
-            return named[:1]
-    if athlete:
-        return []
+    named = [tube for tube in tubes if tube.name == (athlete or group) and tube.boxes]
+    if named or athlete:
+        return named[:1]
     counts = [(sum(frame in frames for frame in tube.boxes), tube) for tube in tubes if tube.boxes]
     return [max(counts, key=lambda pair: pair[0])[1]] if counts else []
 
