@@ -147,8 +147,8 @@ def ingest(footage: str | None = None, /, *, store: str,
 
 
 @app.command
-def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/action.py:improved", clips: int = 24, seed: int = 0) -> None:
-    """Look into a store: clips as training sees them, class balance, splits, versions; an HTML page.
+def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = None, clips: int = 24, seed: int = 0) -> None:
+    """Look into a store: clips and pictures as training sees them, class balance, splits, versions; an HTML page.
 
     Parameters
     ----------
@@ -157,13 +157,15 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/ac
     out
         Where to write the page.
     recipe
-        Whose augmentation to show.
+        Whose augmentation to show; jobs/action.py:improved and jobs/detector.py:improved where not given.
     clips
-        How many clips.
+        How many clips, and how many pictures.
+    seed
+        Of the augmentation.
     """
     from posture.commands.show import show_store
 
-    show_store(store, out=out, recipe=recipe, clips=clips, seed=seed)
+    show_store(store, out=out, recipe=recipe, items=clips, seed=seed)
 
 
 @app.command
