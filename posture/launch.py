@@ -86,6 +86,13 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
     return Session(run, folder, train, val, resumed=False, start=start, anchors=anchors)
 
 
+def tables_of(run: AnyRun) -> tuple[str, ...]:
+    """The store's tables that `run` reads."""
+    if run.task == "detection":
+        return ("images", "boxes")
+    return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
+
+
 def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> Index:
     """What `run` reads of a split of `store`, its classes as given or all. Raises InputError where the store lacks it."""
     if run.task == "detection":
