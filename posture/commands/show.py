@@ -122,7 +122,21 @@ def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> l
 
 
 def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, frames}."""
+    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, frames}.
+
+    Where the store has several decode recipes and `run` names none, each has its share, and stands beside the group.
+    """
+    recipes = [run.data.recipe] if run.data.recipe else sorted(set(store.read("clips", columns=["recipe"])["recipe"].to_pylist())) or [None]
+    share = -(-clips // len(recipes))
+    sheet = []
+    for name in recipes:
+        items = _clips_of(store, override(run, {"data.recipe": name}), clips=share, seed=seed)
+        sheet += [item | {"group": f"{item['group']} · {name}"} for item in items] if len(recipes) > 1 else items
+    return sheet[:clips]
+
+
+def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
+    """Those of one decode recipe."""
     import torch
 
     from posture.data.transforms import TEMPORAL, augmented_frames, clip_generator, draw_augmentation, frame_indices

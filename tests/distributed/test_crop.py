@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 import pytest
 
 from posture.athletes import AthleteDetector, open_detector
+from posture.commands.show import show_store
 from posture.config import DetectorRun
 from posture.data.annotations import Label
 from posture.data.cutting import Cut, decode_frames, frames_to_search
@@ -61,6 +62,8 @@ def test_clips_are_cut_around_the_groups_athlete_beside_whole_ones(films, tmp_pa
     centres = (red[:, :2] + red[:, 2:]) / 2
     assert np.ptp(centres, axis=0).max() < 3
     assert np.ptp(seen(clips(store, WHOLE)["run"], "red")[:, 0]) > 8
+    show_store(str(store), out=tmp_path / "show.html", recipe=None, items=4, seed=0)
+    assert all(str(recipe) in (tmp_path / "show.html").read_text() for recipe in (WHOLE, CROPPED))
     versions = Store(str(store)).versions()
     again = run(films, store, CROPPED)
     assert (again.clips, again.decoded) == (0, 0) and Store(str(store)).versions() == versions
