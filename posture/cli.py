@@ -389,6 +389,12 @@ def bench(name: Literal["ingest", "feed", "train", "models", "detectors"], /, *,
     """
     if rounds < 1:
         raise InputError(f"--rounds {rounds}: must be at least 1")
+    if compile and name != "models":
+        raise InputError(f"--compile: posture bench {name} has nothing to compile; it is for posture bench models")
+    if device != "cpu" and name not in ("models", "detectors"):
+        raise InputError(f"--device {device}: posture bench {name} measures where it runs; it is for posture bench models and detectors")
+    if footage is not None and name in ("models", "detectors"):
+        raise InputError(f"--footage: posture bench {name} makes its own inputs; it is for posture bench ingest, feed and train")
     from posture.bench import run_bench
 
     run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)
