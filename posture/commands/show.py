@@ -85,10 +85,19 @@ def summarize(store: Store) -> dict[str, Any]:
         recipes[clip["recipe"]] = recipes.get(clip["recipe"], 0) + 1
     bad = pc.field("verdict") != "ok"
     refused = [row for table in ("videos", "pictures") for row in store.read(table, columns=["uri", "verdict", "reason"], where=bad).to_pylist()]
+    refused += _absences(store, segments)
     return {"uri": store.uri, "tables": tables, "classes": classes, "splits": splits,
             "refused": refused,
             "recipes": [{"recipe": name, "clips": count} for name, count in sorted(recipes.items())],
             "history": sorted(history, key=lambda row: row["time"], reverse=True)[:COMMITS_SHOWN]}
+
+
+def _absences(store: Store, segments: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Segments in which a detector found nobody, as refused files are listed."""
+    uris = {row["video"]: row["uri"] for row in store.read("videos", columns=["video", "uri"]).to_pylist()}
+    video = {row["segment"]: row["video"] for row in segments}
+    return [{"uri": uris.get(video.get(row["segment"], ""), row["segment"]), "verdict": row["verdict"], "reason": f"{row['reason']} ({row['recipe']})"}
+            for row in store.read("absences").to_pylist()]
 
 
 def summarize_pictures(store: Store) -> dict[str, Any] | None:
