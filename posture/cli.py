@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands: `posture --help` needs neither
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +22,8 @@ Repeated = Annotated[list[str], Parameter(name="--set", negative="", consume_mul
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C."""
+    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C, also as SIGTERM from a scheduler."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
