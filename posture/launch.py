@@ -175,7 +175,7 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     from posture.weights import load_start
 
     torch.manual_seed(run.seed)
-    model = build(run.model)
+    model = build(run.model, detect=run.detect if run.task == "detection" else None)
     task, batches = _task(run, classes), _batches(run, train, val, ctx)
     tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json")) if ctx.rank == 0 else None
     failed = True
