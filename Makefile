@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/posture demo $(if $(FOOTAGE),--footage '$(FOOTAGE)')
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

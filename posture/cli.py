@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands: `posture --help` needs neither
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +22,8 @@ Repeated = Annotated[list[str], Parameter(name="--set", negative="", consume_mul
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C."""
+    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C, also as SIGTERM from a scheduler."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -45,7 +47,8 @@ def ingest(footage: str | None = None, /, *, store: str,
            jpeg: int = 0, min_frames: int = 16, short: Literal["pad", "refuse"] = "pad", background: bool = False, split_number: int = 1,
            val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
            every: int = 8, boxes: Literal["clip", "refuse"] = "clip", named_val: Literal["test", "val"] = "test",
-           flow: Literal["dis", "farneback"] | None = None, yes: bool = False, report: bool = False) -> None:
+           crop: str | None = None, margin: float = 0.2, flow: Literal["dis", "farneback"] | None = None, yes: bool = False,
+           report: bool = False) -> None:
     """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
 
     Parameters
@@ -93,6 +96,11 @@ def ingest(footage: str | None = None, /, *, store: str,
         Pictures: cut boxes off at the picture's edge, or refuse the picture.
     named_val
         Pictures: what a named val is where no test is named: the part held out for the result, or a val as everywhere.
+    crop
+        Cut clips around the athlete: along `boxes` that lie beside the videos, or along what a trained detector finds, detector=RUN. They stand
+        beside whole clips.
+    margin
+        What a cropped clip shows around the athlete, on each side, as a share of the athlete's box: from 0 to 2.
     flow
         Then compute the clips' optical flow, for two-stream models, where it is missing: by OpenCV's DIS or Farneback method.
     yes
@@ -100,7 +108,7 @@ def ingest(footage: str | None = None, /, *, store: str,
     report
         Show the last ingest again instead.
     """
-    from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, show_report
+    from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, read_crop, show_report
     from posture.data.cutting import Cut
     from posture.data.rows import DecodeRecipe
 
@@ -112,18 +120,21 @@ def ingest(footage: str | None = None, /, *, store: str,
     if footage is None:
         raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a file of labels")
     height, width = parse_size(size)
-    recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg)
     for name, value, least, most in (("--frames", frames, 1, 1024), ("--stride", stride, 1, 1000), ("--windows", windows, 1, 1000),
                                      ("--jpeg", jpeg, 0, 100), ("--min-frames", min_frames, 1, frames), ("--val-share", val_share, 0, 0.9),
                                      ("--test-share", test_share or 0, 0, 0.9), ("--max-refused", max_refused, 0, 1),
                                      ("--file-limit", file_limit, 1, 86400), ("--every", every, 1, 100_000)):
         if not least <= value <= most:
             raise InputError(f"{name} {value}: must be from {least} to {most}")
+    if crop is not None and fit != "stretch":
+        raise InputError(f"--fit {fit}: what is cut out has the proportions of --size already; leave --fit out, or --crop")
+    cropped, detector = read_crop(crop, margin)
+    recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg, cropped)
     from posture.data import image_annotations
     from posture.data.image_ledger import ImageOptions
     from posture.data.ledger import IngestOptions
 
-    if layout in image_annotations.LAYOUTS or (layout is None and image_annotations.picture_layout(footage)):
+    if crop is None and (layout in image_annotations.LAYOUTS or (layout is None and image_annotations.picture_layout(footage))):
         pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number)
         options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,
                                max_refused_share=max_refused)
@@ -132,14 +143,14 @@ def ingest(footage: str | None = None, /, *, store: str,
     options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share,
                             test_share=0.2 if test_share is None else test_share, seed=seed,
                             file_limit_seconds=file_limit, max_refused_share=max_refused)
-    ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes)
+    ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes, detector=detector)
     if flow is not None:
         add_flow(store, flow)
 
 
 @app.command
-def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/action.py:improved", clips: int = 24, seed: int = 0) -> None:
-    """Look into a store: clips as training sees them, class balance, splits, versions; an HTML page.
+def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = None, clips: int = 24, seed: int = 0) -> None:
+    """Look into a store: clips and pictures as training sees them, class balance, splits, versions; an HTML page.
 
     Parameters
     ----------
@@ -148,13 +159,15 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str = "jobs/ac
     out
         Where to write the page.
     recipe
-        Whose augmentation to show.
+        Whose augmentation to show; jobs/action.py:improved and jobs/detector.py:improved where not given.
     clips
-        How many clips.
+        How many clips, and how many pictures.
+    seed
+        Of the augmentation.
     """
     from posture.commands.show import show_store
 
-    show_store(store, out=out, recipe=recipe, clips=clips, seed=seed)
+    show_store(store, out=out, recipe=recipe, items=clips, seed=seed)
 
 
 @app.command
@@ -475,6 +488,12 @@ def bench(name: Literal["ingest", "feed", "train", "models", "detectors"], /, *,
     """
     if rounds < 1:
         raise InputError(f"--rounds {rounds}: must be at least 1")
+    if compile and name != "models":
+        raise InputError(f"--compile: posture bench {name} has nothing to compile; it is for posture bench models")
+    if device != "cpu" and name not in ("models", "detectors"):
+        raise InputError(f"--device {device}: posture bench {name} measures where it runs; it is for posture bench models and detectors")
+    if footage is not None and name in ("models", "detectors"):
+        raise InputError(f"--footage: posture bench {name} makes its own inputs; it is for posture bench ingest, feed and train")
     from posture.bench import run_bench
 
     run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)

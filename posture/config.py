@@ -116,7 +116,7 @@ class DetectionLoss(Section):
 
 
 class Detect(Section):
-    """From a detector's raw outputs to boxes. torchvision's networks suppress overlaps themselves, by IoU above 0.6."""
+    """From a detector's raw outputs to boxes. torchvision's networks suppress overlaps themselves, always by IoU."""
 
     confidence: Fraction = 0.001
     """Less certain boxes are dropped; low for mAP, which ranks, higher for people."""

@@ -91,7 +91,7 @@ def load_detector(run: DetectorRun, classes: tuple[str, ...], checkpoint: Path) 
     from posture.tasks.detection import DetectionTask
     from posture.train.checkpoint import load_weights
 
-    network = build(run.model)
+    network = build(run.model, detect=run.detect)
     load_weights(network, checkpoint / "model.safetensors")
     return fuse(network.eval()), DetectionTask(run, classes)
 

@@ -17,6 +17,7 @@ from posture import pages
 from posture.detections import FALSE, MISSED, Mark, judge
 from posture.pages import THIN_SPACE, short
 from posture.pages.charts import Chart, Dot, Line, ticks
+from posture.pages.shots import Box, frame_all
 from posture.report import configuration, learning_curves, listed_facts, of_classes, subtitle
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 SHOTS = 12
 """Pictures shown of each kind."""
-WIDE = 340.0
-"""Width of a picture in its drawing's own units, about those of the screen."""
 REASONS = 3
 """Told below a picture."""
 
@@ -162,18 +161,14 @@ def _mistakes(judged: Sequence[Sequence[Mark]]) -> list[tuple[str, str, list[tup
 
 
 def _shots(places: Sequence[int], judged: Sequence[Sequence[Mark]], index: ImageIndex, pictures: Any) -> list[dict[str, Any]]:
-    """Pictures with their boxes, each in a frame of the shape that the middle one of them has."""
-    if not len(places):
-        return []
-    shown = [pictures.picture(place) for place in places]
-    tall = round(WIDE * min(1.0, float(np.median([picture.shape[0] / picture.shape[1] for picture in shown]))), 1)
-    return [_shot(picture, judged[place], str(index.keys[place])[:12], tall) for picture, place in zip(shown, places, strict=True)]
+    """Pictures with their boxes, and what became of these."""
+    told = [_told(judged[place]) | {"image": str(index.keys[place])[:12]} for place in places]
+    framed = frame_all([(pictures.picture(place), [_box(mark) for mark in judged[place]]) for place in places])
+    return [words | shot for words, shot in zip(told, framed, strict=True)]
 
 
-def _shot(picture: np.ndarray, marks: Sequence[Mark], image: str, tall: float) -> dict[str, Any]:
-    height, width = picture.shape[:2]
-    scale = min(WIDE / width, tall / height)
-    left, top = (WIDE - scale * width) / 2, (tall - scale * height) / 2
+def _told(marks: Sequence[Mark]) -> dict[str, Any]:
+    """What is said below a picture."""
     kinds = Counter(mark.kind for mark in marks)
     true, reported = kinds["found"] + kinds["missed"], kinds["false"] + kinds["right"]
     summary = f"{kinds['found']} of {true} found" if true else "nothing to find"
@@ -182,17 +177,10 @@ def _shot(picture: np.ndarray, marks: Sequence[Mark], image: str, tall: float) -
     reasons += [f"{short(mark.name, 28)} {mark.confidence:.2f}: {mark.reason}" for mark in marks if mark.kind == "false"]
     if len(reasons) > REASONS:
         reasons = [*reasons[:REASONS], f"and {len(reasons) - REASONS} more"]
-    return {"picture": picture, "image": image, "summary": summary, "reasons": reasons, "width": WIDE, "height": tall,
-            "left": round(left, 1), "top": round(top, 1), "across": round(scale * width, 1), "down": round(scale * height, 1),
-            "marks": [_placed(mark, left, top, scale, tall) for mark in marks]}
+    return {"summary": summary, "reasons": reasons}
 
 
-def _placed(mark: Mark, left: float, top: float, scale: float, tall: float) -> dict[str, Any]:
-    """A box in its drawing's units, and where its tag stands: above what was reported, below what was missed, inside where there is no room."""
-    x1, y1, x2, y2 = (round(start + scale * side, 1) for start, side in zip((left, top, left, top), mark.box, strict=True))
-    late = x1 > 0.62 * WIDE
-    tag_y = (y1 - 5 if y1 > 17 else y1 + 15) if mark.reported else (y2 + 14 if y2 < tall - 18 else y2 - 6)
+def _box(mark: Mark) -> Box:
     words = {"right": "right", "false": f"in vain: {mark.reason}", "found": "true, and found", "missed": f"missed: {mark.reason}"}[mark.kind]
     text = f"{mark.name}{'' if mark.confidence is None else f', confidence {mark.confidence:.2f}'}: {words}"
-    return {"kind": mark.kind, "x": x1, "y": y1, "width": round(x2 - x1, 1), "height": round(y2 - y1, 1), "tag": short(mark.tag, 30), "late": late,
-            "tag_x": x2 if late else x1, "tag_y": round(tag_y, 1), "text": text}
+    return Box(mark.box, mark.kind, mark.tag, text, above=mark.reported)

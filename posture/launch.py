@@ -108,6 +108,13 @@ def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versi
     return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors)
 
 
+def tables_of(run: AnyRun) -> tuple[str, ...]:
+    """The store's tables that `run` reads."""
+    if run.task == "detection":
+        return ("images", "boxes")
+    return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
+
+
 def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> Index:
     """What `run` reads of a split of `store`, its classes as given or all. Raises InputError where the store lacks it."""
     if run.task == "detection":
@@ -190,7 +197,7 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     from posture.weights import load_start
 
     torch.manual_seed(run.seed)
-    model = build(run.model)
+    model = build(run.model, detect=run.detect if run.task == "detection" else None)
     task, batches = _task(run, classes), _batches(run, train, val, ctx)
     tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json")) if ctx.rank == 0 else None
     failed = True

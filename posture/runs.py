@@ -27,8 +27,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def unique_name(recipe: str) -> str:
-    """`improved-20260131-142233-3fa9`: nobody else's."""
-    return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """`improved-20260131-142233-3fa9d2c1`: nobody else's."""
+    return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 class RunFolder:
@@ -65,7 +65,7 @@ class RunFolder:
 
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
         """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names."""
-        unique = f"{tag}-{secrets.token_hex(2)}"
+        unique = f"{tag}-{secrets.token_hex(4)}"
         for file in sorted(directory.iterdir()):
             self._copy_in(file, self.path("checkpoints", unique, file.name))
         before = self.checkpoints()

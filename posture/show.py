@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from posture import pages
+from posture.pages.shots import Box, frame_all
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -17,24 +18,29 @@ REFUSED = 200
 """Refused files listed; more are counted."""
 
 
-def write_show_page(path: Path, *, summary: Mapping[str, Any], sheet: Rows) -> None:
+def write_show_page(path: Path, *, summary: Mapping[str, Any], sheet: Rows, pictures: Mapping[str, Any] | None = None) -> None:
     """Write one self-contained page about a store to `path`.
 
     * `summary`: {`uri`, `tables`: [{name, version, rows, bytes, modified}], `classes`: [{class, train, val, test}] (segments),
       `splits`: [{split, segments, clips, groups, seconds}], `refused`: [{uri, verdict, reason}], `recipes`: [{recipe, clips}],
       `history`: [{version, time, operation, rows}], with `table` where several tables are listed}; times are datetimes or ISO text.
     * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}.
+    * `pictures`, of a store that has some: {`splits`: [{split, pictures, empty, boxes, groups}], `classes`: [{class, train, val, test}] (boxes),
+      `sheet`: [{`pixels`: uint8 (h, w, 3), `boxes`: (B, 4) xyxy in pixels, `labels`: B names, `image`}]}. A store of pictures alone shows no clips.
     """
     classes, splits, tables, refused = (summary.get(name) or [] for name in ("classes", "splits", "tables", "refused"))
-    balance = {row["class"]: [(split, row.get(split) or 0) for split in SPLITS] for row in classes}
-    totals = {name: sum(count for _, count in counts) for name, counts in balance.items()}
+    clips = bool(splits and any(row["segments"] for row in splits)) or not pictures
+    balance = _balance(classes)
+    totals = {row["class"]: row["total"] for row in balance}
     page = pages.render(
         "show.html",
         uri=summary["uri"],
-        tiles=_tiles(totals.values(), splits, tables, refused),
-        strips=_by_class(sheet, balance),
-        balance=[{"class": name, "counts": counts, "total": totals[name]} for name, counts in balance.items()],
-        largest=max(totals.values(), default=0) or 1,
+        tiles=[*(_clip_tiles(totals.values(), splits) if clips else []), *(_picture_tiles(pictures) if pictures else []), _size_tile(tables, refused)],
+        clips=clips,
+        pictures=_pictures(pictures) if pictures else None,
+        strips=_by_class(sheet, {row["class"]: row["counts"] for row in balance}),
+        balance=balance,
+        largest=_largest(balance),
         split_names=SPLITS,
         splits=splits,
         tables=tables,
@@ -88,21 +94,56 @@ def picture(path: Path, sheet: Rows) -> None:
     canvas.save(path, "PNG", optimize=True)
 
 
-def _tiles(totals: Collection[int], splits: Rows, tables: Rows, refused: Rows) -> list[dict[str, str]]:
-    def total(rows: Rows, key: str) -> float:
-        return sum(row.get(key) or 0 for row in rows)
-
-    seconds = pages.duration(total(splits, "seconds"))
+def _clip_tiles(totals: Collection[int], splits: Rows) -> list[dict[str, str]]:
     return [
-        {"name": "Segments", "value": pages.whole(total(splits, "segments")), "note": f"{seconds} of footage"},
-        {"name": "Clips", "value": pages.whole(total(splits, "clips")), "note": f"from {pages.whole(total(splits, 'groups'))} groups"},
-        {"name": "Classes", "value": pages.whole(len(totals)), "note": _evenness(totals)},
-        {"name": "Size", "value": pages.size(total(tables, "bytes")), "note": f"in {len(tables)} tables, {len(refused):,} files refused"},
+        {"name": "Segments", "value": pages.whole(_total(splits, "segments")), "note": f"{pages.duration(_total(splits, 'seconds'))} of footage"},
+        {"name": "Clips", "value": pages.whole(_total(splits, "clips")), "note": f"from {pages.whole(_total(splits, 'groups'))} groups"},
+        {"name": "Classes", "value": pages.whole(len(totals)), "note": _evenness(totals, "segments")},
     ]
 
 
-def _evenness(totals: Collection[int]) -> str:
-    return f"{min(totals):,} to {max(totals):,} segments each" if totals else "no labelled segments"
+def _picture_tiles(pictures: Mapping[str, Any]) -> list[dict[str, str]]:
+    splits, totals = pictures["splits"], [row["total"] for row in _balance(pictures["classes"])]
+    return [
+        {"name": "Pictures", "value": pages.whole(_total(splits, "pictures")), "note": f"{pages.whole(_total(splits, 'empty'))} of them without a box"},
+        {"name": "Boxes", "value": pages.whole(_total(splits, "boxes")), "note": f"from {pages.whole(_total(splits, 'groups'))} groups"},
+        {"name": "Classes of boxes", "value": pages.whole(len(totals)), "note": _evenness(totals, "boxes")},
+    ]
+
+
+def _size_tile(tables: Rows, refused: Rows) -> dict[str, str]:
+    return {"name": "Size", "value": pages.size(_total(tables, "bytes")), "note": f"in {len(tables)} tables, {len(refused):,} files refused"}
+
+
+def _total(rows: Rows, key: str) -> float:
+    return sum(row.get(key) or 0 for row in rows)
+
+
+def _balance(classes: Rows) -> list[dict[str, Any]]:
+    """How much there is of each class, in each split and in all."""
+    counts = {row["class"]: [(split, row.get(split) or 0) for split in SPLITS] for row in classes}
+    return [{"class": name, "counts": each, "total": sum(count for _, count in each)} for name, each in counts.items()]
+
+
+def _largest(balance: Rows) -> int:
+    return max((row["total"] for row in balance), default=0) or 1
+
+
+def _pictures(pictures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of pictures with boxes."""
+    balance = _balance(pictures["classes"])
+    sheet = pictures["sheet"]
+    framed = frame_all([(item["pixels"], [Box(tuple(map(float, corners)), "labelled", name, name) for corners, name in
+                                          zip(item["boxes"], item["labels"], strict=True)]) for item in sheet])
+    words = [{"image": item["image"][:12], "reasons": [], "summary": f"{len(item['boxes'])} boxes" if len(item["boxes"]) != 1 else "1 box"} for item in sheet]
+    return {"splits": pictures["splits"], "balance": balance, "largest": _largest(balance),
+            "shots": [shot | word for shot, word in zip(framed, words, strict=True)]}
+
+
+def _evenness(totals: Collection[int], unit: str) -> str:
+    if len(set(totals)) == 1:
+        return f"{min(totals):,} {unit} each"
+    return f"{min(totals):,} to {max(totals):,} {unit} each" if totals else f"no labelled {unit}"
 
 
 def _by_class(sheet: Rows, balance: Mapping[str, list[tuple[str, int]]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from posture.data.store import Store
 from posture.detector_comparison import PictureResult
 from posture.errors import InputError
 from posture.evaluation import Views, evaluate
-from posture.launch import UNITS, index_run, prepare, train_here
+from posture.launch import UNITS, index_run, prepare, tables_of, train_here
 from posture.runs import RunFolder
 
 PROBE_STEPS = 3
@@ -186,8 +186,9 @@ class Comparing:
                 contender.run = override(contender.run, {"epochs": steps // whole})
 
     def _job(self, run: AnyRun) -> Job:
-        """The job of a run, named after all that decides its result."""
-        content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {"store": self.store.uri, "versions": self.versions}
+        """The job of a run, named after all that decides its result: new flow, say, leaves runs alone that read none."""
+        versions = {name: self.versions.get(name) for name in tables_of(run)}
+        content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {"store": self.store.uri, "versions": versions}
         digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         return Job(override(run, {"name": f"{run.name}-{digest}-s{run.seed}"}), self.runs, self.store.uri, self.versions)
 

@@ -15,7 +15,8 @@ from PIL import Image
 from posture.data.images import ImageIndex
 from posture.detections import judge
 from posture.detector_evaluation import Found
-from posture.detector_report import SHOTS, WIDE, verdict, write_detector_report
+from posture.detector_report import SHOTS, verdict, write_detector_report
+from posture.pages.shots import WIDE
 from posture.tasks.detection_metrics import Picture, detection_metrics
 from tests.test_report import HOSTILE, Page, assert_self_contained
 

@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from posture.config import DetectorRun, override
 from posture.data.image_annotations import read_pictures
 from posture.data.image_ledger import ImageOptions
 from posture.data.images import index_images, open_images
 from posture.data.store import Store
+from posture.detector_evaluation import load_detector
 from posture.distributed.evaluate import detect_on_ray
 from posture.distributed.image_ingest import ingest_pictures
 from posture.errors import InputError
@@ -129,6 +130,19 @@ def test_every_test_picture_is_judged_once_on_any_number_of_workers(folder, ray_
 def predictions(folder):
     table = pq.read_table(folder.path("evaluation", "predictions.parquet"))
     return dict(zip(table["image"].to_pylist(), table["boxes"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("network", ["ssd300", "fasterrcnn"])
+def test_networks_that_suppress_overlaps_themselves_do_so_as_the_run_says(network, tmp_path):
+    run = override(small(network), {"model.classes": 2, "detect.most": 100_000})
+    save_file(build(run.model).state_dict(), tmp_path / "model.safetensors")
+    pictures = torch.rand(1, 3, run.model.size, run.model.size)
+    found = []
+    for overlap in (0.2, 0.9):
+        network, task = load_detector(override(run, {"detect.overlap": overlap}), ("athlete", "ball"), tmp_path)
+        with torch.no_grad():
+            found.append(len(task.detect(network(pictures))[0].boxes))
+    assert 0 < found[0] < found[1]
 
 
 def test_classifiers_views_are_refused(folder):

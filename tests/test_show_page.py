@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from posture.show import REFUSED, picture, write_show_page
+from tests.image_store import make_pictures, write_image_store
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -127,3 +128,28 @@ def test_odd_sheets_make_a_picture_and_a_page(tmp_path: Path, sheet: list[dict[s
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.width > 500 and image.height > 40
     shown(tmp_path, EMPTY, sheet)
+
+
+def test_pictures_with_boxes_are_drawn_and_clips_are_not_missed(tmp_path: Path) -> None:
+    """A store of pictures alone says nothing of clips; its boxes lie where they are in the picture."""
+    pictures = {"splits": [{"split": "train", "pictures": 3, "empty": 1, "boxes": 4, "groups": 2}],
+                "classes": [{"class": "athlete", "train": 3, "val": 0, "test": 0}, {"class": HOSTILE, "train": 1, "val": 0, "test": 0}],
+                "sheet": [{"image": "0123456789abcdef", "pixels": np.zeros((100, 170, 3), np.uint8), "boxes": np.array([[17, 10, 51, 60]], np.float32),
+                           "labels": ["athlete"]}]}
+    write_show_page(tmp_path / "show.html", summary=EMPTY, sheet=[], pictures=pictures)
+    text = (tmp_path / "show.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "Pictures with boxes" in page.text and "1 box" in page.text and "0123456789ab" in page.text
+    assert "No clips yet" not in page.text and "Segments" not in page.text
+    edge = {name: value for tag, name, value in page.attributes if tag == "rect"}  # the last rectangle drawn: 340 units are 170 pixels
+    assert [float(edge[name]) for name in ("x", "y", "width", "height")] == [34, 20, 68, 100]
+
+
+def test_a_store_of_pictures_is_shown(tmp_path: Path) -> None:
+    from posture.commands.show import show_store
+
+    store = write_image_store(tmp_path / "store", make_pictures(12))
+    show_store(store.uri, out=tmp_path / "show.html", recipe=None, items=5, seed=0)
+    page = Page((tmp_path / "show.html").read_text(encoding="utf-8"))
+    assert page.tags.count("image") == 5 and "athlete" in page.text and "ball" in page.text

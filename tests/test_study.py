@@ -49,6 +49,16 @@ def test_another_budget_or_recipe_never_uses_the_runs_of_this_one(small_store, t
     assert len(names) == 4
 
 
+def test_tables_that_a_run_does_not_read_leave_it_alone(small_store, tmp_path):
+    study = STUDY.model_copy(update={"baselines": (), "learning_rates": (1.0,)})
+    names = []
+    for table in (None, "flows", "pictures", "clips"):
+        comparison = comparing(study, small_store, tmp_path)
+        comparison.versions |= {table: 99} if table else {}
+        names.append(comparison._job(comparison.subject.run).run.name)
+    assert names[0] == names[1] == names[2] != names[3]
+
+
 def test_test_is_read_after_everything_was_trained(small_store, tmp_path):
     order = []
 

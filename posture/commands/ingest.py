@@ -6,12 +6,14 @@ import sys
 from collections import Counter
 
 from posture import console
+from posture.athletes import AthleteDetector, open_detector
 from posture.data.annotations import Footage, read_footage
 from posture.data.image_ledger import ImageOptions, PictureReport, last_report
 from posture.data.ledger import IngestOptions, Report, estimate_bytes
 from posture.data.picture_files import Pictures
-from posture.data.rows import SPLITS
+from posture.data.rows import SPLITS, crop_name
 from posture.data.store import Store
+from posture.data.tracked_footage import read_tracked_footage
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import InputError
@@ -22,18 +24,43 @@ ASK_ABOVE_PICTURES = 50_000
 REFUSALS_SHOWN = 50
 
 
-def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layout: str | None, split_number: int, yes: bool) -> Report:
-    """Recognise the footage, say how much it will be, ask if that is a lot, ingest, and print the table."""
-    footage = read_footage(source, layout=layout, split_number=split_number)
+def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | None]:
+    """What a decode recipe says of `--crop TEXT --margin MARGIN`, and the detector that it names, if it names one. Raises InputError."""
+    if text is None:
+        return "", None
+    if not 0.0 <= margin <= 2.0:
+        raise InputError(f"--margin {margin:g}: must be from 0 to 2, a share of the athlete's box on each side")
+    source, sign, run = text.partition("=")
+    if text == "boxes":
+        return crop_name(margin), None
+    if source == "detector" and sign and run:
+        detector = open_detector(run)
+        return crop_name(margin, detector=detector.digest), detector
+    raise InputError(f"--crop {text}: cut along `boxes` that people drew, or along what a trained detector finds: detector=runs/NAME")
+
+
+def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layout: str | None, split_number: int, yes: bool,
+                   detector: AthleteDetector | None = None) -> Report:
+    """Recognise the footage, say how much it will be, ask if that is a lot, ingest, and print the table.
+
+    `detector` finds athletes where the recipe's crop is by one.
+    """
+    if options.cut.recipe.crop:
+        footage = read_tracked_footage(source, layout=layout, split_number=split_number, drawn=detector is None)
+    else:
+        footage = read_footage(source, layout=layout, split_number=split_number)
     segments = sum(len(video.labels) for video in footage.videos)
     store = Store(store_uri, create=True)
     console.out.print(f"{footage.root}: layout {footage.layout}, {len(footage.videos):,} files, {segments:,} segments; stored as {options.cut.recipe}, "
                       f"at most {console.size(estimate_bytes(footage, options.cut.recipe))} before compression")
+    for note in footage.notes:
+        console.out.print(note)
     if not yes:
         _ask(footage, options)
     try:
-        with console.progress("decoding") as advance:
-            report = ingest(footage, store, options, progress=lambda done, files, clips, rate: advance(done, files, f"{clips:,} clips, {rate:.0f} clips/s"))
+        with console.progress("finding athletes" if detector else "decoding") as advance:
+            report = ingest(footage, store, options, detector=detector,
+                            progress=lambda done, files, clips, rate: advance(done, files, f"{clips:,} clips, {rate:.0f} clips/s"))
     except TooManyRefused as error:
         print_report(error.report)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from posture import console
-from posture.config import Run
+from posture.config import DetectorRun, Run, override
 from posture.data import rows
 from posture.data.footage import FootageIndex, index_footage, open_footage
+from posture.data.images import index_images, open_images
 from posture.data.store import Store
 from posture.recipes import load_recipe
 from posture.show import write_show_page
@@ -21,18 +23,38 @@ FRAMES_SHOWN = 6
 COMMITS_SHOWN = 30
 
 
-def show_store(uri: str, *, out: Path, recipe: str, clips: int, seed: int) -> None:
-    """Write the page about the store at `uri` to `out`, and its figures to the terminal. Raises InputError."""
+RECIPES = {"action": "jobs/action.py:improved", "detection": "jobs/detector.py:improved"}
+"""Whose augmentation is shown where nobody says."""
+
+
+def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int) -> None:
+    """Write the page about the store at `uri` to `out`, and its figures to the terminal. Raises InputError.
+
+    `recipe` augments clips or pictures, whichever it is for.
+    """
     store = Store(uri)
-    run = load_recipe(recipe)
-    summary = summarize(store)
-    write_show_page(out, summary=summary, sheet=contact_sheet(store, run, clips=clips, seed=seed))
+    runs = {task: load_recipe(name) for task, name in RECIPES.items()}
+    if recipe is not None:
+        chosen = load_recipe(recipe)
+        runs[chosen.task] = chosen
+    summary, pictures = summarize(store), summarize_pictures(store)
+    segments = sum(row["segments"] for row in summary["splits"])
+    if pictures:
+        pictures["sheet"] = picture_sheet(store, runs["detection"], count=items, seed=seed)
+    sheet = contact_sheet(store, runs["action"], clips=items, seed=seed) if segments or not pictures else []
+    write_show_page(out, summary=summary, sheet=sheet, pictures=pictures)
     console.out.print(f"{store.uri}: {console.size(sum(table['bytes'] for table in summary['tables']))}")
-    console.table("class", *rows.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
-    console.out.print()
-    console.table("split", "segments", "clips", "groups", "footage",
-                  rows=[(row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"])) for row in summary["splits"]])
-    console.out.print()
+    if segments:
+        console.table("class", *rows.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
+        console.out.print()
+        console.table("split", "segments", "clips", "groups", "footage",
+                      rows=[(row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"])) for row in summary["splits"]])
+        console.out.print()
+    if pictures:
+        console.table("class of boxes", *rows.SPLITS, rows=[tuple(row.values()) for row in pictures["classes"]])
+        console.out.print()
+        console.table("split", "pictures", "without a box", "boxes", "groups", rows=[tuple(row.values()) for row in pictures["splits"]])
+        console.out.print()
     console.table("table", "version", "rows", "size",
                   rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]])
     console.out.print(f"\n{out.resolve()}")
@@ -62,14 +84,68 @@ def summarize(store: Store) -> dict[str, Any]:
     for clip in clips:
         recipes[clip["recipe"]] = recipes.get(clip["recipe"], 0) + 1
     bad = pc.field("verdict") != "ok"
+    refused = [row for table in ("videos", "pictures") for row in store.read(table, columns=["uri", "verdict", "reason"], where=bad).to_pylist()]
+    refused += _absences(store, segments)
     return {"uri": store.uri, "tables": tables, "classes": classes, "splits": splits,
-            "refused": store.read("videos", columns=["uri", "verdict", "reason"], where=bad).to_pylist(),
+            "refused": refused,
             "recipes": [{"recipe": name, "clips": count} for name, count in sorted(recipes.items())],
             "history": sorted(history, key=lambda row: row["time"], reverse=True)[:COMMITS_SHOWN]}
 
 
+def _absences(store: Store, segments: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Segments in which a detector found nobody, as refused files are listed."""
+    uris = {row["video"]: row["uri"] for row in store.read("videos", columns=["video", "uri"]).to_pylist()}
+    video = {row["segment"]: row["video"] for row in segments}
+    return [{"uri": uris.get(video.get(row["segment"], ""), row["segment"]), "verdict": row["verdict"], "reason": f"{row['reason']} ({row['recipe']})"}
+            for row in store.read("absences").to_pylist()]
+
+
+def summarize_pictures(store: Store) -> dict[str, Any] | None:
+    """What the page shows of a store's pictures with boxes, but for the pictures; None where it has none."""
+    labelled = store.read("boxes", columns=["group", "split", "labels"]).to_pylist()
+    if not labelled:
+        return None
+    of_split = {split: [row for row in labelled if row["split"] == split] for split in rows.SPLITS}
+    counts = {split: Counter(name for row in mine for name in row["labels"]) for split, mine in of_split.items()}
+    names = sorted(set().union(*counts.values()))
+    return {"classes": [{"class": name, **{split: counts[split][name] for split in rows.SPLITS}} for name in names],
+            "splits": [{"split": split, "pictures": len(mine), "empty": sum(not row["labels"] for row in mine), "boxes": counts[split].total(),
+                        "groups": len({row["group"] for row in mine})} for split, mine in of_split.items()]}
+
+
+def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> list[dict[str, Any]]:
+    """Up to `count` training pictures after the recipe's augmentation, mosaics too: {image, pixels, boxes, labels}."""
+    from posture.train.image_batches import ImageBatches
+
+    index = index_images(store, "train")
+    if not len(index):
+        return []
+    count = min(count, len(index))
+    run = override(run, {"seed": seed, "scale.global_batch": count, "scale.micro_batch": None})
+    images = open_images(index, feed=run.data.feed)
+    steps = ImageBatches(images, run, rank=0, world_size=1, validation=images).training(0)
+    (batch,) = next(steps)
+    steps.close()
+    return [{"image": index.keys[batch.indices[place]], "pixels": batch.pictures[place], "boxes": batch.boxes[batch.images == place],
+             "labels": [index.classes[label] for label in batch.labels[batch.images == place]]} for place in range(count)]
+
+
 def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, frames}."""
+    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, frames}.
+
+    Where the store has several decode recipes and `run` names none, each has its share, and stands beside the group.
+    """
+    recipes = [run.data.recipe] if run.data.recipe else sorted(set(store.read("clips", columns=["recipe"])["recipe"].to_pylist())) or [None]
+    share = -(-clips // len(recipes))
+    sheet = []
+    for name in recipes:
+        items = _clips_of(store, override(run, {"data.recipe": name}), clips=share, seed=seed)
+        sheet += [item | {"group": f"{item['group']} · {name}"} for item in items] if len(recipes) > 1 else items
+    return sheet[:clips]
+
+
+def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
+    """Those of one decode recipe."""
     import torch
 
     from posture.data.transforms import TEMPORAL, augmented_frames, clip_generator, draw_augmentation, frame_indices

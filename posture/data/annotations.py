@@ -13,20 +13,26 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from posture.data.files import File, absolute, join, list_files, read_bytes
 from posture.data.rows import SPLITS
 from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
 
+if TYPE_CHECKING:
+    from posture.data.tube_layouts import Tube
+
 LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
                "test": "test", "testing": "test"}
+COLUMNS = {"segments": {"video", "start", "end", "label"}, "kinetics": {"label", "youtube_id", "time_start", "time_end"}}
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
 
 
@@ -39,12 +45,22 @@ class Label:
     label: str
     group: str
     split: str | None = None
+    athlete: str = ""
+    """The tube that is labelled, where it is one athlete's doing that is, not all that the video shows."""
+    frames: tuple[int, int] | None = None
+    """First, and one after the last, where the layout counts frames; `start` and `end` are then known with the video's frame rate."""
+
+    def timed(self, fps: float) -> Label:
+        """The same with start and end in seconds."""
+        return self if self.frames is None else replace(self, start=self.frames[0] / fps, end=self.frames[1] / fps)
 
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
     file: File
     labels: tuple[Label, ...]
+    tubes: tuple[Tube, ...] | None = None
+    """Where the athletes are; None where nobody said."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,10 @@ class Footage:
     """Labels that name a video which is not there: `where: video`."""
     unlabelled: list[str] = field(default_factory=list)
     """Files that no label names."""
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """{uri, verdict, reason} of files whose annotations cannot be used."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that whoever ingests it should read."""
 
 
 def read_footage(source: str, *, layout: str | None = None, split_number: int = 1) -> Footage:
@@ -74,12 +94,14 @@ def read_footage(source: str, *, layout: str | None = None, split_number: int = 
     others = [file for file in listed if PurePosixPath(file.relative).suffix.lower() not in VIDEO_SUFFIXES]
     if not videos:
         raise InputError(f"{root}: no video files here ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    tables = _tables(root, [file.relative for file in others if not table or file.relative == table])
+    named = [file.relative for file in others if file.relative.lower().endswith(".csv") and (not table or file.relative == table)]
+    headers = csv_headers(root, named)
+    tables = {layout: chosen for layout, columns in COLUMNS.items() if (chosen := [name for name, header in headers.items() if columns <= header])}
     if table and not tables:
         raise InputError(f"{source}: no such file, or neither the columns video,start,end,label nor label,youtube_id,time_start,time_end")
     lists = {PurePosixPath(file.relative).name: file for file in others}
     train, test = (lists.get(f"{name}list{split_number:02d}.txt") for name in ("train", "test"))
-    found = layout or (next(iter(tables)) if tables else "ucf101" if train and test else "folders")
+    found = layout or (min(tables, key=lambda name: tables[name]) if tables else "ucf101" if train and test else "folders")
     if found == "ucf101":
         if not (train and test):
             raise InputError(f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and testlist{split_number:02d}.txt")
@@ -92,29 +114,19 @@ def read_footage(source: str, *, layout: str | None = None, split_number: int = 
     return (_segments if found == "segments" else _kinetics)(root, videos, tables[found])
 
 
-def _tables(root: str, names: list[str]) -> dict[str, list[str]]:
-    """CSV files of each layout, told by their header."""
-    needed = {"segments": {"video", "start", "end", "label"}, "kinetics": {"label", "youtube_id", "time_start", "time_end"}}
-    found: dict[str, list[str]] = {}
-    for name in names:
-        if name.lower().endswith(".csv"):
-            header = {cell.strip() for cell in _text(root, name).partition("\n")[0].split(",")}
-            for layout, columns in needed.items():
-                if columns <= header:
-                    found.setdefault(layout, []).append(name)
-    return found
+def csv_headers(root: str, names: list[str]) -> dict[str, set[str]]:
+    """The columns of each of the files."""
+    return {name: {cell.strip() for cell in _text(root, name).partition("\n")[0].split(",")} for name in names}
 
 
 def _segments(root: str, videos: list[File], tables: list[str]) -> Footage:
-    by_path = {file.relative: file for file in videos}
-    by_name = _by_unique_name(videos)
+    named = VideoNames(videos)
     labels: dict[str, list[Label]] = {}
     missing = []
-    for where, row in _rows(root, tables):
-        name = row["video"].strip().replace("\\", "/")
-        file = by_path.get(name) or by_path.get(str(PurePosixPath(where.file).parent / name)) or by_name.get(PurePosixPath(name).name)
+    for where, row in csv_rows(root, tables):
+        file = named.find(row["video"], where.file)
         if file is None:
-            missing.append(f"{where}: {name}")
+            missing.append(f"{where}: {row['video'].strip()}")
             continue
         start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
         group = (row.get("group") or "").strip() or PurePosixPath(file.relative).stem
@@ -126,7 +138,7 @@ def _kinetics(root: str, videos: list[File], tables: list[str]) -> Footage:
     stems = {PurePosixPath(file.relative).stem: file for file in videos}
     labels: dict[str, list[Label]] = {}
     missing = []
-    for where, row in _rows(root, tables):
+    for where, row in csv_rows(root, tables):
         video = row["youtube_id"].strip()
         start, end = where.seconds("time_start", row["time_start"]) or 0.0, where.seconds("time_end", row["time_end"])
         trimmed = stems.get(f"{video}_{round(start):06d}_{round(end or 0):06d}")
@@ -148,7 +160,7 @@ def _ucf101(root: str, videos: list[File], lists: dict[str, File]) -> Footage:
             path = PurePosixPath(line.split(" ")[0].strip())
             if not path.name:
                 continue
-            where = _Line(listed.relative, number)
+            where = Line(listed.relative, number)
             file = stems.get(path.stem)
             if file is None:
                 missing.append(f"{where}: {path}")
@@ -198,7 +210,7 @@ def _place(label: Label) -> tuple[float, float, str]:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """Where a label stands, for messages, and the checks of its fields."""
 
     file: str
@@ -219,6 +231,23 @@ class _Line:
             raise InputError(f"{self}: {name} {text.strip()!r} is not a time in seconds, such as 12.5")
         return value
 
+    def box(self, row: dict[str, str]) -> tuple[int, tuple[float, float, float, float]]:
+        """The frame and x1, y1, x2, y2 of a row."""
+        values = []
+        for name in ("frame", "x1", "y1", "x2", "y2"):
+            try:
+                values.append(float(row[name]))
+            except ValueError:
+                values.append(math.nan)
+            if not math.isfinite(values[-1]):
+                raise InputError(f"{self}: {name} {row[name].strip()!r} is not a number")
+        frame, left, top, right, bottom = values
+        if frame < 0 or frame != int(frame):
+            raise InputError(f"{self}: frame {row['frame'].strip()} is not a whole number from 0 on")
+        if right <= left or bottom <= top:
+            raise InputError(f"{self}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} hold no pixel; x2 and y2 are just past the box")
+        return int(frame), (left, top, right, bottom)
+
     def label(self, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
         label = label.strip()
         if not label:
@@ -231,11 +260,12 @@ class _Line:
         return Label(start, end, label, group, SPLIT_NAMES.get(split))
 
 
-def _rows(root: str, tables: list[str]) -> Iterator[tuple[_Line, dict[str, str]]]:
+def csv_rows(root: str, tables: list[str]) -> Iterator[tuple[Line, dict[str, str]]]:
+    """Every row of the files, by its columns, and where it stands."""
     for name in tables:
         reader = csv.DictReader(io.StringIO(_text(root, name)), skipinitialspace=True)
         for row in reader:
-            yield _Line(name, reader.line_num), {(key or "").strip(): value or "" for key, value in row.items() if isinstance(value, str | None)}
+            yield Line(name, reader.line_num), {(key or "").strip(): value or "" for key, value in row.items() if isinstance(value, str | None)}
 
 
 def _text(root: str, name: str) -> str:
@@ -245,7 +275,15 @@ def _text(root: str, name: str) -> str:
         raise InputError(f"{join(root, name)}: the file is not UTF-8 text") from None
 
 
-def _by_unique_name(videos: list[File]) -> dict[str, File]:
-    """Files by name; only names that one file alone has: `clip.mp4` in two folders says nothing."""
-    counts = Counter(PurePosixPath(file.relative).name for file in videos)
-    return {name: file for file in videos if counts[name := PurePosixPath(file.relative).name] == 1}
+class VideoNames:
+    """Videos as tables name them: by their path below the root or the table, or by a name that one file alone has."""
+
+    def __init__(self, videos: list[File]) -> None:
+        self._by_path = {file.relative: file for file in videos}
+        counts = Counter(PurePosixPath(file.relative).name for file in videos)
+        self._by_name = {name: file for file in videos if counts[name := PurePosixPath(file.relative).name] == 1}
+
+    def find(self, name: str, table: str) -> File | None:
+        """The file that the table at the path `table` means by `name`."""
+        name = name.strip().replace("\\", "/")
+        return self._by_path.get(name) or self._by_path.get(str(PurePosixPath(table).parent / name)) or self._by_name.get(PurePosixPath(name).name)

@@ -12,15 +12,21 @@ from typing import Any
 import numpy as np
 
 from posture.data.annotations import Label
-from posture.data.probe import open_video
+from posture.data.probe import look, open_video
 from posture.data.rows import DecodeRecipe, clip_id, segment_id
-from posture.data.video import probe
+from posture.data.tube_layouts import Tube
+from posture.data.tubes import candidates, is_seen
+from posture.data.video import Reader, Stream
 
 BACKGROUND = "background"
 """The class of stretches between the labels."""
 
 PAST_END_SECONDS = 0.5
 """Labels are often rounded: an end this little past the video's is the video's end."""
+
+
+FRAMES_AT_ONCE = 8
+"""So many of a video's frames are in memory at its own size."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Clip:
 
 
 def accept(labels: Sequence[Label], cut: Cut, *, seconds: float, fps: float) -> tuple[list[Label], list[dict[str, str]]]:
-    """The labels that a video of this length can give clips for, background included, and a refusal {verdict, reason} for each other."""
+    """The labels that a video of this length can give clips for, in seconds, background included; and a refusal {verdict, reason} for each other."""
+    labels = [label.timed(fps) for label in labels]
     accepted, refused = [], []
     for label in [*labels, *(_gaps(labels, seconds, cut, fps) if cut.background else ())]:
         end = seconds if label.end is None else label.end
@@ -60,11 +67,13 @@ def accept(labels: Sequence[Label], cut: Cut, *, seconds: float, fps: float) -> 
     return accepted, refused
 
 
-def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str] = frozenset()) -> Iterator[dict[str, Any] | Clip]:
+def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str] = frozenset(),
+             tubes: Sequence[Tube] = ()) -> Iterator[dict[str, Any] | Clip]:
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
     Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", frames, fps, seconds,
-    width, height, codec}; refusals: {"kind": "refused", verdict, reason}; segments: {"kind": "segment", **row}. Raises Unreadable.
+    width, height, codec}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
+    {"kind": "segment", **row}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
     """
     recipe = cut.recipe
     stream, reader = open_video(path, **_decoded_size(path, recipe))
@@ -76,16 +85,78 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
     yield from ({"kind": "refused", **refusal} for refusal in refused)
     for label in accepted:
         end = seconds if label.end is None else min(label.end, seconds)
-        segment = segment_id(video, label.start, label.end)
+        segment = segment_of(video, label)
         if segment not in stored:
-            first, last = np.searchsorted(shown, [label.start - 1e-6, end - 1e-6])
-            for window, numbers in enumerate(frame_numbers(int(first), max(int(last), int(first) + 1), recipe)):
-                pixels, offsets = encode_frames(fit_frames(reader.frames(numbers), recipe), recipe.jpeg)
+            windows = list(windows_of(label, segment, span_of(label, seconds, shown), recipe, tubes))
+            if not windows:
+                yield {"kind": "refused", **no_athlete(label, end), "segment": segment}
+                continue
+            for window, numbers, tube in windows:
+                frames = fit_frames(reader.frames(numbers), recipe) if tube is None else _cropped(reader, numbers, tube, stream, recipe)
+                pixels, offsets = encode_frames(frames, recipe.jpeg)
                 yield Clip({"clip": clip_id(segment, recipe, window), "segment": segment, "recipe": str(recipe),
                             "start": float(shown[numbers[0]]), "frames": len(numbers), "height": recipe.height, "width": recipe.width,
                             "offsets": offsets}, pixels)
         yield {"kind": "segment", "segment": segment, "video": video, "start": label.start, "end": end,
                "label": label.label, "group": label.group, "split": label.split}
+
+
+def frames_to_search(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str], longest: int) -> Iterator[dict[str, Any] | Clip]:
+    """Yield what a detector has to see of a file to find the athletes in the segments that are not `stored`.
+
+    First {"kind": "stream", width, height}, the video's own; then each segment's frames, few at a time, as Clips of raw pixels with
+    {segment, numbers, height, width}: every frame that any window of it stores, the longer side no longer than `longest`. Raises Unreadable.
+    """
+    own = look(path)
+    scale = min(1.0, longest / max(own.height, own.width, 1))
+    height, width = max(1, round(own.height * scale)), max(1, round(own.width * scale))
+    _, reader = open_video(path, height=height, width=width)
+    shown = reader.times()
+    seconds = float(shown[-1]) + 1.0 / reader.fps
+    yield {"kind": "stream", "width": own.width, "height": own.height}
+    for label in accept(labels, cut, seconds=seconds, fps=reader.fps)[0]:
+        segment = segment_of(video, label)
+        if segment in stored:
+            continue
+        span = span_of(label, seconds, shown)
+        numbers = sorted({number for window in frame_numbers(span.start, span.stop, cut.recipe) for number in window})
+        for begin in range(0, len(numbers), FRAMES_AT_ONCE):
+            some = numbers[begin:begin + FRAMES_AT_ONCE]
+            yield Clip({"segment": segment, "numbers": some, "height": height, "width": width}, encode_frames(reader.frames(some), 0)[0])
+
+
+def span_of(label: Label, seconds: float, shown: np.ndarray) -> range:
+    """The segment's frames, at least one, in a video of that length; `shown` (frames,) is when each of its frames is, in seconds."""
+    if label.frames is not None:
+        return range(label.frames[0], max(min(label.frames[1], len(shown)), label.frames[0] + 1))
+    end = seconds if label.end is None else min(label.end, seconds)
+    first, last = (int(place) for place in np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]))
+    return range(first, max(last, first + 1))
+
+
+def segment_of(video: str, label: Label) -> str:
+    """The key of the label's segment; the label's times are in seconds."""
+    return segment_id(video, label.start, label.end, label.athlete)
+
+
+def windows_of(label: Label, segment: str, span: range, recipe: DecodeRecipe, tubes: Sequence[Tube]) -> Iterator[tuple[int, list[int], Tube | None]]:
+    """The segment's windows: their number, their frames, and the tube that they are cut along; only those in which there is one, if frames are cropped.
+
+    `span` is the segment's frames. Tubes that a detector found have their segment's key as their name, and come best first.
+    """
+    if recipe.searched:
+        along = [tube for tube in tubes if tube.name == segment]
+    else:
+        along = candidates(tubes, athlete=label.athlete, group=label.group, frames=span) if recipe.crop else []
+    for window, numbers in enumerate(frame_numbers(span.start, span.stop, recipe)):
+        tube = next((tube for tube in along if is_seen(tube, numbers)), None)
+        if tube is not None or not recipe.crop:
+            yield window, numbers, tube
+
+
+def no_athlete(label: Label, end: float) -> dict[str, str]:
+    """The refusal of a segment in which nobody is seen."""
+    return {"verdict": "no_athlete", "reason": f"{label.label} from {label.start:g} s to {end:g} s: no athlete there, or in too few frames"}
 
 
 def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]]:
@@ -143,14 +214,30 @@ def decode_frames(pixels: Any, offsets: Sequence[int], shape: tuple[int, int, in
 
 
 def _decoded_size(path: str, recipe: DecodeRecipe) -> dict[str, int]:
-    """The size to decode at, so that cropping or padding gives height x width: the decoder resizes, which costs least."""
-    if recipe.fit == "stretch":
+    """The size to decode at, so that cropping or padding gives height x width: the decoder resizes, which costs least. What is cut out is resized after."""
+    if recipe.fit == "stretch" and not recipe.crop:
         return {"height": recipe.height, "width": recipe.width}
-    stream = probe(path)
+    stream = look(path)
+    if recipe.crop:
+        return {"height": max(1, stream.height), "width": max(1, stream.width)}
     ratios = recipe.height / max(1, stream.height), recipe.width / max(1, stream.width)
     scale = max(ratios) if recipe.fit == "crop" else min(ratios)
     rounding = np.ceil if recipe.fit == "crop" else np.floor
     return {"height": max(1, int(rounding(stream.height * scale))), "width": max(1, int(rounding(stream.width * scale)))}
+
+
+def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, stream: Stream, recipe: DecodeRecipe) -> np.ndarray:
+    """The frames (T, H, W, 3) around the athlete. `reader` gives them at the video's own size."""
+    from posture.data.cropping import cut_out, cuts_along
+
+    size = {"height": recipe.height, "width": recipe.width}
+    cuts = cuts_along(tube, numbers, margin=recipe.margin, height=stream.height, width=stream.width, aspect=recipe.width / recipe.height)
+    frames = np.empty((len(numbers), recipe.height, recipe.width, 3), np.uint8)
+    for begin in range(0, len(numbers), FRAMES_AT_ONCE):
+        whole = reader.frames(numbers[begin:begin + FRAMES_AT_ONCE])
+        for place, frame in enumerate(whole, start=begin):
+            frames[place] = cut_out(frame, cuts[place], **size)
+    return frames
 
 
 def _gaps(labels: Sequence[Label], seconds: float, cut: Cut, fps: float) -> Iterator[Label]:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from posture.data import rows
 from posture.data.annotations import Footage, Label
-from posture.data.cutting import BACKGROUND, Cut, accept
+from posture.data.cutting import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.rows import DecodeRecipe
 from posture.data.splits import assign_splits
 from posture.data.store import Store
+from posture.data.tube_layouts import Tube
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Job:
     labels: tuple[Label, ...]
     stored: tuple[str, ...]
     """Segments of this video whose clips stand already."""
+    empty: tuple[str, ...] = ()
+    """Segments of this video that are known to show no athlete."""
+    tubes: tuple[Tube, ...] = ()
+    """Where the athletes are, if clips are cut along boxes that people drew."""
 
 
 def estimate_bytes(footage: Footage, recipe: DecodeRecipe) -> int:
@@ -106,6 +113,7 @@ class Ledger:
         done = {row["video"] for row in self._videos if row["verdict"] == "ok"}
         self.orphans = frozenset(self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done})
         """Segments whose clips a killed ingest committed, but not that their video is done."""
+        self._absences = {row["segment"]: row for row in store.read("absences", where=is_recipe).to_pylist()}
         self.changed = False
         self._results: list[dict[str, Any]] = []
         self._parts: list[dict[str, Any]] = []
@@ -134,13 +142,16 @@ class Ledger:
             elif content in done:
                 row = done[content] | {"uri": file.uri, "bytes": file.bytes, "modified": file.modified}
                 accepted, refused = accept(labels, self._options.cut, seconds=row["seconds"], fps=row["fps"])
-                self._report.refused += [{"uri": file.uri, **refusal} for refusal in refused]
+                segments = {segment_of(content, label): label for label in accepted}
+                empty = self._without_athlete(segments, video.tubes or (), row)
+                self._report.refused += [{"uri": file.uri, **refusal} for refusal in empty.values()]
                 labelled += [_segment_row(content, label, row["seconds"]) for label in accepted]
-                if any(rows.segment_id(content, label.start, label.end) not in self._decoded for label in accepted):
-                    jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, stored.get(content, ())))
+                if not self._decoded.union(empty).issuperset(segments):
+                    jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, stored.get(content, ()), tuple(empty), video.tubes or ()))
                     continue
+                self._report.refused += [{"uri": file.uri, **refusal} for refusal in refused]  # of a file that is decoded, the worker says so
             else:
-                jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, ()))
+                jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, (), tubes=video.tubes or ()))
                 continue
             if row["verdict"] != "ok":
                 self._report.refused.append({key: row[key] for key in ("uri", "verdict", "reason")})
@@ -162,12 +173,14 @@ class Ledger:
         """Clips, then segments, then videos: whoever reads in between sees less, never something wrong."""
         self._lease.check()
         self._store.commit_files("clips", self._parts)
+        if self._options.cut.recipe.searched:
+            self._store.upsert("absences", pa.Table.from_pylist(self._absent(), schema=rows.ABSENCES), keys=["segment", "recipe"])
         segments = [segment for result in self._results for segment in result["segments"]]
         self._store.upsert("segments", pa.Table.from_pylist(segments, schema=rows.SEGMENTS), keys=["segment"])
         self._remember([result["row"] for result in self._results])
         for result in self._results:
             self._report.decoded += result["row"]["verdict"] == "ok"
-            self._report.refused += result["refused"]
+            self._report.refused += [{key: refusal[key] for key in ("uri", "verdict", "reason")} for refusal in result["refused"]]
         added = [segment for segment in segments if segment["segment"] not in self._segments]
         self._report.segments += len(added)
         self._report.footage_seconds += sum(segment["end"] - segment["start"] for segment in added)
@@ -176,6 +189,24 @@ class Ledger:
             counts[segment["split"]] += 1
         self.changed = self.changed or bool(self._results)
         self._results, self._parts, self._last_commit = [], [], time.time()
+
+    def _without_athlete(self, segments: dict[str, Label], tubes: Sequence[Tube], row: dict[str, Any]) -> dict[str, dict[str, str]]:
+        """The refusals of those segments of a known video (its `row`) that give no clip, by what was found or drawn in it."""
+        recipe = self._options.cut.recipe
+        if not recipe.crop:
+            return {}
+        lacking = {segment: label for segment, label in segments.items() if segment not in self._decoded}
+        if recipe.searched:
+            return {segment: {key: self._absences[segment][key] for key in ("verdict", "reason")} for segment in lacking if segment in self._absences}
+        shown = np.arange(row["frames"]) / row["fps"]
+        return {segment: no_athlete(label, row["seconds"] if label.end is None else min(label.end, row["seconds"])) for segment, label in lacking.items()
+                if not any(windows_of(label, segment, span_of(label, row["seconds"], shown), recipe, tubes))}
+
+    def _absent(self) -> list[dict[str, str]]:
+        """The rows of `absences` that the results add."""
+        refused = [refusal for result in self._results for refusal in result["refused"] if refusal["verdict"] == "no_athlete"]
+        return [{"recipe": str(self._options.cut.recipe), **{key: refusal[key] for key in ("segment", "verdict", "reason")}} for refusal in refused
+                if refusal["segment"] not in self._absences]
 
     def _assign_splits(self, footage: Footage) -> dict[str, str]:
         """The split of every group; new ones are committed before anything is decoded: a killed ingest goes on with the same."""
@@ -206,10 +237,10 @@ class Ledger:
     def _correct(self, labelled: list[dict[str, Any]]) -> None:
         """Bring the segments of known videos in line with the footage's labels: changed ones are rewritten, unnamed ones removed."""
         named = {row["segment"] for row in labelled}
+        kinds = {(row["video"], row["segment"].endswith(rows.TUBE)) for row in labelled}  # an athlete's doing and what all shows stand side by side
         changed = [row for row in labelled if (old := self._segments.get(row["segment"])) and _said(old) != _said(row)]
-        videos = {row["video"] for row in labelled}
-        retired = [row["segment"] for row in self._segments.values()
-                   if row["video"] in videos and row["segment"] not in named and row["label"] != BACKGROUND]
+        retired = [row["segment"] for row in self._segments.values() if (row["video"], row["segment"].endswith(rows.TUBE)) in kinds
+                   and row["segment"] not in named and row["label"] != BACKGROUND]
         self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
         self._store.delete("segments", "segment", retired)
         self._report.relabelled, self._report.retired = len(changed), len(retired)
@@ -240,7 +271,7 @@ def _content(uri: str) -> str:
 
 def _segment_row(video: str, label: Label, seconds: float) -> dict[str, Any]:
     end = seconds if label.end is None else min(label.end, seconds)
-    return {"segment": rows.segment_id(video, label.start, label.end), "video": video, "start": label.start, "end": end,
+    return {"segment": segment_of(video, label), "video": video, "start": label.start, "end": end,
             "label": label.label, "group": label.group, "split": label.split}
 
 

@@ -15,18 +15,23 @@ def open_video(path: str, *, height: int, width: int) -> tuple[Stream, Reader]:
 
     A container that promises clearly more frames than its packets hold was cut off: `truncated`, even if its first half would play.
     """
+    stream = look(path)
+    reader = Reader(path, height=height, width=width)
+    if len(reader) < 0.95 * stream.frames - 2:
+        raise Unreadable("truncated", f"the container promises {stream.frames} frames, the file holds {len(reader)}")
+    return stream, reader
+
+
+def look(path: str) -> Stream:
+    """What the container says, before anything is decoded. Raises Unreadable as `open_video` does."""
     if os.path.getsize(path) == 0:
         raise Unreadable("empty", "the file has no bytes")
     try:
-        stream = probe(path)
-        reader = Reader(path, height=height, width=width)
+        return probe(path)
     except Unreadable as error:
         if error.verdict == "not_video" and _begins_like_video(path):
             raise Unreadable("truncated", f"it begins like a video, but its index is missing: {error}") from None
         raise
-    if len(reader) < 0.95 * stream.frames - 2:
-        raise Unreadable("truncated", f"the container promises {stream.frames} frames, the file holds {len(reader)}")
-    return stream, reader
 
 
 def _begins_like_video(path: str) -> bool:

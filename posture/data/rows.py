@@ -11,6 +11,7 @@
 | boxes | picture of `images` | image |
 | pictures | picture file or video with boxes that was looked at; `ok` means that its images and boxes stand | image, uri |
 | ingests | ingest that added something or refused a file | ingest |
+| absences | segment in which a detector found no athlete, so that it is not searched again | segment, recipe |
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Literal
 import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
+
+TUBE = "-tube"
+"""How the keys of segments end that are of one athlete, not of all that a stretch of video shows."""
 
 VERDICTS = {
     "ok": "decoded",
@@ -38,6 +42,7 @@ VERDICTS = {
     "duplicate": "the same content as another file",
     "missing_video": "a label names a video that is not there",
     "segment_past_end": "a segment starts or ends after its video",
+    "no_athlete": "nobody to cut the clip around in that segment",
     "missing_picture": "a label names a picture that is not there",
     "frame_past_end": "a box is on a frame after its video's last",
     "bad_label": "what is said of a picture cannot be read",
@@ -129,8 +134,10 @@ PICTURES = pa.schema([
 
 INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
 
+ABSENCES = pa.schema([("segment", pa.string()), ("recipe", pa.string()), ("verdict", pa.string()), ("reason", pa.string())])
+
 TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "flows": FLOWS, "images": IMAGES, "boxes": BOXES,
-          "pictures": PICTURES, "ingests": INGESTS}
+          "pictures": PICTURES, "ingests": INGESTS, "absences": ABSENCES}
 
 
 @dataclass(frozen=True)
@@ -148,18 +155,31 @@ class DecodeRecipe:
     """How another aspect ratio becomes height x width."""
     jpeg: int = 0
     """JPEG quality 1..100 of the stored frames; 0 stores raw frames."""
+    crop: str = ""
+    """What frames are cut along, as `crop_name` writes it; empty: they are stored whole."""
 
     def __str__(self) -> str:
         frames = f"jpeg{self.jpeg}" if self.jpeg else "raw"
-        return f"{self.height}x{self.width}-{self.fit}-f{self.frames}-s{self.stride}-w{self.windows}-{frames}"
+        crop = f"-{self.crop}" if self.crop else ""
+        return f"{self.height}x{self.width}-{self.fit}-f{self.frames}-s{self.stride}-w{self.windows}-{frames}{crop}"
 
     @classmethod
     def parse(cls, text: str) -> DecodeRecipe:
         """The recipe that `str` wrote."""
-        size, fit, frames, stride, windows, pixels = text.split("-")
+        size, fit, frames, stride, windows, pixels, *crop = text.split("-", 6)
         height, width = size.split("x")
         return cls(int(height), int(width), int(frames[1:]), int(stride[1:]), int(windows[1:]), fit,  # type: ignore[arg-type]
-                   int(pixels.removeprefix("jpeg")) if pixels != "raw" else 0)
+                   int(pixels.removeprefix("jpeg")) if pixels != "raw" else 0, *crop)
+
+    @property
+    def margin(self) -> float:
+        """What a cropped clip shows around the athlete on each side, as a share of the athlete's box."""
+        return float(self.crop.removeprefix("boxes").rpartition("-")[2])
+
+    @property
+    def searched(self) -> bool:
+        """Whether a detector says where the athlete is."""
+        return self.crop.startswith("detector-")
 
     @property
     def clip_bytes(self) -> int:
@@ -168,15 +188,25 @@ class DecodeRecipe:
         return raw // 12 if self.jpeg else raw
 
 
+def crop_name(margin: float, *, detector: str = "") -> str:
+    """`boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for those that a detector finds whose weights have a hash that begins with `detector`."""
+    share = f"{round(margin, 4):g}"
+    return f"detector-{detector}-{share}" if detector else f"boxes{share}"
+
+
 def content_id(*parts: object) -> str:
     """A 128-bit key of the values in `parts`, as 32 hexadecimal digits."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
-def segment_id(video: str, start_seconds: float, end_seconds: float | None) -> str:
-    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be corrected."""
+def segment_id(video: str, start_seconds: float, end_seconds: float | None, athlete: str = "") -> str:
+    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be corrected.
+
+    Where what one `athlete` does is labelled, two may be seen at once: such a key has the athlete in it, and ends in `TUBE`.
+    """
     end = "end" if end_seconds is None else round(end_seconds * 1000)
-    return content_id("segment", video, round(start_seconds * 1000), end)
+    stretch = ("segment", video, round(start_seconds * 1000), end)
+    return content_id(*stretch, athlete) + TUBE if athlete else content_id(*stretch)
 
 
 def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:

@@ -18,9 +18,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from posture.data.annotations import Label
-from posture.data.cutting import Clip, Cut, cut_file
+from posture.data.cutting import Clip, Cut, cut_file, frames_to_search
 from posture.data.frames import read_frames
 from posture.data.rows import DecodeRecipe
+from posture.data.tube_layouts import Tube
+from posture.data.tubes import tubes_from_json, tubes_to_json
 from posture.data.video import Unreadable
 
 
@@ -31,14 +33,18 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Connection | None = None
 
-    def cut(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (),
+    def cut(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (), tubes: Sequence[Tube] = (),
             limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
         """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout` and `crashed`.
 
-        `limit_seconds` is for the whole file; its clips are taken by the caller as they come.
+        `limit_seconds` is for the whole file, as far as the caller waits for it; its clips are taken by the caller as they come.
         """
-        job = {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
-        return self._answers(job, limit_seconds)
+        return self._answers(_job(path, video, labels, cut, stored) | {"tubes": tubes_to_json(tubes)}, limit_seconds)
+
+    def search(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (), longest: int,
+               limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+        """What `cutting.frames_to_search` yields, from the child. Raises Unreadable as `cut` does."""
+        return self._answers(_job(path, video, labels, cut, stored) | {"longest": longest}, limit_seconds)
 
     def frames(self, path: str, frames: Sequence[int], *, limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
         """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
@@ -46,12 +52,14 @@ class Sandbox:
 
     def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
         channel = self._start()
-        deadline = time.monotonic() + limit_seconds
+        left = limit_seconds
         try:
             channel.send_bytes(json.dumps(job).encode())
             while True:
-                if not channel.poll(max(0.0, deadline - time.monotonic())):
+                began = time.monotonic()
+                if not channel.poll(max(0.0, left)):
                     raise TimeoutError
+                left -= time.monotonic() - began  # what the caller does with an answer, such as finding athletes in it, is not the file's fault
                 message = json.loads(channel.recv_bytes())
                 if message["kind"] == "end":
                     return
@@ -96,6 +104,10 @@ class Sandbox:
         return self._channel
 
 
+def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Sequence[str]) -> dict[str, Any]:
+    return {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
+
+
 def _serve(channel: Connection) -> None:
     """Answer jobs until the parent is gone."""
     while True:
@@ -124,7 +136,11 @@ def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
     if "frames" in job:
         return read_frames(job["path"], job["frames"])
     cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})
-    return cut_file(job["path"], job["video"], [Label(**label) for label in job["labels"]], cut, stored=frozenset(job["stored"]))
+    of_file = (job["path"], job["video"], [Label(**label) for label in job["labels"]], cut)
+    stored = frozenset(job["stored"])
+    if "longest" in job:
+        return frames_to_search(*of_file, stored=stored, longest=job["longest"])
+    return cut_file(*of_file, stored=stored, tubes=tubes_from_json(job["tubes"]))
 
 
 def _die_with_parent() -> None:

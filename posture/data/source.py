@@ -62,6 +62,9 @@ class SourceIndex:
 def index_sources(store: Store, index: FootageIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None) -> SourceIndex:
     """The segments of `index` with `windows` clips each (fewer where they are short), of which the model takes `inputs`, flow by the method `flow`."""
     recipe = replace(DecodeRecipe.parse(index.recipe), windows=windows, jpeg=0)
+    if recipe.crop:
+        raise InputError(f"--source decodes whole frames, and this run was trained on clips cut around the athlete ({recipe.crop}), whose places the store "
+                         "does not keep; evaluate the stored windows instead (leave out --source), and ingest with more --windows to have more of them")
     videos = {row["video"]: row for row in store.read("videos").to_pylist() if row["verdict"] == "ok"}
     segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
     label_of = dict(zip(index.segments.tolist(), index.labels.tolist(), strict=True))

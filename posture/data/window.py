@@ -42,8 +42,12 @@ def cut_window(video: str, recipe: DecodeRecipe, *, frames: int, step: int = 1, 
     """`frames` frames of the file `video`, every `step`-th of those that `recipe` stores: from `start` seconds on, or from the middle.
 
     The middle is where a store with one window per segment has it, the whole video being the segment. Raises InputError where the file
-    is no readable video, or shorter than one clip, or ends within one clip from `start` on.
+    is no readable video, or shorter than one clip, or ends within one clip from `start` on; and where the recipe cuts clips around an
+    athlete, whose place nobody says here.
     """
+    if recipe.crop:
+        raise InputError(f"{video}: this run was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is here; "
+                         "explain a run that was trained on whole frames")
     recipe = replace(recipe, windows=1, jpeg=0)
     try:
         with local_copy(video) as path, Sandbox() as sandbox:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from typing import Any
 
 import ray
@@ -40,6 +42,7 @@ def connect(**settings: Any) -> None:
     elif settings.get("include_dashboard"):
         port = os.environ["RAY_GCS_SERVER_PORT"] = str(_free_port())
         variables["RAY_ADDRESS"] = f"{ray.util.get_node_ip_address()}:{port}"
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, **arguments)
@@ -48,6 +51,8 @@ def connect(**settings: Any) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray's own handler would end this process without a word, or with an abort
     _quiet()
 
 

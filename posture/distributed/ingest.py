@@ -9,10 +9,11 @@ import functools
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from posture.data import rows
@@ -24,15 +25,25 @@ from posture.data.ledger import IngestOptions, Job, Ledger, Report, video_row
 from posture.data.part import Part
 from posture.data.sandbox import Sandbox
 from posture.data.store import Store
+from posture.data.tube_layouts import Tube
+from posture.data.tubes import link, tubes_from_json, tubes_to_json
 from posture.data.video import Unreadable
 from posture.errors import InputError
 
+if TYPE_CHECKING:
+    from posture.athletes import AthleteDetector, Finder
+
 CLIPS_PER_TASK = 24
 """Enough to hide what a task costs, few enough that a lost task is a small loss."""
+GPU_SHARE = 0.25
+"""Of a GPU for each task that finds athletes, where the cluster has one: decoding beside it keeps one task from filling it."""
 
 
-def ingest(footage: Footage, store: Store, options: IngestOptions, *, progress: Callable[[int, int, int, float], None] | None = None) -> Report:
+def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: AthleteDetector | None = None,
+           progress: Callable[[int, int, int, float], None] | None = None) -> Report:
     """Add what is new in `footage` to the store. `progress(files done, files to do, clips, clips/s)` is called as results come.
+
+    `detector` finds the athletes, where the recipe's crop names one.
 
     Raises Busy where another ingest holds the store, InputError where a group would change sides or too many files were refused
     (what was readable is committed all the same).
@@ -41,7 +52,7 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, progress: 
     report = Report(uuid.uuid4().hex[:12], footage.root, footage.layout, str(options.cut.recipe), files=len(footage.videos),
                     unlabelled=len(footage.unlabelled))
     report.refused += [{"uri": line.rpartition(": ")[2], "verdict": "missing_video", "reason": f"named by {line.rpartition(': ')[0]}"}
-                       for line in footage.missing]
+                       for line in footage.missing] + footage.refused
     with Lease(store.uri) as lease:
         store.create_tables()
         store.remove_orphans("clips")
@@ -50,7 +61,7 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, progress: 
         if jobs:
             decoding = time.time()
             done = 0
-            for results, part in _decode(jobs, store, options, report.ingest, ledger.orphans):
+            for results, part in _decode(jobs, store, options, report.ingest, ledger.orphans, detector):
                 ledger.add(results, part)
                 done += len(results)
                 if progress:
@@ -77,8 +88,8 @@ class TooManyRefused(InputError):
         self.report = report
 
 
-def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str,
-            orphans: frozenset[str]) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
+def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str],
+            detector: AthleteDetector | None) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
     """Run the jobs on the cluster, tens of clips a task; yields (one result per file, the Parquet file written) as tasks end."""
     import ray
 
@@ -87,9 +98,11 @@ def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str,
     cluster.connect()
     clips = sum(len(job.labels) for job in jobs) * options.cut.recipe.windows
     blocks = min(len(jobs), max(int(2 * cluster.cpus()), round(clips / CLIPS_PER_TASK)))
-    items = [{"jobs": json.dumps([asdict(job) for job in jobs[block::blocks]])} for block in range(blocks)]
-    cut = functools.partial(cut_block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans)
-    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(cut, batch_size=None)
+    items = [{"jobs": json.dumps([_packed(job) for job in jobs[block::blocks]])} for block in range(blocks)]
+    shared = None if detector is None else {"digest": detector.digest, "detector": ray.put(detector)}
+    cut = functools.partial(cut_block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans, shared=shared)
+    gpu = {"num_gpus": GPU_SHARE} if detector is not None and cluster.gpus() else {}
+    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(cut, batch_size=None, **gpu)
     for batch in dataset.iter_batches(batch_size=None):
         for outcome in batch["outcome"]:
             content = json.loads(outcome)
@@ -100,22 +113,51 @@ _sandbox: Sandbox | None = None
 """This worker process's decoder, kept from task to task."""
 
 
-def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, ingest: str, orphans: frozenset[str]) -> dict[str, Any]:
-    """One task: cut every file of the block, write their clips as one Parquet file beside the table (not committed)."""
+_finders: dict[str, Finder] = {}
+"""This worker process's detector, by its digest."""
+
+
+def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, ingest: str, orphans: frozenset[str],
+              shared: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One task: cut every file of the block, write their clips as one Parquet file beside the table (not committed).
+
+    `shared` is the detector that finds the athletes: its digest, and where Ray keeps it.
+    """
     global _sandbox
     _sandbox = _sandbox or Sandbox()
+    finder = None if shared is None else _finder(**shared)
     outcomes = []
     for jobs in batch["jobs"]:
         part = Part(store_uri, f"part-{ingest}-{uuid.uuid4().hex}.parquet", compress=not options.cut.recipe.jpeg)
         results = []
         for job in json.loads(jobs):
-            job = Job(**job | {"labels": tuple(Label(**label) for label in job["labels"])})
-            results.append(_cut_one(job, _sandbox, part, options, orphans))
+            results.append(_cut_one(_unpacked(job), _sandbox, part, options, orphans, finder))
         outcomes.append(json.dumps({"results": results, "part": part.close()}))
     return {"outcome": outcomes}
 
 
-def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str]) -> dict[str, Any]:
+def _finder(digest: str, detector: Any) -> Finder:
+    """The detector, read once in the life of a worker process."""
+    import ray
+
+    from posture.athletes import Finder
+
+    if digest not in _finders:
+        _finders.clear()
+        _finders[digest] = Finder(ray.get(detector))
+    return _finders[digest]
+
+
+def _packed(job: Job) -> dict[str, Any]:
+    """A job as JSON takes it."""
+    return asdict(replace(job, tubes=())) | {"tubes": tubes_to_json(job.tubes)}
+
+
+def _unpacked(job: dict[str, Any]) -> Job:
+    return Job(**job | {"labels": tuple(Label(**label) for label in job["labels"]), "tubes": tubes_from_json(job["tubes"])})
+
+
+def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None) -> dict[str, Any]:
     """One file: {row, segments, refused}. Its clips are in `part` only if the whole file was good."""
     file = File(job.uri, job.uri, job.bytes, job.modified)
     result: dict[str, Any] = {"row": video_row(file, job.video), "segments": [], "refused": []}
@@ -123,14 +165,20 @@ def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orp
     try:
         with local_copy(job.uri) as path:
             result["row"]["video"] = job.video or hash_file(path)
-            for message in sandbox.cut(path, result["row"]["video"], job.labels, options.cut, stored=[*job.stored, *orphans],
-                                       limit_seconds=options.file_limit_seconds + options.seconds_per_label * len(job.labels)):
+            asked = {"stored": [*job.stored, *job.empty, *orphans],
+                     "limit_seconds": options.file_limit_seconds + options.seconds_per_label * len(job.labels)}
+            file_and_cut = path, result["row"]["video"], job.labels, options.cut
+            tubes = job.tubes if finder is None else find_tubes(sandbox.search(*file_and_cut, **asked, longest=finder.size), finder,
+                                                                stride=options.cut.recipe.stride)
+            for message in sandbox.cut(*file_and_cut, **asked, tubes=tubes):
                 if isinstance(message, Clip):
                     part.write(message)
                 elif (kind := message.pop("kind")) == "stream":
                     result["row"] |= message
-                else:
-                    result["segments" if kind == "segment" else "refused"].append(message)
+                elif kind == "refused":
+                    result["refused"].append(message)
+                elif message["segment"] not in job.empty:
+                    result["segments"].append(message)
     except (Unreadable, OSError) as error:
         part.undo()
         verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
@@ -138,3 +186,23 @@ def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orp
         result["segments"], result["refused"] = [], [{"verdict": verdict, "reason": str(error)}]
     result["refused"] = [{"uri": job.uri, **refusal} for refusal in result["refused"]]
     return result
+
+
+def find_tubes(messages: Iterable[dict[str, Any] | Clip], find: Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]], *, stride: int) -> list[Tube]:
+    """The athletes' tubes in the segments whose frames `Sandbox.search` gives, in pixels of the video, named by their segment, best first.
+
+    `find` gives boxes (D, 4) and scores (D,) for each of uint8 frames (n, h, w, 3).
+    """
+    full: dict[str, Any] = {}
+    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for message in messages:
+        if not isinstance(message, Clip):
+            full = message
+            continue
+        row = message.row
+        frames = np.frombuffer(message.pixels, np.uint8).reshape(-1, row["height"], row["width"], 3)
+        enlarged = np.array([full["width"] / row["width"], full["height"] / row["height"]] * 2)
+        of_segment = found.setdefault(row["segment"], {})
+        for number, (boxes, scores) in zip(row["numbers"], find(frames), strict=True):
+            of_segment[number] = boxes * enlarged, scores
+    return [tube for segment, by_frame in found.items() for tube in link(by_frame, name=segment, stride=stride)]

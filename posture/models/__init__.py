@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build(config: Any) -> nn.Module:
+def build(config: Any, *, detect: Any = None) -> nn.Module:
     """The network of one of the dataclasses in `posture.models.configs` or `detector_configs`, with fresh weights from torch's global generator.
 
+    `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network; None is its default.
     Raises ValueError for a `kind` that has no network.
     """
     if config.kind == "c3d":
@@ -36,10 +37,10 @@ def build(config: Any) -> nn.Module:
     if config.kind == "ssd300":
         from posture.models.torchvision_detectors import ssd300
 
-        return ssd300(config)
+        return ssd300(config, detect)
     if config.kind == "fasterrcnn":
         from posture.models.torchvision_detectors import faster_rcnn
 
-        return faster_rcnn(config)
+        return faster_rcnn(config, detect)
     raise ValueError("kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', 'fasterrcnn', "
                      f"not {config.kind!r}")

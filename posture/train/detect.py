@@ -48,6 +48,17 @@ def detect_pictures(network: nn.Module, task: Any, images: Images | StreamedImag
     return found
 
 
+@torch.inference_mode()
+def detect_frames(network: nn.Module, task: Any, frames: np.ndarray, run: Any, device: torch.device) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Boxes, scores and labels of each of uint8 (n, h, w, 3) RGB frames of one size, looked at together; the network is on `device`."""
+    none = np.zeros((0, 4), dtype=np.float32)
+    laid = [letterbox(frame, none, run.model.size) for frame in frames]
+    inputs = torch.from_numpy(np.stack([square for square, _, _ in laid])).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+    with Precision(run.scale.amp, device).autocast():
+        outputs = network.eval()(inputs)
+    return [in_picture(detections, where) for detections, (_, _, where) in zip(task.detect(outputs), laid, strict=True)]
+
+
 def in_picture(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, scores and labels as arrays, in pixels of the picture that was letterboxed."""
     boxes, scores, labels = (part.cpu().numpy() for part in detections)

@@ -30,6 +30,8 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
                                  (["train", "nothing", "--store", small_store], "names no recipe"),
                                  (["evaluate", str(tmp_path / "none")], "there is no run here"),
                                  (["show", str(tmp_path / "none")], "there is no store here"),
+                                 (["bench", "feed", "--compile"], "it is for posture bench models"),
+                                 (["bench", "models", "--footage", "x"], "makes its own inputs"),
                                  (["fly"], "fly")):
         done = posture(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -44,7 +44,7 @@ def alone(small_store, tmp_path_factory):
     return session
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_any_number_of_workers_has_the_loss_of_one_process(alone, small_store, tmp_path, workers):
     session = start(small_store, tmp_path, "ray", **{"scale.workers": workers})
     updates = []
@@ -80,6 +80,7 @@ def test_a_worker_killed_in_the_middle_of_an_epoch_is_replaced(small_store, tmp_
     np.testing.assert_allclose(losses(hit), losses(calm), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_and_goes_on_later(alone, small_store, tmp_path):
     session = start(small_store, tmp_path, "stopped")
     began = []

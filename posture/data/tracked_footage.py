@@ -1,0 +1,105 @@
+"""Footage in which people have drawn boxes around athletes: labelled segments, and the tubes to cut them along.
+
+| beside the videos | says |
+|---|---|
+| boxes.csv: video,frame,athlete,x1,y1,x2,y2 | where each athlete is; pixels, x2 and y2 just past the box, frames from 0; labels as in any footage |
+| an XML file of CVAT for video 1.1 | the same |
+| finalAnnots.mat of UCF101-24 | where each athlete is, and what each does: every tube is a labelled segment of its own |
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from posture.data import tube_layouts
+from posture.data.annotations import LAYOUTS, AnnotatedVideo, Footage, Label, VideoNames, csv_headers, csv_rows, read_footage
+from posture.data.files import list_files
+from posture.data.picture_files import Tree, video_group
+from posture.data.tube_layouts import Box, TrackedFootage, TrackedVideo, Tube
+from posture.errors import InputError
+
+BOX_COLUMNS = {"video", "frame", "athlete", "x1", "y1", "x2", "y2"}
+WITH_TUBES = (*LAYOUTS, "ucf101_24")
+"""Layouts whose segments can be cut along boxes that people drew."""
+
+
+def read_tracked_footage(source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True) -> Footage:
+    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are asked for.
+
+    The layout `ucf101_24`, whose tubes are the labelled segments, is recognised by its finalAnnots.mat; with another `layout` that gives the
+    boxes alone. Raises InputError as `read_footage` does, where there are no boxes, and naming file and line where they cannot be read.
+    """
+    if layout is not None and layout not in WITH_TUBES:
+        raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
+    if layout in (None, "ucf101_24") and not source.lower().endswith(".csv"):
+        tracked = tube_layouts.read_ucf101_24(Tree(source), split_number=split_number)
+        if tracked is not None:
+            return _labelled_tubes(tracked)
+        if layout is not None:
+            raise InputError(f"{source}: the layout ucf101_24 needs {tube_layouts.UCF101_24} and its videos")
+    footage = read_footage(source, layout=layout, split_number=split_number)
+    if not drawn:
+        return footage
+    tubes, missing = _tubes(footage, split_number)
+    if not tubes:
+        raise InputError(f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the columns "
+                         f"video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or {tube_layouts.UCF101_24}"
+                         + (f" (the first that are here are of {missing[0]}, which is not)" if missing else ""))
+    videos = [replace(video, tubes=tuple(tubes.get(video.file.relative, ()))) for video in footage.videos]
+    return replace(footage, videos=videos, missing=[*footage.missing, *missing])
+
+
+def _labelled_tubes(tracked: TrackedFootage) -> Footage:
+    """Every tube as a segment of its own."""
+    videos = []
+    for video in tracked.videos:
+        group = video_group(PurePosixPath(video.file.relative))
+        labels = tuple(Label(0.0, None, tube.label, group, video.split, athlete=tube.name, frames=(min(tube.boxes), max(tube.boxes) + 1))
+                       for tube in video.tubes if tube.boxes)
+        if labels:
+            videos.append(AnnotatedVideo(video.file, labels, tuple(video.tubes)))
+    if not videos:
+        raise InputError(f"{tracked.root}: not one tube is of a video that is here")
+    refused = [{"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused]
+    return Footage(tracked.root, tracked.layout, videos, tracked.missing, tracked.unlabelled, refused, tracked.notes)
+
+
+def _tubes(footage: Footage, split_number: int) -> tuple[dict[str, list[Tube]], list[str]]:
+    """Everybody's tubes by the video's relative path, and the boxes of videos that are not here, as `where: video`."""
+    tree = Tree(footage.root)
+    tubes: dict[str, list[Tube]] = {}
+    missing: list[str] = []
+    for tracked in (tube_layouts.read_ucf101_24(tree, split_number=split_number), tube_layouts.read_cvat(tree)):
+        if tracked is not None:
+            tubes |= {video.file.relative: _named(video) for video in tracked.videos}
+            missing += tracked.missing
+    drawn, lost = _read_box_tables(footage)
+    return tubes | drawn, missing + lost
+
+
+def _named(video: TrackedVideo) -> list[Tube]:
+    return [tube for tube in video.tubes if tube.boxes]
+
+
+def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]]:
+    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError where an athlete has two boxes in one frame."""
+    root = footage.root
+    headers = csv_headers(root, [file.relative for file in list_files(root, suffixes=frozenset({".csv"}))])
+    tables = [name for name, header in headers.items() if header >= BOX_COLUMNS]
+    if not tables:
+        return {}, []
+    named = VideoNames(list_files(root))
+    boxes: dict[str, dict[str, dict[int, Box]]] = defaultdict(lambda: defaultdict(dict))
+    lost: dict[str, str] = {}
+    for where, row in csv_rows(root, tables):
+        file = named.find(row["video"], where.file)
+        if file is None:
+            lost.setdefault(row["video"].strip(), f"{where}: {row['video'].strip()}")
+            continue
+        athlete = row["athlete"].strip()
+        frame, box = where.box(row)
+        if boxes[file.relative][athlete].setdefault(frame, box) != box:
+            raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")
+    return {video: [Tube(athlete, "", frames) for athlete, frames in athletes.items()] for video, athletes in boxes.items()}, list(lost.values())
