@@ -29,7 +29,7 @@ from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwor
 
 TRAINING, VALIDATION = SmallFootage(41), SmallFootage(20, seed=1)
 RESUMABLE = {"optim__ema": 0.8, "optim__name": "adamw", "optim__lr": 0.01, "data__balanced": True, "loss__label_smoothing": 0.1}
-UNTIMED = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_mean_class_accuracy", "lr")
+UNTIMED = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_mean_class_accuracy", "val_map", "lr")
 
 
 class Log:
