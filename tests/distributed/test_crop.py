@@ -15,7 +15,7 @@ from posture.data.store import Store
 from posture.data.tracked_footage import read_tracked_footage
 from posture.distributed.ingest import find_tubes, ingest
 from posture.errors import InputError
-from tests.crops import COLOURS, across, make_film, seen, waiting, write_boxes
+from tests.crops import across, make_film, seen, waiting, write_boxes
 
 WHOLE = DecodeRecipe(48, 48, 20, 2, 1)
 CROPPED = DecodeRecipe(48, 48, 20, 2, 1, crop=crop_name(0.2))
@@ -29,7 +29,8 @@ def films(tmp_path):
     for name, athletes in shown.items():
         make_film(root / name, athletes)
     write_boxes(root / "boxes.csv", shown)
-    (root / "segments.csv").write_text("video,start,end,label,split,group\nboth.mp4,0,2.4,wait,train,green\nleft.mp4,0,1.2,run,test,red\nleft.mp4,1.3,2.4,gone,test,red\n")
+    (root / "segments.csv").write_text("video,start,end,label,split,group\n"
+                                       "both.mp4,0,2.4,wait,train,green\nleft.mp4,0,1.2,run,test,red\nleft.mp4,1.3,2.4,gone,test,red\n")
     return root
 
 
