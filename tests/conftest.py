@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +17,36 @@ from tests.footage import make_class_folders, make_video
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+BEGAN = pytest.StashKey[float]()
+"""When a bounded run of slow tests began."""
+
 SHARED_FOOTAGE = Path(__file__).resolve().parents[2] / "shared" / "footage"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow-minutes", type=float, help="begin no slow test after so many minutes; the files come in an order that changes from day to day")
+    parser.addoption("--slow-seed", type=int, default=datetime.date.today().toordinal(), help="of that order; today's if left out")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    minutes = config.getoption("--slow-minutes")
+    return None if minutes is None else f"slow tests: {minutes:g} minutes, --slow-seed {config.getoption('--slow-seed')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where slow tests have limited time, other files come first each day, so that all of them are run in turn."""
+    if config.getoption("--slow-minutes") is None:
+        return
+    files = sorted({item.path for item in items})
+    random.Random(config.getoption("--slow-seed")).shuffle(files)
+    items.sort(key=lambda item: files.index(item.path))  # stable: within a file the order stays
+    config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--slow-minutes")
+    if minutes is not None and item.get_closest_marker("slow") and time.monotonic() - item.config.stash[BEGAN] > minutes * 60:
+        pytest.skip(f"the {minutes:g} minutes for slow tests are used up; another day it comes earlier, or run make test-slow")
 
 
 @pytest.fixture
