@@ -27,7 +27,8 @@ def pods() -> list[tuple[str, dict[str, Any]]]:
     """(where it stands, spec) of every pod that the manifests lead to."""
     found = []
     for name, cluster in ray_clusters():
-        found += [(f"{name}-{group.get('groupName', 'head')}", group["template"]["spec"]) for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+        groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+        found += [(f"{name}-{group.get('groupName', 'head')}", group["template"]["spec"]) for group in groups]
     for name, document in MANIFESTS:
         if document["kind"] == "RayJob":
             found.append((f"{name}-submitter", document["spec"]["submitterPodTemplate"]["spec"]))

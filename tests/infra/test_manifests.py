@@ -28,8 +28,10 @@ def definition(kind, version):
 def close(schema):
     if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
         schema.setdefault("additionalProperties", False)
-    for child in [*schema.get("properties", {}).values(), *(value for name in ("items", "additionalProperties") if isinstance(value := schema.get(name), dict))]:
-        close(child)
+    children = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    for child in children:
+        if isinstance(child, dict):
+            close(child)
 
 
 @pytest.mark.skipif(not SCHEMAS.exists(), reason=f"KubeRay's definitions are not at {SCHEMAS}")
@@ -40,7 +42,8 @@ def test_kuberay_accepts(manifest):
 
 @pytest.mark.skipif(not SCHEMAS.exists(), reason=f"KubeRay's definitions are not at {SCHEMAS}")
 def test_a_name_that_kuberay_does_not_know_is_refused():
-    manifest = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {"headGroupSpec": {"template": {"spec": {"containers": [{"name": "ray", "imgae": "x"}]}}}}}
+    head = {"template": {"spec": {"containers": [{"name": "ray", "imgae": "x"}]}}}
+    manifest = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {"headGroupSpec": head}}
     with pytest.raises(jsonschema.ValidationError, match="imgae"):
         definition("RayCluster", "v1").validate(manifest)
 
@@ -59,7 +62,8 @@ def test_pods_are_confined_and_bounded(where, pod):
     """What the namespace's `restricted` level asks of pods, and limits for all."""
     person = pod["securityContext"]
     assert person["runAsNonRoot"] and person["runAsUser"] > 0 and person["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")) and not any("hostPath" in volume for volume in pod.get("volumes", []))
+    assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
+    assert not any("hostPath" in volume for volume in pod.get("volumes", []))
     for container in pod["containers"]:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False and container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         limits, requests = container["resources"]["limits"], container["resources"]["requests"]
@@ -110,7 +114,8 @@ def test_no_manifest_holds_a_secret():
 
 def test_no_file_holds_a_secret():
     shapes = {"AWS key": r"\bA(KIA|SIA)[0-9A-Z]{16}\b", "private key": r"BEGIN [A-Z ]*PRIVATE KEY", "40 hexadecimal digits": r"\b[0-9a-f]{40,}\b",
-              "password in an address": r"://[^/\s:@]+:[^/\s@]+@", "an assignment": r"(?i)\b\w*(password|secret|token|api_key)\w*\s*[=:]\s*[\"']?[A-Za-z0-9+/_-]{16,}\b"}
+              "password in an address": r"://[^/\s:@]+:[^/\s@]+@",
+              "an assignment": r"(?i)\b\w*(password|secret|token|api_key)\w*\s*[=:]\s*[\"']?[A-Za-z0-9+/_-]{16,}\b"}
     for path in TEXTS:
         for what, shape in shapes.items():
             found = re.search(shape, path.read_text())
@@ -122,8 +127,8 @@ def test_the_secrets_that_pods_read_are_those_that_are_described():
     token = {("posture", "auth_token")}  # KubeRay makes it, named like the cluster
     for where, pod in pods():
         for container in pod["containers"]:
-            keys = {(reference["name"], reference["key"]) for variable in container.get("env", []) if (reference := variable.get("valueFrom", {}).get("secretKeyRef"))}
-            assert keys <= described | token, where
+            sources = [variable["valueFrom"] for variable in container.get("env", []) if "valueFrom" in variable]
+            assert {(source["secretKeyRef"]["name"], source["secretKeyRef"]["key"]) for source in sources if "secretKeyRef" in source} <= described | token, where
             assert {source["secretRef"]["name"] for source in container.get("envFrom", [])} <= {name for name, _ in described}, where
 
 
