@@ -128,7 +128,8 @@ def test_the_secrets_that_pods_read_are_those_that_are_described():
     for where, pod in pods():
         for container in pod["containers"]:
             sources = [variable["valueFrom"] for variable in container.get("env", []) if "valueFrom" in variable]
-            assert {(source["secretKeyRef"]["name"], source["secretKeyRef"]["key"]) for source in sources if "secretKeyRef" in source} <= described | token, where
+            keys = [source["secretKeyRef"] for source in sources if "secretKeyRef" in source]
+            assert {(key["name"], key["key"]) for key in keys} <= described | token, where
             assert {source["secretRef"]["name"] for source in container.get("envFrom", [])} <= {name for name, _ in described}, where
 
 
