@@ -50,6 +50,7 @@ def test_on_aws_work_goes_where_it_belongs():
     kinds = prepared("aws")["available_node_types"]
     resources = {"head": {"CPU": 0, "driver": 8}, "gpu": {"CPU": 8, "GPU": 1}, "decode": {"CPU": 16, "decode": 16}}
     assert {kind: kinds[kind]["resources"] for kind in kinds} == resources
+    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], "a run looks at the nodes that are there when it begins"
     assert [kind for kind in kinds if kinds[kind]["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}] == ["gpu", "decode"]
 
 

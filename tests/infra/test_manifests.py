@@ -97,6 +97,7 @@ def test_the_autoscaler_s_own_reading_sends_work_where_it_belongs(name, cluster)
 
     kinds = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "posture", "namespace": "posture"}, "spec": cluster})["available_node_types"]
     resources = {name: {key: value for key, value in kind["resources"].items() if key != "memory"} for name, kind in kinds.items()}
+    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], "a run looks at the nodes that are there when it begins"
     assert resources["headgroup"] == {"CPU": 0, "driver": 8}
     assert resources["gpu"] == {"CPU": 8, "GPU": 1}
     assert resources["decode"] == {"CPU": 16, "decode": 16}

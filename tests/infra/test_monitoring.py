@@ -31,6 +31,11 @@ def test_every_metric_is_ours_or_ray_s(of_ray):
     assert {name for name in NAMED - set(OURS) if not re.search(rf"\b{name}\b", of_ray)} == set()
 
 
+def test_ours_are_those_that_are_emitted():
+    emitted = pytest.importorskip("posture.distributed.metrics", reason="Posture emits no metrics yet").METRICS
+    assert {f"ray_{name}": set(labels) for name, (_, labels) in emitted.items()} == OURS
+
+
 def test_all_of_ours_are_shown_and_told():
     told = dict(re.findall(r"^\| `(ray_posture_\w+)` \| (.+?) \|", (ROOT / "infra" / "README.md").read_text(), re.MULTILINE))
     assert set(OURS) <= NAMED and set(told) == set(OURS)
