@@ -54,6 +54,12 @@ def test_on_aws_work_goes_where_it_belongs():
     assert [kind for kind in kinds if kinds[kind]["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}] == ["gpu", "decode"]
 
 
+def test_on_aws_ray_makes_no_group_that_lets_ssh_in_from_everywhere():
+    configured = [kind["node_config"] for kind in prepared("aws")["available_node_types"].values()]
+    assert all(node["SecurityGroupIds"] and node["MetadataOptions"] == {"HttpTokens": "required"} for node in configured)
+    assert all(disk["Ebs"]["Encrypted"] for node in configured for disk in node["BlockDeviceMappings"])
+
+
 def test_by_ssh_a_machine_without_a_gpu_says_that_it_decodes(tmp_path):
     """The start commands, run by bash with programs that say what they were given in place of Ray's and NVIDIA's."""
     for program, body in (("ray", 'printf "%s\\n" "$@"'), ("nvidia-smi", "exit ${GPU:?}"), ("nproc", "echo 12")):
