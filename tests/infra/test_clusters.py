@@ -1,5 +1,6 @@
 """`ray up` files and what travels with a job, read by Ray's own code."""
 
+import json
 import shutil
 import subprocess
 import zipfile
@@ -58,6 +59,32 @@ def test_on_aws_ray_makes_no_group_that_lets_ssh_in_from_everywhere():
     configured = [kind["node_config"] for kind in prepared("aws")["available_node_types"].values()]
     assert all(node["SecurityGroupIds"] and node["MetadataOptions"] == {"HttpTokens": "required"} for node in configured)
     assert all(disk["Ebs"]["Encrypted"] for node in configured for disk in node["BlockDeviceMappings"])
+
+
+@pytest.mark.slow
+def test_on_aws_ray_can_start_every_kind_of_machine(tmp_path, monkeypatch):
+    """Ray's own preparation for AWS, and the call that starts a machine, against a server that plays AWS."""
+    import boto3
+    from moto import mock_aws
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+
+    for name, value in (("HOME", str(tmp_path)), ("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".ssh").mkdir()
+    with mock_aws():
+        ec2, iam = boto3.client("ec2", region_name="eu-central-1"), boto3.client("iam")
+        group = ec2.create_security_group(GroupName="posture", Description="Ray nodes")["GroupId"]
+        for name in ("posture-head", "posture-worker"):
+            iam.create_instance_profile(InstanceProfileName=name)
+        ready = bootstrap_aws(json.loads(json.dumps(prepared("aws")).replace("sg-0123456789abcdef0", group)))
+        for kind in ready["available_node_types"].values():
+            machine = {name: value for name, value in kind["node_config"].items() if name != "SubnetIds"}
+            ec2.run_instances(MinCount=1, MaxCount=1, SubnetId=kind["node_config"]["SubnetIds"][0], **machine)
+        started = [machine for reservation in ec2.describe_instances()["Reservations"] for machine in reservation["Instances"]]
+        groups = {group["GroupName"] for group in ec2.describe_security_groups()["SecurityGroups"]}
+    assert [machine["InstanceType"] for machine in started] == ["m7i.xlarge", "g6.2xlarge", "c7i.4xlarge"]
+    assert [machine.get("InstanceLifecycle") for machine in started] == [None, "spot", "spot"]
+    assert groups == {"default", "posture"}, "Ray made a group of its own"
 
 
 def test_by_ssh_a_machine_without_a_gpu_says_that_it_decodes(tmp_path):
