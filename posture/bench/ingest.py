@@ -21,26 +21,26 @@ ROW_GROUP = 8
 
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
-    """{"what", "measured": {label: values by round}, "ratios", "notes"}; Ray is started before the clock."""
+    """{"what", "measured": {label: values by round}, "ratios", "notes", "clip_bytes": of a stored clip}; Ray is started before the clock."""
     from posture.data.ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.ingest import ingest
 
     found = read_footage(footage or generated())
     cluster.connect()
-    ours, plain, clips = [], [], 0
+    ours, plain, clips, clip_bytes = [], [], 0, 0.0
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
             began = time.perf_counter()
-            report = ingest(found, Store(f"{folder}/store", create=True), IngestOptions(cut=Cut(RECIPE)))
+            report = ingest(found, store := Store(f"{folder}/store", create=True), IngestOptions(cut=Cut(RECIPE)))
             ours.append(report.clips / (time.perf_counter() - began))
-            clips = report.clips
+            clips, clip_bytes = report.clips, store.sizes()["clips"][2] / report.clips
         with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
             began = time.perf_counter()
             plain.append(_plain(found.videos, folder) / (time.perf_counter() - began))
     return {"what": f"ingest: {facts(files=len(found.videos), clips=clips, recipe=RECIPE, plain_processes=os.cpu_count())}",
             "measured": {"posture ingest, clips/s": ours, "plain decord processes, clips/s": plain},
-            "ratios": {"posture / plain": ratio(ours, plain)}, "notes": [_probe_share(found.videos)]}
+            "ratios": {"posture / plain": ratio(ours, plain)}, "notes": [_probe_share(found.videos)], "clip_bytes": clip_bytes}
 
 
 def _plain(videos: list[AnnotatedVideo], folder: str) -> int:

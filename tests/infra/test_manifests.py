@@ -1,0 +1,168 @@
+"""What Kubernetes is given: accepted by the kinds' own definitions, confined, bounded, and of one image."""
+
+import re
+from functools import cache
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from posture import __version__
+from tests.infra.manifests import IMAGE, MANIFESTS, ROOT, TEXTS, pods, ray_clusters
+
+SCHEMAS = ROOT.parent / "shared" / "schemas" / "kuberay"
+RAY = [pair for pair in MANIFESTS if pair[1]["apiVersion"].startswith("ray.io/")]
+OTHERS = [pair for pair in MANIFESTS if pair not in RAY]
+
+
+@cache
+def definition(kind, version):
+    """What checks a kind by KubeRay's schema; names that this does not know are refused, as `kubectl apply` does."""
+    resource = yaml.load((SCHEMAS / f"ray.io_{kind.lower()}s.yaml").read_text(), Loader=yaml.CSafeLoader)
+    schema = next(found for found in resource["spec"]["versions"] if found["name"] == version)["schema"]["openAPIV3Schema"]
+    close(schema["properties"]["spec"])
+    return jsonschema.Draft202012Validator(schema)
+
+
+def close(schema):
+    if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    children = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    for child in children:
+        if isinstance(child, dict):
+            close(child)
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason=f"KubeRay's definitions are not at {SCHEMAS}")
+@pytest.mark.parametrize("manifest", [pair[1] for pair in RAY], ids=[pair[0] for pair in RAY])
+def test_kuberay_accepts(manifest):
+    definition(manifest["kind"], manifest["apiVersion"].split("/")[1]).validate(manifest)
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason=f"KubeRay's definitions are not at {SCHEMAS}")
+def test_a_name_that_kuberay_does_not_know_is_refused():
+    head = {"template": {"spec": {"containers": [{"name": "ray", "imgae": "x"}]}}}
+    manifest = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {"headGroupSpec": head}}
+    with pytest.raises(jsonschema.ValidationError, match="imgae"):
+        definition("RayCluster", "v1").validate(manifest)
+
+
+@pytest.mark.parametrize("manifest", [pair[1] for pair in OTHERS], ids=[pair[0] for pair in OTHERS])
+def test_kubernetes_accepts(manifest):
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_everything_stands_in_one_namespace():
+    assert {document["metadata"].get("namespace", document["metadata"]["name"]) for _, document in MANIFESTS} == {"posture"}
+
+
+@pytest.mark.parametrize(("where", "pod"), pods(), ids=[where for where, _ in pods()])
+def test_pods_are_confined_and_bounded(where, pod):
+    """What the namespace's `restricted` level asks of pods, and limits for all."""
+    person = pod["securityContext"]
+    assert person["runAsNonRoot"] and person["runAsUser"] > 0 and person["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
+    assert not any("hostPath" in volume for volume in pod.get("volumes", []))
+    for container in pod["containers"]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False and container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+        assert set(limits) == set(requests) and {"cpu", "memory"} <= set(limits) and limits["memory"] == requests["memory"]
+    autoscaler = where == "kuberay-RayCluster-posture-head"  # asks Kubernetes for nodes
+    assert autoscaler or pod["automountServiceAccountToken"] is False
+
+
+def test_the_autoscaler_is_confined_and_bounded_too():
+    (options,) = [cluster["autoscalerOptions"] for _, cluster in ray_clusters() if cluster.get("enableInTreeAutoscaling")]
+    assert options["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert options["resources"]["limits"] and options["resources"]["requests"]
+
+
+def test_one_image_and_its_tag_is_the_version():
+    named = {container["image"] for _, pod in pods() for container in pod["containers"]}
+    assert named == {f"{IMAGE}:{__version__}", "postgres:17.6-bookworm"}
+    for path in TEXTS:
+        assert set(re.findall(rf"{re.escape(IMAGE)}:(\S+)", path.read_text())) <= {__version__}, path
+
+
+@pytest.mark.parametrize(("name", "cluster"), ray_clusters(), ids=[name for name, _ in ray_clusters()])
+def test_ray_asks_for_a_token_and_is_the_image_s(name, cluster):
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert f"ray=={cluster['rayVersion']}\n" in (ROOT / "infra" / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize(("name", "cluster"), ray_clusters(), ids=[name for name, _ in ray_clusters()])
+def test_the_autoscaler_s_own_reading_sends_work_where_it_belongs(name, cluster):
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    kinds = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "posture", "namespace": "posture"}, "spec": cluster})["available_node_types"]
+    resources = {name: {key: value for key, value in kind["resources"].items() if key != "memory"} for name, kind in kinds.items()}
+    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], "a run looks at the nodes that are there when it begins"
+    assert resources["headgroup"] == {"CPU": 0, "driver": 8}
+    assert resources["gpu"] == {"CPU": 8, "GPU": 1}
+    assert resources["decode"] == {"CPU": 16, "decode": 16}
+
+
+def test_no_manifest_holds_a_secret():
+    secret = re.compile(r"KEY|SECRET|TOKEN|PASSWORD")
+    for _, pod in pods():
+        for container in pod["containers"]:
+            assert all("value" not in variable for variable in container.get("env", []) if secret.search(variable["name"]))
+    for _, document in MANIFESTS:
+        if document["kind"] == "Secret":
+            assert set(document["stringData"].values()) == {""} and "data" not in document
+
+
+def test_no_file_holds_a_secret():
+    shapes = {"AWS key": r"\bA(KIA|SIA)[0-9A-Z]{16}\b", "private key": r"BEGIN [A-Z ]*PRIVATE KEY", "40 hexadecimal digits": r"\b[0-9a-f]{40,}\b",
+              "password in an address": r"://[^/\s:@]+:[^/\s@]+@",
+              "an assignment": r"(?i)\b\w*(password|secret|token|api_key)\w*\s*[=:]\s*[\"']?[A-Za-z0-9+/_-]{16,}\b"}
+    for path in TEXTS:
+        for what, shape in shapes.items():
+            found = re.search(shape, path.read_text())
+            assert not found, f"{path.relative_to(ROOT)} holds what looks like {what}: {found.group()}"
+
+
+def test_the_secrets_that_pods_read_are_those_that_are_described():
+    described = {(document["metadata"]["name"], key) for _, document in MANIFESTS if document["kind"] == "Secret" for key in document["stringData"]}
+    token = {("posture", "auth_token")}  # KubeRay makes it, named like the cluster
+    for where, pod in pods():
+        for container in pod["containers"]:
+            sources = [variable["valueFrom"] for variable in container.get("env", []) if "valueFrom" in variable]
+            keys = [source["secretKeyRef"] for source in sources if "secretKeyRef" in source]
+            assert {(key["name"], key["key"]) for key in keys} <= described | token, where
+            assert {source["secretRef"]["name"] for source in container.get("envFrom", [])} <= {name for name, _ in described}, where
+
+
+POLICIES = {document["metadata"]["name"]: document["spec"] for _, document in MANIFESTS if document["kind"] == "NetworkPolicy"}
+
+
+def test_nothing_may_talk_unless_it_is_named():
+    assert POLICIES["deny-all"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_a_dashboard_on_all_addresses_is_behind_the_policy():
+    """Ray's ports are open to Ray's own pods; the dashboard besides to those that hand in jobs and to the operator."""
+    for path in TEXTS:
+        if "0.0.0.0" in path.read_text().replace("0.0.0.0/0", ""):
+            assert path.suffix == ".yaml" and "namespace: posture" in path.read_text(), f"{path.relative_to(ROOT)} opens a port that no policy guards"
+    nodes = {"ray.io/is-ray-node": "yes"}
+    allowed = {}
+    for rule in [*POLICIES["ray"]["ingress"], *POLICIES["dashboard"]["ingress"]]:
+        for port in [entry["port"] for entry in rule.get("ports", [{"port": "all"}])]:
+            allowed.setdefault(port, []).extend(rule["from"])
+    assert allowed.pop("all") == [{"podSelector": {"matchLabels": nodes}}]
+    assert allowed.pop(8265) == [{"podSelector": {"matchLabels": {"app.kubernetes.io/component": "submitter"}}},
+                                 {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}]
+    assert set(allowed) == {8080, 44217, 44227} and all("namespaceSelector" in source for sources in allowed.values() for source in sources)
+
+
+def test_machine_metadata_is_out_of_reach():
+    blocks = [target["ipBlock"] for policy in POLICIES.values() for rule in policy.get("egress", []) for target in rule["to"] if "ipBlock" in target]
+    assert blocks and all(block["except"] == ["169.254.0.0/16"] for block in blocks)
+
+
+def test_submitters_carry_the_label_that_lets_them_in():
+    templates = [document["spec"]["submitterPodTemplate"] for _, document in MANIFESTS if document["kind"] == "RayJob"]
+    templates += [document["spec"]["jobTemplate"]["spec"]["template"] for _, document in MANIFESTS if document["kind"] == "CronJob"]
+    assert len(templates) == 2 and all(template["metadata"]["labels"] == {"app.kubernetes.io/component": "submitter"} for template in templates)
