@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from posture.config import AnyRun, override, validate
@@ -161,14 +162,14 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
 
 
 def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
-    unit = UNITS[run.task]
+    unit, multiple = UNITS[run.task], run.scale.multiple
     for index in (train, val):
         if not len(index):
             raise InputError(f"{index.store_uri}: the {index.split} split has no {unit}; give every class at least two groups (--val-share), "
                              "or name the splits in the footage's labels")
     if run.scale.global_batch > len(train):
         raise InputError(f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training {unit}; "
-                         f"use --set scale.global_batch={max(run.scale.workers, len(train) // 4 // run.scale.workers * run.scale.workers)}")
+                         f"use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}")
 
 
 def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
@@ -207,6 +208,8 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
                 tracker.log(record, record["epoch"] * batches.steps_per_epoch)
         if folder.checkpoints():
             with folder.checkpoint("last") as checkpoint:
+                if ctx.rank == 0:
+                    _mend_history(folder, checkpoint)
                 outcome = fit(run, task, batches, ctx, tracker, model=model, resume=checkpoint)
         else:
             if run.weights:
@@ -223,8 +226,18 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
                 tracker.show(sheets(run, classes, folder, val.index))
         return outcome
     finally:
+        ctx.close()
         if tracker is not None:
             tracker.close(failed=failed)
+
+
+def _mend_history(folder: RunFolder, checkpoint: Path) -> None:
+    """A run that was killed between publishing a checkpoint and its history gets the history that the checkpoint holds."""
+    from posture.train.checkpoint import read_state
+
+    history = read_state(checkpoint)["history"]
+    if folder.read_json("history.json") != history:
+        folder.write_json("history.json", history)
 
 
 def _task(run: AnyRun, classes: tuple[str, ...]) -> Any:

@@ -66,8 +66,13 @@ class RunFolder:
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
         """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names."""
         unique = f"{tag}-{secrets.token_hex(4)}"
-        for file in sorted(directory.iterdir()):
-            self._copy_in(file, self.path("checkpoints", unique, file.name))
+        try:
+            for file in sorted(directory.iterdir()):
+                self._copy_in(file, self.path("checkpoints", unique, file.name))
+        except Exception:
+            with contextlib.suppress(Exception):  # nothing names it, and a full disk needs the space
+                remove_tree(self.path("checkpoints", unique))
+            raise
         before = self.checkpoints()
         now = before | {"last": unique} | ({"best": unique} if best or "best" not in before else {})
         self.write_json("checkpoints.json", now)
