@@ -189,7 +189,10 @@ def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None
 
 
 def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0."""
+    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0.
+
+    Returns what `fit` returns, and a `note` where tracking did not go as it should.
+    """
     import torch
 
     from posture.models import build
@@ -200,12 +203,12 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     torch.manual_seed(run.seed)
     model = build(run.model, detect=run.detect if run.task == "detection" else None)
     task, batches = _task(run, classes), _batches(run, train, val, ctx)
-    tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json")) if ctx.rank == 0 else None
+    tracker = None
+    if ctx.rank == 0:
+        past = [(record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []]
+        tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json"), past=past)
     failed = True
     try:
-        if tracker is not None and tracker.begins_anew:
-            for record in folder.read_json("history.json") or []:
-                tracker.log(record, record["epoch"] * batches.steps_per_epoch)
         if folder.checkpoints():
             with folder.checkpoint("last") as checkpoint:
                 if ctx.rank == 0:
@@ -224,11 +227,11 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
                 from posture.detector_evaluation import sheets
 
                 tracker.show(sheets(run, classes, folder, val.index))
-        return outcome
     finally:
         ctx.close()
         if tracker is not None:
             tracker.close(failed=failed)
+    return outcome | {"note": tracker.note if tracker is not None else ""}
 
 
 def _mend_history(folder: RunFolder, checkpoint: Path) -> None:

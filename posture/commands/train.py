@@ -36,6 +36,8 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
 
             with interruptible() as asked:
                 outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
+    if outcome["note"]:
+        console.out.print(outcome["note"])
     if outcome.get("stopped") == "asked":
         console.out.print(f"stopped; continue with: posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume"
                           f"{' --local' if local else ''}")

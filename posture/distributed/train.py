@@ -30,7 +30,7 @@ MAX_ELASTIC_FAILURES = 30
 
 def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
           on_device: Callable[[str], None], asked_to_stop: Callable[[], bool], feeds: list[Feed] | None = None) -> dict[str, Any]:
-    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped"}.
+    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped", "note"}.
 
     `feeds`, for training and validation, where several runs share what was read already.
     Raises InputError where the cluster cannot hold the run: up front, with the numbers.
@@ -81,7 +81,7 @@ def _work(config: dict[str, Any]) -> None:
     train, val = (item.open() for item in feeds)
     try:
         outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
-        message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped")}}
+        message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped", "note")}}
     except InputError as error:  # all workers meet it alike; starting them again would not help
         message = {"refused": str(error)}
     if ctx.rank == 0:

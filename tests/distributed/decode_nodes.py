@@ -31,11 +31,11 @@ CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epo
 
 @contextmanager
 def watched(names: dict[str, str], seen: set[str]) -> Iterator[None]:
-    """Adds to `seen` the names of nodes that are not idle, many times a second."""
+    """Adds to `seen` the names of nodes that are not idle, ten times a second."""
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.02):
+        while not ended.wait(0.1):
             free = available_resources_per_node()
             seen.update(name for node, name in names.items() if free.get(node, {}).get("CPU", 0.0) < 1.0)
 
