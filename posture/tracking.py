@@ -123,7 +123,9 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
     """A W&B run; offline, and why, where it cannot be online."""
     import wandb
 
-    bounded = wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
+    # The command line would be shown too, with whatever stands in it, and where the code came from.
+    bounded = wandb.Settings(console="off", silent=True, disable_git=True, x_disable_meta=True, init_timeout=INIT_SECONDS,
+                             finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
     if mode == "online":
         try:
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
