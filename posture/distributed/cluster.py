@@ -87,8 +87,8 @@ def gpus() -> float:
 
 
 def sizes() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every node that may train: all but those that only decode."""
-    return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in _alive() if not _only_decodes(node)]
+    """(CPUs, GPUs) of every node that may train: all with a CPU but those that only decode."""
+    return [(node["Resources"]["CPU"], node["Resources"].get("GPU", 0.0)) for node in _alive() if node["Resources"].get("CPU") and not _only_decodes(node)]
 
 
 def decoding() -> dict[str, float]:

@@ -23,7 +23,7 @@ def test_where_others_read_all_is_for_training():
     ({"workers": 4, "gpus_per_worker": 1}, [(16, 1)], "need 4 GPUs, the cluster has 1"),
     ({"workers": 32}, [(2, 0)], "scale.workers 32 x scale.cpus_per_worker 0.1 and 0.5 to read footage need 3.7 CPUs, the cluster has 2"),
     ({"workers": 2, "cpus_per_worker": 4}, [(4, 2), (64, 0)], "4 and 0.5 to read footage need 8.5 CPUs, the cluster has 4 with GPUs"),
-    ({"workers": 1}, [], "all nodes of the cluster have the resource `decode` and no GPU, so they only decode")])
+    ({"workers": 1}, [], "the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU")])
 def test_workers_that_fit_nowhere_are_refused_with_the_numbers(scale, nodes, complaint):
     with pytest.raises(InputError, match=complaint):
         resources(Scale(**scale), nodes=nodes)
