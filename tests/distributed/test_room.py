@@ -14,6 +14,13 @@ def test_shares_of_workers_leave_room_to_read(scale, nodes, expected):
     assert resources(Scale(global_batch=24, **scale), nodes=nodes) == expected
 
 
+@pytest.mark.parametrize(("workers", "nodes", "expected"), [
+    ([1, 4], [(2, 0), (2, 0)], (1.0, 0.0)), ([1, 2], [(8, 0)], (3.0, 0.0)), ([1, 2], [(1, 0)], (0.5, 0.0)), ([2, 4], [(16, 2)], (7.0, 1.0)),
+    ([2, 4], [(16, 2), (16, 1), (16, 8)], (8.0, 1.0)), ([2, 4], [(16, 1)], (3.0, 0.0))])
+def test_of_a_range_of_workers_as_many_as_there_is_room_for_get_whole_cpus(workers, nodes, expected):
+    assert resources(Scale(global_batch=24, workers=workers), nodes=nodes) == expected
+
+
 def test_where_others_read_all_is_for_training():
     assert resources(Scale(workers=2), nodes=[(2, 0)], reading=0.0) == (1.0, 0.0)
 
