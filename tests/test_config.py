@@ -1,5 +1,6 @@
 import pytest
 
+from posture.cli import parse_workers
 from posture.config import Run, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
@@ -115,3 +116,10 @@ def test_changes_are_read_from_a_file_or_from_what_a_search_found(tmp_path):
             read_changes(str(file))
     with pytest.raises(InputError, match=r"--set-file .*none\.json: No such file"):
         read_changes(str(tmp_path / "none.json"))
+
+
+def test_workers_on_the_command_line():
+    assert parse_workers("4") == 4 and parse_workers("2-8") == [2, 8]
+    for text in ("", "-2", "2-", "1-2-3", "two", "2.5"):
+        with pytest.raises(InputError, match="write a number of workers, or a range of them, for example 2-8"):
+            parse_workers(text)
