@@ -66,8 +66,13 @@ class RunFolder:
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
         """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names."""
         unique = f"{tag}-{secrets.token_hex(4)}"
-        for file in sorted(directory.iterdir()):
-            self._copy_in(file, self.path("checkpoints", unique, file.name))
+        try:
+            for file in sorted(directory.iterdir()):
+                self._copy_in(file, self.path("checkpoints", unique, file.name))
+        except Exception:
+            with contextlib.suppress(Exception):  # nothing names it, and a full disk needs the space
+                remove_tree(self.path("checkpoints", unique))
+            raise
         before = self.checkpoints()
         now = before | {"last": unique} | ({"best": unique} if best or "best" not in before else {})
         self.write_json("checkpoints.json", now)
@@ -75,8 +80,11 @@ class RunFolder:
             remove_tree(self.path("checkpoints", old))
 
     def checkpoints(self) -> dict[str, str]:
-        """Which checkpoint is `last` and which `best`; empty before the first."""
-        return self.read_json("checkpoints.json") or {}
+        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError where the file names anything but folders of this run."""
+        found = self.read_json("checkpoints.json") or {}
+        if not isinstance(found, dict) or not all(isinstance(tag, str) and NAME.fullmatch(tag) for tag in found.values()):
+            raise InputError(f"{self.path('checkpoints.json')}: names something else than checkpoints of this run")
+        return found
 
     @contextlib.contextmanager
     def checkpoint(self, which: str) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from posture.data.store import Store
 from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
+from posture.runs import NAME
 from posture.search import Search, Terms, leading, open_storage, state_of, stored_terms, winner
 from posture.spaces import Space, load_space
 from posture.tracking import tracking_mode
@@ -62,6 +63,8 @@ def place_of(asked: Asked) -> Place:
     space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
     file, _, function = space.path.partition(":")
     name = asked.name or "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name])
+    if not NAME.fullmatch(name):
+        raise InputError(f"--name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit")
     folder = absolute(asked.folder or f"searches/{name}")
     if asked.storage is None and is_remote(folder):
         raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")
@@ -101,7 +104,7 @@ def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
                       + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
-    console.out.print(f"study {search.name} in {place.storage}\nWeights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
+    console.out.print(f"study {search.name} in {place.storage}\nWeights & Biases: {mode}, {why}; group {run.tracking.group or place.name}")
 
 
 class Watch:
@@ -129,11 +132,11 @@ class Watch:
         elif time.monotonic() - self._lined >= LINE_EVERY_SECONDS:
             self._lined = time.monotonic()
             running = [f"trial {trial.number} {self._doing(trial)}" for trial in self._search.trials if state_of(trial) == "running"]
-            console.out.print(f"{', '.join(running) or 'starting'}; {self._summary()}", soft_wrap=True)
+            console.out.print(f"{', '.join(running) or 'starting'}; {self._summary()}")
 
     def ended(self, number: int) -> None:
         trial = self._search.trials[number]
-        console.out.print(f"trial {number}: {result_text(trial, self._plan.objectives)}  {parameters_text(trial)}", soft_wrap=True)
+        console.out.print(f"trial {number}: {result_text(trial, self._plan.objectives)}  {parameters_text(trial)}")
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", title=self._summary(), title_justify="left")
@@ -200,7 +203,7 @@ def write_report(asked: Asked) -> None:
     storage = open_storage(place.storage)
     if stored_terms(storage, place.name) is None:
         raise unknown
-    console.out.print(_write_page(place, optuna.load_study(study_name=place.name, storage=storage)), soft_wrap=True)
+    console.out.print(_write_page(place, optuna.load_study(study_name=place.name, storage=storage)))
 
 
 def _write_page(place: Place, study: optuna.Study) -> str:
@@ -219,9 +222,9 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
         target = absolute(out) if out else join(place.folder, "best.json")
         write_bytes(target, (json.dumps(best, indent=1) + "\n").encode())
         trial = leading(search.study)[0]
-        console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}", soft_wrap=True)
-        console.out.print(f"{_write_page(place, search.study)}\n{target}", soft_wrap=True)
-        console.out.print(f"train it with: posture train {asked.base} --set-file {target} --store {plan.store}", soft_wrap=True)
+        console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}")
+        console.out.print(f"{_write_page(place, search.study)}\n{target}")
+        console.out.print(f"train it with: posture train {asked.base} --set-file {target} --store {plan.store}")
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
         raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")
