@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from posture.errors import InputError
 from posture.runs import RunFolder
-from posture.train.checkpoint import read_state
-from posture.train.context import checkpoint_tag
+from posture.train.context import publish
 
 
 @ray.remote(num_cpus=0)
@@ -98,11 +97,14 @@ class RayContext:
         return self._stop
 
     def report(self, metrics: dict[str, Any], checkpoint: Callable[[Path], None] | None, *, best: bool) -> None:
+        refusal = None
         if self.rank == 0 and checkpoint is not None:
-            with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as folder:
-                checkpoint(Path(folder))
-                self._folder.publish_checkpoint(checkpoint_tag(metrics), Path(folder), best=best)
-                self._folder.write_json("history.json", read_state(Path(folder))["history"])
+            try:
+                publish(self._folder, metrics, checkpoint, best=best)
+            except InputError as error:
+                refusal = str(error)
+        if refusal := self.broadcast(refusal):  # all workers end together: none waits for the others
+            raise InputError(refusal)
         if self.rank == 0:
             self._board.post.remote({"record": metrics})
         ray.train.report(metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posture.config import Run, Scale
 from posture.data.files import exists, is_remote
@@ -38,19 +40,22 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
         refuse_unshared(session.folder.path("run.json"))
     feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed)
-    board = Board.remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
+    board = Board.options(scheduling_strategy=here).remote()
+    notes = tempfile.TemporaryDirectory(prefix="posture-ray-")  # what Ray Train writes down for itself; ours is in the run's folder
     trainer = TorchTrainer(
         _work,
         train_loop_config={"run": session.run, "classes": session.classes, "folder": session.folder, "board": board, "feeds": feeds},
         scaling_config=ray.train.ScalingConfig(num_workers=session.run.scale.workers, use_gpu=gpus > 0,
                                                resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {})),
-        run_config=ray.train.RunConfig(name=f"attempt-{time.time_ns()}", storage_path=session.folder.path("ray"),
+        run_config=ray.train.RunConfig(name=f"attempt-{time.time_ns()}", storage_path=notes.name,
                                        failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=3)),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600))
     done: dict[str, Any] = {}
     fitting = threading.Thread(target=_fit, args=(trainer, done), name="trainer", daemon=True)
     fitting.start()
-    _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
+    with notes:
+        _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
     if error := done.get("error"):
         raise error
     said = ray.get(board.read.remote())
@@ -128,8 +133,6 @@ def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict
 
 def refuse_unshared(file: str) -> None:
     """Several nodes and a local path: every node must see `file`. Raises InputError naming the one that does not."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     sees = ray.remote(num_cpus=0)(lambda: exists(file))
     for node in ray.nodes():
         if node["Alive"] and not ray.get(sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()):

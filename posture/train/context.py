@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from posture.errors import InputError
 from posture.train.checkpoint import read_state
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,17 @@ def checkpoint_tag(metrics: dict[str, Any]) -> str:
     """`epoch-0003` once epoch 3 is complete, `epoch-0004-step-000012` in the midst of epoch 4."""
     step = f"-step-{metrics['step']:06d}" if metrics.get("step") else ""
     return f"epoch-{metrics['epoch']:04d}{step}"
+
+
+def publish(folder: RunFolder, metrics: dict[str, Any], checkpoint: SaveCheckpoint, *, best: bool) -> None:
+    """Write a checkpoint, publish it in the run's folder, and its history with it. Raises InputError where there is no room, or no access any more."""
+    with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as place:
+        try:
+            checkpoint(Path(place))
+            folder.publish_checkpoint(checkpoint_tag(metrics), Path(place), best=best)
+            folder.write_json("history.json", read_state(Path(place))["history"])
+        except InputError as error:
+            raise InputError(f"{error}; the checkpoint before stands: mend this, then go on with --resume") from None
 
 
 class LocalContext:
@@ -136,12 +148,8 @@ class LocalContext:
         return self._stop
 
     def report(self, metrics: dict[str, Any], checkpoint: SaveCheckpoint | None, *, best: bool) -> None:
-        if self.folder is None or checkpoint is None:
-            return
-        with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as folder:
-            checkpoint(Path(folder))
-            self.folder.publish_checkpoint(checkpoint_tag(metrics), Path(folder), best=best)
-            self.folder.write_json("history.json", read_state(Path(folder))["history"])
+        if self.folder is not None and checkpoint is not None:
+            publish(self.folder, metrics, checkpoint, best=best)
 
     def progress(self, update: dict[str, Any]) -> None:
         if self.on_progress is not None:

@@ -1,0 +1,153 @@
+"""Where the rounds happen: nodes, a bucket behind a gate, small footage, and the whole way from it to metrics as a user types it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posture.data.files import is_remote
+from posture.data.store import Store
+from posture.runs import RunFolder
+from tests.faults.gate import Gate
+from tests.faults.nodes import Nodes
+from tests.footage import make_class_folders
+from tests.processes import descendants, s3_server
+
+EPOCHS = 4
+CPUS = (2, 2, 2)
+"""Of the nodes. Two workers of 1.5 CPUs are on different ones, and have room again when one is lost."""
+DECODE = ("--size", "32x40", "--frames", "20")
+TRAIN = ("--workers", "2", *(f"--set={change}" for change in (
+    "scale.cpus_per_worker=1.5", "model.width=0.125", "model.size=32", "model.dropout=0.0", "model.stem_motion=0.0", "model.branch_gain=0.0", "scale.amp=off",
+    "scale.global_batch=4", "optim.lr=0.001", f"epochs={EPOCHS}")))
+"""A narrow network with a calm start, which does not magnify rounding errors."""
+LIMIT_SECONDS = 300.0
+"""Of a command: one that takes longer hangs."""
+TITLES = {"ingest": "ray::MapBatches", "train": "ray::RayTrainWorker", "evaluate": "ray::_work"}
+"""What Ray calls the workers of each command."""
+
+
+@dataclass
+class Place:
+    """Where a round's store and run are, below a folder or in the bucket."""
+
+    root: str
+    evaluate_workers: int = 0
+
+    @property
+    def store(self) -> str:
+        return f"{self.root}/store"
+
+    @property
+    def run(self) -> str:
+        return f"{self.root}/runs/small"
+
+    def command(self, name: str, footage: Path) -> list[str]:
+        """`ingest`, `train` or `evaluate`, to be given again as it is after it was interrupted."""
+        if name == "ingest":
+            return ["ingest", str(footage), "--store", self.store, *DECODE]
+        if name == "train":
+            return ["train", "jobs/action.py:improved", "--store", self.store, "--runs", f"{self.root}/runs", "--name", "small", "--resume", *TRAIN]
+        return ["evaluate", self.run, "--workers", str(self.evaluate_workers)]
+
+
+@dataclass
+class Result:
+    """What came out: `rows` of the store by table, `metrics` of every epoch and of the evaluation."""
+
+    rows: dict[str, list[str]]
+    metrics: np.ndarray
+
+
+@dataclass
+class Command:
+    """One that runs, and what it showed."""
+
+    process: subprocess.Popen[str]
+    began: float = field(default_factory=time.monotonic)
+
+    def finish(self) -> str:
+        """Its output. Raises AssertionError where it fails or hangs."""
+        try:
+            output, _ = self.process.communicate(timeout=max(1.0, LIMIT_SECONDS - (time.monotonic() - self.began)))
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise AssertionError(f"it hangs: {self.process.communicate()[0][-3000:]}") from None
+        assert self.process.returncode == 0, f"exit code {self.process.returncode}: {output[-3000:]}"
+        return output
+
+
+class Site:
+    """Use in a `with` block."""
+
+    def __enter__(self) -> Site:
+        self._stack = ExitStack()
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="posture-faults-")))
+        bucket = self._stack.enter_context(s3_server())
+        (self.server,) = [process for process, command in descendants(os.getpid()).items() if "moto.server" in command]
+        self.gate = Gate(int(bucket["AWS_ENDPOINT_URL"].rpartition(":")[2]))
+        bucket["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.gate.port}"
+        before = dict(os.environ)
+        os.environ.update(bucket)
+        self._stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+        self.nodes = Nodes(*CPUS, environment=bucket)
+        self._stack.callback(self.nodes.close)
+        self.footage = make_class_folders(self.folder / "footage", per_class=24, frames=50)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def begin(self, arguments: list[str], **environment: str) -> Command:
+        """Start a command of Posture on the nodes."""
+        variables = os.environ | self.nodes.environment | {"WANDB_MODE": "disabled"} | environment
+        return Command(subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        env=variables, start_new_session=True))
+
+    def whole_way(self, place: Place, *, disturb: Callable[[str, Command], bool] = lambda name, command: False) -> Result:
+        """Ingest, train, evaluate. `disturb` sees each command running, and says whether it is to be given again. Raises AssertionError."""
+        for name in ("ingest", "train", "evaluate"):
+            command = self.begin(place.command(name, self.footage))
+            if disturb(name, command):
+                command.process.communicate(timeout=60)
+                command = self.begin(place.command(name, self.footage))
+            command.finish()
+        return read_result(place)
+
+
+def read_result(place: Place) -> Result:
+    """Of a round that is at its end."""
+    store, folder = Store(place.store), RunFolder.open(place.run)
+    rows = {name: sorted(map(str, store.read(name).to_pylist())) for name in ("videos", "groups", "segments", "clips")}
+    history = folder.read_json("history.json")
+    assert [record["epoch"] for record in history] == list(range(1, EPOCHS + 1)), history
+    found = folder.read_json("evaluation/metrics.json")
+    names = sorted(name for name, value in found.items() if isinstance(value, float) and name != "seconds")
+    values = [record[name] for record in history for name in ("train_loss", "val_loss", "val_accuracy")] + [found[name] for name in names]
+    return Result(rows, np.array(values))
+
+
+def difference(one: Result, other: Result) -> float:
+    """The largest relative difference of any two metrics."""
+    return float(np.max(np.abs(one.metrics - other.metrics) / np.maximum(np.abs(other.metrics), 1e-3)))
+
+
+def checkpoints_of(site: Site, place: Place) -> set[str]:
+    """The checkpoints of a run that can be seen now, or were ever sent to the bucket: epoch-0001-1a2b3c4d ..."""
+    if is_remote(place.root):
+        sent = re.compile(rf"PUT /{place.run.removeprefix('s3://')}/checkpoints/(epoch-[^/]+)/state.json")
+        return {found[1] for line in list(site.gate.requests) if (found := sent.match(line))}
+    folder = Path(place.run, "checkpoints")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
