@@ -1,7 +1,7 @@
 """Ray nodes on this machine, in a process of their own: `python -m tests.ray_nodes [CPUS OF EACH NODE]`, the head first; two of one CPU where not said.
 
-Prints the address, then obeys a line at a time and says when it is done: `kill` the newest node, `add` one like it; `kill head`, which takes
-the others along, and `start` them all again at the same address.
+Prints the address, then obeys a line at a time and says when it is done: `kill` the newest node, `add` one like it; `kill head`, and `start`
+all nodes again at the same address.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def start(cpus: list[float], **head: Any) -> Cluster:
 def main(cpus: list[float]) -> None:
     cluster = start(cpus)
     port = int(cluster.address.rpartition(":")[2])
+    headless: list[Cluster] = []
     print(cluster.address, flush=True)
     for line in sys.stdin:
         said = "done"
@@ -34,12 +35,13 @@ def main(cpus: list[float]) -> None:
         elif line.strip() == "add":
             cluster.add_node(num_cpus=cpus[-1], object_store_memory=MEMORY_BYTES)
         elif line.strip() == "kill head":
-            for node in cluster.list_all_nodes():
-                cluster.remove_node(node, allow_graceful=False)
+            cluster.remove_node(cluster.head_node, allow_graceful=False)
         elif line.strip() == "start":
+            headless.append(cluster)
             cluster = start(cpus, gcs_server_port=port)
         print(said, flush=True)
-    cluster.shutdown()
+    for one in (cluster, *headless):
+        one.shutdown()
 
 
 if __name__ == "__main__":

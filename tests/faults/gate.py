@@ -12,7 +12,7 @@ class Gate:
     """Listens on loopback at `port` and passes what comes to `target`, a port of loopback, while it is open."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self.requests: list[str] = []
@@ -41,7 +41,7 @@ class Gate:
         while True:
             try:
                 client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return
             pair = {client, server}

@@ -26,7 +26,6 @@ class Nodes:
                                          stderr=subprocess.DEVNULL, text=True, env=os.environ | own)
         self.environment = own | {"RAY_ADDRESS": self._answer()}
         """What commands need to run here."""
-        (self._head,) = [process for process, command in self.raylets().items() if " --head" in command]
 
     def tell(self, command: str) -> None:
         """Have it done: `add`, `kill head`, `start`."""
@@ -43,7 +42,7 @@ class Nodes:
 
     def others(self) -> list[int]:
         """The raylets of all nodes but the head."""
-        return sorted(set(self.raylets()) - {self._head})
+        return sorted(process for process, command in self.raylets().items() if " --head" not in command)
 
     def kill_node(self, raylet: int) -> None:
         """All of a node's processes at once, as when its power fails."""
