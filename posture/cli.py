@@ -171,7 +171,7 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = N
 
 
 @app.command
-def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: int | None = None, weights: str | None = None,
+def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: str | None = None, weights: str | None = None,
           sets: Repeated = [], set_file: str | None = None, local: bool = False, resume: bool = False) -> None:  # noqa: B006
     """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
 
@@ -186,7 +186,7 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     name
         Name of the run; unique if left out.
     workers
-        Ray Train workers (data-parallel).
+        Ray Train workers (data-parallel), or a range such as 2-8: as many as the cluster has room for, which may change while the run goes on.
     weights
         Start from these: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth), torchvision's too.
     sets
@@ -201,7 +201,8 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     from posture.commands.train import train_run
     from posture.config import parse_assignments, read_changes
 
-    changes = (read_changes(set_file) if set_file is not None else {}) | parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
+    changes = (read_changes(set_file) if set_file is not None else {}) | parse_assignments(sets)
+    changes |= {"scale.workers": parse_workers(workers)} if workers is not None else {}
     changes |= {"weights": weights} if weights is not None else {}
     train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)
 
@@ -458,12 +459,12 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
     from posture.data.synthetic import generate as generate_footage
 
     path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed)
-    out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE", soft_wrap=True)
+    out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE")
     if pictures is not None:
         from posture.data.synthetic_pictures import write_pictures
 
         made = write_pictures(path, Path(pictures), every=every)
-        out.print(f"{made}: every {every}th frame with its boxes; take them in with: posture ingest {made} --store STORE", soft_wrap=True)
+        out.print(f"{made}: every {every}th frame with its boxes; take them in with: posture ingest {made} --store STORE")
 
 
 @app.command
@@ -506,3 +507,10 @@ def parse_size(text: str) -> tuple[int, int]:
         raise InputError(f"--size {text}: write height x width in pixels, for example 128x171")
     return int(parts[0]), int(parts[1])
 
+
+def parse_workers(text: str) -> int | list[int]:
+    """`4` -> 4, `2-8` -> [2, 8]. Raises InputError."""
+    counts = text.split("-")
+    if len(counts) > 2 or not all(count.isdecimal() for count in counts):
+        raise InputError(f"--workers {text}: write a number of workers, or a range of them, for example 2-8")
+    return int(text) if len(counts) == 1 else [int(count) for count in counts]

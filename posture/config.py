@@ -6,10 +6,11 @@ This module imports no torch: a mistake in a configuration is found in a fractio
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
@@ -145,10 +146,18 @@ class Optim(Section):
     """Decay of the exponential moving average of the weights; 0 keeps none."""
 
 
+def _workers(value: Any) -> Any:
+    least, most = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    if not all(type(count) is int and count >= 1 for count in (least, most)) or least > most:
+        raise ValueError(f"must be a number of workers from 1, or a range of them [least, most] with least <= most, not {value!r}")
+    return least if least == most else (least, most)
+
+
 class Scale(Section):
     """How much hardware, and how a batch is cut over it."""
 
-    workers: Count = 1
+    workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
+    """Or a range [least, most]: as many as the cluster has room for while the run goes on. Every size in it must divide `global_batch`."""
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
     """`auto`: 1 where the cluster has a GPU for every worker, else 0."""
     cpus_per_worker: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
@@ -164,16 +173,29 @@ class Scale(Section):
 
     @property
     def accumulation(self) -> int:
-        """Forward passes per optimiser step on one worker."""
-        return self.global_batch // (self.workers * (self.micro_batch or self.global_batch // self.workers))
+        """Forward passes per optimiser step on one worker, where all are there."""
+        most = self.sizes[-1]
+        return self.global_batch // (most * (self.micro_batch or self.global_batch // most))
+
+    @property
+    def sizes(self) -> range:
+        """All numbers of workers that the run may have."""
+        least, most = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+        return range(least, most + 1)
+
+    @property
+    def multiple(self) -> int:
+        """What `global_batch` must be a multiple of."""
+        return math.lcm(*self.sizes) * (self.micro_batch or 1)
 
     @model_validator(mode="after")
     def _divisible(self) -> Scale:
-        share, rest = divmod(self.global_batch, self.workers)
-        if rest or (self.micro_batch and share % self.micro_batch):
+        uneven = [size for size in self.sizes if self.global_batch % (size * (self.micro_batch or 1))]
+        if uneven:
             each = f" of micro_batch {self.micro_batch}" if self.micro_batch else ""
-            raise ValueError(f"scale.global_batch {self.global_batch} cannot be cut evenly over {self.workers} workers{each}; "
-                             f"global_batch must be a multiple of {self.workers * (self.micro_batch or 1)}")
+            within = f", which scale.workers {list(self.workers)} allows" if len(self.sizes) > 1 else ""
+            raise ValueError(f"scale.global_batch {self.global_batch} cannot be cut evenly over {_listed(uneven)} workers{each}{within}; "
+                             f"global_batch must be a multiple of {self.multiple}")
         return self
 
 
@@ -345,6 +367,11 @@ def read_changes(file: str) -> dict[str, Any]:
     if not isinstance(changes, dict) or any(isinstance(value, dict) for value in changes.values()):
         raise InputError(f"--set-file {file}: holds no fields and values, such as {{\"optim.lr\": 0.01}}, nor what posture tune --out writes")
     return changes
+
+
+def _listed(numbers: list[int]) -> str:
+    """`3`, `3 or 5`, `3, 5 or 6`."""
+    return " or ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])]) if len(numbers) > 1 else str(numbers[0])
 
 
 def _unknown_field(path: str, name: str, node: Any) -> str:

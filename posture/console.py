@@ -15,7 +15,11 @@ from rich.table import Table
 LOG_EVERY_SECONDS = 10.0
 LOG_COLUMNS = 160
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS)
+LOG: dict[str, Any] = {"width": LOG_COLUMNS, "force_terminal": False, "color_system": None}
+"""Of a console that writes to no terminal, whatever the environment says."""
+
+# Names are printed as they are, lines stay whole.
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({} if sys.stdout.isatty() else LOG))
 
 
 @contextlib.contextmanager
@@ -51,7 +55,7 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) 
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    out.print(shown)
+    out.print(shown, soft_wrap=False)
 
 
 def size(count: float) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from posture.config import AnyRun, override, validate
@@ -161,14 +162,14 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
 
 
 def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
-    unit = UNITS[run.task]
+    unit, multiple = UNITS[run.task], run.scale.multiple
     for index in (train, val):
         if not len(index):
             raise InputError(f"{index.store_uri}: the {index.split} split has no {unit}; give every class at least two groups (--val-share), "
                              "or name the splits in the footage's labels")
     if run.scale.global_batch > len(train):
         raise InputError(f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training {unit}; "
-                         f"use --set scale.global_batch={max(run.scale.workers, len(train) // 4 // run.scale.workers * run.scale.workers)}")
+                         f"use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}")
 
 
 def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
@@ -188,7 +189,10 @@ def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None
 
 
 def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0."""
+    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0.
+
+    Returns what `fit` returns, and a `note` where tracking did not go as it should.
+    """
     import torch
 
     from posture.models import build
@@ -199,14 +203,16 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     torch.manual_seed(run.seed)
     model = build(run.model, detect=run.detect if run.task == "detection" else None)
     task, batches = _task(run, classes), _batches(run, train, val, ctx)
-    tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json")) if ctx.rank == 0 else None
+    tracker = None
+    if ctx.rank == 0:
+        past = [(record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []]
+        tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json"), past=past)
     failed = True
     try:
-        if tracker is not None and tracker.begins_anew:
-            for record in folder.read_json("history.json") or []:
-                tracker.log(record, record["epoch"] * batches.steps_per_epoch)
         if folder.checkpoints():
             with folder.checkpoint("last") as checkpoint:
+                if ctx.rank == 0:
+                    _mend_history(folder, checkpoint)
                 outcome = fit(run, task, batches, ctx, tracker, model=model, resume=checkpoint)
         else:
             if run.weights:
@@ -221,10 +227,20 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
                 from posture.detector_evaluation import sheets
 
                 tracker.show(sheets(run, classes, folder, val.index))
-        return outcome
     finally:
+        ctx.close()
         if tracker is not None:
             tracker.close(failed=failed)
+    return outcome | {"note": tracker.note if tracker is not None else ""}
+
+
+def _mend_history(folder: RunFolder, checkpoint: Path) -> None:
+    """A run that was killed between publishing a checkpoint and its history gets the history that the checkpoint holds."""
+    from posture.train.checkpoint import read_state
+
+    history = read_state(checkpoint)["history"]
+    if folder.read_json("history.json") != history:
+        folder.write_json("history.json", history)
 
 
 def _task(run: AnyRun, classes: tuple[str, ...]) -> Any:

@@ -7,11 +7,21 @@ import netrc
 import os
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
-from posture.data.files import is_remote
+from posture.data.files import is_remote, join, write_bytes
+
+INIT_SECONDS = 20
+"""That W&B's server may take to answer before a run is kept offline."""
+FINISH_SECONDS = 60
+"""That sending what is left may take at the end."""
+CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
+KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
 
 
 def tracking_mode(asked: str) -> tuple[str, str]:
@@ -31,61 +41,128 @@ def tracking_mode(asked: str) -> tuple[str, str]:
 class Tracker:
     """One W&B run, named as ours. Offline runs lie in the run's folder.
 
-    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of what was written before:
-    `begins_anew` asks for the epochs that were, so that there is one run to sync, and it is whole.
+    W&B is talked to by a thread of its own: nothing here raises or waits for it, but `close`, and that not for long. Where its server does not
+    answer or refuses the key, the run is kept offline, for `wandb sync`, and `note` says so once it is closed.
+
+    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of what was written before.
+    What W&B has not of the `past`, (step, numbers), it is told first: so there is one run, and it is whole.
     """
 
-    def __init__(self, name: str, *, folder: str, config: dict[str, Any]) -> None:
+    def __init__(self, name: str, *, folder: str, config: dict[str, Any], past: Iterable[tuple[int, dict[str, Any]]] = ()) -> None:
+        self.note = ""
+        self._calls: SimpleQueue[Callable[[Any], None] | int] = SimpleQueue()
         mode, _ = tracking_mode(config["tracking"]["mode"])
-        self._run, self.begins_anew = None, False
-        if mode == "off":
-            return
-        import wandb
-
-        tracking = config["tracking"]
-        self.begins_anew = mode == "offline" and _forget_offline(folder, name)
-        self._run = wandb.init(project=tracking["project"], group=tracking["group"], name=name, id=name, dir=_place(folder), config=config, mode=mode,
-                               resume="allow" if mode == "online" else None, settings=wandb.Settings(console="off", silent=True))
+        self.is_on = mode != "off"
+        if self.is_on:
+            self._thread = threading.Thread(target=self._work, args=(mode, name, folder, config, list(past)), name="tracking", daemon=True)
+            self._thread.start()
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
         """Numbers at an optimiser step; steps must not go back."""
-        if self._run is not None:
-            self._run.log({name: value for name, value in metrics.items() if isinstance(value, int | float)}, step=step)
+        numbers = _numbers(metrics)
+        self._call(lambda run: run.log(numbers, step=step))
 
     def summarize(self, values: dict[str, Any]) -> None:
-        if self._run is not None:
-            self._run.summary.update(values)
+        self._call(lambda run: run.summary.update(values))
 
     def show(self, pictures: dict[str, bytes]) -> None:
         """Pictures (PNG) by name."""
-        if self._run is not None:
-            import wandb
-            from PIL import Image
-
-            self._run.log({name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()})
-
-    @property
-    def is_on(self) -> bool:
-        return self._run is not None
+        self._call(lambda run: run.log(_images(pictures)))
 
     def close(self, *, failed: bool = False) -> None:
-        if self._run is not None:
-            self._run.finish(exit_code=int(failed))
+        if not self.is_on:
+            return
+        self._calls.put(int(failed))
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self.note = f"Weights & Biases did not end within {CLOSE_SECONDS} s; {KEPT}"
+
+    def _call(self, call: Callable[[Any], None]) -> None:
+        if self.is_on:
+            self._calls.put(call)
+
+    def _work(self, mode: str, name: str, folder: str, config: dict[str, Any], past: list[tuple[int, dict[str, Any]]]) -> None:
+        """Whatever W&B does: begin, take one call after the other, end."""
+        try:
+            place, tracking = _place(folder), config["tracking"]
+            settings = {"project": tracking["project"], "group": tracking["group"], "name": name, "id": name, "dir": place, "config": config}
+            _forget_offline(folder, name)
+            run, self.note = _begin(mode, settings, resume="allow")
+            for step, numbers in past:
+                if step >= run.step:  # online, W&B has the others
+                    run.log(_numbers(numbers), step=step)
+            while callable(call := self._calls.get()):
+                call(run)
+            self.note = _finish(run, failed=bool(call)) or self.note
+            if is_remote(folder) and (mode == "offline" or self.note):
+                _keep(place, folder)
+        except Exception as error:  # of whatever kind: numbers that are not shown stop nobody
+            self.note = f"Weights & Biases took no more ({_first_line(error)}); {KEPT}"
 
 
-def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> None:
-    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline cannot be reopened."""
+def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
+    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline cannot be reopened.
+
+    Returns what went wrong, in a sentence, or nothing.
+    """
     mode, _ = tracking_mode(config["tracking"]["mode"])
     if mode == "off":
-        return
+        return ""
+    tracking = config["tracking"]
+    settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": _place(folder),
+                "config": config}
+    try:
+        run, note = _begin(mode, settings)
+        run.log(_images(pictures))
+        return _finish(run, failed=False) or note
+    except Exception as error:
+        return f"Weights & Biases took no more ({_first_line(error)}); {KEPT}"
+
+
+def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) -> tuple[Any, str]:
+    """A W&B run; offline, and why, where it cannot be online."""
+    import wandb
+
+    bounded = wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
+    if mode == "online":
+        try:
+            return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
+        except Exception as error:
+            note = f"Weights & Biases cannot be reached ({_first_line(error)}); {KEPT}"
+            wandb.teardown()  # the run that could not begin would still hold its id
+            return wandb.init(**settings, mode="offline", settings=bounded), note
+    return wandb.init(**settings, mode="offline", settings=bounded), ""
+
+
+def _finish(run: Any, *, failed: bool) -> str:
+    """End a W&B run; what is left to say, if anything."""
+    try:
+        run.finish(exit_code=int(failed))
+    except TimeoutError:
+        return f"Weights & Biases did not take everything within {FINISH_SECONDS} s; {KEPT}"
+    return ""
+
+
+def _keep(place: str, folder: str) -> None:
+    """Copy what W&B wrote into the run's folder in a bucket."""
+    for path in Path(place, "wandb").glob("*run-*/**/*"):
+        if path.is_file() and not path.is_symlink():
+            write_bytes(join(folder, "wandb", path.relative_to(Path(place, "wandb")).as_posix()), path.read_bytes())
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _images(pictures: dict[str, bytes]) -> dict[str, Any]:
     import wandb
     from PIL import Image
 
-    tracking = config["tracking"]
-    run = wandb.init(project=tracking["project"], group=tracking["group"] or config["name"], name=title, job_type="explain", dir=_place(folder),
-                     config=config, mode=mode, settings=wandb.Settings(console="off", silent=True))
-    run.log({name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()})
-    run.finish()
+    return {name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _place(folder: str) -> str:
@@ -93,14 +170,11 @@ def _place(folder: str) -> str:
     return tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
 
 
-def _forget_offline(folder: str, name: str) -> bool:
-    """Remove what earlier attempts at this run wrote offline; whether there was any. In a bucket, it was in a temporary folder."""
-    if is_remote(folder):
-        return False
-    written = [path.parent for path in Path(folder, "wandb").glob(f"offline-run-*/run-{name}.wandb")]
-    for place in written:
-        shutil.rmtree(place, ignore_errors=True)
-    return bool(written)
+def _forget_offline(folder: str, name: str) -> None:
+    """Remove what earlier attempts at this run wrote offline. In a bucket, it was in a temporary folder."""
+    if not is_remote(folder):
+        for path in Path(folder, "wandb").glob(f"offline-run-*/run-{name}.wandb"):
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _has_key() -> bool:

@@ -1,9 +1,16 @@
+import contextlib
+import http.server
 import io
+import socket
+import threading
+import time
 
 import pytest
 from PIL import Image
 
+from posture import tracking
 from posture.tracking import Tracker, log_pictures, tracking_mode
+from tests.wandb_files import read_run
 
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
 
@@ -44,11 +51,12 @@ def test_an_offline_run_lies_in_its_folder(tmp_path):
 
 def test_offline_a_resumed_run_takes_the_place_of_what_it_began(tmp_path):
     for attempt in range(2):
-        tracker = Tracker("one", folder=str(tmp_path), config=TRACKING)
-        assert tracker.begins_anew == (attempt == 1)
-        tracker.log({"loss": 1.0}, 1)
+        tracker = Tracker("one", folder=str(tmp_path), config=TRACKING, past=[(1, {"loss": 2.0})] * attempt)
+        tracker.log({"loss": 1.0}, 1 + attempt)
         tracker.close()
-    assert len(list(tmp_path.glob("wandb/offline-run-*/run-one.wandb"))) == 1
+        assert not tracker.note
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
+    assert [row["loss"] for row in read_run(written).history] == [2.0, 1.0]
 
 
 def test_no_tracking_leaves_no_trace(tmp_path):
@@ -68,3 +76,57 @@ def test_pictures_are_a_run_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     log_pictures({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path / "none"), config=config)
     assert not (tmp_path / "none").exists()
+
+
+@contextlib.contextmanager
+def answering(status):
+    """A server that answers so whatever it is asked; None: one that takes connections and never answers."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"errors": [{"message": "no"}]}')
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_):
+            pass
+
+    if status is None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        return
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 0), pytest.param(500, 0, marks=pytest.mark.slow), pytest.param(None, 1, marks=pytest.mark.slow)])
+def test_without_an_answer_from_its_server_the_run_is_kept_and_nobody_waits(monkeypatch, tmp_path, status, code):
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 4)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    with answering(status) as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        began = time.monotonic()
+        tracker = Tracker("one", folder=str(tmp_path), config=TRACKING, past=[(1, {"loss": 3.0})])
+        for step in range(2, 200):
+            tracker.log({"loss": 1.0}, step)
+        tracker.summarize({"accuracy": 0.5})
+        assert time.monotonic() - began < 1.0, "training waited for W&B"
+        tracker.close(failed=bool(code))
+    assert tracker.note.startswith("Weights & Biases cannot be reached") and tracker.note.endswith("for: wandb sync")
+    (kept,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
+    written = read_run(kept)
+    assert len(written.history) == 199 and written.history[0]["loss"] == 3.0 and written.summary["accuracy"] == 0.5 and written.exit_code == code
+
+
+def test_a_host_that_is_not_there_stops_nobody_either(monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 4)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    note = log_pictures({}, title="one", folder=str(tmp_path), config={"name": "one", **TRACKING})
+    assert note.startswith("Weights & Biases cannot be reached") and len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1

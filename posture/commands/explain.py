@@ -25,6 +25,7 @@ def explain_video(run: str, video: str, *, start: float | None, class_name: str 
     elif keys := explanation.key_frames:
         console.out.print("key frames at " + ", ".join(f"{explanation.window.seconds[key]:.2f} s" for key in keys))
     mode, why = tracking_mode(explanation.run.tracking.mode)
-    log_pictures(sheets, title=f"{explanation.run.name}: {folder_name(explanation, start)}", folder=folder.uri,
-                 config=explanation.run.model_dump(mode="json"))
-    console.out.print(f"Weights & Biases: {mode}, {why}\n{join(place, 'explain.html')}")
+    note = log_pictures(sheets, title=f"{explanation.run.name}: {folder_name(explanation, start)}", folder=folder.uri,
+                        config=explanation.run.model_dump(mode="json"))
+    console.out.print(note or f"Weights & Biases: {mode}, {why}")
+    console.out.print(f"{join(place, 'explain.html')}")

@@ -36,6 +36,8 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
 
             with interruptible() as asked:
                 outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
+    if outcome["note"]:
+        console.out.print(outcome["note"])
     if outcome.get("stopped") == "asked":
         console.out.print(f"stopped; continue with: posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume"
                           f"{' --local' if local else ''}")
@@ -49,9 +51,10 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
 
 def _announce(session: Session, unit: str, *, local: bool) -> None:
     run, mode = session.run, tracking_mode(session.run.tracking.mode)
+    counts = sorted({run.scale.sizes[0], run.scale.sizes[-1]})
     console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} {unit} to train on, {len(session.val):,} to "
                       f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
-                      + ("" if local else f", {run.scale.workers} Ray Train worker{'s' * (run.scale.workers > 1)}"))
+                      + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}"))
     for said in (session.start, session.anchors):
         if said:
             console.out.print(said)

@@ -101,7 +101,7 @@ def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
                       + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
-    console.out.print(f"study {search.name} in {place.storage}\nWeights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
+    console.out.print(f"study {search.name} in {place.storage}\nWeights & Biases: {mode}, {why}; group {run.tracking.group or place.name}")
 
 
 class Watch:
@@ -129,11 +129,11 @@ class Watch:
         elif time.monotonic() - self._lined >= LINE_EVERY_SECONDS:
             self._lined = time.monotonic()
             running = [f"trial {trial.number} {self._doing(trial)}" for trial in self._search.trials if state_of(trial) == "running"]
-            console.out.print(f"{', '.join(running) or 'starting'}; {self._summary()}", soft_wrap=True)
+            console.out.print(f"{', '.join(running) or 'starting'}; {self._summary()}")
 
     def ended(self, number: int) -> None:
         trial = self._search.trials[number]
-        console.out.print(f"trial {number}: {result_text(trial, self._plan.objectives)}  {parameters_text(trial)}", soft_wrap=True)
+        console.out.print(f"trial {number}: {result_text(trial, self._plan.objectives)}  {parameters_text(trial)}")
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", title=self._summary(), title_justify="left")
@@ -200,7 +200,7 @@ def write_report(asked: Asked) -> None:
     storage = open_storage(place.storage)
     if stored_terms(storage, place.name) is None:
         raise unknown
-    console.out.print(_write_page(place, optuna.load_study(study_name=place.name, storage=storage)), soft_wrap=True)
+    console.out.print(_write_page(place, optuna.load_study(study_name=place.name, storage=storage)))
 
 
 def _write_page(place: Place, study: optuna.Study) -> str:
@@ -219,9 +219,9 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
         target = absolute(out) if out else join(place.folder, "best.json")
         write_bytes(target, (json.dumps(best, indent=1) + "\n").encode())
         trial = leading(search.study)[0]
-        console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}", soft_wrap=True)
-        console.out.print(f"{_write_page(place, search.study)}\n{target}", soft_wrap=True)
-        console.out.print(f"train it with: posture train {asked.base} --set-file {target} --store {plan.store}", soft_wrap=True)
+        console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}")
+        console.out.print(f"{_write_page(place, search.study)}\n{target}")
+        console.out.print(f"train it with: posture train {asked.base} --set-file {target} --store {plan.store}")
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
         raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")

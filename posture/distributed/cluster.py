@@ -19,6 +19,11 @@ SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 """Parts of names that are never forwarded: they would stand in the job's metadata. Nodes have credentials of their own, and a Ray
 started here inherits ours."""
 
+DECODE = "decode"
+"""Custom resource of nodes that decode and read footage. Those without a GPU do only that where it is advertised."""
+DECODE_SHARE = 0.001
+"""Of it for one task: it says where, and CPUs say how many."""
+
 
 def connect(**settings: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
@@ -73,8 +78,8 @@ def _quiet() -> None:
     context.print_on_execution_start = False
 
 
-def cpus() -> float:
-    return ray.cluster_resources().get("CPU", 0.0)
+def nodes() -> int:
+    return len(_alive())
 
 
 def gpus() -> float:
@@ -82,9 +87,29 @@ def gpus() -> float:
 
 
 def sizes() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every node."""
-    return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]]
+    """(CPUs, GPUs) of every node that may train: all but those that only decode."""
+    return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in _alive() if not _only_decodes(node)]
 
 
-def nodes() -> int:
-    return sum(1 for node in ray.nodes() if node["Alive"])
+def decoding() -> dict[str, float]:
+    """What a task that decodes or reads footage asks for, so that it runs where the cluster wants that; nothing where no node says so."""
+    return {DECODE: DECODE_SHARE} if ray.cluster_resources().get(DECODE) else {}
+
+
+def decoding_cpus() -> float:
+    """CPUs of the nodes on which footage is decoded."""
+    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if node["Resources"].get(DECODE) or not decoding())
+
+
+def off_decoders() -> dict[str, str]:
+    """A label selector that keeps training without a GPU off the nodes that only decode; empty where there are none."""
+    spared = [node["NodeID"] for node in _alive() if _only_decodes(node)]
+    return {"ray.io/node-id": f"!in({','.join(spared)})"} if spared else {}
+
+
+def _only_decodes(node: dict[str, Any]) -> bool:
+    return bool(node["Resources"].get(DECODE)) and not node["Resources"].get("GPU")
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from posture.distributed.metrics import emit_epoch, emit_step
 from posture.errors import InputError
 from posture.runs import RunFolder
-from posture.train.context import publish
+from posture.train.publish import Publisher, SaveCheckpoint
 
 
 @ray.remote(num_cpus=0)
@@ -44,11 +44,12 @@ class Board:
 class RayContext:
     """This Ray Train worker among its peers."""
 
-    def __init__(self, folder: RunFolder, board: Any) -> None:
+    def __init__(self, folder: RunFolder, board: Any, *, clips_per_step: int) -> None:
         place = ray.train.get_context()
         self.rank, self.world_size = place.get_world_rank(), place.get_world_size()
         self.device = ray.train.torch.get_device()
-        self._folder, self._board = folder, board
+        self._folder, self._board, self._clips_per_step, self._publisher = folder, board, clips_per_step, Publisher(folder)
+        self._notice: Any = None
         self._answer: Any = None
         self._stop = False
         if self.device.type == "cpu":
@@ -96,25 +97,59 @@ class RayContext:
     def should_stop(self) -> bool:
         return self._stop
 
-    def report(self, metrics: dict[str, Any], checkpoint: Callable[[Path], None] | None, *, best: bool) -> None:
-        refusal = None
-        if self.rank == 0 and checkpoint is not None:
-            try:
-                publish(self._folder, metrics, checkpoint, best=best)
-            except InputError as error:
-                refusal = str(error)
-        if refusal := self.broadcast(refusal):  # all workers end together: none waits for the others
-            raise InputError(refusal)
+    def should_save(self) -> bool:
+        """Rank 0 alone says so: all workers get the notice, though not in the same step."""
+        notice = _preemption_notice() if self.rank == 0 else None
+        new = notice is not None and notice != self._notice
+        self._notice = notice
+        return new
+
+    def report(self, metrics: dict[str, Any], checkpoint: SaveCheckpoint, *, best: bool) -> None:
+        """The record is posted once its checkpoint can be read."""
+        problem = None
         if self.rank == 0:
-            self._board.post.remote({"record": metrics})
+            emit_epoch(self._folder.name, metrics)
+            problem = _problem(lambda: self._publisher.publish(metrics, checkpoint, best=best, then=lambda: self._board.post.remote({"record": metrics})))
+        self._agree(problem)
         ray.train.report(metrics)
+
+    def settle(self) -> None:
+        self._agree(_problem(self._publisher.settle))
+
+    def close(self) -> None:
+        _problem(self._publisher.settle)  # said already, or training has failed for a reason of its own
+
+    def _agree(self, problem: str | None) -> None:
+        """What only rank 0 met is met by all, so that none waits for the others."""
+        if problem := self.broadcast(problem):
+            raise InputError(problem)
 
     def progress(self, update: dict[str, Any]) -> None:
         """Post to the board without waiting for it, unless the last post is still under way; its answer says whether to stop."""
         if self.rank != 0:
             return
+        emit_step(self._folder.name, update, clips=self._clips_per_step)
         if self._answer is not None:
             if not ray.wait([self._answer], timeout=0)[0]:
                 return
             self._stop = self._stop or ray.get(self._answer)
         self._answer = self._board.post.remote(update)
+
+
+def _problem(attempt: Callable[[], None]) -> str | None:
+    """Why it did not succeed, where that is the user's to mend."""
+    try:
+        attempt()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _preemption_notice() -> Any | None:
+    """What Ray Train knows of nodes that are about to be taken away, as told to this worker.
+
+    Its public `get_preemption_info` asks all workers each time: too dear for every step.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info

@@ -11,6 +11,7 @@ import ray
 
 from posture.config import AnyRun, DetectorRun, Run
 from posture.distributed import cluster
+from posture.distributed.room import resources
 
 
 def score_on_ray(index: Any, run: Run, checkpoint: Path, *, views: Any, workers: int, batch: int,
@@ -48,12 +49,10 @@ def detect_on_ray(index: Any, run: DetectorRun, checkpoint: Path, *, workers: in
 def _deal(what: str, index: Any, shares: list[np.ndarray], run: AnyRun, checkpoint: Path, options: dict[str, Any],
           progress: Callable[[int, int], None] | None) -> Iterator[tuple[np.ndarray, Any, str]]:
     """(share, what its task made of it, the device) as the tasks end."""
-    from posture.distributed.train import resources
-
     cluster.connect()
-    cpus, gpus = resources(run.scale.model_copy(update={"workers": len(shares)}), cpus=cluster.cpus(), gpus=cluster.gpus())
+    cpus, gpus = resources(run.scale.model_copy(update={"workers": len(shares)}), nodes=cluster.sizes())
     weights = ray.put((checkpoint / "model.safetensors").read_bytes())
-    task = _work.options(num_cpus=cpus, num_gpus=gpus)
+    task = _work.options(num_cpus=cpus, num_gpus=gpus, label_selector={} if gpus else cluster.off_decoders())
     jobs = {task.remote(what, index.part(share), run, weights, options): share for share in shares if len(share)}
     done, waiting = 0, list(jobs)
     while waiting:

@@ -15,6 +15,8 @@ import ray
 
 from posture.data.footage import Footage, FootageIndex, Shard, StreamedFootage, read_shard
 from posture.data.images import ImageIndex, Images, StreamedImages
+from posture.distributed import cluster
+from posture.distributed.room import READER_CPUS
 
 OBJECT_STORE_SHARE = 0.6
 """Of the cluster's object store, for footage."""
@@ -50,14 +52,15 @@ def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: boo
     fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)
     if mode == "stream" or (mode == "auto" and not fits):
         return [Feed(index, None) for index in indices]
+    task = _read.options(resources=cluster.decoding(), num_cpus=0.0 if wait else READER_CPUS)
     if not wait:
-        return [Feed(index, {name: [_read.remote(index.store_uri, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
-    at_once, reading = max(1, int(ray.cluster_resources().get("CPU", 1.0))), []
+        return [Feed(index, {name: [task.remote(index.store_uri, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
+    at_once, reading = max(1, int(cluster.decoding_cpus())), []
 
     def read(index: FootageIndex | ImageIndex, shard: Shard) -> Any:
         if len(reading) >= at_once:
             ray.wait(reading, num_returns=len(reading) - at_once + 1, fetch_local=False)
-        reading.append(_read.options(num_cpus=0).remote(index.store_uri, shard))
+        reading.append(task.remote(index.store_uri, shard))
         return reading[-1]
 
     feeds = [Feed(index, {name: [read(index, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
@@ -65,6 +68,6 @@ def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: boo
     return feeds
 
 
-@ray.remote(scheduling_strategy="SPREAD", num_cpus=0.5)
+@ray.remote(scheduling_strategy="SPREAD")
 def _read(store_uri: str, shard: Shard) -> pa.Table:
     return read_shard(store_uri, shard)

@@ -82,11 +82,12 @@ def _computed(store_uri: str, keys: list[str], shards: list[Shard], method: str)
     cluster.connect()
     pieces = [replace(shard, rows=shard.rows[at:at + CLIPS_PER_TASK], indices=shard.indices[at:at + CLIPS_PER_TASK])
               for shard in shards for at in range(0, len(shard.rows), CLIPS_PER_TASK)]
+    compute, at_once = _compute.options(resources=cluster.decoding()), 2 * cluster.decoding_cpus()
     waiting: list[Any] = []
     for piece in [*pieces, None]:
         if piece is not None:
-            waiting.append(_compute.remote(store_uri, piece, [keys[index] for index in piece.indices], method))
-        while waiting and (piece is None or len(waiting) > 2 * cluster.cpus()):
+            waiting.append(compute.remote(store_uri, piece, [keys[index] for index in piece.indices], method))
+        while waiting and (piece is None or len(waiting) > at_once):
             (job,), waiting = ray.wait(waiting, num_returns=1)
             part = ray.get(job)
             if isinstance(part, str):

@@ -28,6 +28,7 @@ from posture.data.sandbox import Sandbox
 from posture.data.store import Store
 from posture.data.video import Unreadable
 from posture.distributed.ingest import TooManyRefused
+from posture.distributed.metrics import Throughput
 
 PICTURES_PER_TASK = 96
 """Three row groups: enough to hide what a task costs, few enough that a lost task is a small loss."""
@@ -50,12 +51,14 @@ def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, 
         jobs = ledger.plan(pictures)
         if jobs:
             checking = time.time()
-            done, total = 0, sum(job.pictures for job in jobs)
+            done, total, throughput = 0, sum(job.pictures for job in jobs), Throughput("decode", report.ingest)
             for outcomes, part in _checked(jobs, store, options, report.ingest):
                 ledger.add(outcomes, part)
                 done += sum(outcome["asked"] for outcome in outcomes)
+                rate = done / (time.time() - checking)
+                throughput.reached(done, rate)
                 if progress:
-                    progress(done, total, done / (time.time() - checking))
+                    progress(done, total, rate)
             ledger.commit()
             report.check_seconds = time.time() - checking
             store.remove_orphans("images")
@@ -77,10 +80,10 @@ def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest
     from posture.distributed import cluster
 
     cluster.connect()
-    blocks = min(len(jobs), max(int(2 * cluster.cpus()), round(sum(job.pictures for job in jobs) / PICTURES_PER_TASK)))
+    blocks = min(len(jobs), max(int(2 * cluster.decoding_cpus()), round(sum(job.pictures for job in jobs) / PICTURES_PER_TASK)))
     items = [{"jobs": json.dumps([asdict(job) for job in jobs[block::blocks]])} for block in range(blocks)]
     check = functools.partial(check_block, store_uri=store.uri, options=options, ingest=ingest)
-    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(check, batch_size=None)
+    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(check, batch_size=None, resources=cluster.decoding())
     for batch in dataset.iter_batches(batch_size=None):
         for outcome in batch["outcome"]:
             content = json.loads(outcome)

@@ -28,6 +28,7 @@ from posture.data.store import Store
 from posture.data.tube_layouts import Tube
 from posture.data.tubes import link, tubes_from_json, tubes_to_json
 from posture.data.video import Unreadable
+from posture.distributed.metrics import Throughput
 from posture.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,12 +61,14 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: 
         jobs = ledger.plan(footage)
         if jobs:
             decoding = time.time()
-            done = 0
+            done, throughput = 0, Throughput("decode", report.ingest)
             for results, part in _decode(jobs, store, options, report.ingest, ledger.orphans, detector):
                 ledger.add(results, part)
                 done += len(results)
+                rate = report.clips / (time.time() - decoding)
+                throughput.reached(report.clips, rate)
                 if progress:
-                    progress(done, len(jobs), report.clips, report.clips / (time.time() - decoding))
+                    progress(done, len(jobs), report.clips, rate)
             ledger.commit()
             report.decode_seconds = time.time() - decoding
             store.remove_orphans("clips")
@@ -97,12 +100,14 @@ def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, 
 
     cluster.connect()
     clips = sum(len(job.labels) for job in jobs) * options.cut.recipe.windows
-    blocks = min(len(jobs), max(int(2 * cluster.cpus()), round(clips / CLIPS_PER_TASK)))
+    blocks = min(len(jobs), max(int(2 * cluster.decoding_cpus()), round(clips / CLIPS_PER_TASK)))
     items = [{"jobs": json.dumps([_packed(job) for job in jobs[block::blocks]])} for block in range(blocks)]
     shared = None if detector is None else {"digest": detector.digest, "detector": ray.put(detector)}
     cut = functools.partial(cut_block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans, shared=shared)
-    gpu = {"num_gpus": GPU_SHARE} if detector is not None and cluster.gpus() else {}
-    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(cut, batch_size=None, **gpu)
+    place: dict[str, Any] = {"resources": cluster.decoding()}
+    if detector is not None and cluster.gpus():
+        place = {"num_gpus": GPU_SHARE}
+    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(cut, batch_size=None, **place)
     for batch in dataset.iter_batches(batch_size=None):
         for outcome in batch["outcome"]:
             content = json.loads(outcome)

@@ -1,4 +1,8 @@
-"""How many trials fit on a cluster, and what each of them gets: decided before anything starts, so that nothing waits for what cannot come."""
+"""What fits on a cluster, a run's workers or the trials of a search, and what each of them gets: decided before anything starts, so that nothing
+waits for what cannot come.
+
+Nodes are (CPUs, GPUs), of those that may train.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import math
 from dataclasses import dataclass
 
 from posture.config import Scale
-from posture.distributed.train import READER_CPUS
 from posture.errors import InputError
 
+READER_CPUS = 0.5
+"""Kept free for the tasks that read footage, and for those that read it again when a node is lost."""
 LEAST_CPUS = 0.5
 """Of a trial on one device."""
 LEAST_WORKER_CPUS = 0.2
+LEAST_SHARE = 0.1
+"""Of a run's worker."""
 DRIVER_CPUS = 0.1
 """Of a trial on several workers, for the process that waits for them."""
 
@@ -31,12 +38,42 @@ class Room:
     gpus_per_worker: float = 0.0
 
 
-def room(scale: Scale, *, concurrent: int | None, trials: int, nodes: list[tuple[float, float]]) -> Room:
-    """Room for trials of runs with `scale` on nodes with so many (CPUs, GPUs); at most `trials` at a time.
+def resources(scale: Scale, *, nodes: list[tuple[float, float]], reading: float = READER_CPUS) -> tuple[float, float]:
+    """CPUs and GPUs for each of a run's workers; `reading` CPUs stay free. Where workers have GPUs, only the nodes that have some count.
 
-    Left to itself, a trial on one device gets a GPU, or a CPU where there is none. `READER_CPUS` stay free for tasks that read footage.
+    Of a range of workers as many as there is room for now get a whole CPU or more each; the least of them must fit.
+    Raises InputError, with the numbers, where the nodes cannot hold them all.
+    """
+    refuse_none(nodes)
+    workers, gpus = scale.sizes[0], sum(node[1] for node in nodes)
+    wanted_gpus = (1.0 if gpus >= workers else 0.0) if scale.gpus_per_worker == "auto" else float(scale.gpus_per_worker)
+    if workers * wanted_gpus > gpus:
+        raise InputError(f"scale.workers {workers} x scale.gpus_per_worker {wanted_gpus:g} need {workers * wanted_gpus:g} GPUs, "
+                         f"the cluster has {gpus:g}")
+    able = _able(nodes, wanted_gpus)
+    asked = None if scale.cpus_per_worker == "auto" else float(scale.cpus_per_worker)
+    for size, least in [*((size, asked or 1.0) for size in reversed(scale.sizes)), (workers, asked or LEAST_SHARE)]:
+        share = _share(size, able, taken=reading, least=least, most=asked, gpus=wanted_gpus)
+        if share is not None:
+            return share, wanted_gpus
+    read = f" and {reading:g} to read footage" if reading else ""
+    raise InputError(f"scale.workers {workers} x scale.cpus_per_worker {least:g}{read} need {workers * least + reading:g} CPUs, the cluster has "
+                     f"{_said(able)}{' with GPUs' if wanted_gpus else ''}; use fewer workers, or a smaller share")
+
+
+def refuse_none(nodes: list[tuple[float, float]]) -> None:
+    """Raises InputError where no node may train."""
+    if not nodes:
+        raise InputError("all nodes of the cluster have the resource `decode` and no GPU, so they only decode; training needs 1 node or more without it")
+
+
+def room(scale: Scale, *, concurrent: int | None, trials: int, nodes: list[tuple[float, float]], reading: float = READER_CPUS) -> Room:
+    """Room for trials of runs with `scale`; at most `trials` at a time.
+
+    Left to itself, a trial on one device gets a GPU, or a CPU where there is none. `reading` CPUs stay free for tasks that read footage.
     Raises InputError with the numbers where `concurrent` trials do not fit.
     """
+    refuse_none(nodes)
     cpus, gpus = (sum(node[place] for node in nodes) for place in (0, 1))
     workers = scale.workers
     at_once = min(concurrent or _at_once(workers, cpus=cpus, gpus=gpus), max(1, trials))
@@ -44,16 +81,17 @@ def room(scale: Scale, *, concurrent: int | None, trials: int, nodes: list[tuple
     drivers = DRIVER_CPUS * at_once if workers > 1 else 0.0
     least = LEAST_CPUS if workers == 1 else LEAST_WORKER_CPUS
     asked = None if scale.cpus_per_worker == "auto" else float(scale.cpus_per_worker)
-    share = _share(at_once * workers, nodes, taken=READER_CPUS + drivers, least=asked or least, most=asked)
+    able = _able(nodes, gpu)
+    share = _share(at_once * workers, able, taken=reading + drivers, least=asked or least, most=asked, gpus=gpu)
     if share is None:
-        needed = at_once * workers * (asked or least) + drivers + READER_CPUS
+        needed = at_once * workers * (asked or least) + drivers + reading
         each = f" of {workers} workers" if workers > 1 else ""
         own = f", {drivers:g} for the trials themselves" if drivers else ""
-        raise InputError(f"{at_once} trial{'s' * (at_once > 1)} at a time{each}, with {asked or least:g} CPUs each{own} and {READER_CPUS:g} to read "
-                         f"footage, need {needed:g} CPUs, the cluster has {_said(nodes, cpus)}; use fewer: --max-concurrent, --workers-per-trial")
+        raise InputError(f"{at_once} trial{'s' * (at_once > 1)} at a time{each}, with {asked or least:g} CPUs each{own} and {reading:g} to read "
+                         f"footage, need {needed:g} CPUs, the cluster has {_said(able)}; use fewer: --max-concurrent, --workers-per-trial")
     if workers > 1:
         return Room(at_once, {"CPU": DRIVER_CPUS}, threads=1, workers=workers, cpus_per_worker=share, gpus_per_worker=gpu)
-    threads = max(1, round(min(max(node[0] for node in nodes), cpus / at_once)))
+    threads = max(1, round(min(max(node[0] for node in able), cpus / at_once)))
     return Room(at_once, {"CPU": share} | ({"GPU": gpu} if gpu else {}), threads=threads)
 
 
@@ -70,18 +108,24 @@ def _gpus_each(scale: Scale, devices: int, gpus: float) -> float:
     return wanted
 
 
-def _share(count: int, nodes: list[tuple[float, float]], *, taken: float, least: float, most: float | None) -> float | None:
-    """The most CPUs that `count` processes can have each, whole ones or tenths of one, each on one node, with `taken` left over; or None."""
+def _able(nodes: list[tuple[float, float]], gpus: float) -> list[tuple[float, float]]:
+    """Those that have GPUs, where some are wanted."""
+    return [node for node in nodes if node[1] > 0] if gpus else nodes
+
+
+def _share(count: int, nodes: list[tuple[float, float]], *, taken: float, least: float, most: float | None, gpus: float = 0.0) -> float | None:
+    """The most CPUs that `count` processes of `gpus` GPUs can have each, whole ones or tenths, each on one node, with `taken` left over; or None."""
     largest = most or max(node[0] for node in nodes)
     whole = [float(value) for value in range(int(largest), 0, -1)] if most is None else [most]
     tenths = [value / 10 for value in range(9, 0, -1)] if most is None else []
     total = sum(node[0] for node in nodes)
     for value in [*whole, *tenths]:
-        fits = sum(math.floor(node[0] / value + 1e-9) for node in nodes) >= count
+        fits = sum(math.floor(min(node[0] / value, node[1] / gpus if gpus else math.inf) + 1e-9) for node in nodes) >= count
         if value >= least and fits and total - count * value >= taken - 1e-9:
             return value
     return None
 
 
-def _said(nodes: list[tuple[float, float]], cpus: float) -> str:
+def _said(nodes: list[tuple[float, float]]) -> str:
+    cpus = sum(node[0] for node in nodes)
     return f"{cpus:g}" if len(nodes) == 1 else f"{cpus:g} on {len(nodes)} nodes"

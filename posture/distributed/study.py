@@ -12,6 +12,7 @@ import ray
 
 from posture.data.files import is_remote
 from posture.distributed import cluster
+from posture.distributed.room import refuse_none
 from posture.distributed.train import refuse_unshared
 from posture.errors import InputError
 from posture.study import Job, done, work
@@ -34,8 +35,12 @@ def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: 
     cluster.connect()
     if cluster.nodes() > 1 and not is_remote(jobs[0].runs):
         refuse_unshared(jobs[0].folder.path("run.json"))
-    resources = room(concurrent, jobs=len(waiting) - len(said), cpus=cluster.cpus(), gpus=cluster.gpus())
-    task = _work.options(num_cpus=resources[0], num_gpus=resources[1], max_retries=ATTEMPTS)
+    nodes = cluster.sizes()
+    refuse_none(nodes)
+    gpus = sum(node[1] for node in nodes)
+    resources = room(concurrent, jobs=len(waiting) - len(said), cpus=sum(node[0] for node in nodes if node[1] or not gpus), gpus=gpus)
+    place = {} if gpus else cluster.off_decoders()
+    task = _work.options(num_cpus=resources[0], num_gpus=resources[1], label_selector=place, max_retries=ATTEMPTS)
     running = {task.remote(what, job): job for name, job in waiting.items() if name not in said}
     total = sum(job.run.epochs for job in waiting.values()) if what == "train" else len(waiting)
     try:

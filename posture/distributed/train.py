@@ -13,43 +13,52 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from posture.config import Run, Scale
+from posture.config import Run
 from posture.data.files import exists, is_remote
 from posture.distributed import cluster
 from posture.distributed.context import Board, RayContext
 from posture.distributed.feed import Feed, feed
+from posture.distributed.room import READER_CPUS, resources
 from posture.errors import InputError
 from posture.launch import Session, run_worker
 from posture.runs import RunFolder
 
 MAX_FAILURES = 3
 """Times that lost workers are started again, each from the last checkpoint."""
-READER_CPUS = 0.5
-"""Kept free for the tasks that read footage, and for those that read it again when a node is lost."""
+MAX_ELASTIC_FAILURES = 30
+"""The same where nodes are expected to come and go."""
 
 
 def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
           on_device: Callable[[str], None], asked_to_stop: Callable[[], bool], feeds: list[Feed] | None = None) -> dict[str, Any]:
-    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped"}.
+    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped", "note"}.
 
     `feeds`, for training and validation, where several runs share what was read already.
     Raises InputError where the cluster cannot hold the run: up front, with the numbers.
     """
     cluster.connect()
-    cpus, gpus = resources(session.run.scale, cpus=cluster.cpus(), gpus=cluster.gpus())
+    scale = session.run.scale
+    elastic = len(scale.sizes) > 1
+    cpus, gpus = resources(scale, nodes=cluster.sizes(), reading=0.0 if elastic or cluster.decoding() else READER_CPUS)
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
         refuse_unshared(session.folder.path("run.json"))
-    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed)
+    off_decoders = {} if gpus else cluster.off_decoders()
+    if elastic and off_decoders:  # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
+        raise InputError(f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
+                         "give one number of workers")
+    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
     board = Board.options(scheduling_strategy=here).remote()
     notes = tempfile.TemporaryDirectory(prefix="posture-ray-")  # what Ray Train writes down for itself; ours is in the run's folder
     trainer = TorchTrainer(
         _work,
         train_loop_config={"run": session.run, "classes": session.classes, "folder": session.folder, "board": board, "feeds": feeds},
-        scaling_config=ray.train.ScalingConfig(num_workers=session.run.scale.workers, use_gpu=gpus > 0,
-                                               resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {})),
+        scaling_config=ray.train.ScalingConfig(num_workers=scale.workers, use_gpu=gpus > 0,
+                                               resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
+                                               label_selector=off_decoders or None),
         run_config=ray.train.RunConfig(name=f"attempt-{time.time_ns()}", storage_path=notes.name,
-                                       failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=3)),
+                                       failure_config=ray.train.FailureConfig(
+                                           max_failures=MAX_ELASTIC_FAILURES if elastic else MAX_FAILURES, controller_failure_limit=3)),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600))
     done: dict[str, Any] = {}
     fitting = threading.Thread(target=_fit, args=(trainer, done), name="trainer", daemon=True)
@@ -64,25 +73,6 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     return said["outcome"]
 
 
-def resources(scale: Scale, *, cpus: float, gpus: float) -> tuple[float, float]:
-    """CPUs and GPUs for each worker. Raises InputError, with the numbers, where the cluster cannot hold them all."""
-    workers = scale.workers
-    wanted_gpus = (1.0 if gpus >= workers else 0.0) if scale.gpus_per_worker == "auto" else float(scale.gpus_per_worker)
-    if workers * wanted_gpus > gpus:
-        raise InputError(f"scale.workers {workers} x scale.gpus_per_worker {wanted_gpus:g} need {workers * wanted_gpus:g} GPUs, "
-                         f"the cluster has {gpus:g}")
-    free = cpus - READER_CPUS
-    if scale.cpus_per_worker == "auto":
-        share = free / workers
-        wanted_cpus = float(int(share)) if share >= 1 else max(0.1, int(share * 10) / 10)
-    else:
-        wanted_cpus = float(scale.cpus_per_worker)
-    if workers * wanted_cpus > free:
-        raise InputError(f"scale.workers {workers} x scale.cpus_per_worker {wanted_cpus:g} and {READER_CPUS:g} to read footage need "
-                         f"{workers * wanted_cpus + READER_CPUS:g} CPUs, the cluster has {cpus:g}; use fewer workers, or a smaller share")
-    return wanted_cpus, wanted_gpus
-
-
 def _work(config: dict[str, Any]) -> None:
     """One Ray Train worker."""
     run: Run = config["run"]
@@ -90,11 +80,11 @@ def _work(config: dict[str, Any]) -> None:
     feeds: list[Feed] = config["feeds"]
     if not folder.exists():
         raise InputError(f"{folder.uri} cannot be seen from {ray.util.get_node_ip_address()}; --runs must be storage that all nodes share")
-    ctx = RayContext(folder, config["board"])
+    ctx = RayContext(folder, config["board"], clips_per_step=run.scale.global_batch)
     train, val = (item.open() for item in feeds)
     try:
         outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
-        message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped")}}
+        message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped", "note")}}
     except InputError as error:  # all workers meet it alike; starting them again would not help
         message = {"refused": str(error)}
     if ctx.rank == 0:
@@ -111,13 +101,13 @@ def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
 def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
            on_device: Callable[[str], None], asked_to_stop: Callable[[], bool]) -> None:
     """Hand what rank 0 posts to the command, until training ends."""
-    device, epoch, told = None, None, False
+    place, epoch, told = None, None, False
     while True:
         running = fitting.is_alive()
         update = ray.get(board.read.remote())
-        if update.get("device") != device:
-            device = update["device"]
-            on_device(f"{update['world_size']} x {device}" if update["world_size"] > 1 else device)
+        if "device" in update and (update["world_size"], update["device"]) != place:
+            place = update["world_size"], update["device"]
+            on_device(f"{place[0]} x {place[1]}" if place[0] > 1 else place[1])
         if (record := update.get("record")) and (record["epoch"], record.get("step")) != epoch:
             epoch = record["epoch"], record.get("step")
             on_record(record)

@@ -27,7 +27,8 @@ from posture.config import override
 from posture.data.files import is_remote, join, write_bytes
 from posture.distributed import cluster
 from posture.distributed.feed import feed
-from posture.distributed.room import Room, room
+from posture.distributed.metrics import emit_trials
+from posture.distributed.room import READER_CPUS, Room, room
 from posture.distributed.train import refuse_unshared
 from posture.distributed.tune_context import SearchBoard, TuneContext, report_epoch
 from posture.errors import InputError
@@ -73,17 +74,19 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
     if cluster.nodes() > 1 and not is_remote(plan.runs):
         write_bytes(join(plan.runs, ".search"), search.name.encode())
         refuse_unshared(join(plan.runs, ".search"))
-    shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes())
+    shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes(),
+                 reading=0.0 if cluster.decoding() else READER_CPUS)
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
     board = SearchBoard.options(scheduling_strategy=here).remote()
     asking = Asking(search, plan, on_trial)
     ending = Ending(asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update)
     halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
+    place = {} if "GPU" in shape.trial else {"bundle_label_selector": [cluster.off_decoders()]}
     trial = ray.tune.with_parameters(_trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape)
     try:
         _run(
-            ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD")),
+            ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD", **place)),
             ray.tune.TuneConfig(
                 num_samples=missing, search_alg=asking, max_concurrent_trials=shape.concurrent, reuse_actors=workers == 1,
                 scheduler=Halving(search, plan, board, asking) if halving else None, trial_dirname_creator=lambda trial: trial.trial_id),
@@ -128,6 +131,7 @@ class Asking(NotKept, Searcher):
         if self.ended:
             return Searcher.FINISHED
         point = self.points[trial_id] = self._search.ask()
+        self.emit()
         return {"point": {"number": point.number, "run": point.run, "changes": point.changes}}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -144,6 +148,10 @@ class Asking(NotKept, Searcher):
         if outcome is not None:
             self._search.tell(point.number, outcome)
             self._on_trial(point.number)
+        self.emit()
+
+    def emit(self) -> None:
+        emit_trials(self._search.name, [state_of(trial) for trial in self._search.trials])
 
     def save(self, checkpoint_path: str) -> None:
         """Tune saves searchers now and then; ours is in its storage."""

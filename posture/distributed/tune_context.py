@@ -62,6 +62,7 @@ class TuneContext(LocalContext):
 
     def report(self, metrics: dict[str, Any], checkpoint: Any, *, best: bool) -> None:
         super().report(metrics, checkpoint, best=best)
+        self.settle()
         report_epoch(self.folder, self._objective)
         self._stop = ray.get(self._board.asked_to_stop.remote(self.folder.name))  # Tune has decided when its report returns
 

@@ -137,7 +137,8 @@ class Batches:
     @property
     def order(self) -> dict[str, Any]:
         """What decides which clips come in which step."""
-        return {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "balanced": self.run.data.balanced, "clips": len(self.footage)}
+        found = {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "balanced": self.run.data.balanced, "clips": len(self.footage)}
+        return found if isinstance(self.footage, Footage) else found | {"workers": self.world_size}
 
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[Batch]]:
         """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""

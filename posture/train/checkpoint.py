@@ -22,22 +22,15 @@ MODEL, TRAIN, STATE = "model.safetensors", "train.safetensors", "state.json"
 
 
 def save(directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write a checkpoint into the existing folder `directory`; `state` holds plain values (`json.dumps`).
-
-    Raises InputError where it cannot be written.
-    """
-    from safetensors import SafetensorError
+    """Write a checkpoint into the existing folder `directory`; `state` holds plain values (`json.dumps`)."""
     from safetensors.torch import save_file
 
     tensors = _optimizer_tensors(model, optimizer)
     if average is not None:
         tensors |= {f"weights/{name}": tensor for name, tensor in model.state_dict().items()}
-    try:
-        save_file(_storable((average or model).state_dict()), directory / MODEL, metadata={"format": "pt"})
-        save_file(_storable(tensors), directory / TRAIN, metadata={"format": "pt"})
-        (directory / STATE).write_text(json.dumps(state | {"optimizer": type(optimizer).__name__}, indent=1))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{directory}: a checkpoint cannot be written: {error}") from None
+    save_file(_storable((average or model).state_dict()), directory / MODEL, metadata={"format": "pt"})
+    save_file(_storable(tensors), directory / TRAIN, metadata={"format": "pt"})
+    (directory / STATE).write_text(json.dumps(state | {"optimizer": type(optimizer).__name__}, indent=1))
 
 
 def load(directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

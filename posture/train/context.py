@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
@@ -17,12 +16,9 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from posture.errors import InputError
-from posture.train.checkpoint import read_state
+from posture.train.publish import Publisher, RunFolder, SaveCheckpoint
 
 log = logging.getLogger(__name__)
-
-SaveCheckpoint = Callable[[Path], None]
-"""Writes a checkpoint into an existing, empty folder."""
 
 
 class Context(Protocol):
@@ -49,41 +45,31 @@ class Context(Protocol):
         ...
 
     def should_stop(self) -> bool:
-        """Whether somebody asked this worker to stop (Ctrl-C, preemption); the loop makes the workers agree."""
+        """Whether somebody asked this worker to stop (Ctrl-C); the loop makes the workers agree."""
+        ...
+
+    def should_save(self) -> bool:
+        """Whether to save now and go on, since a worker's machine is about to be taken away; once for each such notice."""
         ...
 
     def report(self, metrics: dict[str, Any], checkpoint: SaveCheckpoint | None, *, best: bool) -> None:
-        """Rank 0 writes the checkpoint and publishes it as last, and as best if it is. Done when this returns."""
+        """Rank 0 writes the checkpoint and publishes it as last, and as best if it is. It may still be on its way to a bucket when this returns.
+
+        Raises InputError, on all workers, where this one or the one before cannot be written.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Wait until what was reported can be read. Raises InputError, on all workers, where it cannot be written."""
+        ...
+
+    def close(self) -> None:
+        """However training ended: let what is on its way arrive."""
         ...
 
     def progress(self, update: dict[str, Any]) -> None:
         """Called every step with epoch, epochs, step, steps, loss, clips_per_second."""
         ...
-
-
-class RunFolder(Protocol):
-    """Where a run keeps its results (`posture.runs`)."""
-
-    def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None: ...
-
-    def write_json(self, name: str, value: Any) -> None: ...
-
-
-def checkpoint_tag(metrics: dict[str, Any]) -> str:
-    """`epoch-0003` once epoch 3 is complete, `epoch-0004-step-000012` in the midst of epoch 4."""
-    step = f"-step-{metrics['step']:06d}" if metrics.get("step") else ""
-    return f"epoch-{metrics['epoch']:04d}{step}"
-
-
-def publish(folder: RunFolder, metrics: dict[str, Any], checkpoint: SaveCheckpoint, *, best: bool) -> None:
-    """Write a checkpoint, publish it in the run's folder, and its history with it. Raises InputError where there is no room, or no access any more."""
-    with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as place:
-        try:
-            checkpoint(Path(place))
-            folder.publish_checkpoint(checkpoint_tag(metrics), Path(place), best=best)
-            folder.write_json("history.json", read_state(Path(place))["history"])
-        except InputError as error:
-            raise InputError(f"{error}; the checkpoint before stands: mend this, then go on with --resume") from None
 
 
 class LocalContext:
@@ -103,6 +89,7 @@ class LocalContext:
         on_progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.folder = folder
+        self._publisher = Publisher(folder) if folder is not None else None
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.on_progress = on_progress
         self._stop = False
@@ -147,9 +134,20 @@ class LocalContext:
     def should_stop(self) -> bool:
         return self._stop
 
+    def should_save(self) -> bool:
+        return False
+
     def report(self, metrics: dict[str, Any], checkpoint: SaveCheckpoint | None, *, best: bool) -> None:
-        if self.folder is not None and checkpoint is not None:
-            publish(self.folder, metrics, checkpoint, best=best)
+        if self._publisher is not None and checkpoint is not None:
+            self._publisher.publish(metrics, checkpoint, best=best)
+
+    def settle(self) -> None:
+        if self._publisher is not None:
+            self._publisher.settle()
+
+    def close(self) -> None:
+        with contextlib.suppress(InputError):  # said already, or training has failed for a reason of its own
+            self.settle()
 
     def progress(self, update: dict[str, Any]) -> None:
         if self.on_progress is not None:

@@ -157,7 +157,8 @@ class ImageBatches:
     @property
     def order(self) -> dict[str, Any]:
         """What decides which pictures come in which step."""
-        return {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "pictures": len(self.footage)}
+        found = {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "pictures": len(self.footage)}
+        return found if isinstance(self.footage, Images) else found | {"workers": self.world_size}
 
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[ImageBatch]]:
         """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""

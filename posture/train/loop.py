@@ -99,11 +99,15 @@ def fit(
             stopped = "early"
             break
         began, before = time.perf_counter(), progress.step
-        record = {"epoch": progress.epoch + 1} | _train_epoch(learner, batches, progress, tracker)
-        if progress.step < batches.steps_per_epoch:
-            stopped = "asked"
+        figures, asked = _train_epoch(learner, batches, progress, tracker)
+        record = {"epoch": progress.epoch + 1} | figures
+        if asked:
             if progress.step > before:
                 ctx.report({"epoch": progress.epoch + 1, "step": progress.step}, save, best=False)
+            if asked == "save":
+                ctx.settle()
+                continue
+            stopped = "asked"
             break
         found = validate(average or model, task, batches, ctx, precision=learner.precision)
         record |= {f"val_{name}": value for name, value in found.items()} | {"seconds": time.perf_counter() - began}
@@ -118,6 +122,7 @@ def fit(
         ctx.report(record, save, best=better)
         if tracker is not None:
             tracker.log(record, progress.epoch * batches.steps_per_epoch)
+    ctx.settle()
     return {name: getattr(progress, name) for name in ("history", "best", "best_epoch", "epoch")} | {"stopped": stopped}
 
 
@@ -132,6 +137,8 @@ def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.M
         if state["scaler"] and precision.scaler.is_enabled():
             precision.scaler.load_state_dict(state["scaler"])
         progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
+        if progress.step and state["order"] | {"workers": None} == batches.order | {"workers": None} and state["order"] != batches.order:
+            progress.step, progress.loss_sums, progress.loss_counts = 0, {}, {}  # other workers stream other clips: the epoch begins again with all
         if progress.step and state["order"] != batches.order:
             began, now = (", ".join(f"{name} {value}" for name, value in order.items()) for order in (state["order"], batches.order))
             raise InputError(f"{resume} stopped within epoch {progress.epoch + 1}, with {began}; it cannot go on there with {now}")
@@ -140,25 +147,26 @@ def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.M
     return Learner(run, task, ctx, model, network, forward, optimizer, average, precision), progress
 
 
-def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> dict[str, Any]:
-    """The rest of an epoch, or as much of it as there is before somebody asks to stop: `progress` then tells how far.
+def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> tuple[dict[str, Any], str]:
+    """The rest of an epoch, or as much of it as there is before somebody asks to "stop" or to "save": `progress` then tells how far.
 
-    Returns train_loss, its terms where it has several, lr, clips_per_second (of a detector, pictures) and data_wait_share (the time spent
+    Returns what was asked, and train_loss, its terms where it has several, lr, clips_per_second (of a detector, pictures) and data_wait_share (the time spent
     waiting for them).
     """
     run, ctx, task = learner.run, learner.ctx, learner.task
     first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0
     unread: dict[str, Tensor] = {}
-    train_loss = None
+    train_loss, asked = None, ""
     learner.network.train()
     with closing(batches.training(progress.epoch, start_step=first_step)) as steps:
         while progress.step < batches.steps_per_epoch:
-            asked = time.perf_counter()
+            turned = time.perf_counter()
             micro_batches = next(steps)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - turned
             counts = _added(batch.counts(task) for batch in micro_batches)
-            stop, *summed = ctx.sum([float(ctx.should_stop()), *counts.values()]).tolist()
-            if stop:
+            stop, save, *summed = ctx.sum([float(ctx.should_stop()), float(ctx.should_save()), *counts.values()]).tolist()
+            if stop or save:
+                asked = "stop" if stop else "save"
                 break
             counts = dict(zip(counts, summed, strict=True))  # of all workers
             step = progress.epoch * batches.steps_per_epoch + progress.step
@@ -178,7 +186,7 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
     seconds = time.perf_counter() - began
     speed = (progress.step - first_step) * run.scale.global_batch / seconds
     terms = {f"train_loss_{term}": value for term, value in _means(progress).items()} if len(progress.loss_sums) > 1 else {}
-    return {"train_loss": train_loss, **terms, "lr": rate, "clips_per_second": speed, "data_wait_share": waited / seconds}
+    return {"train_loss": train_loss, **terms, "lr": rate, "clips_per_second": speed, "data_wait_share": waited / seconds}, asked
 
 
 def _step(

@@ -1,8 +1,32 @@
 import pytest
 
 from posture.config import Scale
-from posture.distributed.room import room
+from posture.distributed.room import resources, room
 from posture.errors import InputError
+
+
+@pytest.mark.parametrize(("scale", "nodes", "expected"), [
+    ({"workers": 1}, [(2, 0)], (1.0, 0.0)), ({"workers": 2}, [(2, 0)], (0.7, 0.0)), ({"workers": 2, "cpus_per_worker": 0.5}, [(2, 0)], (0.5, 0.0)),
+    ({"workers": 4}, [(64, 4)], (15.0, 1.0)), ({"workers": 8}, [(64, 4)], (7.0, 0.0)), ({"workers": 2, "gpus_per_worker": 0}, [(8, 4)], (3.0, 0.0)),
+    ({"workers": 1}, [(2, 0), (2, 0)], (2.0, 0.0)),  # what no single node has would be waited for in vain
+    ({"workers": 2}, [(8, 2), (64, 0)], (3.0, 1.0)), ({"workers": 3}, [(8, 1), (4, 2)], (2.0, 1.0))])  # workers with GPUs live where GPUs are
+def test_shares_of_workers_leave_room_to_read(scale, nodes, expected):
+    assert resources(Scale(global_batch=24, **scale), nodes=nodes) == expected
+
+
+def test_where_others_read_all_is_for_training():
+    assert resources(Scale(workers=2), nodes=[(2, 0)], reading=0.0) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("scale", "nodes", "complaint"), [
+    ({"workers": 4, "cpus_per_worker": 1}, [(2, 0)], "scale.workers 4 x scale.cpus_per_worker 1 and 0.5 to read footage need 4.5 CPUs, the cluster has 2;"),
+    ({"workers": 4, "gpus_per_worker": 1}, [(16, 1)], "need 4 GPUs, the cluster has 1"),
+    ({"workers": 32}, [(2, 0)], "scale.workers 32 x scale.cpus_per_worker 0.1 and 0.5 to read footage need 3.7 CPUs, the cluster has 2"),
+    ({"workers": 2, "cpus_per_worker": 4}, [(4, 2), (64, 0)], "4 and 0.5 to read footage need 8.5 CPUs, the cluster has 4 with GPUs"),
+    ({"workers": 1}, [], "all nodes of the cluster have the resource `decode` and no GPU, so they only decode")])
+def test_workers_that_fit_nowhere_are_refused_with_the_numbers(scale, nodes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        resources(Scale(**scale), nodes=nodes)
 
 
 @pytest.mark.parametrize(("scale", "concurrent", "nodes", "expected"), [

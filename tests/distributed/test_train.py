@@ -6,8 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from posture.config import Scale
-from posture.distributed.train import resources, train
+from posture.distributed.train import train
 from posture.errors import InputError
 from posture.launch import prepare, train_here
 
@@ -99,19 +98,3 @@ def test_what_goes_wrong_on_a_worker_is_said_once_and_clearly(small_store, tmp_p
     with pytest.raises(InputError, match=r"the loss became .* lower optim\.lr"):
         on_ray(session)
     assert time.monotonic() - began < 120
-
-
-@pytest.mark.parametrize(("scale", "cpus", "gpus", "expected"), [
-    ({"workers": 1}, 2, 0, (1.0, 0.0)), ({"workers": 2}, 2, 0, (0.7, 0.0)), ({"workers": 2, "cpus_per_worker": 0.5}, 2, 0, (0.5, 0.0)),
-    ({"workers": 4}, 64, 4, (15.0, 1.0)), ({"workers": 8}, 64, 4, (7.0, 0.0)), ({"workers": 2, "gpus_per_worker": 0}, 8, 4, (3.0, 0.0))])
-def test_shares_leave_room_to_read(scale, cpus, gpus, expected):
-    assert resources(Scale(**scale), cpus=cpus, gpus=gpus) == expected
-
-
-def test_impossible_requests_are_refused_with_the_numbers():
-    with pytest.raises(InputError, match=r"scale.workers 4 x scale.cpus_per_worker 1 and 0.5 to read footage need 4.5 CPUs, the cluster has 2"):
-        resources(Scale(workers=4, cpus_per_worker=1), cpus=2, gpus=0)
-    with pytest.raises(InputError, match=r"need 4 GPUs, the cluster has 1"):
-        resources(Scale(workers=4, gpus_per_worker=1), cpus=16, gpus=1)
-    with pytest.raises(InputError, match=r"32 workers x|workers 32 x"):
-        resources(Scale(workers=32), cpus=2, gpus=0)

@@ -75,7 +75,7 @@ class DiskFolder:
     """The part of a run folder that training writes to."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.uri = path, str(path)
         self.tags: dict[str, str] = {}
 
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:

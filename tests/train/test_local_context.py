@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from posture.train.context import LocalContext, checkpoint_tag
+from posture.train.context import LocalContext
+from posture.train.publish import checkpoint_tag
 from tests.train.small_run import DiskFolder
 
 

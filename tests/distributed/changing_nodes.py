@@ -1,0 +1,74 @@
+"""Elastic runs on a cluster whose nodes come and go: a head that trains nothing and two nodes of one CPU.
+
+One run loses a node without a word; the next is told that a node will be taken away (a preemption notice), and then loses it. Prints, for each,
+its history, how many workers it had in turn, and every checkpoint that was its last (`python -m tests.distributed.changing_nodes STORE RUNS`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+import ray
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+from posture.distributed.train import train
+from posture.launch import prepare
+from tests.distributed.test_train import NARROW
+
+NOTICE_SECONDS = 15
+LONG = NARROW | {"scale.workers": [1, 2], "scale.global_batch": 2, "epochs": 6}
+
+
+def main(store: str, runs: str) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 150_000_000, "include_dashboard": False})
+    nodes = [add_node(cluster) for _ in range(2)]
+    cluster.wait_for_nodes()
+    ray.init(cluster.address, log_to_driver=False)
+    found = {"lost": elastic(store, runs, "lost", lambda: cluster.remove_node(nodes[1], allow_graceful=False))}
+    third = add_node(cluster)
+    cluster.wait_for_nodes()
+    found["told"] = elastic(store, runs, "told", lambda: take_away(cluster, third))
+    print(json.dumps(found))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def add_node(cluster: Cluster) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=150_000_000)
+
+
+def take_away(cluster: Cluster, node: Any) -> None:
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = GcsClient(address=cluster.address).drain_node(node.node_id, reason, "spot", int((time.time() + NOTICE_SECONDS) * 1000))
+    assert accepted, why
+    time.sleep(NOTICE_SECONDS)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def elastic(store: str, runs: str, name: str, disturb: Any) -> dict[str, Any]:
+    """Train, and disturb the cluster once, in the second epoch."""
+    session = prepare("jobs/action.py:improved", store, runs=runs, name=name, changes=LONG)
+    devices: list[str] = []
+    checkpoints: list[str] = []
+    disturbing = threading.Thread(target=disturb)
+
+    def on_progress(update: dict[str, Any]) -> None:
+        last = session.folder.checkpoints().get("last", "")
+        if last and last not in checkpoints:
+            checkpoints.append(last)
+        if update["epoch"] >= 2 and disturbing.ident is None:
+            disturbing.start()
+
+    outcome = train(session, on_progress=on_progress, on_record=lambda record: None, on_device=devices.append, asked_to_stop=lambda: False)
+    disturbing.join()
+    return {"outcome": outcome, "devices": devices, "checkpoints": checkpoints, "history": session.folder.read_json("history.json")}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
