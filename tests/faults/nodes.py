@@ -37,8 +37,9 @@ class Nodes:
         return {process: command for process, command in descendants(self._process.pid).items() if "/raylet/raylet" in command.split(" ")[0]}
 
     def workers(self, title: str) -> dict[int, int]:
-        """The Ray workers whose process is called so: {process: raylet of its node}."""
-        return {process: raylet for raylet in self.raylets() for process, command in descendants(raylet).items() if command.startswith(title)}
+        """The Ray workers that are called so: {process: raylet of its node}."""
+        return {process: raylet for raylet in self.raylets() for process, command in descendants(raylet).items()
+                if command.startswith("ray::") and title in command}
 
     def others(self) -> list[int]:
         """The raylets of all nodes but the head."""

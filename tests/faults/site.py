@@ -34,7 +34,7 @@ TRAIN = ("--workers", "2", *(f"--set={change}" for change in (
 """A narrow network with a calm start, which does not magnify rounding errors."""
 LIMIT_SECONDS = 300.0
 """Of a command: one that takes longer hangs."""
-TITLES = {"ingest": "ray::MapBatches", "train": "ray::RayTrainWorker", "evaluate": "ray::_work"}
+TITLES = {"ingest": "MapBatches", "train": "RayTrainWorker", "evaluate": "::_work"}
 """What Ray calls the workers of each command."""
 
 
