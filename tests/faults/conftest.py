@@ -20,13 +20,13 @@ class Calm:
     raylets: dict[str, set[int]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site() -> Iterator[Site]:
     with Site() as site:
         yield site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def calm(site: Site) -> Calm:
     raylets: dict[str, set[int]] = {name: set() for name in TITLES}
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from tests.processes import descendants
 
@@ -38,8 +39,8 @@ class Nodes:
 
     def workers(self, title: str) -> dict[int, int]:
         """The Ray workers that are called so: {process: raylet of its node}."""
-        return {process: raylet for raylet in self.raylets() for process, command in descendants(raylet).items()
-                if command.startswith("ray::") and title in command}
+        called = [process for process, command in descendants(self._process.pid).items() if command.startswith("ray::") and title in command]
+        return {process: raylet for process in called if (raylet := _parent(process))}
 
     def others(self) -> list[int]:
         """The raylets of all nodes but the head."""
@@ -61,3 +62,11 @@ class Nodes:
         if not line:
             raise RuntimeError("the nodes did not start")
         return line
+
+
+def _parent(process: int) -> int:
+    """0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -61,27 +62,36 @@ class Round:
         return not self.error and self.rows_lost == 0 and self.epochs_repeated <= 1 and self.difference <= TOLERANCE
 
 
-def draw(seed: int, number: int) -> Fault:
+class Missed(Exception):
+    """The command had ended when the fault was to come."""
+
+
+def draw(seed: int, number: int, attempt: int = 0) -> Fault:
     """The fault of a round: every kind once in five rounds, in random order."""
     kinds = list(FAULTS)
     kind = kinds[np.random.default_rng((seed, number // len(kinds))).permutation(len(kinds))[number % len(kinds)]]
-    random = np.random.default_rng((seed, number, 1))
+    random = np.random.default_rng((seed, number, 1 + attempt))
     how = {"decode worker": ("Ray worker", "decoder"), "bucket": ("refuses", "frozen")}.get(kind, ("",))
     return Fault(kind, str(random.choice(how)), str(random.choice(FAULTS[kind])), int(random.integers(EPOCHS)), float(random.uniform(0.0, 1.5)))
 
 
 def play(site: Site, calm: Result, *, seed: int, number: int) -> Round:
-    """One round. What fails in it is told in its `error`."""
-    fault = draw(seed, number)
-    root = f"s3://lab/{seed}-{number}" if fault.kind == "bucket" else str(site.folder / f"{seed}-{number}")
-    place = Place(root, evaluate_workers=2 if fault.command == "evaluate" else 0)
+    """One round, begun anew with another moment where its fault came too late. What fails in it is told in its `error`."""
+    for attempt in range(3):
+        with contextlib.suppress(Missed):
+            return _play(site, calm, draw(seed, number, attempt), f"{seed}-{number}-{attempt}", number)
+    raise RuntimeError(f"round {number} of seed {seed}: the fault came too late three times")
+
+
+def _play(site: Site, calm: Result, fault: Fault, name: str, number: int) -> Round:
+    place = Place(f"s3://lab/{name}" if fault.kind == "bucket" else str(site.folder / name), evaluate_workers=2 if fault.command == "evaluate" else 0)
     line = Round(number, f"{fault.kind} {fault.how}".strip(), fault.moment)
     began = time.monotonic()
     with watch(site, place) as seen:
         def disturb(name: str, command: Command) -> bool:
             if name != fault.command:
                 return False
-            assert strike(site, fault, seen, command), "the command ended before the fault came"
+            strike(site, fault, seen, command)
             return fault.kind == "driver"
 
         try:
@@ -90,6 +100,8 @@ def play(site: Site, calm: Result, *, seed: int, number: int) -> Round:
             line.rows_lost = sum(map(len, lost))
             assert result.rows == calm.rows, "the store differs"
             line.difference = difference(result, calm)
+        except Missed:
+            raise
         except Exception as error:
             line.error = f"{type(error).__name__}: {error}"
     groups = len(seen.workers) // 2
@@ -116,7 +128,7 @@ def watch(site: Site, place: Place) -> Iterator[Seen]:
     seen, done = Seen(set(), set()), threading.Event()
 
     def look() -> None:
-        while not done.wait(0.1):
+        while not done.wait(0.2):
             seen.workers.update(site.nodes.workers(TITLES["train"]))
             seen.checkpoints.update(checkpoints_of(site, place))
 
@@ -129,20 +141,21 @@ def watch(site: Site, place: Place) -> Iterator[Seen]:
         looking.join()
 
 
-def strike(site: Site, fault: Fault, seen: Seen, command: Command) -> bool:
-    """Wait for the moment, then do it. Returns whether it came before the command was done."""
+def strike(site: Site, fault: Fault, seen: Seen, command: Command) -> None:
+    """Wait for the moment, then do it. Raises Missed where the command was done before."""
     def ready() -> Any:
         workers = site.nodes.workers(TITLES[fault.command])
         return workers if fault.command != "train" or len(seen.checkpoints) >= fault.epoch else None
 
     while not (workers := ready()):
         if command.process.poll() is not None:
-            return False
-        time.sleep(0.05)
+            raise Missed
+        time.sleep(0.1)
     time.sleep(fault.seconds)
-    workers = site.nodes.workers(TITLES[fault.command]) or workers
-    if command.process.poll() is not None:
-        return False
+    workers = site.nodes.workers(TITLES[fault.command])
+    if not workers:
+        command.finish()
+        raise Missed
     if fault.kind == "driver":
         os.kill(command.process.pid, signal.SIGKILL)
     elif fault.kind == "node":
@@ -155,4 +168,3 @@ def strike(site: Site, fault: Fault, seen: Seen, command: Command) -> bool:
         victim = min(workers)
         decoders = [process for process, title in descendants(victim).items() if "posture.data.sandbox" in title]
         os.kill(decoders[0] if fault.how == "decoder" and decoders else victim, signal.SIGKILL)
-    return True

@@ -5,6 +5,7 @@ import pytest
 
 from posture.runs import RunFolder
 from tests.faults.rounds import TOLERANCE
+from tests.faults.site import VIDEOS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LOSSES = ("train_loss", "val_loss", "val_accuracy")
@@ -16,7 +17,7 @@ def history(uri):
 
 def test_ingest_spreads_over_nodes(calm):
     assert len(calm.raylets["ingest"]) >= 2
-    assert len(calm.result.rows["videos"]) == len(calm.result.rows["clips"]) == 48
+    assert len(calm.result.rows["videos"]) == len(calm.result.rows["clips"]) == VIDEOS
 
 
 def test_two_nodes_have_the_losses_of_one_process(site, calm):
