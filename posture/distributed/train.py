@@ -46,7 +46,7 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     if elastic and off_decoders:  # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
         raise InputError(f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
                          "give one number of workers")
-    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic)
+    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic or cluster.nodes() > 1)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
     board = Board.options(scheduling_strategy=here).remote()
     notes = tempfile.TemporaryDirectory(prefix="posture-ray-")  # what Ray Train writes down for itself; ours is in the run's folder

@@ -27,10 +27,10 @@ from tests.processes import descendants, s3_server
 
 EPOCHS, VIDEOS = 4, 48
 CPUS = (2, 2, 2)
-"""Of the nodes. Two workers of 1.5 CPUs are on different ones, and have room again when one is lost."""
+"""Of the nodes. Two workers get a whole node each; when one is lost they have the others, and leave no CPU."""
 DECODE = ("--size", "32x40", "--frames", "20")
 TRAIN = ("--workers", "2", *(f"--set={change}" for change in (
-    "scale.cpus_per_worker=1.5", "model.width=0.125", "model.size=32", "model.dropout=0.0", "model.stem_motion=0.0", "model.branch_gain=0.0", "scale.amp=off",
+    "model.width=0.125", "model.size=32", "model.dropout=0.0", "model.stem_motion=0.0", "model.branch_gain=0.0", "scale.amp=off",
     "scale.global_batch=4", "optim.lr=0.001", f"epochs={EPOCHS}")))
 """A narrow network with a calm start, which does not magnify rounding errors."""
 LIMIT_SECONDS = 300.0
