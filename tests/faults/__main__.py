@@ -24,7 +24,8 @@ def main() -> None:
     options = parser.parse_args()
     lines = []
     with Site() as site:
-        calm = site.whole_way(Place(str(site.folder / "calm")))
+        calm = Place(str(site.folder / "calm"))
+        site.whole_way(calm)
         for number in range(options.first, options.first + options.rounds):
             line = play(site, calm, seed=options.seed, number=number)
             lines.append(line)

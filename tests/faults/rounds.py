@@ -1,9 +1,13 @@
-"""A round: the whole way with one fault at a random moment. It must end as if nothing had happened."""
+"""A round: the whole way with one fault at a random moment. It must end as if nothing had happened.
+
+Outside the bucket, what comes before the command that is disturbed is not done again: the round begins with what the undisturbed way left.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -14,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.faults.site import EPOCHS, TITLES, Command, Place, Result, Site, checkpoints_of, difference
+from tests.faults.site import COMMANDS, EPOCHS, TITLES, Command, Place, Result, Site, checkpoints_of, difference, read_result
 from tests.processes import descendants
 
-FAULTS = {"decode worker": ("ingest",), "training worker": ("train",), "node": ("ingest", "train", "evaluate"), "driver": ("ingest", "train", "evaluate"),
-          "bucket": ("ingest", "train", "evaluate")}
+FAULTS = {"decode worker": ("ingest",), "training worker": ("train",), "node": COMMANDS, "driver": COMMANDS, "bucket": COMMANDS}
 """What is taken away, and from which commands."""
 AWAY_SECONDS = 20.0
 """So long the bucket's server is away."""
@@ -75,16 +78,21 @@ def draw(seed: int, number: int, attempt: int = 0) -> Fault:
     return Fault(kind, str(random.choice(how)), str(random.choice(FAULTS[kind])), int(random.integers(EPOCHS)), float(random.uniform(0.0, 1.5)))
 
 
-def play(site: Site, calm: Result, *, seed: int, number: int) -> Round:
+def play(site: Site, calm: Place, *, seed: int, number: int) -> Round:
     """One round, begun anew with another moment where its fault came too late. What fails in it is told in its `error`."""
     for attempt in range(3):
         with contextlib.suppress(Missed):
-            return _play(site, calm, draw(seed, number, attempt), f"{seed}-{number}-{attempt}", number)
+            return _play(site, calm, read_result(calm), draw(seed, number, attempt), f"{seed}-{number}-{attempt}", number)
     raise RuntimeError(f"round {number} of seed {seed}: the fault came too late three times")
 
 
-def _play(site: Site, calm: Result, fault: Fault, name: str, number: int) -> Round:
+def _play(site: Site, calm: Place, wanted: Result, fault: Fault, name: str, number: int) -> Round:
     place = Place(f"s3://lab/{name}" if fault.kind == "bucket" else str(site.folder / name), evaluate_workers=2 if fault.command == "evaluate" else 0)
+    first = COMMANDS[0] if fault.kind == "bucket" else fault.command
+    if first in ("train", "evaluate"):
+        shutil.copytree(calm.store, place.store)
+    if first == "evaluate":
+        shutil.copytree(calm.run, place.run, ignore=shutil.ignore_patterns("evaluation"))
     line = Round(number, f"{fault.kind} {fault.how}".strip(), fault.moment)
     began = time.monotonic()
     with watch(site, place) as seen:
@@ -95,11 +103,11 @@ def _play(site: Site, calm: Result, fault: Fault, name: str, number: int) -> Rou
             return fault.kind == "driver"
 
         try:
-            result = site.whole_way(place, disturb=disturb)
-            lost = [set(calm.rows[name]) - set(rows) for name, rows in result.rows.items()]
+            result = site.whole_way(place, first=first, disturb=disturb)
+            lost = [set(wanted.rows[name]) - set(rows) for name, rows in result.rows.items()]
             line.rows_lost = sum(map(len, lost))
-            assert result.rows == calm.rows, "the store differs"
-            line.difference = difference(result, calm)
+            assert result.rows == wanted.rows, "the store differs"
+            line.difference = difference(result, wanted)
         except Missed:
             raise
         except Exception as error:
@@ -108,7 +116,7 @@ def _play(site: Site, calm: Result, fault: Fault, name: str, number: int) -> Rou
     again = ["the command given again"] if fault.kind == "driver" else []
     again += [f"{groups - 1} x workers started again"] if groups > 1 and not again else []
     line.recovered = "; ".join(again) or {"bucket": "storage asked again"}.get(fault.kind, "tasks run again")
-    line.epochs_repeated = max(len(seen.checkpoints) - EPOCHS, int(groups > 1))
+    line.epochs_repeated = max(0, len(seen.checkpoints) - EPOCHS, int(groups > 1))
     line.seconds = time.monotonic() - began
     if fault.kind == "node":
         site.nodes.tell("add")

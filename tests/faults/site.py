@@ -25,16 +25,18 @@ from tests.faults.nodes import Nodes
 from tests.footage import make_class_folders
 from tests.processes import descendants, s3_server
 
-EPOCHS, VIDEOS = 4, 48
-CPUS = (2, 2, 2)
+EPOCHS, VIDEOS = 4, 40
+CPUS = (1, 1, 1)
 """Of the nodes. Two workers get a whole node each; when one is lost they have the others, and leave no CPU."""
 DECODE = ("--size", "32x40", "--frames", "20")
 TRAIN = ("--workers", "2", *(f"--set={change}" for change in (
     "model.width=0.125", "model.size=32", "model.dropout=0.0", "model.stem_motion=0.0", "model.branch_gain=0.0", "scale.amp=off",
     "scale.global_batch=4", "optim.lr=0.001", f"epochs={EPOCHS}")))
 """A narrow network with a calm start, which does not magnify rounding errors."""
-LIMIT_SECONDS = 300.0
+LIMIT_SECONDS = 600.0
 """Of a command: one that takes longer hangs."""
+COMMANDS = ("ingest", "train", "evaluate")
+"""The whole way."""
 TITLES = {"ingest": "MapBatches", "train": "RayTrainWorker", "evaluate": "::_work"}
 """What Ray calls the workers of each command."""
 
@@ -45,10 +47,12 @@ class Place:
 
     root: str
     evaluate_workers: int = 0
+    other_store: str = ""
+    """The store, where it is not this place's own."""
 
     @property
     def store(self) -> str:
-        return f"{self.root}/store"
+        return self.other_store or f"{self.root}/store"
 
     @property
     def run(self) -> str:
@@ -119,9 +123,12 @@ class Site:
         return Command(subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                         env=variables, start_new_session=True))
 
-    def whole_way(self, place: Place, *, disturb: Callable[[str, Command], bool] = lambda name, command: False) -> Result:
-        """Ingest, train, evaluate. `disturb` sees each command running, and says whether it is to be given again. Raises AssertionError."""
-        for name in ("ingest", "train", "evaluate"):
+    def whole_way(self, place: Place, *, first: str = COMMANDS[0], disturb: Callable[[str, Command], bool] = lambda name, command: False) -> Result:
+        """Ingest, train, evaluate, from the command `first` on. `disturb` sees each running, and says whether it is to be given again.
+
+        Raises AssertionError.
+        """
+        for name in COMMANDS[COMMANDS.index(first):]:
             command = self.begin(place.command(name, self.footage))
             if again := disturb(name, command):
                 command.process.communicate(timeout=60)

@@ -19,5 +19,5 @@ def test_every_kind_of_fault_comes_in_turn_and_comes_again_with_its_seed():
 def test_rounds_end_as_if_nothing_had_happened(site, calm):
     seed = int(time.time() // 86400)
     print(f"seed {seed}; again with: python -m tests.faults --rounds {ROUNDS} --seed {seed}")
-    lines = [play(site, calm.result, seed=seed, number=number) for number in range(ROUNDS)]
+    lines = [play(site, calm.place, seed=seed, number=number) for number in range(ROUNDS)]
     assert all(line.good for line in lines), (seed, lines)

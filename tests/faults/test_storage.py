@@ -48,7 +48,7 @@ def check_checkpoints(uri):
     return epoch
 
 
-def wait_for_a_checkpoint(site, place, command):
+def wait_for_a_checkpoint(place, command):
     while not RunFolder(f"{place.root}/runs", "small").checkpoints() and command.process.poll() is None:
         time.sleep(0.05)
 
@@ -62,10 +62,9 @@ def go_on(site, place, calm, *, local):
 def test_a_disk_that_is_full(site, calm):
     """On two workers, of which one alone writes."""
     with small_disk(site.folder / "disk") as disk:
-        place = Place(str(disk))
-        site.begin(place.command("ingest", site.footage)).finish()
+        place = Place(str(disk), other_store=calm.place.store)
         command = site.begin(place.command("train", site.footage))
-        wait_for_a_checkpoint(site, place, command)
+        wait_for_a_checkpoint(place, command)
         with open(disk / "filler", "wb") as filler, pytest.raises(OSError, match="No space left"):
             while True:
                 filler.write(bytes(4096))
@@ -77,15 +76,14 @@ def test_a_disk_that_is_full(site, calm):
 
 
 def test_credentials_that_are_refused(site, calm):
-    place = Place("s3://lab/refused")
+    place = Place("s3://lab/refused", other_store=calm.place.store)
 
     def allow(count: str) -> None:
         """The server takes that many requests more with our credentials."""
         urllib.request.urlopen(f"http://127.0.0.1:{site.gate.target}/moto-api/reset-auth", data=count.encode(), timeout=10).close()
 
-    site.begin(place.command("ingest", site.footage)).finish()
     command = site.begin([*place.command("train", site.footage), "--local"])
-    wait_for_a_checkpoint(site, place, command)
+    wait_for_a_checkpoint(place, command)
     allow("0")
     try:
         check_refused(command, "cannot be written")
