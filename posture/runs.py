@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from posture.data.files import absolute, exists, is_remote, join, open_root, read_bytes, remove_tree, write_bytes
+from posture.data.files import absolute, exists, is_remote, join, open_root, reachable, read_bytes, remove_tree, write_bytes
 from posture.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -64,20 +64,22 @@ class RunFolder:
         write_bytes(self.path(name), json.dumps(value, indent=1).encode())
 
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
-        """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names."""
+        """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names.
+
+        Raises InputError where it cannot be written; what stood before stands then.
+        """
         unique = f"{tag}-{secrets.token_hex(4)}"
-        try:
-            for file in sorted(directory.iterdir()):
-                self._copy_in(file, self.path("checkpoints", unique, file.name))
-        except Exception:
-            with contextlib.suppress(Exception):  # nothing names it, and a full disk needs the space
-                remove_tree(self.path("checkpoints", unique))
-            raise
         before = self.checkpoints()
         now = before | {"last": unique} | ({"best": unique} if best or "best" not in before else {})
-        self.write_json("checkpoints.json", now)
+        try:
+            for file in sorted(directory.iterdir()):
+                write_bytes(self.path("checkpoints", unique, file.name), file)
+            self.write_json("checkpoints.json", now)
+        except InputError:
+            self._remove(unique)
+            raise
         for old in set(before.values()) - set(now.values()):
-            remove_tree(self.path("checkpoints", old))
+            self._remove(old)
 
     def checkpoints(self) -> dict[str, str]:
         """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError where the file names anything but folders of this run."""
@@ -100,18 +102,19 @@ class RunFolder:
 
         with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as copy:
             root = open_root(uri)
-            for page in obstore.list(root):
-                for entry in page:
-                    with open(Path(copy, entry["path"]), "wb") as file:
-                        for chunk in obstore.get(root, entry["path"]).stream():
-                            file.write(chunk)
+            with reachable(uri):
+                for page in obstore.list(root):
+                    for entry in page:
+                        with open(Path(copy, entry["path"]), "wb") as file:
+                            for chunk in obstore.get(root, entry["path"]).stream():
+                                file.write(chunk)
             yield Path(copy)
 
-    def _copy_in(self, source: Path, target: str) -> None:
-        import obstore
+    def _remove(self, tag: str) -> None:
+        from obstore.exceptions import BaseError
 
-        root, _, name = target.rpartition("/")
-        obstore.put(open_root(root, create=True), name, source)
+        with contextlib.suppress(BaseError):  # what cannot be removed takes up room, and no more
+            remove_tree(self.path("checkpoints", tag))
 
 
 def refuse_existing(folder: RunFolder) -> None:

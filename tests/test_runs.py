@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from posture.data.files import write_bytes
 from posture.errors import InputError
 from posture.runs import RunFolder, refuse_existing, unique_name
 
@@ -29,7 +30,7 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     """Killed between the files and the switch: the old one stands."""
     folder = RunFolder(str(tmp_path), "a")
     folder.publish_checkpoint("epoch-1", checkpoint(tmp_path, "c1", "one"), best=True)
-    folder._copy_in(checkpoint(tmp_path, "c2", "two") / "model.safetensors", folder.path("checkpoints", "epoch-2-dead", "model.safetensors"))
+    write_bytes(folder.path("checkpoints", "epoch-2-dead", "model.safetensors"), checkpoint(tmp_path, "c2", "two") / "model.safetensors")
     with folder.checkpoint("last") as place:
         assert (place / "model.safetensors").read_text() == "one"
 

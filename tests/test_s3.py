@@ -1,12 +1,21 @@
 """Footage, store and runs in a bucket, over the real protocol."""
 
 import shutil
+import threading
+import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from posture.data import rows
+from posture.data.files import read_bytes, write_bytes
+from posture.data.lease import Lease
+from posture.data.store import Store, filesystem
 from tests.data.test_lease import check_lease
 from tests.data.test_store import check_store
+from tests.faults.gate import Gate
 from tests.footage import make_video, write_bad_files
 from tests.processes import posture, s3_server
 
@@ -24,6 +33,57 @@ def bucket(server, monkeypatch):
     for name, value in server.items():
         monkeypatch.setenv(name, value)
     return "s3://lab"
+
+
+@pytest.fixture
+def gate(server, bucket, monkeypatch):
+    gate = Gate(int(server["AWS_ENDPOINT_URL"].rpartition(":")[2]))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
+    yield gate
+    gate.close()
+
+
+def groups(*names):
+    return pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(bucket, gate):
+    """By all that ask it, and nothing is written twice."""
+    store = Store(f"{bucket}/patient", create=True)
+    store.create_tables()
+    files, folder = filesystem(f"{bucket}/patient")
+    for number, use in enumerate((lambda: write_bytes(f"{bucket}/patient/file", b"content"), lambda: read_bytes(f"{bucket}/patient/file"),
+                                  lambda: store.append("groups", groups("a")), lambda: store.upsert("groups", groups("a", "b"), keys=["group"]),
+                                  lambda: pq.write_table(groups("c"), f"{folder}/file.parquet", filesystem=files))):
+        gate.shut()
+        back = threading.Timer(8.0, gate.open)
+        back.start()
+        began = time.monotonic()
+        use()
+        assert time.monotonic() - began > 7, number
+        back.join()
+    assert sorted(store.read("groups")["group"].to_pylist()) == ["a", "b"]
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(bucket, gate):
+    store = Store(f"{bucket}/lossy", create=True)
+    store.create_tables()
+    for write in (lambda: store.append("groups", groups("a")), lambda: store.upsert("groups", groups("b"), keys=["group"])):
+        gate.lose(f"PUT /lab/lossy/groups/_delta_log/{store.versions()['groups'] + 1:020d}.json")
+        write()
+        assert not gate.losing()
+    assert sorted(store.read("groups")["group"].to_pylist()) == ["a", "b"]
+
+
+def test_a_lease_is_still_held_when_an_answer_is_lost(bucket, gate):
+    with Lease(f"{bucket}/leased", limit_seconds=2.0) as lease:
+        gate.lose("PUT /lab/leased/_lease/")
+        deadline = time.monotonic() + 30
+        while gate.losing() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2.5)
+        lease.check()
+        assert lease._number > 2
 
 
 def test_store_and_lease(bucket):
@@ -58,8 +118,6 @@ def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
 
     folder = RunFolder.open(f"{runs}/far")
     assert folder.read_json("evaluation/metrics.json")["count"] >= 2
-    from posture.data.files import read_bytes
-
     assert read_bytes(folder.path("evaluation", "report.html")).startswith(b"<!")
 
 

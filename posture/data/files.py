@@ -9,11 +9,17 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
+
+PATIENCE_SECONDS = 60
+"""So long a bucket's server may be away before a command gives up."""
+LONGEST_PAUSE_SECONDS = 2
+"""Between two tries."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,9 @@ def open_root(uri: str, *, create: bool = False) -> Any:
     _refuse_credentials(uri)
     if is_remote(uri):
         allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
-        return from_url(uri, client_options={"allow_http": allow_http}, retry_config={"max_retries": 5})
+        patience = {"max_retries": 1000, "retry_timeout": timedelta(seconds=PATIENCE_SECONDS), "backoff": {
+            "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS), "base": 2}}
+        return from_url(uri, client_options={"allow_http": allow_http}, retry_config=patience)
     if create:
         os.makedirs(uri, exist_ok=True)
     return LocalStore(uri)
@@ -69,7 +77,7 @@ def exists(uri: str) -> bool:
         return os.path.exists(uri)
     import obstore
 
-    with _reachable(uri):
+    with reachable(uri):
         return any(obstore.list(open_root(uri), chunk_size=1))
 
 
@@ -80,19 +88,23 @@ def read_bytes(uri: str) -> bytes | None:
     root, _, name = uri.rpartition("/")
     if not is_remote(uri) and not os.path.isfile(uri):
         return None
-    with _reachable(uri):
+    with reachable(uri):
         try:
             return bytes(obstore.get(open_root(root), name).bytes())
         except FileNotFoundError:
             return None
 
 
-def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file so that a reader sees the old or the new one, never half."""
+def write_bytes(uri: str, content: bytes | Path) -> None:
+    """Write a whole file, `content` or what the file at that path holds, so that a reader sees the old or the new one, never half.
+
+    Raises InputError where it cannot be written: the disk is full, the bucket is gone, the credentials are refused.
+    """
     import obstore
 
     root, _, name = uri.rpartition("/")
-    obstore.put(open_root(root, create=True), name, content)
+    with reachable(uri, "written"):
+        obstore.put(open_root(root, create=True), name, content)
 
 
 def remove_tree(uri: str) -> None:
@@ -138,7 +150,7 @@ def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
 def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
     import obstore
 
-    with _reachable(root):
+    with reachable(root):
         for page in obstore.list(open_root(root)):
             for entry in page:
                 if PurePosixPath(entry["path"]).suffix.lower() in suffixes:
@@ -146,14 +158,20 @@ def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
 
 
 @contextlib.contextmanager
-def _reachable(uri: str) -> Iterator[None]:
-    """Raise InputError in one line where storage does not answer, or not to these credentials."""
+def reachable(uri: str, done: str = "read") -> Iterator[None]:
+    """Raise InputError in one line where what is `done` to storage fails: it does not answer, not to these credentials, or has no room."""
     from obstore.exceptions import BaseError
 
     try:
         yield
-    except BaseError as error:
-        raise InputError(f"{uri}: storage cannot be read (bucket, AWS_* credentials, AWS_ENDPOINT_URL?): {str(error).splitlines()[0]}") from None
+    except (BaseError, OSError) as error:
+        hint = " (bucket, AWS_* credentials, AWS_ENDPOINT_URL?)" if is_remote(uri) else ""
+        raise InputError(f"{uri}: storage cannot be {done}{hint}: {plain(error)}") from None
+
+
+def plain(error: Exception) -> str:
+    """The first line of an error that storage gave, without what only its authors understand."""
+    return str(error).strip().splitlines()[0]
 
 
 @contextlib.contextmanager

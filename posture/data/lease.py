@@ -6,6 +6,7 @@ local disk and S3 both have). The highest number counts; whoever creates the nex
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ import time
 import uuid
 from typing import Any
 
-from posture.data.files import join, open_root
+from posture.data.files import join, open_root, reachable
 from posture.errors import Busy
 
 LIMIT_SECONDS = 60.0
@@ -37,23 +38,29 @@ class Lease:
         self._renewer: threading.Thread | None = None
 
     def __enter__(self) -> Lease:
-        number, entry = self._latest()
+        with reachable(self.root):
+            number, entry = self._latest()
         if entry and entry["expires"] > time.time() and not _died_here(entry):
             wait = max(1, round(entry["expires"] - time.time()))
             raise Busy(f"{self.root}: another {self._who} is writing to this {self._place} ({entry['host']}, process {entry['process']}); "
                        f"try again when it has ended, or in {wait} s if it was killed")
-        if not self._create(number + 1, self._limit):
+        with reachable(self.root, "written"):
+            created = self._create(number + 1, self._limit)
+        if not created:
             raise Busy(f"{self.root}: another {self._who} has just begun to write to this {self._place}; try again when it has ended")
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        from obstore.exceptions import BaseError
+
         self._stop.set()
         if self._renewer:
             self._renewer.join()
         if not self._lost:
-            self._create(self._number + 1, 0.0)
+            with contextlib.suppress(BaseError):  # then it ends by itself, at its limit
+                self._create(self._number + 1, 0.0)
 
     def check(self) -> None:
         """Raise Busy where the lease was lost (this process slept past its limit and another took over)."""
@@ -61,10 +68,12 @@ class Lease:
             raise Busy(f"{self.root}: another {self._who} took over this {self._place}; this one stops, what it committed stands")
 
     def _renew(self) -> None:
+        from obstore.exceptions import BaseError
+
         while not self._stop.wait(self._limit / 4):
             try:
                 self._lost = not self._create(self._number + 1, self._limit)
-            except OSError:  # storage away for a moment: the limit leaves three more tries
+            except BaseError:  # storage is away: the next try, or the one after, may find it again
                 continue
             if self._lost:
                 return
@@ -78,7 +87,8 @@ class Lease:
         try:
             obstore.put(self._files, f"{number:012d}.json", json.dumps(entry).encode(), mode="create")
         except (AlreadyExistsError, PreconditionError):
-            return False
+            if self._read(number).get("holder") != self.holder:  # else an earlier try got through, and its answer did not
+                return False
         self._number = number
         stale = [name for name in self._names() if int(name[:12]) < number - 1]
         if stale:
@@ -91,14 +101,19 @@ class Lease:
         return [entry["path"] for page in obstore.list(self._files) for entry in page if entry["path"].endswith(".json")]
 
     def _latest(self) -> tuple[int, dict[str, Any] | None]:
+        for name in sorted(self._names(), reverse=True):
+            if entry := self._read(int(name[:12])):
+                return int(name[:12]), entry
+        return 0, None
+
+    def _read(self, number: int) -> dict[str, Any]:
+        """The entry, or an empty one where its holder has just moved on."""
         import obstore
 
-        for name in sorted(self._names(), reverse=True):
-            try:
-                return int(name[:12]), json.loads(bytes(obstore.get(self._files, name).bytes()))
-            except FileNotFoundError:  # the holder has just moved on
-                continue
-        return 0, None
+        try:
+            return json.loads(bytes(obstore.get(self._files, f"{number:012d}.json").bytes()))
+        except FileNotFoundError:
+            return {}
 
 
 def _machine() -> str:

@@ -5,17 +5,25 @@ Only one process writes at a time (`data/lease.py`); any number read. Rows are d
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from posture.data import rows
-from posture.data.files import absolute, exists, is_remote, join
+from posture.data.files import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, absolute, exists, is_remote, join, plain, reachable
 from posture.errors import InputError
+
+COMMIT_TRIES = 3
+"""Of a commit whose connection breaks."""
+ARROW_TRIES = 11
+"""Of what pyarrow asks of a bucket: with its pauses, which double from 25 ms, they take 51 s, about as long as PATIENCE_SECONDS."""
 
 
 class Store:
@@ -35,11 +43,12 @@ class Store:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
-            return DeltaTable(self.table_uri(name), version=version)
+            with reachable(self.table_uri(name)):
+                return DeltaTable(self.table_uri(name), version=version, storage_options=self._patience)
         except TableNotFoundError:
             return None
         except DeltaError as error:
-            raise InputError(f"{self.table_uri(name)}: version {version} cannot be read: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{self.table_uri(name)}: version {version} cannot be read: {plain(error)}") from None
 
     def create_tables(self) -> None:
         """Make the tables that are missing, all empty."""
@@ -47,7 +56,8 @@ class Store:
 
         for name, schema in rows.TABLES.items():
             if self.open(name) is None:
-                DeltaTable.create(self.table_uri(name), schema, mode="ignore")
+                self._commit(name, lambda commit, name=name, schema=schema: DeltaTable.create(
+                    self.table_uri(name), schema, mode="ignore", storage_options=self._patience, commit_properties=commit))
 
     def versions(self) -> dict[str, int]:
         """The newest version of every table: what a run records of the footage it saw."""
@@ -79,21 +89,23 @@ class Store:
         from deltalake import write_deltalake
 
         if table.num_rows:
-            write_deltalake(self.table_uri(name), table.cast(rows.TABLES[name]), mode="append")
+            self._commit(name, lambda commit: write_deltalake(self.table_uri(name), table.cast(rows.TABLES[name]), mode="append",
+                                                              storage_options=self._patience, commit_properties=commit))
 
     def upsert(self, name: str, table: pa.Table, *, keys: list[str]) -> None:
         """Replace the rows that share `keys` with one of `table`, add the others: one commit."""
         if not table.num_rows:
             return
         match = " AND ".join(f"old.{key} = new.{key}" for key in keys)
-        delta = self.open(name)
-        delta.merge(table.cast(rows.TABLES[name]), match, source_alias="new", target_alias="old") \
-            .when_matched_update_all().when_not_matched_insert_all().execute()
+        self._commit(name, lambda commit: self.open(name).merge(table.cast(rows.TABLES[name]), match, source_alias="new", target_alias="old",
+                                                                commit_properties=commit)
+                     .when_matched_update_all().when_not_matched_insert_all().execute())
 
     def delete(self, name: str, key: str, values: list[str]) -> None:
         """Remove the rows whose `key` is among `values` from the newest version; earlier ones keep them."""
         if values:
-            self.open(name).delete(f"{key} IN ({', '.join(repr(value) for value in values)})")
+            chosen = f"{key} IN ({', '.join(repr(value) for value in values)})"
+            self._commit(name, lambda commit: self.open(name).delete(chosen, commit_properties=commit))
 
     def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
         """Add Parquet files that workers wrote into the table's folder: `path` below it, `bytes`, `rows`. One commit."""
@@ -104,15 +116,18 @@ class Store:
         now = int(time.time() * 1000)
         actions = [AddAction(file["path"], file["bytes"], {}, now, True, json.dumps({"numRecords": file["rows"]})) for file in files]
         if actions:
-            self.open(name).create_write_transaction(actions, mode="append", schema=rows.TABLES[name], partition_by=None)
+            self._commit(name, lambda commit: self.open(name).create_write_transaction(actions, mode="append", schema=rows.TABLES[name], partition_by=None,
+                                                                                      commit_properties=commit))
 
     def remove_orphans(self, name: str) -> int:
         """Delete files that a killed writer left in an append-only table; no version ever named them. Returns how many."""
-        table = self.open(name)
         everything = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
-        if table is None or not table.vacuum(dry_run=True, **everything):
+        if (table := self.open(name)) is None:
             return 0
-        return len(table.vacuum(dry_run=False, **everything))
+        orphans = table.vacuum(dry_run=True, **everything)
+        if orphans:
+            self._commit(name, lambda commit: self.open(name).vacuum(dry_run=False, commit_properties=commit, **everything))
+        return len(orphans)
 
     def history(self, name: str) -> list[dict[str, Any]]:
         """Commits of a table, newest first."""
@@ -129,6 +144,34 @@ class Store:
                 sizes[name] = (table.version(), *counts)
         return sizes
 
+    @property
+    def _patience(self) -> dict[str, str] | None:
+        """Of deltalake with a bucket's server that is away."""
+        if not is_remote(self.uri):
+            return None
+        return {"max_retries": "1000", "retry_timeout": f"{PATIENCE_SECONDS}s", "backoff_config.max_backoff": f"{LONGEST_PAUSE_SECONDS}s"}
+
+    def _commit(self, name: str, write: Callable[[Any], Any]) -> None:
+        """One commit by `write(commit properties)`. A connection that breaks in its midst leaves open whether it was made: then that is looked
+        up, and if it was not, it is written again.
+
+        Raises InputError where storage cannot be written.
+        """
+        from deltalake import CommitProperties
+        from deltalake.exceptions import DeltaError
+
+        mark = uuid.uuid4().hex
+        for number in range(1, COMMIT_TRIES + 1):
+            try:
+                with reachable(self.table_uri(name), "written"):
+                    write(CommitProperties(custom_metadata={"commit": mark}))
+                return
+            except (InputError, DeltaError):
+                if not is_remote(self.uri) or number == COMMIT_TRIES:
+                    raise
+                if any(entry.get("commit") == mark for entry in self.history(name)):
+                    return
+
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """A pyarrow file system and the path in it, for workers that write Parquet themselves."""
@@ -136,4 +179,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
     if not is_remote(uri):
         return fs.LocalFileSystem(), uri
-    return fs.FileSystem.from_uri(uri)
+    place = urlsplit(uri)
+    if place.scheme != "s3":
+        return fs.FileSystem.from_uri(uri)
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https:")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or (None if endpoint.netloc else fs.resolve_s3_region(place.netloc))
+    bucket = fs.S3FileSystem(scheme=endpoint.scheme, endpoint_override=endpoint.netloc or None, region=region,
+                             retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ARROW_TRIES))
+    return bucket, f"{place.netloc}{place.path}"

@@ -163,34 +163,54 @@ def _unpacked(job: dict[str, Any]) -> Job:
 
 
 def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None) -> dict[str, Any]:
-    """One file: {row, segments, refused}. Its clips are in `part` only if the whole file was good."""
-    file = File(job.uri, job.uri, job.bytes, job.modified)
-    result: dict[str, Any] = {"row": video_row(file, job.video), "segments": [], "refused": []}
+    """One file: {row, segments, refused}. Its clips are in `part` only if the whole file was good.
+
+    A file whose decoder died gets a second try: if it was not the file's fault, it is stored all the same.
+    """
+    row = video_row(File(job.uri, job.uri, job.bytes, job.modified), job.video)
+    written: set[str] = set()
     part.begin()
     try:
-        with local_copy(job.uri) as path:
-            result["row"]["video"] = job.video or hash_file(path)
-            asked = {"stored": [*job.stored, *job.empty, *orphans],
-                     "limit_seconds": options.file_limit_seconds + options.seconds_per_label * len(job.labels)}
-            file_and_cut = path, result["row"]["video"], job.labels, options.cut
-            tubes = job.tubes if finder is None else find_tubes(sandbox.search(*file_and_cut, **asked, longest=finder.size), finder,
-                                                                stride=options.cut.recipe.stride)
-            for message in sandbox.cut(*file_and_cut, **asked, tubes=tubes):
-                if isinstance(message, Clip):
-                    part.write(message)
-                elif (kind := message.pop("kind")) == "stream":
-                    result["row"] |= message
-                elif kind == "refused":
-                    result["refused"].append(message)
-                elif message["segment"] not in job.empty:
-                    result["segments"].append(message)
+        try:
+            segments, refused = _try_to_cut(job, row, sandbox, part, options, orphans, finder, written)
+        except Unreadable as error:
+            if error.verdict != "crashed":
+                raise
+            segments, refused = _try_to_cut(job, row, sandbox, part, options, orphans, finder, written)
     except (Unreadable, OSError) as error:
         part.undo()
         verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
-        result["row"] |= {"verdict": verdict, "reason": str(error)}
-        result["segments"], result["refused"] = [], [{"verdict": verdict, "reason": str(error)}]
-    result["refused"] = [{"uri": job.uri, **refusal} for refusal in result["refused"]]
-    return result
+        row |= {"verdict": verdict, "reason": str(error)}
+        segments, refused = [], [{"verdict": verdict, "reason": str(error)}]
+    return {"row": row, "segments": segments, "refused": [{"uri": job.uri, **refusal} for refusal in refused]}
+
+
+def _try_to_cut(job: Job, row: dict[str, Any], sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str],
+                finder: Finder | None, written: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Complete the file's `row` and put its clips into `part`, all but those `written` before, which grow. Returns segments and refusals.
+
+    Raises Unreadable, OSError.
+    """
+    segments, refused = [], []
+    with local_copy(job.uri) as path:
+        row["video"] = job.video or hash_file(path)
+        asked = {"stored": [*job.stored, *job.empty, *orphans],
+                 "limit_seconds": options.file_limit_seconds + options.seconds_per_label * len(job.labels)}
+        file_and_cut = path, row["video"], job.labels, options.cut
+        tubes = job.tubes if finder is None else find_tubes(sandbox.search(*file_and_cut, **asked, longest=finder.size), finder,
+                                                            stride=options.cut.recipe.stride)
+        for message in sandbox.cut(*file_and_cut, **asked, tubes=tubes):
+            if isinstance(message, Clip):
+                if message.row["clip"] not in written:
+                    part.write(message)
+                    written.add(message.row["clip"])
+            elif (kind := message.pop("kind")) == "stream":
+                row |= message
+            elif kind == "refused":
+                refused.append(message)
+            elif message["segment"] not in job.empty:
+                segments.append(message)
+    return segments, refused
 
 
 def find_tubes(messages: Iterable[dict[str, Any] | Clip], find: Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]], *, stride: int) -> list[Tube]:

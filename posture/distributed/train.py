@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -45,23 +46,25 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     if elastic and off_decoders:  # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
         raise InputError(f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
                          "give one number of workers")
-    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic)
+    feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic or cluster.nodes() > 1)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
     board = Board.options(scheduling_strategy=here).remote()
+    notes = tempfile.TemporaryDirectory(prefix="posture-ray-")  # what Ray Train writes down for itself; ours is in the run's folder
     trainer = TorchTrainer(
         _work,
         train_loop_config={"run": session.run, "classes": session.classes, "folder": session.folder, "board": board, "feeds": feeds},
         scaling_config=ray.train.ScalingConfig(num_workers=scale.workers, use_gpu=gpus > 0,
                                                resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
                                                label_selector=off_decoders or None),
-        run_config=ray.train.RunConfig(name=f"attempt-{time.time_ns()}", storage_path=session.folder.path("ray"),
+        run_config=ray.train.RunConfig(name=f"attempt-{time.time_ns()}", storage_path=notes.name,
                                        failure_config=ray.train.FailureConfig(
                                            max_failures=MAX_ELASTIC_FAILURES if elastic else MAX_FAILURES, controller_failure_limit=3)),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600))
     done: dict[str, Any] = {}
     fitting = threading.Thread(target=_fit, args=(trainer, done), name="trainer", daemon=True)
     fitting.start()
-    _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
+    with notes:
+        _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
     if error := done.get("error"):
         raise error
     said = ray.get(board.read.remote())

@@ -80,7 +80,7 @@ class Publisher:
 
         try:
             yield
-        except (OSError, BaseError, SafetensorError) as error:
+        except (InputError, OSError, BaseError, SafetensorError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise InputError(f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
                              "mend this (space? AWS_* credentials?), then continue with --resume") from None
