@@ -44,7 +44,7 @@ LAYERS = ["data", "models", "tasks", "train", "distributed", "commands", "cli"]
 """From the ground up; a part may import those below it. The modules beside the folders stand between train and commands."""
 ABOVE_TRAIN = {"config", "launch", "weights", "evaluation", "runs", "tracking", "recipes", "report", "pages",
                "show", "explain", "explain_page", "overlays", "console", "stats", "comparison", "comparison_page", "study", "verdicts", "detections",
-               "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes"}
+               "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes", "unlabelled"}
 FORBIDDEN = {
     "data": {"models", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
     "models": {"data", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
