@@ -20,7 +20,8 @@ Looks = dict[str, dict[str, Any]]
 """What was seen of files that had not settled, by uri: {bytes, modified, since}."""
 
 
-def settled(first: Iterable[File], look_again: Callable[[], Iterable[File]], before: Looks, *, settle: float, now: float | None = None) -> tuple[set[str], Looks]:
+def settled(first: Iterable[File], look_again: Callable[[], Iterable[File]], before: Looks, *, settle: float,
+            now: float | None = None) -> tuple[set[str], Looks]:
     """The uris of those of the files `first` that have settled; and what is to be remembered of the others until the next pass.
 
     `before` is what the last pass remembered; `look_again` lists the same files once more, and is called only where some could have settled.

@@ -93,8 +93,9 @@ def index_footage(store: Store, split: str, *, versions: dict[str, int] | None =
                   flow: str | None = None) -> FootageIndex:
     """The clips of `split` (train, val or test). `versions` pins the tables; `classes` fixes names and order (None: all labels, sorted).
 
-    Clips of the classes `left_out` are no part of it. `inputs` are the model's, and `flow` the method it reads where the store has flow by several. Raises InputError where the store has no
-    clips, has several recipes and none is chosen, has labels that `classes` lacks, or lacks the flow that `inputs` asks for.
+    Clips of the classes `left_out` are no part of it. `inputs` are the model's, and `flow` the method it reads where the store has flow by several.
+    Raises InputError where the store has no clips, has several recipes and none is chosen, has labels that `classes` lacks, or lacks the flow
+    that `inputs` asks for.
     """
     versions = versions or store.versions()
     labelled = store.read("segments", columns=["segment", "label", "split"], version=versions.get("segments"))
