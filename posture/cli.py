@@ -377,6 +377,189 @@ def sweep(space: str, /, *, base: str, store: str, objective: str | None = None,
 
 
 @app.command
+def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/action.py:improved", sets: Repeated = [],  # noqa: B006
+            workers: int | None = None, local: bool = False, runs: str | None = None,
+            layout: Literal["segments", "kinetics", "ucf101", "folders"] | None = None, split_number: int = 1, settle: float = 300.0,
+            min_clips: int = 20, min_per_class: int = 8, from_scratch: bool = False, val_share: float = 0.2, test_share: float = 0.2,
+            margin: float = 0.01, tolerance: float = 0.05, recall_floor: float = 0.5, max_class_drop: float = 0.1,
+            notify_url: str | None = None, notify_command: str | None = None) -> None:
+    """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With nothing new it does nothing.
+
+    Exit code 0 whatever the decision, 1 where the challenger could not be trained, 2 where another pass is under way or something is wrong.
+
+    Parameters
+    ----------
+    footage
+        Folder or s3:// prefix where new footage arrives.
+    store
+        Folder or s3:// prefix of the store.
+    registry
+        Folder or s3:// prefix of the registry: versions, champion, decisions.
+    recipe
+        FILE.py:function of the challenger.
+    sets
+        Change a field of the recipe: --set epochs=20 (repeatable).
+    workers
+        Ray Train workers (data-parallel).
+    local
+        Train and score in this process, without Ray.
+    runs
+        Folder or s3:// prefix of the challengers' runs; left out, in the registry.
+    layout
+        How labels are given; recognised when left out.
+    split_number
+        Which of UCF101's three official splits.
+    settle
+        Seconds that a file must have been left alone; younger ones wait for the next pass.
+    min_clips
+        New training clips that are worth a challenger.
+    min_per_class
+        Training clips with which a new class is taken in; with fewer, or none held out, it waits.
+    from_scratch
+        Start from random weights instead of the champion's.
+    val_share
+        Share of the new groups of each class that becomes val, where the footage names none.
+    test_share
+        Share of the new groups of each class that becomes hold-out, where the footage names no test.
+    margin
+        How much more accurate a challenger must be on the classes that the champion knows too.
+    tolerance
+        How much less accurate it surely must not be on the frozen hold-out.
+    recall_floor
+        Recall that every new class must reach.
+    max_class_drop
+        Recall that no class may lose more of.
+    notify_url
+        Gets a POST with the verdict as JSON.
+    notify_command
+        Is run with the same JSON on its standard input.
+    """
+    from posture.commands.retrain import retrain_once
+    from posture.config import parse_assignments
+    from posture.decision import Limits
+    from posture.notify import Notification
+    from posture.retrain import RetrainOptions
+
+    for option, value, least, most in (("--settle", settle, 0, 7 * 86400), ("--min-clips", min_clips, 0, 10**9), ("--min-per-class", min_per_class, 1, 10**9),
+                                       ("--val-share", val_share, 0, 0.9), ("--test-share", test_share, 0, 0.9), ("--margin", margin, 0, 1),
+                                       ("--tolerance", tolerance, 0, 1), ("--recall-floor", recall_floor, 0, 1), ("--max-class-drop", max_class_drop, 0, 1)):
+        if not least <= value <= most:
+            raise InputError(f"{option} {value}: must be from {least} to {most}")
+    changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
+    retrain_once(RetrainOptions(
+        footage, store, registry, recipe, changes, local, runs, layout, split_number, settle, min_clips, min_per_class, from_scratch, val_share, test_share,
+        limits=Limits(margin, tolerance, recall_floor, max_class_drop), notification=Notification(notify_url, notify_command)))
+
+
+registry_app = App(name="registry", help="The versions of a registry, and which one is the champion.", help_format="plaintext")
+app.command(registry_app)
+
+
+@registry_app.command(name="list")
+def registry_list(registry: str, /) -> None:
+    """Every version, and every change of champion.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    """
+    from posture.commands.registry import list_versions
+
+    list_versions(registry)
+
+
+@registry_app.command(name="show")
+def registry_show(registry: str, version: str | None = None, /) -> None:
+    """One version: what it was trained on, how it did, why it was promoted or not.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    version
+        Its name, such as v0003; left out, the champion.
+    """
+    from posture.commands.registry import show_version
+
+    show_version(registry, version)
+
+
+@registry_app.command(name="promote")
+def registry_promote(registry: str, version: str, /, *, why: str = "by hand") -> None:
+    """Make a version the champion, whatever was decided.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    version
+        Its name, such as v0003.
+    why
+        Kept with the change.
+    """
+    from posture.commands.registry import promote_version
+
+    promote_version(registry, version, why=why)
+
+
+@registry_app.command(name="rollback")
+def registry_rollback(registry: str, /, *, why: str = "by hand") -> None:
+    """Make the former champion the champion again.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    why
+        Kept with the change.
+    """
+    from posture.commands.registry import roll_back
+
+    roll_back(registry, why=why)
+
+
+@registry_app.command(name="diff")
+def registry_diff(registry: str, ours: str, theirs: str, /) -> None:
+    """What differs between two versions: configuration, footage, metrics.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    ours
+        A version, such as v0003.
+    theirs
+        Another.
+    """
+    from posture.commands.registry import diff_versions
+
+    diff_versions(registry, ours, theirs)
+
+
+@app.command
+def forget(video: str, /, *, store: str, registry: str | None = None, runs: str | None = None, yes: bool = False) -> None:
+    """Remove a video and all that was made of it from a store for good, and mark the models that were trained on it.
+
+    Parameters
+    ----------
+    video
+        Its path or s3:// address, its file name, or its id in the store.
+    store
+        Folder or s3:// prefix of the store.
+    registry
+        Registry whose versions are marked and whose pages are looked through.
+    runs
+        Folder or s3:// prefix of runs whose reports are looked through.
+    yes
+        Do not ask.
+    """
+    from posture.commands.forget import forget_video
+
+    forget_video(video, store, registry=registry, runs=runs, yes=yes)
+
+
+@app.command
 def explain(run: str, video: str, /, *, start: float | None = None, class_name: Annotated[str | None, Parameter(name="--class")] = None,
             out: str | None = None, checkpoint: Literal["best", "last"] = "best") -> None:
     """Why a run takes a video for what it does: probabilities, attention in space and time, Grad-CAM; pictures and a page.

@@ -5,6 +5,7 @@ Only one process writes at a time (`data/lease.py`); any number read. Rows are d
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -14,8 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from posture.data import rows
-from posture.data.files import absolute, exists, is_remote, join
+from posture.data.files import absolute, exists, is_remote, join, list_files, read_bytes, write_bytes
 from posture.errors import InputError
+
+FORGOTTEN = "_forgotten"
+"""Folder of marks, one for each video that was forgotten."""
 
 
 class Store:
@@ -97,8 +101,6 @@ class Store:
 
     def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
         """Add Parquet files that workers wrote into the table's folder: `path` below it, `bytes`, `rows`. One commit."""
-        import json
-
         from deltalake.transaction import AddAction
 
         now = int(time.time() * 1000)
@@ -113,6 +115,16 @@ class Store:
         if table is None or not table.vacuum(dry_run=True, **everything):
             return 0
         return len(table.vacuum(dry_run=False, **everything))
+
+    def forget(self, video: str, *, bytes: int) -> None:
+        """Remember that the video of this content hash is never to be taken in again."""
+        write_bytes(join(self.uri, FORGOTTEN, f"{video}.json"), json.dumps({"video": video, "bytes": bytes, "time": time.time()}).encode())
+
+    def forgotten(self) -> dict[str, dict[str, Any]]:
+        """Videos that are never to be taken in again, by content hash: {video, bytes, time}."""
+        place = join(self.uri, FORGOTTEN)
+        marks = [json.loads(read_bytes(file.uri) or b"{}") for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
+        return {mark["video"]: mark for mark in marks if mark}
 
     def history(self, name: str) -> list[dict[str, Any]]:
         """Commits of a table, newest first."""

@@ -1,0 +1,78 @@
+"""What classifiers say of segments that none of them was trained on: each segment once, all of its clips averaged."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posture.config import Run
+from posture.data.files import write_bytes
+from posture.data.footage import FootageIndex, index_footage
+from posture.data.store import Store
+from posture.decision import Answers
+from posture.evaluation import Views, score_here
+
+BATCH = 16
+"""Clips per forward pass."""
+
+
+def score_segments(store: Store, run: Run, weights: Path, segments: Iterable[str], *, versions: dict[str, int], split: str = "test", workers: int = 0,
+                   progress: Callable[[int, int], None] | None = None) -> tuple[list[str], np.ndarray]:
+    """The probabilities (s, K) of the model `run`, whose model.safetensors lies in the folder `weights`, for those of `segments` that have clips
+    in a `split` of the store; and which those are, sorted. In this process, or in `workers` Ray tasks.
+    """
+    from posture.train.evaluate import merge_by_segment
+
+    index = _only(index_footage(store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow), set(segments))
+    if not len(index):
+        return [], np.zeros((0, run.model.classes), dtype=np.float32)
+    score = score_here
+    if workers:
+        from posture.distributed.evaluate import score_on_ray
+
+        score = functools.partial(score_on_ray, workers=workers)
+    probabilities, _ = score(index, run, weights, views=Views(), batch=BATCH, progress=progress)
+    merged = merge_by_segment(probabilities, index.segments, index.labels)
+    return [index.segment_ids[number] for number in merged.segments], merged.scores
+
+
+def _only(index: FootageIndex, segments: set[str]) -> FootageIndex:
+    wanted = np.array([segment in segments for segment in index.segment_ids], dtype=bool)
+    return index.part(np.flatnonzero(wanted[index.segments]) if len(index) else np.zeros(0, dtype=np.int64))
+
+
+def spread(scores: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
+    """Scores (s, K) of the classes `own` as those of `classes`, 0 for what the model does not know."""
+    wide = np.zeros((len(scores), len(classes)), dtype=np.float32)
+    wide[:, [classes.index(name) for name in own]] = scores
+    return wide
+
+
+def write_predictions(uri: str, answers: Answers) -> None:
+    """The hold-out's segments and both models' probabilities as a Parquet file; its metadata `classes` names the columns of the probabilities."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    floats = pa.list_(pa.float32())
+    champion = [None] * len(answers.segments) if answers.champion is None else answers.champion.tolist()
+    table = pa.table({
+        "segment": pa.array(answers.segments, pa.string()), "set": pa.array(["frozen" if frozen else "new" for frozen in answers.frozen], pa.string()),
+        "label": pa.array([answers.classes[label] for label in answers.labels], pa.string()), "group": pa.array(answers.groups, pa.string()),
+        "champion": pa.array(champion, floats), "challenger": pa.array(answers.challenger.tolist(), floats),
+    }).replace_schema_metadata({"classes": json.dumps(answers.classes)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    write_bytes(uri, buffer.getvalue())
+
+
+def figures(scores: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """`posture.tasks.metrics.classification_metrics`, None where there is nothing to judge."""
+    from posture.tasks.metrics import classification_metrics
+
+    return classification_metrics(scores, labels, classes) if len(labels) else None
