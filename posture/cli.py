@@ -451,6 +451,36 @@ def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/acti
         limits=Limits(margin, tolerance, recall_floor, max_class_drop), notification=Notification(notify_url, notify_command)))
 
 
+@app.command
+def review(*, registry: str, store: str, footage: str, port: int = 0, count: int = 20,
+           only_list: Annotated[bool, Parameter(name="--list", negative="")] = False) -> None:
+    """Label footage that has no label: a page on this machine shows the clips that would teach the champion most, and takes your answers.
+
+    Answers are written into review.csv beside the footage, where posture ingest and posture retrain find them.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry, whose champion suggests labels.
+    store
+        Folder or s3:// prefix of the store: what is in it is not asked about.
+    footage
+        Folder or s3:// prefix where new footage arrives.
+    port
+        Of the page, on 127.0.0.1; 0 takes a free one.
+    count
+        Clips of one round.
+    only_list
+        Print the clips, and serve no page.
+    """
+    for option, value, least, most in (("--port", port, 0, 65535), ("--count", count, 1, 1000)):
+        if not least <= value <= most:
+            raise InputError(f"{option} {value}: must be from {least} to {most}")
+    from posture.commands.review import review_footage
+
+    review_footage(registry, store, footage, port=port, count=count, only_list=only_list)
+
+
 registry_app = App(name="registry", help="The versions of a registry, and which one is the champion.", help_format="plaintext")
 app.command(registry_app)
 

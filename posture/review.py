@@ -13,7 +13,7 @@ import numpy as np
 
 from posture.data.annotations import Label
 from posture.data.cutting import Clip, Cut
-from posture.data.files import local_copy
+from posture.data.files import join, local_copy
 from posture.data.review_table import REVIEWED, checked_label, write_answer
 from posture.data.rows import DecodeRecipe
 from posture.data.sandbox import Sandbox
@@ -55,6 +55,11 @@ class Review:
         self._sandbox = Sandbox()
         self._held: OrderedDict[int, bytes] = OrderedDict()
 
+    @property
+    def path(self) -> str:
+        """The file of answers."""
+        return join(self.root, REVIEWED)
+
     def answer(self, number: int, state: str, label: Any = None) -> None:
         """Set what became of a question; a label or `not_usable` is written to review.csv, `skipped` and `open` take an earlier answer out again.
 
@@ -73,7 +78,7 @@ class Review:
 
     def describe(self) -> dict[str, Any]:
         """Everything the page shows, but for the pictures."""
-        return {"root": self.root, "file": REVIEWED, "champion": self.champion, "classes": list(self._named),
+        return {"path": self.path, "champion": self.champion, "classes": list(self._named),
                 "questions": [self._described(question) for question in self.questions]}
 
     def counts(self) -> dict[str, int]:
@@ -110,9 +115,9 @@ class Review:
     def _decode(self, asked: Asked) -> bytes:
         start, end = asked.span
         scale = min(1.0, SHOWN_PIXELS / max(asked.width, asked.height, 1))
-        frames = max(1, round((end - start) * asked.fps))
-        stride = max(1, round(asked.fps / SHOWN_RATE), -(-frames // SHOWN_FRAMES))
-        recipe = DecodeRecipe(max(16, round(scale * asked.height)), max(16, round(scale * asked.width)), frames=-(-frames // stride), stride=stride,
+        length = max(1, round((end - start) * asked.fps))
+        stride = max(1, round(asked.fps / SHOWN_RATE), -(-length // SHOWN_FRAMES))
+        recipe = DecodeRecipe(max(16, round(scale * asked.height)), max(16, round(scale * asked.width)), frames=-(-length // stride), stride=stride,
                               jpeg=JPEG_QUALITY)
         try:
             with local_copy(asked.uri) as path:
@@ -122,4 +127,5 @@ class Review:
             raise InputError(f"{asked.stretch.video} cannot be decoded: {error}") from None
         pixels, offsets = bytes(clip.pixels), clip.row["offsets"]
         pictures = [pixels[begin:end] for begin, end in zip(offsets, [*offsets[1:], len(pixels)], strict=True)]
-        return json.dumps({"rate": asked.fps / stride, "frames": ["data:image/jpeg;base64," + base64.b64encode(picture).decode() for picture in pictures]}).encode()
+        frames = ["data:image/jpeg;base64," + base64.b64encode(picture).decode() for picture in pictures]
+        return json.dumps({"rate": asked.fps / stride, "frames": frames}).encode()

@@ -116,11 +116,12 @@ function show(number) {
   if (finished) {
     const [sentence, where] = element("done").querySelectorAll("p");
     sentence.textContent = `${count("labelled")} labelled, ${count("not_usable")} not usable, ${count("skipped")} skipped. The next posture retrain takes them in.`;
-    where.textContent = `${review.root}/${review.file}`;
+    where.textContent = review.path;
     player.images = [];
     return;
   }
   const question = review.questions[number];
+  element("suggests").textContent = `${review.champion} suggests`;
   element("where").replaceChildren(question.video, made("span", question.whole ? "  · the whole video" : `  · from ${question.start.toFixed(1)} to ${question.end.toFixed(1)} s`));
   element("choices").replaceChildren(...choices().map(([name, share], place) => {
     const button = made("button", "", { type: "button", className: question.state === "labelled" && question.label === name ? "chosen" : "" });
