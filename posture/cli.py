@@ -402,7 +402,7 @@ def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/acti
     workers
         Ray Train workers (data-parallel).
     local
-        Train and score in this process, without Ray.
+        Decode, train and score in this process, without Ray.
     runs
         Folder or s3:// prefix of the challengers' runs; left out, in the registry.
     layout
