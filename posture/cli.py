@@ -400,7 +400,7 @@ class Retraining:
     workers
         Ray Train workers (data-parallel).
     local
-        Train and score in this process, without Ray.
+        Decode, train and score in this process, without Ray.
     runs
         Folder or s3:// prefix of the challengers' runs; left out, in the registry.
     layout

@@ -66,8 +66,11 @@ class Intake:
     """What the next look has to know: see `posture.settling`; and the label files and unlabelled videos that were seen."""
 
 
-def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, progress: Progress = silent) -> Intake:
-    """Ingest what is new, whole and labelled, as `run` wants its clips. `memory` is what the last look left. Raises InputError, and Busy as `ingest` does."""
+def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local: bool = False, progress: Progress = silent) -> Intake:
+    """Ingest what is new, whole and labelled, as `run` wants its clips; `local`: without Ray. `memory` is what the last look left.
+
+    Raises InputError, and Busy as `ingest` does.
+    """
     root = _root(drop.footage)
     listed = _list(root)
     videos = [file for file in listed if PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES]
@@ -85,13 +88,14 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, progr
     footage = replace(footage, videos=[video for video in footage.videos if video.file.uri not in unsettled])
     waiting = {uri: file for file in videos if (uri := file.uri) not in unsettled}
     unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
-    reports = _ingest(footage, drop, store, run, stored, corrected=bool(labels_change), progress=progress)
+    reports = _ingest(footage, drop, store, run, stored, corrected=bool(labels_change), local=local, progress=progress)
     labels = [file for file in listed if LABELS.fullmatch(PurePosixPath(file.relative).name)]
     seen = {file.uri: [file.bytes, file.modified] for file in [*labels, *(waiting[uri] for uri in unlabelled)]}
     return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
 
 
-def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, stored: set[tuple[Any, ...]], *, corrected: bool, progress: Progress) -> list[Report]:
+def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, stored: set[tuple[Any, ...]], *, corrected: bool, local: bool,
+            progress: Progress) -> list[Report]:
     """Two ingests at most: of videos with a new group, whose groups are then split by themselves, and of the others where something changed."""
     from posture.distributed.ingest import ingest
 
@@ -103,8 +107,8 @@ def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, stored: set[tu
     for videos in (fresh, others):
         if videos and (corrected or any(_state(video.file) not in stored for video in videos)):
             with progress("decoding") as advance:
-                reports.append(ingest(replace(footage, videos=videos), store, options, progress=lambda done, files, clips, rate, advance=advance: advance(
-                    done, files, f"{clips:,} clips, {rate:.0f} clips/s")))
+                reports.append(ingest(replace(footage, videos=videos), store, options, local=local, progress=lambda done, files, clips, rate, tell=advance:
+                                      tell(done, files, f"{clips:,} clips, {rate:.0f} clips/s")))
     if reports and "flow" in run.model.inputs:
         from posture.distributed.flow import compute_flow
 

@@ -49,7 +49,7 @@ class RetrainOptions:
     changes: dict[str, Any] = field(default_factory=dict)
     """Dotted, of the recipe."""
     local: bool = False
-    """Train and score in this process, without Ray (footage is decoded on Ray all the same)."""
+    """Decode, train and score in this process, without Ray."""
     runs: str | None = None
     """Folder or s3:// prefix of the challengers' runs; None: in the registry."""
     layout: str | None = None
@@ -125,7 +125,8 @@ class Pass:
 
     def _take_in(self) -> Intake:
         self.tell(f"looking for new footage in {self.options.footage}")
-        found = take_in(self.options.drop, self.store, self.run, self.registry.read_json("settling.json") or {}, progress=self.progress)
+        found = take_in(self.options.drop, self.store, self.run, self.registry.read_json("settling.json") or {}, local=self.options.local,
+                        progress=self.progress)
         self.lease.check()
         self.registry.write_json(found.memory, "settling.json")
         for report in found.reports:
