@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 
 from posture import console
 from posture.commands.retrain import retrain_once
+from posture.config import override
 from posture.data.lease import holder
 from posture.errors import InputError
 from posture.heartbeats import Heartbeat, watchers
 from posture.pages import NOTHING, moment, percent
+from posture.recipes import load_recipe
 from posture.registry import Registry
 from posture.retrain import RetrainOptions
 from posture.schedule import Watcher, trigger_of
@@ -21,7 +23,8 @@ URIS_SHOWN = 3
 
 
 def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | None, timezone: str | None) -> None:
-    """Passes until KeyboardInterrupt. Raises InputError for a schedule that cannot be understood."""
+    """Passes until KeyboardInterrupt. Raises InputError for a schedule, a recipe or a change of it that cannot be understood."""
+    override(load_recipe(options.recipe), options.changes)  # now, not at three in the morning
     trigger = trigger_of(every=every, cron=cron, timezone=timezone)
     schedule = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
     registry = Registry(options.registry, create=True)
@@ -32,6 +35,7 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
         watcher.run()
     finally:
         heartbeat.end()
+        _say("the watch has ended")
 
 
 def print_status(registry_uri: str) -> None:
