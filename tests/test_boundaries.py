@@ -46,7 +46,7 @@ ABOVE_TRAIN = {"config", "launch", "weights", "evaluation", "runs", "tracking", 
                "registry", "decision", "holdout", "settling", "intake", "arrivals", "retrain", "notify", "forget",
                "show", "explain", "explain_page", "overlays", "console", "stats", "comparison", "comparison_page", "study", "verdicts", "detections",
                "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes",
-               "unlabelled", "review", "review_server", "schedule", "heartbeats"}
+               "unlabelled", "review", "review_server", "schedule", "heartbeats", "drift", "decision_page"}
 FORBIDDEN = {
     "data": {"models", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
     "models": {"data", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
