@@ -3,7 +3,7 @@
 The hold-out has two parts: `frozen`, on which the champion was judged when it became one, and `new`, groups that came since. Both models are
 compared on segments of the classes that both know (the shared classes); a challenger is promoted where every check holds:
 
-1. frozen: not worse by more than `tolerance` (the 95 % interval of the difference in accuracy lies above -tolerance).
+1. frozen: not worse by more than `tolerance` (the 95 % interval of the difference in accuracy reaches no lower than -tolerance).
 2. new: not worse beyond chance (the interval on the new hold-out does not lie below 0).
 3. better, on both parts together. Superiority: better by at least `margin`, and beyond chance (the interval lies above 0). Where the
    hold-out is so small that a difference of `margin` could hardly have been seen, this would be a lottery, so that non-inferiority (check 1)
@@ -199,7 +199,7 @@ def _frozen(part: dict[str, Any] | None, limits: Limits) -> Check:
     if low is None:
         return Check("frozen", False, "the frozen hold-out is of one group, which tells nothing beyond chance")
     told = _told(part, "frozen")
-    if low > -limits.tolerance:
+    if low >= -limits.tolerance:
         return Check("frozen", True, told)
     return Check("frozen", False, f"{told}, and a loss of more than {_points(limits.tolerance)} points is not ruled out")
 

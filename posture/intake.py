@@ -76,9 +76,9 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     videos = [file for file in listed if PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
         return Intake(memory={"looks": {}, "seen": {}})
-    stored = {(row["uri"], row["bytes"], row["modified"]) for row in store.read("videos", columns=["uri", "bytes", "modified"]).to_pylist()}
-    before = memory.get("seen", {})
-    new = [file for file in listed if _state(file) not in stored and before.get(file.uri) != [file.bytes, file.modified]]
+    known = {(row["uri"], row["bytes"], row["modified"]) for row in store.read("videos", columns=["uri", "bytes", "modified"]).to_pylist()}
+    known |= {(uri, bytes, modified) for uri, (bytes, modified) in memory.get("seen", {}).items()}
+    new = [file for file in listed if _state(file) not in known]
     whole, looks = settled(new, lambda: _list(root), memory.get("looks", {}), settle=drop.settle)
     unsettled = [file.uri for file in new if file.uri not in whole]
     labels_change = [file for file in new if LABELS.fullmatch(PurePosixPath(file.relative).name)]
@@ -88,13 +88,14 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     footage = replace(footage, videos=[video for video in footage.videos if video.file.uri not in unsettled])
     waiting = {uri: file for file in videos if (uri := file.uri) not in unsettled}
     unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
-    reports = _ingest(footage, drop, store, run, stored, corrected=bool(labels_change), local=local, progress=progress)
-    labels = [file for file in listed if LABELS.fullmatch(PurePosixPath(file.relative).name)]
-    seen = {file.uri: [file.bytes, file.modified] for file in [*labels, *(waiting[uri] for uri in unlabelled)]}
+    reports = _ingest(footage, drop, store, run, known, corrected=bool(labels_change), local=local, progress=progress)
+    forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
+    remembered = {*unlabelled, *forgotten, *(uri for uri in memory.get("seen", {}) if not reports)}
+    seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or LABELS.fullmatch(PurePosixPath(file.relative).name)}
     return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
 
 
-def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, stored: set[tuple[Any, ...]], *, corrected: bool, local: bool,
+def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, known: set[tuple[Any, ...]], *, corrected: bool, local: bool,
             progress: Progress) -> list[Report]:
     """Two ingests at most: of videos with a new group, whose groups are then split by themselves, and of the others where something changed."""
     from posture.distributed.ingest import ingest
@@ -105,7 +106,7 @@ def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, stored: set[tu
     options = IngestOptions(cut=_cut(store, run), val_share=drop.val_share, test_share=drop.test_share, seed=drop.seed, max_refused_share=1.0)
     reports = []
     for videos in (fresh, others):
-        if videos and (corrected or any(_state(video.file) not in stored for video in videos)):
+        if videos and (corrected or any(_state(video.file) not in known for video in videos)):
             with progress("decoding") as advance:
                 reports.append(ingest(replace(footage, videos=videos), store, options, local=local, progress=lambda done, files, clips, rate, tell=advance:
                                       tell(done, files, f"{clips:,} clips, {rate:.0f} clips/s")))

@@ -58,7 +58,12 @@ class Store:
         return {name: table.version() for name in rows.TABLES if (table := self.open(name)) is not None}
 
     def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
-        """The table as a pyarrow dataset, for filters, columns and row groups."""
+        """The table as a pyarrow dataset, for filters, columns and row groups. Raises InputError where that version ended with a forgotten video."""
+        if version is not None:
+            oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
+            if version < oldest:
+                raise InputError(f"{self.uri}: version {version} of {name} ended when a video was forgotten, and {oldest} is the oldest that can be "
+                                 f"read; what was trained on it can be judged on the newest: posture evaluate RUN --store {self.uri}")
         table = self.open(name, version=version)
         if table is None:
             raise InputError(f"{self.uri}: the store has no table {name!r}")
@@ -109,19 +114,23 @@ class Store:
             self.open(name).create_write_transaction(actions, mode="append", schema=rows.TABLES[name], partition_by=None)
 
     def remove_orphans(self, name: str) -> int:
-        """Delete files that a killed writer left in an append-only table; no version ever named them. Returns how many."""
+        """Delete the files that the newest version does not name; returns how many.
+
+        In an append-only table those are what a killed writer left. In any other it ends all earlier versions.
+        """
         table = self.open(name)
         everything = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
         if table is None or not table.vacuum(dry_run=True, **everything):
             return 0
         return len(table.vacuum(dry_run=False, **everything))
 
-    def forget(self, video: str, *, bytes: int) -> None:
-        """Remember that the video of this content hash is never to be taken in again."""
-        write_bytes(join(self.uri, FORGOTTEN, f"{video}.json"), json.dumps({"video": video, "bytes": bytes, "time": time.time()}).encode())
+    def forget(self, video: str, *, bytes: int, versions: dict[str, int] | None = None) -> None:
+        """Remember that the video of this content hash is never to be taken in again, and the `versions` before which no table can be read."""
+        mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
+        write_bytes(join(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
 
     def forgotten(self) -> dict[str, dict[str, Any]]:
-        """Videos that are never to be taken in again, by content hash: {video, bytes, time}."""
+        """Videos that are never to be taken in again, by content hash: {video, bytes, time, versions}."""
         place = join(self.uri, FORGOTTEN)
         marks = [json.loads(read_bytes(file.uri) or b"{}") for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
         return {mark["video"]: mark for mark in marks if mark}
