@@ -29,6 +29,8 @@ class Arrivals:
     """New classes with too few training clips, or none held out, and how many they have."""
     refused: list[dict[str, str]]
     """{uri, verdict, reason} of what could not be used since the baseline."""
+    told: dict[str, Any]
+    """What was refused, and which ingests there were, up to now."""
 
     @property
     def taken(self) -> Said:
@@ -62,15 +64,16 @@ class Arrivals:
                 "refused_files": self.refused}
 
 
-def arrivals(store: Store, baseline: dict[str, Any] | None, *, recipe: str | None, known: Iterable[str], min_per_class: int) -> Arrivals:
-    """Compare the store's newest state with what a pass wrote as its segments.json (None: with nothing).
+def arrivals(store: Store, versions: dict[str, int], baseline: dict[str, Any] | None, *, recipe: str | None, known: Iterable[str],
+             min_per_class: int) -> Arrivals:
+    """Compare the store at these versions of its tables with what a pass wrote as its segments.json (None: with nothing).
 
     `recipe` is the run's (None: the only one); `known` are the champion's classes, all others must come with `min_per_class` training clips and
     a group that is held out.
     """
     baseline = baseline or {"segments": {}, "refused": [], "ingests": []}
-    now = {row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments").to_pylist()}
-    stored = store.read("clips", columns=["segment"], where=None if recipe is None else pc.field("recipe") == recipe)
+    now = {row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments", version=versions.get("segments")).to_pylist()}
+    stored = store.read("clips", columns=["segment"], version=versions.get("clips"), where=None if recipe is None else pc.field("recipe") == recipe)
     clips = Counter(stored["segment"].to_pylist())
     now = {segment: said for segment, said in now.items() if clips[segment]}
     training, held_out = Counter(), Counter()
@@ -78,24 +81,19 @@ def arrivals(store: Store, baseline: dict[str, Any] | None, *, recipe: str | Non
         training[label] += clips[segment] if split == "train" else 0
         held_out[label] += split == "test"
     left_out = {label: training[label] for label in sorted(training.keys() - set(known)) if training[label] < min_per_class or not held_out[label]}
-    return Arrivals(baseline["segments"], now, clips, left_out, refused(store, baseline))
+    videos = store.read("videos", columns=["uri", "verdict", "reason"], version=versions.get("videos")).to_pylist()
+    ingests = store.read("ingests", version=versions.get("ingests")).to_pylist()
+    files = [row for row in videos if row["verdict"] != "ok"]
+    fresh = [item for row in ingests if row["ingest"] not in baseline["ingests"] for item in json.loads(row["report"])["refused"]]
+    unique = {(item["uri"], item["verdict"]): item for item in [*files, *fresh]}
+    refused = [item for place, item in sorted(unique.items()) if list(place) not in baseline["refused"]]
+    told = {"refused": sorted({*map(tuple, baseline["refused"]), *unique}), "ingests": [row["ingest"] for row in ingests]}
+    return Arrivals(baseline["segments"], now, clips, left_out, refused, told)
 
 
-def refused(store: Store, baseline: dict[str, Any]) -> list[dict[str, str]]:
-    """Files, labels and segments that could not be used and that the baseline does not name yet."""
-    found = [{name: row[name] for name in ("uri", "verdict", "reason")} for row in store.read("videos").to_pylist() if row["verdict"] != "ok"]
-    for row in store.read("ingests").to_pylist():
-        if row["ingest"] not in baseline["ingests"]:
-            found += json.loads(row["report"])["refused"]
-    unique = {(item["uri"], item["verdict"]): item for item in found}
-    return [item for place, item in sorted(unique.items()) if list(place) not in baseline["refused"]]
-
-
-def segments_record(found: Arrivals, store: Store, baseline: str | None) -> dict[str, Any]:
+def segments_record(found: Arrivals, baseline: str | None) -> dict[str, Any]:
     """What a pass writes as its segments.json: the next one's baseline."""
-    known = [[item["uri"], item["verdict"]] for item in refused(store, {"refused": [], "ingests": []})]
-    return {"segments": found.taken, "new": found.new, "baseline": baseline, "refused": known,
-            "ingests": store.read("ingests", columns=["ingest"])["ingest"].to_pylist()}
+    return {"segments": found.taken, "new": found.new, "baseline": baseline, **found.told}
 
 
 def balance(said: Said) -> dict[str, dict[str, int]]:

@@ -140,18 +140,18 @@ class Pass:
         passes, store = self.registry.passes(), self.store
         baseline = passes[-1] if passes else None
         known = self.registry.version(self.champion)["classes"] if self.champion else ()
-        new = arrivals(store, self.registry.read_json("passes", baseline, "segments.json") if baseline else None, recipe=self.run.data.recipe,
+        versions = store.versions()
+        new = arrivals(store, versions, self.registry.read_json("passes", baseline, "segments.json") if baseline else None, recipe=self.run.data.recipe,
                        known=known, min_per_class=self.options.min_per_class)
         look = {"time": time.time(), "footage": absolute(self.options.footage), "store": store.uri, "unsettled": found.unsettled,
                 "unlabelled": found.unlabelled, "refused_files": new.refused, "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)}}
         if new.new_clips.total() < max(1, self.options.min_clips):
             return self._leave(look, new.left_out)
-        versions = store.versions()
         name = self._name(versions, tuple(new.left_out))
         plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self._asked(), "versions": versions, "run": name,
                 "champion": self.champion, "baseline": baseline, "left_out": list(new.left_out), "look": look, "record": new.record(known)}
         self.lease.check()
-        self.registry.write_json(segments_record(new, store, baseline), "passes", plan["pass"], "segments.json")
+        self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
         self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips))}; this is pass {plan['pass']}")
         return plan
