@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -141,8 +142,7 @@ def _subtitle(decision: Mapping[str, Any]) -> list[str]:
 def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
     both = decision["sets"].get("both")
     came = decision["came_in"]
-    groups = sum(came["groups"].values())
-    new = {"name": "Came in", "value": pages.whole(came["segments"]), "note": f"segments, of {groups:,} new groups"}
+    new = {"name": "Came in", "value": pages.whole(came["segments"]), "note": f"segments, and {_counted(sum(came['groups'].values()), 'new group')}"}
     if both is None:
         return [new]
     ours = {"name": "Challenger", "value": percent(both["challenger"]["accuracy"]["value"]), "note": f"accuracy on {both['segments']:,} hold-out segments"}
@@ -193,12 +193,12 @@ def _class_row(row: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
 
 def _came_in(came: Mapping[str, Any]) -> str:
     groups = ", ".join(f"{count:,} {split}" for split, count in came["groups"].items() if count)
-    sentences = [f"{came['segments']:,} segments with {came['clips']:,} clips" + (f"; their new groups went to {groups}" if groups else "") + "."]
+    sentences = [f"{_counted(came['segments'], 'segment')} with {_counted(came['clips'], 'clip')}" + (f"; their new groups went to {groups}" if groups else "") + "."]
     if came["new_classes"]:
         sentences.append(f"New {'class' if len(came['new_classes']) == 1 else 'classes'}: {_listed(came['new_classes'])}.")
-    for key, what in (("relabelled", "have another label, group or split than before"), ("removed", "are gone")):
+    for key, what in (("relabelled", "With another label, group or split than before"), ("removed", "Gone since")):
         if came[key]:
-            sentences.append(f"{came[key]:,} segments {what}.")
+            sentences.append(f"{what}: {_counted(came[key], 'segment')}.")
     return " ".join(sentences)
 
 
@@ -217,9 +217,9 @@ def _left_out(left_out: Mapping[str, int]) -> str:
 def _waiting(decision: Mapping[str, Any]) -> list[str]:
     lines = []
     if decision["unsettled"]:
-        lines.append(f"{len(decision['unsettled']):,} files were still changing, and wait for the next pass.")
+        lines.append(f"Left for the next pass, since they were still changing: {_counted(decision['unsettled'], 'file')}.")
     if decision["unlabelled"]:
-        lines.append(f"{len(decision['unlabelled']):,} files have no label: posture review asks about those that would teach most.")
+        lines.append(f"Without a label: {_counted(decision['unlabelled'], 'file')}; posture review asks about what would teach most.")
     return lines
 
 
@@ -263,9 +263,12 @@ def _points(share: float) -> str:
 
 
 def _moment(seconds: float) -> str:
-    from datetime import UTC, datetime
-
     return pages.moment(datetime.fromtimestamp(seconds, UTC))
+
+
+def _counted(things: int | Sequence[Any], one: str) -> str:
+    count = things if isinstance(things, int) else len(things)
+    return f"{count:,} {one}{'s' * (count != 1)}"
 
 
 def _listed(words: Sequence[str]) -> str:
