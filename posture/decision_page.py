@@ -193,7 +193,8 @@ def _class_row(row: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
 
 def _came_in(came: Mapping[str, Any]) -> str:
     groups = ", ".join(f"{count:,} {split}" for split, count in came["groups"].items() if count)
-    sentences = [f"{_counted(came['segments'], 'segment')} with {_counted(came['clips'], 'clip')}" + (f"; their new groups went to {groups}" if groups else "") + "."]
+    went = f"; their new groups went to {groups}" if groups else ""
+    sentences = [f"{_counted(came['segments'], 'segment')} with {_counted(came['clips'], 'clip')}{went}."]
     if came["new_classes"]:
         sentences.append(f"New {'class' if len(came['new_classes']) == 1 else 'classes'}: {_listed(came['new_classes'])}.")
     for key, what in (("relabelled", "With another label, group or split than before"), ("removed", "Gone since")):
