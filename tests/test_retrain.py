@@ -12,8 +12,8 @@ import pytest
 
 from posture.data.store import Store
 from posture.registry import Registry
-from tests.footage import make_class_folders, write_bad_files
-from tests.processes import posture
+from tests.footage import make_class_folders, make_video, write_bad_files
+from tests.processes import posture, s3_server
 from tests.retrain_kills import Rounds
 
 SMALL = {"data.recipe": "40x54-stretch-f12-s2-w1-raw", "model.frames": 8, "model.size": 32, "model.width": 0.25, "model.dropout": 0.0,
@@ -24,9 +24,11 @@ LENIENT = ("--tolerance", "0.25", "--max-class-drop", "0.35", "--recall-floor", 
 
 
 def retrain_command(place, *more, **changes):
+    """On `place`/in, store and registry unless `more` says otherwise."""
     sets = [f"--set={name}={value}" for name, value in (SMALL | changes).items()]
-    return [sys.executable, "-m", "posture", "retrain", "--footage", str(place / "in"), "--store", str(place / "store"), "--registry",
-            str(place / "registry"), "--local", "--settle", "0", *LENIENT, *sets, *more]
+    own = {"--footage": str(place / "in"), "--store": str(place / "store"), "--registry": str(place / "registry")}
+    places = [word for option, path in own.items() if option not in more for word in (option, path)]
+    return [sys.executable, "-m", "posture", "retrain", *places, "--local", "--settle", "0", *LENIENT, *sets, *more]
 
 
 def retrain(place, *more):
@@ -124,6 +126,41 @@ def test_of_two_passes_at_once_one_works_and_the_other_leaves(tmp_path):
     assert "another pass" in ended[1][2] and "this registry" in ended[1][2] and ended[1][2].count("\n") == 1
     registry = Registry(str(tmp_path / "registry"))
     assert len(registry.passes()) == len(registry.versions()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_in_a_bucket_from_inbox_to_champion(tmp_path):
+    import obstore
+
+    from posture.data.files import open_root
+
+    make_class_folders(tmp_path / "in", per_class=5, frames=40)
+    changes = {"model.width": 0.125, "epochs": 1, "data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 4}
+    with s3_server() as environment, pytest.MonkeyPatch.context() as patched:
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        inbox = open_root("s3://lab/inbox")
+
+        def put(paths):
+            for path in paths:
+                obstore.put(inbox, str(path.relative_to(tmp_path / "in")), path)
+
+        def one_pass():
+            places = {"--footage": "s3://lab/inbox", "--store": "s3://lab/store", "--registry": "s3://lab/registry"}
+            command = retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", *(word for place in places.items() for word in place), **changes)
+            return last_line(posture(*command[3:], timeout=600))
+
+        put((tmp_path / "in").rglob("*.mp4"))
+        assert one_pass().startswith(("Promoted: ", "Refused: "))
+        registry = Registry("s3://lab/registry")
+        if registry.champion() is None:  # it learned too little in one epoch
+            registry.promote("v0001", why="to begin with one")
+        assert one_pass().startswith("nothing new")
+        put([make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=700 + number, direction=-1) for number in range(4)])
+        assert one_pass().startswith(("Promoted: ", "Refused: "))
+        assert [version["parent"] for version in registry.versions()] == [None, "v0001"] and registry.current() is None
+        assert registry.decision(registry.passes()[-1])["start_sentence"].startswith("starting from s3://lab/registry/versions/v0001")
 
 
 def test_bad_requests_are_one_sentence_each(tmp_path):
