@@ -6,6 +6,8 @@ import functools
 import io
 import json
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from posture.data.footage import FootageIndex, index_footage
 from posture.data.store import Store
 from posture.decision import Answers
 from posture.evaluation import Views, score_here
+from posture.intake import Progress, silent
 
 BATCH = 16
 """Clips per forward pass."""
@@ -48,6 +51,36 @@ def only_segments(index: FootageIndex, segments: set[str]) -> FootageIndex:
     return index.part(np.flatnonzero(wanted[index.segments]) if len(index) else np.zeros(0, dtype=np.int64))
 
 
+@dataclass(frozen=True)
+class Model:
+    """A model that is asked."""
+
+    run: Run
+    classes: tuple[str, ...]
+    weights: AbstractContextManager[Path]
+    """Gives the folder of its model.safetensors."""
+
+
+def ask(store: Store, versions: dict[str, int], held_out: dict[str, list[str]], frozen: frozenset[str], challenger: Model, champion: Model | None, *,
+        workers: int = 0, progress: Progress = silent) -> Answers:
+    """What both say of the segments `held_out` ({id: label, split, group}) of classes that one of them knows, those of them that have clips for both."""
+    known = {*challenger.classes, *(champion.classes if champion else ())}
+    asked = {segment: said for segment, said in held_out.items() if said[0] in known}
+    said: dict[str, np.ndarray] = {}
+    segments = sorted(asked)
+    for name, model in (("challenger", challenger), ("champion", champion)):
+        if model is not None:
+            with progress(f"scoring the {name}") as advance, model.weights as weights:
+                found, scores = score_segments(store, model.run, weights, segments, versions=versions, workers=workers, progress=advance)
+            kept = np.isin(segments, found)
+            said = {other: before[kept] for other, before in said.items()} | {name: spread(scores, model.classes, tuple(sorted(known)))}
+            segments = found
+    labels = np.array([sorted(known).index(asked[segment][0]) for segment in segments], dtype=np.int64)
+    return Answers(segments, [asked[segment][2] for segment in segments], labels, np.array([segment in frozen for segment in segments], dtype=bool),
+                   tuple(sorted(known)), said["challenger"], frozenset(challenger.classes), said.get("champion"),
+                   frozenset(champion.classes if champion else ()))
+
+
 def spread(scores: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
     """Scores (s, K) of the classes `own` as those of `classes`, 0 for what the model does not know."""
     wide = np.zeros((len(scores), len(classes)), dtype=np.float32)
@@ -72,8 +105,13 @@ def write_predictions(uri: str, answers: Answers) -> None:
     write_bytes(uri, buffer.getvalue())
 
 
-def figures(scores: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """`posture.tasks.metrics.classification_metrics`, None where there is nothing to judge."""
+def figures(answers: Answers, scores: np.ndarray | None, known: frozenset[str]) -> dict[str, Any] | None:
+    """`posture.tasks.metrics.classification_metrics` of a model on the segments of its own classes, `known`; None where there is nothing to judge."""
     from posture.tasks.metrics import classification_metrics
 
-    return classification_metrics(scores, labels, classes) if len(labels) else None
+    names = sorted(known)
+    places = [answers.classes.index(name) for name in names]
+    chosen = np.isin(answers.labels, places)
+    if scores is None or not chosen.any():
+        return None
+    return classification_metrics(scores[chosen][:, places], np.searchsorted(places, answers.labels[chosen]), tuple(names))

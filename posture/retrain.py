@@ -26,7 +26,7 @@ from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
 from posture.errors import Busy, InputError
-from posture.holdout import figures, score_segments, spread, write_predictions
+from posture.holdout import Model, ask, figures, write_predictions
 from posture.intake import Drop, Intake, Progress, silent, take_in
 from posture.launch import prepare, software, tables_of, train_here
 from posture.notify import Notification, notify
@@ -253,36 +253,23 @@ class Pass:
     # The decision
 
     def _judge(self, plan: dict[str, Any]) -> dict[str, Any]:
-        folder, versions = self._folder(plan), plan["versions"]
+        folder = self._folder(plan)
         record = folder.read_json("run.json")
         before = self.registry.version(self.champion) if self.champion else None
+        challenger = Model(validate(record["run"]), tuple(record["classes"]), folder.checkpoint("best"))
+        champion = before and Model(validate(before["run"]), tuple(before["classes"]), self.registry.checkpoint(before["version"]))
         said = self.registry.read_json("passes", plan["pass"], "segments.json")["segments"]
-        known = set(record["classes"]) | set(before["classes"] if before else ())
-        held_out = {segment: of for segment, of in said.items() if of[1] == "test" and of[0] in known}
+        held_out = {segment: of for segment, of in said.items() if of[1] == "test"}
+        frozen = frozenset(before["holdout"] if before else ())
         workers = 0 if self.options.local else self.run.scale.workers
-        with self.progress("scoring the challenger") as advance, folder.checkpoint("best") as weights:
-            segments, ours = score_segments(self.store, validate(record["run"]), weights, held_out, versions=versions, workers=workers, progress=advance)
-        theirs = None
-        if before:
-            with self.progress("scoring the champion") as advance, self.registry.checkpoint(before["version"]) as weights:
-                found, scores = score_segments(self.store, validate(before["run"]), weights, segments, versions=versions, workers=workers, progress=advance)
-            kept = np.isin(segments, found)  # where it reads clips of another recipe, some may be missing
-            segments, ours, theirs = found, ours[kept], scores
-        classes = tuple(sorted(known))
-        frozen = set(before["holdout"]) if before else set()
-        answers = Answers(segments, [held_out[segment][2] for segment in segments],
-                          np.array([classes.index(held_out[segment][0]) for segment in segments], dtype=np.int64),
-                          np.array([segment in frozen for segment in segments], dtype=bool), classes, spread(ours, tuple(record["classes"]), classes),
-                          frozenset(record["classes"]), None if theirs is None else spread(theirs, tuple(before["classes"]), classes),
-                          frozenset(before["classes"] if before else ()))
-        return self._record(plan, record, answers, judge(answers, self.options.limits), missing=len(frozen - set(segments)))
+        answers = ask(self.store, plan["versions"], held_out, frozen, challenger, champion, workers=workers, progress=self.progress)
+        return self._record(plan, record, answers, judge(answers, self.options.limits), missing=len(frozen - set(answers.segments)))
 
     def _record(self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int) -> dict[str, Any]:
         """Add the version, and write down the decision and what it rests on."""
         folder, history = self._folder(plan), self._folder(plan).read_json("history.json") or []
         best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
-        metrics = {name: self._metrics(answers, scores, known) for name, scores, known in (
-            ("challenger", answers.challenger, answers.known), ("champion", answers.champion, answers.known_before))}
+        metrics = {"challenger": figures(answers, answers.challenger, answers.known), "champion": figures(answers, answers.champion, answers.known_before)}
         version = {"parent": plan["champion"], "pass": plan["pass"], "run": record["run"], "recipe": self.options.recipe, "run_folder": folder.uri,
                    "store": self.store.uri, "footage_versions": plan["versions"], "classes": record["classes"], "left_out": plan["left_out"],
                    "metrics": metrics["challenger"], "decision": {name: judged[name] for name in ("outcome", "verdict")},
@@ -319,15 +306,6 @@ class Pass:
         self.lease.check()
         self.registry.write_json(decision, "passes", plan["pass"], "decision.json")
         return decision
-
-    def _metrics(self, answers: Answers, scores: np.ndarray | None, known: frozenset[str]) -> dict[str, Any] | None:
-        """A model's figures on the hold-out segments of its own classes."""
-        if scores is None:
-            return None
-        names = sorted(known)
-        places = [answers.classes.index(name) for name in names]
-        chosen = np.isin(answers.labels, places)
-        return figures(scores[chosen][:, places], np.searchsorted(places, answers.labels[chosen]), tuple(names))
 
     def _placed(self, changed: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
         """The segments whose answer changed, with where they are to be found."""

@@ -107,7 +107,9 @@ def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
             return _read_file(str(checkpoint / "model.safetensors")), tuple(json.loads(record)["classes"])
     inside = join(uri, "model.safetensors")
     version = read_bytes(join(uri, "version.json"))
-    return _read_file(inside if exists(inside) else uri), None if version is None else tuple(json.loads(version)["classes"])
+    if version is not None:
+        return _read_file(inside), tuple(json.loads(version)["classes"])
+    return _read_file(inside if exists(inside) else uri), None
 
 
 def _read_file(uri: str) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@ import io
 import pytest
 from PIL import Image
 
-from posture.tracking import Tracker, log_pictures, tracking_mode
+from posture import tracking
+from posture.tracking import Tracker, log_pictures, log_version, tracking_mode
 
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
 
@@ -68,3 +69,16 @@ def test_pictures_are_a_run_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     log_pictures({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path / "none"), config=config)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_version_that_cannot_be_sent_is_a_sentence_in_bounded_time(monkeypatch, tmp_path):
+    """Nobody listens there; a registry goes on without W&B."""
+    version = {"version": "v0001", "parent": None, "pass": "0001", "classes": ["dive"], "decision": {},
+               "run": {"name": "one", "model": {"kind": "c3d"}, **TRACKING}}
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    assert log_version(weights, version, alias="champion") == ""  # offline: artifacts live on the server
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 2.0)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert log_version(weights, version, alias="champion").startswith("Weights & Biases did not get v0001: ")
