@@ -87,7 +87,7 @@ class Footage:
 
 
 class NoLabels(InputError):
-    """There are videos, and nothing says what any of them shows."""
+    """There are videos, and nothing that could say what any of them shows."""
 
 
 def read_footage(source: str, *, layout: str | None = None, split_number: int = 1, reviewed: bool = True) -> Footage:
@@ -114,9 +114,10 @@ def read_footage(source: str, *, layout: str | None = None, split_number: int = 
     try:
         footage = _read_layout(root, layout, videos, others, tables, split_number)
     except NoLabels:
-        if not answers:
+        labels, missing = _segment_labels(root, videos, [REVIEWED]) if answers else ({}, [])
+        if not labels:
             raise
-        return _segments(root, videos, [REVIEWED])
+        return _collect(root, "segments", videos, labels, missing)
     return _with_answers(footage, videos) if answers else footage
 
 
@@ -257,7 +258,7 @@ def _collect(root: str, layout: str, videos: list[File], labels: dict[str, list[
                 raise InputError(f"{video.file.relative}: {first.start} s to {first.end or 'its end'} is labelled twice: "
                                  f"{first.label} ({first.group}, {first.split}) and {second.label} ({second.group}, {second.split})")
     if not annotated:
-        raise NoLabels(f"{root}: not one label names a video that is here (the first: {missing[0] if missing else 'none'})")
+        raise InputError(f"{root}: not one label names a video that is here (the first: {missing[0] if missing else 'none'})")
     return Footage(root, layout, annotated, missing, [file.relative for file in videos if file.relative not in labels])
 
 

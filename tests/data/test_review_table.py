@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from posture.data.annotations import Label, find_unlabelled, read_footage
+from posture.data.annotations import Label, NoLabels, find_unlabelled, read_footage
 from posture.data.review_table import Stretch, checked_label, write_answer
 from posture.errors import InputError
 
@@ -51,6 +51,9 @@ def test_answers_beside_every_other_layout(root):
 
 def test_answers_alone_make_a_layout(root):
     root("a.mp4"), root("b.mp4")
+    write_answer(root.path, Stretch("b.mp4", 0, None, "b"), "")
+    with pytest.raises(NoLabels, match="no layout recognised"):
+        read_footage(root.path)
     assert [file.relative for file in find_unlabelled(root.path)[1]] == ["a.mp4", "b.mp4"]
     write_answer(root.path, Stretch("a.mp4", 0, None, "a"), "jump")
     footage = read_footage(root.path)
