@@ -24,20 +24,27 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-sync"]
 
 
-@pytest.fixture
-def footage(tmp_path):
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """The three stretches that nobody has labelled in a folder of five files, and that folder."""
+    folder = tmp_path_factory.mktemp("footage")
     for number, name in enumerate(("jump/a", "run/b", "new one", "new two", "unlabelled/three")):
-        make_video(tmp_path / "footage" / f"{name}.mp4", seed=number, frames=40)
-    return tmp_path / "footage"
+        make_video(folder / f"{name}.mp4", seed=number, frames=40)
+    store = Store(str(tmp_path_factory.mktemp("store")), create=True)
+    store.create_tables()
+    return find_stretches(str(folder), store).asked, folder
 
 
 @pytest.fixture
-def review(footage, tmp_path):
-    store = Store(str(tmp_path / "store"), create=True)
-    store.create_tables()
-    asked = find_stretches(str(footage), store).asked
-    review = Review(str(footage), CLASSES, [Question(one, np.array(shares, np.float32)) for one, shares in zip(
-        asked, [(0.2, 0.5, 0.3), (0.4, 0.35, 0.25), (0.1, 0.1, 0.8)], strict=True)], champion="v0001")
+def footage(asked, tmp_path):
+    return shutil.copytree(asked[1], tmp_path / "footage")
+
+
+@pytest.fixture
+def review(asked, footage):
+    shares = [(0.2, 0.5, 0.3), (0.4, 0.35, 0.25), (0.1, 0.1, 0.8)]
+    questions = [Question(one, np.array(share, np.float32)) for one, share in zip(asked[0], shares, strict=True)]
+    review = Review(str(footage), CLASSES, questions, champion="v0001")
     yield review
     review.close()
 
