@@ -6,7 +6,7 @@ would look new beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from posture.data.rows import SPLITS
 from posture.data.store import Store
 from posture.holdout import only_segments
 
-MOST = 300
+MOST = 200
 """Segments of each side that are looked at, drawn at random."""
 LEAST_GROUPS = 4
 """Of each side; fewer tell nothing."""
@@ -45,9 +45,9 @@ class Described:
         return Described(self.features[chosen], self.confidence[chosen], self.labels[chosen], self.groups[chosen])
 
 
-def describe_segments(store: Store, run: Run, weights: Path, segments: Iterable[str], *, versions: dict[str, int], seed: int = 0,
-                      progress: Callable[[int, int], None] | None = None) -> Described:
-    """At most `MOST` of the segments, as the model `run` sees them whose model.safetensors lies in the folder `weights`."""
+def describe_segments(store: Store, run: Run, weights: Path, segments: Iterable[str], *, versions: dict[str, int],
+                      seed: int = 0) -> Described:
+    """At most `MOST` of the segments, one clip of each, as the model `run` sees them whose model.safetensors lies in the folder `weights`."""
     from posture.models import build
     from posture.train.checkpoint import load_weights
     from posture.train.context import LocalContext
@@ -64,10 +64,10 @@ def describe_segments(store: Store, run: Run, weights: Path, segments: Iterable[
         index = only_segments(index_footage(store, split, versions=versions, **reads), wanted)
         if not len(index):
             continue
-        probabilities, features = describe(model, open_footage(index, feed=run.data.feed), run, device, progress=progress)
-        for number in np.unique(index.segments):
-            own, row = index.segments == number, rows[index.segment_ids[number]]
-            found.append((features[own].mean(axis=0), float(probabilities[own].mean(axis=0).max()), row["label"], row["group"]))
+        index = index.part(np.sort(np.unique(index.segments, return_index=True)[1]))
+        probabilities, features = describe(model, open_footage(index, feed=run.data.feed), run, device)
+        said = [rows[index.segment_ids[number]] for number in index.segments.tolist()]
+        found += [(row, float(of.max()), one["label"], one["group"]) for row, of, one in zip(features, probabilities, said, strict=True)]
     return Described(np.array([item[0] for item in found], dtype=np.float32).reshape(len(found), -1), np.array([item[1] for item in found], dtype=np.float32),
                      *(np.array([item[place] for item in found], dtype=str) for place in (2, 3)))
 
