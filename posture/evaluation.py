@@ -77,7 +77,7 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
                                  progress=progress)
     reads = {"inputs": run.model.inputs, "flow": run.data.flow}
     index = index_footage(store, split, versions=record["versions"] if store_uri is None else None, recipe=run.data.recipe, classes=classes,
-                          **({} if views.source else reads))  # windows cut anew get flow of their own
+                          left_out=tuple(record.get("left_out", ())), **({} if views.source else reads))  # windows cut anew get flow of their own
     if not len(index):
         raise InputError(f"{store.uri}: the {split} split has no clips to evaluate on; name a test split in the labels, or ingest with --test-share")
     looked_at: FootageIndex | SourceIndex = index_sources(store, index, windows=views.source, **reads) if views.source else index

@@ -50,10 +50,10 @@ class Session:
 
 
 def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
-            resume: bool = False, versions: dict[str, int] | None = None) -> Session:
+            resume: bool = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = ()) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
-    `recipe` is a run, or FILE.py:function; `versions` pins the store's tables, else the newest are taken.
+    `recipe` is a run, or FILE.py:function; `versions` pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out.
     `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it.
     Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled, weights that
     do not fit.
@@ -70,8 +70,8 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
     refuse_existing(folder)
     store = Store(store_uri)
     versions = versions or store.versions()
-    fitted = fit_to_store(override(asked, {"name": name}), store, versions=versions)
-    return begin(fitted, folder, recipe=recipe if isinstance(recipe, str) else recipe.name, store=store, versions=versions)
+    fitted = fit_to_store(override(asked, {"name": name}), store, versions=versions, left_out=left_out)
+    return begin(fitted, folder, recipe=recipe if isinstance(recipe, str) else recipe.name, store=store, versions=versions, left_out=left_out)
 
 
 @dataclass
@@ -85,16 +85,16 @@ class Fitted:
     """As in `Session`."""
 
 
-def fit_to_store(run: AnyRun, store: Store, *, versions: dict[str, int]) -> Fitted:
+def fit_to_store(run: AnyRun, store: Store, *, versions: dict[str, int], left_out: tuple[str, ...] = ()) -> Fitted:
     """`run` for the classes, clips and boxes of `store`. Raises InputError: an empty split, a batch that cannot be filled, footage without flow."""
-    train = index_run(run, store, "train", versions=versions)
+    train = index_run(run, store, "train", versions=versions, left_out=left_out)
     run, anchors = _fitted(override(run, {"model.classes": len(train.classes)}), train)
-    val = index_run(run, store, "val", versions=versions, classes=train.classes)
+    val = index_run(run, store, "val", versions=versions, classes=train.classes, left_out=left_out)
     _refuse_unfit(run, train, val)
     return Fitted(run, train, val, anchors)
 
 
-def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versions: dict[str, int]) -> Session:
+def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versions: dict[str, int], left_out: tuple[str, ...] = ()) -> Session:
     """Write run.json into a new run's folder, and beside it the weights that it starts from. Raises InputError where those do not fit."""
     run, train, val, start = fitted.run, fitted.train, fitted.val, ""
     if run.weights:
@@ -104,7 +104,8 @@ def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versi
         start = copy_weights(run.weights, folder, run.model, classes=train.classes)
     folder.write_json("run.json", {
         "run": run.model_dump(mode="json"), "recipe": recipe, "store": store.uri, "versions": versions,
-        "classes": train.classes, "start": start, "anchors": fitted.anchors, "footage": {index.split: index.counts for index in (train, val)},
+        "classes": train.classes, "left_out": left_out, "start": start, "anchors": fitted.anchors,
+        "footage": {index.split: index.counts for index in (train, val)},
         "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
     return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors)
 
@@ -116,11 +117,13 @@ def tables_of(run: AnyRun) -> tuple[str, ...]:
     return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
 
 
-def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None) -> Index:
-    """What `run` reads of a split of `store`, its classes as given or all. Raises InputError where the store lacks it."""
+def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None,
+              left_out: tuple[str, ...] = ()) -> Index:
+    """What `run` reads of a split of `store`, its classes as given or all but those `left_out`. Raises InputError where the store lacks it."""
     if run.task == "detection":
         return index_images(store, split, versions=versions, classes=classes)
-    return index_footage(store, split, versions=versions, recipe=run.data.recipe, classes=classes, inputs=run.model.inputs, flow=run.data.flow)
+    return index_footage(store, split, versions=versions, recipe=run.data.recipe, classes=classes, left_out=left_out, inputs=run.model.inputs,
+                         flow=run.data.flow)
 
 
 def open_run(index: Index, *, feed: str) -> Any:
@@ -150,8 +153,8 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
     if (weights := changes.pop("weights", None)) and absolute(weights) != began.weights:
         raise InputError(f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name")
     run = override(began, {path: value for path, value in changes.items() if path != "name"})
-    store, classes = Store(record["store"]), tuple(record["classes"])
-    train, val = (index_run(run, store, split, versions=record["versions"], classes=classes) for split in ("train", "val"))
+    store, classes, left_out = Store(record["store"]), tuple(record["classes"]), tuple(record.get("left_out", ()))
+    train, val = (index_run(run, store, split, versions=record["versions"], classes=classes, left_out=left_out) for split in ("train", "val"))
     done = len(folder.read_json("history.json") or [])
     if done >= run.epochs:
         raise InputError(f"{folder.uri}: this run has finished its {run.epochs} epochs; train it longer with --set epochs={run.epochs * 2}")

@@ -23,6 +23,9 @@ FINISH_SECONDS = 60
 CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
 KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
 
+INIT_SECONDS = 30.0
+"""W&B may take so long to answer before a registry goes on without it."""
+
 
 def tracking_mode(asked: str) -> tuple[str, str]:
     """(online | offline | off, why). `auto` is online where a key is found; WANDB_MODE has the last word."""
@@ -164,6 +167,31 @@ def _images(pictures: dict[str, bytes]) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def log_version(weights: Path, version: dict[str, Any], *, alias: str) -> str:
+    """A registry's version as an artifact of its recipe's name, with the alias `champion` or `challenger`, where W&B is online.
+
+    Returns why that could not be done, in a sentence, or "": whoever calls has more important things to finish.
+    """
+    config = version["run"]
+    if tracking_mode(config["tracking"]["mode"])[0] != "online":
+        return ""
+    try:
+        import wandb
+
+        tracking = config["tracking"]
+        run = wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
+                         dir=tempfile.mkdtemp(prefix="posture-wandb-"), config=config, mode="online",
+                         settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS))
+        artifact = wandb.Artifact(f"posture-{config['model']['kind']}", type="model",
+                                  metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
+        artifact.add_file(str(weights))
+        run.log_artifact(artifact, aliases=[alias, version["version"]])
+        run.finish()
+    except Exception as error:  # of many kinds: network, account, quota
+        return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return ""
 
 
 def _place(folder: str) -> str:

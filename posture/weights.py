@@ -1,7 +1,7 @@
 """Weights to start from: read and checked before a run takes any hardware, then copied into its folder, where every worker finds the same.
 
-Taken are a run of ours (its best checkpoint), a checkpoint's folder, a .safetensors file, and a state dict that torch saved (.pt, .pth), such
-as torchvision's weights, or of a published YOLOv5 or YOLOv7. Of a pickle nothing but tensors is read.
+Taken are a run of ours (its best checkpoint), a registry's version, a checkpoint's folder, a .safetensors file, and a state dict that torch
+saved (.pt, .pth), such as torchvision's weights, or of a published YOLOv5 or YOLOv7. Of a pickle nothing but tensors is read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
 START = "start.safetensors"
 """In a run's folder: what its network starts from, without the last layer where that starts afresh."""
+ROWS = "rows"
+"""In its metadata: {"tensors": names, "rows": numbers}, where of these tensors only the rows of some classes are kept, in that order."""
 
 
 def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[str, ...]) -> str:
     """Copy the weights at `path` into the new run's folder; returns what was taken, in a sentence.
 
-    `config` is one of `posture.models.configs`; `classes` are the footage's. The last layer is left out where the weights know another number
-    of classes, or are of a run whose classes have other names. Raises InputError naming the file that is missing or damaged, or the first
-    tensor that does not fit the network; the folder is then untouched.
+    `config` is one of `posture.models.configs`; `classes` are the footage's. Of weights whose classes are known by name, a classifier's last layer
+    keeps the rows of those that the footage has too, wherever they now stand, and starts afresh for the others. The last layer is left out where
+    no class is the same, in a detector, and where the weights know another number of classes and no names. Raises InputError naming the file
+    that is missing or damaged, or the first tensor that does not fit the network; the folder is then untouched.
     """
     tensors, known = _read(path)
     tensors, new = _published(tensors, config)
@@ -36,6 +39,9 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
     said = f"starting from {path}"
     if new:
         said += f", which has nothing for {', '.join(sorted({name.partition('.')[0] for name in new}))}: they start afresh"
+    rows = _common(known, classes) if known is not None and len(known) == found and _grows(config, afresh) else []
+    if rows and known != classes:
+        return f"{said}{_keep_rows(tensors, afresh, rows, folder, classes)}"
     if found != len(classes):
         said += f", whose {found} classes are not the footage's {len(classes)}: {', '.join(afresh)} start afresh"
     elif known is not None and known != classes:
@@ -49,6 +55,29 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
     return said
 
 
+def _common(known: tuple[str, ...], classes: tuple[str, ...]) -> list[tuple[int, int]]:
+    """(old, new) number of every class that both have."""
+    return [(known.index(name), number) for number, name in enumerate(classes) if name in known]
+
+
+def _grows(config: Any, last: list[str]) -> bool:
+    """Whether each of the `last` layer's tensors has one row for each class, as a classifier's have."""
+    own, one_more = _shapes(config), _shapes(replace(config, classes=config.classes + 1))
+    return all(own[name][0] == config.classes and one_more[name][0] == config.classes + 1 and own[name][1:] == one_more[name][1:] for name in last)
+
+
+def _keep_rows(tensors: dict[str, Tensor], last: list[str], rows: list[tuple[int, int]], folder: RunFolder, classes: tuple[str, ...]) -> str:
+    """Write what the network starts from, of its `last` tensors the old `rows` alone; returns what starts afresh, in words."""
+    from safetensors.torch import save
+
+    kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    kept |= {name: kept[name][[old for old, _ in rows]].contiguous() for name in last}
+    content = save(kept, metadata={"format": "pt", ROWS: json.dumps({"tensors": last, "rows": [new for _, new in rows]})})
+    write_bytes(folder.path(START), content)
+    new = sorted(set(classes) - {classes[number] for _, number in rows})
+    return f", with what it knows of {len(rows)} classes" + (f"; in {', '.join(last)} the rows of {', '.join(new)} start afresh" if new else "")
+
+
 def load_start(model: nn.Module, folder: RunFolder) -> None:
     """Fill `model` with what `copy_weights` left in the run's folder. Raises InputError where that is gone."""
     from safetensors.torch import load
@@ -56,7 +85,17 @@ def load_start(model: nn.Module, folder: RunFolder) -> None:
     content = read_bytes(folder.path(START))
     if content is None:
         raise InputError(f"{folder.path(START)}, the weights to start from, is gone; begin a new run with --weights")
-    model.load_state_dict(load(content), strict=False)  # the last layer may be missing: it stays as it is
+    tensors, own = load(content), model.state_dict()
+    kept = json.loads(_metadata(content).get(ROWS, '{"tensors": [], "rows": []}'))
+    for name in kept["tensors"]:
+        rows, tensors[name] = tensors[name], own[name].clone()
+        tensors[name][kept["rows"]] = rows.to(own[name])
+    model.load_state_dict(tensors, strict=False)  # the last layer may be missing: it stays as it is
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """What a safetensors file says besides its tensors: its first eight bytes tell the length of a JSON header."""
+    return json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
 
 
 def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
@@ -67,6 +106,9 @@ def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
         with RunFolder.open(uri).checkpoint("best") as checkpoint:
             return _read_file(str(checkpoint / "model.safetensors")), tuple(json.loads(record)["classes"])
     inside = join(uri, "model.safetensors")
+    version = read_bytes(join(uri, "version.json"))
+    if version is not None:
+        return _read_file(inside), tuple(json.loads(version)["classes"])
     return _read_file(inside if exists(inside) else uri), None
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from posture import tracking
-from posture.tracking import Tracker, log_pictures, tracking_mode
+from posture.tracking import Tracker, log_pictures, log_version, tracking_mode
 from tests.wandb_files import read_run
 
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
@@ -130,3 +130,16 @@ def test_a_host_that_is_not_there_stops_nobody_either(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     note = log_pictures({}, title="one", folder=str(tmp_path), config={"name": "one", **TRACKING})
     assert note.startswith("Weights & Biases cannot be reached") and len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1
+
+
+def test_a_version_that_cannot_be_sent_is_a_sentence_in_bounded_time(monkeypatch, tmp_path):
+    """Nobody listens there; a registry goes on without W&B."""
+    version = {"version": "v0001", "parent": None, "pass": "0001", "classes": ["dive"], "decision": {},
+               "run": {"name": "one", "model": {"kind": "c3d"}, **TRACKING}}
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    assert log_version(weights, version, alias="champion") == ""  # offline: artifacts live on the server
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 2.0)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert log_version(weights, version, alias="champion").startswith("Weights & Biases did not get v0001: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from posture.errors import InputError
 from posture.models import build
-from posture.models.configs import C3D, VideoResNet
+from posture.models.configs import C3D, TwoStream, VideoResNet
 from posture.runs import RunFolder
 from posture.weights import START, copy_weights, load_start
 
@@ -160,3 +161,46 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(new: RunFolder, network: 
 def test_weights_that_vanished_from_the_run_are_missed(new: RunFolder, network: torch.nn.Module):
     with pytest.raises(InputError, match="the weights to start from, is gone"):
         load_start(network, new)
+
+
+@pytest.mark.parametrize(("config", "last"), [
+    (SMALL, LAST), (VideoResNet(kind="mc3_18", classes=3, size=32), ("fc.weight", "fc.bias")),
+    (TwoStream(classes=3, frames=11, size=32, width=0.125), ("streams.rgb.network.22.weight", "streams.rgb.network.22.bias",
+                                                             "streams.flow.network.21.weight", "streams.flow.network.21.bias"))])
+def test_a_head_that_grows_keeps_what_it_knows_of_every_old_class(config: C3D | VideoResNet | TwoStream, last: tuple[str, ...], new: RunFolder,
+                                                                 tmp_path: Path):
+    """By name, wherever a class now stands among the others; to the bit."""
+    torch.manual_seed(1)
+    old = build(config)
+    for name in last:
+        torch.nn.init.normal_(old.get_parameter(name))
+    grown, classes = replace(config, classes=4), ("dive", "left", "right", "still")
+    said = copy_weights(str(run_of(old, tmp_path)), new, grown, classes=classes)
+    assert said.endswith(f", with what it knows of 3 classes; in {', '.join(last)} the rows of dive start afresh")
+    begun = started(new, grown)
+    torch.manual_seed(2)
+    fresh, taken = build(grown).state_dict(), old.state_dict()
+    for name, tensor in begun.state_dict().items():
+        if name in last:
+            assert tensor.shape[0] == 4 and torch.equal(tensor[1:], taken[name]) and torch.equal(tensor[0], fresh[name][0]), name
+        else:
+            assert torch.equal(tensor, taken[name]), name
+
+
+def test_classes_that_are_gone_or_moved_take_their_rows_along(new: RunFolder, network: torch.nn.Module, tmp_path: Path):
+    said = copy_weights(str(run_of(network, tmp_path)), new, SMALL, classes=("dive", "right", "left"))
+    assert "what it knows of 2 classes" in said and "the rows of dive start afresh" in said
+    weights, before = started(new, SMALL).state_dict()[LAST[0]], network.state_dict()[LAST[0]]
+    assert torch.equal(weights[1], before[CLASSES.index("right")]) and torch.equal(weights[2], before[CLASSES.index("left")])
+    assert not torch.equal(weights[0], before[CLASSES.index("still")])
+
+
+def test_a_registrys_version_says_its_classes(new: RunFolder, network: torch.nn.Module, tmp_path: Path):
+    version = tmp_path / "versions" / "v0001"
+    version.mkdir(parents=True)
+    save_file(network.state_dict(), version / "model.safetensors")
+    (version / "version.json").write_text(json.dumps({"classes": CLASSES}))
+    grown = replace(SMALL, classes=4)
+    copy_weights(str(version), new, grown, classes=(*CLASSES, "vault"))
+    weights = started(new, grown).state_dict()[LAST[0]]
+    assert torch.equal(weights[:3], network.state_dict()[LAST[0]])

@@ -89,17 +89,19 @@ class FootageIndex:
 
 
 def index_footage(store: Store, split: str, *, versions: dict[str, int] | None = None, recipe: str | None = None,
-                  classes: tuple[str, ...] | None = None, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None) -> FootageIndex:
+                  classes: tuple[str, ...] | None = None, left_out: tuple[str, ...] = (), inputs: tuple[str, ...] = ("rgb",),
+                  flow: str | None = None) -> FootageIndex:
     """The clips of `split` (train, val or test). `versions` pins the tables; `classes` fixes names and order (None: all labels, sorted).
 
-    `inputs` are the model's, and `flow` the method it reads where the store has flow by several. Raises InputError where the store has no
-    clips, has several recipes and none is chosen, has labels that `classes` lacks, or lacks the flow that `inputs` asks for.
+    Clips of the classes `left_out` are no part of it. `inputs` are the model's, and `flow` the method it reads where the store has flow by several.
+    Raises InputError where the store has no clips, has several recipes and none is chosen, has labels that `classes` lacks, or lacks the flow
+    that `inputs` asks for.
     """
     versions = versions or store.versions()
     labelled = store.read("segments", columns=["segment", "label", "split"], version=versions.get("segments"))
-    names = classes or tuple(sorted(set(labelled["label"].to_pylist())))
+    names = classes or tuple(sorted(set(labelled["label"].to_pylist()) - set(left_out)))
     wanted = {segment: label for segment, label, side in zip(*(labelled[name].to_pylist() for name in ("segment", "label", "split")), strict=True)
-              if side == split}
+              if side == split and label not in left_out}
     if unknown := sorted(set(wanted.values()) - set(names)):
         raise InputError(f"{store.uri}: the {split} split has the class {unknown[0]!r}, which this run does not know")
     clips = store.dataset("clips", version=versions.get("clips")).to_table(columns=["clip", "segment", "recipe", "__filename"])

@@ -245,6 +245,7 @@ class ImageLedger:
         """
         order = {"test": 0, "val": 1}
         stands = {place for place, row in self._pictures.items() if row["verdict"] == "ok"}
+        forgotten = self._store.forgotten()
 
         def keeps_its_side(picture: AnnotatedPicture, content: str) -> bool:
             held = self._boxes.get(content)
@@ -263,6 +264,9 @@ class ImageLedger:
             file, content = picture.file, contents[picture.file.uri]
             if not content:
                 self._refuse(file, *(("unreadable", "it is gone, or no regular file") if file.bytes else ("empty", "the file has no bytes")))
+                continue
+            if content in forgotten:
+                self._refuse(file, "forgotten", rows.VERDICTS["forgotten"])
                 continue
             first = first_with.setdefault(content, picture)
             if (first.file.uri, first.split) == (file.uri, picture.split):

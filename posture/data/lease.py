@@ -15,7 +15,7 @@ import time
 import uuid
 from typing import Any
 
-from posture.data.files import join, open_root, reachable
+from posture.data.files import exists, join, open_root, reachable
 from posture.errors import Busy
 
 LIMIT_SECONDS = 60.0
@@ -114,6 +114,14 @@ class Lease:
             return json.loads(bytes(obstore.get(self._files, f"{number:012d}.json").bytes()))
         except FileNotFoundError:
             return {}
+
+
+def holder(root: str) -> dict[str, Any] | None:
+    """Who holds the lease of `root`: {host, process, expires (seconds since 1970), ...}; None where nobody does."""
+    if not exists(join(root, "_lease")):
+        return None
+    _, entry = Lease(root)._latest()
+    return entry if entry and entry["expires"] > time.time() and not _died_here(entry) else None
 
 
 def _machine() -> str:

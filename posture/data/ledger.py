@@ -113,6 +113,7 @@ class Ledger:
         done = {row["video"] for row in self._videos if row["verdict"] == "ok"}
         self.orphans = frozenset(self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done})
         """Segments whose clips a killed ingest committed, but not that their video is done."""
+        self._forgotten = store.forgotten()
         self._absences = {row["segment"]: row for row in store.read("absences", where=is_recipe).to_pylist()}
         self.changed = False
         self._results: list[dict[str, Any]] = []
@@ -133,6 +134,9 @@ class Ledger:
         for video in sorted(footage.videos, key=lambda video: contents.get(video.file.uri, "") not in done):  # what stands goes first
             file, content = video.file, contents.get(video.file.uri, "")
             known = files.get((file.uri, file.bytes, file.modified))
+            if content in self._forgotten:
+                self._report.refused.append({"uri": file.uri, "verdict": "forgotten", "reason": rows.VERDICTS["forgotten"]})
+                continue
             labels = tuple(replace(label, split=splits[label.group]) for label in video.labels)
             first = first_with.setdefault(content, file) if content else file
             if first is not file:
@@ -221,7 +225,8 @@ class Ledger:
         """Content hashes: of files seen before, and of new ones as large as another file. The others are new, whatever they hold."""
         known = {(row["uri"], row["bytes"], row["modified"]): row["video"] for row in self._videos}
         contents = {file.uri: known.get((file.uri, file.bytes, file.modified), "") for file in (video.file for video in footage.videos)}
-        sizes = Counter(video.file.bytes for video in footage.videos) + Counter({row["bytes"] for row in self._videos})
+        held = {row["bytes"] for row in self._videos} | {mark["bytes"] for mark in self._forgotten.values()}
+        sizes = Counter(video.file.bytes for video in footage.videos) + Counter(held)
         candidates = [video.file.uri for video in footage.videos if not contents[video.file.uri] and sizes[video.file.bytes] > 1 and video.file.bytes > 0]
         with ThreadPoolExecutor(max_workers=8) as pool:
             return contents | dict(zip(candidates, pool.map(_content, candidates), strict=True))

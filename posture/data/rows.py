@@ -40,6 +40,7 @@ VERDICTS = {
     "unreadable": "the file cannot be read",
     "too_short": "shorter than one clip",
     "duplicate": "the same content as another file",
+    "forgotten": "posture forget removed this video, and it does not come back",
     "missing_video": "a label names a video that is not there",
     "segment_past_end": "a segment starts or ends after its video",
     "no_athlete": "nobody to cut the clip around in that segment",

@@ -5,6 +5,7 @@ Only one process writes at a time (`data/lease.py`); any number read. Rows are d
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -17,13 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from posture.data import rows
-from posture.data.files import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, absolute, exists, is_remote, join, plain, reachable
+from posture.data.files import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, absolute, exists, is_remote, join, list_files, plain, reachable, read_bytes, write_bytes
 from posture.errors import InputError
 
 COMMIT_TRIES = 3
 """Of a commit whose connection breaks."""
 ARROW_TRIES = 11
 """Of what pyarrow asks of a bucket: with its pauses, which double from 25 ms, they take 51 s, about as long as PATIENCE_SECONDS."""
+FORGOTTEN = "_forgotten"
+"""Folder of marks, one for each video that was forgotten."""
 
 
 class Store:
@@ -64,7 +67,12 @@ class Store:
         return {name: table.version() for name in rows.TABLES if (table := self.open(name)) is not None}
 
     def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
-        """The table as a pyarrow dataset, for filters, columns and row groups."""
+        """The table as a pyarrow dataset, for filters, columns and row groups. Raises InputError where that version ended with a forgotten video."""
+        if version is not None:
+            oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
+            if version < oldest:
+                raise InputError(f"{self.uri}: version {version} of {name} ended when a video was forgotten, and {oldest} is the oldest that can be "
+                                 f"read; what was trained on it can be judged on the newest: posture evaluate RUN --store {self.uri}")
         table = self.open(name, version=version)
         if table is None:
             raise InputError(f"{self.uri}: the store has no table {name!r}")
@@ -109,8 +117,6 @@ class Store:
 
     def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
         """Add Parquet files that workers wrote into the table's folder: `path` below it, `bytes`, `rows`. One commit."""
-        import json
-
         from deltalake.transaction import AddAction
 
         now = int(time.time() * 1000)
@@ -120,7 +126,10 @@ class Store:
                                                                                       commit_properties=commit))
 
     def remove_orphans(self, name: str) -> int:
-        """Delete files that a killed writer left in an append-only table; no version ever named them. Returns how many."""
+        """Delete the files that the newest version does not name; returns how many.
+
+        In an append-only table those are what a killed writer left. In any other it ends all earlier versions.
+        """
         everything = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
         if (table := self.open(name)) is None:
             return 0
@@ -128,6 +137,17 @@ class Store:
         if orphans:
             self._commit(name, lambda commit: self.open(name).vacuum(dry_run=False, commit_properties=commit, **everything))
         return len(orphans)
+
+    def forget(self, video: str, *, bytes: int, versions: dict[str, int] | None = None) -> None:
+        """Remember that the video of this content hash is never to be taken in again, and the `versions` before which no table can be read."""
+        mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
+        write_bytes(join(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
+
+    def forgotten(self) -> dict[str, dict[str, Any]]:
+        """Videos that are never to be taken in again, by content hash: {video, bytes, time, versions}."""
+        place = join(self.uri, FORGOTTEN)
+        marks = [json.loads(read_bytes(file.uri) or b"{}") for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
+        return {mark["video"]: mark for mark in marks if mark}
 
     def history(self, name: str) -> list[dict[str, Any]]:
         """Commits of a table, newest first."""

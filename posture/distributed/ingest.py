@@ -40,11 +40,11 @@ GPU_SHARE = 0.25
 """Of a GPU for each task that finds athletes, where the cluster has one: decoding beside it keeps one task from filling it."""
 
 
-def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: AthleteDetector | None = None,
+def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: AthleteDetector | None = None, local: bool = False,
            progress: Callable[[int, int, int, float], None] | None = None) -> Report:
     """Add what is new in `footage` to the store. `progress(files done, files to do, clips, clips/s)` is called as results come.
 
-    `detector` finds the athletes, where the recipe's crop names one.
+    `detector` finds the athletes, where the recipe's crop names one; `local` cuts in this process, without Ray, where none is needed.
 
     Raises Busy where another ingest holds the store, InputError where a group would change sides or too many files were refused
     (what was readable is committed all the same).
@@ -62,7 +62,9 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: 
         if jobs:
             decoding = time.time()
             done, throughput = 0, Throughput("decode", report.ingest)
-            for results, part in _decode(jobs, store, options, report.ingest, ledger.orphans, detector):
+            decode = _decode_here(jobs, store, options, report.ingest, ledger.orphans) if local and detector is None else _decode(
+                jobs, store, options, report.ingest, ledger.orphans, detector)
+            for results, part in decode:
                 ledger.add(results, part)
                 done += len(results)
                 rate = report.clips / (time.time() - decoding)
@@ -110,6 +112,16 @@ def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, 
     dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(cut, batch_size=None, **place)
     for batch in dataset.iter_batches(batch_size=None):
         for outcome in batch["outcome"]:
+            content = json.loads(outcome)
+            yield content["results"], content["part"]
+
+
+def _decode_here(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str]) -> Iterator[tuple[
+        list[dict[str, Any]], dict[str, Any] | None]]:
+    """The same in this process, one file after the other."""
+    for first in range(0, len(jobs), CLIPS_PER_TASK):
+        block = {"jobs": [json.dumps([_packed(job) for job in jobs[first:first + CLIPS_PER_TASK]])]}
+        for outcome in cut_block(block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans)["outcome"]:
             content = json.loads(outcome)
             yield content["results"], content["part"]
 

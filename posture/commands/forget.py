@@ -1,0 +1,38 @@
+"""`posture forget`: what there is of a video, the question, and what was removed."""
+
+from __future__ import annotations
+
+import sys
+
+from posture import console
+from posture.data.store import Store
+from posture.errors import InputError
+from posture.forget import Found, find, forget
+from posture.registry import Registry
+
+
+def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str | None, yes: bool) -> None:
+    """Say what will go, ask, remove it. Raises InputError where there is no such video, or nobody to ask; Busy while an ingest or a pass is under way."""
+    store = Store(store_uri)
+    known = None if registry is None else Registry(registry)
+    found = find(video, store, registry=known, runs=[place for place in (runs, None if known is None else known.path("runs")) if place])
+    _describe(found)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("this cannot be undone and nobody can be asked here; add --yes to go ahead")
+        if input("This cannot be undone. Forget it? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise InputError("nothing was removed")
+    forget(found, store, registry=known, tell=console.out.print)
+    versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
+    console.out.print(f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
+                      f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}", soft_wrap=True)
+    console.out.print("Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases", soft_wrap=True)
+
+
+def _describe(found: Found) -> None:
+    console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}", soft_wrap=True)
+    counts = {name: len(keys) for name, keys in found.keys.items() if name not in ("videos", "pictures", "absences", "flows") and keys}
+    console.out.print(", ".join(f"{count:,} {name}" for name, count in counts.items()) or "no rows besides", soft_wrap=True)
+    for title, names in (("trained on it, and will be marked", [*found.versions, *found.runs]), ("shows it, and will be removed", found.pages)):
+        for name in names:
+            console.out.print(f"{title}: {name}", soft_wrap=True)

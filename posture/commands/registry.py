@@ -1,0 +1,78 @@
+"""`posture registry`: versions and the champion among them, as tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from posture import console
+from posture.pages import percent
+from posture.registry import Registry, differences
+
+
+def list_versions(uri: str) -> None:
+    """Every version, and every change of champion."""
+    registry = Registry(uri)
+    champion = registry.champion()
+    rows = [("*" if version["version"] == champion else "", version["version"], _moment(version["created"]), version["parent"] or "-",
+             len(version["classes"]), version["trained_on"]["train"], _accuracy(version), version["decision"]["outcome"], _marks(version))
+            for version in registry.versions()]
+    if not rows:
+        console.out.print(f"{registry.uri}: no version yet")
+        return
+    console.table("", "version", "made", "parent", "classes", "training clips", "accuracy", "decision", "", rows=rows)
+    console.out.print()
+    console.table("champion", "since", "by", "why", rows=[(entry["version"], _moment(entry["time"]), entry["pass"] or entry["action"], entry["why"])
+                                                         for entry in registry.history()])
+
+
+def show_version(uri: str, name: str | None) -> None:
+    """One version; the champion where none is named. Raises InputError where there is none."""
+    registry = Registry(uri)
+    version = registry.version(name or registry.champion() or "")
+    shown = {"version": version["version"] + (" (champion)" if version["version"] == registry.champion() else ""), "made": _moment(version["created"]),
+             "pass": version["pass"], "parent": version["parent"] or "-", "recipe": version["recipe"], "run": version["run_folder"],
+             "store": version["store"], "tables": ", ".join(f"{table} {number}" for table, number in version["footage_versions"].items()),
+             "classes": ", ".join(version["classes"]), "clips": ", ".join(f"{split} {count:,}" for split, count in version["trained_on"].items()),
+             "hold-out": f"{len(version['holdout']):,} segments, accuracy {_accuracy(version)}", "decision": version["decision"]["verdict"]}
+    for title, text in shown.items():
+        console.out.print(f"{title:10s}{text}", soft_wrap=True)
+    for mark in version["marks"]:
+        console.out.print(f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {_moment(mark['time'])}",
+                          soft_wrap=True)
+
+
+def promote_version(uri: str, name: str, *, why: str) -> None:
+    """Make it the champion. Raises Busy while a pass is under way."""
+    registry = Registry(uri)
+    with registry.lease():
+        registry.promote(name, why=why)
+    console.out.print(f"{name} is the champion")
+
+
+def roll_back(uri: str, *, why: str) -> None:
+    """Make the former champion the champion again. Raises Busy while a pass is under way."""
+    registry = Registry(uri)
+    with registry.lease():
+        former = registry.rollback(why=why)
+    console.out.print(f"{former} is the champion again")
+
+
+def diff_versions(uri: str, ours: str, theirs: str) -> None:
+    """What differs between two versions."""
+    registry = Registry(uri)
+    rows = differences(registry.version(ours), registry.version(theirs))
+    console.table("field", ours, theirs, rows=rows)
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _accuracy(version: dict[str, Any]) -> str:
+    return percent(version["metrics"]["accuracy"]) if version["metrics"] else "-"
+
+
+def _marks(version: dict[str, Any]) -> str:
+    count = len(version["marks"])
+    return f"trained on {count} forgotten video{'s' * (count > 1)}" if count else ""

@@ -1,0 +1,187 @@
+"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show pictures of it, and the versions and runs that were
+trained on it are marked. Its file is not touched: what lies in the user's footage is the user's; but it is not taken in again.
+
+Rows go in an order that leaves the video to be found until the last step, so that a killed forgetting is finished by the same command. Deleting
+the files that hold them ends time travel: no earlier version of these tables can be read any more. Names that tables keep in their logs, such as
+of files in a refusal, stay until deltalake drops those logs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+
+from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree
+from posture.data.lease import Lease
+from posture.data.store import Store
+from posture.errors import InputError
+from posture.registry import Registry, remove_file
+from posture.runs import RunFolder
+
+IN_ORDER = {"flows": "clip", "clips": "clip", "absences": "segment", "groups": "group", "segments": "segment", "boxes": "image", "images": "image",
+            "pictures": "image", "videos": "video"}
+"""Tables, and the column by which rows go: first what is found by others, the video itself last."""
+SHORTEST_ID = 8
+
+
+@dataclass
+class Found:
+    """What a store, and what stands beside it, holds of one video."""
+
+    video: str
+    bytes: int
+    uris: list[str]
+    keys: dict[str, list[str]]
+    """Of each table, which rows go, by the column in `IN_ORDER`."""
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    """Versions of the registry that were trained on it, and its splits in them."""
+    runs: list[str] = field(default_factory=list)
+    """Folders of runs that were."""
+    pages: list[str] = field(default_factory=list)
+    """Pages that show it."""
+
+    @property
+    def segments(self) -> list[str]:
+        return self.keys["segments"]
+
+
+def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]) -> Found:
+    """What there is of a video, named by its path, file name or content hash. Raises InputError where there is none, or several have that name."""
+    held = {(row["video"], row["uri"]): row["bytes"] for row in store.read("videos", columns=["video", "uri", "bytes"]).to_pylist()}
+    held |= {(row["image"], row["uri"]): row["bytes"] for row in store.read("pictures", columns=["image", "uri", "bytes"]).to_pylist()}
+    named = {content for content, uri in held if content and (uri == absolute(video) or uri.rpartition("/")[2] == video or content == video or (
+        len(video) >= SHORTEST_ID and content.startswith(video)))}
+    if not named:
+        named = _half_forgotten(video, store)
+    if not named:
+        raise InputError(f"{store.uri}: no video {video!r} here; name it by its path, its file name or its id in the store")
+    if len(named) > 1:
+        raise InputError(f"{video!r} names {len(named)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(named)[:5])}")
+    content = named.pop()
+    found = Found(content, next((size for (one, _), size in held.items() if one == content), 0), sorted(uri for one, uri in held if one == content),
+                  _keys(content, store))
+    if registry is not None:
+        found.versions = _trained(found, store, registry)
+    for place in runs:
+        found.runs += _trained_runs(found, store, place)
+    tokens = [token.encode() for token in (content, *found.segments, *(os.path.basename(uri) for uri in found.uris))]
+    for place in [*runs, *([registry.path("passes")] if registry is not None else [])]:
+        found.pages += [page for page in _pages(place) if any(token in (read_bytes(page) or b"") for token in tokens)]
+    return found
+
+
+def forget(found: Found, store: Store, *, registry: Registry | None, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Remove it all, for good. Raises Busy where an ingest or a pass is under way."""
+    if registry is not None:
+        with registry.lease():
+            _forget(found, store, registry, tell)
+    else:
+        _forget(found, store, None, tell)
+
+
+def _forget(found: Found, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
+    with Lease(store.uri) as lease:
+        store.forget(found.video, bytes=found.bytes)
+        for version, splits in found.versions.items():
+            registry.mark(version, found.video, segments=len(found.segments), splits=splits)
+        for run in found.runs:
+            RunFolder.open(run).write_json("forgotten.json", sorted({*(RunFolder.open(run).read_json("forgotten.json") or []), found.video}))
+        for page in found.pages:
+            folder = page.rpartition("/")[0]
+            remove_tree(folder) if folder.rpartition("/")[0].endswith("/explain") else remove_file(page)
+        if registry is not None:
+            _strip(found, registry)
+        for name, key in IN_ORDER.items():
+            lease.check()
+            table = store.open(name)
+            if table is None:
+                continue
+            store.delete(name, key, found.keys[name])
+            removed = store.remove_orphans(name)
+            tell(f"{name}: {len(found.keys[name]):,} rows removed, {removed:,} files deleted")
+        store.forget(found.video, bytes=found.bytes, versions=store.versions())
+
+
+def _strip(found: Found, registry: Registry) -> None:
+    """Take the video's segments out of what passes wrote down; their figures stay."""
+    gone = set(found.segments)
+    for name in registry.passes():
+        said, decision = (registry.read_json("passes", name, file) for file in ("segments.json", "decision.json"))
+        if gone & set(said["segments"]):
+            kept = {segment: of for segment, of in said["segments"].items() if segment not in gone}
+            registry.write_json(said | {"segments": kept, "new": [segment for segment in said["new"] if segment not in gone]}, "passes", name, "segments.json")
+            changed = [item for item in decision["changed"] if item["segment"] not in gone]
+            registry.write_json(decision | {"changed": changed}, "passes", name, "decision.json")
+
+
+def _half_forgotten(video: str, store: Store) -> set[str]:
+    """A video that was being forgotten when the command was killed: it is marked, and its row is gone."""
+    content = hash_file(absolute(video)) if not is_remote(video) and os.path.isfile(absolute(video)) else video
+    return {content} & set(store.forgotten())
+
+
+def _keys(content: str, store: Store) -> dict[str, list[str]]:
+    segments = store.read("segments", columns=["segment", "group"], where=pc.field("video") == content)
+    names = segments["segment"].to_pylist()
+    clips = store.read("clips", columns=["clip"], where=pc.is_in(pc.field("segment"), _strings(names)))["clip"].to_pylist()
+    images = [image for image in store.read("images", columns=["image"])["image"].to_pylist() if image.partition("-")[0] == content]
+    boxes = store.read("boxes", columns=["image", "group"]).to_pylist()
+    gone = {row["image"] for row in boxes if row["image"].partition("-")[0] == content}
+    groups = {*segments["group"].to_pylist(), *(row["group"] for row in boxes if row["image"] in gone)}
+    kept = {row["group"] for row in store.read("segments", columns=["segment", "group"]).to_pylist() if row["segment"] not in set(names)}
+    kept |= {row["group"] for row in boxes if row["image"] not in gone}
+    return {"flows": clips, "clips": clips, "absences": names, "segments": names, "boxes": sorted(gone), "images": images, "groups": sorted(groups - kept),
+            "pictures": [content], "videos": [content]}
+
+
+def _strings(values: list[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())
+
+
+def _trained(found: Found, store: Store, registry: Registry) -> dict[str, list[str]]:
+    """Versions whose pass trained, or chose its best epoch, on a segment of the video."""
+    trained = {}
+    for version in registry.versions():
+        said = (registry.read_json("passes", version["pass"], "segments.json") or {"segments": {}})["segments"] if version["store"] == store.uri else {}
+        splits = {said[segment][1] for segment in found.segments if segment in said} - {"test"}
+        if splits:
+            trained[version["version"]] = sorted(splits)
+    return trained
+
+
+def _trained_runs(found: Found, store: Store, runs: str) -> list[str]:
+    """Folders of runs that read the video's segments, or its pictures, in train or val."""
+    trained = []
+    for uri in _files(runs, ".json"):
+        if not uri.endswith("/run.json"):
+            continue
+        record = RunFolder.open(uri.rpartition("/")[0]).read_json("run.json")
+        if record["store"] == store.uri and _reads(found, store, record["versions"]):
+            trained.append(uri.rpartition("/")[0])
+    return trained
+
+
+def _reads(found: Found, store: Store, versions: dict[str, int]) -> bool:
+    try:
+        segments = store.read("segments", columns=["video", "split"], version=versions.get("segments"), where=pc.field("video") == found.video)
+        boxes = store.read("boxes", columns=["image", "split"], version=versions.get("boxes")).to_pylist()
+    except InputError:  # of a version that ended with a video forgotten before: nobody can tell any more
+        return False
+    splits = {*segments["split"].to_pylist(), *(row["split"] for row in boxes if row["image"].partition("-")[0] == found.video)}
+    return bool(splits & {"train", "val"})
+
+
+def _pages(place: str) -> list[str]:
+    return _files(place, ".html")
+
+
+def _files(place: str, suffix: str) -> list[str]:
+    if not is_remote(place) and not os.path.isdir(place):
+        return []
+    return [file.uri for file in list_files(place, suffixes=frozenset({suffix}))]

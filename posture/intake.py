@@ -1,0 +1,158 @@
+"""From a drop folder into the store: files that are new, whole and labelled. The groups that come with them are split first, by themselves.
+
+`posture ingest` splits all groups of a footage together; here new ones are alone, so that of what arrives a share is held out, and old groups
+stay where they are. Of two new groups of a class at least one is held out; a single one is trained on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from posture.config import Run
+from posture.data.annotations import Footage, NoLabels, read_footage
+from posture.data.cutting import BACKGROUND, Cut
+from posture.data.files import File, absolute, list_files
+from posture.data.ledger import IngestOptions, Report
+from posture.data.rows import DecodeRecipe
+from posture.data.store import Store
+from posture.data.tracked_footage import read_tracked_footage
+from posture.data.video import VIDEO_SUFFIXES
+from posture.errors import InputError
+from posture.settling import settled
+
+LABELS = re.compile(r".*\.csv|(train|test)list\d\d\.txt", re.IGNORECASE)
+
+Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
+"""Like `posture.console.progress`."""
+
+
+@contextlib.contextmanager
+def silent(what: str) -> Any:
+    """Progress that nobody watches."""
+    yield lambda *_: None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Where footage arrives, and how it is taken in."""
+
+    footage: str
+    layout: str | None = None
+    split_number: int = 1
+    settle: float = 300.0
+    """Seconds that a file must have been left alone."""
+    val_share: float = 0.2
+    test_share: float = 0.2
+    seed: int = 0
+
+
+@dataclass
+class Intake:
+    """What one look at the drop folder came to."""
+
+    reports: list[Report] = field(default_factory=list)
+    """Of the ingests that it took; none where nothing was new."""
+    unsettled: list[str] = field(default_factory=list)
+    """Files that are left for the next pass."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Videos that no label names."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the next look has to know: see `posture.settling`; and the label files and unlabelled videos that were seen."""
+
+
+def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local: bool = False, progress: Progress = silent) -> Intake:
+    """Ingest what is new, whole and labelled, as `run` wants its clips; `local`: without Ray. `memory` is what the last look left.
+
+    Raises InputError, and Busy as `ingest` does.
+    """
+    root = _root(drop.footage)
+    listed = _list(root)
+    videos = [file for file in listed if PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES]
+    if not videos:
+        return Intake(memory={"looks": {}, "seen": {}})
+    known = {(row["uri"], row["bytes"], row["modified"]) for row in store.read("videos", columns=["uri", "bytes", "modified"]).to_pylist()}
+    known |= {(uri, bytes, modified) for uri, (bytes, modified) in memory.get("seen", {}).items()}
+    new = [file for file in listed if _state(file) not in known]
+    whole, looks = settled(new, lambda: _list(root), memory.get("looks", {}), settle=drop.settle)
+    unsettled = [file.uri for file in new if file.uri not in whole]
+    labels_change = [file for file in new if LABELS.fullmatch(PurePosixPath(file.relative).name)]
+    if any(file.uri not in whole for file in labels_change):  # what they will say of the others is not known yet
+        return Intake(unsettled=unsettled, unlabelled=memory.get("unlabelled", []), memory=memory | {"looks": looks})
+    footage = _footage(drop, run, store, videos)
+    footage = replace(footage, videos=[video for video in footage.videos if video.file.uri not in unsettled])
+    waiting = {uri: file for file in videos if (uri := file.uri) not in unsettled}
+    unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
+    reports = _ingest(footage, drop, store, run, known, corrected=bool(labels_change), local=local, progress=progress)
+    forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
+    remembered = {*unlabelled, *forgotten, *(uri for uri in memory.get("seen", {}) if not reports)}
+    seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or LABELS.fullmatch(PurePosixPath(file.relative).name)}
+    return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
+
+
+def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, known: set[tuple[Any, ...]], *, corrected: bool, local: bool,
+            progress: Progress) -> list[Report]:
+    """Two ingests at most: of videos with a new group, whose groups are then split by themselves, and of the others where something changed."""
+    from posture.distributed.ingest import ingest
+
+    groups = set(store.read("groups", columns=["group"])["group"].to_pylist())
+    fresh = [video for video in footage.videos if any(label.group not in groups for label in video.labels)]
+    others = [video for video in footage.videos if all(label.group in groups for label in video.labels)]
+    options = IngestOptions(cut=_cut(store, run), val_share=drop.val_share, test_share=drop.test_share, seed=drop.seed, max_refused_share=1.0)
+    reports = []
+    for videos in (fresh, others):
+        if videos and (corrected or any(_state(video.file) not in known for video in videos)):
+            with progress("decoding") as advance:
+                reports.append(ingest(replace(footage, videos=videos), store, options, local=local, progress=lambda done, files, clips, rate, tell=advance:
+                                      tell(done, files, f"{clips:,} clips, {rate:.0f} clips/s")))
+    if reports and "flow" in run.model.inputs:
+        from posture.distributed.flow import compute_flow
+
+        with progress("computing optical flow") as advance:
+            compute_flow(store, run.data.flow or "dis", progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s"))
+    return reports
+
+
+def _cut(store: Store, run: Run) -> Cut:
+    """How the store's clips are cut: as those that it holds. Raises InputError where they are of several kinds and the run chooses none."""
+    held = sorted(set(store.read("clips", columns=["recipe"])["recipe"].to_pylist()))
+    if run.data.recipe is None and len(held) > 1:
+        raise InputError(f"{store.uri}: data.recipe must name one of the decode recipes in this store: {', '.join(held)}")
+    recipe = run.data.recipe or (held[0] if held else str(DecodeRecipe()))
+    return Cut(DecodeRecipe.parse(recipe), background=BACKGROUND in store.read("segments", columns=["label"])["label"].to_pylist())
+
+
+def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
+    """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
+    recipe = _cut(store, run).recipe
+    if recipe.searched:
+        raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}); take new footage in with "
+                         "posture ingest --crop detector=RUN, and retrain with --footage on an empty folder")
+    try:
+        return (read_tracked_footage if recipe.crop else read_footage)(drop.footage, layout=drop.layout, split_number=drop.split_number)
+    except NoLabels:
+        return Footage(_root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos])
+
+
+def _root(footage: str) -> str:
+    """The folder of a CSV file's footage, or the folder itself."""
+    source = absolute(footage)
+    return source.rpartition("/")[0] if source.lower().endswith(".csv") else source
+
+
+def _list(root: str) -> list[File]:
+    files = list_files(root, suffixes=VIDEO_SUFFIXES | {".csv", ".txt"})
+    return [file for file in files if not file.relative.lower().endswith(".txt") or LABELS.fullmatch(PurePosixPath(file.relative).name)]
+
+
+def _uri(root: str, relative: str) -> str:
+    return f"{root.rstrip('/')}/{relative}"
+
+
+def _state(file: File) -> tuple[str, int, float]:
+    return file.uri, file.bytes, file.modified

@@ -1,0 +1,123 @@
+"""A forgotten video is gone from every table and from the disk, does not come back, and what was trained on it says so."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from posture.data import rows
+from posture.data.annotations import read_footage
+from posture.data.cutting import Cut
+from posture.data.ledger import IngestOptions
+from posture.data.rows import DecodeRecipe
+from posture.data.store import Store
+from posture.distributed.ingest import ingest
+from posture.errors import InputError
+from posture.forget import IN_ORDER, find, forget
+from posture.registry import Registry
+from posture.runs import RunFolder
+from tests.footage import make_class_folders
+from tests.processes import posture
+from tests.test_registry import RECORD
+
+OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory):
+    place = tmp_path_factory.mktemp("forget")
+    make_class_folders(place / "in", per_class=4, frames=40)
+    ingest(read_footage(str(place / "in")), Store(str(place / "store"), create=True), OPTIONS, local=True)
+    return place
+
+
+@pytest.fixture
+def place(ingested, tmp_path):
+    """A store, the footage it was made of, a registry with a version and a run that read it, and a report."""
+    for name in ("in", "store"):
+        shutil.copytree(ingested / name, tmp_path / name)
+    store = Store(str(tmp_path / "store"))
+    segments = {row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments").to_pylist()}
+    registry = Registry(str(tmp_path / "registry"), create=True)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    registry.write_json({"segments": segments, "new": sorted(segments), "baseline": None, "refused": [], "ingests": []},
+                        "passes", "0001-20260101-000000", "segments.json")
+    registry.write_json({"changed": [{"segment": segment, "uri": "x"} for segment in segments]}, "passes", "0001-20260101-000000", "decision.json")
+    registry.promote(registry.add(RECORD | {"pass": "0001-20260101-000000", "store": store.uri}, tmp_path / "model.safetensors"), why="first")
+    run = RunFolder(str(tmp_path / "runs"), "one")
+    run.write_json("run.json", {"store": store.uri, "versions": store.versions()})
+    for name, shown in (("report.html", victim(store)["segment"]), ("other.html", "nobody")):
+        Path(run.uri, "evaluation").mkdir(exist_ok=True)
+        Path(run.uri, "evaluation", name).write_text(f"<p>{shown}</p>")
+    return tmp_path
+
+
+def victim(store):
+    """A segment that was trained on."""
+    return next(row for row in sorted(store.read("segments").to_pylist(), key=lambda row: row["segment"]) if row["split"] == "train")
+
+
+def test_it_is_gone_from_head_and_disk_and_marked(place):
+    store, registry = Store(str(place / "store")), Registry(str(place / "registry"))
+    segment = victim(store)
+    uri = next(row["uri"] for row in store.read("videos").to_pylist() if row["video"] == segment["video"])
+    clips = {row["clip"]: row["pixels"] for row in store.read("clips").to_pylist() if row["segment"] == segment["segment"]}
+    before, versions = {name: store.read(name).num_rows for name in rows.TABLES}, store.versions()
+    done = posture("forget", Path(uri).name, "--store", store.uri, "--registry", registry.uri, "--runs", str(place / "runs"), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "can no longer be read" in done.stdout and "report.html" in done.stdout and "v0001" in done.stdout
+
+    gone = {name: before[name] - store.read(name).num_rows for name in rows.TABLES}
+    assert gone == {name: 1 if name in ("videos", "groups", "segments", "clips") else 0 for name in rows.TABLES}
+    tokens = [segment["video"].encode(), segment["segment"].encode(), *(pixels[:200] for pixels in clips.values())]
+    data = [path.read_bytes() for path in (place / "store").rglob("*.parquet")]
+    assert not any(token in content for token in tokens for content in data)
+    with pytest.raises(InputError, match=r"version \d+ of segments ended when a video was forgotten"):
+        store.read("segments", version=versions["segments"])
+
+    assert registry.version("v0001")["marks"][0] | {"time": 0} == {"video": segment["video"], "time": 0, "segments": 1, "splits": ["train"]}
+    assert "trained on 1 forgotten video" in posture("registry", "list", registry.uri).stdout
+    assert json.loads((place / "runs" / "one" / "forgotten.json").read_text()) == [segment["video"]]
+    assert sorted(path.name for path in (place / "runs" / "one" / "evaluation").iterdir()) == ["other.html"]
+    for name in ("segments.json", "decision.json"):
+        assert segment["segment"] not in (place / "registry" / "passes" / "0001-20260101-000000" / name).read_text()
+
+    report = ingest(read_footage(str(place / "in")), store, OPTIONS, local=True)  # its file still lies there
+    assert report.decoded == 0 and [(Path(item["uri"]).name, item["verdict"]) for item in report.refused] == [(Path(uri).name, "forgotten")]
+    assert store.read("videos").num_rows == before["videos"] - 1
+    shutil.move(next((place / "in").rglob(Path(uri).name)), place / "in" / "right" / "renamed.mp4")
+    assert [item["verdict"] for item in ingest(read_footage(str(place / "in")), store, OPTIONS, local=True).refused] == ["forgotten"]
+
+
+def test_killed_in_between_the_same_command_finishes(place):
+    store = Store(str(place / "store"))
+    segment = victim(store)
+    found = find(segment["video"][:12], store, registry=None, runs=[])
+
+    class Killed(Exception):
+        pass
+
+    for last in ("clips", "segments", "videos"):
+        def tell(line, last=last):
+            if line.startswith(f"{last}:"):
+                raise Killed
+
+        with pytest.raises(Killed):
+            forget(found, store, registry=None, tell=tell)
+        found = find(segment["video"], store, registry=None, runs=[])
+    forget(found, store, registry=None)
+    assert segment["video"] not in str(store.read("videos").to_pylist()) and store.read("clips").num_rows == 7 and store.read("groups").num_rows == 7
+
+
+def test_it_asks_and_says_what_is_not_there(place):
+    store = str(place / "store")
+    for arguments, complaint in ((("nothing.mp4", "--yes"), "no video 'nothing.mp4' here"), (("left00.mp4",), "add --yes")):
+        done = posture("forget", *arguments, "--store", store, stdin=subprocess.DEVNULL)
+        assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert Store(store).read("videos").num_rows == 8
+
+
+def test_every_table_is_known_to_it():
+    assert set(IN_ORDER) | {"ingests"} == set(rows.TABLES)

@@ -1,0 +1,181 @@
+"""Passes of retraining as a schedule runs them: processes of their own, on real footage."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from posture.data.store import Store
+from posture.registry import Registry
+from tests.footage import make_class_folders, make_video, write_bad_files
+from tests.processes import posture, s3_server
+from tests.retrain_kills import Rounds
+
+SMALL = {"data.recipe": "40x54-stretch-f12-s2-w1-raw", "model.frames": 8, "model.size": 32, "model.width": 0.25, "model.dropout": 0.0,
+         "scale.global_batch": 8, "epochs": 12}
+"""Changes to the recipe that make a network small enough for a test."""
+LENIENT = ("--tolerance", "0.25", "--max-class-drop", "0.35", "--recall-floor", "0.5")
+"""For hold-outs of a few groups."""
+
+
+def retrain_command(place, *more, **changes):
+    """On `place`/in, store and registry unless `more` says otherwise."""
+    sets = [f"--set={name}={value}" for name, value in (SMALL | changes).items()]
+    own = {"--footage": str(place / "in"), "--store": str(place / "store"), "--registry": str(place / "registry")}
+    places = [word for option, path in own.items() if option not in more for word in (option, path)]
+    return [sys.executable, "-m", "posture", "retrain", *places, "--local", "--settle", "0", *LENIENT, *sets, *more]
+
+
+def retrain(place, *more):
+    """One pass on `place`/in, in a process of its own."""
+    return posture(*retrain_command(place, *more)[3:], timeout=900)
+
+
+def last_line(done):
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def copy_class(ucf101: Path, target: Path, name: str, *, clips: int, named: str | None = None, every_group: bool = True):
+    """The first `clips` clips of each group of a class; as class `named`, under names that tell no group."""
+    (target / (named or name)).mkdir(parents=True, exist_ok=True)
+    groups: dict[str, list[Path]] = {}
+    for path in sorted((ucf101 / "videos" / name).glob("*.mp4")):
+        groups.setdefault(path.stem[:-4], []).append(path)
+    for group in groups.values():
+        for path in group[-clips:] if named else group[:clips]:
+            shutil.copyfile(path, target / (named or name) / (f"{name}-{path.name[-11:]}" if named else path.name))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_from_three_classes_to_four_and_no_further_with_wrong_labels(ucf101, tmp_path):
+    drop, registry = tmp_path / "in", Registry(str(tmp_path / "registry"), create=True)
+    for name in ("Archery", "BasketballDunk", "Surfing"):
+        copy_class(ucf101, drop, name, clips=2)
+    first = retrain(tmp_path, "--test-share", "0.4")
+    assert last_line(first).startswith("Promoted: it recognises"), first.stdout
+    assert registry.champion() == "v0001" and registry.version("v0001")["classes"] == ["Archery", "BasketballDunk", "Surfing"]
+
+    before, began = snapshot(tmp_path), time.monotonic()
+    assert last_line(retrain(tmp_path)) == "nothing new; the champion stands"
+    assert snapshot(tmp_path) == before and time.monotonic() - began < 120
+
+    copy_class(ucf101, drop, "HorseRace", clips=2)
+    bad = write_bad_files(drop / "HorseRace", next((drop / "HorseRace").glob("*.mp4")))
+    grown = retrain(tmp_path, "--test-share", "0.4")
+    assert last_line(grown).startswith("Promoted: "), grown.stdout
+    version, decision = registry.version("v0002"), registry.decision(registry.passes()[-1])
+    assert registry.champion() == "v0002" and version["parent"] == "v0001" and "HorseRace" in version["classes"]
+    assert decision["classes"] == {"shared": ["Archery", "BasketballDunk", "Surfing"], "new": ["HorseRace"], "gone": []}
+    assert {Path(item["uri"]).name: item["verdict"] for item in decision["refused_files"]} == bad
+    assert decision["holdout"]["frozen"]["segments"] == registry.version("v0001")["holdout"]
+    assert "in head.2.weight, head.2.bias the rows of HorseRace start afresh" in decision["start_sentence"]
+    check_hold_out(tmp_path, registry)
+
+    wrong = {"Archery": "Surfing", "Surfing": "HorseRace", "HorseRace": "BasketballDunk", "BasketballDunk": "Archery"}
+    for name, named in wrong.items():
+        copy_class(ucf101, drop, name, clips=2, named=named)
+    pointer = (tmp_path / "registry" / "champion.json").read_bytes()
+    refused = retrain(tmp_path)
+    assert last_line(refused).startswith("Refused: "), refused.stdout
+    assert (tmp_path / "registry" / "champion.json").read_bytes() == pointer
+    assert registry.version("v0003")["decision"]["outcome"] == "refused"
+    assert last_line(retrain(tmp_path)) == "nothing new; the champion stands"
+
+
+def snapshot(place):
+    """What a pass must not change where there is nothing new."""
+    names = {str(path.relative_to(place)) for folder in ("registry/versions", "registry/passes", "registry/runs") for path in (place / folder).rglob("*")}
+    return names, (place / "registry" / "champion.json").read_bytes(), Store(str(place / "store")).versions()
+
+
+def check_hold_out(place, registry):
+    """Nothing that was judged on was trained on, by any version; and no group is on two sides."""
+    sides: dict[str, set[str]] = {}
+    for row in Store(str(place / "store")).read("segments").to_pylist():
+        sides.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in sides.values())
+    for version in registry.versions():
+        said = json.loads((place / "registry" / "passes" / version["pass"] / "segments.json").read_text())["segments"]
+        assert {said[segment][1] for segment in version["holdout"]} == {"test"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_seeded_points_the_next_pass_ends_as_if_nobody_had(tmp_path):
+    """Two rounds; `python -m tests.retrain_kills --rounds 10` has more."""
+    assert len(Rounds(tmp_path).rounds(2, seed=int(os.environ.get("POSTURE_SEED", "0")))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_of_two_passes_at_once_one_works_and_the_other_leaves(tmp_path):
+    make_class_folders(tmp_path / "in", per_class=6, frames=40)
+    changes = {"model.width": 0.125, "epochs": 2, "data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 4}
+    command = retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", **changes)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | {"WANDB_MODE": "disabled"}}
+    passes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    ended = sorted((one.wait(timeout=800), *one.communicate()) for one in passes)
+    assert [code for code, _, _ in ended] == [0, 2], ended
+    assert "another pass" in ended[1][2] and "this registry" in ended[1][2] and ended[1][2].count("\n") == 1
+    registry = Registry(str(tmp_path / "registry"))
+    assert len(registry.passes()) == len(registry.versions()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_in_a_bucket_from_inbox_to_champion(tmp_path):
+    import obstore
+
+    from posture.data.files import open_root
+
+    make_class_folders(tmp_path / "in", per_class=5, frames=40)
+    changes = {"model.width": 0.125, "epochs": 1, "data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 4}
+    with s3_server() as environment, pytest.MonkeyPatch.context() as patched:
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        inbox = open_root("s3://lab/inbox")
+
+        def put(paths):
+            for path in paths:
+                obstore.put(inbox, str(path.relative_to(tmp_path / "in")), path)
+
+        def one_pass():
+            places = {"--footage": "s3://lab/inbox", "--store": "s3://lab/store", "--registry": "s3://lab/registry"}
+            command = retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", *(word for place in places.items() for word in place), **changes)
+            return last_line(posture(*command[3:], timeout=600))
+
+        put((tmp_path / "in").rglob("*.mp4"))
+        assert one_pass().startswith(("Promoted: ", "Refused: "))
+        registry = Registry("s3://lab/registry")
+        if registry.champion() is None:  # it learned too little in one epoch
+            registry.promote("v0001", why="to begin with one")
+        assert one_pass().startswith("nothing new")
+        put([make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=700 + number, direction=-1) for number in range(4)])
+        assert one_pass().startswith(("Promoted: ", "Refused: "))
+        assert [version["parent"] for version in registry.versions()] == [None, "v0001"] and registry.current() is None
+        assert registry.decision(registry.passes()[-1])["start_sentence"].startswith("starting from s3://lab/registry/versions/v0001")
+
+
+def test_bad_requests_are_one_sentence_each(tmp_path):
+    (tmp_path / "in").mkdir()
+    for more, complaint in ((("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
+                            (("--settle", "-1"), "--settle -1.0: must be from 0"), (("--notify-url", "lab"), "--notify-url lab: must begin with http"),
+                            (("--set", "optim.rl=1"), "there is no field 'rl' here")):
+        done = posture("retrain", "--footage", str(tmp_path / "in"), "--store", str(tmp_path / "s"), "--registry", str(tmp_path / "r"), *more)
+        assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "s").exists() and not (tmp_path / "r").exists()
+
+
+def test_nothing_at_all_is_said_and_changes_nothing(tmp_path):
+    (tmp_path / "in").mkdir()
+    done = posture("retrain", "--footage", str(tmp_path / "in"), "--store", str(tmp_path / "store"), "--registry", str(tmp_path / "registry"))
+    assert last_line(done) == "nothing new, and no champion yet"
+    registry = Registry(str(tmp_path / "registry"))
+    assert registry.last()["status"] == "nothing" and registry.passes() == [] and registry.current() is None
