@@ -77,6 +77,8 @@ class Point:
     run: str
     """Name of the run; that of an interrupted trial, where this goes on with it."""
     changes: dict[str, Any]
+    refused: str = ""
+    """Why there is nothing to try: the space failed."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Outcome:
 
 def start(plan: Plan, point: Point) -> Session:
     """The trial's run, begun or gone on with. Raises InputError where the point makes no valid run, or asks for other footage than the base."""
+    if point.refused:
+        raise InputError(point.refused)
     base, folder = plan.base.run, RunFolder(plan.runs, point.run)
     run = override(base, point.changes | {"name": point.run, "tracking.group": base.tracking.group or plan.name})
     for name, ours, theirs in _read_from_store(run, base):

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
@@ -128,7 +128,7 @@ class Asking(NotKept, Searcher):
         if self.ended:
             return Searcher.FINISHED
         point = self.points[trial_id] = self._search.ask()
-        return {"point": {"number": point.number, "run": point.run, "changes": point.changes}}
+        return {"point": asdict(point)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "values" in result:

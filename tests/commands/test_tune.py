@@ -87,7 +87,7 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
         assert process.returncode == (130 if end == signal.SIGINT else -end), (number, out, err)
     assert "Traceback" not in err and "the same command goes on from here" in out, (out, err)
     assert states(place)["running"] == 0
-    done = posture(*tune(small_store, place, *options), environment={"WANDB_MODE": "offline"})
+    done = posture(*tune(small_store, place, *options), environment={"WANDB_MODE": "offline"}, timeout=600)
     assert done.returncode == 0, done.stderr
     found = [trial for trial in study(place).get_trials() if state_of(trial) != "interrupted"]
     assert Counter(map(state_of, found)) == {"complete": 5}
