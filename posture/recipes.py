@@ -10,7 +10,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from posture.config import AnyRun, BaseRun, Study, override
+from pydantic import ValidationError
+
+from posture.config import AnyRun, BaseRun, Study, override, sentences
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -97,7 +99,8 @@ def mistake(path: str, error: Exception) -> InputError:
     file = Path(path.partition(":")[0]).name
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == file]
     where = f" in line {lines[-1]}" if lines else ""
-    return InputError(f"{path}: {type(error).__name__}{where}: {' '.join(str(error).split())[:300]}")
+    said = sentences(error) if isinstance(error, ValidationError) else ' '.join(str(error).split())[:300]
+    return InputError(f"{path}: {type(error).__name__}{where}: {said}")
 
 
 def functions(module: Any) -> dict[str, Any]:

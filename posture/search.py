@@ -42,7 +42,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         raise InputError(f"--storage {url.partition('://')[0]}://...: {str(error).splitlines()[0]}; install the database's driver, for "
                          "PostgreSQL: pip install psycopg2-binary") from None
     except Exception as error:  # of whatever driver the address asks for
-        raise InputError(f"--storage {without_password(url)}: cannot be opened: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"--storage {without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
 
 
 def stands(url: str) -> bool:

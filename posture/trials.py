@@ -44,10 +44,10 @@ MEASURED = {
 def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
     """`accuracy,gmacs` as objectives of runs like `base`; None: the task's first. Raises InputError naming those there are."""
     known = {objective.name: objective for objective in (*MEASURED[base.task], *COSTS)}
-    names = [name.strip() for name in (text or MEASURED[base.task][0].name).split(",")]
+    names = [name.strip() for name in (MEASURED[base.task][0].name if text is None else text).split(",")]
     for name in names:
         if name not in known:
-            raise InputError(f"--objective {name}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas")
+            raise InputError(f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas")
     if len(set(names)) != len(names) or not known[names[0]].key:
         raise InputError(f"--objective {','.join(names)}: name each objective once, and first one that training changes: "
                          f"{', '.join(objective.name for objective in MEASURED[base.task])}")

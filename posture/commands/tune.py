@@ -63,7 +63,7 @@ def place_of(asked: Asked) -> Place:
     """Where a search stands. Raises InputError: no such space or recipe, no name, or a bucket without --storage, which holds no database."""
     space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
     file, _, function = space.path.partition(":")
-    name = asked.name or "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name])
+    name = "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name]) if asked.name is None else asked.name
     folder = absolute(asked.folder or f"searches/{name}")
     if not NAME.fullmatch(f"{name}-0000-0000"):
         raise InputError(f"--name {name}: use letters, digits, '.', '_' and '-', at most 90, beginning with a letter or digit")
@@ -87,9 +87,10 @@ def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, co
     terms = Terms(place.space, override(fitted.run, {"scale.workers": 1}), objectives, footage.uri, versions, asked.seed, asked.sampler,
                   folder="" if asked.storage is None else place.folder)
     plan = Plan(place.name, fitted, asked.base, footage.uri, versions, join(place.folder, "runs"), objectives)
+    storage = open_storage(place.storage) if asked.storage is not None else None
     _make(place.folder)
     with Lease(place.folder, who="search", place="folder"), interruptible() as interrupted:
-        search = Search(place.name, open_storage(place.storage), terms)
+        search = Search(place.name, storage or open_storage(place.storage), terms)
         _announce(place, search, plan, trials)
         from posture.distributed.tune import Options, search_on_tune
 
