@@ -289,7 +289,8 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
 @app.command
 def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40, hours: float | None = None, objective: str | None = None,
          max_concurrent: int | None = None, workers_per_trial: int = 1, halving: bool = True, name: str | None = None, folder: str | None = None,
-         storage: str | None = None, seed: int = 0, sets: Repeated = [], out: str | None = None, report: bool = False) -> None:  # noqa: B006
+         storage: str | None = None, sampler: Literal["tpe", "random"] = "tpe", seed: int = 0, sets: Repeated = [],  # noqa: B006
+         out: str | None = None, report: bool = False) -> None:
     """Search a space for the best changes to a recipe: `posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE`.
 
     Interrupted or killed, the same command goes on; asked for more trials, it adds them.
@@ -321,6 +322,8 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
     storage
         The study's database, postgresql://USER@HOST/NAME (its password in PGPASSWORD or ~/.pgpass) or sqlite:///..., or the path of an Optuna
         journal; left out, study.db in the folder.
+    sampler
+        Who proposes points: Optuna's TPE, or chance, to measure it by.
     seed
         Of the points that are tried.
     sets
@@ -333,7 +336,7 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
     from posture.commands.tune import Asked, tune_space
     from posture.config import parse_assignments
 
-    asked = Asked(space, base, parse_assignments(sets), objective, name, folder, storage, seed)
+    asked = Asked(space, base, parse_assignments(sets), objective, name, folder, storage, sampler, seed)
     if report:
         from posture.commands.tune import write_report
 

@@ -335,7 +335,12 @@ def validate(tree: dict[str, Any]) -> AnyRun:
     try:
         return KINDS[kind].model_validate(tree)
     except ValidationError as error:
-        raise InputError("; ".join(_sentence(problem) for problem in error.errors())) from None
+        raise InputError(sentences(error)) from None
+
+
+def sentences(error: ValidationError) -> str:
+    """What is wrong with a run, field by field."""
+    return "; ".join(_sentence(problem) for problem in error.errors())
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import importlib.util
 import inspect
 import json
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
-from posture.config import AnyRun, BaseRun, Study, override
+from pydantic import ValidationError
+
+from posture.config import AnyRun, BaseRun, Study, override, sentences
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -61,7 +64,12 @@ def _call(path: str, example: str) -> Any:
     recipes = functions(load_module(name))
     if function not in recipes:
         raise InputError(f"{name} has no recipe {function!r}; it has {', '.join(sorted(recipes))}")
-    return recipes[function]()
+    try:
+        return recipes[function]()
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's file does
+        raise mistake(path, error) from None
 
 
 def load_module(name: str, *, folder: str = "jobs") -> Any:
@@ -81,7 +89,18 @@ def load_module(name: str, *, folder: str = "jobs") -> Any:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise InputError(f"{name}: {error.msg} in line {error.lineno}") from None
+    except Exception as error:  # whatever a user's file does
+        raise mistake(name, error) from None
     return module
+
+
+def mistake(path: str, error: Exception) -> InputError:
+    """What `error`, raised by the user's own Python file at `path` (FILE.py or FILE.py:function), says and in which of its lines."""
+    file = Path(path.partition(":")[0]).name
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == file]
+    where = f" in line {lines[-1]}" if lines else ""
+    said = sentences(error) if isinstance(error, ValidationError) else ' '.join(str(error).split())[:300]
+    return InputError(f"{path}: {type(error).__name__}{where}: {said}")
 
 
 def functions(module: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -33,26 +34,42 @@ TRIED_POINTS = 50
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal.
 
-    Raises InputError where it cannot be opened, or where the address has a password: process lists and a job's metadata would show it.
+    Raises InputError where it cannot be opened and read, or where the address has a password: process lists and a job's metadata would show it.
     """
     if urlsplit(url).password is not None:
-        raise InputError(f"--storage {_without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
+        raise InputError(f"--storage {without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
                          "the variable PGPASSWORD or the file ~/.pgpass")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        if "://" not in url:
-            return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(url))
-        return optuna.storages.RDBStorage(url)
+        storage = (optuna.storages.RDBStorage(url) if "://" in url
+                   else optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(url)))
+        storage.get_all_studies()
+        return storage
     except ImportError as error:
         raise InputError(f"--storage {url.partition('://')[0]}://...: {str(error).splitlines()[0]}; install the database's driver, for "
                          "PostgreSQL: pip install psycopg2-binary") from None
     except Exception as error:  # of whatever driver the address asks for
-        raise InputError(f"--storage {url}: cannot be opened: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--storage {without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
+
+
+def stands(url: str) -> bool:
+    """Whether a study's file is there; a server's database is taken to be."""
+    file = url.removeprefix("sqlite:///").partition("?")[0]
+    return "://" in file or Path(file).exists()
+
+
+def without_password(url: str) -> str:
+    """The address of a storage as it may be shown."""
+    scheme, colon, rest = url.partition("://")
+    return f"{scheme}{colon}{rest.partition('?')[0].rpartition('@')[2]}" if colon else url
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What every trial of a search has in common: a study goes on under the same alone."""
+    """What every trial of a search has in common: a study goes on under the same alone.
+
+    Raises InputError: a space that does not fit the base recipe, or that fails; the loss as objective of a space that weighs it.
+    """
 
     space: Space
     base: AnyRun
@@ -61,11 +78,19 @@ class Terms:
     versions: dict[str, int]
     seed: int = 0
     sampler: Literal["tpe", "random"] = "tpe"
+    folder: str = ""
+    """Where the trials are, of a study that is kept elsewhere: nobody else's search may answer for it."""
+
+    def __post_init__(self) -> None:
+        _refuse_moving_loss(self)
+        base_point(self.space, self.base)
+        for _ in sample(self.space, self.base, TRIED_POINTS, seed=self.seed):
+            pass
 
     def record(self) -> dict[str, Any]:
         return {"space": self.space.path, "identity": self.space.identity, "objectives": [objective.name for objective in self.objectives],
                 "base": self.base.model_dump(mode="json", exclude={"tracking"}), "store": self.store, "versions": self.versions, "seed": self.seed,
-                "sampler": self.sampler}
+                "sampler": self.sampler, "folder": self.folder}
 
 
 def stored_terms(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any] | None:
@@ -76,25 +101,23 @@ def stored_terms(storage: optuna.storages.BaseStorage, name: str) -> dict[str, A
 
 
 class Search:
-    """A study, new or gone on with. Raises InputError: other terms than it began with, a space that does not fit the base recipe."""
+    """A study, new or gone on with. Raises InputError: other terms than it began with, a study of that name that is none of ours."""
 
     def __init__(self, name: str, storage: optuna.storages.BaseStorage, terms: Terms) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.name, self.terms = name, terms
-        _refuse_moving_loss(terms)
-        point = base_point(terms.space, terms.base)
-        for _ in sample(terms.space, terms.base, TRIED_POINTS, seed=terms.seed):
-            pass
         self.study = optuna.create_study(
             study_name=name, storage=storage, load_if_exists=True, pruner=optuna.pruners.NopPruner(),
             directions=["maximize" if objective.maximize else "minimize" for objective in terms.objectives])
         if begun := self.study.user_attrs.get("terms"):
             _refuse_other_terms(name, begun, terms.record())
+        elif self.trials:
+            raise InputError(f"study {name!r} was not made by posture tune; choose another --name")
         else:
             self.study.set_user_attr("token", secrets.token_hex(2))
             self.study.set_user_attr("terms", terms.record())
         if not self.trials:
-            self.study.enqueue_trial(point)
+            self.study.enqueue_trial(base_point(terms.space, terms.base))
         self._asked: dict[int, optuna.Trial] = {}
 
     @property
@@ -129,15 +152,21 @@ class Search:
         return requeued
 
     def ask(self) -> Point:
-        """The next point: one that is queued, else one the sampler proposes. The same seed proposes the same from the same past."""
+        """The next point: one that is queued, else one the sampler proposes. The same seed proposes the same from the same past.
+
+        Where the space fails, which it did for none of the points tried before, the point says so, and is a trial that failed.
+        """
         self.study.sampler = self._sampler(len(self.trials))
-        trial = self.study.ask()
-        changes = self.terms.space.changes(trial, self.terms.base)
+        trial, changes, refused = self.study.ask(), {}, ""
+        try:
+            changes = self.terms.space.changes(trial, self.terms.base)
+        except InputError as error:
+            refused = str(error)
         run = trial.user_attrs.get("run") or f"{self.name}-{self.study.user_attrs['token']}-{trial.number:04d}"
         trial.set_user_attr("run", run)
         trial.set_user_attr("changes", changes)
         self._asked[trial.number] = trial
-        return Point(trial.number, run, changes)
+        return Point(trial.number, run, changes, refused)
 
     def report(self, number: int, values: list[float]) -> None:
         """The first objective's best up to each epoch so far, of a trial that goes on. Of several objectives Optuna takes none meanwhile."""
@@ -217,9 +246,10 @@ def _refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, A
     if begun["space"] != now["space"] or begun["identity"] != now["identity"]:
         what = f"{now['space']} has changed since" if begun["space"] == now["space"] else f"not {now['space']}"
         raise InputError(f"search {name!r} was begun in the space {begun['space']}; {what}: {advice}")
-    for key, words in (("objectives", "--objective"), ("store", "--store"), ("versions", "table versions"), ("seed", "--seed"), ("sampler", "--sampler")):
-        if begun[key] != now[key]:
-            then, given = (",".join(value) if isinstance(value, list) else value for value in (begun[key], now[key]))
+    for key, words in (("objectives", "--objective"), ("store", "--store"), ("versions", "table versions"), ("seed", "--seed"), ("sampler", "--sampler"),
+                       ("folder", "--folder")):
+        if begun.get(key) != now[key]:
+            then, given = (",".join(value) if isinstance(value, list) else value for value in (begun.get(key), now[key]))
             raise InputError(f"search {name!r} was begun with {words} {then}, not {given}: {advice}")
     if begun["base"] != now["base"]:
         differing = ", ".join(f"{path} {old!r}, not {new!r}" for path, old, new in _differences(begun["base"], now["base"]))
@@ -236,8 +266,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         elif before != after:
             found.append((f"{prefix}{key}", before, after))
     return found
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition(':')[0]}@{rest.rpartition('@')[2]}"

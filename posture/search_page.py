@@ -37,8 +37,9 @@ def write_search_page(path: Path, study: optuna.Study) -> None:
     page = pages.render(
         "search.html", name=study.study_name, terms=study.user_attrs["terms"], subtitle=_subtitle(trials), verdict=_verdict(trials, best, objectives),
         tiles=_tiles(trials, best, objectives, epochs), history=_history(trials, objectives[0]), front=_front(trials, best, objectives),
-        importances=importances(study, objectives), slices=_slices(trials, scales, objectives[0]), coordinates=coordinates(trials, scales, objectives[0]),
+        importances=importances(study, objectives), slices=_slices(trials, scales, objectives[0]), coordinates=coordinates(trials, scales, objectives[0], best),
         curves=_curves(trials, best, objectives[0], epochs), columns=list(scales), objectives=objectives,
+        reasons=any("reason" in trial.user_attrs for trial in trials),
         rows=[_row(trial, scales, objectives, trial in best) for trial in _ranked(trials, objectives[0])])
     pages.write(path, page)
 
@@ -93,8 +94,8 @@ def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[di
     return tables
 
 
-def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective) -> dict[str, Any] | None:
-    """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the better the stronger.
+def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective, best: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+    """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the better the stronger, the `best` on top.
 
     A trial without a parameter passes below its axis. None where no trial has a value.
     """
@@ -112,12 +113,12 @@ def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], obje
         return round(height - bottom - place * (height - top - bottom), 1) if place is not None else height - bottom + missing
 
     drawn = []
-    ranked = sorted(valued, key=lambda pair: pair[1], reverse=not objective.maximize)
+    ranked = sorted(valued, key=lambda pair: (pair[0] in best[:1], pair[1] if objective.maximize else -pair[1]))
     for rank, (trial, value) in enumerate(ranked):
         own = [scale.place(trial.params[name]) if name in trial.params else None for name, scale in scales.items()]
         ends = [*own, (value - low) / (high - low) if high > low else 0.5]
         path = "M" + "L".join(f"{x:g} {y(place):g}" for x, place in zip(xs, ends, strict=True))
-        drawn.append({"path": path, "share": round((rank + 1) / len(ranked), 3), "best": rank == len(ranked) - 1, "text": f"trial {trial.number}: {value:.4f}"})
+        drawn.append({"path": path, "share": round((rank + 1) / len(ranked), 3), "best": trial in best[:1], "text": f"trial {trial.number}: {value:.4f}"})
     marks = [scale.marks for scale in scales.values()] + [[(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]]
     return {"width": width, "height": height, "top": top, "lines": drawn, "missing": y(None), "bottom": height - bottom,
             "axes": [{"x": x, "name": short(name.rpartition(".")[2], 16), "full": name, "marks": [(y(place), text) for place, text in own]}

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from posture.config import AnyRun, override
 from posture.errors import InputError
-from posture.recipes import load_module
+from posture.recipes import load_module, mistake
 
 DEFAULT = "space"
 EXAMPLE = "tune_spaces/action.py"
@@ -35,9 +35,14 @@ class Space:
     """Of what its file does: comments, docstrings and layout aside."""
 
     def changes(self, trial: Any, base: AnyRun) -> dict[str, Any]:
-        """Dotted changes to `base`, asked of an Optuna `trial`. Raises InputError where the function returns something else."""
+        """Dotted changes to `base`, asked of an Optuna `trial`. Raises InputError where the function fails, or returns something else."""
         takes_base = len(inspect.signature(self.function).parameters) > 1
-        changes = self.function(trial, base) if takes_base else self.function(trial)
+        try:
+            changes = self.function(trial, base) if takes_base else self.function(trial)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a user's file does
+            raise mistake(self.path, error) from None
         if not isinstance(changes, dict) or not all(isinstance(path, str) for path in changes):
             raise InputError(f"{self.path} returned {type(changes).__name__}; a space returns a dict of changes by path, such as {{'optim.lr': 0.001}}")
         return changes

@@ -44,10 +44,10 @@ MEASURED = {
 def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
     """`accuracy,gmacs` as objectives of runs like `base`; None: the task's first. Raises InputError naming those there are."""
     known = {objective.name: objective for objective in (*MEASURED[base.task], *COSTS)}
-    names = [name.strip() for name in (text or MEASURED[base.task][0].name).split(",")]
+    names = [name.strip() for name in (MEASURED[base.task][0].name if text is None else text).split(",")]
     for name in names:
         if name not in known:
-            raise InputError(f"--objective {name}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas")
+            raise InputError(f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas")
     if len(set(names)) != len(names) or not known[names[0]].key:
         raise InputError(f"--objective {','.join(names)}: name each objective once, and first one that training changes: "
                          f"{', '.join(objective.name for objective in MEASURED[base.task])}")
@@ -77,6 +77,8 @@ class Point:
     run: str
     """Name of the run; that of an interrupted trial, where this goes on with it."""
     changes: dict[str, Any]
+    refused: str = ""
+    """Why there is nothing to try: the space failed."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Outcome:
 
 def start(plan: Plan, point: Point) -> Session:
     """The trial's run, begun or gone on with. Raises InputError where the point makes no valid run, or asks for other footage than the base."""
+    if point.refused:
+        raise InputError(point.refused)
     base, folder = plan.base.run, RunFolder(plan.runs, point.run)
     run = override(base, point.changes | {"name": point.run, "tracking.group": base.tracking.group or plan.name})
     for name, ours, theirs in _read_from_store(run, base):

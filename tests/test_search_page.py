@@ -5,7 +5,7 @@ import pytest
 
 from posture.config import override
 from posture.recipes import load_recipe
-from posture.search import Search, Terms
+from posture.search import Search, Terms, leading
 from posture.search_page import coordinates, importances, scales_of, write_search_page
 from posture.spaces import load_space
 from posture.trials import Outcome, parse_objectives
@@ -69,11 +69,15 @@ def test_a_search_that_has_hardly_begun_has_a_page(searched, tmp_path, trials):
 
 
 def test_scales_and_coordinates(searched):
-    trials = searched(10).get_trials()
+    study = searched(10)
+    trials = study.get_trials()
     scales = scales_of(trials)
     rate = scales["optim.lr"]
     assert rate.place(0.002) == pytest.approx(0.5) and [place for place, _ in rate.marks] == [0.0, 1.0]
     assert scales["model.attention"].place("cbam") == 0.5
-    drawn = coordinates(trials, scales, parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))[0])
+    (objective,) = parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))
+    drawn = coordinates(trials, scales, objective, leading(study))
     assert len(drawn["axes"]) == len(scales) + 1 and [line["best"] for line in drawn["lines"]].count(True) == 1
     assert drawn["lines"][-1]["best"] and drawn["lines"][-1]["text"].startswith("trial 0:")
+    worst = min((trial for trial in trials if trial.values), key=lambda trial: trial.value)
+    assert coordinates(trials, scales, objective, [worst])["lines"][-1]["text"].startswith(f"trial {worst.number}:")

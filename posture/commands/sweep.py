@@ -8,6 +8,7 @@ from typing import Any
 from posture.config import override
 from posture.console import out as console
 from posture.data.files import absolute
+from posture.errors import InputError
 from posture.recipes import load_recipe
 from posture.sweep import sweep_files
 from posture.trials import parse_objectives
@@ -17,10 +18,13 @@ def write_sweep(space: str, base: str, store: str, *, objective: str | None, tri
     """Write sweep.yaml, sweep_space.py and sweep_plain.yaml below `out`. Raises InputError."""
     goal = parse_objectives(objective, override(load_recipe(base), changes))[0]
     files = sweep_files(space, base, absolute(store), changes=changes, objective=goal, trials=trials, seed=seed, submit=submit)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (out / name).write_text(content)
-    console.print(f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_text(content)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
+    console.print(f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:", soft_wrap=True)
     console.print("  wandb sweep sweep.yaml; wandb sweep-scheduler ENTITY/PROJECT/SWEEP; wandb agent ENTITY/PROJECT/SWEEP on each machine")
     notes = [line.removeprefix("# ") for line in files["sweep_plain.yaml"].splitlines() if line.startswith("#")][1:]
     console.print(f"{out / 'sweep_plain.yaml'}: W&B's own search. {' '.join(note.strip() for note in notes)}")

@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -24,7 +24,7 @@ from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import NAME
-from posture.search import Search, Terms, leading, open_storage, state_of, stored_terms, winner
+from posture.search import Search, Terms, leading, open_storage, stands, state_of, stored_terms, winner, without_password
 from posture.spaces import Space, load_space
 from posture.tracking import tracking_mode
 from posture.trials import Objective, Plan, parse_objectives
@@ -44,6 +44,7 @@ class Asked:
     name: str | None = None
     folder: str | None = None
     storage: str | None = None
+    sampler: Literal["tpe", "random"] = "tpe"
     seed: int = 0
 
 
@@ -59,13 +60,13 @@ class Place:
 
 
 def place_of(asked: Asked) -> Place:
-    """Where a search stands. Raises InputError: no such space or recipe, or a bucket without --storage, which holds no database."""
+    """Where a search stands. Raises InputError: no such space or recipe, no name, or a bucket without --storage, which holds no database."""
     space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
     file, _, function = space.path.partition(":")
-    name = asked.name or "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name])
-    if not NAME.fullmatch(name):
-        raise InputError(f"--name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit")
+    name = "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name]) if asked.name is None else asked.name
     folder = absolute(asked.folder or f"searches/{name}")
+    if not NAME.fullmatch(f"{name}-0000-0000"):
+        raise InputError(f"--name {name}: use letters, digits, '.', '_' and '-', at most 90, beginning with a letter or digit")
     if asked.storage is None and is_remote(folder):
         raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")
     return Place(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
@@ -74,20 +75,22 @@ def place_of(asked: Asked) -> Place:
 def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, concurrent: int | None, workers: int, halving: bool, out: str | None) -> None:
     """Search, or go on searching, until so many trials are finished. Ctrl-C interrupts, says how to go on, and exits with 130. Raises InputError."""
     place, footage = place_of(asked), Store(store)
-    if not is_remote(place.folder):
-        Path(place.folder).mkdir(parents=True, exist_ok=True)
-    storage = open_storage(place.storage)
-    begun = stored_terms(storage, place.name)
+    if out is not None and Path(out).is_dir():
+        raise InputError(f"--out {out}: this is a folder; name a file, such as {out}/best.json")
+    begun = stored_terms(open_storage(place.storage), place.name) if stands(place.storage) else None
     versions = begun["versions"] if begun else footage.versions()
     recipe = override(place.recipe, {"scale.workers": workers})
     fitted = fit_to_store(recipe, footage, versions=versions)
     objectives = parse_objectives(asked.objective, recipe)
     if objectives[0].key == f"val_{objectives[0].name}":  # the best checkpoint is chosen by what is searched for
         fitted.run = override(fitted.run, {"metric": objectives[0].name})
-    terms = Terms(place.space, override(fitted.run, {"scale.workers": 1}), objectives, footage.uri, versions, asked.seed)
+    terms = Terms(place.space, override(fitted.run, {"scale.workers": 1}), objectives, footage.uri, versions, asked.seed, asked.sampler,
+                  folder="" if asked.storage is None else place.folder)
     plan = Plan(place.name, fitted, asked.base, footage.uri, versions, join(place.folder, "runs"), objectives)
+    storage = open_storage(place.storage) if asked.storage is not None else None
+    _make(place.folder)
     with Lease(place.folder, who="search", place="folder"), interruptible() as interrupted:
-        search = Search(place.name, storage, terms)
+        search = Search(place.name, storage or open_storage(place.storage), terms)
         _announce(place, search, plan, trials)
         from posture.distributed.tune import Options, search_on_tune
 
@@ -97,6 +100,14 @@ def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, co
     _conclude(place, search, plan, asked, trials, out=out, interrupted=interrupted.is_set())
 
 
+def _make(folder: str) -> None:
+    try:
+        if not is_remote(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--folder {folder}: cannot be made: {error.strerror}") from None
+
+
 def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
     run, finished = plan.base.run, len(search.finished)
     goals = ", ".join(f"{'most' if objective.maximize else 'least'} {objective.name}" for objective in plan.objectives)
@@ -104,7 +115,8 @@ def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
                       + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
-    console.out.print(f"study {search.name} in {place.storage}\nWeights & Biases: {mode}, {why}; group {run.tracking.group or place.name}")
+    console.out.print(f"study {search.name} in {without_password(place.storage)}", soft_wrap=True)
+    console.out.print(f"Weights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
 
 
 class Watch:
@@ -198,7 +210,7 @@ def write_report(asked: Asked) -> None:
     """Write report.html of a search that was begun, running or not. Raises InputError where there is none."""
     place = place_of(asked)
     unknown = InputError(f"{place.folder}: there is no search {place.name!r} here; begin it with: posture tune {asked.space} --base {asked.base} --store STORE")
-    if asked.storage is None and not Path(place.folder, "study.db").exists():
+    if not stands(place.storage):
         raise unknown
     storage = open_storage(place.storage)
     if stored_terms(storage, place.name) is None:

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
@@ -39,6 +39,8 @@ from posture.trials import Outcome, Plan, Point, conclude, failure, read, start
 
 REDUCTION = 3
 """Of successive halving: about one in so many trials goes on from each rung."""
+FIRST_RUNG = 1 / 6
+"""Share of the epochs after which trials are judged first, then after three times as many: sooner tells little of the end, later saves little."""
 RETRIES = 3
 """Times that a trial whose process or node was lost is started again, from its last checkpoint."""
 LOOK_EVERY_SECONDS = 1.0
@@ -132,7 +134,7 @@ class Asking(NotKept, Searcher):
             return Searcher.FINISHED
         point = self.points[trial_id] = self._search.ask()
         self.emit()
-        return {"point": {"number": point.number, "run": point.run, "changes": point.changes}}
+        return {"point": asdict(point)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "values" in result:
@@ -168,9 +170,9 @@ class Halving(NotKept, AsyncHyperBandScheduler):
     """
 
     def __init__(self, search: Search, plan: Plan, board: Any, asking: Asking) -> None:
-        epochs = plan.base.run.epochs
-        super().__init__(time_attr="epoch", metric="value", mode="max", max_t=epochs + 1, grace_period=max(1, epochs // REDUCTION**2),
-                         reduction_factor=REDUCTION)
+        run = plan.base.run
+        super().__init__(time_attr="epoch", metric="value", mode="max", max_t=run.epochs + 1, reduction_factor=REDUCTION,
+                         grace_period=first_rung(run.epochs, warmup_epochs=run.optim.warmup_epochs))
         self._board, self._asking = board, asking
         sign = 1.0 if plan.objectives[0].maximize else -1.0
         for trial in search.finished:
@@ -182,6 +184,11 @@ class Halving(NotKept, AsyncHyperBandScheduler):
         if super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP and not result.get("done"):
             ray.get(self._board.stop.remote(self._asking.points[trial.trial_id].run))
         return TrialScheduler.CONTINUE
+
+
+def first_rung(epochs: int, *, warmup_epochs: float) -> int:
+    """The epoch after which trials are judged first, none while it warms up."""
+    return min(epochs, max(1 + math.ceil(warmup_epochs), round(epochs * FIRST_RUNG)))
 
 
 @dataclass(frozen=True)

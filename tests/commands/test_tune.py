@@ -56,17 +56,26 @@ def wait_for(condition, process, seconds=200):
 
 def test_bad_requests_are_one_sentence_each(small_store, place):
     (place / "other.py").write_text("def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 3, 3)}\n")
+    (place / "fails.py").write_text("def space(trial):\n    return {'optim.lr': 1 / 0}\n")
+    (place / "recipes.py").write_text("from posture.config import Run\n\ndef mine():\n    return Run(name='x y')\n")
+    fails = ["tune", str(place / "fails.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search")]
     other = ["tune", str(place / "other.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search"), *TINY]
     for arguments, complaint in ((tune(str(place / "none"), place), "there is no store here"),
                                  (tune(small_store, place, "--trials", "0"), "--trials 0: must be at least 1"),
                                  (tune(small_store, place, "--objective", "speed"), "--objective speed: a search of action runs can go by accuracy, map"),
                                  (tune(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
                                  (other, "the base recipe's model.groups is 4, which lies outside of"),
+                                 (fails, "fails.py:space: ZeroDivisionError in line 2: division by zero"),
+                                 ([*fails[:3], f"{place / 'recipes.py'}:mine", *fails[4:]], "recipes.py:mine: ValidationError in line 4: name: string should"),
+                                 (tune(small_store, place, "--name", "a/b"), "--name a/b: use letters"),
+                                 (tune(small_store, place, "--out", str(place)), "this is a folder; name a file"),
+                                 (tune(small_store, place, "--storage", str(place / "none" / "my.journal")), "my.journal: cannot be opened"),
                                  (["tune", "nothing.py", "--base", "jobs/action.py:improved", "--store", small_store], "nothing.py: no such file here"),
                                  ([*other[:6], "--folder", "s3://lab/search", *TINY], "a bucket holds no database; give the study a --storage"),
                                  (["train", "jobs/action.py:improved", "--store", small_store, "--set-file", str(place / "none.json")], "--set-file")):
         done = posture(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (place / "search").exists()
 
 
 @pytest.mark.slow
@@ -87,7 +96,7 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
         assert process.returncode == (130 if end == signal.SIGINT else -end), (number, out, err)
     assert "Traceback" not in err and "the same command goes on from here" in out, (out, err)
     assert states(place)["running"] == 0
-    done = posture(*tune(small_store, place, *options), environment={"WANDB_MODE": "offline"})
+    done = posture(*tune(small_store, place, *options), environment={"WANDB_MODE": "offline"}, timeout=600)
     assert done.returncode == 0, done.stderr
     found = [trial for trial in study(place).get_trials() if state_of(trial) != "interrupted"]
     assert Counter(map(state_of, found)) == {"complete": 5}
