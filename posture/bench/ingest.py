@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posture.bench import facts, generated, ratio
 from posture.data.annotations import AnnotatedVideo, read_footage
 from posture.data.cutting import Cut, frame_numbers
@@ -21,26 +23,27 @@ ROW_GROUP = 8
 
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
-    """{"what", "measured": {label: values by round}, "ratios", "notes", "clip_bytes": of a stored clip}; Ray is started before the clock."""
+    """{"what", "measured": {label: values by round}, "ratios", "notes", "cost": see cpu_time}; Ray is started before the clock."""
     from posture.data.ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.ingest import ingest
 
     found = read_footage(footage or generated())
     cluster.connect()
-    ours, plain, clips, clip_bytes = [], [], 0, 0.0
+    ours, plain, clips = [], [], 0
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
             began = time.perf_counter()
-            report = ingest(found, store := Store(f"{folder}/store", create=True), IngestOptions(cut=Cut(RECIPE)))
+            report = ingest(found, Store(f"{folder}/store", create=True), IngestOptions(cut=Cut(RECIPE)))
             ours.append(report.clips / (time.perf_counter() - began))
-            clips, clip_bytes = report.clips, store.sizes()["clips"][2] / report.clips
+            clips = report.clips
         with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
             began = time.perf_counter()
             plain.append(_plain(found.videos, folder) / (time.perf_counter() - began))
+    cost = cpu_time(found.videos)
     return {"what": f"ingest: {facts(files=len(found.videos), clips=clips, recipe=RECIPE, plain_processes=os.cpu_count())}",
             "measured": {"posture ingest, clips/s": ours, "plain decord processes, clips/s": plain},
-            "ratios": {"posture / plain": ratio(ours, plain)}, "notes": [_probe_share(found.videos)], "clip_bytes": clip_bytes}
+            "ratios": {"posture / plain": ratio(ours, plain)}, "notes": [cost_note(cost)], "cost": cost}
 
 
 def _plain(videos: list[AnnotatedVideo], folder: str) -> int:
@@ -81,20 +84,45 @@ def _decode_share(videos: list[tuple[str, list[tuple[float, float | None]]]], pa
     return written
 
 
-def _probe_share(videos: list[AnnotatedVideo]) -> str:
-    """What looking at a file costs beside decoding it, on one core."""
-    from posture.data.cutting import cut_file
+def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
+    """What a task does to a file, and what reading its clips from the store takes, on some of the files, in this process.
+
+    It is CPU time, which other work on the machine hardly lengthens. {"files", "probe_share", "per_cpu_second": clips {"taken_in", "read"},
+    "clip_bytes": of a stored clip}.
+    """
+    from posture.data.cutting import Clip, cut_file
     from posture.data.files import hash_file
+    from posture.data.footage import Shard, read_shard
+    from posture.data.part import Part
     from posture.data.video import probe
 
     some = videos[:: max(1, len(videos) // 30)]
-    began = time.perf_counter()
-    for video in some:
-        probe(video.file.uri)
-        hash_file(video.file.uri)
-    probing = time.perf_counter() - began
-    began = time.perf_counter()
-    for video in some:
-        for _ in cut_file(video.file.uri, "", video.labels, Cut(RECIPE)):
-            pass
-    return f"probing and hashing take {probing / (probing + time.perf_counter() - began):.1%} of the time spent on a file ({len(some)} files, one core)"
+    with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
+        store = Store(f"{folder}/store", create=True)
+        store.create_tables()
+        part = Part(store.uri, "part.parquet", compress=True)
+        clock = [time.process_time()]
+        for video in some:
+            probe(video.file.uri)
+            hash_file(video.file.uri)
+        clock.append(time.process_time())
+        for video in some:
+            part.begin()
+            for message in cut_file(video.file.uri, video.file.uri, video.labels, Cut(RECIPE)):
+                if isinstance(message, Clip):
+                    part.write(message)
+        made = part.close()
+        clock.append(time.process_time())
+        rows = np.arange(made["rows"])
+        for _ in range(2):  # the first pays for what a process that goes on reading has
+            read_shard(store.uri, Shard(made["path"], rows, rows))
+            clock.append(time.process_time())
+    probing, cutting, _, reading = np.diff(clock).tolist()
+    return {"files": len(some), "probe_share": probing / (probing + cutting), "clip_bytes": made["bytes"] / made["rows"],
+            "per_cpu_second": {"taken_in": made["rows"] / (probing + cutting), "read": made["rows"] / reading}}
+
+
+def cost_note(cost: dict[str, Any]) -> str:
+    rates = cost["per_cpu_second"]
+    return (f"a second of one CPU takes in {rates['taken_in']:.1f} clips, {cost['probe_share']:.1%} of it spent on probing and hashing, or reads "
+            f"{rates['read']:.0f} from the store, of {cost['clip_bytes'] / 1e6:.2f} MB each ({cost['files']} files, in one process)")

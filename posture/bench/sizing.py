@@ -1,5 +1,6 @@
-"""How much hardware footage needs, from measured figures: `python -m posture.bench.sizing ingest.json feed.json`, which `posture bench ingest --json` and
-`posture bench feed --json` wrote. Everything is taken to grow in proportion: twice the CPUs decode twice as fast. Prints Markdown.
+"""How much hardware footage needs, from measured figures: `python -m posture.bench.sizing ingest.json`, which `posture bench ingest --json` wrote.
+
+Everything is taken to grow in proportion: twice the CPUs decode twice as fast. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from posture.bench.ingest import RECIPE
 from posture.console import duration, size
@@ -26,10 +25,10 @@ DEMANDS = (100.0, 1_000.0, 10_000.0)
 class Figures:
     """What was measured."""
 
-    decoded: float
-    """Clips/s that one CPU takes in from files: probed, decoded, compressed, committed."""
+    taken_in: float
+    """Clips/s that one CPU takes in from files: probed, decoded, compressed, written."""
     read: float
-    """Clips/s that one reading CPU gives to training from a store that is streamed."""
+    """Clips/s that one CPU reads from the store."""
     stored: float
     """Bytes of a clip in the store."""
 
@@ -38,24 +37,15 @@ class Figures:
         """Bytes of a clip in memory and between nodes: uint8 frames of RGB."""
         return RECIPE.frames * RECIPE.height * RECIPE.width * 3
 
-
-def read_figures(paths: list[Path]) -> Figures:
-    """Figures from files that `posture bench --json` wrote. Raises InputError: not such a file, or one of the two is missing."""
-    found: dict[str, float] = {}
-    for path in paths:
+    @classmethod
+    def of(cls, path: Path, *, busy: float = 1.0) -> Figures:
+        """From what `posture bench ingest --json` wrote; `busy`: share of its time that a CPU works. Raises InputError where it is not such a file."""
         try:
-            figures = json.loads(path.read_text())
-            measured = {label: float(np.median(values)) for label, values in figures["measured"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: no figures of posture bench --json ({error})") from None
-        if "posture ingest, clips/s" in measured and "clip_bytes" in figures:
-            found |= {"decoded": measured["posture ingest, clips/s"] / figures["cpus"], "stored": figures["clip_bytes"]}
-        if "posture, streamed" in measured:
-            found["read"] = measured["posture, streamed"]
-    for name, bench in (("decoded", "ingest"), ("read", "feed")):
-        if name not in found:
-            raise InputError(f"the figures of posture bench {bench} are missing; write them with: posture bench {bench} --json {bench}.json")
-    return Figures(**found)
+            cost = json.loads(path.read_text())["cost"]
+            rates = cost["per_cpu_second"]
+            return cls(taken_in=busy * rates["taken_in"], read=busy * rates["read"], stored=cost["clip_bytes"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: no figures; write them with: posture bench ingest --json {path.name} ({error})") from None
 
 
 def footage_table(figures: Figures, *, cpus_per_node: int) -> str:
@@ -63,7 +53,7 @@ def footage_table(figures: Figures, *, cpus_per_node: int) -> str:
     lines = [f"| footage | clips | in the store | in memory | CPU hours to take in | hours on 10 nodes of {cpus_per_node} CPUs |",
              "|---|---:|---:|---:|---:|---:|"]
     for name, clips in FOOTAGE.items():
-        hours = clips / figures.decoded / 3600
+        hours = clips / figures.taken_in / 3600
         row = [name, f"{clips:,}", size(clips * figures.stored), size(clips * figures.raw), f"{hours:,.1f}", f"{hours / 10 / cpus_per_node:,.2f}"]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -76,7 +66,7 @@ def training_table(figures: Figures, demands: dict[str, float], *, cpus_per_node
     lines = [f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
     for label, rate in demands.items():
         epochs = [duration(clips / rate) for clips in FOOTAGE.values()]
-        nodes = [f"{math.ceil(rate / speed / cpus_per_node):,}" for speed in (figures.read, figures.decoded)]
+        nodes = [f"{math.ceil(rate / speed / cpus_per_node):,}" for speed in (figures.read, figures.taken_in)]
         network = [f"{8 * rate * count / 1e9:,.2f} Gbit/s" for count in (figures.stored, figures.raw)]
         lines.append(f"| {' | '.join([label, *epochs, *nodes, *network])} |")
     return "\n".join(lines)
@@ -93,15 +83,16 @@ def tables(figures: Figures, *, train_clips_per_second: float | None, gpus: list
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m posture.bench.sizing", description=__doc__.split("\n")[0])
-    parser.add_argument("figures", type=Path, nargs="+", help="what posture bench ingest --json and posture bench feed --json wrote")
+    parser.add_argument("figures", type=Path, help="what posture bench ingest --json wrote, best on footage like yours")
     parser.add_argument("--train-clips-per-second", type=float, help="what one of your GPUs trains: clips_per_second in a run's history.json")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], help="how many of them")
     parser.add_argument("--cpus-per-node", type=int, default=16, help="CPUs of a decode node")
+    parser.add_argument("--busy", type=float, default=0.7, help="share of its time that a CPU works: Ray, and waiting for storage, take the rest")
     given = parser.parse_args(arguments)
-    if min(given.gpus) < 1 or given.cpus_per_node < 1 or (given.train_clips_per_second or 1.0) <= 0:
-        parser.error("--train-clips-per-second, --gpus and --cpus-per-node must be positive")
+    if min(given.gpus) < 1 or given.cpus_per_node < 1 or (given.train_clips_per_second or 1.0) <= 0 or not 0 < given.busy <= 1:
+        parser.error("--train-clips-per-second, --gpus and --cpus-per-node must be positive, --busy above 0 and at most 1")
     try:
-        figures = read_figures(given.figures)
+        figures = Figures.of(given.figures, busy=given.busy)
     except InputError as error:
         parser.error(str(error))
     print(tables(figures, train_clips_per_second=given.train_clips_per_second, gpus=given.gpus, cpus_per_node=given.cpus_per_node))

@@ -2,12 +2,11 @@ import json
 
 import pytest
 
-from posture.bench.sizing import FOOTAGE, Figures, footage_table, main, read_figures, training_table
+from posture.bench.sizing import FOOTAGE, Figures, footage_table, main, training_table
 from posture.errors import InputError
 
-FIGURES = Figures(decoded=10.0, read=50.0, stored=1_000_000.0)
-INGEST = {"measured": {"posture ingest, clips/s": [18.0, 20.0, 90.0]}, "cpus": 2, "clip_bytes": 1_000_000.0}
-FEED = {"measured": {"posture, from memory": [400.0], "posture, streamed": [50.0, 40.0, 60.0]}, "cpus": 2}
+FIGURES = Figures(taken_in=10.0, read=50.0, stored=1_000_000.0)
+MEASURED = {"cost": {"files": 30, "probe_share": 0.03, "clip_bytes": 1_000_000.0, "per_cpu_second": {"taken_in": 20.0, "read": 100.0}}}
 
 
 def cells(table):
@@ -17,22 +16,20 @@ def cells(table):
 
 
 @pytest.fixture
-def files(tmp_path):
-    for name, content in (("ingest", INGEST), ("feed", FEED)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    return [tmp_path / "ingest.json", tmp_path / "feed.json"]
+def file(tmp_path):
+    (tmp_path / "ingest.json").write_text(json.dumps(MEASURED))
+    return tmp_path / "ingest.json"
 
 
-def test_figures_are_medians_per_cpu(files):
-    assert read_figures(files) == FIGURES
+def test_figures_are_for_cpus_that_are_busy_half_of_the_time(file):
+    assert Figures.of(file, busy=0.5) == FIGURES
 
 
-def test_figures_that_are_missing_are_named(files, tmp_path):
-    with pytest.raises(InputError, match=r"posture bench feed --json feed\.json"):
-        read_figures(files[:1])
-    (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(InputError, match=r"other\.json: no figures"):
-        read_figures([tmp_path / "other.json"])
+@pytest.mark.parametrize("content", ["", "[]", '{"measured": {}}', '{"cost": {"clip_bytes": 1}}'])
+def test_a_file_without_figures_is_refused_with_the_command_that_writes_them(tmp_path, content):
+    (tmp_path / "ingest.json").write_text(content)
+    with pytest.raises(InputError, match=r"posture bench ingest --json ingest\.json"):
+        Figures.of(tmp_path / "ingest.json")
 
 
 def test_footage():
@@ -48,10 +45,10 @@ def test_training():
     assert row["an epoch of UCF101"] == "6 s" and row["an epoch of 10 M clips"] == "1 h 9 min"
 
 
-def test_the_readers_gpu_is_an_option(files, capsys):
-    main([*map(str, files), "--train-clips-per-second", "300", "--gpus", "1", "8"])
+def test_the_readers_gpu_is_an_option(file, capsys):
+    main([str(file), "--train-clips-per-second", "300", "--gpus", "1", "8"])
     _, training = capsys.readouterr().out.strip().split("\n\n")
     assert list(cells(training)) == ["300 clips/s on 1 GPU", "2,400 clips/s on 8 GPUs"]
-    main([*map(str, files)])
+    main([str(file)])
     footage, training = capsys.readouterr().out.strip().split("\n\n")
     assert list(cells(footage)) == list(FOOTAGE) and list(cells(training)) == ["100 clips/s", "1,000 clips/s", "10,000 clips/s"]

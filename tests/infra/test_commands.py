@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from functools import cache
+from itertools import pairwise
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_files_named_are_there(path):
     assert named and {name for name in named if not (ROOT / name).exists()} == set()
     bare = set(re.findall(r"`([\w-]+\.(?:yaml|yml|json|py|txt))`", path.read_text())) - {"job.yaml"}
     assert bare <= {file.name for file in TEXTS}
+
+
+@pytest.mark.parametrize("line", [line for line in POSTURE if "--set" in line])
+def test_changes_are_those_that_recipes_take(line):
+    from posture.config import Scale, override, parse_assignments
+    from posture.recipes import load_recipe
+
+    words = shlex.split(line)
+    changes = parse_assignments([value for option, value in pairwise(words) if option == "--set"])
+    if isinstance(changes.get("scale.workers"), list) and Scale.model_fields["workers"].annotation is int:
+        pytest.skip("runs take no range of workers yet")
+    assert override(load_recipe(words[1]), changes)
 
 
 def test_recipes_named_are_there():
