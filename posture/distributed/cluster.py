@@ -52,7 +52,7 @@ def connect(**settings: Any) -> None:
         if address:
             ray.init(address=address, **arguments)
         else:
-            ray.init(**{"include_dashboard": False} | arguments | settings)
+            ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # or it would join what somebody else started here
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
