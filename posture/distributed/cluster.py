@@ -98,7 +98,8 @@ def decoding() -> dict[str, float]:
 
 def decoding_cpus() -> float:
     """CPUs of the nodes on which footage is decoded."""
-    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if node["Resources"].get(DECODE) or not decoding())
+    everywhere = not decoding()
+    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if everywhere or node["Resources"].get(DECODE))
 
 
 def off_decoders() -> dict[str, str]:
