@@ -52,7 +52,7 @@ def connect(**settings: Any) -> None:
         if address:
             ray.init(address=address, **arguments)
         else:
-            ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # whatever else runs here, or ran
+            ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # or it would join what somebody else started here
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
@@ -104,7 +104,8 @@ def decoding() -> dict[str, float]:
 
 def decoding_cpus() -> float:
     """CPUs of the nodes on which footage is decoded."""
-    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if node["Resources"].get(DECODE) or not decoding())
+    everywhere = not decoding()
+    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if everywhere or node["Resources"].get(DECODE))
 
 
 def off_decoders() -> dict[str, str]:
