@@ -158,12 +158,14 @@ class Pass:
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
         """Nothing to train: say why, and remember that somebody looked."""
-        clips = look["new"]["clips"]
-        waiting = f"; {', '.join(left_out)} wait for {self.options.min_per_class} training clips and a group that is held out" if left_out else ""
-        if clips or left_out or look["unsettled"]:
-            status, sentence = "waiting", f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips){waiting}"
-        else:
-            status, sentence = "nothing", "nothing new; the champion stands" if self.champion else "nothing new, and no champion yet"
+        clips, unsettled = look["new"]["clips"], len(look["unsettled"])
+        reasons = [f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips)"] if clips else []
+        if left_out:
+            reasons.append(f"{', '.join(left_out)}: a new class takes {self.options.min_per_class} training clips and a group that is held out")
+        if unsettled:
+            reasons.append(f"{unsettled:,} files have not settled")
+        status = "waiting" if reasons else "nothing"
+        sentence = f"waiting: {'; '.join(reasons)}" if reasons else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
         look = look | {"status": status, "sentence": sentence, "pass": None}
         self.lease.check()
         self.registry.write_json(look, "last.json")

@@ -176,6 +176,6 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
 def test_nothing_at_all_is_said_and_changes_nothing(tmp_path):
     (tmp_path / "in").mkdir()
     done = posture("retrain", "--footage", str(tmp_path / "in"), "--store", str(tmp_path / "store"), "--registry", str(tmp_path / "registry"))
-    assert last_line(done) == "nothing new, and no champion yet"
+    assert last_line(done) == "nothing new; there is no champion yet"
     registry = Registry(str(tmp_path / "registry"))
     assert registry.last()["status"] == "nothing" and registry.passes() == [] and registry.current() is None
