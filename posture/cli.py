@@ -380,7 +380,7 @@ def sweep(space: str, /, *, base: str, store: str, objective: str | None = None,
 def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/action.py:improved", sets: Repeated = [],  # noqa: B006
             workers: int | None = None, local: bool = False, runs: str | None = None,
             layout: Literal["segments", "kinetics", "ucf101", "folders"] | None = None, split_number: int = 1, settle: float = 300.0,
-            min_clips: int = 20, min_per_class: int = 8, from_scratch: bool = False, val_share: float = 0.2, test_share: float = 0.2,
+            min_clips: int = 20, min_per_class: int = 8, from_scratch: bool = False, force: bool = False, val_share: float = 0.2, test_share: float = 0.2,
             margin: float = 0.01, tolerance: float = 0.05, recall_floor: float = 0.5, max_class_drop: float = 0.1,
             notify_url: str | None = None, notify_command: str | None = None) -> None:
     """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With nothing new it does nothing.
@@ -417,6 +417,8 @@ def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/acti
         Training clips with which a new class is taken in; with fewer, or none held out, it waits.
     from_scratch
         Start from random weights instead of the champion's.
+    force
+        Train a challenger though too little is new: another recipe, or after posture forget.
     val_share
         Share of the new groups of each class that becomes val, where the footage names none.
     test_share
@@ -447,7 +449,8 @@ def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/acti
             raise InputError(f"{option} {value}: must be from {least} to {most}")
     changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
     retrain_once(RetrainOptions(
-        footage, store, registry, recipe, changes, local, runs, layout, split_number, settle, min_clips, min_per_class, from_scratch, val_share, test_share,
+        footage, store, registry, recipe, changes, local=local, runs=runs, layout=layout, split_number=split_number, settle=settle, min_clips=min_clips,
+        min_per_class=min_per_class, from_scratch=from_scratch, force=force, val_share=val_share, test_share=test_share,
         limits=Limits(margin, tolerance, recall_floor, max_class_drop), notification=Notification(notify_url, notify_command)))
 
 

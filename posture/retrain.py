@@ -61,6 +61,8 @@ class RetrainOptions:
     """Training clips with which a new class is taken in; with fewer it is left out, and waits."""
     from_scratch: bool = False
     """Start from random weights instead of the champion's."""
+    force: bool = False
+    """Train a challenger though too little is new."""
     val_share: float = 0.2
     test_share: float = 0.2
     seed: int = 0
@@ -145,7 +147,7 @@ class Pass:
                        known=known, min_per_class=self.options.min_per_class)
         look = {"time": time.time(), "footage": absolute(self.options.footage), "store": store.uri, "unsettled": found.unsettled,
                 "unlabelled": found.unlabelled, "refused_files": new.refused, "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)}}
-        if new.new_clips.total() < max(1, self.options.min_clips):
+        if not self.options.force and new.new_clips.total() < max(1, self.options.min_clips):
             return self._leave(look, new.left_out)
         name = self._name(versions, tuple(new.left_out))
         plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self._asked(), "versions": versions, "run": name,
@@ -153,7 +155,7 @@ class Pass:
         self.lease.check()
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
-        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips))}; this is pass {plan['pass']}")
+        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}")
         return plan
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
