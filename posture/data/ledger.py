@@ -220,6 +220,7 @@ class Ledger:
         return splits
 
     def _without_forgotten(self, footage: Footage, contents: dict[str, str]) -> list[AnnotatedVideo]:
+        """The others; those that are to stay forgotten are refused."""
         gone = {video.file.uri for video in footage.videos if contents.get(video.file.uri) in self._forgotten}
         self._report.refused += [{"uri": uri, "verdict": "forgotten", "reason": rows.VERDICTS["forgotten"]} for uri in sorted(gone)]
         return [video for video in footage.videos if video.file.uri not in gone]
