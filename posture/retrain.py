@@ -61,6 +61,8 @@ class RetrainOptions:
     """Training clips with which a new class is taken in; with fewer it is left out, and waits."""
     from_scratch: bool = False
     """Start from random weights instead of the champion's."""
+    force: bool = False
+    """Train a challenger though too little is new."""
     val_share: float = 0.2
     test_share: float = 0.2
     seed: int = 0
@@ -145,7 +147,7 @@ class Pass:
                        known=known, min_per_class=self.options.min_per_class)
         look = {"time": time.time(), "footage": absolute(self.options.footage), "store": store.uri, "unsettled": found.unsettled,
                 "unlabelled": found.unlabelled, "refused_files": new.refused, "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)}}
-        if new.new_clips.total() < max(1, self.options.min_clips):
+        if not self.options.force and new.new_clips.total() < max(1, self.options.min_clips):
             return self._leave(look, new.left_out)
         name = self._name(versions, tuple(new.left_out))
         plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self._asked(), "versions": versions, "run": name,
@@ -153,17 +155,19 @@ class Pass:
         self.lease.check()
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
-        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips))}; this is pass {plan['pass']}")
+        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}")
         return plan
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
         """Nothing to train: say why, and remember that somebody looked."""
-        clips = look["new"]["clips"]
-        waiting = f"; {', '.join(left_out)} wait for {self.options.min_per_class} training clips and a group that is held out" if left_out else ""
-        if clips or left_out or look["unsettled"]:
-            status, sentence = "waiting", f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips){waiting}"
-        else:
-            status, sentence = "nothing", "nothing new; the champion stands" if self.champion else "nothing new, and no champion yet"
+        clips, unsettled = look["new"]["clips"], len(look["unsettled"])
+        reasons = [f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips)"] if clips else []
+        if left_out:
+            reasons.append(f"{', '.join(left_out)}: a new class takes {self.options.min_per_class} training clips and a group that is held out")
+        if unsettled:
+            reasons.append(f"{unsettled:,} files have not settled")
+        status = "waiting" if reasons else "nothing"
+        sentence = f"waiting: {'; '.join(reasons)}" if reasons else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
         look = look | {"status": status, "sentence": sentence, "pass": None}
         self.lease.check()
         self.registry.write_json(look, "last.json")
