@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from posture import __version__
 from posture.errors import InputError
+
+if TYPE_CHECKING:
+    from posture.retrain import RetrainOptions
 
 app = App(name="posture", version=__version__, help="Train sports-action models on footage, on one machine or a Ray cluster.",
           help_format="plaintext")
@@ -376,16 +380,10 @@ def sweep(space: str, /, *, base: str, store: str, objective: str | None = None,
     write_sweep(space, base, store, objective=objective, trials=trials, seed=seed, submit=submit, changes=parse_assignments(sets), out=out)
 
 
-@app.command
-def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/action.py:improved", sets: Repeated = [],  # noqa: B006
-            workers: int | None = None, local: bool = False, runs: str | None = None,
-            layout: Literal["segments", "kinetics", "ucf101", "folders"] | None = None, split_number: int = 1, settle: float = 300.0,
-            min_clips: int = 20, min_per_class: int = 8, from_scratch: bool = False, force: bool = False, val_share: float = 0.2, test_share: float = 0.2,
-            margin: float = 0.01, tolerance: float = 0.05, recall_floor: float = 0.5, max_class_drop: float = 0.1,
-            notify_url: str | None = None, notify_command: str | None = None) -> None:
-    """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With nothing new it does nothing.
-
-    Exit code 0 whatever the decision, 1 where the challenger could not be trained, 2 where another pass is under way or something is wrong.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Retraining:
+    """What `posture retrain` and `posture watch` have in common.
 
     Parameters
     ----------
@@ -417,8 +415,6 @@ def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/acti
         Training clips with which a new class is taken in; with fewer, or none held out, it waits.
     from_scratch
         Start from random weights instead of the champion's.
-    force
-        Train a challenger though too little is new: another recipe, or after posture forget.
     val_share
         Share of the new groups of each class that becomes val, where the footage names none.
     test_share
@@ -436,22 +432,129 @@ def retrain(*, footage: str, store: str, registry: str, recipe: str = "jobs/acti
     notify_command
         Is run with the same JSON on its standard input.
     """
+
+    footage: str
+    store: str
+    registry: str
+    recipe: str = "jobs/action.py:improved"
+    sets: Repeated = field(default_factory=list)
+    workers: int | None = None
+    local: bool = False
+    runs: str | None = None
+    layout: Literal["segments", "kinetics", "ucf101", "folders"] | None = None
+    split_number: int = 1
+    settle: float = 300.0
+    min_clips: int = 20
+    min_per_class: int = 8
+    from_scratch: bool = False
+    val_share: float = 0.2
+    test_share: float = 0.2
+    margin: float = 0.01
+    tolerance: float = 0.05
+    recall_floor: float = 0.5
+    max_class_drop: float = 0.1
+    notify_url: str | None = None
+    notify_command: str | None = None
+
+
+@app.command
+def retrain(*, options: Retraining, force: bool = False) -> None:
+    """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With nothing new it does nothing.
+
+    Exit code 0 whatever the decision, 1 where the challenger could not be trained, 2 where another pass is under way or something is wrong.
+
+    Parameters
+    ----------
+    force
+        Train a challenger though too little is new: another recipe, or after posture forget.
+    """
     from posture.commands.retrain import retrain_once
+
+    retrain_once(_retrain_options(options, force=force))
+
+
+@app.command
+def watch(*, options: Retraining, every: str | None = None, cron: str | None = None, timezone: str | None = None) -> None:
+    """The pass of `posture retrain` again and again, in this process, until Ctrl-C. A pass that fails is told, and the schedule goes on.
+
+    Parameters
+    ----------
+    every
+        A pass now, and then one every 30m, 6h, 2d ...
+    cron
+        Passes at these times, as crontab has them: "0 3 * * *" is every day at three.
+    timezone
+        Whose clock --cron means, such as Europe/Berlin; left out, this machine's.
+    """
+    from posture.commands.watch import watch_footage
+
+    watch_footage(_retrain_options(options), every=every, cron=cron, timezone=timezone)
+
+
+@app.command
+def status(*, registry: str) -> None:
+    """What a registry is up to: the champion, the last passes, who is at work, when the next pass is due, what waits.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    """
+    from posture.commands.watch import print_status
+
+    print_status(registry)
+
+
+def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
+    """Raises InputError."""
     from posture.config import parse_assignments
     from posture.decision import Limits
     from posture.notify import Notification
     from posture.retrain import RetrainOptions
 
-    for option, value, least, most in (("--settle", settle, 0, 7 * 86400), ("--min-clips", min_clips, 0, 10**9), ("--min-per-class", min_per_class, 1, 10**9),
-                                       ("--val-share", val_share, 0, 0.9), ("--test-share", test_share, 0, 0.9), ("--margin", margin, 0, 1),
-                                       ("--tolerance", tolerance, 0, 1), ("--recall-floor", recall_floor, 0, 1), ("--max-class-drop", max_class_drop, 0, 1)):
+    for option, value, least, most in (
+            ("--settle", given.settle, 0, 7 * 86400), ("--min-clips", given.min_clips, 0, 10**9), ("--min-per-class", given.min_per_class, 1, 10**9),
+            ("--val-share", given.val_share, 0, 0.9), ("--test-share", given.test_share, 0, 0.9), ("--margin", given.margin, 0, 1),
+            ("--tolerance", given.tolerance, 0, 1), ("--recall-floor", given.recall_floor, 0, 1), ("--max-class-drop", given.max_class_drop, 0, 1)):
         if not least <= value <= most:
             raise InputError(f"{option} {value}: must be from {least} to {most}")
-    changes = parse_assignments(sets) | ({"scale.workers": workers} if workers is not None else {})
-    retrain_once(RetrainOptions(
-        footage, store, registry, recipe, changes, local=local, runs=runs, layout=layout, split_number=split_number, settle=settle, min_clips=min_clips,
-        min_per_class=min_per_class, from_scratch=from_scratch, force=force, val_share=val_share, test_share=test_share,
-        limits=Limits(margin, tolerance, recall_floor, max_class_drop), notification=Notification(notify_url, notify_command)))
+    changes = parse_assignments(given.sets) | ({"scale.workers": given.workers} if given.workers is not None else {})
+    return RetrainOptions(
+        given.footage, given.store, given.registry, given.recipe, changes, local=given.local, runs=given.runs, layout=given.layout,
+        split_number=given.split_number, settle=given.settle, min_clips=given.min_clips, min_per_class=given.min_per_class,
+        from_scratch=given.from_scratch, force=force, val_share=given.val_share, test_share=given.test_share,
+        limits=Limits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
+        notification=Notification(given.notify_url, given.notify_command))
+
+
+@app.command
+def review(*, registry: str, store: str, footage: str, port: int = 0, count: int = 20,
+           only_list: Annotated[bool, Parameter(name="--list", negative="")] = False) -> None:
+    """Label footage that has no label: a page on this machine shows the clips that would teach the champion most, and takes your answers.
+
+    Answers are written into review.csv beside the footage, where posture ingest and posture retrain find them.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry, whose champion suggests labels.
+    store
+        Folder or s3:// prefix of the store: what is in it is not asked about.
+    footage
+        Folder or s3:// prefix where new footage arrives.
+    port
+        Of the page, on 127.0.0.1; 0 takes a free one.
+    count
+        Clips of one round.
+    only_list
+        Print the clips, and serve no page.
+    """
+    for option, value, least, most in (("--port", port, 0, 65535), ("--count", count, 1, 1000)):
+        if not least <= value <= most:
+            raise InputError(f"{option} {value}: must be from {least} to {most}")
+    from posture.commands.review import review_footage
+
+    review_footage(registry, store, footage, port=port, count=count, only_list=only_list)
 
 
 registry_app = App(name="registry", help="The versions of a registry, and which one is the champion.", help_format="plaintext")

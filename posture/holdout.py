@@ -32,7 +32,7 @@ def score_segments(store: Store, run: Run, weights: Path, segments: Iterable[str
     """
     from posture.train.evaluate import merge_by_segment
 
-    index = _only(index_footage(store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow), set(segments))
+    index = only_segments(index_footage(store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow), set(segments))
     if not len(index):
         return [], np.zeros((0, run.model.classes), dtype=np.float32)
     score = score_here
@@ -45,7 +45,8 @@ def score_segments(store: Store, run: Run, weights: Path, segments: Iterable[str
     return [index.segment_ids[number] for number in merged.segments], merged.scores
 
 
-def _only(index: FootageIndex, segments: set[str]) -> FootageIndex:
+def only_segments(index: FootageIndex, segments: set[str]) -> FootageIndex:
+    """The clips of those segments alone."""
     wanted = np.array([segment in segments for segment in index.segment_ids], dtype=bool)
     return index.part(np.flatnonzero(wanted[index.segments]) if len(index) else np.zeros(0, dtype=np.int64))
 

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from posture.config import Run
-from posture.data.annotations import Footage, read_footage
+from posture.data.annotations import Footage, NoLabels, read_footage
 from posture.data.cutting import BACKGROUND, Cut
 from posture.data.files import File, absolute, list_files
 from posture.data.ledger import IngestOptions, Report
@@ -84,7 +84,7 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     labels_change = [file for file in new if LABELS.fullmatch(PurePosixPath(file.relative).name)]
     if any(file.uri not in whole for file in labels_change):  # what they will say of the others is not known yet
         return Intake(unsettled=unsettled, unlabelled=memory.get("unlabelled", []), memory=memory | {"looks": looks})
-    footage = _footage(drop, run, store, listed, videos)
+    footage = _footage(drop, run, store, videos)
     footage = replace(footage, videos=[video for video in footage.videos if video.file.uri not in unsettled])
     waiting = {uri: file for file in videos if (uri := file.uri) not in unsettled}
     unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
@@ -127,17 +127,16 @@ def _cut(store: Store, run: Run) -> Cut:
     return Cut(DecodeRecipe.parse(recipe), background=BACKGROUND in store.read("segments", columns=["label"])["label"].to_pylist())
 
 
-def _footage(drop: Drop, run: Run, store: Store, listed: list[File], videos: list[File]) -> Footage:
+def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
     """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
-    if not any("/" in file.relative for file in videos) and not any(LABELS.fullmatch(file.relative) for file in listed):
-        return Footage(_root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos])
     recipe = _cut(store, run).recipe
     if recipe.searched:
         raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}); take new footage in with "
                          "posture ingest --crop detector=RUN, and retrain with --footage on an empty folder")
-    if recipe.crop:
-        return read_tracked_footage(drop.footage, layout=drop.layout, split_number=drop.split_number)
-    return read_footage(drop.footage, layout=drop.layout, split_number=drop.split_number)
+    try:
+        return (read_tracked_footage if recipe.crop else read_footage)(drop.footage, layout=drop.layout, split_number=drop.split_number)
+    except NoLabels:
+        return Footage(_root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos])
 
 
 def _root(footage: str) -> str:

@@ -342,15 +342,21 @@ class Pass:
 
 
 def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[str]:
-    """Show a decision elsewhere, where that is wanted: W&B. Returns what went wrong, in sentences; it never stops the pass."""
+    """Show a decision: its page, and where that is wanted W&B. Returns what went wrong, in sentences; it never stops the pass."""
+    from posture import decision_page
     from posture.tracking import log_version
 
+    problems = []
+    try:
+        decision_page.publish(registry, pass_id, decision)
+    except Exception as error:  # whatever it is, the decision stands
+        problems.append(f"the decision's page could not be written ({type(error).__name__}: {error})")
     if decision["challenger"] is None:
-        return []
+        return problems
     version = registry.version(decision["challenger"])
     with registry.checkpoint(version["version"]) as weights:
         problem = log_version(weights / "model.safetensors", version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
-    return [problem] if problem else []
+    return [*problems, problem] if problem else problems
 
 
 def _digest(content: dict[str, Any]) -> str:

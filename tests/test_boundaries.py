@@ -45,7 +45,8 @@ LAYERS = ["data", "models", "tasks", "train", "distributed", "commands", "cli"]
 ABOVE_TRAIN = {"config", "launch", "weights", "evaluation", "runs", "tracking", "recipes", "report", "pages",
                "registry", "decision", "holdout", "settling", "intake", "arrivals", "retrain", "notify", "forget",
                "show", "explain", "explain_page", "overlays", "console", "stats", "comparison", "comparison_page", "study", "verdicts", "detections",
-               "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes"}
+               "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes",
+               "unlabelled", "review", "review_server", "schedule", "heartbeats", "drift", "decision_page"}
 FORBIDDEN = {
     "data": {"models", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
     "models": {"data", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,

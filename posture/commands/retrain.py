@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 from posture import console
+from posture.data.files import join
+from posture.decision_page import PAGE
 from posture.pages import percent, signed
 from posture.retrain import Outcome, RetrainOptions, run_pass
 
@@ -45,6 +47,7 @@ def print_decision(decision: dict[str, Any]) -> None:
         console.out.print(f"{len(decision['changed']):,} clips are answered differently")
     if decision["rule_sentence"]:
         console.out.print(decision["rule_sentence"], soft_wrap=True)
+    console.out.print(join(decision["registry"], "passes", decision["pass"], PAGE), soft_wrap=True)
 
 
 def _recall(part: dict[str, Any] | None) -> tuple[str, str]:

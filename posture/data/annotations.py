@@ -6,6 +6,8 @@
 | kinetics | a CSV with the columns label, youtube_id, time_start, time_end (and split) |
 | ucf101 | trainlistNN.txt and testlistNN.txt |
 | folders | one folder per class, perhaps below train/, val/, test/ |
+
+Beside any of them may lie review.csv, people's answers of `posture review`: it labels files that the layout itself leaves unlabelled.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from posture.data.files import File, absolute, join, list_files, read_bytes
+from posture.data.review_table import REVIEWED
 from posture.data.rows import SPLITS
 from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
@@ -33,7 +36,10 @@ LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
                "test": "test", "testing": "test"}
 COLUMNS = {"segments": {"video", "start", "end", "label"}, "kinetics": {"label", "youtube_id", "time_start", "time_end"}}
+UNLABELLED = ("unlabelled", "unlabeled")
+"""Folders of the layout `folders` that are no class."""
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
+UCF101_CLIP = re.compile(r"v_(.+_g\d\d)_c\d\d")
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,15 @@ class Footage:
     """Sentences that whoever ingests it should read."""
 
 
-def read_footage(source: str, *, layout: str | None = None, split_number: int = 1) -> Footage:
+class NoLabels(InputError):
+    """There are videos, and nothing that could say what any of them shows."""
+
+
+def read_footage(source: str, *, layout: str | None = None, split_number: int = 1, reviewed: bool = True) -> Footage:
     """The annotated videos at `source`: a folder, an `s3://` prefix, or a CSV file beside its videos.
 
-    `split_number` chooses among UCF101's three official splits. Raises InputError naming the file, line and field at fault.
+    `split_number` chooses among UCF101's three official splits; `reviewed`: with the answers in review.csv. Raises InputError naming the file,
+    line and field at fault.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
@@ -94,11 +105,35 @@ def read_footage(source: str, *, layout: str | None = None, split_number: int = 
     others = [file for file in listed if PurePosixPath(file.relative).suffix.lower() not in VIDEO_SUFFIXES]
     if not videos:
         raise InputError(f"{root}: no video files here ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    named = [file.relative for file in others if file.relative.lower().endswith(".csv") and (not table or file.relative == table)]
+    named = [file.relative for file in others if file.relative.lower().endswith(".csv") and (file.relative == table if table else file.relative != REVIEWED)]
+    answers = reviewed and table != REVIEWED and any(file.relative == REVIEWED for file in others)
     headers = csv_headers(root, named)
     tables = {layout: chosen for layout, columns in COLUMNS.items() if (chosen := [name for name, header in headers.items() if columns <= header])}
     if table and not tables:
         raise InputError(f"{source}: no such file, or neither the columns video,start,end,label nor label,youtube_id,time_start,time_end")
+    try:
+        footage = _read_layout(root, layout, videos, others, tables, split_number)
+    except NoLabels:
+        labels, missing = _segment_labels(root, videos, [REVIEWED]) if answers else ({}, [])
+        if not labels:
+            raise
+        return _collect(root, "segments", videos, labels, missing)
+    return _with_answers(footage, videos) if answers else footage
+
+
+def find_unlabelled(source: str) -> tuple[str, list[File]]:
+    """The root of the footage at `source`, and its videos that nothing but review.csv says anything of. Raises InputError as `read_footage` does."""
+    source = absolute(source)
+    root = source.rpartition("/")[0] if source.lower().endswith(".csv") else source
+    videos = list_files(root)
+    try:
+        labelled = {video.file.relative for video in read_footage(source, reviewed=False).videos}
+    except NoLabels:
+        labelled = set()
+    return root, [file for file in videos if file.relative not in labelled]
+
+
+def _read_layout(root: str, layout: str | None, videos: list[File], others: list[File], tables: dict[str, list[str]], split_number: int) -> Footage:
     lists = {PurePosixPath(file.relative).name: file for file in others}
     train, test = (lists.get(f"{name}list{split_number:02d}.txt") for name in ("train", "test"))
     found = layout or (min(tables, key=lambda name: tables[name]) if tables else "ucf101" if train and test else "folders")
@@ -114,16 +149,38 @@ def read_footage(source: str, *, layout: str | None = None, split_number: int = 
     return (_segments if found == "segments" else _kinetics)(root, videos, tables[found])
 
 
+def _with_answers(footage: Footage, videos: list[File]) -> Footage:
+    """The footage with the labels that review.csv gives to files that have none; where the layout has come to label a file, it is right."""
+    labels, missing = _segment_labels(footage.root, videos, [REVIEWED])
+    open_files = set(footage.unlabelled)
+    answers = {name: found for name, found in labels.items() if name in open_files}
+    if not answers:
+        return replace(footage, missing=footage.missing + missing)
+    labelled = {video.file.relative: video for video in [*footage.videos, *_collect(footage.root, footage.layout, videos, answers, []).videos]}
+    count = sum(map(len, answers.values()))
+    return replace(footage, videos=[labelled[name] for name in sorted(labelled)], missing=footage.missing + missing,
+                   unlabelled=[name for name in footage.unlabelled if name not in answers],
+                   notes=[*footage.notes, f"{REVIEWED} labels {count:,} segment{'s' * (count != 1)} of {len(answers):,} "
+                                          f"file{'s' * (len(answers) != 1)} that had no label"])
+
+
 def csv_headers(root: str, names: list[str]) -> dict[str, set[str]]:
     """The columns of each of the files."""
     return {name: {cell.strip() for cell in _text(root, name).partition("\n")[0].split(",")} for name in names}
 
 
 def _segments(root: str, videos: list[File], tables: list[str]) -> Footage:
+    return _collect(root, "segments", videos, *_segment_labels(root, videos, tables))
+
+
+def _segment_labels(root: str, videos: list[File], tables: list[str]) -> tuple[dict[str, list[Label]], list[str]]:
+    """The labels of each file by its relative path, and those whose video is not there. Of review.csv, rows without a label are left out."""
     named = VideoNames(videos)
     labels: dict[str, list[Label]] = {}
     missing = []
     for where, row in csv_rows(root, tables):
+        if where.file == REVIEWED and not row["label"].strip():
+            continue
         file = named.find(row["video"], where.file)
         if file is None:
             missing.append(f"{where}: {row['video'].strip()}")
@@ -131,7 +188,7 @@ def _segments(root: str, videos: list[File], tables: list[str]) -> Footage:
         start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
         group = (row.get("group") or "").strip() or PurePosixPath(file.relative).stem
         labels.setdefault(file.relative, []).append(where.label(start, end, row["label"], group, row.get("split")))
-    return _collect(root, "segments", videos, labels, missing)
+    return labels, missing
 
 
 def _kinetics(root: str, videos: list[File], tables: list[str]) -> Footage:
@@ -176,12 +233,12 @@ def _folders(root: str, videos: list[File]) -> Footage:
         path = PurePosixPath(file.relative)
         parts = path.parts
         split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 2 else None
-        if len(parts) < 2:
+        if len(parts) < 2 or parts[0].lower() in UNLABELLED:
             continue
         label = parts[1] if split else parts[0]
         labels[file.relative] = [Label(0.0, None, label, _file_group(label, path), split)]
     if not labels:
-        raise InputError(f"{root}: no layout recognised; put videos in one folder per class, or add a CSV with the columns "
+        raise NoLabels(f"{root}: no layout recognised; put videos in one folder per class, or add a CSV with the columns "
                          "video,start,end,label beside them")
     return _collect(root, "folders", videos, labels, [])
 

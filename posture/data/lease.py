@@ -14,7 +14,7 @@ import time
 import uuid
 from typing import Any
 
-from posture.data.files import join, open_root
+from posture.data.files import exists, join, open_root
 from posture.errors import Busy
 
 LIMIT_SECONDS = 60.0
@@ -99,6 +99,14 @@ class Lease:
             except FileNotFoundError:  # the holder has just moved on
                 continue
         return 0, None
+
+
+def holder(root: str) -> dict[str, Any] | None:
+    """Who holds the lease of `root`: {host, process, expires (seconds since 1970), ...}; None where nobody does."""
+    if not exists(join(root, "_lease")):
+        return None
+    _, entry = Lease(root)._latest()
+    return entry if entry and entry["expires"] > time.time() and not _died_here(entry) else None
 
 
 def _machine() -> str:

@@ -19,6 +19,7 @@ from posture.data.footage import FootageIndex
 from posture.data.rows import DecodeRecipe
 from posture.data.sandbox import Sandbox
 from posture.data.store import Store
+from posture.data.video import Unreadable
 from posture.errors import InputError
 
 LIMIT_SECONDS = 120.0
@@ -81,10 +82,15 @@ def index_sources(store: Store, index: FootageIndex, *, windows: int, inputs: tu
 
 
 class SourceFootage:
-    """Streams the clips of a SourceIndex, decoded on this machine's cores as they are asked for."""
+    """Streams the clips of a SourceIndex, decoded on this machine's cores as they are asked for.
 
-    def __init__(self, index: SourceIndex) -> None:
+    A file that cannot be decoded raises InputError; `tolerant`, its clips are black instead, and its segment's number is in `failed` with the reason.
+    """
+
+    def __init__(self, index: SourceIndex, *, tolerant: bool = False) -> None:
         self.index, self.classes, self.labels, self.segments = index, index.classes, index.labels, index.segments
+        self.failed: dict[int, str] = {}
+        self._tolerant = tolerant
         self._own = threading.local()
 
     def __len__(self) -> int:
@@ -98,11 +104,11 @@ class SourceFootage:
         mine = range(rank, len(self.index.windows), world_size)
         with ThreadPoolExecutor(max_workers=workers, initializer=self._equip, initargs=(sandboxes,)) as pool:
             try:
-                waiting = [pool.submit(self._cut, segment) for segment in mine[:2 * workers]]
+                waiting = [pool.submit(self._clips, segment) for segment in mine[:2 * workers]]
                 for at, segment in enumerate(mine):
                     clips = waiting.pop(0).result()
                     if at + 2 * workers < len(mine):
-                        waiting.append(pool.submit(self._cut, mine[at + 2 * workers]))
+                        waiting.append(pool.submit(self._clips, mine[at + 2 * workers]))
                     for window in range(int(self.index.windows[segment])):
                         yield int(starts[segment]) + window, *clips[min(window, len(clips) - 1)]
             finally:
@@ -113,16 +119,24 @@ class SourceFootage:
         self._own.sandbox = Sandbox()
         sandboxes.append(self._own.sandbox)
 
-    def _cut(self, segment: int) -> list[tuple[np.ndarray, ...]]:
-        uri, (start, end) = self.index.uris[segment], self.index.spans[segment]
-        label = Label(start, end, "", "", "")
+    def _clips(self, segment: int) -> list[tuple[np.ndarray, ...]]:
         try:
-            with local_copy(uri) as path:
-                messages = self._own.sandbox.cut(path, "", [label], Cut(self.index.recipe), limit_seconds=LIMIT_SECONDS)
-                clips = [decode_frames(item.pixels, item.row["offsets"], (item.row["frames"], item.row["height"], item.row["width"]))
-                         for item in messages if isinstance(item, Clip)]
+            clips = self._cut(segment)
         except Exception as error:
-            raise InputError(f"{uri}: cannot be decoded again ({error}); evaluate the stored windows instead (leave out --source)") from None
-        if not clips:
-            raise InputError(f"{uri}: holds nothing from {start:g} s to {end:g} s any more; evaluate the stored windows instead")
+            if not self._tolerant:
+                raise InputError(f"{self.index.uris[segment]}: cannot be decoded again ({error}); evaluate the stored windows instead "
+                                 "(leave out --source)") from None
+            self.failed[segment] = str(error)
+            recipe = self.index.recipe
+            clips = [np.zeros((recipe.frames, recipe.height, recipe.width, 3), np.uint8)]
         return [tuple(flow_of_clip(frames, self.index.flow) if name == "flow" else frames for name in self.index.inputs) for frames in clips]
+
+    def _cut(self, segment: int) -> list[np.ndarray]:
+        start, end = self.index.spans[segment]
+        with local_copy(self.index.uris[segment]) as path:
+            messages = self._own.sandbox.cut(path, "", [Label(start, end, "", "", "")], Cut(self.index.recipe), limit_seconds=LIMIT_SECONDS)
+            clips = [decode_frames(item.pixels, item.row["offsets"], (item.row["frames"], item.row["height"], item.row["width"]))
+                     for item in messages if isinstance(item, Clip)]
+        if not clips:
+            raise Unreadable("no_frames", f"it holds nothing from {start:g} s to {end:g} s any more")
+        return clips

@@ -56,6 +56,12 @@ def connect(**settings: Any) -> None:
     _quiet()
 
 
+def disconnect() -> None:
+    """Leave the cluster, or end the Ray that was started here."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))

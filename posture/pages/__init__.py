@@ -1,6 +1,7 @@
 """The pages people read: each is one file with its style, charts and pictures inside, so that it can be mailed, archived and printed.
 
 Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy forbids both.
+(`review.html` alone is no such page: `posture review` serves it, with a script, while it runs.)
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Judging a network: validation while it trains, and probabilities for every clip once it is trained.
 
-Tensor legend: n clips, K classes, T frames, S the network's side in pixels.
+Tensor legend: n clips, K classes, D features, T frames, S the network's side in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from posture.data.transforms import evaluation_view, frame_indices, network_inputs
+from posture.models.features import penultimate
 from posture.tasks.action import probabilities as task_probabilities
 from posture.train.batches import Batches, Footage, StreamedFootage, chunks, prefetched, read, stack, stored_frames
 from posture.train.context import Context
@@ -56,11 +57,34 @@ def score(
     `batch` is in views per forward pass; `progress` is called with the number of clips done and in total.
     Raises RuntimeError where the footage does not give every clip exactly once.
     """
+    probabilities = np.zeros((len(indices), run.model.classes), dtype=np.float32)
+    for rows, outputs in _outputs(model, footage, indices, run, device, crops=crops, temporal_views=temporal_views, batch=batch, progress=progress):
+        probabilities[rows] += task_probabilities(outputs).cpu().numpy() / (crops * temporal_views)
+    return probabilities
+
+
+@torch.inference_mode()
+def describe(model: nn.Module, footage: Footage | StreamedFootage, run: Any, device: torch.device, *, batch: int = 8,
+             progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Of every clip of the footage, seen once in its middle: class probabilities (n, K), and the features that they are made from (n, D), float32."""
+    probabilities = np.zeros((len(footage), run.model.classes), dtype=np.float32)
+    features: np.ndarray | None = None
+    with penultimate(model) as taken:
+        for rows, outputs in _outputs(model, footage, np.arange(len(footage)), run, device, crops=1, temporal_views=1, batch=batch, progress=progress):
+            described = torch.cat([layer.flatten(1).float() for layer in taken], dim=1).cpu().numpy()
+            if features is None:
+                features = np.zeros((len(footage), described.shape[1]), dtype=np.float32)
+            probabilities[rows], features[rows] = task_probabilities(outputs).cpu().numpy(), described
+    return probabilities, np.zeros((0, 0), dtype=np.float32) if features is None else features
+
+
+def _outputs(model: nn.Module, footage: Footage | StreamedFootage, indices: np.ndarray, run: Any, device: torch.device, *, crops: int, temporal_views: int,
+             batch: int, progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """(rows, what the network says of those clips) for every view of every clip; row i is `indices[i]`."""
     model = model.to(device).eval()
     precision = Precision(run.scale.amp, device)
     row_of = {int(index): row for row, index in enumerate(indices)}
     seen = np.zeros(len(indices), dtype=np.int64)
-    probabilities = np.zeros((len(indices), run.model.classes), dtype=np.float32)
     names = run.model.inputs
     clips = ((row_of[index], arrays) for index, arrays, _ in read(footage, indices, names) if index in row_of)
     for chunk in prefetched(chunks(clips, max(1, batch // (crops * temporal_views)))):
@@ -73,13 +97,12 @@ def score(
             inputs = network_inputs(_on_device(stored, device), square, data=run.data, size=run.model.size)
             with precision.autocast():
                 outputs = model(*inputs)
-            probabilities[rows] += task_probabilities(outputs).cpu().numpy() / (crops * temporal_views)
+            yield rows, outputs
         np.add.at(seen, rows, 1)
         if progress is not None:
             progress(int(seen.sum()), len(indices))
     if not (seen == 1).all():
         raise RuntimeError(f"{int((seen != 1).sum())} of {len(indices)} clips were not evaluated exactly once")
-    return probabilities
 
 
 def _on_device(stored: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:

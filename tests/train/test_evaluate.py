@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posture.data.transforms import evaluation_view, frame_indices, network_input
-from posture.train.evaluate import merge_by_segment, score
+from posture.train.evaluate import describe, merge_by_segment, score
 from tests.train.small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 FOOTAGE = SmallFootage(13)
@@ -67,3 +67,12 @@ def test_segments_average_their_clips() -> None:
     assert merged.scores.dtype == np.float32
     with pytest.raises(ValueError, match="different labels"):
         merge_by_segment(probabilities, np.array([7, 3, 7, 7]), np.array([0, 1, 1, 0]))
+
+
+def test_clips_are_described_in_their_own_order() -> None:
+    run, network = small_run(), SmallNetwork(dropout=0.5)
+    streamed = StreamedFootage(FOOTAGE, shares=[[5, 0, 12, *range(1, 5), *range(6, 12)]])
+    probabilities, features = describe(network, streamed, run, CPU, batch=4)
+    np.testing.assert_allclose(probabilities, score(network, FOOTAGE, np.arange(13), run, CPU), rtol=1e-4, atol=1e-6)
+    made = network.classify(torch.from_numpy(features)).softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(made, probabilities, rtol=1e-4, atol=1e-6)

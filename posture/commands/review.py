@@ -1,0 +1,64 @@
+"""`posture review`: what the champion is least sure of in unlabelled footage, as a table and as a page that takes people's answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from posture import console
+from posture.config import validate
+from posture.data.store import Store
+from posture.errors import InputError
+from posture.registry import Registry
+from posture.review import Question, Review
+from posture.review_server import ReviewServer
+from posture.unlabelled import find_stretches, most_informative, score_stretches
+
+REFUSED_SHOWN = 10
+
+
+def review_footage(registry_uri: str, store_uri: str, footage: str, *, port: int, count: int, only_list: bool) -> None:
+    """Print the most informative stretches, then serve the page until Ctrl-C. Raises InputError where there is no champion, or nothing to ask about."""
+    review = choose(registry_uri, store_uri, footage, count=count)
+    console.table("video", "from", "to", f"{review.champion} suggests", "probability", rows=[
+        (question["video"], f"{question['start']:.1f}", f"{question['end']:.1f}", question["suggested"][0][0], f"{question['suggested'][0][1]:.3f}")
+        for question in review.describe()["questions"]])
+    if only_list:
+        return
+    with ReviewServer(review, port=port) as server:
+        console.out.print(f"answer at {server.url} (on this machine alone); Ctrl-C ends it", soft_wrap=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.out.print()
+        finally:
+            review.close()
+    counts = review.counts()
+    console.out.print(f"{counts['labelled']} labelled, {counts['not_usable']} not usable, {counts['skipped'] + counts['open']} left; "
+                      f"the answers are in {review.path}, and the next posture retrain takes them in", soft_wrap=True)
+
+
+def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Review:
+    """The `count` stretches of the footage whose labels would teach the champion most. Raises InputError where there are none."""
+    registry = Registry(registry_uri)
+    champion = registry.champion()
+    if champion is None:
+        raise InputError(f"{registry_uri}: there is no champion yet that could say what it is unsure of; label some footage, and run posture retrain")
+    version = registry.version(champion)
+    with console.progress("looking for unlabelled footage") as advance:
+        found = find_stretches(footage, Store(store_uri), progress=advance)
+    if not found.asked:
+        raise InputError(f"{found.root}: nothing here waits for a label ({found.files:,} files without one, {len(found.refused):,} of them cannot be used)")
+    run, classes = validate(version["run"]), tuple(version["classes"])
+    with registry.checkpoint(champion) as checkpoint, console.progress("scoring clips") as advance:
+        scored = score_stretches(found.asked, run, classes, checkpoint, progress=advance)
+    refused = [*found.refused, *scored.refused]
+    for item in refused[:REFUSED_SHOWN]:
+        console.out.print(f"left out: {item['uri']}: {item['verdict']}, {item['reason']}", soft_wrap=True)
+    if len(refused) > REFUSED_SHOWN:
+        verdicts = Counter(item["verdict"] for item in refused)
+        console.out.print(f"left out, in all: {', '.join(f'{verdict}: {number}' for verdict, number in verdicts.most_common())}")
+    chosen = most_informative(scored.probabilities, scored.features, count)
+    if not chosen:
+        raise InputError(f"{found.root}: not one of {len(found.asked):,} clips without a label can be decoded")
+    console.out.print(f"{len(scored.asked):,} clips of {found.files:,} files wait for a label; these {len(chosen)} would teach {champion} most")
+    return Review(found.root, classes, [Question(scored.asked[place], scored.probabilities[place]) for place in chosen], champion=champion)
