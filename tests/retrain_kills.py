@@ -30,7 +30,8 @@ OPTIONS = ("--local", "--settle", "0", "--min-clips", "2", "--min-per-class", "2
            *(f"--set={name}={value}" for name, value in SETS.items()))
 POINTS = ["line:looking for", "line:took in", "line:new: ", "file:current.json", "file:runs/*/start.safetensors", "line:training challenger",
           "line:epoch   1", "line:epoch   2", f"line:epoch   {EPOCHS}", "file:versions/v0002/model.safetensors", "file:versions/v0002/version.json",
-          "file:passes/0002-*/predictions.parquet", "file:passes/0002-*/decision.json", "file:passes/0002-*/decision.html", "change:champion.json", "change:last.json"]
+          "file:passes/0002-*/predictions.parquet", "file:passes/0002-*/decision.json", "change:champion.json",
+          "file:passes/0002-*/decision.html", "change:last.json"]
 """What a pass is killed after: a line it prints, a file it writes anew, one that it changes."""
 DELAYS = {"line": 1.0, "file": 0.02, "change": 0.02}
 """And at most so many seconds later."""
