@@ -463,14 +463,19 @@ class Retraining:
 
 
 @app.command
-def retrain(*, options: Retraining) -> None:
+def retrain(*, options: Retraining, force: bool = False) -> None:
     """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With nothing new it does nothing.
 
     Exit code 0 whatever the decision, 1 where the challenger could not be trained, 2 where another pass is under way or something is wrong.
+
+    Parameters
+    ----------
+    force
+        Train a challenger though too little is new: another recipe, or after posture forget.
     """
     from posture.commands.retrain import retrain_once
 
-    retrain_once(_retrain_options(options))
+    retrain_once(_retrain_options(options, force=force))
 
 
 @app.command
@@ -505,7 +510,7 @@ def status(*, registry: str) -> None:
     print_status(registry)
 
 
-def _retrain_options(given: Retraining) -> RetrainOptions:
+def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
     """Raises InputError."""
     from posture.config import parse_assignments
     from posture.decision import Limits
@@ -520,8 +525,9 @@ def _retrain_options(given: Retraining) -> RetrainOptions:
             raise InputError(f"{option} {value}: must be from {least} to {most}")
     changes = parse_assignments(given.sets) | ({"scale.workers": given.workers} if given.workers is not None else {})
     return RetrainOptions(
-        given.footage, given.store, given.registry, given.recipe, changes, given.local, given.runs, given.layout, given.split_number, given.settle,
-        given.min_clips, given.min_per_class, given.from_scratch, given.val_share, given.test_share,
+        given.footage, given.store, given.registry, given.recipe, changes, local=given.local, runs=given.runs, layout=given.layout,
+        split_number=given.split_number, settle=given.settle, min_clips=given.min_clips, min_per_class=given.min_per_class,
+        from_scratch=given.from_scratch, force=force, val_share=given.val_share, test_share=given.test_share,
         limits=Limits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
         notification=Notification(given.notify_url, given.notify_command))
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from posture.arrivals import arrivals, segments_record
 from posture.config import Run, override, validate
-from posture.data.files import absolute
+from posture.data.files import absolute, remove_tree
 from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
-from posture.errors import Busy, InputError
+from posture.errors import InputError
 from posture.holdout import Model, ask, figures, write_predictions
 from posture.intake import Drop, Intake, Progress, silent, take_in
 from posture.launch import prepare, software, tables_of, train_here
@@ -61,6 +61,8 @@ class RetrainOptions:
     """Training clips with which a new class is taken in; with fewer it is left out, and waits."""
     from_scratch: bool = False
     """Start from random weights instead of the champion's."""
+    force: bool = False
+    """Train a challenger though too little is new."""
     val_share: float = 0.2
     test_share: float = 0.2
     seed: int = 0
@@ -145,7 +147,7 @@ class Pass:
                        known=known, min_per_class=self.options.min_per_class)
         look = {"time": time.time(), "footage": absolute(self.options.footage), "store": store.uri, "unsettled": found.unsettled,
                 "unlabelled": found.unlabelled, "refused_files": new.refused, "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)}}
-        if new.new_clips.total() < max(1, self.options.min_clips):
+        if not self.options.force and new.new_clips.total() < max(1, self.options.min_clips):
             return self._leave(look, new.left_out)
         name = self._name(versions, tuple(new.left_out))
         plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self._asked(), "versions": versions, "run": name,
@@ -153,17 +155,19 @@ class Pass:
         self.lease.check()
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
-        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips))}; this is pass {plan['pass']}")
+        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}")
         return plan
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
         """Nothing to train: say why, and remember that somebody looked."""
-        clips = look["new"]["clips"]
-        waiting = f"; {', '.join(left_out)} wait for {self.options.min_per_class} training clips and a group that is held out" if left_out else ""
-        if clips or left_out or look["unsettled"]:
-            status, sentence = "waiting", f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips){waiting}"
-        else:
-            status, sentence = "nothing", "nothing new; the champion stands" if self.champion else "nothing new, and no champion yet"
+        clips, unsettled = look["new"]["clips"], len(look["unsettled"])
+        reasons = [f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips)"] if clips else []
+        if left_out:
+            reasons.append(f"{', '.join(left_out)}: a new class takes {self.options.min_per_class} training clips and a group that is held out")
+        if unsettled:
+            reasons.append(f"{unsettled:,} files have not settled")
+        status = "waiting" if reasons else "nothing"
+        sentence = f"waiting: {'; '.join(reasons)}" if reasons else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
         look = look | {"status": status, "sentence": sentence, "pass": None}
         self.lease.check()
         self.registry.write_json(look, "last.json")
@@ -207,6 +211,8 @@ class Pass:
         history = folder.read_json("history.json") or []
         if plan["step"] != "train" or (len(history) >= self.run.epochs and folder.checkpoints()):
             return ""
+        if not folder.exists():
+            remove_tree(folder.uri)  # what a killed pass had begun to write of it
         warm = self.champion is not None and not self.options.from_scratch
         changes = {"weights": self.registry.path("versions", self.champion)} if warm else {}
         try:
@@ -220,11 +226,12 @@ class Pass:
             raise InputError(f"{error}{hint}") from None
         self.tell(f"training challenger {plan['run']}: {len(session.train):,} clips, {len(session.classes)} classes, {session.run.epochs} epochs"
                   + (f"; {session.start}" if session.start else "") + (f"; goes on after epoch {len(history)}" if session.resumed else ""))
+        begun: list[str] = []
         try:
-            outcome = self._fit(session)
-        except Busy:
-            raise
+            outcome = self._fit(session, begun)
         except InputError as error:
+            if not begun:  # nothing is wrong with the challenger: a cluster that is away, or too small
+                raise
             return str(error)
         if outcome.get("stopped") == "asked":
             raise KeyboardInterrupt
@@ -233,7 +240,12 @@ class Pass:
         self.registry.write_json(plan, "current.json")
         return ""
 
-    def _fit(self, session: Any) -> dict[str, Any]:
+    def _fit(self, session: Any, begun: list[str]) -> dict[str, Any]:
+        """Train, in this process or on Ray; `begun` is given the device once that has begun."""
+        def on_device(name: str) -> None:
+            begun.append(name)
+            self.tell(f"running on {name}")
+
         with self.progress("training") as advance:
             def on_progress(update: dict[str, Any]) -> None:
                 done = (update["epoch"] - 1) * update["steps"] + update["step"]
@@ -243,7 +255,7 @@ class Pass:
                 if "train_loss" in record:
                     self.tell(f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}")
 
-            hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": lambda name: self.tell(f"running on {name}")}
+            hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
             if self.options.local:
                 return train_here(session, **hooks)
             from posture.distributed.train import train
@@ -267,7 +279,8 @@ class Pass:
 
     def _record(self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int) -> dict[str, Any]:
         """Add the version, and write down the decision and what it rests on."""
-        folder, history = self._folder(plan), self._folder(plan).read_json("history.json") or []
+        folder = self._folder(plan)
+        history = folder.read_json("history.json") or []
         best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
         metrics = {"challenger": figures(answers, answers.challenger, answers.known), "champion": figures(answers, answers.champion, answers.known_before)}
         version = {"parent": plan["champion"], "pass": plan["pass"], "run": record["run"], "recipe": self.options.recipe, "run_folder": folder.uri,

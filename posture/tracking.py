@@ -23,8 +23,8 @@ FINISH_SECONDS = 60
 CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
 KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
 
-INIT_SECONDS = 30.0
-"""W&B may take so long to answer before a registry goes on without it."""
+INIT_SECONDS, FINISH_SECONDS = 30.0, 600.0
+"""W&B may take so long to answer, and to take weights in, before a registry goes on without it."""
 
 
 def tracking_mode(asked: str) -> tuple[str, str]:
@@ -183,7 +183,8 @@ def log_version(weights: Path, version: dict[str, Any], *, alias: str) -> str:
         tracking = config["tracking"]
         run = wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
                          dir=tempfile.mkdtemp(prefix="posture-wandb-"), config=config, mode="online",
-                         settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS))
+                         settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS,
+                                                 finish_timeout_raises=True))
         artifact = wandb.Artifact(f"posture-{config['model']['kind']}", type="model",
                                   metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
         artifact.add_file(str(weights))

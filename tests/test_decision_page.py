@@ -12,12 +12,13 @@ CLASSES = ("jump", "run <b>fast</b>", "throw")
 
 
 def answers(*, first=False, seed=0, groups=20, better=0.3):
-    """Segments of three classes, of which the champion knows two; the challenger is right more often by `better`."""
+    """Segments of three classes, of which the champion knows two; the challenger is right more often the larger `better` is."""
     generator = np.random.default_rng(seed)
     labels = np.arange(groups * 4) % 3
     challenger, champion = (generator.dirichlet(np.ones(3), len(labels)) + (share + generator.random(len(labels)))[:, None] * np.eye(3)[labels]
-                            for share in (better, 0.0))
+                            for share in (max(better, 0.0), max(-better, 0.0)))
     champion[:, 2] = 0
+    challenger, champion = (scores / scores.sum(axis=1, keepdims=True) for scores in (challenger, champion))
     groups = [f"group {number // 4}" for number in range(len(labels))]
     frozen = np.array([int(group.split()[1]) % 2 == 0 for group in groups]) & (labels < 2)
     return Answers([f"segment-{number:04d}" for number in range(len(labels))], groups, labels, frozen, CLASSES, challenger, frozenset(CLASSES),
@@ -66,7 +67,7 @@ def test_the_page_of_a_challenger_that_was_promoted():
 def test_the_first_and_the_refused_and_the_failed_have_pages_too():
     first = decision(answers(first=True))
     assert title_of(first) == "v0002 is the first champion" and "Frozen hold-out" not in one_file(render(first))
-    refused = decision(answers(better=-2.0))
+    refused = decision(answers(better=-1.0))
     assert refused["outcome"] == "refused" and title_of(refused) == "v0001 stays" and '<span class="mark wrong">✗</span>' in one_file(render(refused))
     failed = first | {"outcome": "failed", "verdict": "Failed: the challenger could not be trained: it ran out of memory.", "checks": [], "rule": None,
                       "rule_sentence": "", "limits": {}, "classes": {"shared": [], "new": [], "gone": []}, "sets": {}, "per_class": [], "changed": [],

@@ -163,6 +163,45 @@ def test_in_a_bucket_from_inbox_to_champion(tmp_path):
         assert registry.decision(registry.passes()[-1])["start_sentence"].startswith("starting from s3://lab/registry/versions/v0001")
 
 
+@pytest.mark.slow
+def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_path, monkeypatch):
+    """A challenger that diverges is recorded and not tried again; a pass that was interrupted goes on, but not with another recipe."""
+    from posture.retrain import Pass, RetrainOptions, run_pass
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    make_class_folders(tmp_path / "in", per_class=5, frames=40)
+    small = SMALL | {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "model.width": 0.125, "scale.global_batch": 4, "epochs": 1}
+    diverging = small | {"optim.name": "sgd", "optim.lr": 1e30, "optim.warmup_epochs": 0}
+
+    def one_pass(changes):
+        said = []
+        places = (str(tmp_path / name) for name in ("in", "store", "registry"))
+        return run_pass(RetrainOptions(*places, changes=changes, local=True, settle=0.0, min_clips=2, min_per_class=2), tell=said.append), "\n".join(said)
+
+    failed, _ = one_pass(diverging)
+    registry = Registry(str(tmp_path / "registry"))
+    assert failed.status == "failed" and "lower optim.lr" in failed.sentence and registry.decision(failed.pass_id)["outcome"] == "failed"
+    assert one_pass(diverging)[0].status == "nothing" and registry.versions() == []
+
+    for number in range(4):
+        make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=800 + number, direction=-1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pass, "_judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            one_pass(small)
+    plan = registry.current()
+    assert plan["step"] == "judge"
+    with monkeypatch.context() as patched:
+        patched.setattr(Pass, "_judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            one_pass(small | {"optim.lr": 0.001})
+    other = registry.current()
+    assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
+    done, said = one_pass(small | {"optim.lr": 0.001})
+    assert done.status in ("promoted", "refused") and f"going on with pass {other['pass']}" in said and "epoch" not in said
+    assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
+
+
 def test_bad_requests_are_one_sentence_each(tmp_path):
     (tmp_path / "in").mkdir()
     for more, complaint in ((("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
@@ -176,6 +215,6 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
 def test_nothing_at_all_is_said_and_changes_nothing(tmp_path):
     (tmp_path / "in").mkdir()
     done = posture("retrain", "--footage", str(tmp_path / "in"), "--store", str(tmp_path / "store"), "--registry", str(tmp_path / "registry"))
-    assert last_line(done) == "nothing new, and no champion yet"
+    assert last_line(done) == "nothing new; there is no champion yet"
     registry = Registry(str(tmp_path / "registry"))
     assert registry.last()["status"] == "nothing" and registry.passes() == [] and registry.current() is None

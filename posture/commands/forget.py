@@ -26,6 +26,9 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
     console.out.print(f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
                       f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}", soft_wrap=True)
+    if known is not None and known.champion() in found.versions:
+        console.out.print(f"{known.champion()}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not",
+                          soft_wrap=True)
     console.out.print("Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases", soft_wrap=True)
 
 
