@@ -53,7 +53,7 @@ class Arrivals:
 
     def record(self, known: Iterable[str]) -> dict[str, Any]:
         """`came_in` and `balance` of a decision; `known` are the champion's classes."""
-        groups = {self.now[segment][2]: self.now[segment][1] for segment in self.new} if self.new else {}
+        groups = {self.now[segment][2]: self.now[segment][1] for segment in self.new}
         old_groups = {said[2] for said in self.before.values()}
         by_split = Counter(split for group, split in groups.items() if group not in old_groups)
         came = {"segments": len(self.new), "clips": sum(self.clips[segment] for segment in self.new),

@@ -8,7 +8,9 @@ of files in a refusal, stay until deltalake drops those logs.
 
 from __future__ import annotations
 
+import html
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,24 +55,24 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
     """What there is of a video, named by its path, file name or content hash. Raises InputError where there is none, or several have that name."""
     held = {(row["video"], row["uri"]): row["bytes"] for row in store.read("videos", columns=["video", "uri", "bytes"]).to_pylist()}
     held |= {(row["image"], row["uri"]): row["bytes"] for row in store.read("pictures", columns=["image", "uri", "bytes"]).to_pylist()}
-    named = {content for content, uri in held if content and (uri == absolute(video) or uri.rpartition("/")[2] == video or content == video or (
+    matching = {content for content, uri in held if content and (uri == absolute(video) or uri.rpartition("/")[2] == video or content == video or (
         len(video) >= SHORTEST_ID and content.startswith(video)))}
-    if not named:
-        named = _half_forgotten(video, store)
-    if not named:
+    matching = matching or _half_forgotten(video, store)
+    if not matching:
         raise InputError(f"{store.uri}: no video {video!r} here; name it by its path, its file name or its id in the store")
-    if len(named) > 1:
-        raise InputError(f"{video!r} names {len(named)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(named)[:5])}")
-    content = named.pop()
+    if len(matching) > 1:
+        raise InputError(f"{video!r} names {len(matching)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(matching)[:5])}")
+    content = matching.pop()
     found = Found(content, next((size for (one, _), size in held.items() if one == content), 0), sorted(uri for one, uri in held if one == content),
                   _keys(content, store))
     if registry is not None:
         found.versions = _trained(found, store, registry)
     for place in runs:
         found.runs += _trained_runs(found, store, place)
-    tokens = [token.encode() for token in (content, *found.segments, *(os.path.basename(uri) for uri in found.uris))]
+    names = (content, *found.segments, *(html.escape(os.path.basename(uri)) for uri in found.uris))
+    named = re.compile(rb"(?<![\w.-])(" + b"|".join(re.escape(name.encode()) for name in names) + rb")(?![\w])")
     for place in [*runs, *([registry.path("passes")] if registry is not None else [])]:
-        found.pages += [page for page in _pages(place) if any(token in (read_bytes(page) or b"") for token in tokens)]
+        found.pages += [page for page in _files(place, ".html") if named.search(read_bytes(page) or b"")]
     return found
 
 
@@ -175,10 +177,6 @@ def _reads(found: Found, store: Store, versions: dict[str, int]) -> bool:
         return False
     splits = {*segments["split"].to_pylist(), *(row["split"] for row in boxes if row["image"].partition("-")[0] == found.video)}
     return bool(splits & {"train", "val"})
-
-
-def _pages(place: str) -> list[str]:
-    return _files(place, ".html")
 
 
 def _files(place: str, suffix: str) -> list[str]:

@@ -90,7 +90,7 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
     reports = _ingest(footage, drop, store, run, known, corrected=bool(labels_change), local=local, progress=progress)
     forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
-    remembered = {*unlabelled, *forgotten, *(uri for uri in memory.get("seen", {}) if not reports)}
+    remembered = {*unlabelled, *forgotten, *memory.get("seen", {})} - set(unsettled)
     seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or LABELS.fullmatch(PurePosixPath(file.relative).name)}
     return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
 

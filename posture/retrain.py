@@ -21,11 +21,11 @@ import numpy as np
 
 from posture.arrivals import arrivals, segments_record
 from posture.config import Run, override, validate
-from posture.data.files import absolute
+from posture.data.files import absolute, remove_tree
 from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
-from posture.errors import Busy, InputError
+from posture.errors import InputError
 from posture.holdout import Model, ask, figures, write_predictions
 from posture.intake import Drop, Intake, Progress, silent, take_in
 from posture.launch import prepare, software, tables_of, train_here
@@ -211,6 +211,8 @@ class Pass:
         history = folder.read_json("history.json") or []
         if plan["step"] != "train" or (len(history) >= self.run.epochs and folder.checkpoints()):
             return ""
+        if not folder.exists():
+            remove_tree(folder.uri)  # what a killed pass had begun to write of it
         warm = self.champion is not None and not self.options.from_scratch
         changes = {"weights": self.registry.path("versions", self.champion)} if warm else {}
         try:
@@ -224,11 +226,12 @@ class Pass:
             raise InputError(f"{error}{hint}") from None
         self.tell(f"training challenger {plan['run']}: {len(session.train):,} clips, {len(session.classes)} classes, {session.run.epochs} epochs"
                   + (f"; {session.start}" if session.start else "") + (f"; goes on after epoch {len(history)}" if session.resumed else ""))
+        begun: list[str] = []
         try:
-            outcome = self._fit(session)
-        except Busy:
-            raise
+            outcome = self._fit(session, begun)
         except InputError as error:
+            if not begun:  # nothing is wrong with the challenger: a cluster that is away, or too small
+                raise
             return str(error)
         if outcome.get("stopped") == "asked":
             raise KeyboardInterrupt
@@ -237,7 +240,12 @@ class Pass:
         self.registry.write_json(plan, "current.json")
         return ""
 
-    def _fit(self, session: Any) -> dict[str, Any]:
+    def _fit(self, session: Any, begun: list[str]) -> dict[str, Any]:
+        """Train, in this process or on Ray; `begun` is given the device once that has begun."""
+        def on_device(name: str) -> None:
+            begun.append(name)
+            self.tell(f"running on {name}")
+
         with self.progress("training") as advance:
             def on_progress(update: dict[str, Any]) -> None:
                 done = (update["epoch"] - 1) * update["steps"] + update["step"]
@@ -247,7 +255,7 @@ class Pass:
                 if "train_loss" in record:
                     self.tell(f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}")
 
-            hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": lambda name: self.tell(f"running on {name}")}
+            hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
             if self.options.local:
                 return train_here(session, **hooks)
             from posture.distributed.train import train
@@ -271,7 +279,8 @@ class Pass:
 
     def _record(self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int) -> dict[str, Any]:
         """Add the version, and write down the decision and what it rests on."""
-        folder, history = self._folder(plan), self._folder(plan).read_json("history.json") or []
+        folder = self._folder(plan)
+        history = folder.read_json("history.json") or []
         best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
         metrics = {"challenger": figures(answers, answers.challenger, answers.known), "champion": figures(answers, answers.champion, answers.known_before)}
         version = {"parent": plan["champion"], "pass": plan["pass"], "run": record["run"], "recipe": self.options.recipe, "run_folder": folder.uri,

@@ -39,8 +39,8 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
     said = f"starting from {path}"
     if new:
         said += f", which has nothing for {', '.join(sorted({name.partition('.')[0] for name in new}))}: they start afresh"
-    rows = _common(known, classes) if known is not None and len(known) == found and _grows(config, afresh) else []
-    if rows and known != classes:
+    rows = _common(known or (), classes)
+    if rows and known != classes and len(known) == found and _grows(config, afresh):
         return f"{said}{_keep_rows(tensors, afresh, rows, folder, classes)}"
     if found != len(classes):
         said += f", whose {found} classes are not the footage's {len(classes)}: {', '.join(afresh)} start afresh"

@@ -28,9 +28,9 @@ EPOCHS = 3
 SETS = {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "model.dropout": 0.0, "epochs": EPOCHS}
 OPTIONS = ("--local", "--settle", "0", "--min-clips", "2", "--min-per-class", "2", "--tolerance", "1", "--recall-floor", "0", "--max-class-drop", "1",
            *(f"--set={name}={value}" for name, value in SETS.items()))
-POINTS = ["line:looking for", "line:took in", "line:new: ", "file:current.json", "line:training challenger", "line:epoch   1", "line:epoch   2",
-          f"line:epoch   {EPOCHS}", "file:versions/v0002/model.safetensors", "file:versions/v0002/version.json", "file:passes/0002-*/predictions.parquet",
-          "file:passes/0002-*/decision.json", "change:champion.json", "change:last.json"]
+POINTS = ["line:looking for", "line:took in", "line:new: ", "file:current.json", "file:runs/*/start.safetensors", "line:training challenger",
+          "line:epoch   1", "line:epoch   2", f"line:epoch   {EPOCHS}", "file:versions/v0002/model.safetensors", "file:versions/v0002/version.json",
+          "file:passes/0002-*/predictions.parquet", "file:passes/0002-*/decision.json", "change:champion.json", "change:last.json"]
 """What a pass is killed after: a line it prints, a file it writes anew, one that it changes."""
 DELAYS = {"line": 1.0, "file": 0.02, "change": 0.02}
 """And at most so many seconds later."""

@@ -48,7 +48,7 @@ def place(ingested, tmp_path):
     registry.promote(registry.add(RECORD | {"pass": "0001-20260101-000000", "store": store.uri}, tmp_path / "model.safetensors"), why="first")
     run = RunFolder(str(tmp_path / "runs"), "one")
     run.write_json("run.json", {"store": store.uri, "versions": store.versions()})
-    for name, shown in (("report.html", victim(store)["segment"]), ("other.html", "nobody")):
+    for name, shown in (("report.html", victim(store)["segment"]), ("other.html", f"another_{victim_file(store)}, of nobody")):
         Path(run.uri, "evaluation").mkdir(exist_ok=True)
         Path(run.uri, "evaluation", name).write_text(f"<p>{shown}</p>")
     return tmp_path
@@ -57,6 +57,11 @@ def place(ingested, tmp_path):
 def victim(store):
     """A segment that was trained on."""
     return next(row for row in sorted(store.read("segments").to_pylist(), key=lambda row: row["segment"]) if row["split"] == "train")
+
+
+def victim_file(store):
+    video = victim(store)["video"]
+    return Path(next(row["uri"] for row in store.read("videos").to_pylist() if row["video"] == video)).name
 
 
 def test_it_is_gone_from_head_and_disk_and_marked(place):
@@ -86,7 +91,7 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
 
     report = ingest(read_footage(str(place / "in")), store, OPTIONS, local=True)  # its file still lies there
     assert report.decoded == 0 and [(Path(item["uri"]).name, item["verdict"]) for item in report.refused] == [(Path(uri).name, "forgotten")]
-    assert store.read("videos").num_rows == before["videos"] - 1
+    assert segment["video"] not in store.read("videos")["video"].to_pylist() and store.read("groups").num_rows == before["groups"] - 1
     shutil.move(next((place / "in").rglob(Path(uri).name)), place / "in" / "right" / "renamed.mp4")
     assert [item["verdict"] for item in ingest(read_footage(str(place / "in")), store, OPTIONS, local=True).refused] == ["forgotten"]
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from posture.data import rows
-from posture.data.annotations import Footage, Label
+from posture.data.annotations import AnnotatedVideo, Footage, Label
 from posture.data.cutting import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
@@ -122,8 +122,9 @@ class Ledger:
 
     def plan(self, footage: Footage) -> list[Job]:
         """Decide splits, correct the labels of what stands, and list the files to decode, largest first."""
-        splits = self._assign_splits(footage)
         contents = self._contents(footage)
+        footage = replace(footage, videos=self._without_forgotten(footage, contents))
+        splits = self._assign_splits(footage)
         done = {row["video"]: row for row in self._videos if row["verdict"] == "ok"}
         files = {(row["uri"], row["bytes"], row["modified"]): row for row in self._videos}
         stored = self._stored_segments()
@@ -134,9 +135,6 @@ class Ledger:
         for video in sorted(footage.videos, key=lambda video: contents.get(video.file.uri, "") not in done):  # what stands goes first
             file, content = video.file, contents.get(video.file.uri, "")
             known = files.get((file.uri, file.bytes, file.modified))
-            if content in self._forgotten:
-                self._report.refused.append({"uri": file.uri, "verdict": "forgotten", "reason": rows.VERDICTS["forgotten"]})
-                continue
             labels = tuple(replace(label, split=splits[label.group]) for label in video.labels)
             first = first_with.setdefault(content, file) if content else file
             if first is not file:
@@ -220,6 +218,12 @@ class Ledger:
         new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in stored]
         self._store.append("groups", pa.Table.from_pylist(new, schema=rows.GROUPS))
         return splits
+
+    def _without_forgotten(self, footage: Footage, contents: dict[str, str]) -> list[AnnotatedVideo]:
+        """The others; those that are to stay forgotten are refused."""
+        gone = {video.file.uri for video in footage.videos if contents.get(video.file.uri) in self._forgotten}
+        self._report.refused += [{"uri": uri, "verdict": "forgotten", "reason": rows.VERDICTS["forgotten"]} for uri in sorted(gone)]
+        return [video for video in footage.videos if video.file.uri not in gone]
 
     def _contents(self, footage: Footage) -> dict[str, str]:
         """Content hashes: of files seen before, and of new ones as large as another file. The others are new, whatever they hold."""

@@ -67,7 +67,7 @@ class Store:
         table = self.open(name, version=version)
         if table is None:
             raise InputError(f"{self.uri}: the store has no table {name!r}")
-        return table.to_pyarrow_dataset(schema=rows.TABLES[name])
+        return table.to_pyarrow_dataset(schema=rows.TABLES[name], filesystem=_folder(self.table_uri(name)))
 
     def read(self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None) -> pa.Table:
         """Rows of a table; empty with its schema where it does not exist yet.
@@ -149,6 +149,16 @@ class Store:
                 counts = [pc.sum(actions[column]).as_py() or 0 for column in ("num_records", "size_bytes")]
                 sizes[name] = (table.version(), *counts)
         return sizes
+
+
+def _folder(uri: str) -> Any | None:
+    """A local table's folder for pyarrow; None leaves it to deltalake, in a bucket.
+
+    With deltalake's own, Arrow's threads hold memory of Python's, and where one of them still does when the process ends, it ends with an abort.
+    """
+    import pyarrow.fs as fs
+
+    return None if is_remote(uri) else fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
