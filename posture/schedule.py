@@ -105,14 +105,13 @@ def _weekday(name: str) -> int:
 
 
 def _zone(name: str | None) -> tzinfo:
-    if name is None:
-        from tzlocal import get_localzone
+    from tzlocal import get_localzone
 
-        return get_localzone()
     try:
-        return ZoneInfo(name)
+        return get_localzone() if name is None else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InputError(f"--timezone {name}: no such time zone; name one as Europe/Berlin or UTC") from None
+        what = "this machine's time zone cannot be found" if name is None else f"--timezone {name}: no such time zone"
+        raise InputError(f"{what}; name one, as --timezone Europe/Berlin or --timezone UTC") from None
 
 
 class Watcher:

@@ -12,7 +12,7 @@ from posture.registry import Registry
 from posture.retrain import RetrainOptions, run_pass
 from tests.footage import make_class_folders, make_video
 
-SMALL = {"data.recipe": "32x40-stretch-f12-s2-w1-raw", "model.frames": 8, "model.size": 32, "model.width": 0.125, "scale.global_batch": 8, "epochs": 2}
+SMALL = {"data.recipe": "32x40-stretch-f12-s2-w1-raw", "model.frames": 8, "model.size": 32, "model.width": 0.125, "scale.global_batch": 4, "epochs": 2}
 
 
 @pytest.mark.slow
