@@ -29,6 +29,9 @@ RANDOM_TRIALS = 10
 TRIED_POINTS = 50
 """Sampled before a search begins, to find a space's mistakes."""
 
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""Packages of the modules by which SQLAlchemy, from 2.1 and before it, reaches PostgreSQL."""
+
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal. Raises InputError where it cannot be opened and read."""
@@ -39,8 +42,9 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         storage.get_all_studies()
         return storage
     except ImportError as error:
-        raise InputError(f"--storage {url.partition('://')[0]}://...: {str(error).splitlines()[0]}; install the database's driver, for "
-                         "PostgreSQL: pip install psycopg2-binary") from None
+        missing = getattr(error.__cause__, "name", None) or "its driver"
+        raise InputError(f"--storage {without_password(url)}: {missing} is not installed; for PostgreSQL: pip install "
+                         f"{DRIVERS.get(missing, 'psycopg[binary]')}") from None
     except Exception as error:  # of whatever driver the address asks for
         raise InputError(f"--storage {without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
 
