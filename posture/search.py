@@ -34,7 +34,13 @@ DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal. Raises InputError where it cannot be opened and read."""
+    """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal.
+
+    Raises InputError where it cannot be opened and read, or where the address has a password: process lists and a job's metadata would show it.
+    """
+    if has_password(url):
+        raise InputError(f"--storage {without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
+                         "the variable PGPASSWORD or the file ~/.pgpass")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         storage = (optuna.storages.RDBStorage(url) if "://" in url
@@ -55,8 +61,13 @@ def stands(url: str) -> bool:
     return "://" in file or Path(file).exists()
 
 
+def has_password(url: str) -> bool:
+    account = url.partition("://")[2].rpartition("@")[0]
+    return ":" in account or "password=" in url.partition("?")[2]
+
+
 def without_password(url: str) -> str:
-    """The address of a storage as it may be shown."""
+    """The address of a storage as it may be shown: without its account and what follows a question mark."""
     scheme, colon, rest = url.partition("://")
     return f"{scheme}{colon}{rest.partition('?')[0].rpartition('@')[2]}" if colon else url
 

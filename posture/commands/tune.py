@@ -24,7 +24,7 @@ from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import NAME
-from posture.search import Search, Terms, leading, open_storage, stands, state_of, stored_terms, winner, without_password
+from posture.search import Search, Terms, leading, open_storage, stands, state_of, stored_terms, winner
 from posture.spaces import Space, load_space
 from posture.tracking import tracking_mode
 from posture.trials import Objective, Plan, parse_objectives
@@ -115,7 +115,7 @@ def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
                       + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
-    console.out.print(f"study {search.name} in {without_password(place.storage)}", soft_wrap=True)
+    console.out.print(f"study {search.name} in {place.storage}", soft_wrap=True)
     console.out.print(f"Weights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
 
 
