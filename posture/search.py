@@ -38,8 +38,8 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
     Raises InputError where it cannot be opened and read, or where the address has a password: process lists and a job's metadata would show it.
     """
-    if has_password(url):
-        raise InputError(f"--storage {without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
+    if _has_password(url):
+        raise InputError(f"--storage {_without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
                          "the variable PGPASSWORD or the file ~/.pgpass")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -49,10 +49,10 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         return storage
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "its driver"
-        raise InputError(f"--storage {without_password(url)}: {missing} is not installed; for PostgreSQL: pip install "
+        raise InputError(f"--storage {_without_password(url)}: {missing} is not installed; for PostgreSQL: pip install "
                          f"{DRIVERS.get(missing, 'psycopg[binary]')}") from None
     except Exception as error:  # of whatever driver the address asks for
-        raise InputError(f"--storage {without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--storage {_without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
 
 
 def stands(url: str) -> bool:
@@ -61,12 +61,12 @@ def stands(url: str) -> bool:
     return "://" in file or Path(file).exists()
 
 
-def has_password(url: str) -> bool:
+def _has_password(url: str) -> bool:
     account = url.partition("://")[2].rpartition("@")[0]
     return ":" in account or "password=" in url.partition("?")[2]
 
 
-def without_password(url: str) -> str:
+def _without_password(url: str) -> str:
     """The address of a storage as it may be shown: without its account and what follows a question mark."""
     scheme, colon, rest = url.partition("://")
     return f"{scheme}{colon}{rest.partition('?')[0].rpartition('@')[2]}" if colon else url
