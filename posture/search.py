@@ -118,7 +118,7 @@ class Search:
             study_name=name, storage=storage, load_if_exists=True, pruner=optuna.pruners.NopPruner(),
             directions=["maximize" if objective.maximize else "minimize" for objective in terms.objectives])
         if begun := self.study.user_attrs.get("terms"):
-            _refuse_other_terms(name, begun, terms.record())
+            refuse_other_terms(name, begun, terms.record())
         elif self.trials:
             raise InputError(f"study {name!r} was not made by posture tune; choose another --name")
         else:
@@ -248,7 +248,7 @@ def _refuse_moving_loss(terms: Terms) -> None:
                          "cannot be compared; search by accuracy or map")
 
 
-def _refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises InputError naming the first term that differs from those the study began with."""
     advice = "take that back, or begin another search with --name"
     if begun["space"] != now["space"] or begun["identity"] != now["identity"]:
