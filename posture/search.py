@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import optuna
@@ -30,14 +29,17 @@ RANDOM_TRIALS = 10
 TRIED_POINTS = 50
 """Sampled before a search begins, to find a space's mistakes."""
 
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""Packages of the modules by which SQLAlchemy, from 2.1 and before it, reaches PostgreSQL."""
+
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal.
 
     Raises InputError where it cannot be opened and read, or where the address has a password: process lists and a job's metadata would show it.
     """
-    if urlsplit(url).password is not None:
-        raise InputError(f"--storage {without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
+    if _has_password(url):
+        raise InputError(f"--storage {_without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
                          "the variable PGPASSWORD or the file ~/.pgpass")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -46,10 +48,11 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         storage.get_all_studies()
         return storage
     except ImportError as error:
-        raise InputError(f"--storage {url.partition('://')[0]}://...: {str(error).splitlines()[0]}; install the database's driver, for "
-                         "PostgreSQL: pip install psycopg2-binary") from None
+        missing = getattr(error.__cause__, "name", None) or "its driver"
+        raise InputError(f"--storage {_without_password(url)}: {missing} is not installed; for PostgreSQL: pip install "
+                         f"{DRIVERS.get(missing, 'psycopg[binary]')}") from None
     except Exception as error:  # of whatever driver the address asks for
-        raise InputError(f"--storage {without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--storage {_without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
 
 
 def stands(url: str) -> bool:
@@ -58,8 +61,13 @@ def stands(url: str) -> bool:
     return "://" in file or Path(file).exists()
 
 
-def without_password(url: str) -> str:
-    """The address of a storage as it may be shown."""
+def _has_password(url: str) -> bool:
+    account = url.partition("://")[2].rpartition("@")[0]
+    return ":" in account or "password=" in url.partition("?")[2]
+
+
+def _without_password(url: str) -> str:
+    """The address of a storage as it may be shown: without its account and what follows a question mark."""
     scheme, colon, rest = url.partition("://")
     return f"{scheme}{colon}{rest.partition('?')[0].rpartition('@')[2]}" if colon else url
 
@@ -110,7 +118,7 @@ class Search:
             study_name=name, storage=storage, load_if_exists=True, pruner=optuna.pruners.NopPruner(),
             directions=["maximize" if objective.maximize else "minimize" for objective in terms.objectives])
         if begun := self.study.user_attrs.get("terms"):
-            _refuse_other_terms(name, begun, terms.record())
+            refuse_other_terms(name, begun, terms.record())
         elif self.trials:
             raise InputError(f"study {name!r} was not made by posture tune; choose another --name")
         else:
@@ -240,7 +248,7 @@ def _refuse_moving_loss(terms: Terms) -> None:
                          "cannot be compared; search by accuracy or map")
 
 
-def _refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises InputError naming the first term that differs from those the study began with."""
     advice = "take that back, or begin another search with --name"
     if begun["space"] != now["space"] or begun["identity"] != now["identity"]:

@@ -24,7 +24,7 @@ from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import NAME
-from posture.search import Search, Terms, leading, open_storage, stands, state_of, stored_terms, winner, without_password
+from posture.search import Search, Terms, leading, open_storage, refuse_other_terms, stands, state_of, stored_terms, winner
 from posture.spaces import Space, load_space
 from posture.tracking import tracking_mode
 from posture.trials import Objective, Plan, parse_objectives
@@ -87,6 +87,8 @@ def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, co
     terms = Terms(place.space, override(fitted.run, {"scale.workers": 1}), objectives, footage.uri, versions, asked.seed, asked.sampler,
                   folder="" if asked.storage is None else place.folder)
     plan = Plan(place.name, fitted, asked.base, footage.uri, versions, join(place.folder, "runs"), objectives)
+    if begun:
+        refuse_other_terms(place.name, begun, terms.record())
     storage = open_storage(place.storage) if asked.storage is not None else None
     _make(place.folder)
     with Lease(place.folder, who="search", place="folder"), interruptible() as interrupted:
@@ -115,7 +117,7 @@ def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
                       + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
-    console.out.print(f"study {search.name} in {without_password(place.storage)}", soft_wrap=True)
+    console.out.print(f"study {search.name} in {place.storage}", soft_wrap=True)
     console.out.print(f"Weights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
 
 

@@ -40,7 +40,11 @@ from posture.trials import Outcome, Plan, Point, conclude, failure, read, start
 REDUCTION = 3
 """Of successive halving: about one in so many trials goes on from each rung."""
 FIRST_RUNG = 1 / 6
-"""Share of the epochs after which trials are judged first, then after three times as many: sooner tells little of the end, later saves little."""
+"""Share of the epochs after which trials are judged first, then after three times as many: sooner tells little of the end, later saves little.
+
+On twelve learning curves of 9 epochs of UCF101, in all orders: judged first after 1 epoch, 28 % of the epochs were trained and the best accuracy
+missed by 2.5 points on average; after 2, 43 % and none; after 3, 57 % and none.
+"""
 RETRIES = 3
 """Times that a trial whose process or node was lost is started again, from its last checkpoint."""
 LOOK_EVERY_SECONDS = 1.0
