@@ -1,5 +1,5 @@
 # make demo              install, then the whole way on generated footage (make demo FOOTAGE=path: on yours)
-# make test              install, then the tests; make test-slow: kills, faults, buckets, whole runs
+# make test              install, then the tests; make test-slow: kills, faults, buckets, whole runs (SLOW_MINUTES=15: some of them, others each day)
 PYTHON ?= python3
 VENV ?= .venv
 FOOTAGE ?=
@@ -23,7 +23,7 @@ test: install
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(if $(SLOW_MINUTES),--slow-minutes $(SLOW_MINUTES))
 
 lint: install
 	$(BIN)/ruff check .
