@@ -13,7 +13,7 @@ from ray.util.placement_group import placement_group_table
 from posture.config import override
 from posture.data.store import Store
 from posture.distributed import tune
-from posture.distributed.tune import Asking, Options, Silence, search_on_tune
+from posture.distributed.tune import Asking, Options, Silence, first_rung, search_on_tune
 from posture.launch import Fitted, fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import RunFolder
@@ -118,6 +118,11 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
     assert losses[1] == losses[2] and losses[3] != losses[1] and losses[0] != losses[1]
 
 
+@pytest.mark.parametrize(("epochs", "warmup", "expected"), [(1, 1.0, 1), (4, 0.0, 1), (4, 1.0, 2), (12, 3.0, 4), (50, 1.0, 8)])
+def test_trials_are_judged_after_a_sixth_of_their_epochs_and_not_while_they_warm_up(epochs, warmup, expected):
+    assert first_rung(epochs, warmup_epochs=warmup) == expected
+
+
 HALVED = """
 def space(trial):
     return {"optim.lr": trial.suggest_categorical("optim.lr", [0.002, 1e-7])}
@@ -128,7 +133,7 @@ def space(trial):
 @pytest.mark.timeout(900)
 def test_stopped_trials_on_two_workers_release_what_they_held(tried):
     """Trials that never learn are stopped, and the next gets their place: a placement group that is left behind would hang the search here."""
-    one = tried(space=HALVED, **{"epochs": 4, "scale.workers": 2})
+    one = tried(space=HALVED, objectives="loss", **{"epochs": 4, "optim.warmup_epochs": 0.0, "scale.workers": 2})
     search = one.search()
     for rate in (1e-7, 1e-7, 0.002, 1e-7):
         search.study.enqueue_trial({"optim.lr": rate})
@@ -194,7 +199,6 @@ def test_on_a_known_function_it_beats_random_search_at_equal_trials(ray_cluster,
             best[sampler, seed] = leading(search.study)[0].value
     gains = sorted(best["tpe", seed] - best["random", seed] for seed in (0, 1, 2))
     assert gains[1] > 0.05 and gains[0] > 0, best
-    print(best)
 
 
 LAMBDAS = """
