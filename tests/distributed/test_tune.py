@@ -6,22 +6,18 @@ from pathlib import Path
 
 import pytest
 import ray
-import ray.tune
-from optuna.storages import InMemoryStorage
 from ray.util.placement_group import placement_group_table
 
 from posture.config import override
 from posture.data.store import Store
-from posture.distributed import tune
-from posture.distributed.tune import Asking, Options, Silence, search_on_tune
-from posture.launch import Fitted, fit_to_store
+from posture.distributed.tune import Options, first_rung, search_on_tune
+from posture.launch import fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import RunFolder
 from posture.search import Search, Terms, leading, open_storage, state_of
 from posture.spaces import load_space
-from posture.trials import Outcome, Plan, Point, parse_objectives, write
+from posture.trials import Plan, parse_objectives
 from tests.image_store import make_pictures, write_image_store
-from tests.known_function import known_quality
 
 TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
 SPACE = """
@@ -118,6 +114,11 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
     assert losses[1] == losses[2] and losses[3] != losses[1] and losses[0] != losses[1]
 
 
+@pytest.mark.parametrize(("epochs", "warmup", "expected"), [(1, 1.0, 1), (4, 0.0, 1), (4, 1.0, 2), (12, 3.0, 4), (50, 1.0, 8)])
+def test_trials_are_judged_after_a_sixth_of_their_epochs_and_not_while_they_warm_up(epochs, warmup, expected):
+    assert first_rung(epochs, warmup_epochs=warmup) == expected
+
+
 HALVED = """
 def space(trial):
     return {"optim.lr": trial.suggest_categorical("optim.lr", [0.002, 1e-7])}
@@ -128,7 +129,7 @@ def space(trial):
 @pytest.mark.timeout(900)
 def test_stopped_trials_on_two_workers_release_what_they_held(tried):
     """Trials that never learn are stopped, and the next gets their place: a placement group that is left behind would hang the search here."""
-    one = tried(space=HALVED, **{"epochs": 4, "scale.workers": 2})
+    one = tried(space=HALVED, objectives="loss", **{"epochs": 4, "optim.warmup_epochs": 0.0, "scale.workers": 2})
     search = one.search()
     for rate in (1e-7, 1e-7, 0.002, 1e-7):
         search.study.enqueue_trial({"optim.lr": rate})
@@ -167,34 +168,6 @@ def test_a_lost_process_starts_again_and_time_that_is_up_interrupts(tried):
     search = one.go(4, concurrent=1, halving=False)
     assert [state_of(trial) for trial in search.finished] == ["complete"] * 4
     assert [[row["epoch"] for row in one.history(trial)] for trial in search.finished] == [[1, 2, 3, 4, 5, 6]] * 4
-
-
-def known_trial(config, *, runs):
-    """In place of training."""
-    point = Point(**config["point"])
-    value = known_quality(point.changes)
-    write(RunFolder(runs, point.run), Outcome("complete", [value], [value]))
-    ray.tune.report({"epoch": 1, "values": [value], "value": value})
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_on_a_known_function_it_beats_random_search_at_equal_trials(ray_cluster, tmp_path):
-    base = load_recipe("jobs/action.py:improved")
-    objectives, best = parse_objectives(None, base), {}
-    for sampler in ("tpe", "random"):
-        for seed in (0, 1, 2):
-            place = tmp_path / f"{sampler}{seed}"
-            terms = Terms(load_space("tune_spaces/action.py"), base, objectives, "store", {}, seed, sampler)
-            search = Search("known", InMemoryStorage(), terms)
-            plan = Plan("known", Fitted(base, None, None, ""), "known", "store", {}, str(place), objectives)
-            config = ray.tune.TuneConfig(num_samples=30, search_alg=Asking(search, plan, lambda number: None), max_concurrent_trials=2, reuse_actors=True)
-            tune._run(ray.tune.with_resources(ray.tune.with_parameters(known_trial, runs=str(place)), {"CPU": 0.5}), config, callbacks=[Silence()])
-            assert [state_of(trial) for trial in search.trials] == ["complete"] * 30
-            best[sampler, seed] = leading(search.study)[0].value
-    gains = sorted(best["tpe", seed] - best["random", seed] for seed in (0, 1, 2))
-    assert gains[1] > 0.05 and gains[0] > 0, best
-    print(best)
 
 
 LAMBDAS = """
