@@ -37,9 +37,8 @@ def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: 
         refuse_unshared(jobs[0].folder.path("run.json"))
     nodes = cluster.sizes()
     refuse_none(nodes)
-    gpus = sum(node[1] for node in nodes)
-    resources = room(concurrent, jobs=len(waiting) - len(said), cpus=sum(node[0] for node in nodes if node[1] or not gpus), gpus=gpus)
-    place = {} if gpus else cluster.off_decoders()
+    resources = room(concurrent, jobs=len(waiting) - len(said), nodes=nodes)
+    place = {} if resources[1] else cluster.off_decoders()
     task = _work.options(num_cpus=resources[0], num_gpus=resources[1], label_selector=place, max_retries=ATTEMPTS)
     running = {task.remote(what, job): job for name, job in waiting.items() if name not in said}
     total = sum(job.run.epochs for job in waiting.values()) if what == "train" else len(waiting)
@@ -59,16 +58,19 @@ def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: 
     return said
 
 
-def room(concurrent: int | None, *, jobs: int, cpus: float, gpus: float) -> tuple[float, float]:
-    """CPUs and GPUs of one task. Without `concurrent`: a GPU each, or a CPU each where there is none.
+def room(concurrent: int | None, *, jobs: int, nodes: list[tuple[float, float]]) -> tuple[float, float]:
+    """CPUs and GPUs of one task on nodes of so many (CPUs, GPUs). Without `concurrent`: a GPU each, or a CPU each where there is none.
 
-    Raises InputError where so many at a time do not fit.
+    A task runs on one node, so it never gets more than the largest has. Raises InputError where so many at a time do not fit.
     """
+    gpus = sum(node[1] for node in nodes)
+    able = [node[0] for node in nodes if node[1] or not gpus]
+    cpus = sum(able)
     if concurrent is not None and not 1 <= concurrent <= cpus:
         raise InputError(f"--concurrent {concurrent}: the cluster has {cpus:g} CPUs, a run needs at least one of them")
     at_once = min(concurrent or (int(gpus) if gpus >= 1 else int(cpus)), jobs)
     share = int(gpus / at_once * 100) / 100 if gpus else 0.0
-    return max(1.0, float(int(cpus / at_once))), min(1.0, share)
+    return max(1.0, float(int(min(max(able), cpus / at_once)))), min(1.0, share)
 
 
 @ray.remote

@@ -72,3 +72,15 @@ def test_no_more_at_a_time_than_trials_are_missing():
 def test_the_impossible_is_refused_with_the_numbers(scale, concurrent, nodes, complaint):
     with pytest.raises(InputError, match=complaint):
         room(Scale(**scale), concurrent=concurrent, trials=10, nodes=nodes)
+
+
+@pytest.mark.parametrize(("concurrent", "jobs", "nodes", "expected"), [
+    (None, 5, [(2, 0)], (1.0, 0.0)),
+    (1, 5, [(2, 0), (2, 0)], (2.0, 0.0)),
+    (None, 1, [(8, 0), (4, 0)], (8.0, 0.0)),
+    (None, 5, [(8, 2), (16, 0)], (4.0, 1.0)),
+])
+def test_a_run_of_a_study_gets_no_more_than_a_node_has(concurrent, jobs, nodes, expected):
+    from posture.distributed.study import room as room_of_a_run
+
+    assert room_of_a_run(concurrent, jobs=jobs, nodes=nodes) == expected
