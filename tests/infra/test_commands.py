@@ -24,7 +24,7 @@ def typed(path):
 
 TYPED = [line for path in READMES for line in typed(path)]
 POSTURE = sorted({" ".join(found.split()) for text in [*TYPED, *(path.read_text().replace("\\\n", " ") for path in TEXTS if path.suffix != ".md")]
-                  for found in re.findall(r"python -m posture ((?!\.\.\.)[^>\n]+)", text)})
+                  for found in re.findall(r"(?:python -m |^)posture ((?!\.\.\.)[^>\n]+)", text)})
 RAY = [line for line in TYPED if re.match(r"ray (job )?\w", line)]
 
 
