@@ -17,8 +17,8 @@ from typing import Any
 OBJECT_STORE_BYTES = 100_000_000
 CONTROL = ("gcs_server", "raylet")
 """Ray's own processes: one of the first for the cluster, one of the second for each node."""
-PATIENCE = {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
-"""For nodes that start side by side on few cores; Ray would give them up."""
+START_SECONDS = 180
+"""That a node may take to start, many of them side by side on few cores; Ray would give it up after 30."""
 
 
 def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
@@ -31,7 +31,7 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
 
     from posture.distributed.cluster import connect
 
-    os.environ.update(PATIENCE)
+    os.environ["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
