@@ -31,7 +31,7 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
 
     from posture.distributed.cluster import connect
 
-    os.environ["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)
+    os.environ["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)  # noqa: SIM112
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
