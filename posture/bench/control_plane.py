@@ -10,17 +10,19 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 OBJECT_STORE_BYTES = 100_000_000
 CONTROL = ("gcs_server", "raylet")
 """Ray's own processes: one of the first for the cluster, one of the second for each node."""
+START_SECONDS = 180
+"""That a node may take to start, many of them side by side on few cores; Ray would give it up after 30."""
 
 
-def measure(nodes: list[int], blocks: list[int]) -> list[dict[str, Any]]:
-    """One row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds", "driver_ms", "control_ms"}.
+def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
+    """A row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds", "driver_ms", "control_ms"}.
 
     The last two are CPU time for each block, of this process and of Ray's own ones. `nodes` must grow: they are added to those that are there.
     """
@@ -29,9 +31,9 @@ def measure(nodes: list[int], blocks: list[int]) -> list[dict[str, Any]]:
 
     from posture.distributed.cluster import connect
 
+    os.environ["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)  # noqa: SIM112
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
     os.environ["RAY_ADDRESS"] = cluster.address
-    rows = []
     try:
         connect()
         there = 0
@@ -42,12 +44,12 @@ def measure(nodes: list[int], blocks: list[int]) -> list[dict[str, Any]]:
             cluster.wait_for_nodes()
             for way, run in (("tasks", _tasks), ("Ray Data", _dataset)):
                 run(4 * count)  # starts a worker on each node, which is not what is measured
-                rows += [{"nodes": count, "way": way, "blocks": number, **_cost(run, number)} for number in blocks]
+                for number in blocks:
+                    yield {"nodes": count, "way": way, "blocks": number, **_cost(run, number)}
     finally:
         ray.shutdown()
         cluster.shutdown()
         del os.environ["RAY_ADDRESS"]
-    return rows
 
 
 def _cost(run: Callable[[int], None], number: int) -> dict[str, float]:
@@ -85,13 +87,13 @@ def _nothing(block: Any) -> Any:
     return block
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """`rows` as Markdown."""
-    lines = ["| nodes | blocks by | blocks | blocks/s | driver, CPU ms a block | Ray's processes, CPU ms a block |", "|---:|---|---:|---:|---:|---:|"]
-    for row in rows:
-        lines.append(f"| {row['nodes']} | {row['way']} | {row['blocks']:,} | {row['blocks'] / row['seconds']:,.0f} | "
-                     f"{row['driver_ms']:.2f} | {row['control_ms']:.2f} |")
-    return "\n".join(lines)
+HEADER = "| nodes | blocks by | blocks | blocks/s | driver, CPU ms a block | Ray's processes, CPU ms a block |\n|---:|---|---:|---:|---:|---:|"
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as Markdown, below `HEADER`."""
+    return (f"| {row['nodes']} | {row['way']} | {row['blocks']:,} | {row['blocks'] / row['seconds']:,.0f} | "
+            f"{row['driver_ms']:.2f} | {row['control_ms']:.2f} |")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -102,8 +104,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.nodes != sorted(set(given.nodes)) or min(given.nodes + given.blocks) < 1:
         parser.error("--nodes must be a growing list, and all numbers at least 1")
-    rows = measure(given.nodes, given.blocks)
-    print(table(rows))
+    rows = []
+    print(HEADER)
+    for row in measure(given.nodes, given.blocks):
+        rows.append(row)
+        print(line(row), flush=True)
     if given.json:
         given.json.write_text(json.dumps({"cpus": os.cpu_count(), "rows": rows}, indent=1))
 

@@ -50,11 +50,11 @@ class Figures:
 
 def footage_table(figures: Figures, *, cpus_per_node: int) -> str:
     """What each set of footage needs once: place, and time to take it in."""
-    lines = [f"| footage | clips | in the store | in memory | CPU hours to take in | hours on 10 nodes of {cpus_per_node} CPUs |",
+    lines = [f"| footage | clips | in the store | in memory | CPU hours to take in | on 10 nodes of {cpus_per_node} CPUs |",
              "|---|---:|---:|---:|---:|---:|"]
     for name, clips in FOOTAGE.items():
         hours = clips / figures.taken_in / 3600
-        row = [name, f"{clips:,}", size(clips * figures.stored), size(clips * figures.raw), f"{hours:,.1f}", f"{hours / 10 / cpus_per_node:,.2f}"]
+        row = [name, f"{clips:,}", size(clips * figures.stored), size(clips * figures.raw), f"{hours:,.1f}", duration(hours * 360 / cpus_per_node)]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_a_file_without_figures_is_refused_with_the_command_that_writes_them(tmp
 def test_footage():
     row = cells(footage_table(FIGURES, cpus_per_node=16))["10 M clips"]
     assert row == {"clips": "10,000,000", "in the store": "10.0 TB", "in memory": "21.0 TB",  # 32 frames of 128 x 171 x 3 bytes
-                   "CPU hours to take in": "277.8", "hours on 10 nodes of 16 CPUs": "1.74"}
+                   "CPU hours to take in": "277.8", "on 10 nodes of 16 CPUs": "1 h 44 min"}
 
 
 def test_training():
@@ -52,3 +53,14 @@ def test_the_readers_gpu_is_an_option(file, capsys):
     main([str(file)])
     footage, training = capsys.readouterr().out.strip().split("\n\n")
     assert list(cells(footage)) == list(FOOTAGE) and list(cells(training)) == ["100 clips/s", "1,000 clips/s", "10,000 clips/s"]
+
+
+def test_the_tables_in_the_readme_are_what_its_figures_give(capsys):
+    cluster = Path(__file__).parents[2] / "cluster"
+    main([str(cluster / "figures.json")])
+    told = (cluster / "README.md").read_text()
+    assert capsys.readouterr().out.strip() in told
+    cost = json.loads((cluster / "figures.json").read_text())["cost"]
+    rates = cost["per_cpu_second"]
+    words = f"{rates['taken_in']:.1f} clips taken in by a second of CPU time, {rates['read']:.0f} read, {cost['clip_bytes'] / 1e6:.2f} MB each as stored"
+    assert words in " ".join(told.split())
