@@ -48,15 +48,7 @@ def head():
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(begin, env=environment | {"RAY_metrics_report_interval_ms": "500"}, stdout=log, stderr=log)
     try:
-        for _ in range(240):
-            if process.poll() is not None:
-                break
-            with contextlib.suppress(OSError):
-                if ask(ports, "/api/jobs/") == []:
-                    break
-            time.sleep(0.5)
-        else:
-            pytest.fail((folder / "head.log").read_text()[-2000:])
+        assert ask(ports, "/api/jobs/", patience=120) == [] and process.poll() is None, (folder / "head.log").read_text()[-2000:]
         yield environment, ports, folder
     finally:
         below = descendants(process.pid)
@@ -69,10 +61,16 @@ def head():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def ask(ports, path):
+def ask(ports, path, *, patience=30):
     request = urllib.request.Request(f"http://127.0.0.1:{ports['dashboard-port']}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read())
+    for left in range(patience, -1, -1):
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.loads(answer.read())
+        except OSError:  # a busy head closes a connection now and then
+            if not left:
+                raise
+            time.sleep(1)
 
 
 @pytest.fixture(scope="module")
