@@ -315,7 +315,8 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
     folder
         Folder or s3:// prefix for trials, study and report; left out, searches/NAME.
     storage
-        The study's database, postgresql://... or sqlite:///..., or the path of an Optuna journal; left out, study.db in the folder.
+        The study's database, postgresql://USER@HOST/NAME (its password in PGPASSWORD or ~/.pgpass) or sqlite:///..., or the path of an Optuna
+        journal; left out, study.db in the folder.
     seed
         Of the points that are tried.
     sets

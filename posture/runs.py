@@ -82,8 +82,11 @@ class RunFolder:
             self._remove(old)
 
     def checkpoints(self) -> dict[str, str]:
-        """Which checkpoint is `last` and which `best`; empty before the first."""
-        return self.read_json("checkpoints.json") or {}
+        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError where the file names anything but folders of this run."""
+        found = self.read_json("checkpoints.json") or {}
+        if not isinstance(found, dict) or not all(isinstance(tag, str) and NAME.fullmatch(tag) for tag in found.values()):
+            raise InputError(f"{self.path('checkpoints.json')}: names something else than checkpoints of this run")
+        return found
 
     @contextlib.contextmanager
     def checkpoint(self, which: str) -> Iterator[Path]:

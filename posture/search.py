@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import optuna
@@ -30,7 +31,13 @@ TRIED_POINTS = 50
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal. Raises InputError where it cannot be opened."""
+    """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal.
+
+    Raises InputError where it cannot be opened, or where the address has a password: process lists and a job's metadata would show it.
+    """
+    if urlsplit(url).password is not None:
+        raise InputError(f"--storage {_without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
+                         "the variable PGPASSWORD or the file ~/.pgpass")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if "://" not in url:
@@ -40,7 +47,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         raise InputError(f"--storage {url.partition('://')[0]}://...: {str(error).splitlines()[0]}; install the database's driver, for "
                          "PostgreSQL: pip install psycopg2-binary") from None
     except Exception as error:  # of whatever driver the address asks for
-        raise InputError(f"--storage {_without_password(url)}: cannot be opened: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--storage {url}: cannot be opened: {str(error).splitlines()[0]}") from None
 
 
 @dataclass(frozen=True)
@@ -233,4 +240,4 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def _without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if "@" in rest else url
+    return f"{scheme}://{rest.partition(':')[0]}@{rest.rpartition('@')[2]}"

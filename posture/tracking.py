@@ -123,15 +123,16 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
     """A W&B run; offline, and why, where it cannot be online."""
     import wandb
 
-    bounded = wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
+    # W&B would also show the command line, with whatever stands in it, and where the code came from.
+    quiet, note = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}, ""
     if mode == "online":
+        bounded = wandb.Settings(**quiet, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
         try:
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
         except Exception as error:
             note = f"Weights & Biases cannot be reached ({_first_line(error)}); {KEPT}"
             wandb.teardown()  # the run that could not begin would still hold its id
-            return wandb.init(**settings, mode="offline", settings=bounded), note
-    return wandb.init(**settings, mode="offline", settings=bounded), ""
+    return wandb.init(**settings, mode="offline", settings=wandb.Settings(**quiet)), note
 
 
 def _finish(run: Any, *, failed: bool) -> str:

@@ -1,5 +1,6 @@
 import pytest
 
+from posture.cli import parse_workers
 from posture.config import Run, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
@@ -54,6 +55,22 @@ def test_batches_that_cannot_be_cut_are_refused_with_the_numbers():
     assert Scale(global_batch=32, workers=2).accumulation == 1
 
 
+def test_a_range_of_workers_must_divide_the_batch_at_every_size():
+    assert Scale(global_batch=12, workers=[1, 4]).workers == (1, 4) == override(RUN, {"scale.workers": [1, 4], "scale.global_batch": 24}).scale.workers
+    assert Scale(workers=[2, 2]).workers == 2 and list(Scale(global_batch=24, workers=[2, 4]).sizes) == [2, 3, 4]
+    complaint = r"global_batch 32 cannot be cut evenly over 3, 5, 6 or 7 workers, which scale.workers \[2, 8\] allows; global_batch must be a multiple of 840"
+    with pytest.raises(InputError, match=complaint):
+        override(RUN, {"scale.workers": [2, 8]})
+    with pytest.raises(InputError, match=r"over 4 workers of micro_batch 3, which scale.workers \[3, 4\] allows; global_batch must be a multiple of 36"):
+        override(RUN, {"scale.workers": [3, 4], "scale.micro_batch": 3, "scale.global_batch": 18})
+
+
+@pytest.mark.parametrize("workers", [0, [0, 2], [4, 2], [1, 2, 3], "two", 1.5, True, []])
+def test_no_number_of_workers_is_refused_in_one_sentence(workers):
+    with pytest.raises(InputError, match=r"^scale.workers: must be a number of workers from 1, or a range of them \[least, most\].*, not [^;]*$"):
+        override(RUN, {"scale.workers": workers})
+
+
 def test_groups_that_do_not_divide_are_refused_with_those_that_do():
     with pytest.raises(InputError, match=r"model.*groups"):
         override(RUN, {"model.norm": "group", "model.groups": 7})
@@ -99,3 +116,10 @@ def test_changes_are_read_from_a_file_or_from_what_a_search_found(tmp_path):
             read_changes(str(file))
     with pytest.raises(InputError, match=r"--set-file .*none\.json: No such file"):
         read_changes(str(tmp_path / "none.json"))
+
+
+def test_workers_on_the_command_line():
+    assert parse_workers("4") == 4 and parse_workers("2-8") == [2, 8]
+    for text in ("", "-2", "2-", "1-2-3", "two", "2.5"):
+        with pytest.raises(InputError, match="write a number of workers, or a range of them, for example 2-8"):
+            parse_workers(text)

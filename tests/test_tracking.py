@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from posture import tracking
+from posture.data.files import list_files, read_bytes
 from posture.tracking import Tracker, log_pictures, tracking_mode
+from tests.processes import s3_server
 from tests.wandb_files import read_run
 
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
@@ -130,3 +132,17 @@ def test_a_host_that_is_not_there_stops_nobody_either(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     note = log_pictures({}, title="one", folder=str(tmp_path), config={"name": "one", **TRACKING})
     assert note.startswith("Weights & Biases cannot be reached") and len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1
+
+
+@pytest.mark.slow
+def test_of_a_run_in_a_bucket_what_is_offline_lies_there_too(monkeypatch, tmp_path):
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        tracker = Tracker("one", folder="s3://lab/runs/one", config=TRACKING)
+        tracker.log({"loss": 1.0}, 1)
+        tracker.close()
+        (kept,) = list_files("s3://lab/runs/one/wandb", suffixes=frozenset({".wandb"}))
+        (tmp_path / "run-one.wandb").write_bytes(read_bytes(kept.uri))
+    assert not tracker.note and kept.relative.startswith("offline-run-")
+    assert [row["loss"] for row in read_run(tmp_path / "run-one.wandb").history] == [1.0]

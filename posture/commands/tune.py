@@ -23,6 +23,7 @@ from posture.data.store import Store
 from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
+from posture.runs import NAME
 from posture.search import Search, Terms, leading, open_storage, state_of, stored_terms, winner
 from posture.spaces import Space, load_space
 from posture.tracking import tracking_mode
@@ -62,6 +63,8 @@ def place_of(asked: Asked) -> Place:
     space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
     file, _, function = space.path.partition(":")
     name = asked.name or "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name])
+    if not NAME.fullmatch(name):
+        raise InputError(f"--name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit")
     folder = absolute(asked.folder or f"searches/{name}")
     if asked.storage is None and is_remote(folder):
         raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")

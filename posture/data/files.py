@@ -39,8 +39,17 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str | Path) -> str:
-    """The uri itself, or the absolute path: workers run in other folders."""
+    """The uri itself, or the absolute path: workers run in other folders. Raises InputError where a uri has credentials in it."""
+    _refuse_credentials(str(uri))
     return str(uri).rstrip("/") if is_remote(str(uri)) else os.path.abspath(os.path.expanduser(str(uri)))
+
+
+def _refuse_credentials(uri: str) -> None:
+    """They would be written down with every run that reads it."""
+    scheme, _, rest = uri.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise InputError(f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
+                         "and AWS_SECRET_ACCESS_KEY")
 
 
 def join(root: str, *parts: str) -> str:
@@ -51,6 +60,7 @@ def open_root(uri: str, *, create: bool = False) -> Any:
     """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_* variables)."""
     from obstore.store import LocalStore, from_url
 
+    _refuse_credentials(uri)
     if is_remote(uri):
         allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
         patience = {"max_retries": 1000, "retry_timeout": timedelta(seconds=PATIENCE_SECONDS), "backoff": {

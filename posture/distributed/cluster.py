@@ -52,7 +52,7 @@ def connect(**settings: Any) -> None:
         if address:
             ray.init(address=address, **arguments)
         else:
-            ray.init(**{"include_dashboard": False} | arguments | settings)
+            ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # or it would join what somebody else started here
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
@@ -87,8 +87,8 @@ def gpus() -> float:
 
 
 def sizes() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every node that may train: all but those that only decode."""
-    return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in _alive() if not _only_decodes(node)]
+    """(CPUs, GPUs) of every node that may train: all with a CPU but those that only decode."""
+    return [(node["Resources"]["CPU"], node["Resources"].get("GPU", 0.0)) for node in _alive() if node["Resources"].get("CPU") and not _only_decodes(node)]
 
 
 def decoding() -> dict[str, float]:
@@ -98,7 +98,8 @@ def decoding() -> dict[str, float]:
 
 def decoding_cpus() -> float:
     """CPUs of the nodes on which footage is decoded."""
-    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if node["Resources"].get(DECODE) or not decoding())
+    everywhere = not decoding()
+    return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if everywhere or node["Resources"].get(DECODE))
 
 
 def off_decoders() -> dict[str, str]:

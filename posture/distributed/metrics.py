@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ _made: dict[str, Any] = {}
 
 
 def emit(name: str, value: float | None, **tags: str) -> None:
-    """Set a gauge, or add to a counter; what is no number is left out. Never raises."""
-    if value is None or not math.isfinite(value):
+    """Set a gauge, or add to a counter; what is no number is left out, and everything where there is no Ray. Never raises."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized() or value is None or not math.isfinite(value):
         return
     try:
         if name not in _made:

@@ -64,7 +64,7 @@ def resources(scale: Scale, *, nodes: list[tuple[float, float]], reading: float 
 def refuse_none(nodes: list[tuple[float, float]]) -> None:
     """Raises InputError where no node may train."""
     if not nodes:
-        raise InputError("all nodes of the cluster have the resource `decode` and no GPU, so they only decode; training needs 1 node or more without it")
+        raise InputError("the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU, so they only decode")
 
 
 def room(scale: Scale, *, concurrent: int | None, trials: int, nodes: list[tuple[float, float]], reading: float = READER_CPUS) -> Room:

@@ -150,8 +150,8 @@ def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.M
 def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> tuple[dict[str, Any], str]:
     """The rest of an epoch, or as much of it as there is before somebody asks to "stop" or to "save": `progress` then tells how far.
 
-    Returns what was asked, and train_loss, its terms where it has several, lr, clips_per_second (of a detector, pictures) and data_wait_share (the time spent
-    waiting for them).
+    Returns figures and what was asked. Figures: train_loss, its terms where it has several, lr, clips_per_second (of a detector, pictures) and
+    data_wait_share (the time spent waiting for them).
     """
     run, ctx, task = learner.run, learner.ctx, learner.task
     first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0

@@ -9,7 +9,7 @@ import pytest
 from posture.launch import prepare, train_here
 from tests.distributed.changing_nodes import LONG
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_an_elastic_run_outlives_its_nodes_and_sees_every_clip(small_store, tmp_path):
@@ -17,7 +17,7 @@ def test_an_elastic_run_outlives_its_nodes_and_sees_every_clip(small_store, tmp_
     alone = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="alone", changes=LONG)
     train_here(alone, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     expected = alone.folder.read_json("history.json")
-    done = subprocess.run([sys.executable, "-m", "tests.distributed.changing_nodes", small_store, str(tmp_path)], capture_output=True, text=True, timeout=290,
+    done = subprocess.run([sys.executable, "-m", "tests.distributed.changing_nodes", small_store, str(tmp_path)], capture_output=True, text=True, timeout=560,
                           env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"})
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

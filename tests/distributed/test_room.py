@@ -14,6 +14,13 @@ def test_shares_of_workers_leave_room_to_read(scale, nodes, expected):
     assert resources(Scale(global_batch=24, **scale), nodes=nodes) == expected
 
 
+@pytest.mark.parametrize(("workers", "nodes", "expected"), [
+    ([1, 4], [(2, 0), (2, 0)], (1.0, 0.0)), ([1, 2], [(8, 0)], (3.0, 0.0)), ([1, 2], [(1, 0)], (0.5, 0.0)), ([2, 4], [(16, 2)], (7.0, 1.0)),
+    ([2, 4], [(16, 2), (16, 1), (16, 8)], (8.0, 1.0)), ([2, 4], [(16, 1)], (3.0, 0.0))])
+def test_of_a_range_of_workers_as_many_as_there_is_room_for_get_whole_cpus(workers, nodes, expected):
+    assert resources(Scale(global_batch=24, workers=workers), nodes=nodes) == expected
+
+
 def test_where_others_read_all_is_for_training():
     assert resources(Scale(workers=2), nodes=[(2, 0)], reading=0.0) == (1.0, 0.0)
 
@@ -23,7 +30,7 @@ def test_where_others_read_all_is_for_training():
     ({"workers": 4, "gpus_per_worker": 1}, [(16, 1)], "need 4 GPUs, the cluster has 1"),
     ({"workers": 32}, [(2, 0)], "scale.workers 32 x scale.cpus_per_worker 0.1 and 0.5 to read footage need 3.7 CPUs, the cluster has 2"),
     ({"workers": 2, "cpus_per_worker": 4}, [(4, 2), (64, 0)], "4 and 0.5 to read footage need 8.5 CPUs, the cluster has 4 with GPUs"),
-    ({"workers": 1}, [], "all nodes of the cluster have the resource `decode` and no GPU, so they only decode")])
+    ({"workers": 1}, [], "the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU")])
 def test_workers_that_fit_nowhere_are_refused_with_the_numbers(scale, nodes, complaint):
     with pytest.raises(InputError, match=complaint):
         resources(Scale(**scale), nodes=nodes)

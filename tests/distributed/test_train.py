@@ -98,3 +98,18 @@ def test_what_goes_wrong_on_a_worker_is_said_once_and_clearly(small_store, tmp_p
     with pytest.raises(InputError, match=r"the loss became .* lower optim\.lr"):
         on_ray(session)
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_rank_0_cannot_write_ends_all_workers_with_one_sentence(small_store, tmp_path):
+    """Otherwise the others would wait for it until the collective times out."""
+    session = start(small_store, tmp_path, "full", **{"scale.workers": 2, "epochs": 40})
+    checkpoints = tmp_path / "full" / "checkpoints"
+
+    def obstruct(record):
+        if record["epoch"] == 1:
+            checkpoints.rename(tmp_path / "full" / "good")
+            checkpoints.touch()
+
+    with pytest.raises(InputError, match=r"full: the checkpoint epoch-\d+ cannot be written .*the one before it stands"):
+        on_ray(session, on_record=obstruct)

@@ -25,7 +25,7 @@ from posture.train.context import LocalContext
 from posture.train.evaluate import validate
 from posture.train.loop import Diverged, fit
 from posture.train.optim import Precision
-from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
+from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 TRAINING, VALIDATION = SmallFootage(41), SmallFootage(20, seed=1)
 RESUMABLE = {"optim__ema": 0.8, "optim__name": "adamw", "optim__lr": 0.01, "data__balanced": True, "loss__label_smoothing": 0.1}
@@ -53,7 +53,7 @@ def train(
     resume: Path | None = None,
     stop_at: tuple[int, int] | None = None,
     tracker: Log | None = None,
-    footage: SmallFootage = TRAINING,
+    footage: SmallFootage | StreamedFootage = TRAINING,
 ) -> tuple[dict[str, Any], nn.Module, list[dict[str, Any]]]:
     """Result, network and progress updates. `stop_at` (epoch, step) presses Ctrl-C there."""
     model, updates = network or SmallNetwork(dropout=0.5), []
@@ -193,6 +193,50 @@ def test_within_an_epoch_only_the_same_order_can_go_on(folder: DiskFolder) -> No
     train(small_run(epochs=2), folder, stop_at=(1, 2))
     with pytest.raises(InputError, match=r"stopped within epoch 1, with .*global_batch 12.* cannot go on there with .*global_batch 6"):
         train(small_run(epochs=2, scale__global_batch=6), resume=folder.last)
+
+
+def test_an_epoch_of_streamed_footage_begins_again_on_another_number_of_workers(folder: DiskFolder) -> None:
+    """They see other clips in the steps that are left; so that every clip is seen, all come again."""
+    run, streamed = small_run(epochs=2), StreamedFootage(TRAINING, shares=[list(range(41))])
+    train(run, folder, footage=streamed, stop_at=(1, 2))
+    same, _, updates = train(run, footage=streamed, resume=folder.last)
+    assert (updates[0]["epoch"], updates[0]["step"]) == (1, 3)
+    state = json.loads((folder.last / "state.json").read_text())
+    assert state["order"]["workers"] == 1 and state["step"] == 2
+    (folder.last / "state.json").write_text(json.dumps(state | {"order": state["order"] | {"workers": 2}}))
+    other, _, updates = train(run, footage=streamed, resume=folder.last)
+    assert [(update["epoch"], update["step"]) for update in updates[:2]] == [(1, 1), (1, 2)]
+    assert [record["epoch"] for record in other["history"]] == [record["epoch"] for record in same["history"]] == [1, 2]
+
+
+class Warned(LocalContext):
+    """Told that its machine will be taken away, after the steps `notices`."""
+
+    def __init__(self, folder: DiskFolder, *notices: tuple[int, int]) -> None:
+        super().__init__(folder, device="cpu", on_progress=self.follow)
+        self.notices, self.told = notices, False
+
+    def follow(self, update: dict[str, Any]) -> None:
+        self.told = (update["epoch"], update["step"]) in self.notices
+
+    def should_save(self) -> bool:
+        told, self.told = self.told, False
+        return told
+
+
+def test_a_notice_saves_within_an_epoch_and_training_goes_on(tmp_path: Path) -> None:
+    """After the last step of an epoch too, when there is nothing new to save."""
+    run = small_run(epochs=3, **RESUMABLE)
+    undisturbed = train(run, DiskFolder(tmp_path / "a"))
+    folder, model = DiskFolder(tmp_path / "b"), SmallNetwork(dropout=0.5)
+    with Warned(folder, (1, 3), (2, 1), (2, 2)) as ctx:
+        batches = Batches(TRAINING, run, rank=0, world_size=1, validation=VALIDATION)
+        result = fit(run, ActionTask(run, CLASSES), batches, ctx, None, model=model)
+    assert_same((result, model, None), undisturbed)
+    assert sorted(path.name for path in folder.path.glob("epoch-*")) == [
+        "epoch-0001", "epoch-0002", "epoch-0002-step-000001", "epoch-0002-step-000002", "epoch-0003"]
+    resumed = train(run, network=SmallNetwork(dropout=0.5, seed=9), resume=folder.path / "epoch-0002-step-000001")
+    assert_same(resumed, undisturbed)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
