@@ -70,12 +70,14 @@ class Missed(Exception):
 
 
 def draw(seed: int, number: int, attempt: int = 0) -> Fault:
-    """The fault of a round: every kind once in five rounds, in random order."""
+    """The fault of a round: every kind once in five rounds, in random order, and every command of a kind in turn."""
     kinds = list(FAULTS)
-    kind = kinds[np.random.default_rng((seed, number // len(kinds))).permutation(len(kinds))[number % len(kinds)]]
+    turn, place = divmod(number, len(kinds))
+    which = int(np.random.default_rng((seed, turn)).permutation(len(kinds))[place])
+    kind, commands = kinds[which], FAULTS[kinds[which]]
     random = np.random.default_rng((seed, number, 1 + attempt))
     how = {"decode worker": ("Ray worker", "decoder"), "bucket": ("refuses", "frozen")}.get(kind, ("",))
-    return Fault(kind, str(random.choice(how)), str(random.choice(FAULTS[kind])), int(random.integers(EPOCHS)), float(random.uniform(0.0, 1.5)))
+    return Fault(kind, str(random.choice(how)), commands[(seed + turn + which) % len(commands)], int(random.integers(EPOCHS)), float(random.uniform(0.0, 1.5)))
 
 
 def play(site: Site, calm: Place, *, seed: int, number: int) -> Round:
