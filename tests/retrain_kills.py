@@ -113,8 +113,8 @@ class Rounds:
         idle = self.calmly()
         assert "nothing new" in idle, idle
         return {"killed after": point.replace(":", " ", 1) + ("" if reached else " (ended first)"), "s later": f"{delay:.3f}", "was over": ended,
-                "champion then": champion,
-                "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}", "champion": self.registry.champion()}
+                "champion then": champion, "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}",
+                "champion": self.registry.champion()}
 
     def rounds(self, count: int, *, seed: int) -> list[dict[str, Any]]:
         """`count` rounds at points that the seed chooses, none twice before all were."""
