@@ -184,10 +184,19 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     small = SMALL | {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "model.width": 0.125, "scale.global_batch": 4, "epochs": 1}
     diverging = small | {"optim.name": "sgd", "optim.lr": 1e30, "optim.warmup_epochs": 0}
 
-    def one_pass(changes):
+    def one_pass(changes, **options):
         said = []
         places = (str(tmp_path / name) for name in ("in", "store", "registry"))
-        return run_pass(RetrainOptions(*places, changes=changes, local=True, settle=0.0, min_clips=2, min_per_class=2), tell=said.append), "\n".join(said)
+        asked = RetrainOptions(*places, changes=changes, local=True, settle=0.0, min_clips=2, min_per_class=2, **options)
+        return run_pass(asked, tell=said.append), "\n".join(said)
+
+    def interrupted(step, changes, **options):
+        """Ctrl-C at a step; the plan that is left."""
+        with monkeypatch.context() as patched:
+            patched.setattr(Pass, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                one_pass(changes, **options)
+        return registry.current()
 
     failed, _ = one_pass(diverging)
     registry = Registry(str(tmp_path / "registry"))
@@ -196,21 +205,19 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 
     for number in range(4):
         make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=800 + number, direction=-1)
-    with monkeypatch.context() as patched:
-        patched.setattr(Pass, "_judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            one_pass(small)
-    plan = registry.current()
+    plan = interrupted("_judge", small)
     assert plan["step"] == "judge"
-    with monkeypatch.context() as patched:
-        patched.setattr(Pass, "_judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            one_pass(small | {"optim.lr": 0.001})
-    other = registry.current()
+    other = interrupted("_judge", small | {"optim.lr": 0.001})
     assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
     done, said = one_pass(small | {"optim.lr": 0.001})
     assert done.status in ("promoted", "refused") and f"going on with pass {other['pass']}" in said and "epoch" not in said
     assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
+
+    # Killed between the weights that a run starts from and its run.json, which nothing else leaves behind.
+    half = interrupted("_fit", small | {"optim.lr": 0.003}, force=True)
+    (tmp_path / "registry" / "runs" / half["run"] / "run.json").rename(tmp_path / "registry" / "runs" / half["run"] / "start.safetensors")
+    forced, said = one_pass(small | {"optim.lr": 0.003}, force=True)
+    assert f"going on with pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
 
 
 def test_bad_requests_are_one_sentence_each(tmp_path):
