@@ -112,8 +112,9 @@ class Rounds:
         assert not twice, f"killed after {point}: {twice} epochs were trained twice"
         idle = self.calmly()
         assert "nothing new" in idle, idle
-        return {"killed after": point if reached else f"{point} (ended first)", "s later": f"{delay:.3f}", "was over": ended, "champion then": champion,
-                "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}", "champion": self.registry.champion()}
+        return {"killed after": point.replace(":", " ", 1) + ("" if reached else " (ended first)"), "s later": f"{delay:.3f}", "was over": ended,
+                "champion then": champion, "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}",
+                "champion": self.registry.champion()}
 
     def rounds(self, count: int, *, seed: int) -> list[dict[str, Any]]:
         """`count` rounds at points that the seed chooses, none twice before all were."""
