@@ -30,7 +30,8 @@ OPTIONS = ("--local", "--settle", "0", "--min-clips", "2", "--min-per-class", "2
            *(f"--set={name}={value}" for name, value in SETS.items()))
 POINTS = ["line:looking for", "line:took in", "line:new: ", "file:current.json", "file:runs/*/start.safetensors", "line:training challenger",
           "line:epoch   1", "line:epoch   2", f"line:epoch   {EPOCHS}", "file:versions/v0002/model.safetensors", "file:versions/v0002/version.json",
-          "file:passes/0002-*/predictions.parquet", "file:passes/0002-*/decision.json", "change:champion.json", "change:last.json"]
+          "file:passes/0002-*/predictions.parquet", "file:passes/0002-*/decision.json", "change:champion.json",
+          "file:passes/0002-*/decision.html", "change:last.json"]
 """What a pass is killed after: a line it prints, a file it writes anew, one that it changes."""
 DELAYS = {"line": 1.0, "file": 0.02, "change": 0.02}
 """And at most so many seconds later."""
@@ -111,8 +112,9 @@ class Rounds:
         assert not twice, f"killed after {point}: {twice} epochs were trained twice"
         idle = self.calmly()
         assert "nothing new" in idle, idle
-        return {"killed after": point if reached else f"{point} (ended first)", "s later": f"{delay:.3f}", "was over": ended, "champion then": champion,
-                "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}", "champion": self.registry.champion()}
+        return {"killed after": point.replace(":", " ", 1) + ("" if reached else " (ended first)"), "s later": f"{delay:.3f}", "was over": ended,
+                "champion then": champion, "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}",
+                "champion": self.registry.champion()}
 
     def rounds(self, count: int, *, seed: int) -> list[dict[str, Any]]:
         """`count` rounds at points that the seed chooses, none twice before all were."""
