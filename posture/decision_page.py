@@ -84,6 +84,9 @@ def title_of(decision: Mapping[str, Any]) -> str:
 def drift_sentence(drift: Mapping[str, Any]) -> str:
     """What the figures of a drift say."""
     confidence, sentences = drift["confidence"], []
+    if not drift["shared"]:
+        unknown, old = (percent(confidence["mean"][side]) for side in ("unknown", "old"))
+        return f"All that came in is of classes that the frozen hold-out lacks: the champion's confidence is {unknown} there, {old} on the frozen hold-out."
     if drift["too_few"]:
         sentences.append(f"Nothing can be said of the features: {drift['too_few']}.")
     else:
@@ -155,8 +158,7 @@ def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _sets(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
-    present = [part for part in PARTS if sets.get(part)]
-    for part in present[:1] if len(present) == 2 else present:  # where there is one part only, it is all of it
+    for part in _present(sets):
         found = sets[part]
         row = {"name": PARTS[part], "segments": found["segments"], "groups": found["groups"], "challenger": percent(found["challenger"]["accuracy"]["value"])}
         if found["champion"] is not None:
@@ -166,11 +168,17 @@ def _sets(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _present(sets: Mapping[str, Any]) -> list[str]:
+    """The parts of the hold-out that there are; where it is a single one, that is all of it."""
+    present = [part for part in PARTS if sets.get(part)]
+    return present[:1] if len(present) == 2 else present
+
+
 def _differences(sets: Mapping[str, Any]) -> list[Intervals]:
     """The challenger's lead on each part of the hold-out, in points, with its interval."""
     rows = []
-    for part, name in PARTS.items():
-        found = sets.get(part) and sets[part]["difference"]
+    for part in _present(sets):
+        name, found = PARTS[part], sets[part]["difference"]
         if found:
             one = found["accuracy"]
             low, high = (None if one[key] is None else 100 * one[key] for key in ("low", "high"))

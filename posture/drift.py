@@ -81,8 +81,9 @@ def measure(old: Described, new: Described, *, seed: int = 0) -> dict[str, Any]:
     ours, theirs = old.of(np.isin(old.labels, shared)), new.of(np.isin(new.labels, shared))
     sides = {"old": ours, "new": theirs}
     groups = {name: len(set(side.groups)) for name, side in sides.items()}
+    confidence = _confidence(ours if shared else old, theirs, new.of(~np.isin(new.labels, shared)), seed=seed)
     made: dict[str, Any] = {"segments": {name: len(side.labels) for name, side in sides.items()}, "groups": groups, "shared": shared, "too_few": None,
-                            "auc": None, "classes": [], "confidence": _confidence(ours, theirs, new.of(~np.isin(new.labels, shared)), seed=seed)}
+                            "auc": None, "classes": [], "confidence": confidence}
     if min(groups.values()) < LEAST_GROUPS:
         few = min(groups, key=groups.__getitem__)
         return made | {"too_few": f"the {few} footage of the classes that both have is of {groups[few]} group{'s' * (groups[few] != 1)}, "

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -106,7 +106,7 @@ def group_of(relative: str) -> str:
     return match[1] if match else str(PurePosixPath(relative).with_suffix(""))
 
 
-def _probed(files: list[File], *, hashed: set[int]) -> list[tuple[File, Any]]:
+def _probed(files: list[File], *, hashed: set[int]) -> Iterator[tuple[File, Any]]:
     """(file, its stream with its `content`, a hash where the size is among `hashed`, or why it cannot be read), on all cores."""
     own, sandboxes = threading.local(), []
 
@@ -128,7 +128,7 @@ def _probed(files: list[File], *, hashed: set[int]) -> list[tuple[File, Any]]:
 
     with ThreadPoolExecutor(max_workers=os.cpu_count(), initializer=equip) as pool:
         try:
-            return list(zip(files, pool.map(look, files), strict=True))
+            yield from zip(files, pool.map(look, files), strict=True)
         finally:
             for sandbox in sandboxes:
                 sandbox.close()

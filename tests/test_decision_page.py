@@ -88,6 +88,7 @@ def test_clips_that_got_worse_are_never_crowded_out():
 @pytest.mark.parametrize(("ours", "theirs", "said"), [
     ({}, {"shift": 1.5}, "can be told from the old (AUC"), ({}, {}, "cannot be told from the old (AUC"),
     ({}, {"groups": 2}, "Nothing can be said of the features"),
+    ({}, {"classes": ("throw",)}, "All that came in is of classes that the frozen hold-out lacks: the champion's confidence is "),
     ({}, {"sure": 0.5}, "The champion's confidence falls by"), ({"sure": 0.5}, {}, "The champion's confidence rises by")])
 def test_what_is_said_of_drift_follows_from_its_figures(ours, theirs, said):
     assert said in drift_sentence(measure(footage(0, **ours), footage(1, **theirs)))
