@@ -25,17 +25,16 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     forget(found, store, registry=known, tell=console.out.print)
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
     console.out.print(f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
-                      f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}", soft_wrap=True)
+                      f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}")
     if known is not None and known.champion() in found.versions:
-        console.out.print(f"{known.champion()}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not",
-                          soft_wrap=True)
-    console.out.print("Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases", soft_wrap=True)
+        console.out.print(f"{known.champion()}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not")
+    console.out.print("Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases")
 
 
 def _describe(found: Found) -> None:
-    console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}", soft_wrap=True)
+    console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}")
     counts = {name: len(keys) for name, keys in found.keys.items() if name not in ("videos", "pictures", "absences", "flows") and keys}
-    console.out.print(", ".join(f"{count:,} {name}" for name, count in counts.items()) or "no rows besides", soft_wrap=True)
+    console.out.print(", ".join(f"{count:,} {name}" for name, count in counts.items()) or "no rows besides")
     for title, names in (("trained on it, and will be marked", [*found.versions, *found.runs]), ("shows it, and will be removed", found.pages)):
         for name in names:
-            console.out.print(f"{title}: {name}", soft_wrap=True)
+            console.out.print(f"{title}: {name}")

@@ -36,10 +36,9 @@ def show_version(uri: str, name: str | None) -> None:
              "classes": ", ".join(version["classes"]), "clips": ", ".join(f"{split} {count:,}" for split, count in version["trained_on"].items()),
              "hold-out": f"{len(version['holdout']):,} segments, accuracy {_accuracy(version)}", "decision": version["decision"]["verdict"]}
     for title, text in shown.items():
-        console.out.print(f"{title:10s}{text}", soft_wrap=True)
+        console.out.print(f"{title:10s}{text}")
     for mark in version["marks"]:
-        console.out.print(f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {_moment(mark['time'])}",
-                          soft_wrap=True)
+        console.out.print(f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {_moment(mark['time'])}")
 
 
 def promote_version(uri: str, name: str, *, why: str) -> None:

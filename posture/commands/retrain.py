@@ -20,8 +20,8 @@ def retrain_once(options: RetrainOptions) -> Outcome:
     if outcome.decision is not None:
         print_decision(outcome.decision)
     for item in outcome.look["refused_files"][:CHANGES_SHOWN]:
-        console.out.print(f"refused: {item['uri']}: {item['verdict']}, {item['reason']}", soft_wrap=True)
-    console.out.print(outcome.sentence, soft_wrap=True)
+        console.out.print(f"refused: {item['uri']}: {item['verdict']}, {item['reason']}")
+    console.out.print(outcome.sentence)
     if outcome.status == "failed":
         sys.exit(1)
     return outcome
@@ -46,8 +46,8 @@ def print_decision(decision: dict[str, Any]) -> None:
     if decision["changed"]:
         console.out.print(f"{len(decision['changed']):,} clips are answered differently")
     if decision["rule_sentence"]:
-        console.out.print(decision["rule_sentence"], soft_wrap=True)
-    console.out.print(join(decision["registry"], "passes", decision["pass"], PAGE), soft_wrap=True)
+        console.out.print(decision["rule_sentence"])
+    console.out.print(join(decision["registry"], "passes", decision["pass"], PAGE))
 
 
 def _recall(part: dict[str, Any] | None) -> tuple[str, str]:

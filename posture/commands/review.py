@@ -25,7 +25,7 @@ def review_footage(registry_uri: str, store_uri: str, footage: str, *, port: int
     if only_list:
         return
     with ReviewServer(review, port=port) as server:
-        console.out.print(f"answer at {server.url} (on this machine alone); Ctrl-C ends it", soft_wrap=True)
+        console.out.print(f"answer at {server.url} (on this machine alone); Ctrl-C ends it")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -34,7 +34,7 @@ def review_footage(registry_uri: str, store_uri: str, footage: str, *, port: int
             review.close()
     counts = review.counts()
     console.out.print(f"{counts['labelled']} labelled, {counts['not_usable']} not usable, {counts['skipped'] + counts['open']} left; "
-                      f"the answers are in {review.path}, and the next posture retrain takes them in", soft_wrap=True)
+                      f"the answers are in {review.path}, and the next posture retrain takes them in")
 
 
 def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Review:
@@ -53,7 +53,7 @@ def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Re
         scored = score_stretches(found.asked, run, classes, checkpoint, progress=advance)
     refused = [*found.refused, *scored.refused]
     for item in refused[:REFUSED_SHOWN]:
-        console.out.print(f"left out: {item['uri']}: {item['verdict']}, {item['reason']}", soft_wrap=True)
+        console.out.print(f"left out: {item['uri']}: {item['verdict']}, {item['reason']}")
     if len(refused) > REFUSED_SHOWN:
         verdicts = Counter(item["verdict"] for item in refused)
         console.out.print(f"left out, in all: {', '.join(f'{verdict}: {number}' for verdict, number in verdicts.most_common())}")

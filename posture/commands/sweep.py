@@ -24,7 +24,7 @@ def write_sweep(space: str, base: str, store: str, *, objective: str | None, tri
             (out / name).write_text(content)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
-    console.print(f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:", soft_wrap=True)
+    console.print(f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:")
     console.print("  wandb sweep sweep.yaml; wandb sweep-scheduler ENTITY/PROJECT/SWEEP; wandb agent ENTITY/PROJECT/SWEEP on each machine")
     notes = [line.removeprefix("# ") for line in files["sweep_plain.yaml"].splitlines() if line.startswith("#")][1:]
     console.print(f"{out / 'sweep_plain.yaml'}: W&B's own search. {' '.join(note.strip() for note in notes)}")

@@ -66,7 +66,7 @@ def place_of(asked: Asked) -> Place:
     name = "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name]) if asked.name is None else asked.name
     folder = absolute(asked.folder or f"searches/{name}")
     if not NAME.fullmatch(f"{name}-0000-0000"):
-        raise InputError(f"--name {name}: use letters, digits, '.', '_' and '-', at most 90, beginning with a letter or digit")
+        raise InputError(f"--name {name!r}: use letters, digits, '.', '_' and '-', at most 90, beginning with a letter or digit")
     if asked.storage is None and is_remote(folder):
         raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")
     return Place(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
@@ -117,8 +117,8 @@ def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
                       + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
-    console.out.print(f"study {search.name} in {place.storage}", soft_wrap=True)
-    console.out.print(f"Weights & Biases: {mode}, {why}; group {run.tracking.group or place.name}", soft_wrap=True)
+    console.out.print(f"study {search.name} in {place.storage}")
+    console.out.print(f"Weights & Biases: {mode}, {why}; group {run.tracking.group or place.name}")
 
 
 class Watch:

@@ -50,7 +50,7 @@ def print_status(registry_uri: str) -> None:
     elif current:
         console.out.print(f"pass {current['pass']} was interrupted at the step {current['step']}; the next posture retrain finishes it")
     for watcher in watchers(registry):
-        console.out.print(_told(watcher), soft_wrap=True)
+        console.out.print(_told(watcher))
     _print_waiting(registry)
 
 
@@ -75,7 +75,7 @@ def _pass(options: RetrainOptions, watcher: Watcher) -> None:
 
 
 def _say(line: str) -> None:
-    console.out.print(f"{_moment(datetime.now(UTC).timestamp())}: {line}", soft_wrap=True)
+    console.out.print(f"{_moment(datetime.now(UTC).timestamp())}: {line}")
 
 
 def _moment(seconds: float) -> str:
@@ -102,7 +102,7 @@ def _print_passes(registry: Registry) -> None:
     if rows:
         console.table("pass", "outcome", "champion", "challenger", "verdict", rows=rows)
     if last := registry.last():
-        console.out.print(f"last look: {_moment(last['time'])}: {last['sentence']}", soft_wrap=True)
+        console.out.print(f"last look: {_moment(last['time'])}: {last['sentence']}")
 
 
 def _told(watcher: dict[str, object]) -> str:
@@ -118,6 +118,6 @@ def _print_waiting(registry: Registry) -> None:
     for name, hint in (("unlabelled", "wait for labels: posture review"), ("unsettled", "are still being copied, and wait for the next pass")):
         if uris := last.get(name):
             shown = ", ".join(uri.rpartition("/")[2] for uri in uris[:URIS_SHOWN])
-            console.out.print(f"{len(uris):,} files {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})", soft_wrap=True)
+            console.out.print(f"{len(uris):,} files {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})")
     if last.get("status") == "waiting":
         console.out.print(f"{last['new']['clips']:,} new clips wait for more")

@@ -10,8 +10,9 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -67,7 +68,10 @@ class Store:
         return {name: table.version() for name in rows.TABLES if (table := self.open(name)) is not None}
 
     def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
-        """The table as a pyarrow dataset, for filters, columns and row groups. Raises InputError where that version ended with a forgotten video."""
+        """The table as a pyarrow dataset, for filters, columns and row groups.
+
+        Raises InputError: that version ended with a forgotten video, or it names files outside of the table.
+        """
         if version is not None:
             oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
             if version < oldest:
@@ -76,6 +80,7 @@ class Store:
         table = self.open(name, version=version)
         if table is None:
             raise InputError(f"{self.uri}: the store has no table {name!r}")
+        _refuse_outside(self.table_uri(name), pa.table(table.get_add_actions(flatten=True))["path"].to_pylist())
         return table.to_pyarrow_dataset(schema=rows.TABLES[name], filesystem=_folder(self.table_uri(name)))
 
     def read(self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None) -> pa.Table:
@@ -201,6 +206,14 @@ def _folder(uri: str) -> Any | None:
     import pyarrow.fs as fs
 
     return None if is_remote(uri) else fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
+
+
+def _refuse_outside(table: str, paths: list[str]) -> None:
+    """A store from elsewhere must not make us read other files. Raises InputError naming the first of `paths`, below `table`, that leads out of it."""
+    for path in paths:
+        plainly = PurePosixPath(unquote(path))
+        if plainly.is_absolute() or ".." in plainly.parts or ":" in plainly.parts[0]:
+            raise InputError(f"{table}: the table names a file outside of itself, {path}; a store's files lie below it")
 
 
 def filesystem(uri: str) -> tuple[Any, str]:

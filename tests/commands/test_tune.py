@@ -58,7 +58,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
     (place / "other.py").write_text("def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 3, 3)}\n")
     (place / "fails.py").write_text("def space(trial):\n    return {'optim.lr': 1 / 0}\n")
     (place / "recipes.py").write_text("from posture.config import Run\n\ndef mine():\n    return Run(name='x y')\n")
-    fails = ["tune", str(place / "fails.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search")]
+    fails = ["tune", str(place / "fails.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search"), *TINY]
     other = ["tune", str(place / "other.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search"), *TINY]
     for arguments, complaint in ((tune(str(place / "none"), place), "there is no store here"),
                                  (tune(small_store, place, "--trials", "0"), "--trials 0: must be at least 1"),
@@ -67,7 +67,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
                                  (other, "the base recipe's model.groups is 4, which lies outside of"),
                                  (fails, "fails.py:space: ZeroDivisionError in line 2: division by zero"),
                                  ([*fails[:3], f"{place / 'recipes.py'}:mine", *fails[4:]], "recipes.py:mine: ValidationError in line 4: name: string should"),
-                                 (tune(small_store, place, "--name", "a/b"), "--name a/b: use letters"),
+                                 (tune(small_store, place, "--name", "a/b"), "--name 'a/b': use letters"),
                                  (tune(small_store, place, "--out", str(place)), "this is a folder; name a file"),
                                  (tune(small_store, place, "--storage", str(place / "none" / "my.journal")), "my.journal: cannot be opened"),
                                  (["tune", "nothing.py", "--base", "jobs/action.py:improved", "--store", small_store], "nothing.py: no such file here"),
