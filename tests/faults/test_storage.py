@@ -65,10 +65,9 @@ def test_a_disk_that_is_full(site, calm):
         place = Place(str(disk), other_store=calm.place.store)
         command = site.begin(place.command("train", site.footage))
         wait_for_a_checkpoint(place, command)
-        with open(disk / "filler", "wb") as filler, pytest.raises(OSError, match="No space left"):
+        with open(disk / "filler", "wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
             while True:
                 filler.write(bytes(4096))
-                filler.flush()
         check_refused(command, "No space left on device")
         assert 1 <= check_checkpoints(place.run) < EPOCHS
         (disk / "filler").unlink()
