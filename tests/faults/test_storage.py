@@ -79,7 +79,8 @@ def test_credentials_that_are_refused(site, calm):
 
     def allow(count: str) -> None:
         """The server takes that many requests more with our credentials."""
-        urllib.request.urlopen(f"http://127.0.0.1:{site.gate.target}/moto-api/reset-auth", data=count.encode(), timeout=10).close()
+        url, plain = f"http://127.0.0.1:{site.gate.target}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, count.encode(), plain), timeout=10).close()
 
     command = site.begin([*place.command("train", site.footage), "--local"])
     wait_for_a_checkpoint(place, command)
