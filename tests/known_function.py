@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from posture.runs import RunFolder
+from posture.trials import Outcome, Plan, Point, write
+
 ATTENTION = {"none": 0.2, "cbam": 0.1, "stcbam": 0.0}
 PLACEMENT = {"late": 0.1, "all": 0.05, "early": 0.0}
 
@@ -15,3 +18,10 @@ def known_quality(changes: dict[str, Any]) -> float:
     missed += abs(changes["loss.label_smoothing"] - 0.08) + abs(changes["model.dropout"] - 0.25) / 2
     missed += abs(math.log2(changes["model.groups"] / 8)) / 15 if changes["model.norm"] == "group" else 0.2
     return 1 - missed - ATTENTION[changes["model.attention"]] - PLACEMENT.get(changes.get("model.placement"), 0.0)
+
+
+def known_trial(config: dict[str, Any], *, plan: Plan, **_: Any) -> None:
+    """A trial that comes to the known function's value at once, in place of one that trains."""
+    point = Point(**config["point"])
+    value = known_quality(point.changes)
+    write(RunFolder(plan.runs, point.run), Outcome("complete", [value], [value]))

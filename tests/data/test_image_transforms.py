@@ -84,11 +84,13 @@ def test_boxes_follow_pixels_through_resizing_shifting_flipping_and_mosaics(show
     kept = dict(zip(result.labels.tolist(), result.boxes, strict=True))
     for picture in shown:
         longer = max(picture.pixels.shape[:2])
-        blur = view.scale * size / longer / 3  # a pixel that is enlarged runs into its neighbours
         for channel, box in zip(picture.labels.tolist(), picture.boxes, strict=True):
             found = seen_box(result.pixels, channel)
             if channel in kept:
-                np.testing.assert_allclose(kept[channel], found, atol=max(1.01, blur))
+                # Enlarged pixels fade into their neighbours: where the square cuts one before its middle, half a pixel's width is too dark to count.
+                cut = kept[channel].min() <= 0 or kept[channel].max() >= size
+                faded = view.scale * size / longer / 2 if cut else 0.0
+                np.testing.assert_allclose(kept[channel], found, atol=1.01 + faded)
             elif found is not None:  # dropped, because little is left of it, or because it is thin
                 area = np.prod((box[2:] - box[:2]) * view.scale * size / longer)
                 assert (found[2:] - found[:2]).min() < LEAST_SIDE + 1 or np.prod(found[2:] - found[:2] - 1) < least * area

@@ -18,6 +18,7 @@ from posture.search import Search, Terms, leading, open_storage, state_of
 from posture.spaces import load_space
 from posture.trials import Plan, parse_objectives
 from tests.image_store import make_pictures, write_image_store
+from tests.known_function import known_trial
 
 TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
 SPACE = """
@@ -39,9 +40,9 @@ class Tried:
         self.objectives = parse_objectives(objectives, base)
         self.plan = Plan("mine", self.fitted, "mine", store, self.versions, str(self.folder / "runs"), self.objectives)
 
-    def search(self):
+    def search(self, **terms):
         base = override(self.fitted.run, {"scale.workers": 1})
-        terms = Terms(load_space(str(self.folder / "mine.py")), base, self.objectives, self.store, self.versions)
+        terms = Terms(load_space(str(self.folder / "mine.py")), base, self.objectives, self.store, self.versions, **terms)
         return Search("mine", open_storage(f"sqlite:///{self.folder}/study.db"), terms)
 
     def go(self, trials, *, asked_to_stop=lambda: False, **options):
@@ -117,6 +118,26 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
 @pytest.mark.parametrize(("epochs", "warmup", "expected"), [(1, 1.0, 1), (4, 0.0, 1), (4, 1.0, 2), (12, 3.0, 4), (50, 1.0, 8)])
 def test_trials_are_judged_after_a_sixth_of_their_epochs_and_not_while_they_warm_up(epochs, warmup, expected):
     assert first_rung(epochs, warmup_epochs=warmup) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_inside_tune_tpe_finds_better_points_of_a_known_function_than_chance(small_store, tmp_path, monkeypatch):
+    """Two at a time, in the same plumbing, seed by seed; 30 trials each, of which TPE's first 10 are chance too."""
+    monkeypatch.setattr("posture.distributed.tune._trial", known_trial)
+    best = {"tpe": [], "random": []}
+    for seed in range(3):
+        for sampler, found in best.items():
+            folder = tmp_path / f"{sampler}-{seed}"
+            folder.mkdir()
+            one = Tried(small_store, folder, space=Path("tune_spaces/action.py").read_text())
+            search = one.search(seed=seed, sampler=sampler)
+            search_on_tune(search, one.plan, Options(30, concurrent=2, halving=False), on_update=one.updates.append, on_trial=one.ended.append,
+                           asked_to_stop=lambda: False)
+            assert [state_of(trial) for trial in search.trials] == ["complete"] * 30
+            found.append(leading(search.study)[0].value)
+    gains = sorted(searched - drawn for searched, drawn in zip(best["tpe"], best["random"], strict=True))
+    assert gains[1] > 0 and sum(gains) / len(gains) > 0.05, best
 
 
 HALVED = """
