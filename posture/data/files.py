@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ PATIENCE_SECONDS = 60
 """So long a bucket's server may be away before a command gives up."""
 LONGEST_PAUSE_SECONDS = 2
 """Between two tries."""
+CAUSE = "↳"
+"""So begins a line of deltalake's errors that says what was behind the line before it."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,9 @@ def reachable(uri: str, done: str = "read") -> Iterator[None]:
 
 
 def plain(error: Exception) -> str:
-    """The first line of an error that storage gave, without what only its authors understand."""
-    return str(error).strip().splitlines()[0]
+    """An error that storage gave and what it says of its causes, in one line, without what only its authors understand."""
+    first, *others = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or [type(error).__name__]
+    return ": ".join([first, *(line.strip().removeprefix(CAUSE).strip() for line in others if line.strip().startswith(CAUSE))])
 
 
 @contextlib.contextmanager

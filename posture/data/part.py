@@ -15,17 +15,21 @@ from posture.data import rows
 from posture.data.cutting import Clip
 from posture.data.flow import BOUND, flow_of_clip
 from posture.data.footage import Shard, StoredArrays, read_shard
-from posture.data.store import filesystem
+from posture.data.store import filesystem, writing
 
 ROW_GROUP_CLIPS = 8
 """Clips per Parquet row group: what a streaming reader takes at once."""
 
 
 class Part:
-    """Write clips file by file; a file that turns out bad is taken back, whatever was written of it."""
+    """Write clips file by file; a file that turns out bad is taken back, whatever was written of it.
+
+    Writing raises InputError where storage takes no more: that is no footage's fault.
+    """
 
     def __init__(self, store_uri: str, name: str, *, compress: bool) -> None:
-        self._files, self._folder = filesystem(f"{store_uri}/clips")
+        self._table = f"{store_uri}/clips"
+        self._files, self._folder = filesystem(self._table)
         self._name, self._compression = name, "zstd" if compress else "none"
         self._writer: pq.ParquetWriter | None = None
         self._buffer: list[dict[str, Any]] = []
@@ -53,14 +57,15 @@ class Part:
         self._flush()
         if self._writer is None:
             return None
-        self._writer.close()
-        if self._dropped & set(self._written):
-            self._rewrite()
-        count = sum(count for segment, count in self._written.items() if segment not in self._dropped)
-        if not count:
-            self._files.delete_file(self._path)
-            return None
-        return {"path": self._name, "bytes": self._files.get_file_info(self._path).size, "rows": count}
+        with writing(self._table, self._files, self._path):
+            self._writer.close()
+            if self._dropped & set(self._written):
+                self._rewrite()
+            count = sum(count for segment, count in self._written.items() if segment not in self._dropped)
+            if not count:
+                self._files.delete_file(self._path)
+                return None
+            return {"path": self._name, "bytes": self._files.get_file_info(self._path).size, "rows": count}
 
     @property
     def _path(self) -> str:
@@ -73,8 +78,9 @@ class Part:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._writer = self._writer or self._open()
-            self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=rows.CLIPS))
+            with writing(self._table, self._files, self._path):
+                self._writer = self._writer or self._open()
+                self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=rows.CLIPS))
             self._written.update(row["segment"] for row in self._buffer)
             self._buffer = []
 
@@ -92,16 +98,20 @@ class Part:
 
 
 def write_flow(store_uri: str, shard: Shard, keys: list[str], method: str) -> dict[str, Any]:
-    """Compute the flow of a shard's clips, whose ids are `keys`, and write it in their order: {path, bytes, rows} of the file."""
-    files, folder = filesystem(f"{store_uri}/flows")
-    name = f"part-{uuid.uuid4().hex}.parquet"
+    """Compute the flow of a shard's clips, whose ids are `keys`, and write it in their order: {path, bytes, rows} of the file.
+
+    Raises InputError where storage takes no more.
+    """
+    table, name = f"{store_uri}/flows", f"part-{uuid.uuid4().hex}.parquet"
+    files, folder = filesystem(table)
+    path = f"{folder}/{name}"
     clips = StoredArrays(read_shard(store_uri, shard))
-    with pq.ParquetWriter(f"{folder}/{name}", rows.FLOWS, filesystem=files, compression="zstd", compression_level=1, use_dictionary=False,
-                          write_statistics=["clip", "method"]) as writer:
+    how = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_statistics": ["clip", "method"]}
+    with writing(table, files, path), pq.ParquetWriter(path, rows.FLOWS, filesystem=files, **how) as writer:
         for first in range(0, len(keys), ROW_GROUP_CLIPS):
             group = [_flow_row(keys[place], clips[place], method) for place in range(len(keys))[first:first + ROW_GROUP_CLIPS]]
             writer.write_table(pa.Table.from_pylist(group, schema=rows.FLOWS))
-    return {"path": name, "bytes": files.get_file_info(f"{folder}/{name}").size, "rows": len(keys)}
+    return {"path": name, "bytes": files.get_file_info(path).size, "rows": len(keys)}
 
 
 def _flow_row(clip: str, frames: np.ndarray, method: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from posture.data import rows
-from posture.data.store import filesystem
+from posture.data.store import filesystem, writing
 from posture.data.video import Unreadable
 
 ROW_GROUP_PICTURES = 32
@@ -68,11 +68,13 @@ def _decoded(content: bytes, flags: int) -> np.ndarray | None:
 
 
 class PicturePart:
-    """Writes rows of `images` a row group at a time."""
+    """Writes rows of `images` a row group at a time. Raises InputError where storage takes no more: that is no picture's fault."""
 
     def __init__(self, store_uri: str, ingest: str) -> None:
-        self._files, self._folder = filesystem(f"{store_uri}/images")
+        self._table = f"{store_uri}/images"
+        self._files, self._folder = filesystem(self._table)
         self._name = f"part-{ingest}-{uuid.uuid4().hex}.parquet"
+        self._path = f"{self._folder}/{self._name}"
         self._writer: pq.ParquetWriter | None = None
         self._buffer: list[dict[str, Any]] = []
         self._written = 0
@@ -88,13 +90,15 @@ class PicturePart:
         self._flush()
         if self._writer is None:
             return None
-        self._writer.close()
-        return {"path": self._name, "bytes": self._files.get_file_info(f"{self._folder}/{self._name}").size, "rows": self._written}
+        with writing(self._table, self._files, self._path):
+            self._writer.close()
+            return {"path": self._name, "bytes": self._files.get_file_info(self._path).size, "rows": self._written}
 
     def _flush(self) -> None:
         if self._buffer:
-            self._writer = self._writer or pq.ParquetWriter(f"{self._folder}/{self._name}", rows.IMAGES, filesystem=self._files, compression="none",
-                                                            use_dictionary=False, write_statistics=["image"])
-            self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=rows.IMAGES))
+            with writing(self._table, self._files, self._path):
+                self._writer = self._writer or pq.ParquetWriter(self._path, rows.IMAGES, filesystem=self._files, compression="none", use_dictionary=False,
+                                                                write_statistics=["image"])
+                self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=rows.IMAGES))
             self._written += len(self._buffer)
             self._buffer = []

@@ -5,11 +5,12 @@ Only one process writes at a time (`data/lease.py`); any number read. Rows are d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -230,3 +231,15 @@ def filesystem(uri: str) -> tuple[Any, str]:
     bucket = fs.S3FileSystem(scheme=endpoint.scheme, endpoint_override=endpoint.netloc or None, region=region,
                              retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ARROW_TRIES))
     return bucket, f"{place.netloc}{place.path}"
+
+
+@contextlib.contextmanager
+def writing(table: str, files: Any, path: str) -> Iterator[None]:
+    """While a worker writes the file `path` of a table by pyarrow. Raises InputError where storage takes no more; then the half of it is removed."""
+    try:
+        with reachable(table, "written"):
+            yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            files.delete_file(path)
+        raise

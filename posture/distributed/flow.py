@@ -103,5 +103,7 @@ def _compute(store_uri: str, shard: Shard, keys: list[str], method: str) -> dict
     cv2.setNumThreads(1)  # as many tasks as cores are enough
     try:
         return write_flow(store_uri, shard, keys, method)
+    except InputError as error:
+        return str(error)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         return f"{store_uri}/clips/{shard.file}: its clips cannot be read ({str(error).splitlines()[0]}); ingest the footage into a new store"

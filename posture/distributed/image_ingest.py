@@ -29,6 +29,7 @@ from posture.data.store import Store
 from posture.data.video import Unreadable
 from posture.distributed.ingest import TooManyRefused
 from posture.distributed.metrics import Throughput
+from posture.errors import InputError
 
 PICTURES_PER_TASK = 96
 """Three row groups: enough to hide what a task costs, few enough that a lost task is a small loss."""
@@ -74,7 +75,10 @@ def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, 
 
 
 def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest: str) -> Iterator[tuple[list[Outcome], dict[str, Any] | None]]:
-    """Run the jobs on the cluster, tens of pictures a task; yields (an outcome per job, the Parquet file written) as tasks end."""
+    """Run the jobs on the cluster, tens of pictures a task; yields (an outcome per job, the Parquet file written) as tasks end.
+
+    Raises InputError where one could not write into the store.
+    """
     import ray
 
     from posture.distributed import cluster
@@ -85,9 +89,10 @@ def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest
     check = functools.partial(check_block, store_uri=store.uri, options=options, ingest=ingest)
     dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(check, batch_size=None, resources=cluster.decoding())
     for batch in dataset.iter_batches(batch_size=None):
-        for outcome in batch["outcome"]:
-            content = json.loads(outcome)
-            yield content["outcomes"], content["part"]
+        for outcome in map(json.loads, batch["outcome"]):
+            if "stopped" in outcome:
+                raise InputError(outcome["stopped"])
+            yield outcome["outcomes"], outcome["part"]
 
 
 _sandbox: Sandbox | None = None
@@ -102,18 +107,23 @@ def check_block(batch: dict[str, Any], *, store_uri: str, options: ImageOptions,
     done = []
     for jobs in batch["jobs"]:
         part = PicturePart(store_uri, ingest)
-        outcomes = []
-        for job in (PictureJob(**job) for job in json.loads(jobs)):
-            outcome: Outcome = {"content": job.content, "asked": job.pictures, "verdict": "ok", "reason": "", "pictures": []}
-            try:
-                with local_copy(job.uri) as path:
-                    (_take_frames if job.frames else _take_still)(path, job, part, outcome, options)
-            except (Unreadable, OSError) as error:
-                verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
-                outcome |= {"verdict": verdict, "reason": str(error), "pictures": []}
-            outcomes.append(outcome)
-        done.append(json.dumps({"outcomes": outcomes, "part": part.close()}))
+        try:
+            outcomes = [_check_one(PictureJob(**job), part, options) for job in json.loads(jobs)]
+            done.append(json.dumps({"outcomes": outcomes, "part": part.close()}))
+        except InputError as error:
+            done.append(json.dumps({"stopped": str(error)}))
     return {"outcome": done}
+
+
+def _check_one(job: PictureJob, part: PicturePart, options: ImageOptions) -> Outcome:
+    outcome: Outcome = {"content": job.content, "asked": job.pictures, "verdict": "ok", "reason": "", "pictures": []}
+    try:
+        with local_copy(job.uri) as path:
+            (_take_frames if job.frames else _take_still)(path, job, part, outcome, options)
+    except (Unreadable, OSError) as error:
+        verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
+        outcome |= {"verdict": verdict, "reason": str(error), "pictures": []}
+    return outcome
 
 
 def _take_still(path: str, job: PictureJob, part: PicturePart, outcome: Outcome, options: ImageOptions) -> None:

@@ -111,9 +111,7 @@ def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, 
         place = {"num_gpus": GPU_SHARE}
     dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(cut, batch_size=None, **place)
     for batch in dataset.iter_batches(batch_size=None):
-        for outcome in batch["outcome"]:
-            content = json.loads(outcome)
-            yield content["results"], content["part"]
+        yield from _opened(batch)
 
 
 def _decode_here(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str]) -> Iterator[tuple[
@@ -121,9 +119,15 @@ def _decode_here(jobs: list[Job], store: Store, options: IngestOptions, ingest: 
     """The same in this process, one file after the other."""
     for first in range(0, len(jobs), CLIPS_PER_TASK):
         block = {"jobs": [json.dumps([_packed(job) for job in jobs[first:first + CLIPS_PER_TASK]])]}
-        for outcome in cut_block(block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans)["outcome"]:
-            content = json.loads(outcome)
-            yield content["results"], content["part"]
+        yield from _opened(cut_block(block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans))
+
+
+def _opened(batch: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
+    """What tasks came to. Raises InputError where one could not write into the store."""
+    for outcome in map(json.loads, batch["outcome"]):
+        if "stopped" in outcome:
+            raise InputError(outcome["stopped"])
+        yield outcome["results"], outcome["part"]
 
 
 _sandbox: Sandbox | None = None
@@ -146,10 +150,11 @@ def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, 
     outcomes = []
     for jobs in batch["jobs"]:
         part = Part(store_uri, f"part-{ingest}-{uuid.uuid4().hex}.parquet", compress=not options.cut.recipe.jpeg)
-        results = []
-        for job in json.loads(jobs):
-            results.append(_cut_one(_unpacked(job), _sandbox, part, options, orphans, finder))
-        outcomes.append(json.dumps({"results": results, "part": part.close()}))
+        try:
+            results = [_cut_one(_unpacked(job), _sandbox, part, options, orphans, finder) for job in json.loads(jobs)]
+            outcomes.append(json.dumps({"results": results, "part": part.close()}))
+        except InputError as error:
+            outcomes.append(json.dumps({"stopped": str(error)}))
     return {"outcome": outcomes}
 
 

@@ -15,6 +15,7 @@ from posture.data.store import Store
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import Busy
 from tests.footage import make_video, write_bad_files
+from tests.small_disk import run_on_small_disk
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 
@@ -218,3 +219,45 @@ def test_real_footage(ucf101, tmp_path):
     assert (report.decoded, report.segments, report.refused) == (18, 18, [])
     assert report.clips > 18 and len(report.classes) == 4
 
+
+
+FULL = """
+import shutil, sys
+from pathlib import Path
+from posture.data.annotations import read_footage
+from posture.data.cutting import Cut
+from posture.data.ledger import IngestOptions
+from posture.data.picture_part import Encoded, PicturePart
+from posture.data.rows import DecodeRecipe
+from posture.data.store import Store
+from posture.distributed.ingest import ingest
+from posture.errors import InputError
+
+disk, footage = sys.argv[1:]
+options = IngestOptions(cut=Cut(DecodeRecipe(64, 96, 20, 2, 1)))
+store = Store(f"{disk}/store", create=True)
+store.create_tables()
+before, filler = store.versions(), Path(disk, "filler")
+part = PicturePart(store.uri, "ingest")
+try:
+    for number in range(64):
+        part.write(str(number), "a.jpg", Encoded(bytes(100_000), 1, 1))
+except InputError as error:
+    print(error)
+del part  # its file is closed with it
+filler.write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+try:
+    ingest(read_footage(footage), store, options, local=True)
+except InputError as error:
+    print(error)
+assert store.versions() == before | {"groups": 1}, "only the sides of new groups are settled"
+filler.unlink()
+report = ingest(read_footage(footage), store, options, local=True)
+assert (report.decoded, report.refused) == (16, []), report
+"""
+
+
+def test_a_store_whose_disk_is_full_is_said_and_blamed_on_no_file(class_folders, tmp_path):
+    said = run_on_small_disk(FULL, tmp_path, str(class_folders), megabytes=4).splitlines()
+    assert [line.partition(": ")[0] for line in said] == [f"{tmp_path}/store/images", f"{tmp_path}/store/clips"]
+    assert all("storage cannot be written: " in line and "No space left on device" in line for line in said)

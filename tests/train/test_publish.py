@@ -6,8 +6,6 @@ import contextlib
 import http.server
 import json
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from posture.errors import InputError
 from posture.runs import RunFolder
 from posture.train.publish import Publisher
 from tests.processes import s3_server
+from tests.small_disk import run_on_small_disk
 
 
 def saver(epoch: int, *, size: int = 1000) -> Callable[[Path], None]:
@@ -59,13 +58,9 @@ assert stored(folder) == (3, 3)
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_stands(tmp_path: Path) -> None:
     """A real one, of 1 MB, that this process alone sees."""
-    disk = f"mount -t tmpfs -o size=1m posture {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path}"
-    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
-        pytest.skip("no disk can be made here: unshare -rm is not permitted")
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", disk], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path}/one: the checkpoint epoch-0002 cannot be written (") and "No space left" in done.stdout
-    assert "the one before it stands" in done.stdout and len(done.stdout.splitlines()) == 1
+    said = run_on_small_disk(FULL, tmp_path, megabytes=1)
+    assert said.startswith(f"{tmp_path}/one: the checkpoint epoch-0002 cannot be written (") and "No space left" in said
+    assert "the one before it stands" in said and len(said.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
