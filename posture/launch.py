@@ -192,7 +192,7 @@ def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None
 
 
 def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit, track on rank 0.
+    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit; rank 0 takes the run and tracks it.
 
     Returns what `fit` returns, and a `note` where tracking did not go as it should.
     """
@@ -208,6 +208,7 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     task, batches = _task(run, classes), _batches(run, train, val, ctx)
     tracker = None
     if ctx.rank == 0:
+        folder.take()
         past = [(record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []]
         tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json"), past=past)
     failed = True

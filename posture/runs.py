@@ -2,6 +2,7 @@
 
     RUNS/<name>/
       run.json              configuration, classes, table versions, software: written before training
+      holder.json           who trains it: the process that began, or went on, last
       history.json          one entry per epoch
       checkpoints.json      {"best": tag, "last": tag}: the switch, written after the files it names
       checkpoints/<tag>/    model.safetensors, train.safetensors, state.json
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from posture.data.files import absolute, exists, is_remote, join, open_root, reachable, read_bytes, remove_tree, write_bytes
-from posture.errors import InputError
+from posture.errors import Busy, InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -39,6 +42,7 @@ class RunFolder:
             raise InputError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit")
         self.name = name
         self.uri = join(absolute(runs), name)
+        self._mark = ""
 
     @classmethod
     def open(cls, uri: str) -> RunFolder:
@@ -63,11 +67,23 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         write_bytes(self.path(name), json.dumps(value, indent=1).encode())
 
+    def take(self) -> None:
+        """From here on this process alone publishes checkpoints; one that trained this run before, and may not know that it is lost, stops at its next."""
+        self._mark = secrets.token_hex(8)
+        self.write_json("holder.json", {"mark": self._mark, "host": socket.gethostname(), "process": os.getpid(), "since": time.time()})
+
+    def _refuse_taken(self) -> None:
+        holder = self.read_json("holder.json") if self._mark else None
+        if holder and holder["mark"] != self._mark:
+            raise Busy(f"{self.uri}: another process goes on with this run since {time.strftime('%H:%M:%S', time.localtime(holder['since']))} "
+                       f"({holder['host']}, process {holder['process']}); this one stops, what it saved stands")
+
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
         """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names.
 
-        Raises InputError where it cannot be written; what stood before stands then.
+        Raises InputError where it cannot be written, Busy where another process took the run; what stood before stands then.
         """
+        self._refuse_taken()
         unique = f"{tag}-{secrets.token_hex(4)}"
         before = self.checkpoints()
         now = before | {"last": unique} | ({"best": unique} if best or "best" not in before else {})

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from posture.data.files import write_bytes
-from posture.errors import InputError
+from posture.errors import Busy, InputError
 from posture.runs import RunFolder, refuse_existing, unique_name
 
 
@@ -33,6 +33,18 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     write_bytes(folder.path("checkpoints", "epoch-2-dead", "model.safetensors"), checkpoint(tmp_path, "c2", "two") / "model.safetensors")
     with folder.checkpoint("last") as place:
         assert (place / "model.safetensors").read_text() == "one"
+
+
+def test_who_took_a_run_last_publishes_alone(tmp_path):
+    one, other = RunFolder(str(tmp_path), "a"), RunFolder(str(tmp_path), "a")
+    one.take()
+    one.publish_checkpoint("epoch-1", checkpoint(tmp_path, "c1", "one"), best=True)
+    other.take()
+    with pytest.raises(Busy, match=r"another process goes on with this run since .*; this one stops, what it saved stands"):
+        one.publish_checkpoint("epoch-2", checkpoint(tmp_path, "c2", "two"), best=True)
+    other.publish_checkpoint("epoch-2", checkpoint(tmp_path, "c3", "three"), best=False)
+    with other.checkpoint("last") as place:
+        assert (place / "model.safetensors").read_text() == "three"
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "/abs", "x" * 101, "a b", "a\n"])

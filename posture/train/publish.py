@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posture.data.files import is_remote
-from posture.errors import InputError
+from posture.errors import Busy, InputError
 from posture.train.checkpoint import read_state
 
 SaveCheckpoint = Callable[[Path], None]
@@ -74,12 +74,14 @@ class Publisher:
 
     @contextlib.contextmanager
     def _explained(self, metrics: dict[str, Any]) -> Iterator[None]:
-        """Raise InputError in one sentence where a disk is full, or storage takes nothing more from us."""
+        """Raise InputError in one sentence where a disk is full, storage takes nothing more from us, or another process took the run."""
         from obstore.exceptions import BaseError
         from safetensors import SafetensorError
 
         try:
             yield
+        except Busy:
+            raise
         except (InputError, OSError, BaseError, SafetensorError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise InputError(f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "

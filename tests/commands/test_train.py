@@ -73,6 +73,29 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(small_store, tmp_path,
         np.testing.assert_allclose([row[column] for row in history(tmp_path, "hit")], [row[column] for row in history(tmp_path, "calm")], rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_process_that_was_thought_lost_stops_once_another_went_on(small_store, tmp_path):
+    """It sleeps while the same command finishes the run, and wakes up in the midst of its second epoch."""
+    arguments = train(small_store, tmp_path, "--set", "epochs=6", "--name", "one", "--local")
+    lost = subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | {"WANDB_MODE": "disabled"})
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "one" / "history.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        lost.send_signal(signal.SIGSTOP)
+        assert len(history(tmp_path, "one")) < 6
+        resumed = posture(*arguments, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        checkpoints, records = (tmp_path / "one" / "checkpoints.json").read_text(), history(tmp_path, "one")
+    finally:
+        lost.send_signal(signal.SIGCONT)
+    _, complaint = lost.communicate(timeout=120)
+    assert lost.returncode == 2 and "Traceback" not in complaint, complaint
+    assert "another process goes on with this run since" in complaint and "this one stops, what it saved stands" in complaint, complaint
+    assert (tmp_path / "one" / "checkpoints.json").read_text() == checkpoints and history(tmp_path, "one") == records and len(records) == 6
+
+
 def test_models_are_listed_with_their_costs():
     done = posture("models")
     assert done.returncode == 0 and "78,409,573" in done.stdout and "38.55" in done.stdout and "improved" in done.stdout
