@@ -761,14 +761,14 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
 
 
 @app.command
-def bench(name: Literal["ingest", "feed", "train", "models", "detectors"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
+def bench(name: Literal["ingest", "feed", "train", "tracking", "models", "detectors"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
           compile: bool = False, rounds: int = 3, footage: str | None = None) -> None:
     """Measure ours beside its peers, in turn in one run: ratios with their spread.
 
     Parameters
     ----------
     name
-        ingest, feed, train (Ray Train against --local), models (classifiers), or detectors.
+        ingest, feed, train (Ray Train against --local), tracking (W&B failing against off), models (classifiers), or detectors.
     json
         Also write the figures there.
     device
@@ -787,7 +787,7 @@ def bench(name: Literal["ingest", "feed", "train", "models", "detectors"], /, *,
     if device != "cpu" and name not in ("models", "detectors"):
         raise InputError(f"--device {device}: posture bench {name} measures where it runs; it is for posture bench models and detectors")
     if footage is not None and name in ("models", "detectors"):
-        raise InputError(f"--footage: posture bench {name} makes its own inputs; it is for posture bench ingest, feed and train")
+        raise InputError(f"--footage: posture bench {name} makes its own inputs; it is for posture bench ingest, feed, train and tracking")
     from posture.bench import run_bench
 
     run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)

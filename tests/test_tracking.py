@@ -1,14 +1,12 @@
-import contextlib
-import http.server
 import io
 import socket
-import threading
 import time
 
 import pytest
 from PIL import Image
 
 from posture import tracking
+from posture.bench.tracking import failing_server, silent_server
 from posture.data.files import list_files, read_bytes
 from posture.tracking import Tracker, log_pictures, log_version, tracking_mode
 from tests.processes import s3_server
@@ -80,37 +78,11 @@ def test_pictures_are_a_run_of_their_own(monkeypatch, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@contextlib.contextmanager
-def answering(status):
-    """A server that answers so whatever it is asked; None: one that takes connections and never answers."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def answer(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b'{"errors": [{"message": "no"}]}')
-
-        do_GET = do_POST = answer
-
-        def log_message(self, *_):
-            pass
-
-    if status is None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        return
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
 @pytest.mark.parametrize(("status", "code"), [(401, 0), pytest.param(500, 0, marks=pytest.mark.slow), pytest.param(None, 1, marks=pytest.mark.slow)])
 def test_without_an_answer_from_its_server_the_run_is_kept_and_nobody_waits(monkeypatch, tmp_path, status, code):
     monkeypatch.setattr(tracking, "INIT_SECONDS", 4)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    with answering(status) as url:
+    with silent_server() if status is None else failing_server(status) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)
         began = time.monotonic()
         tracker = Tracker("one", folder=str(tmp_path), config=TRACKING, past=[(1, {"loss": 3.0})])

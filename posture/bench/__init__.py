@@ -21,9 +21,9 @@ def run_bench(name: str, *, json: Path | None, device: str, compile: bool, round
 
         return detectors.main(["--device", device, "--rounds", str(rounds), *(["--json", str(json)] if json else [])])
     from posture import console
-    from posture.bench import feed, ingest, train
+    from posture.bench import feed, ingest, tracking, train
 
-    result = {"ingest": ingest, "feed": feed, "train": train}[name].measure(rounds=rounds, footage=footage)
+    result = {"ingest": ingest, "feed": feed, "train": train, "tracking": tracking}[name].measure(rounds=rounds, footage=footage)
     result["cpus"] = os.cpu_count()
     console.out.print(result["what"])
     console.table("measured", *(f"round {number + 1}" for number in range(rounds)), "median",
