@@ -27,7 +27,7 @@ from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
 from posture.errors import InputError
 from posture.holdout import Model, ask, figures, write_predictions
-from posture.intake import Drop, Intake, Progress, silent, take_in
+from posture.intake import Drop, Intake, Progress, look_for, silent, take_in
 from posture.launch import prepare, software, tables_of, train_here
 from posture.notify import Notification, notify
 from posture.recipes import load_recipe
@@ -97,6 +97,7 @@ def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: 
     run = override(load_recipe(options.recipe), options.changes)
     if not isinstance(run, Run):
         raise InputError(f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved")
+    look_for(options.footage)
     registry = Registry(options.registry, create=True)
     with registry.lease() as lease:
         return Pass(options, run, registry, lease, tell, progress).go()
