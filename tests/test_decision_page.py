@@ -69,6 +69,7 @@ def test_the_first_and_the_refused_and_the_failed_have_pages_too():
     assert title_of(first) == "v0002 is the first champion" and "Frozen hold-out" not in one_file(render(first))
     refused = decision(answers(better=-1.0))
     assert refused["outcome"] == "refused" and title_of(refused) == "v0001 stays" and '<span class="mark wrong">✗</span>' in one_file(render(refused))
+    assert refused["per_class"][0]["frozen"]["p"] < 0.05 and '<td class="number fallen">' in render(refused) and 'number fallen">' not in render(first)
     failed = first | {"outcome": "failed", "verdict": "Failed: the challenger could not be trained: it ran out of memory.", "checks": [], "rule": None,
                       "rule_sentence": "", "limits": {}, "classes": {"shared": [], "new": [], "gone": []}, "sets": {}, "per_class": [], "changed": [],
                       "challenger": None, "training": None}
