@@ -356,7 +356,7 @@ def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[
         return problems
     version = registry.version(decision["challenger"])
     with registry.checkpoint(version["version"]) as weights:
-        problem = log_version(weights / "model.safetensors", version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
+        problem = log_version(registry.uri, weights / "model.safetensors", version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
     return [*problems, problem] if problem else problems
 
 
