@@ -196,8 +196,10 @@ def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: Limits, new:
         f"({both['segments']:,} segments in {both['groups']} groups)")
     if rule == "superiority":
         return f"{seen}: the challenger must be better by {_points(limits.margin)} points, and beyond chance."
-    why = f"it knows {_listed(new)} besides" if new else f"less than {_points(limits.margin)} points cannot be asked for"
-    return f"{seen}; {why}: the challenger must surely not be worse by more than {_points(limits.tolerance)} points."
+    asked = f"must surely not be worse by more than {_points(limits.tolerance)} points"
+    if new:
+        return f"{seen}. The challenger knows {_listed(new)} besides, so that it {asked}."
+    return f"{seen}. A margin of {_points(limits.margin)} points cannot be asked for on so little: the challenger {asked}, and not be behind."
 
 
 def _frozen(part: dict[str, Any] | None, limits: Limits) -> Check:
@@ -224,12 +226,12 @@ def _better(both: dict[str, Any] | None, limits: Limits, rule: Rule, new: list[s
     if both is None:
         return Check("better", False, "no hold-out segment is of a class that both know")
     found = both["difference"]["accuracy"]
-    told = f"{signed(100 * found['difference'])} points on all of it"
+    told = f"{signed(100 * found['difference'])} points on both hold-outs together"
     if rule == "superiority":
         enough = found["difference"] >= limits.margin and found["low"] > 0
         return Check("better", enough, told + ("" if enough else f", where {_points(limits.margin)} points beyond chance are asked for"))
     if new:
-        return Check("better", True, f"{told}, and {_listed(new)} besides")
+        return Check("better", True, f"{told}, and it knows {_listed(new)} besides")
     ahead = found["difference"] >= 0
     return Check("better", ahead, told + ("" if ahead else ", so that it is behind"))
 
@@ -282,9 +284,9 @@ def _beats_majority(answers: Answers, *, resamples: int, seed: int) -> Check:
 
 
 def _told(part: dict[str, Any], name: str) -> str:
-    """`82.1 % of 120 frozen segments, the champion 80.0 % (+2.1 points, 95 % CI -1.0 .. +5.2)`."""
+    """`it recognises 82.1 % of 120 frozen segments, the champion 80.0 % (+2.1 points, 95 % CI -1.0 .. +5.2)`."""
     ours, theirs, found = part["challenger"]["accuracy"]["value"], part["champion"]["accuracy"]["value"], part["difference"]["accuracy"]
-    return f"{percent(ours)} of {part['segments']:,} {name} segments, the champion {percent(theirs)}{_interval(found)}"
+    return f"it recognises {percent(ours)} of {part['segments']:,} {name} segments, the champion {percent(theirs)}{_interval(found)}"
 
 
 def _interval(found: dict[str, float | None]) -> str:

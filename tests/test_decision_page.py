@@ -83,7 +83,7 @@ def test_clips_that_got_worse_are_never_crowded_out():
     page = render(made)
     lost = sum(item["champion"] == item["truth"] for item in made["changed"])
     gained = sum(item["challenger"] == item["truth"] for item in made["changed"])
-    assert lost > 12 < gained and f"{lost:,} were right and are wrong now, {gained:,} were wrong and are right now" in page
+    assert lost > 12 < gained and f"{lost:,} from right to wrong, {gained:,} from wrong to right" in page
     assert page.count('<div class="frames"') <= 36 and page.index("Right before, wrong now") < page.index("Wrong before, right now")
 
 
