@@ -143,8 +143,8 @@ def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
     """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
     recipe = _cut(store, run).recipe
     if recipe.searched:
-        raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}); take new footage in with "
-                         "posture ingest --crop detector=RUN, and retrain with --footage on an empty folder")
+        raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}), and posture retrain has no detector; take "
+                         "new footage in with posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER")
     try:
         return (read_tracked_footage if recipe.crop else read_footage)(drop.footage, layout=drop.layout, split_number=drop.split_number)
     except NoLabels:
