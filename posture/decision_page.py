@@ -147,7 +147,8 @@ def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
     new = {"name": "Came in", "value": pages.whole(came["segments"]), "note": f"segments, and {_counted(sum(came['groups'].values()), 'new group')}"}
     if both is None:
         return [new]
-    ours = {"name": "Challenger", "value": percent(both["challenger"]["accuracy"]["value"]), "note": f"accuracy on {both['segments']:,} hold-out segments"}
+    held_out = "hold-out segments" + (", frozen and new" if len(_present(decision["sets"])) > 1 else "")
+    ours = {"name": "Challenger", "value": percent(both["challenger"]["accuracy"]["value"]), "note": f"accuracy on {both['segments']:,} {held_out}"}
     if both["champion"] is None:
         return [ours, {"name": "mAP", "value": pages.decimal(both["challenger"]["map"]["value"]), "note": "mean average precision"}, new]
     found = both["difference"]["accuracy"]
