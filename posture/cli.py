@@ -431,7 +431,7 @@ class Retraining:
     recall_floor
         Recall that every new class must reach.
     max_class_drop
-        Recall that no class may lose more of.
+        Recall that no class may lose more of, beyond chance.
     notify_url
         Gets a POST with the verdict as JSON.
     notify_command

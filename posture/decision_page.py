@@ -16,6 +16,7 @@ from posture.data.files import write_bytes
 from posture.data.footage import index_footage, open_footage
 from posture.data.rows import SPLITS
 from posture.data.store import Store
+from posture.decision import beyond_chance
 from posture.drift import BINS, describe_segments, measure
 from posture.holdout import only_segments
 from posture.pages import THIN_SPACE, percent, short, signed
@@ -28,8 +29,6 @@ MOST_STRIPS = 12
 """Clips shown of each kind: those that got worse, better, or are wrong in another way."""
 MOST_REFUSED = 50
 STRIP_FRAMES = 5
-SEEN = 0.05
-"""Recall that a class must lose or win to be coloured."""
 
 Frames = Mapping[str, Sequence[np.ndarray]]
 """Pictures, uint8 (H, W, 3), of segments by id."""
@@ -148,7 +147,8 @@ def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
     new = {"name": "Came in", "value": pages.whole(came["segments"]), "note": f"segments, and {_counted(sum(came['groups'].values()), 'new group')}"}
     if both is None:
         return [new]
-    ours = {"name": "Challenger", "value": percent(both["challenger"]["accuracy"]["value"]), "note": f"accuracy on {both['segments']:,} hold-out segments"}
+    held_out = "hold-out segments" + (", frozen and new" if len(_present(decision["sets"])) > 1 else "")
+    ours = {"name": "Challenger", "value": percent(both["challenger"]["accuracy"]["value"]), "note": f"accuracy on {both['segments']:,} {held_out}"}
     if both["champion"] is None:
         return [ours, {"name": "mAP", "value": pages.decimal(both["challenger"]["map"]["value"]), "note": "mean average precision"}, new]
     found = both["difference"]["accuracy"]
@@ -189,14 +189,12 @@ def _differences(sets: Mapping[str, Any]) -> list[Intervals]:
 
 
 def _class_row(row: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-    cells, changes = [], []
+    cells = []
     for part in parts:
-        found = row[part] or {"segments": 0, "champion": None, "challenger": None, "change": None}
-        cells.append(found | {"points": pages.NOTHING if found["change"] is None else signed(100 * found["change"], 0)})
-        changes.append(found["change"])
-    worst = min((change for change in changes if change is not None), default=0.0)
-    best = max((change for change in changes if change is not None), default=0.0)
-    return {"class": row["class"], "status": row["status"], "cells": cells, "look": "fallen" if worst < -SEEN else "risen" if best > SEEN else ""}
+        found = row[part] or {"segments": 0, "champion": None, "challenger": None, "change": None, "p": None}
+        look = "" if not beyond_chance(found) else "fallen" if found["change"] < 0 else "risen"
+        cells.append(found | {"points": pages.NOTHING if found["change"] is None else signed(100 * found["change"], 0), "look": look})
+    return {"class": row["class"], "status": row["status"], "cells": cells}
 
 
 def _came_in(came: Mapping[str, Any]) -> str:
@@ -256,7 +254,7 @@ def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
         listed.append(("Training", f"{training['epochs']} epochs, the best {training['best_epoch']}; {training['train']:,} clips, {training['val']:,} for "
                                    f"validation; {pages.duration(training['seconds'])}"))
     if limits:
-        listed.append(("Limits", f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, fall of a class "
+        listed.append(("Limits", f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, fall of a class beyond chance "
                                  f"{_points(limits['max_class_drop'])} points; recall of a new class at least {percent(limits['recall_floor'], 0)}"))
     if decision["rule"]:
         listed.append(("Rule", decision["rule"]))

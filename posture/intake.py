@@ -7,6 +7,7 @@ stay where they are. Of two new groups of a class at least one is held out; a si
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from typing import Any
 from posture.config import Run
 from posture.data.annotations import Footage, NoLabels, read_footage
 from posture.data.cutting import BACKGROUND, Cut
-from posture.data.files import File, absolute, list_files
+from posture.data.files import File, absolute, exists, is_remote, list_files, read_bytes
 from posture.data.ledger import IngestOptions, Report
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
@@ -64,6 +65,17 @@ class Intake:
     """Videos that no label names."""
     memory: dict[str, Any] = field(default_factory=dict)
     """What the next look has to know: see `posture.settling`; and the label files and unlabelled videos that were seen."""
+
+
+def look_for(footage: str) -> None:
+    """Before anything is written: raise InputError where there is no such folder or table of labels, or the bucket cannot be read."""
+    source, root = absolute(footage), _root(footage)
+    if is_remote(root):
+        exists(root)  # an empty prefix is no mistake; a bucket that does not answer is
+    elif not os.path.isdir(root):
+        raise InputError(f"--footage {footage}: no such folder; make it, or name the folder or s3:// prefix that new footage arrives in")
+    if source != root and read_bytes(source) is None:
+        raise InputError(f"--footage {footage}: no such table of labels")
 
 
 def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local: bool = False, progress: Progress = silent) -> Intake:
@@ -131,8 +143,8 @@ def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
     """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
     recipe = _cut(store, run).recipe
     if recipe.searched:
-        raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}); take new footage in with "
-                         "posture ingest --crop detector=RUN, and retrain with --footage on an empty folder")
+        raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}), and posture retrain has no detector; take "
+                         "new footage in with posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER")
     try:
         return (read_tracked_footage if recipe.crop else read_footage)(drop.footage, layout=drop.layout, split_number=drop.split_number)
     except NoLabels:

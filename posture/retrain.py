@@ -4,14 +4,12 @@ A pass is idempotent: with nothing new it ends in seconds and changes nothing. W
 the registry), so that a pass that was killed is finished by the next one: the challenger is named after all that it depends on and goes on
 from its last checkpoint, a version is added once, and the pointer to the champion is switched last. One pass at a time holds the registry's lease.
 
-The steps: `take_in` (posture/intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train` -> `judge` (posture/decision.py)
--> `conclude`: version, decision, pointer.
+The steps: `take_in` (posture/intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train` (posture/challenger.py)
+-> `judge` (posture/decision.py) -> `conclude`: version, decision, pointer.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from posture.arrivals import arrivals, segments_record
+from posture.challenger import digest_of_wish, fit, name_of
 from posture.config import Run, override, validate
 from posture.data.files import absolute, remove_tree
 from posture.data.lease import Lease
@@ -27,8 +26,8 @@ from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
 from posture.errors import InputError
 from posture.holdout import Model, ask, figures, write_predictions
-from posture.intake import Drop, Intake, Progress, silent, take_in
-from posture.launch import prepare, software, tables_of, train_here
+from posture.intake import Drop, Intake, Progress, look_for, silent, take_in
+from posture.launch import prepare, software
 from posture.notify import Notification, notify
 from posture.recipes import load_recipe
 from posture.registry import Registry
@@ -97,6 +96,7 @@ def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: 
     run = override(load_recipe(options.recipe), options.changes)
     if not isinstance(run, Run):
         raise InputError(f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved")
+    look_for(options.footage)
     registry = Registry(options.registry, create=True)
     with registry.lease() as lease:
         return Pass(options, run, registry, lease, tell, progress).go()
@@ -109,6 +109,7 @@ class Pass:
         self.options, self.run, self.registry, self.lease, self.tell, self.progress = options, run, registry, lease, tell, progress
         self.store = Store(options.store, create=True)
         self.champion = registry.champion()
+        self.wish = digest_of_wish(run, store=self.store.uri, from_scratch=options.from_scratch)
 
     def go(self) -> Outcome:
         plan = self._unfinished()
@@ -149,8 +150,8 @@ class Pass:
                 "unlabelled": found.unlabelled, "refused_files": new.refused, "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)}}
         if not self.options.force and new.new_clips.total() < max(1, self.options.min_clips):
             return self._leave(look, new.left_out)
-        name = self._name(versions, tuple(new.left_out))
-        plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self._asked(), "versions": versions, "run": name,
+        name = name_of(self.run, wish=self.wish, champion=self.champion, versions=versions, left_out=tuple(new.left_out))
+        plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self.wish, "versions": versions, "run": name,
                 "champion": self.champion, "baseline": baseline, "left_out": list(new.left_out), "look": look, "record": new.record(known)}
         self.lease.check()
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
@@ -179,7 +180,7 @@ class Pass:
         if plan is None:
             return None
         forgotten = any(mark["time"] > plan["started"] for mark in self.store.forgotten().values())
-        if plan["asked"] != self._asked() or forgotten or (plan["champion"] != self.champion and not self._concluded(plan)):
+        if plan["asked"] != self.wish or forgotten or (plan["champion"] != self.champion and not self._concluded(plan)):
             self.tell(f"pass {plan['pass']} was not finished and no longer holds: the recipe, the champion or the footage is another; it is dropped")
             self.registry.end_current()
             return None
@@ -190,17 +191,6 @@ class Pass:
         return any(entry["pass"] == plan["pass"] for entry in self.registry.history())
 
     # The challenger
-
-    def _asked(self) -> str:
-        """A digest of what the user asks for, whatever the footage."""
-        asked = self.run.model_dump(mode="json", exclude={"tracking"}) | {"store": self.store.uri, "from_scratch": self.options.from_scratch}
-        return _digest(asked)
-
-    def _name(self, versions: dict[str, int], left_out: tuple[str, ...]) -> str:
-        """The challenger's: the same for the same recipe, champion and footage."""
-        read = {name: versions.get(name) for name in tables_of(self.run)}
-        content = {"asked": self._asked(), "champion": self.champion, "left_out": left_out, "versions": read}
-        return f"{self.run.name[:80]}-{_digest(content)}"
 
     def _folder(self, plan: dict[str, Any]) -> RunFolder:
         return RunFolder(self.options.runs or self.registry.path("runs"), plan["run"])
@@ -227,8 +217,13 @@ class Pass:
         self.tell(f"training challenger {plan['run']}: {len(session.train):,} clips, {len(session.classes)} classes, {session.run.epochs} epochs"
                   + (f"; {session.start}" if session.start else "") + (f"; goes on after epoch {len(history)}" if session.resumed else ""))
         begun: list[str] = []
+
+        def on_device(name: str) -> None:
+            begun.append(name)
+            self.tell(f"running on {name}")
+
         try:
-            outcome = self._fit(session, begun)
+            outcome = fit(session, local=self.options.local, on_device=on_device, tell=self.tell, progress=self.progress)
         except InputError as error:
             if not begun:  # nothing is wrong with the challenger: a cluster that is away, or too small
                 raise
@@ -239,28 +234,6 @@ class Pass:
         plan["step"] = "judge"
         self.registry.write_json(plan, "current.json")
         return ""
-
-    def _fit(self, session: Any, begun: list[str]) -> dict[str, Any]:
-        """Train, in this process or on Ray; `begun` is given the device once that has begun."""
-        def on_device(name: str) -> None:
-            begun.append(name)
-            self.tell(f"running on {name}")
-
-        with self.progress("training") as advance:
-            def on_progress(update: dict[str, Any]) -> None:
-                done = (update["epoch"] - 1) * update["steps"] + update["step"]
-                advance(done, update["epochs"] * update["steps"], f"epoch {update['epoch']}")
-
-            def on_record(record: dict[str, Any]) -> None:
-                if "train_loss" in record:
-                    self.tell(f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}")
-
-            hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
-            if self.options.local:
-                return train_here(session, **hooks)
-            from posture.distributed.train import train
-
-            return train(session, **hooks, asked_to_stop=lambda: False)
 
     # The decision
 
@@ -355,12 +328,8 @@ def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[
         return problems
     version = registry.version(decision["challenger"])
     with registry.checkpoint(version["version"]) as weights:
-        problem = log_version(weights / "model.safetensors", version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
+        problem = log_version(registry.uri, weights / "model.safetensors", version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
     return [*problems, problem] if problem else problems
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def _some(uris: list[str]) -> str:

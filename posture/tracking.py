@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import netrc
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -22,9 +24,10 @@ FINISH_SECONDS = 60
 """That sending what is left may take at the end."""
 CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
 KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
-
-INIT_SECONDS, FINISH_SECONDS = 30.0, 600.0
-"""W&B may take so long to answer, and to take weights in, before a registry goes on without it."""
+UPLOAD_SECONDS = 600
+"""That taking in the weights of a registry's version may take, before the registry goes on without W&B."""
+# W&B would also show the command line, with whatever stands in it, and where the code came from.
+QUIET = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}
 
 
 def tracking_mode(asked: str) -> tuple[str, str]:
@@ -126,16 +129,15 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
     """A W&B run; offline, and why, where it cannot be online."""
     import wandb
 
-    # W&B would also show the command line, with whatever stands in it, and where the code came from.
-    quiet, note = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}, ""
+    note = ""
     if mode == "online":
-        bounded = wandb.Settings(**quiet, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
+        bounded = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
         try:
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
         except Exception as error:
             note = f"Weights & Biases cannot be reached ({_first_line(error)}); {KEPT}"
             wandb.teardown()  # the run that could not begin would still hold its id
-    return wandb.init(**settings, mode="offline", settings=wandb.Settings(**quiet)), note
+    return wandb.init(**settings, mode="offline", settings=wandb.Settings(**QUIET)), note
 
 
 def _finish(run: Any, *, failed: bool) -> str:
@@ -169,8 +171,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def log_version(weights: Path, version: dict[str, Any], *, alias: str) -> str:
-    """A registry's version as an artifact of its recipe's name, with the alias `champion` or `challenger`, where W&B is online.
+def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias: str) -> str:
+    """A version of the registry at this uri as a version of its artifact, with the alias `champion` or `challenger`, where W&B is online.
 
     Returns why that could not be done, in a sentence, or "": whoever calls has more important things to finish.
     """
@@ -181,18 +183,51 @@ def log_version(weights: Path, version: dict[str, Any], *, alias: str) -> str:
         import wandb
 
         tracking = config["tracking"]
+        bounded = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True)
         run = wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
-                         dir=tempfile.mkdtemp(prefix="posture-wandb-"), config=config, mode="online",
-                         settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS,
-                                                 finish_timeout_raises=True))
-        artifact = wandb.Artifact(f"posture-{config['model']['kind']}", type="model",
+                         dir=tempfile.mkdtemp(prefix="posture-wandb-"), config=config, mode="online", settings=bounded)
+        artifact = wandb.Artifact(artifact_name(registry), type="model",
                                   metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
         artifact.add_file(str(weights))
-        run.log_artifact(artifact, aliases=[alias, version["version"]])
+        run.log_artifact(artifact, aliases=[alias, version_alias(version["version"])])
         run.finish()
     except Exception as error:  # of many kinds: network, account, quota
-        return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {_first_line(error)}"
     return ""
+
+
+def move_alias(registry: str, version: dict[str, Any], *, alias: str) -> str | None:
+    """Give a version's artifact an alias that another had, where W&B is online. Returns what went wrong, in a sentence, or "".
+
+    None where W&B has no artifact of that version, because it was made offline: `log_version` sends it.
+    """
+    tracking = version["run"]["tracking"]
+    if tracking_mode(tracking["mode"])[0] != "online":
+        return ""
+    try:
+        import wandb
+
+        api, name = wandb.Api(timeout=INIT_SECONDS), f"{tracking['project']}/{artifact_name(registry)}:{version_alias(version['version'])}"
+        if not api.artifact_exists(name):
+            return None
+        artifact = api.artifact(name)
+        if alias not in artifact.aliases:
+            artifact.aliases.append(alias)  # of the versions of an artifact, one alone has it: W&B takes it from the other
+            artifact.save()
+    except Exception as error:
+        return f"Weights & Biases did not make {version['version']} the {alias}: {type(error).__name__}: {_first_line(error)}"
+    return ""
+
+
+def artifact_name(registry: str) -> str:
+    """Of the registry at this uri: two registries of one project share no alias."""
+    place = hashlib.blake2b(registry.encode(), digest_size=4).hexdigest()
+    return f"posture-{re.sub(r'[^A-Za-z0-9_.-]', '-', registry.rpartition('/')[2])[:60]}-{place}"
+
+
+def version_alias(version: str) -> str:
+    """`registry-v0001`: v and digits alone is how W&B numbers versions itself, and its client can read no artifact that has two of them."""
+    return f"registry-{version}"
 
 
 def _place(folder: str) -> str:

@@ -43,7 +43,7 @@ def test_decoders_have_one_door(decoder):
 LAYERS = ["data", "models", "tasks", "train", "distributed", "commands", "cli"]
 """From the ground up; a part may import those below it. The modules beside the folders stand between train and commands."""
 ABOVE_TRAIN = {"config", "launch", "weights", "evaluation", "runs", "tracking", "recipes", "report", "pages",
-               "registry", "decision", "holdout", "settling", "intake", "arrivals", "retrain", "notify", "forget",
+               "registry", "decision", "holdout", "settling", "intake", "arrivals", "challenger", "retrain", "notify", "forget",
                "show", "explain", "explain_page", "overlays", "console", "stats", "comparison", "comparison_page", "study", "verdicts", "detections",
                "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes",
                "unlabelled", "review", "review_server", "schedule", "heartbeats", "drift", "decision_page"}

@@ -79,8 +79,23 @@ def test_a_new_class_is_the_gain_if_it_is_recognised_and_nothing_is_lost():
 
 def test_one_class_that_falls_is_enough():
     decision = decide(answers(wrong=["kick"], challenger=1.0), tolerance=1.0)
-    assert {"class_drop"} <= set(failed(decision)) and "recall falls by more than 10.0 points: kick by" in decision["verdict"]
+    assert {"class_drop"} <= set(failed(decision)) and "recall falls by more than 10.0 points, beyond chance: kick by" in decision["verdict"]
     assert "class_drop" not in failed(decide(answers(wrong=["kick"], challenger=1.0), max_class_drop=1.0))
+
+
+@pytest.mark.parametrize(("segments", "lost", "outcome"), [(3, 1, "promoted"), (5, 5, "promoted"), (6, 6, "refused"), (40, 8, "refused"), (40, 4, "promoted")])
+def test_a_class_falls_by_more_than_chance_or_it_is_only_told(segments, lost, outcome):
+    """`lost` of the held-out segments of one class, each in a group of its own, are recognised no longer; nothing else changes."""
+    labels = np.r_[np.zeros(segments, np.int64), np.ones(200, np.int64)]
+    champion = np.where(np.eye(3)[labels] > 0, 0.8, 0.1)
+    challenger = champion.copy()
+    challenger[:lost] = np.roll(champion[:lost], 1, axis=1)
+    ids = [f"s{number}" for number in range(len(labels))]
+    decision = decide(Answers(ids, ids, labels, np.ones(len(labels), bool), CLASSES[:3], challenger, KNOWN, champion, KNOWN), tolerance=0.5)
+    check = next(check for check in decision["checks"] if check["name"] == "class_drop")
+    row = next(row for row in decision["per_class"] if row["class"] == "dive")["frozen"]
+    assert check["passed"] == (outcome == "promoted") and (row["lost"], row["won"], row["segments"]) == (lost, 0, segments)
+    assert (f"dive by {100 * lost / segments:.1f} points ({lost} of its {segments} segments lost, 0 won)" in check["sentence"]) == (lost / segments > 0.1)
 
 
 def test_wrong_labels_in_what_is_new_do_not_carry_the_day():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posture.decision import Answers, Limits, judge
+from posture.decision import Answers, Limits, beyond_chance, judge
 from posture.decision_page import drift_sentence, render, title_of
 from posture.drift import measure
 from tests.test_drift import footage
@@ -67,8 +67,10 @@ def test_the_page_of_a_challenger_that_was_promoted():
 def test_the_first_and_the_refused_and_the_failed_have_pages_too():
     first = decision(answers(first=True))
     assert title_of(first) == "v0002 is the first champion" and "Frozen hold-out" not in one_file(render(first))
-    refused = decision(answers(better=-1.0))
+    refused = decision(answers(better=-1.0, groups=60))
     assert refused["outcome"] == "refused" and title_of(refused) == "v0001 stays" and '<span class="mark wrong">✗</span>' in one_file(render(refused))
+    surely = sum(bool(row[part]) and beyond_chance(row[part]) for row in refused["per_class"] for part in ("frozen", "new"))
+    assert render(refused).count('<td class="number fallen">') == surely > 0
     failed = first | {"outcome": "failed", "verdict": "Failed: the challenger could not be trained: it ran out of memory.", "checks": [], "rule": None,
                       "rule_sentence": "", "limits": {}, "classes": {"shared": [], "new": [], "gone": []}, "sets": {}, "per_class": [], "changed": [],
                       "challenger": None, "training": None}
@@ -81,7 +83,7 @@ def test_clips_that_got_worse_are_never_crowded_out():
     page = render(made)
     lost = sum(item["champion"] == item["truth"] for item in made["changed"])
     gained = sum(item["challenger"] == item["truth"] for item in made["changed"])
-    assert lost > 12 < gained and f"{lost:,} were right and are wrong now, {gained:,} were wrong and are right now" in page
+    assert lost > 12 < gained and f"{lost:,} from right to wrong, {gained:,} from wrong to right" in page
     assert page.count('<div class="frames"') <= 36 and page.index("Right before, wrong now") < page.index("Wrong before, right now")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from posture.config import override
 from posture.data.store import Store
+from posture.errors import InputError
 from posture.intake import Drop, take_in
 from posture.recipes import load_recipe
 from tests.footage import make_class_folders, make_video
@@ -109,3 +110,12 @@ def test_a_corrected_label_is_taken_over(drop, store, run):
     second = look(drop, store, run, first.memory)
     assert [report.relabelled for report in second.reports] == [1]
     assert store.read("segments", columns=["label"])["label"].to_pylist().count("left") == 2
+
+
+def test_clips_that_a_detector_cut_are_not_made_here_and_it_says_what_to_do(drop, store, run, tmp_path):
+    cut = override(run, {"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"})
+    with pytest.raises(InputError, match="posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER"):
+        look(drop, store, cut)
+    assert store.read("videos").num_rows == 0
+    (tmp_path / "empty").mkdir()
+    assert look(tmp_path / "empty", store, cut).reports == []

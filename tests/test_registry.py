@@ -1,16 +1,21 @@
 """Versions stand once they are written, and exactly one is the champion; in a folder and in a bucket."""
 
 import json
+import re
 
 import pytest
 
+from posture.commands.registry import promote_version, roll_back
 from posture.data.files import exists, join, read_bytes, write_bytes
 from posture.errors import Busy, InputError
 from posture.registry import Registry, differences
+from posture.tracking import artifact_name
 from tests.processes import posture, s3_server
+from tests.wandb_server import Aliases, wandb_server
 
+TRACKING = {"project": "posture", "group": None, "mode": "auto"}
 RECORD = {
-    "parent": None, "run": {"name": "small", "optim": {"lr": 0.1}, "weights": ""}, "recipe": "jobs/action.py:c3d", "run_folder": "runs/x",
+    "parent": None, "run": {"name": "small", "optim": {"lr": 0.1}, "weights": "", "tracking": TRACKING}, "recipe": "jobs/action.py:c3d", "run_folder": "runs/x",
     "store": "store", "footage_versions": {"clips": 3}, "classes": ["dive", "jump"], "left_out": [],
     "metrics": {"accuracy": 0.5, "per_class": [{"class": "dive", "recall": 0.25}, {"class": "jump", "recall": None}]},
     "decision": {"outcome": "promoted", "verdict": "Promoted: fine."}, "holdout": ["s1"], "trained_on": {"train": 8, "val": 2}, "software": {"torch": "2"}}
@@ -87,7 +92,7 @@ def filled(uri, folder, versions=2):
     registry = Registry(str(uri), create=True)
     (folder / "model.safetensors").write_bytes(b"weights")
     for number in range(versions):
-        lr = {"run": {"name": f"run{number}", "optim": {"lr": 0.1 * (number + 1)}, "weights": ""}}
+        lr = {"run": {"name": f"run{number}", "optim": {"lr": 0.1 * (number + 1)}, "weights": "", "tracking": TRACKING}}
         name = registry.add(RECORD | lr | {"pass": f"000{number + 1}-20260101-000000"}, folder / "model.safetensors")
         registry.promote(name, why="better")
     return registry
@@ -120,6 +125,30 @@ def test_the_commands_show_and_switch(tmp_path, capsys):
     assert said("rollback", uri, "--why", "it is slow") == "v0001 is the champion again\n" and "it is slow" in said("list", uri)
     assert said("promote", uri, "v0002") == "v0002 is the champion\n"
     assert json.loads((tmp_path / "registry" / "champion.json").read_text())["version"] == "v0002"
+
+
+def test_the_alias_champion_on_wandb_goes_where_the_pointer_goes(tmp_path, capsys, monkeypatch):
+    registry = filled(tmp_path / "registry", tmp_path, versions=3)
+    aliases = Aliases(artifact_name(registry.uri), {"registry-v0001"}, {"registry-v0002", "challenger"}, {"registry-v0003", "champion", "latest"})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with wandb_server(aliases) as url:
+        roll_back(registry.uri, why="offline")
+        assert "champion" in aliases.versions[2] and not aliases.asked, "without a key nobody is asked"
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        promote_version(registry.uri, "v0001", why="x")
+        assert aliases.versions == [{"v0", "registry-v0001", "champion"}, {"v1", "registry-v0002", "challenger"}, {"v2", "registry-v0003", "latest"}]
+        roll_back(registry.uri, why="y")
+        assert [number for number, held in enumerate(aliases.versions) if "champion" in held] == [1]
+    capsys.readouterr()
+    roll_back(registry.uri, why="W&B is away")
+    assert registry.champion() == "v0001" and "Weights & Biases did not make v0001 the champion: " in capsys.readouterr().out
+
+
+def test_two_registries_of_a_project_are_two_artifacts():
+    names = {artifact_name(uri) for uri in ("/lab/registry", "/other/registry", "s3://lab/my registry")}
+    assert len(names) == 3 and all(re.fullmatch(r"posture-[A-Za-z0-9_.-]+", name) for name in names)
 
 
 def test_bad_requests_are_one_sentence_each(tmp_path):

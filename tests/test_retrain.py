@@ -177,7 +177,7 @@ def test_in_a_bucket_from_inbox_to_champion(tmp_path):
 @pytest.mark.slow
 def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_path, monkeypatch):
     """A challenger that diverges is recorded and not tried again; a pass that was interrupted goes on, but not with another recipe."""
-    from posture.retrain import Pass, RetrainOptions, run_pass
+    from posture.retrain import RetrainOptions, run_pass
 
     monkeypatch.setenv("WANDB_MODE", "disabled")
     make_class_folders(tmp_path / "in", per_class=5, frames=40)
@@ -193,7 +193,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     def interrupted(step, changes, **options):
         """Ctrl-C at a step; the plan that is left."""
         with monkeypatch.context() as patched:
-            patched.setattr(Pass, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(f"posture.retrain.{step}", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 one_pass(changes, **options)
         return registry.current()
@@ -205,16 +205,16 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 
     for number in range(4):
         make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=800 + number, direction=-1)
-    plan = interrupted("_judge", small)
+    plan = interrupted("Pass._judge", small)
     assert plan["step"] == "judge"
-    other = interrupted("_judge", small | {"optim.lr": 0.001})
+    other = interrupted("Pass._judge", small | {"optim.lr": 0.001})
     assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
     done, said = one_pass(small | {"optim.lr": 0.001})
     assert done.status in ("promoted", "refused") and f"going on with pass {other['pass']}" in said and "epoch" not in said
     assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
 
     # Killed between the weights that a run starts from and its run.json, which nothing else leaves behind.
-    half = interrupted("_fit", small | {"optim.lr": 0.003}, force=True)
+    half = interrupted("fit", small | {"optim.lr": 0.003}, force=True)
     (tmp_path / "registry" / "runs" / half["run"] / "run.json").rename(tmp_path / "registry" / "runs" / half["run"] / "start.safetensors")
     forced, said = one_pass(small | {"optim.lr": 0.003}, force=True)
     assert f"going on with pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
@@ -224,8 +224,10 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
     (tmp_path / "in").mkdir()
     for more, complaint in ((("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
                             (("--settle", "-1"), "--settle -1.0: must be from 0"), (("--notify-url", "lab"), "--notify-url lab: must begin with http"),
-                            (("--set", "optim.rl=1"), "there is no field 'rl' here")):
-        done = posture("retrain", "--footage", str(tmp_path / "in"), "--store", str(tmp_path / "s"), "--registry", str(tmp_path / "r"), *more)
+                            (("--set", "optim.rl=1"), "there is no field 'rl' here"), (("--footage", str(tmp_path / "no")), "no: no such folder; make it"),
+                            (("--footage", str(tmp_path / "in" / "no.csv")), "no.csv: no such table of labels")):
+        footage = () if "--footage" in more else ("--footage", str(tmp_path / "in"))
+        done = posture("retrain", *footage, "--store", str(tmp_path / "s"), "--registry", str(tmp_path / "r"), *more)
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "s").exists() and not (tmp_path / "r").exists()
 

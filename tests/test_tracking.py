@@ -112,11 +112,11 @@ def test_a_version_that_cannot_be_sent_is_a_sentence_in_bounded_time(monkeypatch
                "run": {"name": "one", "model": {"kind": "c3d"}, **TRACKING}}
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"weights")
-    assert log_version(weights, version, alias="champion") == ""  # offline: artifacts live on the server
+    assert log_version("/lab/registry", weights, version, alias="champion") == ""  # offline: artifacts live on the server
     monkeypatch.setattr(tracking, "INIT_SECONDS", 2.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert log_version(weights, version, alias="champion").startswith("Weights & Biases did not get v0001: ")
+    assert log_version("/lab/registry", weights, version, alias="champion").startswith("Weights & Biases did not get v0001: ")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 
 from posture import console
 from posture.pages import percent
-from posture.registry import Registry, differences
+from posture.registry import WEIGHTS, Registry, differences
 
 
 def list_versions(uri: str) -> None:
@@ -47,6 +47,7 @@ def promote_version(uri: str, name: str, *, why: str) -> None:
     with registry.lease():
         registry.promote(name, why=why)
     console.out.print(f"{name} is the champion")
+    _tell_wandb(registry, name)
 
 
 def roll_back(uri: str, *, why: str) -> None:
@@ -55,6 +56,7 @@ def roll_back(uri: str, *, why: str) -> None:
     with registry.lease():
         former = registry.rollback(why=why)
     console.out.print(f"{former} is the champion again")
+    _tell_wandb(registry, former)
 
 
 def diff_versions(uri: str, ours: str, theirs: str) -> None:
@@ -62,6 +64,19 @@ def diff_versions(uri: str, ours: str, theirs: str) -> None:
     registry = Registry(uri)
     rows = differences(registry.version(ours), registry.version(theirs))
     console.table("field", ours, theirs, rows=rows)
+
+
+def _tell_wandb(registry: Registry, champion: str) -> None:
+    """Where W&B is on, its alias `champion` goes to that version too; what goes wrong there is told, and changes nothing here."""
+    from posture.tracking import log_version, move_alias
+
+    version = registry.version(champion)
+    problem = move_alias(registry.uri, version, alias="champion")
+    if problem is None:
+        with registry.checkpoint(champion) as weights:
+            problem = log_version(registry.uri, weights / WEIGHTS, version, alias="champion")
+    if problem:
+        console.out.print(problem)
 
 
 def _moment(seconds: float) -> str:

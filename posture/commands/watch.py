@@ -12,6 +12,7 @@ from posture.config import override
 from posture.data.lease import holder
 from posture.errors import InputError
 from posture.heartbeats import Heartbeat, watchers
+from posture.intake import look_for
 from posture.pages import NOTHING, moment, percent
 from posture.recipes import load_recipe
 from posture.registry import Registry
@@ -23,8 +24,10 @@ URIS_SHOWN = 3
 
 
 def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | None, timezone: str | None) -> None:
-    """Passes until KeyboardInterrupt. Raises InputError for a schedule, a recipe or a change of it that cannot be understood."""
+    """Passes until KeyboardInterrupt. Raises InputError for footage that is not there, and for a schedule, a recipe
+    or a change of it that cannot be understood."""
     override(load_recipe(options.recipe), options.changes)  # now, not at three in the morning
+    look_for(options.footage)
     trigger = trigger_of(every=every, cron=cron, timezone=timezone)
     schedule = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
     registry = Registry(options.registry, create=True)

@@ -97,3 +97,10 @@ def test_a_schedule_or_an_option_that_cannot_be_understood_ends_at_once(places, 
     with pytest.raises(SystemExit) as end:
         main(["watch", *options(places), *schedule])
     assert end.value.code == 2 and capsys.readouterr().err.startswith("posture: ")
+
+
+def test_footage_that_is_not_there_leaves_nothing_behind(places, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["watch", *options(places | {"footage": str(tmp_path / "nowhere")}), "--every", "1h"])
+    assert end.value.code == 2 and "nowhere: no such folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["footage"]
