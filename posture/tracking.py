@@ -22,9 +22,10 @@ FINISH_SECONDS = 60
 """That sending what is left may take at the end."""
 CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
 KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
-
-INIT_SECONDS, FINISH_SECONDS = 30.0, 600.0
-"""W&B may take so long to answer, and to take weights in, before a registry goes on without it."""
+ARTIFACT_SECONDS = 600
+"""That sending a version's weights may take, before a registry goes on without it."""
+# W&B would also show the command line, with whatever stands in it, and where the code came from.
+QUIET = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}
 
 
 def tracking_mode(asked: str) -> tuple[str, str]:
@@ -126,16 +127,15 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
     """A W&B run; offline, and why, where it cannot be online."""
     import wandb
 
-    # W&B would also show the command line, with whatever stands in it, and where the code came from.
-    quiet, note = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}, ""
+    note = ""
     if mode == "online":
-        bounded = wandb.Settings(**quiet, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
+        bounded = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
         try:
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
         except Exception as error:
             note = f"Weights & Biases cannot be reached ({_first_line(error)}); {KEPT}"
             wandb.teardown()  # the run that could not begin would still hold its id
-    return wandb.init(**settings, mode="offline", settings=wandb.Settings(**quiet)), note
+    return wandb.init(**settings, mode="offline", settings=wandb.Settings(**QUIET)), note
 
 
 def _finish(run: Any, *, failed: bool) -> str:
@@ -181,17 +181,16 @@ def log_version(weights: Path, version: dict[str, Any], *, alias: str) -> str:
         import wandb
 
         tracking = config["tracking"]
-        run = wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
-                         dir=tempfile.mkdtemp(prefix="posture-wandb-"), config=config, mode="online",
-                         settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS,
-                                                 finish_timeout_raises=True))
-        artifact = wandb.Artifact(f"posture-{config['model']['kind']}", type="model",
-                                  metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
-        artifact.add_file(str(weights))
-        run.log_artifact(artifact, aliases=[alias, version["version"]])
-        run.finish()
+        settings = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=ARTIFACT_SECONDS, finish_timeout_raises=True)
+        with (tempfile.TemporaryDirectory(prefix="posture-wandb-", ignore_cleanup_errors=True) as place,
+              wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
+                         dir=place, config=config, mode="online", settings=settings) as run):
+            artifact = wandb.Artifact(f"posture-{config['model']['kind']}", type="model",
+                                      metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
+            artifact.add_file(str(weights))
+            run.log_artifact(artifact, aliases=[alias, version["version"]])
     except Exception as error:  # of many kinds: network, account, quota
-        return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {_first_line(error)}"
     return ""
 
 
