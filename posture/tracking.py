@@ -112,13 +112,16 @@ def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config:
     mode, _ = tracking_mode(config["tracking"]["mode"])
     if mode == "off":
         return ""
-    tracking = config["tracking"]
-    settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": _place(folder),
+    place, tracking = _place(folder), config["tracking"]
+    settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": place,
                 "config": config}
     try:
         run, note = _begin(mode, settings)
         run.log(_images(pictures))
-        return _finish(run, failed=False) or note
+        note = _finish(run, failed=False) or note
+        if is_remote(folder) and (mode == "offline" or note):
+            _keep(place, folder)
+        return note
     except Exception as error:
         return f"Weights & Biases took no more ({_first_line(error)}); {KEPT}"
 
