@@ -30,11 +30,12 @@ class Heartbeat:
             self._registry.write_json(self._known | state | {"beat": time.time()}, "watchers", self._name)
 
     def end(self) -> None:
-        """Remove the file; and those of watchers that fell silent, which nobody else would."""
-        remove_file(self._registry.path("watchers", self._name))
-        for watcher in watchers(self._registry):
-            if not watcher["lives"]:
-                remove_file(self._registry.path("watchers", watcher["file"]))
+        """Remove the file; and those of watchers that fell silent, which nobody else would. Storage that is away keeps them."""
+        with contextlib.suppress(Exception):
+            remove_file(self._registry.path("watchers", self._name))
+            for watcher in watchers(self._registry):
+                if not watcher["lives"]:
+                    remove_file(self._registry.path("watchers", watcher["file"]))
 
 
 def watchers(registry: Registry) -> list[dict[str, Any]]:

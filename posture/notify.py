@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,8 +30,8 @@ class Notification:
     """Run by the shell with the same JSON on its standard input, and in POSTURE_OUTCOME and POSTURE_VERDICT the most of it."""
 
     def __post_init__(self) -> None:
-        if self.url is not None and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
-            raise InputError(f"--notify-url {self.url}: must begin with http:// or https:// and name a host")
+        if self.url is not None and not _host(self.url):
+            raise InputError("--notify-url: must begin with http:// or https:// and name a host")  # it may hold a secret, so it is not shown
 
 
 def notify(whom: Notification, decision: dict[str, Any]) -> list[str]:
@@ -36,17 +39,47 @@ def notify(whom: Notification, decision: dict[str, Any]) -> list[str]:
     content = json.dumps({name: decision[name] for name in TOLD} | {"text": f"Posture: {decision['verdict']}"}).encode()
     problems = []
     if whom.url is not None:
-        request = urllib.request.Request(whom.url, content, {"Content-Type": "application/json"})
         try:
+            request = urllib.request.Request(whom.url, content, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=SECONDS).close()
-        except (OSError, ValueError) as error:  # what a server answers may stand in neither message nor log: the url may hold a secret
-            problems.append(f"--notify-url: {urlsplit(whom.url).hostname} was not told ({type(error).__name__}: {error})")
+        except (OSError, ValueError, HTTPException) as error:
+            problems.append(f"--notify-url: {_host(whom.url)} was not told ({_why(error)})")
     if whom.command is not None:
         variables = os.environ | {"POSTURE_OUTCOME": decision["outcome"], "POSTURE_VERDICT": decision["verdict"]}
         try:
-            done = subprocess.run(whom.command, shell=True, input=content, env=variables, timeout=SECONDS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            if done.returncode:
-                problems.append(f"--notify-command ended with exit code {done.returncode}")
-        except subprocess.TimeoutExpired:
-            problems.append(f"--notify-command took longer than {SECONDS:.0f} s and was stopped")
+            problems += _run(whom.command, content, variables)
+        except (OSError, ValueError) as error:
+            problems.append(f"--notify-command cannot be run: {error}")
     return problems
+
+
+def _host(url: str) -> str | None:
+    """The host of a web address; None where it is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:
+        return None
+
+
+def _why(error: Exception) -> str:
+    """Without what the error itself says, which may have the url in it, and with it a secret."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"it answered {error.code}"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return getattr(reason, "strerror", None) or type(reason).__name__
+
+
+def _run(command: str, content: bytes, variables: dict[str, str]) -> list[str]:
+    """Run it to its end, or until its time is up, when all that it started is stopped too; returns what went wrong. Raises OSError, ValueError."""
+    with subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables,
+                          start_new_session=True) as running:
+        try:
+            running.communicate(content, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            return [f"--notify-command took longer than {SECONDS:.0f} s and was stopped"]
+        except BaseException:  # Ctrl-C
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
+    return [f"--notify-command ended with exit code {running.returncode}"] if running.returncode else []

@@ -67,9 +67,10 @@ def _has_password(url: str) -> bool:
 
 
 def _without_password(url: str) -> str:
-    """The address of a storage as it may be shown: without its account and what follows a question mark."""
+    """The address of a storage as it may be shown: without its account and what follows a question mark, and where these overlap, nothing at all."""
     scheme, colon, rest = url.partition("://")
-    return f"{scheme}{colon}{rest.partition('?')[0].rpartition('@')[2]}" if colon else url
+    bare = rest.partition("?")[0].rpartition("@")[2]
+    return f"{scheme}{colon}{bare if bare == rest.rpartition('@')[2].partition('?')[0] else '...'}" if colon else url
 
 
 @dataclass(frozen=True)

@@ -114,13 +114,16 @@ def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config:
     mode, _ = tracking_mode(config["tracking"]["mode"])
     if mode == "off":
         return ""
-    tracking = config["tracking"]
-    settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": _place(folder),
+    place, tracking = _place(folder), config["tracking"]
+    settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": place,
                 "config": config}
     try:
         run, note = _begin(mode, settings)
         run.log(_images(pictures))
-        return _finish(run, failed=False) or note
+        note = _finish(run, failed=False) or note
+        if is_remote(folder) and (mode == "offline" or note):
+            _keep(place, folder)
+        return note
     except Exception as error:
         return f"Weights & Biases took no more ({_first_line(error)}); {KEPT}"
 
@@ -184,13 +187,13 @@ def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias:
 
         tracking = config["tracking"]
         bounded = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True)
-        run = wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
-                         dir=tempfile.mkdtemp(prefix="posture-wandb-"), config=config, mode="online", settings=bounded)
-        artifact = wandb.Artifact(artifact_name(registry), type="model",
-                                  metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
-        artifact.add_file(str(weights))
-        run.log_artifact(artifact, aliases=[alias, version_alias(version["version"])])
-        run.finish()
+        with (tempfile.TemporaryDirectory(prefix="posture-wandb-", ignore_cleanup_errors=True) as place,
+              wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
+                         dir=place, config=config, mode="online", settings=bounded) as run):
+            artifact = wandb.Artifact(artifact_name(registry), type="model",
+                                      metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
+            artifact.add_file(str(weights))
+            run.log_artifact(artifact, aliases=[alias, version_alias(version["version"])])
     except Exception as error:  # of many kinds: network, account, quota
         return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {_first_line(error)}"
     return ""

@@ -1,7 +1,9 @@
 """Word of a decision reaches a real server and a real command, and nothing that goes wrong there is more than a sentence."""
 
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -52,6 +54,23 @@ def test_a_server_that_refuses_or_is_not_there_is_a_sentence_without_the_secret(
     assert len(said) == 2 and all("was not told" in sentence and "secret" not in sentence for sentence in said)
 
 
+def test_a_server_that_speaks_something_else_is_a_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def answer():
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(65536)
+                taken.sendall(b"220 mail.example\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        (said,) = notify(Notification(f"http://127.0.0.1:{server.getsockname()[1]}/secret"), DECISION)
+    assert said == "--notify-url: 127.0.0.1 was not told (BadStatusLine)"
+
+
+def test_an_address_that_cannot_be_asked_is_a_sentence_without_the_secret():
+    assert notify(Notification("http://127.0.0.1:9/secret path"), DECISION) == ["--notify-url: 127.0.0.1 was not told (InvalidURL)"]
+
+
 def test_a_command_gets_it_too(tmp_path):
     assert notify(Notification(command=f'cat > {tmp_path}/told; echo "$POSTURE_OUTCOME" > {tmp_path}/outcome'), DECISION) == []
     assert json.loads((tmp_path / "told").read_text())["verdict"] == "Refused: worse." and (tmp_path / "outcome").read_text() == "refused\n"
@@ -63,7 +82,15 @@ def test_a_command_that_fails_or_hangs_is_a_sentence(monkeypatch):
     assert "was stopped" in notify(Notification(command="exec sleep 60"), DECISION)[0]
 
 
-def test_only_web_addresses_are_taken():
-    for bad in ("file:///etc/passwd", "lab.example", "ftp://x/y"):
-        with pytest.raises(InputError, match="must begin with http"):
+def test_a_command_that_hangs_takes_along_what_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.5)
+    assert "was stopped" in notify(Notification(command=f"(sleep 1.5; touch {tmp_path}/late) & wait; true"), DECISION)[0]
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists()
+
+
+def test_only_web_addresses_are_taken_and_others_are_not_repeated():
+    for bad in ("file:///etc/passwd", "lab.example", "ftp://x/y", "http://[secret", "https:///secret"):
+        with pytest.raises(InputError, match="must begin with http") as told:
             Notification(bad)
+        assert bad not in str(told.value)

@@ -223,7 +223,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 def test_bad_requests_are_one_sentence_each(tmp_path):
     (tmp_path / "in").mkdir()
     for more, complaint in ((("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
-                            (("--settle", "-1"), "--settle -1.0: must be from 0"), (("--notify-url", "lab"), "--notify-url lab: must begin with http"),
+                            (("--settle", "-1"), "--settle -1.0: must be from 0"), (("--notify-url", "lab"), "--notify-url: must begin with http"),
                             (("--set", "optim.rl=1"), "there is no field 'rl' here"), (("--footage", str(tmp_path / "no")), "no: no such folder; make it"),
                             (("--footage", str(tmp_path / "in" / "no.csv")), "no.csv: no such table of labels")):
         footage = () if "--footage" in more else ("--footage", str(tmp_path / "in"))

@@ -13,6 +13,8 @@ from tests.processes import s3_server
 from tests.wandb_files import read_run
 
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
+VERSION = {"version": "v0001", "parent": None, "pass": "0001", "classes": ["dive"], "decision": {},
+           "run": {"name": "one", "model": {"kind": "c3d"}, **TRACKING}}
 
 
 @pytest.fixture(autouse=True)
@@ -106,17 +108,27 @@ def test_a_host_that_is_not_there_stops_nobody_either(monkeypatch, tmp_path):
     assert note.startswith("Weights & Biases cannot be reached") and len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1
 
 
+def test_of_a_version_no_command_line_is_sent_and_its_weights_have_time(monkeypatch, tmp_path):
+    import wandb
+
+    asked = []
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options["settings"]))  # nothing to send to: what follows is the sentence
+    said = log_version("/lab/registry", tmp_path / "model.safetensors", VERSION, alias="champion")
+    assert said.startswith("Weights & Biases did not get v0001: ")
+    (settings,) = asked
+    assert settings.x_disable_meta and settings.disable_git and settings.finish_timeout == tracking.UPLOAD_SECONDS > tracking.FINISH_SECONDS
+
+
 def test_a_version_that_cannot_be_sent_is_a_sentence_in_bounded_time(monkeypatch, tmp_path):
     """Nobody listens there; a registry goes on without W&B."""
-    version = {"version": "v0001", "parent": None, "pass": "0001", "classes": ["dive"], "decision": {},
-               "run": {"name": "one", "model": {"kind": "c3d"}, **TRACKING}}
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"weights")
-    assert log_version("/lab/registry", weights, version, alias="champion") == ""  # offline: artifacts live on the server
+    assert log_version("/lab/registry", weights, VERSION, alias="champion") == ""  # offline: artifacts live on the server
     monkeypatch.setattr(tracking, "INIT_SECONDS", 2.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert log_version("/lab/registry", weights, version, alias="champion").startswith("Weights & Biases did not get v0001: ")
+    assert log_version("/lab/registry", weights, VERSION, alias="champion").startswith("Weights & Biases did not get v0001: ")
 
 
 @pytest.mark.slow
@@ -128,6 +140,8 @@ def test_of_a_run_in_a_bucket_what_is_offline_lies_there_too(monkeypatch, tmp_pa
         tracker.log({"loss": 1.0}, 1)
         tracker.close()
         (kept,) = list_files("s3://lab/runs/one/wandb", suffixes=frozenset({".wandb"}))
+        assert log_pictures({}, title="explained", folder="s3://lab/runs/one", config={"name": "one", **TRACKING}) == ""
+        assert len(list_files("s3://lab/runs/one/wandb", suffixes=frozenset({".wandb"}))) == 2
         (tmp_path / "run-one.wandb").write_bytes(read_bytes(kept.uri))
     assert not tracker.note and kept.relative.startswith("offline-run-")
     assert [row["loss"] for row in read_run(tmp_path / "run-one.wandb").history] == [1.0]

@@ -102,10 +102,25 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(use):
     assert "sesame" not in str(told.value) and "AKIA1" not in str(told.value)
 
 
+def test_a_secret_key_with_a_slash_in_it_is_seen_too():
+    with pytest.raises(InputError, match=r"s3://...@bucket/store: leave credentials out of the address") as told:
+        absolute("s3://AKIA1:ses/ame@bucket/store")
+    assert "ses" not in str(told.value).partition(": leave")[0]
+    assert absolute("s3://bucket/athlete@home:1") == "s3://bucket/athlete@home:1"
+
+
 def test_a_password_in_the_storage_of_a_search_is_refused_and_not_repeated():
     with pytest.raises(InputError, match=r"--storage postgresql://host/studies: leave the password out") as told:
         open_storage("postgresql://me:se:s@me@host/studies")
     assert "se:s" not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:se?same@host/studies", "postgresql://host:5432/studies?password=me@sesame",
+                                 "postgresql://me:se/s?ame@host/studies"])
+def test_a_password_with_signs_of_an_address_in_it_is_not_repeated_in_part(url):
+    with pytest.raises(InputError, match=r"--storage postgresql://\.\.\.: leave the password out") as told:
+        open_storage(url)
+    assert not any(part in str(told.value) for part in ("me:", "se?", "sesame", "se/s"))
 
 
 def test_tracking_tells_nothing_of_the_command_line_or_the_environment(monkeypatch, tmp_path):

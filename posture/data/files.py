@@ -50,7 +50,8 @@ def absolute(uri: str | Path) -> str:
 def _refuse_credentials(uri: str) -> None:
     """They would be written down with every run that reads it."""
     scheme, _, rest = uri.partition("://")
-    if "@" in rest.partition("/")[0]:
+    host = rest.partition("/")[0]
+    if "@" in host or (":" in host and "@" in rest):  # a secret key may have a / in it
         raise InputError(f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
                          "and AWS_SECRET_ACCESS_KEY")
 

@@ -59,7 +59,7 @@ class Lease:
         if self._renewer:
             self._renewer.join()
         if not self._lost:
-            with contextlib.suppress(BaseError):  # then it ends by itself, at its limit
+            with contextlib.suppress(BaseError, OSError):  # then it ends by itself, at its limit
                 self._create(self._number + 1, 0.0)
 
     def check(self) -> None:
@@ -73,7 +73,7 @@ class Lease:
         while not self._stop.wait(self._limit / 4):
             try:
                 self._lost = not self._create(self._number + 1, self._limit)
-            except BaseError:  # storage is away: the next try, or the one after, may find it again
+            except (BaseError, OSError):  # storage is away: the next try, or the one after, may find it again
                 continue
             if self._lost:
                 return
@@ -117,10 +117,11 @@ class Lease:
 
 
 def holder(root: str) -> dict[str, Any] | None:
-    """Who holds the lease of `root`: {host, process, expires (seconds since 1970), ...}; None where nobody does."""
+    """Who holds the lease of `root`: {host, process, expires (seconds since 1970), ...}; None where nobody does. Raises InputError."""
     if not exists(join(root, "_lease")):
         return None
-    _, entry = Lease(root)._latest()
+    with reachable(root):
+        _, entry = Lease(root)._latest()
     return entry if entry and entry["expires"] > time.time() and not _died_here(entry) else None
 
 

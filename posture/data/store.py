@@ -213,7 +213,7 @@ def _refuse_outside(table: str, paths: list[str]) -> None:
     """A store from elsewhere must not make us read other files. Raises InputError naming the first of `paths`, below `table`, that leads out of it."""
     for path in paths:
         plainly = PurePosixPath(unquote(path))
-        if plainly.is_absolute() or ".." in plainly.parts or ":" in plainly.parts[0]:
+        if plainly.is_absolute() or ".." in plainly.parts or ":" in path.partition("/")[0]:
             raise InputError(f"{table}: the table names a file outside of itself, {path}; a store's files lie below it")
 
 

@@ -15,8 +15,8 @@ from tests.infra.manifests import ROOT
 
 MIB = 1024**2
 CODE = ["posture/cli.py", "posture/pages/page.html", "jobs/mine.py", "tune_spaces/mine.py", "searches/mine/best.json", "pyproject.toml"]
-KEPT = ["weights/c3d.pth", "weights/c3d.safetensors", "runs/first/run.json", "wandb/run/output", "store/clips/part.parquet", "aws.pem", ".env",
-        "auth_token", ".git/config", ".venv/bin/python", "infra/Dockerfile"]
+KEPT = ["weights/c3d.pth", "weights/c3d.safetensors", "runs/first/run.json", "wandb/run/output", "store/clips/part.parquet", "searches/mine/runs/one/run.json",
+        "aws.pem", ".env", "auth_token", ".git/config", ".venv/bin/python", "infra/Dockerfile"]
 
 
 @cache
