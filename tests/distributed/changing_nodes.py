@@ -7,6 +7,8 @@ its history, how many workers it had in turn, and every checkpoint that was its 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 import time
@@ -22,6 +24,8 @@ from posture.launch import prepare
 from tests.distributed.test_train import NARROW
 
 NOTICE_SECONDS = 15
+HELD_SECONDS = 4
+"""That the first worker is held still once Ray was told, so that the run is not through before Ray has looked who is to be told."""
 LONG = NARROW | {"scale.workers": [1, 2], "scale.global_batch": 2, "epochs": 6}
 
 
@@ -30,10 +34,10 @@ def main(store: str, runs: str) -> None:
     nodes = [add_node(cluster) for _ in range(2)]
     cluster.wait_for_nodes()
     ray.init(cluster.address, log_to_driver=False)
-    found = {"lost": elastic(store, runs, "lost", lambda: cluster.remove_node(nodes[1], allow_graceful=False))}
+    found = {"lost": elastic(store, runs, "lost", lambda process: cluster.remove_node(nodes[1], allow_graceful=False))}
     third = add_node(cluster)
     cluster.wait_for_nodes()
-    found["told"] = elastic(store, runs, "told", lambda: take_away(cluster, third))
+    found["told"] = elastic(store, runs, "told", lambda process: take_away(cluster, third, process))
     print(json.dumps(found))
     ray.shutdown()
     cluster.shutdown()
@@ -43,30 +47,42 @@ def add_node(cluster: Cluster) -> Any:
     return cluster.add_node(num_cpus=1, object_store_memory=150_000_000)
 
 
-def take_away(cluster: Cluster, node: Any) -> None:
+def take_away(cluster: Cluster, node: Any, process: int) -> None:
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, why = GcsClient(address=cluster.address).drain_node(node.node_id, reason, "spot", int((time.time() + NOTICE_SECONDS) * 1000))
     assert accepted, why
-    time.sleep(NOTICE_SECONDS)
+    os.kill(process, signal.SIGSTOP)
+    time.sleep(HELD_SECONDS)
+    os.kill(process, signal.SIGCONT)
+    time.sleep(NOTICE_SECONDS - HELD_SECONDS)
     cluster.remove_node(node, allow_graceful=False)
 
 
 def elastic(store: str, runs: str, name: str, disturb: Any) -> dict[str, Any]:
-    """Train, and disturb the cluster once, in the second epoch."""
+    """Train, and disturb the cluster once, in the second epoch; `disturb` gets the process of the first worker."""
     session = prepare("jobs/action.py:improved", store, runs=runs, name=name, changes=LONG)
     devices: list[str] = []
     checkpoints: list[str] = []
-    disturbing = threading.Thread(target=disturb)
+    disturbing: list[threading.Thread] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.02):
+            last = session.folder.checkpoints().get("last", "")
+            if last and last not in checkpoints:
+                checkpoints.append(last)
 
     def on_progress(update: dict[str, Any]) -> None:
-        last = session.folder.checkpoints().get("last", "")
-        if last and last not in checkpoints:
-            checkpoints.append(last)
-        if update["epoch"] >= 2 and disturbing.ident is None:
-            disturbing.start()
+        if update["epoch"] >= 2 and not disturbing:
+            disturbing.append(threading.Thread(target=disturb, args=(update["process"],)))
+            disturbing[0].start()
 
+    looking = threading.Thread(target=look)
+    looking.start()
     outcome = train(session, on_progress=on_progress, on_record=lambda record: None, on_device=devices.append, asked_to_stop=lambda: False)
-    disturbing.join()
+    done.set()
+    for thread in (looking, *disturbing):
+        thread.join()
     return {"outcome": outcome, "devices": devices, "checkpoints": checkpoints, "history": session.folder.read_json("history.json")}
 
 

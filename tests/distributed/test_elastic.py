@@ -20,7 +20,8 @@ def test_an_elastic_run_outlives_its_nodes_and_sees_every_clip(small_store, tmp_
     done = subprocess.run([sys.executable, "-m", "tests.distributed.changing_nodes", small_store, str(tmp_path)], capture_output=True, text=True, timeout=560,
                           env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"})
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]  # Ray may say more at the end
+    found = json.loads(line)
     for name, run in found.items():
         assert run["outcome"]["epoch"] == LONG["epochs"] and run["outcome"]["stopped"] == "", name
         workers = [2 if device.startswith("2 x") else 1 for device in run["devices"]]
