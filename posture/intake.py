@@ -78,6 +78,12 @@ def look_for(footage: str) -> None:
         raise InputError(f"--footage {footage}: no such table of labels")
 
 
+def refuse_uncuttable(drop: Drop, store: Store, run: Run) -> None:
+    """Before a registry is made: raise InputError where there are videos that nobody could cut as the store's clips are."""
+    if any(_is_video(file) for file in _list(_root(drop.footage))):
+        _known_cut(store, run)
+
+
 def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local: bool = False, progress: Progress = silent) -> Intake:
     """Ingest what is new, whole and labelled, as `run` wants its clips; `local`: without Ray. `memory` is what the last look left.
 
@@ -85,7 +91,7 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     """
     root = _root(drop.footage)
     listed = _list(root)
-    videos = [file for file in listed if PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES]
+    videos = [file for file in listed if _is_video(file)]
     if not videos:
         return Intake(memory={"looks": {}, "seen": {}})
     known = {(row["uri"], row["bytes"], row["modified"]) for row in store.read("videos", columns=["uri", "bytes", "modified"]).to_pylist()}
@@ -139,14 +145,20 @@ def _cut(store: Store, run: Run) -> Cut:
     return Cut(DecodeRecipe.parse(recipe), background=BACKGROUND in store.read("segments", columns=["label"])["label"].to_pylist())
 
 
-def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
-    """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
+def _known_cut(store: Store, run: Run) -> DecodeRecipe:
+    """`_cut`'s recipe. Raises InputError where a detector says where the athlete is: there is none here."""
     recipe = _cut(store, run).recipe
     if recipe.searched:
         raise InputError(f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}), and posture retrain has no detector; take "
                          "new footage in with posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER")
+    return recipe
+
+
+def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
+    """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
+    crop = _known_cut(store, run).crop
     try:
-        return (read_tracked_footage if recipe.crop else read_footage)(drop.footage, layout=drop.layout, split_number=drop.split_number)
+        return (read_tracked_footage if crop else read_footage)(drop.footage, layout=drop.layout, split_number=drop.split_number)
     except NoLabels:
         return Footage(_root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos])
 
@@ -160,6 +172,10 @@ def _root(footage: str) -> str:
 def _list(root: str) -> list[File]:
     files = list_files(root, suffixes=VIDEO_SUFFIXES | {".csv", ".txt"})
     return [file for file in files if not file.relative.lower().endswith(".txt") or LABELS.fullmatch(PurePosixPath(file.relative).name)]
+
+
+def _is_video(file: File) -> bool:
+    return PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _uri(root: str, relative: str) -> str:

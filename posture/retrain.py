@@ -20,13 +20,13 @@ import numpy as np
 from posture.arrivals import arrivals, segments_record
 from posture.challenger import digest_of_wish, fit, name_of
 from posture.config import Run, override, validate
-from posture.data.files import absolute, remove_tree
+from posture.data.files import absolute, exists, remove_tree
 from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
 from posture.errors import InputError
 from posture.holdout import Model, ask, figures, write_predictions
-from posture.intake import Drop, Intake, Progress, look_for, silent, take_in
+from posture.intake import Drop, Intake, Progress, look_for, refuse_uncuttable, silent, take_in
 from posture.launch import prepare, software
 from posture.notify import Notification, notify
 from posture.recipes import load_recipe
@@ -98,6 +98,8 @@ def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: 
         raise InputError(f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved")
     look_for(options.footage)
     registry = Registry(options.registry, create=True)
+    if not exists(registry.uri):
+        refuse_uncuttable(options.drop, Store(options.store, create=True), run)
     with registry.lease() as lease:
         return Pass(options, run, registry, lease, tell, progress).go()
 

@@ -56,9 +56,9 @@ class Scale:
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
         low, high = float(distribution.low), float(distribution.high)
-        if distribution.log:
-            return math.log(value / low) / math.log(high / low)
-        return (value - low) / (high - low) if high > low else 0.0
+        if high <= low:
+            return 0.0
+        return math.log(value / low) / math.log(high / low) if distribution.log else (value - low) / (high - low)
 
     @property
     def marks(self) -> list[tuple[float, str]]:
@@ -222,11 +222,11 @@ def _slices(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objectiv
 
 def _curves(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective: Objective, epochs: int) -> Chart | None:
     """The best value up to each epoch, a curve for each trial; of several objectives the study keeps none."""
-    drawn = [trial for trial in trials if trial.intermediate_values][-MOST_CURVES:]
+    drawn = sorted((trial for trial in trials if trial.intermediate_values), key=lambda trial: trial in best)[-MOST_CURVES:]
     if not drawn:
         return None
     lines = [Line(f"trial {trial.number}", sorted(trial.intermediate_values.items()), "first" if trial in best else "faint", listed=trial in best)
-             for trial in sorted(drawn, key=lambda trial: trial in best)]
+             for trial in drawn]
     values = [value for trial in drawn for value in trial.intermediate_values.values()]
     ends = [Dot(float(epoch), value, 2.0, f"trial {trial.number}, {state_of(trial)}")
             for trial in drawn for epoch, value in [max(trial.intermediate_values.items())]]

@@ -89,21 +89,22 @@ class Tracker:
 
     def _work(self, mode: str, name: str, folder: str, config: dict[str, Any], past: list[tuple[int, dict[str, Any]]]) -> None:
         """Whatever W&B does: begin, take one call after the other, end."""
+        run, why, place = None, "", ""
         try:
             place, tracking = _place(folder), config["tracking"]
             settings = {"project": tracking["project"], "group": tracking["group"], "name": name, "id": name, "dir": place, "config": config}
             _forget_offline(folder, name)
-            run, self.note = _begin(mode, settings, resume="allow")
+            run, why = _begin(mode, settings, resume="allow")
             for step, numbers in past:
                 if step >= run.step:  # online, W&B has the others
                     run.log(_numbers(numbers), step=step)
             while callable(call := self._calls.get()):
                 call(run)
-            self.note = _finish(run, failed=bool(call)) or self.note
-            if is_remote(folder) and (mode == "offline" or self.note):
-                _keep(place, folder)
         except Exception as error:  # of whatever kind: numbers that are not shown stop nobody
-            self.note = f"Weights & Biases took no more ({_first_line(error)}); {KEPT}"
+            why = f"Weights & Biases took no more ({_first_line(error)})"
+            while callable(call := self._calls.get()):
+                pass
+        self.note = _end(run, why, place=place, folder=folder, failed=bool(call))
 
 
 def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
@@ -117,15 +118,13 @@ def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config:
     place, tracking = _place(folder), config["tracking"]
     settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": place,
                 "config": config}
+    run, why = None, ""
     try:
-        run, note = _begin(mode, settings)
+        run, why = _begin(mode, settings)
         run.log(_images(pictures))
-        note = _finish(run, failed=False) or note
-        if is_remote(folder) and (mode == "offline" or note):
-            _keep(place, folder)
-        return note
     except Exception as error:
-        return f"Weights & Biases took no more ({_first_line(error)}); {KEPT}"
+        why = f"Weights & Biases took no more ({_first_line(error)})"
+    return _end(run, why, place=place, folder=folder, failed=False)
 
 
 def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) -> tuple[Any, str]:
@@ -138,18 +137,38 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
         try:
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
         except Exception as error:
-            note = f"Weights & Biases cannot be reached ({_first_line(error)}); {KEPT}"
+            note = f"Weights & Biases cannot be reached ({_first_line(error)})"
             wandb.teardown()  # the run that could not begin would still hold its id
     return wandb.init(**settings, mode="offline", settings=wandb.Settings(**QUIET)), note
 
 
-def _finish(run: Any, *, failed: bool) -> str:
-    """End a W&B run; what is left to say, if anything."""
+def _end(run: Any | None, why: str, *, place: str, folder: str, failed: bool) -> str:
+    """End a W&B run, if one began, and see that what its server has not got lies in the run's folder. Never raises.
+
+    `why` it has not, if that is known already. Returns what is left to say, if anything.
+    """
+    if run is None:
+        return why
+    import wandb
+
+    offline = run.offline
     try:
         run.finish(exit_code=int(failed))
+        if offline:
+            wandb.teardown()  # what is logged is written to its end when W&B's process ends: finish alone does not wait for that
     except TimeoutError:
-        return f"Weights & Biases did not take everything within {FINISH_SECONDS} s; {KEPT}"
-    return ""
+        why = f"Weights & Biases did not take everything within {FINISH_SECONDS} s"
+    except Exception as error:
+        why = f"Weights & Biases took no more ({_first_line(error)})"
+    if is_remote(folder):
+        try:
+            if offline or why:
+                _keep(place, folder)
+        except Exception as error:
+            return f"{why or 'Weights & Biases is offline'}; what was logged cannot be kept in {folder} ({_first_line(error)}) and lies in {place}"
+        if offline or not why:  # else W&B may still be reading it
+            shutil.rmtree(place, ignore_errors=True)
+    return f"{why}; {KEPT}" if why else ""
 
 
 def _keep(place: str, folder: str) -> None:

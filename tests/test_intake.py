@@ -10,6 +10,7 @@ from posture.data.store import Store
 from posture.errors import InputError
 from posture.intake import Drop, take_in
 from posture.recipes import load_recipe
+from posture.retrain import RetrainOptions, run_pass
 from tests.footage import make_class_folders, make_video
 
 RECIPE = "32x40-stretch-f20-s2-w1-raw"
@@ -119,3 +120,10 @@ def test_clips_that_a_detector_cut_are_not_made_here_and_it_says_what_to_do(drop
     assert store.read("videos").num_rows == 0
     (tmp_path / "empty").mkdir()
     assert look(tmp_path / "empty", store, cut).reports == []
+
+
+def test_a_first_pass_that_is_refused_for_that_leaves_no_registry(drop, store, tmp_path):
+    options = RetrainOptions(str(drop), store.uri, str(tmp_path / "registry"), changes={"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"}, local=True)
+    with pytest.raises(InputError, match="posture retrain has no detector"):
+        run_pass(options)
+    assert not (tmp_path / "registry").exists() and not (tmp_path / "store").exists()

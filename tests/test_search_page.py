@@ -2,11 +2,12 @@ import math
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from posture.config import override
 from posture.recipes import load_recipe
 from posture.search import Search, Terms, leading
-from posture.search_page import coordinates, importances, scales_of, write_search_page
+from posture.search_page import Scale, coordinates, importances, scales_of, write_search_page
 from posture.spaces import load_space
 from posture.trials import Outcome, parse_objectives
 from tests.test_report import assert_self_contained
@@ -75,6 +76,7 @@ def test_scales_and_coordinates(searched):
     rate = scales["optim.lr"]
     assert rate.place(0.002) == pytest.approx(0.5) and [place for place, _ in rate.marks] == [0.0, 1.0]
     assert scales["model.attention"].place("cbam") == 0.5
+    assert Scale("optim.lr", FloatDistribution(0.01, 0.01, log=True)).place(0.01) == 0.0
     (objective,) = parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))
     drawn = coordinates(trials, scales, objective, leading(study))
     assert len(drawn["axes"]) == len(scales) + 1 and [line["best"] for line in drawn["lines"]].count(True) == 1

@@ -61,6 +61,17 @@ def test_offline_a_resumed_run_takes_the_place_of_what_it_began(tmp_path):
     assert [row["loss"] for row in read_run(written).history] == [2.0, 1.0]
 
 
+def test_a_call_that_fails_loses_nothing_of_what_came_before(tmp_path):
+    tracker = Tracker("one", folder=str(tmp_path), config=TRACKING)
+    tracker.log({"loss": 1.0}, 1)
+    tracker.show({"broken": b"no picture"})
+    tracker.log({"loss": 2.0}, 2)
+    tracker.close(failed=True)
+    assert tracker.note.startswith("Weights & Biases took no more (cannot identify image") and tracker.note.endswith("for: wandb sync")
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
+    assert [row["loss"] for row in read_run(written).history] == [1.0] and read_run(written).exit_code == 1
+
+
 def test_no_tracking_leaves_no_trace(tmp_path):
     tracker = Tracker("one", folder=str(tmp_path), config={**TRACKING, "tracking": {**TRACKING["tracking"], "mode": "off"}})
     tracker.log({"loss": 1.0}, 1)
@@ -143,5 +154,9 @@ def test_of_a_run_in_a_bucket_what_is_offline_lies_there_too(monkeypatch, tmp_pa
         assert log_pictures({}, title="explained", folder="s3://lab/runs/one", config={"name": "one", **TRACKING}) == ""
         assert len(list_files("s3://lab/runs/one/wandb", suffixes=frozenset({".wandb"}))) == 2
         (tmp_path / "run-one.wandb").write_bytes(read_bytes(kept.uri))
+        broken = Tracker("two", folder="s3://lab/runs/two", config=TRACKING)
+        broken.show({"broken": b"no picture"})
+        broken.close()
+        assert broken.note.endswith("for: wandb sync") and list_files("s3://lab/runs/two/wandb", suffixes=frozenset({".wandb"}))
     assert not tracker.note and kept.relative.startswith("offline-run-")
     assert [row["loss"] for row in read_run(tmp_path / "run-one.wandb").history] == [1.0]

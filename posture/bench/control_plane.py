@@ -19,6 +19,8 @@ CONTROL = ("gcs_server", "raylet")
 """Ray's own processes: one of the first for the cluster, one of the second for each node."""
 START_SECONDS = 180
 """That a node may take to start, many of them side by side on few cores; Ray would give it up after 30."""
+SET = ("RAY_raylet_start_wait_time_s", "RAY_ADDRESS")
+"""Environment variables that a measurement sets; afterwards they are what they were."""
 
 
 def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
@@ -31,10 +33,11 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
 
     from posture.distributed.cluster import connect
 
-    os.environ["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)  # noqa: SIM112
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
-    os.environ["RAY_ADDRESS"] = cluster.address
+    before, cluster = {name: os.environ.get(name) for name in SET}, None
     try:
+        os.environ[SET[0]] = str(START_SECONDS)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
+        os.environ[SET[1]] = cluster.address
         connect()
         there = 0
         for count in nodes:
@@ -48,8 +51,13 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
                     yield {"nodes": count, "way": way, "blocks": number, **_cost(run, number)}
     finally:
         ray.shutdown()
-        cluster.shutdown()
-        del os.environ["RAY_ADDRESS"]
+        if cluster is not None:
+            cluster.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _cost(run: Callable[[int], None], number: int) -> dict[str, float]:
