@@ -24,7 +24,7 @@ from posture.data.files import absolute, exists, remove_tree
 from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
-from posture.errors import InputError
+from posture.errors import Busy, InputError, Unreachable
 from posture.holdout import Model, ask, figures, write_predictions
 from posture.intake import Drop, Intake, Progress, look_for, refuse_uncuttable, silent, take_in
 from posture.launch import prepare, software
@@ -90,8 +90,8 @@ Tell = Callable[[str], None]
 
 
 def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> Outcome:
-    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and KeyboardInterrupt at Ctrl-C, after
-    training has saved: the next pass goes on.
+    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and KeyboardInterrupt at Ctrl-C, with
+    `local` after training has saved: the next pass goes on from the last checkpoint.
     """
     run = override(load_recipe(options.recipe), options.changes)
     if not isinstance(run, Run):
@@ -227,7 +227,7 @@ class Pass:
         try:
             outcome = fit(session, local=self.options.local, on_device=on_device, tell=self.tell, progress=self.progress)
         except InputError as error:
-            if not begun:  # nothing is wrong with the challenger: a cluster that is away, or too small
+            if not begun or isinstance(error, Unreachable | Busy):  # nothing is wrong with the challenger: a cluster that is away or too small, a full disk
                 raise
             return str(error)
         if outcome.get("stopped") == "asked":

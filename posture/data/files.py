@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from posture.data.video import VIDEO_SUFFIXES
-from posture.errors import InputError
+from posture.errors import InputError, Unreachable
 
 PATIENCE_SECONDS = 60
 """So long a bucket's server may be away before a command gives up."""
@@ -163,14 +163,14 @@ def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
 
 @contextlib.contextmanager
 def reachable(uri: str, done: str = "read") -> Iterator[None]:
-    """Raise InputError in one line where what is `done` to storage fails: it does not answer, not to these credentials, or has no room."""
+    """Raise Unreachable in one line where what is `done` to storage fails: it does not answer, not to these credentials, or has no room."""
     from obstore.exceptions import BaseError
 
     try:
         yield
     except (BaseError, OSError) as error:
         hint = " (bucket, AWS_* credentials, AWS_ENDPOINT_URL?)" if is_remote(uri) else ""
-        raise InputError(f"{uri}: storage cannot be {done}{hint}: {plain(error)}") from None
+        raise Unreachable(f"{uri}: storage cannot be {done}{hint}: {plain(error)}") from None
 
 
 def plain(error: Exception) -> str:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from posture.distributed.metrics import emit_epoch, emit_step
-from posture.errors import InputError
+from posture.errors import InputError, Unreachable
 from posture.runs import RunFolder
 from posture.train.publish import Publisher, SaveCheckpoint
 
@@ -122,7 +122,7 @@ class RayContext:
     def _agree(self, problem: str | None) -> None:
         """What only rank 0 met is met by all, so that none waits for the others."""
         if problem := self.broadcast(problem):
-            raise InputError(problem)
+            raise Unreachable(problem)
 
     def progress(self, update: dict[str, Any]) -> None:
         """Post to the board without waiting for it, unless the last post is still under way; its answer says whether to stop."""

@@ -19,7 +19,7 @@ from posture.distributed import cluster
 from posture.distributed.context import Board, RayContext
 from posture.distributed.feed import Feed, feed
 from posture.distributed.room import READER_CPUS, resources
-from posture.errors import InputError
+from posture.errors import InputError, Unreachable
 from posture.launch import Session, run_worker
 from posture.runs import RunFolder
 
@@ -69,7 +69,7 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
         raise error
     said = ray.get(board.read.remote())
     if refusal := said.get("refused"):
-        raise InputError(refusal)
+        raise (Unreachable if said["unreachable"] else InputError)(refusal)
     return said["outcome"]
 
 
@@ -86,7 +86,7 @@ def _work(config: dict[str, Any]) -> None:
         outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
         message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped", "note")}}
     except InputError as error:  # all workers meet it alike; starting them again would not help
-        message = {"refused": str(error)}
+        message = {"refused": str(error), "unreachable": isinstance(error, Unreachable)}
     if ctx.rank == 0:
         ray.get(config["board"].post.remote(message))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posture.data.files import is_remote
-from posture.errors import Busy, InputError
+from posture.errors import Busy, InputError, Unreachable
 from posture.train.checkpoint import read_state
 
 SaveCheckpoint = Callable[[Path], None]
@@ -43,7 +43,7 @@ class Publisher:
     def publish(self, metrics: dict[str, Any], save: SaveCheckpoint, *, best: bool, then: Callable[[], None] = lambda: None) -> None:
         """Write a checkpoint and publish it as last, and as best if it is; in a bucket it may still be on its way when this returns.
 
-        `then` is called once a reader finds it. Raises InputError where this one, or the one before, cannot be written.
+        `then` is called once a reader finds it. Raises Unreachable where this one, or the one before, cannot be written.
         """
         self.settle()
         place = tempfile.TemporaryDirectory(prefix="posture-checkpoint-")
@@ -61,7 +61,7 @@ class Publisher:
         pool.shutdown(wait=False)
 
     def settle(self) -> None:
-        """Wait for what is on its way. Raises InputError where it did not arrive."""
+        """Wait for what is on its way. Raises Unreachable where it did not arrive."""
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
@@ -74,7 +74,7 @@ class Publisher:
 
     @contextlib.contextmanager
     def _explained(self, metrics: dict[str, Any]) -> Iterator[None]:
-        """Raise InputError in one sentence where a disk is full, storage takes nothing more from us, or another process took the run."""
+        """Raise Unreachable in one sentence where a disk is full or storage takes nothing more from us."""
         from obstore.exceptions import BaseError
         from safetensors import SafetensorError
 
@@ -84,5 +84,5 @@ class Publisher:
             raise
         except (InputError, OSError, BaseError, SafetensorError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise InputError(f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
+            raise Unreachable(f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
                              "mend this (space? AWS_* credentials?), then continue with --resume") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from posture.errors import InputError
+from posture.errors import Unreachable
 from posture.runs import RunFolder
 from posture.train.publish import Publisher
 from tests.processes import s3_server
@@ -38,7 +38,7 @@ def stored(folder: RunFolder) -> tuple[int, int]:
 FULL = """
 import shutil, sys
 from pathlib import Path
-from posture.errors import InputError
+from posture.errors import Unreachable
 from posture.runs import RunFolder
 from posture.train.publish import Publisher
 from tests.train.test_publish import saver, stored
@@ -48,7 +48,7 @@ publisher = Publisher(folder)
 publisher.publish({"epoch": 1}, saver(1), best=True)
 try:
     publisher.publish({"epoch": 2}, saver(2, size=3_000_000), best=True)
-except InputError as error:
+except Unreachable as error:
     print(error)
 assert stored(folder) == (1, 1) and len(list(Path(folder.path("checkpoints")).iterdir())) == 1, "the half of a checkpoint was left behind"
 publisher.publish({"epoch": 3}, saver(3), best=True)
@@ -146,7 +146,7 @@ def test_credentials_that_are_lost_are_said_and_the_last_checkpoint_stands(serve
     threading.Thread(target=refusing.serve_forever, daemon=True).start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{refusing.server_port}")
     publisher.publish({"epoch": 2}, saver(2), best=True)
-    with pytest.raises(InputError, match=r"the checkpoint epoch-0002 cannot be written .*the one before it stands"):
+    with pytest.raises(Unreachable, match=r"the checkpoint epoch-0002 cannot be written .*the one before it stands"):
         publisher.publish({"epoch": 3}, saver(3), best=True)
     refusing.shutdown()
     monkeypatch.setenv("AWS_ENDPOINT_URL", server["AWS_ENDPOINT_URL"])
