@@ -30,7 +30,7 @@ from posture.intake import Drop, Intake, Progress, look_for, refuse_uncuttable, 
 from posture.launch import prepare, software
 from posture.notify import Notification, notify
 from posture.recipes import load_recipe
-from posture.registry import Registry
+from posture.registry import WEIGHTS, Registry
 from posture.runs import RunFolder
 
 FORMAT = 1
@@ -265,7 +265,7 @@ class Pass:
                    "software": software()}
         self.lease.check()
         with folder.checkpoint("best") as weights:
-            name = self.registry.add(version, weights / "model.safetensors")
+            name = self.registry.add(version, weights / WEIGHTS)
         write_predictions(self.registry.path("passes", plan["pass"], "predictions.parquet"), answers)
         parts = {"frozen": answers.frozen, "new": ~answers.frozen}
         holdout = {part: {"segments": [answers.segments[row] for row in np.flatnonzero(chosen)],
@@ -330,7 +330,7 @@ def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[
         return problems
     version = registry.version(decision["challenger"])
     with registry.checkpoint(version["version"]) as weights:
-        problem = log_version(registry.uri, weights / "model.safetensors", version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
+        problem = log_version(registry.uri, weights / WEIGHTS, version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
     return [*problems, problem] if problem else problems
 
 

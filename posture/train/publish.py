@@ -43,7 +43,8 @@ class Publisher:
     def publish(self, metrics: dict[str, Any], save: SaveCheckpoint, *, best: bool, then: Callable[[], None] = lambda: None) -> None:
         """Write a checkpoint and publish it as last, and as best if it is; in a bucket it may still be on its way when this returns.
 
-        `then` is called once a reader finds it. Raises Unreachable where this one, or the one before, cannot be written.
+        `then` is called once a reader finds it. Raises Unreachable where this one, or the one before, cannot be written, Busy where another
+        process took the run.
         """
         self.settle()
         place = tempfile.TemporaryDirectory(prefix="posture-checkpoint-")
@@ -61,7 +62,7 @@ class Publisher:
         pool.shutdown(wait=False)
 
     def settle(self) -> None:
-        """Wait for what is on its way. Raises Unreachable where it did not arrive."""
+        """Wait for what is on its way. Raises Unreachable where it did not arrive, Busy where another process took the run."""
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
@@ -85,4 +86,4 @@ class Publisher:
         except (InputError, OSError, BaseError, SafetensorError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise Unreachable(f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
-                             "mend this (space? AWS_* credentials?), then continue with --resume") from None
+                              "mend this (space? AWS_* credentials?), then continue with --resume") from None
