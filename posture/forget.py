@@ -1,14 +1,17 @@
-"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show pictures of it, and the versions and runs that were
-trained on it are marked. Its file is not touched: what lies in the user's footage is the user's; but it is not taken in again.
+"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show pictures of it, what runs and passes answered of it,
+and the versions and runs that were trained on it are marked. Its file is not touched: what lies in the user's footage is the user's; but it is
+not taken in again.
 
 Rows go in an order that leaves the video to be found until the last step, so that a killed forgetting is finished by the same command. Deleting
 the files that hold them ends time travel: no earlier version of these tables can be read any more. Names that tables keep in their logs, such as
-of files in a refusal, stay until deltalake drops those logs.
+of files in a refusal, stay until deltalake drops those logs. A hold-out's list of segments keeps its ids, which are hashes, to say how many are
+missing.
 """
 
 from __future__ import annotations
 
 import html
+import io
 import os
 import re
 from collections.abc import Callable
@@ -16,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree
+from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree, write_bytes
 from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.errors import InputError
@@ -45,10 +49,17 @@ class Found:
     """Folders of runs that were."""
     pages: list[str] = field(default_factory=list)
     """Pages that show it."""
+    predictions: list[str] = field(default_factory=list)
+    """Files of predictions with rows of it."""
 
     @property
     def segments(self) -> list[str]:
         return self.keys["segments"]
+
+    @property
+    def judged(self) -> dict[str, set[str]]:
+        """What predictions may have rows of, by their column."""
+        return {"segment": set(self.segments), "image": {*self.keys["boxes"], *self.keys["images"]}}
 
 
 def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]) -> Found:
@@ -73,6 +84,7 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
     named = re.compile(rb"(?<![\w.-])(" + b"|".join(re.escape(name.encode()) for name in names) + rb")(?![\w])")
     for place in [*runs, *([registry.path("passes")] if registry is not None else [])]:
         found.pages += [page for page in _files(place, ".html") if named.search(read_bytes(page) or b"")]
+        found.predictions += [file for file in _files(place, ".parquet") if file.endswith("/predictions.parquet") and _without(found, file) is not None]
     return found
 
 
@@ -95,6 +107,10 @@ def _forget(found: Found, store: Store, registry: Registry | None, tell: Callabl
         for page in found.pages:
             folder = page.rpartition("/")[0]
             remove_tree(folder) if folder.rpartition("/")[0].endswith("/explain") else remove_file(page)
+        for file in found.predictions:
+            kept = _without(found, file)
+            if kept is not None:
+                write_bytes(file, kept)
         if registry is not None:
             _strip(found, registry)
         for name, key in IN_ORDER.items():
@@ -118,6 +134,20 @@ def _strip(found: Found, registry: Registry) -> None:
             registry.write_json(said | {"segments": kept, "new": [segment for segment in said["new"] if segment not in gone]}, "passes", name, "segments.json")
             changed = [item for item in decision["changed"] if item["segment"] not in gone]
             registry.write_json(decision | {"changed": changed}, "passes", name, "decision.json")
+
+
+def _without(found: Found, predictions: str) -> bytes | None:
+    """A file of predictions without the video's rows; None where it has none."""
+    table = pq.read_table(io.BytesIO(read_bytes(predictions) or b""))
+    kept = table
+    for column, ids in found.judged.items():
+        if column in table.column_names:
+            kept = kept.filter(pc.invert(pc.is_in(kept[column], _strings(sorted(ids)))))
+    if kept.num_rows == table.num_rows:
+        return None
+    buffer = io.BytesIO()
+    pq.write_table(kept, buffer)
+    return buffer.getvalue()
 
 
 def _half_forgotten(video: str, store: Store) -> set[str]:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from posture.data import rows
@@ -46,6 +48,8 @@ def place(ingested, tmp_path):
                         "passes", "0001-20260101-000000", "segments.json")
     registry.write_json({"changed": [{"segment": segment, "uri": "x"} for segment in segments]}, "passes", "0001-20260101-000000", "decision.json")
     registry.promote(registry.add(RECORD | {"pass": "0001-20260101-000000", "store": store.uri}, tmp_path / "model.safetensors"), why="first")
+    answers = pa.table({"segment": sorted(segments), "champion": [[0.5, 0.5]] * len(segments)}, metadata={"classes": '["right", "left"]'})
+    pq.write_table(answers, tmp_path / "registry" / "passes" / "0001-20260101-000000" / "predictions.parquet")
     run = RunFolder(str(tmp_path / "runs"), "one")
     run.write_json("run.json", {"store": store.uri, "versions": store.versions()})
     for name, shown in (("report.html", victim(store)["segment"]), ("other.html", f"another_{victim_file(store)}, of nobody")):
@@ -88,6 +92,9 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
     assert sorted(path.name for path in (place / "runs" / "one" / "evaluation").iterdir()) == ["other.html"]
     for name in ("segments.json", "decision.json"):
         assert segment["segment"] not in (place / "registry" / "passes" / "0001-20260101-000000" / name).read_text()
+    told = pq.read_table(place / "registry" / "passes" / "0001-20260101-000000" / "predictions.parquet")
+    assert segment["segment"] not in told["segment"].to_pylist() and told.num_rows == before["segments"] - 1
+    assert json.loads(told.schema.metadata[b"classes"]) == ["right", "left"]
 
     report = ingest(read_footage(str(place / "in")), store, OPTIONS, local=True)  # its file still lies there
     assert report.decoded == 0 and [(Path(item["uri"]).name, item["verdict"]) for item in report.refused] == [(Path(uri).name, "forgotten")]

@@ -35,6 +35,7 @@ def _describe(found: Found) -> None:
     console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}")
     counts = {name: len(keys) for name, keys in found.keys.items() if name not in ("videos", "pictures", "absences", "flows") and keys}
     console.out.print(", ".join(f"{count:,} {name}" for name, count in counts.items()) or "no rows besides")
-    for title, names in (("trained on it, and will be marked", [*found.versions, *found.runs]), ("shows it, and will be removed", found.pages)):
+    for title, names in (("trained on it, and will be marked", [*found.versions, *found.runs]), ("shows it, and will be removed", found.pages),
+                         ("has predictions of it, which will go", found.predictions)):
         for name in names:
             console.out.print(f"{title}: {name}")
