@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from posture.config import Run
+from posture.console import interruptible
 from posture.intake import Progress
 from posture.launch import Session, tables_of, train_here
 
@@ -42,7 +43,8 @@ def fit(session: Session, *, local: bool, on_device: Callable[[str], None], tell
             return train_here(session, **hooks)
         from posture.distributed.train import train
 
-        return train(session, **hooks, asked_to_stop=lambda: False)
+        with interruptible() as asked:
+            return train(session, **hooks, asked_to_stop=asked.is_set)
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,6 +47,26 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
             out.print(f"{what}: {done} of {total}{', ' + note if note else ''}, about {duration(left)} left")
 
     yield advance
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts; outside of the main thread, which alone hears signals, neither does."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        out.print("stopping after this step; once more to stop at once")
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) -> None:

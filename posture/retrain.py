@@ -90,8 +90,8 @@ Tell = Callable[[str], None]
 
 
 def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> Outcome:
-    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and KeyboardInterrupt at Ctrl-C, with
-    `local` after training has saved: the next pass goes on from the last checkpoint.
+    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and KeyboardInterrupt at Ctrl-C, after
+    training has saved: the next pass goes on from there.
     """
     run = override(load_recipe(options.recipe), options.changes)
     if not isinstance(run, Run):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -218,6 +219,24 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     (tmp_path / "registry" / "runs" / half["run"] / "run.json").rename(tmp_path / "registry" / "runs" / half["run"] / "start.safetensors")
     forced, said = one_pass(small | {"optim.lr": 0.003}, force=True)
     assert f"going on with pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_pass_on_ray_saves_where_it_is(tmp_path):
+    make_class_folders(tmp_path / "in", per_class=6, frames=60)
+    changes = SMALL | {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 2, "epochs": 6}
+    command = [word for word in retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", **changes) if word != "--local"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"WANDB_MODE": "disabled"},
+                               start_new_session=True)
+    for line in process.stdout:
+        if "running on" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "stopping after this step" in out and "Traceback" not in err, out + err
+    (run,) = (tmp_path / "registry" / "runs").iterdir()
+    state = json.loads((run / "checkpoints" / json.loads((run / "checkpoints.json").read_text())["last"] / "state.json").read_text())
+    assert (0, 0) < (state["epoch"], state["step"]) < (6, 0)
 
 
 def test_bad_requests_are_one_sentence_each(tmp_path):

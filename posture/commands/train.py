@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 from posture import console
@@ -34,7 +30,7 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
         else:
             from posture.distributed.train import train
 
-            with interruptible() as asked:
+            with console.interruptible() as asked:
                 outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
     if outcome["note"]:
         console.out.print(outcome["note"])
@@ -70,22 +66,3 @@ def _epoch_line(record: dict[str, Any], task: str) -> str:
     found = "  ".join(f"{name} {record[key]:.4f}" for name, key in figures[task].items())
     return (f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  {found}  {record['clips_per_second']:.1f} {UNITS[task]}/s  "
             f"waiting for {UNITS[task]} {record['data_wait_share']:.0%}")
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts."""
-    asked = threading.Event()
-
-    def on_signal(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        console.out.print("stopping after this step; once more to stop at once")
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

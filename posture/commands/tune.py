@@ -15,7 +15,6 @@ from rich.live import Live
 from rich.table import Table
 
 from posture import console
-from posture.commands.train import interruptible
 from posture.config import AnyRun, override
 from posture.data.files import absolute, is_remote, join, write_bytes
 from posture.data.lease import Lease
@@ -91,7 +90,7 @@ def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, co
         refuse_other_terms(place.name, begun, terms.record())
     storage = open_storage(place.storage) if asked.storage is not None else None
     _make(place.folder)
-    with Lease(place.folder, who="search", place="folder"), interruptible() as interrupted:
+    with Lease(place.folder, who="search", place="folder"), console.interruptible() as interrupted:
         search = Search(place.name, storage or open_storage(place.storage), terms)
         _announce(place, search, plan, trials)
         from posture.distributed.tune import Options, search_on_tune
