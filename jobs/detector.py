@@ -47,7 +47,7 @@ def study() -> Study:
         name="detector", subject=improved(), baselines=(yolov5s(), yolov7(), ssd300(), faster_rcnn()), ablations=tuple(ablations()), epochs=100,
         replacements=("conv_stem", *(f"{kind}_loss" for kind in OTHER_LOSSES)),
         titles={"improved": "Improved YOLOv5s", "yolov5s": "YOLOv5s", "yolov7": "YOLOv7", "ssd300": "SSD300", "faster_rcnn": "Faster R-CNN",
-                "conv_stem": "without Focus", "no_swin": "without Swin", "no_cbam": "without CBAM", "iou_loss": "IoU loss", "giou_loss": "GIoU loss",
+                "conv_stem": "6x6 stem", "no_swin": "without Swin", "no_cbam": "without CBAM", "iou_loss": "IoU loss", "giou_loss": "GIoU loss",
                 "diou_loss": "DIoU loss", "ciou_loss": "CIoU loss", "siou_loss": "SIoU loss"})
 
 

@@ -119,7 +119,9 @@ def ratio(subject: Row, beside: Row | None, key: str) -> str:
     ours, theirs = subject[key], beside and beside[key]
     if not ours or not theirs or beside is None:
         return ""
-    return f"{theirs / ours:.1f} times less than {beside['title']}" if theirs >= ours else f"{ours / theirs:.1f} times that of {beside['title']}"
+    if ours == theirs:
+        return f"that of {beside['title']}"
+    return f"{theirs / ours:.1f} times less than {beside['title']}" if theirs > ours else f"{ours / theirs:.1f} times that of {beside['title']}"
 
 
 def other(beside: Row | None, figure: str, measures: Measures) -> str:

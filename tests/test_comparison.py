@@ -12,6 +12,7 @@ import pytest
 
 from posture import stats
 from posture.comparison import Comparison, Entry, SeedResult, analyse, probability, rows_for_console, write_json, write_page
+from posture.comparison_page import ratio
 from posture.errors import InputError
 from posture.pages import signed
 from posture.tasks.metrics import classification_metrics
@@ -220,6 +221,11 @@ def page_of(tmp_path: Path, *entries: Entry, classes: tuple[str, ...] = CLASSES,
 FACTS = {"when": "2026-05-03T14:05:00+00:00", "budget": "3 epochs of 90 clips", "seeds": [0, 1, 2], "hardware": "two cores", "software": {"torch": "2.15"},
          "store": "s3://bucket/store", "tables": {"clips": 4}, "protocol": "the middle", "majority_accuracy": 1 / 3, "weather": "sunny",
          "footage": {"train": {"segments": 90, "seconds": 3660}, "test": {"segments": 36}}}
+
+
+@pytest.mark.parametrize(("ours", "said"), [(2.0, "2.0 times less than C3D"), (4.0, "that of C3D"), (6.0, "1.5 times that of C3D"), (0, "")])
+def test_a_cost_is_compared_in_words(ours: float, said: str) -> None:
+    assert ratio({"gmacs": ours}, {"gmacs": 4.0, "title": "C3D"}, "gmacs") == said
 
 
 def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
