@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -137,8 +138,11 @@ def _strip(found: Found, registry: Registry) -> None:
 
 
 def _without(found: Found, predictions: str) -> bytes | None:
-    """A file of predictions without the video's rows; None where it has none."""
-    table = pq.read_table(io.BytesIO(read_bytes(predictions) or b""))
+    """A file of predictions without the video's rows; None where it has none. Raises InputError where it cannot be read."""
+    try:
+        table = pq.read_table(io.BytesIO(read_bytes(predictions) or b""))
+    except pa.ArrowException as error:
+        raise InputError(f"{predictions}: not a Parquet file, so nobody can tell whether it names the video ({error}); remove or replace it") from None
     kept = table
     for column, ids in found.judged.items():
         if column in table.column_names:
@@ -171,8 +175,6 @@ def _keys(content: str, store: Store) -> dict[str, list[str]]:
 
 
 def _strings(values: list[str]) -> Any:
-    import pyarrow as pa
-
     return pa.array(values, pa.string())
 
 

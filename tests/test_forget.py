@@ -103,6 +103,15 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
     assert [item["verdict"] for item in ingest(read_footage(str(place / "in")), store, OPTIONS, local=True).refused] == ["forgotten"]
 
 
+def test_predictions_that_cannot_be_read_are_named_and_nothing_is_removed(place):
+    store, broken = Store(str(place / "store")), place / "runs" / "one" / "evaluation" / "predictions.parquet"
+    broken.write_bytes(b"half")
+    before = store.versions()
+    with pytest.raises(InputError, match=r"one/evaluation/predictions\.parquet: not a Parquet file"):
+        find(victim(store)["video"], store, registry=None, runs=[str(place / "runs")])
+    assert store.versions() == before and broken.read_bytes() == b"half"
+
+
 def test_killed_in_between_the_same_command_finishes(place):
     store = Store(str(place / "store"))
     segment = victim(store)
