@@ -1,11 +1,12 @@
-"""Elastic runs on a cluster whose nodes come and go: a head that trains nothing and two nodes of one CPU.
+"""Elastic runs on a cluster whose nodes go: a head that trains nothing and two nodes of one CPU.
 
-One run loses a node without a word; the next is told that a node will be taken away (a preemption notice), and then loses it. Prints, for each,
+One run loses a node without a word; another is told that a node will be taken away (a preemption notice), and then loses it. Prints, for each,
 its history, how many workers it had in turn, and every checkpoint that was its last (`python -m tests.distributed.changing_nodes STORE RUNS`).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -30,21 +31,21 @@ LONG = NARROW | {"scale.workers": [1, 2], "scale.global_batch": 2, "epochs": 6}
 
 
 def main(store: str, runs: str) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 150_000_000, "include_dashboard": False})
-    nodes = [add_node(cluster) for _ in range(2)]
-    cluster.wait_for_nodes()
-    ray.init(cluster.address, log_to_driver=False)
-    found = {"lost": elastic(store, runs, "lost", lambda process: cluster.remove_node(nodes[1], allow_graceful=False))}
-    third = add_node(cluster)
-    cluster.wait_for_nodes()
-    found["told"] = elastic(store, runs, "told", lambda process: take_away(cluster, third, process))
+    found = {}
+    for name, disturb in (("lost", lose), ("told", take_away)):
+        # each on a cluster of its own: what coordinates elastic runs looks for nodes every few seconds only, and would count those of the run before
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 150_000_000, "include_dashboard": False})
+        nodes = [cluster.add_node(num_cpus=1, object_store_memory=150_000_000) for _ in range(2)]
+        cluster.wait_for_nodes()
+        ray.init(cluster.address, log_to_driver=False)
+        found[name] = elastic(store, runs, name, functools.partial(disturb, cluster, nodes[1]))
+        ray.shutdown()
+        cluster.shutdown()
     print(json.dumps(found))
-    ray.shutdown()
-    cluster.shutdown()
 
 
-def add_node(cluster: Cluster) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=150_000_000)
+def lose(cluster: Cluster, node: Any, process: int) -> None:
+    cluster.remove_node(node, allow_graceful=False)
 
 
 def take_away(cluster: Cluster, node: Any, process: int) -> None:
