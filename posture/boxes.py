@@ -25,6 +25,9 @@ SHAPE_POWER = 4
 BLOCK = 256
 """Candidates that suppression compares with each other at once."""
 
+TOGETHER = 1
+"""Pictures whose candidates a CPU compares at once: their pairs stay in its cache. A GPU, which one then waits for only once, takes all pictures."""
+
 
 class Targets(NamedTuple):
     """The boxes to find in a batch of pictures, in pixels of the network's picture."""
@@ -119,36 +122,68 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, threshold: float, over
 
     Greedy: whoever is suppressed suppresses nobody. Equal scores rank by index. `overlap`: how it is measured, see the function of that name.
     """
+    return nms_of_pictures(boxes, scores, labels, torch.zeros_like(labels), count=1, threshold=threshold, overlap=overlap, most=most)[0]
+
+
+def nms_of_pictures(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Tensor, *, count: int, threshold: float, overlap: str = "iou",
+                    most: int = 300, candidates: int | None = None) -> tuple[Tensor, list[int]]:
+    """`nms` in each of `count` pictures, all at once: the indices of what is kept, one picture behind the other, and their number in each.
+
+    `pictures` (N,): which one a box is in. Of each, the `candidates` best boxes (None: all) are looked at.
+    """
     order = scores.argsort(descending=True, stable=True)
-    kept = order[:0]
-
-    def suppressed(by: Tensor, others: Tensor) -> Tensor:
-        covered = (pairwise_iou(boxes[by], boxes[others]) > threshold) & (labels[by][:, None] == labels[others][None])
-        if overlap != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
-            row, column = covered.nonzero(as_tuple=True)
-            covered[row, column] = _overlap(boxes[by[row]], boxes[others[column]], overlap) > threshold
-        return covered
-
+    order = order[pictures[order].argsort(stable=True)]
+    numbers = torch.bincount(pictures, minlength=count).cpu().numpy()
+    firsts = np.cumsum(numbers) - numbers  # of each picture, in `order`
+    if candidates is not None:
+        numbers = np.minimum(numbers, candidates)
+    kept = [np.zeros(0, dtype=np.int64) for _ in range(count)]  # positions in `order`
     # The best block is settled first: few of the later candidates outlive those kept from it, and often there are enough without them.
-    for block in order.split(BLOCK):
-        if len(kept):
-            block = block[~suppressed(kept, block).any(dim=0)]
-        kept = torch.cat([kept, block[_greedy(suppressed(block, block))]])
-        if len(kept) >= most:
-            break
-    return kept[:most]
+    together = count if boxes.is_cuda else TOGETHER
+    for start in range(0, numbers.max(initial=0), BLOCK):
+        waiting = [picture for picture in range(count) if numbers[picture] > start and len(kept[picture]) < most]
+        for some in (waiting[place:place + together] for place in range(0, len(waiting), together)):
+            block = _padded([firsts[picture] + np.arange(start, min(start + BLOCK, numbers[picture])) for picture in some])  # (P, W)
+            before = _padded([kept[picture] for picture in some])  # (P, V)
+            gone, suppressed = _suppressed(before, block, order, boxes, labels, threshold=threshold, kind=overlap)
+            for picture, positions, remain in zip(some, block, _greedy(gone | (block < 0), suppressed), strict=True):
+                kept[picture] = np.concatenate([kept[picture], positions[remain]])
+    kept = [positions[:most] for positions in kept]
+    return order[torch.from_numpy(np.concatenate([*kept, np.zeros(0, dtype=np.int64)])).to(order.device)], [len(positions) for positions in kept]
 
 
-def _greedy(suppressed: Tensor) -> Tensor:
-    """Positions that remain of n candidates, best first; `suppressed` (n, n) bool says whom (column) each (row) would take out."""
-    rows = suppressed.cpu().numpy()  # one copy, and one wait for a GPU
-    gone = np.zeros(len(rows), dtype=bool)
-    kept = []
+def _padded(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows of one length, -1 behind the shorter ones."""
+    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
     for place, row in enumerate(rows):
-        if not gone[place]:
-            kept.append(place)
-            gone |= row
-    return torch.tensor(kept, dtype=torch.int64, device=suppressed.device)
+        padded[place, : len(row)] = row
+    return padded
+
+
+def _suppressed(before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Tensor, labels: Tensor, *, threshold: float,
+                kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of each candidate in `block` (P, W): whether one of `before` (P, V) suppresses it (P, W), and which of the block (P, W, W; rows suppress columns)
+    would. Positions are in `order`, of -1 there is no candidate."""
+    positions = torch.from_numpy(np.concatenate([before, block], axis=1)).to(order.device)  # (P, V + W)
+    there, indices = positions >= 0, order[positions.clamp(min=0)]
+    boxes, labels = boxes[indices], labels[indices]
+    width = before.shape[1]
+    others, other_labels = boxes[:, width:], labels[:, width:]
+    covered = (iou(boxes[:, :, None], others[:, None]) > threshold) & (labels[:, :, None] == other_labels[:, None]) & there[:, :, None]
+    if kind != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
+        picture, row, column = covered.nonzero(as_tuple=True)
+        covered[picture, row, column] = _overlap(boxes[picture, row], others[picture, column], kind) > threshold
+    found = torch.cat([covered[:, :width].any(1, keepdim=True), covered[:, width:]], dim=1).cpu().numpy()  # one copy, and one wait for a GPU
+    return found[:, 0], found[:, 1:]
+
+
+def _greedy(gone: np.ndarray, suppressed: np.ndarray) -> np.ndarray:
+    """Which of W candidates, best first, remain in each of P pictures (P, W); `gone` (P, W) are out from the start, rows of `suppressed` (P, W, W) say
+    whom each would take out."""
+    gone, suppressed = gone.copy(), np.triu(suppressed, 1)  # the better takes out the worse
+    for place in suppressed.any((0, 2)).nonzero()[0]:
+        gone |= suppressed[:, place] & ~gone[:, place, None]
+    return ~gone
 
 
 def _overlap(a: Tensor, b: Tensor, kind: str) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from posture import boxes as module
-from posture.boxes import BOX_LOSSES, OVERLAPS, box_loss, cxcywh_from_xyxy, iou, nms, overlap, pairwise_iou, xyxy_from_cxcywh
+from posture.boxes import BOX_LOSSES, OVERLAPS, box_loss, cxcywh_from_xyxy, iou, nms, nms_of_pictures, overlap, pairwise_iou, xyxy_from_cxcywh
 
 torch.set_num_threads(1)
 
@@ -232,6 +232,27 @@ def test_suppression_is_what_a_plain_loop_does(drawn: tuple[list[Box], list[floa
         found = nms(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64),
                     threshold=threshold, overlap=kind, most=most)
     assert found.tolist() == expected and found.dtype == torch.int64
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(candidates(), min_size=1, max_size=4), st.sampled_from(OVERLAPS), st.sampled_from([2, 5, 300]), st.sampled_from([None, 3, 20]),
+       st.sampled_from([4, 256]), st.sampled_from([1, 3, 4]), st.randoms(use_true_random=False))
+def test_pictures_are_settled_all_at_once_as_one_by_one(drawn: list, kind: str, most: int, best: int | None, block: int, together: int, shuffled) -> None:
+    mixed = [(picture, *candidate) for picture, found in enumerate(drawn) for candidate in zip(*found, strict=True)]
+    shuffled.shuffle(mixed)
+    expected = []
+    for picture in range(len(drawn)):
+        mine = [index for index, candidate in enumerate(mixed) if candidate[0] == picture]
+        mine = sorted(sorted(mine, key=lambda index: -mixed[index][2])[:best])
+        boxes, scores, labels = ([mixed[index][part] for index in mine] for part in (1, 2, 3))
+        expected.append([mine[index] for index in plain_nms(boxes, scores, labels, threshold=0.2317, kind=kind, most=most)])
+    pictures, boxes, scores, labels = ([candidate[part] for candidate in mixed] for part in range(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        patch.setattr(module, "TOGETHER", together)
+        found, numbers = nms_of_pictures(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64),
+                                         torch.tensor(pictures, dtype=torch.int64), count=len(drawn), threshold=0.2317, overlap=kind, most=most, candidates=best)
+    assert [part.tolist() for part in found.split(numbers)] == expected
 
 
 @pytest.mark.parametrize("classes", [1, 80])

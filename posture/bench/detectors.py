@@ -1,8 +1,9 @@
 """The detectors' speed, beside torchvision's and Ultralytics': `python -m posture.bench.detectors`.
 
 Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the table gives the median and,
-in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of the rounds' medians, round by round. Networks are eager,
-in float32, and fused for inference where there is something to fuse. Two kinds of work are timed:
+in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of the rounds' medians, round by round. Networks are fused for
+inference where there is something to fuse, and eager; on a GPU, also recorded as CUDA graphs (`graphed`), but for torchvision's, which wait for it within.
+Two kinds of work are timed:
 
 * `forward`: pictures on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point: they suppress inside.
 * `whole`: pictures on the device to the boxes that are left in each, by each network's own decoding and suppression of overlaps.
@@ -36,6 +37,7 @@ from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.models.fuse import fuse
+from posture.models.graphs import Graphed
 from posture.models.summary import picture_gflops
 from posture.models.ultralytics_blocks import ultralytics_blocks
 from posture.tasks.detection import DetectionTask
@@ -48,6 +50,7 @@ SSD_SIZE = 300
 """Pixels: what SSD300 is laid out for, whatever the others look at."""
 YAML = {"yolov5su": "yolov5s.yaml", "yolo11s": "yolo11s.yaml"}
 """Ultralytics' own networks."""
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 COMPARED = {"improved": ("yolov5s", "yolov5su")}
 """Whose time is printed as a ratio, and to whose."""
 PUBLISHED: dict[str, tuple[float, float, str]] = {
@@ -70,10 +73,20 @@ class Settings:
     warm_ups: int = 3
     threads: int = 1
     """Of the CPU."""
+    modes: tuple[str, ...] = ("eager",)
+    """Of "eager" and "graphed"."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """Of "fp32" and "bf16" (autocast)."""
+    layout: str = "channels_last"
+    """Of pictures and weights in memory: "channels_last" or "contiguous"."""
 
 
 class Yolo:
-    """One of our YOLO networks, fused. `find` gives what every `Detector` below does: the scores of at most `most` boxes in each picture, best first."""
+    """One of our YOLO networks, fused.
+
+    As of every `Detector` below: `forward` gives raw outputs, `look` what boxes are found in by `find`, which gives the scores of at most `most` of them in
+    each picture, best first.
+    """
 
     def __init__(self, config: YOLOv5 | YOLOv7) -> None:
         network = build(config)
@@ -85,15 +98,17 @@ class Yolo:
     def forward(self, pictures: Tensor) -> Any:
         return self.network(pictures)
 
-    def find(self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+    look = forward
+
+    def find(self, outputs: Any, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
         self.detect.confidence, self.detect.overlap, self.detect.most = confidence, overlap, most
-        return [found.scores for found in self.task.detect(self.network(pictures))]
+        return [found.scores for found in self.task.detect(outputs)]
 
 
 class Torchvision:
-    """SSD300 or Faster R-CNN."""
+    """SSD300 or Faster R-CNN: `find` does all."""
 
-    forward = None
+    forward = look = None
 
     def __init__(self, config: SSD300 | FasterRCNN) -> None:
         self.network = build(config).eval().requires_grad_(False)
@@ -133,8 +148,10 @@ class Ultralytics:
         self.head.training = False
         return outputs
 
-    def find(self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
-        decoded = self.network(pictures)[0]
+    def look(self, pictures: Tensor) -> Tensor:
+        return self.network(pictures)[0]
+
+    def find(self, decoded: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
         kept = self.suppress(decoded, confidence, overlap, multi_label=True, max_det=most, nc=CLASSES)
         return [found[:, 4] for found in kept]
 
@@ -143,30 +160,39 @@ Detector = Yolo | Torchvision | Ultralytics
 
 
 class Entry:
-    """A network and a number of pictures: a row of the table."""
+    """A network and a number of pictures, in one mode and precision: a row of the table."""
 
-    def __init__(self, name: str, detector: Detector, gflops: float, batch: int, settings: Settings) -> None:
+    def __init__(self, name: str, detector: Detector, gflops: float, batch: int, settings: Settings, *, mode: str = "eager", precision: str = "fp32") -> None:
         self.name, self.detector, self.gflops, self.batch, self.settings = name, detector, gflops, batch, settings
-        self.pictures = _picture(detector.size).to(settings.device).repeat(batch, 1, 1, 1)
-        self.work: dict[str, Callable[[Tensor], Any]] = ({"forward": detector.forward} if detector.forward else {}) | {"whole": self.whole}
+        self.mode, self.precision = mode, precision
+        self.pictures = _picture(detector.size).to(settings.device).repeat(batch, 1, 1, 1).contiguous(memory_format=LAYOUTS[settings.layout])
+        ran = Graphed if mode == "graphed" else lambda work: work
+        self.look = ran(detector.look) if detector.look else lambda pictures: pictures
+        self.work: dict[str, Callable[[Tensor], Any]] = ({"forward": ran(detector.forward)} if detector.forward else {}) | {"whole": self.whole}
         self.rounds: dict[str, list[list[float]]] = {"forward": [], "whole": []}
         self.peak_mib: float | None = None
-        everything = detector.find(self.pictures[:1], confidence=0.0, overlap=1.0)[0]
+        with self.autocast():
+            everything = detector.find(self.look(self.pictures[:1]), confidence=0.0, overlap=1.0)[0]
         self.confidence = float(everything[-1]) * (1 - 1e-6)  # whether a score must reach a threshold or pass it
 
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.settings.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
     def whole(self, pictures: Tensor) -> list[Tensor]:
-        return self.detector.find(pictures, confidence=self.confidence)
+        return self.detector.find(self.look(pictures), confidence=self.confidence)
 
     def warm_up(self) -> None:
-        """Runs everything untimed; notes the memory that it takes on a GPU, weights and pictures included, other networks not."""
+        """Runs everything untimed; notes the memory that it takes on a GPU, weights and pictures included, other networks and recordings not."""
         for work in self.work.values():
             for _ in range(self.settings.warm_ups):
-                work(self.pictures)
-        if self.settings.device == "cuda":
+                with self.autocast():
+                    work(self.pictures)
+        if self.settings.device == "cuda" and self.mode == "eager":
             own = _bytes([*self.detector.network.parameters(), *self.detector.network.buffers(), self.pictures])
             torch.cuda.reset_peak_memory_stats()
             held = torch.cuda.memory_allocated()
-            self.whole(self.pictures)
+            with self.autocast():
+                self.whole(self.pictures)
             self.peak_mib = (torch.cuda.max_memory_allocated() - held + own) / 2**20
 
     def time_round(self) -> None:
@@ -175,7 +201,8 @@ class Entry:
             for _ in range(max(1, self.settings.pictures // self.batch)):
                 _synchronise(self.settings.device)
                 began = time.perf_counter()
-                work(self.pictures)
+                with self.autocast():
+                    work(self.pictures)
                 _synchronise(self.settings.device)
                 milliseconds.append(1e3 * (time.perf_counter() - began))
             self.rounds[kind].append(milliseconds)
@@ -184,8 +211,8 @@ class Entry:
         """Results as plain values: a list of milliseconds per round for each kind of work, and pictures per second at their median."""
         speeds = {f"{kind}_pictures_per_second": 1e3 * self.batch / np.median(np.concatenate(rounds)).item()
                   for kind, rounds in self.rounds.items() if rounds}
-        return {"name": self.name, "size": self.detector.size, "batch": self.batch, "parameters": self.detector.trained,
-                "parameters_as_timed": _numbers(self.detector.network), "gflops": self.gflops,
+        return {"name": self.name, "size": self.detector.size, "batch": self.batch, "mode": self.mode, "precision": self.precision,
+                "parameters": self.detector.trained, "parameters_as_timed": _numbers(self.detector.network), "gflops": self.gflops,
                 **{f"{kind}_ms": rounds for kind, rounds in self.rounds.items()}, **speeds, "peak_mib": self.peak_mib}
 
 
@@ -203,9 +230,11 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
             left_out.append(f"{name}: {error}")
             continue
         gflops = picture_gflops(detector.network, detector.size)
-        detector.network.to(settings.device)
+        detector.network.to(settings.device, memory_format=LAYOUTS[settings.layout])
         with torch.inference_mode():
-            entries += [Entry(name, detector, gflops, batch, settings) for batch in settings.batches]
+            entries += [Entry(name, detector, gflops, batch, settings, mode=mode, precision=precision)
+                        for batch in settings.batches for mode in settings.modes for precision in settings.precisions
+                        if mode == "eager" or detector.look]
     with torch.inference_mode():
         for entry in entries:
             entry.warm_up()
@@ -217,10 +246,11 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times the milliseconds, of the medians of each round: `{"of", "to", "batch", "work", "median", "least", "most"}`."""
-    by_key = {(row["name"], row["batch"]): row for row in rows}
-    return [{"of": ours, "to": theirs, "batch": batch, "work": work, **ratio(_medians(row[f"{work}_ms"]), _medians(other[f"{work}_ms"]))}
-            for (ours, batch), row in by_key.items() for theirs in COMPARED.get(ours, ()) if (other := by_key.get((theirs, batch)))
+    """How many times the milliseconds, of the medians of each round: `{"of", "to", "batch", "mode", "precision", "work", "median", "least", "most"}`."""
+    same = ("batch", "mode", "precision")
+    by_key = {(row["name"], *(row[what] for what in same)): row for row in rows}
+    return [{"of": ours, "to": theirs, **dict(zip(same, how, strict=True)), "work": work, **ratio(_medians(row[f"{work}_ms"]), _medians(other[f"{work}_ms"]))}
+            for (ours, *how), row in by_key.items() for theirs in COMPARED.get(ours, ()) if (other := by_key.get((theirs, *how)))
             for work in ("forward", "whole")]
 
 
@@ -228,10 +258,10 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     """The measurements as tables of text."""
     settings, rows = result["settings"], result["rows"]
     yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
-    yield (f"eager, float32, fused; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
+    yield (f"fused, {settings['layout'].replace('_', ' ')}; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
            f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of a picture")
     if settings["tf32"]:
-        yield "float32 convolutions run as TF32, torch's default on this device"
+        yield "fp32: convolutions and matrix products run as TF32; bf16: autocast"
     yield f"{'network':<13}{'pixels':>7}{'M parameters':>14}{'as timed':>10}{'published':>11}{'GFLOPs':>9}{'published':>11}"
     for row in {row["name"]: row for row in rows}.values():
         millions, gflops, where = PUBLISHED.get(row["name"], (None, None, ""))
@@ -240,12 +270,13 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
                f"{f'  ({where})' if where else ''}")
     yield (f"GFLOPs: twice the multiply-accumulates, of one picture; published: as its authors state it, for 640 pixels and {CLASSES} classes "
            "where nothing else is said")
-    yield f"{'network':<13}{'batch':>6}{'forward ms':>27}{'pictures/s':>11}{'whole ms':>27}{'pictures/s':>11}{'peak MiB':>10}"
+    yield f"{'network':<13}{'mode':<9}{'type':<5}{'batch':>6}{'forward ms':>27}{'pictures/s':>11}{'whole ms':>27}{'pictures/s':>11}{'peak MiB':>10}"
     for row in rows:
         work = "".join(f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_pictures_per_second')):>11}" for kind in ("forward", "whole"))
-        yield f"{row['name']:<13}{row['batch']:>6}{work}{'-' if row['peak_mib'] is None else format(row['peak_mib'], '.0f'):>10}"
+        peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+        yield f"{row['name']:<13}{row['mode']:<9}{row['precision']:<5}{row['batch']:>6}{work}{peak:>10}"
     for found in result["ratios"]:
-        yield (f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['work']}: "
+        yield (f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['mode']} {found['precision']}, {found['work']}: "
                f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})")
     for reason in result["left_out"]:
         yield f"left out: {reason}"
@@ -256,6 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures in a batch")
+    parser.add_argument("--layout", choices=tuple(LAYOUTS), default="channels_last", help="of pictures and weights in memory (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--json", type=Path, help="also write every number here")
@@ -271,8 +303,11 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
     gpu = given.device == "cuda"
     settings = Settings(device=given.device, batches=tuple(given.batch), rounds=given.rounds, pictures=64 if gpu else 3, warm_ups=3 if gpu else 1,
-                        threads=torch.get_num_threads())
+                        threads=torch.get_num_threads(), layout=given.layout,
+                        modes=("eager", "graphed") if gpu else ("eager",), precisions=("fp32", "bf16") if gpu else ("fp32",))
     torch.backends.cudnn.benchmark = True  # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
+    if gpu:
+        torch.set_float32_matmul_precision("high")  # as convolutions are by default, and here too for every network alike
     result = measure(settings, {name: config for name, config in configs.items() if name in (given.networks or configs)})
     print("\n".join(lines(result)))
     if given.json:

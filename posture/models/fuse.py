@@ -1,7 +1,8 @@
 """`fuse`: a network as it is best run once training is over, with the same outputs.
 
 A convolution and the batch normalisation behind it are one convolution, RepConv's branches one 3x3; implicit vectors are part of the head's
-convolution; what a Swin block computes from its weights alone is a constant; a Focus stem is the 6x6 convolution that it equals.
+convolution; what a Swin block computes from its weights alone is a constant; attention before a predictor is a scale of its weights and outputs;
+a Focus stem is the 6x6 convolution that it equals.
 A module of ours says by a method `fused()` what it becomes; ultralytics' Conv and Focus, which have none, are known here.
 """
 
@@ -58,6 +59,11 @@ def _fused(module: nn.Module) -> nn.Module:
         return nn.Sequential(with_weights(whole, focus_kernel(folded.weight), folded.bias, like=folded.weight), module.conv.act)
     if _is_ultralytics(module, "Conv"):
         return nn.Sequential(fold(module.conv, module.bn), module.act)
+    return fuse_parts(module)
+
+
+def fuse_parts(module: nn.Module) -> nn.Module:
+    """`module` itself, each part of it fused."""
     for name, child in module.named_children():
         setattr(module, name, _fused(child))
     return module

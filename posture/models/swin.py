@@ -27,6 +27,8 @@ FARTHEST = 8.0
 """The distance across a window before the logarithm, so that windows of all sizes see the same range."""
 SMALLEST_NORM = 1e-6
 """Keeps the direction of a query or key of zeros finite, in half precision too."""
+SMALLEST_SQUARE = 1e-12
+"""The same, of the mean of its squares."""
 
 
 class SwinStage(nn.Module):
@@ -100,6 +102,39 @@ class WindowAttention(nn.Module):
         values = values.reshape(pictures, height // side, width // side, self.heads, side, side, -1).permute(0, 1, 4, 2, 5, 3, 6)
         return values.reshape(pictures, height, width, -1)
 
+    def fused(self) -> FusedWindowAttention:
+        return FusedWindowAttention(self)
+
+
+class FusedWindowAttention(nn.Module):
+    """What WindowAttention computes, in fewer steps; (N, H, W, C) -> (N, H, W, C).
+
+    Scales and biases are constants, and one selection does the padding, the windows and the heads; another one undoes them.
+    """
+
+    def __init__(self, attention: WindowAttention) -> None:
+        super().__init__()
+        self.heads, self.window, self.shift = attention.heads, attention.window, attention.shift
+        self.queries_keys_values = attention.queries_keys_values.fused()
+        self.projection = attention.projection
+        self.register_buffer("scale", attention.scale().detach().clone())  # (heads, 1, 1)
+        self.register_buffer("position_bias", attention.position_bias().detach().contiguous())  # (heads, L, L)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pictures, height, width, channels = x.shape
+        inwards, outwards = _selections(height, width, self.window, self.shift, self.heads, x.device)
+        depth, across = channels // self.heads, self.window ** 2
+        parts = self.queries_keys_values(x).view(pictures, -1, depth).index_select(1, inwards)
+        queries, keys, values = parts.view(pictures, 3, -1, self.heads, across, depth).unbind(1)  # (N, R * S, heads, L, D) each
+        queries = functional.rms_norm(queries, (depth,), eps=SMALLEST_SQUARE) * self.scale
+        keys = functional.rms_norm(keys, (depth,), eps=SMALLEST_SQUARE)
+        bias = _padding_bias(height, width, self.window, self.shift, self.position_bias.dtype, x.device) + self.position_bias  # (R * S, heads, L, L)
+        queries, keys, values = (part.flatten(1, 2) for part in (queries, keys, values))  # (N, R * S * heads, L, D)
+        # rms_norm leaves vectors of length sqrt(D), of which the product is D times the cosine
+        values = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1 / depth)
+        values = values.transpose(1, 2).reshape(pictures, -1, depth)  # in memory, torch puts the heads last already
+        return self.projection(values.index_select(1, outwards).view(pictures, height, width, channels))
+
 
 class QueriesKeysValues(nn.Module):
     """A linear layer for all three, without a bias for the keys; (..., C) -> (..., 3C)."""
@@ -132,9 +167,6 @@ class CosineScale(nn.Module):
     def forward(self) -> Tensor:
         return self.logarithm.clamp(max=LARGEST_SCALE).exp()
 
-    def fused(self) -> Constant:
-        return Constant(self())
-
 
 class PositionBias(nn.Module):
     """What is added for a key that stands a number of rows and columns from the query (equations 3, 4): () -> (heads, L, L), in 0..16."""
@@ -153,20 +185,6 @@ class PositionBias(nn.Module):
     def forward(self) -> Tensor:
         biases = LARGEST_BIAS * self.mlp(self.distances).sigmoid()  # ((2w - 1)**2, heads)
         return biases[self.index].permute(2, 0, 1)
-
-    def fused(self) -> Constant:
-        return Constant(self())
-
-
-class Constant(nn.Module):
-    """A value that was computed once; () -> the value."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value.detach().clone(memory_format=torch.contiguous_format))
-
-    def forward(self) -> Tensor:
-        return self.value
 
 
 def _padding(length: int, window: int, shift: int) -> tuple[int, int]:
@@ -190,6 +208,31 @@ def _padding_bias_made(height: int, width: int, window: int, shift: int, dtype: 
 
 
 _padding_bias_kept = functools.lru_cache(maxsize=64)(_padding_bias_made)
+
+
+def _selections(height: int, width: int, window: int, shift: int, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where each piece of D channels comes from: (3 * R * S * heads * L,) pieces of queries, keys and values in a map of H x W cells with 3C channels,
+    and (H * W * heads,) pieces of the answer in one with L cells of R * S * heads windows. Padding takes some piece of the map. Kept, as masks are."""
+    make = _selections_made if torch.compiler.is_compiling() else _selections_kept
+    return make(height, width, window, shift, heads, device)
+
+
+def _selections_made(height: int, width: int, window: int, shift: int, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    sides = (*_padding(width, window, shift), *_padding(height, window, shift))
+    with torch.inference_mode(False):
+        cells = functional.pad(torch.arange(height * width, device=device).view(height, width), sides, value=-1)
+        cells = cells.unflatten(0, (-1, window)).unflatten(2, (-1, window)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)  # (R * S, L)
+        part, head = torch.arange(3, device=device), torch.arange(heads, device=device)
+        # a cell's channels are its parts, and each part its heads
+        inwards = (cells.clamp(min=0)[None, :, None] * 3 + part[:, None, None, None]) * heads + head[:, None]  # (3, R * S, heads, L)
+        window_of_cell, place = torch.empty(2, height * width, dtype=torch.int64, device=device)
+        windows, places = (cells >= 0).nonzero(as_tuple=True)
+        window_of_cell[cells[windows, places]], place[cells[windows, places]] = windows, places
+        outwards = (place[:, None] * len(cells) + window_of_cell[:, None]) * heads + head  # (H * W, heads)
+        return inwards.flatten(), outwards.flatten()
+
+
+_selections_kept = functools.lru_cache(maxsize=64)(_selections_made)
 
 
 def _heads(channels: int) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from posture.errors import InputError
 from posture.models import detector_configs as configs
 from posture.models.attention import CBAM
-from posture.models.fuse import unfocus_kernel, with_weights
+from posture.models.fuse import fuse_parts, unfocus_kernel, with_weights
 from posture.models.swin import SwinStage
 from posture.models.ultralytics_blocks import ultralytics_blocks
 
@@ -88,6 +88,15 @@ class YOLOv5(nn.Module):
         out5 = self.merge_out5(torch.cat([self.down_out4(out4), n5], 1))  # (N, 512, 20, 20)
         return self.head([self.attend_out3(out3), self.attend_out4(out4), self.attend_out5(out5)])
 
+    def fused(self) -> YOLOv5:
+        """This network, its parts fused (see `posture.models.fuse`), and the neck's attention part of the head."""
+        fuse_parts(self)
+        for level, name in enumerate(("attend_out3", "attend_out4", "attend_out5")):
+            if isinstance(attention := getattr(self, name), FlatCBAM):
+                self.head.levels[level] = AttendedPredictor(attention, self.head.levels[level])
+                setattr(self, name, nn.Identity())
+        return self
+
 
 class Head(nn.Module):
     """One predictor for each level: (N, C, H, W) -> (N, A, H, W, 5 + K), of each anchor x, y, width, height, objectness, classes; all logits."""
@@ -128,6 +137,27 @@ class FlatCBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.channel(x.mean((2, 3))).sigmoid()[:, :, None, None] * x  # (1)
         return self.spatial(x.mean(1, keepdim=True)).sigmoid() * x  # (2)
+
+
+class AttendedPredictor(nn.Module):
+    """What a predictor finds behind FlatCBAM, without weighing its many channels; (N, C, H, W) -> (N, A * (5 + K), H, W).
+
+    A 1x1 convolution is linear: its weights take the channels' weights, its outputs those of the places. One more output is the mean over
+    channels, which the places' weights are made of.
+    """
+
+    def __init__(self, attention: FlatCBAM, predictor: nn.Conv2d) -> None:
+        super().__init__()
+        self.channel, self.spatial = attention.channel, attention.spatial
+        weight = predictor.weight.detach().flatten(1)  # (A * (5 + K), C)
+        self.register_buffer("weight", torch.cat([weight, torch.full_like(weight[:1], 1 / weight.shape[1])]))
+        self.register_buffer("bias", predictor.bias.detach()[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.channel(x.mean((2, 3))).sigmoid()  # (N, C), (1)
+        outputs = (self.weight * channels[:, None]) @ x.flatten(2)  # (N, A * (5 + K) + 1, H * W)
+        places = self.spatial(outputs[:, -1:].unflatten(2, x.shape[2:])).sigmoid().flatten(2)  # (N, 1, H * W), (2)
+        return torch.addcmul(self.bias, outputs[:, :-1], places).unflatten(2, x.shape[2:])
 
 
 def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int) -> nn.Conv2d:

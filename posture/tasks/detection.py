@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.boxes import Detections, Targets, box_loss, iou, nms, xyxy_from_cxcywh
+from posture.boxes import Detections, Targets, box_loss, iou, nms_of_pictures, xyxy_from_cxcywh
 from posture.errors import InputError
 from posture.models.detector_configs import STRIDES
 from posture.tasks.anchors import Matches, match
@@ -98,15 +98,11 @@ class DetectionTask:
             return [self._certain(detections) for detections in outputs]
         self._refuse_other_classes(outputs)
         pictures, boxes, scores, labels = self._candidates(outputs)
-        height, width = _size(outputs)
-        corner, section, found = boxes.new_tensor((width, height, width, height)), self.detect_section, []
-        for number in range(len(outputs[0])):
-            mine = (pictures == number).nonzero().flatten()
-            if len(mine) > CANDIDATES:
-                mine = mine[scores[mine].topk(CANDIDATES).indices.sort().values]
-            mine = mine[nms(boxes[mine], scores[mine], labels[mine], threshold=section.overlap, overlap=section.nms_overlap, most=section.most)]
-            found.append(Detections(boxes[mine].clamp(min=0).minimum(corner), scores[mine], labels[mine]))
-        return found
+        section, (height, width) = self.detect_section, _size(outputs)
+        kept, numbers = nms_of_pictures(boxes, scores, labels, pictures, count=len(outputs[0]), threshold=section.overlap, overlap=section.nms_overlap,
+                                        most=section.most, candidates=CANDIDATES)
+        boxes = boxes[kept].clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
+        return [Detections(*parts) for parts in zip(boxes.split(numbers), scores[kept].split(numbers), labels[kept].split(numbers), strict=True)]
 
     @torch.no_grad()
     def totals(self, outputs: Any, targets: Targets) -> Totals:

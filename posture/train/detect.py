@@ -15,6 +15,7 @@ from torch import nn
 
 from posture.boxes import Detections
 from posture.data.image_transforms import Letterbox, letterbox
+from posture.models.graphs import Graphed
 from posture.train.image_batches import Images, StreamedImages, letterboxed
 from posture.train.optim import Precision
 
@@ -29,13 +30,13 @@ def detect_pictures(network: nn.Module, task: Any, images: Images | StreamedImag
     `batch` pictures are looked at together; `progress` is called with the number of pictures done and in total.
     Raises RuntimeError where the pictures do not come exactly once each.
     """
-    network, precision = network.to(device).eval(), Precision(run.scale.amp, device)
+    forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     found: list[Any] = [None] * len(images)
     done = 0
     for pictures in letterboxed(images, size=run.model.size, batch=batch):
         inputs, _ = pictures.tensors(run, device)
         with precision.autocast():
-            outputs = network(*inputs)
+            outputs = forward(*inputs)
         for index, where, detections in zip(pictures.indices.tolist(), pictures.letterboxes, task.detect(outputs), strict=True):
             if found[index] is not None:
                 raise RuntimeError(f"picture {index} came twice")
@@ -68,7 +69,7 @@ def in_picture(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np
 @torch.inference_mode()
 def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, device: torch.device) -> dict[str, list[float]]:
     """Milliseconds of each picture, one after the other: the `model` alone, and the `whole` way from decoded pixels to boxes in the picture."""
-    network, precision = network.to(device).eval(), Precision(run.scale.amp, device)
+    forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     none = np.zeros((0, 4), dtype=np.float32)
     times: dict[str, list[float]] = {"model": [], "whole": []}
     for number in range(-WARM_UPS, len(images)):
@@ -79,7 +80,7 @@ def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, devic
         _wait(device)
         before = time.perf_counter()
         with precision.autocast():
-            outputs = network(inputs)
+            outputs = forward(inputs)
         _wait(device)
         after = time.perf_counter()
         in_picture(task.detect(outputs)[0], where)
@@ -87,6 +88,12 @@ def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, devic
             times["model"].append(1e3 * (after - before))
             times["whole"].append(1e3 * (time.perf_counter() - began))
     return times
+
+
+def _forward(network: nn.Module, task: Any, device: torch.device) -> Callable[[torch.Tensor], Any]:
+    """The network in evaluation mode; on a GPU recorded as it runs, unless it waits for the GPU within, as those do that find boxes themselves."""
+    network = network.to(device, memory_format=torch.channels_last).eval()  # as pictures come
+    return Graphed(network) if device.type == "cuda" and not task.in_network else network
 
 
 def _wait(device: torch.device) -> None:

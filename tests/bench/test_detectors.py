@@ -46,7 +46,7 @@ def test_every_network_has_a_row_for_each_batch():
         assert row["parameters"] >= row["parameters_as_timed"] > 1000 and row["gflops"] > 0 and row["peak_mib"] is None
     assert json.loads(json.dumps(result["rows"])) == result["rows"]
     text = "\n".join(detectors.lines(result))
-    assert text.count("faster_rcnn ") == 3 and "time of improved / yolov5su, batch 2, whole:" in text and "left out" not in text
+    assert text.count("faster_rcnn ") == 3 and "time of improved / yolov5su, batch 2, eager fp32, whole:" in text and "left out" not in text
     assert "268.8  (90 classes, at 800 pixels)" in text
 
 
@@ -56,7 +56,7 @@ def test_as_many_boxes_go_into_every_networks_suppression(name: str):
     detector = detectors._detector(TINY[name])
     with torch.inference_mode():
         entry = detectors.Entry(name, detector, 0.0, 1, SETTINGS)
-        (before,), (after,) = detector.find(entry.pictures, confidence=entry.confidence, overlap=1.0, most=2000), entry.whole(entry.pictures)
+        (before,), (after,) = detector.find(entry.look(entry.pictures), confidence=entry.confidence, overlap=1.0, most=2000), entry.whole(entry.pictures)
     assert 300 <= len(before) <= 305 and 0 < len(after) <= 300  # a few have the same score
     assert (before.diff() <= 0).all() and before.min() >= entry.confidence and after.max() == before.max()
     assert detectors.CANDIDATES == 300 and len(before.unique()) > 200
@@ -73,7 +73,7 @@ def test_ultralytics_forward_ends_before_its_boxes_are_decoded():
 
 def test_ratios_are_those_of_each_rounds_medians():
     def row(name: str, batch: int, forward: list[list[float]], whole: list[list[float]]) -> dict:
-        return {"name": name, "batch": batch, "forward_ms": forward, "whole_ms": whole}
+        return {"name": name, "batch": batch, "mode": "eager", "precision": "fp32", "forward_ms": forward, "whole_ms": whole}
 
     found = detectors.ratios([row("improved", 1, [[2.0, 3.0, 90.0], [4.0, 4.0, 4.0]], [[5.0], [5.0]]), row("improved", 16, [[8.0]], [[9.0]]),
                               row("yolov5s", 1, [[2.0, 2.0, 1.0], [1.0, 1.0, 7.0]], [[5.0], [10.0]]), row("yolov5su", 16, [[16.0]], [[36.0]])])

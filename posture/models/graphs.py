@@ -1,0 +1,56 @@
+"""Networks whose kernels a GPU launches all at once: CUDA graphs.
+
+Looking at a picture or two, a GPU waits for Python to launch the next kernel most of the time. What a network launches depends on the shape of its
+input alone, so it is recorded once for each shape and replayed from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UPS = 3
+"""Passes before a recording: libraries choose their kernels and take their memory in the first ones."""
+MOST_SHAPES = 8
+"""Each recording keeps memory of its own; input of further shapes is computed kernel by kernel."""
+
+
+class Graphed:
+    """`forward`, of a network in evaluation on a GPU, called as it is, with one tensor, under `torch.inference_mode`.
+
+    Recorded when a shape comes for the second time, with autocast as it is then. The outputs are overwritten by the next call with that shape: use
+    them up before. A network that waits for the GPU within (torchvision's detectors do, to suppress overlaps) cannot be recorded: RuntimeError.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Any]) -> None:
+        self.forward = forward
+        self._came: set[Any] = set()
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Any]] = {}
+
+    def __call__(self, inputs: Tensor) -> Any:
+        key = (inputs.shape, inputs.stride(), inputs.dtype, inputs.device)
+        if key not in self._came or (key not in self._recorded and len(self._recorded) == MOST_SHAPES):
+            self._came.add(key)
+            return self.forward(inputs)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(inputs)
+        graph, kept, outputs = self._recorded[key]
+        kept.copy_(inputs)
+        graph.replay()
+        return outputs
+
+    def _record(self, inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Any]:
+        kept, now = inputs.clone(), torch.cuda.current_stream(inputs.device)
+        beside = torch.cuda.Stream(inputs.device)
+        beside.wait_stream(now)
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UPS):
+                self.forward(kept)
+        now.wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may go on with the GPU
+            outputs = self.forward(kept)
+        return graph, kept, outputs

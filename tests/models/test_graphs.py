@@ -1,0 +1,69 @@
+"""On a GPU: recorded networks answer as they do unrecorded, for whatever comes, and boxes are found as on the CPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from posture.boxes import nms_of_pictures
+from posture.models import build, graphs
+from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5
+from posture.models.fuse import fuse
+from posture.models.graphs import Graphed
+from posture.tasks.detection import DetectionTask
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CONFIG = YOLOv5(classes=3, width=0.125, size=96, **IMPROVED_YOLOV5)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return fuse(build(CONFIG)).cuda()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_every_picture_gets_its_own_answer(network, dtype):
+    graphed = Graphed(network)
+    with torch.inference_mode(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype is not None):
+        for count in (2, 2, 2, 1, 2, 1, 1):  # the first pass of a shape is plain, the next recorded, then replayed
+            pictures = torch.rand(count, 3, 96, 160, device="cuda")
+            for output, other in zip(graphed(pictures), network(pictures), strict=True):
+                torch.testing.assert_close(output, other, rtol=1e-2, atol=1e-3 if dtype is None else 3e-2)
+    assert len(graphed._recorded) == 2
+
+
+def test_layouts_are_shapes_of_their_own_and_recordings_have_a_limit(network, monkeypatch):
+    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
+    graphed = Graphed(network)
+    with torch.inference_mode():
+        for side in (64, 64, 96, 96, 128, 128, 64):
+            for pictures in (torch.rand(2, 3, side, 96, device="cuda"), torch.rand(2, 3, side, 96, device="cuda").contiguous(memory_format=torch.channels_last)):
+                for output, other in zip(graphed(pictures), network(pictures), strict=True):
+                    torch.testing.assert_close(output, other, rtol=1e-2, atol=1e-3)
+    assert len(graphed._recorded) == 2
+
+
+@pytest.mark.parametrize("kind", ["iou", "diou", "eiou"])
+def test_suppression_keeps_what_it_keeps_on_the_cpu(kind):
+    generator = torch.Generator().manual_seed(0)
+    corners, sides = torch.rand(3000, 2, generator=generator) * 320, torch.rand(3000, 2, generator=generator) * 80 + 4
+    given = (torch.cat([corners, corners + sides], dim=1), torch.rand(3000, generator=generator), torch.randint(3, (3000,), generator=generator),
+             torch.randint(5, (3000,), generator=generator))
+    how = {"count": 5, "threshold": 0.45, "overlap": kind, "most": 200, "candidates": 500}
+    (expected, numbers), (found, others) = nms_of_pictures(*given, **how), nms_of_pictures(*(part.cuda() for part in given), **how)
+    assert others == numbers and found.tolist() == expected.tolist()
+
+
+def test_boxes_of_a_batch_are_those_of_its_pictures(network):
+    detect = SimpleNamespace(confidence=1e-5, overlap=0.5, nms_overlap="diou", most=50)
+    task = DetectionTask(SimpleNamespace(model=CONFIG, loss=None, detect=detect), ("a", "b", "c"))
+    pictures = torch.rand(4, 3, 96, 96, device="cuda")
+    with torch.inference_mode():
+        outputs = network(pictures)
+        together = task.detect(outputs)
+        for picture, found in enumerate(together):
+            (alone,) = task.detect([level[picture:picture + 1] for level in outputs])
+            assert len(found.scores) == 50 and all(torch.equal(part, other) for part, other in zip(found, alone, strict=True))
