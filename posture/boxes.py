@@ -132,8 +132,9 @@ def nms_of_pictures(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Ten
     `pictures` (N,): which one a box is in. Of each, the `candidates` best boxes (None: all) are looked at.
     """
     order = scores.argsort(descending=True, stable=True)
-    order = order[pictures[order].argsort(stable=True)]
-    numbers = torch.bincount(pictures, minlength=count).cpu().numpy()
+    if count > 1:
+        order = order[pictures[order].argsort(stable=True)]
+    numbers = np.bincount(pictures.cpu().numpy(), minlength=count)
     firsts = np.cumsum(numbers) - numbers  # of each picture, in `order`
     if candidates is not None:
         numbers = np.minimum(numbers, candidates)

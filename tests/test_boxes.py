@@ -250,8 +250,9 @@ def test_pictures_are_settled_all_at_once_as_one_by_one(drawn: list, kind: str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
         patch.setattr(module, "TOGETHER", together)
-        found, numbers = nms_of_pictures(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64),
-                                         torch.tensor(pictures, dtype=torch.int64), count=len(drawn), threshold=0.2317, overlap=kind, most=most, candidates=best)
+        indices = (torch.tensor(values, dtype=torch.int64) for values in (labels, pictures))
+        found, numbers = nms_of_pictures(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), *indices, count=len(drawn),
+                                         threshold=0.2317, overlap=kind, most=most, candidates=best)
     assert [part.tolist() for part in found.split(numbers)] == expected
 
 

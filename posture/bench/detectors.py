@@ -2,8 +2,8 @@
 
 Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the table gives the median and,
 in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of the rounds' medians, round by round. Networks are fused for
-inference where there is something to fuse, and eager; on a GPU, also recorded as CUDA graphs (`graphed`), but for torchvision's, which wait for it within.
-Two kinds of work are timed:
+inference where there is something to fuse, channels last, and eager; on a GPU also recorded as CUDA graphs (`graphed`), but for torchvision's, which
+wait for it within. Two kinds of work are timed:
 
 * `forward`: pictures on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point: they suppress inside.
 * `whole`: pictures on the device to the boxes that are left in each, by each network's own decoding and suppression of overlaps.
@@ -36,7 +36,7 @@ from posture.bench import ratio
 from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
-from posture.models.fuse import fuse
+from posture.models.fuse import channels_last, fuse
 from posture.models.graphs import Graphed
 from posture.models.summary import picture_gflops
 from posture.models.ultralytics_blocks import ultralytics_blocks
@@ -50,7 +50,6 @@ SSD_SIZE = 300
 """Pixels: what SSD300 is laid out for, whatever the others look at."""
 YAML = {"yolov5su": "yolov5s.yaml", "yolo11s": "yolo11s.yaml"}
 """Ultralytics' own networks."""
-LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 COMPARED = {"improved": ("yolov5s", "yolov5su")}
 """Whose time is printed as a ratio, and to whose."""
 PUBLISHED: dict[str, tuple[float, float, str]] = {
@@ -77,8 +76,6 @@ class Settings:
     """Of "eager" and "graphed"."""
     precisions: tuple[str, ...] = ("fp32",)
     """Of "fp32" and "bf16" (autocast)."""
-    layout: str = "channels_last"
-    """Of pictures and weights in memory: "channels_last" or "contiguous"."""
 
 
 class Yolo:
@@ -165,7 +162,7 @@ class Entry:
     def __init__(self, name: str, detector: Detector, gflops: float, batch: int, settings: Settings, *, mode: str = "eager", precision: str = "fp32") -> None:
         self.name, self.detector, self.gflops, self.batch, self.settings = name, detector, gflops, batch, settings
         self.mode, self.precision = mode, precision
-        self.pictures = _picture(detector.size).to(settings.device).repeat(batch, 1, 1, 1).contiguous(memory_format=LAYOUTS[settings.layout])
+        self.pictures = _picture(detector.size).to(settings.device).repeat(batch, 1, 1, 1).contiguous(memory_format=torch.channels_last)
         ran = Graphed if mode == "graphed" else lambda work: work
         self.look = ran(detector.look) if detector.look else lambda pictures: pictures
         self.work: dict[str, Callable[[Tensor], Any]] = ({"forward": ran(detector.forward)} if detector.forward else {}) | {"whole": self.whole}
@@ -230,7 +227,7 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
             left_out.append(f"{name}: {error}")
             continue
         gflops = picture_gflops(detector.network, detector.size)
-        detector.network.to(settings.device, memory_format=LAYOUTS[settings.layout])
+        channels_last(detector.network.to(settings.device))
         with torch.inference_mode():
             entries += [Entry(name, detector, gflops, batch, settings, mode=mode, precision=precision)
                         for batch in settings.batches for mode in settings.modes for precision in settings.precisions
@@ -258,7 +255,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     """The measurements as tables of text."""
     settings, rows = result["settings"], result["rows"]
     yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
-    yield (f"fused, {settings['layout'].replace('_', ' ')}; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
+    yield (f"fused, channels last; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
            f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of a picture")
     if settings["tf32"]:
         yield "fp32: convolutions and matrix products run as TF32; bf16: autocast"
@@ -287,7 +284,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures in a batch")
-    parser.add_argument("--layout", choices=tuple(LAYOUTS), default="channels_last", help="of pictures and weights in memory (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--json", type=Path, help="also write every number here")
@@ -303,8 +299,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
     gpu = given.device == "cuda"
     settings = Settings(device=given.device, batches=tuple(given.batch), rounds=given.rounds, pictures=64 if gpu else 3, warm_ups=3 if gpu else 1,
-                        threads=torch.get_num_threads(), layout=given.layout,
-                        modes=("eager", "graphed") if gpu else ("eager",), precisions=("fp32", "bf16") if gpu else ("fp32",))
+                        threads=torch.get_num_threads(), modes=("eager", "graphed") if gpu else ("eager",), precisions=("fp32", "bf16") if gpu else ("fp32",))
     torch.backends.cudnn.benchmark = True  # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
     if gpu:
         torch.set_float32_matmul_precision("high")  # as convolutions are by default, and here too for every network alike

@@ -15,8 +15,16 @@ from torch import Tensor, nn
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """A copy of `model` for inference, in evaluation mode and without gradients. `model` stays as it is."""
-    return _fused(copy.deepcopy(model)).eval().requires_grad_(False)
+    """A copy of `model` for inference, in evaluation mode, without gradients, and channels last. `model` stays as it is."""
+    return channels_last(_fused(copy.deepcopy(model)).eval().requires_grad_(False))
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """`model` itself, the weights of its convolutions over pictures laid out as pictures come: each place's channels side by side."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

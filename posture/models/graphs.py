@@ -54,3 +54,34 @@ class Graphed:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may go on with the GPU
             outputs = self.forward(kept)
         return graph, kept, outputs
+
+
+class Branches:
+    """Parts of a network that end in outputs of their own: a recording has them beside the rest, on a GPU that has room, else they come in turn.
+
+    What a branch is given must be held until `join`: the rest of the network would write over it.
+    """
+
+    def __init__(self) -> None:
+        self._streams: list[torch.cuda.Stream] = []
+        self._outputs: list[Tensor] = []
+
+    def start(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        if not _is_recorded(x):
+            self._outputs.append(branch(x))
+            return
+        stream = torch.cuda.Stream(x.device)
+        stream.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(stream):
+            self._outputs.append(branch(x))
+        self._streams.append(stream)
+
+    def join(self) -> list[Tensor]:
+        """The outputs, in the order of their starts."""
+        for stream in self._streams:
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
+        return self._outputs
+
+
+def _is_recorded(x: Tensor) -> bool:
+    return x.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()

@@ -27,8 +27,6 @@ FARTHEST = 8.0
 """The distance across a window before the logarithm, so that windows of all sizes see the same range."""
 SMALLEST_NORM = 1e-6
 """Keeps the direction of a query or key of zeros finite, in half precision too."""
-SMALLEST_SQUARE = 1e-12
-"""The same, of the mean of its squares."""
 
 
 class SwinStage(nn.Module):
@@ -117,7 +115,8 @@ class FusedWindowAttention(nn.Module):
         self.heads, self.window, self.shift = attention.heads, attention.window, attention.shift
         self.queries_keys_values = attention.queries_keys_values.fused()
         self.projection = attention.projection
-        self.register_buffer("scale", attention.scale().detach().clone())  # (heads, 1, 1)
+        scale = attention.scale().detach()  # (heads, 1, 1)
+        self.register_buffer("scales", torch.stack([scale, torch.ones_like(scale)])[:, None])  # of queries and keys: (2, 1, heads, 1, 1)
         self.register_buffer("position_bias", attention.position_bias().detach().contiguous())  # (heads, L, L)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,13 +124,11 @@ class FusedWindowAttention(nn.Module):
         inwards, outwards = _selections(height, width, self.window, self.shift, self.heads, x.device)
         depth, across = channels // self.heads, self.window ** 2
         parts = self.queries_keys_values(x).view(pictures, -1, depth).index_select(1, inwards)
-        queries, keys, values = parts.view(pictures, 3, -1, self.heads, across, depth).unbind(1)  # (N, R * S, heads, L, D) each
-        queries = functional.rms_norm(queries, (depth,), eps=SMALLEST_SQUARE) * self.scale
-        keys = functional.rms_norm(keys, (depth,), eps=SMALLEST_SQUARE)
+        parts = parts.view(pictures, 3, -1, across, depth)  # (N, 3, R * S * heads, L, D)
+        lengths = torch.linalg.vector_norm(parts[:, :2], dim=-1, keepdim=True).clamp_(min=SMALLEST_NORM)
+        queries, keys = (parts[:, :2].unflatten(2, (-1, self.heads)) * (self.scales / lengths.unflatten(2, (-1, self.heads)))).flatten(2, 3).unbind(1)
         bias = _padding_bias(height, width, self.window, self.shift, self.position_bias.dtype, x.device) + self.position_bias  # (R * S, heads, L, L)
-        queries, keys, values = (part.flatten(1, 2) for part in (queries, keys, values))  # (N, R * S * heads, L, D)
-        # rms_norm leaves vectors of length sqrt(D), of which the product is D times the cosine
-        values = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1 / depth)
+        values = functional.scaled_dot_product_attention(queries, keys, parts[:, 2], attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1.0)
         values = values.transpose(1, 2).reshape(pictures, -1, depth)  # in memory, torch puts the heads last already
         return self.projection(values.index_select(1, outwards).view(pictures, height, width, channels))
 

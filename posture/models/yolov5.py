@@ -22,6 +22,7 @@ from posture.errors import InputError
 from posture.models import detector_configs as configs
 from posture.models.attention import CBAM
 from posture.models.fuse import fuse_parts, unfocus_kernel, with_weights
+from posture.models.graphs import Branches
 from posture.models.swin import SwinStage
 from posture.models.ultralytics_blocks import ultralytics_blocks
 
@@ -83,10 +84,14 @@ class YOLOv5(nn.Module):
 
         n5 = self.reduce5(p5)  # (N, 256, 20, 20)
         n4 = self.reduce4(self.merge4(torch.cat([self.upsample(n5), p4], 1)))  # (N, 128, 40, 40)
+        levels = Branches()
         out3 = self.merge3(torch.cat([self.upsample(n4), p3], 1))  # (N, 128, 80, 80)
+        levels.start(lambda x: self.head(0, self.attend_out3(x)), out3)
         out4 = self.merge_out4(torch.cat([self.down_out3(out3), n4], 1))  # (N, 256, 40, 40)
+        levels.start(lambda x: self.head(1, self.attend_out4(x)), out4)
         out5 = self.merge_out5(torch.cat([self.down_out4(out4), n5], 1))  # (N, 512, 20, 20)
-        return self.head([self.attend_out3(out3), self.attend_out4(out4), self.attend_out5(out5)])
+        levels.start(lambda x: self.head(2, self.attend_out5(x)), out5)
+        return levels.join()
 
     def fused(self) -> YOLOv5:
         """This network, its parts fused (see `posture.models.fuse`), and the neck's attention part of the head."""
@@ -99,16 +104,16 @@ class YOLOv5(nn.Module):
 
 
 class Head(nn.Module):
-    """One predictor for each level: (N, C, H, W) -> (N, A, H, W, 5 + K), of each anchor x, y, width, height, objectness, classes; all logits."""
+    """A predictor for each level; (N, C, H, W) of one -> (N, A, H, W, 5 + K), of each anchor x, y, width, height, objectness, classes; all logits."""
 
     def __init__(self, config: configs.YOLOv5 | configs.YOLOv7, levels: Sequence[nn.Module]) -> None:
         super().__init__()
         self.anchors = len(config.anchors[0])
         self.levels = nn.ModuleList(levels)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        raw = [predict(x) for predict, x in zip(self.levels, features, strict=True)]  # (N, A * (5 + K), H, W)
-        return [x.unflatten(1, (self.anchors, -1)).permute(0, 1, 3, 4, 2) for x in raw]
+    def forward(self, level: int, x: Tensor) -> Tensor:
+        raw = self.levels[level](x)  # (N, A * (5 + K), H, W)
+        return raw.unflatten(1, (self.anchors, -1)).permute(0, 1, 3, 4, 2)
 
 
 class PictureCBAM(nn.Module):
@@ -157,7 +162,7 @@ class AttendedPredictor(nn.Module):
         channels = self.channel(x.mean((2, 3))).sigmoid()  # (N, C), (1)
         outputs = (self.weight * channels[:, None]) @ x.flatten(2)  # (N, A * (5 + K) + 1, H * W)
         places = self.spatial(outputs[:, -1:].unflatten(2, x.shape[2:])).sigmoid().flatten(2)  # (N, 1, H * W), (2)
-        return torch.addcmul(self.bias, outputs[:, :-1], places).unflatten(2, x.shape[2:])
+        return torch.addcmul(self.bias.to(outputs.dtype), outputs[:, :-1], places).unflatten(2, x.shape[2:])
 
 
 def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int) -> nn.Conv2d:

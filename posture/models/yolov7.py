@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from posture.models import detector_configs as configs
 from posture.models.fuse import fold, with_weights
+from posture.models.graphs import Branches
 from posture.models.ultralytics_blocks import ultralytics_blocks
 from posture.models.yolov5 import RGB, Head, predictor, rename, scaled, set_norms
 
@@ -53,10 +54,14 @@ class YOLOv7(nn.Module):
         p5 = self.pyramid(self.stage4(self.down4(p4)))  # (N, 512, 20, 20)
 
         n4 = self.merge4(torch.cat([self.route4(p4), self.upsample(self.reduce5(p5))], 1))  # (N, 256, 40, 40)
+        levels = Branches()
         out3 = self.merge3(torch.cat([self.route3(p3), self.upsample(self.reduce4(n4))], 1))  # (N, 128, 80, 80)
+        levels.start(lambda x: self.head(0, self.widen3(x)), out3)
         out4 = self.merge_out4(torch.cat([self.down_out3(out3), n4], 1))  # (N, 256, 40, 40)
+        levels.start(lambda x: self.head(1, self.widen4(x)), out4)
         out5 = self.merge_out5(torch.cat([self.down_out4(out4), p5], 1))  # (N, 512, 20, 20)
-        return self.head([self.widen3(out3), self.widen4(out4), self.widen5(out5)])
+        levels.start(lambda x: self.head(2, self.widen5(x)), out5)
+        return levels.join()
 
 
 class Aggregation(nn.Module):

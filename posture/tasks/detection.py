@@ -7,6 +7,7 @@ torchvision's detectors compute their losses themselves, and answer with `Detect
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.boxes import Detections, Targets, box_loss, iou, nms_of_pictures, xyxy_from_cxcywh
+from posture.boxes import Detections, Targets, box_loss, iou, nms_of_pictures
 from posture.errors import InputError
 from posture.models.detector_configs import STRIDES
 from posture.tasks.anchors import Matches, match
@@ -137,7 +138,8 @@ class DetectionTask:
         """Without l1, l2, l3: the class loss summed over matches, the balanced objectness loss over pictures, the box loss over matches."""
         smoothing, (_, anchors, rows, columns, _) = self.loss_section.label_smoothing, raw.shape
         predicted = raw[found.places].float()  # (M, 5 + K)
-        boxes, true_boxes = self._decoded(level, predicted, found), targets.boxes[found.boxes].float()
+        places = self._places(level, raw)[found.anchors, found.rows, found.columns]
+        boxes, true_boxes = decoded(predicted[:, :4].sigmoid(), places), targets.boxes[found.boxes].float()
         answers = functional.one_hot(targets.labels[found.boxes], len(self.classes)) * (1 - smoothing) + smoothing / 2
         class_loss = functional.binary_cross_entropy_with_logits(predicted[:, 5:], answers, reduction="sum") / len(self.classes)
 
@@ -150,26 +152,22 @@ class DetectionTask:
         per_picture = functional.binary_cross_entropy_with_logits(objectness, wanted, reduction="sum") / (anchors * rows * columns)  # (4)
         return class_loss, self.loss_section.balance[level] * per_picture, box_loss(boxes, true_boxes, self.loss_section.box_loss).sum()
 
-    def _decoded(self, level: int, predicted: Tensor, at: Matches) -> Tensor:
-        """Raw outputs (M, 5 + K) in float32 of the places `at` -> boxes (M, 4) xyxy in pixels, as YOLOv5 6.x reads them."""
-        reach = 2 * predicted[:, :4].sigmoid()
-        cells = torch.stack([at.columns, at.rows], dim=1)
-        sides = predicted.new_tensor(self.anchors[level])[at.anchors]
-        return xyxy_from_cxcywh(torch.cat([(reach[:, :2] - 0.5 + cells) * STRIDES[level], reach[:, 2:] ** 2 * sides], dim=1))
+    def _places(self, level: int, raw: Tensor) -> Tensor:
+        """What `decoded` takes, of each anchor and cell of a level: (A, H, W, 6)."""
+        rows, columns = raw.shape[2:4]
+        return _places(tuple(map(tuple, self.anchors[level])), STRIDES[level], rows, columns, raw.device)
 
     def _candidates(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All that is certain enough: the picture it is in, box, score and label; a box comes once for each such class."""
         confidence, levels = self.detect_section.confidence, []
         for level, raw in enumerate(outputs):
-            objectness = raw[..., 4].float().sigmoid()
-            places = (objectness >= confidence).nonzero(as_tuple=True)  # no score is higher than its objectness
-            predicted = raw[places].float()  # (M, 5 + K)
-            scores = objectness[places][:, None] * predicted[:, 5:].sigmoid()
-            which, labels = (scores >= confidence).nonzero(as_tuple=True)
-            boxes = self._decoded(level, predicted, Matches(*places, boxes=places[0]))
-            levels.append((places[0][which], boxes[which], scores[which, labels], labels))
-        pictures, boxes, scores, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        return pictures, boxes, scores, labels
+            places = (raw[..., 4].float().sigmoid() >= confidence).nonzero(as_tuple=True)  # no score is higher than its objectness
+            levels.append((places[0], raw[places], self._places(level, raw)[places[1:]]))
+        pictures, raw, places = (torch.cat(parts) for parts in zip(*levels, strict=True))
+        predicted = raw.float().sigmoid()  # (M, 5 + K)
+        scores = predicted[:, 4:5] * predicted[:, 5:]
+        which, labels = (scores >= confidence).nonzero(as_tuple=True)
+        return pictures[which], decoded(predicted[:, :4], places)[which], scores[which, labels], labels
 
     def _certain(self, detections: Detections) -> Detections:
         kept = (detections.scores >= self.detect_section.confidence).nonzero().flatten()[: self.detect_section.most]
@@ -178,6 +176,27 @@ class DetectionTask:
     def _refuse_other_classes(self, outputs: list[Tensor]) -> None:
         if outputs[0].shape[-1] != 5 + len(self.classes):
             raise InputError(f"model.classes is {outputs[0].shape[-1] - 5}, but the pictures have {len(self.classes)} classes")
+
+
+def decoded(reach: Tensor, places: Tensor) -> Tensor:
+    """Sigmoids of x, y, width and height (M, 4) at `places` (M, 6) -> boxes (M, 4) xyxy in pixels, as YOLOv5 6.x reads them.
+
+    A centre lies up to half a cell outside its cell, and a side is up to four times the anchor's. A place: where its centres begin (x, y), how far
+    they reach (x, y), and twice its anchor's sides.
+    """
+    centre = places[:, :2] + reach[:, :2] * places[:, 2:4]
+    half = reach[:, 2:] ** 2 * places[:, 4:]
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _places(anchors: tuple[tuple[float, float], ...], stride: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is kept serves training too
+        shape = (len(anchors), rows, columns)
+        x, y = ((torch.arange(cells, dtype=torch.float32) - 0.5) * stride for cells in (columns, rows))
+        sides = 2 * torch.tensor(anchors, dtype=torch.float32)[:, None, None].expand(*shape, 2)
+        reach = torch.full((*shape, 2), 2.0 * stride)
+        return torch.cat([torch.stack([x.expand(shape), y[:, None].expand(shape)], dim=-1), reach, sides], dim=-1).to(device)
 
 
 def _size(outputs: list[Tensor]) -> tuple[int, int]:

@@ -92,7 +92,7 @@ def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, devic
 
 def _forward(network: nn.Module, task: Any, device: torch.device) -> Callable[[torch.Tensor], Any]:
     """The network in evaluation mode; on a GPU recorded as it runs, unless it waits for the GPU within, as those do that find boxes themselves."""
-    network = network.to(device, memory_format=torch.channels_last).eval()  # as pictures come
+    network = network.to(device).eval()
     return Graphed(network) if device.type == "cuda" and not task.in_network else network
 
 
