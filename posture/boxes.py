@@ -22,11 +22,11 @@ that drowns those of all others."""
 SHAPE_POWER = 4
 """SIoU's theta: how little small differences in shape matter (Gevorgyan 2022: near 4, from 2 to 6)."""
 
-BLOCK = 256
-"""Candidates that suppression compares with each other at once."""
+BLOCK, TOGETHER = 256, 1
+"""Candidates of a picture that suppression compares with each other at once, and of how many pictures, on a CPU, in whose cache their pairs stay."""
 
-TOGETHER = 1
-"""Pictures whose candidates a CPU compares at once: their pairs stay in its cache. A GPU, which one then waits for only once, takes all pictures."""
+GPU_BLOCK = 512
+"""Candidates on a GPU, of all pictures: each comparison is waited for once."""
 
 
 class Targets(NamedTuple):
@@ -140,11 +140,11 @@ def nms_of_pictures(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Ten
         numbers = np.minimum(numbers, candidates)
     kept = [np.zeros(0, dtype=np.int64) for _ in range(count)]  # positions in `order`
     # The best block is settled first: few of the later candidates outlive those kept from it, and often there are enough without them.
-    together = count if boxes.is_cuda else TOGETHER
-    for start in range(0, numbers.max(initial=0), BLOCK):
+    size, together = (GPU_BLOCK, count) if boxes.is_cuda else (BLOCK, TOGETHER)
+    for start in range(0, numbers.max(initial=0), size):
         waiting = [picture for picture in range(count) if numbers[picture] > start and len(kept[picture]) < most]
         for some in (waiting[place:place + together] for place in range(0, len(waiting), together)):
-            block = _padded([firsts[picture] + np.arange(start, min(start + BLOCK, numbers[picture])) for picture in some])  # (P, W)
+            block = _padded([firsts[picture] + np.arange(start, min(start + size, numbers[picture])) for picture in some])  # (P, W)
             before = _padded([kept[picture] for picture in some])  # (P, V)
             gone, suppressed = _suppressed(before, block, order, boxes, labels, threshold=threshold, kind=overlap)
             for picture, positions, remain in zip(some, block, _greedy(gone | (block < 0), suppressed), strict=True):
@@ -163,8 +163,10 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
 
 def _suppressed(before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Tensor, labels: Tensor, *, threshold: float,
                 kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each candidate in `block` (P, W): whether one of `before` (P, V) suppresses it (P, W), and which of the block (P, W, W; rows suppress columns)
-    would. Positions are in `order`, of -1 there is no candidate."""
+    """Whether one of `before` (P, V) suppresses each candidate of `block` (P, W): (P, W), and which better one (row) of the block would: (P, W, W).
+
+    Both are positions in `order`; where one is -1, there is no candidate.
+    """
     positions = torch.from_numpy(np.concatenate([before, block], axis=1)).to(order.device)  # (P, V + W)
     there, indices = positions >= 0, order[positions.clamp(min=0)]
     boxes, labels = boxes[indices], labels[indices]
@@ -174,14 +176,14 @@ def _suppressed(before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Ten
     if kind != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
         picture, row, column = covered.nonzero(as_tuple=True)
         covered[picture, row, column] = _overlap(boxes[picture, row], others[picture, column], kind) > threshold
-    found = torch.cat([covered[:, :width].any(1, keepdim=True), covered[:, width:]], dim=1).cpu().numpy()  # one copy, and one wait for a GPU
+    found = torch.cat([covered[:, :width].any(1, keepdim=True), covered[:, width:].triu(1)], dim=1).cpu().numpy()  # one copy, and one wait for a GPU
     return found[:, 0], found[:, 1:]
 
 
 def _greedy(gone: np.ndarray, suppressed: np.ndarray) -> np.ndarray:
     """Which of W candidates, best first, remain in each of P pictures (P, W); `gone` (P, W) are out from the start, rows of `suppressed` (P, W, W) say
     whom each would take out."""
-    gone, suppressed = gone.copy(), np.triu(suppressed, 1)  # the better takes out the worse
+    gone = gone.copy()
     for place in suppressed.any((0, 2)).nonzero()[0]:
         gone |= suppressed[:, place] & ~gone[:, place, None]
     return ~gone

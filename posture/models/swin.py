@@ -204,12 +204,15 @@ def _padding_bias_made(height: int, width: int, window: int, shift: int, dtype: 
         return windows.permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)[:, None, None]
 
 
-_padding_bias_kept = functools.lru_cache(maxsize=64)(_padding_bias_made)
+_padding_bias_kept = functools.cache(_padding_bias_made)  # never dropped: a recording of the network reads it where it lies
 
 
 def _selections(height: int, width: int, window: int, shift: int, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where each piece of D channels comes from: (3 * R * S * heads * L,) pieces of queries, keys and values in a map of H x W cells with 3C channels,
-    and (H * W * heads,) pieces of the answer in one with L cells of R * S * heads windows. Padding takes some piece of the map. Kept, as masks are."""
+    """Where each piece of D channels comes from, inwards and outwards.
+
+    (3 * R * S * heads * L,) pieces of queries, keys and values, in a map of H x W cells with 3C channels; padding takes any. (H * W * heads,) pieces of
+    the answer, in one of L cells with R * S * heads pieces each. Kept from call to call, as masks are.
+    """
     make = _selections_made if torch.compiler.is_compiling() else _selections_kept
     return make(height, width, window, shift, heads, device)
 
@@ -229,7 +232,7 @@ def _selections_made(height: int, width: int, window: int, shift: int, heads: in
         return inwards.flatten(), outwards.flatten()
 
 
-_selections_kept = functools.lru_cache(maxsize=64)(_selections_made)
+_selections_kept = functools.cache(_selections_made)
 
 
 def _heads(channels: int) -> int:
