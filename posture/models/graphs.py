@@ -35,16 +35,16 @@ class Graphed:
         if key not in self._came or (key not in self._recorded and len(self._recorded) == MOST_SHAPES):
             self._came.add(key)
             return self.forward(inputs)
-        if key not in self._recorded:
-            self._recorded[key] = self._record(inputs)
-        graph, kept, outputs = self._recorded[key]
-        kept.copy_(inputs)
-        graph.replay()
+        with torch.cuda.device(inputs.device):  # of several, a worker's may not be the process's current one
+            if key not in self._recorded:
+                self._recorded[key] = self._record(inputs)
+            graph, kept, outputs = self._recorded[key]
+            kept.copy_(inputs)
+            graph.replay()
         return outputs
 
     def _record(self, inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Any]:
-        kept, now = inputs.clone(), torch.cuda.current_stream(inputs.device)
-        beside = torch.cuda.Stream(inputs.device)
+        kept, now, beside = inputs.clone(), torch.cuda.current_stream(), torch.cuda.Stream()
         beside.wait_stream(now)
         with torch.cuda.stream(beside):
             for _ in range(WARM_UPS):
@@ -70,8 +70,8 @@ class Branches:
         if not _is_recorded(x):
             self._outputs.append(branch(x))
             return
-        stream = torch.cuda.Stream(x.device)
-        stream.wait_stream(torch.cuda.current_stream(x.device))
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._outputs.append(branch(x))
         self._streams.append(stream)
@@ -79,7 +79,7 @@ class Branches:
     def join(self) -> list[Tensor]:
         """The outputs, in the order of their starts."""
         for stream in self._streams:
-            torch.cuda.current_stream(stream.device).wait_stream(stream)
+            torch.cuda.current_stream().wait_stream(stream)
         return self._outputs
 
 
