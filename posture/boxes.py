@@ -72,8 +72,8 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, 4), b (N, 4) -> (M, N)."""
-    return iou(a[:, None], b[None])
+    """a (..., M, 4), b (..., N, 4) -> (..., M, N)."""
+    return iou(a[..., :, None, :], b[..., None, :, :])
 
 
 def overlap(a: Tensor, b: Tensor, kind: str = "iou") -> Tensor:
@@ -117,19 +117,13 @@ def box_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: str) -> Tensor:
     raise ValueError(f"box_loss must be one of {', '.join(BOX_LOSSES)}, not {kind!r}")
 
 
-def nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, threshold: float, overlap: str = "iou", most: int = 300) -> Tensor:
-    """Indices (at most `most`,) of the boxes (N, 4) that no better one of the same class overlaps by more than `threshold`, best first.
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Tensor, *, count: int, threshold: float, overlap: str = "iou", most: int = 300,
+        candidates: int | None = None) -> tuple[Tensor, list[int]]:
+    """Which of the boxes (N, 4) of `count` pictures no better one of the same picture and class overlaps by more than `threshold`.
 
-    Greedy: whoever is suppressed suppresses nobody. Equal scores rank by index. `overlap`: how it is measured, see the function of that name.
-    """
-    return nms_of_pictures(boxes, scores, labels, torch.zeros_like(labels), count=1, threshold=threshold, overlap=overlap, most=most)[0]
-
-
-def nms_of_pictures(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Tensor, *, count: int, threshold: float, overlap: str = "iou",
-                    most: int = 300, candidates: int | None = None) -> tuple[Tensor, list[int]]:
-    """`nms` in each of `count` pictures, all at once: the indices of what is kept, one picture behind the other, and their number in each.
-
-    `pictures` (N,): which one a box is in. Of each, the `candidates` best boxes (None: all) are looked at.
+    Their indices, one picture behind the other and best first, and how many there are in each: at most `most`. Greedy: whoever is suppressed
+    suppresses nobody. Equal scores rank by index. `pictures` (N,): which one a box is in. Of each, the `candidates` best boxes (None: all) are
+    looked at. `overlap`: how it is measured, see the function of that name.
     """
     order = scores.argsort(descending=True, stable=True)
     if count > 1:
@@ -172,7 +166,7 @@ def _suppressed(before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Ten
     boxes, labels = boxes[indices], labels[indices]
     width = before.shape[1]
     others, other_labels = boxes[:, width:], labels[:, width:]
-    covered = (iou(boxes[:, :, None], others[:, None]) > threshold) & (labels[:, :, None] == other_labels[:, None]) & there[:, :, None]
+    covered = (pairwise_iou(boxes, others) > threshold) & (labels[:, :, None] == other_labels[:, None]) & there[:, :, None]
     if kind != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
         picture, row, column = covered.nonzero(as_tuple=True)
         covered[picture, row, column] = _overlap(boxes[picture, row], others[picture, column], kind) > threshold

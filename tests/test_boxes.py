@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from posture import boxes as module
-from posture.boxes import BOX_LOSSES, OVERLAPS, box_loss, cxcywh_from_xyxy, iou, nms, nms_of_pictures, overlap, pairwise_iou, xyxy_from_cxcywh
+from posture.boxes import BOX_LOSSES, OVERLAPS, box_loss, cxcywh_from_xyxy, iou, overlap, pairwise_iou, xyxy_from_cxcywh
 
 torch.set_num_threads(1)
 
@@ -205,6 +206,11 @@ def test_unknown_kinds_are_refused() -> None:
         overlap(a, b, "giou")
 
 
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, **how: Any) -> Tensor:
+    """Of one picture."""
+    return module.nms(boxes, scores, labels, torch.zeros_like(labels), count=1, **how)[0]
+
+
 def plain_nms(boxes: list[Box], scores: list[float], labels: list[int], *, threshold: float, kind: str, most: int) -> list[int]:
     kept: list[int] = []
     for index in sorted(range(len(boxes)), key=lambda index: (-scores[index], index)):
@@ -251,8 +257,8 @@ def test_pictures_are_settled_all_at_once_as_one_by_one(drawn: list, kind: str, 
         patch.setattr(module, "BLOCK", block)
         patch.setattr(module, "TOGETHER", together)
         indices = (torch.tensor(values, dtype=torch.int64) for values in (labels, pictures))
-        found, numbers = nms_of_pictures(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), *indices, count=len(drawn),
-                                         threshold=0.2317, overlap=kind, most=most, candidates=best)
+        found, numbers = module.nms(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores), *indices, count=len(drawn),
+                                   threshold=0.2317, overlap=kind, most=most, candidates=best)
     assert [part.tolist() for part in found.split(numbers)] == expected
 
 

@@ -190,18 +190,22 @@ def _padding(length: int, window: int, shift: int) -> tuple[int, int]:
     return before, -(before + length) % window
 
 
+def _in_windows(values: Tensor, window: int, shift: int, *, padding: float) -> Tensor:
+    """A value for each cell (H, W), and `padding` around them -> (R * S, L)."""
+    height, width = values.shape
+    padded = functional.pad(values, (*_padding(width, window, shift), *_padding(height, window, shift)), value=padding)
+    return padded.unflatten(0, (-1, window)).unflatten(2, (-1, window)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+
+
 def _padding_bias(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """-inf for keys that are padding, else 0: (windows, 1, 1, L). Kept from call to call, but not where the calls themselves are recorded."""
+    """-inf for keys that are padding, else 0: (windows, 1, 1, L). Kept from call to call, but where torch.compile traces them."""
     make = _padding_bias_made if torch.compiler.is_compiling() else _padding_bias_kept
     return make(height, width, window, shift, dtype, device)
 
 
 def _padding_bias_made(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    sides = (*_padding(width, window, shift), *_padding(height, window, shift))
     with torch.inference_mode(False):  # what is kept serves training too
-        bias = functional.pad(torch.zeros(height, width, dtype=dtype, device=device), sides, value=-math.inf)
-        windows = bias.unflatten(0, (-1, window)).unflatten(2, (-1, window))  # (R, w, S, w)
-        return windows.permute(0, 2, 1, 3).flatten(2, 3).flatten(0, 1)[:, None, None]
+        return _in_windows(torch.zeros(height, width, dtype=dtype, device=device), window, shift, padding=-math.inf)[:, None, None]
 
 
 _padding_bias_kept = functools.cache(_padding_bias_made)  # never dropped: a recording of the network reads it where it lies
@@ -218,10 +222,8 @@ def _selections(height: int, width: int, window: int, shift: int, heads: int, de
 
 
 def _selections_made(height: int, width: int, window: int, shift: int, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    sides = (*_padding(width, window, shift), *_padding(height, window, shift))
     with torch.inference_mode(False):
-        cells = functional.pad(torch.arange(height * width, device=device).view(height, width), sides, value=-1)
-        cells = cells.unflatten(0, (-1, window)).unflatten(2, (-1, window)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)  # (R * S, L)
+        cells = _in_windows(torch.arange(height * width, device=device).view(height, width), window, shift, padding=-1)  # (R * S, L)
         part, head = torch.arange(3, device=device), torch.arange(heads, device=device)
         # a cell's channels are its parts, and each part its heads
         inwards = (cells.clamp(min=0)[None, :, None] * 3 + part[:, None, None, None]) * heads + head[:, None]  # (3, R * S, heads, L)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.boxes import Detections, Targets, box_loss, iou, nms_of_pictures
+from posture.boxes import Detections, Targets, box_loss, iou, nms, xyxy_from_cxcywh
 from posture.errors import InputError
 from posture.models.detector_configs import STRIDES
 from posture.tasks.anchors import Matches, match
@@ -100,8 +100,8 @@ class DetectionTask:
         self._refuse_other_classes(outputs)
         pictures, boxes, scores, labels = self._candidates(outputs)
         section, (height, width) = self.detect_section, _size(outputs)
-        kept, numbers = nms_of_pictures(boxes, scores, labels, pictures, count=len(outputs[0]), threshold=section.overlap, overlap=section.nms_overlap,
-                                        most=section.most, candidates=CANDIDATES)
+        kept, numbers = nms(boxes, scores, labels, pictures, count=len(outputs[0]), threshold=section.overlap, overlap=section.nms_overlap,
+                            most=section.most, candidates=CANDIDATES)
         boxes = boxes[kept].clamp(min=0).minimum(boxes.new_tensor((width, height, width, height)))
         return [Detections(*parts) for parts in zip(boxes.split(numbers), scores[kept].split(numbers), labels[kept].split(numbers), strict=True)]
 
@@ -155,7 +155,7 @@ class DetectionTask:
     def _places(self, level: int, raw: Tensor) -> Tensor:
         """What `decoded` takes, of each anchor and cell of a level: (A, H, W, 6)."""
         rows, columns = raw.shape[2:4]
-        return _places(tuple(map(tuple, self.anchors[level])), STRIDES[level], rows, columns, raw.device)
+        return _level_places(tuple(map(tuple, self.anchors[level])), STRIDES[level], rows, columns, raw.device)
 
     def _candidates(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All that is certain enough: the picture it is in, box, score and label; a box comes once for each such class."""
@@ -182,19 +182,17 @@ def decoded(reach: Tensor, places: Tensor) -> Tensor:
     """Sigmoids of x, y, width and height (M, 4) at `places` (M, 6) -> boxes (M, 4) xyxy in pixels, as YOLOv5 6.x reads them.
 
     A centre lies up to half a cell outside its cell, and a side is up to four times the anchor's. A place: where its centres begin (x, y), how far
-    they reach (x, y), and twice its anchor's sides.
+    they reach (x, y), and four times its anchor's sides.
     """
-    centre = places[:, :2] + reach[:, :2] * places[:, 2:4]
-    half = reach[:, 2:] ** 2 * places[:, 4:]
-    return torch.cat([centre - half, centre + half], dim=1)
+    return xyxy_from_cxcywh(torch.cat([places[:, :2] + reach[:, :2] * places[:, 2:4], reach[:, 2:] ** 2 * places[:, 4:]], dim=1))
 
 
 @functools.lru_cache(maxsize=64)
-def _places(anchors: tuple[tuple[float, float], ...], stride: int, rows: int, columns: int, device: torch.device) -> Tensor:
+def _level_places(anchors: tuple[tuple[float, float], ...], stride: int, rows: int, columns: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # what is kept serves training too
         shape = (len(anchors), rows, columns)
         x, y = ((torch.arange(cells, dtype=torch.float32) - 0.5) * stride for cells in (columns, rows))
-        sides = 2 * torch.tensor(anchors, dtype=torch.float32)[:, None, None].expand(*shape, 2)
+        sides = 4 * torch.tensor(anchors, dtype=torch.float32)[:, None, None].expand(*shape, 2)
         reach = torch.full((*shape, 2), 2.0 * stride)
         return torch.cat([torch.stack([x.expand(shape), y[:, None].expand(shape)], dim=-1), reach, sides], dim=-1).to(device)
 

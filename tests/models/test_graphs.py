@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from posture.boxes import nms_of_pictures
+from posture.boxes import nms
 from posture.models import build, graphs
 from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5
 from posture.models.fuse import fuse
@@ -54,7 +54,7 @@ def test_suppression_keeps_what_it_keeps_on_the_cpu(kind):
     given = (torch.cat([corners, corners + sides], dim=1), torch.rand(3000, generator=generator), torch.randint(3, (3000,), generator=generator),
              torch.randint(5, (3000,), generator=generator))
     how = {"count": 5, "threshold": 0.45, "overlap": kind, "most": 200, "candidates": 500}
-    (expected, numbers), (found, others) = nms_of_pictures(*given, **how), nms_of_pictures(*(part.cuda() for part in given), **how)
+    (expected, numbers), (found, others) = nms(*given, **how), nms(*(part.cuda() for part in given), **how)
     assert others == numbers and found.tolist() == expected.tolist()
 
 
