@@ -1,0 +1,116 @@
+"""JSON and YAML that others wrote, read within limits: no small file may cost minutes or gigabytes, or end in a traceback."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from posture.errors import InputError
+
+MOST_JSON_BYTES = 2 << 30
+"""COCO's own largest file has 0.5 GB, LVIS's 1.1 GB."""
+MOST_YAML_BYTES = 4 << 20
+MOST_YAML_VALUES = 100_000
+"""Keys and values of a YAML file, anchors repeated wherever they are used."""
+MOST_DEPTH = 64
+"""Of lists and objects inside each other."""
+MOST_DIGITS = 40
+"""Of a whole number. Longer ones fit no column, and their conversion takes quadratic time."""
+MOST_CLASSES = 25_000
+"""Of a data set. V3Det, the largest published one, has 13,204."""
+
+
+def load_json(content: bytes | str, where: str, *, most_bytes: int = MOST_JSON_BYTES) -> Any:
+    """The value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises InputError, beginning with `where`, if the text is no JSON, or has more than `most_bytes`, more than MOST_DEPTH levels, a whole number of
+    more than MOST_DIGITS digits, or half of a surrogate pair, which is no letter.
+    """
+    _refuse_long(content, where, most_bytes)
+    try:
+        text = content.decode(json.detect_encoding(content)) if isinstance(content, bytes) else content.removeprefix("\ufeff")
+        value = json.loads(text, parse_int=_whole)
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: the file is not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} line {error.lineno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise InputError(_too_deep(where)) from None
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+    _refuse_deep(value, where)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: a text in it has half of a surrogate pair (\\ud800 to \\udfff), which is no letter") from None
+    return value
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """Lists, dictionaries and texts of a YAML document; every single value is text as it is written, so that a class named `no` or `01` stays that.
+
+    Raises InputError, beginning with `where`, if the text is no YAML, or has more than MOST_YAML_BYTES, MOST_DEPTH levels or MOST_YAML_VALUES values.
+    """
+    import yaml
+
+    _refuse_long(text, where, MOST_YAML_BYTES)
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        _refuse_large(yaml, yaml.parse(text, Loader=loader), where)
+        return yaml.load(text, Loader=loader)  # which makes nothing but lists, dictionaries and texts
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{place}: not YAML ({getattr(error, 'problem', None) or 'it cannot be read'})") from None
+
+
+def _refuse_large(yaml: Any, events: Any, where: str) -> None:
+    """Count what an anchor stands for wherever it is used, before any of it is made: ten lines can stand for a thousand million values."""
+    sizes: dict[str, int] = {}
+    opened: list[tuple[str | None, int]] = []  # the anchor of each list or mapping that is open, and the values before it
+    count = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise InputError(f"{where} line {event.start_mark.line + 1}: the anchor {event.anchor} contains itself")
+            count += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            sizes |= {anchor: count - before} if anchor else {}
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            sizes |= {event.anchor: 1} if event.anchor else {}
+        if len(opened) > MOST_DEPTH:
+            raise InputError(_too_deep(where))
+        if count > MOST_YAML_VALUES:
+            raise InputError(f"{where}: more than {MOST_YAML_VALUES:,} values, anchors counted wherever they are used; a data set's description is shorter")
+
+
+def _refuse_long(content: bytes | str, where: str, most_bytes: int) -> None:
+    if len(content) > most_bytes:
+        raise InputError(f"{where}: {len(content):,} bytes; at most {most_bytes:,} are read")
+
+
+def _refuse_deep(value: Any, where: str) -> None:
+    level = [value]
+    for _ in range(MOST_DEPTH + 1):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in (outer.values() if isinstance(outer, dict) else outer)
+                 if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise InputError(_too_deep(where))
+
+
+def _too_deep(where: str) -> str:
+    return f"{where}: lists and objects are nested more than {MOST_DEPTH} deep"
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits; at most {MOST_DIGITS} are read")
+    return int(digits)
