@@ -116,7 +116,8 @@ def upload(folder, target):
 
 def test_footage_weights_and_keys_do_not_travel(tmp_path):
     folder = tmp_path / "lab"
-    footage = [f"{place}match{suffix}" for place in ("", "jobs/footage/deep/") for suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES]
+    footage = [f"{place}match{suffix}" for place in ("", "jobs/footage/deep/") for small in VIDEO_SUFFIXES | PICTURE_SUFFIXES
+               for suffix in (small, small.upper())]
     for name in [*CODE, *KEPT, *footage]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
