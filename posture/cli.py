@@ -214,7 +214,7 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
 @app.command
 def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", checkpoint: Literal["best", "last"] = "best", workers: int = 0,
              crops: Literal[1, 3] = 1, spans: int = 1, source: int = 0, store: str | None = None, batch: int = 16) -> None:
-    """Score a run on footage it never saw: metrics.json and report.html.
+    """Score a run on footage it never saw: metrics.json and report.html, in a folder for each split and protocol.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class Scored:
     history: list[dict[str, Any]]
     """history.json: a row per epoch of `epoch`, `train_loss`, `clips_per_second`, `seconds`, and what was measured on `val`."""
     metrics: dict[str, Any]
-    """evaluation/metrics.json."""
+    """evaluation/test/metrics.json."""
 
     @property
     def truths(self) -> dict[str, Any]:

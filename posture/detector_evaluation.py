@@ -40,26 +40,28 @@ class Found:
     """(D,) int64."""
 
 
-def evaluate_detector(folder: RunFolder, record: dict[str, Any], run: DetectorRun, *, split: str, which: str, batch: int, store: Store, pinned: bool,
+def evaluate_detector(folder: RunFolder, record: dict[str, Any], run: DetectorRun, *, about: dict[str, Any], batch: int, store: Store, pinned: bool,
                       detect: Detect | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Judge the run's `which` checkpoint on a split; writes evaluation/{metrics.json, predictions.parquet, report.html} and returns the metrics.
+    """Judge a checkpoint of the run on a split, as `posture.evaluation.evaluate` does a classifier's; returns the metrics.
 
+    `about` is what metrics.json says besides: `name` (of the evaluation's folder), `split`, `checkpoint` (best or last), `store`, `notice`.
     `detect` says where: `detect_here` (the default) in this process, on its GPU if it has one. `pinned`: at the table versions that the run read.
     Raises InputError.
     """
     from posture.tasks.detection_metrics import detection_metrics
 
     began = time.time()
-    classes = tuple(record["classes"])
+    classes, split, which = tuple(record["classes"]), about["split"], about["checkpoint"]
     index = index_images(store, split, versions=record["versions"] if pinned else None, classes=classes)
     if not len(index):
         raise InputError(f"{store.uri}: the {split} split has no pictures to evaluate on; name a test split in the labels, or ingest with --test-share")
+    about["tag"] = folder.checkpoints().get(which)
     with folder.checkpoint(which) as checkpoint:
         found, device = (detect or detect_here)(index, run, checkpoint, batch=batch, progress=progress)
         speed = measure_speed(index, run, checkpoint)
         state = json.loads((checkpoint / "state.json").read_text())
     metrics = detection_metrics(_judged(found, index), classes)
-    metrics |= {"split": split, "checkpoint": which, "epoch": state["epoch"], "protocol": describe(run), "device": device, "speed": speed,
+    metrics |= about | {"epoch": state["epoch"], "protocol": describe(run), "device": device, "speed": speed,
                 "fps": {name: 1000.0 / times["median"] for name, times in speed.items()}, "seconds": time.time() - began}
     _write(folder, record, run, store, index, found, metrics)
     return metrics
@@ -126,9 +128,9 @@ def _write(folder: RunFolder, record: dict[str, Any], run: DetectorRun, store: S
         page = Path(place, "report.html")
         write_detector_report(page, run=record["run"], metrics=metrics, history=folder.read_json("history.json") or [], index=index, found=found,
                               pictures=_Shown(index), facts=_facts(record, run, store, metrics, folder))
-        write_bytes(folder.path("evaluation", "report.html"), page.read_bytes())
-    write_bytes(folder.path("evaluation", "predictions.parquet"), buffer.getvalue())
-    folder.write_json("evaluation/metrics.json", metrics)
+        write_bytes(folder.path("evaluation", metrics["name"], "report.html"), page.read_bytes())
+    write_bytes(folder.path("evaluation", metrics["name"], "predictions.parquet"), buffer.getvalue())
+    folder.write_json(f"evaluation/{metrics['name']}/metrics.json", metrics)
 
 
 class _Shown:

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import DetectorRun, Run, validate
+from posture.config import AnyRun, DetectorRun, Run, validate
 from posture.data.files import write_bytes
 from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.source import SourceFootage, SourceIndex, index_sources
 from posture.data.store import Store
 from posture.detector_evaluation import evaluate_detector
 from posture.errors import InputError
-from posture.runs import RunFolder
+from posture.runs import RunFolder, evaluation_name
 
 Score = Callable[..., tuple[np.ndarray, str]]
 """Class probabilities (clips, K) of every clip of an index, and the devices that made them; called as `score_here` is."""
@@ -61,8 +61,9 @@ class Predictions:
 
 def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str = "best", batch: int = 16, store_uri: str | None = None,
              score: Score | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Score the run's `which` checkpoint on a split; writes evaluation/{metrics.json, predictions.parquet, report.html} and returns the metrics.
+    """Score the run's `which` checkpoint on a split; writes {metrics.json, predictions.parquet, report.html} and returns the metrics.
 
+    They go into evaluation/`metrics["name"]`, a folder for each split and protocol. `metrics["notice"]` says if training is not finished.
     `score` says where: this process (the default), on its GPU if it has one, or Ray tasks: a function called as `score_here` is, of a detector as
     `posture.detector_evaluation.detect_here`. Raises InputError.
     """
@@ -70,26 +71,40 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
     store = Store(store_uri or record["store"])
+    name = evaluation_name(split, crops=views.crops, spans=views.temporal, source=views.source, checkpoint=which,
+                           store=store.uri if store_uri is not None else None)
+    about = {"name": name, "split": split, "checkpoint": which, "store": store.uri, "notice": unfinished(run, folder)}
     if isinstance(run, DetectorRun):
         if views != Views():
             raise InputError(f"{folder.uri} is a detector, which looks at each picture once: --crops, --spans and --source are for action classifiers")
-        return evaluate_detector(folder, record, run, split=split, which=which, batch=batch, store=store, pinned=store_uri is None, detect=score,
-                                 progress=progress)
+        return evaluate_detector(folder, record, run, about=about, batch=batch, store=store, pinned=store_uri is None, detect=score, progress=progress)
     reads = {"inputs": run.model.inputs, "flow": run.data.flow}
     index = index_footage(store, split, versions=record["versions"] if store_uri is None else None, recipe=run.data.recipe, classes=classes,
                           left_out=tuple(record.get("left_out", ())), **({} if views.source else reads))  # windows cut anew get flow of their own
     if not len(index):
         raise InputError(f"{store.uri}: the {split} split has no clips to evaluate on; name a test split in the labels, or ingest with --test-share")
     looked_at: FootageIndex | SourceIndex = index_sources(store, index, windows=views.source, **reads) if views.source else index
+    about["tag"] = folder.checkpoints().get(which)
     with folder.checkpoint(which) as checkpoint:
         probabilities, device = (score or score_here)(looked_at, run, checkpoint, views=views, batch=batch, progress=progress)
         state = json.loads((checkpoint / "state.json").read_text())
     predictions = merge(probabilities, looked_at, views)
     metrics = measure(predictions)
-    metrics |= {"split": split, "checkpoint": which, "epoch": state["epoch"], "views": [int(predictions.views.min()), int(predictions.views.max())],
+    metrics |= about | {"epoch": state["epoch"], "views": [int(predictions.views.min()), int(predictions.views.max())],
                 "protocol": views.describe(), "device": device, "seconds": time.time() - began}
     _write(folder, record, run, store, index, predictions, metrics)
     return metrics
+
+
+def unfinished(run: AnyRun, folder: RunFolder) -> str:
+    """What to know before reading the figures of a run that is not trained to its end, in a sentence; empty if it is, or stopped early by itself."""
+    values = [record.get(f"val_{run.metric}", 0.0) for record in folder.read_json("history.json") or []]
+    if not values:
+        return f"{run.name} is untrained: none of its {run.epochs} epochs is finished yet. These figures say nothing of the recipe."
+    waited = len(values) - 1 - values.index(max(values))
+    if len(values) >= run.epochs or 0 < run.patience <= waited:
+        return ""
+    return f"{run.name} is unfinished: {len(values)} of its {run.epochs} epochs are trained. These figures may not be what it comes to."
 
 
 def score_here(index: FootageIndex | SourceIndex, run: Run, checkpoint: Path, *, views: Views, batch: int,
@@ -142,9 +157,9 @@ def _write(folder: RunFolder, record: dict[str, Any], run: Run, store: Store, in
         page = Path(place, "report.html")
         write_report(page, run=record["run"], metrics=metrics, history=folder.read_json("history.json") or [],
                      examples=_examples(index, predictions), facts=_facts(record, run, store, metrics, folder))
-        write_bytes(folder.path("evaluation", "report.html"), page.read_bytes())
-    write_bytes(folder.path("evaluation", "predictions.parquet"), buffer.getvalue())
-    folder.write_json("evaluation/metrics.json", metrics)
+        write_bytes(folder.path("evaluation", metrics["name"], "report.html"), page.read_bytes())
+    write_bytes(folder.path("evaluation", metrics["name"], "predictions.parquet"), buffer.getvalue())
+    folder.write_json(f"evaluation/{metrics['name']}/metrics.json", metrics)
 
 
 def _examples(index: FootageIndex, predictions: Predictions) -> list[dict[str, Any]]:

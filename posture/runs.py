@@ -6,12 +6,14 @@
       history.json          one entry per epoch
       checkpoints.json      {"best": tag, "last": tag}: the switch, written after the files it names
       checkpoints/<tag>/    model.safetensors, train.safetensors, state.json
-      evaluation/           metrics.json, predictions.parquet, report.html
+      evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the usual protocol on test, see `evaluation_name`
+                            (versions before December 2026 wrote a single one into evaluation/ itself)
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -20,6 +22,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,36 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def unique_name(recipe: str) -> str:
     """`improved-20260131-142233-3fa9d2c1`: nobody else's."""
     return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+
+
+USUAL_PROTOCOLS = ("the windows in the store; of each, 1 span in time and the middle of the frame", "each picture once")
+"""How the protocol that is used if no option asks for another one begins in metrics.json: of a classifier, of a detector."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run."""
+
+    place: str
+    """Folder or s3:// prefix with metrics.json, predictions.parquet and report.html."""
+    metrics: dict[str, Any]
+
+    def path(self, file: str) -> str:
+        return join(self.place, file)
+
+
+def evaluation_name(split: str, *, crops: int = 1, spans: int = 1, source: int = 0, checkpoint: str = "best", store: str | None = None) -> str:
+    """The folder of an evaluation, named after its split and whatever is unusual: `test`, `val`, `test-3-crops`, `test-last`, `test-store-new-1a2b3c4d`.
+
+    `crops`, `spans` and `source` are those of `posture.evaluation.Views`;
+    `store` is the uri of a store that was asked for: another one, or the run's own at its newest versions.
+    """
+    parts = [split, *([f"{crops}-crops"] if crops != 1 else []), *([f"{spans}-spans"] if spans != 1 else []),
+             *([f"{source}-source-window{'s' * (source > 1)}"] if source else []), *([checkpoint] if checkpoint != "best" else [])]
+    if store is not None:
+        label = re.sub(r"[^A-Za-z0-9._-]+", "_", store.rstrip("/").rpartition("/")[2])[:40]
+        parts.append(f"store-{label}-{hashlib.blake2b(store.encode(), digest_size=4).hexdigest()}")
+    return "-".join(parts)
 
 
 class RunFolder:
@@ -66,6 +99,17 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         write_bytes(self.path(name), json.dumps(value, indent=1).encode())
+
+    def evaluation(self, name: str = "test") -> Evaluation | None:
+        """The evaluation `name`, also one that an older version wrote into evaluation/ itself; None if there is none."""
+        metrics = self.read_json(f"evaluation/{name}/metrics.json")
+        if metrics is not None:
+            return Evaluation(self.path("evaluation", name), metrics)
+        metrics = self.read_json("evaluation/metrics.json")
+        if metrics is not None and metrics["protocol"].startswith(USUAL_PROTOCOLS) and (
+                evaluation_name(metrics["split"], checkpoint=metrics["checkpoint"]) == name):
+            return Evaluation(self.path("evaluation"), metrics)
+        return None
 
     def take(self) -> None:
         """From here on this process alone publishes checkpoints; one that trained this run before, and may not know that it is lost, stops at its next."""

@@ -58,8 +58,8 @@ class Job:
 
     def scored(self) -> bool:
         """Whether the best checkpoint has been scored on `test`."""
-        metrics = self.folder.read_json("evaluation/metrics.json")
-        return metrics is not None and metrics["split"] == "test" and metrics["checkpoint"] == "best" and self.trained()
+        scored = self.folder.evaluation("test")
+        return scored is not None and self.trained() and scored.metrics.get("tag") in (None, self.folder.checkpoints()["best"])
 
 
 Execute = Callable[[str, list[Job]], dict[str, str]]
@@ -275,8 +275,9 @@ def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:
 def _result(job: Job) -> Scored:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(io.BytesIO(read_bytes(job.folder.path("evaluation", "predictions.parquet"))))
-    common = (job.run.seed, job.folder.uri, job.history, job.folder.read_json("evaluation/metrics.json"))
+    scored = job.folder.evaluation("test")
+    table = pq.read_table(io.BytesIO(read_bytes(scored.path("predictions.parquet"))))
+    common = (job.run.seed, job.folder.uri, job.history, scored.metrics)
     if job.run.task == "detection":
         columns = (table[name].to_pylist() for name in ("boxes", "scores", "labels", "true_boxes", "true_labels"))
         return PictureResult(*common, table["image"].to_pylist(), [_arrays(*picture) for picture in zip(*columns, strict=True)])

@@ -68,7 +68,7 @@ def test_every_network_trains_and_is_judged(network, store, tmp_path):
     metrics = evaluate(folder, views=Views())
     assert metrics["count"] == 9 and all(0 <= metrics[name] <= 1 for name in FIGURES)
     assert metrics["speed"]["whole"]["median"] >= metrics["speed"]["model"]["median"] > 0
-    page = Path(folder.path("evaluation", "report.html")).read_text()
+    page = Path(folder.path("evaluation", "test", "report.html")).read_text()
     assert page.rstrip().endswith("</html>") and "data:image/jpeg" in page
 
 
@@ -128,7 +128,7 @@ def test_every_test_picture_is_judged_once_on_any_number_of_workers(folder, ray_
 
 
 def predictions(folder):
-    table = pq.read_table(folder.path("evaluation", "predictions.parquet"))
+    table = pq.read_table(folder.path("evaluation", "test", "predictions.parquet"))
     return dict(zip(table["image"].to_pylist(), table["boxes"].to_pylist(), strict=True))
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -6,14 +8,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from posture.config import validate
 from posture.data.footage import index_footage
 from posture.data.source import SourceFootage, index_sources
 from posture.data.store import Store
 from posture.distributed.evaluate import score_on_ray
 from posture.errors import InputError
-from posture.evaluation import Views, evaluate
+from posture.evaluation import Views, evaluate, unfinished
 from posture.launch import prepare, train_here
-from posture.runs import RunFolder
+from posture.runs import RunFolder, evaluation_name
+from tests.processes import posture
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +30,8 @@ def run(small_store, tmp_path_factory):
     return session.folder
 
 
-def predictions(folder):
-    table = pq.read_table(folder.path("evaluation", "predictions.parquet"))
+def predictions(folder, name="test"):
+    table = pq.read_table(folder.path("evaluation", name, "predictions.parquet"))
     return dict(zip(table["segment"].to_pylist(), table["scores"].to_pylist(), strict=True))
 
 
@@ -51,7 +55,65 @@ def test_more_views_and_the_original_files(run):
     assert source["views"] == [4, 4] and "decoded from the original files" in source["protocol"]
     spread = evaluate(run, views=Views(source=4), score=partial(score_on_ray, workers=2))
     assert spread["accuracy"] == source["accuracy"]
-    assert run.read_json("evaluation/metrics.json")["count"] == source["count"]
+    assert run.evaluation("test-4-source-windows").metrics["count"] == source["count"]
+
+
+def test_every_split_and_protocol_has_a_folder_of_its_own(run, small_store):
+    """Looking at val, at more views or at the last checkpoint leaves the test result as it is."""
+    result = evaluate(run, views=Views())
+    before = {file.name: file.read_bytes() for file in Path(run.path("evaluation", "test")).iterdir()}
+    assert sorted(before) == ["metrics.json", "predictions.parquet", "report.html"] and result["name"] == "test"
+    others = {"val": {"split": "val"}, "test-3-crops-2-spans": {"views": Views(crops=3, temporal=2)}, "test-last": {"which": "last"},
+              "test-1-source-window": {"views": Views(source=1)}}
+    for name, options in others.items():
+        metrics = evaluate(run, **{"views": Views()} | options)
+        assert metrics["name"] == name and run.evaluation(name).metrics == metrics
+        assert Path(run.evaluation(name).path("report.html")).stat().st_size > 10_000
+    elsewhere = evaluate(run, views=Views(), store_uri=small_store)["name"]
+    assert re.fullmatch(r"test-store-small-[0-9a-f]{8}", elsewhere)
+    assert {file.name: file.read_bytes() for file in Path(run.path("evaluation", "test")).iterdir()} == before
+    assert run.evaluation().metrics == result
+
+
+def test_the_place_where_older_versions_wrote_is_still_read(run, tmp_path):
+    folder = RunFolder(str(tmp_path), "old")
+    older = {"split": "test", "checkpoint": "best", "protocol": Views().describe(), "accuracy": 0.5}
+    folder.write_json("evaluation/metrics.json", older)
+    assert folder.evaluation("test").metrics == older and folder.evaluation("val") is None
+    assert folder.evaluation("test").path("report.html") == folder.path("evaluation", "report.html")
+    folder.write_json("evaluation/metrics.json", older | {"split": "val"})
+    assert folder.evaluation("test") is None and folder.evaluation("val").metrics["split"] == "val"
+    folder.write_json("evaluation/metrics.json", older | {"protocol": Views(crops=3).describe()})
+    assert folder.evaluation("test") is None
+    folder.write_json("evaluation/metrics.json", older | {"protocol": "each picture once, letterboxed to 640 x 640 pixels"})
+    folder.write_json("evaluation/test/metrics.json", older | {"accuracy": 0.75})
+    assert folder.evaluation("test").metrics["accuracy"] == 0.75
+
+
+def test_names_of_evaluations():
+    assert evaluation_name("test") == "test" and evaluation_name("val", crops=3, spans=2, source=10, checkpoint="last") == (
+        "val-3-crops-2-spans-10-source-windows-last")
+    assert re.fullmatch(r"test-store-a_b-[0-9a-f]{8}", evaluation_name("test", store="s3://lab/a b"))
+    assert len({evaluation_name("test", store=store) for store in ("s3://lab/a/store", "s3://lab/b/store", None)}) == 3
+
+
+def test_a_run_that_is_not_trained_to_its_end_says_so_first(run, tmp_path):
+    """On the terminal, as a banner on the page, and in metrics.json; a run that stopped early by itself is finished."""
+    assert "unfinished" not in Path(run.path("evaluation", "test", "report.html")).read_text()
+    half = RunFolder(str(tmp_path), "half")
+    shutil.copytree(run.uri, half.uri)
+    record = half.read_json("run.json")
+    half.write_json("run.json", record | {"run": record["run"] | {"epochs": 60}})
+    said = "one is unfinished: 2 of its 60 epochs are trained."
+    done = posture("evaluate", half.uri)
+    assert done.returncode == 0 and done.stdout.startswith(said), done.stdout + done.stderr
+    assert said in half.evaluation().metrics["notice"] and f'<p class="notice">{said}' in Path(half.evaluation().path("report.html")).read_text()
+    half.write_json("history.json", [])
+    assert evaluate(half, views=Views())["notice"].startswith("one is untrained: none of its 60 epochs is finished yet.")
+    trained = validate(record["run"] | {"epochs": 60, "patience": 2, "metric": "accuracy"})
+    for values, notice in (([0.5, 0.4, 0.4], ""), ([0.5, 0.6, 0.4], "unfinished: 3 of its 60"), ([0.1, 0.2], "unfinished: 2 of its 60")):
+        half.write_json("history.json", [{"val_accuracy": value} for value in values])
+        assert notice in unfinished(trained, half) and bool(notice) == bool(unfinished(trained, half))
 
 
 def test_the_same_windows_from_the_file_and_from_the_store(small_store):
@@ -82,7 +144,7 @@ def test_a_file_that_is_gone_says_what_to_do(small_store):
 
 def test_the_report_has_pictures_and_facts(run):
     evaluate(run, views=Views())
-    page = Path(run.path("evaluation", "report.html")).read_text()
+    page = Path(run.path("evaluation", "test", "report.html")).read_text()
     assert "data:image/jpeg" in page and "<svg" in page and "accuracy of" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
 
@@ -107,14 +169,14 @@ def test_a_two_stream_run_is_scored_alike_wherever_its_flow_comes_from(two_strea
     """From the store, on Ray, and computed anew from the original files' same windows."""
     assert two_stream.read_json("run.json")["run"]["data"]["flow"] == "dis"
     stored = evaluate(two_stream, views=Views(crops=3))
-    scores = predictions(two_stream)
+    scores = predictions(two_stream, "test-3-crops")
     assert stored["count"] == len(scores) > 0
     for options in ({"score": partial(score_on_ray, workers=2)}, {"views": Views(crops=3, source=2)}):
         metrics = evaluate(two_stream, **{"views": Views(crops=3)} | options)
         assert metrics["accuracy"] == stored["accuracy"]
-        for segment, values in predictions(two_stream).items():
+        for segment, values in predictions(two_stream, metrics["name"]).items():
             np.testing.assert_allclose(values, scores[segment], rtol=1e-4, atol=1e-6)
-    assert "data:image/jpeg" in Path(two_stream.path("evaluation", "report.html")).read_text()
+    assert "data:image/jpeg" in Path(two_stream.path("evaluation", "test-3-crops", "report.html")).read_text()
 
 
 def test_a_store_without_flow_is_refused_with_the_command(two_stream, small_store):

@@ -53,8 +53,9 @@ def place(ingested, tmp_path):
     run = RunFolder(str(tmp_path / "runs"), "one")
     run.write_json("run.json", {"store": store.uri, "versions": store.versions()})
     for name, shown in (("report.html", victim(store)["segment"]), ("other.html", f"another_{victim_file(store)}, of nobody")):
-        Path(run.uri, "evaluation").mkdir(exist_ok=True)
-        Path(run.uri, "evaluation", name).write_text(f"<p>{shown}</p>")
+        for folder in ("evaluation", "evaluation/test"):  # where versions before wrote, and where they write now
+            Path(run.uri, folder).mkdir(exist_ok=True)
+            Path(run.uri, folder, name).write_text(f"<p>{shown}</p>")
     return tmp_path
 
 
@@ -89,7 +90,8 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
     assert registry.version("v0001")["marks"][0] | {"time": 0} == {"video": segment["video"], "time": 0, "segments": 1, "splits": ["train"]}
     assert "trained on 1 forgotten video" in posture("registry", "list", registry.uri).stdout
     assert json.loads((place / "runs" / "one" / "forgotten.json").read_text()) == [segment["video"]]
-    assert sorted(path.name for path in (place / "runs" / "one" / "evaluation").iterdir()) == ["other.html"]
+    pages = (place / "runs" / "one" / "evaluation").rglob("*.html")
+    assert sorted(str(path.relative_to(place / "runs" / "one")) for path in pages) == ["evaluation/other.html", "evaluation/test/other.html"]
     for name in ("segments.json", "decision.json"):
         assert segment["segment"] not in (place / "registry" / "passes" / "0001-20260101-000000" / name).read_text()
     told = pq.read_table(place / "registry" / "passes" / "0001-20260101-000000" / "predictions.parquet")

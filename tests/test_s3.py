@@ -117,8 +117,8 @@ def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
     from posture.runs import RunFolder
 
     folder = RunFolder.open(f"{runs}/far")
-    assert folder.read_json("evaluation/metrics.json")["count"] >= 2
-    assert read_bytes(folder.path("evaluation", "report.html")).startswith(b"<!")
+    assert folder.evaluation().metrics["count"] >= 2
+    assert read_bytes(folder.path("evaluation", "test", "report.html")).startswith(b"<!")
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(bucket, server):

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import pytest
 
 from posture.config import Data, Optim, Run, Scale, Study, override
 from posture.errors import InputError
+from posture.evaluation import Views, evaluate
 from posture.models.configs import C3D, IMPROVED, VideoResNet
 from posture.study import Comparing, Job, work
 
@@ -40,6 +42,22 @@ def test_finished_runs_are_used_again_and_more_seeds_train_only_themselves(small
     comparison = comparing(study, small_store, tmp_path, seeds=2).run()
     assert all(path.stat().st_mtime_ns == written for path, written in first.items())
     assert len(list(tmp_path.iterdir())) == 2 and len(comparison.entries[0].results) == 2
+
+
+def test_only_a_test_result_of_the_checkpoint_that_is_best_now_counts(small_store, tmp_path):
+    """Not one of another protocol, nor of a checkpoint that was best before the run was trained on."""
+    study = STUDY.model_copy(update={"baselines": (), "learning_rates": (1.0,)})
+    job = comparing(study, small_store, tmp_path)._job(override(BETTER, {"epochs": 1}))
+    assert work("train", job) == "" and not job.scored()
+    evaluate(job.folder, views=Views(crops=3))
+    assert not job.scored()
+    assert work("score", job) == "" and job.scored()
+    metrics = job.folder.evaluation().metrics
+    job.folder.write_json("evaluation/test/metrics.json", metrics | {"tag": "epoch-0000-of-before"})
+    assert not job.scored()
+    shutil.rmtree(job.folder.path("evaluation", "test"))
+    job.folder.write_json("evaluation/metrics.json", {name: value for name, value in metrics.items() if name not in ("name", "tag", "notice")})
+    assert job.scored()  # as an older version left it
 
 
 def test_another_budget_or_recipe_never_uses_the_runs_of_this_one(small_store, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from posture import console
 from posture.config import validate
-from posture.evaluation import Views, evaluate
+from posture.evaluation import Views, evaluate, unfinished
 from posture.runs import RunFolder
 
 
@@ -15,7 +15,10 @@ def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "b
                  store: str | None = None) -> dict[str, Any]:
     """Evaluate the run at the path `run`, in this process or in `workers` Ray tasks; print the result, return the metrics."""
     folder = RunFolder.open(run)
-    detects = validate(folder.read_json("run.json")["run"]).task == "detection"
+    trained = validate(folder.read_json("run.json")["run"])
+    detects = trained.task == "detection"
+    if notice := unfinished(trained, folder):
+        console.out.print(notice)
     score = None
     if workers:
         from posture.distributed.evaluate import detect_on_ray, score_on_ray
@@ -42,7 +45,7 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
                   rows=[(row["class"], row["boxes"], *(_figure(row[name]) for name in ("ap50", "ap", "precision", "recall"))) for row in worst])
     if len(worst) < len(metrics["per_class"]):
         console.out.print(f"(the {len(worst)} classes with the lowest AP; all are in the report)")
-    console.out.print(f"{folder.path('evaluation', 'report.html')}")
+    console.out.print(folder.path("evaluation", metrics["name"], "report.html"))
 
 
 def _figure(value: float | None) -> str:
@@ -61,4 +64,4 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
                   rows=[(row["class"], row["count"], *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1", "ap"))) for row in worst])
     if len(worst) < len(metrics["per_class"]):
         console.out.print(f"(the {len(worst)} classes with the lowest F1; all are in the report)")
-    console.out.print(f"{folder.path('evaluation', 'report.html')}")
+    console.out.print(folder.path("evaluation", metrics["name"], "report.html"))

@@ -46,7 +46,7 @@ def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_
     assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))
     scored = posture("evaluate", str(tmp_path / "runs" / "one"))
     assert scored.returncode == 0 and "each scored once" in scored.stdout, scored.stderr
-    assert (tmp_path / "runs" / "one" / "evaluation" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "one" / "evaluation" / "test" / "report.html").stat().st_size > 10_000
     again = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one"))
     assert again.returncode == 2 and "a run of this name exists" in again.stderr
 

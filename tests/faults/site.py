@@ -143,7 +143,7 @@ def read_result(place: Place) -> Result:
     rows = {name: sorted(map(str, store.read(name).to_pylist())) for name in ("videos", "groups", "segments", "clips")}
     history = folder.read_json("history.json")
     assert [record["epoch"] for record in history] == list(range(1, EPOCHS + 1)), history
-    found = folder.read_json("evaluation/metrics.json")
+    found = folder.evaluation().metrics
     names = sorted(name for name, value in found.items() if isinstance(value, float) and name != "seconds")
     values = [record[name] for record in history for name in ("train_loss", "val_loss", "val_accuracy")] + [found[name] for name in names]
     return Result(rows, np.array(values))

@@ -31,9 +31,9 @@ def test_two_nodes_have_the_losses_of_one_process(site, calm):
 
 def test_workers_score_as_one_process_does(site, calm):
     folder = RunFolder.open(calm.place.run)
-    before = folder.read_json("evaluation/metrics.json")
+    before = folder.evaluation().metrics
     site.begin(["evaluate", calm.place.run]).finish()
-    after = folder.read_json("evaluation/metrics.json")
+    after = folder.evaluation().metrics
     assert before.pop("device").startswith("2 x ") and after.pop("device").startswith("cpu")
     assert before.pop("seconds") and after.pop("seconds")
     assert before.keys() == after.keys()
