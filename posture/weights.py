@@ -34,7 +34,7 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
     that is missing or damaged, or the first tensor that does not fit the network; the folder is then untouched.
     """
     tensors, known = _read(path)
-    tensors, new = _published(tensors, config)
+    tensors, new = _published(tensors, config, source=path)
     afresh, found = _check(tensors, config, source=path, without=new)
     said = f"starting from {path}"
     if new:
@@ -150,23 +150,28 @@ def _from_torch(content: bytes, uri: str) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
 
 
-def _published(tensors: dict[str, Tensor], config: Any) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Weights of a published YOLO under our names, and those of ours that it has nothing for (Swin, attention); others as they are."""
+def _published(tensors: dict[str, Tensor], config: Any, *, source: str) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Weights of a published detector under our names, and our tensors that it has nothing for (Swin, attention); other weights as they are."""
     if config.kind == "fasterrcnn":
-        from posture.models.torchvision_detectors import from_published
+        from posture.models.torchvision_detectors import from_published, with_usual_eps
 
-        return from_published(tensors), frozenset()
+        fixed = not any(name.endswith("num_batches_tracked") for name in tensors)
+        return from_published(with_usual_eps(tensors) if fixed else tensors), frozenset()
     if config.kind not in ("yolov5", "yolov7") or "model.0.conv.weight" not in tensors:
         return tensors, frozenset()
     if config.kind == "yolov5":
-        from posture.models.yolov5 import from_published
+        from posture.models.yolov5 import from_published, published_names
 
-        fitting = from_published(tensors, config)
-        return fitting, frozenset(_shapes(config)) - frozenset(fitting)
-    from posture.models.yolov7 import published_names
+        known = published_names(replace(config, swin=False, stem="conv"))
+    else:
+        from posture.models.yolov7 import from_published, published_names
 
-    names = published_names(config)
-    return {ours: tensors[theirs] for theirs, ours in names.items() if theirs in tensors}, frozenset(_shapes(config)) - frozenset(names.values())
+        known = published_names(config)
+    fitting = from_published(tensors, config)
+    for name in tensors:
+        if name not in known and not name.endswith((".anchors", ".anchor_grid")):
+            raise InputError(f"{source} has a tensor {name}, which this network lacks; it was saved from another architecture, or another depth")
+    return fitting, frozenset(_shapes(config)) - frozenset(fitting)
 
 
 def _check(tensors: dict[str, Tensor], config: Any, *, source: str, without: frozenset[str] = frozenset()) -> tuple[list[str], int]:
@@ -178,9 +183,7 @@ def _check(tensors: dict[str, Tensor], config: Any, *, source: str, without: fro
 
     own, one_more = _shapes(config), _shapes(replace(config, classes=config.classes + 1))
     last = [name for name, shape in own.items() if shape != one_more[name]]
-    # A detector's last layers have several numbers per class, and some besides.
-    numbers = {config.classes + (tensors[name].shape[0] - own[name][0]) / (one_more[name][0] - own[name][0])
-               for name in last if name in tensors and tensors[name].ndim}
+    numbers = {_classes_of(tensors[name].shape, own[name], one_more[name], classes=config.classes) for name in last if name in tensors}
     classes = int(number) if len(numbers) == 1 and (number := numbers.pop()) == int(number) else config.classes
     wanted = _shapes(replace(config, classes=max(1, classes)))
     refuse_mismatch(tensors, {name: shape for name, shape in wanted.items() if name not in without}, source=source)
@@ -188,6 +191,15 @@ def _check(tensors: dict[str, Tensor], config: Any, *, source: str, without: fro
         if not tensor.isfinite().all():
             raise InputError(f"{source}: tensor {name} holds numbers that are not finite")
     return last, classes
+
+
+def _classes_of(shape: Size, own: Size, one_more: Size, *, classes: int) -> float:
+    """The number of classes that a tensor of this `shape` is for, if it has the shape `own` for `classes` and `one_more` for one class more.
+
+    A detector's last layers have several entries for each class and some besides, and YOLOv7's implicit vectors have them on their second axis.
+    """
+    axis = next(axis for axis, (before, after) in enumerate(zip(own, one_more, strict=True)) if before != after)
+    return classes + (shape[axis] - own[axis]) / (one_more[axis] - own[axis]) if len(shape) == len(own) else classes
 
 
 def _shapes(config: Any) -> dict[str, Size]:

@@ -204,3 +204,26 @@ def test_a_registrys_version_says_its_classes(new: RunFolder, network: torch.nn.
     copy_weights(str(version), new, grown, classes=(*CLASSES, "vault"))
     weights = started(new, grown).state_dict()[LAST[0]]
     assert torch.equal(weights[:3], network.state_dict()[LAST[0]])
+
+
+def test_published_detectors_of_another_depth_or_form_are_refused(new: RunFolder, tmp_path: Path):
+    """A deeper network's weights would fit a shallower one that leaves some of them out."""
+    from posture.models.detector_configs import YOLOv5, YOLOv7
+    from posture.models.yolov5 import published_names
+    from posture.models.yolov7 import published_names as names_of_7
+
+    small, deep = YOLOv5(classes=3, size=64, width=0.125), YOLOv5(classes=3, size=64, width=0.125, depth=0.67)
+    tensors = build(deep).state_dict()
+    torch.save({theirs: tensors[ours] for theirs, ours in published_names(deep).items()}, tmp_path / "deep.pt")
+    with pytest.raises(InputError, match=r"deep.pt has a tensor model\.2\.m\.1\.\S+, which this network lacks; it was saved from another .*depth"):
+        copy_weights(str(tmp_path / "deep.pt"), new, small, classes=CLASSES)
+    config = YOLOv7(classes=3, size=64, width=0.125)
+    tensors = build(config).state_dict()
+    published = {theirs: tensors[ours] for theirs, ours in names_of_7(config).items()} | {"model.105.anchors": torch.ones(3, 3, 2)}
+    torch.save(published, tmp_path / "training.pt")
+    assert copy_weights(str(tmp_path / "training.pt"), new, config, classes=CLASSES) == f"starting from {tmp_path / 'training.pt'}"
+    taken = load_file(new.path(START))
+    assert taken.keys() == tensors.keys() and all(torch.equal(taken[name], tensor) for name, tensor in tensors.items())
+    torch.save({name: tensor for name, tensor in published.items() if "implicit" not in name}, tmp_path / "inference.pt")
+    with pytest.raises(InputError, match=r"no tensor model\.105\.i\S+, which a published YOLOv7 in training form has; save .*yolov7_training.pt"):
+        copy_weights(str(tmp_path / "inference.pt"), new, config, classes=CLASSES)

@@ -60,6 +60,9 @@ takes on a CPU."""
 NARROW_PIXELS = 640
 """Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture."""
 
+NORM_EPS = 1e-5
+"""Inside the square root of Faster R-CNN's batch normalisation: torch's own."""
+
 OLD_LAYERS = {r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2", r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2"}
 """Names of Faster R-CNN's layers in files from before torchvision 0.13, and what they are called since."""
 
@@ -114,6 +117,21 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = tensor
     counters = (re.sub("running_var$", "num_batches_tracked", name) for name in found if name.endswith("running_var"))
     return {name: torch.tensor(0) for name in counters} | found
+
+
+def with_usual_eps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights whose norms were fixed and read with an eps of 0, for norms with torch's eps of 1e-5, which then give the same outputs.
+
+    torchvision sets the eps of its fixed norms to 0 when it loads its COCO weights of Faster R-CNN. Here norms train, for which an eps of 0 is
+    not safe, so each norm's gain grows by sqrt((variance + eps) / variance) instead. A norm whose variance is 0 stays as it is.
+    """
+    found = dict(tensors)
+    for name in tensors:
+        if name.endswith("running_var") and (gain := name.replace("running_var", "weight")) in tensors:
+            variance = tensors[name].double()
+            grown = tensors[gain] * ((variance + NORM_EPS) / variance).sqrt()
+            found[gain] = torch.where(variance > 0, grown, tensors[gain]).to(tensors[gain].dtype)
+    return found
 
 
 class NarrowVGG(nn.Module):

@@ -9,10 +9,13 @@ puts an optimal transport assignment (simOTA) on top of that, so its figures on 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posture.errors import InputError
 from posture.models import detector_configs as configs
 from posture.models.fuse import fold, with_weights
 from posture.models.graphs import Branches
@@ -166,6 +169,18 @@ def published_names(config: configs.YOLOv7) -> dict[str, str]:
         ours = list(YOLOv7(config).state_dict())
     implicit = [(level, theirs, name) for level in range(3) for theirs, name in (("ia", "added"), ("im", "factor"))]
     return rename(ours, _published_prefixes()) | {f"model.105.{theirs}.{level}.implicit": f"head.levels.{level}.{name}" for level, theirs, name in implicit}
+
+
+def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv7) -> dict[str, Tensor]:
+    """The tensors of a published YOLOv7 state dict in training form (see `published_names`), under our names.
+
+    Raises InputError naming the first tensor that is missing.
+    """
+    names = published_names(config)
+    if missing := next((name for name in names if name not in tensors), None):
+        raise InputError(f"these weights have no tensor {missing}, which a published YOLOv7 in training form has; save the state_dict() of "
+                         "yolov7_training.pt (files for inference have no implicit vectors)")
+    return {ours: tensors[theirs] for theirs, ours in names.items()}
 
 
 def _published_prefixes() -> dict[str, str]:

@@ -19,7 +19,7 @@ from posture.boxes import Detections, Targets, pairwise_iou
 from posture.errors import InputError
 from posture.models import build, torchvision_detectors
 from posture.models.detector_configs import SSD300, FasterRCNN
-from posture.models.torchvision_detectors import faster_rcnn, from_published, ssd300
+from posture.models.torchvision_detectors import faster_rcnn, from_published, ssd300, with_usual_eps
 
 NARROW = (SSD300(classes=3, size=160, width=0.125), FasterRCNN(classes=3, size=64, width=0.125))
 LOSSES = {"ssd300": {"bbox_regression", "classification"}, "fasterrcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}}
@@ -368,6 +368,33 @@ def test_older_names_and_missing_counters_of_published_weights():
     assert found.keys() == current.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
     assert from_published(current).keys() == current.keys() and all(from_published(current)[name] is tensor for name, tensor in current.items())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_of_fixed_norms_compute_what_torchvision_makes_of_its_own_file(training: bool):
+    """torchvision reads its COCO weights with an eps of 0. Some variances are as small as our eps, or smaller."""
+    from torchvision.models.detection._utils import overwrite_eps
+    from torchvision.ops import FrozenBatchNorm2d
+
+    published_norm, ours = FrozenBatchNorm2d(64).double(), nn.BatchNorm2d(64).double()
+    published_norm.weight.copy_(torch.rand(64) + 0.5)
+    published_norm.running_mean.copy_(torch.randn(64))
+    published_norm.running_var.copy_(torch.logspace(-7, 1, 64))
+    overwrite_eps(published_norm, 0.0)
+    state = dict(published_norm.state_dict())
+    ours.load_state_dict(with_usual_eps(state), strict=False)
+    x = published_norm.running_mean[:, None, None] + torch.randn(4, 64, 8, 8).double() * published_norm.running_var.sqrt()[:, None, None]
+    if training:  # the same, if statistics are the batch's
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        ours.load_state_dict(with_usual_eps(state | {"running_var": variance}), strict=False)
+        published_norm.running_mean.copy_(mean)
+        published_norm.running_var.copy_(variance)
+    torch.testing.assert_close(ours.train(training)(x), published_norm(x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_norm_without_variance_keeps_its_gain():
+    state = {"bn.running_var": torch.tensor([0.0, 1e-5]), "bn.weight": torch.tensor([2.0, 2.0]), "bn.running_mean": torch.zeros(2)}
+    torch.testing.assert_close(with_usual_eps(state)["bn.weight"], torch.tensor([2.0, 2.0 * 2**0.5]))
 
 
 @narrow
