@@ -2,16 +2,17 @@
 and the versions and runs that were trained on it are marked. Its file is not touched: what lies in the user's footage is the user's; but it is
 not taken in again.
 
-Rows go in an order that leaves the video to be found until the last step, so that a killed forgetting is finished by the same command. Deleting
-the files that hold them ends time travel: no earlier version of these tables can be read any more. Names that tables keep in their logs, such as
-of files in a refusal, stay until deltalake drops those logs. A hold-out's list of segments keeps its ids, which are hashes, to say how many are
-missing.
+Everything is read before the first removal, so that nothing that cannot be read stops it half-way. Rows go in an order that leaves the video to be
+found until the last step, so that a killed forgetting is finished by the same command. Deleting the files that hold them ends time travel: no
+earlier version of these tables can be read any more. Names that tables keep in their logs, such as of files in a refusal, stay until deltalake
+drops those logs. A hold-out's list of segments keeps its ids, which are hashes, to say how many are missing.
 """
 
 from __future__ import annotations
 
 import html
 import io
+import json
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from posture.data.checked import path_below
 from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree, write_bytes
 from posture.data.lease import Lease
 from posture.data.store import Store
@@ -100,41 +102,57 @@ def forget(found: Found, store: Store, *, registry: Registry | None, tell: Calla
 
 def _forget(found: Found, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
     with Lease(store.uri) as lease:
+        changed = _changed_files(found, registry)
+        for name in IN_ORDER:
+            store.refuse_undeletable(name)
         store.forget(found.video, bytes=found.bytes)
-        for version, splits in found.versions.items():
-            registry.mark(version, found.video, segments=len(found.segments), splits=splits)
-        for run in found.runs:
-            RunFolder.open(run).write_json("forgotten.json", sorted({*(RunFolder.open(run).read_json("forgotten.json") or []), found.video}))
-        for page in found.pages:
-            folder = page.rpartition("/")[0]
-            remove_tree(folder) if folder.rpartition("/")[0].endswith("/explain") else remove_file(page)
-        for file in found.predictions:
-            kept = _without(found, file)
-            if kept is not None:
-                write_bytes(file, kept)
-        if registry is not None:
-            _strip(found, registry)
-        for name, key in IN_ORDER.items():
-            lease.check()
-            table = store.open(name)
-            if table is None:
-                continue
-            store.delete(name, key, found.keys[name])
-            removed = store.remove_orphans(name)
-            tell(f"{name}: {len(found.keys[name]):,} rows removed, {removed:,} files deleted")
+        try:
+            _remove(found, store, registry, changed, lease, tell)
+        except InputError as error:
+            raise type(error)(f"{error}; a part of {found.video} is removed, and the same command, given again once that is mended, removes the rest") from None
         store.forget(found.video, bytes=found.bytes, versions=store.versions())
 
 
-def _strip(found: Found, registry: Registry) -> None:
-    """Take the video's segments out of what passes wrote down; their figures stay."""
+def _remove(found: Found, store: Store, registry: Registry | None, changed: dict[str, bytes], lease: Lease, tell: Callable[[str], None]) -> None:
+    for version, splits in found.versions.items():
+        registry.mark(version, found.video, segments=len(found.segments), splits=splits)
+    for page in found.pages:
+        folder = page.rpartition("/")[0]
+        remove_tree(folder) if folder.rpartition("/")[0].endswith("/explain") else remove_file(page)
+    for uri, content in changed.items():
+        write_bytes(uri, content)
+    for name, key in IN_ORDER.items():
+        lease.check()
+        if store.open(name) is not None:
+            store.delete(name, key, found.keys[name])
+            removed = store.remove_orphans(name)
+            tell(f"{name}: {len(found.keys[name]):,} rows removed, {removed:,} files deleted")
+
+
+def _changed_files(found: Found, registry: Registry | None) -> dict[str, bytes]:
+    """What files beside the store hold afterwards. All of it is read before anything is removed: what cannot be read must not stop that half-way."""
+    changed = {}
+    for uri in found.runs:
+        run = RunFolder.open(uri)
+        changed[run.path("forgotten.json")] = _json(sorted({*(run.read_json("forgotten.json") or []), found.video}))
+    for file in found.predictions:
+        kept = _without(found, file)
+        if kept is not None:
+            changed[file] = kept
     gone = set(found.segments)
-    for name in registry.passes():
-        said, decision = (registry.read_json("passes", name, file) for file in ("segments.json", "decision.json"))
-        if gone & set(said["segments"]):
+    for name in registry.passes() if registry is not None else ():
+        said, decision = registry.read_json("passes", name, "segments.json"), registry.decision(name)
+        if said is not None and gone & set(said["segments"]):
             kept = {segment: of for segment, of in said["segments"].items() if segment not in gone}
-            registry.write_json(said | {"segments": kept, "new": [segment for segment in said["new"] if segment not in gone]}, "passes", name, "segments.json")
-            changed = [item for item in decision["changed"] if item["segment"] not in gone]
-            registry.write_json(decision | {"changed": changed}, "passes", name, "decision.json")
+            new = [segment for segment in said["new"] if segment not in gone]
+            changed[registry.path("passes", name, "segments.json")] = _json(said | {"segments": kept, "new": new})
+            of_others = [item for item in decision["changed"] if item["segment"] not in gone]
+            changed[registry.path("passes", name, "decision.json")] = _json(decision | {"changed": of_others})
+    return changed
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode()
 
 
 def _without(found: Found, predictions: str) -> bytes | None:
@@ -214,4 +232,4 @@ def _reads(found: Found, store: Store, versions: dict[str, int]) -> bool:
 def _files(place: str, suffix: str) -> list[str]:
     if not is_remote(place) and not os.path.isdir(place):
         return []
-    return [file.uri for file in list_files(place, suffixes=frozenset({suffix}))]
+    return [path_below(place, file.relative) for file in list_files(place, suffixes=frozenset({suffix}))]

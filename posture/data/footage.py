@@ -104,7 +104,7 @@ def index_footage(store: Store, split: str, *, versions: dict[str, int] | None =
               if side == split and label not in left_out}
     if unknown := sorted(set(wanted.values()) - set(names)):
         raise InputError(f"{store.uri}: the {split} split has the class {unknown[0]!r}, which this run does not know")
-    clips = store.dataset("clips", version=versions.get("clips")).to_table(columns=["clip", "segment", "recipe", "__filename"])
+    clips = store.scan("clips", ["clip", "segment", "recipe", "__filename"], version=versions.get("clips"))
     recipe = _choose_recipe(store.uri, clips["recipe"], recipe)
     stored = zip(clips["clip"].to_pylist(), clips["segment"].to_pylist(), clips["recipe"].to_pylist(), strict=True)
     segment_of = {clip: segment for clip, segment, stored_recipe in stored if segment in wanted and stored_recipe == recipe}
@@ -119,7 +119,7 @@ def index_footage(store: Store, split: str, *, versions: dict[str, int] | None =
 
 def clips_without_flow(store: Store, method: str) -> tuple[list[str], list[Shard]]:
     """All clips of the store that have no flow by `method` yet: their ids, and where their frames lie."""
-    clips = store.dataset("clips").to_table(columns=["clip", "__filename"])
+    clips = store.scan("clips", ["clip", "__filename"])
     done = set(store.read("flows", columns=["clip"], where=pc.field("method") == method)["clip"].to_pylist())
     keys = sorted(set(clips["clip"].to_pylist()) - done)
     return keys, find_shards("clips", clips, keys)
@@ -155,7 +155,7 @@ def part_of_shards(shards: list[Shard], indices: np.ndarray) -> list[Shard]:
 
 def _with_flow(index: FootageIndex, store: Store, version: int | None, chosen: str | None) -> FootageIndex:
     """The index with the places of its clips' flow. Raises InputError where that is missing, or is of several methods and none is chosen."""
-    flows = None if store.open("flows") is None else store.dataset("flows", version=version).to_table(columns=["clip", "method", "__filename"])
+    flows = None if store.open("flows") is None else store.scan("flows", ["clip", "method", "__filename"], version=version)
     counts = {} if flows is None else {entry["values"]: entry["counts"] for entry in pc.value_counts(flows["method"]).to_pylist()}
     if chosen is None and len(counts) > 1:
         raise InputError(f"{store.uri}: data.flow must name one of the methods whose optical flow is in this store: {', '.join(sorted(counts))}")

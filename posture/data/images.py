@@ -84,7 +84,7 @@ def index_images(store: Store, split: str, *, versions: dict[str, int] | None = 
     if not names:
         held = "no labelled pictures" if not labelled.num_rows else "pictures, but not one box in them"
         raise InputError(f"{store.uri}: the store holds {held}; add some with: posture ingest FOLDER --store {store.uri}")
-    pictures = store.dataset("images", version=versions.get("images")).to_table(columns=["image", "height", "width", "bytes", "__filename"])
+    pictures = store.scan("images", ["image", "height", "width", "bytes", "__filename"], version=versions.get("images"))
     stored = pictures["image"].combine_chunks()
     wanted = labelled.filter(pc.and_(pc.equal(labelled["split"], split), pc.is_in(labelled["image"], value_set=stored))).sort_by("image")
     keys, place = wanted["image"].to_pylist(), pc.index_in(wanted["image"], value_set=stored)

@@ -18,8 +18,10 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data import rows
+from posture.data.checked import Count, Name, Seconds, checked_json, path_below, refuse_links, refuse_odd_values
 from posture.data.files import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, absolute, exists, is_remote, join, list_files, plain, reachable, read_bytes, write_bytes
 from posture.errors import InputError
 
@@ -29,6 +31,20 @@ ARROW_TRIES = 11
 """Of what pyarrow asks of a bucket: with its pauses, which double from 25 ms, they take 51 s, about as long as PATIENCE_SECONDS."""
 FORGOTTEN = "_forgotten"
 """Folder of marks, one for each video that was forgotten."""
+DELETE_AT_ONCE = 2000
+"""Values of one predicate: deltalake's parser overflows the stack with 100,000."""
+
+
+class Mark(TypedDict):
+    """What is kept of a video that was forgotten."""
+
+    video: Name
+    """Content hash."""
+    bytes: Count
+    time: Seconds
+    """Of the forgetting, since 1970."""
+    versions: dict[str, Count]
+    """Of each table, the oldest version that can be read; empty until the forgetting is complete."""
 
 
 class Store:
@@ -43,17 +59,24 @@ class Store:
         return join(self.uri, name)
 
     def open(self, name: str, *, version: int | None = None) -> Any | None:
-        """The DeltaTable at `version` (None: newest), or None where it does not exist yet."""
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
+        """The DeltaTable at `version` (None: newest), or None if it does not exist yet.
 
+        Raises InputError if it cannot be read, holds a symbolic link, or names a file outside of itself.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        place = path_below(self.uri, name)
+        if not is_remote(place):
+            refuse_links(place)
         try:
-            with reachable(self.table_uri(name)):
-                return DeltaTable(self.table_uri(name), version=version, storage_options=self._patience)
+            with _readable(place, version):
+                table = DeltaTable(place, version=version, storage_options=self._patience)
+                paths = pa.table(table.get_add_actions())["path"].to_pylist()
         except TableNotFoundError:
             return None
-        except DeltaError as error:
-            raise InputError(f"{self.table_uri(name)}: version {version} cannot be read: {plain(error)}") from None
+        _refuse_outside(place, paths)
+        return table
 
     def create_tables(self) -> None:
         """Make the tables that are missing, all empty."""
@@ -71,7 +94,7 @@ class Store:
     def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
         """The table as a pyarrow dataset, for filters, columns and row groups.
 
-        Raises InputError: that version ended with a forgotten video, or it names files outside of the table.
+        Raises InputError if there is no such table, if that version ended with a forgotten video, and as `open` does.
         """
         if version is not None:
             oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
@@ -81,11 +104,20 @@ class Store:
         table = self.open(name, version=version)
         if table is None:
             raise InputError(f"{self.uri}: the store has no table {name!r}")
-        _refuse_outside(self.table_uri(name), pa.table(table.get_add_actions(flatten=True))["path"].to_pylist())
         return table.to_pyarrow_dataset(schema=rows.TABLES[name], filesystem=_folder(self.table_uri(name)))
 
+    def scan(self, name: str, columns: list[str], *, version: int | None = None) -> pa.Table:
+        """These columns of a table that exists, `__filename` perhaps among them, with each file's rows in their order.
+
+        Raises InputError as `dataset` does, and if a file is missing or damaged, or a value is none that Posture writes.
+        """
+        with _readable(self.table_uri(name)):
+            table = self.dataset(name, version=version).to_table(columns=columns)
+        refuse_odd_values(table, self.table_uri(name))
+        return table
+
     def read(self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None) -> pa.Table:
-        """Rows of a table; empty with its schema where it does not exist yet.
+        """Rows of a table; empty with its schema if it does not exist yet. Raises InputError as `scan` does.
 
         `where` is an expression over any column but pixels and vectors. It is applied here: pyarrow cannot compare strings with the string views
         that deltalake gives as each file's statistics.
@@ -94,9 +126,9 @@ class Store:
         if self.open(name) is None:
             return rows.TABLES[name].empty_table().select(wanted)
         if where is None:
-            return self.dataset(name, version=version).to_table(columns=wanted)
+            return self.scan(name, wanted, version=version)
         needed = [column for column in rows.TABLES[name].names if column in wanted or column not in ("pixels", "vectors")]
-        return self.dataset(name, version=version).to_table(columns=needed).filter(where).select(wanted)
+        return self.scan(name, needed, version=version).filter(where).select(wanted)
 
     def append(self, name: str, table: pa.Table) -> None:
         """Add rows in one commit; no rows make no commit."""
@@ -116,10 +148,15 @@ class Store:
                      .when_matched_update_all().when_not_matched_insert_all().execute())
 
     def delete(self, name: str, key: str, values: list[str]) -> None:
-        """Remove the rows whose `key` is among `values` from the newest version; earlier ones keep them."""
-        if values:
-            chosen = f"{key} IN ({', '.join(repr(value) for value in values)})"
-            self._commit(name, lambda commit: self.open(name).delete(chosen, commit_properties=commit))
+        """Remove the rows whose `key` is among `values` from the newest version; earlier ones keep them. One commit for every DELETE_AT_ONCE values."""
+        for first in range(0, len(values), DELETE_AT_ONCE):
+            chosen = f"{key} IN ({', '.join(map(sql_text, values[first:first + DELETE_AT_ONCE]))})"
+            self._commit(name, lambda commit, chosen=chosen: self.open(name).delete(chosen, commit_properties=commit))
+
+    def refuse_undeletable(self, name: str) -> None:
+        """Raise InputError if rows of the table cannot be removed, because it is append-only or needs a newer writer. Changes nothing."""
+        if self.open(name) is not None:
+            self._commit(name, lambda commit: self.open(name).delete("1 = 0", commit_properties=commit))
 
     def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
         """Add Parquet files that workers wrote into the table's folder: `path` below it, `bytes`, `rows`. One commit."""
@@ -147,13 +184,15 @@ class Store:
     def forget(self, video: str, *, bytes: int, versions: dict[str, int] | None = None) -> None:
         """Remember that the video of this content hash is never to be taken in again, and the `versions` before which no table can be read."""
         mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
-        write_bytes(join(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
+        write_bytes(path_below(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
 
-    def forgotten(self) -> dict[str, dict[str, Any]]:
-        """Videos that are never to be taken in again, by content hash: {video, bytes, time, versions}."""
-        place = join(self.uri, FORGOTTEN)
-        marks = [json.loads(read_bytes(file.uri) or b"{}") for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
-        return {mark["video"]: mark for mark in marks if mark}
+    def forgotten(self) -> dict[str, Mark]:
+        """Videos that are never to be taken in again, by content hash. Raises InputError if a mark is not as `forget` writes it."""
+        place = path_below(self.uri, FORGOTTEN)
+        names = [file.relative for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
+        files = ((path_below(place, name), read_bytes(path_below(place, name))) for name in names)
+        marks = [checked_json(content, uri, Mark) for uri, content in files if content]
+        return {mark["video"]: mark for mark in marks}
 
     def history(self, name: str) -> list[dict[str, Any]]:
         """Commits of a table, newest first."""
@@ -192,11 +231,33 @@ class Store:
                 with reachable(self.table_uri(name), "written"):
                     write(CommitProperties(custom_metadata={"commit": mark}))
                 return
-            except (InputError, DeltaError):
+            except (InputError, DeltaError) as error:
                 if not is_remote(self.uri) or number == COMMIT_TRIES:
-                    raise
+                    raise error if isinstance(error, InputError) else InputError(f"{self.table_uri(name)}: cannot be written: {plain(error)}") from None
                 if any(entry.get("commit") == mark for entry in self.history(name)):
                     return
+
+
+def sql_text(value: str) -> str:
+    """A text as a literal of deltalake's SQL, which knows one special character in it: the quote, written twice."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+@contextlib.contextmanager
+def _readable(table: str, version: int | None = None) -> Iterator[None]:
+    """While a table is read. Raises InputError in one line if its log or one of its files is missing or damaged.
+
+    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the caller.
+    """
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        with reachable(table):
+            yield
+    except (InputError, TableNotFoundError):
+        raise
+    except Exception as error:
+        raise InputError(f"{table}:{'' if version is None else f' version {version}'} cannot be read: {plain(error)[:300]}") from None
 
 
 def _folder(uri: str) -> Any | None:

@@ -1,0 +1,109 @@
+"""Checks of what is read back from stores, runs and registries: names, paths, JSON values. Any of it may come from elsewhere, or be damaged."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, TypeAdapter, ValidationError
+
+from posture.data.files import is_remote, join
+from posture.data.labels.limits import load_json
+from posture.data.rows import SPLITS
+from posture.errors import InputError
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of everything that becomes part of a path: content hashes and ids made of them, names of runs, versions, passes and checkpoints."""
+
+IDS = ("video", "segment", "clip", "image")
+"""Columns of a store's tables with content hashes and ids made of them; empty for a file that could not be read."""
+TEXTS = ("uri", "group", "label", "recipe", "method", "codec", "verdict", "reason", "ingest", "report")
+NUMBERS = {"bytes": (-1, 2**62), "modified": (-1e11, 1e11), "frames": (0, 2**40), "fps": (0, 1e9), "seconds": (0, 1e9),
+           "width": (0, 2**20), "height": (0, 2**20), "start": (0, 1e9), "end": (0, 1e9)}
+"""Columns with numbers, and from which to which they are."""
+
+Name = Annotated[str, Field(pattern=rf"\A{PLAIN_NAME.pattern}\z")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Since 1970, or of footage; up to the year 5138, which a date can still hold."""
+
+
+def is_name(value: Any) -> bool:
+    """Whether `value` can be part of a path without leading anywhere else."""
+    return isinstance(value, str) and PLAIN_NAME.fullmatch(value) is not None
+
+
+def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
+    """The value of a JSON text. Raises InputError, beginning with `where`, if it is no JSON, is too large or too deep, or is not of the type `kind`.
+
+    `kind` may be any type that pydantic knows; fields that a TypedDict does not name are kept.
+    """
+    return checked_value(load_json(content, where), where, kind)
+
+
+def checked_value(value: Any, where: str, kind: Any) -> Any:
+    """`value` itself. Raises InputError, beginning with `where`, if it is not of the type `kind`."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"][:4])[:100]
+        raise InputError(f"{where}: its content is not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}") from None
+    return value
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def refuse_odd_values(table: pa.Table, where: str) -> None:
+    """Raise InputError naming the first value of a store's table that Posture does not write: an id that leads elsewhere, a split or number that is none."""
+    held = set(table.column_names)
+    bad = {name: pc.invert(pc.match_substring_regex(table[name], rf"\A({PLAIN_NAME.pattern})?\z")) for name in IDS if name in held}
+    bad |= {name: pc.is_null(table[name]) for name in TEXTS if name in held}
+    bad |= {name: pc.invert(pc.and_(pc.greater_equal(table[name], least), pc.less_equal(table[name], most)))
+            for name, (least, most) in NUMBERS.items() if name in held}
+    bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))} if "split" in held else {}
+    for name, wrong in bad.items():
+        place = pc.index(pc.fill_null(wrong, True), True).as_py()
+        if place >= 0:
+            value = str(table[name][place].as_py())[:100]
+            raise InputError(f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or was made by something else")
+
+
+def path_below(root: str, *parts: str) -> str:
+    """The path of `parts` below `root`. Raises InputError if one of them leads out of it: by "..", or through a symbolic link."""
+    names = [name for part in parts for name in part.split("/")]
+    if bad := [name for name in names if name in ("", ".", "..") or "\0" in name]:
+        raise InputError(f"{root}: {'/'.join(parts)!r} is no path below it, because of {bad[0]!r}")
+    place = root.rstrip("/")
+    for name in names if not is_remote(root) else ():
+        place = f"{place}/{name}"
+        if os.path.islink(place):
+            _refuse(place, root)
+    return join(root, *names)
+
+
+def refuse_links(folder: str) -> None:
+    """Raise InputError naming the first entry below the local `folder` that is a symbolic link, or neither file nor folder."""
+    waiting = [folder]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not entry.is_file(follow_symlinks=False):
+                _refuse(entry.path, folder)
+
+
+def _refuse(path: str, root: str) -> None:
+    what = f"a symbolic link to {os.readlink(path)}" if os.path.islink(path) else "neither a file nor a folder"
+    raise InputError(f"{path}: {what}; nothing outside of {root} is read or removed through it: put the files themselves there, or remove it")
