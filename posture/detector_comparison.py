@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from posture.comparison_page import OVER_SEEDS, Row, amount, columns, costs, dif
 from posture.detector_report import mean_curve
 from posture.pages import THIN_SPACE
 from posture.pages.charts import LOOKS, Chart, Columns, Line, over_epochs, ticks
-from posture.tasks.detection_metrics import Picture, match_detections, weighted_ap
+from posture.stats import resampled_map
+from posture.tasks.detection_metrics import Picture
 
 PAPER: dict[str, dict[str, float]] = {
     "improved": {"precision": 0.988, "map50": 0.942, "map50_95": 0.872, "fps": 28.5}, "yolov7": {"precision": 0.976, "map50": 0.878},
@@ -78,19 +79,6 @@ def analyse(comparison: Comparison, *, resamples: int = stats.RESAMPLES, seed: i
             if found:
                 drawn[entry.name] = {figure: np.mean([one[figure] for one in found], axis=0) for figure in DETECTION.tested}
     return tabulated(comparison, DETECTION, drawn, items=images, resamples=resamples, over_seeds="figures")
-
-
-def resampled_map(predictions: Sequence[Picture], groups: Sequence[str], counts: np.ndarray, *, classes: int) -> dict[str, np.ndarray]:
-    """{`map50_95`, `map50`: float64 (1 + B,)} on each row of `counts` (of `stats.resampled_groups`); `groups` of the P pictures.
-
-    A picture counts as often as its group does: so groups can stand for their pictures, which are many more.
-    """
-    matched = match_detections(predictions, classes)
-    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    group_of = np.array([number[group] for group in groups])
-    truths = np.zeros((classes, len(number)), dtype=np.int64)
-    np.add.at(truths.T, group_of, matched.truths.T)
-    return weighted_ap(replace(matched, pictures=[group_of[pictures] for pictures in matched.pictures], truths=truths), counts)
 
 
 def _ordered(result: PictureResult, images: Sequence[str]) -> list[Picture]:

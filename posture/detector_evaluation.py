@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from posture import stats
 from posture.config import DetectorRun
+from posture.data.feed.origins import picture_uris
 from posture.data.files import write_bytes
 from posture.data.images import ImageIndex, index_images, open_images
 from posture.data.store import Store
@@ -26,6 +28,8 @@ Detect = Callable[..., tuple[list[Any], str]]
 
 TIMED = 50
 """Pictures that the speed is measured on."""
+RESAMPLES = 2_000
+"""Of the groups of pictures, for the interval of mAP@0.5:0.95."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,14 @@ def evaluate_detector(folder: RunFolder, record: dict[str, Any], run: DetectorRu
         found, device = (detect or detect_here)(index, run, checkpoint, batch=batch, progress=progress)
         speed = measure_speed(index, run, checkpoint)
         state = json.loads((checkpoint / "state.json").read_text())
-    metrics = detection_metrics(_judged(found, index), classes)
+    judged = _judged(found, index)
+    counts = stats.resampled_groups(index.groups, resamples=RESAMPLES)
+    values = stats.resampled_map(judged, index.groups, counts, classes=len(classes))["map50_95"]
+    metrics = detection_metrics(judged, classes) | {"interval": stats.told_interval(values, of="map50_95", groups=counts.shape[1])}
     metrics |= about | {"epoch": state["epoch"], "protocol": describe(run), "device": device, "speed": speed,
                 "fps": {name: 1000.0 / times["median"] for name, times in speed.items()}, "seconds": time.time() - began}
-    _write(folder, record, run, store, index, found, metrics)
+    uris = picture_uris(store, index.keys, versions=record["versions"] if pinned else None)
+    _write(folder, record, run, store, index, found, metrics, uris)
     return metrics
 
 
@@ -113,7 +121,7 @@ def measure_speed(index: ImageIndex, run: DetectorRun, checkpoint: Path) -> dict
 
 
 def _write(folder: RunFolder, record: dict[str, Any], run: DetectorRun, store: Store, index: ImageIndex, found: list[Found],
-           metrics: dict[str, Any]) -> None:
+           metrics: dict[str, Any], uris: dict[str, str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,7 +135,7 @@ def _write(folder: RunFolder, record: dict[str, Any], run: DetectorRun, store: S
     with tempfile.TemporaryDirectory(prefix="posture-report-") as place:
         page = Path(place, "report.html")
         write_detector_report(page, run=record["run"], metrics=metrics, history=folder.read_json("history.json") or [], index=index, found=found,
-                              pictures=_Shown(index), facts=_facts(record, run, store, metrics, folder))
+                              pictures=_Shown(index), uris=uris, facts=_facts(record, run, store, metrics, folder))
         write_bytes(folder.path("evaluation", metrics["name"], "report.html"), page.read_bytes())
     write_bytes(folder.path("evaluation", metrics["name"], "predictions.parquet"), buffer.getvalue())
     folder.write_json(f"evaluation/{metrics['name']}/metrics.json", metrics)
@@ -173,7 +181,8 @@ def _facts(record: dict[str, Any], run: DetectorRun, store: Store, metrics: dict
     speeds = [row["clips_per_second"] for row in history]
     network = build(run.model)
     return {
-        "evaluated": datetime.fromtimestamp(time.time(), UTC), "protocol": metrics["protocol"], "store": store.uri, "anchors": record.get("anchors", ""),
+        "evaluated": datetime.fromtimestamp(time.time(), UTC), "protocol": metrics["protocol"], "recipe": record.get("recipe"), "store": store.uri,
+        "anchors": record.get("anchors", ""),
         "tables": record["versions"], "hardware": f"{record['machine']}; judged on {metrics['device']}", "software": record["software"],
         "seed": run.seed, "epochs": f"{len(history)} of {run.epochs}", "checkpoint": f"{metrics['checkpoint']}, epoch {metrics['epoch']}",
         "parameters": parameters(network), "gflops": picture_gflops(network, run.model.size),

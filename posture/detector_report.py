@@ -18,7 +18,7 @@ from posture.detections import FALSE, MISSED, Mark, judge
 from posture.pages import THIN_SPACE, short
 from posture.pages.charts import Chart, Dot, Line, ticks
 from posture.pages.shots import Box, frame_all
-from posture.report import configuration, learning_curves, listed_facts, of_classes, subtitle
+from posture.report import configuration, interval_text, learning_curves, listed_facts, of_classes, subtitle
 
 if TYPE_CHECKING:
     from posture.data.images import ImageIndex
@@ -26,41 +26,55 @@ if TYPE_CHECKING:
 
 SHOTS = 12
 """Pictures shown of each kind."""
+FEW_SHOTS = 4
+"""Pictures shown of a detector that has learned nothing."""
+MOST_BOXES = 30
+"""Drawn in a picture; how many are left out is said."""
+LEARNED = 0.05
+"""The least mAP@0.5 and F1 of a detector that has learned something."""
 REASONS = 3
 """Told below a picture."""
 
 
 def write_detector_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]], index: ImageIndex,
-                          found: Sequence[Found], pictures: Any, facts: Mapping[str, Any]) -> None:
+                          found: Sequence[Found], pictures: Any, facts: Mapping[str, Any], uris: Mapping[str, str] = {}) -> None:  # noqa: B006
     """Write the report of one detector to `path`.
 
     * `run`: the run's configuration (`DetectorRun.model_dump()`); `name` and `model.kind` make the title.
     * `metrics`: what `posture.tasks.detection_metrics.detection_metrics` returns, and beside it `split`, `device`, `speed`
-      ({"model", "whole": {"median", "p10", "p90"}}, milliseconds) and `fps` ({"model", "whole"}), which may be missing.
+      ({"model", "whole": {"median", "p10", "p90"}}, milliseconds), `fps` ({"model", "whole"}), `notice` (a warning, which stands
+      first) and `interval` (of mAP@0.5:0.95, as `posture.stats.told_interval` returns it), which may be missing.
     * `history`: a row per epoch, of `epoch` (from 1), `train_loss` and its terms `train_loss_...`, `val_loss`, `val_map50`, `val_map50_95`,
       `val_precision`, `val_recall`, `lr`; missing or None values leave gaps.
     * `index`, `found`: the pictures that were judged, and what was found in each; `pictures.picture(place)` gives uint8 (h, w, 3), RGB, of at
-      most 2 * SHOTS of them.
+      most 2 * SHOTS of them; `uris` names their files, `video#t=seconds` that of a frame.
     * `facts`, all optional: as `posture.report.write_report` takes them, with `gflops` (of one picture) and `pictures_per_second` (training).
     """
     confidence = metrics["confidence"]
     judged = [judge((one.boxes, one.scores, one.labels, boxes, labels), index.classes, confidence=confidence)
               for one, boxes, labels in zip(found, index.boxes, index.labels, strict=True)]
-    spread = sorted({round(place) for place in np.linspace(0, len(judged) - 1, min(SHOTS, len(judged)))})
-    worst = sorted((place for place in range(len(judged)) if _harm(judged[place])), key=lambda place: -_harm(judged[place]))[:SHOTS]
+    learned = has_learned(metrics)
+    spread = sorted({round(place) for place in np.linspace(0, len(judged) - 1, min(SHOTS if learned else FEW_SHOTS, len(judged)))})
+    worst = sorted((place for place in range(len(judged)) if _harm(judged[place])), key=lambda place: -_harm(judged[place]))[:SHOTS if learned else 0]
     page = pages.render(
         "detector_report.html",
         name=run.get("name", "run"), subtitle=subtitle(run, facts),
-        verdict=verdict(metrics, judged), protocol=_protocol(facts),
+        verdict=verdict(metrics, judged), protocol=_protocol(facts), learned=learned,
         tiles=_tiles(metrics), metrics={"device": "", **metrics}, split=metrics.get("split", "test"),
         absent=sum(not row["boxes"] for row in metrics["per_class"]),
         curves=learning_curves(history, _charts(history)),
         certainty=_certainty(metrics),
         speed=_speed(metrics),
-        shots=_shots(spread, judged, index, pictures), worst=_shots(worst, judged, index, pictures), mistakes=_mistakes(judged),
+        shots=_shots(spread, judged, index, pictures, uris), worst=_shots(worst, judged, index, pictures, uris), mistakes=_mistakes(judged),
         facts=listed_facts(facts), footage=pages.footage_table(facts.get("footage")), configuration=configuration(run),
     )
     pages.write(path, page)
+
+
+def has_learned(metrics: Mapping[str, Any]) -> bool:
+    """Whether the detector finds more than it would by chance: at least LEARNED of mAP@0.5 and of F1. True if there is nothing to find."""
+    figures = [metrics[name] for name in ("map50", "f1") if metrics[name] is not None]
+    return not figures or min(figures) >= LEARNED
 
 
 def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[Mark]]) -> str:
@@ -72,7 +86,10 @@ def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[Mark]]) -> str
     if not true:
         return f"The {pictures} hold no box to find, so nothing can be said of what the detector finds; it reported {reported:,} in vain."
     boxes = f"{'box' if true == 1 else 'boxes'} labelled {names[0]}" if len(names) == 1 else f"labelled {'box' if true == 1 else 'boxes'}"
-    found = f"Of {true:,} {boxes} in {pictures}, {right:,} ({pages.percent(right / true)}) were found at confidence {metrics['confidence']:.2f}."
+    at = f"confidence {metrics['confidence']:.{2 if metrics['confidence'] >= 0.01 or not metrics['confidence'] else 4}f}"
+    found = f"Of {true:,} {boxes} in {pictures}, {right:,} ({pages.percent(right / true)}) were found at {at}."
+    if not has_learned(metrics):
+        found = f"This detector has learned next to nothing: its mAP@0.5 is {pages.decimal(metrics['map50'])}. {found}"
     if not reported:
         return f"{found} Nothing was reported."
     closely = "" if metrics["mean_iou"] is None or not right else f"; right ones overlap the true box by {metrics['mean_iou']:.2f} on average"
@@ -86,7 +103,7 @@ def _protocol(facts: Mapping[str, Any]) -> str:
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     tiles = [
-        ("mAP@0.5:0.95", pages.decimal(metrics["map50_95"]), "found, and closely boxed"),
+        ("mAP@0.5:0.95", pages.decimal(metrics["map50_95"]), interval_text(metrics, pages.decimal) or "found, and closely boxed"),
         ("mAP@0.5", pages.decimal(metrics["map50"]), "found, at an overlap of half"),
         ("Precision", pages.decimal(metrics["precision"]), "of what was reported, how much is so"),
         ("Recall", pages.decimal(metrics["recall"]), "of what is there, how much was found"),
@@ -160,11 +177,17 @@ def _mistakes(judged: Sequence[Sequence[Mark]]) -> list[tuple[str, str, list[tup
     return tables
 
 
-def _shots(places: Sequence[int], judged: Sequence[Sequence[Mark]], index: ImageIndex, pictures: Any) -> list[dict[str, Any]]:
+def _shots(places: Sequence[int], judged: Sequence[Sequence[Mark]], index: ImageIndex, pictures: Any, uris: Mapping[str, str]) -> list[dict[str, Any]]:
     """Pictures with their boxes, and what became of these."""
-    told = [_told(judged[place]) | {"image": str(index.keys[place])[:12]} for place in places]
-    framed = frame_all([(pictures.picture(place), [_box(mark) for mark in judged[place]]) for place in places])
+    told = [_told(judged[place]) | {"image": str(index.keys[place])[:12], "origin": pages.origin(uris.get(index.keys[place], ""))} for place in places]
+    framed = frame_all([(pictures.picture(place), [_box(mark) for mark in _drawn(judged[place])]) for place in places])
     return [words | shot for words, shot in zip(told, framed, strict=True)]
+
+
+def _drawn(marks: Sequence[Mark]) -> list[Mark]:
+    """The marks that are drawn, at most MOST_BOXES: true boxes and right ones first, then those reported in vain, the most certain first."""
+    first = sorted(marks, key=lambda mark: (mark.kind == "false", -(mark.confidence or 0.0)))[:MOST_BOXES]
+    return [mark for mark in marks if mark in first]
 
 
 def _told(marks: Sequence[Mark]) -> dict[str, Any]:
@@ -177,6 +200,8 @@ def _told(marks: Sequence[Mark]) -> dict[str, Any]:
     reasons += [f"{short(mark.name, 28)} {mark.confidence:.2f}: {mark.reason}" for mark in marks if mark.kind == "false"]
     if len(reasons) > REASONS:
         reasons = [*reasons[:REASONS], f"and {len(reasons) - REASONS} more"]
+    if len(marks) > MOST_BOXES:
+        reasons.append(f"{len(marks) - MOST_BOXES} of {len(marks)} boxes are not drawn")
     return {"summary": summary, "reasons": reasons}
 
 

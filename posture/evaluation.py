@@ -6,7 +6,7 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from posture import stats
 from posture.config import AnyRun, DetectorRun, Run, validate
+from posture.data.feed.origins import Place, places_of
 from posture.data.files import write_bytes
 from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.source import SourceFootage, SourceIndex, index_sources
@@ -89,10 +91,11 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
         probabilities, device = (score or score_here)(looked_at, run, checkpoint, views=views, batch=batch, progress=progress)
         state = json.loads((checkpoint / "state.json").read_text())
     predictions = merge(probabilities, looked_at, views)
-    metrics = measure(predictions)
+    places = places_of(store, predictions.segments, versions=record["versions"] if store_uri is None else None)
+    metrics = measure(predictions) | {"interval": accuracy_interval(predictions, places)}
     metrics |= about | {"epoch": state["epoch"], "views": [int(predictions.views.min()), int(predictions.views.max())],
                 "protocol": views.describe(), "device": device, "seconds": time.time() - began}
-    _write(folder, record, run, store, index, predictions, metrics)
+    _write(folder, record, run, store, index, predictions, metrics, places)
     return metrics
 
 
@@ -142,8 +145,16 @@ def measure(predictions: Predictions) -> dict[str, Any]:
     return classification_metrics(predictions.scores, predictions.labels, predictions.classes)
 
 
+def accuracy_interval(predictions: Predictions, places: Mapping[str, Place]) -> dict[str, Any]:
+    """How sure the accuracy is, as `posture.stats.told_interval` says it: a bootstrap over the groups that the segments are of."""
+    groups = [places[segment].group for segment in predictions.segments]
+    right = predictions.scores.argmax(axis=1) == predictions.labels
+    values = stats.resampled_accuracy(right, groups, stats.resampled_groups(groups))
+    return stats.told_interval(values, of="accuracy", groups=len(set(groups)))
+
+
 def _write(folder: RunFolder, record: dict[str, Any], run: Run, store: Store, index: FootageIndex, predictions: Predictions,
-           metrics: dict[str, Any]) -> None:
+           metrics: dict[str, Any], places: Mapping[str, Place]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -156,13 +167,13 @@ def _write(folder: RunFolder, record: dict[str, Any], run: Run, store: Store, in
     with tempfile.TemporaryDirectory(prefix="posture-report-") as place:
         page = Path(place, "report.html")
         write_report(page, run=record["run"], metrics=metrics, history=folder.read_json("history.json") or [],
-                     examples=_examples(index, predictions), facts=_facts(record, run, store, metrics, folder))
+                     examples=_examples(index, predictions, places), facts=_facts(record, run, store, metrics, folder))
         write_bytes(folder.path("evaluation", metrics["name"], "report.html"), page.read_bytes())
     write_bytes(folder.path("evaluation", metrics["name"], "predictions.parquet"), buffer.getvalue())
     folder.write_json(f"evaluation/{metrics['name']}/metrics.json", metrics)
 
 
-def _examples(index: FootageIndex, predictions: Predictions) -> list[dict[str, Any]]:
+def _examples(index: FootageIndex, predictions: Predictions, places: Mapping[str, Place]) -> list[dict[str, Any]]:
     """Filmstrips of the most confident right and wrong answers, from the stored clips."""
     guesses, confidence = predictions.scores.argmax(axis=1), predictions.scores.max(axis=1)
     right = guesses == predictions.labels
@@ -176,7 +187,8 @@ def _examples(index: FootageIndex, predictions: Predictions) -> list[dict[str, A
     for row in chosen:
         frames = footage.clip(place[clip_of[predictions.segments[row]]])
         picked = np.linspace(0, len(frames) - 1, EXAMPLE_FRAMES).round().astype(int)
-        examples.append({"segment": predictions.segments[row], "truth": index.classes[predictions.labels[row]],
+        origin = places[predictions.segments[row]]
+        examples.append({"segment": predictions.segments[row], "uri": origin.uri, "start": origin.start, "truth": index.classes[predictions.labels[row]],
                          "guess": index.classes[guesses[row]], "confidence": float(confidence[row]), "frames": [frames[at] for at in picked]})
     return examples
 
@@ -188,7 +200,8 @@ def _facts(record: dict[str, Any], run: Run, store: Store, metrics: dict[str, An
     history = folder.read_json("history.json") or []
     speeds = [row["clips_per_second"] for row in history]
     return {
-        "evaluated": datetime.fromtimestamp(time.time(), UTC), "protocol": metrics["protocol"], "views": metrics["views"], "store": store.uri,
+        "evaluated": datetime.fromtimestamp(time.time(), UTC), "protocol": metrics["protocol"], "views": metrics["views"], "recipe": record.get("recipe"),
+        "store": store.uri,
         "tables": record["versions"], "hardware": f"{record['machine']}; scored on {metrics['device']}", "software": record["software"],
         "seed": run.seed, "epochs": f"{len(history)} of {run.epochs}", "checkpoint": f"{metrics['checkpoint']}, epoch {metrics['epoch']}",
         "parameters": parameters(build(run.model)), "gmacs": gmacs(build(run.model), frames=run.model.frames, size=run.model.size,

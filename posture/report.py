@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, An
     """Write the report of one run to `path`.
 
     * `run`: the run's configuration (`Run.model_dump()`); `name` and `model.kind` make the title.
-    * `metrics`: what `posture.tasks.metrics.classification_metrics` returns; a `split` beside it is named where that is not `test`.
+    * `metrics`: what `posture.tasks.metrics.classification_metrics` returns, and beside it, all optional, `split`, `notice` (a warning, which
+      stands first) and `interval` (of the accuracy, as `posture.stats.told_interval` returns it).
     * `history`: a row per epoch, of `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None values leave gaps.
-    * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays};
-      the most confident right and wrong ones are shown.
-    * `facts`, all optional: `evaluated` (datetime or ISO text), `protocol` (words), `views` (per segment; a number, or [least, most]),
+    * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays}, and optional `uri` of the
+      video and `start` in it (seconds); the most confident right and wrong ones are shown.
+    * `facts`, all optional: `recipe` (as `posture train` was given it), `evaluated` (datetime or ISO text), `protocol` (words), `views` (per segment; a number, or [least, most]),
       `store` (uri), `tables` ({name: version}), `hardware`, `software` ({name: version}), `seed`, `epochs`, `checkpoint`, `parameters`,
       `gmacs` (of one clip), `clips_per_second` (training), `wall_seconds`, `footage` ({split: {"segments": n, "clips": n, ...}}).
       Any other fact is listed under its own name.
@@ -59,12 +60,23 @@ def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, An
     pages.write(path, page)
 
 
+def interval_text(metrics: Mapping[str, Any], form: Callable[[float], str]) -> str:
+    """`95 % interval 40.1 to 75.0 %, over 8 groups`, of `metrics["interval"]`; empty where there is none."""
+    found = metrics.get("interval")
+    if not found:
+        return ""
+    if found["low"] is None:
+        return "no interval: there is a single group" if found["groups"] < 2 else f"no interval: all {found['groups']} groups are alike"
+    return f"95{THIN_SPACE}% interval {form(found['low'])} to {form(found['high'])}, over {found['groups']:,} groups"
+
+
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """The result in a sentence: accuracy beside what always naming the most frequent class would score."""
+    """The result in a sentence: accuracy, with its interval, beside what always naming the most frequent class would score."""
     count, accuracy, majority = metrics["count"], metrics["accuracy"], metrics["majority_accuracy"]
     right, split = round(accuracy * count), metrics.get("split", "test")
     segments = "segment was" if count == 1 else "segments were"
-    result = f"{right:,} of {count:,} {split} {segments} recognised, an accuracy of {pages.percent(accuracy)}"
+    sure = interval_text(metrics, pages.percent)
+    result = f"{right:,} of {count:,} {split} {segments} recognised, an accuracy of {pages.percent(accuracy)}{f' ({sure})' if sure else ''}"
     present = sum(row["count"] > 0 for row in metrics["per_class"])
     if present < 2:
         return f"{result}. The {split} split holds a single class, so this says nothing about telling classes apart."
@@ -94,6 +106,8 @@ def _protocol(facts: Mapping[str, Any]) -> str:
 def subtitle(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     model = run.get("model") or {}
     parts = [str(model.get("kind", "")) if isinstance(model, Mapping) else str(model)]
+    if facts.get("recipe"):
+        parts.append(f"recipe {facts['recipe']}")
     if facts.get("parameters") is not None:
         parts.append(_millions(facts["parameters"]))
     if facts.get("gmacs") is not None:
@@ -110,9 +124,9 @@ def _millions(parameters: float) -> str:
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    top = min(5, len(metrics["per_class"]))
+    top, sure = min(5, len(metrics["per_class"])), interval_text(metrics, pages.percent)
     tiles = [
-        ("Accuracy", pages.percent(metrics["accuracy"]), f"most frequent class: {pages.percent(metrics['majority_accuracy'])}"),
+        ("Accuracy", pages.percent(metrics["accuracy"]), f"{f'{sure}; ' if sure else ''}most frequent class: {pages.percent(metrics['majority_accuracy'])}"),
         ("Top-min(5, K)", pages.percent(metrics["top5"]), f"true class among the first {top}" if top > 1 else "a single class"),
         ("Macro precision", pages.decimal(metrics["macro_precision"]), "of what was named, how much is so"),
         ("Macro recall", pages.decimal(metrics["macro_recall"]), "of what is so, how much was named"),
@@ -207,7 +221,7 @@ def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
 
 
 def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"segment": str(example["segment"])[:12], "truth": str(example["truth"]), "guess": str(example["guess"]),
+    return {"segment": str(example["segment"])[:12], "origin": pages.origin(example.get("uri") or "", example.get("start")), "truth": str(example["truth"]), "guess": str(example["guess"]),
             "confidence": example["confidence"], "frames": pages.spread(example["frames"])}
 
 
@@ -217,6 +231,7 @@ def listed_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         return ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items()) if isinstance(value, Mapping) else str(value)
 
     known = {
+        "recipe": ("Recipe", str),
         "store": ("Store", str),
         "tables": ("Table versions", versions),
         "checkpoint": ("Checkpoint", str),

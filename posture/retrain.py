@@ -20,6 +20,7 @@ import numpy as np
 from posture.arrivals import arrivals, segments_record
 from posture.challenger import digest_of_wish, fit, name_of
 from posture.config import Run, override, validate
+from posture.data.feed.origins import places_of
 from posture.data.files import absolute, exists, remove_tree
 from posture.data.lease import Lease
 from posture.data.store import Store
@@ -297,11 +298,8 @@ class Pass:
 
     def _placed(self, changed: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
         """The segments whose answer changed, with where they are to be found."""
-        versions = plan["versions"]
-        rows = {row["segment"]: row for row in self.store.read("segments", version=versions["segments"]).to_pylist()}
-        uris = {row["video"]: row["uri"] for row in self.store.read("videos", version=versions["videos"]).to_pylist() if row["verdict"] == "ok"}
-        return [item | {"video": (row := rows[item["segment"]])["video"], "uri": uris.get(row["video"], ""), "start": row["start"], "end": row["end"]}
-                for item in changed]
+        places = places_of(self.store, [item["segment"] for item in changed], versions=plan["versions"])
+        return [item | {"video": (place := places[item["segment"]]).video, "uri": place.uri, "start": place.start, "end": place.end} for item in changed]
 
     def _conclude(self, plan: dict[str, Any], decision: dict[str, Any]) -> Outcome:
         """Switch the pointer, tell the world, and end the pass. All of it may be done twice."""

@@ -1,16 +1,19 @@
 """How sure a difference between two classifiers is: paired cluster bootstrap, McNemar's test, Holm's adjustment, spread over seeds.
 
 Segments cut from one source video are not independent, so the bootstrap draws whole groups (Field and Welsh 2007; the paper names no test).
-Legend: s segments, K classes, G groups, B resamples. Labels are class indices, scores are probabilities, higher is more likely.
+Legend: s segments, P pictures, K classes, G groups, B resamples. Labels are class indices, scores are probabilities, higher is more likely.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+
+from posture.tasks.detection_metrics import Picture, match_detections, weighted_ap
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -149,23 +152,66 @@ def _mean_where(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.where(classes > 0, ratios.sum(axis=1) / np.maximum(classes, 1), np.nan)
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray, *, groups: int) -> Difference:
-    """The difference of two models' values on the same resamples, (1 + B,) each, row 0 being the footage itself.
+def resampled_accuracy(right: np.ndarray, groups: Sequence[Hashable], counts: np.ndarray) -> np.ndarray:
+    """Accuracy on each row of `counts` (of `resampled_groups`), float64 (1 + B,); `right`: bool (s,)."""
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    group_of = np.array([number[group] for group in groups])
+    hits, all_of = (np.bincount(group_of, weights=weights, minlength=len(number)) for weights in (right, np.ones(len(right))))
+    weights = counts.astype(np.float64)
+    return (weights @ hits) / (weights @ all_of)
+
+
+def resampled_map(predictions: Sequence[Picture], groups: Sequence[Hashable], counts: np.ndarray, *, classes: int) -> dict[str, np.ndarray]:
+    """{`map50_95`, `map50`: float64 (1 + B,)} of a detector on each row of `counts` (of `resampled_groups`); `groups` of the P pictures.
+
+    A picture counts as often as its group does: so groups can stand for their pictures, which are many more.
+    """
+    matched = match_detections(predictions, classes)
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    group_of = np.array([number[group] for group in groups])
+    truths = np.zeros((classes, len(number)), dtype=np.int64)
+    np.add.at(truths.T, group_of, matched.truths.T)
+    return weighted_ap(replace(matched, pictures=[group_of[pictures] for pictures in matched.pictures], truths=truths), counts)
+
+
+def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
+    """95 % interval of a figure from its values on resamples of its groups, (1 + B,), row 0 being the footage itself.
 
     Expanded percentile interval (Hesterberg 2015): a plain one is too narrow for few groups, so its levels are moved outward as a t interval
-    on G - 1 degrees of freedom is wider than a normal one. `p` inverts it: it is below 0.05 where the interval leaves out 0.
-    A resample without a difference counts for both sides.
+    on G - 1 degrees of freedom is wider than a normal one. None for a single group, or if no resample has a value.
     """
     from scipy.stats import norm, t
 
-    differences = np.round(ours - theirs, 12)  # equal shares, computed along two ways, are equal
-    observed, drawn = float(differences[0]), differences[1:][np.isfinite(differences[1:])]
+    drawn = values[1:][np.isfinite(values[1:])]
     if groups < 2 or not len(drawn):
-        return Difference(observed, None, None, None)
-    widening = math.sqrt(groups / (groups - 1))
-    outside = norm.cdf(widening * t.ppf((1 - LEVEL) / 2, groups - 1))
+        return None
+    outside = norm.cdf(math.sqrt(groups / (groups - 1)) * t.ppf((1 - LEVEL) / 2, groups - 1))
     low, high = np.quantile(drawn, [outside, 1 - outside])
-    return Difference(observed, float(low), float(high), _two_sided(int(min((drawn <= 0).sum(), (drawn >= 0).sum())), len(drawn), groups=groups))
+    return float(low), float(high)
+
+
+def told_interval(values: np.ndarray, *, of: str, groups: int) -> dict[str, Any]:
+    """The interval of the figure `of` as metrics.json keeps it: {of, low, high, groups, resamples}.
+
+    `low` and `high` are None if there is a single group, or if every group has the same value, so that resampling them tells nothing.
+    """
+    found = interval(values, groups=groups)
+    low, high = found if found and found[1] > found[0] else (None, None)
+    return {"of": of, "low": low, "high": high, "groups": groups, "resamples": len(values) - 1}
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, *, groups: int) -> Difference:
+    """The difference of two models' values on the same resamples, (1 + B,) each, row 0 being the footage itself.
+
+    Its interval is that of `interval`. `p` inverts it: it is below 0.05 where the interval leaves out 0. A resample without a difference counts
+    for both sides.
+    """
+    differences = np.round(ours - theirs, 12)  # equal shares, computed along two ways, are equal
+    observed, found = float(differences[0]), interval(differences, groups=groups)
+    if found is None:
+        return Difference(observed, None, None, None)
+    drawn = differences[1:][np.isfinite(differences[1:])]
+    return Difference(observed, *found, _two_sided(int(min((drawn <= 0).sum(), (drawn >= 0).sum())), len(drawn), groups=groups))
 
 
 def least_p(groups: int, *, resamples: int = RESAMPLES, comparisons: int = 1) -> float | None:

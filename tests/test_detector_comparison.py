@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from posture import stats
 from posture.comparison import Comparison, Entry, write_json
-from posture.detector_comparison import PictureResult, analyse, resampled_map, rows_for_console, write_page
+from posture.detector_comparison import PictureResult, analyse, rows_for_console, write_page
 from posture.errors import InputError
 from posture.tasks.detection_metrics import Picture, detection_metrics
 from tests.test_detector_report import picture
@@ -91,7 +91,7 @@ def predictions(draw: st.DrawFn) -> list[Picture]:
 @given(predictions(), st.lists(st.sampled_from("abc"), min_size=5, max_size=5), st.integers(0, 99))
 def test_a_resample_is_the_footage_with_its_groups_as_often_as_they_were_drawn(ones: list[Picture], groups: list[str], seed: int) -> None:
     counts = stats.resampled_groups(groups, resamples=4, seed=seed)
-    found = resampled_map(ones, groups, counts, classes=2)
+    found = stats.resampled_map(ones, groups, counts, classes=2)
     number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     for row, weights in enumerate(counts.astype(int)):
         drawn = [one for one, group in zip(ones, groups, strict=True) for _ in range(weights[number[group]])]
@@ -120,7 +120,7 @@ def test_the_test_is_the_bootstrap_over_groups_of_the_mean_over_seeds() -> None:
     against = named(analysed(IMPROVED, YOLOV7), "yolov7")["against"]
     groups = [GROUPS[image] for image in IMAGES]
     counts = stats.resampled_groups(groups, resamples=500)
-    ours, theirs = ([resampled_map(result.predictions, groups, counts, classes=2) for result in one.results] for one in (IMPROVED, YOLOV7))
+    ours, theirs = ([stats.resampled_map(result.predictions, groups, counts, classes=2) for result in one.results] for one in (IMPROVED, YOLOV7))
     for figure in FIGURES:
         expected = stats.difference(*(sum(one[figure] for one in seeds) / 3 for seeds in (ours, theirs)), groups=12)
         assert [against[figure][key] for key in ("difference", "low", "high", "p")] == pytest.approx(

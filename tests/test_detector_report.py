@@ -15,7 +15,7 @@ from PIL import Image
 from posture.data.images import ImageIndex
 from posture.detections import judge
 from posture.detector_evaluation import Found
-from posture.detector_report import SHOTS, verdict, write_detector_report
+from posture.detector_report import FEW_SHOTS, MOST_BOXES, SHOTS, verdict, write_detector_report
 from posture.pages.shots import WIDE
 from posture.tasks.detection_metrics import Picture, detection_metrics
 from tests.test_report import HOSTILE, Page, assert_self_contained
@@ -193,3 +193,29 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         tmp_path, [HIT, MISS, VAIN, BALL], classes=(HOSTILE, "b"), history=HISTORY, run={"name": HOSTILE, "model": {"kind": HOSTILE}},
         facts={"store": HOSTILE, "protocol": HOSTILE, HOSTILE: HOSTILE}))
     assert "<script" not in (tmp_path / "report.html").read_text() and page.text.count("<script>alert('x')</script> & \"y\"") > 6
+
+
+def test_a_detector_that_has_learned_nothing_says_so_and_draws_little(tmp_path: Path) -> None:
+    noise = picture([([place % 100, place % 50, place % 100 + 20, place % 50 + 30], 0.2 + place / 1000, 0) for place in range(67)], [([150, 100, 158, 118], 0)])
+    ones = [noise] * 20
+    metrics = detection_metrics(ones, CLASSES)
+    assert metrics["map50"] < 0.05
+    pictures = Pictures()
+    text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, pictures=pictures)
+    page = assert_self_contained(text)
+    assert "This detector has learned next to nothing: its mAP@0.5 is 0.000" in page.text and "The worst pictures" not in page.text
+    assert len(pictures.asked) == FEW_SHOTS and page.text.count("68 boxes are not drawn") == FEW_SHOTS
+    assert len(rectangles(text, "false")) == FEW_SHOTS * (MOST_BOXES - 1) and len(rectangles(text, "missed")) == FEW_SHOTS
+    assert "learned next to nothing" not in Page(written(tmp_path, [HIT] * 20)).text
+
+
+def test_pictures_name_their_files_and_frames_their_moment(tmp_path: Path) -> None:
+    page = assert_self_contained(written(tmp_path, [HIT, MISS], uris={"image000": "/films/a.mp4#t=3.48", "image001": "/pictures/b.jpg"}))
+    assert set(page.values("a", "href")) == {"file:///films/a.mp4#t=3.48", "file:///pictures/b.jpg"}
+    assert "a.mp4 at 3.5 s" in page.text and "b.jpg" in page.text
+
+
+def test_the_map_stands_beside_its_interval(tmp_path: Path) -> None:
+    metrics = detection_metrics([HIT, MISS], CLASSES) | SPEED
+    sure = {"of": "map50_95", "low": 0.21, "high": 0.84, "groups": 7, "resamples": 100}
+    assert "95 % interval 0.210 to 0.840, over 7 groups" in Page(written(tmp_path, [HIT, MISS], metrics=metrics | {"interval": sure})).text

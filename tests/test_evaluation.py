@@ -18,6 +18,7 @@ from posture.evaluation import Views, evaluate, unfinished
 from posture.launch import prepare, train_here
 from posture.runs import RunFolder, evaluation_name
 from tests.processes import posture
+from tests.test_report import assert_self_contained
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,18 @@ def test_the_report_has_pictures_and_facts(run):
     page = Path(run.path("evaluation", "test", "report.html")).read_text()
     assert "data:image/jpeg" in page and "<svg" in page and "accuracy of" in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+
+
+def test_the_accuracy_has_an_interval_and_examples_name_their_files(run, small_store):
+    metrics = evaluate(run, views=Views())
+    segments = [row for row in Store(small_store).read("segments").to_pylist() if row["split"] == "test"]
+    assert metrics["interval"]["of"] == "accuracy" and metrics["interval"]["groups"] == len({row["group"] for row in segments})
+    page = assert_self_contained(Path(run.path("evaluation", "test", "report.html")).read_text())
+    links = page.values("a", "href")
+    assert len(links) == metrics["count"], "so few segments are all shown"
+    uris = {row["video"]: row["uri"] for row in Store(small_store).read("videos").to_pylist()}
+    assert set(links) == {f"{Path(uris[row['video']]).as_uri()}#t={row['start']:g}" for row in segments}
+    assert "recipe jobs/action.py:improved" in page.text and "Recipe jobs/action.py:improved" in page.text
 
 
 def test_a_run_that_is_not_there_or_has_nothing_to_show(run, small_store, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posture.pages import duration, moment, percent, size, whole
+from posture.pages import breaks, duration, moment, percent, size, whole
 from posture.pages.charts import Chart, Line, matrix, ticks
 from posture.report import verdict, write_report
 from posture.tasks.metrics import classification_metrics
@@ -33,13 +33,15 @@ class Page(HTMLParser):
         self.pieces: list[str] = []
         self.open: list[str] = []
         self.crossed: list[str] = []
+        self.broken = False
         self.feed(text)
         self.text = " ".join(" ".join(self.pieces).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
         self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in {"meta", "img"}:
+        self.broken = tag == "wbr"  # a place to break a name, which goes on
+        if tag not in {"meta", "img", "wbr"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -52,7 +54,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
-            self.pieces.append(data)
+            self.pieces[-1:] = [self.pieces[-1] + data] if self.broken and self.pieces else [*self.pieces[-1:], data]
+        self.broken = False
 
     def values(self, tag: str, name: str) -> list[str]:
         return [value for where, key, value in self.attributes if (where, key) == (tag, name)]
@@ -66,7 +69,7 @@ def assert_self_contained(text: str) -> Page:
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in {"src", "href", "xlink:href", "srcset", "data", "action"}:
-            assert value.startswith("data:image/"), (tag, name, value[:40])
+            assert value.startswith("file:///" if tag == "a" else "data:image/"), (tag, name, value[:40])
         assert "url(" not in value
     assert "@import" not in text and "url(" not in text
     assert "default-src 'none'" in text
@@ -129,6 +132,33 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
     for row in metrics["per_class"]:
         figures = " ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1", "ap", "auc"))
         assert f"{row['class']} {row['count']} {figures}" in page.text
+
+
+def test_the_accuracy_stands_beside_its_interval(tmp_path: Path) -> None:
+    metrics = scored(["run", "jump"], 20)
+    sure = {"of": "accuracy", "low": 0.401, "high": 0.75, "groups": 8, "resamples": 100}
+    text = Page(written(tmp_path, metrics=metrics | {"interval": sure})).text
+    assert text.count("95 % interval 40.1 % to 75.0 %, over 8 groups") == 2  # the sentence and the tile
+    alone = Page(written(tmp_path, metrics=metrics | {"interval": sure | {"low": None, "high": None, "groups": 1}})).text
+    assert "no interval: there is a single group" in alone and "interval" not in Page(written(tmp_path, metrics=metrics)).text
+
+
+def test_a_warning_stands_before_the_result(tmp_path: Path) -> None:
+    text = Page(written(tmp_path, metrics=scored(["run", "jump"], 20) | {"notice": "unfinished: 2 of 9 epochs"})).text
+    assert text.index("unfinished: 2 of 9 epochs") < text.index("test segments were recognised")
+
+
+def test_examples_name_their_files_and_link_to_the_moment(tmp_path: Path) -> None:
+    here = filmed("run", "run", 0.9) | {"uri": "/films/a b/#1 café.mp4", "start": 12.5}
+    there = filmed("run", "jump", 0.8) | {"uri": "s3://bucket/raw/b.mp4", "start": 3.0}
+    page = assert_self_contained(written(tmp_path, examples=[here, there, filmed("run", "run", 0.7) | {"uri": "https://elsewhere/c.mp4", "start": 0.0}]))
+    assert page.values("a", "href") == ["file:///films/a%20b/%231%20caf%C3%A9.mp4#t=12.5"], "no address but a local file's is linked to"
+    assert "#1 café.mp4 at 12.5 s" in page.text and "s3://bucket/raw/b.mp4 at 3.0 s" in page.text
+
+
+def test_names_break_at_separators_and_nowhere_in_numbers() -> None:
+    broken = {"s3://a/b_c-d": "s3://|a/|b_|c-|d", "data.recipe=0.5": "data.|recipe=|0.5", "1,234.5": "1,234.5", "<a>": "&lt;a&gt;", "": "", "a--b.": "a--|b."}
+    assert {name: str(breaks(name)).replace("<wbr>", "|") for name in broken} == broken
 
 
 def test_every_field_of_the_confusion_matrix_is_drawn(tmp_path: Path) -> None:

@@ -168,3 +168,25 @@ def test_what_does_not_fit_is_refused() -> None:
         stats.cluster_bootstrap(SCORES, SCORES, LABELS, ["a"] * 3)
     with pytest.raises(ValueError, match="at least one group"):
         stats.resampled_groups([])
+
+
+def test_accuracy_on_resamples_is_that_of_all_figures() -> None:
+    random = np.random.default_rng(0)
+    scores, labels, groups = random.dirichlet(np.ones(3), 40), random.integers(0, 3, 40), random.integers(0, 7, 40).tolist()
+    counts = stats.resampled_groups(groups, resamples=50)
+    accuracy = stats.resampled_accuracy(scores.argmax(axis=1) == labels, groups, counts)
+    assert accuracy == pytest.approx(stats.resampled_metrics(scores, labels, groups, counts)["accuracy"])
+
+
+def test_an_interval_of_many_groups_is_the_binomials() -> None:
+    right = np.arange(400) < 300  # each a group of its own: 0.75 +- 1.966 standard errors of 0.02165, t(0.975) on 399 degrees of freedom
+    counts = stats.resampled_groups(range(400), resamples=20_000)
+    low, high = stats.interval(stats.resampled_accuracy(right, range(400), counts), groups=400)
+    assert (low, high) == pytest.approx((0.75 - 1.966 * 0.02165, 0.75 + 1.966 * 0.02165), abs=0.004)
+
+
+def test_groups_that_tell_nothing_give_no_interval() -> None:
+    for right, groups in ((np.array([True, False]), ["a", "a"]), (np.array([True, True]), ["a", "b"])):
+        counts = stats.resampled_groups(groups, resamples=100)
+        told = stats.told_interval(stats.resampled_accuracy(right, groups, counts), of="accuracy", groups=len(set(groups)))
+        assert told == {"of": "accuracy", "low": None, "high": None, "groups": len(set(groups)), "resamples": 100}

@@ -7,11 +7,13 @@ Templates and the style sheet stand beside this file. A page needs no network an
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 import jinja2
@@ -23,12 +25,15 @@ NOTHING = "–"
 
 FOLDER = Path(__file__).parent
 
+SEPARATED = re.compile(r"(?<=[/_:=@-])(?=[^/_:=@\s-])|(?<=[.,])(?=[^\d\s.,])")
+"""Where a name may be broken: after a separator, but not within a number."""
+
 
 def render(template: str, **values: Any) -> str:
     """The page `template` (a file of this folder) filled with `values`; all text is escaped."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
-    environment.filters.update(percent=percent, decimal=decimal, whole=whole, duration=duration, size=size, moment=moment, jpeg=jpeg)
+    environment.filters.update(percent=percent, decimal=decimal, whole=whole, duration=duration, size=size, moment=moment, jpeg=jpeg, breaks=breaks)
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)
 
@@ -37,6 +42,26 @@ def write(path: Path, page: str) -> None:
     """Write `page`, making its folder. File names that are no valid text (lone surrogates) become question marks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page.encode("utf-8", "replace"))
+
+
+def breaks(name: Any) -> Markup:
+    """The name, escaped, with a place to break the line after every separator."""
+    return Markup("<wbr>").join(SEPARATED.split(str(name)))
+
+
+def origin(uri: str, start: float | None = None) -> dict[str, str]:
+    """Where a clip or picture comes from, for `origin.html`: {name, uri, href, at}.
+
+    `uri` is a path or an s3:// address, of a frame `video#t=seconds`; `start` seconds into the video, None for a picture. A local file is named by
+    its last part and linked to, at that moment; any other address is shown whole and is not linked to.
+    """
+    path, mark, seconds = uri.rpartition("#t=")
+    if mark and start is None:
+        with contextlib.suppress(ValueError):
+            uri, start = path, float(seconds)
+    local = uri.startswith("/")
+    href = Path(uri).as_uri() + (f"#t={start:g}" if start is not None else "") if local else ""
+    return {"name": PurePosixPath(uri).name if local else uri, "uri": uri, "href": href, "at": "" if start is None else f"{start:.1f}{THIN_SPACE}s"}
 
 
 def footage_table(footage: Any) -> dict[str, Any] | None:
@@ -111,7 +136,7 @@ def moment(value: Any) -> str:
     return f"{value.day} {value:%B %Y, %H:%M}{zone}"
 
 
-def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 80) -> str:
+def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 76) -> str:
     """A frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address; larger ones are scaled down to `longest_pixels`."""
     from PIL import Image
 

@@ -1,0 +1,1 @@
+"""How clips and pictures reach the network, and where they came from."""

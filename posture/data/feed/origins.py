@@ -1,0 +1,43 @@
+"""Where a store's segments and pictures come from: the file, the moment in it, and the group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from posture.data.store import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """The stretch of a video that a segment is."""
+
+    video: str
+    """The content hash of the file."""
+    uri: str
+    """Path or s3:// address of the file; empty if the store no longer lists it."""
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds."""
+    group: str
+
+
+def places_of(store: Store, segments: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, Place]:
+    """The place of each of these segments, by id; `versions` pins the tables. Segments that the store does not hold are left out."""
+    versions = versions or {}
+    uris = {row["video"]: row["uri"] for row in store.read("videos", columns=["video", "uri", "verdict"], version=versions.get("videos")).to_pylist()
+            if row["verdict"] == "ok"}
+    table = store.read("segments", columns=["segment", "video", "start", "end", "group"], version=versions.get("segments"))
+    wanted = table.filter(pc.is_in(table["segment"], value_set=pa.array(list(segments), pa.string())))
+    return {row["segment"]: Place(row["video"], uris.get(row["video"], ""), row["start"], row["end"], row["group"]) for row in wanted.to_pylist()}
+
+
+def picture_uris(store: Store, images: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, str]:
+    """The file of each of these pictures, by id; that of a frame of a video is `video#t=seconds`. `versions` pins the tables."""
+    table = store.read("images", columns=["image", "uri"], version=(versions or {}).get("images"))
+    wanted = table.filter(pc.is_in(table["image"], value_set=pa.array(list(images), pa.string())))
+    return dict(zip(wanted["image"].to_pylist(), wanted["uri"].to_pylist(), strict=True))
