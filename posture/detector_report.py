@@ -37,7 +37,7 @@ REASONS = 3
 
 
 def write_detector_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]], index: ImageIndex,
-                          found: Sequence[Found], pictures: Any, facts: Mapping[str, Any], uris: Mapping[str, str] = {}) -> None:  # noqa: B006
+                          found: Sequence[Found], pictures: Any, facts: Mapping[str, Any], uris: Mapping[str, str] = {}) -> None:
     """Write the report of one detector to `path`.
 
     * `run`: the run's configuration (`DetectorRun.model_dump()`); `name` and `model.kind` make the title.

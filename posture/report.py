@@ -28,7 +28,8 @@ def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, An
     * `history`: a row per epoch, of `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None values leave gaps.
     * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays}, and optional `uri` of the
       video and `start` in it (seconds); the most confident right and wrong ones are shown.
-    * `facts`, all optional: `recipe` (as `posture train` was given it), `evaluated` (datetime or ISO text), `protocol` (words), `views` (per segment; a number, or [least, most]),
+    * `facts`, all optional: `recipe` (as `posture train` was given it),
+      `evaluated` (datetime or ISO text), `protocol` (words), `views` (per segment; a number, or [least, most]),
       `store` (uri), `tables` ({name: version}), `hardware`, `software` ({name: version}), `seed`, `epochs`, `checkpoint`, `parameters`,
       `gmacs` (of one clip), `clips_per_second` (training), `wall_seconds`, `footage` ({split: {"segments": n, "clips": n, ...}}).
       Any other fact is listed under its own name.
@@ -221,7 +222,8 @@ def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
 
 
 def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"segment": str(example["segment"])[:12], "origin": pages.origin(example.get("uri") or "", example.get("start")), "truth": str(example["truth"]), "guess": str(example["guess"]),
+    return {"segment": str(example["segment"])[:12], "origin": pages.origin(example.get("uri") or "", example.get("start")),
+            "truth": str(example["truth"]), "guess": str(example["guess"]),
             "confidence": example["confidence"], "frames": pages.spread(example["frames"])}
 
 

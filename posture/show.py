@@ -135,7 +135,8 @@ def _pictures(pictures: Mapping[str, Any]) -> dict[str, Any]:
     sheet = pictures["sheet"]
     framed = frame_all([(item["pixels"], [Box(tuple(map(float, corners)), "labelled", name, name) for corners, name in
                                           zip(item["boxes"], item["labels"], strict=True)]) for item in sheet])
-    words = [{"image": item["image"][:12], "origin": pages.origin(item.get("uri") or ""), "reasons": [], "summary": f"{len(item['boxes'])} boxes" if len(item["boxes"]) != 1 else "1 box"} for item in sheet]
+    words = [{"image": item["image"][:12], "origin": pages.origin(item.get("uri") or ""), "reasons": [],
+              "summary": f"{len(item['boxes'])} boxes" if len(item["boxes"]) != 1 else "1 box"} for item in sheet]
     return {"splits": pictures["splits"], "balance": balance, "largest": _largest(balance),
             "shots": [shot | word for shot, word in zip(framed, words, strict=True)]}
 
