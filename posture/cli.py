@@ -9,7 +9,7 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -175,20 +175,23 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = N
 
 
 @app.command
-def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, workers: str | None = None, weights: str | None = None,
-          sets: Repeated = [], set_file: str | None = None, local: bool = False, resume: bool = False) -> None:  # noqa: B006
+def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, epochs: int | None = None, workers: str | None = None,
+          weights: str | None = None, sets: Repeated = [], set_file: str | None = None, local: bool = False, resume: bool = False) -> None:  # noqa: B006
     """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
 
     Parameters
     ----------
     recipe
-        FILE.py:function; looked up in the working directory, then among those that come with Posture.
+        FILE.py:function, or FILE.py:function.NAME of several runs; looked up in the working directory, then among those that come with Posture. A
+        bare function, such as c3d, is enough if one file has it, or one whose runs train on what the store holds.
     store
         Folder or s3:// prefix of the store.
     runs
         Folder or s3:// prefix for results.
     name
         Name of the run; unique if left out.
+    epochs
+        As --set epochs=N.
     workers
         Ray Train workers (data-parallel), or a range such as 2-8: as many as the cluster has room for, which may change while the run goes on.
     weights
@@ -203,11 +206,10 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
         Continue the run --name from its last checkpoint.
     """
     from posture.commands.train import train_run
-    from posture.config import parse_assignments, read_changes
+    from posture.config import read_changes
 
-    changes = (read_changes(set_file) if set_file is not None else {}) | parse_assignments(sets)
-    changes |= {"scale.workers": parse_workers(workers)} if workers is not None else {}
-    changes |= {"weights": weights} if weights is not None else {}
+    changes = read_changes(set_file) if set_file is not None else {}
+    changes |= _changes(sets, epochs=epochs, workers=None if workers is None else parse_workers(workers), weights=weights)
     train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)
 
 
@@ -277,20 +279,18 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
         One after the other in this process, without Ray.
     """
     from posture.commands.compare import compare_study
-    from posture.config import parse_assignments
 
     for option, value in (("--seeds", seeds), ("--epochs", epochs), ("--concurrent", concurrent)):
         if value is not None and value < 1:
             raise InputError(f"{option} {value}: must be at least 1")
-    changes = parse_assignments(sets) | ({"epochs": epochs} if epochs is not None else {})
-    compare_study(study, store, out=out, seeds=seeds, changes=changes, local=local, concurrent=concurrent, equal=equal)
+    compare_study(study, store, out=out, seeds=seeds, changes=_changes(sets, epochs=epochs), local=local, concurrent=concurrent, equal=equal)
 
 
 @app.command
 def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40, hours: float | None = None, objective: str | None = None,
          max_concurrent: int | None = None, workers_per_trial: int = 1, halving: bool = True, name: str | None = None, folder: str | None = None,
-         storage: str | None = None, sampler: Literal["tpe", "random"] = "tpe", seed: int = 0, sets: Repeated = [],  # noqa: B006
-         out: str | None = None, report: bool = False) -> None:
+         storage: str | None = None, sampler: Literal["tpe", "random"] = "tpe", seed: int = 0, epochs: int | None = None,
+         sets: Repeated = [], out: str | None = None, report: bool = False) -> None:  # noqa: B006
     """Search a space for the best changes to a recipe: `posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE`.
 
     Interrupted or killed, the same command goes on; asked for more trials, it adds them.
@@ -326,17 +326,19 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
         Who proposes points: Optuna's TPE, or chance, to measure it by.
     seed
         Of the points that are tried.
+    epochs
+        Of every trial, as --set epochs=N.
     sets
-        Change a field of the base recipe: --set epochs=20 (repeatable).
+        Change a field of the base recipe: --set optim.name=adamw (repeatable).
     out
         Where to write the winner; left out, best.json in the folder.
     report
         Write the page of what was searched so far, and search nothing.
     """
     from posture.commands.tune import Asked, tune_space
-    from posture.config import parse_assignments
+    from posture.launch import recipe_path
 
-    asked = Asked(space, base, parse_assignments(sets), objective, name, folder, storage, sampler, seed)
+    asked = Asked(space, recipe_path(base, store), _changes(sets, epochs=epochs), objective, name, folder, storage, sampler, seed)
     if report:
         from posture.commands.tune import write_report
 
@@ -378,11 +380,11 @@ def sweep(space: str, /, *, base: str, store: str, objective: str | None = None,
         Folder for the files.
     """
     from posture.commands.sweep import write_sweep
-    from posture.config import parse_assignments
+    from posture.recipes import full_path
 
     if trials < 1:
         raise InputError(f"--trials {trials}: must be at least 1")
-    write_sweep(space, base, store, objective=objective, trials=trials, seed=seed, submit=submit, changes=parse_assignments(sets), out=out)
+    write_sweep(space, full_path(base), store, objective=objective, trials=trials, seed=seed, submit=submit, changes=_changes(sets), out=out)
 
 
 @Parameter(name="*")
@@ -400,8 +402,10 @@ class Retraining:
         Folder or s3:// prefix of the registry: versions, champion, decisions.
     recipe
         FILE.py:function of the challenger.
+    epochs
+        Of the challenger, as --set epochs=N.
     sets
-        Change a field of the recipe: --set epochs=20 (repeatable).
+        Change a field of the recipe: --set optim.lr=0.01 (repeatable).
     workers
         Ray Train workers (data-parallel).
     local
@@ -442,6 +446,7 @@ class Retraining:
     store: str
     registry: str
     recipe: str = "jobs/action.py:improved"
+    epochs: int | None = None
     sets: Repeated = field(default_factory=list)
     workers: int | None = None
     local: bool = False
@@ -512,9 +517,9 @@ def status(*, registry: str) -> None:
 
 def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
     """Raises InputError."""
-    from posture.config import parse_assignments
     from posture.decision import Limits
     from posture.notify import Notification
+    from posture.recipes import full_path
     from posture.retrain import RetrainOptions
 
     for option, value, least, most in (
@@ -523,9 +528,9 @@ def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOption
             ("--tolerance", given.tolerance, 0, 1), ("--recall-floor", given.recall_floor, 0, 1), ("--max-class-drop", given.max_class_drop, 0, 1)):
         if not least <= value <= most:
             raise InputError(f"{option} {value}: must be from {least} to {most}")
-    changes = parse_assignments(given.sets) | ({"scale.workers": given.workers} if given.workers is not None else {})
+    changes = _changes(given.sets, epochs=given.epochs, workers=given.workers)
     return RetrainOptions(
-        given.footage, given.store, given.registry, given.recipe, changes, local=given.local, runs=given.runs, layout=given.layout,
+        given.footage, given.store, given.registry, full_path(given.recipe, task="action"), changes, local=given.local, runs=given.runs, layout=given.layout,
         split_number=given.split_number, settle=given.settle, min_clips=given.min_clips, min_per_class=given.min_per_class,
         from_scratch=given.from_scratch, force=force, val_share=given.val_share, test_share=given.test_share,
         limits=Limits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
@@ -791,6 +796,19 @@ def bench(name: Literal["ingest", "feed", "train", "tracking", "models", "detect
     from posture.bench import run_bench
 
     run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)
+
+
+def _changes(sets: list[str], **options: Any) -> dict[str, Any]:
+    """What `--set` and the options that stand for a field, such as --epochs, change of a recipe. Raises InputError if both name one field."""
+    from posture.config import parse_assignments
+
+    changes = parse_assignments(sets)
+    for option, value in options.items():
+        path = {"workers": "scale.workers"}.get(option, option)
+        if value is not None and path in changes:
+            raise InputError(f"--{option} and --set {path}=... name the same field; give one of them")
+        changes |= {path: value} if value is not None else {}
+    return changes
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.images import ImageIndex, index_images, open_images
 from posture.data.store import Store
 from posture.errors import InputError
-from posture.recipes import load_recipe
+from posture.recipes import full_path, is_bare, load_recipe
 from posture.runs import RunFolder, refuse_existing, unique_name
 
 PACKAGES = ("posture", "torch", "ray", "numpy", "pyarrow", "deltalake", "decord2", "wandb")
@@ -53,12 +53,14 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
             resume: bool = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = ()) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
-    `recipe` is a run, or FILE.py:function; `versions` pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out.
+    `recipe` is a run, or FILE.py:function, or a bare function that says enough with what the store holds;
+    `versions` pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out.
     `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it.
     Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled, weights that
     do not fit.
     """
     changes = dict(changes or {})
+    recipe = recipe_path(recipe, store_uri) if isinstance(recipe, str) else recipe
     asked = override(load_recipe(recipe) if isinstance(recipe, str) else recipe, changes)
     if resume and not name and "name" not in changes:
         raise InputError("--resume needs the --name of the run to continue")
@@ -108,6 +110,18 @@ def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versi
         "footage": {index.split: index.counts for index in (train, val)},
         "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
     return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors)
+
+
+def recipe_path(path: str, store_uri: str | None) -> str:
+    """FILE.py:function of a recipe or study; of several with the bare name `path`, that for what the store holds. Raises InputError."""
+    return full_path(path, task=_task_of(Store(store_uri)) if store_uri is not None and is_bare(path) else None)
+
+
+def _task_of(store: Store) -> str | None:
+    """What can be trained on a store that holds only clips, or only pictures; None if it holds both or neither."""
+    held = {"action": store.read("segments", columns=["segment"]).num_rows, "detection": store.read("images", columns=["image"]).num_rows}
+    tasks = [task for task, rows in held.items() if rows]
+    return tasks[0] if len(tasks) == 1 else None
 
 
 def tables_of(run: AnyRun) -> tuple[str, ...]:

@@ -1,10 +1,13 @@
 import json
+import re
 
 import pytest
 
 from posture.config import Run
 from posture.errors import InputError
-from posture.recipes import PACKAGE, functions, load_module, load_recipe, winner_study
+from posture.launch import recipe_path
+from posture.recipes import PACKAGE, full_path, functions, load_module, load_recipe, winner_study
+from tests.image_store import make_pictures, write_image_store
 
 
 @pytest.mark.parametrize("path", ["jobs/action.py:c3d", "jobs/action.py:improved", "jobs/action.py:r3d_18", "jobs/action.py:mc3_18",
@@ -24,13 +27,63 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("path", "complaint"), [
-    ("improved", "names no recipe; write FILE.py:function"),
+    ("improved", "names 2 recipes; write one of jobs/action.py:improved, jobs/detector.py:improved"),
+    ("two_streem", "'two_streem' names no recipe; write FILE.py:function, for example jobs/action.py:two_stream"),
+    ("qqqqqqqqqqqq", "names no recipe; write FILE.py:function, for example jobs/action.py:improved"),
+    ("improved.py", "names no recipe; write FILE.py:function"),
+    ("jobs/action.py:ablations", r"is a list of runs; write jobs/action.py:ablations.A1, or another of A2, "),
+    ("jobs/action.py:ablations.Z9", "jobs/action.py:ablations has no run 'Z9'; it has A1, A2"),
+    ("jobs/action.py:ablations[Z9]", "jobs/action.py:ablations has no run 'Z9'; it has A1, A2"),
+    ("jobs/action.py:study", r"study of several runs; compare them with posture compare jobs/action.py:study, or name one .* jobs/action.py:study.improved,"),
+    ("jobs/action.py:c3d.A1", "jobs/action.py:c3d is a single recipe; leave out .A1"),
+    ("jobs/action.py:ablations[A1", "names no recipe; write FILE.py:function"),
     ("jobs/none.py:improved", "no such file here; recipes that come with Posture: jobs/action.py, jobs/demo.py"),
     ("jobs/action.py:imporved", r"has no recipe 'imporved'; it has .*c3d, .*improved, .*r3d_18"),
 ])
 def test_wrong_paths_say_what_there_is(path, complaint):
     with pytest.raises(InputError, match=complaint):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("file", ["jobs/action.py", "jobs/detector.py"])
+@pytest.mark.parametrize("function", ["ablations", "study"])
+def test_every_run_of_a_list_or_study_is_named_in_two_spellings(file, function):
+    """And the error that lists them gives a spelling that works."""
+    with pytest.raises(InputError) as said:
+        load_recipe(f"{file}:{function}")
+    example = re.search(rf"({file}:{function}\.\w+), or another of (.+)$", str(said.value))
+    names = [example[1].rpartition(".")[2], *example[2].split(", ")]
+    assert load_recipe(example[1]).name == names[0]
+    assert [load_recipe(f"{file}:{function}.{name}").name for name in names] == names
+    assert [load_recipe(f"{file}:{function}[{name}]") for name in names] == [load_recipe(f"{file}:{function}.{name}") for name in names]
+    assert len(set(names)) == len(names) > 4
+
+
+def test_a_name_without_its_file_is_enough_if_one_file_has_it_or_the_task_says_which(tmp_path, monkeypatch):
+    assert full_path("c3d") == "jobs/action.py:c3d" and full_path("yolov7") == "jobs/detector.py:yolov7" and load_recipe("demo").name == "demo"
+    assert full_path("improved", task="detection") == "jobs/detector.py:improved" and full_path("ablations.B1", task="action") == "jobs/action.py:ablations.B1"
+    assert full_path("study", task="action") == "jobs/action.py:study" and full_path("jobs/x.py:improved") == "jobs/x.py:improved"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "mine.py").write_text("from posture.recipes import load_recipe\n\ndef ours():\n    return load_recipe('c3d')\n\n"
+                                               "def with_argument(width):\n    return None\n\ndef _hidden():\n    return None\n")
+    (tmp_path / "jobs" / "broken.py").write_text("def ours(:\n")
+    (tmp_path / "jobs" / "never_run.py").write_text("raise SystemExit(3)\n")
+    assert load_recipe("ours").name == "c3d" and full_path("c3d") == "jobs/action.py:c3d"
+    for name in ("with_argument", "_hidden"):
+        with pytest.raises(InputError, match="names no recipe"):
+            load_recipe(name)
+    (tmp_path / "jobs" / "action.py").write_text("def elsewhere():\n    return None\n")  # hides the file of that name that comes with Posture
+    with pytest.raises(InputError, match="'c3d' names no recipe"):
+        full_path("c3d")
+
+
+def test_the_store_decides_between_recipes_of_one_name(small_store, tmp_path):
+    pictures = write_image_store(tmp_path / "pictures", make_pictures(8, splits=("train", "val"))).uri
+    assert recipe_path("improved", small_store) == "jobs/action.py:improved"
+    assert recipe_path("improved", pictures) == "jobs/detector.py:improved"
+    with pytest.raises(InputError, match="names 2 recipes"):
+        recipe_path("improved", None)
 
 
 def test_only_a_modules_own_functions_are_recipes():

@@ -11,6 +11,7 @@ from posture import comparison as actions
 from posture import console, detector_comparison
 from posture.comparison import Comparison
 from posture.data.files import absolute, join, write_bytes
+from posture.launch import recipe_path
 from posture.recipes import load_study, winner_study
 from posture.study import Comparing, Job, done, work
 
@@ -21,7 +22,7 @@ def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, chang
 
     Returns the analysis. Raises InputError.
     """
-    study = winner_study(recipe) if recipe.endswith(".json") else load_study(recipe)
+    study = winner_study(recipe) if recipe.endswith(".json") else load_study(recipe_path(recipe, store))
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
     comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal)

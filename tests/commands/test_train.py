@@ -28,6 +28,8 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
                                  (train(small_store, tmp_path, "--workers", "3"), "cannot be cut evenly over 3 workers"),
                                  (train(small_store, tmp_path, "--weights", "none.pt"), "there is nothing to start from at"),
                                  (["train", "nothing", "--store", small_store], "names no recipe"),
+                                 (train(small_store, tmp_path, "--epochs", "3", "--set", "epochs=5"), "--epochs and --set epochs=... name the same field"),
+                                 (train(small_store, tmp_path, "--epochs", "0"), "epochs: input should be greater than or equal to 1 (given 0)"),
                                  (["evaluate", str(tmp_path / "none")], "there is no run here"),
                                  (["show", str(tmp_path / "none")], "there is no store here"),
                                  (["bench", "feed", "--compile"], "it is for posture bench models"),
@@ -39,11 +41,13 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
 
 
 def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_path):
-    done = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one", "--set", "epochs=1"),
+    done = posture("train", "improved", *train(small_store, tmp_path / "runs", "--local", "--name", "one", "--epochs", "1")[2:],
                    environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert "Weights & Biases: offline, no API key was found" in done.stdout and "running on" in done.stdout and "posture evaluate" in done.stdout
     assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))
+    record = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
+    assert record["recipe"] == "jobs/action.py:improved" and record["run"]["epochs"] == 1
     scored = posture("evaluate", str(tmp_path / "runs" / "one"))
     assert scored.returncode == 0 and "each scored once" in scored.stdout, scored.stderr
     assert (tmp_path / "runs" / "one" / "evaluation" / "test" / "report.html").stat().st_size > 10_000
