@@ -33,7 +33,7 @@ def test_folders_named_are_there_and_those_there_are_named():
 def test_recipes_named_are_there():
     from posture.recipes import load_recipe, load_study
 
-    for path in set(re.findall(r"jobs/\w+\.py:\w+", README)):
+    for path in set(re.findall(r"jobs/\w+\.py:\w+(?:\.\w+)?", README)):
         (load_study if path.endswith("study") else load_recipe)(path)
 
 
