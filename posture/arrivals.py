@@ -72,7 +72,8 @@ def arrivals(store: Store, versions: dict[str, int], baseline: dict[str, Any] | 
     a group that is held out.
     """
     baseline = baseline or {"segments": {}, "refused": [], "ingests": []}
-    now = {row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments", version=versions.get("segments")).to_pylist()}
+    segments = store.read("segments", version=versions.get("segments"), where=pc.field("split") != "").to_pylist()
+    now = {row["segment"]: [row["label"], row["split"], row["group"]] for row in segments}
     stored = store.read("clips", columns=["segment"], version=versions.get("clips"), where=None if recipe is None else pc.field("recipe") == recipe)
     clips = Counter(stored["segment"].to_pylist())
     now = {segment: said for segment, said in now.items() if clips[segment]}

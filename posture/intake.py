@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow.compute as pc
+
 from posture.config import Run
 from posture.data.annotations import Footage, NoLabels, read_footage
 from posture.data.cutting import BACKGROUND, Cut
@@ -94,7 +96,9 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     videos = [file for file in listed if _is_video(file)]
     if not videos:
         return Intake(memory={"looks": {}, "seen": {}})
-    known = {(row["uri"], row["bytes"], row["modified"]) for row in store.read("videos", columns=["uri", "bytes", "modified"]).to_pylist()}
+    halfway = set(store.read("segments", columns=["video"], where=pc.field("split") == "")["video"].to_pylist())  # an ingest was stopped
+    held = store.read("videos", columns=["video", "uri", "bytes", "modified"]).to_pylist()
+    known = {(row["uri"], row["bytes"], row["modified"]) for row in held if row["video"] not in halfway}
     known |= {(uri, bytes, modified) for uri, (bytes, modified) in memory.get("seen", {}).items()}
     new = [file for file in listed if _state(file) not in known]
     whole, looks = settled(new, lambda: _list(root), memory.get("looks", {}), settle=drop.settle)

@@ -139,6 +139,7 @@ def print_report(report: Report) -> None:
     if report.classes:
         console.out.print()
         console.table("class", "train", "val", "test", rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())])
+    _print_splits(report, "segment")
     _print_refused(report.refused)
 
 
@@ -156,7 +157,15 @@ def print_picture_report(report: PictureReport) -> None:
         console.out.print()
         counts = [*sorted(report.classes.items()), ("pictures", report.by_split), ("pictures without a box", report.empty)]
         console.table("boxes of class", *SPLITS, rows=[(name, *(split[side] for side in SPLITS)) for name, split in counts])
+    _print_splits(report, "picture")
     _print_refused(report.refused)
+
+
+def _print_splits(report: Report | PictureReport, what: str) -> None:
+    if report.splits:
+        console.out.print(report.splits)
+    if report.waiting:
+        console.out.print(f"{_counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it")
 
 
 def _print_refused(refused: list[dict[str, str]]) -> None:

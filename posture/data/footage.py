@@ -98,7 +98,9 @@ def index_footage(store: Store, split: str, *, versions: dict[str, int] | None =
     that `inputs` asks for.
     """
     versions = versions or store.versions()
-    labelled = store.read("segments", columns=["segment", "label", "split"], version=versions.get("segments"))
+    labelled = store.read("segments", columns=["segment", "label", "split"], version=versions.get("segments"), where=pc.field("split") != "")
+    if not labelled.num_rows and store.read("segments", columns=["segment"], version=versions.get("segments")).num_rows:
+        raise InputError(f"{store.uri}: its segments have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again")
     names = classes or tuple(sorted(set(labelled["label"].to_pylist()) - set(left_out)))
     wanted = {segment: label for segment, label, side in zip(*(labelled[name].to_pylist() for name in ("segment", "label", "split")), strict=True)
               if side == split and label not in left_out}

@@ -1,7 +1,8 @@
 """What a store holds of pictures with boxes, what an ingest is to add, and the commits that bring the two together. It decodes nothing.
 
 Commits come in batches, in the order images, boxes, pictures: a row in `pictures` means done. Killed anywhere, an ingest decodes at most one
-batch again. Boxes are put into pixels here, once a picture's size is known: labels never travel to the workers.
+batch again. Boxes are put into pixels here, once a picture's size is known: labels never travel to the workers. Pictures of new groups wait
+without a split until everything is decoded: the splits are drawn over what was kept.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from posture.data.lease import Lease
 from posture.data.ledger import Report
 from posture.data.picture_files import AnnotatedPicture, Pictures
 from posture.data.placed_boxes import place_boxes
-from posture.data.splits import assign_splits
+from posture.data.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.store import Store
 from posture.data.video import Unreadable
 from posture.errors import InputError
@@ -78,6 +79,10 @@ class PictureReport:
     refused_pictures: int = 0
     duplicates: int = 0
     """Of these."""
+    splits: str = ""
+    """How many groups of these pictures stand on each side, and what put them there."""
+    waiting: int = 0
+    """Pictures of other folders that wait for their split: their ingest was stopped."""
     refused: list[dict[str, str]] = field(default_factory=list)
     """{uri, verdict, reason} per refused picture, video, label or box."""
     unlabelled: int = 0
@@ -154,7 +159,13 @@ class ImageLedger:
         """By image, what is to be stored."""
         self._files: dict[str, File] = {}
         """By content."""
-        self._splits: dict[str, str] = {}
+        self._groups = {row["group"]: row["split"] for row in store.read("groups").to_pylist()}
+        self._placed: dict[str, dict[str, Any]] = {}
+        """By image, the rows of `boxes` as the labels say them now; of a new group, without a split."""
+        self._standing: set[str] = set()
+        """Of these, the images that had boxes before."""
+        self._new: set[str] = {image for image, row in self._boxes.items() if row["split"] == ""}
+        """Of all images, those that come into a split by this ingest."""
         self._videos: dict[str, _Video] = {}
         self._told: set[tuple[str, str]] = set()
         self._ready: list[Outcome] = []
@@ -164,14 +175,14 @@ class ImageLedger:
         self.changed = False
 
     def plan(self, pictures: Pictures) -> list[PictureJob]:
-        """Decide splits, correct what stands, and list what must be decoded."""
+        """List what must be decoded, and take back what is refused now. Raises InputError if a group would stand on two sides."""
         self._report.pictures = len(pictures.pictures) + len(pictures.refused)
         for refusal in pictures.refused:
             self._refuse(refusal.file, refusal.verdict, refusal.reason)
         contents = self._contents(pictures.pictures)
         self._wanted = self._without_duplicates(pictures.pictures, contents)
         self._files = {contents[picture.file.uri]: picture.file for picture in self._wanted.values()}
-        self._splits = self._assign_splits()
+        self._refuse_two_sides()
         standing: list[str] = []
         missing: dict[str, list[int]] = {}
         for image, picture in self._wanted.items():
@@ -182,9 +193,9 @@ class ImageLedger:
                 standing.append(image)
             else:
                 missing.setdefault(contents[picture.file.uri], []).extend([] if picture.frame is None else [picture.frame])
-        placed = self._stand(standing)
+        self._stand(standing)
         refused = {known["image"] for refusal in pictures.refused if (known := self._known(refusal.file))}
-        self._retire({*contents.values(), *refused, *self._replaced(contents)}, placed)
+        self._retire({*contents.values(), *refused, *self._replaced(contents)})
         whole = {contents[self._wanted[image].file.uri] for image in standing} - set(missing)
         self._remember([_picture_row(self._files[content], content) for content in sorted(whole)])
         return [job for content, frames in missing.items() for job in self._jobs(content, frames)]
@@ -210,7 +221,8 @@ class ImageLedger:
         """Images, then boxes, then pictures: whoever reads in between sees less, never something wrong."""
         self._lease.check()
         self._store.commit_files("images", self._parts)
-        placed, done = [], []
+        placed: list[dict[str, Any]] = []
+        done = []
         for outcome in self._ready:
             file = self._files[outcome["content"]]
             done.append(_picture_row(file, outcome["content"], outcome["verdict"], outcome["reason"]))
@@ -219,14 +231,34 @@ class ImageLedger:
                 continue
             for picture in outcome["pictures"]:
                 if picture["past_end"] is None:
-                    placed.append(self._place(picture["image"], picture["height"], picture["width"], picture["time"]))
+                    placed += self._place(picture["image"], picture["height"], picture["width"], picture["time"])
                 else:
                     frame = self._wanted[picture["image"]].frame
                     self._refuse(file, "frame_past_end", f"frame {frame}: the video has {picture['past_end']}, counted from 0")
-        self._write([row for row in placed if row])
+        self._write(placed)
         self._remember(done)
         self.changed = self.changed or bool(self._ready or self._parts)
         self._ready, self._parts, self._pending, self._last_commit = [], [], 0, time.time()
+
+    def finish(self) -> None:
+        """Commit what is left, draw the splits of new groups over what was kept, and bring `boxes` in line with the labels.
+
+        The splits come first: killed after them, the next ingest goes on with the same.
+        """
+        self.commit()
+        splits = self._assign_splits()
+        # a group may have got its split in an ingest of another folder, before this one could end
+        said = {image: row for image, row in self._boxes.items() if row["split"] == "" and row["group"] in splits} | self._placed
+        said = {image: row | {"split": splits[row["group"]]} for image, row in said.items()}
+        changed = [row for image, row in said.items() if not _same(self._boxes[image], row)]
+        added = [row for image, row in said.items() if image in self._new]
+        self._store.upsert("boxes", pa.Table.from_pylist(changed, schema=rows.BOXES), keys=["image"])
+        self._boxes |= said
+        relabelled = {row["image"] for row in changed} - self._new
+        self._report.relabelled, self._report.unchanged = len(relabelled), len(self._standing - self._new - relabelled)
+        self._report.waiting = sum(row["split"] == "" for row in self._boxes.values())
+        self._count(added)
+        self.changed = self.changed or bool(changed)
 
     def _known(self, file: File) -> dict[str, Any] | None:
         return self._seen.get((file.uri, file.bytes, file.modified))
@@ -249,7 +281,7 @@ class ImageLedger:
 
         def keeps_its_side(picture: AnnotatedPicture, content: str) -> bool:
             held = self._boxes.get(content)
-            if picture.group or held is None or held["group"] != content:
+            if picture.group or held is None or held["group"] != content or held["split"] == "":
                 return False
             return picture.split in (None, held["split"]) or (picture.split, held["split"]) == ("train", "val")
 
@@ -276,20 +308,25 @@ class ImageLedger:
                 self._refuse(file, "duplicate", f"the same content as {first.file.relative}{side}")
         return kept
 
-    def _assign_splits(self) -> dict[str, str]:
-        """The split of every group; new ones are committed before anything is decoded: a killed ingest goes on with the same."""
-        stored = {row["group"]: row["split"] for row in self._store.read("groups").to_pylist()}
-        labelled = [AnnotatedVideo(picture.file, tuple(Label(0.0, None, label, picture.group or image, picture.split)
-                                                       for label in sorted(set(picture.labels)) or [""])) for image, picture in self._wanted.items()]
-        shares = {"val_share": self._options.val_share, "test_share": self._options.test_share}
+    def _refuse_two_sides(self) -> None:
+        labelled = [AnnotatedVideo(picture.file, (Label(0.0, None, "", picture.group or image, picture.split),)) for image, picture in self._wanted.items()]
         try:
-            splits = assign_splits(labelled, stored=stored, **shares, seed=self._options.seed)
+            refuse_two_sides(labelled, stored=self._groups)
         except InputError as error:  # a picture that is its own group has no name there
             files = (picture.file.relative for image, picture in self._wanted.items() if not picture.group and image in str(error))
             raise InputError(": ".join([*list(files)[:1], str(error)])) from None
-        new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in stored]
+
+    def _assign_splits(self) -> dict[str, str]:
+        """The split of every group of the store; new ones, of the pictures that were kept, are drawn and committed."""
+        kept = [Label(0.0, None, label, row["group"], self._wanted[image].split) for image, row in self._placed.items()
+                for label in sorted(set(row["labels"])) or [""]]
+        drawing = {"val_share": self._options.val_share, "test_share": self._options.test_share, "seed": self._options.seed}
+        splits = assign_splits(kept, stored=self._groups, **drawing)
+        new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in self._groups]
+        self._lease.check()
         self._store.append("groups", pa.Table.from_pylist(new, schema=rows.GROUPS))
-        return splits
+        self._report.splits = splits_drawn(kept, splits, **drawing) if kept else ""
+        return self._groups | splits
 
     def _jobs(self, content: str, frames: list[int]) -> list[PictureJob]:
         uri = self._files[content].uri
@@ -299,51 +336,49 @@ class ImageLedger:
         self._videos[content] = _Video(len(pieces))
         return [PictureJob(uri, content, piece) for piece in pieces]
 
-    def _place(self, image: str, height: int, width: int, seconds: float) -> dict[str, Any] | None:
-        """The picture's row of `boxes`, or None where it is refused."""
+    def _place(self, image: str, height: int, width: int, seconds: float) -> list[dict[str, Any]]:
+        """The picture's row of `boxes`, with its split if its group has one; none if it is refused."""
         picture = self._wanted[image]
         frame = "" if picture.frame is None else f"frame {picture.frame}: "
         try:
             placed = place_boxes(picture, height, width, self._options.boxes)
         except Unreadable as error:
             self._refuse(picture.file, error.verdict, f"{frame}{error}")
-            return None
+            return []
         self._report.refused += [{"uri": picture.file.uri, "verdict": "box_outside", "reason": f"{frame}{complaint}"} for complaint in placed.complaints]
         self._report.clipped += placed.clipped
         group = picture.group or image
-        return {"image": image, "group": group, "split": self._splits[group], "boxes": placed.boxes, "time": seconds,
-                "labels": [picture.labels[number] for number in placed.kept],
-                "tubes": [picture.tubes[number] if picture.tubes else "" for number in placed.kept]}
+        self._placed[image] = {"image": image, "group": group, "split": self._groups.get(group, ""), "boxes": placed.boxes, "time": seconds,
+                               "labels": [picture.labels[number] for number in placed.kept],
+                               "tubes": [picture.tubes[number] if picture.tubes else "" for number in placed.kept]}
+        return [self._placed[image]]
 
-    def _stand(self, images: list[str]) -> set[str]:
-        """Bring the boxes of pictures that are stored in line with the labels; those that are not refused."""
-        placed = {}
+    def _stand(self, images: list[str]) -> None:
+        """Place the boxes of pictures that are stored as their labels say now."""
         for image in images:
             held = self._images[image]
             seconds = math.nan if self._wanted[image].frame is None else float(held["uri"].rpartition("#t=")[2])
-            if row := self._place(image, held["height"], held["width"], seconds):
-                placed[image] = row
-        changed = [row for image, row in placed.items() if image in self._boxes and not _same(self._boxes[image], row)]
-        new = [row for image, row in placed.items() if image not in self._boxes]
-        self._report.unchanged = len(placed) - len(changed) - len(new)
-        self._report.relabelled = len(changed)
-        self._store.upsert("boxes", pa.Table.from_pylist(changed, schema=rows.BOXES), keys=["image"])
-        self._write(new)
-        self.changed = self.changed or bool(changed)
-        return set(placed)
+            self._place(image, held["height"], held["width"], seconds)
+        self._standing = self._placed.keys() & self._boxes.keys()
+        self._write([row for image, row in self._placed.items() if image not in self._boxes])
 
     def _write(self, boxes: list[dict[str, Any]]) -> None:
         """Add rows of `boxes` that are not there yet."""
         self._store.append("boxes", pa.Table.from_pylist(boxes, schema=rows.BOXES))
+        self._boxes |= {row["image"]: row for row in boxes}
+        self._new |= {row["image"] for row in boxes}
+        self.changed = self.changed or bool(boxes)
+
+    def _count(self, added: list[dict[str, Any]]) -> None:
+        """Count the pictures that have come into a split."""
         report = self._report
-        for row in boxes:
+        for row in added:
             report.added += 1
             report.boxes += len(row["boxes"])
             report.by_split[row["split"]] += 1
             report.empty[row["split"]] += not row["boxes"]
             for label in row["labels"]:
                 report.classes.setdefault(label, dict.fromkeys(rows.SPLITS, 0))[row["split"]] += 1
-        self.changed = self.changed or bool(boxes)
 
     def _replaced(self, contents: dict[str, str]) -> set[str]:
         """Contents that every file which had them has lost to others: pictures that were drawn or exported anew."""
@@ -352,10 +387,12 @@ class ImageLedger:
             places[image].add(uri)
         return {image for image, uris in places.items() if all((contents.get(uri) or image) != image for uri in uris)}
 
-    def _retire(self, contents: set[str], placed: set[str]) -> None:
+    def _retire(self, contents: set[str]) -> None:
         """Take back the boxes of pictures of these contents that are refused now, and of frames that their video's labels no longer speak of."""
-        retired = [image for image in self._boxes if image not in placed and image.partition("-")[0] in contents]
+        retired = [image for image in self._boxes if image not in self._placed and image.partition("-")[0] in contents]
         self._store.delete("boxes", "image", retired)
+        for image in retired:
+            del self._boxes[image]
         self._report.retired = len(retired)
         self.changed = self.changed or bool(retired)
 

@@ -79,7 +79,9 @@ def index_images(store: Store, split: str, *, versions: dict[str, int] | None = 
     labelled pictures, or the split has labels that `classes` lacks.
     """
     versions = versions or store.versions()
-    labelled = store.read("boxes", columns=["image", "group", "split", "boxes", "labels"], version=versions.get("boxes"))
+    labelled = store.read("boxes", columns=["image", "group", "split", "boxes", "labels"], version=versions.get("boxes"), where=pc.field("split") != "")
+    if not labelled.num_rows and store.read("boxes", columns=["image"], version=versions.get("boxes")).num_rows:
+        raise InputError(f"{store.uri}: its pictures have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again")
     names = classes or tuple(sorted(pc.unique(pc.list_flatten(labelled["labels"])).to_pylist()))
     if not names:
         held = "no labelled pictures" if not labelled.num_rows else "pictures, but not one box in them"

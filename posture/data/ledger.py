@@ -1,7 +1,7 @@
 """What a store holds, what an ingest is to add, and the commits that bring the two together. No Ray: it never decodes.
 
 Commits come in batches, in the order clips, segments, videos: a row in `videos` means done. Killed anywhere, an ingest decodes
-at most one batch again.
+at most one batch again. Segments of new groups wait without a split until everything is decoded: the splits are drawn over what was kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from posture.data.cutting import BACKGROUND, Cut, accept, no_athlete, segment_of
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.rows import DecodeRecipe
-from posture.data.splits import assign_splits
+from posture.data.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.store import Store
 from posture.data.tube_layouts import Tube
 
@@ -66,6 +66,10 @@ class Report:
     """Length of the segments added."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     """Segments added, by class and split."""
+    splits: str = ""
+    """How many groups of this footage stand on each side, and what put them there."""
+    waiting: int = 0
+    """Segments of other footage that wait for their split: its ingest was stopped."""
     refused: list[dict[str, str]] = field(default_factory=list)
     """{uri, verdict, reason} per refused file, label or segment."""
     unlabelled: int = 0
@@ -115,27 +119,39 @@ class Ledger:
         """Segments whose clips a killed ingest committed, but not that their video is done."""
         self._forgotten = store.forgotten()
         self._absences = {row["segment"]: row for row in store.read("absences", where=is_recipe).to_pylist()}
+        self._groups = {row["group"]: row["split"] for row in store.read("groups").to_pylist()}
+        self._standing: list[dict[str, Any]] = []
+        """What the footage says now of the segments of videos that are done; `split` is what it names, or None."""
+        self._added: dict[str, dict[str, Any]] = {}
+        """The segments that were decoded, likewise."""
+        self._new: set[str] = {segment for segment, row in self._segments.items() if row["split"] == ""}
+        """Of all segments, those that come into a split by this ingest."""
         self.changed = False
         self._results: list[dict[str, Any]] = []
         self._parts: list[dict[str, Any]] = []
         self._last_commit = time.time()
 
     def plan(self, footage: Footage) -> list[Job]:
-        """Decide splits, correct the labels of what stands, and list the files to decode, largest first."""
+        """List the files to decode, largest first. Raises InputError if a group would stand on two sides."""
         contents = self._contents(footage)
         footage = replace(footage, videos=self._without_forgotten(footage, contents))
-        splits = self._assign_splits(footage)
+        refuse_two_sides(footage.videos, stored=self._groups)
         done = {row["video"]: row for row in self._videos if row["verdict"] == "ok"}
         files = {(row["uri"], row["bytes"], row["modified"]): row for row in self._videos}
         stored = self._stored_segments()
         jobs: list[Job] = []
         rows_seen: list[dict[str, Any]] = []
-        labelled: list[dict[str, Any]] = []
         first_with: dict[str, File] = {}
-        for video in sorted(footage.videos, key=lambda video: contents.get(video.file.uri, "") not in done):  # what stands goes first
+        stands = {(row["video"], row["uri"]) for row in self._videos if row["verdict"] == "ok"}
+
+        def comes_later(video: AnnotatedVideo) -> tuple[bool, bool]:
+            content = contents.get(video.file.uri, "")
+            return content not in done, (content, video.file.uri) not in stands
+
+        for video in sorted(footage.videos, key=comes_later):  # what stands goes first, so that a copy of it changes nothing
             file, content = video.file, contents.get(video.file.uri, "")
             known = files.get((file.uri, file.bytes, file.modified))
-            labels = tuple(replace(label, split=splits[label.group]) for label in video.labels)
+            labels = video.labels
             first = first_with.setdefault(content, file) if content else file
             if first is not file:
                 row = video_row(file, content, "duplicate", f"the same content as {first.relative}")
@@ -147,7 +163,7 @@ class Ledger:
                 segments = {segment_of(content, label): label for label in accepted}
                 empty = self._without_athlete(segments, video.tubes or (), row)
                 self._report.refused += [{"uri": file.uri, **refusal} for refusal in empty.values()]
-                labelled += [_segment_row(content, label, row["seconds"]) for label in accepted]
+                self._standing += [_segment_row(content, label, row["seconds"]) for label in accepted]
                 if not self._decoded.union(empty).issuperset(segments):
                     jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, stored.get(content, ()), tuple(empty), video.tubes or ()))
                     continue
@@ -159,7 +175,6 @@ class Ledger:
                 self._report.refused.append({key: row[key] for key in ("uri", "verdict", "reason")})
             self._report.unchanged += 1
             rows_seen.append(row)
-        self._correct(labelled)
         self._remember(rows_seen)
         return sorted(jobs, key=lambda job: -job.bytes)
 
@@ -178,19 +193,43 @@ class Ledger:
         if self._options.cut.recipe.searched:
             self._store.upsert("absences", pa.Table.from_pylist(self._absent(), schema=rows.ABSENCES), keys=["segment", "recipe"])
         segments = [segment for result in self._results for segment in result["segments"]]
-        self._store.upsert("segments", pa.Table.from_pylist(segments, schema=rows.SEGMENTS), keys=["segment"])
+        new = [segment | {"split": self._groups.get(segment["group"], "")} for segment in segments if segment["segment"] not in self._segments]
+        self._store.upsert("segments", pa.Table.from_pylist(new, schema=rows.SEGMENTS), keys=["segment"])
+        self._segments |= {row["segment"]: row for row in new}
+        self._new |= {row["segment"] for row in new}
+        self._added |= {segment["segment"]: segment for segment in segments}
         self._remember([result["row"] for result in self._results])
         for result in self._results:
             self._report.decoded += result["row"]["verdict"] == "ok"
             self._report.refused += [{key: refusal[key] for key in ("uri", "verdict", "reason")} for refusal in result["refused"]]
-        added = [segment for segment in segments if segment["segment"] not in self._segments]
-        self._report.segments += len(added)
-        self._report.footage_seconds += sum(segment["end"] - segment["start"] for segment in added)
-        for segment in added:
-            counts = self._report.classes.setdefault(segment["label"], dict.fromkeys(rows.SPLITS, 0))
-            counts[segment["split"]] += 1
         self.changed = self.changed or bool(self._results)
         self._results, self._parts, self._last_commit = [], [], time.time()
+
+    def finish(self) -> None:
+        """Commit what is left, draw the splits of new groups over what was kept, and bring `segments` in line with the footage's labels.
+
+        The splits come first: killed after them, the next ingest goes on with the same.
+        """
+        self.commit()
+        standing = {row["segment"]: row for row in self._standing if row["segment"] in self._segments}
+        said = standing | self._added
+        splits = self._assign_splits([_label_of(row) for row in said.values()])
+        # a group may have got its split in an ingest of other footage, before this one could end
+        said = {segment: row for segment, row in self._segments.items() if row["split"] == "" and row["group"] in splits} | said
+        said = {segment: row | {"split": splits[row["group"]]} for segment, row in said.items()}
+        changed = [row for segment, row in said.items() if self._segments[segment] != row]
+        added = [row for segment, row in said.items() if segment in self._new]
+        self._report.relabelled = sum(_said(self._segments[row["segment"]]) != _said(row) for row in changed if row["segment"] not in self._new)
+        self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
+        retired = self._retire({row["segment"] for row in self._standing})
+        self._segments |= said
+        self._report.retired = len(retired)
+        self._report.waiting = sum(row["split"] == "" for segment, row in self._segments.items() if segment not in retired)
+        self._report.segments = len(added)
+        self._report.footage_seconds = sum(row["end"] - row["start"] for row in added)
+        for row in added:
+            self._report.classes.setdefault(row["label"], dict.fromkeys(rows.SPLITS, 0))[row["split"]] += 1
+        self.changed = self.changed or bool(changed or retired)
 
     def _without_athlete(self, segments: dict[str, Label], tubes: Sequence[Tube], row: dict[str, Any]) -> dict[str, dict[str, str]]:
         """The refusals of those segments of a known video (its `row`) that give no clip, by what was found or drawn in it."""
@@ -210,14 +249,15 @@ class Ledger:
         return [{"recipe": str(self._options.cut.recipe), **{key: refusal[key] for key in ("segment", "verdict", "reason")}} for refusal in refused
                 if refusal["segment"] not in self._absences]
 
-    def _assign_splits(self, footage: Footage) -> dict[str, str]:
-        """The split of every group; new ones are committed before anything is decoded: a killed ingest goes on with the same."""
-        stored = {row["group"]: row["split"] for row in self._store.read("groups").to_pylist()}
-        splits = assign_splits(footage.videos, stored=stored, val_share=self._options.val_share, test_share=self._options.test_share,
-                               seed=self._options.seed)
-        new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in stored]
+    def _assign_splits(self, kept: list[Label]) -> dict[str, str]:
+        """The split of every group of the store; new ones, of the segments that were `kept`, are drawn and committed."""
+        drawing = {"val_share": self._options.val_share, "test_share": self._options.test_share, "seed": self._options.seed}
+        splits = assign_splits(kept, stored=self._groups, **drawing)
+        new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in self._groups]
+        self._lease.check()
         self._store.append("groups", pa.Table.from_pylist(new, schema=rows.GROUPS))
-        return splits
+        self._report.splits = splits_drawn(kept, splits, **drawing) if kept else ""
+        return self._groups | splits
 
     def _without_forgotten(self, footage: Footage, contents: dict[str, str]) -> list[AnnotatedVideo]:
         """The others; those that are to stay forgotten are refused."""
@@ -243,17 +283,13 @@ class Ledger:
                 stored[row["video"]].append(row["segment"])
         return {video: tuple(segments) for video, segments in stored.items()}
 
-    def _correct(self, labelled: list[dict[str, Any]]) -> None:
-        """Bring the segments of known videos in line with the footage's labels: changed ones are rewritten, unnamed ones removed."""
-        named = {row["segment"] for row in labelled}
-        kinds = {(row["video"], row["segment"].endswith(rows.TUBE)) for row in labelled}  # an athlete's doing and what all shows stand side by side
-        changed = [row for row in labelled if (old := self._segments.get(row["segment"])) and _said(old) != _said(row)]
+    def _retire(self, named: set[str]) -> list[str]:
+        """Remove the segments of known videos that the footage's labels, which say of them `named`, no longer name. Returns which."""
+        kinds = {(row["video"], row["segment"].endswith(rows.TUBE)) for row in self._standing}  # an athlete's doing and what all shows stand side by side
         retired = [row["segment"] for row in self._segments.values() if (row["video"], row["segment"].endswith(rows.TUBE)) in kinds
-                   and row["segment"] not in named and row["label"] != BACKGROUND]
-        self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
+                   and row["segment"] not in named and row["segment"] not in self._added and row["label"] != BACKGROUND]
         self._store.delete("segments", "segment", retired)
-        self._report.relabelled, self._report.retired = len(changed), len(retired)
-        self.changed = self.changed or bool(changed or retired)
+        return retired
 
     def _remember(self, videos: list[dict[str, Any]]) -> None:
         """Write the rows of `videos` that the table does not hold as they are."""
@@ -282,6 +318,10 @@ def _segment_row(video: str, label: Label, seconds: float) -> dict[str, Any]:
     end = seconds if label.end is None else min(label.end, seconds)
     return {"segment": segment_of(video, label), "video": video, "start": label.start, "end": end,
             "label": label.label, "group": label.group, "split": label.split}
+
+
+def _label_of(row: dict[str, Any]) -> Label:
+    return Label(row["start"], row["end"], row["label"], row["group"], row["split"])
 
 
 def _said(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -80,7 +80,7 @@ SEGMENTS = pa.schema([
     ("end", pa.float64()),  # seconds
     ("label", pa.string()),
     ("group", pa.string()),
-    ("split", pa.string()),  # one of SPLITS
+    ("split", pa.string()),  # one of SPLITS; empty until the ingest that decoded it has ended
 ])
 
 CLIPS = pa.schema([
@@ -117,7 +117,7 @@ IMAGES = pa.schema([
 BOXES = pa.schema([
     ("image", pa.string()),
     ("group", pa.string()),
-    ("split", pa.string()),  # one of SPLITS
+    ("split", pa.string()),  # one of SPLITS; empty until the ingest that added it has ended
     ("boxes", pa.list_(pa.list_(pa.float32()))),  # x1, y1, x2, y2 each, pixels of the picture, clipped to it; empty where it shows none
     ("labels", pa.list_(pa.string())),  # one for each box
     ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none

@@ -63,6 +63,7 @@ def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, 
             ledger.commit()
             report.check_seconds = time.time() - checking
             store.remove_orphans("images")
+        ledger.finish()
         report.seconds = time.time() - begun
         if ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}

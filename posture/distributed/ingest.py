@@ -74,6 +74,7 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: 
             ledger.commit()
             report.decode_seconds = time.time() - decoding
             store.remove_orphans("clips")
+        ledger.finish()
         report.seconds = time.time() - begun
         if jobs or ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
