@@ -68,7 +68,7 @@ def refuse_odd_values(table: pa.Table, where: str) -> None:
     bad |= {name: pc.is_null(table[name]) for name in TEXTS if name in held}
     bad |= {name: pc.invert(pc.and_(pc.greater_equal(table[name], least), pc.less_equal(table[name], most)))
             for name, (least, most) in NUMBERS.items() if name in held}
-    bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array(SPLITS)))} if "split" in held else {}
+    bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array([*SPLITS, ""])))} if "split" in held else {}
     for name, wrong in bad.items():
         place = pc.index(pc.fill_null(wrong, True), True).as_py()
         if place >= 0:
