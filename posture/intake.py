@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from posture.config import Run
 from posture.data.annotations import Footage, NoLabels, read_footage
 from posture.data.cutting import BACKGROUND, Cut
 from posture.data.files import File, absolute, exists, is_remote, list_files, read_bytes
+from posture.data.labels.table import SUFFIXES, table_of
 from posture.data.ledger import IngestOptions, Report
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
@@ -28,8 +28,6 @@ from posture.data.tracked_footage import read_tracked_footage
 from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
 from posture.settling import settled
-
-LABELS = re.compile(r".*\.csv|(train|test)list\d\d\.txt", re.IGNORECASE)
 
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
 """Like `posture.console.progress`."""
@@ -103,7 +101,7 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     new = [file for file in listed if _state(file) not in known]
     whole, looks = settled(new, lambda: _list(root), memory.get("looks", {}), settle=drop.settle)
     unsettled = [file.uri for file in new if file.uri not in whole]
-    labels_change = [file for file in new if LABELS.fullmatch(PurePosixPath(file.relative).name)]
+    labels_change = [file for file in new if _is_table(file)]
     if any(file.uri not in whole for file in labels_change):  # what they will say of the others is not known yet
         return Intake(unsettled=unsettled, unlabelled=memory.get("unlabelled", []), memory=memory | {"looks": looks})
     footage = _footage(drop, run, store, videos)
@@ -113,7 +111,7 @@ def take_in(drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local
     reports = _ingest(footage, drop, store, run, known, corrected=bool(labels_change), local=local, progress=progress)
     forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
     remembered = {*unlabelled, *forgotten, *memory.get("seen", {})} - set(unsettled)
-    seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or LABELS.fullmatch(PurePosixPath(file.relative).name)}
+    seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or _is_table(file)}
     return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
 
 
@@ -168,18 +166,20 @@ def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
 
 
 def _root(footage: str) -> str:
-    """The folder of a CSV file's footage, or the folder itself."""
-    source = absolute(footage)
-    return source.rpartition("/")[0] if source.lower().endswith(".csv") else source
+    """The folder of a table's footage, or the folder itself."""
+    return table_of(absolute(footage))[0]
 
 
 def _list(root: str) -> list[File]:
-    files = list_files(root, suffixes=VIDEO_SUFFIXES | {".csv", ".txt"})
-    return [file for file in files if not file.relative.lower().endswith(".txt") or LABELS.fullmatch(PurePosixPath(file.relative).name)]
+    return list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES)
 
 
 def _is_video(file: File) -> bool:
     return PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_table(file: File) -> bool:
+    return PurePosixPath(file.relative).suffix.lower() in SUFFIXES
 
 
 def _uri(root: str, relative: str) -> str:

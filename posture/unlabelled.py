@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from posture.config import Run
-from posture.data.annotations import UCF101_CLIP, VideoNames, csv_rows, find_unlabelled
+from posture.data.annotations import UCF101_CLIP, find_unlabelled
 from posture.data.cutting import Cut, frame_numbers
 from posture.data.files import File, hash_file, local_copy
 from posture.data.flow import METHODS
+from posture.data.labels.names import VideoNames
+from posture.data.labels.table import read_rows
 from posture.data.review_table import REVIEWED, Stretch
 from posture.data.rows import DecodeRecipe
 from posture.data.sandbox import Sandbox
@@ -79,9 +81,9 @@ def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int],
     root, files = find_unlabelled(footage)
     answered: dict[str, list[tuple[float, float]]] = {}
     named = VideoNames(files)
-    for where, row in csv_rows(root, [REVIEWED]):
-        if file := named.find(row.get("video", ""), where.file):
-            span = where.seconds("start", row.get("start", "")) or 0.0, where.seconds("end", row.get("end", "")) or math.inf
+    for where, row in read_rows(root, REVIEWED, "segments"):
+        if file := named.find(row["video"], where.file, moved=True):
+            span = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"]) or math.inf
             answered.setdefault(file.relative, []).append(span)
     found = Unlabelled(root, len(files))
     files = [file for file in files if (0.0, math.inf) not in answered.get(file.relative, ())]

@@ -90,8 +90,11 @@ def read_bytes(uri: str) -> bytes | None:
     import obstore
 
     root, _, name = uri.rpartition("/")
-    if not is_remote(uri) and not os.path.isfile(uri):
-        return None
+    if not is_remote(uri):
+        if not os.path.isfile(uri):
+            return None
+        with reachable(uri), open(uri, "rb") as file:  # obstore takes no line break in a name
+            return file.read()
     with reachable(uri):
         try:
             return bytes(obstore.get(open_root(root), name).bytes())
@@ -144,11 +147,27 @@ def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
                 continue
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")
+            if not _is_unicode(path):  # no table and no page could hold it: it is listed by another name, and refused where it is read
+                yield File(_escaped(path), _escaped(relative), -1, 0.0)
+                continue
             try:
                 status = os.stat(path)
                 yield File(path, relative, status.st_size if stat.S_ISREG(status.st_mode) else -1, status.st_mtime)
             except OSError:  # a dangling link, a lost mount
                 yield File(path, relative, -1, 0.0)
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a name that the operating system gave is valid UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _escaped(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:

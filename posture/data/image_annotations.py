@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from posture.data import still_layouts, tube_layouts, yolo_layout
+from posture.data.labels.table import table_of
 from posture.data.picture_files import AnnotatedPicture, Pictures, Tree
 from posture.errors import InputError
 
@@ -35,7 +36,7 @@ def picture_layout(source: str) -> str | None:
 
     Raises InputError where there are pictures, and no video, but nothing says what is in them.
     """
-    if source.lower().endswith(".csv"):
+    if table_of(source)[1]:
         return None
     tree = Tree(source)
     layout = _recognise(tree)

@@ -9,18 +9,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from posture.data import tube_layouts
-from posture.data.annotations import LAYOUTS, AnnotatedVideo, Footage, Label, VideoNames, csv_headers, csv_rows, read_footage
+from posture.data.annotations import LAYOUTS, AnnotatedVideo, Footage, Label, read_footage
 from posture.data.files import list_files
+from posture.data.labels.names import VideoNames
+from posture.data.labels.table import SUFFIXES, Line, table_of
+from posture.data.labels.unread import open_tables
 from posture.data.picture_files import Tree, video_group
 from posture.data.tube_layouts import Box, TrackedFootage, TrackedVideo, Tube
 from posture.errors import InputError
 
-BOX_COLUMNS = {"video", "frame", "athlete", "x1", "y1", "x2", "y2"}
 WITH_TUBES = (*LAYOUTS, "ucf101_24")
 """Layouts whose segments can be cut along boxes that people drew."""
 
@@ -33,7 +36,7 @@ def read_tracked_footage(source: str, *, layout: str | None = None, split_number
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
-    if layout in (None, "ucf101_24") and not source.lower().endswith(".csv"):
+    if layout in (None, "ucf101_24") and not table_of(source)[1]:
         tracked = tube_layouts.read_ucf101_24(Tree(source), split_number=split_number)
         if tracked is not None:
             return _labelled_tubes(tracked)
@@ -84,22 +87,33 @@ def _named(video: TrackedVideo) -> list[Tube]:
 
 
 def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]]:
-    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError where an athlete has two boxes in one frame."""
+    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError if an athlete has two boxes in one frame."""
     root = footage.root
-    headers = csv_headers(root, [file.relative for file in list_files(root, suffixes=frozenset({".csv"}))])
-    tables = [name for name, header in headers.items() if header >= BOX_COLUMNS]
-    if not tables:
-        return {}, []
+    tables, _ = open_tables(root, list_files(root, suffixes=SUFFIXES))
     named = VideoNames(list_files(root))
     boxes: dict[str, dict[str, dict[int, Box]]] = defaultdict(lambda: defaultdict(dict))
     lost: dict[str, str] = {}
-    for where, row in csv_rows(root, tables):
+    for where, row in (row for table in tables if table.kind == "boxes" for row in table.rows()):
         file = named.find(row["video"], where.file)
         if file is None:
-            lost.setdefault(row["video"].strip(), f"{where}: {row['video'].strip()}")
+            lost.setdefault(row["video"], f"{where}: {row['video']}")
             continue
-        athlete = row["athlete"].strip()
-        frame, box = where.box(row)
+        athlete = row["athlete"]
+        frame, box = _box(where, row)
         if boxes[file.relative][athlete].setdefault(frame, box) != box:
             raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")
     return {video: [Tube(athlete, "", frames) for athlete, frames in athletes.items()] for video, athletes in boxes.items()}, list(lost.values())
+
+
+def _box(where: Line, row: dict[str, str]) -> tuple[int, Box]:
+    """The frame and x1, y1, x2, y2 of a row. Raises InputError naming the field at fault."""
+    values = [where.number(name, row[name]) for name in ("frame", "x1", "y1", "x2", "y2")]
+    for name, value in zip(("frame", "x1", "y1", "x2", "y2"), values, strict=True):
+        if not math.isfinite(value):
+            raise InputError(f"{where}: {name} {row[name][:40]!r} is not a number")
+    frame, left, top, right, bottom = values
+    if frame < 0 or frame != int(frame):
+        raise InputError(f"{where}: frame {row['frame']} is not a whole number from 0 on")
+    if right <= left or bottom <= top:
+        raise InputError(f"{where}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} hold no pixel; x2 and y2 are just past the box")
+    return int(frame), (left, top, right, bottom)

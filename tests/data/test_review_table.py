@@ -44,7 +44,9 @@ def test_answers_beside_every_other_layout(root):
     ucf101 = read_footage(root.path)
     assert ucf101.layout == "ucf101" and labels(ucf101)["new.mp4"] == [Label(0.0, None, "A", "new")]
     root("labels.csv", "video,start,end,label\nv_A_g01_c01.mp4,,,A\n")
-    segments = read_footage(root.path)
+    with pytest.raises(InputError, match=r"labels in several layouts, segments \(labels.csv\), ucf101 \(testlist01.txt\)"):
+        read_footage(root.path)
+    segments = read_footage(root.path, layout="segments")
     assert segments.layout == "segments" and set(labels(segments)) == {"v_A_g01_c01.mp4", "new.mp4"}
     assert labels(read_footage(f"{root.path}/review.csv")) == {"new.mp4": [Label(0.0, None, "A", "new")]}
 

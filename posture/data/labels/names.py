@@ -1,0 +1,77 @@
+"""Which file a table of labels means: names compared as people see them, identity by the path as far as it is given."""
+
+from __future__ import annotations
+
+import posixpath
+import unicodedata
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+from posture.data.files import File
+from posture.data.video import VIDEO_SUFFIXES
+
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
+               "test": "test", "testing": "test"}
+
+
+class VideoNames:
+    """Videos as labels name them.
+
+    Unicode is compared normalised (NFC) and case is ignored, unless that leaves several files. A name with folders is that of a file if one of the two
+    paths ends with the other; a bare name, if one file alone has it. If all videos lie together, in one folder or in folders of the splits, the folders
+    in the table cannot be checked, and a name that one file alone has is enough.
+    """
+
+    def __init__(self, videos: list[File]) -> None:
+        self._by_path: dict[str, list[File]] = defaultdict(list)
+        self._by_stem: dict[str, list[File]] = defaultdict(list)
+        for file in videos:
+            self._by_path[seen(file.relative)].append(file)
+            self._by_stem[PurePosixPath(seen(file.relative)).stem.casefold()].append(file)
+        folders = {PurePosixPath(file.relative).parent for file in videos}
+        self._together = len({"/".join(part for part in folder.parts if part.lower() not in SPLIT_NAMES) for folder in folders}) == 1
+
+    def find(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> File | None:
+        """The file that the table at the path `table` means by `name`; None if there is none, or there are several."""
+        found = self.candidates(name, table, any_suffix=any_suffix, moved=moved)
+        return found[0] if len(found) == 1 else None
+
+    def candidates(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> list[File]:
+        """Every file that may be meant. `any_suffix`: files may have been converted since. `moved`: so may their folders have been."""
+        name = seen(name).strip().replace("\\", "/")
+        if not name:
+            return []
+        for path in (name, posixpath.normpath(posixpath.join(posixpath.dirname(seen(table)), name))):
+            if path in self._by_path:
+                return self._by_path[path]
+        path = PurePosixPath(posixpath.normpath(name))
+        has_suffix = path.suffix.lower() in VIDEO_SUFFIXES
+        named = self._by_stem.get((path.stem if has_suffix else path.name).casefold(), [])
+        exact = [file for file in named if has_suffix and PurePosixPath(file.relative).suffix.lower() == path.suffix.lower()]
+        if has_suffix and not any_suffix:
+            named = exact
+        elif exact:
+            named = _along(exact, path) or named
+        return _along(named, path) or (named if len(named) == 1 and (self._together or moved) else [])
+
+
+def seen(name: str) -> str:
+    """The name with its letters composed: what looks alike is alike."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _along(files: list[File], path: PurePosixPath) -> list[File]:
+    """Those whose path agrees with `path` as far as both go; the closest, and those that agree in case if any does."""
+    wanted = _folders(path)
+    agreeing: dict[tuple[int, bool], list[File]] = defaultdict(list)
+    for file in files:
+        own = _folders(PurePosixPath(seen(file.relative)))
+        shared = min(len(wanted), len(own))
+        if [part.casefold() for part in own[:shared]] == [part.casefold() for part in wanted[:shared]]:
+            agreeing[shared, (own[:shared], PurePosixPath(seen(file.relative)).stem) == (wanted[:shared], path.stem)].append(file)
+    return agreeing[max(agreeing)] if agreeing else []
+
+
+def _folders(path: PurePosixPath) -> list[str]:
+    """From the innermost outwards."""
+    return list(reversed(path.parts[:-1]))

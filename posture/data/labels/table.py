@@ -1,0 +1,220 @@
+"""Tables of labels as Excel, R, pandas, old Macs and people write them: text with one row a line -> rows by column.
+
+Read are commas, semicolons, tabs and bars between cells, and spaces if the header is known by them; quotes; UTF-8, UTF-16 and UTF-32; all kinds of line
+ends; Excel's `sep=` line; blank lines; a header in any case; a decimal comma; R's row names.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from posture.data.files import join, read_bytes
+from posture.errors import InputError
+
+SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})
+COLUMNS = {"segments": ("video", "start", "end", "label"), "kinetics": ("label", "youtube_id", "time_start", "time_end"),
+           "boxes": ("video", "frame", "athlete", "x1", "y1", "x2", "y2")}
+"""What a table of each kind must have."""
+OPTIONAL = {"segments": ("split", "group"), "kinetics": ("split",), "boxes": ()}
+SYNONYMS = {"video": ("file", "filename", "file_name", "filepath", "path", "video_file", "video_name", "video_path"),
+            "start": ("start_time", "start_seconds", "start_sec", "start_s", "begin"),
+            "end": ("end_time", "end_seconds", "end_sec", "end_s", "stop"),
+            "label": ("class", "class_name", "action", "activity", "category")}
+"""Other names of a column, which are taken if one of them alone is there and the column itself is not."""
+DELIMITERS = (",", ";", "\t", "|", " ")
+SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
+SPACE_AFTER_QUOTE = re.compile(r'(?<=[^"])" +(?=[,;\t|]|$)')
+NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+         (codecs.BOM_UTF16_BE, "utf-16"))
+"""Byte order marks and what they announce; that of UTF-32 begins like that of UTF-16."""
+ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""So begin files of spreadsheet programs: .xlsx and .ods, .xls."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a row stands, for messages, and the numbers in it."""
+
+    file: str
+    line: int
+    delimiter: str = ","
+
+    def __str__(self) -> str:
+        return f"{self.file} line {self.line}"
+
+    def number(self, name: str, text: str, what: str = "a number") -> float:
+        """The number in a cell, with a point or a decimal comma; `what` is what should stand there. Raises InputError if it does not."""
+        text = text.strip()
+        if self.delimiter == "," and THOUSANDS.fullmatch(text):
+            raise InputError(f"{self}: {name} {text!r} can be read in two ways; write it with a decimal point and without a comma")
+        if not NUMBER.fullmatch(text):
+            raise InputError(f"{self}: {name} {text[:40]!r} is not {what}")
+        return float(text.replace(",", "."))
+
+    def seconds(self, name: str, text: str) -> float | None:
+        """A time; None if the cell is empty."""
+        if not text.strip():
+            return None
+        what = "a time in seconds, such as 12.5"
+        value = self.number(name, text, what)
+        if not 0 <= value < 1e7:
+            raise InputError(f"{self}: {name} {text.strip()[:40]!r} is not {what}")
+        return value
+
+
+class Table:
+    """One table. `kind` is the key of COLUMNS whose columns it has, None if it is of no kind; `columns` are named as there.
+
+    Raises InputError if the file is not text.
+    """
+
+    def __init__(self, root: str, name: str) -> None:
+        self.name = name
+        text, guessed = decode(read_bytes(join(root, name)) or b"", join(root, name))
+        self.notes = [f"{name} is not UTF-8 and was read as {guessed}; save it as UTF-8 if names look wrong"] if guessed else []
+        self._lines, self._before, self.delimiter = _header_at(text)
+        try:
+            header = next(self._reader(strict=False), [])
+        except csv.Error as error:
+            raise InputError(f"{join(root, name)}: not readable as a table: {error}") from None
+        self.columns, self.kind, renamed = _known(tuple(map(_plain, header)))
+        self.notes += [f"{name}: the column {old} is taken as {new}" for old, new in renamed.items()]
+
+    def told(self) -> list[str]:
+        """Sentences about how it is read."""
+        unused = [name for name in self.columns if name and self.kind and name not in COLUMNS[self.kind] + OPTIONAL[self.kind]]
+        return [*self.notes, *([f"{self.name}: not used: the column{'s' * (len(unused) != 1)} {', '.join(unused)}"] if unused else [])]
+
+    def lacks(self, kind: str) -> list[str]:
+        """The columns that it would need to be of that kind."""
+        return [name for name in COLUMNS[kind] if name not in self.columns]
+
+    def rows(self) -> Iterator[tuple[Line, dict[str, str]]]:
+        """Every row that is not empty, by column, and where it stands. Cells that are not there are empty.
+
+        Raises InputError naming the line if quotes are not closed, a cell is too long, or a row has more cells than the header.
+        """
+        repeated = [name for name, count in Counter(self.columns).items() if name and count > 1]
+        if repeated:
+            raise InputError(f"{self.name}: the column {repeated[0]} is there twice")
+        reader = self._reader(strict=True)
+        row_names: bool | None = None
+        try:
+            next(reader, None)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                where = Line(self.name, self._before + reader.line_num, self.delimiter)
+                if row_names is None:  # R writes a number before each row, and nothing above it
+                    row_names = len(cells) == len(self.columns) + 1 and cells[0] == "1" and bool(cells[-1].strip())
+                cells = cells[row_names:]
+                if any(cell.strip() for cell in cells[len(self.columns):]):
+                    raise InputError(f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell that contains {self.delimiter!r}")
+                yield where, {name: cell.strip() for name, cell in itertools.zip_longest(self.columns, cells[:len(self.columns)], fillvalue="") if name}
+        except csv.Error as error:
+            raise InputError(f"{self.name} line {self._before + reader.line_num}: not readable as a table: {error}") from None
+
+    def _reader(self, *, strict: bool) -> Any:
+        self._lines.seek(0)
+        for _ in range(self._before):
+            next(self._lines)
+        lines = (SPACE_AFTER_QUOTE.sub('"', line) for line in self._lines)
+        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, strict=strict)
+
+
+def table_of(source: str) -> tuple[str, str]:
+    """The folder and the name of the table that `source` is; the name is empty if it is a folder."""
+    if PurePosixPath(source).suffix.lower() not in SUFFIXES:
+        return source, ""
+    root, _, name = source.rpartition("/")
+    return root, name
+
+
+def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[Line, dict[str, str]]]:
+    """The rows of a table that must be of that kind; none if there is no such file or it is empty. Raises InputError."""
+    if not read_bytes(join(root, name)):
+        return
+    table = Table(root, name)
+    if table.kind != kind:
+        raise InputError(f"{join(root, name)}: the column {table.lacks(kind)[0]} is missing; its columns are {','.join(COLUMNS[kind])}")
+    yield from table.rows()
+
+
+def decode(content: bytes, where: str) -> tuple[str, str]:
+    """The text of a file, and the encoding if it had to be guessed, else "". Raises InputError, beginning with `where`, if it is not text."""
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        if encoding != "utf-8":
+            raise InputError(f"{where}: it begins like {encoding.removesuffix('-sig').upper()} text, but is not; save it as UTF-8") from None
+        text = ""
+    if content.startswith(ARCHIVES):
+        raise InputError(f"{where}: this is a spreadsheet or an archive, not text; save the table as CSV")
+    if "\0" in text or (not text and b"\0" in content):
+        raise InputError(f"{where}: it holds NUL bytes, so it is not text, or text in an encoding that is not announced; save it as UTF-8")
+    if text or not content:
+        return text, ""
+    guess = "mac-roman" if b"\r" in content and b"\n" not in content else "cp1252"
+    try:
+        return content.decode(guess), {"cp1252": "Windows-1252", "mac-roman": "Mac Roman"}[guess]
+    except UnicodeDecodeError:
+        return content.decode("latin-1"), "ISO 8859-1"
+
+
+def _header_at(text: str) -> tuple[io.StringIO, int, str]:
+    """The table's lines, how many stand before its header, and what stands between its cells."""
+    lines = io.StringIO(text, newline=None)
+    before, given = 0, ""
+    for line in lines:
+        if match := SEPARATOR_LINE.fullmatch(line):
+            given = match[1]
+        elif line.strip("".join(DELIMITERS) + "\n\ufeff"):
+            return lines, before, given or _delimiter(line)
+        before += 1
+    return lines, before, given or ","
+
+
+def _delimiter(header: str) -> str:
+    """What divides the header into most columns that are known, or else into most; a space only for known ones."""
+    names = {name for columns in (*COLUMNS.values(), *OPTIONAL.values(), *SYNONYMS.values()) for name in columns}
+
+    def score(delimiter: str) -> tuple[int, int]:
+        cells = [_plain(cell) for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))]
+        return len(names.intersection(cells)), len(cells) if delimiter != " " else 0
+
+    try:
+        return max(DELIMITERS, key=score)
+    except csv.Error:  # a cell that is too long
+        return ","
+
+
+def _plain(cell: str) -> str:
+    """A column's name without case, quotes and unit: ` "Start (s)"` -> `start`."""
+    name = unicodedata.normalize("NFC", cell).strip(" \t\n\"'\ufeff").casefold()
+    return re.sub(r"[\s-]+", "_", re.sub(r"\s*[(\[](s|sec|seconds)[)\]]$", "", name))
+
+
+def _known(columns: tuple[str, ...]) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
+    """The columns by the names of their kind, the kind, and what was renamed."""
+    for kind, needed in COLUMNS.items():
+        if set(needed) <= set(columns):
+            return columns, kind, {}
+    for kind, needed in COLUMNS.items():
+        others = {name: [column for column in columns if column in SYNONYMS.get(name, ())] for name in needed if name not in columns}
+        if all(len(found) == 1 for found in others.values()):
+            renamed = {found[0]: name for name, found in others.items()}
+            return tuple(renamed.get(column, column) for column in columns), kind, renamed
+    return columns, None, {}

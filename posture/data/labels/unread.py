@@ -1,0 +1,133 @@
+"""Tables that lie beside videos and are not read: those that seem to hold labels stop the ingest, the others are told."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from posture.data.files import File, join, read_bytes
+from posture.data.labels.names import VideoNames
+from posture.data.labels.table import COLUMNS, DELIMITERS, SUFFIXES, Table, decode
+from posture.errors import InputError
+
+SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
+MOST_TEXTS = 200
+"""Files .txt that are opened to see whether they are tables."""
+MOST_BYTES = 1 << 30
+MOST_SHEET_BYTES = 4 << 20
+LINES_LOOKED_AT = 200
+NAMES_TOLD = 5
+
+
+def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str, str]]:
+    """The tables among the files, and what is wrong with those that are none, by their paths."""
+    tables: list[Table] = []
+    broken: dict[str, str] = {}
+
+    def opened(file: File) -> Table | InputError:
+        try:
+            if file.bytes > MOST_BYTES:
+                raise InputError(f"{join(root, file.relative)}: {file.bytes:,} bytes; tables of at most {MOST_BYTES:,} are read")
+            return Table(root, file.relative)
+        except InputError as error:
+            return error
+
+    chosen = _looked_at(files)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for file, found in zip(chosen, pool.map(opened, chosen), strict=True):
+            if isinstance(found, Table):
+                tables.append(found)
+            else:
+                broken[file.relative] = str(found)
+    return tables, broken
+
+
+def unread(root: str, tables: list[Table], broken: dict[str, str], files: list[File], names: VideoNames, *, layout: str, guessed: bool) -> list[str]:
+    """Sentences about the tables that are not read as labels of this `layout`.
+
+    If the layout is `guessed`, raises InputError if a table cannot be opened, lacks some of the columns of a label table, or names videos that no
+    table that is read names (layout `folders`): it may be what says the labels.
+    """
+    strange = {table.name: ",".join(filter(None, table.columns))[:200] for table in tables if table.kind is None}
+    lacking = [table.name for table in tables if table.name in strange and _has_label_columns(table)]
+    naming = [table.name for table in tables if table.name in strange and table.name not in lacking and _names_videos(root, table, names)]
+    sheets = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SPREADSHEETS]
+    faults = [message for name, message in broken.items() if not _is_text(name)]
+    if guessed:
+        for name in lacking + (naming if layout == "folders" else []):
+            faults.append(f"{join(root, name)}: this seems to be a table of labels, but its columns are {strange[name]}; a table of labels has the columns "
+                          f"{','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}. Correct it, or leave it out with --layout {layout}")
+        if layout == "folders":
+            faults += [f"{file.uri}: this spreadsheet names videos that are here; save it as CSV with the columns {','.join(COLUMNS['segments'])}, "
+                       "or leave it out with --layout folders" for file in sheets if _sheet_names_videos(file, names)]
+        if faults:
+            raise InputError(faults[0])
+    notes = [f"{name} was not read: it seems to hold labels, but its columns are {strange[name]}" for name in lacking + naming]
+    others = [table.name for table in tables if table.kind not in (None, "boxes", layout)]
+    if others:
+        notes.append(f"not read, since the layout is {layout}: {_list(others)}")
+    quiet = [name for name in [*strange, *broken] if name not in lacking + naming and not _is_text(name)] + [file.relative for file in sheets]
+    if quiet:
+        notes.append(f"not read, since they are no tables of labels: {_list(quiet)}" + ("; save a spreadsheet that holds labels as CSV" if sheets else ""))
+    skipped = sum(_is_text(file.relative) for file in files) - MOST_TEXTS
+    return notes + ([f"{skipped:,} of the .txt files were not looked at"] if skipped > 0 else [])
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:NAMES_TOLD]) + (f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else "")
+
+
+def _looked_at(files: Iterable[File]) -> list[File]:
+    """All tables, and of the .txt files those nearest to the root."""
+    tables = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SUFFIXES]
+    texts = sorted((file for file in tables if _is_text(file.relative)), key=lambda file: (file.relative.count("/"), file.relative))
+    return [file for file in tables if not _is_text(file.relative)] + texts[:MOST_TEXTS]
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt")
+
+
+def _has_label_columns(table: Table) -> bool:
+    """Two of the columns that make a table of labels are too many for chance."""
+    return len(set(COLUMNS["segments"] + COLUMNS["kinetics"]).intersection(table.columns)) > 1
+
+
+def _names_videos(root: str, table: Table, names: VideoNames) -> bool:
+    """Whether four fifths of its first lines, without the header, name a video that is here."""
+    text, _ = decode(read_bytes(join(root, table.name)) or b"", table.name)
+    lines = [line for line in text[:1 << 20].splitlines()[:LINES_LOOKED_AT] if line.strip()]
+    naming = sum(any(names.candidates(cell, table.name) for cell in _cells(line)) for line in lines)
+    return naming >= max(1, 0.8 * (len(lines) - 1))
+
+
+def _sheet_names_videos(file: File, names: VideoNames) -> bool:
+    """Whether a text in the first pages of an .xlsx or .ods file is the name of a video that is here."""
+    left = MOST_SHEET_BYTES
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(file.uri) or b"")) as book:
+            for member in book.namelist():
+                if left > 0 and member.endswith(".xml"):
+                    with book.open(member) as page:
+                        text = page.read(left).decode("utf-8", errors="replace")
+                    left -= len(text)
+                    if any(names.candidates(html.unescape(cell), file.relative) for cell in re.findall(r">([^<>]+)<", text)):
+                        return True
+    except Exception:  # zipfile has an error of its own for every way in which bytes can be wrong
+        return False
+    return False
+
+
+def _cells(line: str) -> set[str]:
+    """Whatever may be a cell of the line; if spaces divide it, the first alone, for prose may name a video too."""
+    try:
+        cells = {delimiter: next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), []) for delimiter in DELIMITERS}
+        return {cell for delimiter, found in cells.items() for cell in (found[:1] if delimiter == " " else found)}
+    except csv.Error:
+        return set()
