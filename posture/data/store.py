@@ -79,11 +79,16 @@ class Store:
         return table
 
     def create_tables(self) -> None:
-        """Make the tables that are missing, all empty."""
-        from deltalake import DeltaTable
+        """Make the tables that are missing, all empty, and add the columns that tables of earlier versions lack; of their rows these are null."""
+        from deltalake import DeltaTable, Schema
 
         for name, schema in rows.TABLES.items():
-            if self.open(name) is None:
+            if (table := self.open(name)) is not None:
+                held = {field.name for field in table.schema().fields}
+                missing = [field for field in Schema.from_arrow(schema).fields if field.name not in held]
+                if missing:
+                    self._commit(name, lambda commit, name=name, missing=missing: self.open(name).alter.add_columns(missing, commit_properties=commit))
+            else:
                 self._commit(name, lambda commit, name=name, schema=schema: DeltaTable.create(
                     self.table_uri(name), schema, mode="ignore", storage_options=self._patience, commit_properties=commit))
 
