@@ -51,11 +51,15 @@ def write_image_store(folder: Path, made: list[Made], *, files: int = 1) -> Stor
     store = Store(str(folder), create=True)
     store.create_tables()
     for part in range(files):
-        store.append("images", pa.Table.from_pylist([
-            {"image": one.key, "uri": f"pictures/{one.key}{one.suffix}", "height": one.pixels.shape[0], "width": one.pixels.shape[1],
-             "bytes": len(one.encoded), "pixels": one.encoded} for one in made[part::files]], rows.TABLES["images"]))
+        store.append("images", images_table(made[part::files]))
     store.append("boxes", boxes_table(made))
     return store
+
+
+def images_table(made: list[Made]) -> pa.Table:
+    """Their rows of the table `images`."""
+    return pa.Table.from_pylist([{"image": one.key, "uri": f"pictures/{one.key}{one.suffix}", "height": one.pixels.shape[0], "width": one.pixels.shape[1],
+                                  "bytes": len(one.encoded), "pixels": one.encoded} for one in made], rows.TABLES["images"])
 
 
 def boxes_table(made: list[Made]) -> pa.Table:

@@ -7,20 +7,19 @@ without a split until everything is decoded: the splits are drawn over what was 
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data import rows
 from posture.data.annotations import AnnotatedVideo, Label
-from posture.data.checked import checked_json, checked_value
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.ledger import Report
@@ -135,36 +134,8 @@ def last_report(store: Store) -> Report | PictureReport | None:
     table = store.read("ingests")
     if not table.num_rows:
         return None
-    return read_report(table.sort_by([("time", "descending")])["report"][0].as_py(), store)
-
-
-class Refused(TypedDict):
-    """A refused file, label or box in a report."""
-
-    uri: str
-    verdict: str
-    reason: str
-
-
-def read_report(text: str, store: Store) -> Report | PictureReport:
-    """A report as an ingest has stored it; fields that this version does not know are left out. Raises InputError if it is none."""
-    content = _report(text, store)
-    return checked_value(content, _where(store), PictureReport if "pictures" in content else Report)
-
-
-def read_refused(text: str, store: Store) -> list[Refused]:
-    """What was refused, according to a report as an ingest has stored it. Raises InputError if it is none."""
-    return _report(text, store)["refused"]
-
-
-def _report(text: str, store: Store) -> dict[str, Any]:
-    content = checked_json(text, _where(store), dict[str, Any])
-    checked_value(content.get("refused", []), _where(store), list[Refused])
-    return content
-
-
-def _where(store: Store) -> str:
-    return f"{store.uri}: the report of an ingest"
+    content = json.loads(table.sort_by([("time", "descending")])["report"][0].as_py())
+    return PictureReport(**content) if "pictures" in content else Report(**content)
 
 
 @dataclass
@@ -377,9 +348,7 @@ class ImageLedger:
         self._report.refused += [{"uri": picture.file.uri, "verdict": "box_outside", "reason": f"{frame}{complaint}"} for complaint in placed.complaints]
         self._report.clipped += placed.clipped
         group = picture.group or image
-        self._placed[image] = {"image": image, "group": group, "split": self._groups.get(group, ""), "boxes": placed.boxes, "time": seconds,
-                               "labels": [picture.labels[number] for number in placed.kept],
-                               "tubes": [picture.tubes[number] if picture.tubes else "" for number in placed.kept]}
+        self._placed[image] = {"image": image, "group": group, "split": self._groups.get(group, ""), "time": seconds, **placed.columns(picture)}
         return [self._placed[image]]
 
     def _stand(self, images: list[str]) -> None:
@@ -405,7 +374,7 @@ class ImageLedger:
             report.added += 1
             report.boxes += len(row["boxes"])
             report.by_split[row["split"]] += 1
-            report.empty[row["split"]] += not row["boxes"]
+            report.empty[row["split"]] += not row["boxes"] and not row["ignored"]
             for label in row["labels"]:
                 report.classes.setdefault(label, dict.fromkeys(rows.SPLITS, 0))[row["split"]] += 1
 
@@ -452,7 +421,7 @@ def _place_of(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    return all(old[name] == new[name] for name in ("group", "split", "boxes", "labels", "tubes"))
+    return all((old[name] or []) == (new[name] or []) for name in ("group", "split", "boxes", "labels", "tubes", "ignored", "ignored_labels"))
 
 
 def _content(uri: str) -> str:

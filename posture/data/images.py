@@ -2,8 +2,8 @@
 
 `Images` holds every picture, encoded, in memory (this process's, or Ray's object store): any picture at any time, so the order is ours.
 `StreamedImages` reads the store from one end to the other in a shuffled order: for pictures larger than memory.
-Legend: h x w stored pixels; boxes (B, 4) float32 as x1, y1, x2, y2 in pixels of the stored picture; a picture's index is its position in the
-sorted list of picture ids.
+Legend: h x w stored pixels; boxes (B, 4) and ignore regions (R, 4) float32 as x1, y1, x2, y2 in pixels of the stored picture; a picture's index is
+its position in the sorted list of picture ids.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -43,6 +43,13 @@ class ImageIndex:
     sizes: np.ndarray  # (pictures, 2) int64: h, w
     encoded_bytes: np.ndarray  # (pictures,) int64
     shards: list[Shard]
+    ignored: list[np.ndarray] = field(default_factory=list)  # (R, 4) float32 each, ignore regions; an empty list: none anywhere
+    ignored_labels: list[np.ndarray] = field(default_factory=list)  # (R,) int64 each
+
+    def __post_init__(self) -> None:
+        if not self.ignored:
+            object.__setattr__(self, "ignored", [np.zeros((0, 4), np.float32)] * len(self.keys))
+            object.__setattr__(self, "ignored_labels", [np.zeros(0, np.int64)] * len(self.keys))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -68,7 +75,7 @@ class ImageIndex:
 
     def part(self, indices: np.ndarray) -> ImageIndex:
         """The same for the pictures `indices` alone (ascending); they are numbered anew."""
-        chosen = {name: [getattr(self, name)[index] for index in indices] for name in ("keys", "boxes", "labels", "groups")}
+        chosen = {name: [getattr(self, name)[index] for index in indices] for name in ("keys", "boxes", "labels", "groups", "ignored", "ignored_labels")}
         return replace(self, **chosen, sizes=self.sizes[indices], encoded_bytes=self.encoded_bytes[indices], shards=part_of_shards(self.shards, indices))
 
 
@@ -79,7 +86,8 @@ def index_images(store: Store, split: str, *, versions: dict[str, int] | None = 
     labelled pictures, or the split has labels that `classes` lacks.
     """
     versions = versions or store.versions()
-    labelled = store.read("boxes", columns=["image", "group", "split", "boxes", "labels"], version=versions.get("boxes"), where=pc.field("split") != "")
+    columns = ["image", "group", "split", "boxes", "labels", "ignored", "ignored_labels"]
+    labelled = store.read("boxes", columns=columns, version=versions.get("boxes"), where=pc.field("split") != "")
     if not labelled.num_rows and store.read("boxes", columns=["image"], version=versions.get("boxes")).num_rows:
         raise InputError(f"{store.uri}: its pictures have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again")
     names = classes or tuple(sorted(pc.unique(pc.list_flatten(labelled["labels"])).to_pylist()))
@@ -91,11 +99,25 @@ def index_images(store: Store, split: str, *, versions: dict[str, int] | None = 
     wanted = labelled.filter(pc.and_(pc.equal(labelled["split"], split), pc.is_in(labelled["image"], value_set=stored))).sort_by("image")
     keys, place = wanted["image"].to_pylist(), pc.index_in(wanted["image"], value_set=stored)
     height, width, size = (pictures[name].take(place).to_numpy().astype(np.int64) for name in ("height", "width", "bytes"))
-    counts = pc.list_value_length(wanted["boxes"]).to_numpy()
-    boxes = pc.list_flatten(pc.list_flatten(wanted["boxes"])).to_numpy().astype(np.float32).reshape(-1, 4)
+    boxes, counts = _corners(wanted["boxes"])
     labels = _positions(pc.list_flatten(wanted["labels"]), names, f"{store.uri}: the {split} split")
     return ImageIndex(store.uri, split, names, keys, _cut(boxes, counts), _cut(labels, counts), wanted["group"].to_pylist(),
-                      np.stack([height, width], axis=1), size, find_shards("images", pictures, keys, key="image"))
+                      np.stack([height, width], axis=1), size, find_shards("images", pictures, keys, key="image"), *_regions(wanted, names))
+
+
+def _corners(boxes: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes of a column, (B, 4) float32, and how many each picture has; none if its entry is null."""
+    counts = pc.fill_null(pc.list_value_length(boxes), 0).to_numpy()
+    return pc.list_flatten(pc.list_flatten(boxes)).to_numpy().astype(np.float32).reshape(-1, 4), counts
+
+
+def _regions(wanted: pa.Table, names: tuple[str, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Ignore regions of each picture and their labels; those of a class that is not in `names` are left out, since none of it can be found."""
+    boxes, counts = _corners(wanted["ignored"])
+    labels = pc.fill_null(pc.index_in(pc.list_flatten(wanted["ignored_labels"]), value_set=pa.array(names, pa.string())), -1).to_numpy().astype(np.int64)
+    kept, owner = labels >= 0, np.repeat(np.arange(len(counts)), counts)
+    counts = np.bincount(owner[kept], minlength=len(counts))
+    return _cut(boxes[kept], counts), _cut(labels[kept], counts)
 
 
 def _positions(labels: pa.ChunkedArray, names: tuple[str, ...], whose: str) -> np.ndarray:
@@ -137,7 +159,7 @@ class Images:
     def __init__(self, index: ImageIndex, load: Callable[[int], pa.Table]) -> None:
         self.index = index
         self.classes, self.keys, self.boxes, self.labels = index.classes, index.keys, index.boxes, index.labels
-        self.groups, self.sizes = index.groups, index.sizes
+        self.groups, self.sizes, self.ignored, self.ignored_labels = index.groups, index.sizes, index.ignored, index.ignored_labels
         self._pictures = InMemory(index.shards, len(index), load, StoredPictures)
 
     def __len__(self) -> int:
@@ -161,7 +183,7 @@ class StreamedImages(Stream):
         super().__init__(index.store_uri, [Chunk(piece.indices, [[piece]]) for piece in cut_shards(index.shards, CHUNK_PICTURES)], StoredPictures)
         self.index = index
         self.classes, self.keys, self.boxes, self.labels = index.classes, index.keys, index.boxes, index.labels
-        self.groups, self.sizes = index.groups, index.sizes
+        self.groups, self.sizes, self.ignored, self.ignored_labels = index.groups, index.sizes, index.ignored, index.ignored_labels
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import posixpath
 import re
+import reprlib
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,10 +20,15 @@ from posture.data.files import File, absolute, is_remote, join, list_files, read
 from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
+UNREAD_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2", ".dng"})
+"""Of pictures that are not read; they are named, so that nobody takes them for missing."""
 TABLE_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".xml", ".mat", ".txt"})
 NAMED_SUFFIXES = TABLE_SUFFIXES - {".txt"}
 """Of a file that may be given in place of its folder."""
+LISTED_SUFFIXES = PICTURE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
+LONGEST_NAME = 200
+"""Letters of a class's name."""
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 from the picture's upper left corner, where pixel columns 0 to 9 are x from 0 to 10."""
@@ -43,6 +53,8 @@ class AnnotatedPicture:
     """Boxes are shares of the picture's sides, not pixels."""
     size: tuple[int, int] | None = None
     """(height, width) in pixels of the picture that the boxes were drawn on, where the labels say it."""
+    ignored: tuple[bool, ...] = ()
+    """For each box, whether it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +99,13 @@ class Tree:
         self.root = source
         if PurePosixPath(source).suffix.lower() in NAMED_SUFFIXES:
             self.root, _, self.named = source.rpartition("/")
-        self._listed = list_files(self.root, suffixes=PICTURE_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES)
+        self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
         if self.named and self.named not in self.files:
             raise InputError(f"{source}: no such file")
         if self.named and not self.pictures and not self.videos and not is_remote(self.root):  # annotations/instances_train.json: one up
             self.root, _, folder = self.root.rpartition("/")
             self.named = f"{folder}/{self.named}"
-            self._listed = list_files(self.root, suffixes=PICTURE_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES)
+            self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
             del self.files, self.pictures, self.videos
 
     @cached_property
@@ -102,11 +114,39 @@ class Tree:
 
     @cached_property
     def pictures(self) -> list[File]:
-        return [file for file in self._listed if PurePosixPath(file.relative).suffix.lower() in PICTURE_SUFFIXES]
+        return self._with_suffix(PICTURE_SUFFIXES)
 
     @cached_property
     def videos(self) -> list[File]:
-        return [file for file in self._listed if PurePosixPath(file.relative).suffix.lower() in VIDEO_SUFFIXES]
+        return self._with_suffix(VIDEO_SUFFIXES)
+
+    @cached_property
+    def unread(self) -> list[File]:
+        """Pictures of kinds that are not read."""
+        return self._with_suffix(UNREAD_SUFFIXES)
+
+    @cached_property
+    def _by_path(self) -> dict[str, File]:
+        return {folded(file.relative): file for file in self._listed}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[File]]:
+        found = defaultdict(list)
+        for file in self._listed:
+            found[folded(PurePosixPath(file.relative).name)].append(file)
+        return found
+
+    def at(self, path: str) -> File | None:
+        """The file at that path below the root, or one whose path differs in letter case or Unicode form alone."""
+        return self.files.get(path) or self._by_path.get(folded(path))
+
+    def ending(self, path: str, among: Iterable[File]) -> list[File]:
+        """Of the files `among` those whose path ends in `path`, letter case and Unicode form aside; if some end in it exactly, these alone."""
+        path = "/" + re.sub(r"^(\.\./)+", "", posixpath.normpath(path.replace("\\", "/"))).lstrip("/")
+        named = {file.relative for file in among}
+        found = [file for file in self._by_name.get(folded(PurePosixPath(path).name), ())
+                 if file.relative in named and folded(f"/{file.relative}").endswith(folded(path))]
+        return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
 
     def pictures_without(self, used: Iterable[str]) -> list[str]:
         """Relative paths of the pictures that are not among `used`."""
@@ -118,23 +158,59 @@ class Tree:
         names = [self.named] if self.named else sorted(self.files, key=lambda name: (name.count("/"), name))
         return [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
 
+    def content(self, name: str) -> bytes:
+        return read_bytes(join(self.root, name)) or b""
+
+    def contents(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Many small files at once."""
+        names = list(names)
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return dict(zip(names, pool.map(self.content, names), strict=True))
+
     def text(self, name: str) -> str:
-        """Raises InputError where the file is no UTF-8 text."""
+        """Raises InputError if the file is not UTF-8, UTF-16 or UTF-32."""
         try:
-            return (read_bytes(join(self.root, name)) or b"").decode("utf-8-sig")
+            return decoded(self.content(name))
         except UnicodeDecodeError:
             raise InputError(f"{join(self.root, name)}: the file is not UTF-8 text") from None
 
     def begins(self, name: str) -> str:
         """How a file that may be anything begins, to tell what it is."""
-        return (read_bytes(join(self.root, name)) or b"")[:65536].decode("utf-8-sig", errors="replace")
+        return decoded(self.content(name)[:65536], errors="replace")
 
-    def texts(self, names: Iterable[str]) -> dict[str, str]:
-        """Many small files at once; what is no UTF-8 shows as replacement characters, which no number contains."""
-        names = list(names)
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            contents = pool.map(lambda name: (read_bytes(join(self.root, name)) or b"").decode("utf-8-sig", errors="replace"), names)
-            return dict(zip(names, contents, strict=True))
+    def _with_suffix(self, suffixes: frozenset[str]) -> list[File]:
+        return [file for file in self._listed if PurePosixPath(file.relative).suffix.lower() in suffixes]
+
+
+def decoded(content: bytes, *, errors: str = "strict") -> str:
+    """A text in UTF-8, UTF-16 or UTF-32, without its byte order mark. Raises UnicodeDecodeError."""
+    return content.decode(json.detect_encoding(content), errors)  # which asks for the mark and for zeros, and has nothing to do with JSON
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS and archives may give the same name in another."""
+    return unicodedata.normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """What two names have in common that differ in letter case or Unicode form alone."""
+    return composed(composed(name).casefold())
+
+
+def class_name(text: str | None, where: str) -> str:
+    """A class's name in composed form, with single spaces. Raises BadLabel if it is empty, longer than LONGEST_NAME, or has control characters."""
+    name = " ".join(composed(text or "").split())
+    if not name:
+        raise BadLabel(f"{where}: the class has no name")
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise BadLabel(f"{where}: the class {name[:40]!r} must be one line of at most {LONGEST_NAME} letters")
+    return name
+
+
+def around(points: Iterable[tuple[float, float]]) -> Box:
+    """The smallest box around at least one point."""
+    x, y = zip(*points, strict=True)
+    return min(x), min(y), max(x), max(y)
 
 
 def split_of(name: str) -> str | None:
@@ -184,10 +260,10 @@ def numbers(fields: Iterable[object], where: str) -> list[float]:
     found = []
     for value in fields:
         try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            number = math.nan if isinstance(value, str) and "_" in value else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise BadLabel(f"{where}: {str(value)[:40]!r} is not a number")
+            raise BadLabel(f"{where}: {reprlib.repr(value) if isinstance(value, dict | list) else repr(str(value)[:40])} is not a number")
         found.append(number)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,27 +26,43 @@ class Placed(NamedTuple):
     clipped: int
     """How many were cut off at the picture's edge."""
 
+    def columns(self, picture: AnnotatedPicture) -> dict[str, list[Any]]:
+        """What the table `boxes` holds of them: true boxes, and ignore regions in columns of their own."""
+        regions = [place for place, number in enumerate(self.kept) if picture.ignored and picture.ignored[number]]
+        true = [place for place in range(len(self.kept)) if place not in set(regions)]
+        tubes = picture.tubes or ("",) * len(picture.boxes)
+        return {"boxes": [self.boxes[place] for place in true], "labels": [picture.labels[self.kept[place]] for place in true],
+                "tubes": [tubes[self.kept[place]] for place in true],
+                "ignored": [self.boxes[place] for place in regions], "ignored_labels": [picture.labels[self.kept[place]] for place in regions]}
+
 
 def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Literal["clip", "refuse"]) -> Placed:
     """The boxes that were drawn, on a picture of that size.
 
-    Raises Unreadable where the picture is refused: by mode `refuse` if a box leaves it, and if the boxes belong to another size.
+    Raises Unreadable if the picture is refused: if its boxes belong to another size, one of them has no area or none has anything inside the
+    picture (then somebody is there, but not where the labels say), and in mode `refuse` if one leaves it.
     """
     if picture.size and picture.size != (height, width):
         raise Unreadable("size_mismatch", f"the labels are for {picture.size[1]} x {picture.size[0]} pixels, the picture is {width} x {height}")
     if not picture.boxes:
         return Placed([], [], [], 0)
     drawn = np.array(picture.boxes, np.float64) * ([width, height, width, height] if picture.normalised else 1.0)
+    flat = np.flatnonzero((drawn[:, 2:] <= drawn[:, :2]).any(axis=1))
+    if len(flat):
+        raise Unreadable("bad_label", "; ".join(f"box {place + 1} ({picture.labels[place]}) has no area: {_corners(drawn[place])}" for place in flat.tolist()))
     clipped = np.clip(drawn, 0.0, [width, height, width, height])
     left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= LEAST_SIDE
     cut = left & (np.abs(drawn - clipped).max(axis=1) > ROUNDING)
     complaints = []
-    for number, (box, label) in enumerate(zip(drawn.tolist(), picture.labels, strict=True)):
-        corners = " ".join(f"{value:.6g}" for value in box)
+    for number, (box, label) in enumerate(zip(drawn, picture.labels, strict=True)):
         if not left[number]:
-            complaints.append(f"box {number + 1} ({label}) has nothing inside {width} x {height}: {corners}")
+            complaints.append(f"box {number + 1} ({label}) has nothing inside {width} x {height}: {_corners(box)}")
         elif cut[number] and mode == "refuse":
-            complaints.append(f"box {number + 1} ({label}) leaves {width} x {height}: {corners}")
-    if complaints and mode == "refuse":
+            complaints.append(f"box {number + 1} ({label}) leaves {width} x {height}: {_corners(box)}")
+    if complaints and (mode == "refuse" or not left.any()):
         raise Unreadable("box_outside", "; ".join(complaints))
     return Placed(clipped[left].astype(np.float32).tolist(), np.flatnonzero(left).tolist(), complaints, int(cut.sum()))
+
+
+def _corners(box: np.ndarray) -> str:
+    return " ".join(f"{value:.6g}" for value in box.tolist())

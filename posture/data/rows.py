@@ -34,8 +34,6 @@ VERDICTS = {
     "not_picture": "the file is no picture",
     "no_video_stream": "a container without a video stream",
     "no_frames": "a video stream without frames",
-    "no_decoder": "a video stream of a kind that cannot be decoded here",
-    "bad_times": "time stamps that make no frame rate of a video",
     "truncated": "the file ends before its video or picture does",
     "timeout": "the decoder did not finish in time",
     "crashed": "the decoder's process died",
@@ -66,12 +64,11 @@ VIDEOS = pa.schema([
     ("frames", pa.int64()),
     ("fps", pa.float64()),
     ("seconds", pa.float64()),
-    ("width", pa.int32()),  # pixels, as the video is shown: upright, with square pixels
+    ("width", pa.int32()),  # pixels
     ("height", pa.int32()),
     ("codec", pa.string()),
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
-    ("decoder", pa.string()),  # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
 ])
 
 GROUPS = pa.schema([("group", pa.string()), ("split", pa.string())])
@@ -125,6 +122,8 @@ BOXES = pa.schema([
     ("labels", pa.list_(pa.string())),  # one for each box
     ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none
     ("time", pa.float64()),  # seconds from the video's first frame; NaN for stills
+    ("ignored", pa.list_(pa.list_(pa.float32()))),  # ignore regions, as `boxes`: crowds and difficult objects; null in tables of before they were kept
+    ("ignored_labels", pa.list_(pa.string())),  # one for each region
 ])
 
 PICTURES = pa.schema([

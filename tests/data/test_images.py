@@ -4,12 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
+from posture.data import rows
 from posture.data.footage import read_shard
 from posture.data.images import Images, StoredPictures, StreamedImages, index_images, open_images
 from posture.data.store import Store
 from posture.errors import InputError
-from tests.image_store import CLASSES, boxes_table, make_pictures, write_image_store
+from tests.image_store import CLASSES, boxes_table, images_table, make_pictures, write_image_store
 
 MADE = make_pictures(90)
 BY_KEY = {one.key: one for one in MADE}
@@ -150,3 +152,26 @@ def test_a_picture_that_is_not_as_the_store_says_is_named(tmp_path):
     spoilt = pa.table({"pixels": pa.array([b"no picture"] * table.num_rows, pa.binary())})
     with pytest.raises(InputError, match=f"the stored picture {index.keys[0]} does not decode"):
         Images(index, lambda number: spoilt).picture(0)
+
+
+def test_a_store_from_before_ignore_regions_has_none_and_takes_them(tmp_path):
+    made = make_pictures(6, splits=("train",))
+    store = Store(str(tmp_path / "store"), create=True)
+    new = {"ignored", "ignored_labels"}
+    DeltaTable.create(store.table_uri("boxes"), pa.schema([column for column in rows.BOXES if column.name not in new]))
+    DeltaTable.create(store.table_uri("videos"), rows.VIDEOS)
+    old = boxes_table(made).drop_columns(list(new))
+    write_deltalake(store.table_uri("boxes"), old, mode="append")
+    DeltaTable.create(store.table_uri("images"), rows.IMAGES)
+    store.append("images", images_table(made))
+    assert [len(regions) for regions in index_images(store, "train").ignored] == [0] * 6
+    store.create_tables()
+    assert store.read("boxes", columns=["ignored"])["ignored"].null_count == 6
+    first = boxes_table(made).slice(0, 1).to_pylist()[0]
+    first |= {"ignored": [[1.0, 2.0, 30.0, 40.0], [0.0, 0.0, 5.0, 5.0], [3.0, 3.0, 4.0, 4.0]], "ignored_labels": ["ball", "nobody knows", "athlete"]}
+    store.upsert("boxes", pa.Table.from_pylist([first], schema=rows.BOXES), keys=["image"])
+    index = index_images(store, "train")
+    place = index.keys.index(made[0].key)
+    assert index.ignored[place].tolist() == [[1.0, 2.0, 30.0, 40.0], [3.0, 3.0, 4.0, 4.0]] and index.ignored_labels[place].tolist() == [1, 0]
+    assert sum(map(len, index.ignored)) == 2 and [len(regions) for regions in index.part(np.array([place])).ignored] == [2]
+    assert store.read("boxes", version=1)["ignored"].null_count == 6, "earlier versions are still read"

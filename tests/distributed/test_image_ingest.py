@@ -65,6 +65,24 @@ def yolo(tmp_path):
     return write_yolo(tmp_path / "pictures", {"train": 12, "val": 4})
 
 
+def test_crowds_are_stored_as_ignore_regions_and_relabelled_without_decoding(tmp_path):
+    write_coco(tmp_path / "pictures", {"train": 4})
+    table = tmp_path / "pictures" / "annotations" / "instances_train.json"
+    content = json.loads(table.read_text())
+    content["annotations"][0]["iscrowd"] = "1"
+    content["annotations"].append(content["annotations"][1] | {"id": 99, "bbox": [5, 5, 0, 5]})
+    table.write_text(json.dumps(content))
+    report = run(tmp_path / "pictures", tmp_path / "store")
+    assert (report.added, report.boxes, sum(report.empty.values())) == (3, 2, 0) and verdicts(report) == [("train_000000000001.png", "bad_label")]
+    row = labelled(tmp_path / "store")["train_000000000000.png"]
+    assert row["boxes"] == [] and row["ignored_labels"] == ["athlete"] and np.allclose(row["ignored"], [bright_box(row["pixels"])], atol=1e-3)
+    content["annotations"][0]["iscrowd"] = 0
+    table.write_text(json.dumps(content))
+    assert run(tmp_path / "pictures", tmp_path / "store").relabelled == 1
+    row = labelled(tmp_path / "store")["train_000000000000.png"]
+    assert row["ignored"] == [] and np.allclose(row["boxes"], [bright_box(row["pixels"])], atol=1e-3)
+
+
 @pytest.mark.parametrize(("write", "layout"), [(write_yolo, "yolo"), (write_coco, "coco"), (write_voc, "voc")])
 def test_stored_boxes_lie_on_what_was_boxed(write, layout, tmp_path):
     write(tmp_path / "pictures", {"train": 9, "val": 3})
