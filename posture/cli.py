@@ -52,7 +52,7 @@ def ingest(footage: str | None = None, /, *, store: str,
            val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
            every: int = 8, boxes: Literal["clip", "refuse"] = "clip", named_val: Literal["test", "val"] = "test",
            crop: str | None = None, margin: float = 0.2, flow: Literal["dis", "farneback"] | None = None, yes: bool = False,
-           report: bool = False) -> None:
+           report: bool = False, outside: bool = False) -> None:
     """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
 
     Parameters
@@ -111,6 +111,8 @@ def ingest(footage: str | None = None, /, *, store: str,
         Do not ask before a long ingest.
     report
         Show the last ingest again instead.
+    outside
+        Pictures: read what the `path` of a data.yaml names even if it lies outside of FOOTAGE.
     """
     from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, read_crop, show_report
     from posture.data.cutting import Cut
@@ -139,7 +141,8 @@ def ingest(footage: str | None = None, /, *, store: str,
     from posture.data.ledger import IngestOptions
 
     if crop is None and (layout in image_annotations.LAYOUTS or (layout is None and image_annotations.picture_layout(footage))):
-        pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number)
+        pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number,
+                                                  outside=outside)
         options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,
                                max_refused_share=max_refused)
         ask_and_ingest_pictures(pictures, store, options, yes=yes)

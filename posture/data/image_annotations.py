@@ -19,6 +19,9 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from posture.data import still_layouts, tube_layouts, yolo_layout
+from posture.data.files import join
+from posture.data.labels import cvat
+from posture.data.labels.limits import MOST_CLASSES
 from posture.data.labels.table import table_of
 from posture.data.picture_files import AnnotatedPicture, Pictures, Tree
 from posture.errors import InputError
@@ -45,12 +48,13 @@ def picture_layout(source: str) -> str | None:
     return layout
 
 
-def read_pictures(source: str, *, layout: str | None = None, every: int = 8, named_val: str = "test", split_number: int = 1) -> Pictures:
+def read_pictures(source: str, *, layout: str | None = None, every: int = 8, named_val: str = "test", split_number: int = 1,
+                  outside: bool = False) -> Pictures:
     """The pictures at `source`, and the frames of its videos, with their boxes.
 
     Of videos, `every` n-th frame is taken. `named_val` is what becomes of a `val` where no `test` is named. `split_number` chooses among UCF101's
-    three official splits, where their lists lie beside finalAnnots.mat. What cannot be used of single pictures is in `refused`; InputError where a
-    file that speaks of all of them cannot be read.
+    three official splits, where their lists lie beside finalAnnots.mat. `outside`: a data.yaml's `path` may lead out of `source`. What cannot be
+    used of single pictures is in `refused`; raises InputError if a file that speaks of all of them cannot be read.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts of pictures are {', '.join(LAYOUTS)}")
@@ -59,16 +63,18 @@ def read_pictures(source: str, *, layout: str | None = None, every: int = 8, nam
     if found is None:
         raise InputError(f"{tree.root}: no layout of pictures with boxes is recognised; those known are {', '.join(LAYOUTS)}")
     if found in ("cvat", "ucf101_24"):
-        tracked = tube_layouts.read_cvat(tree) if found == "cvat" else tube_layouts.read_ucf101_24(tree, split_number=split_number)
+        tracked = cvat.read_cvat(tree) if found == "cvat" else tube_layouts.read_ucf101_24(tree, split_number=split_number)
         pictures = None if tracked is None else tube_layouts.sample(tracked, every=every)
+    elif found == "yolo":
+        pictures = yolo_layout.read_yolo(tree, outside=outside)
     else:
-        pictures = {"yolo": yolo_layout.read_yolo, "coco": still_layouts.read_coco, "voc": still_layouts.read_voc}[found](tree)
+        pictures = still_layouts.read_coco(tree) if found == "coco" else still_layouts.read_voc(tree)
     if pictures is None:
         raise InputError(f"{tree.root}: the layout {found} needs {LABELS[found]}")
     if not pictures.pictures and not pictures.refused:
         first = f" (the first: {pictures.missing[0]})" if pictures.missing else ""
         raise InputError(f"{pictures.root}: not one label names a picture or video that is here{first}")
-    return _with_splits(replace(pictures, pictures=_said_once(pictures.pictures)), named_val)
+    return _with_splits(_counted(replace(pictures, pictures=_said_once(pictures.pictures)), tree), named_val)
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -78,7 +84,11 @@ def _recognise(tree: Tree) -> str | None:
         for layout, holds in (("yolo", yolo_layout.yolo_table), ("coco", still_layouts.coco_tables), ("voc", still_layouts.voc_folders)):
             if holds(tree):
                 return layout
-    return "cvat" if tree.videos and tube_layouts.cvat_tables(tree) else None
+    if not (tables := cvat.cvat_tables(tree)):
+        return None
+    if not tree.videos:
+        raise InputError(f"{join(tree.root, tables[0])}: CVAT's XML, but no video lies here; export a task of pictures as YOLO or COCO")
+    return "cvat"
 
 
 def _said_once(pictures: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
@@ -89,6 +99,34 @@ def _said_once(pictures: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
             frame = "" if picture.frame is None else f" frame {picture.frame}"
             raise InputError(f"{picture.file.relative}{frame} is labelled twice, and not the same; name the one file of labels to take in place of the folder")
     return list(said.values())
+
+
+def _counted(found: Pictures, tree: Tree) -> Pictures:
+    """Every box once, and what is to be said of them all. Raises InputError if there are too many classes."""
+    classes = {label for picture in found.pictures for label in picture.labels}
+    if len(classes) > MOST_CLASSES:
+        raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MOST_CLASSES:,} are read")
+    pictures = [_without_repeats(picture) for picture in found.pictures]
+    notes = list(found.notes)
+    if repeated := sum(len(before.boxes) - len(after.boxes) for before, after in zip(found.pictures, pictures, strict=True)):
+        notes.append(f"{repeated:,} boxes are given twice in their picture and taken once")
+    if ignored := sum(sum(picture.ignored) for picture in pictures):
+        notes.append(f"{ignored:,} boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from")
+    if tree.unread:
+        kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
+        notes.append(f"{len(tree.unread):,} pictures are of a kind that is not read ({', '.join(kinds)}); convert them to JPEG or PNG")
+    return replace(found, pictures=pictures, notes=notes)
+
+
+def _without_repeats(picture: AnnotatedPicture) -> AnnotatedPicture:
+    count = len(picture.boxes)
+    rows = list(zip(picture.boxes, picture.labels, picture.ignored or (False,) * count, picture.tubes or ("",) * count, strict=True))
+    first = {row: place for place, row in reversed(list(enumerate(rows)))}
+    if len(first) == count:
+        return picture
+    kept = sorted(first.values())
+    chosen = {name: tuple(getattr(picture, name)[place] for place in kept) for name in ("boxes", "labels", "tubes", "ignored") if getattr(picture, name)}
+    return replace(picture, **chosen)
 
 
 def _with_splits(found: Pictures, named_val: str) -> Pictures:

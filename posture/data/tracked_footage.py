@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from posture.data import tube_layouts
 from posture.data.annotations import LAYOUTS, AnnotatedVideo, Footage, Label, read_footage
 from posture.data.files import list_files
+from posture.data.labels import cvat
 from posture.data.labels.names import VideoNames
 from posture.data.labels.table import SUFFIXES, Line, table_of
 from posture.data.labels.unread import open_tables
@@ -74,7 +75,7 @@ def _tubes(footage: Footage, split_number: int) -> tuple[dict[str, list[Tube]], 
     tree = Tree(footage.root)
     tubes: dict[str, list[Tube]] = {}
     missing: list[str] = []
-    for tracked in (tube_layouts.read_ucf101_24(tree, split_number=split_number), tube_layouts.read_cvat(tree)):
+    for tracked in (tube_layouts.read_ucf101_24(tree, split_number=split_number), cvat.read_cvat(tree)):
         if tracked is not None:
             tubes |= {video.file.relative: _named(video) for video in tracked.videos}
             missing += tracked.missing

@@ -1,23 +1,18 @@
-"""Videos in which athletes are tracked: CVAT for video 1.1 and UCF101-24 -> tubes, and frames sampled from them.
+"""Videos in which athletes are tracked -> tubes, and frames sampled from them; the tubes of UCF101-24. CVAT's are read in `labels/cvat.py`.
 
 A tube is one athlete's box through a video. Frames are counted from 0, as the video's decoder gives them.
-Sources: CVAT's "CVAT for video 1.1" export; the corrected annotations of UCF101-24 (Singh 2017), whose coordinates and frames begin at 1.
+Source: the corrected annotations of UCF101-24 (Singh 2017), whose coordinates and frames begin at 1.
 """
 
 from __future__ import annotations
 
 import io
-import math
-import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
-from xml.etree.ElementTree import Element
 
-from posture.data.annotations import SPLIT_NAMES
 from posture.data.files import File, join, read_bytes
 from posture.data.picture_files import AnnotatedPicture, BadLabel, Box, Pictures, Refusal, Tree, numbers, video_group
-from posture.data.plain_xml import BadXML, parse_xml
 from posture.errors import InputError
 
 UCF101_24 = "finalAnnots.mat"
@@ -40,6 +35,8 @@ class TrackedVideo:
     tubes: list[Tube]
     seen: range | None = None
     """The frames that were annotated; None where nobody looked at those without a box."""
+    unusable: frozenset[int] = frozenset()
+    """Frames that show something of which no box can be made: they are left out."""
     split: str | None = None
     size: tuple[int, int] | None = None
     """(height, width) in pixels, where the annotations say it."""
@@ -75,102 +72,10 @@ def sample(footage: TrackedFootage, *, every: int) -> Pictures:
 
 def _sampled(video: TrackedVideo, every: int) -> list[int]:
     if video.seen is not None:
-        return list(video.seen[::max(1, every // video.seen.step)])
+        return [frame for frame in video.seen[::max(1, every // video.seen.step)] if frame not in video.unusable]
     chosen = {frame for tube in video.tubes for frame in tube.boxes if frame % every == 0}
     middles = [sorted(tube.boxes)[len(tube.boxes) // 2] for tube in video.tubes if tube.boxes and chosen.isdisjoint(tube.boxes)]
     return sorted(chosen.union(middles))
-
-
-def cvat_tables(tree: Tree) -> list[str]:
-    return [name for name in tree.tables(".xml") if name == tree.named or re.search(r"<annotations[\s>]", tree.begins(name))]
-
-
-def read_cvat(tree: Tree) -> TrackedFootage | None:
-    """The tubes of CVAT's tracks. A box that is turned, and a polygon, gives the upright box around it; other shapes give none."""
-    tables = cvat_tables(tree)
-    if not tables:
-        return None
-    found = TrackedFootage(tree.root, "cvat")
-    used = set()
-    for table in tables:
-        where = join(tree.root, table)
-        try:
-            root = parse_xml(tree.text(table))
-        except BadXML as error:
-            raise InputError(f"{where} {error}") from None
-        if root.tag != "annotations" or (root.find("image") is not None and root.find("track") is None):
-            raise InputError(f"{where}: this is not CVAT for video 1.1; export the task as that, and a task of pictures as YOLO or COCO")
-        source = next((text.strip() for path in ("meta/source", "meta/task/source", "meta/job/source") if (text := root.findtext(path))), "")
-        file = _cvat_video(tree, table, source, alone=len(tables) == 1)
-        if file is None:
-            found.missing.append(f"{table}: {source or PurePosixPath(table).stem}")
-            continue
-        used.add(file.relative)
-        try:
-            found.videos.append(_cvat_tracks(root, file, table))
-        except BadLabel as error:
-            found.refused.append(Refusal(file, error.verdict, str(error)))
-    found.unlabelled.extend(file.relative for file in tree.videos if file.relative not in used)
-    return found
-
-
-def _cvat_video(tree: Tree, table: str, source: str, *, alone: bool) -> File | None:
-    """The video that the table names, else the one of its own name, else the only one."""
-    path = PurePosixPath(source.replace("\\", "/"))
-    for chosen in ([file for file in tree.videos if PurePosixPath(file.relative).name == path.name],
-                   [file for file in tree.videos if PurePosixPath(file.relative).stem == path.stem],
-                   [file for file in tree.videos if PurePosixPath(file.relative).stem == PurePosixPath(table).stem]):
-        near = [file for file in chosen if PurePosixPath(file.relative).parent == PurePosixPath(table).parent]
-        if len(chosen) == 1 or len(near) == 1:
-            return (near or chosen)[0]
-    return tree.videos[0] if alone and len(tree.videos) == 1 and not source else None
-
-
-def _cvat_tracks(root: Element, file: File, table: str) -> TrackedVideo:
-    tubes = []
-    last = 0
-    for place, track in enumerate(root.findall("track")):
-        name, label = track.get("id", str(place)), (track.get("label") or "").strip()
-        if not label:
-            raise BadLabel(f"{table}: track {name} has no label")
-        boxes = {}
-        for element in track:
-            where = f"{table}: track {name}, {element.tag} at frame {element.get('frame')}"
-            (number,) = numbers([element.get("frame")], where)
-            if number < 0:
-                raise BadLabel(f"{where}: frames are counted from 0")
-            last = max(last, int(number))
-            if element.get("outside") != "1" and element.tag in ("box", "polygon"):
-                boxes[int(number)] = _cvat_box(element, where)
-        tubes.append(Tube(f"{PurePosixPath(file.relative).stem}/{name}", label, boxes))
-    start, stop, height, width = (_cvat_number(root, key) for key in ("start_frame", "stop_frame", "original_size/height", "original_size/width"))
-    step = re.search(r"step=(\d+)", next((element.text or "" for element in root.iterfind("meta/*/frame_filter")), ""))
-    seen = range(start or 0, (last if stop is None else stop) + 1, max(1, int(step[1])) if step else 1)
-    split = SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower())
-    return TrackedVideo(file, tubes, seen, split, (height, width) if height and width else None)
-
-
-def _cvat_number(root: Element, key: str) -> int | None:
-    """A whole number of the task's (or job's) description."""
-    texts = [(element.text or "").strip() for path in (f"meta/{key}", f"meta/*/{key}") for element in root.iterfind(path)]
-    return next((int(text) for text in texts if text.isdigit()), None)
-
-
-def _cvat_box(element: Element, where: str) -> Box:
-    """Upright, around whatever was drawn."""
-    if element.tag == "polygon":
-        points = [numbers(point.split(","), where) for point in (element.get("points") or "").split(";")]
-        if not all(len(point) == 2 for point in points):
-            raise BadLabel(f"{where}: points are not x,y;x,y")
-        return min(x for x, _ in points), min(y for _, y in points), max(x for x, _ in points), max(y for _, y in points)
-    left, top, right, bottom = numbers((element.get(side) for side in ("xtl", "ytl", "xbr", "ybr")), where)
-    (turn,) = numbers([element.get("rotation") or 0], where)
-    if not turn:
-        return left, top, right, bottom
-    cosine, sine = abs(math.cos(math.radians(turn))), abs(math.sin(math.radians(turn)))
-    x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
-    return x - across, y - down, x + across, y + down
 
 
 def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | None:

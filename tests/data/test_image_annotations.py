@@ -176,10 +176,11 @@ def test_coco_boxes_crowds_and_pictures_that_are_not_there(root):
                         {"id": 2, "image_id": 1, "category_id": 3, "bbox": [0, 0, 60, 40], "iscrowd": 1},
                         {"id": 3, "image_id": 9, "category_id": 3, "bbox": [0, 0, 60, 40]}],
                  [{"id": 1, "file_name": "1.jpg", "height": 48, "width": 64}, {"id": 2, "file_name": "2.jpg", "height": 48, "width": 64}])
-    assert shown(found) == {"pictures/1.jpg": (((1.5, 2.0, 11.5, 22.0),), ("athlete",))}
+    assert shown(found) == {"pictures/1.jpg": (((1.5, 2.0, 11.5, 22.0), (0.0, 0.0, 60.0, 40.0)), ("athlete", "athlete"))}
+    assert found.pictures[0].ignored == (False, True)
     assert found.pictures[0].size == (48, 64) and found.pictures[0].split is None
     assert found.missing == ["labels.json: 2.jpg", "labels.json: image 9 of 1 annotations"]
-    assert found.notes == ["1 annotations of crowds were left out"]
+    assert found.notes == ["1 boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from"]
 
 
 def test_coco_finds_the_same_name_in_the_folder_of_its_split(root):
@@ -198,7 +199,7 @@ def test_coco_finds_the_same_name_in_the_folder_of_its_split(root):
 @pytest.mark.parametrize(("annotation", "verdict", "reason"), [
     ({"category_id": 4, "bbox": [0, 0, 1, 1]}, "unknown_class", "annotation 1: category 4 is not in categories"),
     ({"category_id": 3, "bbox": [0, 0, 1]}, "bad_label", "is not x, y, width, height"),
-    ({"category_id": 3}, "bad_label", "is not x, y, width, height"),
+    ({"category_id": 3}, "bad_label", "bbox None is not x, y, width, height"),
     ({"category_id": 3, "bbox": [0, 0, 1, "x"]}, "bad_label", "'x' is not a number"),
     ({"category_id": 3, "bbox": [0, 0, 1, float("inf")]}, "bad_label", "'inf' is not a number"),
 ])
@@ -230,7 +231,7 @@ def test_voc_counts_pixels_from_one_and_means_both_ends(root):
 
 @pytest.mark.parametrize(("content", "reason"), [
     ("<annotation><object>", "line 1: not XML"),
-    ("<annotation><object><bndbox/></object></annotation>", "object 1: it has no name"),
+    ("<annotation><object><bndbox/></object></annotation>", "object 1: the class has no name"),
     ("<annotation><object><name>a</name><bndbox><xmin>1</xmin></bndbox></object></annotation>", "object 1: bndbox: 'None' is not a number"),
     ('<!DOCTYPE annotation [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>\n<annotation><object><name>&b;</name></object></annotation>', "<!DOCTYPE> is not allowed"),
     ('<annotation>\n<!ENTITY a SYSTEM "file:///etc/passwd"></annotation>', "line 2: <!ENTITY> is not allowed"),
@@ -263,7 +264,7 @@ def test_cvat_turned_boxes_and_polygons_give_the_upright_box_around_them(root):
     found = cvat(root, "<box frame='0' outside='0' xtl='10' ytl='20' xbr='30' ybr='24' rotation='90'/>"
                        "<polygon frame='1' outside='0' points='1,9;4,2;7,5'/><points frame='2' outside='0' points='1,2'/>")
     (first,), (second,), third = (picture.boxes for picture in found.pictures)
-    assert first == pytest.approx((18, 12, 22, 32)) and second == (1, 2, 7, 9) and third == ()
+    assert first == pytest.approx((18, 12, 22, 32)) and second == (1, 2, 7, 9) and third == ((1, 2, 1, 2),), "a point, which has no area, is refused later"
     assert found.unlabelled == ["b.mp4"]
 
 
