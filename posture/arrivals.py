@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from posture.data.image_ledger import read_refused
 from posture.data.rows import SPLITS
 from posture.data.store import Store
 
@@ -85,7 +85,7 @@ def arrivals(store: Store, versions: dict[str, int], baseline: dict[str, Any] | 
     videos = store.read("videos", columns=["uri", "verdict", "reason"], version=versions.get("videos")).to_pylist()
     ingests = store.read("ingests", version=versions.get("ingests")).to_pylist()
     files = [row for row in videos if row["verdict"] != "ok"]
-    fresh = [item for row in ingests if row["ingest"] not in baseline["ingests"] for item in json.loads(row["report"])["refused"]]
+    fresh = [item for row in ingests if row["ingest"] not in baseline["ingests"] for item in read_refused(row["report"], store)]
     unique = {(item["uri"], item["verdict"]): item for item in [*files, *fresh]}
     refused = [item for place, item in sorted(unique.items()) if list(place) not in baseline["refused"]]
     told = {"refused": sorted({*map(tuple, baseline["refused"]), *unique}), "ingests": [row["ingest"] for row in ingests]}

@@ -102,6 +102,7 @@ def forget(found: Found, store: Store, *, registry: Registry | None, tell: Calla
 
 def _forget(found: Found, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
     with Lease(store.uri) as lease:
+        store.forgotten()
         changed = _changed_files(found, registry)
         for name in IN_ORDER:
             store.refuse_undeletable(name)

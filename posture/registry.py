@@ -19,8 +19,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.checked import Count, Name, Seconds, checked_json, path_below, refuse_links
 from posture.data.files import absolute, is_remote, join, list_files, open_root, read_bytes, write_bytes
 from posture.data.lease import Lease
 from posture.errors import InputError
@@ -29,6 +33,83 @@ VERSION = re.compile(r"v\d{4,}")
 PASS = re.compile(r"\d{4,}-\d{8}-\d{6}")
 WEIGHTS, RECORD = "model.safetensors", "version.json"
 JSON = frozenset({".json"})
+
+
+class Change(TypedDict):
+    """A change of champion."""
+
+    version: Name
+    former: Name | None
+    action: str
+    time: Seconds
+    why: str
+    # The pass that promoted it is the field `pass`, a word that Python keeps for itself.
+
+
+class Pointer(TypedDict):
+    """champion.json."""
+
+    version: Name
+    history: Annotated[list[Change], Field(min_length=1)]
+
+
+Version = TypedDict("Version", {
+    "version": Name, "created": Seconds, "parent": Name | None, "pass": Name, "run": dict[str, Any], "recipe": str, "run_folder": str, "store": str,
+    "footage_versions": dict[str, Count], "classes": list[str], "left_out": list[str], "metrics": dict[str, Any] | None, "decision": dict[str, Any],
+    "holdout": list[Name], "trained_on": dict[str, Count], "software": dict[str, str]}, total=False)
+"""version.json."""
+
+
+class Forgotten(TypedDict):
+    """A mark beside a version: a video that it was trained on and that was since forgotten."""
+
+    video: Name
+    time: Seconds
+    segments: Count
+    splits: list[str]
+
+
+class Segments(TypedDict):
+    """segments.json of a pass: label, split and group of every segment, which of them were new, and what had been refused by then."""
+
+    segments: dict[Name, Annotated[list[str], Field(min_length=3, max_length=3)]]
+    new: list[Name]
+    baseline: Name | None
+    refused: list[list[str]]
+    ingests: list[str]
+
+
+Plan = TypedDict("Plan", {
+    "pass": Name, "step": str, "started": Seconds, "asked": str, "versions": dict[str, Count], "run": Name, "champion": Name | None, "baseline": Name | None,
+    "left_out": list[str], "look": dict[str, Any], "record": dict[str, Any]}, total=False)
+"""current.json."""
+
+Look = TypedDict("Look", {"time": Seconds, "status": str, "sentence": str, "pass": Name | None, "unsettled": list[str], "unlabelled": list[str]}, total=False)
+"""last.json."""
+
+Decision = TypedDict("Decision", {
+    "pass": Name, "started": Seconds, "ended": Seconds, "outcome": str, "verdict": str, "challenger": Name | None, "champion": Name | None,
+    "changed": list[dict[str, Any]], "store": str, "versions": dict[str, Count]}, total=False)
+"""decision.json of a pass."""
+
+
+class Watcher(TypedDict, total=False):
+    """What a `posture watch` writes of itself."""
+
+    host: str
+    process: Count
+    schedule: str
+    footage: str
+    began: Seconds
+    beat: Seconds
+    next: Seconds | None
+    working_since: Seconds | None
+
+
+KINDS = {"champion.json": Pointer, RECORD: Version, "segments.json": Segments, "current.json": Plan, "last.json": Look, "decision.json": Decision,
+         "settling.json": dict[str, Any]}
+"""What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their own."""
+FOLDERS = {"forgotten": Forgotten, "watchers": Watcher}
 
 
 class Registry:
@@ -40,12 +121,14 @@ class Registry:
             raise InputError(f"{uri}: there is no registry here; make one with: posture retrain --footage FOOTAGE --store STORE --registry {uri}")
 
     def path(self, *parts: str) -> str:
-        return join(self.uri, *parts)
+        """Where a file of this registry lies. Raises InputError if that is outside of it."""
+        return path_below(self.uri, *parts)
 
     def read_json(self, *parts: str) -> Any | None:
-        """The value in a file, or None where it does not exist."""
+        """The value in a file, or None if it does not exist. Raises InputError if it holds something else than Posture writes."""
         content = read_bytes(self.path(*parts))
-        return None if content is None else json.loads(content)
+        kind = KINDS.get(parts[-1]) or next((FOLDERS[part] for part in parts if part in FOLDERS), Any)
+        return None if content is None else checked_json(content, self.path(*parts), kind)
 
     def write_json(self, value: Any, *parts: str) -> None:
         write_bytes(self.path(*parts), json.dumps(value, indent=1).encode())
@@ -64,8 +147,11 @@ class Registry:
         if record is None:
             known = self._named("versions", RECORD, VERSION)
             raise InputError(f"{self.uri}: there is no version {name!r}; there is {', '.join(known) or 'none yet'}")
+        if record["version"] != name:
+            raise InputError(f"{self.path('versions', name, RECORD)}: is the record of {record['version']}, not of {name}")
         marks = [self.read_json("versions", name, "forgotten", file) for file in self._files("versions", name, "forgotten")]
-        return record | {"marks": [mark for mark in marks if mark]}
+        record["marks"] = [mark for mark in marks if mark]
+        return record
 
     def add(self, record: dict[str, Any], weights: Path) -> str:
         """A new version of these weights (.safetensors); returns its name. Of one `pass` there is one version, however often it is added."""
@@ -85,6 +171,7 @@ class Registry:
         """A local folder with the version's model.safetensors. Raises InputError where there is no such version."""
         folder = self.path("versions", self.version(name)["version"])
         if not is_remote(folder):
+            refuse_links(folder)
             yield Path(folder)
             return
         with tempfile.TemporaryDirectory(prefix="posture-version-") as copy:
@@ -92,8 +179,9 @@ class Registry:
             yield Path(copy)
 
     def mark(self, name: str, video: str, *, segments: int, splits: list[str]) -> None:
-        """Write beside a version that it was trained on a video that is forgotten."""
-        self.write_json({"video": video, "time": time.time(), "segments": segments, "splits": splits}, "versions", name, "forgotten", f"{video}.json")
+        """Write beside a version that it was trained on a video that is forgotten. Raises InputError if there is no such version."""
+        mark = {"video": video, "time": time.time(), "segments": segments, "splits": splits}
+        self.write_json(mark, "versions", self.version(name)["version"], "forgotten", f"{video}.json")
 
     def champion(self) -> str | None:
         """The version in use; None before the first."""

@@ -26,10 +26,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posture.data.files import absolute, exists, is_remote, join, open_root, reachable, read_bytes, remove_tree, write_bytes
-from posture.errors import Busy, InputError
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+from posture.data.checked import PLAIN_NAME, Count, Name, Seconds, checked_json, path_below, refuse_links
+from posture.data.files import absolute, exists, is_remote, join, open_root, reachable, read_bytes, remove_tree, write_bytes
+from posture.errors import Busy, InputError, Unreachable
+
+NAME = PLAIN_NAME
+
+
+class RunRecord(TypedDict, total=False):
+    """run.json; `posture.config.validate` checks `run`."""
+
+    run: dict[str, Any]
+    recipe: str
+    store: str
+    versions: dict[str, Count]
+    classes: list[str]
+    left_out: list[str]
+    start: str
+    anchors: str
+    footage: dict[str, dict[str, Count]]
+    software: dict[str, str]
+    machine: str
+    created: Seconds
+
+
+class Holder(TypedDict):
+    """holder.json."""
+
+    mark: str
+    host: str
+    process: Count
+    since: Seconds
+
+
+class Metrics(TypedDict, total=False):
+    """metrics.json of an evaluation: what is said of it, beside its figures."""
+
+    protocol: str
+    split: str
+    checkpoint: str
+    name: Name
+    epoch: Count
+    count: Count
+    device: str
+
+
+KINDS = {"run.json": RunRecord, "holder.json": Holder, "history.json": list[dict[str, float | None]], "checkpoints.json": dict[str, Name],
+         "forgotten.json": list[Name], "metrics.json": Metrics}
+"""What the files of a run's folder hold, by their names."""
 
 
 def unique_name(recipe: str) -> str:
@@ -90,12 +136,13 @@ class RunFolder:
         return self.read_json("run.json") is not None
 
     def path(self, *parts: str) -> str:
-        return join(self.uri, *parts)
+        """Where a file of this run lies. Raises InputError if that is outside of its folder."""
+        return path_below(self.uri, *parts)
 
     def read_json(self, name: str) -> Any | None:
-        """The value in a file of this folder, or None where it does not exist."""
+        """The value in a file of this folder, or None if it does not exist. Raises InputError if it holds something else than Posture writes."""
         content = read_bytes(self.path(name))
-        return None if content is None else json.loads(content)
+        return None if content is None else checked_json(content, self.path(name), KINDS.get(name.rpartition("/")[2], Any))
 
     def write_json(self, name: str, value: Any) -> None:
         write_bytes(self.path(name), json.dumps(value, indent=1).encode())
@@ -142,11 +189,13 @@ class RunFolder:
             self._remove(old)
 
     def checkpoints(self) -> dict[str, str]:
-        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError where the file names anything but folders of this run."""
-        found = self.read_json("checkpoints.json") or {}
-        if not isinstance(found, dict) or not all(isinstance(tag, str) and NAME.fullmatch(tag) for tag in found.values()):
-            raise InputError(f"{self.path('checkpoints.json')}: names something else than checkpoints of this run")
-        return found
+        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError if the file names anything but folders of this run."""
+        try:
+            return self.read_json("checkpoints.json") or {}
+        except Unreachable:
+            raise
+        except InputError as error:
+            raise InputError(f"{self.path('checkpoints.json')}: names something else than checkpoints of this run ({error})") from None
 
     @contextlib.contextmanager
     def checkpoint(self, which: str) -> Iterator[Path]:
@@ -156,6 +205,7 @@ class RunFolder:
             raise InputError(f"{self.uri}: this run has no {which} checkpoint yet; train it with --resume first")
         uri = self.path("checkpoints", tag)
         if not is_remote(uri):
+            refuse_links(uri)
             yield Path(uri)
             return
         import obstore
@@ -164,7 +214,7 @@ class RunFolder:
             root = open_root(uri)
             with reachable(uri):
                 for page in obstore.list(root):
-                    for entry in page:
+                    for entry in (entry for entry in page if "/" not in entry["path"]):
                         with open(Path(copy, entry["path"]), "wb") as file:
                             for chunk in obstore.get(root, entry["path"]).stream():
                                 file.write(chunk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from dataclasses import is_dataclass
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -32,28 +33,54 @@ Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 """Since 1970, or of footage; up to the year 5138, which a date can still hold."""
 
 
-def is_name(value: Any) -> bool:
-    """Whether `value` can be part of a path without leading anywhere else."""
-    return isinstance(value, str) and PLAIN_NAME.fullmatch(value) is not None
+class MissingField(InputError, KeyError):
+    """A field that is not in a file."""
+
+    __str__ = ValueError.__str__
+
+
+class Fields(dict[str, Any]):
+    """An object of a JSON file; a field that it lacks is an error naming the file."""
+
+    where = ""
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingField(f"{self.where}: the field {name!r} is missing, which Posture writes")
+
+    def __or__(self, other: dict[str, Any]) -> Fields:
+        return _fields({**self, **other}, self.where)
 
 
 def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
-    """The value of a JSON text. Raises InputError, beginning with `where`, if it is no JSON, is too large or too deep, or is not of the type `kind`.
+    """The value of a JSON text, its objects as `Fields`. Raises InputError, beginning with `where`, if it is no JSON, is too large or too deep, or is not
+    of the type `kind`.
 
     `kind` may be any type that pydantic knows; fields that a TypedDict does not name are kept.
     """
-    return checked_value(load_json(content, where), where, kind)
+    return _with_fields(checked_value(load_json(content, where), where, kind), where)
+
+
+def _with_fields(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return _fields({name: _with_fields(item, where) for name, item in value.items()}, where)
+    return [_with_fields(item, where) for item in value] if isinstance(value, list) and any(isinstance(item, dict | list) for item in value) else value
+
+
+def _fields(value: dict[str, Any], where: str) -> Fields:
+    fields = Fields(value)
+    fields.where = where
+    return fields
 
 
 def checked_value(value: Any, where: str, kind: Any) -> Any:
-    """`value` itself. Raises InputError, beginning with `where`, if it is not of the type `kind`."""
+    """`value` itself, or the dataclass `kind` of its fields. Raises InputError, beginning with `where`, if it is not of that type."""
     try:
-        _adapter(kind).validate_python(value, strict=True)
+        made = _adapter(kind).validate_python(value, strict=not is_dataclass(kind))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:4])[:100]
         raise InputError(f"{where}: its content is not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}") from None
-    return value
+    return made if is_dataclass(kind) else value
 
 
 @functools.cache

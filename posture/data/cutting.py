@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from posture.data.annotations import Label
-from posture.data.probe import look, open_video
+from posture.data.probe import open_video
 from posture.data.rows import DecodeRecipe, clip_id, segment_id
 from posture.data.tube_layouts import Tube
 from posture.data.tubes import candidates, is_seen
@@ -72,33 +72,37 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
     Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", frames, fps, seconds,
-    width, height, codec}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
+    width, height, codec, decoder}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
     {"kind": "segment", **row}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
     """
-    recipe = cut.recipe
-    stream, reader = open_video(path, **_decoded_size(path, recipe))
-    shown = reader.times()
-    seconds = float(shown[-1]) + 1.0 / reader.fps
-    yield {"kind": "stream", "frames": len(reader), "fps": reader.fps, "seconds": seconds, "width": stream.width,
-           "height": stream.height, "codec": stream.codec}
-    accepted, refused = accept(labels, cut, seconds=seconds, fps=reader.fps)
-    yield from ({"kind": "refused", **refusal} for refusal in refused)
-    for label in accepted:
-        end = seconds if label.end is None else min(label.end, seconds)
-        segment = segment_of(video, label)
-        if segment not in stored:
-            windows = list(windows_of(label, segment, span_of(label, seconds, shown), recipe, tubes))
-            if not windows:
-                yield {"kind": "refused", **no_athlete(label, end), "segment": segment}
-                continue
-            for window, numbers, tube in windows:
-                frames = fit_frames(reader.frames(numbers), recipe) if tube is None else _cropped(reader, numbers, tube, stream, recipe)
-                pixels, offsets = encode_frames(frames, recipe.jpeg)
-                yield Clip({"clip": clip_id(segment, recipe, window), "segment": segment, "recipe": str(recipe),
-                            "start": float(shown[numbers[0]]), "frames": len(numbers), "height": recipe.height, "width": recipe.width,
-                            "offsets": offsets}, pixels)
-        yield {"kind": "segment", "segment": segment, "video": video, "start": label.start, "end": end,
-               "label": label.label, "group": label.group, "split": label.split}
+    with open_video(path) as reader:
+        reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
+        stream = reader.stream
+        yield {"kind": "stream", "frames": stream.frames, "fps": stream.fps, "seconds": stream.seconds, "width": stream.width,
+               "height": stream.height, "codec": stream.codec, "decoder": stream.decoder}
+        accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps)
+        yield from ({"kind": "refused", **refusal} for refusal in refused)
+        for label in accepted:
+            yield from _cut_segment(reader, video, label, cut.recipe, tubes, is_stored=segment_of(video, label) in stored)
+
+
+def _cut_segment(reader: Reader, video: str, label: Label, recipe: DecodeRecipe, tubes: Sequence[Tube], *, is_stored: bool) -> Iterator[dict[str, Any] | Clip]:
+    """The segment's clips, unless they are stored, and its row; its refusal if it shows no athlete to cut it along."""
+    stream, shown, segment = reader.stream, reader.times(), segment_of(video, label)
+    end = stream.seconds if label.end is None else min(label.end, stream.seconds)
+    if not is_stored:
+        windows = list(windows_of(label, segment, span_of(label, stream.seconds, shown), recipe, tubes))
+        if not windows:
+            yield {"kind": "refused", **no_athlete(label, end), "segment": segment}
+            return
+        for window, numbers, tube in windows:
+            frames = fit_frames(reader.frames(numbers), recipe) if tube is None else _cropped(reader, numbers, tube, recipe)
+            pixels, offsets = encode_frames(frames, recipe.jpeg)
+            yield Clip({"clip": clip_id(segment, recipe, window), "segment": segment, "recipe": str(recipe),
+                        "start": float(shown[numbers[0]]), "frames": len(numbers), "height": recipe.height, "width": recipe.width,
+                        "offsets": offsets}, pixels)
+    yield {"kind": "segment", "segment": segment, "video": video, "start": label.start, "end": end,
+           "label": label.label, "group": label.group, "split": label.split}
 
 
 def frames_to_search(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str], longest: int) -> Iterator[dict[str, Any] | Clip]:
@@ -107,31 +111,28 @@ def frames_to_search(path: str, video: str, labels: Sequence[Label], cut: Cut, *
     First {"kind": "stream", width, height}, the video's own; then each segment's frames, few at a time, as Clips of raw pixels with
     {segment, numbers, height, width}: every frame that any window of it stores, the longer side no longer than `longest`. Raises Unreadable.
     """
-    own = look(path)
-    scale = min(1.0, longest / max(own.height, own.width, 1))
-    height, width = max(1, round(own.height * scale)), max(1, round(own.width * scale))
-    _, reader = open_video(path, height=height, width=width)
-    shown = reader.times()
-    seconds = float(shown[-1]) + 1.0 / reader.fps
-    yield {"kind": "stream", "width": own.width, "height": own.height}
-    for label in accept(labels, cut, seconds=seconds, fps=reader.fps)[0]:
-        segment = segment_of(video, label)
-        if segment in stored:
-            continue
-        span = span_of(label, seconds, shown)
-        numbers = sorted({number for window in frame_numbers(span.start, span.stop, cut.recipe) for number in window})
-        for begin in range(0, len(numbers), FRAMES_AT_ONCE):
-            some = numbers[begin:begin + FRAMES_AT_ONCE]
-            yield Clip({"segment": segment, "numbers": some, "height": height, "width": width}, encode_frames(reader.frames(some), 0)[0])
+    with open_video(path) as reader:
+        stream = reader.stream
+        scale = min(1.0, longest / max(stream.height, stream.width))
+        reader.height, reader.width = max(1, round(stream.height * scale)), max(1, round(stream.width * scale))
+        yield {"kind": "stream", "width": stream.width, "height": stream.height}
+        for label in accept(labels, cut, seconds=stream.seconds, fps=stream.fps)[0]:
+            segment = segment_of(video, label)
+            if segment in stored:
+                continue
+            span = span_of(label, stream.seconds, reader.times())
+            numbers = sorted({number for window in frame_numbers(span.start, span.stop, cut.recipe) for number in window})
+            for begin in range(0, len(numbers), FRAMES_AT_ONCE):
+                some = numbers[begin:begin + FRAMES_AT_ONCE]
+                yield Clip({"segment": segment, "numbers": some, "height": reader.height, "width": reader.width}, encode_frames(reader.frames(some), 0)[0])
 
 
 def span_of(label: Label, seconds: float, shown: np.ndarray) -> range:
     """The segment's frames, at least one, in a video of that length; `shown` (frames,) is when each of its frames is, in seconds."""
-    if label.frames is not None:
-        return range(label.frames[0], max(min(label.frames[1], len(shown)), label.frames[0] + 1))
     end = seconds if label.end is None else min(label.end, seconds)
-    first, last = (int(place) for place in np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]))
-    return range(first, max(last, first + 1))
+    first, last = label.frames or (int(place) for place in np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]))
+    first = min(first, len(shown) - 1)  # a segment may begin while the last frame is shown
+    return range(first, max(min(last, len(shown)), first + 1))
 
 
 def segment_of(video: str, label: Label) -> str:
@@ -213,25 +214,27 @@ def decode_frames(pixels: Any, offsets: Sequence[int], shape: tuple[int, int, in
     return np.stack([cv2.imdecode(data[offsets[n]:ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted])
 
 
-def _decoded_size(path: str, recipe: DecodeRecipe) -> dict[str, int]:
-    """The size to decode at, so that cropping or padding gives height x width: the decoder resizes, which costs least. What is cut out is resized after."""
-    if recipe.fit == "stretch" and not recipe.crop:
-        return {"height": recipe.height, "width": recipe.width}
-    stream = look(path)
+def _decoded_size(stream: Stream, recipe: DecodeRecipe) -> tuple[int, int]:
+    """Height and width to decode at, so that cropping or padding gives the recipe's: the decoder resizes, which costs least.
+
+    What is cut out is resized after.
+    """
     if recipe.crop:
-        return {"height": max(1, stream.height), "width": max(1, stream.width)}
-    ratios = recipe.height / max(1, stream.height), recipe.width / max(1, stream.width)
+        return stream.height, stream.width
+    if recipe.fit == "stretch":
+        return recipe.height, recipe.width
+    ratios = recipe.height / stream.height, recipe.width / stream.width
     scale = max(ratios) if recipe.fit == "crop" else min(ratios)
     rounding = np.ceil if recipe.fit == "crop" else np.floor
-    return {"height": max(1, int(rounding(stream.height * scale))), "width": max(1, int(rounding(stream.width * scale)))}
+    return max(1, int(rounding(stream.height * scale))), max(1, int(rounding(stream.width * scale)))
 
 
-def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, stream: Stream, recipe: DecodeRecipe) -> np.ndarray:
-    """The frames (T, H, W, 3) around the athlete. `reader` gives them at the video's own size."""
+def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeRecipe) -> np.ndarray:
+    """The frames (T, H, W, 3) around the athlete. `reader` gives them at the size that the video is shown at."""
     from posture.data.cropping import cut_out, cuts_along
 
     size = {"height": recipe.height, "width": recipe.width}
-    cuts = cuts_along(tube, numbers, margin=recipe.margin, height=stream.height, width=stream.width, aspect=recipe.width / recipe.height)
+    cuts = cuts_along(tube, numbers, margin=recipe.margin, height=reader.height, width=reader.width, aspect=recipe.width / recipe.height)
     frames = np.empty((len(numbers), recipe.height, recipe.width, 3), np.uint8)
     for begin in range(0, len(numbers), FRAMES_AT_ONCE):
         whole = reader.frames(numbers[begin:begin + FRAMES_AT_ONCE])

@@ -42,18 +42,20 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str | Path) -> str:
-    """The uri itself, or the absolute path: workers run in other folders. Raises InputError where a uri has credentials in it."""
-    _refuse_credentials(str(uri))
+    """The uri itself, or the absolute path: workers run in other folders. Raises InputError if a uri has credentials in it, or is of another scheme."""
+    _refuse_address(str(uri))
     return str(uri).rstrip("/") if is_remote(str(uri)) else os.path.abspath(os.path.expanduser(str(uri)))
 
 
-def _refuse_credentials(uri: str) -> None:
-    """They would be written down with every run that reads it."""
+def _refuse_address(uri: str) -> None:
+    """Credentials would be written down with every run that reads it. Addresses of other schemes may stand in a foreign run, and are not contacted."""
     scheme, _, rest = uri.partition("://")
     host = rest.partition("/")[0]
     if "@" in host or (":" in host and "@" in rest):  # a secret key may have a / in it
         raise InputError(f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
                          "and AWS_SECRET_ACCESS_KEY")
+    if is_remote(uri) and scheme != "s3":
+        raise InputError(f"{uri}: an address is a folder, or begins with s3://; nothing else is read or written")
 
 
 def join(root: str, *parts: str) -> str:
@@ -64,7 +66,7 @@ def open_root(uri: str, *, create: bool = False) -> Any:
     """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_* variables)."""
     from obstore.store import LocalStore, from_url
 
-    _refuse_credentials(uri)
+    _refuse_address(uri)
     if is_remote(uri):
         allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
         patience = {"max_retries": 1000, "retry_timeout": timedelta(seconds=PATIENCE_SECONDS), "backoff": {

@@ -7,22 +7,21 @@ from typing import Any
 
 from posture.data.cutting import Clip, encode_frames
 from posture.data.probe import open_video
-from posture.data.video import probe
 
 JPEG_QUALITY = 95
 
 
 def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | Clip]:
-    """Yield the frames (ascending, from 0) at the video's own size, each as a Clip of one JPEG with {frame, time, height, width}; time in seconds.
+    """Yield the frames (ascending, from 0) at the size that the video is shown at, each as a Clip of one JPEG with {frame, time, height, width};
+    time in seconds.
 
     Of one past the end: {"kind": "past_end", frame, frames}, the latter how many there are. Raises Unreadable.
     """
-    stream = probe(path)
-    _, reader = open_video(path, height=stream.height, width=stream.width)
-    shown = reader.times()
-    for frame in frames:
-        if frame >= len(reader):
-            yield {"kind": "past_end", "frame": frame, "frames": len(reader)}
-            continue
-        pixels, _ = encode_frames(reader.frames([frame]), JPEG_QUALITY)
-        yield Clip({"frame": frame, "time": float(shown[frame]), "height": stream.height, "width": stream.width}, pixels)
+    with open_video(path) as reader:
+        shown = reader.times()
+        for frame in frames:
+            if frame >= len(reader):
+                yield {"kind": "past_end", "frame": frame, "frames": len(reader)}
+                continue
+            pixels, _ = encode_frames(reader.frames([frame]), JPEG_QUALITY)
+            yield Clip({"frame": frame, "time": float(shown[frame]), "height": reader.height, "width": reader.width}, pixels)

@@ -7,19 +7,20 @@ without a split until everything is decoded: the splits are drawn over what was 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import pyarrow as pa
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data import rows
 from posture.data.annotations import AnnotatedVideo, Label
+from posture.data.checked import checked_json, checked_value
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.ledger import Report
@@ -134,8 +135,36 @@ def last_report(store: Store) -> Report | PictureReport | None:
     table = store.read("ingests")
     if not table.num_rows:
         return None
-    content = json.loads(table.sort_by([("time", "descending")])["report"][0].as_py())
-    return PictureReport(**content) if "pictures" in content else Report(**content)
+    return read_report(table.sort_by([("time", "descending")])["report"][0].as_py(), store)
+
+
+class Refused(TypedDict):
+    """A refused file, label or box in a report."""
+
+    uri: str
+    verdict: str
+    reason: str
+
+
+def read_report(text: str, store: Store) -> Report | PictureReport:
+    """A report as an ingest has stored it; fields that this version does not know are left out. Raises InputError if it is none."""
+    content = _report(text, store)
+    return checked_value(content, _where(store), PictureReport if "pictures" in content else Report)
+
+
+def read_refused(text: str, store: Store) -> list[Refused]:
+    """What was refused, according to a report as an ingest has stored it. Raises InputError if it is none."""
+    return _report(text, store)["refused"]
+
+
+def _report(text: str, store: Store) -> dict[str, Any]:
+    content = checked_json(text, _where(store), dict[str, Any])
+    checked_value(content.get("refused", []), _where(store), list[Refused])
+    return content
+
+
+def _where(store: Store) -> str:
+    return f"{store.uri}: the report of an ingest"
 
 
 @dataclass

@@ -9,16 +9,36 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
-from typing import Any
+from typing import Annotated
 
-from posture.data.files import exists, join, open_root, reachable
-from posture.errors import Busy
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.checked import Seconds, checked_json, path_below, refuse_links
+from posture.data.files import exists, is_remote, open_root, reachable
+from posture.errors import Busy, InputError
 
 LIMIT_SECONDS = 60.0
+LONGEST_SECONDS = 86400.0
+"""A lease that ends later was not written by this program, or by a clock that is days off."""
+HIGHEST = 10**11
+"""Number of a file of the log: one a second would take 3,000 years."""
+NUMBERED = re.compile(r"(\d{12})\.json")
+
+
+class Entry(TypedDict):
+    """A file of the log."""
+
+    holder: str
+    host: str
+    machine: str
+    process: Annotated[int, Field(ge=1, lt=2**31)]
+    expires: Seconds
 
 
 class Lease:
@@ -31,7 +51,10 @@ class Lease:
         self.root, self._who, self._place = root, who, place
         self.holder = uuid.uuid4().hex
         self._limit = limit_seconds
-        self._files = open_root(join(root, "_lease"), create=True)
+        self._folder = path_below(root, "_lease")
+        if not is_remote(root):
+            refuse_links(self._folder)
+        self._files = open_root(self._folder, create=True)
         self._number = 0
         self._stop = threading.Event()
         self._lost = False
@@ -73,6 +96,8 @@ class Lease:
         while not self._stop.wait(self._limit / 4):
             try:
                 self._lost = not self._create(self._number + 1, self._limit)
+            except InputError:  # the next number is taken by something that no lease wrote
+                self._lost = True
             except (BaseError, OSError):  # storage is away: the next try, or the one after, may find it again
                 continue
             if self._lost:
@@ -85,40 +110,50 @@ class Lease:
         entry = {"holder": self.holder, "host": socket.gethostname(), "machine": _machine(), "process": os.getpid(),
                  "expires": time.time() + limit_seconds}
         try:
-            obstore.put(self._files, f"{number:012d}.json", json.dumps(entry).encode(), mode="create")
+            obstore.put(self._files, _file(number), json.dumps(entry).encode(), mode="create")
         except (AlreadyExistsError, PreconditionError):
-            if self._read(number).get("holder") != self.holder:  # else an earlier try got through, and its answer did not
+            if (self._read(number) or {}).get("holder") != self.holder:  # else an earlier try got through, and its answer did not
                 return False
         self._number = number
-        stale = [name for name in self._names() if int(name[:12]) < number - 1]
+        stale = [_file(other) for other in self._numbers() if other < number - 1]
         if stale:
             obstore.delete(self._files, stale)
         return True
 
-    def _names(self) -> list[str]:
+    def _numbers(self) -> list[int]:
         import obstore
 
-        return [entry["path"] for page in obstore.list(self._files) for entry in page if entry["path"].endswith(".json")]
+        names = [NUMBERED.fullmatch(entry["path"]) for page in obstore.list(self._files) for entry in page]
+        return [int(name[1]) for name in names if name]
 
-    def _latest(self) -> tuple[int, dict[str, Any] | None]:
-        for name in sorted(self._names(), reverse=True):
-            if entry := self._read(int(name[:12])):
-                return int(name[:12]), entry
+    def _latest(self) -> tuple[int, Entry | None]:
+        """The entry that counts, and its number. Raises InputError if it is none that a lease writes."""
+        for number in sorted(self._numbers(), reverse=True):
+            if entry := self._read(number):
+                if entry["expires"] > time.time() + LONGEST_SECONDS or number > HIGHEST:
+                    raise InputError(f"{self._folder}/{_file(number)}: a lease until {entry['expires']:g} s after 1970, which no {self._who} has taken; "
+                                     f"if none is writing to this {self._place}, remove that file")
+                return number, entry
         return 0, None
 
-    def _read(self, number: int) -> dict[str, Any]:
-        """The entry, or an empty one where its holder has just moved on."""
+    def _read(self, number: int) -> Entry | None:
+        """The entry, or None if its holder has just moved on."""
         import obstore
 
         try:
-            return json.loads(bytes(obstore.get(self._files, f"{number:012d}.json").bytes()))
+            content = bytes(obstore.get(self._files, _file(number)).bytes())
         except FileNotFoundError:
-            return {}
+            return None
+        return checked_json(content, f"{self._folder}/{_file(number)}", Entry)
 
 
-def holder(root: str) -> dict[str, Any] | None:
-    """Who holds the lease of `root`: {host, process, expires (seconds since 1970), ...}; None where nobody does. Raises InputError."""
-    if not exists(join(root, "_lease")):
+def _file(number: int) -> str:
+    return f"{number:012d}.json"
+
+
+def holder(root: str) -> Entry | None:
+    """Who holds the lease of `root`; None if nobody does. Raises InputError."""
+    if not exists(path_below(root, "_lease")):
         return None
     with reachable(root):
         _, entry = Lease(root)._latest()
@@ -134,9 +169,9 @@ def _machine() -> str:
         return uuid.uuid4().hex
 
 
-def _died_here(entry: dict[str, Any]) -> bool:
+def _died_here(entry: Entry) -> bool:
     """Whether the holder was a process of this machine that is gone, so that nobody need wait for its limit."""
-    if entry.get("machine") != _machine():
+    if entry["machine"] != _machine():
         return False
     try:
         os.kill(entry["process"], 0)

@@ -303,7 +303,7 @@ class Ledger:
 
 def video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     return {"video": video, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "frames": 0, "fps": 0.0, "seconds": 0.0,
-            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason}
+            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None}
 
 
 def _content(uri: str) -> str:

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import os
 
-from posture.data.video import Reader, Stream, Unreadable, probe
+from posture.data.video import Reader, Unreadable
 
 _SIGNATURES = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"RIFF"), (0, b"\x1aE\xdf\xa3"), (0, b"FLV"), (0, b"\x00\x00\x01\xba"))
 """How video containers begin: MP4/MOV, AVI, Matroska/WebM, FLV, MPEG program stream."""
 
 
-def open_video(path: str, *, height: int, width: int) -> tuple[Stream, Reader]:
-    """What the container says, and a reader of its frames. Raises Unreadable with the verdict where there is nothing to train on.
-
-    A container that promises clearly more frames than its packets hold was cut off: `truncated`, even if its first half would play.
-    """
-    stream = look(path)
-    reader = Reader(path, height=height, width=width)
-    if len(reader) < 0.95 * stream.frames - 2:
-        raise Unreadable("truncated", f"the container promises {stream.frames} frames, the file holds {len(reader)}")
-    return stream, reader
-
-
-def look(path: str) -> Stream:
-    """What the container says, before anything is decoded. Raises Unreadable as `open_video` does."""
+def open_video(path: str, *, height: int | None = None, width: int | None = None) -> Reader:
+    """A reader of the file's frames (`Reader`). Raises Unreadable with the verdict if there is nothing to train on."""
     if os.path.getsize(path) == 0:
         raise Unreadable("empty", "the file has no bytes")
     try:
-        return probe(path)
+        return Reader(path, height=height, width=width)
     except Unreadable as error:
         if error.verdict == "not_video" and _begins_like_video(path):
             raise Unreadable("truncated", f"it begins like a video, but its index is missing: {error}") from None

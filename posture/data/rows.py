@@ -34,6 +34,8 @@ VERDICTS = {
     "not_picture": "the file is no picture",
     "no_video_stream": "a container without a video stream",
     "no_frames": "a video stream without frames",
+    "no_decoder": "a video stream of a kind that cannot be decoded here",
+    "bad_times": "time stamps that make no frame rate of a video",
     "truncated": "the file ends before its video or picture does",
     "timeout": "the decoder did not finish in time",
     "crashed": "the decoder's process died",
@@ -64,11 +66,12 @@ VIDEOS = pa.schema([
     ("frames", pa.int64()),
     ("fps", pa.float64()),
     ("seconds", pa.float64()),
-    ("width", pa.int32()),  # pixels
+    ("width", pa.int32()),  # pixels, as the video is shown: upright, with square pixels
     ("height", pa.int32()),
     ("codec", pa.string()),
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
+    ("decoder", pa.string()),  # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
 ])
 
 GROUPS = pa.schema([("group", pa.string()), ("split", pa.string())])

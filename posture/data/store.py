@@ -289,9 +289,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
     if not is_remote(uri):
         return fs.LocalFileSystem(), uri
-    place = urlsplit(uri)
-    if place.scheme != "s3":
-        return fs.FileSystem.from_uri(uri)
+    place = urlsplit(absolute(uri))
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https:")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or (None if endpoint.netloc else fs.resolve_s3_region(place.netloc))
     bucket = fs.S3FileSystem(scheme=endpoint.scheme, endpoint_override=endpoint.netloc or None, region=region,

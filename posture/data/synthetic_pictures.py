@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from posture.data.video import Reader, probe
+from posture.data.video import Reader
 from posture.errors import InputError
 
 VERSION = 1
@@ -101,8 +101,7 @@ def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, ev
     places = [folder / part / split for part in ("images", "labels")]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
-    stream = probe(str(video))
-    reader = Reader(str(video), height=stream.height, width=stream.width)
+    reader = Reader(str(video))
     number = int(video.stem.rpartition("_")[2])
     frames = range(0, len(reader), every)
     for frame, pixels in zip(frames, reader.frames(frames), strict=True):

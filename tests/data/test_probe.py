@@ -17,5 +17,5 @@ def test_verdicts(tmp_path, video, name):
 
 
 def test_a_good_video_opens(video):
-    stream, reader = open_video(str(video("good.mp4", frames=30)), height=10, width=20)
-    assert (stream.frames, len(reader)) == (30, 30)
+    with open_video(str(video("good.mp4", frames=30)), height=10, width=20) as reader:
+        assert (reader.stream.frames, len(reader)) == (30, 30)

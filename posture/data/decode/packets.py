@@ -1,0 +1,150 @@
+"""The packets of a file's video stream, read without decoding: which frames they promise, and where decoding can begin."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from posture.data.decode.stream import Unreadable, failures, plain
+
+MISSING = np.iinfo(np.int64).min
+"""Of a packet without a time stamp."""
+DEEPEST_REORDERING = 40
+"""Packets. A frame is shown at most 16 frames, or 32 fields, before or after its place in the file."""
+STAMPED_FORMATS = frozenset({"mov", "matroska", "flv", "mpegts"})
+"""Containers whose packets say when their frame is shown. Others give the time of decoding, or only that of some frames."""
+
+
+class Packet(NamedTuple):
+    """The stamps of one packet, in the stream's time base; MISSING if it has none."""
+
+    pts: int
+    dts: int
+
+
+@dataclass(frozen=True)
+class Packets:
+    """The packets that promise a frame, in the order of the file."""
+
+    pts: np.ndarray
+    """(packets,) int64 in the stream's time base, MISSING if unknown."""
+    dts: np.ndarray
+    key: np.ndarray
+    """(packets,) bool: decoding can begin here."""
+    shown: np.ndarray
+    """(packets,) bool. The others are decoded only: an edit list leaves them out."""
+    is_cut: bool
+    """Whether the last packet is incomplete."""
+    error: str
+    """What ended the reading, if it was not the end of the file."""
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """(packets,) int64: when each is shown or, if that is not known, decoded; sorted, without those of which nothing is known."""
+        stamps = np.where(self.pts == MISSING, self.dts, self.pts)
+        return np.sort(stamps[stamps != MISSING])
+
+    def order(self, container: Any, stream: Any) -> np.ndarray | None:
+        """The stamps of the frames in the order they are shown, (frames,) int64; None if only decoding can tell."""
+        pts = self.pts[self.shown]
+        dts = self.dts[self.dts != MISSING]
+        if not len(pts) or (pts == MISSING).any() or (np.diff(dts) < 0).any():
+            return None
+        if STAMPED_FORMATS.isdisjoint(container.format.name.split(",")) and stream.codec_context.has_b_frames:
+            return None
+        order = np.argsort(pts, kind="stable")
+        if np.abs(order - np.arange(len(order))).max() > DEEPEST_REORDERING:
+            return None
+        return pts[order]
+
+    def keyframes(self, order: np.ndarray) -> list[tuple[int, Packet, bool]]:
+        """(number of the first frame shown from there on, the packet, whether it is shown itself), by that number.
+
+        Frames after a keyframe that are shown before it need what lies before it, so they are not counted. A keyframe whose stamp is another
+        frame's too is left out.
+        """
+        places = []
+        for place in np.flatnonzero(self.key & (self.pts != MISSING)):
+            pts = int(self.pts[place])
+            first, last = (int(np.searchsorted(order, pts, side)) for side in ("left", "right"))
+            if last - first < 2 and first < len(order):
+                places.append((first, Packet(pts, int(self.dts[place])), bool(self.shown[place])))
+        return sorted(places, key=lambda keyframe: keyframe[0])
+
+
+def read_packets(container: Any, stream: Any) -> Packets:
+    """Read the whole file. Raises Unreadable if it holds no packet of the stream."""
+    found: list[tuple[int, int, bool, bool]] = []
+    codec, is_cut, error = stream.codec_context.name, False, ""
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not _is_hidden(packet, codec):
+                found.append((MISSING if packet.pts is None else packet.pts, MISSING if packet.dts is None else packet.dts,
+                              packet.is_keyframe, not packet.is_discard))
+                is_cut = packet.is_corrupt
+    except failures() as problem:
+        error = plain(problem)
+    if not found:
+        raise Unreadable("no_frames", f"the video stream holds no frames{': ' * bool(error)}{error}")
+    pts, dts, key, shown = zip(*found, strict=True)
+    return Packets(np.array(pts, np.int64), np.array(dts, np.int64), np.array(key), np.array(shown), is_cut, error)
+
+
+def refuse_cut(path: str, container: Any, stream: Any, packets: Packets) -> None:
+    """Raise Unreadable (truncated) if clearly more frames or bytes are announced by the file's structure than it holds.
+
+    Durations and frame rates are no proof: they are estimates, and the file may have another stream that is longer.
+    """
+    listed = len(stream.index_entries) if "mov" in container.format.name.split(",") else 0
+    if len(packets) < 0.95 * listed - 2:
+        raise Unreadable("truncated", f"its index lists {listed} frames, the file holds {len(packets)}")
+    held, announced = os.path.getsize(path), _announced_bytes(path)
+    if held < 0.95 * announced:
+        raise Unreadable("truncated", f"it was written with {announced:,} bytes, {held:,} are left")
+    seconds = max(float((stream.duration or 0) * (stream.time_base or 0)), (container.duration or 0) / 1_000_000)
+    if (packets.is_cut or packets.error) and len(packets.stamps):
+        begin = min(float(packets.stamps[0] * stream.time_base), (container.start_time or 0) / 1_000_000)
+        ends = float(packets.stamps[-1] * stream.time_base) - begin
+        if ends < 0.95 * seconds - 0.1:
+            raise Unreadable("truncated", f"it ends within a frame after {ends:.2f} s of {seconds:.2f} s{': ' * bool(packets.error)}{packets.error}")
+
+
+def _announced_bytes(path: str) -> int:
+    """The file's size as AVI, Matroska, WebM and ASF write it at the beginning; 0 if it does not say."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        size = int.from_bytes(head[4:8], "little")
+        return size + 8 if 12 < size < 0xFFFFFFFF else 0
+    if head[:4] == b"\x1aE\xdf\xa3":
+        at = head.find(b"\x18S\x80g")  # the element that holds everything, its size in a number of variable length
+        if at < 0 or not head[at + 4:at + 5] or not head[at + 4]:
+            return 0
+        length = 9 - head[at + 4].bit_length()
+        size = int.from_bytes(head[at + 4:at + 4 + length], "big") & ((1 << 7 * length) - 1)
+        return at + 4 + length + size if size != (1 << 7 * length) - 1 else 0  # all ones: written while it was recorded
+    if head[:4] == b"0&\xb2u":
+        at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))  # ASF's file properties
+        return int.from_bytes(head[at + 40:at + 48], "little") if at >= 0 else 0
+    return 0
+
+
+def _is_hidden(packet: Any, codec: str) -> bool:
+    """Whether a packet of VP8 or VP9 holds a frame that is never shown, which others refer to (RFC 6386, 9.1; VP9 bitstream, 6.2)."""
+    if codec not in ("vp8", "vp9"):
+        return False
+    data = memoryview(packet)
+    first, last = data[0], data[-1]
+    if codec == "vp8":
+        return not first & 0x10
+    if last & 0xE0 == 0xC0:  # several frames in one packet, of which one is shown
+        return False
+    is_profile_3 = first & 0x30 == 0x30
+    flags = first << 1 if is_profile_3 else first
+    return not flags & 0x08 and not flags & 0x02

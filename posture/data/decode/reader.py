@@ -1,0 +1,256 @@
+"""Frames of a video file by their number in the order they are shown, at their own time stamps, for every container and codec that FFmpeg decodes.
+
+Random access is exact by construction: where each frame is shown is known from the packets, decoding begins at a keyframe that the decoder confirms,
+and every frame that comes out is checked against what the packets promise. Files whose packets do not tell are decoded from their start.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from posture.data.decode.orientation import orientation_of, shown_width
+from posture.data.decode.packets import MISSING, Packet, read_packets, refuse_cut
+from posture.data.decode.stream import SEEKING, SEQUENTIAL, Stream, Unreadable, failures, plain
+from posture.data.decode.times import LARGEST_GAP_SECONDS, average_rate, frame_times
+
+CHECKED_FRAMES = 4
+"""Frames at the start that are decoded before any is asked for, to see whether packets and frames agree: fields, for one, come two packets a frame."""
+EARLY_SHARE = 0.95
+"""Of the packets' time: if nothing decodes after that, the file was cut off or its end is destroyed."""
+LEAST_DECODED = 0.5
+"""Share of the promised frames that must decode."""
+BROADCAST_GAP_SECONDS = 10.0
+"""In transport and program streams, whose clocks jump, a longer gap is such a jump."""
+SEEK_TRIES = 2
+"""Keyframes that are tried before decoding begins at the start of the file."""
+
+
+class Reader:
+    """Frames of one file, upright, resized to `height` x `width` (None: the size that the video is shown at), decoded by one thread.
+
+    Close it, or use it in a `with` block. Raises Unreadable if the file is no video, holds no frames that decode, or was cut off.
+    """
+
+    def __init__(self, path: str, *, height: int | None = None, width: int | None = None) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._path = path
+        self._container, self._video = _open(path)
+        try:
+            packets = read_packets(self._container, self._video)
+            refuse_cut(path, self._container, self._video, packets)
+            order = packets.order(self._container, self._video)
+            self._start()
+            head = list(itertools.islice(self._run, CHECKED_FRAMES))
+            if not head:
+                raise Unreadable("truncated", f"none of its {len(packets)} frames decodes{': ' * bool(packets.error)}{packets.error}")
+            order = None if order is None else _after_undecodable(order, [frame.pts for frame in head])
+            self._promised = packets.stamps
+            self._order = order
+            """Stamps that frames must have; None if frames are counted from the start."""
+            self._keyframes = packets.keyframes(order) if order is not None else []
+            self._stands_in: np.ndarray | None = None
+            """If some frames do not decode: by number, the place among decoded frames of the one that is shown at that time."""
+            stamps = order if order is not None else self._all_stamps()
+            self.stream = self._described(head[0], stamps)
+        except BaseException:
+            self.close()
+            raise
+        if order is not None:
+            self._run = itertools.chain(head, self._run)
+        self.height, self.width = height or self.stream.height, width or self.stream.width
+        self._scaler = VideoReformatter()
+        self._last: tuple[int, Any] | None = None
+
+    def __len__(self) -> int:
+        return self.stream.frames
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second."""
+        return self.stream.fps
+
+    def times(self) -> np.ndarray:
+        """When each frame is shown, (frames,) float64 seconds from the first; honest for variable frame rates too."""
+        return self.stream.times
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        """Frames (len(numbers), H, W, 3) uint8. Raises Unreadable if clearly fewer frames decode than the file promises."""
+        wanted, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
+        if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
+            raise IndexError(f"frames {list(numbers)} of {len(self)}")
+        pictures = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
+        for place, number in enumerate(wanted.tolist()):
+            pictures[place] = self._picture(self._frame(number))
+        return pictures if (places == np.arange(len(numbers))).all() else pictures[places]
+
+    def close(self) -> None:
+        self._run: Iterator[Any] = iter(())
+        self._last = None
+        self._container.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _described(self, frame: Any, stamps: np.ndarray) -> Stream:
+        self._orientation = orientation_of(frame)
+        height, width = self._orientation.size(frame.height, shown_width(frame.width, self._video.sample_aspect_ratio))
+        coded_height, coded_width = self._orientation.size(frame.height, frame.width)
+        nominal = float(self._video.average_rate or self._video.guessed_rate or 0)
+        seconds = np.where(stamps == MISSING, np.nan, stamps * float(self._video.time_base or 0))
+        is_broadcast = self._container.format.name in ("mpegts", "mpeg")
+        times = frame_times(seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else LARGEST_GAP_SECONDS)
+        return Stream(average_rate(times, nominal), width, height, coded_width, coded_height, self._video.codec_context.name,
+                      SEQUENTIAL if self._order is None else SEEKING, times)
+
+    def _picture(self, frame: Any) -> np.ndarray:
+        height, width = self._orientation.size(self.height, self.width)
+        scaled = self._scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1)
+        return self._orientation.upright(scaled.to_ndarray())
+
+    def _frame(self, number: int) -> Any:
+        """The frame of that number: the last one again, or by going on from it, or from a keyframe between."""
+        if self._last is not None and self._last[0] == number:
+            return self._last[1]
+        if self._stands_in is not None:
+            return self._counted(int(self._stands_in[number]))
+        if self._order is None:
+            return self._counted(number)
+        first = next((first for first, _, _ in reversed(self._keyframes) if first <= number), 0)
+        if not self._next <= number or first > self._next:
+            self._go_to(number)
+        while self._next <= number:
+            frame = next(self._run, None)
+            if frame is None or frame.pts != self._order[self._next]:
+                self._stand_in()
+                return self._frame(number)
+            self._last, self._next = (self._next, frame), self._next + 1
+        return self._last[1]  # type: ignore[index]
+
+    def _counted(self, place: int) -> Any:
+        """The frame at that place among all that decode from the start."""
+        if self._next > place and (self._last is None or self._last[0] != place):
+            self._restart()
+        while self._next <= place:
+            self._last, self._next = (self._next, next(self._run)), self._next + 1
+        return self._last[1]  # type: ignore[index]
+
+    def _go_to(self, number: int) -> None:
+        """Be where frame `number` can be reached: at a keyframe before it, else at the start."""
+        before = [keyframe for keyframe in self._keyframes if 0 < keyframe[0] <= number][-SEEK_TRIES:]
+        for first, packet, is_shown in reversed(before):
+            run = self._from_keyframe(packet, int(self._order[first]))  # type: ignore[index]
+            frame = next(run, None)
+            if frame is not None and frame.pts == self._order[first] and (frame.key_frame or not is_shown):  # type: ignore[index]
+                self._run, self._next = itertools.chain([frame], run), first
+                return
+        self._restart()
+
+    def _from_keyframe(self, keyframe: Packet, first: int) -> Iterator[Any]:
+        """The frames shown from the stamp `first` on, decoded from that packet; none if the container does not find it."""
+        try:
+            self._container.seek(keyframe.pts if keyframe.dts == MISSING else keyframe.dts, stream=self._video)
+            packets = self._container.demux(self._video)
+            packet = next((packet for packet in packets if _reaches(packet, keyframe)), None)
+            if packet is not None and packet.pts == keyframe.pts:
+                yield from (frame for frame in self._decoded(itertools.chain([packet], packets)) if frame.pts is None or frame.pts >= first)
+        except failures():
+            return
+
+    def _start(self) -> None:
+        """Decode from the first packet on."""
+        self._container.close()
+        self._container, self._video = _open(self._path)
+        self._run, self._next = self._decoded(self._container.demux(self._video)), 0
+
+    def _restart(self) -> None:
+        """Be at the first frame again."""
+        self._start()
+        if self._order is not None:
+            self._run = itertools.dropwhile(lambda frame: frame.pts != self._order[0], self._run)  # type: ignore[index]
+
+    def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """All frames that come out, in the order they are shown. A packet that does not decode is passed over, as players do."""
+        while True:
+            try:
+                packet = next(packets, None)
+            except failures():  # the file ends within a packet
+                packet = None
+            try:
+                frames = self._video.codec_context.decode(packet if packet is not None and packet.size else None)
+            except failures():
+                frames = []
+            yield from frames
+            if packet is None or not packet.size:
+                return
+
+    def _all_stamps(self) -> np.ndarray:
+        """The stamps of all frames that decode, (frames,) int64, MISSING if they have none. Raises Unreadable if decoding ends early."""
+        self._start()
+        stamps = np.array([MISSING if frame.pts is None else frame.pts for frame in self._run], np.int64)
+        self._start()
+        known = stamps[stamps != MISSING]
+        if len(known) and len(self._promised):
+            base = float(self._video.time_base)
+            begin, promised, last = float(self._promised[0]) * base, float(self._promised[-1]) * base, float(known.max()) * base
+            if last - begin < EARLY_SHARE * (promised - begin) - 0.1:
+                raise Unreadable("truncated", f"nothing decodes after {last - begin:.2f} s of {promised - begin:.2f} s")
+        return stamps
+
+    def _stand_in(self) -> None:
+        """Some frames do not decode: from now on the frame that is shown at their time stands in for them. Raises Unreadable (truncated) if many."""
+        stamps = self._all_stamps()
+        if len(stamps) < LEAST_DECODED * len(self):
+            raise Unreadable("truncated", f"{len(stamps)} of its {len(self)} frames decode")
+        by_stamp = np.argsort(stamps, kind="stable")
+        place = np.searchsorted(stamps[by_stamp], self._order, "right") - 1  # type: ignore[arg-type]
+        self._stands_in, self._last = by_stamp[np.maximum(place, 0)], None
+
+
+def _open(path: str) -> tuple[Any, Any]:
+    """The file's container and the video stream that a player shows: the best one, never a cover picture. Raises Unreadable."""
+    import av
+
+    try:
+        container = av.open(path, metadata_errors="ignore")
+    except failures() as error:
+        raise Unreadable("not_video", f"no video container: {plain(error)}") from None
+    stills = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & stills]
+    if not videos:
+        container.close()
+        raise Unreadable("no_video_stream", "the file has no video stream")
+    videos = [stream for stream in videos if stream.codec_context is not None]
+    if not videos:
+        container.close()
+        raise Unreadable("no_decoder", "its video is of a kind that cannot be decoded here")
+    best = container.streams.best("video")
+    stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+def _reaches(packet: Any, keyframe: Packet) -> bool:
+    """Whether the packet is the keyframe, or lies after it."""
+    if packet.pts == keyframe.pts and (packet.dts is None or keyframe.dts in (MISSING, packet.dts)):
+        return True
+    return packet.dts is not None and keyframe.dts != MISSING and packet.dts > keyframe.dts
+
+
+def _after_undecodable(order: np.ndarray, head: list[int | None]) -> np.ndarray | None:
+    """The stamps from the first frame that decodes on, if those of the first frames, `head`, follow each other there; else None.
+
+    What is shown before the first keyframe of a recording that begins anywhere does not decode.
+    """
+    (places,) = np.nonzero(order == (MISSING if head[0] is None else head[0]))
+    if not len(places) or order[places[0]:places[0] + len(head)].tolist() != head:
+        return None
+    return order[places[0]:]
+

@@ -1,0 +1,59 @@
+"""What is known of a video file before its frames are used, and the error of a file that gives none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+SEEKING, SEQUENTIAL = "pyav", "pyav-sequential"
+"""How frames are reached: from the keyframe before them, or from the start of the file."""
+
+
+class Unreadable(Exception):
+    """A file that gives no frames. `verdict` is one of `rows.VERDICTS`."""
+
+    def __init__(self, verdict: str, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The video stream of a file as it is shown: upright, with square pixels."""
+
+    fps: float
+    """Average frames per second."""
+    width: int
+    height: int
+    coded_width: int
+    """Upright, but before the pixel aspect ratio: what tools that pass over it, such as CVAT, call the width."""
+    coded_height: int
+    codec: str
+    decoder: str
+    """SEEKING, or SEQUENTIAL for files whose packets do not say which frame is which."""
+    times: np.ndarray
+    """(frames,) float64: when each frame is shown, in seconds from the first; increasing."""
+
+    @property
+    def frames(self) -> int:
+        return len(self.times)
+
+    @property
+    def seconds(self) -> float:
+        """How long the video lasts, its last frame included."""
+        return float(self.times[-1]) + 1.0 / self.fps
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What reading and decoding raise if the file is at fault."""
+    import av
+
+    return av.error.FFmpegError, OSError, ValueError, MemoryError
+
+
+def plain(error: BaseException) -> str:
+    """The decoder's message in one line, without paths."""
+    lines = [line.strip() for line in (getattr(error, "strerror", None) or str(error)).splitlines() if line.strip()]
+    return re.sub(r"\s?'?/\S+", "", lines[0] if lines else type(error).__name__)[:160]

@@ -1,0 +1,82 @@
+"""Time stamps of frames, as files have them, to times that increase. Each wrong stamp is mended by itself; the others stay as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from posture.data.decode.stream import Unreadable
+
+LEAST_RATE, LARGEST_RATE = 1 / 60, 10_000.0
+"""Frames per second, on average: a time-lapse of a frame a minute, and a high-speed camera."""
+NOMINAL_WITHIN = 0.02
+"""The rate that the file names is taken if the times agree with it as closely as that: they are often rounded to milliseconds."""
+LARGEST_GAP_SECONDS = 3600.0
+"""A longer gap is a wrong stamp, not a still picture."""
+DISORDER_SECONDS = 1.0
+"""A stamp that is earlier than the one before it by less comes from frames in the wrong order, by more from two recordings in one file."""
+
+
+def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST_GAP_SECONDS) -> np.ndarray:
+    """Seconds from the first frame, (frames,) float64, increasing, for the `stamps` of frames in the order they are shown: seconds, NaN if missing.
+
+    * Missing stamps, and single ones that are out of order, lie on a line between their neighbours.
+    * Repeated stamps are spread evenly up to the next.
+    * After a jump, back or ahead by more than `largest_gap` seconds, time goes on by the usual step.
+
+    `rate` (frames per second) gives the step if the stamps give none.
+    """
+    places = np.arange(len(stamps))
+    known = np.isfinite(stamps)
+    steps = np.diff(stamps[known]) / np.diff(places[known])
+    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    if not 0 < step <= largest_gap:
+        step = 1.0 / rate if LEAST_RATE <= rate <= LARGEST_RATE else 0.0
+    if known.sum() < 2 or not step:
+        return places * (step or 1.0)
+    stamps = _without_outliers(stamps.astype(np.float64), largest_gap)
+    known = np.isfinite(stamps)
+    joined = _without_jumps(stamps[known], step * np.diff(places[known]), largest_gap)
+    stamps = np.interp(places, places[known], joined)
+    first, last = places[known][[0, -1]]
+    stamps[:first] = joined[0] - step * (first - places[:first])
+    stamps[last + 1:] = joined[-1] + step * (places[last + 1:] - last)
+    stamps = _spread(np.sort(stamps), step)
+    return stamps - stamps[0]
+
+
+def average_rate(times: np.ndarray, nominal: float) -> float:
+    """Frames per second of these times; `nominal` if they agree with it. Raises Unreadable (bad_times) if no video has such a rate."""
+    rate = (len(times) - 1) / float(times[-1]) if len(times) > 1 else nominal
+    if nominal > 0 and abs(rate - nominal) <= NOMINAL_WITHIN * nominal:
+        rate = nominal
+    if not LEAST_RATE <= rate <= LARGEST_RATE:
+        raise Unreadable("bad_times", f"its time stamps make {rate:.3g} frames a second; a video has from {LEAST_RATE:.3g} to {LARGEST_RATE:,.0f}")
+    return rate
+
+
+def _without_outliers(stamps: np.ndarray, largest_gap: float) -> np.ndarray:
+    """NaN for single stamps far from both neighbours, which agree with each other."""
+    before, after = np.roll(stamps, 1), np.roll(stamps, -1)
+    with np.errstate(invalid="ignore"):
+        far = (np.abs(stamps - before) > DISORDER_SECONDS) & (np.abs(stamps - after) > DISORDER_SECONDS) & (np.sign(stamps - before) == np.sign(stamps - after))
+        alone = far & (after >= before) & (after - before <= np.minimum(largest_gap, np.abs(stamps - before)))
+    alone[[0, -1]] = False
+    return np.where(alone, np.nan, stamps)
+
+
+def _without_jumps(stamps: np.ndarray, usual: np.ndarray, largest_gap: float) -> np.ndarray:
+    """Stamps of which each step that is a jump is the `usual` one (steps,)."""
+    steps = np.diff(stamps)
+    jumps = (steps < -DISORDER_SECONDS) | (steps > np.maximum(largest_gap, 2 * usual))
+    return stamps[0] + np.concatenate([[0.0], np.cumsum(np.where(jumps, usual, steps))])
+
+
+def _spread(stamps: np.ndarray, step: float) -> np.ndarray:
+    """Sorted stamps without repeats: a run of equal ones shares the time up to the next stamp, the last run that of the run before it."""
+    values, counts = np.unique(stamps, return_counts=True)
+    if len(values) == len(stamps):
+        return stamps
+    shares = np.diff(values) / counts[:-1]
+    last = min(step, float(shares[-1])) if len(shares) else step
+    within = np.arange(len(stamps)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(values, counts) + within * np.repeat(np.append(shares, last), counts)
