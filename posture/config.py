@@ -17,20 +17,27 @@ from posture.models.configs import C3D, TwoStream, VideoResNet
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5, YOLOv7
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0, le=1e6)]
+Positive = Annotated[float, Field(gt=0.0, le=1e6)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Text = Annotated[str, Field(max_length=4096)]
+MOST_WORKERS = 1024
+MOST_SHOWN = 200
+"""Characters of a wrong value that are shown."""
+MOST_SAID = 800
+"""Characters of what is wrong with a field."""
 
 
 class Section(BaseModel):
     """A part of a run: unknown names are refused, values never change in place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
     """How stored clips become training batches."""
 
-    recipe: str | None = None
+    recipe: Text | None = None
     """Decode recipe to train on, where a store has several."""
     step: Count = 1
     """Every `step`-th stored frame is used; a clip spans `model.frames * step` stored frames."""
@@ -47,7 +54,7 @@ class Data(Section):
     brightness: Fraction = 0.3
     contrast: Fraction = 0.3
     saturation: Fraction = 0.3
-    mean: tuple[float, float, float] = (0.43216, 0.394666, 0.37645)
+    mean: tuple[Fraction, Fraction, Fraction] = (0.43216, 0.394666, 0.37645)
     """Per-channel mean of RGB in 0..1 (Kinetics)."""
     std: tuple[Positive, Positive, Positive] = (0.22803, 0.22145, 0.216989)
     balanced: bool = False
@@ -104,12 +111,12 @@ class Loss(Section):
 class DetectionLoss(Section):
     """Equation (3): l1 * class + l2 * objectness + l3 * box. torchvision's detectors have losses of their own and do not read it."""
 
-    l1: Annotated[float, Field(ge=0.0)] = 0.5
-    l2: Annotated[float, Field(ge=0.0)] = 1.0
-    l3: Annotated[float, Field(ge=0.0)] = 0.05
+    l1: Weight = 0.5
+    l2: Weight = 1.0
+    l3: Weight = 0.05
     box_loss: Literal["iou", "giou", "diou", "ciou", "eiou", "siou"] = "eiou"
     """`eiou` is equation (8), the paper's improved CIoU; `ciou` equations (5)-(7); `siou` its smoothed IoU (Figure 3)."""
-    anchor_ratio: Annotated[float, Field(gt=1.0)] = 4.0
+    anchor_ratio: Annotated[float, Field(gt=1.0, le=1000.0)] = 4.0
     """A box is matched with the anchors whose sides are less than so many times as long or as short (Table 2)."""
     balance: tuple[Positive, Positive, Positive] = (4.0, 1.0, 0.4)
     """Weights of the levels' objectness, the finest first (YOLOv5's)."""
@@ -133,14 +140,14 @@ class Optim(Section):
     """The optimiser and its schedule."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Positive = 0.025
-    """Peak learning rate at `scale.global_batch`."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0003
+    lr: Annotated[float, Field(gt=0.0, le=1e30)] = 0.025
+    """Peak learning rate at `scale.global_batch`. One that is too high costs no memory: training says that it diverged."""
+    weight_decay: Weight = 0.0003
     momentum: Fraction = 0.9
     """SGD's momentum, or Adam's beta1."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 1.0
-    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    warmup_epochs: Weight = 1.0
+    clip_norm: Weight = 0.0
     """Largest gradient norm; 0 leaves gradients alone."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the exponential moving average of the weights; 0 keeps none."""
@@ -148,8 +155,9 @@ class Optim(Section):
 
 def _workers(value: Any) -> Any:
     least, most = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
-    if not all(type(count) is int and count >= 1 for count in (least, most)) or least > most:
-        raise ValueError(f"must be a number of workers from 1, or a range of them [least, most] with least <= most, not {value!r}")
+    if not all(type(count) is int and 1 <= count <= MOST_WORKERS for count in (least, most)) or least > most:
+        raise ValueError(f"must be a number of workers from 1, or a range of them [least, most] with least <= most, at most {MOST_WORKERS}, "
+                         f"not {_shortened(value)}")
     return least if least == most else (least, most)
 
 
@@ -158,9 +166,9 @@ class Scale(Section):
 
     workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
     """Or a range [least, most]: as many as the cluster has room for while the run goes on. Every size in it must divide `global_batch`."""
-    gpus_per_worker: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0.0, le=64.0)] | Literal["auto"] = "auto"
     """`auto`: 1 where the cluster has a GPU for every worker, else 0."""
-    cpus_per_worker: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
+    cpus_per_worker: Annotated[float, Field(gt=0.0, le=4096.0)] | Literal["auto"] = "auto"
     """`auto`: an equal share that leaves room for Ray Data."""
     global_batch: Count = 32
     """Clips per optimiser step, over all workers."""
@@ -202,23 +210,23 @@ class Scale(Section):
 class Tracking(Section):
     """Weights & Biases."""
 
-    project: str = "posture"
+    project: Annotated[str, Field(min_length=1, max_length=128)] = "posture"
     mode: Literal["auto", "online", "offline", "off"] = "auto"
     """`auto`: online where an API key is found, else offline."""
-    group: str | None = None
+    group: Annotated[str, Field(max_length=128)] | None = None
 
 
 class BaseRun(Section):
     """What training runs of all kinds have."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0
     epochs: Count = 50
-    steps_per_epoch: Count | None = None
+    steps_per_epoch: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """An epoch, after which the run validates and saves, ends after so many steps; None: when everything was seen."""
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Stop after this many epochs without a better `metric`; 0 never stops early."""
-    weights: str = ""
+    weights: Text = ""
     """Weights to start from: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth); empty: random ones."""
     optim: Optim = Optim()
     scale: Scale = Scale()
@@ -328,10 +336,13 @@ def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
 
 
 def validate(tree: dict[str, Any]) -> AnyRun:
-    """A run from plain values (a saved `run.json`). Raises InputError naming field, value and what is allowed."""
-    kind = tree["model"].get("kind")
-    if kind not in KINDS:
-        raise InputError(f"model.kind: must be one of {', '.join(KINDS)} (given {kind!r})")
+    """A run from plain values (a saved `run.json`), of whatever shape. Raises InputError naming field, value and what is allowed."""
+    model = tree.get("model") if isinstance(tree, dict) else None
+    if not isinstance(model, dict):
+        raise InputError(f"model: a run has the fields of a model here (given {_shortened(model if isinstance(tree, dict) else tree)})")
+    kind = model.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError(f"model.kind: must be one of {', '.join(KINDS)} (given {_shortened(kind)})")
     try:
         return KINDS[kind].model_validate(tree)
     except ValidationError as error:
@@ -352,7 +363,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             raise InputError(f"--set takes field=value, for example --set optim.lr=0.01, not {assignment!r}")
         try:
             changes[path.strip()] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or none that can be read: thousands of digits or brackets
             changes[path.strip()] = {"True": True, "False": False, "None": None}.get(text, text)
     return changes
 
@@ -390,7 +401,19 @@ def _sentence(problem: Any) -> str:
     if parts[0:1] == ["model"]:
         del parts[1:2]  # the model's kind, which pydantic puts between model and field
     path = ".".join(parts) or "run"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _cut(problem["msg"].removeprefix("Value error, "), MOST_SAID)
     given = problem.get("input")
-    shown = "" if isinstance(given, dict) or problem["type"] == "value_error" else f" (given {given!r})"
+    shown = "" if isinstance(given, dict) or problem["type"] == "value_error" else f" (given {_shortened(given)})"
     return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _shortened(value: Any) -> str:
+    """A value as it is written in Python, or how that begins."""
+    try:
+        return _cut(repr(value), MOST_SHOWN)
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return f"a {type(value).__name__} too long to show"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."

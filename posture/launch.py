@@ -43,6 +43,8 @@ class Session:
     """What `weights` were taken, in a sentence; empty where the network starts from random ones."""
     anchors: str = ""
     """What anchors a detector has, and why, in a sentence; empty where it has none."""
+    size: str = ""
+    """How many parameters the network has, and what memory training takes at least; empty if that was said when the run began."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,11 +52,12 @@ class Session:
 
 
 def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
-            resume: bool = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = ()) -> Session:
+            resume: bool = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = (), here: bool = False) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
     `recipe` is a run, or FILE.py:function, or a bare function that says enough with what the store holds;
     `versions` pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out.
+    `here`: the run will be trained in this process, so that this machine's memory must be enough for it.
     `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it.
     Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled, weights that
     do not fit.
@@ -73,6 +76,11 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
     store = Store(store_uri)
     versions = versions or store.versions()
     fitted = fit_to_store(override(asked, {"name": name}), store, versions=versions, left_out=left_out)
+    if here:
+        from posture.models.size import refuse_too_large
+        from posture.train.context import LocalContext
+
+        refuse_too_large(fitted.run, LocalContext().device)
     return begin(fitted, folder, recipe=recipe if isinstance(recipe, str) else recipe.name, store=store, versions=versions, left_out=left_out)
 
 
@@ -84,16 +92,19 @@ class Fitted:
     train: Index
     val: Index
     anchors: str
+    size: str = ""
     """As in `Session`."""
 
 
 def fit_to_store(run: AnyRun, store: Store, *, versions: dict[str, int], left_out: tuple[str, ...] = ()) -> Fitted:
     """`run` for the classes, clips and boxes of `store`. Raises InputError: an empty split, a batch that cannot be filled, footage without flow."""
+    from posture.models.size import training_need
+
     train = index_run(run, store, "train", versions=versions, left_out=left_out)
     run, anchors = _fitted(override(run, {"model.classes": len(train.classes)}), train)
     val = index_run(run, store, "val", versions=versions, classes=train.classes, left_out=left_out)
     _refuse_unfit(run, train, val)
-    return Fitted(run, train, val, anchors)
+    return Fitted(run, train, val, anchors, str(training_need(run)))
 
 
 def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versions: dict[str, int], left_out: tuple[str, ...] = ()) -> Session:
@@ -109,7 +120,7 @@ def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versi
         "classes": train.classes, "left_out": left_out, "start": start, "anchors": fitted.anchors,
         "footage": {index.split: index.counts for index in (train, val)},
         "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
-    return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors)
+    return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors, size=fitted.size)
 
 
 def recipe_path(path: str, store_uri: str | None) -> str:
@@ -213,10 +224,12 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     import torch
 
     from posture.models import build
+    from posture.models.size import refuse_too_large
     from posture.tracking import Tracker
     from posture.train.loop import fit
     from posture.weights import load_start
 
+    refuse_too_large(run, ctx.device)
     torch.manual_seed(run.seed)
     model = build(run.model, detect=run.detect if run.task == "detection" else None)
     task, batches = _task(run, classes), _batches(run, train, val, ctx)

@@ -1,7 +1,7 @@
 import pytest
 
 from posture.cli import parse_workers
-from posture.config import Run, Scale, override, parse_assignments, read_changes, validate
+from posture.config import KINDS, Run, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
 
@@ -123,3 +123,69 @@ def test_workers_on_the_command_line():
     for text in ("", "-2", "2-", "1-2-3", "two", "2.5"):
         with pytest.raises(InputError, match="write a number of workers, or a range of them, for example 2-8"):
             parse_workers(text)
+
+
+NUMBERS = [(1e10, "ten thousand million"), (10**30, "of thirty digits"), (1e308, "near the largest"), (-1e9, "negative"),
+           (float("inf"), "infinite"), (float("nan"), "no number")]
+
+
+def numeric_fields(tree, path=""):
+    """Dotted paths of all numbers in a run's plain values; of lists of numbers, the list's."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from numeric_fields(value, f"{path}{name}.")
+        elif (isinstance(value, int | float) and not isinstance(value, bool)) or isinstance(value, list | tuple) or value is None:
+            yield f"{path}{name}"
+
+
+def with_number(value, number):
+    """The same lists, their first number changed."""
+    return [with_number(value[0], number), *value[1:]] if isinstance(value, list | tuple) else number
+
+
+RUNS = {kind: KINDS[kind].model_validate({"name": "x", "model": {"kind": kind}}) for kind in KINDS}
+FIELDS = sorted({(kind, field) for kind, run in RUNS.items() for field in numeric_fields(run.model_dump())
+                 if field.startswith("model.") or kind in ("c3d", "yolov5")})
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS)
+@pytest.mark.parametrize("number", [number for number, _ in NUMBERS], ids=[name for _, name in NUMBERS])
+def test_every_number_has_bounds(kind, field, number):
+    """Nothing beyond them is taken, and what is said of it is one short sentence."""
+    if (field == "seed" and number in (1e10, -1e9)) or (field == "optim.lr" and 0 < number <= 1e30):
+        return  # a seed like any other; a learning rate that ends in a sentence on divergence
+    value = RUNS[kind].model_dump()
+    for part in field.split("."):
+        value = value[part]
+    with pytest.raises(InputError) as refused:
+        override(RUNS[kind], {field: with_number(value, number)})
+    assert len(str(refused.value)) < 1500 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [10**5000, [[[]]] * 1000, "x" * 100_000, {"a": 1}, True], ids=["digits", "lists", "text", "dict", "bool"])
+@pytest.mark.parametrize("field", ["epochs", "model.width", "model.widths", "model.placement", "scale.workers", "optim.lr", "model.kind", "model"])
+def test_odd_values_are_one_short_sentence(field, value):
+    if (field, value) in (("model.width", True), ("optim.lr", True), ("epochs", True)):
+        return  # 1, as everywhere in Python
+    with pytest.raises(InputError) as refused:
+        override(RUNS["c3d"], {field: value})
+    assert len(str(refused.value)) < 1500
+
+
+@pytest.mark.parametrize("tree", [None, [], 3, {}, {"model": None}, {"model": []}, {"model": {}}, {"model": {"kind": []}}, {"model": {"kind": {}}},
+                                  {"model": {"kind": "c3d"}, "name": 3}, {"model": {"kind": "c3d", "widths": None}, "name": "x"},
+                                  {"model": {"kind": "c3d"}, "name": "x", "optim": []}, {"model": {"kind": "c3d"}, "name": "x", "more": 1}])
+def test_saved_runs_of_any_shape_are_refused_in_a_sentence(tree):
+    with pytest.raises(InputError):
+        validate(tree)
+
+
+def test_assignments_that_no_json_reader_takes_are_text():
+    digits, brackets = "9" * 5000, "[" * 100_000
+    assert parse_assignments([f"epochs={digits}", f"name={brackets}"]) == {"epochs": digits, "name": brackets}
+
+
+def test_a_range_of_many_workers_is_refused_shortly():
+    with pytest.raises(InputError, match="cannot be cut evenly over 3, 5, 6") as refused:
+        override(RUNS["c3d"], {"scale.workers": [1, 1024]})
+    assert len(str(refused.value)) < 1500

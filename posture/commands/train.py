@@ -12,7 +12,7 @@ from posture.tracking import tracking_mode
 
 def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: dict[str, Any], local: bool, resume: bool) -> RunFolder:
     """Prepare, train, report. Ctrl-C saves, says how to go on, and exits with 130. Raises InputError."""
-    session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume)
+    session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume, here=local)
     unit = UNITS[session.run.task]
     _announce(session, unit, local=local)
     with console.progress("training") as advance:
@@ -51,7 +51,7 @@ def _announce(session: Session, unit: str, *, local: bool) -> None:
     console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} {unit} to train on, {len(session.val):,} to "
                       f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
                       + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}"))
-    for said in (session.start, session.anchors):
+    for said in (session.size, session.start, session.anchors):
         if said:
             console.out.print(said)
     console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")

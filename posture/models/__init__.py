@@ -12,8 +12,14 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
     """The network of one of the dataclasses in `posture.models.configs` or `detector_configs`, with fresh weights from torch's global generator.
 
     `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network; None is its default.
-    Raises ValueError for a `kind` that has no network.
+    Raises ValueError for a `kind` that has no network, InputError for a network larger than this machine's memory.
     """
+    import torch
+
+    if torch.get_default_device().type != "meta":
+        from posture.models.size import refuse_unbuildable
+
+        refuse_unbuildable(config)
     if config.kind == "c3d":
         from posture.models.c3d import C3D
 

@@ -10,8 +10,21 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+
+@dataclass(frozen=True)
+class AtMost:
+    """For `Annotated`: the largest absolute value of a number, or of each number of a tuple. What is larger is a mistake, or an attack on memory."""
+
+    most: float
+
+
+Classes = Annotated[int, AtMost(25_000)]
+Frames = Annotated[int, AtMost(1024)]
+Size = Annotated[int, AtMost(4096)]
+Width = Annotated[float, AtMost(16)]
+Share = Annotated[float, AtMost(1)]
 Five = tuple[int, int, int, int, int]
 """One number for each of C3D's five stages."""
 
@@ -29,31 +42,31 @@ class C3D:
     placements: ClassVar[dict[str, tuple[str, ...]]] = {"early": stages[:2], "late": stages[3:], "all": stages}
 
     kind: Literal["c3d"] = "c3d"
-    classes: int = 101
-    frames: int = 16
+    classes: Classes = 101
+    frames: Frames = 16
     """Frames in a clip: at least 16, or 8 with the `gap` head, which has no fifth pooling."""
-    size: int = 112
+    size: Size = 112
     """Height and width of a frame in pixels, at least 16."""
 
-    width: float = 1.0
+    width: Width = 1.0
     """Multiplies every width, `hidden` too; other than 1, the result is rounded to a multiple of 8, at least 8."""
-    widths: Five = (64, 128, 256, 512, 512)
+    widths: Annotated[Five, AtMost(4096)] = (64, 128, 256, 512, 512)
     """Channels of each stage."""
-    depths: Five = (1, 1, 2, 2, 2)
+    depths: Annotated[Five, AtMost(64)] = (1, 1, 2, 2, 2)
     """Convolutions of each stage; the stem is stage 1's first."""
     stem: Literal["c3d", "conv7"] = "c3d"
     """`c3d`: 3x3x3, then a 1x2x2 pooling. `conv7`: 3x7x7 at spatial stride 2 instead of both; split as `asymmetric` says (Figure 5)."""
-    stem_motion: float = 0.0
+    stem_motion: Share = 0.0
     """Share of the stem's filters that start as differences over time, antisymmetric about the middle frame: what stands still is not there."""
     residual: bool = False
     """Each stage is x + F(x), with a 1x1x1 projection of x where the width changes. The stem stands before the first sum."""
-    branch_gain: float = 0.0
+    branch_gain: Annotated[float, AtMost(100)] = 0.0
     """Gain of the last layer of F before training. At 0 a stage starts as its shortcut; at 1, F has its say from the first step."""
     norm: Literal["none", "batch", "group"] = "none"
     """After each convolution; `group` is equations (10)-(13)."""
-    groups: int = 8
+    groups: Annotated[int, AtMost(65_536)] = 8
     """Groups of `norm = "group"`; must divide every stage's width."""
-    eps: float = 1e-5
+    eps: Share = 1e-5
     """Inside the normalisation's square root, equation (10)."""
     standardize: bool = False
     """Every filter's weights have mean 0 and variance 1 / (their number), times a gain (Qiao 2019): what group normalisation learns fast with."""
@@ -65,15 +78,15 @@ class C3D:
     """Stages with attention: early (1, 2), late (4, 5), all, or names such as "stage3+stage5". Without attention it has no effect."""
     attention_pool: Literal["avg", "avgmax"] = "avg"
     """What attention looks at: averages as the paper prints, or averages and maxima (CBAM, Woo 2018)."""
-    attention_reduction: int = 16
+    attention_reduction: Annotated[int, AtMost(65_536)] = 16
     """The channel attention's hidden layer has width / this many units, at least 8."""
     spatial_attention: Literal["shared", "per_frame"] = "shared"
     """One H x W map for the whole clip ("two-dimensional", section 2.2), or one for each frame."""
     head: Literal["fc", "gap"] = "fc"
     """`fc`: pooling, two hidden layers, classes. `gap`: average over T, H, W, then classes."""
-    hidden: int = 4096
+    hidden: Annotated[int, AtMost(65_536)] = 4096
     """Units of the `fc` head's two hidden layers."""
-    dropout: float = 0.5
+    dropout: Share = 0.5
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
@@ -82,6 +95,7 @@ class C3D:
         for name in ("widths", "depths"):
             values = getattr(self, name)
             require(len(values) == len(self.stages) and min(values) > 0, f"{name} must be five numbers greater than 0, not {values}")
+        refuse_too_much(self)
         require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
         require(0.0 <= self.stem_motion <= 1.0, f"stem_motion must be a share from 0 to 1, not {self.stem_motion}")
         shorter = f"; head 'gap' takes {_LEAST_FRAMES['gap']}" if self.head == "fc" else ""
@@ -160,18 +174,19 @@ class VideoResNet:
     inputs: ClassVar[tuple[str, ...]] = ("rgb",)
 
     kind: Literal["r3d_18", "mc3_18", "r2plus1d_18"] = "r3d_18"
-    classes: int = 101
-    frames: int = 16
+    classes: Classes = 101
+    frames: Frames = 16
     """Frames in a clip, any number: averaging over time is the last step."""
-    size: int = 112
+    size: Size = 112
     """Height and width of a frame in pixels, at least 16."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Before the last layer; the published networks have none."""
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         for name in ("classes", "frames"):
             require(getattr(self, name) > 0, f"{name} must be greater than 0, not {getattr(self, name)}")
+        refuse_too_much(self)
         require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are strided away")
         require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
 
@@ -186,29 +201,30 @@ class TwoStream:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     kind: Literal["two_stream"] = "two_stream"
-    classes: int = 101
-    frames: int = 16
+    classes: Classes = 101
+    frames: Frames = 16
     """Frames in a clip: at least `flow_frames` + 1 where there is a temporal stream."""
-    size: int = 224
+    size: Size = 224
     """Height and width of a frame in pixels, at least 16 with `resnet18`, 25 with `cnn_m`."""
 
     streams: Literal["both", "spatial", "temporal"] = "both"
     """`spatial` sees the clip's middle frame, `temporal` the flow around it; `both` average their scores (late fusion)."""
     backbone: Literal["cnn_m", "resnet18"] = "cnn_m"
     """Of each stream: CNN-M-2048 (Chatfield 2014), as published, or ResNet-18 (He 2015)."""
-    flow_frames: int = 10
+    flow_frames: Annotated[int, AtMost(1023)] = 10
     """Flow fields that the temporal stream stacks; each is two channels."""
     subtract_mean_flow: bool = True
     """Take each flow field's mean vector from it, which takes out much of the camera's motion (section 3.1)."""
-    width: float = 1.0
+    width: Width = 1.0
     """Multiplies every width, hidden layers too; other than 1, the result is rounded to a multiple of 8, at least 8."""
-    dropout: float = 0.9
+    dropout: Share = 0.9
     """Before each of `cnn_m`'s last two layers, and before `resnet18`'s last. As published for training from scratch; small footage asks for less."""
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         for name in ("classes", "width", "frames", "flow_frames"):
             require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
+        refuse_too_much(self)
         require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
         require("flow" not in self.inputs or self.frames > self.flow_frames,
                  f"frames must be greater than flow_frames {self.flow_frames}, not {self.frames}: flow is between neighbouring frames")
@@ -233,6 +249,21 @@ def refuse_unknown_choices(config: Any) -> None:
         if get_origin(hints[field.name]) is Literal and getattr(config, field.name) not in get_args(hints[field.name]):
             allowed = ", ".join(map(repr, get_args(hints[field.name])))
             raise ValueError(f"{field.name} must be one of {allowed}, not {getattr(config, field.name)!r}")
+
+
+def refuse_too_much(config: Any) -> None:
+    """Raises ValueError if a field of a dataclass holds a number above the bound in its type (`AtMost`), or one that is not finite."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        for bound in getattr(hints[field.name], "__metadata__", ()):
+            for number in _numbers(getattr(config, field.name)):
+                require(not number > bound.most and not number < -bound.most and number == number, f"{field.name} must be a finite number of at most "
+                        f"{bound.most:,}, not {number if isinstance(number, float) or abs(number) < 10**40 else 'a number of more than 40 digits'}")
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers in tuples within tuples, or the number itself."""
+    return [number for part in value for number in _numbers(part)] if isinstance(value, tuple | list) else [value]
 
 
 def _scaled(width: int, by: float) -> int:

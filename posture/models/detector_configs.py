@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from posture.models.configs import refuse_unknown_choices, require
+from posture.models.configs import AtMost, Classes, Share, Size, Width, refuse_too_much, refuse_unknown_choices, require
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
 """For each level, from the finest on, the (width, height) of its anchor boxes in pixels of the network's picture."""
@@ -18,6 +18,8 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 YOLOV5_ANCHORS: Anchors = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119)), ((116, 90), (156, 198), (373, 326)))
 YOLOV7_ANCHORS: Anchors = (((12, 16), (19, 36), (40, 28)), ((36, 75), (76, 55), (72, 146)), ((142, 110), (192, 243), (459, 401)))
 """As published, for pictures of 640 pixels."""
+MOST_ANCHORS = 32
+"""Of a level."""
 STRIDES = (8, 16, 32)
 """Pixels of the picture per cell of each level of a YOLO head."""
 
@@ -34,27 +36,27 @@ class YOLOv5:
     placements: ClassVar[tuple[str, ...]] = ("neck", "backbone", "all")
 
     kind: Literal["yolov5"] = "yolov5"
-    classes: int = 80
-    size: int = 640
+    classes: Classes = 80
+    size: Size = 640
     """Side of the picture in pixels; a multiple of 32."""
-    depth: float = 0.33
+    depth: Annotated[float, AtMost(16)] = 0.33
     """Multiplies the number of bottlenecks of each C3; 0.33 is the small network's."""
-    width: float = 0.5
+    width: Width = 0.5
     """Multiplies every width, rounded up to a multiple of 8; 0.5 is the small network's."""
     stem: Literal["conv", "focus"] = "conv"
     """`conv`: 6x6 at stride 2. `focus`: every second pixel to channels, then 3x3 (Figure 1)."""
     swin: bool = False
     """The backbone's last C3 has Swin-v2 blocks (Liu 2021), plain and then shifted, in place of its bottlenecks."""
-    window: int = 8
+    window: Annotated[int, AtMost(64)] = 8
     """Side of a Swin window in cells."""
     attention: Literal["none", "cbam"] = "none"
     placement: Literal["neck", "backbone", "all"] = "neck"
     """Where CBAM stands: on the three outputs of the neck, after the backbone's stages, or both. Without attention it has no effect."""
     attention_pool: Literal["avg", "avgmax"] = "avg"
     """What CBAM looks at: averages as the paper prints (equations 1, 2), or averages and maxima (Woo 2018)."""
-    norm_momentum: float = 0.03
+    norm_momentum: Share = 0.03
     """Of batch normalisation: what each step adds to the statistics that inference uses. Runs of a few hundred steps ask for more, such as 0.1."""
-    anchors: Anchors = YOLOV5_ANCHORS
+    anchors: Annotated[Anchors, AtMost(100_000)] = YOLOV5_ANCHORS
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
@@ -74,14 +76,14 @@ class YOLOv7:
     takes_targets: ClassVar[bool] = False
 
     kind: Literal["yolov7"] = "yolov7"
-    classes: int = 80
-    size: int = 640
+    classes: Classes = 80
+    size: Size = 640
     """Side of the picture in pixels; a multiple of 32."""
-    width: float = 1.0
+    width: Width = 1.0
     """Multiplies every width, rounded up to a multiple of 8."""
-    norm_momentum: float = 0.03
+    norm_momentum: Share = 0.03
     """Of batch normalisation: what each step adds to the statistics that inference uses. Runs of a few hundred steps ask for more, such as 0.1."""
-    anchors: Anchors = YOLOV7_ANCHORS
+    anchors: Annotated[Anchors, AtMost(100_000)] = YOLOV7_ANCHORS
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
@@ -101,16 +103,17 @@ class SSD300:
     takes_targets: ClassVar[bool] = True
 
     kind: Literal["ssd300"] = "ssd300"
-    classes: int = 80
-    size: int = 300
+    classes: Classes = 80
+    size: Size = 300
     """Side of the picture in pixels, at least 160; the published network has 300."""
-    width: float = 1.0
+    width: Width = 1.0
     """Multiplies every width; other than 1, the result is rounded to a multiple of 8, at least 8, and published weights do not fit."""
 
     def __post_init__(self) -> None:
         refuse_unknown_choices(self)
         for name in ("classes", "width"):
             require(0 < getattr(self, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(self, name)}")
+        refuse_too_much(self)
         require(self.size >= 160, f"size must be at least 160 pixels, not {self.size}: smaller pictures are strided away")
 
 
@@ -125,10 +128,10 @@ class FasterRCNN:
     takes_targets: ClassVar[bool] = True
 
     kind: Literal["fasterrcnn"] = "fasterrcnn"
-    classes: int = 80
-    size: int = 640
+    classes: Classes = 80
+    size: Size = 640
     """Side of the picture in pixels; a multiple of 32."""
-    width: float = 1.0
+    width: Width = 1.0
     """Multiplies every width; other than 1, the result is rounded to a multiple of 8, at least 8, and published weights do not fit."""
 
     def __post_init__(self) -> None:
@@ -143,10 +146,15 @@ IMPROVED_YOLOV5 = {"stem": "focus", "swin": True, "attention": "cbam", "placemen
 def _refuse_sizes(config: YOLOv5 | YOLOv7 | FasterRCNN, *positive: str) -> None:
     for name in positive:
         require(0 < getattr(config, name) < math.inf, f"{name} must be a finite number greater than 0, not {getattr(config, name)}")
+    refuse_too_much(config)
     require(config.size >= 64 and config.size % 32 == 0, f"size must be a multiple of 32, at least 64, not {config.size}")
 
 
 def _refuse_anchors(anchors: Anchors) -> None:
-    require(len(anchors) == len(STRIDES) and len({len(level) for level in anchors}) == 1 and all(len(level) for level in anchors),
-             f"anchors must be {len(STRIDES)} levels with equally many (width, height) each, not {anchors}")
-    require(all(len(pair) == 2 and min(pair) > 0 for level in anchors for pair in level), f"anchors must be greater than 0 pixels, not {anchors}")
+    require(len(anchors) == len(STRIDES) and len({len(level) for level in anchors}) == 1 and 0 < len(anchors[0]) <= MOST_ANCHORS,
+             f"anchors must be {len(STRIDES)} levels with equally many (width, height) each, 1 to {MOST_ANCHORS}, not {_shortened(anchors)}")
+    require(all(len(pair) == 2 and min(pair) > 0 for level in anchors for pair in level), f"anchors must be greater than 0 pixels, not {_shortened(anchors)}")
+
+
+def _shortened(anchors: Anchors) -> str:
+    return text if len(text := str(anchors)) <= 200 else f"{text[:200]} ..."
