@@ -8,14 +8,15 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from posture.data.video import VIDEO_SUFFIXES
-from posture.errors import InputError, Unreachable
+from posture.errors import Busy, InputError, Unreachable
 
 PATIENCE_SECONDS = 60
 """So long a bucket's server may be away before a command gives up."""
@@ -114,6 +115,57 @@ def write_bytes(uri: str, content: bytes | Path) -> None:
     root, _, name = uri.rpartition("/")
     with reachable(uri, "written"):
         obstore.put(open_root(root, create=True), name, content)
+
+
+def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Replace a file by what `change` makes of its content (None: there is no file yet), so that no other writer's change is lost.
+
+    In a folder a lock file beside it, .NAME.lock, keeps others out; in a bucket `change` is called again if the file has changed meanwhile.
+    Raises InputError if it cannot be written, Busy if others write to it for longer than PATIENCE_SECONDS.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    if not is_remote(uri):
+        folder, _, name = uri.rpartition("/")
+        with reachable(uri, "written"), open(f"{folder}/.{name}.lock", "a") as lock:
+            while not _locked(lock):
+                if time.monotonic() > until:
+                    raise Busy(f"{uri}: another process holds {lock.name} since {PATIENCE_SECONDS} s; end it, then try again")
+                time.sleep(0.02)
+            write_bytes(uri, change(read_bytes(uri)))
+        return
+    while not _replaced(uri, change):
+        if time.monotonic() > until:
+            raise Busy(f"{uri}: others have kept changing it for {PATIENCE_SECONDS} s; try again")
+
+
+def _locked(file: Any) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the file is closed, also if this process is killed
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _replaced(uri: str, change: Callable[[bytes | None], bytes]) -> bool:
+    """Whether an object was replaced; not if another writer was quicker."""
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    root, _, name = uri.rpartition("/")
+    bucket = open_root(root)
+    with reachable(uri, "written"):
+        try:
+            found = obstore.get(bucket, name)
+            before, mode = bytes(found.bytes()), {"e_tag": found.meta["e_tag"]}
+        except FileNotFoundError:
+            before, mode = None, "create"
+        try:
+            obstore.put(bucket, name, change(before), mode=mode)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+    return True
 
 
 def remove_tree(uri: str) -> None:

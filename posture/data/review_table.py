@@ -1,22 +1,26 @@
 """What people answered in `posture review`: the file review.csv beside the footage, in the layout `segments`.
 
 A row is a stretch of a video with its label; one whose label is empty shows nothing to learn from, and is not asked about again. A person may
-edit the file: columns and rows that are there already stay as they are.
+edit the file: columns and rows that are there already stay. Several people may answer at once, in a folder and in a bucket: no answer is lost.
+A cell that a spreadsheet would run as a formula is written with an apostrophe before it, and read without.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from posture.data.files import join, read_bytes, write_bytes
+from posture.data.files import join, update_bytes
 from posture.errors import InputError
 
 REVIEWED = "review.csv"
 COLUMNS = ("video", "start", "end", "label", "split", "group")
 LONGEST_LABEL = 100
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""So begin cells that a spreadsheet runs, or that have been given apostrophes against that."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,35 @@ class Stretch:
 
 
 def write_answer(root: str, stretch: Stretch, label: str | None) -> None:
-    """Put the answer for `stretch` into review.csv, in place of an earlier one; None takes the answer away. A reader sees the old file or the new one."""
-    columns, rows = _read(root)
+    """Put the answer for `stretch` into review.csv, in place of an earlier one; None takes the answer away. A reader sees the old file or the new one.
+
+    Raises InputError if the file is no table of answers, or cannot be written; it is then as it was.
+    """
+    update_bytes(join(root, REVIEWED), lambda content: _answered(content, join(root, REVIEWED), stretch, label))
+
+
+def _answered(content: bytes | None, where: str, stretch: Stretch, label: str | None) -> bytes:
+    columns, rows = _read(content, where)
     key = (stretch.video, *stretch.times)
     kept = [row for row in rows if (row["video"].strip(), row["start"].strip(), row["end"].strip()) != key]
     if label is not None:
         start, end = stretch.times
         kept.append({"video": stretch.video, "start": start, "end": end, "label": label, "split": "", "group": stretch.group})
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(kept)
-    write_bytes(join(root, REVIEWED), text.getvalue().encode())
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(as_text, columns))
+    writer.writerows([as_text(row.get(name, "")) for name in columns] for row in kept)
+    return text.getvalue().encode()
+
+
+def as_text(cell: str) -> str:
+    """A cell as it is written: with an apostrophe before it if a spreadsheet would run it, or if `from_text` would take one away."""
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def from_text(cell: str) -> str:
+    """What `as_text` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def checked_label(label: Any) -> str:
@@ -68,16 +89,17 @@ def _seconds(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def _read(root: str) -> tuple[list[str], list[dict[str, str]]]:
-    content = read_bytes(join(root, REVIEWED))
+def _read(content: bytes | None, where: str) -> tuple[list[str], list[dict[str, str]]]:
     if content is None:
         return list(COLUMNS), []
     try:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), skipinitialspace=True)
+        columns = [from_text((name or "").strip()) for name in reader.fieldnames or ()]
+        if missing := [name for name in ("video", "start", "end", "label") if name not in columns]:
+            raise InputError(f"{where}: the column {missing[0]} is missing; its columns are {','.join(COLUMNS)}")
+        rows = [{from_text((key or "").strip()): from_text(value or "") for key, value in row.items() if isinstance(value, str | None)} for row in reader]
     except UnicodeDecodeError:
-        raise InputError(f"{join(root, REVIEWED)}: the file is not UTF-8 text") from None
-    columns = [(name or "").strip() for name in reader.fieldnames or ()]
-    if missing := [name for name in ("video", "start", "end", "label") if name not in columns]:
-        raise InputError(f"{join(root, REVIEWED)}: the column {missing[0]} is missing; its columns are {','.join(COLUMNS)}")
-    rows = [{(key or "").strip(): value or "" for key, value in row.items() if isinstance(value, str | None)} for row in reader]
+        raise InputError(f"{where}: the file is not UTF-8 text") from None
+    except csv.Error as error:
+        raise InputError(f"{where}: not readable as a table: {error}") from None
     return columns + [name for name in COLUMNS if name not in columns], rows

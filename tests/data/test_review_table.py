@@ -1,10 +1,13 @@
 import csv
+import multiprocessing
 
 import pytest
 
 from posture.data.annotations import Label, NoLabels, find_unlabelled, read_footage
-from posture.data.review_table import Stretch, checked_label, write_answer
+from posture.data.files import read_bytes
+from posture.data.review_table import Stretch, as_text, checked_label, from_text, write_answer
 from posture.errors import InputError
+from tests.processes import s3_server
 
 
 @pytest.fixture
@@ -96,3 +99,71 @@ def test_labels_that_are_none(label):
 
 def test_labels_are_trimmed():
     assert checked_label("  long \n jump ") == "long jump"
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0", "'=1", "''=1", "'quoted'", "'", "-jump.mp4", '="a,b"']
+
+
+@pytest.mark.parametrize("cell", [*FORMULAS, "jump", "", "a=b", "1-2", "ü", "a\nb", 'a "b"'])
+def test_a_cell_is_read_as_it_was_and_no_spreadsheet_runs_it(cell):
+    assert from_text(as_text(cell)) == cell
+    assert as_text(cell)[:1] not in ("=", "+", "-", "@", "\t", "\r")
+
+
+def test_formulas_in_answers_are_text_in_the_file_and_come_back_as_they_were(root):
+    names = [f"{cell}.mp4" for cell in FORMULAS if "/" not in cell and cell.strip() == cell and cell != "'"]
+    for number, name in enumerate(names):
+        root(name)
+        write_answer(root.path, Stretch(name, 0, None, f"+group{number}"), f"@label {number}")
+        write_answer(root.path, Stretch(name, 0, None, f"+group{number}"), f"=label {number}")
+    cells = [cell for row in csv.reader(root.table.read_text().splitlines()) for cell in row]
+    assert len(cells) == (len(names) + 1) * 6 and not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert labels(read_footage(root.path)) == {name: [Label(0.0, None, f"=label {number}", f"+group{number}")] for number, name in enumerate(names)}
+
+
+def test_a_formula_that_somebody_typed_is_text_after_the_next_answer(root):
+    root("review.csv", "video,start,end,label,=note\na.mp4,,,=1+1,@x\n")
+    write_answer(root.path, Stretch("b.mp4", 0, None, "b"), "run")
+    assert root.table.read_text() == "video,start,end,label,'=note,split,group\na.mp4,,,'=1+1,'@x,,\nb.mp4,,,run,,,b\n"
+
+
+def answer_many(place, first, count):
+    for number in range(first, first + count):
+        write_answer(place, Stretch(f"{number}.mp4", 0, None, "g"), f"label {number}")
+
+
+def check_writers(place, context, processes=3, count=20):
+    """Several processes answer at once; every answer is there."""
+    workers = [context.Process(target=answer_many, args=(place, count * number, count)) for number in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * processes
+    rows = list(csv.DictReader((read_bytes(f"{place}/review.csv") or b"").decode().splitlines()))
+    assert sorted((row["video"], row["label"]) for row in rows) == sorted((f"{number}.mp4", f"label {number}") for number in range(processes * count))
+
+
+def test_writers_at_the_same_time_lose_no_answer(tmp_path):
+    check_writers(str(tmp_path), multiprocessing.get_context("spawn"))
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["review.csv"]
+
+
+@pytest.mark.slow
+def test_writers_to_a_bucket_lose_no_answer(monkeypatch):
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        check_writers("s3://lab/footage", multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("content", [b"video,start,end,label\n" + b"x" * 200_000, b"\xff\xfe\x00", b'video,start,end,label\n"a',
+                                     b"video,start,end,label\na\0b,,,x\n"])
+def test_a_table_that_is_damaged_stays_as_it_is(root, content):
+    root.table.write_bytes(content)
+    try:
+        write_answer(root.path, Stretch("b.mp4", 0, None, "b"), "run")
+    except InputError as error:
+        assert "review.csv" in str(error) and root.table.read_bytes() == content
+    else:
+        assert root.table.read_text().endswith("b.mp4,,,run,,b\n")

@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from posture.data.files import join, read_bytes
+from posture.data.review_table import REVIEWED, from_text
 from posture.errors import InputError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})
@@ -122,7 +123,8 @@ class Table:
                 cells = cells[row_names:]
                 if any(cell.strip() for cell in cells[len(self.columns):]):
                     raise InputError(f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell that contains {self.delimiter!r}")
-                yield where, {name: cell.strip() for name, cell in itertools.zip_longest(self.columns, cells[:len(self.columns)], fillvalue="") if name}
+                plain = from_text if PurePosixPath(self.name).name == REVIEWED else str
+                yield where, {name: plain(cell.strip()) for name, cell in itertools.zip_longest(self.columns, cells[:len(self.columns)], fillvalue="") if name}
         except csv.Error as error:
             raise InputError(f"{self.name} line {self._before + reader.line_num}: not readable as a table: {error}") from None
 
