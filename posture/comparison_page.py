@@ -16,7 +16,7 @@ import numpy as np
 from posture import pages
 from posture.comparison import ACTION, PAPER, Comparison, Entry, Measures, mean_text
 from posture.pages import THIN_SPACE, short, signed
-from posture.pages.charts import LOOKS, Chart, Column, Columns, Interval, Intervals, Line, over_epochs, ticks
+from posture.pages.charts import LONGEST, LOOKS, Chart, Column, Columns, Interval, Intervals, Line, over_epochs, ticks
 from posture.verdicts import SIGNIFICANT, probability, told
 
 KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References: torchvision's networks"}
@@ -161,7 +161,7 @@ def differences(rows: Sequence[Row], measures: Measures) -> list[Intervals]:
             sure = against["p_holm"] is not None and against["p_holm"] < SIGNIFICANT
             look = ("right" if against["difference"] > 0 else "wrong") if sure else "unsure"
             low, high = (None if against[key] is None else 100 * against[key] for key in ("low", "high"))
-            drawn.append(Interval(short(row["title"], 17), 100 * against["difference"], low, high, look, f"{row['title']}: {told(against, unit=unit)}"))
+            drawn.append(Interval(short(row["title"], LONGEST), 100 * against["difference"], low, high, look, f"{row['title']}: {told(against, unit=unit)}"))
         reach = [value for row in drawn for value in (row.value, row.low, row.high) if value is not None]
         if drawn:
             charts.append(Intervals(title, f"{unit} ahead →", ticks(min(0.0, *reach), max(0.0, *reach), 4), drawn))
@@ -183,7 +183,7 @@ def columns(title: str, rows: Sequence[Row], bars: Mapping[str, str], *, top: fl
             text = f"{row['title']}, {name}: {spread['mean']:.{digits}f}, seeds {min(values):.{digits}f} to {max(values):.{digits}f}"
             several = len(values) > 1
             drawn.append(Column(spread["mean"], min(values) if several else None, max(values) if several else None, text))
-        name = textwrap.wrap(row["title"], max(4, letters), max_lines=2 if row["metrics"] else 1, placeholder="…")
+        name = textwrap.wrap(row["title"], max(4, letters))
         groups.append((name if row["metrics"] else [*name, "not measured"], drawn))
     return Columns(title, list(bars.values()), groups, ticks(0, top), width=width)
 

@@ -60,7 +60,8 @@ def render(decision: Mapping[str, Any], *, drift: Mapping[str, Any] | None = Non
     return pages.render(
         "decision.html", decision=decision, title=title_of(decision), subtitle=_subtitle(decision), tiles=_tiles(decision), sets=_sets(decision["sets"]),
         differences=_differences(decision["sets"]), parts=parts, per_class=[_class_row(row, parts) for row in decision["per_class"]],
-        changed=[(heading, [item | {"frames": frames.get(item["segment"], ()), "was_right": item["champion"] == item["truth"],
+        changed=[(heading, [item | {"frames": frames.get(item["segment"], ()), "origin": pages.origin(item["uri"], item["start"]),
+                                    "was_right": item["champion"] == item["truth"],
                                     "is_right": item["challenger"] == item["truth"]} for item in items]) for heading, items in changed],
         lost_count=sum(item["champion"] == item["truth"] for item in decision["changed"]),
         gained_count=sum(item["challenger"] == item["truth"] for item in decision["changed"]),

@@ -15,7 +15,7 @@ import numpy as np
 
 from posture import pages
 from posture.detections import FALSE, MISSED, Mark, judge
-from posture.pages import THIN_SPACE, short
+from posture.pages import THIN_SPACE
 from posture.pages.charts import Chart, Dot, Line, ticks
 from posture.pages.shots import Box, frame_all
 from posture.report import configuration, interval_text, learning_curves, listed_facts, of_classes, subtitle
@@ -86,7 +86,7 @@ def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[Mark]]) -> str
     if not true:
         return f"The {pictures} hold no box to find, so nothing can be said of what the detector finds; it reported {reported:,} in vain."
     boxes = f"{'box' if true == 1 else 'boxes'} labelled {names[0]}" if len(names) == 1 else f"labelled {'box' if true == 1 else 'boxes'}"
-    at = f"confidence {metrics['confidence']:.{2 if metrics['confidence'] >= 0.01 or not metrics['confidence'] else 4}f}"
+    at = f"confidence {pages.confidence(metrics['confidence'])}"
     found = f"Of {true:,} {boxes} in {pictures}, {right:,} ({pages.percent(right / true)}) were found at {at}."
     if not has_learned(metrics):
         found = f"This detector has learned next to nothing: its mAP@0.5 is {pages.decimal(metrics['map50'])}. {found}"
@@ -107,7 +107,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
         ("mAP@0.5", pages.decimal(metrics["map50"]), "found, at an overlap of half"),
         ("Precision", pages.decimal(metrics["precision"]), "of what was reported, how much is so"),
         ("Recall", pages.decimal(metrics["recall"]), "of what is there, how much was found"),
-        ("F1", pages.decimal(metrics["f1"]), f"best, at confidence {pages.decimal(metrics['confidence'], 2)}"),
+        ("F1", pages.decimal(metrics["f1"]), f"best, at confidence {pages.confidence(metrics['confidence'])}"),
         ("Mean IoU", pages.decimal(metrics["mean_iou"]), "overlap of right boxes"),
     ]
     if times := metrics.get("speed"):
@@ -132,7 +132,7 @@ def _certainty(metrics: Mapping[str, Any]) -> list[Chart]:
     curves = metrics["curves"]["classes"]
     if not curves:
         return []
-    through = Line(f"{f'mean of {len(curves)} classes' if len(curves) > 1 else short(next(iter(curves)), 28)} {metrics['map50']:.3f}",
+    through = Line(f"{f'mean of {len(curves)} classes' if len(curves) > 1 else next(iter(curves))} {metrics['map50']:.3f}",
                    mean_curve(metrics["curves"], "precision_at_recall", over="recall"))
     values = {row["class"]: row["ap50"] for row in metrics["per_class"]}
     each = {name: list(zip(metrics["curves"]["recall"], curve["precision_at_recall"], strict=True)) for name, curve in curves.items()}
@@ -141,7 +141,7 @@ def _certainty(metrics: Mapping[str, Any]) -> list[Chart]:
     against = [Line(name, mean_curve(metrics["curves"], key, over="confidence"), look) for key, name, look in
                (("precision", "precision", "third"), ("recall", "recall", "second thin"), ("f1", "F1", "first"))]
     best = Dot(metrics["confidence"], metrics["f1"], text=f"F1 {metrics['f1']:.3f} at confidence {metrics['confidence']:.3f}",
-               label=f"{metrics['f1']:.2f} at {metrics['confidence']:.2f}")
+               label=f"{metrics['f1']:.2f} at {pages.confidence(metrics['confidence'])}")
     return [Chart(title, "recall", "precision at an overlap of 0.5", ticks(0, 1), ticks(0, 1), lines, height=380),
             Chart("At each confidence", "confidence", "", ticks(0, 1), ticks(0, 1), against, [best], height=380)]
 
@@ -196,8 +196,8 @@ def _told(marks: Sequence[Mark]) -> dict[str, Any]:
     true, reported = kinds["found"] + kinds["missed"], kinds["false"] + kinds["right"]
     summary = f"{kinds['found']} of {true} found" if true else "nothing to find"
     summary += f", {kinds['false']} of {reported} in vain" if kinds["false"] else ""
-    reasons = [f"{short(mark.name, 28)} missed: {mark.reason}" for mark in marks if mark.kind == "missed"]
-    reasons += [f"{short(mark.name, 28)} {mark.confidence:.2f}: {mark.reason}" for mark in marks if mark.kind == "false"]
+    reasons = [f"{mark.name} missed: {mark.reason}" for mark in marks if mark.kind == "missed"]
+    reasons += [f"{mark.name} {mark.confidence:.2f}: {mark.reason}" for mark in marks if mark.kind == "false"]
     if len(reasons) > REASONS:
         reasons = [*reasons[:REASONS], f"and {len(reasons) - REASONS} more"]
     if len(marks) > MOST_BOXES:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from posture import overlays, pages
-from posture.data.files import join, write_bytes
+from posture.data.files import absolute, join, write_bytes
 from posture.data.flow import decode
 from posture.explain import EVEN, Explanation
 from posture.overlays import Row
@@ -92,6 +92,7 @@ def page(explanation: Explanation) -> str:
         even_in_space=all(np.ptp(block.spatial) < EVEN for block in explanation.evidence.attention),
         even_in_time=explanation.is_level,
         range_in_time=None if strong is None else _range(strong),
+        origin=pages.origin(absolute(explanation.video), float(seconds[0])),
         facts=[("Video", explanation.video), ("Run", run.name), ("Checkpoint", explanation.checkpoint), ("Decode recipe", run.data.recipe),
                ("Frames", f"{run.model.frames}, at {', '.join(f'{second:.2f}' for second in seconds)}{THIN_SPACE}s"),
                ("Network input", f"{run.model.size} × {run.model.size} pixels: the middle of the frame"), ("Device", explanation.device)])

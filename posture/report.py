@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from posture import pages
-from posture.pages import THIN_SPACE, short
+from posture.pages import THIN_SPACE
 from posture.pages.charts import LOOKS, Bar, Chart, Dot, Line, matrix, over_epochs, ticks
 
 EXAMPLES = 8
@@ -173,7 +173,7 @@ def _finite(line: Line) -> list[tuple[float, float]]:
 
 def _mistakes(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
     """The largest fields off the diagonal, by segments and then by their share of the class."""
-    found = [{"truth": short(classes[truth], 28), "guess": short(classes[guess], 28), "count": count, "share": count / sum(row)}
+    found = [{"truth": classes[truth], "guess": classes[guess], "count": count, "share": count / sum(row)}
              for truth, row in enumerate(confusion) for guess, count in enumerate(row) if count and truth != guess]
     return sorted(found, key=lambda mistake: (-mistake["count"], -mistake["share"]))[:most]
 
@@ -198,7 +198,7 @@ def of_classes(curves: Mapping[str, Sequence[tuple[float, float]]], values: Mapp
     weakest = sorted(curves, key=lambda name: values[name])[:3] if len(curves) > 1 else []
     looks = dict(zip(weakest, ("second thin", "third", "fourth"), strict=False))
     faint = [Line(f"{name} {values[name]:.3f}", curve, "faint", listed=False) for name, curve in curves.items() if name not in looks]
-    return [*faint, *[Line(f"{short(name, 28)} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)], mean], weakest
+    return [*faint, *[Line(f"{name} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)], mean], weakest
 
 
 def _pairs(curve: Mapping[str, list[float]]) -> list[tuple[float, float]]:

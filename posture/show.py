@@ -24,9 +24,11 @@ def write_show_page(path: Path, *, summary: Mapping[str, Any], sheet: Rows, pict
     * `summary`: {`uri`, `tables`: [{name, version, rows, bytes, modified}], `classes`: [{class, train, val, test}] (segments),
       `splits`: [{split, segments, clips, groups, seconds}], `refused`: [{uri, verdict, reason}], `recipes`: [{recipe, clips}],
       `history`: [{version, time, operation, rows}], with `table` where several tables are listed}; times are datetimes or ISO text.
-    * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}.
+    * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}, and optional `uri` of the video and
+      `start` in it (seconds).
     * `pictures`, of a store that has some: {`splits`: [{split, pictures, empty, boxes, groups}], `classes`: [{class, train, val, test}] (boxes),
-      `sheet`: [{`pixels`: uint8 (h, w, 3), `boxes`: (B, 4) xyxy in pixels, `labels`: B names, `image`}]}. A store of pictures alone shows no clips.
+      `sheet`: [{`pixels`: uint8 (h, w, 3), `boxes`: (B, 4) xyxy in pixels, `labels`: B names, `image`, optional `uri`}]}.
+      A store of pictures alone shows no clips.
     """
     classes, splits, tables, refused = (summary.get(name) or [] for name in ("classes", "splits", "tables", "refused"))
     clips = bool(splits and any(row["segments"] for row in splits)) or not pictures
@@ -150,7 +152,7 @@ def _evenness(totals: Collection[int], unit: str) -> str:
 def _by_class(sheet: Rows, balance: Mapping[str, list[tuple[str, int]]]) -> list[dict[str, Any]]:
     """The sheet's items grouped by class, with what the store holds of each class."""
     return [{"class": name, "counts": balance.get(name, []),
-             "items": [dict(item, frames=pages.spread(item["frames"], 4)) for item in items]}
+             "items": [dict(item, frames=pages.spread(item["frames"], 4), origin=pages.origin(item.get("uri") or "", item.get("start"))) for item in items]}
             for name, items in _grouped(sheet).items()]
 
 

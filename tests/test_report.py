@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from posture.pages import breaks, duration, moment, percent, size, whole
-from posture.pages.charts import Chart, Line, matrix, ticks
+from posture.pages.charts import Chart, Dot, Line, matrix, ticks
 from posture.report import verdict, write_report
 from posture.tasks.metrics import classification_metrics
 
@@ -237,7 +237,7 @@ def test_examples_without_frames(tmp_path: Path) -> None:
 
 
 def test_file_names_that_are_no_text_do_not_stop_the_page(tmp_path: Path) -> None:
-    assert "/films/caf?" in written(tmp_path / "new" / "folder", facts={"store": "/films/caf\udce9"})
+    assert "/films/caf?" in Page(written(tmp_path / "new" / "folder", facts={"store": "/films/caf\udce9"})).text
 
 
 @pytest.mark.parametrize(("accuracy", "majority", "words"), [
@@ -269,6 +269,35 @@ def test_a_curve_breaks_where_a_value_is_missing() -> None:
     chart = Chart("", "", "", [0.0, 4.0], [0.0, 1.0], width=164, height=154)  # 100 by 100 inside
     path = chart.path(Line("", [(0, 0), (1, 1), (2, float("nan")), (3, 0.5), (4, 0)]))
     assert path == "M50 112L75 12M125 62L150 112"
+
+
+def test_curves_that_hide_each_other_are_told_in_the_legend() -> None:
+    def chart(*lines: Line) -> Chart:
+        return Chart("", "", "", ticks(0, 2), ticks(0, 1), list(lines))
+
+    points = [(0, 0.2), (1, 0.5), (2, 0.9)]
+    apart, near = [(0, 0.2), (1, 0.9), (2, 0.9)], [(0, 0.2), (1, 0.501), (2, 0.9)]
+    assert [name for _, name in chart(Line("a", points), Line("b", apart), Line("c", near)).legend] == ["b", "c, and the same: a"]
+    assert [line.name for line, _ in chart(Line("a", points), Line("b", apart)).legend] == ["a", "b"]
+    seeds = [Line(f"seed {number}", one, listed=False) for number, one in enumerate((points, apart, near))]
+    assert chart(*seeds).coinciding == "The same curve: seed 0 = seed 2." and chart(*seeds[:2]).coinciding == ""
+    assert chart(*[Line(name, points, "faint", listed=False) for name in "ab"]).coinciding == "", "faint curves are not told apart anyway"
+    gap = [(0, 0.2), (1, float("nan")), (2, 0.9)]
+    assert len(chart(Line("a", points), Line("b", gap)).legend) == 2
+
+
+def test_labels_of_dots_stand_beside_them_and_never_on_each_other() -> None:
+    dots = [Dot(0.5 + place / 1000, 0.5, label=f"trial {place}") for place in range(20)] + [Dot(1, 1, label="right"), Dot(0, 0, label="left")]
+    chart = Chart("", "", "", ticks(0, 1), ticks(0, 1), dots=dots)
+    labels = {label: (x, y, anchor) for x, y, anchor, label in chart.notes}
+    assert labels["right"][2] == "end" and labels["left"][2] == "start" and 3 <= len(labels) < 22
+    assert len({(x, y) for x, y, _ in labels.values()}) == len(labels)
+
+
+def test_wide_charts_have_a_narrow_twin_with_fewer_ticks() -> None:
+    chart = Chart("", "", "", ticks(0, 24, 20, whole=True), ticks(0, 1), [Line("a", [(0, 0), (24, 1)])], width=1040)
+    assert chart.narrow.width == 380 and len(chart.narrow.x_ticks) < 9 < len(chart.x_ticks) and chart.narrow.narrow is None
+    assert (chart.narrow.x_ticks[0], chart.narrow.x_ticks[-1]) == (chart.x_ticks[0], chart.x_ticks[-1]), "both show the same stretch"
 
 
 def test_a_matrix_keeps_its_width_whatever_the_classes() -> None:

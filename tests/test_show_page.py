@@ -40,18 +40,20 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.tags: list[str] = []
         self.pieces: list[str] = []
-        self.styling = False
+        self.broken = self.styling = False
         self.feed(text)
         self.text = " ".join(" ".join(self.pieces).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.broken = tag == "wbr"  # a place to break a name, which goes on
         self.styling = tag == "style"
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
     def handle_data(self, data: str) -> None:
         if not self.styling:
-            self.pieces.append(data)
+            self.pieces[-1:] = [self.pieces[-1] + data] if self.broken and self.pieces else [*self.pieces[-1:], data]
+        self.broken = False
 
 
 def shown(path: Path, summary: dict[str, Any], sheet: list[dict[str, Any]]) -> Page:
@@ -59,7 +61,7 @@ def shown(path: Path, summary: dict[str, Any], sheet: list[dict[str, Any]]) -> P
     text = (path / "show.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags and "link" not in page.tags and "url(" not in text and "@import" not in text
-    assert all(value.startswith("data:image/jpeg;base64,") for _, name, value in page.attributes if name in {"src", "href"})
+    assert all(value.startswith("file:///" if tag == "a" else "data:image/jpeg;base64,") for tag, name, value in page.attributes if name in {"src", "href"})
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     return page
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from posture import console
 from posture.config import DetectorRun, Run, override
 from posture.data import rows
+from posture.data.feed.origins import picture_uris, places_of
 from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.images import index_images, open_images
 from posture.data.store import Store
@@ -114,7 +115,7 @@ def summarize_pictures(store: Store) -> dict[str, Any] | None:
 
 
 def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `count` training pictures after the recipe's augmentation, mosaics too: {image, pixels, boxes, labels}."""
+    """Up to `count` training pictures after the recipe's augmentation, mosaics too: {image, uri, pixels, boxes, labels}."""
     from posture.train.image_batches import ImageBatches
 
     index = index_images(store, "train")
@@ -126,12 +127,14 @@ def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> l
     steps = ImageBatches(images, run, rank=0, world_size=1, validation=images).training(0)
     (batch,) = next(steps)
     steps.close()
-    return [{"image": index.keys[batch.indices[place]], "pixels": batch.pictures[place], "boxes": batch.boxes[batch.images == place],
+    keys = [index.keys[number] for number in batch.indices]
+    uris = picture_uris(store, keys)
+    return [{"image": keys[place], "uri": uris.get(keys[place], ""), "pixels": batch.pictures[place], "boxes": batch.boxes[batch.images == place],
              "labels": [index.classes[label] for label in batch.labels[batch.images == place]]} for place in range(count)]
 
 
 def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, frames}.
+    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, uri, start, frames}.
 
     Where the store has several decode recipes and `run` names none, each has its share, and stands beside the group.
     """
@@ -153,7 +156,7 @@ def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str
     index = index_footage(store, "train", recipe=run.data.recipe)
     chosen = _one_class_after_another(index, clips, seed)
     footage = open_footage(index.part(chosen), feed="materialize")
-    groups = {row["segment"]: row["group"] for row in store.read("segments", columns=["segment", "group"]).to_pylist()}
+    places = places_of(store, [index.segment_ids[number] for number in index.segments[chosen]])
     sheet = []
     for place, clip in enumerate(chosen.tolist()):
         stored = footage.clip(place)
@@ -162,7 +165,8 @@ def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str
         augmentation = draw_augmentation(run.data, frames.shape[2:4], seed=seed, epoch=0, clips=np.array([clip]))
         pictures = augmented_frames(torch.from_numpy(frames), augmentation, size=run.model.size)[0].numpy()
         picked = np.linspace(0, len(pictures) - 1, FRAMES_SHOWN).round().astype(int)
-        sheet.append({"label": index.classes[index.labels[clip]], "split": "train", "group": groups[index.segment_ids[index.segments[clip]]],
+        origin = places[index.segment_ids[index.segments[clip]]]
+        sheet.append({"label": index.classes[index.labels[clip]], "split": "train", "group": origin.group, "uri": origin.uri, "start": origin.start,
                       "frames": [pictures[at] for at in picked]})
     return sheet
 

@@ -25,7 +25,7 @@ NOTHING = "–"
 
 FOLDER = Path(__file__).parent
 
-SEPARATED = re.compile(r"(?<=[/_:=@-])(?=[^/_:=@\s-])|(?<=[.,])(?=[^\d\s.,])")
+SEPARATED = re.compile(r"(?<=[/_=@-])(?=[^/_=@\s-])|(?<=[.,:])(?=[^\d\s.,:/])")
 """Where a name may be broken: after a separator, but not within a number."""
 
 
@@ -33,7 +33,8 @@ def render(template: str, **values: Any) -> str:
     """The page `template` (a file of this folder) filled with `values`; all text is escaped."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
-    environment.filters.update(percent=percent, decimal=decimal, whole=whole, duration=duration, size=size, moment=moment, jpeg=jpeg, breaks=breaks)
+    environment.filters.update(percent=percent, decimal=decimal, whole=whole, duration=duration, size=size, moment=moment, jpeg=jpeg, breaks=breaks,
+                               confidence=confidence)
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)
 
@@ -83,6 +84,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 def decimal(value: float | None, digits: int = 3) -> str:
     """0.5734 as `0.573`."""
     return f"{value:.{digits}f}" if _known(value) else NOTHING
+
+
+def confidence(value: float | None) -> str:
+    """0.573 as `0.57`, 0.0049 as `0.0049`: the threshold of a detector that is never sure must not read as none."""
+    return decimal(value, 2 if not value or value >= 0.01 else 4)
 
 
 def whole(value: float | None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from posture.pages import short
@@ -13,6 +14,12 @@ Points = Sequence[tuple[float, float]]
 
 LOOKS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 """Of the lines of one chart, in turn; those after the fourth are styled in `comparison.html`."""
+
+
+NARROW = 380
+"""Width of a chart in a narrow column, in the drawing's units, which are about those of the screen there."""
+LETTER = 6.6
+"""Mean width of a letter in a chart, in the drawing's units."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,75 @@ class Chart:
                 pen = "M"
         return "".join(steps)
 
+    @property
+    def legend(self) -> list[tuple[Line, str]]:
+        """The lines that are listed, each with what its key says: its name, and the lines that it hides because they run the same way."""
+        covered: set[int] = set()
+        entries = []
+        for place, line in reversed(list(enumerate(self.lines))):
+            if not line.listed or place in covered:
+                continue
+            hidden = [other for other in range(place) if self.lines[other].listed and other not in covered and self._same(line, self.lines[other])]
+            covered.update(hidden)
+            entries.append((line, line.name + (f", and the same: {', '.join(self.lines[other].name for other in hidden)}" if hidden else "")))
+        return entries[::-1]
+
+    @property
+    def coinciding(self) -> str:
+        """A sentence on lines without a key that run the same way; empty if there are none. Faint ones are many, and are not told apart anyway."""
+        groups: list[list[Line]] = []
+        for line in self.lines:
+            if line.listed or line.look in ("faint", "guide") or len(line.points) < 2:
+                continue
+            group = next((group for group in groups if self._same(group[0], line)), None)
+            if group is None:
+                groups.append([line])
+            else:
+                group.append(line)
+        same = [" = ".join(line.name for line in group) for group in groups if len(group) > 1]
+        return f"The same curve: {'; '.join(same)}." if same else ""
+
+    def _same(self, line: Line, other: Line) -> bool:
+        """Whether two lines cannot be told apart in the drawing: at each x they lie within a unit of each other."""
+        if [x for x, _ in line.points] != [x for x, _ in other.points]:
+            return False
+        pairs = [(first, second) for (_, first), (_, second) in zip(line.points, other.points, strict=True)]
+        return bool(pairs) and all(math.isfinite(first) == math.isfinite(second) and (not math.isfinite(first) or abs(self.y(first) - self.y(second)) <= 1)
+                                   for first, second in pairs)
+
+    @property
+    def notes(self) -> list[tuple[float, float, str, str]]:
+        """Where the labels of the dots stand, (x, y, anchor, label): beside their dots, none on another. One that has no room is left out."""
+        taken: list[tuple[float, float, float, float]] = []
+        placed = []
+        for dot in self.dots:
+            if not dot.label:
+                continue
+            x, y, length = self.x(dot.x), self.y(dot.y), LETTER * len(dot.label)
+            for anchor, down in itertools.product(("start", "end") if x <= 0.6 * self.width else ("end", "start"), (-8, 18)):
+                left, base = (x + 8 if anchor == "start" else x - 8 - length), y + down
+                box = (left, base - 11, left + length, base + 3)
+                if left >= 0 and box[2] <= self.width and box[1] >= 0 and box[3] <= self.height - self.bottom and not any(_overlap(box, one) for one in taken):
+                    taken.append(box)
+                    placed.append((x + 8 if anchor == "start" else x - 8, round(base, 1), anchor, dot.label))
+                    break
+        return placed
+
+    @property
+    def narrow(self) -> Chart | None:
+        """The same chart for a narrow column, with fewer ticks; None if this one is narrow enough."""
+        if self.width <= NARROW:
+            return None
+        step = -(-len(self.x_ticks) // 6)
+        kept = self.x_ticks[::step] if (len(self.x_ticks) - 1) % step == 0 else [*self.x_ticks[:-1:step], self.x_ticks[-1]]
+        kept = kept if len(kept) < 3 or kept[-1] - kept[-2] > 0.7 * (kept[1] - kept[0]) else [*kept[:-2], kept[-1]]
+        return replace(self, x_ticks=kept, width=NARROW, height=min(self.height, 300))
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Whether two boxes (left, top, right, bottom) share any room."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
 
 def over_epochs(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """(epoch, value) of each record of a history.json; NaN, which breaks a curve, where it has no value."""
@@ -103,6 +179,10 @@ def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> li
         step = max(1.0, round(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+
+
+LONGEST = 44
+"""Letters of a name in a drawing; of a longer one the rest is cut, and it is whole in the tables."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +225,7 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
     `counts`: (K, K) segments, rows = truth, columns = guess.
     """
     total = len(classes)
-    names = [short(name, 24) for name in classes]
+    names = [short(name, LONGEST) for name in classes]
     longest = max((len(name) for name in names), default=1)
     slant = 45 if total <= 24 else 90
     margin, edge = 34.0, 4.0  # for the word "truth" beside and "guess" above; for the outline
@@ -201,7 +281,11 @@ class Columns:
     left = 50
     right = 6
     top = 12
-    bottom = 48
+
+    @property
+    def bottom(self) -> int:
+        """Room for the names below."""
+        return 16 + 16 * max((len(name) for name, _ in self.groups), default=1)
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
@@ -236,7 +320,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Values and intervals beside their names, one a row, around zero."""
+    """Values and intervals below their names, one a row, around zero."""
 
     title: str
     x_label: str
@@ -244,10 +328,10 @@ class Intervals:
     rows: list[Interval]
     width: int = 340
 
-    left = 112
+    left = 12
     right = 12
-    row = 26
-    top = 8
+    row = 40
+    top = 4
     bottom = 44
 
     @property
@@ -260,4 +344,5 @@ class Intervals:
         return round(self.left + (min(max(value, low), high) - low) / (high - low) * (self.width - self.left - self.right), 1)
 
     def y(self, row: int) -> float:
-        return self.top + self.row * (row + 0.5)
+        """The height of an interval; its name stands above."""
+        return self.top + self.row * (row + 0.7)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from posture.pages import short
+from posture.pages.charts import LONGEST
 
 WIDE = 340.0
 """Width of a frame in its drawing's own units, about those of the screen."""
+TAG_LETTER = 7.4
+"""Mean width of a letter of a tag, in those units."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def _framed(picture: np.ndarray, boxes: Sequence[Box], tall: float) -> dict[str,
 def _placed(box: Box, left: float, top: float, scale: float, tall: float) -> dict[str, Any]:
     """A box in its drawing's units, and where its tag stands."""
     x1, y1, x2, y2 = (round(start + scale * side, 1) for start, side in zip((left, top, left, top), box.corners, strict=True))
-    late = x1 > 0.62 * WIDE
+    tag = short(box.tag, LONGEST)
+    tag_x = max(2.0, min(x1, WIDE - 2 - TAG_LETTER * len(tag)))
     tag_y = (y1 - 5 if y1 > 17 else y1 + 15) if box.above else (y2 + 14 if y2 < tall - 18 else y2 - 6)
-    return {"kind": box.kind, "x": x1, "y": y1, "width": round(x2 - x1, 1), "height": round(y2 - y1, 1), "tag": short(box.tag, 30), "late": late,
-            "tag_x": x2 if late else x1, "tag_y": round(tag_y, 1), "text": box.text}
+    return {"kind": box.kind, "x": x1, "y": y1, "width": round(x2 - x1, 1), "height": round(y2 - y1, 1), "tag": tag,
+            "tag_x": round(tag_x, 1), "tag_y": round(tag_y, 1), "text": box.text}
