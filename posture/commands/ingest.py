@@ -9,6 +9,7 @@ from posture import console
 from posture.athletes import AthleteDetector, open_detector
 from posture.data.annotations import Footage, read_footage
 from posture.data.image_ledger import ImageOptions, PictureReport, last_report
+from posture.data.ingest.small_splits import small_splits
 from posture.data.ledger import IngestOptions, Report, estimate_bytes
 from posture.data.picture_files import Pictures
 from posture.data.rows import SPLITS, crop_name
@@ -65,6 +66,7 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
         print_report(error.report)
         raise
     print_report(report)
+    _print_small_splits(store)
     return report
 
 
@@ -88,6 +90,7 @@ def ask_and_ingest_pictures(pictures: Pictures, store_uri: str, options: ImageOp
         print_picture_report(error.report)
         raise
     print_picture_report(report)
+    _print_small_splits(store, pictures=True)
     return report
 
 
@@ -118,13 +121,15 @@ def _ask_a_person(hint: str) -> None:
 
 def show_report(store_uri: str) -> None:
     """Print the table of the store's last ingest again."""
-    report = last_report(Store(store_uri))
+    store = Store(store_uri)
+    report = last_report(store)
     if report is None:
         raise InputError(f"{store_uri}: no ingest has changed this store yet")
     if isinstance(report, PictureReport):
         print_picture_report(report)
     else:
         print_report(report)
+    _print_small_splits(store, pictures=isinstance(report, PictureReport))
 
 
 def print_report(report: Report) -> None:
@@ -166,6 +171,13 @@ def _print_splits(report: Report | PictureReport, what: str) -> None:
         console.out.print(report.splits)
     if report.waiting:
         console.out.print(f"{_counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it")
+
+
+def _print_small_splits(store: Store, *, pictures: bool = False) -> None:
+    """Of all that the store holds, not of what was added alone."""
+    table, columns, what = ("boxes", "labels", "pictures") if pictures else ("segments", "label", "segments")
+    for sentence in small_splits(store.read(table, columns=["split", "group", columns]), what):
+        console.out.print(sentence)
 
 
 def _print_refused(refused: list[dict[str, str]]) -> None:

@@ -37,6 +37,8 @@ LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
 UNLABELLED = ("unlabelled", "unlabeled")
 """Folders of the layout `folders` that are no class."""
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
+NO_GROUPS = ("every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; to keep them together, "
+             "name them as UCF101 does (v_Jump_g01_c01.mp4 and v_Jump_g01_c02.mp4 are of group g01), or list them in a table with a column group")
 UCF101_CLIP = re.compile(r"v_(.+_g\d\d)_c\d\d")
 
 
@@ -65,6 +67,11 @@ class AnnotatedVideo:
     labels: tuple[Label, ...]
     tubes: tuple[Tube, ...] | None = None
     """Where the athletes are; None where nobody said."""
+
+    @property
+    def said(self) -> str:
+        """The names of its labels."""
+        return ", ".join(sorted({label.label for label in self.labels}))
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,8 @@ class Reading:
     missing: list[str] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    grouped: bool = False
+    """Whether somebody named a group, in a table or by the files' names."""
 
     def add(self, found: list[File], where: Line, name: str) -> File | None:
         """The one file that was found for a name; what is missing, or may be several, is kept to be told."""
@@ -222,6 +231,7 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
             if file is None:
                 continue
             start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
+            reading.grouped |= bool(row.get("group"))
             group = seen(row.get("group", "")) or PurePosixPath(file.relative).stem
             reading.labels.setdefault(file.relative, []).append(_label(where, start, end, row["label"], group, row.get("split")))
     return reading
@@ -232,7 +242,7 @@ def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
     stems: dict[str, list[File]] = {}
     for file in videos:
         stems.setdefault(PurePosixPath(file.relative).stem, []).append(file)
-    reading = Reading()
+    reading = Reading(grouped=True)
     for table in tables:
         reading.notes += table.told()
         for where, row in table.rows():
@@ -269,6 +279,7 @@ def _ucf101(root: str, videos: list[File], lists: dict[str, File]) -> Reading:
                 continue
             path = PurePosixPath(names[-1])
             label = path.parent.name or PurePosixPath(file.relative).parent.name
+            reading.grouped |= bool(UCF101_GROUP.search(path.stem))
             reading.labels.setdefault(file.relative, []).append(_label(where, 0.0, None, label, _file_group(label, path), split))
     return reading
 
@@ -286,7 +297,7 @@ def _folders(root: str, videos: list[File]) -> Reading:
     if not labels:
         raise NoLabels(f"{root}: no layout recognised; put videos in one folder per class, or add a CSV with the columns "
                          "video,start,end,label beside them")
-    return Reading(labels)
+    return Reading(labels, grouped=any(UCF101_GROUP.search(PurePosixPath(name).stem) for name in labels))
 
 
 def _file_group(label: str, path: PurePosixPath) -> str:
@@ -308,6 +319,9 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Fo
         raise InputError(f"{root}: not one label names a video that is here (the first: {told[0] if told else 'none'})")
     repeated = sum(map(len, reading.labels.values())) - sum(map(len, labels.values()))
     notes = [*reading.notes, *([f"{repeated:,} row{'s' * (repeated != 1)} repeated; each counts once"] if repeated else [])]
+    drawn = set(SPLITS) - {label.split for found in labels.values() for label in found}
+    if drawn and not reading.grouped and len(labels) > 1:
+        notes.append(NO_GROUPS)
     annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
     return Footage(root, layout, annotated, reading.missing, [file.relative for file in videos if file.relative not in labels], reading.refused, notes)
 

@@ -141,7 +141,7 @@ class Ledger:
         stored = self._stored_segments()
         jobs: list[Job] = []
         rows_seen: list[dict[str, Any]] = []
-        first_with: dict[str, File] = {}
+        first_with: dict[str, AnnotatedVideo] = {}
         stands = {(row["video"], row["uri"]) for row in self._videos if row["verdict"] == "ok"}
 
         def comes_later(video: AnnotatedVideo) -> tuple[bool, bool]:
@@ -152,9 +152,9 @@ class Ledger:
             file, content = video.file, contents.get(video.file.uri, "")
             known = files.get((file.uri, file.bytes, file.modified))
             labels = video.labels
-            first = first_with.setdefault(content, file) if content else file
-            if first is not file:
-                row = video_row(file, content, "duplicate", f"the same content as {first.relative}")
+            first = first_with.setdefault(content, video) if content else video
+            if first is not video:
+                row = video_row(file, content, "duplicate", f"the same content as {first.file.relative}{other_labels(first.said, video.said)}")
             elif known and known["verdict"] not in ("ok", "duplicate", *rows.RETRIED):
                 row = known
             elif content in done:
@@ -304,6 +304,11 @@ class Ledger:
 def video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     return {"video": video, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "frames": 0, "fps": 0.0, "seconds": 0.0,
             "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None}
+
+
+def other_labels(first: str, other: str) -> str:
+    """What is added to the reason of a duplicate that is labelled in another way than the file that is kept."""
+    return "" if first == other else f", which is labelled {first}; this one is labelled {other}"
 
 
 def _content(uri: str) -> str:

@@ -202,6 +202,24 @@ def test_a_name_that_is_no_unicode_is_listed_and_refused_later(root, tmp_path):
     assert (bad.relative, bad.bytes) == ("jump_\\xff.mp4", -1) and str(bad.uri).encode()
 
 
+def test_files_that_are_their_own_group_are_told(root):
+    root("jump/a.mp4"), root("run/b.mp4")
+    (note,) = read_footage(root.path).notes
+    assert note.startswith("every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; ")
+    assert "v_Jump_g01_c01.mp4" in note and "column group" in note
+    root("s.csv", "video,start,end,label\na.mp4,0,1,kick\nb.mp4,0,1,kick\n")
+    assert read_footage(root.path).notes == [note]
+    root("s.csv", "video,start,end,label,group\na.mp4,0,1,kick,ann\nb.mp4,0,1,kick,bob\n")
+    assert read_footage(root.path).notes == []
+    root("s.csv", "video,start,end,label,split\na.mp4,0,1,kick,train\na.mp4,1,2,kick,val\nb.mp4,0,1,kick,test\n")
+    assert read_footage(root.path).notes == [], "whoever names all splits has decided"
+
+
+def test_files_that_name_their_group(root):
+    root("jump/v_jump_g01_c01.mp4"), root("jump/v_jump_g02_c01.mp4")
+    assert read_footage(root.path).notes == []
+
+
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 
 
