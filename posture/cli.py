@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fail(message: str) -> None:
-    print(f"posture: {message}", file=sys.stderr)
+    from posture.console import visible
+
+    print(f"posture: {visible(message)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import sys
 import threading
@@ -20,19 +21,34 @@ LOG_COLUMNS = 160
 LOG: dict[str, Any] = {"width": LOG_COLUMNS, "force_terminal": False, "color_system": None}
 """Of a console that writes to no terminal, whatever the environment says."""
 
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, and what turns the direction of writing; names of files may contain it."""
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """The text with such characters as Python writes them, `\\x1b`; with `lines` line breaks and tabs stay."""
+    shown = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown if lines else shown.replace("\n", "\\n").replace("\t", "\\t")
+
+
+class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(visible(item, lines=True) if isinstance(item, str) else item for item in objects), **options)
+
+
 # Names are printed as they are, lines stay whole.
-out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({} if sys.stdout.isatty() else LOG))
+out = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({} if sys.stdout.isatty() else LOG))
 
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[..., None]]:
     """A function `advance(done, total, note="")` that shows how far `what` is, with the time left."""
     if out.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False),
                    TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         with Progress(*columns, console=out, transient=True) as bar:
-            task = bar.add_task(what, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+            task = bar.add_task(visible(what), total=None, note="")
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=visible(note))
         return
     first: tuple[float, int] | None = None
     last = 0.0
@@ -71,12 +87,12 @@ def interruptible() -> Iterator[threading.Event]:
 
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) -> None:
     """A plain table; columns whose cells are numbers are set flush right."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = Table(title=None if title is None else visible(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, name in enumerate(columns):
         numeric = rows and all(isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows)
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
+        shown.add_column(visible(name), justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:
-        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else visible(str(cell)) for cell in row))
     out.print(shown, soft_wrap=False)
 
 

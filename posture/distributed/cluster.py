@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -42,6 +46,7 @@ def connect(**settings: Any) -> None:
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
                                  "runtime_env": {"env_vars": variables}}
     address = os.environ.get("RAY_ADDRESS")
+    keep_token_private(create=not address)
     if address:
         variables["RAY_ADDRESS"] = address
     elif settings.get("include_dashboard"):
@@ -59,6 +64,24 @@ def connect(**settings: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray's own handler would end this process without a word, or with an abort
     _quiet()
+
+
+def keep_token_private(*, create: bool) -> None:
+    """See to it that nobody else on this machine can read ~/.ray/auth_token, by which Ray knows who may run code.
+
+    Ray would make that file readable for everybody. It takes one that is there; so with `create` one is made, unless the variables that begin with
+    RAY_AUTH_ say that none is used.
+    """
+    path = Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError):  # a home that cannot be written: Ray says so itself
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o600)
+        elif create and not any(name.startswith("RAY_AUTH_") for name in os.environ):
+            path.parent.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent) as made:  # such files are their owner's alone
+                made.write(secrets.token_hex(32))
+                made.flush()
+                os.link(made.name, path)  # which replaces nothing that another process made meanwhile
 
 
 def disconnect() -> None:
