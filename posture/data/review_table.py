@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from posture.data.files import join, update_bytes
+from posture.data.labels.table import Table, as_text
 from posture.errors import InputError
 
 REVIEWED = "review.csv"
 COLUMNS = ("video", "start", "end", "label", "split", "group")
 LONGEST_LABEL = 100
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""So begin cells that a spreadsheet runs, or that have been given apostrophes against that."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,6 @@ def _answered(content: bytes | None, where: str, stretch: Stretch, label: str | 
     return text.getvalue().encode()
 
 
-def as_text(cell: str) -> str:
-    """A cell as it is written: with an apostrophe before it if a spreadsheet would run it, or if `from_text` would take one away."""
-    return f"'{cell}" if FORMULA.match(cell) else cell
-
-
-def from_text(cell: str) -> str:
-    """What `as_text` was given."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
-
-
 def checked_label(label: Any) -> str:
     """The label as it is stored. Raises InputError where it is none."""
     if not isinstance(label, str) or not label.strip():
@@ -92,14 +80,12 @@ def _seconds(value: float) -> str:
 def _read(content: bytes | None, where: str) -> tuple[list[str], list[dict[str, str]]]:
     if content is None:
         return list(COLUMNS), []
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), skipinitialspace=True)
-        columns = [from_text((name or "").strip()) for name in reader.fieldnames or ()]
-        if missing := [name for name in ("video", "start", "end", "label") if name not in columns]:
-            raise InputError(f"{where}: the column {missing[0]} is missing; its columns are {','.join(COLUMNS)}")
-        rows = [{from_text((key or "").strip()): from_text(value or "") for key, value in row.items() if isinstance(value, str | None)} for row in reader]
-    except UnicodeDecodeError:
-        raise InputError(f"{where}: the file is not UTF-8 text") from None
-    except csv.Error as error:
-        raise InputError(f"{where}: not readable as a table: {error}") from None
+    table = Table(REVIEWED, content, where)
+    table.require("segments", where)
+    known = {*COLUMNS, ""}
+    columns = [name if name in known else title for name, title in zip(table.columns, table.header, strict=True)]
+    rows = [{title: row[name] for name, title in zip(table.columns, columns, strict=True) if name} for _, row in table.rows()]
+    if table.delimiter != ",":  # as spreadsheets write tables where a comma divides a number
+        rows = [row | {name: row[name].replace(",", ".") for name in ("start", "end")} for row in rows]
+    columns = [name for name in columns if name]
     return columns + [name for name in COLUMNS if name not in columns], rows

@@ -5,7 +5,8 @@ import pytest
 
 from posture.data.annotations import Label, NoLabels, find_unlabelled, read_footage
 from posture.data.files import read_bytes
-from posture.data.review_table import Stretch, as_text, checked_label, from_text, write_answer
+from posture.data.labels.table import as_text, from_text
+from posture.data.review_table import Stretch, checked_label, write_answer
 from posture.errors import InputError
 from tests.processes import s3_server
 
@@ -99,6 +100,14 @@ def test_labels_that_are_none(label):
 
 def test_labels_are_trimmed():
     assert checked_label("  long \n jump ") == "long jump"
+
+
+def test_a_table_that_a_spreadsheet_saved_takes_more_answers(root):
+    root.table.write_bytes("Video;Start;End;Label;Who is it\r\nmüller.mp4;0;1,5;jump;Ann\r\n".encode("utf-16"))
+    write_answer(root.path, Stretch("b.mp4", 0.5, 1, "b"), "run")
+    assert root.table.read_text() == ("video,start,end,label,Who is it,split,group\nmüller.mp4,0,1.5,jump,Ann,,\nb.mp4,0.5,1,run,,,b\n")
+    write_answer(root.path, Stretch("müller.mp4", 0, 1.5, ""), None)
+    assert root.table.read_text() == "video,start,end,label,Who is it,split,group\nb.mp4,0.5,1,run,,,b\n"
 
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0", "'=1", "''=1", "'quoted'", "'", "-jump.mp4", '="a,b"']

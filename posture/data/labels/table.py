@@ -19,7 +19,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from posture.data.files import join, read_bytes
-from posture.data.review_table import REVIEWED, from_text
 from posture.errors import InputError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})
@@ -36,6 +35,8 @@ DELIMITERS = (",", ";", "\t", "|", " ")
 SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'(?<=[^"])" +(?=[,;\t|]|$)')
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""So begin cells that a spreadsheet runs, or that have been given apostrophes against that."""
 THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
          (codecs.BOM_UTF16_BE, "utf-16"))
@@ -81,16 +82,18 @@ class Table:
     Raises InputError if the file is not text.
     """
 
-    def __init__(self, root: str, name: str) -> None:
+    def __init__(self, name: str, content: bytes, where: str) -> None:
         self.name = name
-        text, guessed = decode(read_bytes(join(root, name)) or b"", join(root, name))
+        text, guessed = decode(content, where)
         self.notes = [f"{name} is not UTF-8 and was read as {guessed}; save it as UTF-8 if names look wrong"] if guessed else []
         self._lines, self._before, self.delimiter = _header_at(text)
         try:
             header = next(self._reader(strict=False), [])
         except csv.Error as error:
-            raise InputError(f"{join(root, name)}: not readable as a table: {error}") from None
+            raise InputError(f"{where}: not readable as a table: {error}") from None
         self.columns, self.kind, renamed = _known(tuple(map(_plain, header)))
+        self.header = [from_text(cell.strip()) for cell in header]
+        """The columns as the file names them."""
         self.notes += [f"{name}: the column {old} is taken as {new}" for old, new in renamed.items()]
 
     def told(self) -> list[str]:
@@ -98,9 +101,11 @@ class Table:
         unused = [name for name in self.columns if name and self.kind and name not in COLUMNS[self.kind] + OPTIONAL[self.kind]]
         return [*self.notes, *([f"{self.name}: not used: the column{'s' * (len(unused) != 1)} {', '.join(unused)}"] if unused else [])]
 
-    def lacks(self, kind: str) -> list[str]:
-        """The columns that it would need to be of that kind."""
-        return [name for name in COLUMNS[kind] if name not in self.columns]
+    def require(self, kind: str, where: str) -> None:
+        """Raise InputError, beginning with `where`, naming the first column that it lacks to be of that kind."""
+        if self.kind != kind:
+            lacking = next(name for name in COLUMNS[kind] if name not in self.columns)
+            raise InputError(f"{where}: the column {lacking} is missing; its columns are {','.join(COLUMNS[kind])}")
 
     def rows(self) -> Iterator[tuple[Line, dict[str, str]]]:
         """Every row that is not empty, by column, and where it stands. Cells that are not there are empty.
@@ -123,8 +128,8 @@ class Table:
                 cells = cells[row_names:]
                 if any(cell.strip() for cell in cells[len(self.columns):]):
                     raise InputError(f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell that contains {self.delimiter!r}")
-                plain = from_text if PurePosixPath(self.name).name == REVIEWED else str
-                yield where, {name: plain(cell.strip()) for name, cell in itertools.zip_longest(self.columns, cells[:len(self.columns)], fillvalue="") if name}
+                pairs = itertools.zip_longest(self.columns, cells[:len(self.columns)], fillvalue="")
+                yield where, {name: from_text(cell.strip()) for name, cell in pairs if name}
         except csv.Error as error:
             raise InputError(f"{self.name} line {self._before + reader.line_num}: not readable as a table: {error}") from None
 
@@ -144,14 +149,29 @@ def table_of(source: str) -> tuple[str, str]:
     return root, name
 
 
+def read_table(root: str, name: str) -> Table:
+    """The table at a path below `root`. Raises InputError if it is not text."""
+    where = join(root, name)
+    return Table(name, read_bytes(where) or b"", where)
+
+
+def as_text(cell: str) -> str:
+    """A cell as it is written: with an apostrophe before it if a spreadsheet would run it, or if `from_text` would take one away."""
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def from_text(cell: str) -> str:
+    """What `as_text` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
 def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[Line, dict[str, str]]]:
     """The rows of a table that must be of that kind; none if there is no such file or it is empty. Raises InputError."""
-    if not read_bytes(join(root, name)):
-        return
-    table = Table(root, name)
-    if table.kind != kind:
-        raise InputError(f"{join(root, name)}: the column {table.lacks(kind)[0]} is missing; its columns are {','.join(COLUMNS[kind])}")
-    yield from table.rows()
+    content = read_bytes(join(root, name))
+    if content:
+        table = Table(name, content, join(root, name))
+        table.require(kind, join(root, name))
+        yield from table.rows()
 
 
 def decode(content: bytes, where: str) -> tuple[str, str]:

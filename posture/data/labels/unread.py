@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from posture.data.files import File, join, read_bytes
 from posture.data.labels.names import VideoNames
-from posture.data.labels.table import COLUMNS, DELIMITERS, SUFFIXES, Table, decode
+from posture.data.labels.table import COLUMNS, DELIMITERS, SUFFIXES, Table, decode, read_table
 from posture.errors import InputError
 
 SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
@@ -34,7 +34,7 @@ def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str
         try:
             if file.bytes > MOST_BYTES:
                 raise InputError(f"{join(root, file.relative)}: {file.bytes:,} bytes; tables of at most {MOST_BYTES:,} are read")
-            return Table(root, file.relative)
+            return read_table(root, file.relative)
         except InputError as error:
             return error
 

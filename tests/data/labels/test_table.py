@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from posture.data.labels.table import Line, Table, read_rows
+from posture.data.labels.table import Line, read_rows, read_table
 from posture.errors import InputError
 
 ROWS = [("müller.mp4", 0.0, 1.5, "jump"), ("b c.mp4", 1.25, 2.0, "throw, far")]
@@ -11,7 +11,7 @@ ROWS = [("müller.mp4", 0.0, 1.5, "jump"), ("b c.mp4", 1.25, 2.0, "throw, far")]
 def read(tmp_path, content, name="labels.csv"):
     """The rows of a table of segments as (video, start, end, label), and what is told of it."""
     (tmp_path / name).write_bytes(content)
-    table = Table(str(tmp_path), name)
+    table = read_table(str(tmp_path), name)
     assert table.kind == "segments", table.columns
     return [(row["video"], where.seconds("start", row["start"]), where.seconds("end", row["end"]), row["label"]) for where, row in table.rows()], table.told()
 
@@ -61,7 +61,7 @@ def test_other_names_of_a_column_are_told_and_never_guessed_among_several(tmp_pa
     rows, told = read(tmp_path, b"video,start,end,label,class,fps\na.mp4,0,1,jump,sports,25\n")
     assert rows == [("a.mp4", 0, 1, "jump")] and told == ["labels.csv: not used: the columns class, fps"]
     (tmp_path / "two.csv").write_bytes(b"video,start,end,class,action\na.mp4,0,1,jump,run\n")
-    assert Table(str(tmp_path), "two.csv").kind is None
+    assert read_table(str(tmp_path), "two.csv").kind is None
 
 
 @pytest.mark.parametrize(("content", "complaint"), [
