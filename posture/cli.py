@@ -140,9 +140,12 @@ def ingest(footage: str | None = None, /, *, store: str,
     recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg, cropped)
     from posture.data import image_annotations
     from posture.data.image_ledger import ImageOptions
+    from posture.data.labels.found import choose_layout
     from posture.data.ledger import IngestOptions
 
-    if crop is None and (layout in image_annotations.LAYOUTS or (layout is None and image_annotations.picture_layout(footage))):
+    if crop is None and layout is None:
+        layout = choose_layout(footage, clips=fit != "stretch" or windows != 1 or jpeg > 0 or background or flow is not None)
+    if crop is None and layout in image_annotations.LAYOUTS:
         pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number,
                                                   outside=outside)
         options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,

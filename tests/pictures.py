@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from posture.data.tube_layouts import UCF101_24_SIZE
 from posture.data.video import write_video
 from tests.conftest import SHARED_FOOTAGE
 
@@ -112,10 +113,10 @@ def moving_box(frame: int) -> Box:
     return 4 + 2 * frame, 8 + frame // 2, 28 + 2 * frame, 40 + frame // 2
 
 
-def write_film(path: Path, *, frames: int = 30, seed: int = 0) -> Path:
-    """A video of 64 x 112 pixels with the athlete at `moving_box`."""
+def write_film(path: Path, *, frames: int = 30, seed: int = 0, size: tuple[int, int] = (64, 112)) -> Path:
+    """A video of `size` (height, width) in pixels with the athlete at `moving_box`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, (draw([moving_box(number)], size=(64, 112), seed=seed) for number in range(frames)), fps=25.0)
+    write_video(path, (draw([moving_box(number)], size=size, seed=seed) for number in range(frames)), fps=25.0)
     return path
 
 
@@ -138,7 +139,7 @@ def write_ucf101_24(root: Path, tubes: dict[str, list[tuple[int, int]]]) -> Path
 
     entries = np.zeros((1, len(tubes)), dtype=[("num_imgs", object), ("name", object), ("tubes", object)])
     for place, (name, spans) in enumerate(tubes.items()):
-        write_film(root / "videos" / f"{name}.avi", seed=place)
+        write_film(root / "videos" / f"{name}.avi", seed=place, size=UCF101_24_SIZE)
         made = np.zeros((1, len(spans)), dtype=[("ef", object), ("sf", object), ("class", object), ("boxes", object)])
         for number, (first, last) in enumerate(spans):
             corners = [moving_box(frame - 1) for frame in range(first, last + 1)]

@@ -15,7 +15,7 @@ from posture.data.annotations import Label
 from posture.data.probe import open_video
 from posture.data.rows import DecodeRecipe, clip_id, segment_id
 from posture.data.tube_layouts import Tube
-from posture.data.tubes import candidates, is_seen
+from posture.data.tubes import candidates, is_seen, other_size
 from posture.data.video import Reader, Stream
 
 BACKGROUND = "background"
@@ -82,6 +82,9 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
                "height": stream.height, "codec": stream.codec, "decoder": stream.decoder}
         accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps)
         yield from ({"kind": "refused", **refusal} for refusal in refused)
+        if cut.recipe.crop and (mismatch := other_size(tubes, stream.height, stream.width)):
+            yield {"kind": "refused", **mismatch}
+            return
         for label in accepted:
             yield from _cut_segment(reader, video, label, cut.recipe, tubes, is_stored=segment_of(video, label) in stored)
 

@@ -112,6 +112,8 @@ def _counted(found: Pictures, tree: Tree) -> Pictures:
         notes.append(f"{repeated:,} boxes are given twice in their picture and taken once")
     if ignored := sum(sum(picture.ignored) for picture in pictures):
         notes.append(f"{ignored:,} boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from")
+    if tree.videos and found.layout in ("yolo", "coco", "voc"):
+        notes.append(f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of pictures")
     if tree.unread:
         kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
         notes.append(f"{len(tree.unread):,} pictures are of a kind that is not read ({', '.join(kinds)}); convert them to JPEG or PNG")

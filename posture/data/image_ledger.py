@@ -25,7 +25,7 @@ from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.ledger import Report
 from posture.data.picture_files import AnnotatedPicture, Pictures
-from posture.data.placed_boxes import place_boxes
+from posture.data.placed_boxes import count_outside, place_boxes
 from posture.data.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.store import Store
 from posture.data.video import Unreadable
@@ -69,6 +69,10 @@ class PictureReport:
     """Pictures that were replaced, or whose labels are gone or refused now."""
     boxes: int = 0
     """In the pictures added."""
+    boxes_drawn: int = 0
+    """In all pictures that could be read."""
+    boxes_outside: int = 0
+    """Of these, such as have less than half of their area in their picture, or were drawn on a picture of another size."""
     clipped: int = 0
     """Boxes that were cut off at their picture's edge, by more than rounding."""
     by_split: dict[str, int] = field(default_factory=lambda: dict.fromkeys(rows.SPLITS, 0))
@@ -369,6 +373,11 @@ class ImageLedger:
         """The picture's row of `boxes`, with its split if its group has one; none if it is refused."""
         picture = self._wanted[image]
         frame = "" if picture.frame is None else f"frame {picture.frame}: "
+        scale = (width, height, width, height) if picture.normalised else (1, 1, 1, 1)
+        drawn = [tuple(side * of for side, of in zip(box, scale, strict=True)) for box in picture.boxes]
+        fits = picture.size in (None, (height, width))
+        self._report.boxes_drawn += len(drawn)
+        self._report.boxes_outside += count_outside(drawn, height, width) if fits else len(drawn)
         try:
             placed = place_boxes(picture, height, width, self._options.boxes)
         except Unreadable as error:

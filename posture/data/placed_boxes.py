@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from posture.data.picture_files import AnnotatedPicture
+from posture.data.picture_files import AnnotatedPicture, Box
 from posture.data.video import Unreadable
 
 LEAST_SIDE = 0.5
 """Pixels. What is left of a box within its picture is nothing where a side is shorter."""
+MOST_OUTSIDE = 0.1
+"""Share of all boxes that may lie outside of their pictures, or belong to pictures of another size, before an ingest fails."""
 ROUNDING = 1.0
 """Pixels by which a box may leave its picture before it counts as outside: labels are rounded."""
 
@@ -43,7 +46,7 @@ def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Litera
     picture (then somebody is there, but not where the labels say), and in mode `refuse` if one leaves it.
     """
     if picture.size and picture.size != (height, width):
-        raise Unreadable("size_mismatch", f"the labels are for {picture.size[1]} x {picture.size[0]} pixels, the picture is {width} x {height}")
+        raise Unreadable("size_mismatch", size_mismatch(picture.size, height, width, "picture"))
     if not picture.boxes:
         return Placed([], [], [], 0)
     drawn = np.array(picture.boxes, np.float64) * ([width, height, width, height] if picture.normalised else 1.0)
@@ -62,6 +65,22 @@ def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Litera
     if complaints and (mode == "refuse" or not left.any()):
         raise Unreadable("box_outside", "; ".join(complaints))
     return Placed(clipped[left].astype(np.float32).tolist(), np.flatnonzero(left).tolist(), complaints, int(cut.sum()))
+
+
+def size_mismatch(labelled: tuple[int, int], height: int, width: int, what: str) -> str:
+    """The reason to refuse boxes that were drawn on another size, (height, width)."""
+    return (f"the labels are for {labelled[1]} x {labelled[0]} pixels, the {what} is {width} x {height}; take the {what} that the boxes were drawn on, "
+            "or scale the boxes")
+
+
+def count_outside(boxes: Sequence[Box], height: int, width: int) -> int:
+    """How many boxes, in pixels, have less than half of their area in a picture of that size."""
+    if not boxes:
+        return 0
+    drawn = np.array(boxes, np.float64)
+    inside = np.clip(drawn, 0.0, [width, height, width, height])
+    areas, kept = ((corners[:, 2:] - corners[:, :2]).clip(0.0).prod(axis=1) for corners in (drawn, inside))
+    return int((kept < areas / 2).sum())
 
 
 def _corners(box: np.ndarray) -> str:

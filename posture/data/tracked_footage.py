@@ -18,8 +18,9 @@ from posture.data import tube_layouts
 from posture.data.annotations import LAYOUTS, AnnotatedVideo, Footage, Label, read_footage
 from posture.data.files import list_files
 from posture.data.labels import cvat
+from posture.data.labels.found import choose_layout
 from posture.data.labels.names import VideoNames
-from posture.data.labels.table import SUFFIXES, Line, table_of
+from posture.data.labels.table import SUFFIXES, Line
 from posture.data.labels.unread import open_tables
 from posture.data.picture_files import Tree, video_group
 from posture.data.tube_layouts import Box, TrackedFootage, TrackedVideo, Tube
@@ -37,12 +38,11 @@ def read_tracked_footage(source: str, *, layout: str | None = None, split_number
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
-    if layout in (None, "ucf101_24") and not table_of(source)[1]:
+    if layout == "ucf101_24" or (layout is None and choose_layout(source, clips=True) == "ucf101_24"):
         tracked = tube_layouts.read_ucf101_24(Tree(source), split_number=split_number)
         if tracked is not None:
             return _labelled_tubes(tracked)
-        if layout is not None:
-            raise InputError(f"{source}: the layout ucf101_24 needs {tube_layouts.UCF101_24} and its videos")
+        raise InputError(f"{source}: the layout ucf101_24 needs {tube_layouts.UCF101_24} and its videos")
     footage = read_footage(source, layout=layout, split_number=split_number)
     if not drawn:
         return footage
@@ -63,7 +63,7 @@ def _labelled_tubes(tracked: TrackedFootage) -> Footage:
         labels = tuple(Label(0.0, None, tube.label, group, video.split, athlete=tube.name, frames=(min(tube.boxes), max(tube.boxes) + 1))
                        for tube in video.tubes if tube.boxes)
         if labels:
-            videos.append(AnnotatedVideo(video.file, labels, tuple(video.tubes)))
+            videos.append(AnnotatedVideo(video.file, labels, tuple(_named(video))))
     if not videos:
         raise InputError(f"{tracked.root}: not one tube is of a video that is here")
     refused = [{"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused]
@@ -84,7 +84,7 @@ def _tubes(footage: Footage, split_number: int) -> tuple[dict[str, list[Tube]], 
 
 
 def _named(video: TrackedVideo) -> list[Tube]:
-    return [tube for tube in video.tubes if tube.boxes]
+    return [replace(tube, size=video.size) for tube in video.tubes if tube.boxes]
 
 
 def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]]:

@@ -16,6 +16,8 @@ from posture.data.picture_files import AnnotatedPicture, BadLabel, Box, Pictures
 from posture.errors import InputError
 
 UCF101_24 = "finalAnnots.mat"
+UCF101_24_SIZE = (240, 320)
+"""Height and width of UCF101's videos in pixels, on which its boxes were drawn."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Tube:
     label: str
     boxes: dict[int, Box]
     """By frame, in pixels."""
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels of the video that the boxes were drawn on, if the annotations say it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | Non
         used.add(file.relative)
         try:
             tubes = _ucf101_24_tubes(entry["tubes"], PurePosixPath(name), PurePosixPath(file.relative).parent.name, f"{table}: {name}")
-            found.videos.append(TrackedVideo(file, tubes, split=splits.get(PurePosixPath(name).name)))
+            found.videos.append(TrackedVideo(file, tubes, split=splits.get(PurePosixPath(name).name), size=UCF101_24_SIZE))
         except BadLabel as error:
             found.refused.append(Refusal(file, error.verdict, str(error)))
     if absent:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from posture.data.placed_boxes import size_mismatch
 from posture.data.tube_layouts import Tube
 
 LEAST_SEEN = 0.25
@@ -65,11 +66,19 @@ def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, strid
 
 
 def tubes_to_json(tubes: Iterable[Tube]) -> list[dict[str, Any]]:
-    return [{"name": tube.name, "label": tube.label, "frames": list(tube.boxes), "boxes": list(tube.boxes.values())} for tube in tubes]
+    return [{"name": tube.name, "label": tube.label, "frames": list(tube.boxes), "boxes": list(tube.boxes.values()), "size": tube.size}
+            for tube in tubes]
 
 
 def tubes_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Tube, ...]:
-    return tuple(Tube(value["name"], value["label"], dict(zip(value["frames"], map(tuple, value["boxes"]), strict=True))) for value in values)
+    return tuple(Tube(value["name"], value["label"], dict(zip(value["frames"], map(tuple, value["boxes"]), strict=True)),
+                      tuple(value["size"]) if value["size"] else None) for value in values)
+
+
+def other_size(tubes: Iterable[Tube], height: int, width: int) -> dict[str, str] | None:
+    """The refusal of a video of that size in pixels if boxes in it were drawn on another size; None if they were not, or nobody says it."""
+    sizes = {tube.size for tube in tubes if tube.size} - {(height, width)}
+    return {"verdict": "size_mismatch", "reason": size_mismatch(min(sizes), height, width, "video")} if sizes else None
 
 
 class _Open:

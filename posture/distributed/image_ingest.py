@@ -27,7 +27,7 @@ from posture.data.picture_part import Encoded, PicturePart, check_picture
 from posture.data.sandbox import Sandbox
 from posture.data.store import Store
 from posture.data.video import Unreadable
-from posture.distributed.ingest import TooManyRefused
+from posture.distributed.ingest import TooManyRefused, refuse_outside
 from posture.distributed.metrics import Throughput
 from posture.errors import InputError
 
@@ -68,6 +68,7 @@ def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, 
         if ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
             store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
+    refuse_outside(report, report.boxes_outside, report.boxes_drawn)
     bad = report.refused_pictures - report.duplicates
     if bad > options.max_refused_share * report.pictures:
         raise TooManyRefused(report, f"{pictures.root}: {bad} of {report.pictures} pictures were refused, more than the allowed share of "

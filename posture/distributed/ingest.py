@@ -20,9 +20,11 @@ from posture.data import rows
 from posture.data.annotations import Footage, Label
 from posture.data.cutting import Clip
 from posture.data.files import File, hash_file, local_copy
+from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.lease import Lease
 from posture.data.ledger import IngestOptions, Job, Ledger, Report, video_row
 from posture.data.part import Part
+from posture.data.placed_boxes import MOST_OUTSIDE
 from posture.data.sandbox import Sandbox
 from posture.data.store import Store
 from posture.data.tube_layouts import Tube
@@ -79,6 +81,8 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: 
         if jobs or ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
             store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
+    outside, drawn = boxes_outside(footage.videos, store) if options.cut.recipe.crop and not options.cut.recipe.searched else (0, 0)
+    refuse_outside(report, outside, drawn)
     refused = len(jobs) - report.decoded
     if refused > options.max_refused_share * len(jobs):
         raise TooManyRefused(report, f"{footage.root}: {refused} of {len(jobs)} files were refused, more than the allowed share of "
@@ -92,6 +96,13 @@ class TooManyRefused(InputError):
     def __init__(self, report: Report, message: str) -> None:
         super().__init__(message)
         self.report = report
+
+
+def refuse_outside(report: Any, outside: int, drawn: int) -> None:
+    """Raise TooManyRefused, with the report, if too many of the boxes that were `drawn` lie outside of their pictures."""
+    if outside > MOST_OUTSIDE * drawn:
+        raise TooManyRefused(report, f"{report.footage}: {outside:,} of {drawn:,} boxes lie outside of their pictures or belong to another size, more than "
+                                     f"{100 * MOST_OUTSIDE:.0f} %: these are other pictures than the boxes were drawn on; what fits is stored")
 
 
 def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str],

@@ -1,0 +1,99 @@
+"""Which layouts lie below a folder, and where each begins: one is taken, several are listed."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from posture.data import image_annotations, still_layouts, tube_layouts, yolo_layout
+from posture.data.files import File, list_files
+from posture.data.labels import cvat, ucf101
+from posture.data.labels.table import SUFFIXES, table_of
+from posture.data.labels.unread import open_tables
+from posture.data.picture_files import Tree
+from posture.errors import InputError
+
+TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
+"""Layouts that are one data set if they lie in one folder, and what it is then: UCF101's lists give UCF101-24 its splits."""
+OF_STILLS = ("yolo", "coco", "voc")
+
+
+class Found(NamedTuple):
+    """A layout that is there."""
+
+    layout: str
+    file: str
+    """One of the files that say so, by its path below the root."""
+    folder: str
+    """The smallest folder around it that holds pictures or videos; "" is the root."""
+
+
+def choose_layout(source: str, *, clips: bool = False) -> str | None:
+    """The layout of pictures that lies at `source` (a folder, an `s3://` prefix, or a file of labels), or None if videos are labelled there.
+
+    `clips`: if there are several, it is one of videos that is wanted. Raises InputError listing the layouts if there are several, and as
+    `picture_layout` does.
+    """
+    if table_of(source)[1]:
+        return None
+    tree = Tree(source)
+    found = [] if tree.named else find_layouts(tree)
+    if clips and len({one.layout for one in found}) > 1:
+        found = [one for one in found if one.layout not in (*OF_STILLS, "cvat")]
+    layouts = frozenset(one.layout for one in found)
+    if len(layouts) > 1 and not (layouts in TOGETHER and len({one.folder for one in found}) == 1):
+        listed = "; ".join(f"{one.layout} in {one.folder or 'the folder itself'}" + (f" ({one.file})" if one.file else "") for one in found)
+        raise InputError(f"{tree.root}: several layouts are here: {listed}. Name one of these folders, or the layout with --layout")
+    if not found or tree.named:
+        return image_annotations.picture_layout(source)
+    layout = TOGETHER.get(layouts, next(iter(layouts)))
+    return layout if layout in image_annotations.LAYOUTS else None
+
+
+def find_layouts(tree: Tree) -> list[Found]:
+    """Every layout in every folder that begins one, but `folders` only beside others. Raises InputError if a file that describes a data set is broken."""
+    videos = [file.relative for file in tree.videos]
+    pictures = [file.relative for file in tree.pictures]
+    found: dict[tuple[str, str], Found] = {}
+
+    def add(layout: str, files: Iterable[str], media: list[str]) -> None:
+        for name in files:
+            folder = _around(name, media)
+            found.setdefault((layout, folder), Found(layout, name, folder))
+
+    if pictures:
+        table = yolo_layout.yolo_table(tree)
+        add("yolo", [table] if table else [], pictures)
+        add("coco", still_layouts.coco_tables(tree), pictures)
+        add("voc", (f"{folder}/Annotations".lstrip("/") for folder in still_layouts.voc_folders(tree)), pictures)
+    if videos:
+        add("ucf101_24", (name for name in tree.tables(".mat") if PurePosixPath(name).name == tube_layouts.UCF101_24), videos)
+        add("cvat", cvat.cvat_tables(tree), videos)
+        others = list_files(tree.root, suffixes=SUFFIXES)
+        tables, _ = open_tables(tree.root, [file for file in others if not _is_list(file)])
+        for kind in ("segments", "kinetics"):
+            add(kind, (table.name for table in tables if table.kind == kind and table.name != "review.csv"), videos)
+        add("ucf101", (file.relative for file in others if _is_list(file)), videos)
+    if found:
+        outside = [name for name in videos if not any(_below(name, one.folder) for one in found.values())]
+        classes = sorted({name.split("/")[0] for name in outside if "/" in name})
+        found |= {("folders", name): Found("folders", "", name) for name in classes[:1]}
+    return sorted(found.values())
+
+
+def _is_list(file: File) -> bool:
+    return ucf101.LIST.fullmatch(PurePosixPath(file.relative).name) is not None
+
+
+def _around(name: str, media: list[str]) -> str:
+    """The nearest folder around the file that has one of `media` in it; else the root."""
+    folder = posixpath.dirname(name)
+    while folder and not any(_below(other, folder) for other in media):
+        folder = posixpath.dirname(folder)
+    return folder
+
+
+def _below(name: str, folder: str) -> bool:
+    return not folder or name.startswith(f"{folder}/")
