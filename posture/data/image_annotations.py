@@ -28,6 +28,8 @@ from posture.errors import InputError
 
 Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
+OF_STILLS = ("yolo", "coco", "voc")
+"""Layouts of picture files; the others are of videos, whose frames are taken."""
 
 LABELS = {"yolo": "a data.yaml with names, train and val", "coco": "a JSON file with images, annotations and categories",
           "voc": "Annotations/*.xml, one for each picture", "cvat": "an XML file exported as CVAT for video 1.1, and its video",
@@ -112,7 +114,7 @@ def _counted(found: Pictures, tree: Tree) -> Pictures:
         notes.append(f"{repeated:,} boxes are given twice in their picture and taken once")
     if ignored := sum(sum(picture.ignored) for picture in pictures):
         notes.append(f"{ignored:,} boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from")
-    if tree.videos and found.layout in ("yolo", "coco", "voc"):
+    if tree.videos and found.layout in OF_STILLS:
         notes.append(f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of pictures")
     if tree.unread:
         kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
@@ -144,6 +146,9 @@ def _with_splits(found: Pictures, named_val: str) -> Pictures:
     groups = {picture.group for picture in pictures if picture.split is None} if not named - {"train"} else set()
     if len(groups) == 1 and "" not in groups and len(pictures) > 1:
         notes.append(f"everything is of one group, {groups.pop()}, so nothing can be held out for val or test; a group is a video, or a folder of its frames")
+    if groups == {""} and len(pictures) > 1 and found.layout in OF_STILLS:
+        notes.append("every picture is a group of its own, so two frames of one recording may stand on two sides of a split; to keep them together, name them "
+                     "by their video (match3_frame_0012.jpg), or number them in a folder for each video (match3/0012.jpg)")
     return replace(found, pictures=pictures, notes=notes)
 
 

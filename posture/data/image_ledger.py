@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from posture.data.annotations import AnnotatedVideo, Label
 from posture.data.checked import checked_json, checked_value
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
-from posture.data.ledger import Report
+from posture.data.ledger import Report, other_labels
 from posture.data.picture_files import AnnotatedPicture, Pictures
 from posture.data.placed_boxes import count_outside, place_boxes
 from posture.data.splits import assign_splits, refuse_two_sides, splits_drawn
@@ -70,9 +70,9 @@ class PictureReport:
     boxes: int = 0
     """In the pictures added."""
     boxes_drawn: int = 0
-    """In all pictures that could be read."""
+    """In all pictures that could be read and have the size that their labels are for."""
     boxes_outside: int = 0
-    """Of these, such as have less than half of their area in their picture, or were drawn on a picture of another size."""
+    """Of these, such as have less than half of their area in their picture."""
     clipped: int = 0
     """Boxes that were cut off at their picture's edge, by more than rounding."""
     by_split: dict[str, int] = field(default_factory=lambda: dict.fromkeys(rows.SPLITS, 0))
@@ -338,7 +338,7 @@ class ImageLedger:
                 kept[content if picture.frame is None else rows.frame_id(content, picture.frame)] = picture
             else:
                 side = f", which is in {first.split}" if first.split != picture.split else ""
-                self._refuse(file, "duplicate", f"the same content as {first.file.relative}{side}")
+                self._refuse(file, "duplicate", f"the same content as {first.file.relative}{side}{_other_boxes(first, picture)}")
         return kept
 
     def _refuse_two_sides(self) -> None:
@@ -375,9 +375,9 @@ class ImageLedger:
         frame = "" if picture.frame is None else f"frame {picture.frame}: "
         scale = (width, height, width, height) if picture.normalised else (1, 1, 1, 1)
         drawn = [tuple(side * of for side, of in zip(box, scale, strict=True)) for box in picture.boxes]
-        fits = picture.size in (None, (height, width))
-        self._report.boxes_drawn += len(drawn)
-        self._report.boxes_outside += count_outside(drawn, height, width) if fits else len(drawn)
+        if picture.size in (None, (height, width)):
+            self._report.boxes_drawn += len(drawn)
+            self._report.boxes_outside += count_outside(drawn, height, width)
         try:
             placed = place_boxes(picture, height, width, self._options.boxes)
         except Unreadable as error:
@@ -452,6 +452,14 @@ class ImageLedger:
 
 def _picture_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     return {"image": content, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "verdict": verdict, "reason": reason}
+
+
+def _other_boxes(first: AnnotatedPicture, other: AnnotatedPicture) -> str:
+    """What is added to the reason of a duplicate that is labelled in another way than the picture that is kept; of videos, other frames may be."""
+    if first.frame is not None or (first.boxes, first.labels) == (other.boxes, other.labels):
+        return ""
+    counts = [", ".join(f"{count} {label}" for label, count in sorted(Counter(picture.labels).items())) or "nothing" for picture in (first, other)]
+    return other_labels(*counts) or ", with other boxes"
 
 
 def _place_of(row: dict[str, Any]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from posture.data.video import Unreadable
 LEAST_SIDE = 0.5
 """Pixels. What is left of a box within its picture is nothing where a side is shorter."""
 MOST_OUTSIDE = 0.1
-"""Share of all boxes that may lie outside of their pictures, or belong to pictures of another size, before an ingest fails."""
+"""Share of all boxes that may lie outside of their pictures before an ingest fails."""
 ROUNDING = 1.0
 """Pixels by which a box may leave its picture before it counts as outside: labels are rounded."""
 

@@ -13,9 +13,9 @@ from posture.data.placed_boxes import count_outside
 from posture.data.rows import DecodeRecipe, frame_id
 from posture.data.store import Store
 from posture.data.tracked_footage import read_tracked_footage
-from posture.distributed.ingest import TooManyRefused, ingest
+from posture.distributed.ingest import TooManyRefused, ingest, refuse_outside
 from tests.crops import SIZE, across, make_film
-from tests.pictures import write_film, write_ucf101_24
+from tests.pictures import write_film, write_ucf101_24, write_yolo
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 1, crop="boxes+0.2")))
 
@@ -80,6 +80,25 @@ def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
             shown = [{"image": frame_id(job.content, frame), "height": height, "width": width, "time": frame / 25, "past_end": None} for frame in job.frames]
             ledger.add([{"content": job.content, "asked": len(job.frames), "verdict": "ok", "reason": "", "pictures": shown}], None)
         ledger.commit()
-    assert (report.boxes_drawn, report.boxes_outside) == (8, 4)
+    assert (report.boxes_drawn, report.boxes_outside) == (4, 0), "those of another size are refused with their pictures"
     assert {item["verdict"] for item in report.refused} == {"size_mismatch"} and len(report.refused) == 4
     assert "for 320 x 240 pixels, the picture is 172 x 128" in report.refused[0]["reason"]
+
+
+def test_boxes_of_pictures_that_lie_outside(tmp_path):
+    write_yolo(tmp_path / "in", {"train": 12})
+    for number, box in enumerate([(1.4, 0.5, 0.2, 0.2), (1.2, 0.5, 0.3, 0.2)]):
+        label = tmp_path / "in" / "labels" / "train" / f"t{number:03d}.txt"
+        label.write_text(label.read_text() + "0 " + " ".join(map(str, box)) + "\n")
+    pictures = read_pictures(str(tmp_path / "in"))
+    store, report = Store(str(tmp_path / "store"), create=True), PictureReport("i", "in", "yolo")
+    with Lease(store.uri) as lease:
+        store.create_tables()
+        ledger = ImageLedger(store, ImageOptions(), report, lease)
+        jobs = ledger.plan(pictures)
+        ledger.add([{"content": job.content, "asked": 1, "verdict": "ok", "reason": "", "pictures": [
+            {"image": job.content, "height": 48, "width": 64, "time": float("nan"), "past_end": None}]} for job in jobs], None)
+        ledger.commit()
+    assert (report.boxes_drawn, report.boxes_outside) == (14, 2)
+    with pytest.raises(TooManyRefused, match="in: 2 of 14 boxes lie outside of their pictures"):
+        refuse_outside(report, report.boxes_outside, report.boxes_drawn)

@@ -145,7 +145,9 @@ def test_every_bad_picture_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
     assert dict(verdicts(report)) == expected and len(report.refused) == len(expected)
     assert all(verdict in rows.VERDICTS for verdict in expected.values())
     reasons = {os.path.basename(item["uri"]): item["reason"] for item in report.refused}
-    assert reasons["copy.png"] == "the same content as images/val/v001.png, which is in test" and "t003.txt line 1" in reasons["t003.png"]
+    assert reasons["copy.png"] == "the same content as images/val/v001.png, which is in test, which is labelled 1 athlete; this one is labelled nothing"
+    assert reasons["twin.png"] == "the same content as images/train/t000.png, which is labelled 1 athlete; this one is labelled nothing"
+    assert "t003.txt line 1" in reasons["t003.png"]
     assert (report.pictures, report.added, report.refused_pictures, report.duplicates) == (23, 14, 9, 2)
     found = labelled(tmp_path / "store")
     assert set(found) == {f"t{number:03d}.png" for number in range(12) if number not in (2, 3)} | {f"v{number:03d}.png" for number in range(4)}
@@ -424,7 +426,8 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
     assert "layout yolo, 15 pictures" in first and "15 boxes of 1 class" in first and "so it is taken as test" in second
     table = [line.split() for line in rest]
     assert table[0][:6] == ["pictures", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == ["16", "0", "15", "1", "15", "1"]
-    assert ["athlete", "9", "2", "4"] in table and ["pictures", "9", "2", "4"] in table and rest[-1] == "unknown_class: 1"
+    assert ["athlete", "9", "2", "4"] in table and ["pictures", "9", "2", "4"] in table and "unknown_class: 1" in rest
+    assert rest[-1] == "test is 4 pictures of 4 groups: too few to tell models apart by"
     assert command("ingest", "--report", "--store", str(tmp_path / "store")) == 0
     assert capsys.readouterr().out.splitlines() == rest
 

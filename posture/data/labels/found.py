@@ -17,7 +17,6 @@ from posture.errors import InputError
 
 TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
 """Layouts that are one data set if they lie in one folder, and what it is then: UCF101's lists give UCF101-24 its splits."""
-OF_STILLS = ("yolo", "coco", "voc")
 
 
 class Found(NamedTuple):
@@ -41,7 +40,7 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
     tree = Tree(source)
     found = [] if tree.named else find_layouts(tree)
     if clips and len({one.layout for one in found}) > 1:
-        found = [one for one in found if one.layout not in (*OF_STILLS, "cvat")]
+        found = [one for one in found if one.layout not in (*image_annotations.OF_STILLS, "cvat")]
     layouts = frozenset(one.layout for one in found)
     if len(layouts) > 1 and not (layouts in TOGETHER and len({one.folder for one in found}) == 1):
         listed = "; ".join(f"{one.layout} in {one.folder or 'the folder itself'}" + (f" ({one.file})" if one.file else "") for one in found)

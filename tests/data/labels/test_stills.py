@@ -42,7 +42,10 @@ def test_pictures_without_a_file_of_labels_are_counted_and_an_empty_file_says_no
     root("labels/0.txt", YOLO), root("labels/1.txt", " \n"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_pictures(root.path)
     assert [len(picture.boxes) for picture in found.pictures] == [1, 0, 0, 0]
-    assert found.notes == ["2 of 4 pictures have no file of labels, such as labels/2.txt, and are taken to show nothing"]
+    assert found.notes[0] == "2 of 4 pictures have no file of labels, such as labels/2.txt, and are taken to show nothing"
+    assert found.notes[1].startswith("every picture is a group of its own, so two frames of one recording may stand on two sides of a split; ")
+    root("images/match_frame_0012.jpg")
+    assert len(read_pictures(root.path).notes) == 1
 
 
 def test_a_file_of_labels_that_two_folders_may_own_refuses_both(root):
