@@ -54,7 +54,7 @@ def ingest(footage: str | None = None, /, *, store: str,
            val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
            every: int = 8, boxes: Literal["clip", "refuse"] = "clip", named_val: Literal["test", "val"] = "test",
            crop: str | None = None, margin: float = 0.2, flow: Literal["dis", "farneback"] | None = None, yes: bool = False,
-           report: bool = False, outside: bool = False) -> None:
+           report: bool = False, outside: bool = False, recheck: bool = False) -> None:
     """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
 
     Parameters
@@ -115,13 +115,20 @@ def ingest(footage: str | None = None, /, *, store: str,
         Show the last ingest again instead.
     outside
         Pictures: read what the `path` of a data.yaml names even if it lies outside of FOOTAGE.
+    recheck
+        First look at the videos that an earlier version of Posture decoded, and decode again those of which it may have stored other frames than
+        asked; FOOTAGE may be left out.
     """
-    from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, read_crop, show_report
+    from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, read_crop, recheck_videos, show_report
     from posture.data.cutting import Cut
     from posture.data.rows import DecodeRecipe
 
     if report:
         return show_report(store)
+    if recheck:
+        recheck_videos(store, limit_seconds=file_limit)
+        if footage is None and flow is None:
+            return
     if footage is None and flow is not None:
         add_flow(store, flow)
         return

@@ -126,7 +126,7 @@ def _remove(found: Found, store: Store, registry: Registry | None, changed: dict
         lease.check()
         if store.open(name) is not None:
             store.delete(name, key, found.keys[name])
-            removed = store.remove_orphans(name)
+            removed = store.remove_orphans(name, earlier=True)
             tell(f"{name}: {len(found.keys[name]):,} rows removed, {removed:,} files deleted")
 
 

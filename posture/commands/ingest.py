@@ -9,6 +9,7 @@ from posture import console
 from posture.athletes import AthleteDetector, open_detector
 from posture.data.annotations import Footage, read_footage
 from posture.data.image_ledger import ImageOptions, PictureReport, last_report
+from posture.data.ingest.recheck import earlier_videos, recheck
 from posture.data.ingest.small_splits import small_splits
 from posture.data.ledger import IngestOptions, Report, estimate_bytes
 from posture.data.picture_files import Pictures
@@ -104,6 +105,33 @@ def add_flow(store_uri: str, method: str) -> None:
     rate = f"{report.computed / report.seconds:.1f}" if report.computed else "-"
     console.table("flow", "clips", "there already", "computed", "written", "clips/s", "took", rows=[
         (method, report.clips, report.clips - report.computed, report.computed, console.size(report.bytes), rate, console.duration(report.seconds))])
+
+
+def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
+    """Decode again what an earlier version may have decoded wrongly, and say which videos that were."""
+    store = Store(store_uri)
+    with console.progress("looking at videos") as advance:
+        done = recheck(store, limit_seconds=limit_seconds, progress=lambda number, videos, clips: advance(number, videos, f"{clips:,} clips decoded again"))
+    if not done.videos:
+        console.out.print(f"{store.uri}: no video that an earlier version of Posture decoded is left to look at")
+        return
+    console.out.print(f"{_counted(done.videos, 'video')} decoded by an earlier version of Posture; {len(done.wrong):,} may have had wrong frames, "
+                      f"of which {_counted(done.clips, 'clip')} decoded again")
+    if done.wrong:
+        console.table("decoded again", "because", rows=[(item["uri"], item["reason"]) for item in done.wrong])
+    for recipe, clips in sorted(done.removed.items()):
+        console.out.print(f"{_counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep where they were; make them "
+                          f"again with: posture ingest FOOTAGE --store {store_uri} --crop ...")
+    if done.flows:
+        console.out.print(f"the optical flow of {_counted(done.flows, 'clip')} removed; compute it again with: "
+                          f"posture ingest --store {store_uri} --flow METHOD")
+    _print_refused(done.refused)
+
+
+def _say_what_is_earlier(store: Store) -> None:
+    if videos := earlier_videos(store):
+        console.out.print(f"{_counted(len(videos), 'video')} in {store.uri} decoded by an earlier version of Posture, whose frames were not always those asked "
+                          f"for; to look at them, and decode again what may be wrong: posture ingest --store {store.uri} --recheck")
 
 
 def _ask(footage: Footage, options: IngestOptions) -> None:

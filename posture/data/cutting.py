@@ -72,14 +72,14 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
     Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", frames, fps, seconds,
-    width, height, codec, decoder}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
+    width, height, codec, decoder, doubt}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
     {"kind": "segment", **row}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
     """
     with open_video(path) as reader:
         reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
         stream = reader.stream
         yield {"kind": "stream", "frames": stream.frames, "fps": stream.fps, "seconds": stream.seconds, "width": stream.width,
-               "height": stream.height, "codec": stream.codec, "decoder": stream.decoder}
+               "height": stream.height, "codec": stream.codec, "decoder": stream.decoder, "doubt": stream.doubt}
         accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps)
         yield from ({"kind": "refused", **refusal} for refusal in refused)
         if cut.recipe.crop and (mismatch := other_size(tubes, stream.height, stream.width)):

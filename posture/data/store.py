@@ -158,6 +158,16 @@ class Store:
             chosen = f"{key} IN ({', '.join(map(sql_text, values[first:first + DELETE_AT_ONCE]))})"
             self._commit(name, lambda commit, chosen=chosen: self.open(name).delete(chosen, commit_properties=commit))
 
+    def replace(self, name: str, table: pa.Table, *, key: str, values: list[str]) -> None:
+        """Remove the rows whose `key` is among `values`, at most DELETE_AT_ONCE, and add those of `table`, whose keys are too: one commit."""
+        from deltalake import write_deltalake
+
+        if not table.num_rows:
+            return self.delete(name, key, values)
+        chosen = f"{key} IN ({', '.join(map(sql_text, values))})"
+        self._commit(name, lambda commit: write_deltalake(self.table_uri(name), table.cast(rows.TABLES[name]), mode="overwrite", predicate=chosen,
+                                                          storage_options=self._patience, commit_properties=commit))
+
     def refuse_undeletable(self, name: str) -> None:
         """Raise InputError if rows of the table cannot be removed, because it is append-only or needs a newer writer. Changes nothing."""
         if self.open(name) is not None:
@@ -173,15 +183,15 @@ class Store:
             self._commit(name, lambda commit: self.open(name).create_write_transaction(actions, mode="append", schema=rows.TABLES[name], partition_by=None,
                                                                                       commit_properties=commit))
 
-    def remove_orphans(self, name: str) -> int:
-        """Delete the files that the newest version does not name; returns how many.
-
-        In an append-only table those are what a killed writer left. In any other it ends all earlier versions.
-        """
-        everything = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
+    def remove_orphans(self, name: str, *, earlier: bool = False) -> int:
+        """Delete the files that no version names, which a killed writer left, and with `earlier` those that only earlier versions name; returns how many."""
         if (table := self.open(name)) is None:
             return 0
+        everything: dict[str, Any] = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
         orphans = table.vacuum(dry_run=True, **everything)
+        if orphans and not earlier:
+            everything["keep_versions"] = sorted(entry["version"] for entry in table.history())
+            orphans = table.vacuum(dry_run=True, **everything)
         if orphans:
             self._commit(name, lambda commit: self.open(name).vacuum(dry_run=False, commit_properties=commit, **everything))
         return len(orphans)

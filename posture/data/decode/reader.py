@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from posture.data.decode.earlier import doubt
 from posture.data.decode.orientation import orientation_of, shown_width
 from posture.data.decode.packets import MISSING, Packet, read_packets, refuse_cut
 from posture.data.decode.stream import SEEKING, SEQUENTIAL, Stream, Unreadable, failures, plain
@@ -50,6 +51,8 @@ class Reader:
                 raise Unreadable("truncated", f"none of its {len(packets)} frames decodes{': ' * bool(packets.error)}{packets.error}")
             order = None if order is None else _after_undecodable(order, [frame.pts for frame in head])
             self._promised = packets.stamps
+            self._orientation = orientation_of(head[0])
+            self._doubt = doubt(self._container, self._video, packets, order, self._orientation)
             self._order = order
             """Stamps that frames must have; None if frames are counted from the start."""
             self._keyframes = packets.keyframes(order) if order is not None else []
@@ -100,7 +103,6 @@ class Reader:
         self.close()
 
     def _described(self, frame: Any, stamps: np.ndarray) -> Stream:
-        self._orientation = orientation_of(frame)
         height, width = self._orientation.size(frame.height, shown_width(frame.width, self._video.sample_aspect_ratio))
         coded_height, coded_width = self._orientation.size(frame.height, frame.width)
         nominal = float(self._video.average_rate or self._video.guessed_rate or 0)
@@ -108,7 +110,7 @@ class Reader:
         is_broadcast = self._container.format.name in ("mpegts", "mpeg")
         times = frame_times(seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else LARGEST_GAP_SECONDS)
         return Stream(average_rate(times, nominal), width, height, coded_width, coded_height, self._video.codec_context.name,
-                      SEQUENTIAL if self._order is None else SEEKING, times)
+                      SEQUENTIAL if self._order is None else SEEKING, self._doubt, times)
 
     def _picture(self, frame: Any) -> np.ndarray:
         height, width = self._orientation.size(self.height, self.width)

@@ -33,6 +33,8 @@ class Stream:
     codec: str
     decoder: str
     """SEEKING, or SEQUENTIAL for files whose packets do not say which frame is which."""
+    doubt: str
+    """Why earlier versions of Posture may have given other frames (`earlier.doubt`)."""
     times: np.ndarray
     """(frames,) float64: when each frame is shown, in seconds from the first; increasing."""
 
