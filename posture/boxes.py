@@ -16,8 +16,11 @@ BOX_LOSSES = ("iou", "giou", "diou", "ciou", "eiou", "siou")
 OVERLAPS = ("iou", "diou", "eiou")
 
 EPSILON = 1e-3
-"""Pixels, or square pixels. Whatever is smaller counts as this where something is divided by it: no box, however thin, gives NaN, nor a gradient
-that drowns those of all others."""
+"""Square pixels. IoU divides by at least as much."""
+
+LEAST = 0.2
+"""Pixels. Losses divide by no shorter side: no box, however thin, has a gradient that drowns those of all others. Of boxes whose sides are all this
+long, what they say is exact."""
 
 SHAPE_POWER = 4
 """SIoU's theta: how little small differences in shape matter (Gevorgyan 2022: near 4, from 2 to 6)."""
@@ -94,15 +97,16 @@ def box_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: str) -> Tensor:
     * `eiou`: equation (8), the paper's improved CIoU: `diou` and the differences of the sides over those of the enclosing box.
     * `siou`: angle, distance and shape cost (Gevorgyan 2022, arXiv 2205.12740; Figure 3).
 
-    Finite, and so are its gradients, for boxes without width or height, identical or far apart. Raises ValueError for another kind.
+    Finite for boxes without width or height, identical or far apart; no gradient is larger than 20 for a pixel that a corner moves. Raises ValueError for another kind.
     """
-    loss = 1 - iou(predicted_xyxy, target_xyxy)
+    intersection, union = _areas(predicted_xyxy, target_xyxy)
+    loss = 1 - intersection / _at_least(union, *_sides(predicted_xyxy), *_sides(target_xyxy))
     if kind == "iou":
         return loss
     if kind == "giou":
         width, height = _enclosing(predicted_xyxy, target_xyxy)
-        area, (_, union) = width * height, _areas(predicted_xyxy, target_xyxy)
-        return loss + (area - union) / area.clamp(min=EPSILON)
+        area = width * height
+        return loss + (area - union) / _at_least(area, width, height)
     if kind == "diou":
         return loss + _distance(predicted_xyxy, target_xyxy)
     if kind == "ciou":
@@ -212,6 +216,11 @@ def _enclosing(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return width, torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
 
 
+def _at_least(area: Tensor, *sides: Tensor) -> Tensor:
+    """An area, or that of the longest of the sides by LEAST pixels if that is larger."""
+    return torch.maximum(area, LEAST * torch.stack(sides).amax(0)).clamp(min=1e-9)
+
+
 def _apart(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """From the centre of a to that of b, in x and in y."""
     return (b[..., 0] + b[..., 2] - a[..., 0] - a[..., 2]) / 2, (b[..., 1] + b[..., 3] - a[..., 1] - a[..., 3]) / 2
@@ -220,20 +229,20 @@ def _apart(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     """rho^2 / c^2."""
     (x, y), (width, height) = _apart(a, b), _enclosing(a, b)
-    return (x**2 + y**2) / (width**2 + height**2).clamp(min=EPSILON)
+    return (x**2 + y**2) / (width**2 + height**2).clamp(min=LEAST**2)
 
 
 def _side_differences(a: Tensor, b: Tensor) -> Tensor:
     """(w - w_gt)^2 / C_w^2 + (h - h_gt)^2 / C_h^2."""
     terms = zip(_sides(a), _sides(b), _enclosing(a, b), strict=True)
-    across, down = ((mine - other) ** 2 / (around**2).clamp(min=EPSILON) for mine, other, around in terms)
+    across, down = ((mine - other) ** 2 / (around**2).clamp(min=LEAST**2) for mine, other, around in terms)
     return across + down
 
 
 def _angle(boxes: Tensor) -> Tensor:
     """atan(w / h)."""
     width, height = _sides(boxes)
-    return torch.atan(width / height.clamp(min=EPSILON))
+    return torch.atan(width / height.clamp(min=LEAST))
 
 
 def _siou_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -243,12 +252,12 @@ def _siou_distance(a: Tensor, b: Tensor) -> Tensor:
     """
     (x, y), (width, height) = _apart(a, b), _enclosing(a, b)
     angle = 2 * x.abs() * y.abs() / (x**2 + y**2).clamp(min=1e-12)  # steep near 0, but what it is multiplied with is flat there
-    across, down = ((step**2 / (around**2).clamp(min=EPSILON)) for step, around in ((x, width), (y, height)))
+    across, down = ((step**2 / (around**2).clamp(min=LEAST**2)) for step, around in ((x, width), (y, height)))
     return 2 - torch.exp((angle - 2) * across) - torch.exp((angle - 2) * down)
 
 
 def _siou_shape(a: Tensor, b: Tensor) -> Tensor:
     """Differences of the sides as shares of the longer one, small ones forgiven."""
     terms = zip(_sides(a), _sides(b), strict=True)
-    width, height = ((mine - other).abs() / torch.maximum(mine, other).clamp(min=EPSILON) for mine, other in terms)
+    width, height = ((mine - other).abs() / torch.maximum(mine, other).clamp(min=LEAST) for mine, other in terms)
     return (1 - torch.exp(-width)) ** SHAPE_POWER + (1 - torch.exp(-height)) ** SHAPE_POWER

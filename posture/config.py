@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from posture.errors import InputError
-from posture.models.configs import C3D, TwoStream, VideoResNet
+from posture.models.configs import BEFORE, C3D, TwoStream, VideoResNet
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5, YOLOv7
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -336,13 +336,14 @@ def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
 
 
 def validate(tree: dict[str, Any]) -> AnyRun:
-    """A run from plain values (a saved `run.json`), of whatever shape. Raises InputError naming field, value and what is allowed."""
+    """A run from plain values (a saved `run.json`), of whatever shape; one of an older version means what it did. Raises InputError naming field, value and what is allowed."""
     model = tree.get("model") if isinstance(tree, dict) else None
     if not isinstance(model, dict):
         raise InputError(f"model: a run has the fields of a model here (given {_shortened(model if isinstance(tree, dict) else tree)})")
     kind = model.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"model.kind: must be one of {', '.join(KINDS)} (given {_shortened(kind)})")
+    tree = tree | {"model": BEFORE.get(kind, {}) | model}
     try:
         return KINDS[kind].model_validate(tree)
     except ValidationError as error:

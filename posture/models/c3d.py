@@ -1,7 +1,9 @@
 """C3D (Tran 2015, arXiv 1412.0767) and the paper's improved C3D (section 2.2, Figures 4-6), as one network with toggles.
 
 Tensor legend: N clips, C channels, T frames, H x W pixels. Shapes in comments are for C3D's own 16 frames of 112 x 112.
-With every toggle off this is the published C3D: 78,409,573 parameters for 101 classes, 38.55 GMAC.
+With every toggle off this is the published C3D: 78,409,573 parameters for 101 classes, 38.55 GMAC. Its fifth pooling has Caffe's windows, of
+which the last holds what is left; versions before December 2026 padded instead, so that every window began a cell earlier (`pool5="padded"`).
+The other poolings divide the published size evenly; other sizes lose what is left over there.
 
 Choices the paper leaves open: attention weighs a stage's convolutions before the residual sum, as CBAM does in a residual block;
 the poolings stay where C3D has them, except that the 7x7 stem's stride stands for the first and global averaging for the last.
@@ -65,6 +67,8 @@ class Residual(nn.Module):
 
 class StandardizedConv3d(nn.Conv3d):
     """A convolution whose filters are standardised before use (Qiao 2019, arXiv 1903.10520): mean 0, sum of squares 1, times a learned gain."""
+
+    without_decay = ("gain",)
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, **settings: Any) -> None:
         super().__init__(inputs, outputs, kernel, **settings)
@@ -164,11 +168,15 @@ def _attention(config: configs.C3D, channels: int) -> nn.Module:
 def _fc_head(config: configs.C3D) -> nn.Module:
     """Pooling, two hidden layers with dropout, classes: Tran's pool5, fc6, fc7 and the output."""
     side = (config.size + 1) // 2 if config.stem == "conv7" else config.size // 2
-    side = side // 2 // 2 // 2 // 2 + 1  # three poolings, then the padded fifth
-    flat = config.channels[-1] * (config.frames // 16) * side * side
+    frames, side = config.frames // 8, side // 8  # after three more poolings
+    if config.pool5 == "caffe":
+        pool, frames, side = nn.MaxPool3d(2, ceil_mode=True), (frames + 1) // 2, (side + 1) // 2
+    else:
+        pool, frames, side = nn.MaxPool3d(2, padding=(0, 1, 1)), frames // 2, side // 2 + 1
+    flat = config.channels[-1] * frames * side * side
     hidden = config.hidden_features
     return nn.Sequential(
-        nn.MaxPool3d(2, padding=(0, 1, 1)),  # (N, 512, 1, 4, 4)
+        pool,  # (N, 512, 1, 4, 4)
         nn.Flatten(),
         _linear(flat, hidden),
         nn.ReLU(inplace=True),

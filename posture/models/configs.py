@@ -84,6 +84,9 @@ class C3D:
     """One H x W map for the whole clip ("two-dimensional", section 2.2), or one for each frame."""
     head: Literal["fc", "gap"] = "fc"
     """`fc`: pooling, two hidden layers, classes. `gap`: average over T, H, W, then classes."""
+    pool5: Literal["caffe", "padded"] = "caffe"
+    """The `fc` head's pooling. `caffe`: windows begin with the first cell and frame, and the last may be smaller, as the published network has it.
+    `padded`: they begin a cell before, as in runs of versions before December 2026, which have no such field."""
     hidden: Annotated[int, AtMost(65_536)] = 4096
     """Units of the `fc` head's two hidden layers."""
     dropout: Share = 0.5
@@ -159,6 +162,9 @@ IMPROVED: dict[str, Any] = {
 }
 """What turns `C3D()` into the paper's improved C3D at its own frame size: `C3D(**IMPROVED)`."""
 
+BEFORE: dict[str, dict[str, str]] = {"c3d": {"pool5": "padded"}, "two_stream": {"pooling": "2x2"}}
+"""Of runs that were saved before a field existed, what it would have been, by kind of model."""
+
 _LEAST_FRAMES = {"fc": 16, "gap": 8}
 
 
@@ -211,6 +217,8 @@ class TwoStream:
     """`spatial` sees the clip's middle frame, `temporal` the flow around it; `both` average their scores (late fusion)."""
     backbone: Literal["cnn_m", "resnet18"] = "cnn_m"
     """Of each stream: CNN-M-2048 (Chatfield 2014), as published, or ResNet-18 (He 2015)."""
+    pooling: Literal["3x3", "2x2"] = "3x3"
+    """Windows of `cnn_m`'s first two poolings, at stride 2; 3x3 is published. Runs of versions before December 2026, which have no such field, have 2x2."""
     flow_frames: Annotated[int, AtMost(1023)] = 10
     """Flow fields that the temporal stream stacks; each is two channels."""
     subtract_mean_flow: bool = True

@@ -30,15 +30,27 @@ def input_shapes(inputs: tuple[str, ...], *, frames: int, size: int, clips: int 
 def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[str, ...] = ("rgb",)) -> float:
     """Multiply-accumulates, in 1e9, of a forward pass over one clip of `frames` frames of `size` x `size`, of which `forward` takes `inputs`.
 
-    Convolutions and matrix products are counted (half of torch's FLOP count); norms, activations and poolings are not.
+    Convolutions and matrix products are counted, those of attention too (half of torch's FLOP count); norms, activations, poolings and products
+    element by element are not.
     Only shapes are computed, wherever `model` is and without touching it.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     clip = tuple(torch.empty(shape, device="meta") for shape in input_shapes(inputs, frames=frames, size=size))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         functional_call(model, shapes, clip)
     return counter.get_total_flops() / 2 / 1e9
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter of floating-point operations, which also counts the fused attention that torch uses on a CPU: torch leaves that out."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops})
+
+
+def _attention_flops(queries: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], *others: Any, **settings: Any) -> int:
+    """Of softmax(q k^T) v, of shapes (N, heads, L, D), (N, heads, S, D) and (N, heads, S, E): two for each product and sum."""
+    batch, heads, length, depth = queries
+    return 2 * batch * heads * length * keys[2] * (depth + values[3])
 
 
 @torch.no_grad()
@@ -49,7 +61,7 @@ def picture_gflops(model: nn.Module, size: int) -> float:
     `model` runs once: what a detector with proposals computes depends on what it finds.
     """
     network = copy.deepcopy(model).cpu().float().eval()
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         network(torch.full((1, 3, size, size), 0.5))
     return counter.get_total_flops() / 1e9
 

@@ -157,6 +157,9 @@ class QueriesKeysValues(nn.Module):
 class CosineScale(nn.Module):
     """One over each head's temperature, at most 100, at first 10; () -> (heads, 1, 1)."""
 
+    without_decay = ("logarithm",)
+    """As in the authors' training code, like the network of `PositionBias`."""
+
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.logarithm = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
@@ -167,6 +170,8 @@ class CosineScale(nn.Module):
 
 class PositionBias(nn.Module):
     """What is added for a key that stands a number of rows and columns from the query (equations 3, 4): () -> (heads, L, L), in 0..16."""
+
+    without_decay = ("mlp",)
 
     def __init__(self, heads: int, window: int, *, hidden: int = 512) -> None:
         super().__init__()

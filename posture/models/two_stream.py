@@ -1,8 +1,10 @@
 """Two-Stream (Simonyan & Zisserman 2014, arXiv 1406.2199): what is seen and how it moves, judged apart and averaged.
 
 Tensor legend: N clips, T frames, S pixels, L = `flow_frames`, K classes. Shapes in comments are CNN-M-2048's at 224 x 224.
-CNN-M-2048 (Chatfield 2014, arXiv 1405.3531) is as published, with one exception: its last pooling makes 6 x 6 cells of whatever comes, or as
-many as come if they are fewer, so that frames of other sizes work. ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
+CNN-M-2048 (Chatfield 2014, arXiv 1405.3531) is as published, with one exception: its last pooling makes 6 x 6 cells, or as many as come if they
+are fewer, so that frames of other sizes work. Of the 13 x 13 cells of the published size those are the published windows, 3 x 3 at stride 2,
+which the first two poolings have too; versions before December 2026 had 2 x 2 there (`pooling="2x2"`).
+ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
 """
 
 from __future__ import annotations
@@ -90,6 +92,10 @@ def _cnn_m(config: configs.TwoStream, channels: int, norms: int) -> nn.Sequentia
     side = ((config.size - 5) // 2 // 2 - 1) // 2 // 2  # 13, what comes out of the convolutions
     cells = min(6, side)
 
+    def pool() -> nn.Module:
+        """Both kinds make as many cells. Caffe rounds up: the last window may reach over the edge."""
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True) if config.pooling == "3x3" else nn.MaxPool2d(2)
+
     def response_norm(place: int) -> list[nn.Module]:
         return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if place <= norms else []
 
@@ -97,11 +103,11 @@ def _cnn_m(config: configs.TwoStream, channels: int, norms: int) -> nn.Sequentia
         nn.Conv2d(channels, wide[96], 7, stride=2),  # (N, 96, 109, 109)
         nn.ReLU(inplace=True),
         *response_norm(1),
-        nn.MaxPool2d(2),  # (N, 96, 54, 54)
+        pool(),  # (N, 96, 54, 54)
         nn.Conv2d(wide[96], wide[256], 5, stride=2, padding=1),  # (N, 256, 26, 26)
         nn.ReLU(inplace=True),
         *response_norm(2),
-        nn.MaxPool2d(2),  # (N, 256, 13, 13)
+        pool(),  # (N, 256, 13, 13)
         nn.Conv2d(wide[256], wide[512], 3, padding=1),
         nn.ReLU(inplace=True),
         nn.Conv2d(wide[512], wide[512], 3, padding=1),

@@ -142,6 +142,9 @@ class RepConv(nn.Module):
 class ImplicitPredictor(nn.Module):
     """A predictor with implicit knowledge (Wang 2021, arXiv 2105.04206): a learned vector is added before it, and one multiplies what it gives."""
 
+    without_decay = ("added", "factor")
+    """As in the authors' training code."""
+
     def __init__(self, config: configs.YOLOv7, level: int, channels: int) -> None:
         super().__init__()
         self.predictor = predictor(config, level, channels)

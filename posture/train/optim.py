@@ -14,17 +14,31 @@ from posture.errors import InputError
 
 
 def build_optimizer(model: nn.Module, optim: Any) -> torch.optim.Optimizer:
-    """SGD with momentum, Adam or AdamW; norms and biases (parameters of one dimension or none) are spared weight decay."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """SGD with momentum, Adam or AdamW, without weight decay of what `without_decay` names."""
+    spared = without_decay(model)
+    parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for name, parameter in parameters if name not in spared], "weight_decay": optim.weight_decay},
+        {"params": [parameter for name, parameter in parameters if name in spared], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=optim.lr, betas=(optim.momentum, 0.999))
+
+
+def without_decay(model: nn.Module) -> set[str]:
+    """Names of the parameters that are spared weight decay: norms and biases (one dimension or none), and what a module's own `without_decay` lists.
+
+    That is a tuple of names of parameters or submodules: gains, temperatures and the like, which weigh something else and are no filters.
+    """
+    spared = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1}
+    for path, module in model.named_modules():
+        for listed in getattr(module, "without_decay", ()):
+            whole = f"{path}.{listed}" if path else listed
+            spared |= {name for name, _ in model.named_parameters() if name == whole or name.startswith(f"{whole}.")}
+    return spared
 
 
 def learning_rate(step: int, *, optim: Any, steps_per_epoch: int, epochs: int) -> float:

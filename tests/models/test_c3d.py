@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from posture.config import Run, validate
 from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.c3d import Residual, StandardizedConv3d
@@ -248,3 +249,29 @@ def test_an_unknown_kind_is_refused():
 
     with pytest.raises(ValueError, match=r"kind must be one of 'c3d', .* not 'i3d'"):
         build(Unknown())
+
+
+@pytest.mark.parametrize(("frames", "size"), [(16, 112), (16, 56), (16, 64), (16, 96), (24, 48), (32, 33), (16, 16)])
+def test_the_fifth_pooling_has_caffes_windows(frames: int, size: int):
+    """Caffe: ceil((cells - 2) / 2) + 1 windows (at least one), the first begins with the first cell, and the last is cut off at the edge."""
+    network = build(C3D(**{**NARROW, "size": size, "frames": frames}))
+    taken = []
+    network.head[0].register_forward_hook(lambda module, inputs, output: taken.extend((inputs[0], output)))
+    network(clips(1, frames, size))
+    cells, pooled = taken
+    reach = [[slice(2 * window, 2 * window + 2) for window in range(max(1, -(-(length - 2) // 2) + 1))] for length in cells.shape[2:]]
+    wanted = torch.stack([cells[:, :, t, y, x].amax((2, 3, 4)) for t in reach[0] for y in reach[1] for x in reach[2]], dim=2)
+    assert pooled.shape[2:] == tuple(map(len, reach)) and torch.equal(pooled.flatten(2), wanted)
+
+
+@pytest.mark.parametrize("size", [56, 64])
+def test_runs_from_before_that_keep_their_shapes_and_what_they_compute(size: int):
+    run = Run(name="x", model=C3D(**{**NARROW, "size": size})).model_dump(mode="json")
+    assert validate(run).model.pool5 == "caffe"
+    del run["model"]["pool5"]
+    old = validate(run).model
+    assert old.pool5 == "padded" and validate(Run(name="x", model=old).model_dump(mode="json")).model == old
+    network = build(old)
+    cells = torch.randn(1, 64, 2, size // 16, size // 16)
+    wanted = functional.max_pool3d(functional.pad(cells, (1, 1, 1, 1), value=-torch.inf), 2)
+    assert torch.equal(network.head[0](cells), wanted) and network(clips(1, 16, size)).shape == (1, 5)

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from posture.models import build
+from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED
-from posture.models.summary import gmacs, latency_ms, parameters, table
+from posture.models.detector_configs import YOLOv5
+from posture.models.summary import flop_counter, gmacs, latency_ms, parameters, picture_gflops, table
+from posture.models.swin import WindowAttention
 
 
 def test_c3d_has_its_published_size_and_cost():
@@ -33,6 +36,37 @@ def test_improved_is_smaller_and_cheaper_than_c3d():
     assert rows["improved"]["parameters"] == 7_076_769
     assert rows["improved"]["gmacs_112"] == pytest.approx(8.269, abs=5e-4)
     assert rows["improved"]["gmacs_56"] == pytest.approx(2.033, abs=5e-4)
+
+
+@pytest.mark.parametrize(("side", "windows"), [(8, 4), (9, 9)])  # of 4 x 4 cells; 9 are padded to 12
+@pytest.mark.parametrize("learning", [True, False])  # torch computes attention in another way where it needs no gradient
+def test_windows_of_attention_are_counted(side: int, windows: int, learning: bool):
+    """Products of queries with keys and of weights with values in every window, three matrices before and one after, and the position network."""
+    attention = WindowAttention(64, heads=2, window=4, shift=0)
+    with flop_counter() as counter, torch.set_grad_enabled(learning):
+        attention(torch.randn(1, side, side, 64))
+    products = windows * 2 * (16 * 16 * 32 + 16 * 16 * 32)
+    matrices = side**2 * 64 * 3 * 64 + (windows * 16) * 64 * 64
+    positions = 7 * 7 * (2 * 512 + 512 * 2)
+    assert counter.get_total_flops() == 2 * (products + matrices + positions)
+
+
+def test_a_detectors_attention_is_counted():
+    """Swin's at 64 pixels: two windows of 8 x 8 cells, one for each block, on a map of 2 x 2, with the matrices of each token."""
+    plain, swin = (YOLOv5(classes=2, width=0.125, size=64, swin=swin) for swin in (False, True))
+    whole, without = (picture_gflops(build(config), 64) for config in (swin, plain))
+    channels, hidden = 64, 256
+    bottleneck = 4 * channels * channels * (1 + 9)
+    block = 64 * channels * channels + 4 * channels * 3 * channels + 2 * 64 * 64 * channels + 15 * 15 * (2 * 512 + 512 * 2) + 2 * 4 * channels * hidden
+    assert whole - without == pytest.approx(2 * (2 * block - bottleneck) / 1e9, rel=1e-9)
+
+
+def test_channel_space_and_time_attention_is_counted():
+    """Equations (14)-(16): two layers on each channel's mean, a 7 x 7 kernel on the map, one of three frames."""
+    attention = STCBAM(64)
+    with flop_counter() as counter, torch.no_grad():
+        attention(torch.randn(2, 64, 8, 14, 14))
+    assert counter.get_total_flops() == 2 * 2 * (64 * 8 + 8 * 64 + 49 * 14 * 14 + 3 * 8)
 
 
 def test_counting_leaves_the_network_as_it_was():

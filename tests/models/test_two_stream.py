@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posture.config import Run, validate
 from posture.models import build
 from posture.models.configs import TwoStream
 from posture.models.summary import gmacs, input_shapes, parameters
@@ -166,3 +167,30 @@ def test_what_cannot_be_built_is_refused(changes: dict, complaint: str) -> None:
 def test_a_single_frame_is_enough_for_the_spatial_stream() -> None:
     config = replace(NARROW, streams="spatial", frames=1)
     assert build(config)(*inputs_of(config)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("size", "cells"), [(224, (109, 54, 26, 13, 6)), (56, (25, 12, 5, 2, 2)), (100, (47, 23, 11, 5, 5))])
+def test_cnn_m_pools_overlapping_windows_of_three_at_stride_two(size: int, cells: tuple[int, ...]) -> None:
+    """As published: windows begin at every second cell and the last is cut off at the edge; at 224 pixels in all three poolings."""
+    network = build(replace(NARROW, streams="spatial", size=size)).streams["rgb"].network
+    found, x = [], torch.randn(2, 3, size, size)
+    for layer in network:
+        before, x = x, layer(x)
+        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+            found.append(x.shape[2])
+        if isinstance(layer, nn.MaxPool2d) or (isinstance(layer, nn.AdaptiveMaxPool2d) and size == 224):
+            starts = range(0, 2 * x.shape[2], 2)
+            wanted = torch.stack([before[..., row:row + 3, column:column + 3].amax((2, 3)) for row in starts for column in starts], dim=2)
+            assert torch.equal(x.flatten(2), wanted)
+        if isinstance(layer, nn.MaxPool2d | nn.AdaptiveMaxPool2d):
+            found.append(x.shape[2])
+    assert tuple(found) == cells
+
+
+def test_runs_from_before_keep_their_windows_of_two() -> None:
+    run = Run(name="x", model=NARROW).model_dump(mode="json")
+    del run["model"]["pooling"]
+    old = validate(run).model
+    windows = [layer.kernel_size for layer in build(old).modules() if isinstance(layer, nn.MaxPool2d)]
+    assert old == replace(NARROW, pooling="2x2") and windows == [2] * 4
+    build(old).load_state_dict(build(NARROW).state_dict())  # pooling has no weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from posture.config import Optim
 from posture.errors import InputError
+from posture.models import build
+from posture.models.configs import C3D, IMPROVED, TwoStream
+from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.train.optim import Average, Precision, build_optimizer, learning_rate
 from tests.train.small_run import SmallNetwork
 
@@ -24,6 +28,22 @@ def test_norms_and_biases_are_spared_weight_decay(name: str) -> None:
     assert {name: decay[parameter] for name, parameter in model.named_parameters()} == {
         "convolution.weight": 0.1, "convolution.bias": 0, "norm.weight": 0, "norm.bias": 0, "classify.weight": 0.1, "classify.bias": 0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "spared"), [
+    (C3D(**IMPROVED), r"\.gain"), (C3D(), None), (TwoStream(), None), (SSD300(), None), (FasterRCNN(), None), (YOLOv5(), None),
+    (YOLOv5(**IMPROVED_YOLOV5), r"\.scale\.logarithm|\.position_bias\.mlp\.\d\.weight"), (YOLOv7(), r"head\.levels\.\d\.(added|factor)")],
+    ids=["improved c3d", "c3d", "two_stream", "ssd300", "fasterrcnn", "yolov5", "improved yolov5", "yolov7"])
+def test_what_weighs_something_else_is_spared_too(config: object, spared: str | None) -> None:
+    """Of parameters with more than one dimension: filters and matrices decay, gains, temperatures and the position network do not."""
+    with torch.device("meta"):
+        network = build(config)
+    groups = build_optimizer(network, Optim(name="adamw", weight_decay=0.1)).param_groups
+    kept = {id(parameter) for group in groups if not group["weight_decay"] for parameter in group["params"]}
+    wide = {name: id(parameter) in kept for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    expected = {name: spared is not None and bool(re.search(rf"({spared})$", name)) for name in wide}
+    assert wide == expected and any(wide.values()) == (spared is not None)
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
 
 
 def test_a_frozen_network_part_is_left_alone() -> None:
