@@ -191,7 +191,8 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = N
 
 @app.command
 def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, epochs: int | None = None, workers: str | None = None,
-          weights: str | None = None, sets: Repeated = [], set_file: str | None = None, local: bool = False, resume: bool = False) -> None:  # noqa: B006
+          weights: str | None = None, set_file: str | None = None, local: bool = False, resume: bool = False, resume_if_begun: bool = False,
+          sets: Repeated = []) -> None:  # noqa: B006
     """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
 
     Parameters
@@ -219,13 +220,15 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
         In this process, without Ray.
     resume
         Continue the run --name from its last checkpoint.
+    resume_if_begun
+        Continue the run --name, or begin it: for a job that is handed in again after it was lost.
     """
     from posture.commands.train import train_run
     from posture.config import read_changes
 
     changes = read_changes(set_file) if set_file is not None else {}
     changes |= _changes(sets, epochs=epochs, workers=None if workers is None else parse_workers(workers), weights=weights)
-    train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume)
+    train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume or ("if begun" if resume_if_begun else False))
 
 
 @app.command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import signal
 import sys
@@ -38,6 +39,18 @@ class _Console(Console):
 
 # Names are printed as they are, lines stay whole.
 out = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({} if sys.stdout.isatty() else LOG))
+
+
+class _Lines(logging.Handler):
+    """What parts that print nothing by themselves have to say, such as that Ray is being started."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        out.print(record.getMessage())
+
+
+logging.getLogger("posture").addHandler(_Lines(logging.INFO))
+logging.getLogger("posture").setLevel(logging.INFO)
+logging.getLogger("posture").propagate = False
 
 
 @contextlib.contextmanager

@@ -94,6 +94,9 @@ def explain(folder: RunFolder, video: str, *, start: float | None = None, class_
 
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
+    if not isinstance(run, Run):
+        raise InputError(f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; pictures with what a detector found "
+                         f"and missed, and why, are in the report of: posture evaluate {folder.uri}")
     asked = None if class_name is None else _number(class_name, classes)
     model, ctx = build(run.model), LocalContext()
     with folder.checkpoint(which) as checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import platform
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from posture.config import AnyRun, override, validate
 from posture.data.files import absolute
@@ -18,7 +19,7 @@ from posture.data.images import ImageIndex, index_images, open_images
 from posture.data.store import Store
 from posture.errors import InputError
 from posture.recipes import full_path, is_bare, load_recipe
-from posture.runs import RunFolder, refuse_existing, unique_name
+from posture.runs import RunFolder, refuse_existing, run_names, unique_name
 
 PACKAGES = ("posture", "torch", "ray", "numpy", "pyarrow", "deltalake", "decord2", "wandb")
 RECALL = 0.98
@@ -52,13 +53,15 @@ class Session:
 
 
 def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
-            resume: bool = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = (), here: bool = False) -> Session:
+            resume: bool | Literal["if begun"] = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = (), here: bool = False,
+            admit: Callable[[AnyRun], None] | None = None) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
     `recipe` is a run, or FILE.py:function, or a bare function that says enough with what the store holds;
     `versions` pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out.
-    `here`: the run will be trained in this process, so that this machine's memory must be enough for it.
-    `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it.
+    `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it. "if begun" begins it if it is not there.
+    `here`: the run will be trained in this process, so that this machine's memory must be enough for it. `admit` sees the run before anything is
+    written, and may refuse it.
     Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled, weights that
     do not fit.
     """
@@ -71,7 +74,11 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
     folder = RunFolder(runs, name)
     record = folder.read_json("run.json") if resume else None
     if record is not None:
-        return _continue(folder, record, changes)
+        return _continue(folder, record, changes, admit)
+    if resume is True:
+        near = difflib.get_close_matches(name, run_names(runs), n=3)
+        raise InputError(f"{folder.uri}: there is no run of this name to continue{f' (is it {chr(32).join(near)}?)' if near else ''}; leave out --resume to "
+                         "begin it, or give --resume-if-begun")
     refuse_existing(folder)
     store = Store(store_uri)
     versions = versions or store.versions()
@@ -81,6 +88,8 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
         from posture.train.context import LocalContext
 
         refuse_too_large(fitted.run, LocalContext().device)
+    if admit is not None:
+        admit(fitted.run)
     return begin(fitted, folder, recipe=recipe if isinstance(recipe, str) else recipe.name, store=store, versions=versions, left_out=left_out)
 
 
@@ -173,7 +182,7 @@ def _fitted(run: AnyRun, train: Index) -> tuple[AnyRun, str]:
     return override(run, {"model.anchors": found}), f"anchors by k-means of {len(sides):,} training boxes reach {now:.1%} of them, the model's own {recall:.1%}"
 
 
-def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]) -> Session:
+def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any], admit: Callable[[AnyRun], None] | None) -> Session:
     began = validate(record["run"])
     if (weights := changes.pop("weights", None)) and absolute(weights) != began.weights:
         raise InputError(f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name")
@@ -183,6 +192,8 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
     done = len(folder.read_json("history.json") or [])
     if done >= run.epochs:
         raise InputError(f"{folder.uri}: this run has finished its {run.epochs} epochs; train it longer with --set epochs={run.epochs * 2}")
+    if admit is not None:
+        admit(run)
     if changes:
         folder.write_json("run.json", record | {"run": run.model_dump(mode="json")})
     resumed = bool(folder.checkpoints())

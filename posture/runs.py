@@ -227,6 +227,19 @@ class RunFolder:
             remove_tree(self.path("checkpoints", tag))
 
 
+def run_names(runs: str) -> list[str]:
+    """Names of the runs in a folder or s3:// prefix, in order; none if there is no such folder."""
+    root = absolute(runs)
+    if is_remote(root):
+        import obstore
+
+        with reachable(root):
+            names = [prefix.rstrip("/").rpartition("/")[2] for prefix in obstore.list_with_delimiter(open_root(root))["common_prefixes"]]
+    else:
+        names = os.listdir(root) if os.path.isdir(root) else []
+    return sorted(name for name in names if NAME.fullmatch(name) and exists(join(root, name, "run.json")))
+
+
 def refuse_existing(folder: RunFolder) -> None:
     """Raise InputError where the name is taken: nothing that stands is overwritten or resumed unasked."""
     if folder.exists() or exists(folder.uri):

@@ -15,6 +15,7 @@ from posture.explain_page import verdict
 from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED, TwoStream
+from posture.recipes import load_recipe
 from posture.runs import RunFolder
 
 CLASSES = ("left", "right", "up")
@@ -127,7 +128,11 @@ def test_what_cannot_be_explained_is_one_sentence(improved, video, tmp_path, cap
     good, short = str(video("a.mp4")), str(video("short.mp4", frames=12))
     bare = RunFolder(str(tmp_path), "bare")
     bare.write_json("run.json", improved.read_json("run.json"))
-    for arguments, complaint in ((("/nowhere/run", good), "there is no run here"), ((bare.uri, good), "no best checkpoint yet"),
+    detector = RunFolder(str(tmp_path), "athletes")
+    detector.write_json("run.json", {"run": load_recipe("jobs/detector.py:improved").model_dump(mode="json"), "classes": ["athlete"]})
+    for arguments, complaint in ((("/nowhere/run", good), "there is no run here"),
+                                 ((detector.uri, good), "athletes is a detector (yolov5), and posture explain is for action classifiers"),
+                                 ((bare.uri, good), "no best checkpoint yet"),
                                  ((improved.uri, __file__), "test_explain.py: this is no video that can be read"),
                                  ((improved.uri, "/nowhere.mp4"), "/nowhere.mp4: this is no video that can be read"),
                                  ((improved.uri, short), "too short: one clip needs 1.24 s, the video lasts 0.48 s"),

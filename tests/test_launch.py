@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from posture.commands.train import admit_on_ray
 from posture.errors import InputError
 from posture.launch import prepare, train_here
+from posture.runs import run_names
 
 CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
@@ -27,6 +29,24 @@ def test_names_are_unique_unless_given_and_never_reused_unasked(small_store, tmp
         start(small_store, tmp_path, name="a")
     with pytest.raises(InputError, match="--resume needs the --name"):
         start(small_store, tmp_path, resume=True)
+
+
+def test_a_name_that_does_not_exist_is_not_resumed(small_store, tmp_path):
+    """Nothing is trained from scratch by a mistyped name; a job that may have to begin says so."""
+    created = start(small_store, tmp_path, name="athletes-1").folder.read_json("run.json")["created"]
+    for runs, name, hint in ((tmp_path, "atletes-1", r" \(is it athletes-1\?\)"), (tmp_path, "zzz", ""), (tmp_path / "none", "a", "")):
+        with pytest.raises(InputError, match=rf"/{name}: there is no run of this name to continue{hint}; leave out --resume to begin it"):
+            start(small_store, runs, name=name, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["athletes-1"] == run_names(str(tmp_path))
+    assert start(small_store, tmp_path, name="b", resume="if begun").folder.exists()
+    assert start(small_store, tmp_path, name="athletes-1", resume="if begun").folder.read_json("run.json")["created"] == created
+
+
+def test_a_run_that_the_machine_has_no_room_for_leaves_its_name_free(small_store, tmp_path):
+    with pytest.raises(InputError, match=r"8 workers: this machine has 4 CPUs, and more workers than that only wait for each other; use at most 4"):
+        start(small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 8, "scale.global_batch": 8}, admit=admit_on_ray)
+    assert not (tmp_path / "a").exists()
+    assert start(small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 4}, admit=admit_on_ray).folder.exists()
 
 
 def test_resuming_a_finished_run_says_how_to_prolong_it(small_store, tmp_path):

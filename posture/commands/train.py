@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from posture import console
+from posture.config import AnyRun
 from posture.launch import UNITS, Session, prepare, train_here
 from posture.runs import RunFolder
 from posture.tracking import tracking_mode
 
 
-def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: dict[str, Any], local: bool, resume: bool) -> RunFolder:
+def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: dict[str, Any], local: bool,
+              resume: bool | Literal["if begun"]) -> RunFolder:
     """Prepare, train, report. Ctrl-C saves, says how to go on, and exits with 130. Raises InputError."""
-    session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume, here=local)
+    session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume, here=local, admit=None if local else admit_on_ray)
     unit = UNITS[session.run.task]
     _announce(session, unit, local=local)
     with console.progress("training") as advance:
@@ -43,6 +45,13 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
     console.out.print(f"best {session.run.metric} on val {best:.4f} in epoch {epoch}{early}")
     console.out.print(f"{session.folder.uri}\nnext: posture evaluate {session.folder.uri}")
     return session.folder
+
+
+def admit_on_ray(run: AnyRun) -> None:
+    """Raise InputError if the cluster, or this machine, has no room for the run: before its folder is made, so that the name stays free."""
+    from posture.distributed.train import room_for
+
+    room_for(run.scale)
 
 
 def _announce(session: Session, unit: str, *, local: bool) -> None:

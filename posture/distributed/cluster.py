@@ -10,10 +10,12 @@ import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from posture.errors import InputError
 
@@ -22,6 +24,11 @@ FORWARDED = ("AWS_", "WANDB_")
 SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 """Parts of names that are never forwarded: they would stand in the job's metadata. Nodes have credentials of their own, and a Ray
 started here inherits ours."""
+
+ANSWER_SECONDS = 10.0
+"""In which something must answer where RAY_ADDRESS says that a cluster is."""
+
+_log = logging.getLogger("posture")
 
 DECODE = "decode"
 """Custom resource of nodes that decode and read footage. Those without a GPU do only that where it is advertised."""
@@ -33,8 +40,8 @@ def connect(**settings: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
 
     `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). With a dashboard its address goes to
-    all workers: by both, Ray Train gives back what a driver held that was killed, also where other Rays run on this machine. Raises InputError where the named
-    cluster does not answer.
+    all workers: by both, Ray Train gives back what a driver held that was killed, also where other Rays run on this machine.
+    Raises InputError if the named cluster does not answer, or asks for another token.
     """
     if ray.is_initialized():
         return
@@ -52,13 +59,20 @@ def connect(**settings: Any) -> None:
     elif settings.get("include_dashboard"):
         port = os.environ["RAY_GCS_SERVER_PORT"] = str(_free_port())
         variables["RAY_ADDRESS"] = f"{ray.util.get_node_ip_address()}:{port}"
+    _refuse_silent(address)
+    _log.info("joining the Ray cluster at %s ..." if address else "starting Ray on this machine ...", *([address] if address else []))
     terminated = signal.getsignal(signal.SIGTERM)
     try:
-        if address:
-            ray.init(address=address, **arguments)
-        else:
-            ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # or it would join what somebody else started here
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with _muted():
+            if address:
+                ray.init(address=address, **arguments)
+            else:
+                ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # or it would join what somebody else started here
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+        if address and _is_about_the_token(error):
+            sent = "and another one was sent" if os.environ.get("RAY_AUTH_MODE") == "token" else "and none was sent"
+            raise InputError(f"RAY_ADDRESS={address}: this Ray asks for a token, {sent}; export RAY_AUTH_MODE=token, with the cluster's token in "
+                             "~/.ray/auth_token or RAY_AUTH_TOKEN") from None
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
     if threading.current_thread() is threading.main_thread():
@@ -82,6 +96,46 @@ def keep_token_private(*, create: bool) -> None:
                 made.write(secrets.token_hex(32))
                 made.flush()
                 os.link(made.name, path)  # which replaces nothing that another process made meanwhile
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Keep what Ray's C++ part writes straight to the terminal away from it: what went wrong is raised."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
+
+
+def is_alone() -> bool:
+    """Whether this Ray is of this machine alone, started for this command."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def _refuse_silent(address: str | None) -> None:
+    """Raise InputError at once if nothing listens at `host:port`; Ray would try for a minute and a half."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"RAY_ADDRESS={address} cannot be used: nothing answers there ({error}); start Ray there with ray start --head, or unset RAY_ADDRESS "
+                         "to work on this machine alone") from None
+
+
+def _is_about_the_token(error: BaseException | None) -> bool:
+    """Whether Ray refused, or could not find, a token; its ConnectionError says so only in what caused it."""
+    while error is not None:
+        if isinstance(error, AuthenticationError) or "AuthToken" in str(error) or "Unauthenticated" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def disconnect() -> None:

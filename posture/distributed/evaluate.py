@@ -11,7 +11,7 @@ import ray
 
 from posture.config import AnyRun, DetectorRun, Run
 from posture.distributed import cluster
-from posture.distributed.room import resources
+from posture.distributed.room import refuse_crowd, resources
 
 
 def score_on_ray(index: Any, run: Run, checkpoint: Path, *, views: Any, workers: int, batch: int,
@@ -50,7 +50,10 @@ def _deal(what: str, index: Any, shares: list[np.ndarray], run: AnyRun, checkpoi
           progress: Callable[[int, int], None] | None) -> Iterator[tuple[np.ndarray, Any, str]]:
     """(share, what its task made of it, the device) as the tasks end."""
     cluster.connect()
-    cpus, gpus = resources(run.scale.model_copy(update={"workers": len(shares)}), nodes=cluster.sizes())
+    scale = run.scale.model_copy(update={"workers": len(shares)})
+    if cluster.is_alone():
+        refuse_crowd(scale, nodes=cluster.sizes())
+    cpus, gpus = resources(scale, nodes=cluster.sizes())
     weights = ray.put((checkpoint / "model.safetensors").read_bytes())
     task = _work.options(num_cpus=cpus, num_gpus=gpus, label_selector={} if gpus else cluster.off_decoders())
     jobs = {task.remote(what, index.part(share), run, weights, options): share for share in shares if len(share)}

@@ -61,6 +61,17 @@ def resources(scale: Scale, *, nodes: list[tuple[float, float]], reading: float 
                      f"{_said(able)}{' with GPUs' if wanted_gpus else ''}; use fewer workers, or a smaller share")
 
 
+def refuse_crowd(scale: Scale, *, nodes: list[tuple[float, float]]) -> None:
+    """On one machine without a cluster: raise InputError, with the numbers, if it has fewer CPUs (or GPUs) than workers.
+
+    On a cluster, or with `scale.cpus_per_worker` given, workers may share a CPU.
+    """
+    workers, (cpus, gpus) = scale.sizes[0], (sum(node[place] for node in nodes) for place in (0, 1))
+    if scale.cpus_per_worker == "auto" and workers > max(cpus, gpus, 1):
+        raise InputError(f"{workers} workers: this machine has {cpus:g} CPU{'s' * (cpus != 1)}{f' and {gpus:g} GPU' + 's' * (gpus != 1) if gpus else ''}, and "
+                         f"more workers than that only wait for each other; use at most {max(cpus, gpus, 1):g}, or a cluster (RAY_ADDRESS)")
+
+
 def refuse_none(nodes: list[tuple[float, float]]) -> None:
     """Raises InputError where no node may train."""
     if not nodes:

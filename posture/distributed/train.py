@@ -13,12 +13,12 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from posture.config import Run
+from posture.config import Run, Scale
 from posture.data.files import exists, is_remote
 from posture.distributed import cluster
 from posture.distributed.context import Board, RayContext
 from posture.distributed.feed import Feed, feed
-from posture.distributed.room import READER_CPUS, resources
+from posture.distributed.room import READER_CPUS, refuse_crowd, resources
 from posture.errors import InputError, Unreachable
 from posture.launch import Session, run_worker
 from posture.runs import RunFolder
@@ -36,16 +36,11 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     `feeds`, for training and validation, where several runs share what was read already.
     Raises InputError where the cluster cannot hold the run: up front, with the numbers.
     """
-    cluster.connect()
     scale = session.run.scale
+    cpus, gpus, off_decoders = room_for(scale)
     elastic = len(scale.sizes) > 1
-    cpus, gpus = resources(scale, nodes=cluster.sizes(), reading=0.0 if elastic or cluster.decoding() else READER_CPUS)
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
         refuse_unshared(session.folder.path("run.json"))
-    off_decoders = {} if gpus else cluster.off_decoders()
-    if elastic and off_decoders:  # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
-        raise InputError(f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
-                         "give one number of workers")
     feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic or cluster.nodes() > 1)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
     board = Board.options(scheduling_strategy=here).remote()
@@ -71,6 +66,23 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     if refusal := said.get("refused"):
         raise (Unreachable if said["unreachable"] else InputError)(refusal)
     return said["outcome"]
+
+
+def room_for(scale: Scale) -> tuple[float, float, dict[str, str]]:
+    """CPUs and GPUs of each worker on the cluster that `cluster.connect` finds, and the label selector of their nodes.
+
+    Raises InputError, with the numbers, if it cannot hold them.
+    """
+    cluster.connect()
+    elastic = len(scale.sizes) > 1
+    if cluster.is_alone():
+        refuse_crowd(scale, nodes=cluster.sizes())
+    cpus, gpus = resources(scale, nodes=cluster.sizes(), reading=0.0 if elastic or cluster.decoding() else READER_CPUS)
+    off_decoders = {} if gpus else cluster.off_decoders()
+    if elastic and off_decoders:  # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
+        raise InputError(f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
+                         "give one number of workers")
+    return cpus, gpus, off_decoders
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from posture.data.files import is_remote, join, write_bytes
 from posture.distributed import cluster
 from posture.distributed.feed import feed
 from posture.distributed.metrics import emit_trials
-from posture.distributed.room import READER_CPUS, Room, room
+from posture.distributed.room import READER_CPUS, Room, refuse_crowd, room
 from posture.distributed.train import refuse_unshared
 from posture.distributed.tune_context import SearchBoard, TuneContext, report_epoch
 from posture.errors import InputError
@@ -80,6 +80,8 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
     if cluster.nodes() > 1 and not is_remote(plan.runs):
         write_bytes(join(plan.runs, ".search"), search.name.encode())
         refuse_unshared(join(plan.runs, ".search"))
+    if cluster.is_alone():
+        refuse_crowd(plan.base.run.scale, nodes=cluster.sizes())
     shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes(),
                  reading=0.0 if cluster.decoding() else READER_CPUS)
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)

@@ -17,7 +17,7 @@ import pytest
 import ray
 
 from posture.data.files import read_bytes
-from tests.processes import descendants
+from tests.processes import descendants, posture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -115,6 +115,11 @@ def test_jobs_need_the_token_run_once_and_give_nothing_away(head, project, small
     if not (address := ray.util.get_node_ip_address()).startswith("127."):  # the dashboard is for loopback alone
         with pytest.raises(OSError):
             socket.create_connection((address, ports["dashboard-port"]), timeout=5).close()
+
+    for sent, variables in (("none was sent", {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}), ("another one was sent", {"RAY_AUTH_TOKEN": "f" * 64})):
+        refused = posture(*train[3:], environment=mine | {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{ports['port']}"} | variables)
+        assert refused.returncode == 2 and f"this Ray asks for a token, and {sent}; export RAY_AUTH_MODE=token" in refused.stderr, refused.stderr
+        assert refused.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
     exported: set[str] = set()
     running = subprocess.Popen([*RAY, "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--submission-id", "first-1",

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 
 from posture.config import Scale
-from posture.distributed.room import resources, room
+from posture.distributed.room import refuse_crowd, resources, room
 from posture.errors import InputError
 
 
@@ -34,6 +36,22 @@ def test_where_others_read_all_is_for_training():
 def test_workers_that_fit_nowhere_are_refused_with_the_numbers(scale, nodes, complaint):
     with pytest.raises(InputError, match=complaint):
         resources(Scale(**scale), nodes=nodes)
+
+
+@pytest.mark.parametrize(("scale", "nodes", "complaint"), [
+    ({"workers": 8}, [(2, 0)], "8 workers: this machine has 2 CPUs, and more workers than that only wait for each other; use at most 2, or a cluster"),
+    ({"workers": 2}, [(1, 0)], "2 workers: this machine has 1 CPU, .*; use at most 1,"),
+    ({"workers": 9}, [(4, 8)], "9 workers: this machine has 4 CPUs and 8 GPUs, .*; use at most 8,"),
+    ({"workers": [4, 8]}, [(2, 0)], "4 workers"),
+    ({"workers": 2}, [(2, 0)], ""), ({"workers": [2, 8]}, [(2, 0)], ""), ({"workers": 8}, [(4, 8)], ""),
+    ({"workers": 8, "cpus_per_worker": 0.2}, [(2, 0)], ""), ({"workers": 1}, [(0.5, 0)], "")])
+def test_one_machine_is_not_crowded_with_workers_unless_they_are_told_to_share(scale, nodes, complaint):
+    try:
+        refuse_crowd(Scale(global_batch=2520, **scale), nodes=nodes)
+        said = ""
+    except InputError as error:
+        said = str(error)
+    assert re.match(complaint, said) and bool(said) == bool(complaint), said
 
 
 @pytest.mark.parametrize(("scale", "concurrent", "nodes", "expected"), [

@@ -63,7 +63,7 @@ class Place:
         if name == "ingest":
             return ["ingest", str(footage), "--store", self.store, *DECODE]
         if name == "train":
-            return ["train", "jobs/action.py:improved", "--store", self.store, "--runs", f"{self.root}/runs", "--name", "small", "--resume", *TRAIN]
+            return ["train", "jobs/action.py:improved", "--store", self.store, "--runs", f"{self.root}/runs", "--name", "small", "--resume-if-begun", *TRAIN]
         return ["evaluate", self.run, "--workers", str(self.evaluate_workers)]
 
 
