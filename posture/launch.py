@@ -76,9 +76,9 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
     if record is not None:
         return _continue(folder, record, changes, admit)
     if resume is True:
-        near = difflib.get_close_matches(name, run_names(runs), n=3)
-        raise InputError(f"{folder.uri}: there is no run of this name to continue{f' (is it {chr(32).join(near)}?)' if near else ''}; leave out --resume to "
-                         "begin it, or give --resume-if-begun")
+        near = ", ".join(difflib.get_close_matches(name, run_names(runs), n=3))
+        raise InputError(f"{folder.uri}: there is no run of this name to continue{f' (is it {near}?)' if near else ''}; leave out --resume to begin it, or "
+                         "give --resume-if-begun")
     refuse_existing(folder)
     store = Store(store_uri)
     versions = versions or store.versions()
