@@ -28,6 +28,9 @@ SHAPE_POWER = 4
 BLOCK, TOGETHER = 256, 1
 """Candidates of a picture that suppression compares with each other at once, and of how many pictures, on a CPU, in whose cache their pairs stay."""
 
+ENOUGH_INSIDE = 0.5
+"""Share of a box inside an ignore region from which on it counts for nothing, as at an IoU of 0.5."""
+
 GPU_BLOCK = 512
 """Candidates on a GPU, of all pictures: each comparison is waited for once."""
 
@@ -43,6 +46,8 @@ class Targets(NamedTuple):
     """(B,) int64, the picture of the batch that each box is in, ascending."""
     count: int
     """Pictures in the batch; some may have no box."""
+    ignored: Targets | None = None
+    """The ignore regions in the same pictures; None: there are none."""
 
 
 class Detections(NamedTuple):
@@ -77,6 +82,13 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     """a (..., M, 4), b (..., N, 4) -> (..., M, N)."""
     return iou(a[..., :, None, :], b[..., None, :, :])
+
+
+def share_inside(a: Tensor, b: Tensor) -> Tensor:
+    """The share of each box of a (..., M, 4) that lies inside each of b (..., N, 4): (..., M, N), 0..1. So COCO compares boxes with ignore regions."""
+    intersection, _ = _areas(a[..., :, None, :], b[..., None, :, :])
+    width, height = _sides(a)
+    return intersection / (width * height).clamp(min=EPSILON)[..., :, None]
 
 
 def overlap(a: Tensor, b: Tensor, kind: str = "iou") -> Tensor:

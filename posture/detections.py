@@ -1,7 +1,7 @@
 """What a detector found in a picture beside what is there: every box right or wrong, found or missed, and why; and pictures of it.
 
 Legend: D reported and B true boxes of a picture, xyxy in pixels. Drawn boxes are told apart by more than colour: what was reported is solid, what
-is true is dashed; blue is right, orange wrong.
+is true is dashed; blue is right, orange wrong, grey counts for nothing: ignore regions, and what was reported inside one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Mark:
 
     box: tuple[float, float, float, float]
     """xyxy in pixels."""
-    kind: Literal["right", "false", "found", "missed"]
-    """Reported and right, reported in vain; true and found, true and missed."""
+    kind: Literal["right", "false", "found", "missed", "ignored"]
+    """Reported and right, reported in vain; true and found, true and missed; an ignore region or reported inside one."""
     name: str
     """Its class."""
     confidence: float | None = None
@@ -59,11 +59,12 @@ class Mark:
 
 
 def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[Mark]:
-    """Every true box, and every box reported with at least that confidence, best first.
+    """Every true box, every box reported with at least that confidence, best first, and every ignore region.
 
-    As COCO matches: each reported box takes, of the true boxes of its class that none before it took, the one that it overlaps most and enough.
+    As COCO matches: each reported box takes, of the true boxes of its class that none before it took, the one that it overlaps most and enough. One
+    that takes none and of which ENOUGH lies in an ignore region of its class counts for nothing.
     """
-    boxes, scores, labels, true_boxes, true_labels = (np.asarray(part) for part in found)
+    boxes, scores, labels, true_boxes, true_labels, regions, region_labels = (np.asarray(part) for part in Picture(*found))
     order = np.argsort(-scores, kind="stable")
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     overlaps = _overlaps(boxes, true_boxes)  # (D, B)
@@ -82,20 +83,24 @@ def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[
         else:
             cause, reason = _why_missed(overlaps[:, place], same[:, place], scores, labels, match, reported=reported, classes=classes)
             marks.append(Mark(_corners(box), "missed", classes[label], cause=cause, reason=reason))
+    inside = (_overlaps(boxes, regions, inside=True) * (labels[:, None] == region_labels)).max(axis=1, initial=0.0) >= ENOUGH
     for row in range(reported):
         right = match[row] >= 0
+        if inside[row] and not right:
+            marks.append(Mark(_corners(boxes[row]), "ignored", classes[labels[row]], float(scores[row])))
+            continue
         cause, reason = ("", "") if right else _why_false(overlaps[row], same[row], true_labels, match, classes=classes)
         marks.append(Mark(_corners(boxes[row]), "right" if right else "false", classes[labels[row]], float(scores[row]), cause, reason))
-    return marks
+    return marks + [Mark(_corners(region), "ignored", classes[label]) for region, label in zip(regions, region_labels, strict=True)]
 
 
-def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of each of (D, 4) boxes with each of (B, 4): (D, B) float64."""
+def _overlaps(boxes: np.ndarray, others: np.ndarray, *, inside: bool = False) -> np.ndarray:
+    """IoU of each of (D, 4) boxes with each of (B, 4), or the share of the first inside the second: (D, B) float64."""
     import torch
 
-    from posture.boxes import pairwise_iou
+    from posture.boxes import pairwise_iou, share_inside
 
-    return pairwise_iou(*(torch.as_tensor(np.asarray(part, dtype=np.float64).reshape(-1, 4)) for part in (boxes, others))).numpy()
+    return (share_inside if inside else pairwise_iou)(*(torch.as_tensor(np.asarray(part, dtype=np.float64).reshape(-1, 4)) for part in (boxes, others))).numpy()
 
 
 def _why_false(overlaps: np.ndarray, same: np.ndarray, true_labels: np.ndarray, match: np.ndarray, *, classes: Sequence[str]) -> tuple[str, str]:
@@ -131,7 +136,7 @@ def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
     return left, top, right, bottom
 
 
-COLOURS = {"right": "#4aa8ff", "found": "#ffffff", "false": "#ff9a33", "missed": "#ff9a33"}
+COLOURS = {"right": "#4aa8ff", "found": "#ffffff", "false": "#ff9a33", "missed": "#ff9a33", "ignored": "#b4b9bf"}
 """On pictures, which are neither light nor dark; the pages' blue and orange, brighter."""
 TILE, GAP, HEAD, ACROSS = 320, 8, 52, 4
 

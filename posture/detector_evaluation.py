@@ -128,7 +128,8 @@ def _write(folder: RunFolder, record: dict[str, Any], run: DetectorRun, store: S
     from posture.detector_report import write_detector_report
 
     table = pa.table({"image": index.keys, "group": index.groups, "boxes": [one.boxes.tolist() for one in found], "scores": [one.scores for one in found],
-                      "labels": [one.labels for one in found], "true_boxes": [boxes.tolist() for boxes in index.boxes], "true_labels": list(index.labels)},
+                      "labels": [one.labels for one in found], "true_boxes": [boxes.tolist() for boxes in index.boxes], "true_labels": list(index.labels),
+                      "ignored": [boxes.tolist() for boxes in index.ignored], "ignored_labels": list(index.ignored_labels)},
                      metadata={"classes": json.dumps(index.classes)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
@@ -170,7 +171,8 @@ def sheets(run: DetectorRun, classes: tuple[str, ...], folder: RunFolder, val: I
 
 def _judged(found: list[Found], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:
     """Each picture's detections and what is there, as `detection_metrics` takes them."""
-    return [(one.boxes, one.scores, one.labels, boxes, labels) for one, boxes, labels in zip(found, index.boxes, index.labels, strict=True)]
+    there = zip(index.boxes, index.labels, index.ignored, index.ignored_labels, strict=True)
+    return [(one.boxes, one.scores, one.labels, *boxes) for one, boxes in zip(found, there, strict=True)]
 
 
 def _facts(record: dict[str, Any], run: DetectorRun, store: Store, metrics: dict[str, Any], folder: RunFolder) -> dict[str, Any]:

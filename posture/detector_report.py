@@ -51,8 +51,8 @@ def write_detector_report(path: Path, *, run: Mapping[str, Any], metrics: Mappin
     * `facts`, all optional: as `posture.report.write_report` takes them, with `gflops` (of one picture) and `pictures_per_second` (training).
     """
     confidence = metrics["confidence"]
-    judged = [judge((one.boxes, one.scores, one.labels, boxes, labels), index.classes, confidence=confidence)
-              for one, boxes, labels in zip(found, index.boxes, index.labels, strict=True)]
+    judged = [judge((one.boxes, one.scores, one.labels, *there), index.classes, confidence=confidence)
+              for one, *there in zip(found, index.boxes, index.labels, index.ignored, index.ignored_labels, strict=True)]
     learned = has_learned(metrics)
     spread = sorted({round(place) for place in np.linspace(0, len(judged) - 1, min(SHOTS if learned else FEW_SHOTS, len(judged)))})
     worst = sorted((place for place in range(len(judged)) if _harm(judged[place])), key=lambda place: -_harm(judged[place]))[:SHOTS if learned else 0]
@@ -61,7 +61,7 @@ def write_detector_report(path: Path, *, run: Mapping[str, Any], metrics: Mappin
         name=run.get("name", "run"), subtitle=subtitle(run, facts),
         verdict=verdict(metrics, judged), protocol=_protocol(facts), learned=learned,
         tiles=_tiles(metrics), metrics={"device": "", **metrics}, split=metrics.get("split", "test"),
-        absent=sum(not row["boxes"] for row in metrics["per_class"]),
+        regions=sum(map(len, index.ignored)), absent=sum(not row["boxes"] for row in metrics["per_class"]),
         curves=learning_curves(history, _charts(history)),
         certainty=_certainty(metrics),
         speed=_speed(metrics),
@@ -206,6 +206,7 @@ def _told(marks: Sequence[Mark]) -> dict[str, Any]:
 
 
 def _box(mark: Mark) -> Box:
-    words = {"right": "right", "false": f"in vain: {mark.reason}", "found": "true, and found", "missed": f"missed: {mark.reason}"}[mark.kind]
+    words = {"right": "right", "false": f"in vain: {mark.reason}", "found": "true, and found", "missed": f"missed: {mark.reason}",
+             "ignored": "in an ignore region, so it is not counted" if mark.reported else "an ignore region"}[mark.kind]
     text = f"{mark.name}{'' if mark.confidence is None else f', confidence {mark.confidence:.2f}'}: {words}"
     return Box(mark.box, mark.kind, mark.tag, text, above=mark.reported)

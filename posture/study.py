@@ -279,15 +279,16 @@ def _result(job: Job) -> Scored:
     table = pq.read_table(io.BytesIO(read_bytes(scored.path("predictions.parquet"))))
     common = (job.run.seed, job.folder.uri, job.history, scored.metrics)
     if job.run.task == "detection":
-        columns = (table[name].to_pylist() for name in ("boxes", "scores", "labels", "true_boxes", "true_labels"))
+        wanted = ("boxes", "scores", "labels", "true_boxes", "true_labels", "ignored", "ignored_labels")  # the last two are missing in older runs
+        columns = (table[name].to_pylist() for name in wanted if name in table.column_names)
         return PictureResult(*common, table["image"].to_pylist(), [_arrays(*picture) for picture in zip(*columns, strict=True)])
     return SeedResult(*common, table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist()))
 
 
-def _arrays(boxes: Any, scores: Any, labels: Any, true_boxes: Any, true_labels: Any) -> tuple[np.ndarray, ...]:
-    boxes, true_boxes = (np.array(values, dtype=np.float32).reshape(-1, 4) for values in (boxes, true_boxes))
-    labels, true_labels = (np.array(values, dtype=np.int64) for values in (labels, true_labels))
-    return boxes, np.array(scores, dtype=np.float32), labels, true_boxes, true_labels
+def _arrays(boxes: Any, scores: Any, labels: Any, *there: Any) -> tuple[np.ndarray, ...]:
+    """`there`: true boxes and their labels, and perhaps ignore regions and theirs."""
+    told = [np.array(values, dtype=np.int64) if at % 2 else np.array(values, dtype=np.float32).reshape(-1, 4) for at, values in enumerate(there)]
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4), np.array(scores, dtype=np.float32), np.array(labels, dtype=np.int64), *told
 
 
 def _cost(job: Job) -> float:

@@ -50,6 +50,15 @@ def test_every_box_has_its_fate_and_its_cause(found: Any, true: Any, expected: A
     assert told(picture(found, true)) == expected
 
 
+def test_what_is_reported_in_an_ignore_region_is_neither_right_nor_wrong() -> None:
+    regions = (np.float32([[40, 40, 80, 80], [0, 0, 10, 10]]), np.array([0, 1]))
+    found = [(BOX, 0.9, 0), (AWAY, 0.8, 0), (AWAY, 0.7, 1), ([70, 70, 95, 95], 0.6, 0), (HALF, 0.55, 1)]
+    marks = judge((*picture(found, [(BOX, 0)]), *regions), CLASSES, confidence=0.5)
+    assert [(mark.kind, mark.confidence and round(mark.confidence, 2)) for mark in marks] == [
+        ("found", None), ("right", 0.9), ("ignored", 0.8), ("false", 0.7), ("false", 0.6), ("ignored", 0.55), ("ignored", None), ("ignored", None)]
+    assert [mark.tag for mark in marks[-2:]] == ["", ""] and marks[2].tag == "athlete 0.80"
+
+
 def test_the_more_certain_box_chooses_first_and_takes_what_it_overlaps_most() -> None:
     wide = [0, 0, 12, 10]  # IoU 10/12 with BOX, 1 with itself
     marks = judge(picture([(BOX, 0.6, 0), (wide, 0.7, 0)], [(BOX, 0), (wide, 0)]), CLASSES, confidence=0.5)
@@ -63,6 +72,12 @@ def test_tags_say_class_and_confidence_or_what_was_missed() -> None:
     marks = judge(picture([(BOX, 0.914, 0), (AWAY, 0.7, 1)], [(BOX, 0), ([30, 0, 40, 10], 1)]), CLASSES, confidence=0.5)
     assert [(mark.kind, mark.tag, mark.reported) for mark in marks] == [
         ("found", "", False), ("missed", "missed: ball", False), ("right", "athlete 0.91", True), ("false", "ball 0.70", True)]
+
+
+def test_a_sheet_shows_ignore_regions() -> None:
+    one = (*picture([(AWAY, 0.8, 0)], []), np.float32([[40, 40, 80, 80]]), np.array([0]))
+    sheets = [detections_sheet("run", [np.zeros((100, 100, 3), np.uint8)], [shown], CLASSES, confidence=0.5) for shown in (one, one[:5])]
+    assert sheets[0] != sheets[1]
 
 
 @st.composite

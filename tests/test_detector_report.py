@@ -56,7 +56,8 @@ BOTH = picture([([100, 20, 140, 60], 0.6, 0)], [([10, 20, 50, 100], 0), ([80, 40
 def written(path: Path, ones: list[Picture], *, classes: tuple[str, ...] = CLASSES, pictures: Any = None, **given: Any) -> str:
     keys = [f"image{place:03d}" for place in range(len(ones))]
     index = ImageIndex("store", "test", classes, keys, [one[3] for one in ones], [one[4] for one in ones], keys,
-                       np.full((len(ones), 2), 120), np.ones(len(ones), dtype=np.int64), [])
+                       np.full((len(ones), 2), 120), np.ones(len(ones), dtype=np.int64), [],
+                       *([[one[at] for one in ones] for at in (5, 6)] if len(ones[0]) > 5 else []))
     values: dict[str, Any] = {"run": {"name": "demo", "model": {"kind": "yolov5"}}, "metrics": detection_metrics(ones, classes) | SPEED, "history": [],
                               "index": index, "found": [Found(*one[:3]) for one in ones], "pictures": pictures or Pictures(), "facts": {}} | given
     write_detector_report(path / "report.html", **values)
@@ -160,6 +161,17 @@ def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[Picture]) 
     page = assert_self_contained(written(tmp_path, ones))
     assert not any(re.search(r"\bnan\b", value) for _, name, value in page.attributes if name in {"d", "x", "y", "cx", "cy", "width", "height"})
     assert ("no curve is defined" in page.text) == (not any(len(one[3]) for one in ones))
+
+
+def test_ignore_regions_are_drawn_and_explained_and_counted_nowhere(tmp_path: Path) -> None:
+    crowd = (*picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.8, 1)], [([10, 20, 50, 100], 0)]), np.float32([[95, 10, 150, 70]]), np.array([1]))
+    metrics = detection_metrics([crowd], CLASSES) | SPEED | {"confidence": 0.5}
+    text = written(tmp_path, [crowd], metrics=metrics)
+    assert "neither right nor in vain" in text and "an ignore region, or reported inside one: not counted" in text
+    assert text.count('class="edge ignored"') == 3, "in the key, the region, and what was reported inside it"
+    assert "Of 1 reported" in text and "in an ignore region, so it is not counted" in text
+    plain = written(tmp_path, [crowd[:5]], metrics=detection_metrics([crowd[:5]], CLASSES) | SPEED | {"confidence": 0.5})
+    assert "ignore region" not in plain and "Of 2 reported" in plain
 
 
 def test_a_class_without_true_boxes_claims_nothing(tmp_path: Path) -> None:

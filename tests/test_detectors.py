@@ -4,12 +4,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from posture.config import DetectorRun, override
+from posture.data import rows
 from posture.data.image_annotations import read_pictures
 from posture.data.image_ledger import ImageOptions
 from posture.data.images import index_images, open_images
@@ -24,11 +26,13 @@ from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.recipes import functions, load_module, load_recipe
 from posture.runs import RunFolder
+from posture.study import _arrays
 from posture.tasks.detection import DetectionTask
+from posture.tasks.detection_metrics import detection_metrics
 from posture.train.context import LocalContext
 from posture.train.image_batches import ImageBatches
 from posture.train.loop import fit
-from tests.image_store import make_pictures, write_image_store
+from tests.image_store import CLASSES, boxes_table, make_pictures, write_image_store
 from tests.pictures import shared
 
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
@@ -70,6 +74,24 @@ def test_every_network_trains_and_is_judged(network, store, tmp_path):
     assert metrics["speed"]["whole"]["median"] >= metrics["speed"]["model"]["median"] > 0
     page = Path(folder.path("evaluation", "test", "report.html")).read_text()
     assert page.rstrip().endswith("</html>") and "data:image/jpeg" in page
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_ignore_regions_reach_loss_figures_and_report(network, tmp_path):
+    made = make_pictures(36, splits=("train", "train", "val", "test"))
+    store = write_image_store(tmp_path / "store", made)
+    crowds = [row | {"ignored": [[0.0, 0.0, 20.0, 20.0]], "ignored_labels": ["athlete"]} for row in boxes_table(made).to_pylist()]
+    store.upsert("boxes", pa.Table.from_pylist(crowds, schema=rows.BOXES), keys=["image"])
+    folder = trained(small(network, epochs=1), store.uri, tmp_path, network)
+    assert np.isfinite(folder.read_json("history.json")[0]["train_loss"])
+    metrics = evaluate(folder, views=Views())
+    table = pq.read_table(folder.path("evaluation", "test", "predictions.parquet"))
+    assert table["ignored"].to_pylist() == [[[0.0, 0.0, 20.0, 20.0]]] * 9 and table["ignored_labels"].to_pylist() == [[0]] * 9
+    columns = ("boxes", "scores", "labels", "true_boxes", "true_labels", "ignored", "ignored_labels")
+    pictures = [_arrays(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
+    again = detection_metrics(pictures, CLASSES)
+    assert {name: metrics[name] for name in FIGURES} == pytest.approx({name: again[name] for name in FIGURES}, abs=1e-6)
+    assert "an ignore region" in Path(folder.path("evaluation", "test", "report.html")).read_text()
 
 
 def test_a_run_records_what_it_found_in_its_pictures(folder):

@@ -27,6 +27,9 @@ LEAST_SIDE = 2.0
 """A box with a side of less than so many pixels of the network's picture is dropped."""
 
 
+NO_BOXES, NO_LABELS = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+
+
 class Picture(NamedTuple):
     """A decoded picture and what is in it."""
 
@@ -36,6 +39,10 @@ class Picture(NamedTuple):
     """(B, 4) float32, in pixels of `pixels`."""
     labels: np.ndarray
     """(B,) int64."""
+    ignored: np.ndarray = NO_BOXES
+    """(R, 4) float32, ignore regions."""
+    ignored_labels: np.ndarray = NO_LABELS
+    """(R,) int64."""
 
 
 def decode_picture(encoded: np.ndarray, stored_size: Sequence[int], *, name: str, longest: int | None = None) -> np.ndarray:
@@ -61,13 +68,13 @@ def decode_picture(encoded: np.ndarray, stored_size: Sequence[int], *, name: str
     return cv2.resize(pixels, _fitted(height, width, longest), interpolation=cv2.INTER_AREA)
 
 
-def read_picture(encoded: np.ndarray, stored_size: Sequence[int], boxes: np.ndarray, labels: np.ndarray, *, name: str,
-                 longest: int | None = None) -> Picture:
-    """`decode_picture` with its boxes, which shrink with it."""
+def read_picture(encoded: np.ndarray, stored_size: Sequence[int], boxes: np.ndarray, labels: np.ndarray, *, name: str, longest: int | None = None,
+                 regions: tuple[np.ndarray, np.ndarray] = (NO_BOXES, NO_LABELS)) -> Picture:
+    """`decode_picture` with its boxes and ignore regions, which shrink with it. `regions`: these, (R, 4), and their labels."""
     pixels = decode_picture(encoded, stored_size, name=name, longest=longest)
     height, width = stored_size
     shrunk = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2, dtype=np.float32)
-    return Picture(pixels, boxes * shrunk, labels)
+    return Picture(pixels, boxes * shrunk, labels, regions[0] * shrunk, regions[1])
 
 
 @dataclass(frozen=True)
@@ -153,21 +160,25 @@ def augment(pictures: Sequence[Picture], view: View, size: int, *, least_visible
 
     A mosaic is that of Bochkovskiy 2020 (arXiv 2004.10934, section 3.4): four pictures, each as large as its letterbox, meet at `view.centre`;
     the square shows what of them the view shows. Boxes are clipped to the square; those of which less than the share `least_visible`
-    of the area is left, or less than `LEAST_SIDE` pixels of a side, are dropped.
+    of the area is left, or less than `LEAST_SIDE` pixels of a side, are dropped. Of ignore regions whatever is left stays.
     """
     if len(pictures) not in (1, 4):
         raise ValueError(f"a view shows one picture or a mosaic of four, not {len(pictures)}")
     seen, square = view.matrix(size), _grey(size, out)
-    boxes = []
+    boxes, regions = [], []
     for number, picture in enumerate(pictures):
         quarter = (view.quarter + number) % 4 if len(pictures) == 4 else None
         matrix = seen @ _laid(picture.pixels.shape[0], picture.pixels.shape[1], size, quarter=quarter, centre=view.centre)
         _paste(square, picture.pixels, matrix)
         boxes.append(_moved(picture.boxes, matrix))
+        regions.append(_moved(picture.ignored, matrix))
     recolour(square, hue=view.hue, saturation=view.saturation, value=view.value)
     everything, labels = np.concatenate(boxes), np.concatenate([picture.labels for picture in pictures])
     clipped, kept = clip_boxes(everything, size, least_visible=least_visible)
-    return Picture(square, clipped[kept], labels[kept])
+    ignored = np.clip(np.concatenate(regions), 0.0, size).astype(np.float32)
+    left = (ignored[:, 2:] > ignored[:, :2]).all(axis=1)
+    ignored_labels = np.concatenate([picture.ignored_labels for picture in pictures])
+    return Picture(square, clipped[kept], labels[kept], ignored[left], ignored_labels[left])
 
 
 def clip_boxes(boxes: np.ndarray, size: int, *, least_visible: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ Norms: Faster R-CNN's batch normalisation trains, as torchvision has it for a ne
 SSD has none, and was trained from a VGG-16 that knew ImageNet (Liu 2015, section 3); narrow SSD has batch normalisation as far as fc7, so that it
 learns from scratch: call it SSD with batch normalisation.
 
+Ignore regions: default boxes, anchors and proposals that lie in one by half or more, and are like no true box, are not learned from as background.
+
 Tensor legend: N pictures of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are float32 in mixed precision too,
 where half the digits are no longer enough to say where in a picture something is.
 """
@@ -26,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posture.boxes import Detections, Targets, pairwise_iou
+from posture.boxes import ENOUGH_INSIDE, Detections, Targets, pairwise_iou, share_inside
 from posture.errors import InputError
 from posture.models import detector_configs as configs
 
@@ -59,6 +61,9 @@ PROPOSALS, NARROW_PROPOSALS = 512, 128
 takes on a CPU."""
 NARROW_PIXELS = 640
 """Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture."""
+
+CERTAIN = 30.0
+"""A logit from which on a probability is 1 in float32."""
 
 NORM_EPS = 1e-5
 """Inside the square root of Faster R-CNN's batch normalisation: torch's own."""
@@ -184,7 +189,8 @@ def _parts() -> SimpleNamespace:
     from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
     from torchvision.models.detection.image_list import ImageList
-    from torchvision.models.detection.rpn import RPNHead
+    from torchvision.models.detection.roi_heads import RoIHeads
+    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
     from torchvision.ops import MultiScaleRoIAlign
 
     class SSD(ssd.SSD):
@@ -198,13 +204,44 @@ def _parts() -> SimpleNamespace:
                 return _detections(self.postprocess_detections(outputs, boxes, listed.image_sizes))
             truth = _by_picture(targets)
             matches = [self._matches(true["boxes"], default) for true, default in zip(truth, boxes, strict=True)]
+            if targets.ignored is not None:  # boxes that are sure to be background have no loss and no gradient, and come last among hard ones
+                ignored = torch.stack([(found < 0) & _inside(default, true) for true, default, found in zip(truth, boxes, matches, strict=True)])
+                certain = torch.full_like(outputs["cls_logits"][0, 0], -CERTAIN)
+                certain[0] = CERTAIN
+                outputs["cls_logits"] = torch.where(ignored[..., None], certain, outputs["cls_logits"])
             return self.compute_loss(truth, outputs, boxes, matches)
 
         def _matches(self, true: Tensor, default: Tensor) -> Tensor:
             """For each default box the number of the true one that it is to find, or -1."""
             return self.proposal_matcher(pairwise_iou(true, default)) if len(true) else default.new_full((len(default),), -1, dtype=torch.int64)
 
+    class ProposalNetwork(RegionProposalNetwork):
+        def assign_targets_to_anchors(self, anchors: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+            """With -1, which is not sampled, for background in ignore regions."""
+            labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+            for mine, anchor, true in zip(labels, anchors, targets, strict=True):
+                mine[(mine == 0) & _inside(anchor, true)] = -1
+            return labels, boxes
+
+    class Heads(RoIHeads):
+        nothing = False
+        """Whether no proposal was learned from: then the losses are means of nothing."""
+
+        def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[list[Tensor], ...]:
+            """Without proposals in ignore regions that are like no true box."""
+            left = []
+            for found, true in zip(proposals, targets, strict=True):
+                like = (pairwise_iou(found, true["boxes"]) >= self.proposal_matcher.high_threshold).any(1)
+                left.append(found[like | ~_inside(found, true)])
+            chosen = super().select_training_samples(left, targets)
+            self.nothing = not any(map(len, chosen[0]))
+            return chosen
+
     class FasterRCNN(faster_rcnn.FasterRCNN):
+        def __init__(self, *parts: Any, **settings: Any) -> None:
+            super().__init__(*parts, **settings)
+            self.rpn.__class__, self.roi_heads.__class__ = ProposalNetwork, Heads  # torchvision makes the two; these know ignore regions
+
         def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
             _refuse_other_use(self, targets)
             listed, truth = _listed(ImageList, pictures), None if targets is None else _by_picture(targets)
@@ -212,6 +249,8 @@ def _parts() -> SimpleNamespace:
             levels = OrderedDict((name, level.float()) for name, level in levels.items())
             proposals, proposal_losses = self.rpn(listed, levels, truth)
             found, losses = self.roi_heads(levels, proposals, listed.image_sizes, truth)
+            if self.roi_heads.nothing:
+                losses = {name: loss.nan_to_num(0.0) for name, loss in losses.items()}
             return _detections(found) if truth is None else proposal_losses | losses
 
     class ProposalHead(RPNHead):
@@ -247,11 +286,24 @@ def _normalised(transform: Any, pictures: Tensor) -> Tensor:
 
 
 def _by_picture(targets: Targets) -> list[dict[str, Tensor]]:
-    """The true boxes of each picture, with 0 for torchvision's background. Boxes without area, which have no logarithm, are left out."""
+    """The true boxes of each picture, with 0 for torchvision's background, and its ignore regions. Boxes without area, which have no logarithm, are
+    left out."""
     area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(1)
     boxes, labels, images = targets.boxes[area].float(), targets.labels[area] + 1, targets.images[area]
     in_each = torch.bincount(images, minlength=targets.count).tolist()
-    return [{"boxes": mine, "labels": named} for mine, named in zip(boxes.split(in_each), labels.split(in_each), strict=True)]
+    found = [{"boxes": mine, "labels": named} for mine, named in zip(boxes.split(in_each), labels.split(in_each), strict=True)]
+    if targets.ignored is not None:
+        regions = targets.ignored.boxes.float().split(torch.bincount(targets.ignored.images, minlength=targets.count).tolist())
+        found = [true | {"ignored": ignored} for true, ignored in zip(found, regions, strict=True)]
+    return found
+
+
+def _inside(boxes: Tensor, true: dict[str, Tensor]) -> Tensor:
+    """Whether each of (B, 4) lies in one of its picture's ignore regions: (B,) bool."""
+    regions = true.get("ignored")
+    if regions is None or not len(regions):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    return share_inside(boxes, regions).amax(dim=1) >= ENOUGH_INSIDE
 
 
 def _detections(found: Iterable[dict[str, Tensor]]) -> list[Detections]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.boxes import Detections, Targets, box_loss, iou, nms, xyxy_from_cxcywh
+from posture.boxes import ENOUGH_INSIDE, Detections, Targets, box_loss, iou, nms, share_inside, xyxy_from_cxcywh
 from posture.errors import InputError
 from posture.models.detector_configs import STRIDES
 from posture.tasks.anchors import Matches, match
@@ -49,6 +49,10 @@ class DetectionTask:
 
     The class and the box loss of equation (3) are means over the matches of all levels, times the number of levels: a match counts the same on
     whatever level it is, and l1 and l3 mean what they do in YOLOv5, which adds its levels' means.
+
+    Ignore regions teach nothing. In a YOLO network's objectness loss, a place counts for nothing if the box it predicts lies in an ignore region by
+    half or more and it answers for no true box; torchvision's networks leave out the default boxes and proposals that do so. In the figures,
+    detections there are neither hits nor misses, see `detection_metrics`.
     """
 
     def __init__(self, run: Any, classes: tuple[str, ...]) -> None:
@@ -109,7 +113,11 @@ class DetectionTask:
     def totals(self, outputs: Any, targets: Targets) -> Totals:
         """What `metrics` needs of a batch, in the CPU's memory; the loss too, where outputs in evaluation tell it."""
         in_each = torch.bincount(targets.images, minlength=targets.count).tolist()
-        truth = zip(targets.boxes.split(in_each), targets.labels.split(in_each), strict=True)
+        truth = [*zip(targets.boxes.split(in_each), targets.labels.split(in_each), strict=True)]
+        if targets.ignored is not None:
+            in_each = torch.bincount(targets.ignored.images, minlength=targets.count).tolist()
+            regions = zip(targets.ignored.boxes.split(in_each), targets.ignored.labels.split(in_each), strict=True)
+            truth = [(*true, *ignored) for true, ignored in zip(truth, regions, strict=True)]
         pictures = [tuple(part.cpu().numpy() for part in (*found, *true)) for found, true in zip(self.detect(outputs), truth, strict=True)]
         loss = {} if self.in_network else {term: (float(total), count) for term, (total, count) in self.loss(outputs, targets).items()}
         return Totals(pictures, loss)
@@ -149,8 +157,22 @@ class DetectionTask:
         wanted = torch.zeros(objectness.shape, device=raw.device)
         place = ((found.pictures * anchors + found.anchors) * rows + found.rows) * columns + found.columns
         wanted.view(-1).scatter_reduce_(0, place, good, "amax")
-        per_picture = functional.binary_cross_entropy_with_logits(objectness, wanted, reduction="sum") / (anchors * rows * columns)  # (4)
+        weight = None
+        if targets.ignored is not None:
+            weight = self._weight(level, raw, targets.ignored)
+            weight.view(-1)[place] = 1.0
+        per_picture = functional.binary_cross_entropy_with_logits(objectness, wanted, weight, reduction="sum") / (anchors * rows * columns)  # (4)
         return class_loss, self.loss_section.balance[level] * per_picture, box_loss(boxes, true_boxes, self.loss_section.box_loss).sum()
+
+    @torch.no_grad()
+    def _weight(self, level: int, raw: Tensor, regions: Targets) -> Tensor:
+        """What each place counts as background, (N, A, H, W) float32: 0 if the box it predicts lies in an ignore region, else 1."""
+        weight, places = torch.ones(raw.shape[:4], device=raw.device), self._places(level, raw)
+        for picture in regions.images.unique().tolist():
+            boxes = decoded(raw[picture, ..., :4].float().sigmoid().flatten(0, 2), places.flatten(0, 2))  # (A * H * W, 4)
+            inside = share_inside(boxes, regions.boxes[regions.images == picture].float()).amax(dim=1) >= ENOUGH_INSIDE
+            weight[picture].view(-1)[inside] = 0.0
+        return weight
 
     def _places(self, level: int, raw: Tensor) -> Tensor:
         """What `decoded` takes, of each anchor and cell of a level: (A, H, W, 6)."""

@@ -9,12 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Picture = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""What was found in a picture, boxes (D, 4), scores (D,), labels (D,), and what is there, boxes (B, 4), labels (B,)."""
+
+class Picture(NamedTuple):
+    """What was found in a picture, and what is there. Plain tuples of the first five, or of all seven, serve as well."""
+
+    boxes: np.ndarray
+    """(D, 4)."""
+    scores: np.ndarray
+    """(D,)."""
+    labels: np.ndarray
+    """(D,)."""
+    true_boxes: np.ndarray
+    """(B, 4)."""
+    true_labels: np.ndarray
+    """(B,)."""
+    ignored: np.ndarray = np.zeros((0, 4))
+    """(R, 4) ignore regions: crowds, and objects too difficult to judge."""
+    ignored_labels: np.ndarray = np.zeros(0, np.int64)
+    """(R,)."""
+
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 """IoU from which a detection has found a box: COCO's, with its rounding."""
@@ -39,6 +56,8 @@ class Matched:
     """(D,) int64: where each detection is."""
     hits: list[np.ndarray]
     """(T, D) bool: whether it found a box, at each threshold."""
+    ignored: list[np.ndarray]
+    """(T, D) bool: whether it counts for nothing at that threshold, since it found no box and lies in an ignore region."""
     overlaps: list[np.ndarray]
     """(D,) float64: IoU with the box found at IoU 0.5, 0 where there is none."""
     truths: np.ndarray
@@ -47,6 +66,9 @@ class Matched:
 
 def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, most: int = 300) -> dict[str, Any]:
     """All figures of a detection report, as plain Python values ready for JSON. At most `most` detections of a class count in a picture.
+
+    A detection that finds no true box, and of which a share of at least the IoU threshold lies in an ignore region of its class, is neither right nor
+    wrong; an ignore region is nothing to find. So COCO treats crowds; VOC's difficult objects are treated alike.
 
     * `map50_95`, `map50`, `map75`: mean over classes of the average precision at IoU 0.5, 0.55 .. 0.95, at 0.5 and at 0.75. None without true boxes.
     * `precision`, `recall`, `f1`: means over classes at IoU 0.5, of detections that score at least `confidence`: the one at which that mean of F1
@@ -94,8 +116,9 @@ def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 3
     """Detections and true boxes brought together, picture by picture and class by class, at every threshold of `OVERLAPS`.
 
     As COCO does it: the `most` best detections, in the order of their scores (equal ones in the order given), each take the true box that they
-    overlap most among those not yet taken, if it is enough.
+    overlap most among those not yet taken, if it is enough. What has found none lies in an ignore region if enough of it does.
     """
+    pictures = [Picture(*picture) for picture in pictures]
     boxes, scores, labels, where = _flat(pictures, classes, (0, 1, 2))
     true_boxes, _, true_labels, true_where = _flat(pictures, classes, (3, None, 4))
     order = np.lexsort((-scores, where, labels))
@@ -106,14 +129,16 @@ def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 3
     true_group = (true_labels * len(pictures) + true_where)[truth_order]
     group = labels * len(pictures) + where
     hits, overlaps = _greedy(_pairs(boxes, group, true_boxes[truth_order], true_group), group, len(true_group))
+    ignored = _in_regions(boxes, group, _flat(pictures, classes, (5, None, 6)), len(pictures)) & ~hits
 
-    found = Matched([], [], [], [], np.bincount(true_group, minlength=classes * len(pictures)).reshape(classes, len(pictures)))
+    found = Matched([], [], [], [], [], np.bincount(true_group, minlength=classes * len(pictures)).reshape(classes, len(pictures)))
     ends = np.searchsorted(labels, np.arange(classes + 1))
     for start, end in pairwise(ends):
         best_first = start + np.argsort(-scores[start:end], kind="stable")
         found.scores.append(scores[best_first])
         found.pictures.append(where[best_first])
         found.hits.append(hits[:, best_first])
+        found.ignored.append(ignored[:, best_first])
         found.overlaps.append(overlaps[best_first])
     return found
 
@@ -168,8 +193,23 @@ def _flat(pictures: Sequence[Picture], classes: int, places: tuple[int, int | No
     return flat_boxes, flat_scores, flat_labels, np.repeat(np.arange(len(pictures)), [len(one) for one in labels])
 
 
-def _pairs(boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every detection and true box of one group (both ascending) that overlap enough for the lowest threshold: their places, and the IoU."""
+def _in_regions(boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], pictures: int) -> np.ndarray:
+    """(T, detections) bool: whether enough of each detection lies in one ignore region of its group, for each threshold."""
+    corners, _, labels, where = regions
+    inside = np.zeros(len(boxes))
+    if len(corners):
+        order = np.lexsort((where, labels))
+        detections, _, shares = _pairs(boxes, group, corners[order], (labels * pictures + where)[order], crowd=True)
+        np.maximum.at(inside, detections, shares)
+    return inside >= OVERLAPS[:, None]
+
+
+def _pairs(boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_group: np.ndarray, *,
+           crowd: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every detection and true box of one group (both ascending) that overlap enough for the lowest threshold: their places, and the IoU.
+
+    With `crowd` the true boxes are ignore regions, and in place of the IoU comes the share of the detection inside the region.
+    """
     first, last = np.searchsorted(true_group, group), np.searchsorted(true_group, group, side="right")
     ends = np.concatenate([[0], np.cumsum(last - first)])
     found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
@@ -178,7 +218,7 @@ def _pairs(boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_gr
         end = max(start + 1, int(np.searchsorted(ends, ends[start] + PAIRS, side="right")) - 1)
         detection = np.repeat(np.arange(start, end), (last - first)[start:end])
         truth = np.arange(ends[start], ends[end]) - ends[detection] + first[detection]
-        overlap = _iou(boxes[detection], true_boxes[truth])
+        overlap = _iou(boxes[detection], true_boxes[truth], crowd=crowd)
         near = overlap >= OVERLAPS[0]
         found.append((detection[near], truth[near], overlap[near]))
         start = end
@@ -186,12 +226,15 @@ def _pairs(boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_gr
     return detections, truths, overlaps
 
 
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of pairs (n, 4), (n, 4) in the very steps of COCO's, which has boxes as corner and sides: what lies on a threshold must fall alike."""
+def _iou(boxes: np.ndarray, others: np.ndarray, *, crowd: bool = False) -> np.ndarray:
+    """IoU of pairs (n, 4), (n, 4), or with `crowd` the share of the first inside the second.
+
+    In the very steps of COCO's code, which has boxes as corner and sides: what lies on a threshold must fall alike.
+    """
     sides, other_sides = boxes[:, 2:] - boxes[:, :2], others[:, 2:] - others[:, :2]
     common = np.minimum(sides + boxes[:, :2], other_sides + others[:, :2]) - np.maximum(boxes[:, :2], others[:, :2])
     intersection = np.where((common > 0).all(axis=1), common.prod(axis=1), 0.0)
-    union = sides.prod(axis=1) + other_sides.prod(axis=1) - intersection
+    union = sides.prod(axis=1) if crowd else sides.prod(axis=1) + other_sides.prod(axis=1) - intersection
     return np.divide(intersection, union, out=np.zeros(len(boxes)), where=intersection > 0)
 
 
@@ -228,19 +271,25 @@ def _weighted_precisions(matched: Matched, index: int, weights: np.ndarray, trut
 
     Precision is highest at hits, so only they are looked at: how much was found, right or wrong, up to each of them.
     """
-    hits, pictures = matched.hits[index], matched.pictures[index]
+    hits, pictures, ignored = matched.hits[index], matched.pictures[index], matched.ignored[index]
     found = np.zeros((len(OVERLAPS), weights.shape[1]))
     places = np.flatnonzero(hits.any(axis=0))
-    if len(places):
-        counted = np.zeros((len(places), weights.shape[1]))
-        for row, (start, end) in enumerate(zip([0, *places[:-1] + 1], places + 1, strict=True)):
-            where, times = np.unique(pictures[start:end], return_counts=True)
-            counted[row] = times @ weights[where]
-        counted = counted.cumsum(axis=0)
-        for level, right in enumerate(hits[:, places]):
-            found[level] = _average_precision(weights[pictures[places[right]]], counted[right], truths)
+    counted = np.zeros((0, weights.shape[1]))
+    for level, right in enumerate(hits[:, places]):
+        if level == 0 or (ignored[level] != ignored[level - 1]).any():
+            counted = _counted(pictures, ~ignored[level], places, weights)
+        found[level] = _average_precision(weights[pictures[places[right]]], counted[right], truths)
     found[:, truths == 0] = np.nan
     return found
+
+
+def _counted(pictures: np.ndarray, counts: np.ndarray, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(J, r) by weight: how many of the detections in `pictures` that `counts` (D,) there are up to each of J places, theirs included."""
+    counted = np.zeros((len(places), weights.shape[1]))
+    for row, (start, end) in enumerate(zip([0, *places[:-1] + 1], places + 1, strict=True)) if len(places) else ():
+        where, times = np.unique(pictures[start:end][counts[start:end]], return_counts=True)
+        counted[row] = times @ weights[where]
+    return counted.cumsum(axis=0)
 
 
 def _average_precision(weights: np.ndarray, counted: np.ndarray, truths: np.ndarray) -> np.ndarray:
@@ -257,9 +306,10 @@ def _best_confidence(matched: Matched) -> float:
     """The score at which the mean of F1 over classes that have true boxes is highest, all detections with that score included."""
     scores, changes = [np.zeros(0)], [np.zeros(0)]
     for index, truths in enumerate(matched.truths.sum(axis=1)):
-        if truths and len(matched.scores[index]):
-            right = matched.hits[index][AT_50].cumsum()
-            scores.append(matched.scores[index])
+        found, hits = _judged(matched, index)
+        if truths and len(found):
+            right = hits.cumsum()
+            scores.append(found)
             changes.append(np.diff(2 * right / (np.arange(1, len(right) + 1) + truths), prepend=0.0))
     score = np.concatenate(scores)
     if not len(score):
@@ -272,15 +322,22 @@ def _best_confidence(matched: Matched) -> float:
 
 def _at_confidences(matched: Matched, index: int, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision (NaN where nothing is so certain), recall and F1 of a class at IoU 0.5, of what scores at least each confidence."""
-    truths, right = matched.truths[index].sum(), np.append(0, matched.hits[index][AT_50].cumsum())
-    count = np.searchsorted(-matched.scores[index], -confidences, side="right")
+    scores, hits = _judged(matched, index)
+    truths, right = matched.truths[index].sum(), np.append(0, hits.cumsum())
+    count = np.searchsorted(-scores, -confidences, side="right")
     precision = np.divide(right[count], count, out=np.full(len(count), np.nan), where=count > 0)
     return precision, right[count] / truths, 2 * right[count] / (count + truths)
 
 
+def _judged(matched: Matched, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of a class's detections that are right or wrong at IoU 0.5, and whether they are right: all but those in ignore regions."""
+    counts = ~matched.ignored[index][AT_50]
+    return matched.scores[index][counts], matched.hits[index][AT_50][counts]
+
+
 def _curves(matched: Matched, index: int) -> dict[str, list[Any]]:
     precision, recall, f1 = _at_confidences(matched, index, RECALLS)
-    hits = matched.hits[index][AT_50].cumsum()
+    hits = _judged(matched, index)[1].cumsum()
     highest = np.append(np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1], 0.0)
     at_recall = highest[np.searchsorted(hits / matched.truths[index].sum(), RECALLS)]
     lists = {"precision_at_recall": at_recall, "precision": precision, "recall": recall, "f1": f1}

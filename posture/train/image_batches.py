@@ -23,7 +23,20 @@ import torch
 from torch import Tensor
 
 from posture.boxes import Targets
-from posture.data.image_transforms import MOSAIC, SIDE, Letterbox, Picture, augment, decode_picture, draw_view, letterbox, read_picture, use_one_thread
+from posture.data.image_transforms import (
+    MOSAIC,
+    NO_BOXES,
+    NO_LABELS,
+    SIDE,
+    Letterbox,
+    Picture,
+    augment,
+    decode_picture,
+    draw_view,
+    letterbox,
+    read_picture,
+    use_one_thread,
+)
 from posture.data.transforms import clip_generator
 from posture.errors import InputError
 from posture.train import order
@@ -35,7 +48,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @runtime_checkable
 class Images(Protocol):
-    """Encoded pictures in memory, with what is in them: `posture.data.images.Images`."""
+    """Encoded pictures in memory, with what is in them: `posture.data.images.Images`, which also has `ignored` and `ignored_labels`."""
 
     classes: tuple[str, ...]
     keys: list[str]
@@ -106,11 +119,14 @@ class ImageBatch:
     """(n,) int64, picture indices; of a mosaic, of its first picture."""
     letterboxes: tuple[Letterbox, ...] = ()
     """In evaluation, where each picture lies in its square: the way back to pixels of the stored picture."""
+    ignored: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    """Ignore regions, as `boxes`, `labels` and `images`; None: there are none."""
 
     @property
     def targets(self) -> Targets:
         """What the loss compares with, in the CPU's memory."""
-        return Targets(torch.from_numpy(self.boxes), torch.from_numpy(self.labels), torch.from_numpy(self.images), len(self.pictures))
+        regions = None if self.ignored is None else Targets(*map(torch.from_numpy, self.ignored), len(self.pictures))
+        return Targets(*map(torch.from_numpy, (self.boxes, self.labels, self.images)), len(self.pictures), regions)
 
     def counts(self, task: Any) -> dict[str, float]:
         """What each term of the task's loss will be divided by."""
@@ -122,9 +138,7 @@ class ImageBatch:
         `run` and `epoch` are for batches of clips: pictures are augmented already.
         """
         pictures = torch.from_numpy(self.pictures).to(device, non_blocking=True)
-        boxes, labels, images, count = self.targets
-        moved = (part.to(device, non_blocking=True) for part in (boxes, labels, images))
-        return (pictures.permute(0, 3, 1, 2).to(torch.float32).div_(255.0),), Targets(*moved, count)
+        return (pictures.permute(0, 3, 1, 2).to(torch.float32).div_(255.0),), _moved(self.targets, device)
 
 
 class ImageBatches:
@@ -260,7 +274,8 @@ def letterboxed(images: Images | StreamedImages, indices: np.ndarray | None = No
         index, encoded = picture
         pixels = decode_picture(encoded, images.sizes[index].tolist(), name=images.keys[index])
         square, boxes, where = letterbox(pixels, images.boxes[index], size, out=out)
-        return Picture(square, boxes, images.labels[index]), where
+        ignored, ignored_labels = _regions(images, index)
+        return Picture(square, boxes, images.labels[index], where.boxes_to_square(ignored), ignored_labels), where
 
     def batches(pool: ThreadPoolExecutor) -> Iterator[ImageBatch]:
         for chunk in chunks(found, batch):
@@ -289,7 +304,7 @@ class _Decoded:
                 return self._kept[index]
         images = self._images
         decoded = read_picture(file, images.sizes[index].tolist(), images.boxes[index], images.labels[index], name=images.keys[index],
-                               longest=self._longest)
+                               longest=self._longest, regions=_regions(images, index))
         with self._lock:
             self._kept[index], self._places[index] = decoded, place
             while len(self._kept) > self._most:
@@ -298,11 +313,26 @@ class _Decoded:
         return decoded
 
 
+def _regions(images: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture's ignore regions (R, 4) and their labels; none if `images` has none for all."""
+    return (images.ignored[index], images.ignored_labels[index]) if hasattr(images, "ignored") else (NO_BOXES, NO_LABELS)
+
+
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="pictures", initializer=use_one_thread)
 
 
 def _batch(squares: np.ndarray, seen: Any, indices: list[int], letterboxes: tuple[Letterbox, ...] = ()) -> ImageBatch:
-    images = np.repeat(np.arange(len(seen), dtype=np.int64), [len(picture.boxes) for picture in seen])
-    boxes, labels = (np.concatenate([getattr(picture, name) for picture in seen]) for name in ("boxes", "labels"))
-    return ImageBatch(squares, boxes, labels, images, np.array(indices, dtype=np.int64), letterboxes)
+    regions = _together(seen, "ignored", "ignored_labels")
+    return ImageBatch(squares, *_together(seen, "boxes", "labels"), np.array(indices, dtype=np.int64), letterboxes, regions if len(regions[0]) else None)
+
+
+def _together(seen: Any, boxes: str, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes and labels of all pictures, and the picture that each is in."""
+    images = np.repeat(np.arange(len(seen), dtype=np.int64), [len(getattr(picture, boxes)) for picture in seen])
+    return *(np.concatenate([getattr(picture, name) for picture in seen]) for name in (boxes, labels)), images
+
+
+def _moved(targets: Targets, device: torch.device) -> Targets:
+    moved = (part.to(device, non_blocking=True) for part in targets[:3])
+    return Targets(*moved, targets.count, None if targets.ignored is None else _moved(targets.ignored, device))

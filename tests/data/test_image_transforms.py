@@ -122,6 +122,20 @@ def test_a_quarter_turn_is_exact() -> None:
     np.testing.assert_allclose(result.boxes, [[10, 4, 30, 12]], atol=1e-4)
 
 
+def test_ignore_regions_follow_the_pixels_and_stay_however_little_is_left() -> None:
+    pixels, region = np.zeros((32, 32, 3), np.uint8), np.array([[8, 8, 24, 16]], np.float32)
+    picture = Picture(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), region, np.array([3]))
+    for view, left in [(View(), [8, 8, 24, 16]), (View(shift=(0.5, 0.0)), [24, 8, 32, 16]), (View(shift=(0.72, 0.0)), [31.04, 8, 32, 16]),
+                       (View(shift=(0.0, -0.5)), None)]:
+        result = augment([picture], view, 32)
+        np.testing.assert_allclose(result.ignored, np.float32([left] if left else []).reshape(-1, 4), atol=1e-4)
+        assert result.ignored_labels.tolist() == ([3] if left else []) and result.boxes.shape == (0, 4)
+    mosaic = augment([picture] * 4, View(centre=(0.5, 0.5)), 64)
+    assert mosaic.ignored.tolist() == [[0, 48, 16, 64], [48, 48, 64, 64]] and mosaic.ignored_labels.tolist() == [3, 3], "of the lower two, half each"
+    read = read_picture(encoded(np.zeros((64, 32, 3), np.uint8), ".png"), (64, 32), *picture[1:3], name="it", longest=32, regions=picture[3:])
+    assert read.ignored.tolist() == [[4, 4, 12, 8]] and read.ignored_labels.tolist() == [3]
+
+
 def test_whole_pixels_are_moved_untouched() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     picture = Picture(pixels, np.array([[8, 8, 24, 16]], np.float32), np.array([3]))

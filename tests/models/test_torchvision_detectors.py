@@ -265,6 +265,50 @@ def test_boxes_without_area_change_nothing():
     torch.testing.assert_close(network(pictures, more), network(pictures, targets))
 
 
+def regions_of(corners: tuple[float, ...], pictures: int) -> Targets:
+    """The same ignore region in every picture."""
+    return Targets(torch.tensor([corners]).repeat(pictures, 1), torch.zeros(pictures, dtype=torch.int64), torch.arange(pictures), pictures)
+
+
+@narrow
+def test_an_ignore_region_away_from_everything_changes_nothing(config: SSD300 | FasterRCNN):
+    network, pictures, targets = build(config).train(), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    away = targets._replace(ignored=regions_of((-900.0, -900.0, -800.0, -800.0), 2))
+    losses = []
+    for one in (targets, away):
+        torch.manual_seed(3)  # proposals are sampled
+        losses.append(network(pictures, one))
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
+
+
+def test_ssd_learns_no_background_in_an_ignore_region():
+    config = NARROW[0]
+    network, pictures, targets = build(config).train(), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    everywhere = targets._replace(ignored=regions_of((-900.0, -900.0, 900.0, 900.0), 2))
+    network.neg_to_pos_ratio = 0  # without any background
+    alone = network(pictures, targets)
+    network.neg_to_pos_ratio = 3
+    found, plain = network(pictures, everywhere), network(pictures, targets)
+    torch.testing.assert_close(found, alone)
+    assert plain["classification"] > 1.1 * alone["classification"]
+
+
+def test_faster_rcnn_learns_no_background_in_an_ignore_region():
+    config = NARROW[1]
+    network, pictures = build(config).train(), torch.rand(2, 3, config.size, config.size)
+    truth = torchvision_detectors._by_picture(some_targets(config.size)._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2)))
+    anchors = [torch.tensor([[0.0, 0.0, 8.0, 8.0], [-8.0, -8.0, 8.0, 8.0], [-4.0, 0.0, 4.0, 8.0], *truth[0]["boxes"].tolist()])] * 2
+    labels, _ = network.rpn.assign_targets_to_anchors(anchors, truth)
+    assert labels[0].tolist() == [-1, 0, -1, 1, 1, 1], "inside; a quarter inside; half inside; true boxes"
+    proposals, _, classes, _ = network.roi_heads.select_training_samples([anchor.clamp(min=0) for anchor in anchors], truth)
+    assert (torch.cat(classes) > 0).all() and all(len(found) >= 3 for found in proposals)
+    none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 2)
+    losses = network(pictures, none._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2)))
+    assert losses["loss_classifier"] == losses["loss_box_reg"] == 0 and all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=5))
 def test_each_picture_has_its_own_boxes(labels_of_pictures: list[list[int]]):

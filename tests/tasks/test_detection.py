@@ -54,7 +54,8 @@ def cut(values: list[Tensor], targets: Targets, part: slice) -> tuple[list[Tenso
     """Some of the pictures."""
     start, stop, _ = part.indices(targets.count)
     mine = (targets.images >= start) & (targets.images < stop)
-    return [level[part] for level in values], Targets(targets.boxes[mine], targets.labels[mine], targets.images[mine] - start, stop - start)
+    regions = None if targets.ignored is None else cut([], targets.ignored, part)[1]
+    return [level[part] for level in values], Targets(targets.boxes[mine], targets.labels[mine], targets.images[mine] - start, stop - start, regions)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -102,15 +103,31 @@ def loss_of(outputs: list[Tensor], targets: Targets, *, classes: int, l1: float,
                 sums["class"] += l1 * 3 * cross_entropy(logits[5 + index], right) / classes
             sums["box"] += l3 * 3 * eiou_of(predicted, true)
             count += 1
-        cells = wanted[0].size
-        sums["objectness"] += sum(l2 * balance[level] * cross_entropy(raw[place][4], wanted[place]) / cells for place in np.ndindex(*wanted.shape))
+        cells, answers = wanted[0].size, set(zip(*(part.tolist() for part in found.places), strict=True))
+        for place in np.ndindex(*wanted.shape):
+            if place in answers or not in_a_region(box_at(raw[place], level, *place[1:]), place[0], targets.ignored):
+                sums["objectness"] += l2 * balance[level] * cross_entropy(raw[place][4], wanted[place]) / cells
     return {"class": (sums["class"], count), "objectness": (sums["objectness"], targets.count), "box": (sums["box"], count)}
 
 
+def in_a_region(box: np.ndarray, picture: int, regions: Targets | None) -> bool:
+    """Whether half of it or more lies in an ignore region of its picture."""
+    for region in [] if regions is None else regions.boxes[regions.images == picture].double().numpy():
+        inside = (np.minimum(box[2:], region[2:]) - np.maximum(box[:2], region[:2])).clip(min=0).prod()
+        if inside / (box[2:] - box[:2]).prod() >= 0.5:
+            return True
+    return False
+
+
+REGIONS = [(30, 30, 90, 80, 0, 0), (0, 0, 30, 30, 2, 0), (10, 5, 96, 60, 1, 1)]
+"""The first two overlap true boxes; the third is in the picture without any."""
+
+
+@pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("size", [96, (64, 128)])
-def test_the_loss_is_equation_3(smoothing: float, size: int | tuple[int, int]) -> None:
-    outputs, targets = raw_outputs(3, 3, size=size), targets_of(ROWS, 3)
+def test_the_loss_is_equation_3(smoothing: float, size: int | tuple[int, int], regions: bool) -> None:
+    outputs, targets = raw_outputs(3, 3, size=size), targets_of(ROWS, 3)._replace(ignored=targets_of(REGIONS, 3) if regions else None)
     settings = {"l1": 0.7, "l2": 1.3, "l3": 0.2}
     task = task_with(loss__label_smoothing=smoothing, loss__balance=(3.0, 1.5, 0.5), **{f"loss__{name}": value for name, value in settings.items()})
     found, expected = task.loss(outputs, targets), loss_of(outputs, targets, classes=3, smoothing=smoothing, balance=(3.0, 1.5, 0.5), **settings)
@@ -133,9 +150,27 @@ def test_a_cell_that_answers_for_two_boxes_is_as_sure_as_for_the_better_one() ->
     assert float(task.loss(outputs, both)["objectness"][0]) not in alone
 
 
+def test_nothing_is_learned_in_an_ignore_region_but_its_true_boxes() -> None:
+    task, nothing = task_with(), targets_of([], 1)
+    everywhere = nothing._replace(ignored=targets_of([(-500, -500, 600, 600, 0, 0)], 1))
+    outputs = [level.requires_grad_() for level in raw_outputs(1, 3)]
+    total = task.loss(outputs, everywhere)["objectness"][0]
+    total.backward()
+    assert float(total.detach()) == 0.0 and all(not level.grad.any() for level in outputs) and float(task.loss(outputs, nothing)["objectness"][0].detach()) > 0
+    found = targets_of(ROWS[:1], 1)._replace(ignored=everywhere.ignored)
+    assert float(task.loss(outputs, found)["objectness"][0].detach()) > 0
+
+
+def test_totals_keep_ignore_regions_with_their_picture() -> None:
+    task, targets = task_with(detect__confidence=0.05), targets_of(ROWS, 3)._replace(ignored=targets_of(REGIONS, 3))
+    pictures = task.totals(raw_outputs(3, 3, scale=2.0), targets).pictures
+    assert [one[5].tolist() for one in pictures] == [[list(map(float, row[:4])) for row in REGIONS if row[5] == number] for number in range(3)]
+    assert [one[6].tolist() for one in pictures] == [[0, 2], [1], []] and [len(one[3]) for one in pictures] == [3, 0, 3]
+
+
 @pytest.mark.parametrize("cuts", [[slice(0, 1), slice(1, 3)], [slice(0, 2), slice(2, 3)], [slice(0, 1), slice(1, 2), slice(2, 3)]])
 def test_parts_add_up_to_the_whole(cuts: list[slice]) -> None:
-    outputs, targets, task = raw_outputs(3, 3), targets_of(ROWS, 3), task_with()
+    outputs, targets, task = raw_outputs(3, 3), targets_of(ROWS, 3)._replace(ignored=targets_of(REGIONS, 3)), task_with()
     whole, counts = task.loss(outputs, targets), task.counts(targets, size=SIZE)
     parts = [task.loss(*cut(outputs, targets, part)) for part in cuts]
     for term, (total, count) in whole.items():

@@ -61,20 +61,21 @@ def random_pictures(count: int, classes: int, *, seed: int, most: int = 12, whol
 
 
 def coco_figures(pictures: list[Picture], classes: int, most: int) -> tuple[float, float, float, np.ndarray]:
-    """mAP over all thresholds, at 0.5 and at 0.75 (-1 where undefined), and precision (T, 101, K)."""
+    """mAP over all thresholds, at 0.5 and at 0.75 (-1 where undefined), and precision (T, 101, K). Ignore regions are crowds."""
     def corner_and_sides(box: np.ndarray) -> list[float]:
         x1, y1, x2, y2 = box.astype(np.float64).tolist()
         return [x1, y1, x2 - x1, y2 - y1]
 
-    truth = [(number, label, corner_and_sides(box)) for number, one in enumerate(pictures) for box, label in zip(one[3], one[4].tolist(), strict=True)]
+    truth = [(number, label, corner_and_sides(box), int(at > 3)) for number, one in enumerate(pictures) for at in range(3, len(one), 2)
+             for box, label in zip(one[at], one[at + 1].tolist(), strict=True)]
     found = [(number, label, corner_and_sides(box), score) for number, one in enumerate(pictures)
              for box, score, label in zip(one[0], one[1].astype(np.float64).tolist(), one[2].tolist(), strict=True)]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
             "info": {}, "images": [{"id": number + 1} for number in range(len(pictures))], "categories": [{"id": index + 1} for index in range(classes)],
-            "annotations": [{"id": row + 1, "image_id": number + 1, "category_id": label + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-                            for row, (number, label, box) in enumerate(truth)]}
+            "annotations": [{"id": row + 1, "image_id": number + 1, "category_id": label + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+                            for row, (number, label, box, crowd) in enumerate(truth)]}
         coco.createIndex()
         results = coco.loadRes([{"image_id": number + 1, "category_id": label + 1, "bbox": box, "score": score} for number, label, box, score in found])
         judge = COCOeval(coco, results, "bbox")
@@ -104,6 +105,51 @@ def test_average_precision_is_cocos(seed: int, count: int, classes: int, most: i
             assert found["curves"]["classes"][row["class"]]["precision_at_recall"] == pytest.approx(precision[0, :, index].tolist(), abs=1e-6)
         else:
             assert row["ap"] is None and (precision[:, :, index] == -1).all()
+
+
+def with_regions(pictures: list[Picture], classes: int, *, seed: int) -> list[Picture]:
+    """The same with some true boxes turned into ignore regions, some of these larger, and now and then one over nearly everything."""
+    random, found = np.random.default_rng(seed), []
+    for boxes, scores, labels, true_boxes, true_labels in pictures:
+        ignored = random.random(len(true_labels)) < 0.3
+        regions = true_boxes[ignored] + random.choice([0, 0, 6], (ignored.sum(), 1)) * np.array([-1, -1, 1, 1], np.float32)
+        wide = np.float32([[5, 5, 50, 55]])[: int(random.random() < 0.3)]
+        found.append((boxes, scores, labels, true_boxes[~ignored], true_labels[~ignored], np.concatenate([regions, wide]).astype(np.float32),
+                      np.concatenate([true_labels[ignored], random.integers(0, classes, len(wide))])))
+    return found
+
+
+@pytest.mark.parametrize(("seed", "count", "classes", "most", "whole"), [
+    (0, 30, 1, 100, False), (1, 30, 3, 100, True), (2, 20, 12, 100, False), (3, 60, 1, 100, True), (4, 25, 2, 3, True), (5, 25, 1, 1, False)])
+def test_ignore_regions_are_cocos_crowds(seed: int, count: int, classes: int, most: int, whole: bool) -> None:
+    pictures = with_regions(random_pictures(count, classes, seed=seed, whole=whole), classes, seed=seed)
+    found = detection_metrics(pictures, names(classes), most=most)
+    all_thresholds, at_50, at_75, precision = coco_figures(pictures, classes, most)
+    assert (found["map50_95"], found["map50"], found["map75"]) == pytest.approx((all_thresholds, at_50, at_75), abs=1e-9)
+    plain = detection_metrics([one[:5] for one in pictures], names(classes), most=most)
+    assert found["map50"] > plain["map50"] and [row["boxes"] for row in found["per_class"]] == [row["boxes"] for row in plain["per_class"]]
+    for index, row in enumerate(found["per_class"]):
+        if row["boxes"]:
+            assert found["curves"]["classes"][row["class"]]["precision_at_recall"] == pytest.approx(precision[0, :, index].tolist(), abs=1e-6)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), 3)
+    drawn = weighted_ap(match_detections(pictures, classes, most=most), np.concatenate([np.ones((1, count)), weights]))
+    assert drawn["map50_95"][0] == pytest.approx(found["map50_95"], abs=1e-12)
+
+
+def test_an_ignore_region_worked_out_by_hand() -> None:
+    region = (np.float32([[20, 20, 40, 40]]), np.array([0]))
+    found = [(*TRUTH, 0.9, 0),  # a hit
+             (21, 21, 25, 25, 0.8, 0), (30, 20, 50, 40, 0.7, 0),  # inside altogether; by half, which is enough at 0.5 alone
+             (22, 22, 26, 26, 0.6, 1),  # of another class, in vain
+             (38, 38, 58, 58, 0.5, 0)]  # inside by a hundredth, in vain
+    pictures = [(*picture(found, [(*TRUTH, 0), (60, 60, 70, 70, 1)]), *region)]
+    matched = match_detections(pictures, 2)
+    assert matched.ignored[0].sum(axis=1).tolist() == [2] + [1] * 9 and not matched.ignored[1].any()
+    first = detection_metrics(pictures, names(2))["curves"]["classes"]["class 0"]
+    at = {confidence: first["precision"][round(100 * confidence)] for confidence in (0.85, 0.65, 0.45)}
+    assert at == {0.85: 1.0, 0.65: 1.0, 0.45: 0.5}
+    alone = detection_metrics([(*picture([(21, 21, 25, 25, 0.8, 0)]), *region)], names(1))
+    assert alone["map50"] is None and alone["per_class"][0]["boxes"] == 0, "an ignore region is nothing to find"
 
 
 def test_a_large_crowd_is_judged_as_coco_does() -> None:

@@ -157,6 +157,29 @@ def test_tensors_are_what_networks_take() -> None:
     assert all((ours == theirs).all() for ours, theirs in zip(batch.targets[:3], targets[:3], strict=True)) and batch.targets.count == 12
 
 
+def test_ignore_regions_come_with_their_pictures() -> None:
+    images = SmallImages(12)
+    images.ignored = [np.float32([[0, 0, number + 5, 8]] * (number % 3)) if number % 3 else np.zeros((0, 4), np.float32) for number in range(12)]
+    images.ignored_labels = [np.full(number % 3, number % 2) for number in range(12)]
+    batches = ImageBatches(images, plain_run(), rank=0, world_size=1, validation=images)
+    (trained,) = next(iter(batches.training(0)))
+    (judged,) = batches.evaluation()
+    for batch in (trained, judged):
+        (_, targets), regions = batch.tensors(small_run(), torch.device("cpu")), batch.targets.ignored
+        assert targets.ignored.count == 12 and torch.equal(targets.ignored.boxes, regions.boxes) and torch.equal(targets.ignored.images, regions.images)
+        for place, index in enumerate(batch.indices.tolist()):
+            mine = regions.images == place
+            scale = 64 / images.sizes[index].max()
+            assert regions.labels[mine].tolist() == images.ignored_labels[index].tolist()
+            sides = regions.boxes[mine][:, 2:] - regions.boxes[mine][:, :2]
+            height, width = images.sizes[index].tolist()
+            expected = [[scale * min(index + 5, width), scale * min(8, height)]] * (index % 3)
+            np.testing.assert_allclose(sides, np.array(expected).reshape(-1, 2), atol=1.0)
+    images.ignored = [np.zeros((0, 4), np.float32)] * 12
+    images.ignored_labels = [np.zeros(0, np.int64)] * 12
+    assert next(iter(ImageBatches(images, plain_run(), rank=0, world_size=1, validation=images).evaluation())).targets.ignored is None
+
+
 def test_batches_without_any_box() -> None:
     images = SmallImages(12)
     images.boxes, images.labels = [np.zeros((0, 4), np.float32)] * 12, [np.zeros(0, np.int64)] * 12
