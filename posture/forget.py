@@ -10,7 +10,6 @@ drops those logs. A hold-out's list of segments keeps its ids, which are hashes,
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from markupsafe import escape
 
 from posture.data.checked import path_below
 from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree, write_bytes
@@ -34,6 +34,8 @@ from posture.runs import RunFolder
 IN_ORDER = {"flows": "clip", "clips": "clip", "absences": "segment", "groups": "group", "segments": "segment", "boxes": "image", "images": "image",
             "pictures": "image", "videos": "video"}
 """Tables, and the column by which rows go: first what is found by others, the video itself last."""
+SHOWN_LETTERS = 12
+"""Of an id, on pages."""
 SHORTEST_ID = 8
 
 
@@ -83,10 +85,11 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
         found.versions = _trained(found, store, registry)
     for place in runs:
         found.runs += _trained_runs(found, store, place)
-    names = (content, *found.segments, *(html.escape(os.path.basename(uri)) for uri in found.uris))
-    named = re.compile(rb"(?<![\w.-])(" + b"|".join(re.escape(name.encode()) for name in names) + rb")(?![\w])")
+    ids = (content, *found.segments, *found.keys.get("images", ()))
+    names = {*ids, *(one[:SHOWN_LETTERS] for one in ids), *(str(escape(os.path.basename(uri))) for uri in found.uris)}
+    named = re.compile(rb"(?<![\w.-])(" + b"|".join(re.escape(name.encode("utf-8", "replace")) for name in sorted(names)) + rb")(?![\w])")
     for place in [*runs, *([registry.path("passes")] if registry is not None else [])]:
-        found.pages += [page for page in _files(place, ".html") if named.search(read_bytes(page) or b"")]
+        found.pages += [page for page in _files(place, ".html") if named.search((read_bytes(page) or b"").replace(b"<wbr>", b""))]
         found.predictions += [file for file in _files(place, ".parquet") if file.endswith("/predictions.parquet") and _without(found, file) is not None]
     return found
 

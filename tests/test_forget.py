@@ -18,6 +18,7 @@ from posture.data.store import Store
 from posture.distributed.ingest import ingest
 from posture.errors import InputError
 from posture.forget import IN_ORDER, find, forget
+from posture.pages import breaks
 from posture.registry import Registry
 from posture.runs import RunFolder
 from tests.footage import make_class_folders
@@ -52,7 +53,8 @@ def place(ingested, tmp_path):
     pq.write_table(answers, tmp_path / "registry" / "passes" / "0001-20260101-000000" / "predictions.parquet")
     run = RunFolder(str(tmp_path / "runs"), "one")
     run.write_json("run.json", {"store": store.uri, "versions": store.versions()})
-    for name, shown in (("report.html", victim(store)["segment"]), ("other.html", f"another_{victim_file(store)}, of nobody")):
+    for name, shown in (("report.html", victim(store)["segment"]), ("short.html", victim(store)["segment"][:12]), ("file.html", breaks(victim_file(store))),
+                        ("other.html", f"another_{victim_file(store)}, of nobody")):
         for folder in ("evaluation", "evaluation/test"):  # where versions before wrote, and where they write now
             Path(run.uri, folder).mkdir(exist_ok=True)
             Path(run.uri, folder, name).write_text(f"<p>{shown}</p>")

@@ -64,7 +64,7 @@ def test_clips_are_cut_around_the_groups_athlete_beside_whole_ones(films, tmp_pa
     assert np.ptp(centres, axis=0).max() < 3
     assert np.ptp(seen(clips(store, WHOLE)["run"], "red")[:, 0]) > 8
     show_store(str(store), out=tmp_path / "show.html", recipe=None, items=4, seed=0)
-    assert all(str(recipe) in (tmp_path / "show.html").read_text() for recipe in (WHOLE, CROPPED))
+    assert all(str(recipe) in (tmp_path / "show.html").read_text().replace("<wbr>", "") for recipe in (WHOLE, CROPPED))
     versions = Store(str(store)).versions()
     again = run(films, store, CROPPED)
     assert (again.clips, again.decoded) == (0, 0) and Store(str(store)).versions() == versions
