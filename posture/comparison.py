@@ -17,7 +17,7 @@ import numpy as np
 
 from posture import stats
 from posture.errors import InputError
-from posture.pages import percent, signed
+from posture.pages import THIN_SPACE, amount, percent, signed
 from posture.verdicts import ablation_verdict, probability, verdict
 
 Kind = Literal["ours", "baseline", "ablation", "reference"]
@@ -98,8 +98,20 @@ class Entry:
     lr: float
     lr_search: list[dict[str, float | None]] = field(default_factory=list)
     """{`lr`, `val_loss`, and what else was measured on `val`} of each learning rate that was tried; infinite or None where it diverged."""
+    budget: str = ""
+    """What each of its runs was trained for: `30 epochs`, `120 steps`."""
+    search_budget: str = ""
+    """What each of these learning rates was tried for."""
     latency_ms: dict[str, float] | None = None
-    """{`median`, `least`, `most`} of one clip. A detector's speed stands in its metrics."""
+    """{`median`, `least`, `most`} of the network on one clip. A detector's speed stands in its metrics."""
+    flow: str = ""
+    """By which method the optical flow that the network reads is computed; empty if it reads none. `gmacs` leaves it out."""
+    flow_ms: float | None = None
+    """Median milliseconds to compute that flow for one clip, from its frames."""
+    streams: int = 1
+    """Of a network that fuses late: its training loss is the sum of so many."""
+    loss: dict[str, Any] = field(default_factory=dict)
+    """The run's section `loss`: losses of other settings cannot be compared."""
     clips_per_second: float | None = None
     """Clips or pictures, in training."""
     results: list[Any] = field(default_factory=list)
@@ -148,7 +160,7 @@ def common(comparison: Comparison, measures: Measures) -> list[str]:
     return sorted(truths)
 
 
-def tabulated(comparison: Comparison, measures: Measures, drawn: Drawn, *, items: list[str], resamples: int, over_seeds: str) -> dict[str, Any]:
+def tabulated(comparison: Comparison, measures: Measures, drawn: Drawn, *, items: list[str], resamples: int) -> dict[str, Any]:
     """The analysis, as plain values: see `analyse`."""
     groups = len({comparison.groups[item] for item in items})
     rows = [_row(entry, measures, drawn.get(entry.name)) for entry in comparison.entries]
@@ -160,7 +172,7 @@ def tabulated(comparison: Comparison, measures: Measures, drawn: Drawn, *, items
     least_p = {kind: stats.least_p(groups, resamples=resamples, comparisons=several) for kind, several in compared.items() if several}
     analysis = {
         "name": comparison.name, "subject": comparison.subject, "classes": list(comparison.classes), f"{measures.unit}s": len(items), "groups": groups,
-        "resamples": resamples, "over_seeds": over_seeds, "least_p": least_p, "facts": comparison.facts, "entries": rows}
+        "resamples": resamples, "least_p": least_p, "facts": comparison.facts, "entries": rows}
     return analysis | {"verdict": verdict(analysis, measures), "ablations": {row["name"]: ablation_verdict(analysis, row, measures) for row in rows
                                                                             if row["kind"] == "ablation" and row["metrics"]}}
 
@@ -169,7 +181,9 @@ def _row(entry: Entry, measures: Measures, drawn: dict[str, np.ndarray] | None) 
     row: dict[str, Any] = {
         "name": entry.name, "title": entry.title, "kind": entry.kind, "parameters": entry.parameters, "gmacs": entry.gmacs, "epochs": entry.epochs,
         "lr": entry.lr, "lr_search": [{name: _plain(value) for name, value in tried.items()} for tried in entry.lr_search],
-        "latency_ms": entry.latency_ms, "clips_per_second": entry.clips_per_second, "replaced": entry.replaced,
+        "budget": entry.budget or f"{entry.epochs} epochs",
+        "search_budget": entry.search_budget, "latency_ms": entry.latency_ms, "flow": entry.flow, "flow_ms": entry.flow_ms,
+        "clips_per_second": entry.clips_per_second, "replaced": entry.replaced,
         "not_measured": (entry.not_measured or ("" if entry.results else "no run of it finished")).rstrip("."),
         "seeds": [result.seed for result in entry.results], "runs": [result.run for result in entry.results],
         "metrics": None, "compared": None, "per_class": None, "against": None}
@@ -232,8 +246,25 @@ def difference_texts(row: Mapping[str, Any], figure: str, *, scale: float = 1, d
     if not against:
         return "", "", ""
     low, high = against["low"], against["high"]
-    interval = "" if low is None else f"{signed(scale * low, digits)} .. {signed(scale * high, digits)}"
+    interval = "" if low is None else f"{signed(scale * low, digits)} to {signed(scale * high, digits)}"
     return signed(scale * against["difference"], digits), interval, probability(against["p_holm"]).removeprefix("p ").removeprefix("= ")
+
+
+def whole_ms(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """{`median`, `least`, `most`} milliseconds of one clip, the optical flow included where its time is known."""
+    return row["latency_ms"] and {name: value + (row["flow_ms"] or 0.0) for name, value in row["latency_ms"].items()}
+
+
+def flow_notes(analysis: Mapping[str, Any]) -> list[str]:
+    """For each network that reads optical flow, what its milliseconds and its compute have of it in them."""
+    notes = []
+    for row in analysis["entries"]:
+        if row["flow"]:
+            whole, known = whole_ms(row), row["latency_ms"] and row["flow_ms"]
+            share = (f"of its {whole['median']:.1f}{THIN_SPACE}ms a clip, {row['flow_ms']:.1f} are for optical flow ({row['flow']})" if known
+                     else f"its milliseconds are without its optical flow ({row['flow']})")
+            notes.append(f"{row['title']}: {share}; its compute is that of the network alone.")
+    return notes
 
 
 def write_json(path: Path, analysis: Mapping[str, Any]) -> None:
@@ -260,19 +291,17 @@ ACTION = Measures(
     ablated="accuracy", per_class="recall", opening=_opening, compute=("GMAC", 1.0))
 
 
-def analyse(comparison: Comparison, *, over_seeds: Literal["scores", "figures"] = "scores", resamples: int = stats.RESAMPLES,
-            seed: int = 0) -> dict[str, Any]:
+def analyse(comparison: Comparison, *, resamples: int = stats.RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Every figure of the page of compared classifiers, as plain values.
 
-    `over_seeds`: what is averaged over seeds before models are compared. `scores`: each segment's probabilities, so that what is compared is
-    a model's seeds taken together, mostly better than one of them. `figures`: accuracy, mAP and AUC of each seed on each resample, so that
-    a difference is that of the means over seeds. Neither takes seeds for more segments.
+    Accuracy, mAP and AUC are computed for each seed, on the footage and on every resample of its groups, and their means over seeds are compared:
+    a difference is that of the means that are shown. Seeds are not taken for more segments.
 
     * `entries`: what an `Entry` says, with `seeds`, `runs`, and where it is measured (else None) `metrics` ({figure: mean, deviation, low,
       high and values over seeds}), `compared` ({figure: what its differences are of}), `per_class` ({class: accuracy, mean over seeds})
       and, but for the subject, `against`: {figure: difference (the subject's minus this one's), its 95 % `low` and `high`, `p`, `p_holm`}
-      and `mcnemar` (of averaged scores). Holm's adjustment is over the entries of one kind, figure by figure.
-    * `segments`, `groups`, `resamples`, `over_seeds`; `least_p`: {kind: the smallest `p_holm` that so few groups could give};
+      and `mcnemar` (of the scores averaged over seeds). Holm's adjustment is over the entries of one kind, figure by figure.
+    * `segments`, `groups`, `resamples`; `least_p`: {kind: the smallest `p_holm` that so few groups could give};
       `verdict`: sentences about the subject; `ablations`: {name: sentence}.
 
     Raises InputError where two runs were not scored on the same segments, ValueError where no entry is the subject.
@@ -287,9 +316,9 @@ def analyse(comparison: Comparison, *, over_seeds: Literal["scores", "figures"] 
         groups = [comparison.groups[segment] for segment in segments]
         counts = stats.resampled_groups(groups, resamples=resamples, seed=seed)
         for name, seeds in scores.items():
-            found = [stats.resampled_metrics(one, labels, groups, counts) for one in ([seeds.mean(axis=0)] if over_seeds == "scores" else seeds)]
+            found = [stats.resampled_metrics(one, labels, groups, counts) for one in seeds]
             drawn[name] = {figure: np.mean([one[figure] for one in found], axis=0) for figure in ACTION.tested}
-    analysis = tabulated(comparison, ACTION, drawn, items=segments, resamples=resamples, over_seeds=over_seeds)
+    analysis = tabulated(comparison, ACTION, drawn, items=segments, resamples=resamples)
     right = {name: seeds.mean(axis=0).argmax(axis=1) == labels for name, seeds in scores.items()}
     for row in analysis["entries"]:
         if row["against"]:
@@ -310,10 +339,9 @@ def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list
     rows = []
     for row in analysis["entries"]:
         figures = (mean_text(row, "accuracy", scale=100, digits=1), mean_text(row, "map")) if row["metrics"] else ("not measured", "-")
-        rows.append((row["title"], *figures, f"{row['gmacs']:.2f}", f"{row['parameters'] / 1e6:.2f} M",
+        rows.append((row["title"], *figures, amount(row["gmacs"]), f"{amount(row['parameters'] / 1e6)} M",
                      *difference_texts(row, "accuracy", scale=100, digits=1),
-                     f"{row['clips_per_second']:.1f}" if row["clips_per_second"] else "-",
-                     f"{row['latency_ms']['median']:.1f}" if row["latency_ms"] else "-"))
+                     f"{row['clips_per_second']:,.1f}" if row["clips_per_second"] else "-", f"{whole['median']:,.1f}" if (whole := whole_ms(row)) else "-"))
     return columns, rows
 
 

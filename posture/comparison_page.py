@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from posture import pages
-from posture.comparison import ACTION, PAPER, Comparison, Entry, Measures, mean_text
-from posture.pages import THIN_SPACE, short, signed
+from posture.comparison import ACTION, PAPER, Comparison, Entry, Measures, flow_notes, mean_text, whole_ms
+from posture.pages import THIN_SPACE, amount, short, signed
 from posture.pages.charts import LONGEST, LOOKS, Chart, Column, Columns, Interval, Intervals, Line, over_epochs, ticks
 from posture.verdicts import SIGNIFICANT, probability, told
 
@@ -41,7 +41,7 @@ def write_comparison_page(path: Path, *, comparison: Comparison, analysis: Mappi
         bars=[columns(OVER_SEEDS, given["ablations"], BARS)] if given["ablations"] else [],
         curves=_roc([entry for entry in comparison.entries if entry.kind != "ablation"]),
         costs=costs(main, {"clips_per_second": (lambda row: row["clips_per_second"], lambda value: f"{value:,.1f}"),
-                           "latency": (lambda row: row["latency_ms"] and row["latency_ms"]["median"], lambda value: f"{value:,.1f}"),
+                           "latency": (lambda row: row["latency_ms"] and whole_ms(row)["median"], lambda value: f"{value:,.1f}"),
                            "gmacs": (lambda row: row["gmacs"], amount),
                            "parameters": (lambda row: row["parameters"] / 1e6, amount)}),
     )
@@ -76,29 +76,28 @@ def _roc(entries: Sequence[Entry]) -> Chart | None:
 
 
 def shared(comparison: Comparison, analysis: Mapping[str, Any], measures: Measures, *, paper: Mapping[str, Mapping[str, float]],
-           kinds: Mapping[str, str] = KINDS, one_scale: bool = True) -> dict[str, Any]:
-    """What the pages of all tasks show, for `pages.render`.
-
-    `paper`: {entry: {figure: what the paper prints}}; `kinds`: titles of the table's parts; `one_scale`: whether losses can be compared.
-    """
+           kinds: Mapping[str, str] = KINDS) -> dict[str, Any]:
+    """What the pages of all tasks show, for `pages.render`. `paper`: {entry: {figure: what the paper prints}}; `kinds`: titles of the table's parts."""
     rows = analysis["entries"]
     main = [row for row in rows if row["kind"] != "ablation"]
     ablations = [row for row in rows if row["kind"] == "ablation"]
     subject = next(row for row in rows if row["name"] == analysis["subject"])
     facts = analysis["facts"]
+    one_scale = measures.unit == "segment" and all(entry.loss == comparison.entries[0].loss for entry in comparison.entries)
     return {
         "analysis": analysis, "subject": subject, "facts": _facts(facts), "footage": pages.footage_table(facts.get("footage")),
         "subtitle": _subtitle(analysis, facts, measures),
         "kinds": [(title, [row for row in main if row["kind"] == kind]) for kind, title in kinds.items() if any(row["kind"] == kind for row in main)],
         "main": main, "ablations": [subject, *ablations] if ablations else [],
         "paper": paper if any(row["name"] in paper for row in main) else {},
-        "together": analysis["over_seeds"] == "scores" and any(len(row["seeds"]) > 1 for row in rows),
+        "several": any(len(row["seeds"]) > 1 for row in rows), "flow_notes": flow_notes(analysis),
         "figures": measures.tested, "probability": probability, "significant": SIGNIFICANT, "amount": amount,
         "points": lambda figure, value: points(figure, value, measures), "mean": lambda row, figure: mean(row, figure, measures),
         "differences": differences(main, measures),
         "per_class": _per_class(main, analysis["classes"]),
         "losses": losses([entry for entry in comparison.entries if entry.kind != "ablation"], one_scale=one_scale),
         "ablation_losses": losses([entry for entry in comparison.entries if entry.kind == "ablation"], one_scale=one_scale),
+        "one_scale": one_scale, "loss_notes": _loss_notes(comparison.entries),
         "ablated": measures.ablated, "compute": {"name": measures.compute[0], "of": measures.compute[1]},
         "searched": _searched(rows, measures),
     }
@@ -134,11 +133,6 @@ def mean(row: Row, figure: str, measures: Measures) -> str:
     if not row["metrics"] or not row["metrics"][figure]:
         return pages.NOTHING
     return f"{mean_text(row, figure, scale=100, digits=1)}{THIN_SPACE}%" if figure in measures.shares else mean_text(row, figure)
-
-
-def amount(value: float) -> str:
-    """38.55 as `38.55`, 0.2142 as `0.214`: networks differ in size by hundreds."""
-    return f"{value:,.{2 if value >= 1 else 3}f}"
 
 
 def points(figure: str, value: float | None, measures: Measures) -> str:
@@ -206,10 +200,14 @@ def look(place: int) -> str:
     return LOOKS[place] if place < len(LOOKS) else "faint"
 
 
-def losses(entries: Sequence[Entry], *, one_scale: bool = True) -> list[Chart]:
-    """Training and validation loss of each model, a curve for each seed, all to one scale where they are the same loss."""
-    drawn = [(entry, [Line(f"{name}, seed {result.seed}", over_epochs(result.history, key), look, listed=False) for result in entry.results
-                      for name, key, look in (("training", "train_loss", "first seed"), ("validation", "val_loss", "second seed"))])
+def losses(entries: Sequence[Entry], *, one_scale: bool) -> list[Chart]:
+    """Training and validation loss of each model, a curve for each seed, all to one scale if they are the same loss.
+
+    The training loss of several streams is their sum, and is drawn as their mean.
+    """
+    drawn = [(entry, [Line(f"{name}, seed {result.seed}", [(epoch, value / parts) for epoch, value in over_epochs(result.history, key)], look, listed=False)
+                      for result in entry.results
+                      for name, key, look, parts in (("training", "train_loss", "first seed", entry.streams), ("validation", "val_loss", "second seed", 1))])
              for entry in entries]
     points = [[point for line in lines for point in line.points if math.isfinite(point[1])] for _, lines in drawn]
     every = [point for found in points for point in found]
@@ -222,10 +220,21 @@ def losses(entries: Sequence[Entry], *, one_scale: bool = True) -> list[Chart]:
     return charts
 
 
+def _loss_notes(entries: Sequence[Entry]) -> list[str]:
+    """Where training and validation losses of one model do not measure the same."""
+    notes = [f"{entry.title}: its training loss is drawn as the mean of its {entry.streams} streams, each judged alone; in validation their common "
+             "answer is judged." for entry in entries if entry.streams > 1 and entry.results]
+    smoothed = {entry.title: entry.loss["label_smoothing"] for entry in entries if entry.loss.get("label_smoothing") and entry.results}
+    if smoothed:
+        notes.append(f"Label smoothing is in the training loss of {', '.join(f'{title} ({value:g})' for title, value in smoothed.items())}, "
+                     "and in no validation loss.")
+    return notes
+
+
 def costs(main: Sequence[Row], figures: Mapping[str, tuple[Callable[[Row], float | None], Callable[[float], str]]]) -> list[dict[str, Any]]:
     """What each model costs, every figure (its value and how it is written) with its share of the largest."""
     largest = {name: max((value(row) or 0 for row in main), default=0) or 1 for name, (value, _) in figures.items()}
-    return [{"title": row["title"], "latency_ms": row["latency_ms"],
+    return [{"title": row["title"], "latency_ms": whole_ms(row),
              **{name: None if value(row) is None else {"text": form(value(row)), "share": value(row) / largest[name]}
                 for name, (value, form) in figures.items()}} for row in main]
 
@@ -239,7 +248,7 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
         form = pages.percent if measures.ablated in measures.shares else pages.decimal
         return f"{pages.decimal(loss)}, {form(figure)}" if loss is not None else form(figure)
 
-    return [{"title": row["title"], "lr": row["lr"], "epochs": row["epochs"], "tried": [
+    return [{"title": row["title"], "lr": row["lr"], "budget": row["budget"], "search_budget": row["search_budget"], "tried": [
         {"lr": one["lr"], "text": text(one), "taken": one["lr"] == row["lr"]} for one in sorted(row["lr_search"], key=lambda one: one["lr"])]}
         for row in rows if row["lr_search"]]
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from posture import pages, stats
 from posture.comparison import Comparison, Drawn, Entry, Measures, Scored, common, difference_texts, mean_text, tabulated
-from posture.comparison_page import OVER_SEEDS, Row, amount, columns, costs, differences, other, ratio, shared
+from posture.comparison_page import OVER_SEEDS, Row, columns, costs, differences, other, ratio, shared
 from posture.detector_report import mean_curve
-from posture.pages import THIN_SPACE
+from posture.pages import THIN_SPACE, amount
 from posture.pages.charts import LOOKS, Chart, Columns, Line, over_epochs, ticks
 from posture.stats import resampled_map
 from posture.tasks.detection_metrics import Picture
@@ -78,7 +78,7 @@ def analyse(comparison: Comparison, *, resamples: int = stats.RESAMPLES, seed: i
             found = [resampled_map(_ordered(result, images), groups, counts, classes=len(comparison.classes)) for result in entry.results]
             if found:
                 drawn[entry.name] = {figure: np.mean([one[figure] for one in found], axis=0) for figure in DETECTION.tested}
-    return tabulated(comparison, DETECTION, drawn, items=images, resamples=resamples, over_seeds="figures")
+    return tabulated(comparison, DETECTION, drawn, items=images, resamples=resamples)
 
 
 def _ordered(result: PictureResult, images: Sequence[str]) -> list[Picture]:
@@ -93,7 +93,7 @@ def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list
     for row in analysis["entries"]:
         figures = [mean_text(row, figure) for figure in ("map50_95", "map50", "precision", "recall", "mean_iou")] if row["metrics"] else [
             "not measured", "-", "-", "-", "-"]
-        rows.append((row["title"], *figures, *difference_texts(row, "map50_95"), f"{2 * row['gmacs']:.2f}", f"{row['parameters'] / 1e6:.2f} M",
+        rows.append((row["title"], *figures, *difference_texts(row, "map50_95"), amount(2 * row["gmacs"]), f"{amount(row['parameters'] / 1e6)} M",
                      mean_text(row, "fps.whole", digits=1), mean_text(row, "speed.whole.median", digits=1)))
     return columns, rows
 
@@ -107,7 +107,7 @@ def write_page(path: Path, comparison: Comparison, analysis: Mapping[str, Any]) 
 
     `comparison.facts` as in `posture.comparison.write_page`.
     """
-    given = shared(comparison, analysis, DETECTION, paper=PAPER, one_scale=False,
+    given = shared(comparison, analysis, DETECTION, paper=PAPER,
                    kinds={"ours": "Ours", "baseline": "Baselines", "reference": "References"})
     if len(comparison.classes) == 1:
         given["per_class"] = None  # it is the mean

@@ -47,7 +47,7 @@ def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, An
         metrics=metrics,
         split=metrics.get("split", "test"),
         absent=sum(not row["count"] for row in per_class),
-        curves=learning_curves(history, CURVES),
+        curves=learning_curves(*_comparable(run, history)),
         matrix=matrix(metrics["confusion"], classes),
         mistakes=_mistakes(metrics["confusion"], classes),
         roc=_roc(metrics),
@@ -112,12 +112,20 @@ def subtitle(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     if facts.get("parameters") is not None:
         parts.append(_millions(facts["parameters"]))
     if facts.get("gmacs") is not None:
-        parts.append(f"{facts['gmacs']:.2f} GMAC per clip")
+        parts.append(f"{facts['gmacs']:.2f} GMAC per clip{', optical flow not counted' * ('flow' in _inputs(run))}")
     if facts.get("gflops") is not None:
         parts.append(f"{facts['gflops']:.2f} GFLOPs per picture")
     if facts.get("evaluated"):
         parts.append(pages.moment(facts["evaluated"]))
     return [part for part in parts if part]
+
+
+def _inputs(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the run's network takes, a stream for each: rgb, flow."""
+    model = run.get("model")
+    if not isinstance(model, Mapping) or model.get("kind") != "two_stream":
+        return ("rgb",)
+    return {"spatial": ("rgb",), "temporal": ("flow",)}.get(model.get("streams", "both"), ("rgb", "flow"))
 
 
 def _millions(parameters: float) -> str:
@@ -142,6 +150,14 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 CURVES = {"Loss": {"training": "train_loss", "validation": "val_loss"}, "Validation accuracy": {"validation accuracy": "val_accuracy"},
           "Learning rate": {"learning rate": "lr"}}
 """Charts over epochs: {title: {name of a curve: its key in history.json}}. The best of a validation's first curve is marked."""
+
+
+def _comparable(run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+    """History and charts in which training and validation loss measure the same: the training loss of several streams is their sum, drawn as their mean."""
+    parts, smoothing = len(_inputs(run)), (run.get("loss") or {}).get("label_smoothing")
+    name = "training" + (f", mean of {parts} streams" if parts > 1 else "") + (f", with label smoothing {smoothing:g}" if smoothing else "")
+    rows = [{**row, "train_loss": row["train_loss"] / parts} if row.get("train_loss") is not None else dict(row) for row in history]
+    return rows, CURVES | {"Loss": {name: "train_loss", "validation": "val_loss"}}
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, Mapping[str, str]]) -> list[Chart]:

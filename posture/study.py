@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 from posture.comparison import Comparison, Entry, Scored, SeedResult
 from posture.config import AnyRun, Study, override
 from posture.data.files import read_bytes
+from posture.data.flow import milliseconds
+from posture.data.footage import open_footage
 from posture.data.store import Store
 from posture.detector_comparison import PictureResult
 from posture.errors import InputError
@@ -228,9 +230,30 @@ class Comparing:
         speeds = [record["clips_per_second"] for result in results for record in result.history]
         return Entry(
             name=run.name, title=self.study.titles.get(run.name, run.name), kind=contender.kind, parameters=parameters(model),
-            **_cost_of(run, model, timed=bool(results)), epochs=run.epochs, lr=run.optim.lr, lr_search=[_tried(job) for job in contender.searched],
+            **_cost_of(run, model, timed=bool(results)), **self._flow_of(run, timed=bool(results)), epochs=run.epochs, budget=_budget(run), lr=run.optim.lr,
+            lr_search=[_tried(job) for job in contender.searched], search_budget=_budget(contender.searched[0].run) if contender.searched else "",
+            loss=run.loss.model_dump(mode="json"), streams=len(getattr(run.model, "inputs", ("rgb",))),
             clips_per_second=float(np.median(speeds)) if speeds else None, results=results, not_measured=contender.not_measured,
             replaced=run.name in self.study.replacements)
+
+
+    def _flow_of(self, run: AnyRun, *, timed: bool) -> dict[str, Any]:
+        """Of a network that reads optical flow, by which method that is computed, and in how many milliseconds for a test clip as it is stored."""
+        if "flow" not in getattr(run.model, "inputs", ()):
+            return {}
+        index = index_run(run, self.store, "test", versions=self.versions)
+        if not timed:
+            return {"flow": index.flow}
+        clip = open_footage(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
+        return {"flow": index.flow, "flow_ms": milliseconds(clip[:run.model.frames], index.flow)}
+
+
+def _budget(run: AnyRun) -> str:
+    """What a run is trained for, in words."""
+    if run.steps_per_epoch:
+        steps = run.epochs * run.steps_per_epoch
+        return f"{steps:,} step{'s' * (steps != 1)}"
+    return f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
 
 
 def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:

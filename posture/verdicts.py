@@ -31,11 +31,9 @@ def verdict(analysis: Mapping[str, Any], measures: Measures) -> list[str]:
             against = row["against"] and row["against"][figure]
             if against and against["difference"] is not None and row["kind"] != "ablation":
                 groups.setdefault(judged(against), []).append(f"{row['title']} ({told(against, unit=measures.unit_of(figure))})")
-        it = "Its seeds taken together, it" if analysis["over_seeds"] == "scores" and len(subject["seeds"]) > 1 else "It"
         for side, said in zip(("above", "below", "undecided"), words, strict=True):
             if side in groups:
-                sentences.append(f"{it} {said} {listed(groups[side])}.")
-                it = "It"
+                sentences.append(f"It {said} {listed(groups[side])}.")
     if limited := limits(analysis, measures):
         sentences.append(limited)
     absent = [row["title"] for row in rows.values() if not row["metrics"]]
@@ -67,11 +65,9 @@ def ablation_verdict(analysis: Mapping[str, Any], row: Mapping[str, Any], measur
     if against["difference"] is None:
         return f"{row['title']}: {measures.tested[figure]} is not defined on this footage, so nothing can be said."
     full, without = (one["metrics"][figure]["mean"] for one in (subject, row))
-    gains = [round(full - without, 4) > 0, against["difference"] > 0]  # one training on average, and what was compared
     part = "its own" if row["replaced"] else "what was taken away"
     helps, harms, idle = ("is better", "is worse", "is no better") if row["replaced"] else ("helps", "harms", "does not help")
-    undecided = ("a gain that this footage cannot tell from chance" if all(gains) else
-                 "a gain on average, none when its seeds are taken together" if gains[0] else f"{part} {idle} on this footage")
+    undecided = "a gain that this footage cannot tell from chance" if against["difference"] > 0 else f"{part} {idle} on this footage"
     means = {"above": f"{part} {helps} on this footage", "below": f"{part} {harms} on this footage", "undecided": undecided}
     values = [percent(value) if figure in measures.shares else decimal(value) for value in (without, full)]
     named = "" if figure in measures.shares else f"{measures.tested[figure]} "

@@ -161,6 +161,16 @@ def test_names_break_at_separators_and_nowhere_in_numbers() -> None:
     assert {name: str(breaks(name)).replace("<wbr>", "|") for name in broken} == broken
 
 
+def test_training_and_validation_loss_are_drawn_so_that_they_measure_the_same(tmp_path: Path) -> None:
+    two = {"name": "two", "model": {"kind": "two_stream", "streams": "both"}, "loss": {"label_smoothing": 0.1}}
+    text = Page(written(tmp_path, run=two, history=HISTORY, facts={"gmacs": 1.0})).text
+    assert "training, mean of 2 streams, with label smoothing 0.1" in text and "1.00 GMAC per clip, optical flow not counted" in text
+    halved = written(tmp_path, run=two, history=[row | {"train_loss": 2 * row["train_loss"]} for row in HISTORY])
+    alone = written(tmp_path, run=two | {"model": {"kind": "two_stream", "streams": "spatial"}}, history=HISTORY)
+    curves = [re.findall(r'<path class="line first" d="([^"]+)"', page)[0] for page in (halved, alone)]
+    assert curves[0] == curves[1] and "streams" not in Page(alone).text.partition("How it was measured")[0]
+
+
 def test_every_field_of_the_confusion_matrix_is_drawn(tmp_path: Path) -> None:
     metrics = scored(["run", "jump", "throw"], 50)
     page = Page(written(tmp_path, metrics=metrics))

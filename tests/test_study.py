@@ -6,7 +6,7 @@ import pytest
 from posture.config import Data, Optim, Run, Scale, Study, override
 from posture.errors import InputError
 from posture.evaluation import Views, evaluate
-from posture.models.configs import C3D, IMPROVED, VideoResNet
+from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
 from posture.study import Comparing, Job, work
 
 PLAIN = Run(name="plain", model=C3D(width=0.125, size=32, hidden=64), optim=Optim(name="adamw", lr=0.001), scale=Scale(global_batch=4), data=Data(flip=0.0))
@@ -32,7 +32,16 @@ def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_
         assert all(len(result.history) == 2 and result.metrics["split"] == "test" for result in entry.results)
         assert sorted(entry.results[0].segments) == sorted(segment for segment in comparison.groups if segment in entry.results[0].segments)
         assert entry.parameters > 0 and entry.latency_ms["least"] <= entry.latency_ms["median"]
+        assert (entry.budget, entry.search_budget, entry.streams, entry.flow) == ("2 epochs", "1 epoch", 1, "")
     assert comparison.facts["footage"]["test"]["segments"] == len(comparison.entries[0].results[0].segments)
+
+
+def test_the_time_of_the_optical_flow_that_a_network_reads_is_measured(flow_store, tmp_path):
+    two = Run(name="two", model=TwoStream(width=0.05, size=32), optim=Optim(name="adamw", lr=0.001), scale=Scale(global_batch=4))
+    study = STUDY.model_copy(update={"subject": two, "baselines": (override(two, {"name": "spatial", "model.streams": "spatial"}),), "learning_rates": (1.0,)})
+    both, spatial = comparing(study, flow_store, tmp_path, changes={"epochs": 1}).run().entries
+    assert (both.flow, both.streams) == ("dis", 2) and both.flow_ms > 0 and both.search_budget == ""
+    assert (spatial.flow, spatial.flow_ms, spatial.streams) == ("", None, 1)
 
 
 def test_finished_runs_are_used_again_and_more_seeds_train_only_themselves(small_store, tmp_path):

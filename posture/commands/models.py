@@ -15,9 +15,10 @@ from posture.recipes import functions, load_module
 
 def print_models(classes: int) -> None:
     """The recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
-    rows = summaries({run.name: replace(run.model, classes=classes) for run in _runs("jobs/action.py")})
+    classifiers = _runs("jobs/action.py")
+    rows = summaries({run.name: replace(run.model, classes=classes) for run in classifiers})
     console.table("classifier", "parameters", "GMAC 16x112x112", "GMAC 16x56x56", rows=[tuple(_figure(value) for value in row.values()) for row in rows])
-    console.out.print()
+    console.out.print(f"without the optical flow that they read: {', '.join(run.name for run in classifiers if 'flow' in run.model.inputs)}\n")
     detectors: dict[Any, str] = {}
     for run in _runs("jobs/detector.py"):
         detectors.setdefault(run.model, run.name)  # those that differ in their loss alone come once

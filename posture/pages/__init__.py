@@ -96,6 +96,11 @@ def whole(value: float | None) -> str:
     return f"{value:,.0f}" if _known(value) else NOTHING
 
 
+def amount(value: float) -> str:
+    """38.55 as `38.55`, 0.2142 as `0.214`: networks differ in size by hundreds."""
+    return f"{value:,.{2 if value >= 1 else 3}f}"
+
+
 def signed(value: float, digits: int = 1) -> str:
     """4.12 as `+4.1`, with a true minus sign; what rounds to nothing has no sign."""
     text = f"{abs(value):.{digits}f}"
