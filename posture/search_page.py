@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from posture import pages
 from posture.pages import short
-from posture.pages.charts import Chart, Dot, Line, ticks
+from posture.pages.charts import LETTER, LONGEST, Chart, Dot, Line, ticks
 from posture.search import leading, state_of
 from posture.trials import COSTS, MEASURED, Objective
 
@@ -63,7 +63,7 @@ class Scale:
     @property
     def marks(self) -> list[tuple[float, str]]:
         if isinstance(self.distribution, CategoricalDistribution):
-            return [(self.place(choice), short(str(choice), 14)) for choice in self.distribution.choices]
+            return [(self.place(choice), short(str(choice), LONGEST)) for choice in self.distribution.choices]
         return [(self.place(value), f"{value:.3g}") for value in (self.distribution.low, self.distribution.high)]
 
 
@@ -102,11 +102,15 @@ def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], obje
     valued = [(trial, value) for trial in trials if (value := reached(trial)) is not None]
     if not valued or not scales:
         return None
-    width, height, top, bottom, missing = 1040, 380, 34, 52, 24
+    height, top, bottom, missing = 380, 34, 52, 24
     values = [value for _, value in valued]
     low, high = min(values), max(values)
     axes = [*scales, objective.name]
-    step = (width - 150) / max(1, len(axes) - 1)
+    marks = [scale.marks for scale in scales.values()] + [[(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]]
+    names = [short(name.rpartition(".")[2], LONGEST) for name in axes]
+    longest = max(len(text) for text in [*names, *(text for own in marks for _, text in own)])
+    step = max(890 / max(1, len(axes) - 1), LETTER * longest + 12)  # no label reaches the next axis
+    width = round(150 + step * (len(axes) - 1))
     xs = [round(55 + step * place, 1) for place in range(len(axes))]
 
     def y(place: float | None) -> float:
@@ -119,10 +123,9 @@ def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], obje
         ends = [*own, (value - low) / (high - low) if high > low else 0.5]
         path = "M" + "L".join(f"{x:g} {y(place):g}" for x, place in zip(xs, ends, strict=True))
         drawn.append({"path": path, "share": round((rank + 1) / len(ranked), 3), "best": trial in best[:1], "text": f"trial {trial.number}: {value:.4f}"})
-    marks = [scale.marks for scale in scales.values()] + [[(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]]
     return {"width": width, "height": height, "top": top, "lines": drawn, "missing": y(None), "bottom": height - bottom,
-            "axes": [{"x": x, "name": short(name.rpartition(".")[2], 16), "full": name, "marks": [(y(place), text) for place, text in own]}
-                     for x, name, own in zip(xs, axes, marks, strict=True)]}
+            "axes": [{"x": x, "name": name, "full": full, "marks": [(y(place), text) for place, text in own]}
+                     for x, name, full, own in zip(xs, names, axes, marks, strict=True)]}
 
 
 def reached(trial: FrozenTrial) -> float | None:
@@ -216,8 +219,21 @@ def _slices(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objectiv
         dots = [Dot(scale.place(trial.params[name]), value, 3.5 if state_of(trial) == "complete" else 2.0,
                     f"trial {trial.number}, {_text(trial.params[name])}: {value:.4f}") for trial, value in own]
         chart = Chart(name, "", objective.name, [0.0, 1.0], ticks(min(values), max(values)), [], dots, width=360, height=230)
-        slices.append({"chart": chart, "marks": [(chart.x(place), text) for place, text in scale.marks]})
+        slices.append({"chart": chart, "marks": staggered([(chart.x(place), text) for place, text in scale.marks], chart.width)})
     return slices
+
+
+def staggered(marks: Sequence[tuple[float, str]], width: float) -> list[tuple[float, int, str]]:
+    """Labels below an axis, (left edge, row, label): in one row if there is room, else in two, or as many as it takes for none to lie on another."""
+    rows: list[float] = []  # how far each row is filled
+    placed = []
+    for x, text in marks:
+        length = LETTER * len(text)
+        left = min(max(x - length / 2, 0.0), width - length)
+        row = next((number for number, end in enumerate(rows) if left > end + 4), len(rows))
+        rows[row:row + 1] = [left + length]
+        placed.append((round(left, 1), row, text))
+    return placed
 
 
 def _curves(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective: Objective, epochs: int) -> Chart | None:

@@ -1,13 +1,15 @@
+import itertools
 import math
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from posture.config import override
+from posture.pages.charts import LETTER
 from posture.recipes import load_recipe
 from posture.search import Search, Terms, leading
-from posture.search_page import Scale, coordinates, importances, scales_of, write_search_page
+from posture.search_page import Scale, coordinates, importances, scales_of, staggered, write_search_page
 from posture.spaces import load_space
 from posture.trials import Outcome, parse_objectives
 from tests.test_report import assert_self_contained
@@ -83,3 +85,22 @@ def test_scales_and_coordinates(searched):
     assert drawn["lines"][-1]["best"] and drawn["lines"][-1]["text"].startswith("trial 0:")
     worst = min((trial for trial in trials if trial.values), key=lambda trial: trial.value)
     assert coordinates(trials, scales, objective, [worst])["lines"][-1]["text"].startswith(f"trial {worst.number}:")
+
+
+def test_long_names_and_values_of_parameters_have_room(searched):
+    """No label beside an axis reaches the next one, and of those below an axis none lies on another."""
+    study = searched(6)
+    values = ("separable_bottleneck_with_attention", "separable_bottleneck", "plain", "another_long_value")
+    name = "model.a_rather_long_parameter_name"
+    scales = scales_of(study.get_trials()) | {name: Scale(name, CategoricalDistribution(values))}
+    (objective,) = parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))
+    drawn = coordinates(study.get_trials(), scales, objective, leading(study))
+    texts = [text for axis in drawn["axes"] for text in (axis["name"], *(text for _, text in axis["marks"]))]
+    assert set(values) <= set(texts) and "a_rather_long_parameter_name" in texts
+    places = [axis["x"] for axis in drawn["axes"]]
+    assert min(after - before for before, after in itertools.pairwise(places)) > LETTER * max(map(len, texts)) and drawn["width"] > places[-1]
+    placed = staggered([(50 + 100 * place, value) for place, value in enumerate(values)], 360)
+    spans = [(row, left, left + LETTER * len(text)) for left, row, text in placed]
+    assert all(left >= 0 and right <= 360 for _, left, right in spans) and {row for row, _, _ in spans} == {0, 1}
+    assert all(one[0] != other[0] or one[2] <= other[1] or other[2] <= one[1] for one, other in itertools.combinations(spans, 2))
+    assert {row for _, row, _ in staggered([(50, "none"), (150, "cbam"), (250, "stcbam")], 360)} == {0}
