@@ -58,6 +58,16 @@ class Mark:
         return f"missed: {self.name}" if self.kind == "missed" else ""
 
 
+MOST_BOXES = 30
+"""Drawn in a picture; how many are left out is said."""
+
+
+def drawn_of(marks: Sequence[Mark]) -> list[Mark]:
+    """The marks that are drawn, at most MOST_BOXES: true boxes and right ones first, then those reported in vain, the most certain first."""
+    first = sorted(marks, key=lambda mark: (mark.reported and mark.kind != "right", -(mark.confidence or 0.0)))[:MOST_BOXES]
+    return [mark for mark in marks if mark in first]
+
+
 def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[Mark]:
     """Every true box, every box reported with at least that confidence, best first, and every ignore region.
 
@@ -145,13 +155,16 @@ def detections_sheet(title: str, pictures: Sequence[np.ndarray], predictions: Se
     """Pictures, uint8 (h, w, 3) RGB, with their boxes, four in a row: a PNG. `predictions` are in pixels of these pictures."""
     from PIL import Image, ImageDraw, ImageFont
 
-    tiles = [_drawn(picture, judge(one, classes, confidence=confidence)) for picture, one in zip(pictures, predictions, strict=True)]
+    judged = [judge(one, classes, confidence=confidence) for one in predictions]
+    tiles = [_drawn(picture, drawn_of(marks)) for picture, marks in zip(pictures, judged, strict=True)]
+    left_out = sum(len(marks) - len(drawn_of(marks)) for marks in judged)
     across = max(2, min(ACROSS, len(tiles)))
     rows = [tiles[start:start + across] for start in range(0, len(tiles), across)]
     heights = [max(tile.height for tile in row) + GAP for row in rows]
     sheet = Image.new("RGB", (across * (TILE + GAP) + GAP, HEAD + sum(heights) + GAP), GROUND)
     write = ImageDraw.Draw(sheet)
-    write.text((GAP, 8), title, fill=INK, font=ImageFont.load_default(15))
+    said = f"; {left_out:,} boxes, more than {MOST_BOXES} in a picture, are not drawn" if left_out else ""
+    write.text((GAP, 8), f"{title}{said}", fill=INK, font=ImageFont.load_default(15))
     key = f"solid: reported from confidence {confidence:.2f} on (blue right, orange in vain); dashed: true (white found, orange missed)"
     write.text((GAP, 29), key, fill=SOFT, font=ImageFont.load_default(12))
     top = HEAD

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posture import pages
-from posture.detections import FALSE, MISSED, Mark, judge
+from posture.detections import FALSE, MISSED, MOST_BOXES, Mark, drawn_of, judge
 from posture.pages import THIN_SPACE
 from posture.pages.charts import Chart, Dot, Line, ticks
 from posture.pages.shots import Box, frame_all
@@ -28,8 +28,6 @@ SHOTS = 12
 """Pictures shown of each kind."""
 FEW_SHOTS = 4
 """Pictures shown of a detector that has learned nothing."""
-MOST_BOXES = 30
-"""Drawn in a picture; how many are left out is said."""
 LEARNED = 0.05
 """The least mAP@0.5 and F1 of a detector that has learned something."""
 REASONS = 3
@@ -180,14 +178,8 @@ def _mistakes(judged: Sequence[Sequence[Mark]]) -> list[tuple[str, str, list[tup
 def _shots(places: Sequence[int], judged: Sequence[Sequence[Mark]], index: ImageIndex, pictures: Any, uris: Mapping[str, str]) -> list[dict[str, Any]]:
     """Pictures with their boxes, and what became of these."""
     told = [_told(judged[place]) | {"image": str(index.keys[place])[:12], "origin": pages.origin(uris.get(index.keys[place], ""))} for place in places]
-    framed = frame_all([(pictures.picture(place), [_box(mark) for mark in _drawn(judged[place])]) for place in places])
+    framed = frame_all([(pictures.picture(place), [_box(mark) for mark in drawn_of(judged[place])]) for place in places])
     return [words | shot for words, shot in zip(told, framed, strict=True)]
-
-
-def _drawn(marks: Sequence[Mark]) -> list[Mark]:
-    """The marks that are drawn, at most MOST_BOXES: true boxes and right ones first, then those reported in vain, the most certain first."""
-    first = sorted(marks, key=lambda mark: (mark.kind == "false", -(mark.confidence or 0.0)))[:MOST_BOXES]
-    return [mark for mark in marks if mark in first]
 
 
 def _told(marks: Sequence[Mark]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from posture.detections import COLOURS, FALSE, MISSED, TILE, detections_sheet, judge, pr_picture
+from posture.detections import COLOURS, FALSE, MISSED, MOST_BOXES, TILE, detections_sheet, drawn_of, judge, pr_picture
 from posture.tasks.detection_metrics import Picture, detection_metrics, match_detections
 
 CLASSES = ("athlete", "ball")
@@ -149,3 +149,14 @@ def test_the_curve_of_precision_goes_through_its_points() -> None:
     blue = (np.abs(drawn - rgb("#0b5fa5")).sum(axis=-1) < 40)
     top, foot = (np.flatnonzero(blue[:, column].any(axis=1))[place] for column, place in ((slice(60, 260), 0), (slice(300, 480), 0)))
     assert foot - top == pytest.approx(440, abs=4)
+
+
+def test_so_many_boxes_that_none_can_be_seen_are_not_all_drawn() -> None:
+    vain = [([x, 50, x + 10, 60], 0.5 + x / 1000, 0) for x in range(67)]
+    marks = judge(picture([(BOX, 0.51, 0), *vain], [(BOX, 0), ([0, 80, 10, 90], 0)]), CLASSES, confidence=0.5)
+    drawn = drawn_of(marks)
+    assert len(marks) == 70 and len(drawn) == MOST_BOXES and [mark.kind for mark in drawn[:2]] == ["found", "missed"]
+    certain = sorted((mark.confidence for mark in marks if mark.kind == "false"), reverse=True)[:MOST_BOXES - 3]
+    assert sorted((mark.confidence for mark in drawn if mark.kind == "false"), reverse=True) == certain and any(mark.kind == "right" for mark in drawn)
+    few = judge(picture([(BOX, 0.9, 0)], [(BOX, 0)]), CLASSES, confidence=0.5)
+    assert drawn_of(few) == few

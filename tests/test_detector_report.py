@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from posture.data.images import ImageIndex
-from posture.detections import judge
+from posture.detections import MOST_BOXES, judge
 from posture.detector_evaluation import Found
-from posture.detector_report import FEW_SHOTS, MOST_BOXES, SHOTS, verdict, write_detector_report
+from posture.detector_report import FEW_SHOTS, SHOTS, verdict, write_detector_report
 from posture.pages.shots import WIDE
 from posture.tasks.detection_metrics import Picture, detection_metrics
 from tests.test_report import HOSTILE, Page, assert_self_contained
