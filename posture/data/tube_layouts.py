@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from posture.data.files import File, join, read_bytes
+from posture.data.labels import ucf101
+from posture.data.labels.names import VideoNames
 from posture.data.picture_files import AnnotatedPicture, BadLabel, Box, Pictures, Refusal, Tree, numbers, video_group
 from posture.errors import InputError
 
@@ -87,20 +89,20 @@ def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | Non
     table = next((name for name in tree.tables(".mat") if name == tree.named or PurePosixPath(name).name == UCF101_24), None)
     if table is None:
         return None
-    videos = {PurePosixPath(file.relative).stem: file for file in tree.videos}
-    splits = _ucf101_splits(tree, split_number)
+    named = VideoNames(tree.videos)
+    splits = _ucf101_splits(tree, split_number, named)
     found = TrackedFootage(tree.root, "ucf101_24")
     used, absent = set(), 0
     for entry in _annotations(join(tree.root, table)):
         name = _text(entry["name"])
-        file = videos.get(PurePosixPath(name).name)
+        file = named.find(name, table, any_suffix=True)
         if file is None:
             absent += 1
             continue
         used.add(file.relative)
         try:
             tubes = _ucf101_24_tubes(entry["tubes"], PurePosixPath(name), PurePosixPath(file.relative).parent.name, f"{table}: {name}")
-            found.videos.append(TrackedVideo(file, tubes, split=splits.get(PurePosixPath(name).name), size=UCF101_24_SIZE))
+            found.videos.append(TrackedVideo(file, tubes, split=splits.get(file.relative), size=UCF101_24_SIZE))
         except BadLabel as error:
             found.refused.append(Refusal(file, error.verdict, str(error)))
     if absent:
@@ -142,10 +144,11 @@ def _ucf101_24_tubes(entries: Any, name: PurePosixPath, folder: str, where: str)
     return tubes
 
 
-def _ucf101_splits(tree: Tree, number: int) -> dict[str, str]:
-    """Video name -> train or test, where UCF101's lists lie there too."""
+def _ucf101_splits(tree: Tree, number: int, named: VideoNames) -> dict[str, str]:
+    """Relative path of a video -> train, val or test, if UCF101's lists lie there too."""
     splits = {}
-    for split in ("train", "test"):
-        for name in (name for name in tree.tables(".txt") if PurePosixPath(name).name == f"{split}list{number:02d}.txt"):
-            splits |= {PurePosixPath(line.split()[0]).stem: split for line in tree.text(name).splitlines() if line.strip()}
+    for split, file in ucf101.lists_of([tree.files[name] for name in tree.tables(".txt")], number).items():
+        for where, names in ucf101.listed(tree.root, file.relative)[0]:
+            found = (named.find(name, where.file, any_suffix=True) for name in names)
+            splits |= {video.relative: split for video in found if video}
     return splits

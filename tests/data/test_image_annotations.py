@@ -318,6 +318,18 @@ def test_ucf101_24_with_the_official_lists_and_half_of_the_videos(tmp_path):
     assert found.notes == ["1 of the videos that finalAnnots.mat describes are not here"] and found.missing == []
 
 
+def test_ucf101_24_beside_copies_of_its_videos_and_lists_as_windows_writes_them(tmp_path):
+    root = write_ucf101_24(tmp_path / "two", {"Jump/v_Jump_g01_c01": [(1, 9)], "Jump/v_Jump_g02_c01": [(1, 9)]})
+    for copy in ("one", "three"):
+        (tmp_path / copy / "Jump").mkdir(parents=True)
+        (tmp_path / copy / "Jump" / "v_Jump_g01_c01.mp4").touch()
+    (root / "trainlist01.txt").write_text("Jump\\v_Jump_g01_c01.avi 1\r\n")
+    (root / "testlist01.txt").write_text("Jump\\v_Jump_g02_c01.avi\r\n")
+    found = read_pictures(str(tmp_path), layout="ucf101_24")
+    assert {picture.file.relative: picture.split for picture in found.pictures} == {
+        "two/videos/Jump/v_Jump_g01_c01.avi": "train", "two/videos/Jump/v_Jump_g02_c01.avi": "test"}
+
+
 def test_a_broken_mat_file_is_named(root, tmp_path):
     from scipy.io import savemat
 

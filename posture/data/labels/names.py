@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import unicodedata
 from collections import defaultdict
@@ -19,7 +20,7 @@ class VideoNames:
 
     Unicode is compared normalised (NFC) and case is ignored, unless that leaves several files. A name with folders is that of a file if one of the two
     paths ends with the other; a bare name, if one file alone has it. If all videos lie together, in one folder or in folders of the splits, the folders
-    in the table cannot be checked, and a name that one file alone has is enough.
+    in the table cannot be checked, and a name that one file alone has is enough. Of several files, the nearest to the table are meant.
     """
 
     def __init__(self, videos: list[File]) -> None:
@@ -52,7 +53,7 @@ class VideoNames:
             named = exact
         elif exact:
             named = _along(exact, path) or named
-        return _along(named, path) or (named if len(named) == 1 and (self._together or moved) else [])
+        return _nearest(_along(named, path), seen(table)) or (named if len(named) == 1 and (self._together or moved) else [])
 
 
 def seen(name: str) -> str:
@@ -70,6 +71,16 @@ def _along(files: list[File], path: PurePosixPath) -> list[File]:
         if [part.casefold() for part in own[:shared]] == [part.casefold() for part in wanted[:shared]]:
             agreeing[shared, (own[:shared], PurePosixPath(seen(file.relative)).stem) == (wanted[:shared], path.stem)].append(file)
     return agreeing[max(agreeing)] if agreeing else []
+
+
+def _nearest(files: list[File], table: str) -> list[File]:
+    """Those in the table's own data set: with most folders from the root on in common with it."""
+    def shared(file: File) -> int:
+        pairs = zip(PurePosixPath(seen(file.relative)).parts[:-1], PurePosixPath(table).parts[:-1], strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    most = max(map(shared, files), default=0)
+    return [file for file in files if shared(file) == most]
 
 
 def _folders(path: PurePosixPath) -> list[str]:

@@ -23,6 +23,12 @@ def test_by_path_below_the_root_or_the_table_or_by_a_name_that_one_file_has():
     assert meant(videos, "") == meant(videos, "/") == meant(videos, ".") == meant(videos, "a") == []
 
 
+def test_of_several_files_the_nearest_to_the_table_is_meant():
+    videos = names("one/videos/jump/a.mp4", "two/videos/jump/a.mp4", "two/b.mp4")
+    assert meant(videos, "jump/a.avi", "two/lists/trainlist01.txt", any_suffix=True) == meant(videos, "a.mp4", "two/x.csv") == ["two/videos/jump/a.mp4"]
+    assert len(meant(videos, "jump/a.mp4")) == 2
+
+
 def test_a_folder_in_the_table_is_part_of_the_name():
     videos = names("jump/1.mp4", "run/2.mp4", "run/3.mp4")
     assert meant(videos, "run/1.mp4") == [], "another recording of that name"
