@@ -24,7 +24,7 @@ from posture.data.files import File, absolute, list_files
 from posture.data.labels import ucf101
 from posture.data.labels.names import SPLIT_NAMES, VideoNames, seen
 from posture.data.labels.table import COLUMNS, SUFFIXES, Line, Table, read_rows, table_of
-from posture.data.labels.unread import SPREADSHEETS, open_tables, unread
+from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
 from posture.data.review_table import REVIEWED
 from posture.data.rows import SPLITS
 from posture.data.video import VIDEO_SUFFIXES
@@ -104,7 +104,7 @@ def read_footage(source: str, *, layout: str | None = None, split_number: int = 
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
     root, table = table_of(absolute(source))
-    listed = list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES | SPREADSHEETS)
+    listed = list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES | SPREADSHEETS | DOCUMENTS)
     videos = [file for file in listed if _suffix(file) in VIDEO_SUFFIXES]
     others = [file for file in listed if _suffix(file) not in VIDEO_SUFFIXES]
     if not videos:

@@ -29,6 +29,8 @@ class VideoNames:
         for file in videos:
             self._by_path[seen(file.relative)].append(file)
             self._by_stem[PurePosixPath(seen(file.relative)).stem.casefold()].append(file)
+        self.count = len(videos)
+        self._asked: dict[tuple[str, str, bool, bool], list[File]] = {}
         folders = {PurePosixPath(file.relative).parent for file in videos}
         self._together = len({"/".join(part for part in folder.parts if part.lower() not in SPLIT_NAMES) for folder in folders}) == 1
 
@@ -39,6 +41,12 @@ class VideoNames:
 
     def candidates(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> list[File]:
         """Every file that may be meant. `any_suffix`: files may have been converted since. `moved`: so may their folders have been."""
+        asked = name, table, any_suffix, moved
+        if asked not in self._asked:  # a video has many rows
+            self._asked[asked] = self._candidates(*asked)
+        return self._asked[asked]
+
+    def _candidates(self, name: str, table: str, any_suffix: bool, moved: bool) -> list[File]:
         name = seen(name).strip().replace("\\", "/")
         if not name:
             return []

@@ -20,6 +20,11 @@ SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
 MOST_TEXTS = 200
 """Files .txt that are opened to see whether they are tables."""
 MOST_BYTES = 1 << 30
+DOCUMENTS = frozenset({".json", ".jsonl", ".ndjson", ".xml", ".eaf", ".yaml", ".yml"})
+"""In which programs keep labels of videos that no layout reads."""
+MOST_DOCUMENTS = 50
+SHORTEST_NAME = 5
+"""Letters; a shorter word in such a file may be anything."""
 MOST_SHEET_BYTES = 4 << 20
 LINES_LOOKED_AT = 200
 NAMES_TOLD = 5
@@ -58,17 +63,20 @@ def unread(root: str, tables: list[Table], broken: dict[str, str], files: list[F
     lacking = [table.name for table in tables if table.name in strange and _has_label_columns(table)]
     naming = [table.name for table in tables if table.name in strange and table.name not in lacking and _names_videos(root, table, names)]
     sheets = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SPREADSHEETS]
-    faults = [message for name, message in broken.items() if not _is_text(name)]
+    documents = [file for file in _documents(files) if _names_several(file, names)] if layout == "folders" else []
     if guessed:
-        for name in lacking + (naming if layout == "folders" else []):
-            faults.append(f"{join(root, name)}: this seems to be a table of labels, but its columns are {strange[name]}; a table of labels has the columns "
-                          f"{','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}. Correct it, or leave it out with --layout {layout}")
+        suspects = {name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it" for name in lacking}
         if layout == "folders":
-            faults += [f"{file.uri}: this spreadsheet names videos that are here; save it as CSV with the columns {','.join(COLUMNS['segments'])}, "
-                       "or leave it out with --layout folders" for file in sheets if _sheet_names_videos(file, names)]
-        if faults:
-            raise InputError(faults[0])
+            suspects |= {name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it" for name in naming}
+            suspects |= {file.relative: "this spreadsheet names videos that are here; save it as CSV" for file in sheets if _sheet_names_videos(file, names)}
+            suspects |= {file.relative: "this file names videos that are here, and no layout reads it; write a CSV" for file in documents}
+        for message in (message for name, message in broken.items() if not _is_text(name)):
+            raise InputError(message)
+        for name, message in suspects.items():
+            raise InputError(f"{join(root, name)}: {message} with the columns {','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}, "
+                             f"or leave it out with --layout {layout}")
     notes = [f"{name} was not read: it seems to hold labels, but its columns are {strange[name]}" for name in lacking + naming]
+    notes += [f"{file.relative} was not read: it names videos that are here" for file in documents]
     others = [table.name for table in tables if table.kind not in (None, "boxes", layout)]
     if others:
         notes.append(f"not read, since the layout is {layout}: {_list(others)}")
@@ -122,6 +130,20 @@ def _sheet_names_videos(file: File, names: VideoNames) -> bool:
     except Exception:  # zipfile has an error of its own for every way in which bytes can be wrong
         return False
     return False
+
+
+def _documents(files: list[File]) -> list[File]:
+    """JSON, XML and YAML files; the largest, since one that stands beside each video speaks of that alone."""
+    found = [file for file in files if PurePosixPath(file.relative).suffix.lower() in DOCUMENTS]
+    return sorted(found, key=lambda file: (-file.bytes, file.relative))[:MOST_DOCUMENTS]
+
+
+def _names_several(file: File, names: VideoNames) -> bool:
+    """Whether a file that is no table names two videos that are here, or the only one. CVAT's XML says where athletes are, and not what they do."""
+    text = (read_bytes(file.uri) or b"")[:1 << 20].decode("utf-8", errors="replace")
+    words = {word.strip() for word in re.split(r"[\"'<>\n:,\[\]{}]+", text) if len(word.strip()) >= SHORTEST_NAME}
+    found = {video.uri for word in words for video in names.candidates(word, file.relative)}
+    return len(found) >= min(2, names.count) and re.search(r"<annotations[\s>]", text) is None
 
 
 def _cells(line: str) -> set[str]:

@@ -1,7 +1,10 @@
 import itertools
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from posture.data.annotations import read_footage
 from posture.data.labels.table import Line, read_rows, read_table
 from posture.errors import InputError
 
@@ -84,6 +87,33 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, content, complaint):
     with pytest.raises(InputError, match=f"^(.*/)?{complaint}") as raised:
         read(tmp_path, content)
     assert "\n" not in str(raised.value)
+
+
+JUNK = ['"', "'", "\r", "\n", "\0", ",", ";", "\t", "|", "\ufeff", "sep=;\n", "-1", "1e999", "nan", " ", "\x1b[31m", "9" * 500, "x" * 140_000,
+        "\u2028", "..", "/", "\\", "é", "label", "1,5"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["labels.csv", "trainlist01.txt", "review.csv", "boxes.csv", "k.tsv"]), st.sampled_from(["utf-8", "utf-16", "cp1252", "latin-1"]),
+       st.sampled_from([written(), written(";"), "label,youtube_id,time_start,time_end\njump,b c,0,1\n", "jump/a.mp4 1\n"]),
+       st.lists(st.tuples(st.sampled_from(JUNK), st.floats(0, 1)), max_size=5), st.floats(0, 1))
+def test_whatever_a_table_holds_it_is_read_or_refused_in_a_sentence(tmp_path, name, encoding, text, junk, end):
+    for video in ("müller.mp4", "jump/b c.mp4"):
+        (tmp_path / video).parent.mkdir(exist_ok=True)
+        (tmp_path / video).touch()
+    for piece, share in junk:
+        place = round(share * len(text))
+        text = text[:place] + piece + text[place:]
+    content = text.encode(encoding, errors="replace")
+    (tmp_path / name).write_bytes(content[:round((0.5 + end) * len(content))])
+    try:
+        footage = read_footage(str(tmp_path))
+    except InputError as error:
+        assert str(error)
+    else:
+        assert footage.videos and all(label.label and label.start >= 0 for video in footage.videos for label in video.labels)
+    finally:
+        (tmp_path / name).unlink()
 
 
 def test_a_semicolon_says_what_three_digits_after_a_comma_are(tmp_path):

@@ -52,6 +52,27 @@ def test_a_spreadsheet_that_names_videos(root, tmp_path, name, member, text):
     assert name in str(read_footage(root.path, layout="folders").notes)
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("activitynet.json", '{"database": {"first": {"annotations": [{"label": "jump", "segment": [0, 1]}]}, "second": {}}}'),
+    ("lines.jsonl", '{"path": "videos\\\\first.mp4", "label": "jump"}\n{"path": "videos\\\\second.mp4"}\n'),
+    ("elan.eaf", '<ANNOTATION_DOCUMENT><MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/videos/first.mp4"/><X URL="videos/second.mp4"/></ANNOTATION_DOCUMENT>'),
+    ("labels.yaml", "first.mp4: jump\nsecond.mp4: run\n"),
+])
+def test_labels_in_other_formats(root, name, content):
+    root("videos/first.mp4"), root("videos/second.mp4"), root(name, content)
+    with pytest.raises(InputError, match=f"/{name}: this file names videos that are here, and no layout reads it"):
+        read_footage(root.path)
+    assert f"{name} was not read: it names videos that are here" in read_footage(root.path, layout="folders").notes
+    root("labels.csv", "video,start,end,label\nfirst.mp4,0,1,jump\n")
+    assert read_footage(root.path).layout == "segments"
+
+
+def test_files_that_speak_of_one_video_or_of_boxes_are_no_labels(root):
+    root("videos/first.mp4"), root("videos/first.json", '{"file": "first.mp4"}'), root("config.yaml", "size: 128\n")
+    root("boxes.xml", "<annotations><meta><source>first.mp4</source><source>videos/a.mp4</source></meta></annotations>")
+    assert read_footage(root.path).layout == "folders"
+
+
 def test_other_tables_are_told(root, tmp_path):
     root("prices.csv", "item,price\nball,3\n"), root("notes.txt", "Recorded in May.\nWith one camera, see a.mp4\nand nothing else.\n"), root("broken.xls", "x")
     root("photo.txt", bytes(range(256)))
