@@ -173,6 +173,11 @@ def print_report(report: Report) -> None:
         console.out.print()
         console.table("class", "train", "val", "test", rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())])
     _print_splits(report, "segment")
+    if report.notes:
+        console.out.print()
+        console.table("odd", "note", rows=[(item["uri"], item["note"]) for item in report.notes[:REFUSALS_SHOWN]])
+        if len(report.notes) > REFUSALS_SHOWN:
+            console.out.print(f"{len(report.notes) - REFUSALS_SHOWN:,} more are odd")
     _print_refused(report.refused)
 
 

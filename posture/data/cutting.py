@@ -28,6 +28,9 @@ PAST_END_SECONDS = 0.5
 FRAMES_AT_ONCE = 8
 """So many of a video's frames are in memory at its own size."""
 
+STILL_LEVELS = 2
+"""Of 255: frames whose pixels differ by no more show the same picture."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -44,7 +47,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clips row. `pixels` are the raw frames, or JPEG frames that start at `offsets`."""
+    """A clips row, and `times`: when each of its frames is shown. `pixels` are the raw frames, or JPEG frames that start at `offsets`."""
 
     row: dict[str, Any]
     pixels: bytes | memoryview
@@ -73,7 +76,7 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
 
     Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", frames, fps, seconds,
     width, height, codec, decoder, doubt}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
-    {"kind": "segment", **row}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
+    {"kind": "segment", **row}; what is odd without being wrong: {"kind": "note", note}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
     """
     with open_video(path) as reader:
         reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
@@ -85,12 +88,25 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
         if cut.recipe.crop and (mismatch := other_size(tubes, stream.height, stream.width)):
             yield {"kind": "refused", **mismatch}
             return
+        still: list[float] = []
         for label in accepted:
-            yield from _cut_segment(reader, video, label, cut.recipe, tubes, is_stored=segment_of(video, label) in stored)
+            for item in _cut_segment(reader, video, label, cut.recipe, tubes, is_stored=segment_of(video, label) in stored):
+                if isinstance(item, Clip) or item["kind"] != "still":
+                    yield item
+                else:
+                    still.append(item["start"])
+        if still:
+            yield {"kind": "note", "note": f"most frames of {len(still):,} {'clip repeats' if len(still) == 1 else 'clips repeat'} the frame before, the first "
+                                           f"from {still[0]:.2f} s on: a picture that stands still"}
+        if reader.held:
+            yield {"kind": "note", "note": f"{reader.held:,} of the frames asked for do not decode; the ones shown before them stand in"}
 
 
 def _cut_segment(reader: Reader, video: str, label: Label, recipe: DecodeRecipe, tubes: Sequence[Tube], *, is_stored: bool) -> Iterator[dict[str, Any] | Clip]:
-    """The segment's clips, unless they are stored, and its row; its refusal if it shows no athlete to cut it along."""
+    """The segment's clips, unless they are stored, and its row; its refusal if it shows no athlete to cut it along.
+
+    Before a clip that stands still: {"kind": "still", start}.
+    """
     stream, shown, segment = reader.stream, reader.times(), segment_of(video, label)
     end = stream.seconds if label.end is None else min(label.end, stream.seconds)
     if not is_stored:
@@ -100,10 +116,12 @@ def _cut_segment(reader: Reader, video: str, label: Label, recipe: DecodeRecipe,
             return
         for window, numbers, tube in windows:
             frames = fit_frames(reader.frames(numbers), recipe) if tube is None else _cropped(reader, numbers, tube, recipe)
+            if _stands_still(frames):
+                yield {"kind": "still", "start": float(shown[numbers[0]])}
             pixels, offsets = encode_frames(frames, recipe.jpeg)
             yield Clip({"clip": clip_id(segment, recipe, window), "segment": segment, "recipe": str(recipe),
                         "start": float(shown[numbers[0]]), "frames": len(numbers), "height": recipe.height, "width": recipe.width,
-                        "offsets": offsets}, pixels)
+                        "offsets": offsets, "times": shown[numbers].tolist()}, pixels)
     yield {"kind": "segment", "segment": segment, "video": video, "start": label.start, "end": end,
            "label": label.label, "group": label.group, "split": label.split}
 
@@ -244,6 +262,13 @@ def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeR
         for place, frame in enumerate(whole, start=begin):
             frames[place] = cut_out(frame, cuts[place], **size)
     return frames
+
+
+def _stands_still(frames: np.ndarray) -> bool:
+    """Whether more than half of the frames (T, H, W, 3) show the same as the one before."""
+    some = frames[:, ::3, ::3].astype(np.int16)
+    same = np.abs(np.diff(some, axis=0)).max(axis=(1, 2, 3), initial=0) <= STILL_LEVELS
+    return bool(2 * same.sum() > len(same))
 
 
 def _gaps(labels: Sequence[Label], seconds: float, cut: Cut, fps: float) -> Iterator[Label]:

@@ -72,6 +72,8 @@ class Report:
     """Segments of other footage that wait for their split: its ingest was stopped."""
     refused: list[dict[str, str]] = field(default_factory=list)
     """{uri, verdict, reason} per refused file, label or segment."""
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """{uri, note} of files that were decoded but are odd."""
     unlabelled: int = 0
     seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -202,6 +204,7 @@ class Ledger:
         for result in self._results:
             self._report.decoded += result["row"]["verdict"] == "ok"
             self._report.refused += [{key: refusal[key] for key in ("uri", "verdict", "reason")} for refusal in result["refused"]]
+            self._report.notes += result["notes"]
         self.changed = self.changed or bool(self._results)
         self._results, self._parts, self._last_commit = [], [], time.time()
 

@@ -59,9 +59,9 @@ def cut_window(video: str, recipe: DecodeRecipe, *, frames: int, step: int = 1, 
             clips = [_decoded(cut(label, recipe=size)) for size in (recipe, _larger(recipe))]
     except (OSError, Unreadable) as error:
         raise InputError(f"{video}: this is no video that can be read: {error}") from None
-    (stored, first), (large, _) = clips
+    (stored, times), (large, _) = clips
     numbers = frame_indices(len(stored), frames, step=step)
-    return Window(stored[numbers], _as_seen(large[numbers], stream, recipe), first + numbers * recipe.stride / stream["fps"])
+    return Window(stored[numbers], _as_seen(large[numbers], stream, recipe), times[numbers])
 
 
 def _place(video: str, stream: dict[str, Any], recipe: DecodeRecipe, *, frames: int, step: int,
@@ -86,12 +86,12 @@ def _larger(recipe: DecodeRecipe) -> DecodeRecipe:
     return replace(recipe, height=round(recipe.height * scale), width=round(recipe.width * scale))
 
 
-def _decoded(messages: list[Any]) -> tuple[np.ndarray, float]:
-    """Frames (T, H, W, 3) of the one clip that was cut, and its first second."""
+def _decoded(messages: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) of the one clip that was cut, and when each is shown, (T,) seconds."""
     clip = next((item for item in messages if isinstance(item, Clip)), None)
     if clip is None:
         raise Unreadable("no_frames", "nothing could be decoded there")
-    return decode_frames(clip.pixels, [], (clip.row["frames"], clip.row["height"], clip.row["width"])), clip.row["start"]
+    return decode_frames(clip.pixels, [], (clip.row["frames"], clip.row["height"], clip.row["width"])), np.array(clip.row["times"])
 
 
 def _as_seen(frames: np.ndarray, stream: dict[str, Any], recipe: DecodeRecipe) -> np.ndarray:

@@ -192,7 +192,7 @@ def _unpacked(job: dict[str, Any]) -> Job:
 
 
 def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None) -> dict[str, Any]:
-    """One file: {row, segments, refused}. Its clips are in `part` only if the whole file was good.
+    """One file: {row, segments, refused, notes}. Its clips are in `part` only if the whole file was good.
 
     A file whose decoder died gets a second try: if it was not the file's fault, it is stored all the same.
     """
@@ -201,26 +201,27 @@ def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orp
     part.begin()
     try:
         try:
-            segments, refused = _try_to_cut(job, row, sandbox, part, options, orphans, finder, written)
+            segments, refused, notes = _try_to_cut(job, row, sandbox, part, options, orphans, finder, written)
         except Unreadable as error:
             if error.verdict != "crashed":
                 raise
-            segments, refused = _try_to_cut(job, row, sandbox, part, options, orphans, finder, written)
+            segments, refused, notes = _try_to_cut(job, row, sandbox, part, options, orphans, finder, written)
     except (Unreadable, OSError) as error:
         part.undo()
         verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
         row |= {"verdict": verdict, "reason": str(error)}
-        segments, refused = [], [{"verdict": verdict, "reason": str(error)}]
-    return {"row": row, "segments": segments, "refused": [{"uri": job.uri, **refusal} for refusal in refused]}
+        segments, refused, notes = [], [{"verdict": verdict, "reason": str(error)}], []
+    return {"row": row, "segments": segments, "refused": [{"uri": job.uri, **refusal} for refusal in refused],
+            "notes": [{"uri": job.uri, "note": note} for note in notes]}
 
 
 def _try_to_cut(job: Job, row: dict[str, Any], sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str],
-                finder: Finder | None, written: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Complete the file's `row` and put its clips into `part`, all but those `written` before, which grow. Returns segments and refusals.
+                finder: Finder | None, written: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Complete the file's `row` and put its clips into `part`, all but those `written` before, which grow. Returns segments, refusals and notes.
 
     Raises Unreadable, OSError.
     """
-    segments, refused = [], []
+    segments, refused, notes = [], [], []
     with local_copy(job.uri) as path:
         row["video"] = job.video or hash_file(path)
         asked = {"stored": [*job.stored, *job.empty, *orphans],
@@ -237,9 +238,11 @@ def _try_to_cut(job: Job, row: dict[str, Any], sandbox: Sandbox, part: Part, opt
                 row |= message
             elif kind == "refused":
                 refused.append(message)
+            elif kind == "note":
+                notes.append(message["note"])
             elif message["segment"] not in job.empty:
                 segments.append(message)
-    return segments, refused
+    return segments, refused, notes
 
 
 def find_tubes(messages: Iterable[dict[str, Any] | Clip], find: Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]], *, stride: int) -> list[Tube]:

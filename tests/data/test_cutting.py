@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from posture.data.annotations import Label
 from posture.data.cutting import Clip, Cut, accept, cut_file, decode_frames, encode_frames, fit_frames, frame_numbers
 from posture.data.rows import DecodeRecipe, segment_id
+from posture.data.video import write_video
+from tests.numbered import numbered_frame, write_numbered
 
 SMALL = DecodeRecipe(24, 32, 16, 2, 1)
 
@@ -121,3 +123,14 @@ def test_jpeg_frames_are_close_and_picked_singly():
                  st.sampled_from(["stretch", "crop", "pad"]), st.integers(0, 100)))
 def test_a_recipe_is_its_text(recipe):
     assert DecodeRecipe.parse(str(recipe)) == recipe
+
+
+def test_a_picture_that_stands_still_is_noted(tmp_path):
+    moving, still = tmp_path / "moving.mp4", tmp_path / "still.mp4"
+    write_numbered(moving, frames=50)
+    write_video(still, [numbered_frame(number if number < 30 else 30) for number in range(90)], fps=25)
+    notes = {path.stem: [item["note"] for item in cut_file(str(path), "c", [label(0, 1), label(1, 2), label(2, None)][:2 if path == moving else 3], Cut(SMALL))
+                         if not isinstance(item, Clip) and item["kind"] == "note"] for path in (moving, still)}
+    assert notes["moving"] == []
+    (note,) = notes["still"]
+    assert "2 clips repeat" in note and "from 1.00 s" in note

@@ -68,6 +68,8 @@ class Reader:
         self.height, self.width = height or self.stream.height, width or self.stream.width
         self._scaler = VideoReformatter()
         self._last: tuple[int, Any] | None = None
+        self.held = 0
+        """Frames that were given in the place of such as do not decode."""
 
     def __len__(self) -> int:
         return self.stream.frames
@@ -89,6 +91,8 @@ class Reader:
         pictures = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
         for place, number in enumerate(wanted.tolist()):
             pictures[place] = self._picture(self._frame(number))
+        if self._stands_in is not None:
+            self.held += int(self._is_held[wanted].sum())
         return pictures if (places == np.arange(len(numbers))).all() else pictures[places]
 
     def close(self) -> None:
@@ -213,7 +217,9 @@ class Reader:
             raise Unreadable("truncated", f"{len(stamps)} of its {len(self)} frames decode")
         by_stamp = np.argsort(stamps, kind="stable")
         place = np.searchsorted(stamps[by_stamp], self._order, "right") - 1  # type: ignore[arg-type]
-        self._stands_in, self._last = by_stamp[np.maximum(place, 0)], None
+        place = np.maximum(place, 0)
+        self._is_held = stamps[by_stamp[place]] != self._order
+        self._stands_in, self._last = by_stamp[place], None
 
 
 def _open(path: str) -> tuple[Any, Any]:

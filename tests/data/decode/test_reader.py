@@ -250,6 +250,7 @@ def test_frames_that_do_not_decode_are_held(tmp_path):
     with open_video(str(film)) as reader:
         assert len(reader) == 75
         assert [number_of(frame) for frame in reader.frames([39, 40, 41, 74])] == [39, 39, 41, 74]
+        assert reader.held == 1
 
 
 @pytest.mark.parametrize("name", ["h264_b.mkv", "h264_b.flv", "mpeg4_b.avi", "wmv2.wmv", "vp9.webm", "h264_fragments.mp4"])
