@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 from posture.data import rows
 from posture.data.annotations import AnnotatedVideo, Label
 from posture.data.checked import checked_json, checked_value
+from posture.data.decode.limits import Limits
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.ledger import Report, other_labels
@@ -43,9 +44,11 @@ class ImageOptions:
     test_share: float = 0.3
     seed: int = 0
     file_limit_seconds: float = 120.0
-    """Time for opening one video."""
+    """Time for one picture, or for opening one video."""
     seconds_per_frame: float = 1.0
     """And this much more for each frame that is taken."""
+    limits: Limits = Limits()
+    """Of pixels and memory, for one file."""
     commit_pictures: int = 2048
     commit_seconds: float = 60.0
     max_refused_share: float = 0.5
@@ -220,7 +223,7 @@ class ImageLedger:
         missing: dict[str, list[int]] = {}
         for image, picture in self._wanted.items():
             known = self._known(picture.file)
-            if known and known["verdict"] not in ("ok", "duplicate", *rows.RETRIED):
+            if known and rows.is_final(known):
                 self._refuse(picture.file, known["verdict"], known["reason"])
             elif image in self._images:
                 standing.append(image)
@@ -451,7 +454,8 @@ class ImageLedger:
 
 
 def _picture_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
-    return {"image": content, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "verdict": verdict, "reason": reason}
+    return {"image": content, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "verdict": verdict, "reason": reason,
+            "reader": None if verdict == "ok" else rows.READER}
 
 
 def _other_boxes(first: AnnotatedPicture, other: AnnotatedPicture) -> str:

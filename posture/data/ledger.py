@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from posture.data import rows
 from posture.data.annotations import AnnotatedVideo, Footage, Label
 from posture.data.cutting import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
+from posture.data.decode.limits import Limits
 from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.rows import DecodeRecipe
@@ -38,6 +39,8 @@ class IngestOptions:
     """Time for probing and decoding one file."""
     seconds_per_label: float = 1.0
     """And this much more for each of its labels."""
+    limits: Limits = Limits()
+    """Of pixels and memory, for one file."""
     commit_files: int = 256
     commit_seconds: float = 60.0
     max_refused_share: float = 0.5
@@ -157,7 +160,7 @@ class Ledger:
             first = first_with.setdefault(content, video) if content else video
             if first is not video:
                 row = video_row(file, content, "duplicate", f"the same content as {first.file.relative}{other_labels(first.said, video.said)}")
-            elif known and known["verdict"] not in ("ok", "duplicate", *rows.RETRIED):
+            elif known and rows.is_final(known):
                 row = known
             elif content in done:
                 row = done[content] | {"uri": file.uri, "bytes": file.bytes, "modified": file.modified}
@@ -306,7 +309,8 @@ class Ledger:
 
 def video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     return {"video": video, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "frames": 0, "fps": 0.0, "seconds": 0.0,
-            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None}
+            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None,
+            "reader": None if verdict == "ok" else rows.READER}
 
 
 def other_labels(first: str, other: str) -> str:

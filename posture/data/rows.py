@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -39,6 +39,9 @@ VERDICTS = {
     "truncated": "the file ends before its video or picture does",
     "timeout": "the decoder did not finish in time",
     "crashed": "the decoder's process died",
+    "failed": "this version of Posture cannot cope with the file",
+    "too_large": "more pixels than --max-pixels allows",
+    "out_of_memory": "decoding takes more than --file-memory allows",
     "unreadable": "the file cannot be read",
     "too_short": "shorter than one clip",
     "duplicate": "the same content as another file",
@@ -55,8 +58,11 @@ VERDICTS = {
 }
 """Every verdict on a file or a label, and what it means."""
 
-RETRIED = frozenset({"timeout", "crashed", "unreadable"})
-"""Verdicts that the machine may be to blame for: such files are tried again by the next ingest."""
+RETRIED = frozenset({"timeout", "crashed", "unreadable", "too_large", "out_of_memory"})
+"""Verdicts that the machine or a limit may be to blame for: such files are tried again by the next ingest."""
+
+READER = 2
+"""Raised whenever files are read otherwise than before: what an earlier version refused is then tried again, once."""
 
 VIDEOS = pa.schema([
     ("video", pa.string()),  # content hash; empty where the file could not be read
@@ -72,6 +78,7 @@ VIDEOS = pa.schema([
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
     ("decoder", pa.string()),  # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
+    ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
 ])
 
 GROUPS = pa.schema([("group", pa.string()), ("split", pa.string())])
@@ -136,11 +143,19 @@ PICTURES = pa.schema([
     ("modified", pa.float64()),  # seconds since 1970
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
+    ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
 ])
 
 INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
 
 ABSENCES = pa.schema([("segment", pa.string()), ("recipe", pa.string()), ("verdict", pa.string()), ("reason", pa.string())])
+
+
+
+def is_final(row: dict[str, Any]) -> bool:
+    """Whether a row of `videos` or `pictures` says that its file is refused, so that this version need not look at it again."""
+    return row["verdict"] not in ("ok", "duplicate", *RETRIED) and row["reader"] == READER
+
 
 TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "flows": FLOWS, "images": IMAGES, "boxes": BOXES,
           "pictures": PICTURES, "ingests": INGESTS, "absences": ABSENCES}

@@ -1,6 +1,6 @@
 """Probing and decoding in a child process that can be killed: a decoder may hang in native code, deaf to any signal but one.
 
-The child is `python -m posture.data.sandbox FD`. Over one socket it receives a job as JSON and answers with messages of
+The child is `python -m posture.data.sandbox FD LIMITS`. Over one socket it receives a job as JSON and answers with messages of
 one JSON header each, followed by the clip's bytes where the header says so; `{"kind": "end"}` closes a job. No pickles.
 """
 
@@ -19,7 +19,9 @@ from typing import Any
 
 from posture.data.annotations import Label
 from posture.data.cutting import Clip, Cut, cut_file, frames_to_search
+from posture.data.decode.limits import Limits
 from posture.data.frames import read_frames
+from posture.data.ingest.check_image import Encoded, read_picture
 from posture.data.rows import DecodeRecipe
 from posture.data.tube_layouts import Tube
 from posture.data.tubes import tubes_from_json, tubes_to_json
@@ -27,15 +29,19 @@ from posture.data.video import Unreadable
 
 
 class Sandbox:
-    """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with` block."""
+    """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with` block.
 
-    def __init__(self) -> None:
+    The process is held to `limits` of pixels and memory; the time for a file comes with it.
+    """
+
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
+        self.limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Connection | None = None
 
     def cut(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (), tubes: Sequence[Tube] = (),
             limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
-        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout` and `crashed`.
+        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout`, `crashed`, `out_of_memory` and `failed`.
 
         `limit_seconds` is for the whole file, as far as the caller waits for it; its clips are taken by the caller as they come.
         """
@@ -50,25 +56,37 @@ class Sandbox:
         """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
         return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
 
+    def picture(self, path: str, content_hash: str, *, limit_seconds: float) -> Encoded:
+        """What `check_image.read_picture` returns, from the child. Raises Unreadable as `cut` does."""
+        clip, = self._answers({"picture": path, "content": content_hash}, limit_seconds)
+        return Encoded(bytes(clip.pixels), **clip.row)
+
     def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
         channel = self._start()
         left = limit_seconds
+
+        def received() -> bytes:
+            nonlocal left
+            began = time.monotonic()
+            if not channel.poll(max(0.0, left)):
+                raise TimeoutError
+            left -= time.monotonic() - began  # what the caller does with an answer, such as finding athletes in it, is not the file's fault
+            return channel.recv_bytes()
+
         try:
             channel.send_bytes(json.dumps(job).encode())
             while True:
-                began = time.monotonic()
-                if not channel.poll(max(0.0, left)):
-                    raise TimeoutError
-                left -= time.monotonic() - began  # what the caller does with an answer, such as finding athletes in it, is not the file's fault
-                message = json.loads(channel.recv_bytes())
+                message = json.loads(received())
                 if message["kind"] == "end":
                     return
                 if message["kind"] == "unreadable":
+                    if message["verdict"] == "out_of_memory":
+                        self.close()  # what it holds may be in pieces
                     raise Unreadable(message["verdict"], message["reason"])
-                yield Clip(message["row"], channel.recv_bytes()) if message["kind"] == "clip" else message
+                yield Clip(message["row"], received()) if message["kind"] == "clip" else message
         except TimeoutError:
             self.close()
-            raise Unreadable("timeout", f"not decoded within {limit_seconds:g} s") from None
+            raise Unreadable("timeout", f"not decoded within {limit_seconds:g} s (--file-limit)") from None
         except (EOFError, OSError) as error:
             self.close()
             raise Unreadable("crashed", f"the decoder's process died: {type(error).__name__}") from None
@@ -96,20 +114,35 @@ class Sandbox:
             return self._channel
         self.close()
         ours, theirs = socket.socketpair()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1",
+                                    "OPENCV_IO_MAX_IMAGE_PIXELS": str(self.limits.pixels)}
+        command = [sys.executable, "-m", "posture.data.sandbox", str(theirs.fileno()), json.dumps(asdict(self.limits))]
         with theirs:
-            self._process = subprocess.Popen([sys.executable, "-m", "posture.data.sandbox", str(theirs.fileno())], env=environment,
-                                             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._channel = Connection(ours.detach())
         return self._channel
+
+
+_kept: Sandbox | None = None
+
+
+def sandbox_with(limits: Limits) -> Sandbox:
+    """This process's own decoder, kept from task to task while the limits stay."""
+    global _kept
+    if _kept is not None and _kept.limits != limits:
+        _kept.close()
+        _kept = None
+    _kept = _kept or Sandbox(limits)
+    return _kept
 
 
 def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Sequence[str]) -> dict[str, Any]:
     return {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
 
 
-def _serve(channel: Connection) -> None:
+def _serve(channel: Connection, limits: Limits) -> None:
     """Answer jobs until the parent is gone."""
+    limits.apply()
     while True:
         try:
             job = json.loads(channel.recv_bytes())
@@ -123,16 +156,30 @@ def _serve(channel: Connection) -> None:
                 else:
                     channel.send_bytes(json.dumps(item).encode())
             answer = {"kind": "end"}
-        except Unreadable as error:
-            answer = {"kind": "unreadable", "verdict": error.verdict, "reason": str(error)}
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # one odd file must not stop the others; its verdict says what happened
-            answer = {"kind": "unreadable", "verdict": "crashed", "reason": f"{type(error).__name__}: {error}"}
+            verdict, reason = _verdict(error, limits)
+            answer = {"kind": "unreadable", "verdict": verdict, "reason": reason}
         channel.send_bytes(json.dumps(answer).encode())
 
 
+def _verdict(error: Exception, limits: Limits) -> tuple[str, str]:
+    """The verdict and reason of a file that raised `error`."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
+            return "out_of_memory", f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)"
+        cause = cause.__context__
+    if isinstance(error, Unreadable):
+        return error.verdict, str(error)
+    return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it again"
+
+
 def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
+    if "picture" in job:
+        encoded = read_picture(job["picture"], job["content"])
+        return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
     if "frames" in job:
         return read_frames(job["path"], job["frames"])
     cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})
@@ -155,4 +202,4 @@ def _die_with_parent() -> None:
 
 if __name__ == "__main__":
     _die_with_parent()
-    _serve(Connection(int(sys.argv[1])))
+    _serve(Connection(int(sys.argv[1])), Limits(**json.loads(sys.argv[2])))

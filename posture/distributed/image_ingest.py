@@ -6,7 +6,6 @@ Workers write Parquet files beside the `images` table (`data/picture_part.py`); 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import time
@@ -20,11 +19,12 @@ import pyarrow as pa
 from posture.data import rows
 from posture.data.cutting import Clip
 from posture.data.files import local_copy
-from posture.data.image_ledger import ImageLedger, ImageOptions, Outcome, PictureJob, PictureReport
+from posture.data.image_ledger import CheckedPicture, ImageLedger, ImageOptions, Outcome, PictureJob, PictureReport
+from posture.data.ingest.check_image import Encoded
 from posture.data.lease import Lease
 from posture.data.picture_files import Pictures
-from posture.data.picture_part import Encoded, PicturePart, check_picture
-from posture.data.sandbox import Sandbox
+from posture.data.picture_part import PicturePart
+from posture.data.sandbox import Sandbox, sandbox_with
 from posture.data.store import Store
 from posture.data.video import Unreadable
 from posture.distributed.ingest import TooManyRefused, refuse_outside
@@ -97,59 +97,54 @@ def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest
             yield outcome["outcomes"], outcome["part"]
 
 
-_sandbox: Sandbox | None = None
-"""This worker process's decoder of videos, kept from task to task."""
-
-
 def check_block(batch: dict[str, Any], *, store_uri: str, options: ImageOptions, ingest: str) -> dict[str, Any]:
     """One task: decode every picture of the block, write the good ones as one Parquet file beside the table (not committed)."""
-    import cv2
-
-    cv2.setNumThreads(1)  # as many tasks as cores are enough
+    sandbox = sandbox_with(options.limits)
     done = []
     for jobs in batch["jobs"]:
         part = PicturePart(store_uri, ingest)
         try:
-            outcomes = [_check_one(PictureJob(**job), part, options) for job in json.loads(jobs)]
+            outcomes = [_check_one(PictureJob(**job), sandbox, part, options) for job in json.loads(jobs)]
             done.append(json.dumps({"outcomes": outcomes, "part": part.close()}))
         except InputError as error:
             done.append(json.dumps({"stopped": str(error)}))
     return {"outcome": done}
 
 
-def _check_one(job: PictureJob, part: PicturePart, options: ImageOptions) -> Outcome:
+def _check_one(job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions) -> Outcome:
+    """One job. A file whose decoder died gets a second try: it may not have been the file's fault."""
     outcome: Outcome = {"content": job.content, "asked": job.pictures, "verdict": "ok", "reason": "", "pictures": []}
+    take = _take_frames if job.frames else _take_still
     try:
         with local_copy(job.uri) as path:
-            (_take_frames if job.frames else _take_still)(path, job, part, outcome, options)
+            try:
+                outcome["pictures"] = take(path, job, sandbox, part, options)
+            except Unreadable as error:
+                if error.verdict != "crashed":
+                    raise
+                outcome["pictures"] = take(path, job, sandbox, part, options)
     except (Unreadable, OSError) as error:
-        verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
-        outcome |= {"verdict": verdict, "reason": str(error), "pictures": []}
+        outcome |= {"verdict": error.verdict if isinstance(error, Unreadable) else "unreadable", "reason": str(error)}
     return outcome
 
 
-def _take_still(path: str, job: PictureJob, part: PicturePart, outcome: Outcome, options: ImageOptions) -> None:
-    with open(path, "rb") as file:
-        content = file.read()
-    if hashlib.blake2b(content, digest_size=16).hexdigest() != job.content:
-        raise Unreadable("unreadable", "it changed while it was read")
-    encoded = check_picture(content)
+def _take_still(path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions) -> list[CheckedPicture]:
+    encoded = sandbox.picture(path, job.content, limit_seconds=options.file_limit_seconds)
     part.write(job.content, job.uri, encoded)
-    outcome["pictures"].append({"image": job.content, "height": encoded.height, "width": encoded.width, "time": math.nan, "past_end": None})
+    return [{"image": job.content, "height": encoded.height, "width": encoded.width, "time": math.nan, "past_end": None}]
 
 
-def _take_frames(path: str, job: PictureJob, part: PicturePart, outcome: Outcome, options: ImageOptions) -> None:
+def _take_frames(path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions) -> list[CheckedPicture]:
     """Frames are written only when all have decoded."""
-    global _sandbox
-    _sandbox = _sandbox or Sandbox()
-    frames = []
-    for message in _sandbox.frames(path, job.frames, limit_seconds=options.file_limit_seconds + options.seconds_per_frame * len(job.frames)):
+    frames, taken = [], []
+    for message in sandbox.frames(path, job.frames, limit_seconds=options.file_limit_seconds + options.seconds_per_frame * len(job.frames)):
         row = message.row if isinstance(message, Clip) else message
         image = rows.frame_id(job.content, row["frame"])
         if isinstance(message, Clip):
             frames.append((image, f"{job.uri}#t={row['time']:.6f}", Encoded(message.pixels, row["height"], row["width"])))
-            outcome["pictures"].append({"image": image, "height": row["height"], "width": row["width"], "time": row["time"], "past_end": None})
+            taken.append({"image": image, "height": row["height"], "width": row["width"], "time": row["time"], "past_end": None})
         else:
-            outcome["pictures"].append({"image": image, "height": 0, "width": 0, "time": math.nan, "past_end": row["frames"]})
+            taken.append({"image": image, "height": 0, "width": 0, "time": math.nan, "past_end": row["frames"]})
     for frame in frames:
         part.write(*frame)
+    return taken

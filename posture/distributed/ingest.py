@@ -25,7 +25,7 @@ from posture.data.lease import Lease
 from posture.data.ledger import IngestOptions, Job, Ledger, Report, video_row
 from posture.data.part import Part
 from posture.data.placed_boxes import MOST_OUTSIDE
-from posture.data.sandbox import Sandbox
+from posture.data.sandbox import Sandbox, sandbox_with
 from posture.data.store import Store
 from posture.data.tube_layouts import Tube
 from posture.data.tubes import link, tubes_from_json, tubes_to_json
@@ -142,10 +142,6 @@ def _opened(batch: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], dict[
         yield outcome["results"], outcome["part"]
 
 
-_sandbox: Sandbox | None = None
-"""This worker process's decoder, kept from task to task."""
-
-
 _finders: dict[str, Finder] = {}
 """This worker process's detector, by its digest."""
 
@@ -156,14 +152,13 @@ def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, 
 
     `shared` is the detector that finds the athletes: its digest, and where Ray keeps it.
     """
-    global _sandbox
-    _sandbox = _sandbox or Sandbox()
+    sandbox = sandbox_with(options.limits)
     finder = None if shared is None else _finder(**shared)
     outcomes = []
     for jobs in batch["jobs"]:
         part = Part(store_uri, f"part-{ingest}-{uuid.uuid4().hex}.parquet", compress=not options.cut.recipe.jpeg)
         try:
-            results = [_cut_one(_unpacked(job), _sandbox, part, options, orphans, finder) for job in json.loads(jobs)]
+            results = [_cut_one(_unpacked(job), sandbox, part, options, orphans, finder) for job in json.loads(jobs)]
             outcomes.append(json.dumps({"results": results, "part": part.close()}))
         except InputError as error:
             outcomes.append(json.dumps({"stopped": str(error)}))

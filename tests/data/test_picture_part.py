@@ -5,7 +5,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from posture.data.picture_part import Encoded, PicturePart, check_picture
+from posture.data.ingest.check_image import Encoded, check_picture
+from posture.data.picture_part import PicturePart
 from posture.data.store import Store
 from posture.data.video import Unreadable
 from tests.pictures import draw

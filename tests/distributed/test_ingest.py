@@ -227,7 +227,8 @@ from pathlib import Path
 from posture.data.annotations import read_footage
 from posture.data.cutting import Cut
 from posture.data.ledger import IngestOptions
-from posture.data.picture_part import Encoded, PicturePart
+from posture.data.ingest.check_image import Encoded
+from posture.data.picture_part import PicturePart
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
 from posture.distributed.ingest import ingest
