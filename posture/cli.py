@@ -51,10 +51,11 @@ def ingest(footage: str | None = None, /, *, store: str,
            layout: Literal["segments", "kinetics", "ucf101", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"] | None = None,
            size: str = "128x171", frames: int = 32, stride: int = 2, windows: int = 1, fit: Literal["stretch", "crop", "pad"] = "stretch",
            jpeg: int = 0, min_frames: int = 16, short: Literal["pad", "refuse"] = "pad", background: bool = False, split_number: int = 1,
-           val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, max_refused: float = 0.5,
-           every: int = 8, boxes: Literal["clip", "refuse"] = "clip", named_val: Literal["test", "val"] = "test",
-           crop: str | None = None, margin: float = 0.2, flow: Literal["dis", "farneback"] | None = None, yes: bool = False,
-           report: bool = False, outside: bool = False, recheck: bool = False) -> None:
+           val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, file_memory: float = 4.0,
+           max_pixels: float = 100e6, max_refused: float = 0.5, every: int = 8, boxes: Literal["clip", "refuse"] = "clip",
+           named_val: Literal["test", "val"] = "test", crop: str | None = None, margin: float = 0.2,
+           flow: Literal["dis", "farneback"] | None = None, yes: bool = False, report: bool = False, outside: bool = False,
+           recheck: bool = False) -> None:
     """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
 
     Parameters
@@ -93,7 +94,11 @@ def ingest(footage: str | None = None, /, *, store: str,
     seed
         Of the choice of groups.
     file_limit
-        Seconds that one file's decoding may take.
+        Seconds that one file's decoding may take, a video's or a picture's.
+    file_memory
+        GB of memory that one file's decoding may take (on Linux).
+    max_pixels
+        Height x width that a picture or a video's frame may have.
     max_refused
         Share of refused files above which the command fails.
     every
@@ -138,7 +143,8 @@ def ingest(footage: str | None = None, /, *, store: str,
     for name, value, least, most in (("--frames", frames, 1, 1024), ("--stride", stride, 1, 1000), ("--windows", windows, 1, 1000),
                                      ("--jpeg", jpeg, 0, 100), ("--min-frames", min_frames, 1, frames), ("--val-share", val_share, 0, 0.9),
                                      ("--test-share", test_share or 0, 0, 0.9), ("--max-refused", max_refused, 0, 1),
-                                     ("--file-limit", file_limit, 1, 86400), ("--every", every, 1, 100_000)):
+                                     ("--file-limit", file_limit, 1, 86400), ("--file-memory", file_memory, 0.5, 1e6),
+                                     ("--max-pixels", max_pixels, 1, 1e10), ("--every", every, 1, 100_000)):
         if not least <= value <= most:
             raise InputError(f"{name} {value}: must be from {least} to {most}")
     if crop is not None and fit != "stretch":
@@ -146,22 +152,24 @@ def ingest(footage: str | None = None, /, *, store: str,
     cropped, detector = read_crop(crop, margin)
     recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg, cropped)
     from posture.data import image_annotations
+    from posture.data.decode.limits import Limits
     from posture.data.image_ledger import ImageOptions
     from posture.data.labels.found import choose_layout
     from posture.data.ledger import IngestOptions
 
+    limits = Limits(pixels=int(max_pixels), memory_bytes=int(file_memory * 1e9))
     if crop is None and layout is None:
         layout = choose_layout(footage, clips=fit != "stretch" or windows != 1 or jpeg > 0 or background or flow is not None)
     if crop is None and layout in image_annotations.LAYOUTS:
         pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number,
                                                   outside=outside)
         options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,
-                               max_refused_share=max_refused)
+                               limits=limits, max_refused_share=max_refused)
         ask_and_ingest_pictures(pictures, store, options, yes=yes)
         return
     options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share,
                             test_share=0.2 if test_share is None else test_share, seed=seed,
-                            file_limit_seconds=file_limit, max_refused_share=max_refused)
+                            file_limit_seconds=file_limit, limits=limits, max_refused_share=max_refused)
     ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes, detector=detector)
     if flow is not None:
         add_flow(store, flow)

@@ -19,7 +19,7 @@ from typing import Any
 
 from posture.data.annotations import Label
 from posture.data.cutting import Clip, Cut, cut_file, frames_to_search
-from posture.data.decode.limits import Limits
+from posture.data.decode.limits import Limits, ran_out_of_memory
 from posture.data.frames import read_frames
 from posture.data.ingest.check_image import Encoded, read_picture
 from posture.data.rows import DecodeRecipe
@@ -148,6 +148,7 @@ def _serve(channel: Connection, limits: Limits) -> None:
             job = json.loads(channel.recv_bytes())
         except EOFError:
             return
+        ran_out_of_memory()  # of the job before
         try:
             for item in _items(job):
                 if isinstance(item, Clip):
@@ -166,11 +167,11 @@ def _serve(channel: Connection, limits: Limits) -> None:
 
 def _verdict(error: Exception, limits: Limits) -> tuple[str, str]:
     """The verdict and reason of a file that raised `error`."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MemoryError):
-            return "out_of_memory", f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)"
-        cause = cause.__context__
+    causes: list[BaseException] = [error]
+    while causes[-1].__context__ is not None:
+        causes.append(causes[-1].__context__)
+    if ran_out_of_memory() or any(isinstance(cause, MemoryError) for cause in causes):
+        return "out_of_memory", f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)"
     if isinstance(error, Unreadable):
         return error.verdict, str(error)
     return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it again"

@@ -204,7 +204,7 @@ def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orp
     except (Unreadable, OSError) as error:
         part.undo()
         verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
-        row |= {"verdict": verdict, "reason": str(error)}
+        row |= {"verdict": verdict, "reason": str(error), "reader": rows.READER}
         segments, refused, notes = [], [{"verdict": verdict, "reason": str(error)}], []
     return {"row": row, "segments": segments, "refused": [{"uri": job.uri, **refusal} for refusal in refused],
             "notes": [{"uri": job.uri, "note": note} for note in notes]}

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import yaml
+from PIL import Image
 
 from posture.cli import main
 from posture.data import rows
@@ -155,6 +156,20 @@ def test_every_bad_picture_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
     before = contents(tmp_path / "store")
     again = run(yolo, tmp_path / "store")
     assert verdicts(again) == verdicts(report) and (again.unchanged, again.added) == (14, 0) and contents(tmp_path / "store") == before
+
+
+def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path, capsys):
+    Image.new("1", (20000, 20000)).save(yolo / "images" / "train" / "bomb.png")
+    (yolo / "labels" / "train" / "bomb.txt").write_text(yolo_line((1, 2, 33, 44)))
+    arguments = ("ingest", str(yolo), "--store", str(tmp_path / "store"))
+    for odd in (("--max-pixels", "0"), ("--file-memory", "0.1"), ("--max-pixels", "nan")):
+        assert command(*arguments, *odd) == 2 and f"{odd[0]} " in capsys.readouterr().err
+    assert command(*arguments, "--max-pixels", "3000") == 2
+    assert "17 of 17 pictures were refused" in capsys.readouterr().err
+    assert command(*arguments, "--file-memory", "1") == 0
+    said = capsys.readouterr().out
+    assert "20,000 x 20,000 pixels; at most 100,000,000 are decoded (--max-pixels)" in said and "too_large: 1" in said.splitlines()
+    assert len(labelled(tmp_path / "store")) == 16
 
 
 def test_labels_that_turn_bad_take_their_picture_back_until_they_are_mended(yolo, tmp_path):

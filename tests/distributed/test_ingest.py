@@ -2,9 +2,12 @@ import csv
 import os
 import shutil
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import write_deltalake
 
+from posture.data import rows
 from posture.data.annotations import read_footage
 from posture.data.cutting import Cut
 from posture.data.image_ledger import last_report
@@ -130,6 +133,38 @@ def test_files_that_take_too_long_are_refused_and_tried_again(tmp_path, video):
     assert {item["verdict"] for item in run(tmp_path / "footage", tmp_path / "store", hasty).refused} == {"timeout"}
     report = run(tmp_path / "footage", tmp_path / "store")
     assert (report.decoded, report.refused) == (3, [])
+
+
+def test_what_an_earlier_version_refused_is_tried_again_once(tmp_path, video):
+    """Stores made before had no column `reader`, and called errors of ours `crashed`; whole files were refused as truncated."""
+    for number in range(4):
+        video(f"footage/kick/{number}.mp4", seed=number)
+    (tmp_path / "footage" / "kick" / "text.mp4").write_text("no film" * 99)
+    run(tmp_path / "footage", tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    rows_of = {os.path.basename(row["uri"]): row for row in store.read("videos").to_pylist()}
+    assert {name: row["reader"] for name, row in rows_of.items()} == {f"{number}.mp4": None for number in range(4)} | {"text.mp4": rows.READER}
+    for name, verdict, reader in (("0.mp4", "truncated", None), ("1.mp4", "failed", 1), ("2.mp4", "failed", rows.READER), ("text.mp4", "not_video", None)):
+        row = rows_of[name] | {"verdict": verdict, "reason": "said before", "reader": reader}
+        store.upsert("videos", pa.Table.from_pylist([row], schema=rows.VIDEOS), keys=["video", "uri"])
+    report = run(tmp_path / "footage", tmp_path / "store")
+    assert report.decoded == 2 and {os.path.basename(item["uri"]): item["reason"] == "said before" for item in report.refused} == {
+        "2.mp4": True, "text.mp4": False}
+    again = run(tmp_path / "footage", tmp_path / "store")
+    assert (again.decoded, again.unchanged, len(again.refused)) == (0, 5, 2)
+
+
+def test_tables_of_earlier_versions_get_the_columns_that_they_lack(folders, tmp_path):
+    run(folders, tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    for name in ("videos", "pictures"):
+        held = store.read(name)
+        shutil.rmtree(tmp_path / "store" / name)
+        write_deltalake(store.table_uri(name), held.select([column for column in held.column_names if column not in ("reader", "decoder")]))
+    (folders / "left" / "text.mp4").write_text("no film" * 99)
+    report = run(folders, tmp_path / "store", IngestOptions(cut=OPTIONS.cut, max_refused_share=1.0))
+    assert (report.unchanged, report.decoded, len(report.refused)) == (16, 0, 1)
+    assert sorted(row["reader"] or 0 for row in store.read("videos").to_pylist()) == [0] * 16 + [rows.READER]
 
 
 def test_too_many_refused_files_fail_and_keep_the_good(tmp_path, video):

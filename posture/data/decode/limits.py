@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from posture.data.decode.stream import Unreadable
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,7 +28,8 @@ class Limits:
 
 
 _pixels: int | None = None
-"""Of this process; None: any number, as where a file was decoded before."""
+"""Of this process; None: any number, as in a process that was started for something else."""
+_ran_out = False
 
 
 def most_pixels() -> int | None:
@@ -34,8 +37,20 @@ def most_pixels() -> int | None:
     return _pixels
 
 
-def too_large(height: int, width: int) -> str | None:
-    """Why a picture or frame of that size is refused (verdict `too_large`); None if it is not."""
-    if _pixels is None or height * width <= _pixels:
-        return None
-    return f"{width:,} x {height:,} pixels are more than {_pixels / 1e6:,.4g} megapixels (--max-pixels)"
+def refuse_large(height: int, width: int) -> None:
+    """Raise Unreadable (too_large) if a picture or frame of that size is not to be decoded in this process."""
+    if _pixels is not None and height * width > _pixels:
+        raise Unreadable("too_large", f"{width:,} x {height:,} pixels; at most {_pixels:,} are decoded (--max-pixels)")
+
+
+def note_failure(error: BaseException) -> None:
+    """Remember of a failure that decoding goes on after whether it was for want of memory."""
+    global _ran_out
+    _ran_out = _ran_out or isinstance(error, MemoryError)
+
+
+def ran_out_of_memory() -> bool:
+    """Whether any failure since the last call was for want of memory."""
+    global _ran_out
+    did, _ran_out = _ran_out, False
+    return did

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from posture.data.decode.earlier import doubt
+from posture.data.decode.limits import most_pixels, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
 from posture.data.decode.packets import MISSING, Packet, read_packets, refuse_cut
 from posture.data.decode.stream import SEEKING, SEQUENTIAL, Stream, Unreadable, failures, plain
@@ -42,6 +43,7 @@ class Reader:
         self._path = path
         self._container, self._video = _open(path)
         try:
+            refuse_large(self._video.codec_context.height, self._video.codec_context.width)
             packets = read_packets(self._container, self._video)
             refuse_cut(path, self._container, self._video, packets)
             order = packets.order(self._container, self._video)
@@ -60,6 +62,7 @@ class Reader:
             """If some frames do not decode: by number, the place among decoded frames of the one that is shown at that time."""
             stamps = order if order is not None else self._all_stamps()
             self.stream = self._described(head[0], stamps)
+            refuse_large(self.stream.height, self.stream.width)
         except BaseException:
             self.close()
             raise
@@ -191,7 +194,8 @@ class Reader:
                 packet = None
             try:
                 frames = self._video.codec_context.decode(packet if packet is not None and packet.size else None)
-            except failures():
+            except failures() as error:
+                note_failure(error)
                 frames = []
             yield from frames
             if packet is None or not packet.size:
@@ -242,6 +246,8 @@ def _open(path: str) -> tuple[Any, Any]:
     best = container.streams.best("video")
     stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
     stream.codec_context.thread_count = 1
+    if (most := most_pixels()) is not None:
+        stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}  # padding included; frames may become larger than the header says
     return container, stream
 
 

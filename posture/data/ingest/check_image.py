@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posture.data.decode.limits import too_large
+from posture.data.decode.limits import refuse_large
 from posture.data.video import Unreadable
 
 JPEG_QUALITY = 95
@@ -86,15 +86,14 @@ def _refuse_by_header(content: bytes, kind: str) -> None:
         warnings.simplefilter("ignore")  # of odd EXIF data, and of large pictures: our own limit says how large
         try:
             Image.MAX_IMAGE_PIXELS = None
-            with Image.open(io.BytesIO(content), formats=["JPEG", "MPO", "PNG", "WEBP", "BMP"]) as header:
+            with Image.open(io.BytesIO(content), formats=[kind.upper()]) as header:
                 width, height = header.size
                 frames = getattr(header, "n_frames", 1) if kind in ("PNG", "WebP") else 1
         except MemoryError:
             raise
         except Exception:  # Pillow raises many kinds: OSError, SyntaxError, struct.error, ValueError ...
             return
-    if reason := too_large(height, width):
-        raise Unreadable("too_large", reason)
+    refuse_large(height, width)
     if frames > 1:
         raise Unreadable("not_picture", f"an animation of {frames} frames; save the frame that the labels are about as a picture of its own")
 
