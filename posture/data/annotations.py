@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -203,8 +204,15 @@ class Reading:
     missing: list[str] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    grouped: bool = False
-    """Whether somebody named a group, in a table or by the files' names."""
+    own: set[str] = field(default_factory=set)
+    """Groups that nobody named, neither in a table nor by the files' names: each is a file's."""
+
+    def group_of(self, label: str, path: PurePosixPath) -> str:
+        """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the file itself."""
+        if match := UCF101_GROUP.search(path.stem):
+            return f"{label}_{match[1]}"
+        self.own.add(f"{label}/{path.stem}")
+        return f"{label}/{path.stem}"
 
     def add(self, found: list[File], where: Line, name: str) -> File | None:
         """The one file that was found for a name; what is missing, or may be several, is kept to be told."""
@@ -231,8 +239,9 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
             if file is None:
                 continue
             start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
-            reading.grouped |= bool(row.get("group"))
-            group = seen(row.get("group", "")) or PurePosixPath(file.relative).stem
+            group = seen(row.get("group", ""))
+            if not group:
+                reading.own.add(group := PurePosixPath(file.relative).stem)
             reading.labels.setdefault(file.relative, []).append(_label(where, start, end, row["label"], group, row.get("split")))
     return reading
 
@@ -242,7 +251,7 @@ def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
     stems: dict[str, list[File]] = {}
     for file in videos:
         stems.setdefault(PurePosixPath(file.relative).stem, []).append(file)
-    reading = Reading(grouped=True)
+    reading = Reading()
     for table in tables:
         reading.notes += table.told()
         for where, row in table.rows():
@@ -279,13 +288,14 @@ def _ucf101(root: str, videos: list[File], lists: dict[str, File]) -> Reading:
                 continue
             path = PurePosixPath(names[-1])
             label = path.parent.name or PurePosixPath(file.relative).parent.name
-            reading.grouped |= bool(UCF101_GROUP.search(path.stem))
-            reading.labels.setdefault(file.relative, []).append(_label(where, 0.0, None, label, _file_group(label, path), split))
+            group = reading.group_of(label, path)
+            reading.labels.setdefault(file.relative, []).append(_label(where, 0.0, None, label, group, split))
     return reading
 
 
 def _folders(root: str, videos: list[File]) -> Reading:
-    labels: dict[str, list[Label]] = {}
+    reading = Reading()
+    deeper = set()
     for file in videos:
         path = PurePosixPath(file.relative)
         parts = path.parts
@@ -293,17 +303,23 @@ def _folders(root: str, videos: list[File]) -> Reading:
         if len(parts) < 2 or parts[0].lower() in UNLABELLED:
             continue
         label = parts[1] if split else parts[0]
-        labels[file.relative] = [Label(0.0, None, seen(label), _file_group(label, path), split)]
-    if not labels:
+        reading.labels[file.relative] = [Label(0.0, None, seen(label), reading.group_of(label, path), split)]
+        deeper |= set(parts[1 + bool(split):-1])
+    if not reading.labels:
         raise NoLabels(f"{root}: no layout recognised; put videos in one folder per class, or add a CSV with the columns "
                          "video,start,end,label beside them")
-    return Reading(labels, grouped=any(UCF101_GROUP.search(PurePosixPath(name).stem) for name in labels))
+    classes = {found[0].label for found in reading.labels.values()}
+    if deeper:
+        reading.notes.append(f"the classes are the uppermost folders ({_first(classes)}), not those below them ({_first(deeper)}); "
+                             "if these are the classes, name the folder that they lie in")
+    elif len(classes) == 1:
+        reading.notes.append(f"all videos are of one class, {_first(classes)}: a class is a folder, and there is one alone")
+    return reading
 
 
-def _file_group(label: str, path: PurePosixPath) -> str:
-    """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the file itself."""
-    match = UCF101_GROUP.search(path.stem)
-    return f"{label}_{match[1]}" if match else f"{label}/{path.stem}"
+def _first(names: set[str]) -> str:
+    """The first few names in a sentence."""
+    return ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
 
 
 def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Footage:
@@ -320,10 +336,21 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Fo
     repeated = sum(map(len, reading.labels.values())) - sum(map(len, labels.values()))
     notes = [*reading.notes, *([f"{repeated:,} row{'s' * (repeated != 1)} repeated; each counts once"] if repeated else [])]
     drawn = set(SPLITS) - {label.split for found in labels.values() for label in found}
-    if drawn and not reading.grouped and len(labels) > 1:
+    if drawn and len(labels) > 1 and all(label.group in reading.own for found in labels.values() for label in found):
         notes.append(NO_GROUPS)
+    labels = _without_torn(labels, reading.own)
     annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
     return Footage(root, layout, annotated, reading.missing, [file.relative for file in videos if file.relative not in labels], reading.refused, notes)
+
+
+def _without_torn(labels: dict[str, tuple[Label, ...]], own: set[str]) -> dict[str, tuple[Label, ...]]:
+    """The same, but files of one name in several splits are no group: `train/jump/001.mp4` and `test/jump/001.mp4` are two recordings."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for label in itertools.chain.from_iterable(labels.values()):
+        splits[label.group] |= {label.split} - {None}
+    torn = {group for group in own if len(splits[group]) > 1}
+    return {name: tuple(replace(label, group=str(PurePosixPath(name).with_suffix(""))) if label.group in torn else label for label in found)
+            for name, found in labels.items()}
 
 
 def _place(label: Label) -> tuple[float, float, str]:

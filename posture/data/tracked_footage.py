@@ -19,7 +19,7 @@ from posture.data.annotations import LAYOUTS, AnnotatedVideo, Footage, Label, re
 from posture.data.files import list_files
 from posture.data.labels import cvat
 from posture.data.labels.found import choose_layout
-from posture.data.labels.names import VideoNames
+from posture.data.labels.names import VideoNames, seen
 from posture.data.labels.table import SUFFIXES, Line
 from posture.data.labels.unread import open_tables
 from posture.data.picture_files import Tree, video_group
@@ -99,7 +99,7 @@ def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]
         if file is None:
             lost.setdefault(row["video"], f"{where}: {row['video']}")
             continue
-        athlete = row["athlete"]
+        athlete = seen(row["athlete"])
         frame, box = _box(where, row)
         if boxes[file.relative][athlete].setdefault(frame, box) != box:
             raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")

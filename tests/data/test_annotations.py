@@ -216,8 +216,29 @@ def test_files_that_are_their_own_group_are_told(root):
 
 
 def test_files_that_name_their_group(root):
-    root("jump/v_jump_g01_c01.mp4"), root("jump/v_jump_g02_c01.mp4")
+    root("jump/v_jump_g01_c01.mp4"), root("run/v_run_g02_c01.mp4")
     assert read_footage(root.path).notes == []
+
+
+def test_numbers_that_begin_anew_in_every_split_are_no_groups(root):
+    root("train/jump/001.mp4"), root("test/jump/001.mp4"), root("train/jump/002.mp4")
+    found = labels(read_footage(root.path))
+    assert {name: (label.split, label.group) for name, (label,) in found.items()} == {
+        "train/jump/001.mp4": ("train", "train/jump/001"), "test/jump/001.mp4": ("test", "test/jump/001"), "train/jump/002.mp4": ("train", "jump/002")}
+    root("s.csv", "video,start,end,label,split,group\ntrain/jump/001.mp4,,,kick,train,001\ntest/jump/001.mp4,,,kick,test,001\n")
+    assert {label.group for found in labels(read_footage(root.path)).values() for label in found} == {"001"}, "somebody named that group"
+
+
+def test_folders_that_are_not_the_classes_are_told(root):
+    root("UCF-101/Archery/a.mp4"), root("UCF-101/Surfing/b.mp4")
+    assert read_footage(root.path).notes[0] == ("the classes are the uppermost folders (UCF-101), not those below them (Archery, Surfing); "
+                                                "if these are the classes, name the folder that they lie in")
+    assert not [note for note in read_footage(f"{root.path}/UCF-101").notes if "class" in note]
+
+
+def test_one_class_alone_is_told(root):
+    root("videos/a.mp4"), root("videos/b.mp4")
+    assert read_footage(root.path).notes[0] == "all videos are of one class, videos: a class is a folder, and there is one alone"
 
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"

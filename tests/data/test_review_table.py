@@ -70,7 +70,7 @@ def test_a_label_of_the_layout_goes_over_an_answer(root):
     root("jump/a.mp4"), root("b.mp4")
     write_answer(root.path, Stretch("a.mp4", 0, None, "a"), "run")  # it lay at the root when it was asked about, and has been moved since
     footage = read_footage(root.path)
-    assert labels(footage) == {"jump/a.mp4": [Label(0.0, None, "jump", "jump/a")]} and not footage.notes
+    assert labels(footage) == {"jump/a.mp4": [Label(0.0, None, "jump", "jump/a")]} and "review.csv" not in str(footage.notes)
 
 
 def test_an_answer_replaces_the_earlier_one_and_leaves_other_rows_as_they_are(root):

@@ -203,6 +203,8 @@ def _header_at(text: str) -> tuple[io.StringIO, int, str]:
     for line in lines:
         if match := SEPARATOR_LINE.fullmatch(line):
             given = match[1]
+        elif line.lstrip().startswith("#") and _known_cells(line, _delimiter(line)) < 2:
+            pass  # a comment
         elif line.strip("".join(DELIMITERS) + "\n\ufeff"):
             return lines, before, given or _delimiter(line)
         before += 1
@@ -211,21 +213,21 @@ def _header_at(text: str) -> tuple[io.StringIO, int, str]:
 
 def _delimiter(header: str) -> str:
     """What divides the header into most columns that are known, or else into most; a space only for known ones."""
+    return max(DELIMITERS, key=lambda delimiter: (_known_cells(header, delimiter), header.count(delimiter) if delimiter != " " else 0))
+
+
+def _known_cells(header: str, delimiter: str) -> int:
+    """How many columns of any table are in the header."""
     names = {name for columns in (*COLUMNS.values(), *OPTIONAL.values(), *SYNONYMS.values()) for name in columns}
-
-    def score(delimiter: str) -> tuple[int, int]:
-        cells = [_plain(cell) for cell in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))]
-        return len(names.intersection(cells)), len(cells) if delimiter != " " else 0
-
     try:
-        return max(DELIMITERS, key=score)
+        return len(names.intersection(map(_plain, next(csv.reader([header], delimiter=delimiter, skipinitialspace=True)))))
     except csv.Error:  # a cell that is too long
-        return ","
+        return 0
 
 
 def _plain(cell: str) -> str:
     """A column's name without case, quotes and unit: ` "Start (s)"` -> `start`."""
-    name = unicodedata.normalize("NFC", cell).strip(" \t\n\"'\ufeff").casefold()
+    name = unicodedata.normalize("NFC", cell).strip(" \t\n\"'#\ufeff").casefold()
     return re.sub(r"[\s-]+", "_", re.sub(r"\s*[(\[](s|sec|seconds)[)\]]$", "", name))
 
 

@@ -39,6 +39,8 @@ def test_every_delimiter_decimal_sign_line_end_and_announced_encoding(tmp_path, 
     written(header="video,start (s),end [s],label"),
     "\n \n" + written(),
     ";;;\nsep=;\n" + written(";"),
+    "# labelled by Ann, in May\n#\n" + written(),
+    "#" + written(),
     '"sep=|"\r\n' + written("|", ends="\r\n"),
     written().replace("\n", ",\n"),
     written(";").replace("\n", ";;\n"),
@@ -46,7 +48,8 @@ def test_every_delimiter_decimal_sign_line_end_and_announced_encoding(tmp_path, 
     '"";"video";"start";"end";"label"\n"1";"müller.mp4";0;1,5;"jump"\n"2";"b c.mp4";1,25;2;"throw, far"\n',
     ",video,start,end,label\n0,müller.mp4,0,1.5,jump\n1,b c.mp4,1.25,2.0,\"throw, far\"\n",
     'label,video,end,start\njump,müller.mp4,1.5,\n\n,,,\n"throw, far",b c.mp4,2,"1,25"\n'.replace("1.5,\n", "1.5,0\n"),
-], ids=["capitals", "spaces", "units", "blank", "sep", "quoted sep", "trailing", "two trailing", "R write.table", "R write.csv2", "pandas", "order"])
+], ids=["capitals", "spaces", "units", "blank", "sep", "comments", "commented header", "quoted sep", "trailing", "two trailing",
+        "R write.table", "R write.csv2", "pandas", "order"])
 def test_as_programs_and_people_write_them(tmp_path, text):
     assert read(tmp_path, text.encode()) == (ROWS, [])
 
