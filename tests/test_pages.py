@@ -61,6 +61,17 @@ def test_pages_fit_their_window_and_no_label_is_cut(browser, gallery, width):
     assert len(found) == 10 and not any(found.values()), found
 
 
+def test_pages_fit_on_paper(browser, gallery):
+    page = browser.new_page(viewport={"width": 690, "height": 1000})  # A4 within its margins, in the pixels of CSS
+    page.emulate_media(media="print")
+    wide = {}
+    for file in gallery:
+        page.goto(file.as_uri())
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > 690:
+            wide[file.stem] = width
+    assert not wide
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_an_explanation_fits_its_window(browser, improved, video, tmp_path, width):  # noqa: F811
     run_command(improved.uri, str(video("2025-11-07_indoor_meeting_athlete_017.mp4")), "--out", str(tmp_path / "out"))
