@@ -13,6 +13,7 @@ import numpy as np
 from posture import pages
 from posture.pages import THIN_SPACE
 from posture.pages.charts import LOOKS, Bar, Chart, Dot, Line, matrix, over_epochs, ticks
+from posture.stats import LEAST_GROUPS
 
 EXAMPLES = 8
 """Filmstrips shown of each kind, right and wrong."""
@@ -67,7 +68,8 @@ def interval_text(metrics: Mapping[str, Any], form: Callable[[float], str]) -> s
     if not found:
         return ""
     if found["low"] is None:
-        return "no interval: there is a single group" if found["groups"] < 2 else f"no interval: all {found['groups']} groups are alike"
+        many, few = found["groups"], found["groups"] < LEAST_GROUPS
+        return f"no interval: {many} group{' is' if many == 1 else 's are'} too few" if few else f"no interval: all {many} groups are alike"
     return f"95{THIN_SPACE}% interval {form(found['low'])} to {form(found['high'])}, over {found['groups']:,} groups"
 
 
@@ -171,7 +173,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, M
         values = [y for line in lines for _, y in _finite(line)]
         shares = all(key.startswith("val_") and key != "val_loss" for key in named.values())
         y_ticks = ticks(0, 1) if shares else ticks(0.0 if min(values) < 0.4 * max(values) else min(values), max(values))
-        dots = [Dot(*_finite(line)[0]) for line in lines if len(_finite(line)) == 1]
+        dots = [Dot(*_finite(line)[0], look=line.look) for line in lines if len(_finite(line)) == 1]
         if title.startswith("Validation"):
             x, y = max(_finite(lines[0]), key=lambda point: point[1])
             dots = [Dot(x, y, text=f"epoch {x:g}: {y:.3f}", label=f"{y:.3f} at epoch {x:g}")]

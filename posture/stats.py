@@ -16,6 +16,8 @@ import numpy as np
 from posture.tasks.detection_metrics import Picture, match_detections, weighted_ap
 
 RESAMPLES = 10_000
+LEAST_GROUPS = 5
+"""Of fewer groups a resample has so few outcomes that an interval of a single figure would promise too much."""
 LEVEL = 0.95
 """Of every interval here."""
 
@@ -193,9 +195,9 @@ def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
 def told_interval(values: np.ndarray, *, of: str, groups: int) -> dict[str, Any]:
     """The interval of the figure `of` as metrics.json keeps it: {of, low, high, groups, resamples}.
 
-    `low` and `high` are None if there is a single group, or if every group has the same value, so that resampling them tells nothing.
+    `low` and `high` are None if there are fewer than LEAST_GROUPS, or if every group has the same value, so that resampling them tells nothing.
     """
-    found = interval(values, groups=groups)
+    found = interval(values, groups=groups) if groups >= LEAST_GROUPS else None
     low, high = found if found and found[1] > found[0] else (None, None)
     return {"of": of, "low": low, "high": high, "groups": groups, "resamples": len(values) - 1}
 

@@ -140,7 +140,9 @@ def test_the_accuracy_stands_beside_its_interval(tmp_path: Path) -> None:
     text = Page(written(tmp_path, metrics=metrics | {"interval": sure})).text
     assert text.count("95 % interval 40.1 % to 75.0 %, over 8 groups") == 2  # the sentence and the tile
     alone = Page(written(tmp_path, metrics=metrics | {"interval": sure | {"low": None, "high": None, "groups": 1}})).text
-    assert "no interval: there is a single group" in alone and "interval" not in Page(written(tmp_path, metrics=metrics)).text
+    assert "no interval: 1 group is too few" in alone
+    alike = Page(written(tmp_path, metrics=metrics | {"interval": sure | {"low": None, "high": None}})).text
+    assert "no interval: all 8 groups are alike" in alike and "interval" not in Page(written(tmp_path, metrics=metrics)).text
 
 
 def test_a_warning_stands_before_the_result(tmp_path: Path) -> None:
@@ -159,6 +161,12 @@ def test_examples_name_their_files_and_link_to_the_moment(tmp_path: Path) -> Non
 def test_names_break_at_separators_and_nowhere_in_numbers() -> None:
     broken = {"s3://a/b_c-d": "s3://|a/|b_|c-|d", "data.recipe=0.5": "data.|recipe=|0.5", "1,234.5": "1,234.5", "<a>": "&lt;a&gt;", "": "", "a--b.": "a--|b."}
     assert {name: str(breaks(name)).replace("<wbr>", "|") for name in broken} == broken
+
+
+def test_after_one_epoch_each_curve_is_a_dot_of_its_own_colour(tmp_path: Path) -> None:
+    text = written(tmp_path, history=HISTORY[:1])
+    loss = text[text.index('aria-label="Loss"'):].partition("</svg>")[0]
+    assert re.findall(r'<circle class="dot (\w+)"', loss) == ["first", "second"]
 
 
 def test_training_and_validation_loss_are_drawn_so_that_they_measure_the_same(tmp_path: Path) -> None:

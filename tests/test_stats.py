@@ -186,7 +186,7 @@ def test_an_interval_of_many_groups_is_the_binomials() -> None:
 
 
 def test_groups_that_tell_nothing_give_no_interval() -> None:
-    for right, groups in ((np.array([True, False]), ["a", "a"]), (np.array([True, True]), ["a", "b"])):
+    for right, groups in ((np.array([True, False]), "aa"), (np.array([True] * 7), "abcdefg"), (np.array([True, False, True, False]), "abcd")):
         counts = stats.resampled_groups(groups, resamples=100)
         told = stats.told_interval(stats.resampled_accuracy(right, groups, counts), of="accuracy", groups=len(set(groups)))
         assert told == {"of": "accuracy", "low": None, "high": None, "groups": len(set(groups)), "resamples": 100}

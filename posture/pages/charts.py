@@ -35,13 +35,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """A mark at (x, y) with a hover text; `label` is written beside it."""
+    """A mark at (x, y) with a hover text; `label` is written beside it. `look` is that of its line."""
 
     x: float
     y: float
     radius: float = 3.5
     text: str = ""
     label: str = ""
+    look: str = "first"
 
 
 @dataclass(frozen=True)
