@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
     found: list[tuple[int, int, bool, bool]] = []
     codec, is_cut, error = stream.codec_context.name, False, ""
     try:
-        for packet in container.demux(stream):
+        for packet in demuxed(container, stream):
             if packet.size and not _is_hidden(packet, codec):
                 found.append((MISSING if packet.pts is None else packet.pts, MISSING if packet.dts is None else packet.dts,
                               packet.is_keyframe, not packet.is_discard))
@@ -94,6 +95,16 @@ def read_packets(container: Any, stream: Any) -> Packets:
         raise Unreadable("no_frames", f"the video stream holds no frames{': ' * bool(error)}{error}")
     pts, dts, key, shown = zip(*found, strict=True)
     return Packets(np.array(pts, np.int64), np.array(dts, np.int64), np.array(key), np.array(shown), is_cut, error)
+
+
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's packets from where the file is read, and an empty one at its end; other streams may appear within the file."""
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:  # PyAV's, of a packet whose stream it did not see at the beginning; it has been read
+            continue
 
 
 def refuse_cut(path: str, container: Any, stream: Any, packets: Packets) -> None:

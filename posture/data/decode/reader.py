@@ -15,7 +15,7 @@ import numpy as np
 from posture.data.decode.earlier import doubt
 from posture.data.decode.limits import most_pixels, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
-from posture.data.decode.packets import MISSING, Packet, read_packets, refuse_cut
+from posture.data.decode.packets import MISSING, Packet, demuxed, read_packets, refuse_cut
 from posture.data.decode.stream import SEEKING, SEQUENTIAL, Stream, Unreadable, failures, plain
 from posture.data.decode.times import LARGEST_GAP_SECONDS, average_rate, frame_times
 
@@ -27,6 +27,8 @@ LEAST_DECODED = 0.5
 """Share of the promised frames that must decode."""
 BROADCAST_GAP_SECONDS = 10.0
 """In transport and program streams, whose clocks jump, a longer gap is such a jump."""
+UNSPECIFIED = 2
+"""FFmpeg's number for colours of which nothing is said."""
 SEEK_TRIES = 2
 """Keyframes that are tried before decoding begins at the start of the file."""
 
@@ -121,7 +123,15 @@ class Reader:
 
     def _picture(self, frame: Any) -> np.ndarray:
         height, width = self._orientation.size(self.height, self.width)
-        scaled = self._scaler.reformat(frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1)
+        size_and_format = {"width": width, "height": height, "format": "rgb24", "interpolation": "BICUBIC", "threads": 1}
+        try:
+            scaled = self._scaler.reformat(frame, **size_and_format)
+        except failures():  # the file says its colours are of a kind that is not known
+            frame.colorspace = frame.color_trc = frame.color_primaries = UNSPECIFIED
+            try:
+                scaled = self._scaler.reformat(frame, **size_and_format)
+            except failures() as error:
+                raise Unreadable("no_decoder", f"its pictures cannot be converted to RGB: {plain(error)}") from None
         return self._orientation.upright(scaled.to_ndarray())
 
     def _frame(self, number: int) -> Any:
@@ -166,7 +176,7 @@ class Reader:
         """The frames shown from the stamp `first` on, decoded from that packet; none if the container does not find it."""
         try:
             self._container.seek(keyframe.pts if keyframe.dts == MISSING else keyframe.dts, stream=self._video)
-            packets = self._container.demux(self._video)
+            packets = demuxed(self._container, self._video)
             packet = next((packet for packet in packets if _reaches(packet, keyframe)), None)
             if packet is not None and packet.pts == keyframe.pts:
                 yield from (frame for frame in self._decoded(itertools.chain([packet], packets)) if frame.pts is None or frame.pts >= first)
@@ -177,7 +187,7 @@ class Reader:
         """Decode from the first packet on."""
         self._container.close()
         self._container, self._video = _open(self._path)
-        self._run, self._next = self._decoded(self._container.demux(self._video)), 0
+        self._run, self._next = self._decoded(demuxed(self._container, self._video)), 0
 
     def _restart(self) -> None:
         """Be at the first frame again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class Stream:
         return float(self.times[-1]) + 1.0 / self.fps
 
 
+@functools.cache
 def failures() -> tuple[type[Exception], ...]:
     """What reading and decoding raise if the file is at fault."""
     import av

@@ -157,6 +157,28 @@ def test_two_recordings_in_one_file_follow_each_other(tmp_path):
     assert times == pytest.approx(np.arange(150) / 25) and seconds == pytest.approx(6.0)
 
 
+def test_sound_may_begin_within_the_file(tmp_path):
+    film = write_numbered(tmp_path / "film.ts", options=X264_B)
+    with av.open(str(film)) as old, av.open(str(tmp_path / "loud.ts"), "w") as new:
+        picture, sound = new.add_stream_from_template(old.streams.video[0]), new.add_stream("mp2", rate=44100)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
+        samples.rate = 44100
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                new.mux(packet)
+                samples.pts = None
+                new.mux(sound.encode(samples))
+    long = write_numbered(tmp_path / "long.ts", frames=400, fps=4, options=X264_B)  # what FFmpeg reads when it opens a file: its begin and end
+    stuffing = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * 30_000
+    (tmp_path / "both.ts").write_bytes(long.read_bytes() + stuffing + (tmp_path / "loud.ts").read_bytes() + stuffing + film.read_bytes())
+    with av.open(str(tmp_path / "both.ts")) as container, pytest.raises(IndexError):
+        assert len(container.streams) == 1 and list(container.demux(video=0))
+    numbers, times, _ = seen(tmp_path / "both.ts")
+    assert numbers == [*range(400), *range(75), *range(75)]
+    assert times[:400] == pytest.approx(np.arange(400) / 4, abs=1e-3) and np.diff(times).min() > 0.03
+
+
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_frames_are_upright(tmp_path, turn, mirror):
@@ -251,6 +273,15 @@ def test_frames_that_do_not_decode_are_held(tmp_path):
         assert len(reader) == 75
         assert [number_of(frame) for frame in reader.frames([39, 40, 41, 74])] == [39, 39, 41, 74]
         assert reader.held == 1
+
+
+def test_colours_of_a_kind_that_is_not_known_are_taken_as_usual(tmp_path):
+    film = write_numbered(tmp_path / "film.mov", "prores_ks", frames=3, pixels="yuv422p10le")
+    content = film.read_bytes()
+    at = content.index(b"icpf") + 18  # the frame's header: primaries, transfer, matrix
+    film.write_bytes(content[:at] + bytes([2, 2, 229]) + content[at + 3:])
+    with open_video(str(film)) as reader:
+        assert number_of(*reader.frames([0])) == 0 and corners_of(*reader.frames([0])) == list(CORNERS)
 
 
 @pytest.mark.parametrize("name", ["h264_b.mkv", "h264_b.flv", "mpeg4_b.avi", "wmv2.wmv", "vp9.webm", "h264_fragments.mp4"])
