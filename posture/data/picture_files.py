@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import posixpath
 import re
 import reprlib
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from posture.data.annotations import SPLIT_NAMES
-from posture.data.files import File, absolute, is_remote, join, list_files, read_bytes
+from posture.data.files import File, absolute, is_remote, join, list_files, reachable, read_bytes
 from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
 
@@ -27,6 +28,8 @@ TABLE_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".xml", ".mat", ".txt"})
 NAMED_SUFFIXES = TABLE_SUFFIXES - {".txt"}
 """Of a file that may be given in place of its folder."""
 LISTED_SUFFIXES = PICTURE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
+BEGINNING = 65_536
+"""Bytes of a file that are read to tell what it is."""
 LONGEST_NAME = 200
 """Letters of a class's name."""
 
@@ -95,6 +98,7 @@ class Tree:
 
     def __init__(self, source: str) -> None:
         source = absolute(source)
+        self._beginnings: dict[str, str] = {}
         self.named: str | None = None
         self.root = source
         if PurePosixPath(source).suffix.lower() in NAMED_SUFFIXES:
@@ -140,12 +144,11 @@ class Tree:
         """The file at that path below the root, or one whose path differs in letter case or Unicode form alone."""
         return self.files.get(path) or self._by_path.get(folded(path))
 
-    def ending(self, path: str, among: Iterable[File]) -> list[File]:
-        """Of the files `among` those whose path ends in `path`, letter case and Unicode form aside; if some end in it exactly, these alone."""
+    def ending(self, path: str, suffixes: frozenset[str]) -> list[File]:
+        """Files of these suffixes whose path ends in `path`, letter case and Unicode form aside; if some end in it exactly, these alone."""
         path = "/" + re.sub(r"^(\.\./)+", "", posixpath.normpath(path.replace("\\", "/"))).lstrip("/")
-        named = {file.relative for file in among}
         found = [file for file in self._by_name.get(folded(PurePosixPath(path).name), ())
-                 if file.relative in named and folded(f"/{file.relative}").endswith(folded(path))]
+                 if _suffix(file) in suffixes and folded(f"/{file.relative}").endswith(folded(path))]
         return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
 
     def pictures_without(self, used: Iterable[str]) -> list[str]:
@@ -159,7 +162,11 @@ class Tree:
         return [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
 
     def content(self, name: str) -> bytes:
-        return read_bytes(join(self.root, name)) or b""
+        """Raises InputError if the file cannot be read: that is not an empty one."""
+        content = read_bytes(join(self.root, name))
+        if content is None:
+            raise InputError(f"{join(self.root, name)}: the file of labels cannot be read; is it a link to what is gone, or no regular file?")
+        return content
 
     def contents(self, names: Iterable[str]) -> dict[str, bytes]:
         """Many small files at once."""
@@ -176,10 +183,24 @@ class Tree:
 
     def begins(self, name: str) -> str:
         """How a file that may be anything begins, to tell what it is."""
-        return decoded(self.content(name)[:65536], errors="replace")
+        if name not in self._beginnings:
+            place = join(self.root, name)
+            if is_remote(place):
+                content = self.content(name)
+            elif not os.path.isfile(place):  # opening a pipe would wait for ever
+                content = b""
+            else:
+                with reachable(place), open(place, "rb") as file:
+                    content = file.read(BEGINNING)
+            self._beginnings[name] = decoded(content[:BEGINNING], errors="replace")
+        return self._beginnings[name]
 
     def _with_suffix(self, suffixes: frozenset[str]) -> list[File]:
-        return [file for file in self._listed if PurePosixPath(file.relative).suffix.lower() in suffixes]
+        return [file for file in self._listed if _suffix(file) in suffixes]
+
+
+def _suffix(file: File) -> str:
+    return PurePosixPath(file.relative).suffix.lower()
 
 
 def decoded(content: bytes, *, errors: str = "strict") -> str:

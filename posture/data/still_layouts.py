@@ -17,6 +17,7 @@ from posture.data.files import File, join
 from posture.data.labels.limits import MOST_CLASSES, load_json
 from posture.data.labels.rle import rle_box
 from posture.data.picture_files import (
+    PICTURE_SUFFIXES,
     AnnotatedPicture,
     BadLabel,
     Box,
@@ -170,7 +171,7 @@ def _coco_box(annotation: dict[str, Any], where: str) -> Box:
 
 def _coco_file(tree: Tree, name: str, table: str, tag: str, split: str | None) -> File | None:
     """The picture of that name: beside the table, else in the folder that is named like the table, else in its split's, else the only one."""
-    found = tree.ending(name, tree.pictures)
+    found = tree.ending(name, PICTURE_SUFFIXES)
     beside = folded(posixpath.normpath(posixpath.join(posixpath.dirname(table), name.replace("\\", "/"))))
 
     def folders(file: File) -> list[str]:

@@ -20,6 +20,7 @@ from posture.data.files import File, join
 from posture.data.picture_files import BadLabel, Box, Refusal, Tree, around, class_name, folded, numbers
 from posture.data.plain_xml import BadXML, parse_xml
 from posture.data.tube_layouts import TrackedFootage, TrackedVideo, Tube
+from posture.data.video import VIDEO_SUFFIXES
 from posture.errors import InputError
 
 LISTS = ("polygon", "polyline", "points")
@@ -152,7 +153,7 @@ def _video(tree: Tree, table: str, task: _Task, *, alone: bool) -> File | None:
     wanted = PurePosixPath((task.source or task.name).replace("\\", "/")).name
     beside = PurePosixPath(table).parent
     stems = [PurePosixPath(wanted).stem, wanted] + ([] if task.number else [PurePosixPath(table).stem])
-    for chosen in (tree.ending(wanted, tree.videos) if wanted else [], *(_with_stem(tree, stem) for stem in stems if stem)):
+    for chosen in (tree.ending(wanted, VIDEO_SUFFIXES) if wanted else [], *(_with_stem(tree, stem) for stem in stems if stem)):
         near = [file for file in chosen if PurePosixPath(file.relative).parent == beside]
         if len(chosen) == 1 or len(near) == 1:
             return (near or chosen)[0]

@@ -55,6 +55,13 @@ def test_a_file_of_labels_that_two_folders_may_own_refuses_both(root):
     assert list(shown(found)) == ["train/2.jpg"] and set(refused(found).values()) == {"labels/1.txt may belong to pictures in test and train"}
 
 
+def test_a_file_of_labels_that_cannot_be_read_is_not_an_empty_one(root, tmp_path):
+    root("images/1.jpg"), root("labels/2.txt"), root("data.yaml", "train: images\nnames: [athlete]\n")
+    (tmp_path / "labels" / "1.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(InputError, match=r"labels/1.txt: the file of labels cannot be read"):
+        read_pictures(root.path)
+
+
 def test_files_of_labels_that_belong_to_nothing_are_named(root):
     root("images/1.jpg"), root("labels/1.txt", YOLO), root("labels/2.txt", YOLO), root("labels/old/3.txt"), root("labels/classes.txt", "athlete\n")
     root("notes/4.txt", YOLO), root("images/5.tif"), root("data.yaml", "train: images\nnames: [athlete]\n")
