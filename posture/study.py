@@ -143,7 +143,7 @@ class Comparing:
         """Try each learning rate for a share of the budget, and give every run the one that is best on `val`: the least loss, or the highest mAP."""
         for contender in contenders:
             run = contender.run
-            share = {"epochs": max(1, round(run.epochs * self.study.search_share))}
+            share = {"epochs": tried_for(self.study, run)}
             if run.steps_per_epoch and run.epochs == 1:
                 share["steps_per_epoch"] = max(1, round(run.steps_per_epoch * self.study.search_share))
             factors = self.study.learning_rates if len(self.study.learning_rates) > 1 and not contender.not_measured else ()
@@ -207,7 +207,9 @@ class Comparing:
             budget += f"; {', '.join(timed)}: as many steps as fit the time in which the subject trained"
         factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
         best = {"action": "the least validation loss", "detection": "the highest mAP@0.5:0.95 on val"}[run.task]
-        search = f"{factors} times the recipe's, {max(1, round(run.epochs * self.study.search_share))} epochs each with seed {run.seed}; {best} decides"
+        searched = self.subject.searched
+        search = (f"{factors} times the recipe's, {_budget(searched[0].run)} each with seed {run.seed}; {best} decides" if searched
+                  else "none: each model has its recipe's rate")
         latency = {"action": "latency: one clip, after all runs", "detection": "milliseconds and FPS: one picture at a time, after each run"}[run.task]
         facts = {
             "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search, "hardware": f"{record['machine']}; {metrics['device']}",
@@ -246,6 +248,11 @@ class Comparing:
             return {"flow": index.flow}
         clip = open_footage(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
         return {"flow": index.flow, "flow_ms": milliseconds(clip[:run.model.frames], index.flow)}
+
+
+def tried_for(study: Study, run: AnyRun) -> int:
+    """Epochs that each learning rate is tried for."""
+    return max(1, round(run.epochs * study.search_share))
 
 
 def _budget(run: AnyRun) -> str:

@@ -13,7 +13,7 @@ from posture.comparison import Comparison
 from posture.data.files import absolute, join, write_bytes
 from posture.launch import recipe_path
 from posture.recipes import load_study, winner_study
-from posture.study import Comparing, Job, done, work
+from posture.study import Comparing, Job, done, tried_for, work
 
 
 def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, changes: dict[str, Any], local: bool, concurrent: int | None,
@@ -26,8 +26,10 @@ def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, chang
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
     comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal)
+    rates = len(study.learning_rates)
+    searched = f"{rates} learning rates tried, each for {tried_for(study, comparing.subject.run)} of these" if rates > 1 else "learning rates as in the recipes"
     console.out.print(f"{study.name}: {len(comparing.contenders)} models, {seeds} seeds, {comparing.subject.run.epochs} epochs each, "
-                      f"{len(study.learning_rates)} learning rates tried; runs in {join(folder, 'runs')}")
+                      f"{searched}; runs in {join(folder, 'runs')}")
     try:
         comparison = comparing.run()
     except KeyboardInterrupt:
