@@ -2,8 +2,8 @@
 
 | layout | recognised by |
 |---|---|
-| segments | a CSV with the columns video, start, end, label (and split, group) |
-| kinetics | a CSV with the columns label, youtube_id, time_start, time_end (and split) |
+| segments | a table with the columns video, start, end, label (and split, group) |
+| kinetics | a table with the columns label, youtube_id, time_start, time_end (and split) |
 | ucf101 | trainlistNN.txt and testlistNN.txt |
 | folders | one folder per class, perhaps below train/, val/, test/ |
 
@@ -38,8 +38,10 @@ LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
 UNLABELLED = ("unlabelled", "unlabeled")
 """Folders of the layout `folders` that are no class."""
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
-NO_GROUPS = ("every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; to keep them together, "
-             "name them as UCF101 does (v_Jump_g01_c01.mp4 and v_Jump_g01_c02.mp4 are of group g01), or list them in a table with a column group")
+NO_GROUPS = "every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; to keep them together, "
+TO_NAME_GROUPS = {"segments": "add a column group to the table",
+                  "folders": "name them as UCF101 does (v_Jump_g01_c01.mp4 and v_Jump_g01_c02.mp4 are of group g01), or list them in a table with a "
+                             "column group"}
 UCF101_CLIP = re.compile(r"v_(.+_g\d\d)_c\d\d")
 
 
@@ -337,7 +339,7 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Fo
     notes = [*reading.notes, *([f"{repeated:,} row{'s' * (repeated != 1)} repeated; each counts once"] if repeated else [])]
     drawn = set(SPLITS) - {label.split for found in labels.values() for label in found}
     if drawn and len(labels) > 1 and all(label.group in reading.own for found in labels.values() for label in found):
-        notes.append(NO_GROUPS)
+        notes.append(NO_GROUPS + TO_NAME_GROUPS["segments" if layout == "segments" else "folders"])
     labels = _without_torn(labels, reading.own)
     annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
     return Footage(root, layout, annotated, reading.missing, [file.relative for file in videos if file.relative not in labels], reading.refused, notes)

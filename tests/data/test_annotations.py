@@ -208,7 +208,7 @@ def test_files_that_are_their_own_group_are_told(root):
     assert note.startswith("every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; ")
     assert "v_Jump_g01_c01.mp4" in note and "column group" in note
     root("s.csv", "video,start,end,label\na.mp4,0,1,kick\nb.mp4,0,1,kick\n")
-    assert read_footage(root.path).notes == [note]
+    assert read_footage(root.path).notes == [note.partition("together, ")[0] + "together, add a column group to the table"]
     root("s.csv", "video,start,end,label,group\na.mp4,0,1,kick,ann\nb.mp4,0,1,kick,bob\n")
     assert read_footage(root.path).notes == []
     root("s.csv", "video,start,end,label,split\na.mp4,0,1,kick,train\na.mp4,1,2,kick,val\nb.mp4,0,1,kick,test\n")
