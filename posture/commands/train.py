@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from posture import console
 from posture.config import AnyRun
+from posture.data.ingest.small_splits import LEAST, too_few
 from posture.launch import UNITS, Session, prepare, train_here
 from posture.runs import RunFolder
 from posture.tracking import tracking_mode
@@ -60,7 +61,8 @@ def _announce(session: Session, unit: str, *, local: bool) -> None:
     console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} {unit} to train on, {len(session.val):,} to "
                       f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
                       + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}"))
-    for said in (session.size, session.start, session.anchors):
+    small = too_few("val", f"{len(session.val):,} {unit}", points=None) if len(session.val) < LEAST else ""
+    for said in (session.size, session.start, session.anchors, small):
         if said:
             console.out.print(said)
     console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")

@@ -45,6 +45,7 @@ def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_
                    environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert "Weights & Biases: offline, no API key was found" in done.stdout and "running on" in done.stdout and "posture evaluate" in done.stdout
+    assert " clips: too few to choose epochs and settings by" in done.stdout
     assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))
     record = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
     assert record["recipe"] == "jobs/action.py:improved" and record["run"]["epochs"] == 1

@@ -29,17 +29,22 @@ def small_splits(rows: pa.Table, what: str = "segments") -> list[str]:
     told = []
     if not counts["train"]:
         return told
-    for split, purpose in PURPOSE.items():
+    for split in PURPOSE:
         if not counts[split]:
-            told.append(f"{split} is empty: nothing is there {purpose}; a class needs three groups to be in train, val and test")
+            told.append(f"{split} is empty: nothing is there {PURPOSE[split]}; a class needs three groups to be in train, val and test")
         elif counts[split] < LEAST:
-            weight = f", one of them {100 / counts[split]:.0f} points of accuracy" if what == "segments" else ""
-            told.append(f"{split} is {_counted(counts[split], what)} of {_counted(len(groups[split]), 'groups')}{weight}: too few {purpose}")
+            told.append(too_few(split, f"{_counted(counts[split], what)} of {_counted(len(groups[split]), 'groups')}",
+                                points=100 / counts[split] if what == "segments" else None))
         if counts[split] and (lacking := classes["train"] - classes[split] - {"background"}):
             told.append(f"{split} has no {what[:-1]} of {_named(lacking)}")
     if missing := set().union(*(classes.get(split, set()) for split in PURPOSE)) - classes["train"]:
         told.append(f"train has no {what[:-1]} of {_named(missing)}")
     return told
+
+
+def too_few(split: str, held: str, *, points: float | None) -> str:
+    """The sentence about a split that is `held` alone, of which one is so many `points` of accuracy."""
+    return f"{split} is {held}{'' if points is None else f', one of them {points:.0f} points of accuracy'}: too few {PURPOSE[split]}"
 
 
 def _counted(number: int, many: str) -> str:
