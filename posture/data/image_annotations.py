@@ -14,6 +14,7 @@ names `train` and `val` alone, `val` is what its owner holds out: it becomes `te
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Literal, get_args
@@ -30,6 +31,10 @@ Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 OF_STILLS = ("yolo", "coco", "voc")
 """Layouts of picture files; the others are of videos, whose frames are taken."""
+
+LIKE_LABELS = re.compile(r'"(annotations|shapes|regions|objects|bbox|keypoints)"\s*:|<(annotations?|object|bndbox|track)[\s>]')
+"""What a JSON or XML file with labels of pictures has in it, as COCO, LabelMe, VIA, VOC and CVAT write them."""
+MOST_LOOKED_AT, NAMES_TOLD = 50, 5
 
 LABELS = {"yolo": "a data.yaml with names, train and val", "coco": "a JSON file with images, annotations and categories",
           "voc": "Annotations/*.xml, one for each picture", "cvat": "an XML file exported as CVAT for video 1.1, and its video",
@@ -116,10 +121,22 @@ def _counted(found: Pictures, tree: Tree) -> Pictures:
         notes.append(f"{ignored:,} boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from")
     if tree.videos and found.layout in OF_STILLS:
         notes.append(f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of pictures")
+    if strange := _unread_labels(tree, found.layout):
+        more = f" and {len(strange) - NAMES_TOLD} more" if len(strange) > NAMES_TOLD else ""
+        notes.append(f"not read, since the layout is {found.layout}, though they may hold labels: {', '.join(strange[:NAMES_TOLD])}{more}")
     if tree.unread:
         kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
         notes.append(f"{len(tree.unread):,} pictures are of a kind that is not read ({', '.join(kinds)}); convert them to JPEG or PNG")
     return replace(found, pictures=pictures, notes=notes)
+
+
+def _unread_labels(tree: Tree, layout: str) -> list[str]:
+    """Of the first MOST_LOOKED_AT JSON and XML files that the layout does not read, those that look like labels."""
+    if tree.named:
+        return []
+    read = {"coco": still_layouts.coco_tables, "voc": still_layouts.voc_tables, "cvat": cvat.cvat_tables}.get(layout, lambda tree: [])(tree)
+    others = sorted({name for name in tree.files if name.lower().endswith((".json", ".xml"))}.difference(read))
+    return [name for name in others[:MOST_LOOKED_AT] if LIKE_LABELS.search(tree.begins(name))]
 
 
 def _without_repeats(picture: AnnotatedPicture) -> AnnotatedPicture:

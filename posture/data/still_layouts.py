@@ -194,6 +194,11 @@ def voc_folders(tree: Tree) -> list[str]:
     return [folder for folder, is_it in found.items() if is_it]
 
 
+def voc_tables(tree: Tree) -> list[str]:
+    """The XML files in the folders Annotations."""
+    return [name for name in tree.tables(".xml") if _voc_place(name)[0] is not None]
+
+
 def _voc_place(name: str) -> tuple[str | None, str]:
     """Of an XML file the folder that Annotations is in, None if it is in none, and the folder below Annotations."""
     parts = posixpath.dirname(name).split("/")

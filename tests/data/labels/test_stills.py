@@ -55,6 +55,13 @@ def test_a_file_of_labels_that_two_folders_may_own_refuses_both(root):
     assert list(shown(found)) == ["train/2.jpg"] and set(refused(found).values()) == {"labels/1.txt may belong to pictures in test and train"}
 
 
+def test_labels_of_another_kind_beside_those_that_are_read_are_named(root):
+    root("images/1.jpg"), root("labels/1.txt", YOLO), root("data.yaml", "train: images\nnames: [a]\n"), root("package.json", '{"name": "x"}')
+    assert read_pictures(root.path).notes == []
+    root("images/1.json", '{"version": "5.0", "shapes": [{"label": "a", "points": [[1, 2], [3, 4]]}]}')
+    assert read_pictures(root.path).notes == ["not read, since the layout is yolo, though they may hold labels: images/1.json"]
+
+
 def test_a_file_of_labels_that_cannot_be_read_is_not_an_empty_one(root, tmp_path):
     root("images/1.jpg"), root("labels/2.txt"), root("data.yaml", "train: images\nnames: [athlete]\n")
     (tmp_path / "labels" / "1.txt").symlink_to(tmp_path / "gone.txt")
