@@ -18,7 +18,7 @@ import numpy as np
 from posture import stats
 from posture.errors import InputError
 from posture.pages import THIN_SPACE, amount, percent, signed
-from posture.verdicts import ablation_verdict, probability, verdict
+from posture.verdicts import ablation_verdict, listed, probability, verdict
 
 Kind = Literal["ours", "baseline", "ablation", "reference"]
 Drawn = dict[str, dict[str, np.ndarray]]
@@ -98,6 +98,8 @@ class Entry:
     lr: float
     lr_search: list[dict[str, float | None]] = field(default_factory=list)
     """{`lr`, `val_loss`, and what else was measured on `val`} of each learning rate that was tried; infinite or None where it diverged."""
+    optimizer: str = ""
+    """In words: `AdamW, beta1 0.9, weight decay 0.05`."""
     budget: str = ""
     """What each of its runs was trained for: `30 epochs`, `120 steps`."""
     search_budget: str = ""
@@ -181,7 +183,7 @@ def _row(entry: Entry, measures: Measures, drawn: dict[str, np.ndarray] | None) 
     row: dict[str, Any] = {
         "name": entry.name, "title": entry.title, "kind": entry.kind, "parameters": entry.parameters, "gmacs": entry.gmacs, "epochs": entry.epochs,
         "lr": entry.lr, "lr_search": [{name: _plain(value) for name, value in tried.items()} for tried in entry.lr_search],
-        "budget": entry.budget or f"{entry.epochs} epochs",
+        "optimizer": entry.optimizer, "budget": entry.budget or f"{entry.epochs} epochs",
         "search_budget": entry.search_budget, "latency_ms": entry.latency_ms, "flow": entry.flow, "flow_ms": entry.flow_ms,
         "clips_per_second": entry.clips_per_second, "replaced": entry.replaced,
         "not_measured": (entry.not_measured or ("" if entry.results else "no run of it finished")).rstrip("."),
@@ -265,6 +267,15 @@ def flow_notes(analysis: Mapping[str, Any]) -> list[str]:
                      else f"its milliseconds are without its optical flow ({row['flow']})")
             notes.append(f"{row['title']}: {share}; its compute is that of the network alone.")
     return notes
+
+
+def optimizer_notes(analysis: Mapping[str, Any]) -> list[str]:
+    """Each optimiser, and the models that were trained with it; empty if it is not known of any."""
+    titles: dict[str, list[str]] = {}
+    for row in analysis["entries"]:
+        if row["optimizer"]:
+            titles.setdefault(row["optimizer"], []).append(row["title"])
+    return [f"Optimiser of {listed(names)}: {optimizer}." for optimizer, names in titles.items()]
 
 
 def write_json(path: Path, analysis: Mapping[str, Any]) -> None:

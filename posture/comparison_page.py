@@ -240,7 +240,7 @@ def costs(main: Sequence[Row], figures: Mapping[str, tuple[Callable[[Row], float
 
 
 def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
-    """Per model every learning rate tried, lowest first; `taken`: the one that its runs were trained with."""
+    """Per model its optimiser and every learning rate tried, lowest first; `taken`: the one that its runs were trained with."""
     def text(tried: Mapping[str, float | None]) -> str:
         loss, figure = tried.get("val_loss"), next((tried[f"val_{name}"] for name in measures.tested if f"val_{name}" in tried), None)
         if loss is None and figure is None:
@@ -248,9 +248,14 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
         form = pages.percent if measures.ablated in measures.shares else pages.decimal
         return f"{pages.decimal(loss)}, {form(figure)}" if loss is not None else form(figure)
 
-    return [{"title": row["title"], "lr": row["lr"], "budget": row["budget"], "search_budget": row["search_budget"], "tried": [
-        {"lr": one["lr"], "text": text(one), "taken": one["lr"] == row["lr"]} for one in sorted(row["lr_search"], key=lambda one: one["lr"])]}
-        for row in rows if row["lr_search"]]
+    found = []
+    for row in rows:
+        tried = [{"lr": one["lr"], "text": text(one), "taken": one["lr"] == row["lr"]} for one in sorted(row["lr_search"], key=lambda one: one["lr"])]
+        if tried or row["optimizer"]:
+            found.append({"title": row["title"], "optimizer": row["optimizer"] or "not recorded", "budget": row["budget"],
+                          "search_budget": row["search_budget"] or ("not recorded" if tried else "none tried"),
+                          "tried": tried or [{"lr": row["lr"], "text": "the recipe's", "taken": True}]})
+    return found
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

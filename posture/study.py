@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from posture.comparison import Comparison, Entry, Scored, SeedResult
-from posture.config import AnyRun, Study, override
+from posture.config import AnyRun, Optim, Study, override
 from posture.data.files import read_bytes
 from posture.data.flow import milliseconds
 from posture.data.footage import open_footage
@@ -232,7 +232,8 @@ class Comparing:
         speeds = [record["clips_per_second"] for result in results for record in result.history]
         return Entry(
             name=run.name, title=self.study.titles.get(run.name, run.name), kind=contender.kind, parameters=parameters(model),
-            **_cost_of(run, model, timed=bool(results)), **self._flow_of(run, timed=bool(results)), epochs=run.epochs, budget=_budget(run), lr=run.optim.lr,
+            **_cost_of(run, model, timed=bool(results)), **self._flow_of(run, timed=bool(results)), epochs=run.epochs, budget=_budget(run),
+            optimizer=_optimizer(run.optim), lr=run.optim.lr,
             lr_search=[_tried(job) for job in contender.searched], search_budget=_budget(contender.searched[0].run) if contender.searched else "",
             loss=run.loss.model_dump(mode="json"), streams=len(getattr(run.model, "inputs", ("rgb",))),
             clips_per_second=float(np.median(speeds)) if speeds else None, results=results, not_measured=contender.not_measured,
@@ -248,6 +249,15 @@ class Comparing:
             return {"flow": index.flow}
         clip = open_footage(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
         return {"flow": index.flow, "flow_ms": milliseconds(clip[:run.model.frames], index.flow)}
+
+
+def _optimizer(optim: Optim) -> str:
+    """An optimiser and its settings but for the learning rate, in words."""
+    name = {"sgd": "SGD, momentum", "adam": "Adam, beta1", "adamw": "AdamW, beta1"}[optim.name]
+    parts = [f"{name} {optim.momentum:g}", f"weight decay {optim.weight_decay:g}"]
+    parts += [f"gradients clipped to a norm of {optim.clip_norm:g}"] if optim.clip_norm else []
+    parts += [f"weights averaged with a decay of {optim.ema:g}"] if optim.ema else []
+    return ", ".join(parts)
 
 
 def tried_for(study: Study, run: AnyRun) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from posture import stats
-from posture.comparison import Comparison, Entry, SeedResult, analyse, flow_notes, probability, rows_for_console, write_json, write_page
+from posture.comparison import Comparison, Entry, SeedResult, analyse, flow_notes, optimizer_notes, probability, rows_for_console, write_json, write_page
 from posture.comparison_page import losses, ratio
 from posture.errors import InputError
 from posture.pages import signed
@@ -267,7 +267,7 @@ def test_one_model_alone(tmp_path: Path) -> None:
 
 def test_nothing_measured(tmp_path: Path) -> None:
     page = page_of(tmp_path, entry("improved", "ours", lr_search=[]))
-    assert "IMPROVED was not measured: no run of it finished" in page.text and "Curves" not in page.text and "Learning rates" not in page.text
+    assert "IMPROVED was not measured: no run of it finished" in page.text and "Curves" not in page.text and "earning rates" not in page.text
 
 
 def test_one_group_gives_no_interval(tmp_path: Path) -> None:
@@ -332,7 +332,18 @@ def test_learning_rates_say_how_long_each_was_tried_and_then_trained(tmp_path: P
     searched = entry("improved", "ours", scored(first_right(9)), budget="30 epochs", search_budget="10 epochs")
     timed = entry("r3d_18", "reference", scored(first_right(9)), budget="120 steps", search_budget="40 steps", lr_search=[{"lr": 0.001, "val_loss": 0.9}])
     text = page_of(tmp_path, searched, timed).text
-    assert "IMPROVED 10 epochs 0.001: 0.912, 61.0 % 0.003: 0.743, 72.0 % 30 epochs" in text and "R3D_18 40 steps 0.001: 0.900, – 120 steps" in text
+    assert "IMPROVED not recorded 10 epochs 0.001: 0.912, 61.0 % 0.003: 0.743, 72.0 % 30 epochs" in text
+    assert "R3D_18 not recorded 40 steps 0.001: 0.900, – 120 steps" in text
+
+
+def test_each_model_says_its_optimiser(tmp_path: Path) -> None:
+    sgd, adamw = "SGD, momentum 0.9, weight decay 0.0003", "AdamW, beta1 0.9, weight decay 0.05"
+    entries = [entry("improved", "ours", scored(first_right(9)), optimizer=adamw, lr_search=[]),
+               entry("c3d", "baseline", scored(first_right(9)), optimizer=sgd),
+               entry("a1", "ablation", scored(first_right(9)), optimizer=adamw)]
+    text = page_of(tmp_path, *entries).text
+    assert f"IMPROVED {adamw} none tried 0.003: the recipe's 3 epochs" in text and f"C3D {sgd}" in text
+    assert optimizer_notes(analysed(*entries)) == [f"Optimiser of IMPROVED and A1: {adamw}.", f"Optimiser of C3D: {sgd}."]
 
 
 def test_numbers_are_written_for_people() -> None:

@@ -32,6 +32,7 @@ def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_
         assert all(len(result.history) == 2 and result.metrics["split"] == "test" for result in entry.results)
         assert sorted(entry.results[0].segments) == sorted(segment for segment in comparison.groups if segment in entry.results[0].segments)
         assert entry.parameters > 0 and entry.latency_ms["least"] <= entry.latency_ms["median"]
+        assert entry.optimizer == "AdamW, beta1 0.9, weight decay 0.0003"
         assert (entry.budget, entry.search_budget, entry.streams, entry.flow) == ("2 epochs", "1 epoch", 1, "")
     assert "0.5, 1 times the recipe's, 1 epoch each" in comparison.facts["learning_rate_search"]
     assert comparison.facts["footage"]["test"]["segments"] == len(comparison.entries[0].results[0].segments)

@@ -84,7 +84,7 @@ def _show(comparison: Comparison, task: str, folder: str) -> dict[str, Any]:
             write_bytes(join(folder, name), Path(place, name).read_bytes())
     columns, rows = words.rows_for_console(analysis)
     console.table(*columns, rows=rows)
-    for sentence in [*actions.flow_notes(analysis), *analysis["verdict"], *analysis["ablations"].values()]:
+    for sentence in [*actions.optimizer_notes(analysis), *actions.flow_notes(analysis), *analysis["verdict"], *analysis["ablations"].values()]:
         console.out.print(sentence)
     console.out.print(join(folder, "comparison.html"))
     return analysis
