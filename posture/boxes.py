@@ -109,7 +109,8 @@ def box_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: str) -> Tensor:
     * `eiou`: equation (8), the paper's improved CIoU: `diou` and the differences of the sides over those of the enclosing box.
     * `siou`: angle, distance and shape cost (Gevorgyan 2022, arXiv 2205.12740; Figure 3).
 
-    Finite for boxes without width or height, identical or far apart; no gradient is larger than 20 for a pixel that a corner moves. Raises ValueError for another kind.
+    Finite for boxes without width or height, identical or far apart; no gradient is larger than 20 for a pixel that a corner moves.
+    Raises ValueError for another kind.
     """
     intersection, union = _areas(predicted_xyxy, target_xyxy)
     loss = 1 - intersection / _at_least(union, *_sides(predicted_xyxy), *_sides(target_xyxy))

@@ -336,7 +336,10 @@ def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
 
 
 def validate(tree: dict[str, Any]) -> AnyRun:
-    """A run from plain values (a saved `run.json`), of whatever shape; one of an older version means what it did. Raises InputError naming field, value and what is allowed."""
+    """A run from plain values (a saved `run.json`), of whatever shape; one of an older version means what it did.
+
+    Raises InputError naming field, value and what is allowed.
+    """
     model = tree.get("model") if isinstance(tree, dict) else None
     if not isinstance(model, dict):
         raise InputError(f"model: a run has the fields of a model here (given {_shortened(model if isinstance(tree, dict) else tree)})")

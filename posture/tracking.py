@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from posture.data.files import is_remote, join, write_bytes
+from posture.errors import InputError
 
 INIT_SECONDS = 20
 """That W&B's server may take to answer before a run is kept offline."""
@@ -30,13 +31,26 @@ UPLOAD_SECONDS = 600
 QUIET = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}
 
 
+MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
+"""What WANDB_MODE may be, in any case: W&B's own names and what they mean here."""
+YES = ("true", "1", "yes", "on", "t", "y")
+
+
 def tracking_mode(asked: str) -> tuple[str, str]:
-    """(online | offline | off, why). `auto` is online where a key is found; WANDB_MODE has the last word."""
-    variable = os.environ.get("WANDB_MODE", "")
-    if asked == "off" or variable == "disabled":
-        return "off", "tracking.mode is off" if asked == "off" else "WANDB_MODE is disabled"
-    if variable in ("online", "offline"):
-        return variable, f"WANDB_MODE is {variable}"
+    """(online | offline | off, why). `auto` is online if a key is found; WANDB_DISABLED and then WANDB_MODE have the last word.
+
+    Raises InputError if WANDB_MODE is no mode of W&B's.
+    """
+    variable = os.environ.get("WANDB_MODE", "").strip()
+    if asked == "off":
+        return "off", "tracking.mode is off"
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in YES:
+        return "off", "WANDB_DISABLED is set"
+    if variable:
+        if variable.lower() not in MODES:
+            raise InputError(f"the environment variable WANDB_MODE is {variable!r}; it must be one of {', '.join(MODES)}")
+        os.environ["WANDB_MODE"] = variable.lower()  # W&B reads it too, and knows no capitals
+        return MODES[variable.lower()], f"WANDB_MODE is {variable}"
     if asked != "auto":
         return asked, f"tracking.mode is {asked}"
     if _has_key():

@@ -8,6 +8,7 @@ from PIL import Image
 from posture import tracking
 from posture.bench.tracking import failing_server, silent_server
 from posture.data.files import list_files, read_bytes
+from posture.errors import InputError
 from posture.tracking import Tracker, log_pictures, log_version, tracking_mode
 from tests.processes import s3_server
 from tests.wandb_files import read_run
@@ -20,7 +21,7 @@ VERSION = {"version": "v0001", "parent": None, "pass": "0001", "classes": ["dive
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch, tmp_path):
     """No key, no preference."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -41,6 +42,47 @@ def test_what_was_asked_for_wins_and_the_variable_over_it(monkeypatch):
     assert tracking_mode("online")[0] == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert tracking_mode("online")[0] == "off"
+
+
+@pytest.mark.parametrize(("variable", "mode"), [("dryrun", "offline"), ("Offline", "offline"), ("OFFLINE ", "offline"), ("run", "online"),
+                                                ("Online", "online"), ("shared", "online"), ("Disabled", "off"), ("", "offline")])
+def test_every_mode_of_wandbs_is_obeyed_in_any_case(variable, mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", variable)
+    assert tracking_mode("auto")[0] == mode and (not variable or tracking_mode("online")[0] == mode)
+
+
+def test_wandb_itself_knows_no_other_modes():
+    import typing
+
+    import wandb
+
+    assert set(tracking.MODES) == set(typing.get_args(wandb.Settings.model_fields["mode"].annotation))
+
+
+def test_a_mode_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(InputError, match="WANDB_MODE is 'ofline'; it must be one of online, run, shared, offline, dryrun, disabled"):
+        tracking_mode("auto")
+
+
+@pytest.mark.parametrize("value", ["true", "True", "1", "yes", "ON"])
+def test_wandb_disabled_turns_it_off(value, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert tracking_mode("online") == ("off", "WANDB_DISABLED is set")
+    for other in ("false", "0", ""):
+        monkeypatch.setenv("WANDB_DISABLED", other)
+        assert tracking_mode("online")[0] == "online"
+
+
+@pytest.mark.parametrize("variable", ["dryrun", "Offline"])
+def test_a_run_is_kept_offline_by_any_of_its_names(variable, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", variable)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    tracker = Tracker("one", folder=str(tmp_path), config=TRACKING)
+    tracker.log({"loss": 1.0}, 1)
+    tracker.close()
+    assert not tracker.note and list(tmp_path.glob("wandb/offline-run-*/run-one.wandb"))
 
 
 def test_an_offline_run_lies_in_its_folder(tmp_path):

@@ -19,7 +19,7 @@ from posture.data.transforms import clip_generator
 from posture.errors import InputError
 
 # Each use of a picture's key draws from a stream of its own, so that switching one kind of augmentation off leaves the others as they were.
-MOSAIC, VIEW, SIDE = 0, 1, 2
+MOSAIC, VIEW, SIDE, NETWORK = 0, 1, 2, 3
 
 GREY = 114
 """The level of all three colours where there is no picture."""

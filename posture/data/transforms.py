@@ -18,7 +18,7 @@ from torch import Tensor
 from posture.data.flow import PIXELS_PER_STEP, ZERO
 
 # Each use of a clip's key draws from a stream of its own, so that switching one kind of augmentation off leaves the others as they were.
-TEMPORAL, SPATIAL = 0, 1
+TEMPORAL, SPATIAL, NETWORK = 0, 1, 2
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in the grey value (ITU-R BT.601)."""

@@ -19,6 +19,7 @@ from posture.distributed.metrics import emit_epoch, emit_step
 from posture.errors import InputError, Unreachable
 from posture.runs import RunFolder
 from posture.train.publish import Publisher, SaveCheckpoint
+from posture.train.workers import spread
 
 
 @ray.remote(num_cpus=0)
@@ -64,13 +65,7 @@ class RayContext:
         return f"CPU ({torch.get_num_threads()} threads)"
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """DDP; batch statistics over all workers where there is a GPU (SyncBatchNorm knows no CPU)."""
-        if self.world_size == 1:
-            return model
-        if self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            return nn.parallel.DistributedDataParallel(model, device_ids=[self.device], gradient_as_bucket_view=True)
-        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return model if self.world_size == 1 else spread(model, self.device)
 
     def sum(self, totals: Any) -> np.ndarray:
         values = np.asarray(totals, dtype=np.float64)

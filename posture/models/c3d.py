@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from posture.models import configs
 from posture.models.attention import CBAM, STCBAM
+from posture.models.keyed import KeyedDropout
 
 RGB = 3
 Triple = tuple[int, int, int]
@@ -180,17 +181,17 @@ def _fc_head(config: configs.C3D) -> nn.Module:
         nn.Flatten(),
         _linear(flat, hidden),
         nn.ReLU(inplace=True),
-        nn.Dropout(config.dropout),
+        KeyedDropout(config.dropout),
         _linear(hidden, hidden),
         nn.ReLU(inplace=True),
-        nn.Dropout(config.dropout),
+        KeyedDropout(config.dropout),
         _output(hidden, config.classes),
     )
 
 
 def _gap_head(config: configs.C3D) -> nn.Module:
     """Global average pooling, dropout, classes: what the paper puts in place of the hidden layers."""
-    return nn.Sequential(GlobalAverage(), nn.Dropout(config.dropout), _output(config.channels[-1], config.classes))
+    return nn.Sequential(GlobalAverage(), KeyedDropout(config.dropout), _output(config.channels[-1], config.classes))
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -31,6 +31,7 @@ from torch.nn import functional
 from posture.boxes import ENOUGH_INSIDE, Detections, Targets, pairwise_iou, share_inside
 from posture.errors import InputError
 from posture.models import detector_configs as configs
+from posture.models.keyed import Keyed, random_bits
 
 RGB = 3
 DETECT = SimpleNamespace(confidence=0.001, overlap=0.6, most=300)
@@ -100,12 +101,15 @@ def faster_rcnn(config: configs.FasterRCNN, detect: Any = None) -> nn.Module:
     scale = 1.0 if config.width == 1 else config.size / NARROW_PIXELS
     anchors = parts.AnchorGenerator(tuple((side * scale,) for side in ANCHOR_SIDES), ((0.5, 1.0, 2.0),) * len(ANCHOR_SIDES))
     pool = parts.MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=ROI_CELLS, sampling_ratio=2, canonical_scale=max(1, round(ROI_SIDE * scale)))
-    return parts.FasterRCNN(
+    network = parts.FasterRCNN(
         _resnet_pyramid(parts, config.width, channels), min_size=config.size, max_size=config.size,
         rpn_anchor_generator=anchors, rpn_head=parts.ProposalHead(channels, anchors.num_anchors_per_location()[0]),
         box_roi_pool=pool, box_head=parts.TwoMLPHead(channels * ROI_CELLS**2, features),
         box_predictor=parts.Predictor(features, config.classes + 1), box_batch_size_per_image=PROPOSALS if config.width == 1 else NARROW_PROPOSALS,
         box_score_thresh=detect.confidence, box_nms_thresh=detect.overlap, box_detections_per_img=detect.most)
+    for part in (network.rpn, network.roi_heads):
+        part.fg_bg_sampler = parts.Sampler(part.fg_bg_sampler)
+    return network
 
 
 def scaled(channels: int, width: float) -> int:
@@ -253,6 +257,29 @@ def _parts() -> SimpleNamespace:
                 losses = {name: loss.nan_to_num(0.0) for name, loss in losses.items()}
             return _detections(found) if truth is None else proposal_losses | losses
 
+    class Sampler(Keyed, nn.Module):
+        """Which anchors or proposals of each picture are learned from: as many positive ones as allowed, the rest negative.
+
+        torchvision's, but that a picture's choice depends on its key, not on the pictures before it. Takes the match of each (-1: neither), answers
+        with a mask of the positive and one of the negative that were chosen, as lists over pictures.
+        """
+
+        def __init__(self, plain: Any) -> None:
+            super().__init__()
+            self.plain = plain
+
+        def forward(self, matches: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            if self.keys is None:
+                return self.plain(matches)
+            chosen = [self._choose(match, random_bits(key[None], len(match))[0]) for match, key in zip(matches, self.keys, strict=True)]
+            return tuple(map(list, zip(*chosen, strict=True)))
+
+        def _choose(self, match: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+            positive, negative = (where.nonzero().flatten() for where in (match >= 1, match == 0))
+            positive = positive[draws[positive].argsort(stable=True)[: int(self.plain.batch_size_per_image * self.plain.positive_fraction)]]
+            negative = negative[draws[negative].argsort(stable=True)[: self.plain.batch_size_per_image - len(positive)]]
+            return tuple(torch.zeros_like(match, dtype=torch.uint8).index_fill_(0, places, 1) for places in (positive, negative))
+
     class ProposalHead(RPNHead):
         def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             objectness, boxes = super().forward(levels)
@@ -264,7 +291,7 @@ def _parts() -> SimpleNamespace:
             return classes.float(), boxes.float()
 
     return SimpleNamespace(
-        SSD=SSD, FasterRCNN=FasterRCNN, ProposalHead=ProposalHead, Predictor=Predictor, TwoMLPHead=faster_rcnn.TwoMLPHead,
+        SSD=SSD, FasterRCNN=FasterRCNN, Sampler=Sampler, ProposalHead=ProposalHead, Predictor=Predictor, TwoMLPHead=faster_rcnn.TwoMLPHead,
         Bottleneck=resnet.Bottleneck, BackboneWithFPN=BackboneWithFPN, resnet_fpn_backbone=resnet_fpn_backbone, make_layers=vgg.make_layers,
         SSDFeatureExtractorVGG=ssd.SSDFeatureExtractorVGG, AnchorGenerator=AnchorGenerator, DefaultBoxGenerator=DefaultBoxGenerator,
         MultiScaleRoIAlign=MultiScaleRoIAlign)

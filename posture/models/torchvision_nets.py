@@ -9,6 +9,7 @@ from torch import nn
 
 from posture.errors import InputError
 from posture.models import configs
+from posture.models.keyed import KeyedDropout
 
 
 def video_resnet(config: configs.VideoResNet) -> nn.Module:
@@ -22,5 +23,5 @@ def video_resnet(config: configs.VideoResNet) -> nn.Module:
         raise InputError(f"model.kind {config.kind!r} is torchvision's, which does not import here: {error}") from None
     network = getattr(video, config.kind)(weights=None, num_classes=config.classes)
     if config.dropout:  # it has no weights of its own: names in a state dict stay torchvision's
-        network.avgpool = nn.Sequential(network.avgpool, nn.Dropout(config.dropout))
+        network.avgpool = nn.Sequential(network.avgpool, KeyedDropout(config.dropout))
     return network

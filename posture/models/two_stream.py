@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from posture.models import configs
+from posture.models.keyed import KeyedDropout
 
 
 class TwoStream(nn.Module):
@@ -118,10 +119,10 @@ def _cnn_m(config: configs.TwoStream, channels: int, norms: int) -> nn.Sequentia
         nn.Flatten(),
         nn.Linear(wide[512] * cells**2, wide[4096]),
         nn.ReLU(inplace=True),
-        nn.Dropout(config.dropout),
+        KeyedDropout(config.dropout),
         nn.Linear(wide[4096], wide[2048]),
         nn.ReLU(inplace=True),
-        nn.Dropout(config.dropout),
+        KeyedDropout(config.dropout),
         nn.Linear(wide[2048], config.classes),
     )
 
@@ -138,7 +139,7 @@ def _resnet18(config: configs.TwoStream, channels: int) -> nn.Sequential:
         *blocks,  # (N, 512, 7, 7)
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Dropout(config.dropout),
+        KeyedDropout(config.dropout),
         nn.Linear(widths[-1], config.classes),
     )
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from posture.data.flow import sampled
-from posture.data.transforms import TEMPORAL, clip_generator, draw_augmentation, evaluation_view, frame_indices, network_inputs
+from posture.data.transforms import NETWORK, TEMPORAL, clip_generator, draw_augmentation, evaluation_view, frame_indices, network_inputs
 from posture.errors import InputError
 from posture.train import order
 
@@ -91,6 +91,10 @@ class Batch:
     def counts(self, task: Any) -> dict[str, float]:
         """What each term of the task's loss will be divided by."""
         return task.counts(self.targets)
+
+    def keys(self, run: Any, *, epoch: int) -> np.ndarray:
+        """What the network's own randomness (dropout) is drawn from, (n,) int64: of each clip its own, whatever batch and worker it is on."""
+        return clip_keys(NETWORK, self.indices, self.repeats, seed=run.seed, epoch=epoch)
 
     def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
         """The network's inputs and the targets on `device`: augmented as in `epoch`, or, where that is None, centred in space."""
@@ -232,6 +236,13 @@ def stack(inputs: tuple[str, ...], clips: list[tuple[np.ndarray, ...]], numbers:
 
 def _take(footage: Any, index: int, inputs: tuple[str, ...]) -> tuple[np.ndarray, ...]:
     return tuple(footage.flow(index) if name == "flow" else footage.clip(index) for name in inputs)
+
+
+def clip_keys(stream: int, clips: np.ndarray, repeats: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """A random number for each clip, or picture, of one epoch: (n,) int64."""
+    drawn = [clip_generator(stream, seed=seed, epoch=epoch, clip=clip, repeat=repeat).integers(2**63)
+             for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)]
+    return np.array(drawn, dtype=np.int64)
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

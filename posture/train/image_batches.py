@@ -1,8 +1,8 @@
 """Micro batches of pictures with boxes, decoded and augmented by threads in the background while the network computes.
 
 Tensor legend: n pictures of a micro batch, B boxes in all of them, S the side in pixels of the network's square.
-Without mosaics a picture looks the same in an epoch whatever the number of workers. The partners in a mosaic come from the pictures that
-precede it in its own worker's order, which are decoded already: so mosaics are a function of seed, epoch, position and number of workers.
+A picture looks the same in an epoch whatever the number of workers. Its partners in a mosaic come from the pictures that precede it in the whole
+epoch's order, so that a worker decodes some of the others' pictures too. Streamed pictures have partners from their own worker's stream.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from posture.boxes import Targets
 from posture.data.image_transforms import (
     MOSAIC,
+    NETWORK,
     NO_BOXES,
     NO_LABELS,
     SIDE,
@@ -40,7 +41,7 @@ from posture.data.image_transforms import (
 from posture.data.transforms import clip_generator
 from posture.errors import InputError
 from posture.train import order
-from posture.train.batches import chunks, prefetched
+from posture.train.batches import chunks, clip_keys, prefetched
 
 THREADS = min(8, os.cpu_count() or 1)
 """Of one worker, to decode and augment: OpenCV lets go of Python's lock."""
@@ -117,6 +118,8 @@ class ImageBatch:
     """(B,) int64, the picture that each box is in, ascending."""
     indices: np.ndarray
     """(n,) int64, picture indices; of a mosaic, of its first picture."""
+    repeats: np.ndarray
+    """(n,) int64, how often the picture came earlier in this epoch."""
     letterboxes: tuple[Letterbox, ...] = ()
     """In evaluation, where each picture lies in its square: the way back to pixels of the stored picture."""
     ignored: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
@@ -131,6 +134,10 @@ class ImageBatch:
     def counts(self, task: Any) -> dict[str, float]:
         """What each term of the task's loss will be divided by."""
         return task.counts(self.targets, size=self.pictures.shape[1:3])
+
+    def keys(self, run: Any, *, epoch: int) -> np.ndarray:
+        """As of a batch of clips: what the network's own randomness is drawn from, (n,) int64."""
+        return clip_keys(NETWORK, self.indices, self.repeats, seed=run.seed, epoch=epoch)
 
     def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor], Targets]:
         """The network's input, float32 (n, 3, S, S) in 0..1 laid out channels last, and the targets, on `device`.
@@ -204,18 +211,19 @@ class ImageBatches:
             squares = np.empty((self.share, side, side, 3), dtype=np.uint8)
             seen = list(pool.map(partial(self._augmented, epoch=epoch), mine, squares))
             micro = [slice(at, at + self.micro_batch) for at in range(0, self.share, self.micro_batch)]
-            yield [_batch(squares[part], seen[part], [draw.picture.index for draw in mine[part]]) for part in micro]
+            yield [_batch(squares[part], seen[part], [draw.picture.index for draw in mine[part]], [draw.repeat for draw in mine[part]]) for part in micro]
 
     def _ordered(self, images: Images, epoch: int, start_step: int) -> Iterator[Draw]:
         """In the order that is ours: a function of seed, epoch and step."""
-        permutation = order.permutation(len(images), seed=self.run.seed, epoch=epoch)
         dealt = {"global_batch": self.run.scale.global_batch, "rank": self.rank, "world_size": self.world_size}
-        mine = np.concatenate([order.share_of_step(permutation, step, **dealt) for step in range(self.steps_per_epoch)]).tolist()
-        for place in range(start_step * self.share, len(mine)):
-            # Before the first picture come the epoch's last: an epoch is a circle, and any place in it has as many to draw from.
-            back = [0, *self._distances(epoch, mine[place], reach=len(mine) - 1)]
-            drawn = [Encoded(mine[place - far], images.encoded(mine[place - far]), epoch * len(mine) + place - far) for far in back]
-            yield Draw(drawn[0], 0, drawn[1:])
+        every = order.permutation(len(images), seed=self.run.seed, epoch=epoch)[: self.steps_per_epoch * self.run.scale.global_batch].tolist()
+        for step in range(start_step, self.steps_per_epoch):
+            for place in order.share_of_step(np.arange(len(every)), step, **dealt).tolist():
+                # Partners come from all workers' pictures. Before the epoch's first picture come its last: it is a circle, and any place in it has
+                # as many to draw from.
+                back = [0, *self._distances(epoch, every[place], reach=len(every) - 1)]
+                drawn = [Encoded(every[place - far], images.encoded(every[place - far]), epoch * len(every) + place - far) for far in back]
+                yield Draw(drawn[0], 0, drawn[1:])
 
     def _streamed(self, images: StreamedImages, epoch: int, start_step: int) -> Iterator[Draw]:
         """As the stream has them, then its first ones again, without end. A resumed epoch skips what it has seen."""
@@ -281,7 +289,7 @@ def letterboxed(images: Images | StreamedImages, indices: np.ndarray | None = No
         for chunk in chunks(found, batch):
             squares = np.empty((len(chunk), size, size, 3), dtype=np.uint8)
             seen, where = zip(*pool.map(laid, chunk, squares), strict=True)
-            yield _batch(squares, seen, [index for index, _ in chunk], where)
+            yield _batch(squares, seen, [index for index, _ in chunk], letterboxes=where)
 
     with _threads() as pool:
         yield from prefetched(batches(pool))
@@ -322,9 +330,11 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="pictures", initializer=use_one_thread)
 
 
-def _batch(squares: np.ndarray, seen: Any, indices: list[int], letterboxes: tuple[Letterbox, ...] = ()) -> ImageBatch:
+def _batch(squares: np.ndarray, seen: Any, indices: list[int], repeats: list[int] | None = None, *,
+           letterboxes: tuple[Letterbox, ...] = ()) -> ImageBatch:
     regions = _together(seen, "ignored", "ignored_labels")
-    return ImageBatch(squares, *_together(seen, "boxes", "labels"), np.array(indices, dtype=np.int64), letterboxes, regions if len(regions[0]) else None)
+    numbers = (np.array(values, dtype=np.int64) for values in (indices, repeats or [0] * len(indices)))
+    return ImageBatch(squares, *_together(seen, "boxes", "labels"), *numbers, letterboxes, regions if len(regions[0]) else None)
 
 
 def _together(seen: Any, boxes: str, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,8 +1,10 @@
 """Training: `fit` takes a run from its first step, or from a checkpoint, to its last.
 
 One step: the micro batches of this worker's share are augmented on the device, and their summed losses divided by counts over all workers,
-so that any number of workers and any accumulation give the gradient of one. Everything random is keyed on seed, epoch and step: a run that
-is stopped and resumed, in the middle of an epoch too, ends where an undisturbed one does.
+so that any number of workers and any accumulation give the gradient of one. Everything random is keyed on seed, epoch and clip: a run that
+is stopped and resumed, in the middle of an epoch too, ends where an undisturbed one does, and any number of workers learns the same from footage
+held in memory. What depends on more than single clips does not: batch normalisation sees the clips of one forward pass of all workers, which are
+fewer with `scale.micro_batch`; SSD and Faster R-CNN average their losses over one worker's pictures.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from posture.errors import InputError
+from posture.models.keyed import set_keys
 from posture.train import checkpoint
 from posture.train.batches import Batch, Batches
 from posture.train.context import Context
@@ -199,6 +202,7 @@ def _step(
     sums: dict[str, Tensor] = {}
     for place, batch in enumerate(micro_batches, start=1):
         inputs, targets = batch.tensors(run, ctx.device, epoch=epoch)
+        set_keys(learner.model, batch.keys(run, epoch=epoch), ctx.device)
         # Workers exchange gradients once per step, with the last micro batch.
         with nullcontext() if ctx.world_size == 1 or place == len(micro_batches) else learner.network.no_sync():
             with learner.precision.autocast():

@@ -97,10 +97,12 @@ def threads() -> list[str]:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("micro_batch", [None, 2])
-def test_any_workers_and_accumulation_show_the_same_pictures(workers: int, micro_batch: int | None) -> None:
-    whole = by_picture(batches_of(small_run(data__mosaic=0.0, data__multi_scale=0.4)), 2)
+@pytest.mark.parametrize("mosaic", [0.0, 0.5, 1.0])
+def test_any_workers_and_accumulation_show_the_same_pictures(workers: int, micro_batch: int | None, mosaic: float) -> None:
+    """Mosaics too: their partners come from the whole epoch's order."""
+    whole = by_picture(batches_of(small_run(data__mosaic=mosaic, data__mosaic_buffer=7, data__multi_scale=0.4)), 2)
     assert [len(step) for step in whole] == [12, 12, 12]
-    run = small_run(data__mosaic=0.0, data__multi_scale=0.4, scale__workers=workers, scale__micro_batch=micro_batch)
+    run = small_run(data__mosaic=mosaic, data__mosaic_buffer=7, data__multi_scale=0.4, scale__workers=workers, scale__micro_batch=micro_batch)
     shares = [batches_of(run, rank=rank) for rank in range(workers)]
     assert {share.steps_per_epoch for share in shares} == {3}
     parts = [by_picture(share, 2) for share in shares]

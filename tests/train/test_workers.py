@@ -13,13 +13,13 @@ import pytest
 import torch
 from numpy.typing import ArrayLike
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from posture.config import Run, validate
 from posture.tasks.action import ActionTask
 from posture.train.batches import Batches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
+from posture.train.workers import SharedBatchNorm, spread
 from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 
 STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
@@ -39,7 +39,7 @@ class ProcessContext(LocalContext):
             os.kill(os.getpid(), signal.SIGINT)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        return DistributedDataParallel(model)
+        return spread(model, self.device)
 
     def gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.world_size
@@ -105,3 +105,49 @@ def test_two_workers_train_validate_stop_and_resume_as_one(tmp_path: Path) -> No
     one, _ = train(small_run(**STOPPED), LocalContext(device="cpu"))
     assert [first["stopped"] for _, first, _ in ranks] == ["asked", "asked"]
     assert losses(ranks[0][2]) == pytest.approx(losses(one), rel=1e-4)
+
+
+def normalise(rank: int, world_size: int, folder: str) -> None:
+    """Each process its half of a batch, through shared norms in DDP; the summed loss as `fit` has it."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size)
+    network, clips, weights = norms()
+    network = spread(network, torch.device("cpu"))
+    assert sum(isinstance(module, SharedBatchNorm) for module in network.modules()) == 3
+    half = slice(rank * 3, rank * 3 + 3)
+    for _ in range(2):
+        network.zero_grad()
+        found = network(clips[half])
+        ((found * weights[half]).sum() * world_size).backward()
+    network.eval()
+    torch.save({"found": found, "evaluated": network(clips[half]), "state": network.module.state_dict(),
+                "gradients": [parameter.grad for parameter in network.parameters()]}, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def norms() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """Batch normalisation of maps and of vectors, with and without a momentum and weights; six clips whose halves are distributed differently."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3, eps=1e-3, momentum=0.03),
+                            nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5, affine=False)).double()
+    nn.init.uniform_(network[1].weight)
+    return network, torch.randn(6, 2, 6, 6).double() * torch.arange(1, 7).view(-1, 1, 1, 1) + 100, torch.randn(6, 5).double()
+
+
+def test_batch_normalisation_sees_the_clips_of_all_workers(tmp_path: Path) -> None:
+    """torch's own over the whole batch is the measure: outputs, gradients, running statistics and their counter."""
+    torch.multiprocessing.spawn(normalise, args=(2, str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    network, clips, weights = norms()
+    for _ in range(2):
+        network.zero_grad()
+        found = network(clips)
+        (found * weights).sum().backward()
+    close = {"rtol": 1e-9, "atol": 1e-10}
+    torch.testing.assert_close(torch.cat([rank["found"] for rank in ranks]), found, **close)
+    torch.testing.assert_close(torch.cat([rank["evaluated"] for rank in ranks]), network.eval()(clips), **close)
+    for rank in ranks:
+        assert rank["state"].keys() == network.state_dict().keys()
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(rank["state"][name], tensor, **close)
+        for gradient, parameter in zip(rank["gradients"], network.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad, **close)

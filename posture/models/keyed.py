@@ -1,0 +1,58 @@
+"""Randomness within networks that belongs to a clip or picture: the same in whatever batch, on whatever worker, it is computed.
+
+Each row of a batch has a key (see `posture.train.batches.Batch.keys`), and a part of a network draws its numbers from the row's key and its own
+place in the network. `set_keys` tells them before a forward pass in training; without keys they draw from torch's generator, as torch does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BITS = 24
+"""Of a random number: what float32 tells apart."""
+
+
+class Keyed:
+    """A module whose randomness is a function of the keys of its rows."""
+
+    keys: Tensor | None = None
+    """(N,) int64, of the batch that comes next; None draws from torch's generator."""
+
+
+class KeyedDropout(Keyed, nn.Dropout):
+    """Dropout (N, ...) whose mask is a function of each row's key, the place of this layer and the place in the row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.keys is None or not self.training or not self.p:
+            return functional.dropout(x, self.p, self.training)
+        kept = random_bits(self.keys, x[0].numel()).view(x.shape) >= round(self.p * 2**BITS)
+        return torch.where(kept, x / (1 - self.p), 0.0)
+
+
+def set_keys(network: nn.Module, keys: np.ndarray | None, device: torch.device | str = "cpu") -> None:
+    """Give each `Keyed` part of a network keys of its own for the next batch, made from those of the batch's rows, (N,) int64; None takes them away."""
+    for place, part in enumerate(module for module in network.modules() if isinstance(module, Keyed)):
+        part.keys = None if keys is None else _mixed(torch.from_numpy(keys) + place).to(device)
+
+
+def random_bits(keys: Tensor, count: int) -> Tensor:
+    """Whole numbers from 0 to 2**BITS - 1, equally likely: (N, count) int64 for keys (N,) int64, the same on every device."""
+    return (_mixed(keys[:, None] + torch.arange(1, count + 1, device=keys.device) * _GOLDEN) >> (64 - BITS)) & (2**BITS - 1)
+
+
+_GOLDEN, _FIRST, _SECOND = (constant - 2**64 for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """SplitMix64's output function (Steele 2014, "Fast splittable pseudorandom number generators"); products of int64 wrap around."""
+    numbers = (numbers ^ _shifted(numbers, 30)) * _FIRST
+    numbers = (numbers ^ _shifted(numbers, 27)) * _SECOND
+    return numbers ^ _shifted(numbers, 31)
+
+
+def _shifted(numbers: Tensor, places: int) -> Tensor:
+    """To the right, zeros from the left: torch's own shift repeats the sign."""
+    return (numbers >> places) & (2 ** (64 - places) - 1)
