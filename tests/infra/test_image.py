@@ -16,7 +16,7 @@ from tests.infra.manifests import ROOT
 
 DOCKERFILE = (ROOT / "infra" / "Dockerfile").read_text()
 REQUIREMENTS = (ROOT / "infra" / "requirements.txt").read_text()
-PINS = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", REQUIREMENTS, re.MULTILINE)}
+PINS = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+) \\$", REQUIREMENTS, re.MULTILINE)}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -34,8 +34,17 @@ def test_what_posture_asks_for_is_pinned(requirement):
 
 
 def test_every_line_is_a_pin():
-    lines = [line for line in REQUIREMENTS.splitlines() if not line.startswith("#")]
+    lines = [line for line in REQUIREMENTS.splitlines() if not line.startswith(("#", " "))]
     assert len(lines) == len(PINS) and {"psycopg", "psycopg-binary", "boto3"} <= set(PINS)
+
+
+def test_every_pin_has_the_hashes_of_its_files():
+    """And the Dockerfile asks for them."""
+    blocks = re.split(r"^(?=[\w.-]+==)", REQUIREMENTS, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(PINS)
+    for block in blocks:
+        assert re.fullmatch(r"[\w.-]+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", block), block[:80]
+    assert "--require-hashes" in DOCKERFILE
 
 
 def test_the_base_has_the_cuda_that_torch_is_built_for():

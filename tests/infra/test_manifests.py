@@ -1,6 +1,8 @@
 """What Kubernetes is given: accepted by the kinds' own definitions, confined, bounded, and of one image."""
 
+import ipaddress
 import re
+import subprocess
 from functools import cache
 
 import jsonschema
@@ -9,9 +11,10 @@ import pytest
 import yaml
 
 from posture import __version__
-from tests.infra.manifests import IMAGE, MANIFESTS, ROOT, TEXTS, pods, ray_clusters
+from tests.infra.manifests import IMAGE, KUBERNETES, MANIFESTS, ROOT, TEXTS, pods, ray_clusters
 
 SCHEMAS = ROOT.parent / "shared" / "schemas" / "kuberay"
+CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 RAY = [pair for pair in MANIFESTS if pair[1]["apiVersion"].startswith("ray.io/")]
 OTHERS = [pair for pair in MANIFESTS if pair not in RAY]
 
@@ -65,30 +68,93 @@ def test_pods_are_confined_and_bounded(where, pod):
     assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
     assert not any("hostPath" in volume for volume in pod.get("volumes", []))
     for container in pod["containers"]:
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False and container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"] == CONFINED
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/tmp"}
         limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-        assert set(limits) == set(requests) and {"cpu", "memory"} <= set(limits) and limits["memory"] == requests["memory"]
-    autoscaler = where == "kuberay-RayCluster-posture-head"  # asks Kubernetes for nodes
-    assert autoscaler or pod["automountServiceAccountToken"] is False
+        assert set(limits) == set(requests) and {"cpu", "memory", "ephemeral-storage"} <= set(limits) and limits["memory"] == requests["memory"]
+    assert pod["automountServiceAccountToken"] is False
+    mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+    assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume)
+    assert not any("projected" in volume for volume in pod["volumes"] if volume["name"] in mounted), "a container with jobs has the account's token"
 
 
 def test_the_autoscaler_is_confined_and_bounded_too():
     (options,) = [cluster["autoscalerOptions"] for _, cluster in ray_clusters() if cluster.get("enableInTreeAutoscaling")]
-    assert options["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert options["securityContext"] == CONFINED
     assert options["resources"]["limits"] and options["resources"]["requests"]
 
 
+def test_the_autoscaler_alone_has_the_account_s_token():
+    """Where Kubernetes would mount it, with what its client reads besides."""
+    (cluster,) = [cluster for _, cluster in ray_clusters() if cluster.get("enableInTreeAutoscaling")]
+    mounts = {mount["mountPath"]: mount for mount in cluster["autoscalerOptions"]["volumeMounts"]}
+    mount = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
+    volumes = {volume["name"]: volume for volume in cluster["headGroupSpec"]["template"]["spec"]["volumes"]}
+    assert mount["readOnly"] and set(mounts) == {"/tmp", mount["mountPath"]} and set(volumes) >= {entry["name"] for entry in mounts.values()}
+    kinds = {kind: source[kind] for source in volumes[mount["name"]]["projected"]["sources"] for kind in source}
+    assert kinds["serviceAccountToken"]["path"] == "token" and kinds["configMap"]["items"][0]["path"] == "ca.crt"
+    assert kinds["downwardAPI"]["items"][0]["path"] == "namespace"
+
+
+def amount(text):
+    """Kubernetes' numbers: 250m, 12Gi, 8."""
+    units = {"m": 1e-3, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    return float(text.removesuffix(unit)) * units.get(unit, 1)
+
+
+def test_the_quota_holds_the_largest_cluster_a_job_and_a_night_s_pass():
+    (hard,) = [document["spec"]["hard"] for _, document in MANIFESTS if document["kind"] == "ResourceQuota"]
+    counts = {"decode": None, "gpu": None}
+    total = {}
+    for where, pod in pods():
+        replicas = 1
+        for name, cluster in ray_clusters():
+            for group in cluster["workerGroupSpecs"]:
+                if where == f"{name}-{group['groupName']}":
+                    replicas = counts[group["groupName"]] = group["maxReplicas"]
+        total["pods"] = total.get("pods", 0) + replicas
+        for container in pod["containers"]:
+            for kind in ("requests", "limits"):
+                for resource, text in container["resources"][kind].items():
+                    total[f"{kind}.{resource}"] = total.get(f"{kind}.{resource}", 0) + replicas * amount(text)
+    assert all(counts.values()) and total["requests.nvidia.com/gpu"] >= 8
+    for resource, needed in total.items():
+        if not resource.startswith("limits.nvidia"):  # a quota has requests of such resources alone
+            assert needed <= amount(hard[resource]) <= 1.5 * needed, f"{resource}: {needed:g} are needed"
+    assert hard["services.loadbalancers"] == hard["services.nodeports"] == "0"
+
+
 def test_one_image_and_its_tag_is_the_version():
+    """And a digest, which no one can move as a tag can be."""
     named = {container["image"] for _, pod in pods() for container in pod["containers"]}
-    assert named == {f"{IMAGE}:{__version__}", "postgres:17.6-bookworm"}
+    assert {re.sub(r"@sha256:[0-9a-f]{64}$", "", image) for image in named} == {f"{IMAGE}:{__version__}", "postgres:17.6-bookworm"}
+    assert all("@sha256:" in image for image in named)
     for path in TEXTS:
-        assert set(re.findall(rf"{re.escape(IMAGE)}:(\S+)", path.read_text())) <= {__version__}, path
+        assert set(re.findall(rf"{re.escape(IMAGE)}:([^\s@]+)", path.read_text())) <= {__version__}, path
+
+
+def test_what_is_left_to_fill_in_is_named(tmp_path):
+    check = ["sh", str(ROOT / "infra" / "check.sh")]
+    done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "fill in these lines" in done.stderr
+    for left in ("cluster/kuberay.yaml:", "postgres.yaml:", "cidr: 192.0.2.1/32", "cidr: 198.51.100.0/24", "cidr: 203.0.113.0/24"):
+        assert left in done.stdout
+    filled = []
+    for path in KUBERNETES:
+        text = re.sub(r"sha256:0{64}", f"sha256:{'ab' * 32}", path.read_text()).replace("registry.example.org", "registry.lab.net")
+        filled.append(tmp_path / path.name)
+        filled[-1].write_text(re.sub(r"cidr: (192\.0\.2|198\.51\.100|203\.0\.113)\.", "cidr: 10.1.2.", text))
+    done = subprocess.run([*check, *map(str, filled)], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    filled[0].write_text(filled[0].read_text().replace(f"@sha256:{'ab' * 32}", ""))  # a tag alone
+    assert subprocess.run([*check, *map(str, filled)], capture_output=True, timeout=60, check=False).returncode == 1
 
 
 @pytest.mark.parametrize(("name", "cluster"), ray_clusters(), ids=[name for name, _ in ray_clusters()])
 def test_ray_asks_for_a_token_and_is_the_image_s(name, cluster):
     assert cluster["authOptions"] == {"mode": "token"}
-    assert f"ray=={cluster['rayVersion']}\n" in (ROOT / "infra" / "requirements.txt").read_text()
+    assert f"ray=={cluster['rayVersion']} " in (ROOT / "infra" / "requirements.txt").read_text()
 
 
 @pytest.mark.parametrize(("name", "cluster"), ray_clusters(), ids=[name for name, _ in ray_clusters()])
@@ -114,7 +180,7 @@ def test_no_manifest_holds_a_secret():
 
 
 def test_no_file_holds_a_secret():
-    shapes = {"AWS key": r"\bA(KIA|SIA)[0-9A-Z]{16}\b", "private key": r"BEGIN [A-Z ]*PRIVATE KEY", "40 hexadecimal digits": r"\b[0-9a-f]{40,}\b",
+    shapes = {"AWS key": r"\bA(KIA|SIA)[0-9A-Z]{16}\b", "private key": r"BEGIN [A-Z ]*PRIVATE KEY", "40 hexadecimal digits": r"(?<!sha256:)\b[0-9a-f]{40,}\b",
               "password in an address": r"://[^/\s:@]+:[^/\s@]+@",
               "an assignment": r"(?i)\b\w*(password|secret|token|api_key)\w*\s*[=:]\s*[\"']?[A-Za-z0-9+/_-]{16,}\b"}
     for path in TEXTS:
@@ -153,13 +219,25 @@ def test_a_dashboard_on_all_addresses_is_behind_the_policy():
             allowed.setdefault(port, []).extend(rule["from"])
     assert allowed.pop("all") == [{"podSelector": {"matchLabels": nodes}}]
     assert allowed.pop(8265) == [{"podSelector": {"matchLabels": {"app.kubernetes.io/component": "submitter"}}},
-                                 {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}]
+                                 {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}},
+                                  "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}]
     assert set(allowed) == {8080, 44217, 44227} and all("namespaceSelector" in source for sources in allowed.values() for source in sources)
 
 
-def test_machine_metadata_is_out_of_reach():
-    blocks = [target["ipBlock"] for policy in POLICIES.values() for rule in policy.get("egress", []) for target in rule["to"] if "ipBlock" in target]
-    assert blocks and all(block["except"] == ["169.254.0.0/16"] for block in blocks)
+def test_only_named_addresses_can_be_reached():
+    """Machine metadata is none of them, and no block is larger than a company's. The API server is for the head, whose pod has the autoscaler."""
+    ports = {}
+    for name, policy in POLICIES.items():
+        for rule in policy.get("egress", []):
+            for target in rule["to"]:
+                if "ipBlock" in target:
+                    network = ipaddress.ip_network(target["ipBlock"]["cidr"])
+                    assert network.prefixlen >= 16 and not network.overlaps(ipaddress.ip_network("169.254.0.0/16"))
+                    ports.setdefault(name, set()).update(port["port"] for port in rule["ports"])
+    assert ports == {"ray": {443}, "autoscaler": {443, 6443}}
+    assert POLICIES["autoscaler"]["podSelector"]["matchLabels"] == {"ray.io/node-type": "head"}
+    assert all("namespaceSelector" not in source or source["namespaceSelector"].get("matchLabels") for policy in POLICIES.values()
+               for rule in (*policy.get("ingress", []), *policy.get("egress", [])) for source in rule.get("from", rule.get("to", [])))
 
 
 def test_submitters_carry_the_label_that_lets_them_in():
