@@ -85,7 +85,8 @@ def shared(comparison: Comparison, analysis: Mapping[str, Any], measures: Measur
     facts = analysis["facts"]
     one_scale = measures.unit == "segment" and all(entry.loss == comparison.entries[0].loss for entry in comparison.entries)
     return {
-        "analysis": analysis, "subject": subject, "facts": _facts(facts), "footage": pages.footage_table(facts.get("footage")),
+        "analysis": analysis, "subject": subject, "facts": _facts(facts), "departures": facts.get("departures") or [],
+        "footage": pages.footage_table(facts.get("footage")),
         "subtitle": _subtitle(analysis, facts, measures),
         "kinds": [(title, [row for row in main if row["kind"] == kind]) for kind, title in kinds.items() if any(row["kind"] == kind for row in main)],
         "main": main, "ablations": [subject, *ablations] if ablations else [],
@@ -268,6 +269,6 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     known = {"budget": "Budget", "seeds": "Seeds", "protocol": "Protocol", "hardware": "Hardware", "software": "Software", "store": "Store",
              "tables": "Table versions"}
     listed = [(title, words(facts[key])) for key, title in known.items() if facts.get(key) is not None]
-    elsewhere = {"when", "footage", "majority_accuracy"}
+    elsewhere = {"when", "departures", "footage", "majority_accuracy"}
     return listed + [(key.replace("_", " ").capitalize(), words(value)) for key, value in facts.items()
                      if key not in known and key not in elsewhere and value is not None]

@@ -292,6 +292,8 @@ class Study(Section):
     """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long as it does."""
     replacements: tuple[str, ...] = ()
     """Names of those ablations in which something else stands in the part's place."""
+    departures: tuple[Text, ...] = ()
+    """Where the subject departs from the paper, a sentence or two each; see `posture.recipes.points`."""
     titles: dict[str, str] = {}
     """Names for people, by run name."""
     epochs: Count = 30

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,20 @@ def mistake(path: str, error: Exception) -> InputError:
     where = f" in line {lines[-1]}" if lines else ""
     said = sentences(error) if isinstance(error, ValidationError) else ' '.join(str(error).split())[:300]
     return InputError(f"{path}: {type(error).__name__}{where}: {said}")
+
+
+def points(recipe: Callable[[], Any]) -> tuple[str, ...]:
+    """The points of a recipe's docstring: what stands behind each line that begins with an asterisk, up to the next one or an empty line."""
+    found: list[list[str]] = []
+    inside = False
+    for line in (inspect.getdoc(recipe) or "").splitlines():
+        if line.startswith("* "):
+            found.append([])
+            inside = True
+        inside = inside and bool(line.strip())
+        if inside:
+            found[-1].append(line.removeprefix("* ").strip())
+    return tuple(" ".join(lines) for lines in found)
 
 
 def functions(module: Any) -> dict[str, Any]:

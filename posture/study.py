@@ -212,10 +212,12 @@ class Comparing:
                   else "none: each model has its recipe's rate")
         latency = {"action": "latency: one clip, after all runs", "detection": "milliseconds and FPS: one picture at a time, after each run"}[run.task]
         facts = {
-            "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search, "hardware": f"{record['machine']}; {metrics['device']}",
+            "budget": budget, "seeds": list(self.seeds), "learning_rate_search": search,
+            "hardware": f"{record['machine']}; {metrics['device']}",
             "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; {latency}",
             "software": record["software"], "store": self.store.uri, "tables": self.versions, "protocol": metrics["protocol"],
-            "footage": record["footage"] | {"test": index.counts}, "when": datetime.now(UTC).isoformat(timespec="seconds")}
+            "footage": record["footage"] | {"test": index.counts}, "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "departures": list(self.study.departures)}
         if run.task == "detection":
             return Comparison(self.study.name, entries, run.name, dict(zip(index.keys, index.groups, strict=True)), index.classes, facts)
         groups = {row["segment"]: row["group"] for row in self.store.read("segments", version=self.versions["segments"]).to_pylist()}

@@ -249,6 +249,13 @@ def test_the_papers_figures_stand_in_a_column_of_their_own(tmp_path: Path) -> No
     assert "Printed in the paper" not in page.text and "97.4" not in page.text
 
 
+def test_the_page_says_where_the_subject_departs_from_the_paper(tmp_path: Path) -> None:
+    facts = FACTS | {"departures": ["Optimiser: AdamW.", "Dropout <0.2>."]}
+    page = page_of(tmp_path, IMPROVED, C3D, facts=facts)
+    assert "departs from the paper" in page.text and "Optimiser: AdamW." in page.text and "Dropout <0.2>." in page.text
+    assert "departs from the paper" not in page_of(tmp_path, IMPROVED, C3D, facts=FACTS).text
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     names = (HOSTILE, "jump", "throw")
     ours, theirs, part = (entry(name, kind, title=HOSTILE + name, results=[seed_result(scored(first_right(right)), 0, names)])

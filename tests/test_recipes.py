@@ -6,7 +6,7 @@ import pytest
 from posture.config import Run
 from posture.errors import InputError
 from posture.launch import recipe_path
-from posture.recipes import PACKAGE, full_path, functions, load_module, load_recipe, winner_study
+from posture.recipes import PACKAGE, full_path, functions, load_module, load_recipe, points, winner_study
 from tests.image_store import make_pictures, write_image_store
 
 
@@ -16,6 +16,41 @@ def test_recipes_that_come_with_posture(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = load_recipe(path)
     assert isinstance(run, Run) and run.name == path.rpartition(":")[2]
+
+
+@pytest.mark.parametrize(("file", "named"), [("jobs/action.py", ("AdamW", "Stem", "tandardised", "Widths", "Dropout", "Attention", "branches")),
+                                             ("jobs/detector.py", ("warm-up", "mosaics", "objectness", "windows of 8", "DIoU"))])
+def test_what_departs_from_the_paper_stands_in_the_recipe_and_is_true(file, named):
+    """And a study takes it from there."""
+    recipes = functions(load_module(file))
+    listed = points(recipes["improved"])
+    assert recipes["study"]().departures == listed and all(any(word in point for point in listed) for word in named)
+    assert all(point.endswith(".") and "* " not in point and "\n" not in point for point in listed)
+    run, text = recipes["improved"](), " ".join(listed)
+    if run.task == "action":
+        for value in (run.optim.lr, run.optim.weight_decay, run.model.dropout, ", ".join(map(str, run.model.widths)), ", ".join(map(str, run.model.depths)),
+                      f"{run.model.groups} groups", f"gain {run.model.branch_gain:g}"):
+            assert str(value) in text, value
+        assert run.optim.name == "adamw" and run.optim.clip_norm == 0 and run.model.standardize and run.model.stem == "conv7" and run.model.stem_motion == 1
+    else:
+        for value in (f"{run.optim.warmup_epochs:g} epochs", f"norm of {run.optim.clip_norm:g}", run.optim.ema, f"Weights {run.loss.l1:g} of the class",
+                      f"windows of {run.model.window}"):
+            assert str(value) in text, value
+        assert run.detect.nms_overlap == "diou" and run.data.mosaic_until == 0.9
+
+
+def test_points_of_a_docstring():
+    def recipe():
+        """A run.
+
+        * One point
+          on two lines.
+        * Another.
+
+        No point.
+        """
+
+    assert points(recipe) == ("One point on two lines.", "Another.") and points(lambda: None) == ()
 
 
 def test_the_working_directory_comes_first(tmp_path, monkeypatch):
