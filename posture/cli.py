@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from posture import __version__
+from posture import __version__, console
 from posture.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C, also as SIGTERM from a scheduler."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with console.waiting("loading"):
+            app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         fail(str(error))
     except InputError as error:
@@ -136,6 +137,7 @@ def ingest(footage: str | None = None, /, *, store: str,
             return
     if footage is None and flow is not None:
         add_flow(store, flow)
+        console.suggest(f"posture train jobs/action.py:two_stream --store {store}")
         return
     if footage is None:
         raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a file of labels")
@@ -166,6 +168,7 @@ def ingest(footage: str | None = None, /, *, store: str,
         options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,
                                limits=limits, max_refused_share=max_refused)
         ask_and_ingest_pictures(pictures, store, options, yes=yes)
+        console.suggest(f"posture show {store}, then posture train jobs/detector.py:improved --store {store}")
         return
     options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share,
                             test_share=0.2 if test_share is None else test_share, seed=seed,
@@ -173,6 +176,7 @@ def ingest(footage: str | None = None, /, *, store: str,
     ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes, detector=detector)
     if flow is not None:
         add_flow(store, flow)
+    console.suggest(f"posture show {store}, then posture train jobs/action.py:{'improved' if flow is None else 'two_stream'} --store {store}")
 
 
 @app.command
@@ -195,6 +199,7 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = N
     from posture.commands.show import show_store
 
     show_store(store, out=out, recipe=recipe, items=clips, seed=seed)
+    console.suggest(f"posture train RECIPE --store {store}; posture models lists the recipes")
 
 
 @app.command
@@ -273,7 +278,15 @@ def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", ch
             raise InputError(f"{option} {value}: must be at least 1")
     if source < 0 or workers < 0:
         raise InputError("--source and --workers must not be negative")
-    evaluate_run(run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store)
+    metrics = evaluate_run(run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store)
+    if metrics["notice"]:
+        console.suggest("train it to its end: posture train with the same arguments and --resume")
+    elif split != "test":
+        console.suggest(f"posture evaluate {run} for the result on test")
+    elif "map50" in metrics:
+        console.suggest(f"posture ingest FOOTAGE --store STORE --crop detector={run} cuts clips around what it finds")
+    else:
+        console.suggest(f"posture explain {run} VIDEO shows where and when it looks")
 
 
 @app.command
@@ -310,6 +323,7 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
         if value is not None and value < 1:
             raise InputError(f"{option} {value}: must be at least 1")
     compare_study(study, store, out=out, seeds=seeds, changes=_changes(sets, epochs=epochs), local=local, concurrent=concurrent, equal=equal)
+    console.suggest(f"the same command with --seeds {seeds + 2} trains what is missing, and is surer")
 
 
 @app.command
@@ -369,6 +383,7 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
         from posture.commands.tune import write_report
 
         write_report(asked)
+        console.suggest("the same command without --report goes on searching")
         return
     if store is None:
         raise InputError("tune needs --store STORE: the footage to train on, which posture ingest makes")
@@ -411,6 +426,7 @@ def sweep(space: str, /, *, base: str, store: str, objective: str | None = None,
     if trials < 1:
         raise InputError(f"--trials {trials}: must be at least 1")
     write_sweep(space, full_path(base), store, objective=objective, trials=trials, seed=seed, submit=submit, changes=_changes(sets), out=out)
+    console.suggest(f"wandb sweep {out / 'sweep.yaml'}")
 
 
 @Parameter(name="*")
@@ -507,6 +523,7 @@ def retrain(*, options: Retraining, force: bool = False) -> None:
     from posture.commands.retrain import retrain_once
 
     retrain_once(_retrain_options(options, force=force))
+    console.suggest(f"posture registry list {options.registry}; the same command again if new footage arrives, or posture watch")
 
 
 @app.command
@@ -539,6 +556,7 @@ def status(*, registry: str) -> None:
     from posture.commands.watch import print_status
 
     print_status(registry)
+    console.suggest(f"posture registry list {registry}")
 
 
 def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
@@ -591,6 +609,8 @@ def review(*, registry: str, store: str, footage: str, port: int = 0, count: int
     from posture.commands.review import review_footage
 
     review_footage(registry, store, footage, port=port, count=count, only_list=only_list)
+    console.suggest("the same command without --list asks for labels" if only_list else
+                    f"posture retrain --footage {footage} --store {store} --registry {registry}")
 
 
 registry_app = App(name="registry", help="The versions of a registry, and which one is the champion.", help_format="plaintext")
@@ -609,6 +629,7 @@ def registry_list(registry: str, /) -> None:
     from posture.commands.registry import list_versions
 
     list_versions(registry)
+    console.suggest(f"posture registry show {registry} VERSION")
 
 
 @registry_app.command(name="show")
@@ -625,6 +646,7 @@ def registry_show(registry: str, version: str | None = None, /) -> None:
     from posture.commands.registry import show_version
 
     show_version(registry, version)
+    console.suggest(f"posture registry diff {registry} VERSION OTHER")
 
 
 @registry_app.command(name="promote")
@@ -643,6 +665,7 @@ def registry_promote(registry: str, version: str, /, *, why: str = "by hand") ->
     from posture.commands.registry import promote_version
 
     promote_version(registry, version, why=why)
+    console.suggest(f"posture registry rollback {registry} takes it back")
 
 
 @registry_app.command(name="rollback")
@@ -659,6 +682,7 @@ def registry_rollback(registry: str, /, *, why: str = "by hand") -> None:
     from posture.commands.registry import roll_back
 
     roll_back(registry, why=why)
+    console.suggest(f"posture registry list {registry}")
 
 
 @registry_app.command(name="diff")
@@ -677,6 +701,7 @@ def registry_diff(registry: str, ours: str, theirs: str, /) -> None:
     from posture.commands.registry import diff_versions
 
     diff_versions(registry, ours, theirs)
+    console.suggest(f"posture registry promote {registry} VERSION")
 
 
 @app.command
@@ -699,6 +724,7 @@ def forget(video: str, /, *, store: str, registry: str | None = None, runs: str 
     from posture.commands.forget import forget_video
 
     forget_video(video, store, registry=registry, runs=runs, yes=yes)
+    console.suggest(f"posture show {store}")
 
 
 @app.command
@@ -724,6 +750,7 @@ def explain(run: str, video: str, /, *, start: float | None = None, class_name: 
     from posture.commands.explain import explain_video
 
     explain_video(run, video, start=start, class_name=class_name, out=out, checkpoint=checkpoint)
+    console.suggest("--class NAME shows what speaks for another class, --start SECONDS another clip")
 
 
 @app.command
@@ -738,6 +765,7 @@ def models(*, classes: int = 101) -> None:
     from posture.commands.models import print_models
 
     print_models(classes)
+    console.suggest("posture train RECIPE --store STORE")
 
 
 @app.command
@@ -779,16 +807,19 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
     """
     if every < 1:
         raise InputError(f"--every {every}: must be at least 1")
-    from posture.console import out
     from posture.data.synthetic import generate as generate_footage
+    from posture.display.text import counted
 
-    path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed)
-    out.print(f"{path}: {videos} videos of {athletes} athletes; take them in with: posture ingest {path} --store STORE")
+    with console.progress("generating videos") as advance:
+        path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed, progress=advance)
+    console.out.print(f"{path}: {counted(videos, 'video')} of {counted(athletes, 'athlete')}")
     if pictures is not None:
         from posture.data.synthetic_pictures import write_pictures
 
-        made = write_pictures(path, Path(pictures), every=every)
-        out.print(f"{made}: every {every}th frame with its boxes; take them in with: posture ingest {made} --store STORE")
+        with console.waiting("cutting pictures"):
+            made = write_pictures(path, Path(pictures), every=every)
+        console.out.print(f"{made}: {'every frame' if every == 1 else f'one of {every} frames'} with its boxes")
+    console.suggest(" and ".join(f"posture ingest {place} --store STORE" for place in (path, pictures) if place is not None))
 
 
 @app.command

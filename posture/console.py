@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import re
@@ -18,6 +19,10 @@ from rich.table import Table
 
 LOG_EVERY_SECONDS = 10.0
 LOG_COLUMNS = 160
+PACE_SECONDS = 60.0
+"""Of the past, by which the time that is left is estimated."""
+SILENCE_SECONDS = 2.5
+"""After which a command says what it waits for."""
 
 LOG: dict[str, Any] = {"width": LOG_COLUMNS, "force_terminal": False, "color_system": None}
 """Of a console that writes to no terminal, whatever the environment says."""
@@ -33,7 +38,11 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 class _Console(Console):
+    printed = 0
+    """How often something was printed."""
+
     def print(self, *objects: Any, **options: Any) -> None:
+        self.printed += 1
         super().print(*(visible(item, lines=True) if isinstance(item, str) else item for item in objects), **options)
 
 
@@ -53,29 +62,64 @@ logging.getLogger("posture").setLevel(logging.INFO)
 logging.getLogger("posture").propagate = False
 
 
+class Pace:
+    """How many seconds are left, by what was done in the last minute: how the work began says little of how it goes on."""
+
+    def __init__(self) -> None:
+        self._looks: collections.deque[tuple[float, int]] = collections.deque()
+
+    def left(self, done: int, total: int, now: float) -> float | None:
+        """Seconds until `total`, of which `done` are done at the time `now`; None if nothing was done in the last minute."""
+        self._looks.append((now, done))
+        while len(self._looks) > 2 and now - self._looks[1][0] >= PACE_SECONDS:
+            self._looks.popleft()
+        then, before = self._looks[0]
+        return (now - then) / (done - before) * (total - done) if done > before else None
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say `what` is awaited if nothing else is printed within `SILENCE_SECONDS`."""
+    printed, over = out.printed, threading.Event()
+
+    def watch() -> None:
+        if not over.wait(SILENCE_SECONDS) and out.printed == printed:
+            out.print(f"{what} ...")
+
+    threading.Thread(target=watch, name="waiting", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[..., None]]:
-    """A function `advance(done, total, note="")` that shows how far `what` is, with the time left."""
+    """A function `advance(done, total, note="")` that shows how far `what` is, how long it has taken, and how long it still takes."""
     if out.is_terminal:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        with Progress(*columns, console=out, transient=True) as bar:
+                   TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"))
+        with Progress(*columns, console=out, transient=True, speed_estimate_period=PACE_SECONDS) as bar:
             task = bar.add_task(visible(what), total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=visible(note))
         return
-    first: tuple[float, int] | None = None
-    last = 0.0
+    began, last, pace = time.monotonic(), 0.0, Pace()
 
     def advance(done: int, total: int, note: str = "") -> None:
-        nonlocal first, last
+        nonlocal last
         now = time.monotonic()
-        first = first or (now, done)
-        if now - last >= LOG_EVERY_SECONDS and done > first[1]:
+        left = pace.left(done, total, now)
+        if now - last >= LOG_EVERY_SECONDS and left is not None:
             last = now
-            left = (now - first[0]) / (done - first[1]) * (total - done)
-            out.print(f"{what}: {done} of {total}{', ' + note if note else ''}, about {duration(left)} left")
+            out.print(f"{what}: {done:,} of {total:,}{', ' + note if note else ''}; {duration(now - began)} elapsed, about {duration(left)} left")
 
-    yield advance
+    with waiting(what):
+        yield advance
+
+
+def suggest(text: str) -> None:
+    """What to do next, as the last line of a command."""
+    out.print(f"next: {text}")
 
 
 @contextlib.contextmanager
@@ -119,10 +163,9 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `42 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Seconds for people: `42 s`, `3 min 20 s`, `5 min`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    large, small, names = (whole // 60, whole % 60, ("min", "s")) if whole < 3600 else (whole // 3600, whole % 3600 // 60, ("h", "min"))
+    return f"{large} {names[0]}{f' {small} {names[1]}' if small else ''}"

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from posture import stats
+from posture.display.text import counted
 from posture.pages import percent, signed
 
 Rule = Literal["first", "superiority", "non-inferiority"]
@@ -273,7 +274,7 @@ def _falls(fallen: list[tuple[str, str, dict[str, Any]]]) -> str:
 
 def _segments(count: int, kind: str = "") -> str:
     """`1 frozen segment`, `8 segments`."""
-    return f"{count:,} {kind}{' ' * bool(kind)}segment{'s' * (count != 1)}"
+    return counted(count, f"{kind} segment".strip())
 
 
 def beyond_chance(row: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from posture.data.footage import index_footage, open_footage
 from posture.data.rows import SPLITS
 from posture.data.store import Store
 from posture.decision import beyond_chance
+from posture.display.text import counted
 from posture.drift import BINS, describe_segments, measure
 from posture.holdout import only_segments
 from posture.pages import THIN_SPACE, percent, short, signed
@@ -275,8 +276,7 @@ def _moment(seconds: float) -> str:
 
 
 def _counted(things: int | Sequence[Any], one: str) -> str:
-    count = things if isinstance(things, int) else len(things)
-    return f"{count:,} {one}{'s' * (count != 1)}"
+    return counted(things if isinstance(things, int) else len(things), one)
 
 
 def _listed(words: Sequence[str]) -> str:

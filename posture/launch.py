@@ -17,6 +17,7 @@ from posture.data.files import absolute
 from posture.data.footage import FootageIndex, index_footage, open_footage
 from posture.data.images import ImageIndex, index_images, open_images
 from posture.data.store import Store
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.recipes import full_path, is_bare, load_recipe
 from posture.runs import RunFolder, refuse_existing, run_names, unique_name
@@ -191,7 +192,7 @@ def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any]
     train, val = (index_run(run, store, split, versions=record["versions"], classes=classes, left_out=left_out) for split in ("train", "val"))
     done = len(folder.read_json("history.json") or [])
     if done >= run.epochs:
-        raise InputError(f"{folder.uri}: this run has finished its {run.epochs} epochs; train it longer with --set epochs={run.epochs * 2}")
+        raise InputError(f"{folder.uri}: this run has finished its {counted(run.epochs, 'epoch')}; train it longer with --epochs {run.epochs * 2}")
     if admit is not None:
         admit(run)
     if changes:

@@ -20,11 +20,13 @@ import numpy as np
 from posture.arrivals import arrivals, segments_record
 from posture.challenger import digest_of_wish, fit, name_of
 from posture.config import Run, override, validate
+from posture.console import duration
 from posture.data.feed.origins import places_of
 from posture.data.files import absolute, exists, remove_tree
 from posture.data.lease import Lease
 from posture.data.store import Store
 from posture.decision import Answers, Limits, judge
+from posture.display.text import counted
 from posture.errors import Busy, InputError, Unreachable
 from posture.holdout import Model, ask, figures, write_predictions
 from posture.intake import Drop, Intake, Progress, look_for, refuse_uncuttable, silent, take_in
@@ -136,10 +138,15 @@ class Pass:
         self.lease.check()
         self.registry.write_json(found.memory, "settling.json")
         for report in found.reports:
-            self.tell(f"took in {report.decoded:,} files, {report.segments:,} segments, {report.clips:,} clips; {len(report.refused):,} refused")
+            self.tell(f"took in {counted(report.decoded, 'file')}, {counted(report.segments, 'segment')}, {counted(report.clips, 'clip')}; "
+                      f"{len(report.refused):,} refused")
         if found.unsettled:
-            self.tell(f"{len(found.unsettled):,} files are still changing, or too new, and are left for the next pass: {_some(found.unsettled)}")
+            self.tell(f"{self._unsettled(found.unsettled)}; left for the next pass: {_some(found.unsettled)}")
         return found
+
+    def _unsettled(self, files: list[str]) -> str:
+        still = "changes" if len(files) == 1 else "change"
+        return f"{counted(len(files), 'file')} changed in the last {duration(self.options.settle)}, or still {still} (--settle {self.options.settle:g})"
 
     def _plan(self, found: Intake) -> dict[str, Any] | Outcome:
         """What is to be trained and judged, written down; or why nothing is."""
@@ -159,17 +166,17 @@ class Pass:
         self.lease.check()
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
-        self.tell(f"new: {look['new']['clips']:,} training clips of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}")
+        self.tell(f"new: {counted(look['new']['clips'], 'training clip')} of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}")
         return plan
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
         """Nothing to train: say why, and remember that somebody looked."""
-        clips, unsettled = look["new"]["clips"], len(look["unsettled"])
-        reasons = [f"{clips:,} new training clips, and {self.options.min_clips:,} are worth a challenger (--min-clips)"] if clips else []
+        clips = look["new"]["clips"]
+        reasons = [f"{counted(clips, 'new training clip')}, and {self.options.min_clips:,} are worth a challenger (--min-clips)"] if clips else []
         if left_out:
-            reasons.append(f"{', '.join(left_out)}: a new class takes {self.options.min_per_class} training clips and a group that is held out")
-        if unsettled:
-            reasons.append(f"{unsettled:,} files have not settled")
+            reasons.append(f"{', '.join(left_out)}: a new class takes {counted(self.options.min_per_class, 'training clip')} and a group that is held out")
+        if look["unsettled"]:
+            reasons.append(self._unsettled(look["unsettled"]))
         status = "waiting" if reasons else "nothing"
         sentence = f"waiting: {'; '.join(reasons)}" if reasons else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
         look = look | {"status": status, "sentence": sentence, "pass": None}

@@ -30,7 +30,7 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
     make_video(drop / "unlabelled" / "copy.mp4", seed=50, direction=-1)
     assert (waits := run_pass(options)).status == "nothing" and len(waits.look["unlabelled"]) == 5
     print_status(registry.uri)
-    assert "5 files wait for labels: posture review" in capsys.readouterr().out
+    assert "5 files without a label: posture review asks for them" in capsys.readouterr().out
 
     review = choose(registry.uri, options.store, options.footage, count=10)
     try:

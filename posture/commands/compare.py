@@ -11,6 +11,7 @@ from posture import comparison as actions
 from posture import console, detector_comparison
 from posture.comparison import Comparison
 from posture.data.files import absolute, join, write_bytes
+from posture.display.text import counted
 from posture.launch import recipe_path
 from posture.recipes import load_study, winner_study
 from posture.study import Comparing, Job, done, tried_for, work
@@ -28,10 +29,11 @@ def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, chang
     comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal)
     rates = len(study.learning_rates)
     searched = f"{rates} learning rates tried, each for {tried_for(study, comparing.subject.run)} of these" if rates > 1 else "learning rates as in the recipes"
-    console.out.print(f"{study.name}: {len(comparing.contenders)} models, {seeds} seeds, {comparing.subject.run.epochs} epochs each, "
-                      f"{searched}; runs in {join(folder, 'runs')}")
+    console.out.print(f"{study.name}: {counted(len(comparing.contenders), 'model')}, {counted(seeds, 'seed')}, "
+                      f"{counted(comparing.subject.run.epochs, 'epoch')} each, {searched}; runs in {join(folder, 'runs')}")
     try:
-        comparison = comparing.run()
+        with console.waiting("comparing"):
+            comparison = comparing.run()
     except KeyboardInterrupt:
         console.out.print("stopped; the same command goes on from here")
         raise
@@ -70,7 +72,7 @@ def _print_run(what: str, job: Job, said: str) -> None:
         best = max(record[f"val_{job.run.metric}"] for record in history)
         losses = [record["val_loss"] for record in history if "val_loss" in record]
         took = console.duration(sum(record["seconds"] for record in history))
-        console.out.print(f"{job.run.name}: lr {job.run.optim.lr:g}, {len(history)} epochs in {took}, "
+        console.out.print(f"{job.run.name}: lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')} in {took}, "
                           f"best val {job.run.metric} {best:.3f}" + (f", least val loss {min(losses):.3f}" if losses else ""))
 
 

@@ -33,7 +33,8 @@ def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any
         from posture.data.synthetic import generate
 
         _title("1/4 generating footage of moving athletes")
-        footage = str(generate(folder / "footage"))
+        with console.progress("generating videos") as advance:
+            footage = str(generate(folder / "footage", progress=advance))
     else:
         _title(f"1/4 taking the footage in {footage}")
     store, runs = str(folder / "store"), str(folder / "runs")
@@ -44,8 +45,9 @@ def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any
     _title("4/4 scoring it on athletes it never saw")
     metrics = evaluate_run(run.uri, views=Views())
     console.out.print(f"\nthe demo took {console.duration(time.time() - began)}; open {run.path('evaluation', metrics['name'], 'report.html')}")
+    console.suggest("the same on your footage: posture ingest FOOTAGE --store STORE")
     return metrics
 
 
 def _title(text: str) -> None:
-    console.out.print(f"\n[bold]{text}[/bold]")
+    console.out.print(f"\n{text}", style="bold")

@@ -16,6 +16,7 @@ from posture.data.picture_files import Pictures
 from posture.data.rows import SPLITS, crop_name
 from posture.data.store import Store
 from posture.data.tracked_footage import read_tracked_footage
+from posture.display.text import counted
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import InputError
@@ -53,7 +54,8 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
         footage = read_footage(source, layout=layout, split_number=split_number)
     segments = sum(len(video.labels) for video in footage.videos)
     store = Store(store_uri, create=True)
-    console.out.print(f"{footage.root}: layout {footage.layout}, {len(footage.videos):,} files, {segments:,} segments; stored as {options.cut.recipe}, "
+    console.out.print(f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, {counted(segments, 'segment')}; "
+                      f"stored as {options.cut.recipe}, "
                       f"at most {console.size(estimate_bytes(footage, options.cut.recipe))} before compression")
     for note in footage.notes:
         console.out.print(note)
@@ -77,9 +79,10 @@ def ask_and_ingest_pictures(pictures: Pictures, store_uri: str, options: ImageOp
     files = {picture.file.uri: max(0, picture.file.bytes) for picture in pictures.pictures}
     boxes = sum(len(picture.boxes) for picture in pictures.pictures)
     frames = sum(picture.frame is not None for picture in pictures.pictures)
-    what = f"{frames:,} frames of {len(files):,} videos" if frames else f"{len(files):,} pictures, {console.size(sum(files.values()))}"
+    what = (f"{counted(frames, 'frame')} of {counted(len(files), 'video')}" if frames else
+            f"{counted(len(files), 'picture')}, {console.size(sum(files.values()))}")
     classes = {label for picture in pictures.pictures for label in picture.labels}
-    console.out.print(f"{pictures.root}: layout {pictures.layout}, {what}; {boxes:,} boxes of {_counted(len(classes), 'class', 'classes')}")
+    console.out.print(f"{pictures.root}: layout {pictures.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}")
     for note in pictures.notes:
         console.out.print(note)
     if not yes and (len(pictures.pictures) > ASK_ABOVE_PICTURES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)):
@@ -115,22 +118,22 @@ def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
     if not done.videos:
         console.out.print(f"{store.uri}: no video that an earlier version of Posture decoded is left to look at")
         return
-    console.out.print(f"{_counted(done.videos, 'video')} decoded by an earlier version of Posture; {len(done.wrong):,} may have had wrong frames, "
-                      f"of which {_counted(done.clips, 'clip')} decoded again")
+    console.out.print(f"{counted(done.videos, 'video')} decoded by an earlier version of Posture; {len(done.wrong):,} may have had wrong frames, "
+                      f"of which {counted(done.clips, 'clip')} decoded again")
     if done.wrong:
         console.table("decoded again", "because", rows=[(item["uri"], item["reason"]) for item in done.wrong])
     for recipe, clips in sorted(done.removed.items()):
-        console.out.print(f"{_counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep where they were; make them "
+        console.out.print(f"{counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep where they were; make them "
                           f"again with: posture ingest FOOTAGE --store {store_uri} --crop ...")
     if done.flows:
-        console.out.print(f"the optical flow of {_counted(done.flows, 'clip')} removed; compute it again with: "
+        console.out.print(f"the optical flow of {counted(done.flows, 'clip')} removed; compute it again with: "
                           f"posture ingest --store {store_uri} --flow METHOD")
     _print_refused(done.refused)
 
 
 def _say_what_is_earlier(store: Store) -> None:
     if videos := earlier_videos(store):
-        console.out.print(f"{_counted(len(videos), 'video')} in {store.uri} decoded by an earlier version of Posture, whose frames were not always those asked "
+        console.out.print(f"{counted(len(videos), 'video')} in {store.uri} decoded by an earlier version of Posture, whose frames were not always those asked "
                           f"for; to look at them, and decode again what may be wrong: posture ingest --store {store.uri} --recheck")
 
 
@@ -166,9 +169,9 @@ def print_report(report: Report) -> None:
         (report.files, report.unchanged, report.decoded, len(report.refused), report.segments, report.clips, len(report.classes),
          console.duration(report.footage_seconds), rate, console.duration(report.seconds))])
     if report.relabelled or report.retired:
-        console.out.print(f"labels corrected: {report.relabelled:,} segments changed, {report.retired:,} removed")
+        console.out.print(f"labels corrected: {counted(report.relabelled, 'segment')} changed, {report.retired:,} removed")
     if report.unlabelled:
-        console.out.print(f"{report.unlabelled:,} files without a label were left alone")
+        console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
     if report.classes:
         console.out.print()
         console.table("class", "train", "val", "test", rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())])
@@ -186,11 +189,11 @@ def print_picture_report(report: PictureReport) -> None:
     console.table("pictures", "unchanged", "added", "refused", "boxes", "classes", "pictures/s", "took", rows=[
         (report.pictures, report.unchanged, report.added, report.refused_pictures, report.boxes, len(report.classes), rate, console.duration(report.seconds))])
     if report.relabelled or report.retired:
-        console.out.print(f"labels corrected: {_counted(report.relabelled, 'picture')} changed, {_counted(report.retired, 'picture')} removed")
+        console.out.print(f"labels corrected: {counted(report.relabelled, 'picture')} changed, {counted(report.retired, 'picture')} removed")
     if report.clipped:
-        console.out.print(f"{_counted(report.clipped, 'box', 'boxes')} cut off at the edge of the picture")
+        console.out.print(f"{counted(report.clipped, 'box', 'boxes')} cut off at the edge of the picture")
     if report.unlabelled:
-        console.out.print(f"{_counted(report.unlabelled, 'file')} without a label left alone")
+        console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
     if report.added:
         console.out.print()
         counts = [*sorted(report.classes.items()), ("pictures", report.by_split), ("pictures without a box", report.empty)]
@@ -203,7 +206,7 @@ def _print_splits(report: Report | PictureReport, what: str) -> None:
     if report.splits:
         console.out.print(report.splits)
     if report.waiting:
-        console.out.print(f"{_counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it")
+        console.out.print(f"{counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it")
 
 
 def _print_small_splits(store: Store, *, pictures: bool = False) -> None:
@@ -219,7 +222,3 @@ def _print_refused(refused: list[dict[str, str]]) -> None:
         verdicts = Counter(item["verdict"] for item in refused)
         console.table("refused", "verdict", "reason", rows=[(item["uri"], item["verdict"], item["reason"]) for item in refused[:REFUSALS_SHOWN]])
         console.out.print("; ".join(f"{verdict}: {count}" for verdict, count in verdicts.most_common()))
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from posture import console
 from posture.config import AnyRun
 from posture.data.ingest.small_splits import LEAST, too_few
+from posture.display.text import counted
 from posture.launch import UNITS, Session, prepare, train_here
 from posture.runs import RunFolder
 from posture.tracking import tracking_mode
@@ -42,9 +43,10 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
                           f"{' --local' if local else ''}")
         raise KeyboardInterrupt
     best, epoch = outcome["best"], outcome["best_epoch"]
-    early = f" (stopped early, {session.run.patience} epochs without a better one)" if outcome.get("stopped") == "early" else ""
+    early = f" (stopped early, {counted(session.run.patience, 'epoch')} without a better one)" if outcome.get("stopped") == "early" else ""
     console.out.print(f"best {session.run.metric} on val {best:.4f} in epoch {epoch}{early}")
-    console.out.print(f"{session.folder.uri}\nnext: posture evaluate {session.folder.uri}")
+    console.out.print(f"{session.folder.uri}")
+    console.suggest(f"posture evaluate {session.folder.uri}")
     return session.folder
 
 
@@ -58,8 +60,9 @@ def admit_on_ray(run: AnyRun) -> None:
 def _announce(session: Session, unit: str, *, local: bool) -> None:
     run, mode = session.run, tracking_mode(session.run.tracking.mode)
     counts = sorted({run.scale.sizes[0], run.scale.sizes[-1]})
-    console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {len(session.train):,} {unit} to train on, {len(session.val):,} to "
-                      f"validate on, {len(session.classes)} classes, {run.epochs} epochs, batches of {run.scale.global_batch}"
+    console.out.print(f"{'continuing' if session.resumed else 'training'} {run.name}: {counted(len(session.train), unit.removesuffix('s'))} to train on, "
+                      f"{len(session.val):,} to validate on, {counted(len(session.classes), 'class', 'classes')}, {counted(run.epochs, 'epoch')}, batches of "
+                      f"{run.scale.global_batch}"
                       + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}"))
     small = too_few("val", f"{len(session.val):,} {unit}", points=None) if len(session.val) < LEAST else ""
     for said in (session.size, session.start, session.anchors, small):

@@ -19,6 +19,7 @@ from posture.config import AnyRun, override
 from posture.data.files import absolute, is_remote, join, write_bytes
 from posture.data.lease import Lease
 from posture.data.store import Store
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
@@ -112,8 +113,8 @@ def _make(folder: str) -> None:
 def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
     run, finished = plan.base.run, len(search.finished)
     goals = ", ".join(f"{'most' if objective.maximize else 'least'} {objective.name}" for objective in plan.objectives)
-    console.out.print(f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {trials} trials of {run.name}"
-                      + (f", {finished} of them finished" if finished else "") + f", {run.epochs} epochs each on {len(plan.base.train):,} "
+    console.out.print(f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {counted(trials, 'trial')} of {run.name}"
+                      + (f", {finished} of them finished" if finished else "") + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
                       f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
     mode, why = tracking_mode(run.tracking.mode)
     console.out.print(f"study {search.name} in {place.storage}")
@@ -173,10 +174,11 @@ class Watch:
         finished = self._search.finished
         spent = sum(trial.user_attrs.get("epochs", 0) for trial in finished)
         saved = sum(self._plan.base.run.epochs - trial.user_attrs.get("epochs", 0) for trial in finished if state_of(trial) == "stopped")
-        done = len(finished) - self._finished_before
-        left = (time.monotonic() - self._began) / done * (self._trials - len(finished)) if done else None
+        done, now = len(finished) - self._finished_before, time.monotonic()
+        left = (now - self._began) / done * (self._trials - len(finished)) if done else None  # a trial takes minutes: the last one says nothing yet
         return ", ".join([f"{len(finished)} of {self._trials} trials", best_text(self._search, self._plan.objectives),
-                          f"{spent} epochs trained, {saved} saved", *([f"about {console.duration(left)} left"] if left is not None else [])])
+                          f"{counted(spent, 'epoch')} trained, {saved:,} saved", f"{console.duration(now - self._began)} elapsed",
+                          *([f"about {console.duration(left)} left"] if left is not None else [])])
 
 
 def parameters_text(trial: FrozenTrial) -> str:
@@ -189,7 +191,7 @@ def parameters_text(trial: FrozenTrial) -> str:
 def result_text(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> str:
     """What a trial came to, in words."""
     count = trial.user_attrs.get("epochs", 0)
-    epochs = f"after {count} epoch{'s' * (count != 1)}"
+    epochs = f"after {counted(count, 'epoch')}"
     if state_of(trial) == "failed":
         return f"failed {epochs}: {trial.user_attrs['reason']}"
     if state_of(trial) == "stopped":
@@ -237,7 +239,7 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
         trial = leading(search.study)[0]
         console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}")
         console.out.print(f"{_write_page(place, search.study)}\n{target}")
-        console.out.print(f"train it with: posture train {asked.base} --set-file {target} --store {plan.store}")
+        console.suggest(f"posture train {asked.base} --set-file {target} --store {plan.store}")
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
         raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")

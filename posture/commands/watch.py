@@ -10,6 +10,7 @@ from posture import console
 from posture.commands.retrain import retrain_once
 from posture.config import override
 from posture.data.lease import holder
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.heartbeats import Heartbeat, watchers
 from posture.intake import look_for
@@ -118,9 +119,9 @@ def _told(watcher: dict[str, object]) -> str:
 
 def _print_waiting(registry: Registry) -> None:
     last = registry.last() or {}
-    for name, hint in (("unlabelled", "wait for labels: posture review"), ("unsettled", "are still being copied, and wait for the next pass")):
+    for name, hint in (("unlabelled", "without a label: posture review asks for them"), ("unsettled", "just changed: left for the next pass")):
         if uris := last.get(name):
             shown = ", ".join(uri.rpartition("/")[2] for uri in uris[:URIS_SHOWN])
-            console.out.print(f"{len(uris):,} files {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})")
+            console.out.print(f"{counted(len(uris), 'file')} {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})")
     if last.get("status") == "waiting":
-        console.out.print(f"{last['new']['clips']:,} new clips wait for more")
+        console.out.print(f"{counted(last['new']['clips'], 'new clip')}, too few for a challenger yet")

@@ -25,6 +25,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -66,11 +67,13 @@ def generate(
     athletes: int = 20,
     segments_per_video: int = 3,
     workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes generated footage into `folder`, or finds it there already; returns `folder`.
 
     size: (height, width) in pixels, both even. athletes: at least 3 (one for each split), and at most `videos`.
     workers: processes; by default one for every core, and none for a handful of videos. Does not change the footage.
+    progress: told how many of how many videos are written.
     Raises InputError when an argument is out of range, or the folder already holds something else.
     """
     folder = Path(folder)
@@ -91,7 +94,7 @@ def generate(
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         (partial / "videos").mkdir()
-        _write(partial, scenes, workers)
+        _write(partial, scenes, workers, progress)
         (partial / "footage.json").write_text(json.dumps(footage, indent=2) + "\n")
         partial.chmod(0o755)
         os.replace(partial, folder)  # an empty folder may stand there; anything else was refused above
@@ -133,7 +136,7 @@ def _video_name(number: int) -> str:
     return f"videos/video_{number:04d}.mp4"
 
 
-def _write(folder: Path, scenes: list[Scene], workers: int | None) -> None:
+def _write(folder: Path, scenes: list[Scene], workers: int | None, progress: Callable[[int, int], None] | None) -> None:
     """Renders and encodes every scene, then writes both tables."""
     workers = min(workers if workers is not None else (os.cpu_count() or 1) if len(scenes) > 8 else 1, len(scenes))
     names = [_video_name(number) for number in range(len(scenes))]
@@ -143,7 +146,11 @@ def _write(folder: Path, scenes: list[Scene], workers: int | None) -> None:
         if workers > 1:  # spawned, not forked: the caller may have threads (torch, Ray)
             pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
             run = stack.enter_context(pool).map
-        boxes = list(run(_film, scenes, paths))
+        boxes = []
+        for made in run(_film, scenes, paths):
+            boxes.append(made)
+            if progress is not None:
+                progress(len(boxes), len(scenes))
     with (folder / "boxes.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["video", "frame", "athlete", "x1", "y1", "x2", "y2"])

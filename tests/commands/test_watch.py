@@ -83,7 +83,7 @@ def test_a_watcher_that_fell_silent_is_told_and_cleared_away(places, capsys):
     killed = {"host": "there", "process": 7, "schedule": "every 6h", "footage": "f", "next": 1e9, "working_since": None, "beat": time.time() - 1000}
     registry.write_json(killed, "watchers", "there-7.json")
     said = status(places, capsys)
-    assert "a watcher (there, process 7, every 6h) was heard of last" in said and "2 files wait for labels: posture review (a.mp4, b.mp4)" in said
+    assert "a watcher (there, process 7, every 6h) was heard of last" in said and "2 files without a label: posture review asks for them (a.mp4, b.mp4)" in said
     heart = Heartbeat(registry, schedule="every 1h", footage="f")
     heart.beat({"next": None, "working_since": None})
     assert [watcher["lives"] for watcher in watchers(registry)].count(True) == 1
