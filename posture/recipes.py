@@ -59,16 +59,22 @@ def load_study(path: str) -> Study:
 def winner_study(file: str) -> Study:
     """The winner of a search (the JSON that `posture tune` writes) beside the recipe that it began with, both as they stand, on the same budget.
 
-    Raises InputError where the file is none.
+    If the winner is that recipe, the best other trial is the subject, named `runner-up`. Raises InputError if the file is none, or has no such trial.
     """
     try:
         best = json.loads(Path(file).read_text())
         base, before, changes = load_recipe(best["base"]), best["base_changes"], best["changes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: not what posture tune writes ({type(error).__name__}: {error}); it writes best.json into the search's folder") from None
-    subject, default = override(base, changes | {"name": "winner"}), override(base, before | {"name": "default"})
-    return Study(name=f"{best['search'][:42]}-winner", subject=subject, baselines=(default,), learning_rates=(1.0,), epochs=subject.epochs,
-                 titles={"winner": f"{base.name}, trial {best['trial']}", "default": f"{base.name} as it stands"})
+    name, trial = "winner", best["trial"]
+    if override(base, changes) == override(base, before):
+        if not isinstance(best.get("runner_up"), dict):
+            raise InputError(f"{file}: the best trial of this search is {best['base']} as it stands, so there is nothing to compare it with; search on with "
+                             "more --trials, or another space")
+        name, trial, changes = "runner-up", best["runner_up"]["trial"], best["runner_up"]["changes"]
+    subject, default = override(base, changes | {"name": name}), override(base, before | {"name": "default"})
+    return Study(name=f"{best['search'][:40]}-{name}", subject=subject, baselines=(default,), learning_rates=(1.0,), epochs=subject.epochs,
+                 titles={name: f"{base.name}, trial {trial}", "default": f"{base.name} as it stands"})
 
 
 def is_bare(path: str) -> bool:

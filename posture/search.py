@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from posture.config import AnyRun, override
+from posture.config import AnyRun, override, validate
 from posture.errors import InputError
 from posture.spaces import Space, base_point, sample
 from posture.trials import LOSS, Objective, Outcome, Point
@@ -225,6 +225,7 @@ def leading(study: optuna.Study) -> list[FrozenTrial]:
 def winner(study: optuna.Study, *, recipe: str, base_changes: Mapping[str, Any], runs: str) -> dict[str, Any]:
     """What --out writes and --set-file reads: `changes` turn the base recipe into the best trial's run, `base_changes` are those all trials had.
 
+    `is_base`: that is the base recipe as it stands. `runner_up` is the best complete trial that is another run, if there is one.
     Raises InputError before any trial is complete.
     """
     trials, names = leading(study), study.user_attrs["terms"]["objectives"]
@@ -236,7 +237,13 @@ def winner(study: optuna.Study, *, recipe: str, base_changes: Mapping[str, Any],
         return {"trial": trial.number, "run": f"{runs}/{trial.user_attrs['run']}", **dict(zip(names, trial.values, strict=True)), "changes": changes}
 
     front = {"front": [entry(trial) for trial in trials]} if len(names) > 1 else {}
-    return {"base": recipe, "base_changes": dict(base_changes), "search": study.study_name} | entry(trials[0]) | front
+    base = validate(study.user_attrs["terms"]["base"])
+    made = {trial.number: override(base, trial.user_attrs["changes"]) for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE}
+    sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
+    others = sorted((trial for trial in study.get_trials(deepcopy=False) if trial.number in made and made[trial.number] != made[trials[0].number]),
+                    key=lambda trial: sign * trial.values[0])
+    found = {"base": recipe, "base_changes": dict(base_changes), "search": study.study_name, "is_base": made[trials[0].number] == base}
+    return found | entry(trials[0]) | front | ({"runner_up": entry(others[0])} if others else {})
 
 
 def _refuse_moving_loss(terms: Terms) -> None:

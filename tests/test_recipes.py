@@ -139,11 +139,19 @@ def test_a_file_that_fails_says_where(tmp_path, monkeypatch):
 
 def test_a_winner_is_compared_with_the_recipe_it_came_from(tmp_path):
     file = tmp_path / "best.json"
-    file.write_text(json.dumps({"base": "jobs/action.py:improved", "base_changes": {"epochs": 7}, "search": "action-improved", "trial": 4, "accuracy": 0.9,
-                                "changes": {"epochs": 7, "optim.lr": 0.01}}))
+    best = {"base": "jobs/action.py:improved", "base_changes": {"epochs": 7}, "search": "action-improved", "trial": 4, "accuracy": 0.9,
+            "changes": {"epochs": 7, "optim.lr": 0.01}}
+    file.write_text(json.dumps(best))
     study = winner_study(str(file))
     assert study.subject.optim.lr == 0.01 and study.baselines[0].optim.lr == 0.002 and study.epochs == 7
     assert {run.epochs for run in study.runs} == {7} and study.learning_rates == (1.0,)
+    file.write_text(json.dumps(best | {"changes": {"epochs": 7}}))
+    with pytest.raises(InputError, match=r"the best trial of this search is jobs/action.py:improved as it stands, so there is nothing to compare it with"):
+        winner_study(str(file))
+    file.write_text(json.dumps(best | {"changes": {"epochs": 7, "optim.lr": 0.002}, "runner_up": {"trial": 2, "changes": {"epochs": 7, "optim.lr": 0.03}}}))
+    study = winner_study(str(file))
+    assert study.subject.optim.lr == 0.03 and study.subject.name == "runner-up" and study.baselines[0].optim.lr == 0.002
+    assert study.titles == {"runner-up": "improved, trial 2", "default": "improved as it stands"}
     file.write_text("{}")
     with pytest.raises(InputError, match="not what posture tune writes"):
         winner_study(str(file))

@@ -105,6 +105,17 @@ def test_stopped_failed_and_nan_are_told_apart_and_none_is_best(storage_url, spa
     assert [trial.number for trial in leading(one.study)] == [0]
 
 
+@pytest.mark.parametrize(("values", "is_base", "trial", "runner_up"), [([0.9, 0.4, 0.6], True, 0, 2), ([0.3, 0.4, 0.6], False, 2, 1), ([0.9], True, 0, None)])
+def test_a_winner_says_whether_it_is_the_base_and_which_other_trial_is_best(storage_url, space, values, is_base, trial, runner_up):
+    one = search(storage_url, space)
+    for value in values:
+        one.tell(one.ask().number, Outcome("complete", [value], [value]))
+    found = winner(one.study, recipe="r.py:base", base_changes={"epochs": 9}, runs="runs")
+    assert (found["is_base"], found["trial"], found.get("runner_up", {}).get("trial")) == (is_base, trial, runner_up)
+    if runner_up is not None:
+        assert found["runner_up"]["changes"] == {"epochs": 9} | one.trials[runner_up].user_attrs["changes"]
+
+
 def test_two_objectives_give_a_front(storage_url, space):
     one = search(storage_url, space, objectives="accuracy,gmacs")
     for values in ([0.8, 4.0], [0.9, 6.0], [0.7, 5.0]):

@@ -239,7 +239,11 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
         trial = leading(search.study)[0]
         console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}")
         console.out.print(f"{_write_page(place, search.study)}\n{target}")
-        console.suggest(f"posture train {asked.base} --set-file {target} --store {plan.store}")
+        if best["is_base"]:
+            console.out.print(f"the winner is {asked.base} as it stands: none of {counted(len(finished), 'trial')} changed it for the better on val")
+            console.suggest(f"more --trials, another space, or posture compare {target} --store {plan.store}, which compares it with the best other trial")
+        else:
+            console.suggest(f"posture train {asked.base} --set-file {target} --store {plan.store}, and posture compare {target} --store {plan.store}")
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
         raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")
