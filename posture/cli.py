@@ -290,6 +290,25 @@ def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", ch
 
 
 @app.command
+def runs(folder: str = "runs", /, *, sort: Literal["newest", "name", "state", "recipe", "val", "test"] = "newest", page: Path | None = None) -> None:
+    """What was trained: state, recipe, footage, the best on val, and the test result with its interval.
+
+    Parameters
+    ----------
+    folder
+        Folder or s3:// prefix of runs.
+    sort
+        What comes first: the newest, or the highest on val or test, or by name, state or recipe.
+    page
+        Also write an HTML page there, which can be sorted.
+    """
+    from posture.commands.runs import list_runs
+
+    list_runs(folder, order=sort, page=page)
+    console.suggest("posture evaluate RUN, or posture train RECIPE --store STORE --name RUN --resume for one that is not finished")
+
+
+@app.command
 def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = None, out: str | None = None, sets: Repeated = [],  # noqa: B006
             equal: Literal["epochs", "time"] = "epochs", concurrent: int | None = None, local: bool = False) -> None:
     """Train and score a study's models on one budget, and compare them: `posture compare jobs/action.py:study --store STORE`.

@@ -153,8 +153,8 @@ class RunFolder:
         if metrics is not None:
             return Evaluation(self.path("evaluation", name), metrics)
         metrics = self.read_json("evaluation/metrics.json")
-        if metrics is not None and metrics["protocol"].startswith(USUAL_PROTOCOLS) and (
-                evaluation_name(metrics["split"], checkpoint=metrics["checkpoint"]) == name):
+        if metrics is not None and str(metrics.get("protocol")).startswith(USUAL_PROTOCOLS) and (
+                evaluation_name(str(metrics.get("split")), checkpoint=str(metrics.get("checkpoint"))) == name):
             return Evaluation(self.path("evaluation"), metrics)
         return None
 

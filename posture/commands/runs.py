@@ -1,0 +1,110 @@
+"""`posture runs`: what was trained, with its state and its results, as a table and as a page."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from posture import console, pages
+from posture.config import validate
+from posture.data.files import absolute
+from posture.display.text import counted
+from posture.errors import InputError
+from posture.evaluation import unfinished
+from posture.launch import UNITS
+from posture.runs import RunFolder, run_names
+
+Order = Literal["newest", "name", "state", "recipe", "val", "test"]
+HEADLINE = {"action": "accuracy", "detection": "map50_95"}
+"""The figure of a test result that comes first, by task."""
+WORDS = {"accuracy": "accuracy", "map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run; what is not known is None, or empty."""
+
+    name: str
+    state: str
+    created: float = 0.0
+    recipe: str = ""
+    footage: str = ""
+    val: float | None = None
+    val_text: str = ""
+    test: float | None = None
+    test_text: str = ""
+
+
+def list_runs(runs: str, *, order: Order, page: Path | None) -> list[Row]:
+    """Print the runs of a folder or s3:// prefix, sorted; with `page` also write them there as HTML. Raises InputError if there is no run."""
+    names = run_names(runs)
+    if not names:
+        raise InputError(f"{absolute(runs)}: no runs here; posture train RECIPE --store STORE --runs {runs} makes one")
+    rows = ordered([read_row(RunFolder(runs, name)) for name in names], order)
+    console.table("run", "state", "recipe", "footage", "best on val", "test", "made", rows=[
+        (row.name, row.state, row.recipe, row.footage, row.val_text, row.test_text, _moment(row.created)) for row in rows])
+    if page is not None:
+        pages.write(page, pages.render("runs.html", runs=absolute(runs), rows=rows, count=counted(len(rows), "run"), moment_of=_moment,
+                                       orders={choice: {row.name: place for place, row in enumerate(ordered(rows, choice))} for choice in SORTS}))
+        console.out.print(str(page.resolve()))
+    return rows
+
+
+def read_row(folder: RunFolder) -> Row:
+    """What there is to say of a run; one that cannot be read says why."""
+    try:
+        record = folder.read_json("run.json")
+        run, history = validate(record["run"]), folder.read_json("history.json") or []
+        values = [row[f"val_{run.metric}"] for row in history if f"val_{run.metric}" in row]
+        best = max(values, default=None)
+        unit, trained_on = UNITS[run.task], record.get("footage", {}).get("train", {})
+        footage = f"{record['store'].rstrip('/').rpartition('/')[2]}: {counted(trained_on.get(unit, 0), unit[:-1])}, " + counted(
+            len(record["classes"]), "class", "classes")
+        result, text = _test(folder, run.task)
+        return Row(folder.name, _state(folder, run, history), record.get("created", 0.0), record.get("recipe", ""), footage, best,
+                   "" if best is None else f"{WORDS.get(run.metric, run.metric)} {best:.3f}, epoch {values.index(best) + 1}", result, text)
+    except (InputError, KeyError, TypeError, AttributeError) as error:
+        return Row(folder.name, f"cannot be read: {error}" if isinstance(error, InputError) else f"cannot be read: run.json lacks {error}")
+
+
+def ordered(rows: list[Row], order: Order) -> list[Row]:
+    """The runs sorted; what is best or newest comes first, what is not known last."""
+    return sorted(sorted(rows, key=lambda row: -row.created), key=SORTS[order])
+
+
+SORTS: dict[Order, Any] = {
+    "newest": lambda row: -row.created, "name": lambda row: row.name, "state": lambda row: row.state, "recipe": lambda row: (not row.recipe, row.recipe),
+    "val": lambda row: (row.val is None, -(row.val or 0.0)), "test": lambda row: (row.test is None, -(row.test or 0.0))}
+
+
+def _state(folder: RunFolder, run: Any, history: list[Any]) -> str:
+    done = f"{len(history)} of {counted(run.epochs, 'epoch')}"
+    if not unfinished(run, folder):
+        return f"finished, {done}" if len(history) >= run.epochs else f"stopped early, {done}"
+    if _lives(folder.read_json("holder.json")):
+        return f"training, {done}"
+    return f"interrupted, {done}" if folder.checkpoints() else "not begun"
+
+
+def _lives(holder: dict[str, Any] | None) -> bool:
+    """Whether the process that took the run last is at work; only those of this machine can be seen."""
+    return bool(holder) and holder["host"] == socket.gethostname() and os.path.isdir(f"/proc/{holder['process']}")
+
+
+def _test(folder: RunFolder, task: str) -> tuple[float | None, str]:
+    """The first figure of the test result, and that with its interval in words; a result of an earlier checkpoint says so."""
+    scored = folder.evaluation("test")
+    if scored is None or not isinstance(value := scored.metrics.get(HEADLINE[task]), int | float):
+        return None, ""
+    interval = scored.metrics.get("interval") or {}
+    sure = f" ({interval['low']:.3f} to {interval['high']:.3f})" if interval.get("low") is not None else ""
+    stale = scored.metrics.get("tag") not in (None, folder.checkpoints().get("best"))
+    return float(value), f"{WORDS[HEADLINE[task]]} {value:.3f}{sure}{', of an earlier checkpoint' if stale else ''}"
+
+
+def _moment(time: float) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M}" if time else "-"
