@@ -116,9 +116,9 @@ def _counted(found: Pictures, tree: Tree) -> Pictures:
     pictures = [_without_repeats(picture) for picture in found.pictures]
     notes = list(found.notes)
     if repeated := sum(len(before.boxes) - len(after.boxes) for before, after in zip(found.pictures, pictures, strict=True)):
-        notes.append(f"{repeated:,} boxes are given twice in their picture and taken once")
+        notes.append(f"boxes given twice in their picture, which count once: {repeated:,}")
     if ignored := sum(sum(picture.ignored) for picture in pictures):
-        notes.append(f"{ignored:,} boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from")
+        notes.append(f"boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): {ignored:,}")
     if tree.videos and found.layout in OF_STILLS:
         notes.append(f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of pictures")
     if strange := _unread_labels(tree, found.layout):
@@ -126,7 +126,7 @@ def _counted(found: Pictures, tree: Tree) -> Pictures:
         notes.append(f"not read, since the layout is {found.layout}, though they may hold labels: {', '.join(strange[:NAMES_TOLD])}{more}")
     if tree.unread:
         kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
-        notes.append(f"{len(tree.unread):,} pictures are of a kind that is not read ({', '.join(kinds)}); convert them to JPEG or PNG")
+        notes.append(f"pictures of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}")
     return replace(found, pictures=pictures, notes=notes)
 
 

@@ -82,7 +82,7 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
     labels = {file.relative: _label(tree, file.relative) for file in dict.fromkeys(file for file, _ in pictures)}
     contents = tree.contents(sorted({name for name in labels.values() if name}))
     if bare := [picture for picture, name in labels.items() if not name]:
-        notes.append(f"{len(bare):,} of {len(labels):,} pictures have no file of labels, such as {_places(bare[0])[0]}, and are taken to show nothing")
+        notes.append(f"pictures without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}")
     owners: dict[str, set[str]] = defaultdict(set)
     for picture, name in labels.items():
         owners[name].add(posixpath.dirname(picture))

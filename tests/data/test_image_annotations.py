@@ -180,7 +180,7 @@ def test_coco_boxes_crowds_and_pictures_that_are_not_there(root):
     assert found.pictures[0].ignored == (False, True)
     assert found.pictures[0].size == (48, 64) and found.pictures[0].split is None
     assert found.missing == ["labels.json: 2.jpg", "labels.json: image 9 of 1 annotations"]
-    assert found.notes == ["1 boxes of crowds or difficult objects are kept as ignore regions: neither found nor missed, and not learned from"]
+    assert found.notes == ["boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): 1"]
 
 
 def test_coco_finds_the_same_name_in_the_folder_of_its_split(root):

@@ -183,7 +183,10 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
     if gaps:
         notes.append(f"{table}: keyframes alone; boxes between them are interpolated, and the last one of a track holds to the end, as in CVAT's player")
     if unusable:
-        notes.append(f"{table}: {len(unusable):,} frames with {', '.join(sorted(set(unusable.values())))} are left out: no box can be made of that")
+        notes.append(f"{table}: frames left out, since no box can be made of {' and '.join(sorted(set(unusable.values())))}: {len(unusable):,}")
+    open_ended = sum(not shape.outside and frame < stop - task.step for _, _, shapes in drawn for frame, shape in list(shapes.items())[-1:])
+    if open_ended and not gaps:
+        notes.append(f"{table}: tracks that end before frame {stop} and are not marked as outside there; later frames count as without them: {open_ended:,}")
     seen = range(task.start, stop + 1, task.step)
     return TrackedVideo(file, tubes, seen, frozenset(unusable), SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower()), task.size)
 

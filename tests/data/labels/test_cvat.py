@@ -39,7 +39,9 @@ def test_boxes_between_keyframes_are_interpolated_and_the_last_one_holds(root):
 def test_a_track_with_every_frame_ends_where_its_boxes_end(root):
     found = read(root, track(*(box(frame, 10) for frame in range(4))), stop=6)
     assert {frame: len(shown) for frame, shown in boxes(found).items()} == {0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 0, 6: 0}
-    assert not any("keyframes" in note for note in found.notes)
+    assert found.notes[0] == "a.xml: tracks that end before frame 6 and are not marked as outside there; later frames count as without them: 1"
+    closed = read(root, track(*(box(frame, 10) for frame in range(4)), box(4, 10, outside=1)), stop=6)
+    assert not any("outside" in note or "keyframes" in note for note in closed.notes)
 
 
 def test_frames_of_a_task_with_a_step_are_those_of_the_video(root):
@@ -82,7 +84,7 @@ def test_a_skeleton_that_is_outside_altogether_shows_nobody(root):
 def test_frames_with_a_shape_that_gives_no_box_are_left_out_by_name(root):
     found = read(root, track(box(0, 10), box(1, 10)) + track("<brush frame='1' outside='0'/>", "<skeleton frame='2'/>", number=1), stop=3)
     assert list(boxes(found)) == [0, 3]
-    assert found.notes[0] == "a.xml: 2 frames with <brush>, <skeleton> are left out: no box can be made of that"
+    assert found.notes[0] == "a.xml: frames left out, since no box can be made of <brush> and <skeleton>: 2"
 
 
 def test_a_shape_that_is_repeated_counts_once_and_another_one_is_an_error(root):

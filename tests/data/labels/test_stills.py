@@ -42,7 +42,7 @@ def test_pictures_without_a_file_of_labels_are_counted_and_an_empty_file_says_no
     root("labels/0.txt", YOLO), root("labels/1.txt", " \n"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_pictures(root.path)
     assert [len(picture.boxes) for picture in found.pictures] == [1, 0, 0, 0]
-    assert found.notes[0] == "2 of 4 pictures have no file of labels, such as labels/2.txt, and are taken to show nothing"
+    assert found.notes[0] == "pictures without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
     assert found.notes[1].startswith("every picture is a group of its own, so two frames of one recording may stand on two sides of a split; ")
     root("images/match_frame_0012.jpg")
     assert len(read_pictures(root.path).notes) == 1
@@ -74,7 +74,7 @@ def test_files_of_labels_that_belong_to_nothing_are_named(root):
     root("notes/4.txt", YOLO), root("images/5.tif"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_pictures(root.path)
     assert found.missing == ["labels/2.txt: 2", "labels/old/3.txt: 3"]
-    assert found.notes == ["1 pictures are of a kind that is not read (.tif); convert them to JPEG or PNG"]
+    assert found.notes == ["pictures of a kind that is not read (.tif; convert them to JPEG or PNG): 1"]
 
 
 @pytest.mark.parametrize(("line", "reason"), [
@@ -195,7 +195,7 @@ def test_rows_that_are_repeated_count_once(root):
     row = {"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}
     found = coco(root, [{"id": 1} | row, {"id": 2} | row, {"id": 3, "iscrowd": 1} | row, {"id": 4} | row | {"bbox": [1, 2, 3, 5]}])
     assert found.pictures[0].boxes == ((1, 2, 4, 6), (1, 2, 4, 6), (1, 2, 4, 7)) and found.pictures[0].ignored == (False, True, False)
-    assert found.notes[0] == "1 boxes are given twice in their picture and taken once"
+    assert found.notes[0] == "boxes given twice in their picture, which count once: 1"
 
 
 def test_coco_names_in_another_form(root):
