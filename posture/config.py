@@ -383,7 +383,7 @@ def read_changes(file: str) -> dict[str, Any]:
         found = json.loads(file if file.lstrip().startswith("{") else Path(file).read_text())
     except OSError as error:
         raise InputError(f"--set-file {file}: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--set-file {file}: no JSON ({error}); write fields and values, such as {{\"optim.lr\": 0.01}}") from None
     changes = found.get("changes", found) if isinstance(found, dict) else None
     if not isinstance(changes, dict) or any(isinstance(value, dict) for value in changes.values()):

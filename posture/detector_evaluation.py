@@ -53,6 +53,7 @@ def evaluate_detector(folder: RunFolder, record: dict[str, Any], run: DetectorRu
     Raises InputError.
     """
     from posture.tasks.detection_metrics import detection_metrics
+    from posture.train.checkpoint import read_state
 
     began = time.time()
     classes, split, which = tuple(record["classes"]), about["split"], about["checkpoint"]
@@ -63,7 +64,7 @@ def evaluate_detector(folder: RunFolder, record: dict[str, Any], run: DetectorRu
     with folder.checkpoint(which) as checkpoint:
         found, device = (detect or detect_here)(index, run, checkpoint, batch=batch, progress=progress)
         speed = measure_speed(index, run, checkpoint)
-        state = json.loads((checkpoint / "state.json").read_text())
+        state = read_state(checkpoint)
     judged = _judged(found, index)
     counts = stats.resampled_groups(index.groups, resamples=RESAMPLES)
     values = stats.resampled_map(judged, index.groups, counts, classes=len(classes))["map50_95"]

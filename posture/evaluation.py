@@ -69,6 +69,8 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
     `score` says where: this process (the default), on its GPU if it has one, or Ray tasks: a function called as `score_here` is, of a detector as
     `posture.detector_evaluation.detect_here`. Raises InputError.
     """
+    from posture.train.checkpoint import read_state  # loads torch
+
     began = time.time()
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
@@ -89,7 +91,7 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
     about["tag"] = folder.checkpoints().get(which)
     with folder.checkpoint(which) as checkpoint:
         probabilities, device = (score or score_here)(looked_at, run, checkpoint, views=views, batch=batch, progress=progress)
-        state = json.loads((checkpoint / "state.json").read_text())
+        state = read_state(checkpoint)
     predictions = merge(probabilities, looked_at, views)
     places = places_of(store, predictions.segments, versions=record["versions"] if store_uri is None else None)
     metrics = measure(predictions) | {"interval": accuracy_interval(predictions, places)}
@@ -101,7 +103,7 @@ def evaluate(folder: RunFolder, *, views: Views, split: str = "test", which: str
 
 def unfinished(run: AnyRun, folder: RunFolder) -> str:
     """What to know before reading the figures of a run that is not trained to its end, in a sentence; empty if it is, or stopped early by itself."""
-    values = [record.get(f"val_{run.metric}", 0.0) for record in folder.read_json("history.json") or []]
+    values = [record.get(f"val_{run.metric}") or 0.0 for record in folder.read_json("history.json") or []]
     if not values:
         return f"{run.name} is untrained: none of its {run.epochs} epochs is finished yet. These figures say nothing of the recipe."
     waited = len(values) - 1 - values.index(max(values))

@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import escape
 
-from posture.data.checked import path_below
+from posture.data.checked import path_below, read_parquet
 from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree, write_bytes
 from posture.data.lease import Lease
 from posture.data.store import Store
-from posture.errors import InputError
+from posture.errors import InputError, Unreachable
 from posture.registry import Registry, remove_file
 from posture.runs import RunFolder
 
@@ -162,8 +162,10 @@ def _json(value: Any) -> bytes:
 def _without(found: Found, predictions: str) -> bytes | None:
     """A file of predictions without the video's rows; None where it has none. Raises InputError where it cannot be read."""
     try:
-        table = pq.read_table(io.BytesIO(read_bytes(predictions) or b""))
-    except pa.ArrowException as error:
+        table = read_parquet(predictions)
+    except Unreachable:
+        raise
+    except InputError as error:
         raise InputError(f"{predictions}: not a Parquet file, so nobody can tell whether it names the video ({error}); remove or replace it") from None
     kept = table
     for column, ids in found.judged.items():

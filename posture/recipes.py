@@ -10,7 +10,6 @@ import ast
 import difflib
 import importlib.util
 import inspect
-import json
 import os
 import re
 import traceback
@@ -19,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.config import AnyRun, BaseRun, Study, override, sentences
+from posture.data.checked import Count, checked_json
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -30,6 +31,16 @@ ROOTS = (PACKAGE, PACKAGE.parent)
 
 RECIPE = re.compile(r"(?P<function>[A-Za-z_]\w*)(\[(?P<bracket>[\w.-]+)\]|\.(?P<dot>[\w.-]+))?")
 """What follows FILE.py: a function, and perhaps the name of one of the runs that it returns."""
+
+
+class Best(TypedDict):
+    """best.json of a search."""
+
+    search: str
+    trial: Count
+    base: str
+    base_changes: dict[str, Any]
+    changes: dict[str, Any]
 
 
 def load_recipe(path: str) -> AnyRun:
@@ -62,9 +73,9 @@ def winner_study(file: str) -> Study:
     If the winner is that recipe, the best other trial is the subject, named `runner-up`. Raises InputError if the file is none, or has no such trial.
     """
     try:
-        best = json.loads(Path(file).read_text())
+        best = checked_json(Path(file).read_bytes(), file, Best)
         base, before, changes = load_recipe(best["base"]), best["base_changes"], best["changes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{file}: not what posture tune writes ({type(error).__name__}: {error}); it writes best.json into the search's folder") from None
     name, trial = "winner", best["trial"]
     if override(base, changes) == override(base, before):

@@ -93,6 +93,22 @@ Decision = TypedDict("Decision", {
 """decision.json of a pass."""
 
 
+class Seen(TypedDict):
+    """A file that had not settled, as it was seen."""
+
+    bytes: int
+    modified: float
+    since: float
+
+
+class Settling(TypedDict, total=False):
+    """settling.json: what the last look at the footage remembers; `seen` has bytes and modification time by uri."""
+
+    looks: dict[str, Seen]
+    seen: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+    unlabelled: list[str]
+
+
 class Watcher(TypedDict, total=False):
     """What a `posture watch` writes of itself."""
 
@@ -107,7 +123,7 @@ class Watcher(TypedDict, total=False):
 
 
 KINDS = {"champion.json": Pointer, RECORD: Version, "segments.json": Segments, "current.json": Plan, "last.json": Look, "decision.json": Decision,
-         "settling.json": dict[str, Any]}
+         "settling.json": Settling}
 """What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their own."""
 FOLDERS = {"forgotten": Forgotten, "watchers": Watcher}
 

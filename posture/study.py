@@ -8,7 +8,6 @@ or is asked for more seeds, trains only what is missing.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import numpy as np
 
 from posture.comparison import Comparison, Entry, Scored, SeedResult
 from posture.config import AnyRun, Optim, Study, override
-from posture.data.files import read_bytes
+from posture.data.checked import read_parquet
 from posture.data.flow import milliseconds
 from posture.data.footage import open_footage
 from posture.data.store import Store
@@ -315,15 +314,14 @@ def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:
 
 
 def _result(job: Job) -> Scored:
-    import pyarrow.parquet as pq
-
     scored = job.folder.evaluation("test")
-    table = pq.read_table(io.BytesIO(read_bytes(scored.path("predictions.parquet"))))
     common = (job.run.seed, job.folder.uri, job.history, scored.metrics)
     if job.run.task == "detection":
-        wanted = ("boxes", "scores", "labels", "true_boxes", "true_labels", "ignored", "ignored_labels")  # the last two are missing in older runs
-        columns = (table[name].to_pylist() for name in wanted if name in table.column_names)
+        names, later = ("boxes", "scores", "labels", "true_boxes", "true_labels"), ("ignored", "ignored_labels")  # older runs lack the latter
+        table = read_parquet(scored.path("predictions.parquet"), ("image", *names))
+        columns = (table[name].to_pylist() for name in (*names, *later) if name in table.column_names)
         return PictureResult(*common, table["image"].to_pylist(), [_arrays(*picture) for picture in zip(*columns, strict=True)])
+    table = read_parquet(scored.path("predictions.parquet"), ("segment", "label", "scores"))
     return SeedResult(*common, table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist()))
 
 

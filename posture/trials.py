@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from posture.config import AnyRun, Run, override
+from posture.data.checked import checked_value
 from posture.data.store import Store
 from posture.errors import InputError
 from posture.launch import Fitted, Session, begin
@@ -151,7 +152,7 @@ def write(folder: RunFolder, outcome: Outcome) -> Outcome:
 def read(folder: RunFolder) -> Outcome | None:
     """What a trial came to, or None where it has not ended."""
     found = folder.read_json(OUTCOME)
-    return None if found is None else Outcome(**found)
+    return None if found is None else checked_value(found, folder.path(OUTCOME), Outcome)
 
 
 def _value(objective: Objective, session: Session) -> float:

@@ -12,6 +12,9 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.checked import Count, checked_json, checked_value, path_below
 from posture.data.files import absolute, exists, join, read_bytes, write_bytes
 from posture.errors import InputError
 from posture.runs import RunFolder
@@ -23,6 +26,13 @@ START = "start.safetensors"
 """In a run's folder: what its network starts from, without the last layer where that starts afresh."""
 ROWS = "rows"
 """In its metadata: {"tensors": names, "rows": numbers}, where of these tensors only the rows of some classes are kept, in that order."""
+
+
+class StartRows(TypedDict):
+    """`ROWS` of a file's metadata."""
+
+    tensors: list[str]
+    rows: list[Count]
 
 
 def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[str, ...]) -> str:
@@ -80,22 +90,23 @@ def _keep_rows(tensors: dict[str, Tensor], last: list[str], rows: list[tuple[int
 
 def load_start(model: nn.Module, folder: RunFolder) -> None:
     """Fill `model` with what `copy_weights` left in the run's folder. Raises InputError where that is gone."""
-    from safetensors.torch import load
-
     content = read_bytes(folder.path(START))
     if content is None:
         raise InputError(f"{folder.path(START)}, the weights to start from, is gone; begin a new run with --weights")
-    tensors, own = load(content), model.state_dict()
-    kept = json.loads(_metadata(content).get(ROWS, '{"tensors": [], "rows": []}'))
-    for name in kept["tensors"]:
-        rows, tensors[name] = tensors[name], own[name].clone()
-        tensors[name][kept["rows"]] = rows.to(own[name])
-    model.load_state_dict(tensors, strict=False)  # the last layer may be missing: it stays as it is
+    tensors, own = _from_safetensors(content, folder.path(START)), model.state_dict()
+    kept = checked_json(_metadata(content).get(ROWS, '{"tensors": [], "rows": []}'), folder.path(START), StartRows)
+    try:
+        for name in kept["tensors"]:
+            rows, tensors[name] = tensors[name], own[name].clone()
+            tensors[name][kept["rows"]] = rows.to(own[name])
+        model.load_state_dict(tensors, strict=False)  # the last layer may be missing: it stays as it is
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise InputError(f"{folder.path(START)} does not fit this network ({str(error).splitlines()[0]}); begin a new run with --weights") from None
 
 
 def _metadata(content: bytes) -> dict[str, str]:
     """What a safetensors file says besides its tensors: its first eight bytes tell the length of a JSON header."""
-    return json.loads(content[8:8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    return checked_json(content[8:8 + int.from_bytes(content[:8], "little")], START, dict[str, Any]).get("__metadata__", {})
 
 
 def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
@@ -104,12 +115,18 @@ def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     record = read_bytes(join(uri, "run.json"))
     if record is not None:
         with RunFolder.open(uri).checkpoint("best") as checkpoint:
-            return _read_file(str(checkpoint / "model.safetensors")), tuple(json.loads(record)["classes"])
+            return _read_file(str(checkpoint / "model.safetensors")), _classes(record, uri)
     inside = join(uri, "model.safetensors")
     version = read_bytes(join(uri, "version.json"))
     if version is not None:
-        return _read_file(inside), tuple(json.loads(version)["classes"])
+        return _read_file(path_below(uri, "model.safetensors")), _classes(version, uri)
     return _read_file(inside if exists(inside) else uri), None
+
+
+def _classes(record: bytes, uri: str) -> tuple[str, ...]:
+    """The classes that run.json or version.json names. Raises InputError if it does not."""
+    found = checked_json(record, uri, dict[str, Any])
+    return tuple(checked_value(found["classes"], f"{uri}: its classes", list[str]))
 
 
 def _read_file(uri: str) -> dict[str, Tensor]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import is_dataclass
 from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from posture.data.files import is_remote, join
+from posture.data.files import is_remote, join, plain, reachable, read_bytes
 from posture.data.labels.limits import load_json
 from posture.data.rows import SPLITS
 from posture.errors import InputError
@@ -31,6 +36,21 @@ Name = Annotated[str, Field(pattern=rf"\A{PLAIN_NAME.pattern}\z")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 """Since 1970, or of footage; up to the year 5138, which a date can still hold."""
+
+
+class CheckpointState(TypedDict, total=False):
+    """state.json of a checkpoint."""
+
+    epoch: Count
+    step: Count
+    best: float | None
+    best_epoch: Count
+    loss_sums: dict[str, float]
+    loss_counts: dict[str, float]
+    history: list[dict[str, float | None]]
+    optimizer: str
+    scaler: dict[str, float | int]
+    order: dict[str, Any]
 
 
 class MissingField(InputError, KeyError):
@@ -88,6 +108,35 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+@contextlib.contextmanager
+def readable(table: str, version: int | None = None) -> Iterator[None]:
+    """While a table, or a file of one, is read. Raises InputError in one line if its log or one of its files is missing or damaged.
+
+    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the caller.
+    """
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        with reachable(table):
+            yield
+    except (InputError, TableNotFoundError):
+        raise
+    except Exception as error:
+        raise InputError(f"{table}:{'' if version is None else f' version {version}'} cannot be read: {plain(error)[:300]}") from None
+
+
+def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
+    """A Parquet file that Posture has written beside a store. Raises InputError if it is missing, is none, or lacks one of `columns`."""
+    content = read_bytes(uri)
+    if content is None:
+        raise InputError(f"{uri}: the file is missing")
+    with readable(uri):
+        table = pq.read_table(io.BytesIO(content))
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise InputError(f"{uri}: the column {missing[0]} is missing, which Posture writes")
+    return table
+
+
 def refuse_odd_values(table: pa.Table, where: str) -> None:
     """Raise InputError naming the first value of a store's table that Posture does not write: an id that leads elsewhere, a split or number that is none."""
     held = set(table.column_names)
@@ -96,11 +145,23 @@ def refuse_odd_values(table: pa.Table, where: str) -> None:
     bad |= {name: pc.invert(pc.and_(pc.greater_equal(table[name], least), pc.less_equal(table[name], most)))
             for name, (least, most) in NUMBERS.items() if name in held}
     bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array([*SPLITS, ""])))} if "split" in held else {}
+    bad |= {"boxes": _odd_boxes(table)} if {"boxes", "labels"} <= held else {}
     for name, wrong in bad.items():
         place = pc.index(pc.fill_null(wrong, True), True).as_py()
         if place >= 0:
             value = str(table[name][place].as_py())[:100]
             raise InputError(f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or was made by something else")
+
+
+def _odd_boxes(table: pa.Table) -> pa.Array:
+    """Which rows of `boxes` do not have four finite numbers for each box, and one label."""
+    boxes = table["boxes"].combine_chunks()
+    sides, owners = pc.list_flatten(boxes), pc.list_parent_indices(boxes)
+    numbers = pc.list_flatten(sides)
+    whole = pa.array(owners).take(pc.list_parent_indices(sides)).filter(pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
+    wrong = pa.concat_arrays([owners.filter(pc.fill_null(pc.not_equal(pc.list_value_length(sides), 4), True)), whole])
+    rows = pa.array(range(len(boxes)), owners.type)
+    return pc.or_(pc.is_in(rows, wrong), pc.not_equal(pc.list_value_length(boxes), pc.list_value_length(table["labels"].combine_chunks())))
 
 
 def path_below(root: str, *parts: str) -> str:

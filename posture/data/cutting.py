@@ -17,6 +17,7 @@ from posture.data.rows import DecodeRecipe, clip_id, segment_id
 from posture.data.tube_layouts import Tube
 from posture.data.tubes import candidates, is_seen, other_size
 from posture.data.video import Reader, Stream
+from posture.errors import InputError
 
 BACKGROUND = "background"
 """The class of stretches between the labels."""
@@ -221,9 +222,14 @@ def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview,
 
 
 def decode_frames(pixels: Any, offsets: Sequence[int], shape: tuple[int, int, int], *, numbers: Sequence[int] | None = None) -> np.ndarray:
-    """Stored bytes -> uint8 (T, H, W, 3); raw frames are a read-only view. `numbers` picks frames, and only those are decoded."""
+    """Stored bytes -> uint8 (T, H, W, 3); raw frames are a read-only view. `numbers` picks frames, and only those are decoded.
+
+    Raises InputError if the bytes are not so many frames of that size.
+    """
     length, height, width = shape
     if not len(offsets):
+        if len(pixels) != length * height * width * 3:
+            raise InputError(f"a clip of the store has {len(pixels):,} bytes, which are not {length} frames of {height} x {width} pixels")
         frames = np.frombuffer(pixels, np.uint8).reshape(length, height, width, 3)
         frames.flags.writeable = False
         return frames if numbers is None else frames[list(numbers)]
@@ -232,7 +238,12 @@ def decode_frames(pixels: Any, offsets: Sequence[int], shape: tuple[int, int, in
     data = np.frombuffer(pixels, np.uint8)
     ends = [*list(offsets)[1:], len(data)]
     wanted = range(length) if numbers is None else numbers
-    return np.stack([cv2.imdecode(data[offsets[n]:ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted])
+    if len(offsets) != length or any(not 0 <= start < end <= len(data) for start, end in zip(offsets, ends, strict=True)):
+        raise InputError(f"a clip of the store has {len(data):,} bytes, in which the places of its {length} frames do not lie")
+    frames = [cv2.imdecode(data[offsets[n]:ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted]
+    if any(frame is None or frame.shape != (height, width, 3) for frame in frames):
+        raise InputError(f"a clip of the store does not decode to frames of {height} x {width} pixels")
+    return np.stack(frames)
 
 
 def _decoded_size(stream: Stream, recipe: DecodeRecipe) -> tuple[int, int]:

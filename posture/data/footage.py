@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from posture.data import rows
+from posture.data.checked import readable, refuse_odd_values
 from posture.data.cutting import decode_frames
 from posture.data.store import Store, filesystem
 from posture.errors import InputError
@@ -174,13 +175,17 @@ def read_shard(store_uri: str, shard: Shard) -> pa.Table:
     import pyarrow.parquet as pq
 
     files, folder = filesystem(f"{store_uri}/{shard.table}")
-    with pq.ParquetFile(files.open_input_file(f"{folder}/{shard.file}"), pre_buffer=True) as source:
+    where = f"{store_uri}/{shard.table}/{shard.file}"
+    with readable(where), pq.ParquetFile(files.open_input_file(f"{folder}/{shard.file}"), pre_buffer=True) as source:
         starts = np.cumsum([0] + [source.metadata.row_group(group).num_rows for group in range(source.num_row_groups)])
         group_of = np.searchsorted(starts, shard.rows, side="right") - 1
         groups = np.unique(group_of)
         offset = dict(zip(groups.tolist(), np.cumsum([0, *(starts[groups + 1] - starts[groups])[:-1]]).tolist(), strict=True))
         places = [offset[group] + row - starts[group] for group, row in zip(group_of.tolist(), shard.rows.tolist(), strict=True)]
         table = source.read_row_groups(groups.tolist(), columns=COLUMNS[shard.table])
+    if missing := [name for name in COLUMNS[shard.table] if name not in table.column_names]:
+        raise InputError(f"{where}: the column {missing[0]} is missing, which Posture writes")
+    refuse_odd_values(table, where)
     return (table if places == list(range(table.num_rows)) else table.take(pa.array(places))).combine_chunks()
 
 
@@ -292,7 +297,10 @@ class StoredArrays:
 
     def __getitem__(self, row: int) -> np.ndarray:
         if self._offsets is None:
-            flow = self._bytes[row].reshape(*self._shapes[row], 2)
+            frames, height, width = self._shapes[row]
+            if self._bytes[row].size != frames * height * width * 2:
+                raise InputError(f"optical flow of the store has {self._bytes[row].size:,} bytes, which are not {frames} fields of {height} x {width} vectors")
+            flow = self._bytes[row].reshape(frames, height, width, 2)
             flow.flags.writeable = False
             return flow
         return decode_frames(self._bytes[row], self._offsets[row], self._shapes[row])

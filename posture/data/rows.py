@@ -17,10 +17,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
+
+from posture.errors import InputError
 
 SPLITS = ("train", "val", "test")
 
@@ -161,6 +164,11 @@ TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLI
           "pictures": PICTURES, "ingests": INGESTS, "absences": ABSENCES}
 
 
+WRITTEN = re.compile(r"[0-9]{1,5}x[0-9]{1,5}-(stretch|crop|pad)-f[0-9]{1,5}-s[0-9]{1,5}-w[0-9]{1,5}-(raw|jpeg[0-9]{1,3})"
+                     r"(-(boxes|detector-[0-9a-f]{1,32}-)[0-9.e+-]{1,12})?")
+"""A decode recipe as a store names it."""
+
+
 @dataclass(frozen=True)
 class DecodeRecipe:
     """How a segment becomes stored clips: larger and longer than one training clip, so that training can vary it."""
@@ -186,7 +194,10 @@ class DecodeRecipe:
 
     @classmethod
     def parse(cls, text: str) -> DecodeRecipe:
-        """The recipe that `str` wrote."""
+        """The recipe that `str` wrote. Raises InputError if it is none."""
+        match = WRITTEN.fullmatch(text)
+        if match is None:
+            raise InputError(f"{text[:100]!r} is no decode recipe; one reads like {cls()}")
         size, fit, frames, stride, windows, pixels, *crop = text.split("-", 6)
         height, width = size.split("x")
         return cls(int(height), int(width), int(frames[1:]), int(stride[1:]), int(windows[1:]), fit,  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data import rows
-from posture.data.checked import Count, Name, Seconds, checked_json, path_below, refuse_links, refuse_odd_values
+from posture.data.checked import Count, Name, Seconds, checked_json, path_below, readable, refuse_links, refuse_odd_values
 from posture.data.files import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, absolute, exists, is_remote, join, list_files, plain, reachable, read_bytes, write_bytes
 from posture.errors import InputError
 
@@ -70,7 +70,7 @@ class Store:
         if not is_remote(place):
             refuse_links(place)
         try:
-            with _readable(place, version):
+            with readable(place, version):
                 table = DeltaTable(place, version=version, storage_options=self._patience)
                 paths = pa.table(table.get_add_actions())["path"].to_pylist()
         except TableNotFoundError:
@@ -116,7 +116,7 @@ class Store:
 
         Raises InputError as `dataset` does, and if a file is missing or damaged, or a value is none that Posture writes.
         """
-        with _readable(self.table_uri(name)):
+        with readable(self.table_uri(name)):
             table = self.dataset(name, version=version).to_table(columns=columns)
         refuse_odd_values(table, self.table_uri(name))
         return table
@@ -256,23 +256,6 @@ class Store:
 def sql_text(value: str) -> str:
     """A text as a literal of deltalake's SQL, which knows one special character in it: the quote, written twice."""
     return "'" + value.replace("'", "''") + "'"
-
-
-@contextlib.contextmanager
-def _readable(table: str, version: int | None = None) -> Iterator[None]:
-    """While a table is read. Raises InputError in one line if its log or one of its files is missing or damaged.
-
-    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the caller.
-    """
-    from deltalake.exceptions import TableNotFoundError
-
-    try:
-        with reachable(table):
-            yield
-    except (InputError, TableNotFoundError):
-        raise
-    except Exception as error:
-        raise InputError(f"{table}:{'' if version is None else f' version {version}'} cannot be read: {plain(error)[:300]}") from None
 
 
 def _folder(uri: str) -> Any | None:

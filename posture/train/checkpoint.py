@@ -54,14 +54,14 @@ def load(directory: Path, *, model: nn.Module, average: nn.Module | None, optimi
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """The plain values of a checkpoint. Raises InputError where the file is missing or damaged."""
+    """The plain values of a checkpoint. Raises InputError if the file is missing or damaged."""
+    from posture.data.checked import CheckpointState, checked_json
+
     path = directory / STATE
     try:
-        return json.loads(path.read_text())
+        return checked_json(path.read_bytes(), f"{path} is damaged", CheckpointState)
     except FileNotFoundError:
         raise InputError(f"{directory} is no checkpoint: it has no {STATE}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -83,9 +83,17 @@ def refuse_mismatch(stored: dict[str, Tensor], wanted: dict[str, torch.Size], *,
         raise InputError(f"{source} has a tensor {superfluous[0]}, which this network lacks; it was saved from another architecture")
 
 
+def refuse_not_finite(stored: dict[str, Tensor], *, source: Path | str) -> None:
+    """Raises InputError naming the first tensor of `source` with a value that is infinite or no number: every answer of the network would be none."""
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"{source}: tensor {name} holds numbers that are not finite; its training diverged, or the file is damaged")
+
+
 def _assign(model: nn.Module, stored: dict[str, Tensor], *, source: Path) -> None:
     own = model.state_dict()
     refuse_mismatch(stored, {name: tensor.shape for name, tensor in own.items()}, source=source)
+    refuse_not_finite(stored, source=source)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])
@@ -127,7 +135,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
 
 

@@ -6,13 +6,17 @@ import os
 import time
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from posture.data import rows
 from posture.data.checked import Count, Name, checked_json, path_below
 from posture.data.files import absolute, local_copy, open_root
+from posture.data.footage import index_footage, open_footage
 from posture.data.lease import Lease, holder
+from posture.data.rows import DecodeRecipe, crop_name
 from posture.data.store import FORGOTTEN, Store
 from posture.errors import Busy, InputError
 from posture.forget import find, forget
@@ -272,3 +276,50 @@ def test_a_foreign_run_whose_store_is_an_address_is_refused(tmp_path):
     RunFolder(str(tmp_path), "one").write_json("run.json", {"run": run, "classes": ["a"], "versions": {}, "store": "https://evil.example/store"})
     done = posture("evaluate", str(tmp_path / "one"))
     assert done.returncode == 2 and "begins with s3://" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def clip(**changes):
+    return {"clip": "c", "segment": "s", "recipe": str(DecodeRecipe()), "start": 0.0, "frames": 2, "height": 3, "width": 4, "offsets": [],
+            "pixels": bytes(2 * 3 * 4 * 3)} | changes
+
+
+JPEG = cv2.imencode(".jpg", np.zeros((3, 4, 3), np.uint8))[1].tobytes()
+ODD_CLIPS = [{"frames": 3}, {"height": 2**20}, {"width": 0}, {"pixels": b""}, {"pixels": None}, {"frames": None}, {"height": -1}, {"offsets": [0]},
+             {"offsets": [0, 10**9]}, {"offsets": [0, -5]}, {"offsets": [0, len(JPEG)], "pixels": JPEG + b"no picture"},
+             {"offsets": [0, len(JPEG)], "pixels": JPEG * 2, "height": 4}]
+
+
+@pytest.mark.parametrize("odd", ODD_CLIPS)
+def test_a_clip_whose_shape_contradicts_its_bytes_is_refused(tmp_path, odd):
+    store = make_store(tmp_path / "store")
+    segment = {"segment": "s", "video": GOOD, "start": 0.0, "end": 0.4, "label": "jump", "group": "a", "split": "train"}
+    store.append("segments", pa.Table.from_pylist([segment], schema=rows.SEGMENTS))
+    store.append("clips", pa.Table.from_pylist([clip()], schema=rows.CLIPS))
+    assert open_footage(index_footage(store, "train"), feed="memory").clip(0).shape == (2, 3, 4, 3)
+    store.delete("clips", "clip", ["c"])
+    store.append("clips", pa.Table.from_pylist([clip(**odd)], schema=rows.CLIPS))
+    index = index_footage(store, "train")
+    with pytest.raises(InputError) as told:
+        open_footage(index, feed="memory").clip(0)
+    assert "clip" in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("recipe", ["", "x", "128x171", "128x171-stretch-f32-s2-w1-jpeg", "999999x171-stretch-f32-s2-w1-raw", "128x171-none-f32-s2-w1-raw",
+                                    "128x171-stretch-f32-s2-w1-raw-", "128x171-stretch-f32-s2-w1-raw-detector-../x-0.2", "１２８x171-stretch-f32-s2-w1-raw"])
+def test_a_decode_recipe_that_is_none_is_refused(recipe):
+    with pytest.raises(InputError, match="is no decode recipe"):
+        DecodeRecipe.parse(recipe)
+    for good in (DecodeRecipe(), DecodeRecipe(1, 99999, 1024, 1000, 1000, "pad", 100, crop_name(2)), DecodeRecipe(crop=crop_name(0.05, detector="1f2e3d4c"))):
+        assert DecodeRecipe.parse(str(good)) == good
+
+
+@pytest.mark.parametrize("boxes", [[[1.0, 2.0]], [[1.0, 2.0, 3.0, 4.0, 5.0]], [[1.0, 2.0, 3.0, float("nan")]], [[1.0, 2.0, None, 4.0]], [None], None,
+                                   [[0.0, 0.0, 1.0, 1.0]] * 2, []])
+def test_boxes_of_odd_shape_are_refused(tmp_path, boxes):
+    store = make_store(tmp_path / "store")
+    row = {field.name: None for field in rows.BOXES} | {"image": "i", "group": "a", "split": "train", "boxes": [[1.0, 2.0, 3.0, 4.0]], "labels": ["ball"]}
+    store.append("boxes", pa.Table.from_pylist([row, row | {"boxes": [], "labels": []}], schema=rows.BOXES))
+    assert store.read("boxes").num_rows == 2
+    store.append("boxes", pa.Table.from_pylist([row, row | {"boxes": boxes}], schema=rows.BOXES))
+    with pytest.raises(InputError, match=r"in column boxes is not what Posture writes"):
+        store.read("boxes")

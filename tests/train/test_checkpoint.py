@@ -108,3 +108,35 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"train.safetensors is damaged"):
         checkpoint.load(tmp_path, model=model, average=None, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_and_leave_the_network(tmp_path: Path, value: float) -> None:
+    model, optimizer, average = trained("sgd")
+    checkpoint.save(tmp_path, model=model, average=average.model, optimizer=optimizer, state={"epoch": 3})
+    tensors = load_file(tmp_path / checkpoint.MODEL)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, tmp_path / checkpoint.MODEL)
+    other = SmallNetwork(seed=1)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(InputError, match=rf"model.safetensors: tensor {name} holds numbers that are not finite"):
+        checkpoint.load_weights(other, tmp_path / checkpoint.MODEL)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", "{", '{"epoch": -1}', '{"epoch": "3"}', '{"history": [7]}', '{"best": "x"}', "[" * 100_000,
+                                     '{"epoch": ' + "9" * 5000 + "}", '{"optimizer": null}', '{"scaler": []}', "\0"])
+def test_a_state_of_odd_content_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / checkpoint.STATE).write_text(content)
+    with pytest.raises(InputError, match=r"state\.json is damaged") as told:
+        checkpoint.read_state(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_state_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
+    model, optimizer, average = trained("sgd")
+    checkpoint.save(tmp_path, model=model, average=average.model, optimizer=optimizer, state={"epoch": 3})
+    (tmp_path / checkpoint.STATE).write_text("{}")
+    with pytest.raises(InputError, match="the field 'optimizer' is missing"):
+        checkpoint.load(tmp_path, model=model, average=average.model, optimizer=optimizer)
