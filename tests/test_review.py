@@ -1,20 +1,23 @@
 """Answers about unlabelled footage: the round, who the server listens to, and the page in a real browser."""
 
+import contextlib
 import csv
 import http.client
 import json
 import shutil
+import socket
 import threading
 import urllib.request
 
 import numpy as np
 import pytest
 
+from posture import review_server
 from posture.data.annotations import read_footage
 from posture.data.store import Store
 from posture.errors import InputError
 from posture.review import Question, Review
-from posture.review_server import ReviewServer
+from posture.review_server import MOST_CONNECTIONS, ReviewServer
 from posture.unlabelled import find_stretches
 from tests.footage import make_video
 
@@ -137,6 +140,51 @@ def test_answers_come_from_the_page_alone(server, footage):
     assert not answers(footage)
     assert ask(server, path, method="POST", body=answer, Origin=origin, **as_json)[0] == 200
     assert answers(footage) == {"new one.mp4": "run"}
+
+
+def answering():
+    """Threads that serve a connection."""
+    return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+
+
+@pytest.mark.parametrize("sent", ["", "GET /", "GET / HTTP/1.1\r\nHost: x\r\nX: ", "POST /{token}/answer HTTP/1.1\r\nContent-Length: 900\r\n\r\n{"])
+def test_slow_clients_take_no_more_threads_than_there_are_and_keep_nobody_out(server, sent):
+    clients = []
+    try:
+        for number in range(300):
+            clients.append(socket.create_connection(("127.0.0.1", server.server_port), timeout=60))
+            clients[-1].sendall(sent.replace("{token}", server.token).encode())
+            if number % 60 == 59:
+                assert ask(server, f"/{server.token}/questions")[0] == 200
+                assert 0 < len(answering()) <= MOST_CONNECTIONS
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_who_has_waited_too_long_is_dropped(server, monkeypatch):
+    monkeypatch.setattr(review_server, "WAITING_SECONDS", 0.0)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
+        client.sendall(b"GET /")
+        assert client.recv(10) == b""
+
+
+@pytest.mark.parametrize(("request_line", "headers", "status"), [
+    ("GET /{token}/pictures/" + "9" * 5000, "", 404), ("GET /{token}/pictures/" + "9" * 18, "", 404), ("GET /" + "x" * 40_000, "", 414),
+    ("GET /{token}/pictures/9999999999", "", 422), ("GET /{token}/questions", "X: " + "y" * 40_000, 431), ("GET /{token}/questions", "X: y\r\n" * 150, 431),
+    ("POST /{token}/answer", "Content-Length: " + "9" * 5000, 413), ("POST /{token}/answer", "Content-Length: -1", 413),
+    ("POST /{token}/answer", "Content-Length: 10_0", 413), ("POST /{token}/answer", "Transfer-Encoding: chunked\r\nContent-Length: 5", 413),
+    ("PUT /{token}/answer", "", 501), ("GET /{token}/\xff\xfe", "", 404), ("GET /\u0660/questions", "", 400), ("GET", "", 400), ("\x00\x01", "", 400)])
+def test_long_and_odd_requests_get_a_status_and_no_traceback(server, capfd, request_line, headers, status):
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
+        first = request_line.replace("{token}", server.token).encode()
+        client.sendall(first + (b" HTTP/1.1\r\n" if b" " in first else b"\r\n") + f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
+                       + (f"{headers}\r\n" if headers else "").encode() + b"Connection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # it does not read what is too long to its end
+            answer = client.recv(65536)
+            assert not answer or f" {status} ".encode() in answer.splitlines()[0] or (status == 400 and b"Error code: 400" in answer), answer[:300]
+    assert ask(server, f"/{server.token}/questions")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_port_that_is_taken_is_refused(review, server):
