@@ -105,16 +105,16 @@ def forget(found: Found, store: Store, *, registry: Registry | None, tell: Calla
 
 def _forget(found: Found, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
     with Lease(store.uri) as lease:
-        store.forgotten()
+        store.forgotten(), store.versions()
         changed = _changed_files(found, registry)
         for name in IN_ORDER:
             store.refuse_undeletable(name)
         store.forget(found.video, bytes=found.bytes)
         try:
             _remove(found, store, registry, changed, lease, tell)
+            store.forget(found.video, bytes=found.bytes, versions=store.versions())
         except InputError as error:
             raise type(error)(f"{error}; a part of {found.video} is removed, and the same command, given again once that is mended, removes the rest") from None
-        store.forget(found.video, bytes=found.bytes, versions=store.versions())
 
 
 def _remove(found: Found, store: Store, registry: Registry | None, changed: dict[str, bytes], lease: Lease, tell: Callable[[str], None]) -> None:

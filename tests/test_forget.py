@@ -12,6 +12,7 @@ import pytest
 from posture.data import rows
 from posture.data.annotations import read_footage
 from posture.data.cutting import Cut
+from posture.data.footage import StreamedFootage, index_footage, open_footage
 from posture.data.ledger import IngestOptions
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
@@ -146,3 +147,21 @@ def test_it_asks_and_says_what_is_not_there(place):
 
 def test_every_table_is_known_to_it():
     assert set(IN_ORDER) | {"ingests"} == set(rows.TABLES)
+
+
+def test_the_others_are_read_as_before(place):
+    """Deltalake writes what it keeps of a file in a layout of its own."""
+    store = Store(str(place / "store"))
+    gone = victim(store)
+
+    def clips():
+        index = index_footage(store, "train")
+        footage = open_footage(index, feed="memory")
+        return {key: footage.clip(number) for number, key in enumerate(index.keys) if index.segment_ids[index.segments[number]] != gone["segment"]}
+
+    before = clips()
+    forget(find(gone["video"], store, registry=None, runs=[]), store, registry=None)
+    after = clips()
+    assert len(before) > 1 and before.keys() == after.keys() and all((after[key] == before[key]).all() for key in before)
+    streamed = StreamedFootage(index_footage(store, "train"))
+    assert {streamed.keys[index]: clip.tobytes() for index, clip in streamed.stream(0, 0, 1, 0)} == {key: clip.tobytes() for key, clip in after.items()}

@@ -38,6 +38,13 @@ Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 """Since 1970, or of footage; up to the year 5138, which a date can still hold."""
 
 
+class Commit(TypedDict):
+    """An entry of a table's history."""
+
+    timestamp: Annotated[int, Field(ge=0, le=10**14)]
+    """Milliseconds since 1970."""
+
+
 class CheckpointState(TypedDict, total=False):
     """state.json of a checkpoint."""
 
@@ -109,8 +116,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 @contextlib.contextmanager
-def readable(table: str, version: int | None = None) -> Iterator[None]:
-    """While a table, or a file of one, is read. Raises InputError in one line if its log or one of its files is missing or damaged.
+def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]:
+    """While a table, or a file of one, is read. Raises InputError with that sentence and the reason if its log or a file is missing or damaged.
 
     deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the caller.
     """
@@ -122,7 +129,7 @@ def readable(table: str, version: int | None = None) -> Iterator[None]:
     except (InputError, TableNotFoundError):
         raise
     except Exception as error:
-        raise InputError(f"{table}:{'' if version is None else f' version {version}'} cannot be read: {plain(error)[:300]}") from None
+        raise InputError(f"{table}: {sentence.format(plain(error)[:300])}") from None
 
 
 def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:

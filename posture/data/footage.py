@@ -174,19 +174,20 @@ def read_shard(store_uri: str, shard: Shard) -> pa.Table:
     """What is stored of a shard's clips, in the order of its rows; only the row groups that hold one of them are read."""
     import pyarrow.parquet as pq
 
-    files, folder = filesystem(f"{store_uri}/{shard.table}")
     where = f"{store_uri}/{shard.table}/{shard.file}"
-    with readable(where), pq.ParquetFile(files.open_input_file(f"{folder}/{shard.file}"), pre_buffer=True) as source:
-        starts = np.cumsum([0] + [source.metadata.row_group(group).num_rows for group in range(source.num_row_groups)])
-        group_of = np.searchsorted(starts, shard.rows, side="right") - 1
-        groups = np.unique(group_of)
-        offset = dict(zip(groups.tolist(), np.cumsum([0, *(starts[groups + 1] - starts[groups])[:-1]]).tolist(), strict=True))
-        places = [offset[group] + row - starts[group] for group, row in zip(group_of.tolist(), shard.rows.tolist(), strict=True)]
-        table = source.read_row_groups(groups.tolist(), columns=COLUMNS[shard.table])
-    if missing := [name for name in COLUMNS[shard.table] if name not in table.column_names]:
-        raise InputError(f"{where}: the column {missing[0]} is missing, which Posture writes")
-    refuse_odd_values(table, where)
-    return (table if places == list(range(table.num_rows)) else table.take(pa.array(places))).combine_chunks()
+    files, folder = filesystem(f"{store_uri}/{shard.table}")
+    wanted = pa.schema([rows.TABLES[shard.table].field(name) for name in COLUMNS[shard.table]])
+    with readable(where, f"its {shard.table} cannot be read ({{}}); ingest the footage into a new store"):
+        with pq.ParquetFile(files.open_input_file(f"{folder}/{shard.file}"), pre_buffer=True) as source:
+            starts = np.cumsum([0] + [source.metadata.row_group(group).num_rows for group in range(source.num_row_groups)])
+            group_of = np.searchsorted(starts, shard.rows, side="right") - 1
+            groups = np.unique(group_of)
+            offset = dict(zip(groups.tolist(), np.cumsum([0, *(starts[groups + 1] - starts[groups])[:-1]]).tolist(), strict=True))
+            places = [offset[group] + row - starts[group] for group, row in zip(group_of.tolist(), shard.rows.tolist(), strict=True)]
+            table = source.read_row_groups(groups.tolist(), columns=wanted.names)
+        table = table.select(wanted.names).cast(wanted)  # where rows were removed or replaced, deltalake has written views of binaries
+        refuse_odd_values(table, where)
+        return (table if places == list(range(table.num_rows)) else table.take(pa.array(places))).combine_chunks()
 
 
 class Footage:

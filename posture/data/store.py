@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data import rows
-from posture.data.checked import Count, Name, Seconds, checked_json, path_below, readable, refuse_links, refuse_odd_values
+from posture.data.checked import Commit, Count, Name, Seconds, checked_json, checked_value, path_below, readable, refuse_links, refuse_odd_values
 from posture.data.files import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, absolute, exists, is_remote, join, list_files, plain, reachable, read_bytes, write_bytes
 from posture.errors import InputError
 
@@ -70,7 +70,7 @@ class Store:
         if not is_remote(place):
             refuse_links(place)
         try:
-            with readable(place, version):
+            with readable(place, "cannot be read: {}" if version is None else f"version {version} cannot be read: {{}}"):
                 table = DeltaTable(place, version=version, storage_options=self._patience)
                 paths = pa.table(table.get_add_actions())["path"].to_pylist()
         except TableNotFoundError:
@@ -188,10 +188,11 @@ class Store:
         if (table := self.open(name)) is None:
             return 0
         everything: dict[str, Any] = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
-        orphans = table.vacuum(dry_run=True, **everything)
-        if orphans and not earlier:
-            everything["keep_versions"] = sorted(entry["version"] for entry in table.history())
+        with readable(self.table_uri(name)):
             orphans = table.vacuum(dry_run=True, **everything)
+            if orphans and not earlier:
+                everything["keep_versions"] = sorted(entry["version"] for entry in table.history())
+                orphans = table.vacuum(dry_run=True, **everything)
         if orphans:
             self._commit(name, lambda commit: self.open(name).vacuum(dry_run=False, commit_properties=commit, **everything))
         return len(orphans)
@@ -210,17 +211,20 @@ class Store:
         return {mark["video"]: mark for mark in marks}
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """Commits of a table, newest first."""
+        """Commits of a table, newest first. Raises InputError if its log is damaged."""
         table = self.open(name)
-        return table.history() if table else []
+        with readable(self.table_uri(name)):
+            commits = table.history() if table else []
+        return checked_value(commits, f"{self.table_uri(name)}/_delta_log", list[Commit])
 
     def sizes(self) -> dict[str, tuple[int, int, int]]:
         """Version, rows and bytes of every table."""
         sizes = {}
         for name in rows.TABLES:
             if (table := self.open(name)) is not None:
-                actions = pa.table(table.get_add_actions(flatten=True))
-                counts = [pc.sum(actions[column]).as_py() or 0 for column in ("num_records", "size_bytes")]
+                with readable(self.table_uri(name)):
+                    actions = pa.table(table.get_add_actions(flatten=True))
+                    counts = [pc.sum(actions[column]).as_py() or 0 for column in ("num_records", "size_bytes")]
                 sizes[name] = (table.version(), *counts)
         return sizes
 
@@ -251,6 +255,8 @@ class Store:
                     raise error if isinstance(error, InputError) else InputError(f"{self.table_uri(name)}: cannot be written: {plain(error)}") from None
                 if any(entry.get("commit") == mark for entry in self.history(name)):
                     return
+            except Exception as error:  # of many classes, if the log or a file is damaged
+                raise InputError(f"{self.table_uri(name)}: cannot be written: {plain(error)[:300]}") from None
 
 
 def sql_text(value: str) -> str:

@@ -62,6 +62,8 @@ def read_state(directory: Path) -> dict[str, Any]:
         return checked_json(path.read_bytes(), f"{path} is damaged", CheckpointState)
     except FileNotFoundError:
         raise InputError(f"{directory} is no checkpoint: it has no {STATE}") from None
+    except OSError as error:
+        raise InputError(f"{path} is damaged: {error.strerror}") from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
