@@ -15,6 +15,7 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     """Say what will go, ask, remove it. Raises InputError where there is no such video, or nobody to ask; Busy while an ingest or a pass is under way."""
     store = Store(store_uri)
     known = None if registry is None else Registry(registry)
+    champion = known and known.champion()
     found = find(video, store, registry=known, runs=[place for place in (runs, None if known is None else known.path("runs")) if place])
     _describe(found)
     if not yes:
@@ -26,8 +27,8 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
     console.out.print(f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
                       f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}")
-    if known is not None and known.champion() in found.versions:
-        console.out.print(f"{known.champion()}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not")
+    if champion in found.versions:
+        console.out.print(f"{champion}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not")
     console.out.print("Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases")
 
 

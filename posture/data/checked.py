@@ -125,7 +125,12 @@ def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]
 
     try:
         with reachable(table):
-            yield
+            try:
+                yield
+            except OSError as error:
+                if error.errno is None and not is_remote(table):  # pyarrow's of damaged data; the operating system's have numbers
+                    raise InputError(f"{table}: {sentence.format(plain(error)[:300])}") from None
+                raise
     except (InputError, TableNotFoundError):
         raise
     except Exception as error:
