@@ -5,9 +5,10 @@ Legend: T frames, H x W their pixels; t x h x w the positions of a map. Frames a
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,35 +127,52 @@ def _height(row: Row, across: float) -> float:
 
 def _figure(title: str, *, inches: float) -> tuple[Any, float]:
     """A sheet with a title and `inches` of room below it; and the height above its foot at which that begins."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(SHEET_INCHES, inches + 0.7), dpi=DOTS_PER_INCH, facecolor=GROUND)
-    _write(figure, MARGIN_INCHES, inches + 0.36, title, size=15, colour=INK)
+    FigureCanvasAgg(figure)  # which text is measured by
+    _write(figure, MARGIN_INCHES, inches + 0.36, title, size=15, colour=INK, room=WIDTH_INCHES)
     return figure, inches
 
 
 def _strip(figure: Any, row: Row, *, top: float, across: float) -> None:
     """Draw a filmstrip from `top` inches above the foot downwards."""
     total, down = figure.get_figheight(), across * row.pictures.shape[1] / row.pictures.shape[2]
-    _write(figure, MARGIN_INCHES, top - 0.14, row.title, size=10.5, colour=INK, weight="bold")
-    _write(figure, SHEET_INCHES - MARGIN_INCHES, top - 0.14, row.note, size=9.5, colour=SOFT, align="right")
+    taken = _write(figure, MARGIN_INCHES, top - 0.14, row.title, size=10.5, colour=INK, weight="bold", room=WIDTH_INCHES / 2)
+    _write(figure, SHEET_INCHES - MARGIN_INCHES, top - 0.14, row.note, size=9.5, colour=SOFT, align="right", room=WIDTH_INCHES - taken - 0.2)
     for place, (picture, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
         left = MARGIN_INCHES + place * across
         axes = figure.add_axes((left / SHEET_INCHES, (top - 0.28 - down) / total, (across - 0.04) / SHEET_INCHES, down / total))
         axes.imshow(picture, interpolation="lanczos", aspect="auto")
         axes.set_axis_off()
-        _write(figure, left, top - 0.28 - down - 0.13, caption, size=9, colour=SOFT)
+        _write(figure, left, top - 0.28 - down - 0.13, caption, size=9, colour=SOFT, room=across - 0.08)
 
 
-def _write(figure: Any, left: float, up: float, text: str, *, size: float, colour: str, weight: str = "normal", align: str = "left") -> None:
-    """A line of text whose middle is `up` inches above the sheet's foot; no letter in it is markup."""
-    figure.text(left / SHEET_INCHES, up / figure.get_figheight(), text, fontsize=size, color=colour, weight=weight, ha=align, va="center",
-                parse_math=False)
+def _write(figure: Any, left: float, up: float, text: str, *, size: float, colour: str, room: float, weight: str = "normal", align: str = "left") -> float:
+    """A line of text whose middle is `up` inches above the sheet's foot, smaller if it needs more than `room` inches; returns the inches it takes.
+
+    No letter in it is markup.
+    """
+    written = figure.text(left / SHEET_INCHES, up / figure.get_figheight(), text, fontsize=size, color=colour, weight=weight, ha=align, va="center",
+                          parse_math=False)
+    with _any_letters():
+        wide = written.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi
+    if wide > room:
+        written.set_fontsize(0.98 * size * room / wide)
+    return min(wide, room)
 
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's typeface lacks become boxes; the page has them
+    with _any_letters():
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _any_letters() -> Iterator[None]:
+    """Without matplotlib's warnings: letters that its typeface lacks become boxes; the page has them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
