@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from posture.commands.evaluate import print_detections
 from posture.data.images import ImageIndex
 from posture.detections import MOST_BOXES, judge
 from posture.detector_evaluation import Found
 from posture.detector_report import FEW_SHOTS, SHOTS, verdict, write_detector_report
 from posture.pages.shots import WIDE
+from posture.runs import RunFolder
 from posture.tasks.detection_metrics import Picture, detection_metrics
 from tests.test_report import HOSTILE, Page, assert_self_contained
 
@@ -231,3 +233,12 @@ def test_the_map_stands_beside_its_interval(tmp_path: Path) -> None:
     metrics = detection_metrics([HIT, MISS], CLASSES) | SPEED
     sure = {"of": "map50_95", "low": 0.21, "high": 0.84, "groups": 7, "resamples": 100}
     assert "95 % interval 0.210 to 0.840, over 7 groups" in Page(written(tmp_path, [HIT, MISS], metrics=metrics | {"interval": sure})).text
+
+
+def test_the_terminal_says_the_interval_and_what_was_not_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"split": "test", "protocol": "each picture once", "device": "cpu", "name": "test"} | SPEED
+    sure = {"of": "map50_95", "low": 0.21, "high": 0.84, "groups": 7, "resamples": 100}
+    for ones, learned in (([HIT] * 7, True), ([MISS, VAIN] * 7, False)):
+        print_detections(detection_metrics(ones, CLASSES) | about | {"interval": sure}, RunFolder(str(tmp_path), "run"))
+        said = capsys.readouterr().out.replace("\u202f", " ")
+        assert "mAP@0.5:0.95, 95 % interval 0.2100 to 0.8400, over 7 groups" in said and ("learned next to nothing" in said) != learned

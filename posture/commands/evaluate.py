@@ -7,7 +7,9 @@ from typing import Any
 
 from posture import console
 from posture.config import validate
+from posture.detector_report import has_learned
 from posture.evaluation import Views, evaluate, unfinished
+from posture.report import interval_text
 from posture.runs import RunFolder
 
 
@@ -35,6 +37,9 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     shown = {"map50": "mAP@0.5", "map50_95": "mAP@0.5:0.95", "precision": "precision", "recall": "recall", "f1": "F1", "mean_iou": "mean IoU"}
     console.out.print(f"{metrics['count']:,} {metrics['split']} pictures: {metrics['protocol']}; on {metrics['device']}")
     console.table(*shown.values(), rows=[tuple(_figure(metrics[name]) for name in shown)])
+    if not has_learned(metrics):
+        console.out.print("this detector has learned next to nothing")
+    console.out.print(f"mAP@0.5:0.95, {interval_text(metrics, _figure)}")
     console.out.print(f"precision, recall, F1 and mean IoU at confidence {_figure(metrics['confidence'])}, IoU 0.5\n")
     console.table("one picture at a time", "median ms", "10-90 %", "FPS",
                   rows=[({"model": "network alone", "whole": "with letterbox and NMS"}[name], f"{times['median']:.1f}",
@@ -58,7 +63,7 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
              "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1", "map": "mAP", "auc": "AUC", "ece": "ECE"}
     console.out.print(f"{metrics['count']:,} {metrics['split']} segments, each scored once: {metrics['protocol']}; on {metrics['device']}")
     console.table(*shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)])
-    console.out.print()
+    console.out.print(f"accuracy, {interval_text(metrics, _figure)}\n")
     worst = sorted((row for row in metrics["per_class"] if row["count"]), key=lambda row: row["f1"])[:20]
     console.table("class", "segments", "precision", "recall", "F1", "AP",
                   rows=[(row["class"], row["count"], *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1", "ap"))) for row in worst])
