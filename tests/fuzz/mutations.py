@@ -7,7 +7,8 @@ import struct
 
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 20_000)
 ODD = ("", " ", "nan", "-nan", "inf", "-1", "0", "1e999", "1e-999", "0.5.5", "12,5", "1" * 400, "9" * 6000, "../../etc/passwd", "/", "a/b\\c", "\x00",
-       "\x1b[31m", "[bold]x[/bold]", "'", '"', "=1+1", "\u00e9", "e\u0301", "\u202e", "\ufeff", "true", "null", "{}", "[]", "&a", "*a", "<x>", "&lt;", "]]>", "%25",
+       "\x1b[31m", "[bold]x[/bold]",
+       "'", '"', "=1+1", "\u00e9", "e\u0301", "\u202e", "\ufeff", "true", "null", "{}", "[]", "&a", "*a", "<x>", "&lt;", "]]>", "%25",
        "train", "test", "kick", "label", "video", "x" * 3000)
 
 
