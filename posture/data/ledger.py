@@ -217,17 +217,18 @@ class Ledger:
         The splits come first: killed after them, the next ingest goes on with the same.
         """
         self.commit()
-        standing = {row["segment"]: row for row in self._standing if row["segment"] in self._segments}
+        standing = {row["segment"]: row for row in self._standing if row["segment"] in self._segments or row["segment"] in self._decoded}
+        self._new |= standing.keys() - self._segments.keys()  # removed when the labels did not name them, and now they do again
         said = standing | self._added
         splits = self._assign_splits([_label_of(row) for row in said.values()])
         # a group may have got its split in an ingest of other footage, before this one could end
         said = {segment: row for segment, row in self._segments.items() if row["split"] == "" and row["group"] in splits} | said
         said = {segment: row | {"split": splits[row["group"]]} for segment, row in said.items()}
-        changed = [row for segment, row in said.items() if self._segments[segment] != row]
+        changed = [row for segment, row in said.items() if self._segments.get(segment) != row]
         added = [row for segment, row in said.items() if segment in self._new]
         self._report.relabelled = sum(_said(self._segments[row["segment"]]) != _said(row) for row in changed if row["segment"] not in self._new)
         self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
-        retired = self._retire({row["segment"] for row in self._standing})
+        retired = set(self._retire({row["segment"] for row in self._standing}))
         self._segments |= said
         self._report.retired = len(retired)
         self._report.waiting = sum(row["split"] == "" for segment, row in self._segments.items() if segment not in retired)

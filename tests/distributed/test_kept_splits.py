@@ -78,6 +78,22 @@ def test_a_label_that_gives_no_clip_moves_nothing_either(tmp_path):
     assert clips_stored(tmp_path / "mixed") == clips_stored(tmp_path / "good")
 
 
+def test_a_segment_that_the_labels_name_again_comes_back(tmp_path):
+    for number in range(3):
+        make_video(tmp_path / "footage" / f"{number}.mp4", frames=50, seed=number)
+    table = tmp_path / "footage" / "s.csv"
+    lines = ["video,start,end,label\n", *(f"{number}.mp4,{start},{start + 1},kick\n" for number in range(3) for start in (0, 1))]
+    table.write_text("".join(lines))
+    ingest(tmp_path / "footage", tmp_path / "store")
+    before = clips_stored(tmp_path / "store")
+    table.write_text("".join(lines[:3] + lines[4:]))
+    assert ingest(tmp_path / "footage", tmp_path / "store").retired == 1 and len(splits(tmp_path / "store")) == 5
+    table.write_text("".join(lines))
+    report = ingest(tmp_path / "footage", tmp_path / "store")
+    assert (report.segments, report.clips, report.decoded, report.relabelled) == (1, 0, 0, 0)
+    assert clips_stored(tmp_path / "store") == before
+
+
 @pytest.mark.parametrize("stop_after", [3, 16, 27])
 def test_stopped_and_run_again_it_has_the_same_splits(folders, tmp_path, monkeypatch, stop_after):
     monkeypatch.setattr(clip_ingest, "CLIPS_PER_TASK", 3)
