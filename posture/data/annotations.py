@@ -146,9 +146,12 @@ def _read_layout(root: str, table: str, layout: str | None, videos: list[File], 
     if table and not kinds["segments"] + kinds["kinetics"]:
         raise InputError(broken.get(table) or f"{root}/{table}: no such file, or neither the columns {','.join(COLUMNS['segments'])} nor "
                                               f"{','.join(COLUMNS['kinetics'])}")
-    lists = {} if table else ucf101.lists_of(others, split_number)
+    lists = ucf101.lists_of(others, split_number) if not table and layout in (None, "ucf101") else {}
     found = layout or _recognised(root, kinds, lists, others, split_number)
     notes = [] if table else unread(root, tables, broken, others, VideoNames(videos), layout=found, guessed=layout is None)
+    unused = [file.relative for file in others if ucf101.LIST.fullmatch(_name(file))] if found != "ucf101" and not table else []
+    if unused:
+        notes.append(f"not read, since the layout is {found}: {_first(set(unused))}")
     if found == "ucf101":
         reading = _ucf101(root, videos, _both(root, lists, split_number))
     elif found == "folders":

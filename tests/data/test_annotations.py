@@ -150,6 +150,11 @@ def test_ucf101_lists_that_are_there_are_never_passed_over(root):
         read_footage(root.path, split_number=2)
 
 
+def test_ucf101_lists_beside_another_layout_that_was_named(root):
+    root("jump/v_a_g01_c01.mp4"), root("run/v_b_g01_c01.mp4"), root("trainlist01.txt"), root("old/trainlist01.txt"), root("testlist01.txt")
+    assert read_footage(root.path, layout="folders").notes == ["not read, since the layout is folders: old/trainlist01.txt, testlist01.txt, trainlist01.txt"]
+
+
 def test_kinetics_files_of_one_name_are_told_apart_by_their_folder(root):
     root("train/long_jump/abc.mp4"), root("train/surfing/abc.mp4"), root("val/xyz_000000_000010.mp4"), root("train/xyz_000000_000010.mp4")
     root("a/lost.mp4"), root("b/lost.mp4")
