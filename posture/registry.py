@@ -53,9 +53,26 @@ class Pointer(TypedDict):
     history: Annotated[list[Change], Field(min_length=1)]
 
 
+ClassRecall = TypedDict("ClassRecall", {"class": str, "recall": float | None}, total=False)
+
+
+class Measured(TypedDict, total=False):
+    """The figures of a version that are shown in tables."""
+
+    accuracy: float
+    per_class: list[ClassRecall]
+
+
+class Verdict(TypedDict):
+    """What a pass came to, in a version's record."""
+
+    outcome: str
+    verdict: str
+
+
 Version = TypedDict("Version", {
     "version": Name, "created": Seconds, "parent": Name | None, "pass": Name, "run": dict[str, Any], "recipe": str, "run_folder": str, "store": str,
-    "footage_versions": dict[str, Count], "classes": list[str], "left_out": list[str], "metrics": dict[str, Any] | None, "decision": dict[str, Any],
+    "footage_versions": dict[str, Count], "classes": list[str], "left_out": list[str], "metrics": Measured | None, "decision": Verdict,
     "holdout": list[Name], "trained_on": dict[str, Count], "software": dict[str, str]}, total=False)
 """version.json."""
 
