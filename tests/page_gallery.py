@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 
 from posture import comparison, decision_page, detector_comparison
+from posture.commands.runs import list_runs
 from posture.comparison import Comparison, Entry
 from posture.config import override
 from posture.data.images import ImageIndex
@@ -24,6 +25,7 @@ from posture.spaces import load_space
 from posture.tasks.detection_metrics import detection_metrics
 from posture.trials import Outcome, parse_objectives
 from tests import test_comparison, test_decision_page, test_detector_comparison, test_detector_report, test_report, test_show_page
+from tests.commands import test_runs
 from tests.test_drift import footage
 
 RUN = "improved-c3d_wide-20260131-142233-3fa9d2c1"
@@ -143,9 +145,19 @@ def shown(folder: Path) -> Path:
     return folder / "show.html"
 
 
+def listed(folder: Path) -> Path:
+    place = folder / "season_2025_runs_of_the_second_team"
+    interval = {"of": "accuracy", "low": 0.61, "high": 0.87, "groups": 12, "resamples": 1000}
+    for number in range(3):
+        test_runs.make(place, f"{RUN}-{number}", epochs=30, created=1.7e9, values=[0.5, 0.8], test={"accuracy": 0.75, "interval": interval})
+    test_runs.make(place, "athletes_of_the_indoor_season", epochs=1, created=1.8e9, recipe="jobs/detector.py:yolov5s", values=[0.45])
+    list_runs(str(place), order="name", page=folder / "runs.html")
+    return folder / "runs.html"
+
+
 def write_gallery(folder: Path) -> list[Path]:
     """The files of the pages of every kind, but for those of `posture explain` and `posture review`."""
     many = tuple(f"discipline number {place}" for place in range(101))
     return [report(folder), report(folder, many, "report_of_101_classes"), report(folder, ("jump", "run"), "report_of_two"), detector_report(folder),
             compared(folder), compared_detectors(folder), searched(folder, "accuracy", "search"), searched(folder, "accuracy,gmacs", "front"), decided(folder),
-            shown(folder)]
+            shown(folder), listed(folder)]
