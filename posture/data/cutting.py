@@ -15,7 +15,7 @@ from posture.data.annotations import Label
 from posture.data.probe import open_video
 from posture.data.rows import DecodeRecipe, clip_id, segment_id
 from posture.data.tube_layouts import Tube
-from posture.data.tubes import candidates, is_seen, other_size
+from posture.data.tubes import as_shown, candidates, is_seen, other_size
 from posture.data.video import Reader, Stream
 from posture.errors import InputError
 
@@ -75,17 +75,17 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
              tubes: Sequence[Tube] = ()) -> Iterator[dict[str, Any] | Clip]:
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
-    Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", frames, fps, seconds,
-    width, height, codec, decoder, doubt}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments:
-    {"kind": "segment", **row}; what is odd without being wrong: {"kind": "note", note}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
+    Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream", **Stream.columns, doubt}; refusals:
+    {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also segment; segments: {"kind": "segment", **row}; what is odd without being
+    wrong: {"kind": "note", note}. A recipe with a crop cuts along the `tubes`. Raises Unreadable.
     """
     with open_video(path) as reader:
         reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
         stream = reader.stream
-        yield {"kind": "stream", "frames": stream.frames, "fps": stream.fps, "seconds": stream.seconds, "width": stream.width,
-               "height": stream.height, "codec": stream.codec, "decoder": stream.decoder, "doubt": stream.doubt}
+        yield {"kind": "stream", **stream.columns, "doubt": stream.doubt}
         accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps)
         yield from ({"kind": "refused", **refusal} for refusal in refused)
+        tubes = [as_shown(tube, (stream.coded_height, stream.coded_width), (stream.height, stream.width)) for tube in tubes]
         if cut.recipe.crop and (mismatch := other_size(tubes, stream.height, stream.width)):
             yield {"kind": "refused", **mismatch}
             return

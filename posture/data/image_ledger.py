@@ -12,8 +12,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NotRequired
 
 import pyarrow as pa
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
@@ -26,7 +26,7 @@ from posture.data.files import File, hash_file, local_copy
 from posture.data.lease import Lease
 from posture.data.ledger import Report, other_labels
 from posture.data.picture_files import AnnotatedPicture, Pictures
-from posture.data.placed_boxes import count_outside, place_boxes
+from posture.data.placed_boxes import count_outside, place_boxes, scale_boxes
 from posture.data.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.store import Store
 from posture.data.video import Unreadable
@@ -124,6 +124,8 @@ class CheckedPicture(TypedDict):
     """Seconds; NaN for stills."""
     past_end: int | None
     """Of a frame past the end, how many its video has."""
+    coded: NotRequired[list[int] | None]
+    """Height and width of a frame before its pixel aspect ratio."""
 
 
 class Outcome(TypedDict):
@@ -189,7 +191,8 @@ class ImageLedger:
         self._store, self._options, self._report, self._lease = store, options, report, lease
         self._pictures = {(row["image"], row["uri"]): row for row in store.read("pictures").to_pylist()}
         self._seen = {(row["uri"], row["bytes"], row["modified"]): row for row in self._pictures.values()}
-        self._images = {row["image"]: row for row in store.read("images", columns=["image", "uri", "height", "width"]).to_pylist()}
+        of_pixels = [name for name in rows.IMAGES.names if name not in ("pixels", "bytes", "decoder")]
+        self._images = {row["image"]: row for row in store.read("images", columns=of_pixels).to_pylist()}
         self._boxes = {row["image"]: row for row in store.read("boxes").to_pylist()}
         self._wanted: dict[str, AnnotatedPicture] = {}
         """By image, what is to be stored."""
@@ -267,7 +270,7 @@ class ImageLedger:
                 continue
             for picture in outcome["pictures"]:
                 if picture["past_end"] is None:
-                    placed += self._place(picture["image"], picture["height"], picture["width"], picture["time"])
+                    placed += self._place(picture["image"], picture["height"], picture["width"], picture["time"], picture.get("coded"))
                 else:
                     frame = self._wanted[picture["image"]].frame
                     self._refuse(file, "frame_past_end", f"frame {frame}: the video has {picture['past_end']}, counted from 0")
@@ -372,9 +375,12 @@ class ImageLedger:
         self._videos[content] = _Video(len(pieces))
         return [PictureJob(uri, content, piece) for piece in pieces]
 
-    def _place(self, image: str, height: int, width: int, seconds: float) -> list[dict[str, Any]]:
-        """The picture's row of `boxes`, with its split if its group has one; none if it is refused."""
+    def _place(self, image: str, height: int, width: int, seconds: float, coded: list[int] | None = None) -> list[dict[str, Any]]:
+        """The picture's row of `boxes`, with its split if its group has one; none if it is refused. Boxes may have been drawn on the size `coded`."""
         picture = self._wanted[image]
+        if coded and picture.size == tuple(coded) != (height, width):
+            boxes = picture.boxes if picture.normalised else scale_boxes(picture.boxes, picture.size, (height, width))
+            picture = replace(picture, boxes=boxes, size=(height, width))
         frame = "" if picture.frame is None else f"frame {picture.frame}: "
         scale = (width, height, width, height) if picture.normalised else (1, 1, 1, 1)
         drawn = [tuple(side * of for side, of in zip(box, scale, strict=True)) for box in picture.boxes]
@@ -397,7 +403,8 @@ class ImageLedger:
         for image in images:
             held = self._images[image]
             seconds = math.nan if self._wanted[image].frame is None else float(held["uri"].rpartition("#t=")[2])
-            self._place(image, held["height"], held["width"], seconds)
+            coded = [held["coded_height"], held["coded_width"]] if held["coded_height"] and held["coded_width"] else None
+            self._place(image, held["height"], held["width"], seconds, coded)
         self._standing = self._placed.keys() & self._boxes.keys()
         self._write([row for image, row in self._placed.items() if image not in self._boxes])
 

@@ -310,7 +310,7 @@ class Ledger:
 
 def video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     return {"video": video, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "frames": 0, "fps": 0.0, "seconds": 0.0,
-            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None,
+            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None, "coded_width": None, "coded_height": None,
             "reader": None if verdict == "ok" else rows.READER}
 
 

@@ -27,9 +27,10 @@ class PicturePart:
         self._buffer: list[dict[str, Any]] = []
         self._written = 0
 
-    def write(self, image: str, uri: str, encoded: Encoded) -> None:
+    def write(self, image: str, uri: str, encoded: Encoded, **of_frame: Any) -> None:
+        """Add a picture; `of_frame` are the columns that only frames of videos have."""
         self._buffer.append({"image": image, "uri": uri, "height": encoded.height, "width": encoded.width, "bytes": len(encoded.pixels),
-                             "pixels": encoded.pixels})
+                             "pixels": encoded.pixels, **of_frame})
         if len(self._buffer) >= ROW_GROUP_PICTURES:
             self._flush()
 

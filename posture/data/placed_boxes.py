@@ -67,6 +67,12 @@ def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Litera
     return Placed(clipped[left].astype(np.float32).tolist(), np.flatnonzero(left).tolist(), complaints, int(cut.sum()))
 
 
+def scale_boxes(boxes: Sequence[Box], drawn: tuple[int, int], shown: tuple[int, int]) -> tuple[Box, ...]:
+    """Boxes that were drawn on pictures of one size, (height, width), in pixels of another."""
+    down, across = shown[0] / drawn[0], shown[1] / drawn[1]
+    return tuple((left * across, top * down, right * across, bottom * down) for left, top, right, bottom in boxes)
+
+
 def size_mismatch(labelled: tuple[int, int], height: int, width: int, what: str) -> str:
     """The reason to refuse boxes that were drawn on another size, (height, width)."""
     return (f"the labels are for {labelled[1]} x {labelled[0]} pixels, the {what} is {width} x {height}; take the {what} that the boxes were drawn on, "

@@ -81,6 +81,8 @@ VIDEOS = pa.schema([
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
     ("decoder", pa.string()),  # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
+    ("coded_width", pa.int32()),  # pixels, upright but before the pixel aspect ratio; null if an earlier version of Posture decoded it
+    ("coded_height", pa.int32()),
     ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
 ])
 
@@ -125,6 +127,9 @@ IMAGES = pa.schema([
     ("width", pa.int32()),  # pixels
     ("bytes", pa.int64()),  # of `pixels`
     ("pixels", pa.binary()),  # the file as it was (JPEG, PNG, WebP, BMP), turned upright; frames as JPEG
+    ("decoder", pa.string()),  # of a frame, as in `videos`; null of stills
+    ("coded_height", pa.int32()),  # of a frame, pixels before the pixel aspect ratio, on which boxes may have been drawn; null of stills
+    ("coded_width", pa.int32()),
 ])
 
 BOXES = pa.schema([

@@ -7,11 +7,12 @@ Legend: D boxes of one frame, (D, 4) xyxy; scores are a detector's confidences, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from posture.data.placed_boxes import size_mismatch
+from posture.data.placed_boxes import scale_boxes, size_mismatch
 from posture.data.tube_layouts import Tube
 
 LEAST_SEEN = 0.25
@@ -73,6 +74,14 @@ def tubes_to_json(tubes: Iterable[Tube]) -> list[dict[str, Any]]:
 def tubes_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Tube, ...]:
     return tuple(Tube(value["name"], value["label"], dict(zip(value["frames"], map(tuple, value["boxes"]), strict=True)),
                       tuple(value["size"]) if value["size"] else None) for value in values)
+
+
+def as_shown(tube: Tube, coded: tuple[int, int], shown: tuple[int, int]) -> Tube:
+    """The tube in pixels of the video as it is `shown`, (height, width), if its boxes were drawn on frames whose pixels are not square, of size `coded`."""
+    if tube.size != coded or coded == shown:
+        return tube
+    boxes = scale_boxes(list(tube.boxes.values()), coded, shown)
+    return replace(tube, boxes=dict(zip(tube.boxes, boxes, strict=True)), size=shown)
 
 
 def other_size(tubes: Iterable[Tube], height: int, width: int) -> dict[str, str] | None:

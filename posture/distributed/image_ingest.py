@@ -141,10 +141,12 @@ def _take_frames(path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart
         row = message.row if isinstance(message, Clip) else message
         image = rows.frame_id(job.content, row["frame"])
         if isinstance(message, Clip):
-            frames.append((image, f"{job.uri}#t={row['time']:.6f}", Encoded(message.pixels, row["height"], row["width"])))
-            taken.append({"image": image, "height": row["height"], "width": row["width"], "time": row["time"], "past_end": None})
+            of_frame = {name: row[name] for name in ("decoder", "coded_height", "coded_width")}
+            frames.append((image, f"{job.uri}#t={row['time']:.6f}", Encoded(message.pixels, row["height"], row["width"]), of_frame))
+            taken.append({"image": image, "height": row["height"], "width": row["width"], "time": row["time"], "past_end": None,
+                          "coded": [row["coded_height"], row["coded_width"]]})
         else:
             taken.append({"image": image, "height": 0, "width": 0, "time": math.nan, "past_end": row["frames"]})
-    for frame in frames:
-        part.write(*frame)
+    for *frame, of_frame in frames:
+        part.write(*frame, **of_frame)
     return taken

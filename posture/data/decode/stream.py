@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,12 @@ class Stream:
     @property
     def frames(self) -> int:
         return len(self.times)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the table `videos` holds of it."""
+        names = ("frames", "fps", "seconds", "width", "height", "coded_width", "coded_height", "codec", "decoder")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def seconds(self) -> float:

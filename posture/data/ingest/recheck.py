@@ -89,7 +89,7 @@ def _looked_at(videos: list[list[dict[str, Any]]], limit_seconds: float) -> Iter
                 with local_copy(place["uri"]) as path:
                     if os.path.getsize(path) == place["bytes"]:
                         (stream,) = own.sandbox.cut(path, "", [], Cut(), limit_seconds=limit_seconds)
-                        return stream | {"uri": place["uri"]}
+                        return stream | {"from": place["uri"]}
                 failure = Unreadable("unreadable", "the file has changed since it was taken in")
             except (Unreadable, OSError) as error:
                 failure = error
@@ -121,8 +121,8 @@ class _Video:
             except (Unreadable, OSError) as error:
                 self._refuse(error)
                 return
-            self._report.wrong.append({"uri": stream["uri"], "reason": reason})
-        now = {name: stream[name] for name in ("frames", "fps", "seconds", "width", "height", "codec", "decoder")} if reason else {"decoder": EXACT}
+            self._report.wrong.append({"uri": stream["from"], "reason": reason})
+        now = {name: stream[name] for name in rows.VIDEOS.names if name in stream} if reason else {"decoder": EXACT}
         self._store.upsert("videos", pa.Table.from_pylist([place | now for place in self._places], schema=rows.VIDEOS), keys=["video", "uri"])
 
     def _refuse(self, error: Exception) -> None:
@@ -130,7 +130,7 @@ class _Video:
 
     def _decode_again(self, stream: dict[str, Any]) -> None:
         """Replace the clips of all recipes, and correct where segments end. Raises Unreadable, OSError."""
-        with local_copy(stream["uri"]) as path:
+        with local_copy(stream["from"]) as path:
             if hash_file(path) != self._row["video"]:
                 raise Unreadable("unreadable", "the file has changed since it was taken in")
         segments = {row["segment"]: row for row in self._store.read("segments", where=pc.field("video") == self._row["video"]).to_pylist()}
@@ -143,7 +143,7 @@ class _Video:
             if DecodeRecipe.parse(recipe).crop:
                 self._remove_cropped(recipe, clips)
             else:
-                gone |= self._replace(stream["uri"], DecodeRecipe.parse(recipe), {segment: segments[segment] for segment in clips}, clips)
+                gone |= self._replace(stream["from"], DecodeRecipe.parse(recipe), {segment: segments[segment] for segment in clips}, clips)
         changed = [row | {"end": stream["seconds"]} for segment, row in segments.items() if segment not in gone and self._lasts_to_end(row)]
         self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
         self._store.delete("segments", "segment", sorted(gone))
