@@ -198,7 +198,8 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = N
     """
     from posture.commands.show import show_store
 
-    show_store(store, out=out, recipe=recipe, items=clips, seed=seed)
+    with console.waiting(f"reading {store}"):
+        show_store(store, out=out, recipe=recipe, items=clips, seed=seed)
     console.suggest(f"posture train RECIPE --store {store}; posture models lists the recipes")
 
 
@@ -742,7 +743,8 @@ def forget(video: str, /, *, store: str, registry: str | None = None, runs: str 
     """
     from posture.commands.forget import forget_video
 
-    forget_video(video, store, registry=registry, runs=runs, yes=yes)
+    with console.waiting(f"looking for {video}"):
+        forget_video(video, store, registry=registry, runs=runs, yes=yes)
     console.suggest(f"posture show {store}")
 
 
@@ -768,7 +770,8 @@ def explain(run: str, video: str, /, *, start: float | None = None, class_name: 
     """
     from posture.commands.explain import explain_video
 
-    explain_video(run, video, start=start, class_name=class_name, out=out, checkpoint=checkpoint)
+    with console.waiting(f"looking at {video}"):
+        explain_video(run, video, start=start, class_name=class_name, out=out, checkpoint=checkpoint)
     console.suggest("--class NAME shows what speaks for another class, --start SECONDS another clip")
 
 
@@ -783,7 +786,8 @@ def models(*, classes: int = 101) -> None:
     """
     from posture.commands.models import print_models
 
-    print_models(classes)
+    with console.waiting("building every model"):
+        print_models(classes)
     console.suggest("posture train RECIPE --store STORE")
 
 

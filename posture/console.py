@@ -57,9 +57,9 @@ class _Lines(logging.Handler):
         out.print(record.getMessage())
 
 
-logging.getLogger("posture").addHandler(_Lines(logging.INFO))
-logging.getLogger("posture").setLevel(logging.INFO)
-logging.getLogger("posture").propagate = False
+logging.getLogger("posture.console").addHandler(_Lines(logging.INFO))
+logging.getLogger("posture.console").setLevel(logging.INFO)
+logging.getLogger("posture.console").propagate = False
 
 
 class Pace:

@@ -201,7 +201,7 @@ def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: Limits, new:
         return "There is no champion yet: the challenger must be more accurate than always naming the most frequent class."
     seen = "No difference at all could be shown on this hold-out" if both is None or both["detectable"] is None else (
         f"The smallest difference in accuracy that this hold-out could have shown is {_points(both['detectable'])} points "
-        f"({both['segments']:,} segments in {both['groups']} groups)")
+        f"({counted(both['segments'], 'segment')} in {counted(both['groups'], 'group')})")
     if rule == "superiority":
         return f"{seen}: the challenger must be better by {_points(limits.margin)} points, and beyond chance."
     asked = f"must surely not be worse by more than {_points(limits.tolerance)} points"

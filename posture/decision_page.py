@@ -219,7 +219,7 @@ def _balance(counts: Mapping[str, Mapping[str, int]], sides: Mapping[str, Mappin
 
 
 def _left_out(left_out: Mapping[str, int]) -> str:
-    waiting = [f"{name} ({count:,} training clips)" for name, count in left_out.items()]
+    waiting = [f"{name} ({counted(count, 'training clip')})" for name, count in left_out.items()]
     return f"Left out for now, having too few clips or none held out: {_listed(waiting)}." if waiting else ""
 
 
@@ -253,7 +253,8 @@ def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
               ("Table versions", ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in decision["versions"].items())),
               ("Recipe", decision["recipe"]), ("Started from", decision["start_sentence"] or decision["start"]), ("Challenger's run", decision["run_folder"])]
     if training:
-        listed.append(("Training", f"{training['epochs']} epochs, the best {training['best_epoch']}; {training['train']:,} clips, {training['val']:,} for "
+        listed.append(("Training", f"{counted(training['epochs'], 'epoch')}, the best {training['best_epoch']}; {counted(training['train'], 'clip')}, "
+                                   f"{training['val']:,} for "
                                    f"validation; {pages.duration(training['seconds'])}"))
     if limits:
         listed.append(("Limits", f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, fall of a class beyond chance "

@@ -27,6 +27,7 @@ from posture.data.checked import path_below, read_parquet
 from posture.data.files import absolute, hash_file, is_remote, list_files, read_bytes, remove_tree, write_bytes
 from posture.data.lease import Lease
 from posture.data.store import Store
+from posture.display.text import counted
 from posture.errors import InputError, Unreachable
 from posture.registry import Registry, remove_file
 from posture.runs import RunFolder
@@ -130,7 +131,7 @@ def _remove(found: Found, store: Store, registry: Registry | None, changed: dict
         if store.open(name) is not None:
             store.delete(name, key, found.keys[name])
             removed = store.remove_orphans(name, earlier=True)
-            tell(f"{name}: {len(found.keys[name]):,} rows removed, {removed:,} files deleted")
+            tell(f"{name}: {counted(len(found.keys[name]), 'row')} removed, {counted(removed, 'file')} deleted")
 
 
 def _changed_files(found: Found, registry: Registry | None) -> dict[str, bytes]:

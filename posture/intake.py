@@ -26,6 +26,7 @@ from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
 from posture.data.tracked_footage import read_tracked_footage
 from posture.data.video import VIDEO_SUFFIXES
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.settling import settled
 
@@ -129,7 +130,7 @@ def _ingest(footage: Footage, drop: Drop, store: Store, run: Run, known: set[tup
         if videos and (corrected or any(_state(video.file) not in known for video in videos)):
             with progress("decoding") as advance:
                 reports.append(ingest(replace(footage, videos=videos), store, options, local=local, progress=lambda done, files, clips, rate, tell=advance:
-                                      tell(done, files, f"{clips:,} clips, {rate:.0f} clips/s")))
+                                      tell(done, files, f"{counted(clips, 'clip')}, {rate:.0f} clips/s")))
     if reports and "flow" in run.model.inputs:
         from posture.distributed.flow import compute_flow
 

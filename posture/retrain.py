@@ -224,7 +224,8 @@ class Pass:
             self.registry.end_current()
             hint = f"; {self.options.recipe} cannot go on from {self.champion}, if that is why: --from-scratch starts afresh" if warm else ""
             raise InputError(f"{error}{hint}") from None
-        self.tell(f"training challenger {plan['run']}: {len(session.train):,} clips, {len(session.classes)} classes, {session.run.epochs} epochs"
+        self.tell(f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, {counted(len(session.classes), 'class', 'classes')}, "
+                  f"{counted(session.run.epochs, 'epoch')}"
                   + (f"; {session.start}" if session.start else "") + (f"; goes on after epoch {len(history)}" if session.resumed else ""))
         begun: list[str] = []
 

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from posture import pages
+from posture.display.text import counted
 from posture.pages import short
 from posture.pages.charts import LETTER, LONGEST, Chart, Dot, Line, ticks
 from posture.search import leading, state_of
@@ -150,7 +151,8 @@ def _ranked(trials: Sequence[FrozenTrial], objective: Objective) -> list[FrozenT
 def _subtitle(trials: Sequence[FrozenTrial]) -> list[str]:
     counts = {state: sum(state_of(trial) == state for trial in trials) for state in ("complete", "stopped", "failed", "running")}
     began = [trial.datetime_start for trial in trials if trial.datetime_start]
-    return [f"{sum(counts.values())} trials", *(f"{count} {state}" for state, count in counts.items() if count), *([pages.moment(min(began))] if began else [])]
+    return [counted(sum(counts.values()), "trial"),
+            *(f"{count} {state}" for state, count in counts.items() if count), *([pages.moment(min(began))] if began else [])]
 
 
 def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from posture import console
 from posture.config import validate
 from posture.detector_report import has_learned
+from posture.display.text import counted
 from posture.evaluation import Views, evaluate, unfinished
 from posture.report import interval_text
 from posture.runs import RunFolder
@@ -35,7 +36,7 @@ def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "b
 def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     """A detector's result as a table, the classes, its speed, and where the report is."""
     shown = {"map50": "mAP@0.5", "map50_95": "mAP@0.5:0.95", "precision": "precision", "recall": "recall", "f1": "F1", "mean_iou": "mean IoU"}
-    console.out.print(f"{metrics['count']:,} {metrics['split']} pictures: {metrics['protocol']}; on {metrics['device']}")
+    console.out.print(f"{counted(metrics['count'], metrics['split'] + ' picture')}: {metrics['protocol']}; on {metrics['device']}")
     console.table(*shown.values(), rows=[tuple(_figure(metrics[name]) for name in shown)])
     if not has_learned(metrics):
         console.out.print("this detector has learned next to nothing")
@@ -61,7 +62,7 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
     """The result as a table, the best and worst classes, and where the report is."""
     shown = {"accuracy": "accuracy", "majority_accuracy": "majority class", "top5": f"top-{min(5, len(metrics['per_class']))}",
              "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1", "map": "mAP", "auc": "AUC", "ece": "ECE"}
-    console.out.print(f"{metrics['count']:,} {metrics['split']} segments, each scored once: {metrics['protocol']}; on {metrics['device']}")
+    console.out.print(f"{counted(metrics['count'], metrics['split'] + ' segment')}, each scored once: {metrics['protocol']}; on {metrics['device']}")
     console.table(*shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)])
     console.out.print(f"accuracy, {interval_text(metrics, _figure)}\n")
     worst = sorted((row for row in metrics["per_class"] if row["count"]), key=lambda row: row["f1"])[:20]

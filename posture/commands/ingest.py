@@ -64,7 +64,7 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
     try:
         with console.progress("finding athletes" if detector else "decoding") as advance:
             report = ingest(footage, store, options, detector=detector,
-                            progress=lambda done, files, clips, rate: advance(done, files, f"{clips:,} clips, {rate:.0f} clips/s"))
+                            progress=lambda done, files, clips, rate: advance(done, files, f"{counted(clips, 'clip')}, {rate:.0f} clips/s"))
     except TooManyRefused as error:
         print_report(error.report)
         raise

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from posture import console
+from posture.display.text import counted
 from posture.pages import percent
 from posture.registry import WEIGHTS, Registry, differences
 
@@ -34,7 +35,7 @@ def show_version(uri: str, name: str | None) -> None:
              "pass": version["pass"], "parent": version["parent"] or "-", "recipe": version["recipe"], "run": version["run_folder"],
              "store": version["store"], "tables": ", ".join(f"{table} {number}" for table, number in version["footage_versions"].items()),
              "classes": ", ".join(version["classes"]), "clips": ", ".join(f"{split} {count:,}" for split, count in version["trained_on"].items()),
-             "hold-out": f"{len(version['holdout']):,} segments, accuracy {_accuracy(version)}", "decision": version["decision"]["verdict"]}
+             "hold-out": f"{counted(len(version['holdout']), 'segment')}, accuracy {_accuracy(version)}", "decision": version["decision"]["verdict"]}
     for title, text in shown.items():
         console.out.print(f"{title:10s}{text}")
     for mark in version["marks"]:
@@ -89,4 +90,4 @@ def _accuracy(version: dict[str, Any]) -> str:
 
 def _marks(version: dict[str, Any]) -> str:
     count = len(version["marks"])
-    return f"trained on {count} forgotten video{'s' * (count > 1)}" if count else ""
+    return f"trained on {counted(count, 'forgotten video')}" if count else ""

@@ -8,6 +8,7 @@ from typing import Any
 from posture import console
 from posture.data.files import join
 from posture.decision_page import PAGE
+from posture.display.text import counted
 from posture.pages import percent, signed
 from posture.retrain import Outcome, RetrainOptions, run_pass
 
@@ -44,7 +45,7 @@ def print_decision(decision: dict[str, Any]) -> None:
     if classes:
         console.table("recall", "class is", "frozen: champion", "challenger", "new: champion", "challenger", rows=classes)
     if decision["changed"]:
-        console.out.print(f"{len(decision['changed']):,} clips are answered differently")
+        console.out.print(f"answered differently: {counted(len(decision['changed']), 'clip')}")
     if decision["rule_sentence"]:
         console.out.print(decision["rule_sentence"])
     console.out.print(join(decision["registry"], "passes", decision["pass"], PAGE))

@@ -7,6 +7,7 @@ from collections import Counter
 from posture import console
 from posture.config import validate
 from posture.data.store import Store
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.registry import Registry
 from posture.review import Question, Review
@@ -47,7 +48,8 @@ def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Re
     with console.progress("looking for unlabelled footage") as advance:
         found = find_stretches(footage, Store(store_uri), progress=advance)
     if not found.asked:
-        raise InputError(f"{found.root}: nothing here waits for a label ({found.files:,} files without one, {len(found.refused):,} of them cannot be used)")
+        raise InputError(f"{found.root}: nothing here waits for a label ({counted(found.files, 'file')} without one, "
+                         f"{len(found.refused):,} of them cannot be used)")
     run, classes = validate(version["run"]), tuple(version["classes"])
     with registry.checkpoint(champion) as checkpoint, console.progress("scoring clips") as advance:
         scored = score_stretches(found.asked, run, classes, checkpoint, progress=advance)
@@ -60,5 +62,5 @@ def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Re
     chosen = most_informative(scored.probabilities, scored.features, count)
     if not chosen:
         raise InputError(f"{found.root}: not one of {len(found.asked):,} clips without a label can be decoded")
-    console.out.print(f"{len(scored.asked):,} clips of {found.files:,} files wait for a label; these {len(chosen)} would teach {champion} most")
+    console.out.print(f"{counted(len(scored.asked), 'clip')} of {counted(found.files, 'file')} without a label; {len(chosen)} would teach {champion} most")
     return Review(found.root, classes, [Question(scored.asked[place], scored.probabilities[place]) for place in chosen], champion=champion)

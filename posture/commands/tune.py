@@ -246,7 +246,7 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
             console.suggest(f"posture train {asked.base} --set-file {target} --store {plan.store}, and posture compare {target} --store {plan.store}")
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
-        raise InputError(f"all {failed} trials failed; the last one: {finished[-1].user_attrs['reason']}")
+        raise InputError(f"not one of {counted(failed, 'trial')} ended well; the last one: {finished[-1].user_attrs['reason']}")
     if len(finished) < trials:
         console.out.print(f"{len(finished)} of {trials} trials are finished; the same command goes on from here")
     if interrupted:

@@ -93,9 +93,10 @@ def _print_champion(registry: Registry) -> None:
         return
     version = registry.version(champion)
     accuracy = percent((version["metrics"] or {}).get("accuracy"))
-    console.out.print(f"champion: {champion} since {_moment(history[-1]['time'])}; {len(version['classes'])} classes, accuracy {accuracy} on its hold-out")
+    console.out.print(f"champion: {champion} since {_moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
+                      f"accuracy {accuracy} on its hold-out")
     if version["marks"]:
-        console.out.print(f"it was trained on {len(version['marks'])} videos that were forgotten since")
+        console.out.print(f"it was trained on {counted(len(version['marks']), 'video')} forgotten since")
 
 
 def _print_passes(registry: Registry) -> None:

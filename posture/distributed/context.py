@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from posture.display.text import counted
 from posture.distributed.metrics import emit_epoch, emit_step
 from posture.errors import InputError, Unreachable
 from posture.runs import RunFolder
@@ -62,7 +63,7 @@ class RayContext:
     def device_name(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"CPU ({torch.get_num_threads()} threads)"
+        return f"CPU ({counted(torch.get_num_threads(), 'thread')})"
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return model if self.world_size == 1 else spread(model, self.device)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.train.publish import Publisher, RunFolder, SaveCheckpoint
 
@@ -101,7 +102,7 @@ class LocalContext:
         """For people: the GPU's name, or the CPU with its number of threads."""
         if self.device.type == "cuda":
             return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
-        return f"{self.device} ({torch.get_num_threads()} threads)"
+        return f"{self.device} ({counted(torch.get_num_threads(), 'thread')})"
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread handle signals

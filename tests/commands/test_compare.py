@@ -41,7 +41,7 @@ def written(place):
 def test_a_study_is_trained_scored_and_shown_and_the_second_time_nothing_is_trained(small_store, place):
     done = posture(*compare(small_store, place, "--local"))
     assert done.returncode == 0, done.stderr
-    assert "tiny: 3 models, 1 seeds, 2 epochs each" in done.stdout and "A3 no attention" in done.stdout and "improved" in done.stdout
+    assert "tiny: 3 models, 1 seed, 2 epochs each" in done.stdout and "A3 no attention" in done.stdout and "improved" in done.stdout
     page, first = (place / "studies" / "tiny" / "comparison.html").read_text(), written(place)
     assert page.rstrip().endswith("</html>") and "A3 no attention" in page and len(first) == 3
     analysis = json.loads((place / "studies" / "tiny" / "comparison.json").read_text())
