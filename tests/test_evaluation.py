@@ -100,7 +100,8 @@ def test_names_of_evaluations():
 
 def test_a_run_that_is_not_trained_to_its_end_says_so_first(run, tmp_path):
     """On the terminal, as a banner on the page, and in metrics.json; a run that stopped early by itself is finished."""
-    assert "unfinished" not in Path(run.path("evaluation", "test", "report.html")).read_text()
+    assert evaluate(run, views=Views())["notice"] == ""
+    assert '<p class="notice">' not in Path(run.evaluation().path("report.html")).read_text()
     half = RunFolder(str(tmp_path), "half")
     shutil.copytree(run.uri, half.uri)
     record = half.read_json("run.json")
