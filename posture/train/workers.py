@@ -35,6 +35,7 @@ class SharedBatchNorm(_BatchNorm):
     def _check_input_dim(self, x: Tensor) -> None:
         pass
 
+    @torch.compiler.disable  # a graph breaks here: the workers talk to each other
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not distributed.is_initialized() or distributed.get_world_size() == 1:
             return super().forward(x)
