@@ -1,6 +1,11 @@
 """Files that are still being copied are left alone; clocks that jump neither hurry nor block them."""
 
+from types import SimpleNamespace
+
+import pytest
+
 from posture.data.files import File
+from posture.retrain import Pass, RetrainOptions
 from posture.settling import settled
 
 NOW = 1_800_000_000.0
@@ -45,3 +50,10 @@ def test_a_clock_that_went_back_starts_the_wait_anew_and_does_not_block(monkeypa
     whole, looks = look([ahead], before=looks, now=NOW)
     assert not whole and looks[ahead.uri]["since"] == NOW
     assert look([ahead], before=looks, now=NOW + 300)[0] == {ahead.uri}
+
+
+@pytest.mark.parametrize(("settle", "count", "told"), [(300.0, 105, "105 files changed in the last 5 min, or still change (--settle 300)"),
+                                                       (90.0, 1, "1 file changed in the last 1 min 30 s, or still changes (--settle 90)")])
+def test_a_pass_says_how_long_files_must_have_been_left_alone(settle, count, told):
+    options = RetrainOptions("footage", "store", "registry", settle=settle)
+    assert Pass._unsettled(SimpleNamespace(options=options), ["/in/a.mp4"] * count) == told
