@@ -9,7 +9,7 @@ from posture import console
 from posture.athletes import AthleteDetector, open_detector
 from posture.data.annotations import Footage, read_footage
 from posture.data.image_ledger import ImageOptions, PictureReport, last_report
-from posture.data.ingest.recheck import earlier_videos, recheck
+from posture.data.ingest.recheck import earlier_frames, earlier_videos, recheck
 from posture.data.ingest.small_splits import small_splits
 from posture.data.ledger import IngestOptions, Report, estimate_bytes
 from posture.data.picture_files import Pictures
@@ -95,6 +95,9 @@ def ask_and_ingest_pictures(pictures: Pictures, store_uri: str, options: ImageOp
         raise
     print_picture_report(report)
     _print_small_splits(store, pictures=True)
+    if old := earlier_frames(store):
+        console.out.print(f"{counted(old, 'frame')} in {store.uri} stored by an earlier version of Posture, which did not always give the frames asked for; "
+                          "take their videos into a new store to be sure of them")
     return report
 
 

@@ -55,6 +55,12 @@ def earlier_videos(store: Store) -> list[dict[str, Any]]:
     return store.read("videos", where=(pc.field("verdict") == "ok") & pc.field("decoder").is_null()).to_pylist()
 
 
+def earlier_frames(store: Store) -> int:
+    """How many frames of videos an earlier version stored as pictures; they are not rechecked."""
+    uris = store.read("images", columns=["uri"], where=pc.field("decoder").is_null())["uri"].to_pylist()
+    return sum("#t=" in uri for uri in uris)
+
+
 def recheck(store: Store, *, limit_seconds: float, progress: Callable[[int, int, int], None] | None = None) -> Rechecked:
     """Look at every video that an earlier version decoded, and decode again those of which it may have stored other frames than it says.
 

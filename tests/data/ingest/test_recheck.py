@@ -9,7 +9,7 @@ from posture.data import rows
 from posture.data.annotations import read_footage
 from posture.data.cutting import Cut, decode_frames
 from posture.data.ingest import recheck as module
-from posture.data.ingest.recheck import EXACT, earlier_videos, recheck
+from posture.data.ingest.recheck import EXACT, earlier_frames, earlier_videos, recheck
 from posture.data.ledger import IngestOptions
 from posture.data.rows import DecodeRecipe
 from posture.data.store import Store
@@ -130,3 +130,13 @@ def test_cropped_clips_and_flow_are_removed_and_counted(footage, earlier):
     report = recheck(earlier, limit_seconds=60)
     assert report.removed == {cropped: 6} and report.flows == 6
     assert earlier.read("clips", where=pc.field("recipe") == cropped).num_rows == 4 and earlier.read("flows").num_rows == 4
+
+
+def test_frames_of_earlier_versions_are_counted(tmp_path):
+    store = Store(str(tmp_path / "store"), create=True)
+    store.create_tables()
+    picture = {"height": 4, "width": 4, "bytes": 1, "pixels": b"x"}
+    stored = [picture | row for row in ({"image": "a-0000001", "uri": "a.mp4#t=1.000000"}, {"image": "a-0000002", "uri": "a.mp4#t=2.000000", "decoder": "pyav"},
+                                        {"image": "b", "uri": "b.png"})]
+    store.append("images", pa.Table.from_pylist(stored, schema=rows.IMAGES))
+    assert earlier_frames(store) == 1
