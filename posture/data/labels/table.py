@@ -1,7 +1,7 @@
 """Tables of labels as Excel, R, pandas, old Macs and people write them: text with one row a line -> rows by column.
 
 Read are commas, semicolons, tabs and bars between cells, and spaces if the header is known by them; quotes; UTF-8, UTF-16 and UTF-32; all kinds of line
-ends; Excel's `sep=` line; blank lines; a header in any case; a decimal comma; R's row names.
+ends; Excel's `sep=` line; blank lines; titles above the header; a header in any case; a decimal comma; R's row names.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ SYNONYMS = {"video": ("file", "filename", "file_name", "filepath", "path", "vide
             "label": ("class", "class_name", "action", "activity", "category")}
 """Other names of a column, which are taken if one of them alone is there and the column itself is not."""
 DELIMITERS = (",", ";", "\t", "|", " ")
+MOST_LINES_ABOVE = 20
+"""The header may stand below as many lines: titles, dates, names of people."""
 SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'(?<=[^"])" +(?=[,;\t|]|$)')
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
@@ -86,7 +88,9 @@ class Table:
         self.name = name
         text, guessed = decode(content, where)
         self.notes = [f"{name} is not UTF-8 and was read as {guessed}; save it as UTF-8 if names look wrong"] if guessed else []
-        self._lines, self._before, self.delimiter = _header_at(text)
+        self._lines, self._before, self.delimiter, titles = _header_at(text)
+        if titles:
+            self.notes.append(f"{name}: the columns are named in line {self._before + 1}; what stands above them is not read")
         try:
             header = next(self._reader(strict=False), [])
         except csv.Error as error:
@@ -196,19 +200,27 @@ def decode(content: bytes, where: str) -> tuple[str, str]:
         return content.decode("latin-1"), "ISO 8859-1"
 
 
-def _header_at(text: str) -> tuple[io.StringIO, int, str]:
-    """The table's lines, how many stand before its header, and what stands between its cells."""
+def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
+    """The table's lines, how many stand before its header, what stands between its cells, and whether there are titles above it.
+
+    The header is the first line with all columns of a kind, else the first line.
+    """
     lines = io.StringIO(text, newline=None)
-    before, given = 0, ""
-    for line in lines:
+    given = ""
+    first: tuple[int, str] | None = None
+    for before, line in enumerate(lines):
+        if first and before - first[0] > MOST_LINES_ABOVE:
+            break
         if match := SEPARATOR_LINE.fullmatch(line):
-            given = match[1]
+            given = given or match[1]
         elif line.lstrip().startswith("#") and _known_cells(line, _delimiter(line)) < 2:
             pass  # a comment
         elif line.strip("".join(DELIMITERS) + "\n\ufeff"):
-            return lines, before, given or _delimiter(line)
-        before += 1
-    return lines, before, given or ","
+            delimiter = given or _delimiter(line)
+            if _known(_columns(line, delimiter))[1]:
+                return lines, before, delimiter, first is not None
+            first = first or (before, delimiter)
+    return lines, *(first or (text.count("\n"), given or ",")), False
 
 
 def _delimiter(header: str) -> str:
@@ -219,10 +231,15 @@ def _delimiter(header: str) -> str:
 def _known_cells(header: str, delimiter: str) -> int:
     """How many columns of any table are in the header."""
     names = {name for columns in (*COLUMNS.values(), *OPTIONAL.values(), *SYNONYMS.values()) for name in columns}
+    return len(names.intersection(_columns(header, delimiter)))
+
+
+def _columns(header: str, delimiter: str) -> tuple[str, ...]:
+    """The columns that a line names; none if a cell is too long."""
     try:
-        return len(names.intersection(map(_plain, next(csv.reader([header], delimiter=delimiter, skipinitialspace=True)))))
-    except csv.Error:  # a cell that is too long
-        return 0
+        return tuple(map(_plain, next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))))
+    except csv.Error:
+        return ()
 
 
 def _plain(cell: str) -> str:

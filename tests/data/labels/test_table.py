@@ -54,6 +54,23 @@ def test_as_programs_and_people_write_them(tmp_path, text):
     assert read(tmp_path, text.encode()) == (ROWS, [])
 
 
+@pytest.mark.parametrize(("above", "delimiter"), [
+    ("Labels of May\n\n", ","), ("Labels of May;;;\n;;;\n", ";"), ("Spring meeting, day 1, by Ann\n2024-05-01\n", "\t"),
+    ('sep=;\n"Video labels, of May"\n', ";"), ("x\n" * 20, ","),
+])
+def test_titles_above_the_header_are_passed_over_and_told(tmp_path, above, delimiter):
+    line = above.count("\n") + 1
+    assert read(tmp_path, (above + written(delimiter)).encode()) == (ROWS, [
+        f"labels.csv: the columns are named in line {line}; what stands above them is not read"])
+    with pytest.raises(InputError, match=f"^labels.csv line {line + 1}: end 'x' is not a time"):
+        read(tmp_path, (above + written(delimiter).replace("1.5", "x")).encode())
+
+
+def test_a_header_is_looked_for_in_the_first_lines_alone(tmp_path):
+    (tmp_path / "labels.csv").write_text("x\n" * 21 + written())
+    assert read_table(str(tmp_path), "labels.csv").columns == ("x",)
+
+
 def test_an_encoding_that_is_not_announced_is_guessed_and_told(tmp_path):
     for encoding, ends, name in (("cp1252", "\n", "Windows-1252"), ("mac-roman", "\r", "Mac Roman")):
         rows, told = read(tmp_path, written(ends=ends).encode(encoding))
