@@ -174,7 +174,9 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
         unusable |= strange
     frames = [frame for _, _, shapes in drawn for frame in shapes] + list(unusable)
     stop = max(frames, default=task.start) if task.stop is None else task.stop
+    open_ended = [shapes for _, _, shapes in drawn for frame, shape in list(shapes.items())[-1:] if not shape.outside and frame < stop - task.step]
     gaps = any(not shapes[first].outside and second - first > task.step for _, _, shapes in drawn for first, second in pairwise(shapes))
+    gaps |= bool(open_ended) and all(len(shapes) == 1 for shapes in open_ended)  # who draws a box once means more than one frame
     filled = [_filled(shapes, task.step, stop if gaps else None) for _, _, shapes in drawn]
     made = sum(len(shapes) for _, _, shapes in drawn) + sum(len(stretch) for stretches in filled for stretch in stretches.values())
     if made > MOST_BOXES:
@@ -184,9 +186,9 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
         notes.append(f"{table}: keyframes alone; boxes between them are interpolated, and the last one of a track holds to the end, as in CVAT's player")
     if unusable:
         notes.append(f"{table}: frames left out, since no box can be made of {' and '.join(sorted(set(unusable.values())))}: {len(unusable):,}")
-    open_ended = sum(not shape.outside and frame < stop - task.step for _, _, shapes in drawn for frame, shape in list(shapes.items())[-1:])
     if open_ended and not gaps:
-        notes.append(f"{table}: tracks that end before frame {stop} and are not marked as outside there; later frames count as without them: {open_ended:,}")
+        notes.append(f"{table}: tracks that end before frame {stop} and are not marked as outside there; later frames count as without them: "
+                     f"{len(open_ended):,}")
     seen = range(task.start, stop + 1, task.step)
     return TrackedVideo(file, tubes, seen, frozenset(unusable), SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower()), task.size)
 

@@ -44,6 +44,12 @@ def test_a_track_with_every_frame_ends_where_its_boxes_end(root):
     assert not any("outside" in note or "keyframes" in note for note in closed.notes)
 
 
+def test_a_box_that_is_drawn_once_holds_to_the_end(root):
+    found = read(root, track(box(2, 10)) + track(*(box(frame, 50) for frame in range(2)), box(2, 50, outside=1)), stop=6)
+    assert {frame: [one[0] for one in shown] for frame, shown in boxes(found).items()} == {0: [50], 1: [50], **{frame: [10] for frame in range(2, 7)}}
+    assert found.notes[0].startswith("a.xml: keyframes alone")
+
+
 def test_frames_of_a_task_with_a_step_are_those_of_the_video(root):
     more = "<frame_filter>step=3</frame_filter>"
     dense = read(root, track(*(box(frame, frame) for frame in (0, 3, 6))), stop=11, more=more)
@@ -102,7 +108,7 @@ def project(*tasks):
 def test_of_a_project_every_video_has_the_boxes_of_its_own_task(root):
     root("b.mp4")
     meta = project((1, "a", 2, ""), (2, "second", 1, "<source>b.mp4</source>"), (3, "c", 1, ""))
-    found = read(root, track(box(0, 10), more="task_id='1'") + track(box(0, 200), number=1, label="ball", more="task_id='2'"), meta=meta)
+    found = read(root, track(box(0, 10), box(1, 10, outside=1), more="task_id='1'") + track(box(0, 200), number=1, label="ball", more="task_id='2'"), meta=meta)
     shown = {(picture.file.relative, picture.frame): picture.labels for picture in found.pictures}
     assert shown == {("a.mp4", 0): ("athlete",), ("a.mp4", 1): (), ("a.mp4", 2): (), ("b.mp4", 0): ("ball",), ("b.mp4", 1): ()}
     assert found.missing == ["a.xml: c"] and found.unlabelled == []
