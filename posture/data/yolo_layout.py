@@ -97,7 +97,7 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
             refused.append(Refusal(file, error.verdict, str(error)))
             continue
         read.append(AnnotatedPicture(file, boxes, its_labels, still_group(file.relative), split, normalised=True))
-    return Pictures(tree.root, "yolo", read, missing + _lonely(tree, labels), tree.pictures_without(labels), refused, notes)
+    return Pictures(tree.root, "yolo", read, missing + _lonely(tree, labels), tree.pictures_without(labels), list(dict.fromkeys(refused)), notes)
 
 
 def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
@@ -252,11 +252,15 @@ def _span(names: dict[int, str]) -> str:
 
 
 def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
-    """Files of labels that belong to no picture: beside other files of labels or in a folder named `labels`, and empty or beginning with a number."""
+    """Files of labels that belong to no picture, and are empty or begin with a number.
+
+    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like a picture that has no labels.
+    """
     used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
     used |= {_label(tree, file.relative) for file in tree.pictures if file.relative not in labels}
+    bare = {folded(PurePosixPath(picture).stem) for picture, name in labels.items() if not name}
     strays = [name for name in tree.files if name.lower().endswith(".txt") and name not in used
-              and (posixpath.dirname(name) in folders or LABELS_FOLDER in name.lower().split("/")[:-1])]
+              and (posixpath.dirname(name) in folders or LABELS_FOLDER in name.lower().split("/")[:-1] or folded(PurePosixPath(name).stem) in bare)]
     return [f"{name}: {PurePosixPath(name).stem}" for name, content in tree.contents(strays).items() if _is_label(content)]
 
 

@@ -77,6 +77,17 @@ def test_files_of_labels_that_belong_to_nothing_are_named(root):
     assert found.notes == ["pictures of a kind that is not read (.tif; convert them to JPEG or PNG): 1"]
 
 
+def test_files_of_labels_in_a_folder_of_another_name_are_named(root):
+    root("imgs/1.jpg"), root("annotations/1.TXT", YOLO), root("imgs/2.jpg"), root("annotations/2.txt"), root("imgs/3.jpg"), root("annotations/3.txt", "jump\n")
+    root("data.yaml", "train: imgs\nnames: [athlete]\n")
+    assert read_pictures(root.path).missing == ["annotations/1.TXT: 1", "annotations/2.txt: 2"]
+
+
+def test_a_picture_in_two_lists_is_refused_once(root):
+    root("images/1.jpg"), root("labels/1.txt", "9 0.5 0.5 0.2 0.4"), root("data.yaml", "train: images\nval: images\nnames: [athlete]\n")
+    assert len(read_pictures(root.path).refused) == 1
+
+
 @pytest.mark.parametrize(("line", "reason"), [
     ("0 80 60 80 60", "line 1: 80 is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height"),
     ("0 10 10 50 10 50 40", "line 1: 50 is no share of the picture"),
