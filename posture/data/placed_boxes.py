@@ -42,8 +42,8 @@ class Placed(NamedTuple):
 def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Literal["clip", "refuse"]) -> Placed:
     """The boxes that were drawn, on a picture of that size.
 
-    Raises Unreadable if the picture is refused: if its boxes belong to another size, one of them has no area or none has anything inside the
-    picture (then somebody is there, but not where the labels say), and in mode `refuse` if one leaves it.
+    Raises Unreadable if the picture is refused: if its boxes belong to another size or are in another unit, one of them has no area or none has
+    anything inside the picture (then somebody is there, but not where the labels say), and in mode `refuse` if one leaves it.
     """
     if picture.size and picture.size != (height, width):
         raise Unreadable("size_mismatch", size_mismatch(picture.size, height, width, "picture"))
@@ -53,6 +53,9 @@ def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Litera
     flat = np.flatnonzero((drawn[:, 2:] <= drawn[:, :2]).any(axis=1))
     if len(flat):
         raise Unreadable("bad_label", "; ".join(f"box {place + 1} ({picture.labels[place]}) has no area: {_corners(drawn[place])}" for place in flat.tolist()))
+    if not picture.normalised and drawn.max() <= 1.0 < min(height, width):
+        raise Unreadable("bad_label", "all of its boxes lie within the first pixel; if these are shares of the picture from 0 to 1, multiply them by its "
+                                      "width and height")
     clipped = np.clip(drawn, 0.0, [width, height, width, height])
     left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= LEAST_SIDE
     cut = left & (np.abs(drawn - clipped).max(axis=1) > ROUNDING)

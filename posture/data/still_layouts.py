@@ -118,7 +118,7 @@ def _coco_names(categories: list[dict[str, Any]], where: str) -> dict[str, str]:
     for entry in categories:
         number = _coco_id(entry["id"])
         try:
-            name = class_name(str(entry["name"]), f"{where}: category {number[:40]}")
+            name = class_name(None if entry["name"] is None else str(entry["name"]), f"{where}: category {number[:40]}")
         except BadLabel as error:
             raise InputError(str(error)) from None
         if names.setdefault(number, name) != name:

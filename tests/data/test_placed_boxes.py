@@ -25,6 +25,8 @@ def test_boxes_come_in_pixels_and_stay_in_the_picture():
 @pytest.mark.parametrize(("boxes", "verdict", "reason"), [
     ([(1, 2, 3, 4), (4, 4, 4, 9)], "bad_label", "box 2 (class1) has no area: 4 4 4 9"),
     ([(9, 9, 5, 20), (5, 9, 5, 9)], "bad_label", "box 1 (class0) has no area: 9 9 5 20; box 2 (class1) has no area: 5 9 5 9"),
+    ([(0.1, 0.05, 0.9, 1.0), (0, 0, 0.2, 0.3)], "bad_label", "all of its boxes lie within the first pixel; if these are shares of the picture from 0 to 1, "
+                                                             "multiply them by its width and height"),
     ([(70, 4, 90, 8)], "box_outside", "box 1 (class0) has nothing inside 64 x 48: 70 4 90 8"),
 ])
 def test_a_picture_whose_boxes_cannot_be_used_is_none_without_boxes(boxes, verdict, reason):
