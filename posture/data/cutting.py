@@ -97,7 +97,7 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
                 else:
                     still.append(item["start"])
         if still:
-            yield {"kind": "note", "note": f"most frames of {len(still):,} {'clip repeats' if len(still) == 1 else 'clips repeat'} the frame before, the first "
+            yield {"kind": "note", "note": f"most frames of {len(still):,} {'clip' if len(still) == 1 else 'clips'} repeat the frame before, the first "
                                            f"from {still[0]:.2f} s on: a picture that stands still"}
         if reader.held:
             yield {"kind": "note", "note": f"{reader.held:,} of the frames asked for do not decode; the ones shown before them stand in"}
