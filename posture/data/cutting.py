@@ -5,7 +5,8 @@ Legend: T stored frames, H x W stored pixels; times in seconds from the first fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,21 +55,35 @@ class Clip:
     pixels: bytes | memoryview
 
 
-def accept(labels: Sequence[Label], cut: Cut, *, seconds: float, fps: float) -> tuple[list[Label], list[dict[str, str]]]:
-    """The labels that a video of this length can give clips for, in seconds, background included; and a refusal {verdict, reason} for each other."""
+def accept(labels: Sequence[Label], cut: Cut, *, seconds: float, fps: float, shown: np.ndarray | None = None,
+           stored: Callable[[Label], int] = lambda label: 0) -> tuple[list[Label], list[dict[str, str]]]:
+    """The labels that a video of this length can give clips for, in seconds, background included; and a refusal {verdict, reason} for each other.
+
+    `shown` (frames,) is when each frame is, in seconds; without it, frames are taken to come at an even pace. `stored` gives the frames of a label's
+    clip in the store, 0 if it has none.
+    """
     labels = [label.timed(fps) for label in labels]
     accepted, refused = [], []
     for label in [*labels, *(_gaps(labels, seconds, cut, fps) if cut.background else ())]:
         end = seconds if label.end is None else label.end
         name = f"{label.label} from {label.start:g} s to {'its end' if label.end is None else f'{end:g} s'}"
-        frames = round((min(end, seconds) - label.start) * fps) / cut.recipe.stride
+        frames = max(stored(label), math.ceil(_frames_in(label, min(end, seconds), fps, shown) / cut.recipe.stride))
         if label.start >= seconds or end > seconds + PAST_END_SECONDS:
             refused.append({"verdict": "segment_past_end", "reason": f"{name}: the video lasts {seconds:.2f} s"})
-        elif frames < (cut.min_frames if cut.short == "refuse" else 1 / cut.recipe.stride):
-            refused.append({"verdict": "too_short", "reason": f"{name}: one clip needs {cut.min_frames * cut.recipe.stride / fps:.2f} s"})
+        elif frames < cut.min_frames if cut.short == "refuse" else frames < 1 and round((min(end, seconds) - label.start) * fps) < 1:
+            needed = f"{frames} frames to store; one clip needs {cut.min_frames}" if cut.short == "refuse" else "no frame is shown in that time"
+            refused.append({"verdict": "too_short", "reason": f"{name}: {needed}"})
         else:
             accepted.append(label)
     return accepted, refused
+
+
+def _frames_in(label: Label, end: float, fps: float, shown: np.ndarray | None) -> int:
+    """How many of the video's frames the label holds up to `end`, in seconds."""
+    if shown is not None:
+        first, last = label.frames or np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]).tolist()
+        return min(last, len(shown)) - first
+    return math.ceil(end * fps - 1e-3) - math.ceil(label.start * fps - 1e-3)
 
 
 def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str] = frozenset(),
@@ -83,7 +98,7 @@ def cut_file(path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored
         reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
         stream = reader.stream
         yield {"kind": "stream", **stream.columns, "doubt": stream.doubt}
-        accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps)
+        accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps, shown=reader.times())
         yield from ({"kind": "refused", **refusal} for refusal in refused)
         tubes = [as_shown(tube, (stream.coded_height, stream.coded_width), (stream.height, stream.width)) for tube in tubes]
         if cut.recipe.crop and (mismatch := other_size(tubes, stream.height, stream.width)):
@@ -138,7 +153,7 @@ def frames_to_search(path: str, video: str, labels: Sequence[Label], cut: Cut, *
         scale = min(1.0, longest / max(stream.height, stream.width))
         reader.height, reader.width = max(1, round(stream.height * scale)), max(1, round(stream.width * scale))
         yield {"kind": "stream", "width": stream.width, "height": stream.height}
-        for label in accept(labels, cut, seconds=stream.seconds, fps=stream.fps)[0]:
+        for label in accept(labels, cut, seconds=stream.seconds, fps=stream.fps, shown=reader.times())[0]:
             segment = segment_of(video, label)
             if segment in stored:
                 continue

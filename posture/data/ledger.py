@@ -118,7 +118,10 @@ class Ledger:
         self._videos = store.read("videos").to_pylist()
         self._segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
         is_recipe = pc.field("recipe") == str(options.cut.recipe)
-        self._decoded = set(store.read("clips", columns=["segment"], where=is_recipe)["segment"].to_pylist())
+        clips = store.read("clips", columns=["segment", "frames"], where=is_recipe)
+        self._frames = dict(zip(clips["segment"].to_pylist(), clips["frames"].to_pylist(), strict=True))
+        """Stored frames of a clip of each segment; all of a segment are as long."""
+        self._decoded = set(self._frames)
         done = {row["video"] for row in self._videos if row["verdict"] == "ok"}
         self.orphans = frozenset(self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done})
         """Segments whose clips a killed ingest committed, but not that their video is done."""
@@ -164,7 +167,8 @@ class Ledger:
                 row = known
             elif content in done:
                 row = done[content] | {"uri": file.uri, "bytes": file.bytes, "modified": file.modified}
-                accepted, refused = accept(labels, self._options.cut, seconds=row["seconds"], fps=row["fps"])
+                accepted, refused = accept(labels, self._options.cut, seconds=row["seconds"], fps=row["fps"],
+                                           stored=lambda label, content=content: self._frames.get(segment_of(content, label), 0))
                 segments = {segment_of(content, label): label for label in accepted}
                 empty = self._without_athlete(segments, video.tubes or (), row)
                 self._report.refused += [{"uri": file.uri, **refusal} for refusal in empty.values()]

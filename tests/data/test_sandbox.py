@@ -52,7 +52,7 @@ def test_a_decoder_that_dies_is_a_verdict(video):
         with pytest.raises(Unreadable) as caught:
             list(messages)
         assert caught.value.verdict == "crashed"
-        assert len(cut(sandbox, path)) == 3
+        assert sum(isinstance(item, Clip) for item in cut(sandbox, path)) == 1
 
 
 def test_bad_files_are_verdicts(tmp_path, video):
