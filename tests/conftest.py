@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.footage import make_class_folders, make_video
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes longer, and nothing is wrong then
+settings.load_profile("any machine")
 
 BEGAN = pytest.StashKey[float]()
 """When a bounded run of slow tests began."""
