@@ -6,7 +6,9 @@ blocks, black (0) or white (1): bits 0 to 4 of the number in the upper row, 5 to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def write_numbered(path: Path, codec: str = "libx264", *, frames: int = 75, fps:
     """
     import av
 
-    with av.open(str(path), "w", format=container, options=dict(muxer or {})) as file:
+    with _usual_scheduling(), av.open(str(path), "w", format=container, options=dict(muxer or {})) as file:
         stream = file.add_stream(codec, rate=fps)
         stream.height, stream.width = size
         stream.pix_fmt = pixels
@@ -76,6 +78,20 @@ def write_numbered(path: Path, codec: str = "libx264", *, frames: int = 75, fps:
             file.mux(stream.encode(picture))
         file.mux(stream.encode())
     return path
+
+
+@contextlib.contextmanager
+def _usual_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does as root: its caller gets real-time priority, and all that the tests start later would inherit it and starve the machine."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def remux(source: Path, target: Path, change: Callable[[Any, int], None], *, muxer: Mapping[str, str] | None = None) -> Path:
