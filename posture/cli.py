@@ -649,7 +649,6 @@ def registry_list(registry: str, /) -> None:
     from posture.commands.registry import list_versions
 
     list_versions(registry)
-    console.suggest(f"posture registry show {registry} VERSION")
 
 
 @registry_app.command(name="show")

@@ -167,7 +167,7 @@ def _without(found: Found, predictions: str) -> bytes | None:
     except Unreachable:
         raise
     except InputError as error:
-        raise InputError(f"{predictions}: not a Parquet file, so nobody can tell whether it names the video ({error}); remove or replace it") from None
+        raise InputError(f"{predictions}: not a Parquet file, so it cannot be told whether it names the video ({error}); remove or replace it") from None
     kept = table
     for column, ids in found.judged.items():
         if column in table.column_names:
@@ -195,8 +195,15 @@ def _keys(content: str, store: Store) -> dict[str, list[str]]:
     groups = {*segments["group"].to_pylist(), *(row["group"] for row in boxes if row["image"] in gone)}
     kept = {row["group"] for row in store.read("segments", columns=["segment", "group"]).to_pylist() if row["segment"] not in set(names)}
     kept |= {row["group"] for row in boxes if row["image"] not in gone}
-    return {"flows": clips, "clips": clips, "absences": names, "segments": names, "boxes": sorted(gone), "images": images, "groups": sorted(groups - kept),
-            "pictures": [content], "videos": [content]}
+    named = {"flows": clips, "clips": clips, "absences": names, "segments": names, "boxes": sorted(gone), "images": images, "groups": sorted(groups - kept),
+             "pictures": [content], "videos": [content]}
+    return {name: _held(store, name, values) for name, values in named.items()}
+
+
+def _held(store: Store, name: str, values: list[str]) -> list[str]:
+    """Those of `values` that rows of the table have, once for each row."""
+    key = IN_ORDER[name]
+    return store.read(name, columns=[key], where=pc.is_in(pc.field(key), _strings(values)))[key].to_pylist()
 
 
 def _strings(values: list[str]) -> Any:

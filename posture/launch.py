@@ -133,9 +133,12 @@ def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versi
     return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors, size=fitted.size)
 
 
-def recipe_path(path: str, store_uri: str | None) -> str:
-    """FILE.py:function of a recipe or study; of several with the bare name `path`, that for what the store holds. Raises InputError."""
-    return full_path(path, task=_task_of(Store(store_uri)) if store_uri is not None and is_bare(path) else None)
+def recipe_path(path: str, store_uri: str | None, **said: str) -> str:
+    """FILE.py:function of a recipe or study; of several with the bare name `path`, that for what the store holds.
+
+    Raises InputError, with `what` was asked for and an `example` if they are given as in `full_path`.
+    """
+    return full_path(path, task=_task_of(Store(store_uri)) if store_uri is not None and is_bare(path) else None, **said)
 
 
 def _task_of(store: Store) -> str | None:

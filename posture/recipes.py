@@ -61,7 +61,7 @@ def load_recipe(path: str) -> AnyRun:
 
 def load_study(path: str) -> Study:
     """The study that `FILE.py:function` returns. Raises InputError as `load_recipe` does, and if it is something else."""
-    study = _call(full_path(path, example="jobs/action.py:study"))
+    study = _call(full_path(path, example="jobs/action.py:study", what="study"))
     if not isinstance(study, Study):
         raise InputError(f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study")
     return study
@@ -93,7 +93,7 @@ def is_bare(path: str) -> bool:
     return RECIPE.fullmatch(path) is not None and not path.endswith(".py")
 
 
-def full_path(path: str, *, task: str | None = None, example: str = "jobs/action.py:improved") -> str:
+def full_path(path: str, *, task: str | None = None, example: str = "jobs/action.py:improved", what: str = "recipe") -> str:
     """`jobs/action.py:c3d` for `c3d`; a path that names its file stays as it is.
 
     Of several files that have such a function the one is taken whose runs are of `task`. Raises InputError if none, or still several, have one.
@@ -114,7 +114,7 @@ def full_path(path: str, *, task: str | None = None, example: str = "jobs/action
         raise InputError(f"{path!r} names {len(found)} recipes; write one of {', '.join(found)}")
     near = difflib.get_close_matches(path, {one.partition(":")[2] for one in known}, n=1)
     close = sorted(one for one in known if one.partition(":")[2] in near)
-    raise InputError(f"{path!r} names no recipe; write FILE.py:function, for example {' or '.join(close) or example}")
+    raise InputError(f"{path!r} names no {what}; write FILE.py:function, for example {' or '.join(close) or example}")
 
 
 def _call(path: str) -> Any:

@@ -179,7 +179,7 @@ class Registry:
         record = self.read_json("versions", name, RECORD) if VERSION.fullmatch(name) else None
         if record is None:
             known = self._named("versions", RECORD, VERSION)
-            raise InputError(f"{self.uri}: there is no version {name!r}; there is {', '.join(known) or 'none yet'}")
+            raise InputError(f"{self.uri}: {f'there is no version {name!r}; there is ' + ', '.join(known) if known else 'there is no version yet'}")
         if record["version"] != name:
             raise InputError(f"{self.path('versions', name, RECORD)}: is the record of {record['version']}, not of {name}")
         marks = [self.read_json("versions", name, "forgotten", file) for file in self._files("versions", name, "forgotten")]

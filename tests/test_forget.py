@@ -1,6 +1,7 @@
 """A forgotten video is gone from every table and from the disk, does not come back, and what was trained on it says so."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -80,6 +81,9 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
     before, versions = {name: store.read(name).num_rows for name in rows.TABLES}, store.versions()
     done = posture("forget", Path(uri).name, "--store", store.uri, "--registry", registry.uri, "--runs", str(place / "runs"), "--yes")
     assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\w+): (\d+ rows?) removed", done.stdout, re.MULTILINE) == [
+        (name, "1 row" if name in ("videos", "groups", "segments", "clips") else "0 rows") for name in IN_ORDER]
+    assert "\n1 clip, 1 segment, 1 group\n" in done.stdout
     assert "can no longer be read" in done.stdout and "report.html" in done.stdout and "v0001" in done.stdout
 
     gone = {name: before[name] - store.read(name).num_rows for name in rows.TABLES}

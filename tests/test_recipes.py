@@ -6,8 +6,9 @@ import pytest
 from posture.config import Run
 from posture.errors import InputError
 from posture.launch import recipe_path
-from posture.recipes import PACKAGE, full_path, functions, load_module, load_recipe, points, winner_study
+from posture.recipes import PACKAGE, full_path, functions, load_module, load_recipe, load_study, points, winner_study
 from tests.image_store import make_pictures, write_image_store
+from tests.processes import posture
 
 
 @pytest.mark.parametrize("path", ["jobs/action.py:c3d", "jobs/action.py:improved", "jobs/action.py:r3d_18", "jobs/action.py:mc3_18",
@@ -78,6 +79,13 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
 def test_wrong_paths_say_what_there_is(path, complaint):
     with pytest.raises(InputError, match=complaint):
         load_recipe(path)
+
+
+def test_a_wrong_study_is_told_with_a_study_as_the_example(small_store):
+    with pytest.raises(InputError, match=r"'qqqqqqqqqqqq' names no study; write FILE.py:function, for example jobs/action.py:study"):
+        load_study("qqqqqqqqqqqq")
+    done = posture("compare", "qqqqqqqqqqqq", "--store", small_store)
+    assert done.returncode == 2 and done.stderr.rstrip().endswith("names no study; write FILE.py:function, for example jobs/action.py:study"), done.stderr
 
 
 @pytest.mark.parametrize("file", ["jobs/action.py", "jobs/detector.py"])

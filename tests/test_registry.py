@@ -153,7 +153,10 @@ def test_two_registries_of_a_project_are_two_artifacts():
 
 def test_bad_requests_are_one_sentence_each(tmp_path):
     uri = filled(tmp_path / "registry", tmp_path, versions=1).uri
+    empty = str(tmp_path / "empty")
+    Registry(empty, create=True).write_json({"time": 1.0, "status": "waiting", "sentence": "", "files": 0}, "last.json")
     for arguments, complaint in ((("list", str(tmp_path / "none")), "there is no registry here"), (("rollback", uri), "no champion before v0001"),
-                                 (("show", uri, "../../x"), "there is no version '../../x'")):
+                                 (("show", uri, "../../x"), "there is no version '../../x'; there is v0001"),
+                                 (("show", empty), "there is no champion yet; posture registry list"), (("show", empty, "v0001"), "there is no version yet")):
         done = posture("registry", *arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -23,7 +23,8 @@ def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, chang
 
     Returns the analysis. Raises InputError.
     """
-    study = winner_study(recipe) if recipe.endswith(".json") else load_study(recipe_path(recipe, store))
+    study = winner_study(recipe) if recipe.endswith(".json") else load_study(
+        recipe_path(recipe, store, what="study", example="jobs/action.py:study"))
     if study.subject.name == "runner-up":
         console.out.print(f"the search found nothing better than its base recipe; what is compared with it is the best other: {study.titles['runner-up']}")
     folder = absolute(out or f"studies/{study.name}")

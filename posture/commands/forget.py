@@ -6,6 +6,7 @@ import sys
 
 from posture import console
 from posture.data.store import Store
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.forget import Found, find, forget
 from posture.registry import Registry
@@ -20,7 +21,7 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     _describe(found)
     if not yes:
         if not sys.stdin.isatty():
-            raise InputError("this cannot be undone and nobody can be asked here; add --yes to go ahead")
+            raise InputError("this cannot be undone, and there is no terminal to ask at; add --yes to go ahead")
         if input("This cannot be undone. Forget it? [y/N] ").strip().lower() not in ("y", "yes"):
             raise InputError("nothing was removed")
     forget(found, store, registry=known, tell=console.out.print)
@@ -35,7 +36,8 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
 def _describe(found: Found) -> None:
     console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}")
     counts = {name: len(keys) for name, keys in found.keys.items() if name not in ("videos", "pictures", "absences", "flows") and keys}
-    console.out.print(", ".join(f"{count:,} {name}" for name, count in counts.items()) or "no rows besides")
+    held = [counted(count, "box" if name == "boxes" else name.removesuffix("s"), name) for name, count in counts.items()]
+    console.out.print(", ".join(held) or "no rows besides")
     for title, names in (("trained on it, and will be marked", [*found.versions, *found.runs]), ("shows it, and will be removed", found.pages),
                          ("has predictions of it, which will go", found.predictions)):
         for name in names:

@@ -148,7 +148,7 @@ def _ask(footage: Footage, options: IngestOptions) -> None:
 
 def _ask_a_person(hint: str) -> None:
     if not sys.stdin.isatty():
-        raise InputError(f"this is a long ingest and nobody can be asked here; {hint}")
+        raise InputError(f"this is a long ingest, and there is no terminal to ask at; {hint}")
     if input("This takes a while. Go ahead? [y/N] ").strip().lower() not in ("y", "yes"):
         raise InputError(f"nothing was ingested; {hint}")
 
@@ -163,7 +163,7 @@ def show_report(store_uri: str) -> None:
         print_picture_report(report)
     else:
         print_report(report)
-    _print_small_splits(store, pictures=isinstance(report, PictureReport))
+    _print_small_splits(store, pictures=isinstance(report, PictureReport), title="the store now:")
 
 
 def print_report(report: Report) -> None:
@@ -212,10 +212,11 @@ def _print_splits(report: Report | PictureReport, what: str) -> None:
         console.out.print(f"{counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it")
 
 
-def _print_small_splits(store: Store, *, pictures: bool = False) -> None:
-    """Of all that the store holds, not of what was added alone."""
+def _print_small_splits(store: Store, *, pictures: bool = False, title: str = "") -> None:
+    """Of all that the store holds, not of what was added alone; below `title` if one is given."""
     table, columns, what = ("boxes", "labels", "pictures") if pictures else ("segments", "label", "segments")
-    for sentence in small_splits(store.read(table, columns=["split", "group", columns]), what):
+    sentences = small_splits(store.read(table, columns=["split", "group", columns]), what)
+    for sentence in ([title] if title and sentences else []) + list(sentences):
         console.out.print(sentence)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from posture import console
 from posture.display.text import counted
+from posture.errors import InputError
 from posture.pages import percent
 from posture.registry import WEIGHTS, Registry, differences
 
@@ -20,17 +21,22 @@ def list_versions(uri: str) -> None:
             for version in registry.versions()]
     if not rows:
         console.out.print(f"{registry.uri}: no version yet")
+        console.suggest(f"posture retrain --footage FOOTAGE --store STORE --registry {uri}")
         return
     console.table("", "version", "made", "parent", "classes", "training clips", "accuracy", "decision", "", rows=rows)
     console.out.print()
     console.table("champion", "since", "by", "why", rows=[(entry["version"], _moment(entry["time"]), entry["pass"] or entry["action"], entry["why"])
                                                          for entry in registry.history()])
+    console.suggest(f"posture registry show {uri} VERSION")
 
 
 def show_version(uri: str, name: str | None) -> None:
-    """One version; the champion where none is named. Raises InputError where there is none."""
+    """One version; the champion if none is named. Raises InputError if there is none."""
     registry = Registry(uri)
-    version = registry.version(name or registry.champion() or "")
+    wanted = name or registry.champion()
+    if wanted is None:
+        raise InputError(f"{registry.uri}: there is no champion yet; posture registry list {uri} shows the versions")
+    version = registry.version(wanted)
     shown = {"version": version["version"] + (" (champion)" if version["version"] == registry.champion() else ""), "made": _moment(version["created"]),
              "pass": version["pass"], "parent": version["parent"] or "-", "recipe": version["recipe"], "run": version["run_folder"],
              "store": version["store"], "tables": ", ".join(f"{table} {number}" for table, number in version["footage_versions"].items()),

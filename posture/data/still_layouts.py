@@ -131,7 +131,7 @@ def _coco_images(entries: list[dict[str, Any]], where: str) -> dict[str, dict[st
     for entry in entries:
         number = _coco_id(entry["id"])
         if images.setdefault(number, entry) != entry:
-            raise InputError(f"{where}: two images have the id {number[:40]}, so that nobody can say whose their annotations are")
+            raise InputError(f"{where}: two images have the id {number[:40]}, so it is unknown which of them their annotations belong to")
     return images
 
 

@@ -27,6 +27,7 @@ from posture.data.picture_files import (
     still_group,
 )
 from posture.data.rows import SPLITS
+from posture.display.text import counted
 from posture.errors import InputError
 
 LABELS_FOLDER = "labels"
@@ -115,7 +116,7 @@ def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
     if repeated:
         raise InputError(f"{where}: names has {repeated[0]!r} twice; every class needs a name of its own")
     if isinstance(count, str) and count.isdecimal() and count != str(len(found)):
-        raise InputError(f"{where}: nc is {count[:20]}, but there are {len(found):,} names")
+        raise InputError(f"{where}: nc is {count[:20]}, but names has {counted(len(found), 'class', 'classes')}")
     return found
 
 

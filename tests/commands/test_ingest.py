@@ -37,6 +37,7 @@ def test_a_long_ingest_asks_first(tmp_path, class_folders):
 def test_the_report_can_be_shown_again(small_store):
     done = posture("ingest", "--report", "--store", small_store)
     assert done.returncode == 0 and "clips/s" in done.stdout and "left" in done.stdout
+    assert "\nthe store now:\nval is " in done.stdout, "what is said of the splits is of the store as it stands, not of that ingest"
 
 
 def test_flow_is_computed_after_an_ingest_or_later(tmp_path, class_folders):

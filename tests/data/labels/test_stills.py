@@ -117,7 +117,7 @@ def test_a_pose_must_have_the_points_that_the_yaml_says(root):
 
 
 @pytest.mark.parametrize(("text", "complaint"), [
-    ("train: images\nnames: [a, b]\nnc: 3\n", "data.yaml: nc is 3, but there are 2 names"),
+    ("train: images\nnames: [a, b]\nnc: 3\n", "data.yaml: nc is 3, but names has 2 classes"),
     ("train: images\nnames: ['']\n", "data.yaml: names, class 0: the class has no name"),
     ("train: images\nnames: [[a, b]]\n", "data.yaml: names, class 0: the class has no name"),
     ("train: images\nnames: [" + "a" * 300 + "]\n", "must be one line of at most 200 letters"),
