@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.config import AnyRun, BaseRun, Study, override, sentences
-from posture.data.checked import Count, checked_json
+from posture.data.checked import Count, Name, checked_json
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -36,7 +36,7 @@ RECIPE = re.compile(r"(?P<function>[A-Za-z_]\w*)(\[(?P<bracket>[\w.-]+)\]|\.(?P<
 class Best(TypedDict):
     """best.json of a search."""
 
-    search: str
+    search: Name
     trial: Count
     base: str
     base_changes: dict[str, Any]

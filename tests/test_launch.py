@@ -52,7 +52,7 @@ def test_a_run_that_the_machine_has_no_room_for_leaves_its_name_free(small_store
 def test_resuming_a_finished_run_says_how_to_prolong_it(small_store, tmp_path):
     session = start(small_store, tmp_path, name="a")
     train_here(session, **QUIET)
-    with pytest.raises(InputError, match=r"has finished its 1 epochs; train it longer with --set epochs=2"):
+    with pytest.raises(InputError, match=r"has finished its 1 epoch; train it longer with --epochs 2"):
         start(small_store, tmp_path, name="a", resume=True, changes={})
     longer = start(small_store, tmp_path, name="a", resume=True, changes={"epochs": 2})
     assert longer.resumed and train_here(longer, **QUIET)["epoch"] == 2

@@ -59,7 +59,8 @@ def test_it_is_the_only_worker() -> None:
 
 
 def test_the_device_is_named() -> None:
-    assert LocalContext(device="cpu").device_name == f"cpu ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    assert LocalContext(device="cpu").device_name == f"cpu ({threads} thread{'s' * (threads != 1)})"
     assert LocalContext().device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
