@@ -105,11 +105,11 @@ def unfinished(run: AnyRun, folder: RunFolder) -> str:
     """What to know before reading the figures of a run that is not trained to its end, in a sentence; empty if it is, or stopped early by itself."""
     values = [record.get(f"val_{run.metric}") or 0.0 for record in folder.read_json("history.json") or []]
     if not values:
-        return f"{run.name} is untrained: none of its {run.epochs} epochs is finished yet. These figures say nothing of the recipe."
+        return f"{run.name} is untrained: no epoch of {run.epochs} is finished yet. These figures say nothing of the recipe."
     waited = len(values) - 1 - values.index(max(values))
     if len(values) >= run.epochs or 0 < run.patience <= waited:
         return ""
-    return f"{run.name} is unfinished: {len(values)} of its {run.epochs} epochs are trained. These figures may not be what it comes to."
+    return f"{run.name} is unfinished: {len(values)} of its {run.epochs} epochs are trained. Its figures may change until the last one."
 
 
 def score_here(index: FootageIndex | SourceIndex, run: Run, checkpoint: Path, *, views: Views, batch: int,

@@ -112,7 +112,7 @@ def test_a_run_that_is_not_trained_to_its_end_says_so_first(run, tmp_path):
     assert next(line for line in done.stdout.splitlines() if not line.endswith(" ...")).startswith(said)
     assert said in half.evaluation().metrics["notice"] and f'<p class="notice">{said}' in Path(half.evaluation().path("report.html")).read_text()
     half.write_json("history.json", [])
-    assert evaluate(half, views=Views())["notice"].startswith("one is untrained: none of its 60 epochs is finished yet.")
+    assert evaluate(half, views=Views())["notice"].startswith("one is untrained: no epoch of 60 is finished yet.")
     trained = validate(record["run"] | {"epochs": 60, "patience": 2, "metric": "accuracy"})
     for values, notice in (([0.5, 0.4, 0.4], ""), ([0.5, 0.6, 0.4], "unfinished: 3 of its 60"), ([0.1, 0.2], "unfinished: 2 of its 60")):
         half.write_json("history.json", [{"val_accuracy": value} for value in values])

@@ -50,7 +50,7 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     console.table("class", "boxes", "AP@0.5", "AP@0.5:0.95", "precision", "recall",
                   rows=[(row["class"], row["boxes"], *(_figure(row[name]) for name in ("ap50", "ap", "precision", "recall"))) for row in worst])
     if len(worst) < len(metrics["per_class"]):
-        console.out.print(f"(the {len(worst)} classes with the lowest AP; all are in the report)")
+        console.out.print(f"{counted(len(worst), 'class', 'classes')} with boxes, the lowest AP first; the report has all {len(metrics['per_class'])}")
     console.out.print(folder.path("evaluation", metrics["name"], "report.html"))
 
 
