@@ -15,9 +15,10 @@ from posture.tracking import tracking_mode
 
 def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: dict[str, Any], local: bool,
               resume: bool | Literal["if begun"]) -> RunFolder:
-    """Prepare, train, report. Ctrl-C saves, says how to go on, and exits with 130. Raises InputError."""
+    """Prepare, train, report. Ctrl-C saves, twice stops at once; both say how to go on and exit with 130. Raises InputError."""
     session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume, here=local, admit=None if local else admit_on_ray)
     unit = UNITS[session.run.task]
+    again = f"posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume{' --local' * local}"
     _announce(session, unit, local=local)
     with console.progress("training") as advance:
         def on_progress(update: dict[str, Any]) -> None:
@@ -34,13 +35,16 @@ def train_run(recipe: str, store: str, *, runs: str, name: str | None, changes: 
         else:
             from posture.distributed.train import train
 
-            with console.interruptible() as asked:
-                outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
+            try:
+                with console.interruptible() as asked:
+                    outcome = train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device, asked_to_stop=asked.is_set)
+            except KeyboardInterrupt:
+                console.out.print(f"stopped at once; continue from the last checkpoint with: {again}")
+                raise
     if outcome["note"]:
         console.out.print(outcome["note"])
     if outcome.get("stopped") == "asked":
-        console.out.print(f"stopped; continue with: posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume"
-                          f"{' --local' if local else ''}")
+        console.out.print(f"stopped; continue with: {again}")
         raise KeyboardInterrupt
     best, epoch = outcome["best"], outcome["best_epoch"]
     early = f" (stopped early, {counted(session.run.patience, 'epoch')} without a better one)" if outcome.get("stopped") == "early" else ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 import tempfile
 import threading
 import time
@@ -58,8 +61,12 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     done: dict[str, Any] = {}
     fitting = threading.Thread(target=_fit, args=(trainer, done), name="trainer", daemon=True)
     fitting.start()
-    with notes:
-        _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
+    try:
+        with notes:
+            _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
+    except KeyboardInterrupt:
+        atexit.register(_leave)  # runs before Ray's own, which was registered earlier
+        raise
     if error := done.get("error"):
         raise error
     said = ray.get(board.read.remote())
@@ -108,6 +115,16 @@ def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
         trainer.fit()
     except Exception as error:
         done["error"] = error
+
+
+def _leave() -> None:
+    """End this process with the exit code of Ctrl-C while the trainer's thread still waits for Ray: Ray's own ending would crash under that thread.
+
+    A Ray that was started for this process ends with it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],

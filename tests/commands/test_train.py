@@ -111,3 +111,32 @@ def test_a_store_is_shown(small_store, tmp_path):
     assert done.returncode == 0 and "right" in done.stdout, done.stderr
     page = (tmp_path / "page.html").read_text().replace("<wbr>", "")
     assert "data:image/jpeg" in page and "32x40-stretch-f20-s2-w2-raw" in page
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_stops_a_run_on_ray_at_once_and_leaves_no_ray(small_store, tmp_path):
+    arguments = train(small_store, tmp_path, "--name", "hit", "--epochs", "500")
+    process = subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+    said = []
+    while not (tmp_path / "hit" / "history.json").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    for line in process.stdout:
+        said.append(line)
+        if "once more to stop at once" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "with: posture train" in out and "--resume" in out, (said, out, err)
+    assert "Traceback" not in err and "Fatal" not in err, err
+    deadline = time.monotonic() + 60
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(process.pid)
+
+
+def _alive(session):
+    """Processes of that session that still run."""
+    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listed if line.split()[1][0] != "Z"]
