@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import tempfile
@@ -118,12 +119,18 @@ def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
 
 
 def _leave() -> None:
-    """End this process with the exit code of Ctrl-C while the trainer's thread still waits for Ray: Ray's own ending would crash under that thread.
+    """End this process with the exit code of Ctrl-C while the trainer's thread still waits for Ray, whose own ending would crash under that thread.
 
-    A Ray that was started for this process ends with it.
+    A Ray that was started for this process is killed with all that it started; a cluster is none of its children.
     """
+    import psutil
+
     sys.stdout.flush()
     sys.stderr.flush()
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     os._exit(130)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from posture.errors import InputError
@@ -67,21 +68,27 @@ def load_yaml(text: str, where: str) -> Any:
 
 
 def _refuse_large(yaml: Any, events: Any, where: str) -> None:
-    """Count what an anchor stands for wherever it is used, before any of it is made: ten lines can stand for a thousand million values."""
+    """Count what an anchor stands for wherever it is used, before any of it is made: ten lines can stand for a thousand million values.
+
+    A key that a mapping has twice is refused too: only one of its values would be read.
+    """
     sizes: dict[str, int] = {}
-    opened: list[tuple[str | None, int]] = []  # the anchor of each list or mapping that is open, and the values before it
+    opened: list[_Opened] = []
     count = 0
     for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
+            ended = opened.pop()
+            sizes |= {ended.anchor: count - ended.before} if ended.anchor else {}
+            continue
+        if isinstance(event, yaml.NodeEvent) and opened and opened[-1].is_repeated(getattr(event, "value", None)):
+            raise InputError(f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} is there twice; keep one of them")
         if isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _ in opened):
+            if any(outer.anchor == event.anchor for outer in opened):
                 raise InputError(f"{where} line {event.start_mark.line + 1}: the anchor {event.anchor} contains itself")
             count += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.CollectionStartEvent):
-            opened.append((event.anchor, count))
+            opened.append(_Opened(event.anchor, count, set() if isinstance(event, yaml.MappingStartEvent) else None))
             count += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = opened.pop()
-            sizes |= {anchor: count - before} if anchor else {}
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
             sizes |= {event.anchor: 1} if event.anchor else {}
@@ -89,6 +96,29 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
             raise InputError(_too_deep(where))
         if count > MOST_YAML_VALUES:
             raise InputError(f"{where}: more than {MOST_YAML_VALUES:,} values, anchors counted wherever they are used; a data set's description is shorter")
+
+
+@dataclass
+class _Opened:
+    """A list or mapping whose end has not come yet."""
+
+    anchor: str | None
+    before: int
+    """Values before it."""
+    keys: set[str] | None
+    """Of a mapping, so far."""
+    is_key_next: bool = True
+
+    def is_repeated(self, key: str | None) -> bool:
+        """Take note of the next value in it; whether that is a key that is there already."""
+        if self.keys is None:
+            return False
+        is_key, self.is_key_next = self.is_key_next, not self.is_key_next
+        if not is_key or key is None:
+            return False
+        repeated = key in self.keys
+        self.keys.add(key)
+        return repeated
 
 
 def _refuse_long(content: bytes | str, where: str, most_bytes: int) -> None:

@@ -47,7 +47,10 @@ class VideoNames:
         return self._asked[asked]
 
     def _candidates(self, name: str, table: str, any_suffix: bool, moved: bool) -> list[File]:
-        name = seen(name).strip().replace("\\", "/")
+        name = seen(name).strip()
+        if name in self._by_path:  # a name may contain a backslash
+            return self._by_path[name]
+        name = name.replace("\\", "/")
         if not name:
             return []
         for path in (name, posixpath.normpath(posixpath.join(posixpath.dirname(seen(table)), name))):

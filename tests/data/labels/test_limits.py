@@ -70,6 +70,8 @@ def test_yaml_anchors_are_read_as_long_as_they_stand_for_little():
     ("? [a, b]\n: c\n", "data.yaml line 1: not YAML"),
     ("x" * (5 << 20), "data.yaml: 5,242,880 bytes; at most 4,194,304 are read"),
     ("a: \0", "data.yaml"),
+    ("names: [jump]\nnc: 1\nnames: [throw]\n", "data.yaml line 3: the key 'names' is there twice; keep one of them"),
+    ("names:\n  0: jump\n  1: [a, b]\n  0: throw\n", "data.yaml line 4: the key '0' is there twice"),
 ])
 def test_yaml_that_is_broken_or_too_much_is_refused_in_one_sentence(text, sentence):
     with pytest.raises(InputError) as error:

@@ -17,6 +17,7 @@ def meant(videos, name, table="labels.csv", **options):
 def test_by_path_below_the_root_or_the_table_or_by_a_name_that_one_file_has():
     videos = names("a/one.mp4", "b/one.mp4", "b/two.mp4")
     assert meant(videos, "a/one.mp4") == meant(videos, "a\\one.mp4") == meant(videos, "./a/one.mp4") == meant(videos, " a/one.mp4 ") == ["a/one.mp4"]
+    assert meant(names("a/one.mp4", "a\\one.mp4"), "a\\one.mp4") == ["a\\one.mp4"]
     assert meant(videos, "one.mp4", "b/labels.csv") == meant(videos, "../b/one.mp4", "a/labels.csv") == ["b/one.mp4"]
     assert meant(videos, "two.mp4") == meant(videos, "two") == ["b/two.mp4"]
     assert meant(videos, "one.mp4") == ["a/one.mp4", "b/one.mp4"] and videos.find("one.mp4", "labels.csv") is None
