@@ -10,10 +10,13 @@ from posture.recipes import points
 def c3d() -> Run:
     """C3D as published (Tran 2015) with the paper's training values: lr 0.025, weight decay 0.0003.
 
-    The paper names no optimiser; that learning rate is one for SGD with momentum. Without normalisation it throws a fresh network
-    off within a few steps unless gradients are clipped. The paper's frames are 56 x 56: `--set model.size=56`.
+    The paper names no optimiser; that learning rate is one for SGD with momentum. Without normalisation it throws a
+    fresh network off within a few steps unless gradients are clipped. The paper's frames are 56 x 56: `--set
+    model.size=56`.
     """
-    return Run(name="c3d", model=C3D(), optim=Optim(name="sgd", lr=0.025, weight_decay=0.0003, momentum=0.9, clip_norm=1.0))
+    return Run(
+        name="c3d", model=C3D(), optim=Optim(name="sgd", lr=0.025, weight_decay=0.0003, momentum=0.9, clip_norm=1.0)
+    )
 
 
 def improved() -> Run:
@@ -21,31 +24,43 @@ def improved() -> Run:
 
     Where it departs from the paper, or from C3D where the paper says nothing:
 
-    * Optimiser: AdamW at a rate of 0.002 with weight decay 0.05, gradients not clipped. The paper has a rate of 0.025 and weight decay 0.0003, and
+    * Optimiser: AdamW at a rate of 0.002 with weight decay 0.05, gradients not clipped. The paper has a rate of 0.025
+      and weight decay 0.0003, and
       names no optimiser; that rate is one for SGD with momentum, which `c3d` has.
-    * Stem: one convolution of 3 x 7 x 7 at stride 2, split in two, in place of C3D's first convolution and pooling. All of its filters start as
+    * Stem: one convolution of 3 x 7 x 7 at stride 2, split in two, in place of C3D's first convolution and pooling. All
+      of its filters start as
       differences over time. The paper splits large kernels, and does not say which.
     * Standardised filters (Qiao 2019) with a gain each, beside the paper's group normalisation of 4 groups.
     * Widths 32, 64, 128, 256, 512 and 1, 2, 2, 2, 2 convolutions; C3D has 64, 128, 256, 512, 512 and 1, 1, 2, 2, 2.
     * Dropout of 0.2 before the last layer; C3D has 0.5 before its last two.
     * Attention in stages 4 and 5, which starts nearly open; the paper does not say where it stands.
-    * Residual branches that count from the first step (gain 1, where networks with batch normalisation often start at 0).
+    * Residual branches that count from the first step (gain 1, where networks with batch normalisation often start at
+      0).
 
-    What it owes its design to, at a quarter of the width, one seed, in the loss on 240 other clips after 16 epochs of 234 clips of generated
-    athletes, where ln 8 = 2.08 is chance. In batches of 16: 1.90 with half of the stem's filters starting with motion, 1.51 with
-    standardised filters too, 1.43 with all of the stem's. In batches of 8: 1.16, and 0.72 with residual branches that have their say from
-    the first step; 0.74 with batch normalisation and branches that start at zero.
+    What it owes its design to, at a quarter of the width, one seed, in the loss on 240 other clips after 16 epochs of
+    234 clips of generated athletes, where ln 8 = 2.08 is chance. In batches of 16: 1.90 with half of the stem's filters
+    starting with motion, 1.51 with standardised filters too, 1.43 with all of the stem's. In batches of 8: 1.16, and
+    0.72 with residual branches that have their say from the first step; 0.74 with batch normalisation and branches that
+    start at zero.
     """
     training = {"optim.name": "adamw", "optim.lr": 0.002, "optim.weight_decay": 0.05, "optim.clip_norm": 0.0}
-    return override(c3d(), {"name": "improved", **{f"model.{field}": value for field, value in IMPROVED.items()}, **training})
+    return override(
+        c3d(), {"name": "improved", **{f"model.{field}": value for field, value in IMPROVED.items()}, **training}
+    )
 
 
 def r3d_18() -> Run:
-    """torchvision's 3-D ResNet-18 with random weights, at the paper's 56 x 56: a reference that people would pick instead.
+    """torchvision's 3-D ResNet-18 with random weights, at the paper's 56 x 56: a reference that people would pick
+    instead.
 
-    Optimiser as in torchvision's own training script, from scratch: SGD at 0.01 (there for 24 clips), momentum 0.9, weight decay 0.0001.
+    Optimiser as in torchvision's own training script, from scratch: SGD at 0.01 (there for 24 clips), momentum 0.9,
+    weight decay 0.0001.
     """
-    return Run(name="r3d_18", model=VideoResNet(kind="r3d_18", size=56), optim=Optim(name="sgd", lr=0.01, weight_decay=0.0001, momentum=0.9))
+    return Run(
+        name="r3d_18",
+        model=VideoResNet(kind="r3d_18", size=56),
+        optim=Optim(name="sgd", lr=0.01, weight_decay=0.0001, momentum=0.9),
+    )
 
 
 def mc3_18() -> Run:
@@ -59,11 +74,13 @@ def r2plus1d_18() -> Run:
 
 
 def two_stream() -> Run:
-    """Two-Stream (Simonyan & Zisserman 2014) on frames of 56 x 56: CNN-M-2048 on the middle frame and on ten fields of optical flow, fused late.
+    """Two-Stream (Simonyan & Zisserman 2014) on frames of 56 x 56: CNN-M-2048 on the middle frame and on ten fields of
+    optical flow, fused late.
 
-    The store needs flow: `posture ingest --store STORE --flow dis`. AdamW and a dropout of 0.5, because that learns from little footage: at an
-    eighth of the width, in 20 epochs of 150 clips of UCF101, validation loss (one seed) was 0.48, and 1.16 with the published dropout of 0.9; of
-    the temporal stream alone it was 0.70, and 1.03 and 0.76 with SGD at 0.01 and 0.05.
+    The store needs flow: `posture ingest --store STORE --flow dis`. AdamW and a dropout of 0.5, because that learns
+    from little footage: at an eighth of the width, in 20 epochs of 150 clips of UCF101, validation loss (one seed) was
+    0.48, and 1.16 with the published dropout of 0.9; of the temporal stream alone it was 0.70, and 1.03 and 0.76 with
+    SGD at 0.01 and 0.05.
     """
     optim = Optim(name="adamw", lr=0.001, weight_decay=0.05, momentum=0.9)
     return Run(name="two_stream", model=TwoStream(size=56, dropout=0.5), optim=optim)
@@ -81,33 +98,72 @@ def temporal_stream() -> Run:
 
 def ablations() -> list[Run]:
     """The paper's Figure 11: `improved` with one part taken away (A1-A3) or two (B1-B3)."""
-    residual, asymmetric, attention = {"model.residual": False}, {"model.asymmetric": "none"}, {"model.attention": "none"}
-    without = {"A1": residual, "A2": asymmetric, "A3": attention,
-               "B1": residual | asymmetric, "B2": residual | attention, "B3": asymmetric | attention}
+    residual, asymmetric, attention = (
+        {"model.residual": False},
+        {"model.asymmetric": "none"},
+        {"model.attention": "none"},
+    )
+    without = {
+        "A1": residual,
+        "A2": asymmetric,
+        "A3": attention,
+        "B1": residual | asymmetric,
+        "B2": residual | attention,
+        "B3": asymmetric | attention,
+    }
     return [override(improved(), {"name": name, **parts}) for name, parts in without.items()]
 
 
 def study() -> Study:
-    """The paper's Table 3 and Figures 11-13 from runs of your own, all at 56 x 56: `posture compare jobs/action.py:study --store STORE`."""
+    """The paper's Table 3 and Figures 11-13 from runs of your own, all at 56 x 56: `posture compare
+    jobs/action.py:study --store STORE`.
+    """
     at_56 = {"model.size": 56}
     return Study(
-        name="action", subject=improved(), baselines=(override(c3d(), at_56), two_stream(), spatial_stream(), temporal_stream()),
-        ablations=tuple(ablations()), departures=points(improved), references=(r3d_18(), mc3_18(), r2plus1d_18()),
-        titles={"improved": "Improved C3D", "c3d": "C3D", "two_stream": "Two-Stream", "spatial_stream": "Spatial stream",
-                "temporal_stream": "Temporal stream", "r3d_18": "R3D-18", "mc3_18": "MC3-18", "r2plus1d_18": "R(2+1)D-18",
-                "A1": "A1 no residual", "A2": "A2 no asymmetric", "A3": "A3 no attention", "B1": "B1 no residual, asymmetric",
-                "B2": "B2 no residual, attention", "B3": "B3 no asymmetric, attention"})
+        name="action",
+        subject=improved(),
+        baselines=(override(c3d(), at_56), two_stream(), spatial_stream(), temporal_stream()),
+        ablations=tuple(ablations()),
+        departures=points(improved),
+        references=(r3d_18(), mc3_18(), r2plus1d_18()),
+        titles={
+            "improved": "Improved C3D",
+            "c3d": "C3D",
+            "two_stream": "Two-Stream",
+            "spatial_stream": "Spatial stream",
+            "temporal_stream": "Temporal stream",
+            "r3d_18": "R3D-18",
+            "mc3_18": "MC3-18",
+            "r2plus1d_18": "R(2+1)D-18",
+            "A1": "A1 no residual",
+            "A2": "A2 no asymmetric",
+            "A3": "A3 no attention",
+            "B1": "B1 no residual, asymmetric",
+            "B2": "B2 no residual, attention",
+            "B3": "B3 no asymmetric, attention",
+        },
+    )
 
 
 def small_study() -> Study:
-    """`study` for a CPU: everything that can be narrowed is, to a quarter of its widths, and trains in batches of 8 with AdamW.
+    """`study` for a CPU: everything that can be narrowed is, to a quarter of its widths, and trains in batches of 8
+    with AdamW.
 
-    C3D does without dropout: with its 0.5 it was still at chance after 24 epochs of generated footage, where without it had learned.
+    C3D does without dropout: with its 0.5 it was still at chance after 24 epochs of generated footage, where without it
+    had learned.
     """
     whole = study()
     small = {"model.width": 0.25, "scale.global_batch": 8}
-    plain = override(whole.baselines[0], {"optim.name": "adamw", "optim.lr": 0.0003, "optim.clip_norm": 0.0, "model.dropout": 0.0})
-    return whole.model_copy(update={
-        "name": "small-action", "subject": override(whole.subject, small), "ablations": tuple(override(run, small) for run in whole.ablations),
-        "baselines": tuple(override(run, small) for run in (plain, *whole.baselines[1:])),
-        "references": tuple(override(run, {"scale.global_batch": 8}) for run in whole.references), "search_share": 0.5})
+    plain = override(
+        whole.baselines[0], {"optim.name": "adamw", "optim.lr": 0.0003, "optim.clip_norm": 0.0, "model.dropout": 0.0}
+    )
+    return whole.model_copy(
+        update={
+            "name": "small-action",
+            "subject": override(whole.subject, small),
+            "ablations": tuple(override(run, small) for run in whole.ablations),
+            "baselines": tuple(override(run, small) for run in (plain, *whole.baselines[1:])),
+            "references": tuple(override(run, {"scale.global_batch": 8}) for run in whole.references),
+            "search_share": 0.5,
+        }
+    )

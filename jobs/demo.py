@@ -7,7 +7,19 @@ from posture.recipes import load_recipe
 
 
 def demo() -> Run:
-    """A quarter of the paper's widths, small batches, and milder crops and colours than real footage wants: it learns in fewer steps."""
-    return override(load_recipe("jobs/action.py:improved"), {
-        "name": "demo", "epochs": 24, "model.width": 0.25, "scale.global_batch": 8,
-        "data.crop_scale": (0.8, 1.0), "data.brightness": 0.1, "data.contrast": 0.1, "data.saturation": 0.1})
+    """A quarter of the paper's widths, small batches, and milder crops and colours than real footage wants: it learns
+    in fewer steps.
+    """
+    return override(
+        load_recipe("jobs/action.py:improved"),
+        {
+            "name": "demo",
+            "epochs": 24,
+            "model.width": 0.25,
+            "scale.global_batch": 8,
+            "data.crop_scale": (0.8, 1.0),
+            "data.brightness": 0.1,
+            "data.contrast": 0.1,
+            "data.saturation": 0.1,
+        },
+    )

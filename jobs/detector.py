@@ -1,4 +1,6 @@
-"""Athlete and sports-target detectors: YOLOv5s, the paper's improved YOLOv5s (sections 2.1 and 3.2), and what it is compared with."""
+"""Athlete and sports-target detectors: YOLOv5s, the paper's improved YOLOv5s (sections 2.1 and 3.2), and what it is
+compared with.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,29 @@ OTHER_LOSSES = ("iou", "giou", "diou", "ciou", "siou")
 
 
 def yolov5s() -> DetectorRun:
-    """YOLOv5s with the paper's training values (Table 2): Adam at 0.001, weight decay 0.0005, beta1 0.937, anchor ratio 4, box weight 0.05."""
+    """YOLOv5s with the paper's training values (Table 2): Adam at 0.001, weight decay 0.0005, beta1 0.937, anchor ratio
+    4, box weight 0.05.
+    """
     return DetectorRun(name="yolov5s", model=YOLOv5())
 
 
 def improved() -> DetectorRun:
-    """The paper's improved YOLOv5s: Focus stem, Swin-v2 in the backbone's last stage, CBAM at the neck's tail, equation (8) for boxes.
+    """The paper's improved YOLOv5s: Focus stem, Swin-v2 in the backbone's last stage, CBAM at the neck's tail, equation
+    (8) for boxes.
 
-    Optimiser, rate, weight decay, beta1 and box weight are the paper's (Table 2). Where it departs from the paper, or the paper says nothing:
+    Optimiser, rate, weight decay, beta1 and box weight are the paper's (Table 2). Where it departs from the paper, or
+    the paper says nothing:
 
-    * Training: a warm-up of 3 epochs, half a cosine down to zero, gradients clipped at a norm of 10, and a moving average of the weights (0.999).
+    * Training: a warm-up of 3 epochs, half a cosine down to zero, gradients clipped at a norm of 10, and a moving
+      average of the weights (0.999).
     * Augmentation: mosaics until a tenth of the epochs is left, beside the paper's crops, flips and colours.
     * Weights 0.5 of the class loss and 1 of objectness, which are YOLOv5's; the paper gives only the box loss's, 0.05.
     * Swin: two blocks, plain and shifted, with windows of 8 cells, where the stage has one bottleneck.
     * Suppression of overlaps by DIoU; the paper calls it "an improved CIoU".
     """
-    return override(yolov5s(), {"name": "improved", **{f"model.{field}": value for field, value in IMPROVED_YOLOV5.items()}})
+    return override(
+        yolov5s(), {"name": "improved", **{f"model.{field}": value for field, value in IMPROVED_YOLOV5.items()}}
+    )
 
 
 def yolov7() -> DetectorRun:
@@ -34,39 +43,81 @@ def yolov7() -> DetectorRun:
 
 
 def ssd300() -> DetectorRun:
-    """torchvision's SSD300 with VGG-16 and its own loss; SGD as in torchvision's training script, scaled to 16 pictures."""
-    return DetectorRun(name="ssd300", model=SSD300(), optim=Optim(name="sgd", lr=0.001, weight_decay=0.0005, warmup_epochs=3.0, clip_norm=10.0, ema=0.999))
+    """torchvision's SSD300 with VGG-16 and its own loss; SGD as in torchvision's training script, scaled to 16
+    pictures.
+    """
+    return DetectorRun(
+        name="ssd300",
+        model=SSD300(),
+        optim=Optim(name="sgd", lr=0.001, weight_decay=0.0005, warmup_epochs=3.0, clip_norm=10.0, ema=0.999),
+    )
 
 
 def faster_rcnn() -> DetectorRun:
-    """torchvision's Faster R-CNN with ResNet-50-FPN and its own losses; SGD at 0.02 for 16 pictures as in torchvision's training script."""
+    """torchvision's Faster R-CNN with ResNet-50-FPN and its own losses; SGD at 0.02 for 16 pictures as in torchvision's
+    training script.
+    """
     optim = Optim(name="sgd", lr=0.02, weight_decay=0.0001, warmup_epochs=3.0, clip_norm=10.0, ema=0.999)
     return DetectorRun(name="faster_rcnn", model=FasterRCNN(), optim=optim)
 
 
 def ablations() -> list[DetectorRun]:
     """`improved` with one part taken away, or with another loss for boxes than equation (8)."""
-    parts = {"conv_stem": {"model.stem": "conv"}, "no_swin": {"model.swin": False}, "no_cbam": {"model.attention": "none"}}
+    parts = {
+        "conv_stem": {"model.stem": "conv"},
+        "no_swin": {"model.swin": False},
+        "no_cbam": {"model.attention": "none"},
+    }
     losses = {f"{kind}_loss": {"loss.box_loss": kind} for kind in OTHER_LOSSES}
     return [override(improved(), {"name": name, **changes}) for name, changes in (parts | losses).items()]
 
 
 def study() -> Study:
-    """The paper's Figures 7-9 from runs of your own, all at 640 pixels but SSD300: `posture compare jobs/detector.py:study --store STORE`."""
+    """The paper's Figures 7-9 from runs of your own, all at 640 pixels but SSD300: `posture compare
+    jobs/detector.py:study --store STORE`.
+    """
     return Study(
-        name="detector", subject=improved(), baselines=(yolov5s(), yolov7(), ssd300(), faster_rcnn()), ablations=tuple(ablations()),
-        departures=points(improved), epochs=100,
+        name="detector",
+        subject=improved(),
+        baselines=(yolov5s(), yolov7(), ssd300(), faster_rcnn()),
+        ablations=tuple(ablations()),
+        departures=points(improved),
+        epochs=100,
         replacements=("conv_stem", *(f"{kind}_loss" for kind in OTHER_LOSSES)),
-        titles={"improved": "Improved YOLOv5s", "yolov5s": "YOLOv5s", "yolov7": "YOLOv7", "ssd300": "SSD300", "faster_rcnn": "Faster R-CNN",
-                "conv_stem": "6x6 stem", "no_swin": "without Swin", "no_cbam": "without CBAM", "iou_loss": "IoU loss", "giou_loss": "GIoU loss",
-                "diou_loss": "DIoU loss", "ciou_loss": "CIoU loss", "siou_loss": "SIoU loss"})
+        titles={
+            "improved": "Improved YOLOv5s",
+            "yolov5s": "YOLOv5s",
+            "yolov7": "YOLOv7",
+            "ssd300": "SSD300",
+            "faster_rcnn": "Faster R-CNN",
+            "conv_stem": "6x6 stem",
+            "no_swin": "without Swin",
+            "no_cbam": "without CBAM",
+            "iou_loss": "IoU loss",
+            "giou_loss": "GIoU loss",
+            "diou_loss": "DIoU loss",
+            "ciou_loss": "CIoU loss",
+            "siou_loss": "SIoU loss",
+        },
+    )
 
 
 def small_study() -> Study:
-    """`study` for a CPU: every network narrowed, pictures of 256 pixels, batches of 8, fewer epochs, and norms that follow so few steps."""
+    """`study` for a CPU: every network narrowed, pictures of 256 pixels, batches of 8, fewer epochs, and norms that
+    follow so few steps.
+    """
     whole = study()
     small = {"model.size": 256, "model.width": 0.25, "scale.global_batch": 8}
-    runs = {run.name: override(run, small | ({"model.norm_momentum": 0.1} if run.model.kind.startswith("yolo") else {})) for run in whole.runs}
-    return whole.model_copy(update={
-        "name": "small-detector", "epochs": 30, "subject": runs[whole.subject.name],
-        "baselines": tuple(runs[run.name] for run in whole.baselines), "ablations": tuple(runs[run.name] for run in whole.ablations)})
+    runs = {
+        run.name: override(run, small | ({"model.norm_momentum": 0.1} if run.model.kind.startswith("yolo") else {}))
+        for run in whole.runs
+    }
+    return whole.model_copy(
+        update={
+            "name": "small-detector",
+            "epochs": 30,
+            "subject": runs[whole.subject.name],
+            "baselines": tuple(runs[run.name] for run in whole.baselines),
+            "ablations": tuple(runs[run.name] for run in whole.ablations),
+        }
+    )

@@ -56,39 +56,73 @@ class Arrivals:
         groups = {self.now[segment][2]: self.now[segment][1] for segment in self.new}
         old_groups = {said[2] for said in self.before.values()}
         by_split = Counter(split for group, split in groups.items() if group not in old_groups)
-        came = {"segments": len(self.new), "clips": sum(self.clips[segment] for segment in self.new),
-                "classes": balance({segment: self.now[segment] for segment in self.new}),
-                "new_classes": sorted({said[0] for said in self.taken.values()} - set(known)), "groups": {split: by_split[split] for split in SPLITS},
-                "relabelled": sum(segment in self.before for segment in self.new), "removed": len(set(self.before) - set(self.now))}
-        return {"came_in": came, "balance": {"before": balance(self.before), "after": balance(self.now)}, "left_out": self.left_out,
-                "refused_files": self.refused}
+        came = {
+            "segments": len(self.new),
+            "clips": sum(self.clips[segment] for segment in self.new),
+            "classes": balance({segment: self.now[segment] for segment in self.new}),
+            "new_classes": sorted({said[0] for said in self.taken.values()} - set(known)),
+            "groups": {split: by_split[split] for split in SPLITS},
+            "relabelled": sum(segment in self.before for segment in self.new),
+            "removed": len(set(self.before) - set(self.now)),
+        }
+        return {
+            "came_in": came,
+            "balance": {"before": balance(self.before), "after": balance(self.now)},
+            "left_out": self.left_out,
+            "refused_files": self.refused,
+        }
 
 
-def arrivals(store: Store, versions: dict[str, int], baseline: dict[str, Any] | None, *, recipe: str | None, known: Iterable[str],
-             min_per_class: int) -> Arrivals:
-    """Compare the store at these versions of its tables with what a pass wrote as its segments.json (None: with nothing).
+def arrivals(
+    store: Store,
+    versions: dict[str, int],
+    baseline: dict[str, Any] | None,
+    *,
+    recipe: str | None,
+    known: Iterable[str],
+    min_per_class: int,
+) -> Arrivals:
+    """Compare the store at these versions of its tables with what a pass wrote as its segments.json (None: with
+    nothing).
 
-    `recipe` is the run's (None: the only one); `known` are the champion's classes, all others must come with `min_per_class` training clips and
-    a group that is held out.
+    `recipe` is the run's (None: the only one); `known` are the champion's classes, all others must come with
+    `min_per_class` training clips and a group that is held out.
     """
     baseline = baseline or {"segments": {}, "refused": [], "ingests": []}
     segments = store.read("segments", version=versions.get("segments"), where=pc.field("split") != "").to_pylist()
     now = {row["segment"]: [row["label"], row["split"], row["group"]] for row in segments}
-    stored = store.read("clips", columns=["segment"], version=versions.get("clips"), where=None if recipe is None else pc.field("recipe") == recipe)
+    stored = store.read(
+        "clips",
+        columns=["segment"],
+        version=versions.get("clips"),
+        where=None if recipe is None else pc.field("recipe") == recipe,
+    )
     clips = Counter(stored["segment"].to_pylist())
     now = {segment: said for segment, said in now.items() if clips[segment]}
     training, held_out = Counter(), Counter()
     for segment, (label, split, _) in now.items():
         training[label] += clips[segment] if split == "train" else 0
         held_out[label] += split == "test"
-    left_out = {label: training[label] for label in sorted(training.keys() - set(known)) if training[label] < min_per_class or not held_out[label]}
+    left_out = {
+        label: training[label]
+        for label in sorted(training.keys() - set(known))
+        if training[label] < min_per_class or not held_out[label]
+    }
     videos = store.read("videos", columns=["uri", "verdict", "reason"], version=versions.get("videos")).to_pylist()
     ingests = store.read("ingests", version=versions.get("ingests")).to_pylist()
     files = [row for row in videos if row["verdict"] != "ok"]
-    fresh = [item for row in ingests if row["ingest"] not in baseline["ingests"] for item in read_refused(row["report"], store)]
+    fresh = [
+        item
+        for row in ingests
+        if row["ingest"] not in baseline["ingests"]
+        for item in read_refused(row["report"], store)
+    ]
     unique = {(item["uri"], item["verdict"]): item for item in [*files, *fresh]}
     refused = [item for place, item in sorted(unique.items()) if list(place) not in baseline["refused"]]
-    told = {"refused": sorted({*map(tuple, baseline["refused"]), *unique}), "ingests": [row["ingest"] for row in ingests]}
+    told = {
+        "refused": sorted({*map(tuple, baseline["refused"]), *unique}),
+        "ingests": [row["ingest"] for row in ingests],
+    }
     return Arrivals(baseline["segments"], now, clips, left_out, refused, told)
 
 

@@ -1,6 +1,7 @@
 """A trained detector that finds athletes in frames of any video, for clips that are cut around them.
 
-Legend: n frames of h x w pixels, uint8 RGB; found boxes (D, 4) float32 xyxy in pixels of the frame, scores (D,) float32, best first.
+Legend: n frames of h x w pixels, uint8 RGB; found boxes (D, 4) float32 xyxy in pixels of the frame, scores (D,)
+float32, best first.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from posture.errors import InputError
 from posture.runs import RunFolder
 
 PEOPLE = frozenset({"athlete", "person", "player"})
-"""Classes that are athletes, of a detector that knows other things too; one that knows none of them was trained on athletes by what they do."""
+"""Classes that are athletes, of a detector that knows other things too; one that knows none of them was trained on
+athletes by what they do.
+"""
 
 MOST_OVERLAP = 0.45
-"""Of two boxes of different athletes: what judging lets stand, so as to miss nobody in a crowd, would give one athlete two tubes here."""
+"""Of two boxes of different athletes: what judging lets stand, so as to miss nobody in a crowd, would give one athlete
+two tubes here.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,21 @@ class AthleteDetector:
 
 
 def open_detector(uri: str) -> AthleteDetector:
-    """The best checkpoint of the run at `uri`. Raises InputError where there is no run, no checkpoint, or a run that is no detector."""
+    """The best checkpoint of the run at `uri`. Raises InputError where there is no run, no checkpoint, or a run that is
+    no detector.
+    """
     folder = RunFolder.open(uri)
     record = folder.read_json("run.json")
     run = validate(record["run"])
     if not isinstance(run, DetectorRun):
-        raise InputError(f"{uri}: this run classifies clips ({run.model.kind}), and finding athletes takes a detector; "
-                         "train one with: posture train jobs/detector.py:improved --store STORE")
+        raise InputError(
+            f"{uri}: this run classifies clips ({run.model.kind}), and finding athletes takes a detector; "
+            "train one with: posture train jobs/detector.py:improved --store STORE"
+        )
     with folder.checkpoint("best") as checkpoint:
-        return AthleteDetector(folder.uri, run, tuple(record["classes"]), (checkpoint / "model.safetensors").read_bytes())
+        return AthleteDetector(
+            folder.uri, run, tuple(record["classes"]), (checkpoint / "model.safetensors").read_bytes()
+        )
 
 
 class Finder:
@@ -65,7 +76,9 @@ class Finder:
         overlap = min(detector.run.detect.overlap, MOST_OVERLAP)
         self._run = override(detector.run, {"detect.confidence": LEAST_CONFIDENCE, "detect.overlap": overlap})
         self._device = LocalContext().device
-        self._athletes = [place for place, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(range(len(detector.classes)))
+        self._athletes = [place for place, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(
+            range(len(detector.classes))
+        )
         with tempfile.TemporaryDirectory(prefix="posture-weights-") as place:
             Path(place, "model.safetensors").write_bytes(detector.weights)
             network, self._task = load_detector(self._run, detector.classes, Path(place))

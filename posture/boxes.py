@@ -1,6 +1,8 @@
-"""Boxes and what is said of them, in pixels, as (x1, y1, x2, y2): how well two fit, the losses made of that (section 2.1), suppression.
+"""Boxes and what is said of them, in pixels, as (x1, y1, x2, y2): how well two fit, the losses made of that (section
+2.1), suppression.
 
-Tensor legend: B boxes of a batch, M and N boxes, D detections of a picture. w, h: sides; c: the smallest box around two.
+Tensor legend: B boxes of a batch, M and N boxes, D detections of a picture. w, h: sides; c: the smallest box around
+two.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ EPSILON = 1e-3
 """Square pixels. IoU divides by at least as much."""
 
 LEAST = 0.2
-"""Pixels. Losses divide by no shorter side: no box, however thin, has a gradient that drowns those of all others. Of boxes whose sides are all this
-long, what they say is exact."""
+"""Pixels. Losses divide by no shorter side: no box, however thin, has a gradient that drowns those of all others. Of
+boxes whose sides are all this long, what they say is exact.
+"""
 
 SHAPE_POWER = 4
 """SIoU's theta: how little small differences in shape matter (Gevorgyan 2022: near 4, from 2 to 6)."""
 
 BLOCK, TOGETHER = 256, 1
-"""Candidates of a picture that suppression compares with each other at once, and of how many pictures, on a CPU, in whose cache their pairs stay."""
+"""Candidates of a picture that suppression compares with each other at once, and of how many pictures, on a CPU, in
+whose cache their pairs stay.
+"""
 
 ENOUGH_INSIDE = 0.5
 """Share of a box inside an ignore region from which on it counts for nothing, as at an IoU of 0.5."""
@@ -85,7 +90,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def share_inside(a: Tensor, b: Tensor) -> Tensor:
-    """The share of each box of a (..., M, 4) that lies inside each of b (..., N, 4): (..., M, N), 0..1. So COCO compares boxes with ignore regions."""
+    """The share of each box of a (..., M, 4) that lies inside each of b (..., N, 4): (..., M, N), 0..1. So COCO
+    compares boxes with ignore regions.
+    """
     intersection, _ = _areas(a[..., :, None, :], b[..., None, :, :])
     width, height = _sides(a)
     return intersection / (width * height).clamp(min=EPSILON)[..., :, None]
@@ -94,8 +101,9 @@ def share_inside(a: Tensor, b: Tensor) -> Tensor:
 def overlap(a: Tensor, b: Tensor, kind: str = "iou") -> Tensor:
     """How far each of a (M, 4) covers each of b (N, 4), for suppression: (M, N), at most 1.
 
-    `iou`; `diou`, less the distance of the centres (Zheng 2019, arXiv 1911.08287); `eiou`, less the differences of the sides too, which are
-    the distance terms of equations (5) and (8): boxes with centres apart, or of other shapes, are more likely two objects.
+    `iou`; `diou`, less the distance of the centres (Zheng 2019, arXiv 1911.08287); `eiou`, less the differences of the
+    sides too, which are the distance terms of equations (5) and (8): boxes with centres apart, or of other shapes, are
+    more likely two objects.
     """
     return _overlap(a[:, None], b[None], kind)
 
@@ -105,11 +113,14 @@ def box_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: str) -> Tensor:
 
     * `iou`: 1 - IoU. `giou`: and the share of the enclosing box that neither covers (Rezatofighi 2019).
     * `diou`: and rho^2 / c^2, the centres' squared distance over the enclosing box's squared diagonal.
-    * `ciou`: equations (5)-(7): and alpha v, the difference in aspect ratio. Alpha is a weight: no gradient goes through it.
-    * `eiou`: equation (8), the paper's improved CIoU: `diou` and the differences of the sides over those of the enclosing box.
+    * `ciou`: equations (5)-(7): and alpha v, the difference in aspect ratio. Alpha is a weight: no gradient goes
+      through it.
+    * `eiou`: equation (8), the paper's improved CIoU: `diou` and the differences of the sides over those of the
+      enclosing box.
     * `siou`: angle, distance and shape cost (Gevorgyan 2022, arXiv 2205.12740; Figure 3).
 
-    Finite for boxes without width or height, identical or far apart; no gradient is larger than 20 for a pixel that a corner moves.
+    Finite for boxes without width or height, identical or far apart; no gradient is larger than 20 for a pixel that a
+    corner moves.
     Raises ValueError for another kind.
     """
     intersection, union = _areas(predicted_xyxy, target_xyxy)
@@ -134,13 +145,25 @@ def box_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: str) -> Tensor:
     raise ValueError(f"box_loss must be one of {', '.join(BOX_LOSSES)}, not {kind!r}")
 
 
-def nms(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Tensor, *, count: int, threshold: float, overlap: str = "iou", most: int = 300,
-        candidates: int | None = None) -> tuple[Tensor, list[int]]:
-    """Which of the boxes (N, 4) of `count` pictures no better one of the same picture and class overlaps by more than `threshold`.
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    pictures: Tensor,
+    *,
+    count: int,
+    threshold: float,
+    overlap: str = "iou",
+    most: int = 300,
+    candidates: int | None = None,
+) -> tuple[Tensor, list[int]]:
+    """Which of the boxes (N, 4) of `count` pictures no better one of the same picture and class overlaps by more than
+    `threshold`.
 
-    Their indices, one picture behind the other and best first, and how many there are in each: at most `most`. Greedy: whoever is suppressed
-    suppresses nobody. Equal scores rank by index. `pictures` (N,): which one a box is in. Of each, the `candidates` best boxes (None: all) are
-    looked at. `overlap`: how it is measured, see the function of that name.
+    Their indices, one picture behind the other and best first, and how many there are in each: at most `most`. Greedy:
+    whoever is suppressed suppresses nobody. Equal scores rank by index. `pictures` (N,): which one a box is in. Of
+    each, the `candidates` best boxes (None: all) are looked at. `overlap`: how it is measured, see the function of that
+    name.
     """
     order = scores.argsort(descending=True, stable=True)
     if count > 1:
@@ -150,18 +173,23 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, pictures: Tensor, *, coun
     if candidates is not None:
         numbers = np.minimum(numbers, candidates)
     kept = [np.zeros(0, dtype=np.int64) for _ in range(count)]  # positions in `order`
-    # The best block is settled first: few of the later candidates outlive those kept from it, and often there are enough without them.
+    # The best block is settled first: few of the later candidates outlive those kept from it, and often there are
+    # enough without them.
     size, together = (GPU_BLOCK, count) if boxes.is_cuda else (BLOCK, TOGETHER)
     for start in range(0, numbers.max(initial=0), size):
         waiting = [picture for picture in range(count) if numbers[picture] > start and len(kept[picture]) < most]
-        for some in (waiting[place:place + together] for place in range(0, len(waiting), together)):
-            block = _padded([firsts[picture] + np.arange(start, min(start + size, numbers[picture])) for picture in some])  # (P, W)
+        for some in (waiting[place : place + together] for place in range(0, len(waiting), together)):
+            block = _padded([
+                firsts[picture] + np.arange(start, min(start + size, numbers[picture])) for picture in some
+            ])  # (P, W)
             before = _padded([kept[picture] for picture in some])  # (P, V)
             gone, suppressed = _suppressed(before, block, order, boxes, labels, threshold=threshold, kind=overlap)
             for picture, positions, remain in zip(some, block, _greedy(gone | (block < 0), suppressed), strict=True):
                 kept[picture] = np.concatenate([kept[picture], positions[remain]])
     kept = [positions[:most] for positions in kept]
-    return order[torch.from_numpy(np.concatenate([*kept, np.zeros(0, dtype=np.int64)])).to(order.device)], [len(positions) for positions in kept]
+    return order[torch.from_numpy(np.concatenate([*kept, np.zeros(0, dtype=np.int64)])).to(order.device)], [
+        len(positions) for positions in kept
+    ]
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:
@@ -172,9 +200,11 @@ def _padded(rows: list[np.ndarray]) -> np.ndarray:
     return padded
 
 
-def _suppressed(before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Tensor, labels: Tensor, *, threshold: float,
-                kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Whether one of `before` (P, V) suppresses each candidate of `block` (P, W): (P, W), and which better one (row) of the block would: (P, W, W).
+def _suppressed(
+    before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Tensor, labels: Tensor, *, threshold: float, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether one of `before` (P, V) suppresses each candidate of `block` (P, W): (P, W), and which better one (row) of
+    the block would: (P, W, W).
 
     Both are positions in `order`; where one is -1, there is no candidate.
     """
@@ -183,17 +213,21 @@ def _suppressed(before: np.ndarray, block: np.ndarray, order: Tensor, boxes: Ten
     boxes, labels = boxes[indices], labels[indices]
     width = before.shape[1]
     others, other_labels = boxes[:, width:], labels[:, width:]
-    covered = (pairwise_iou(boxes, others) > threshold) & (labels[:, :, None] == other_labels[:, None]) & there[:, :, None]
+    covered = (
+        (pairwise_iou(boxes, others) > threshold) & (labels[:, :, None] == other_labels[:, None]) & there[:, :, None]
+    )
     if kind != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
         picture, row, column = covered.nonzero(as_tuple=True)
         covered[picture, row, column] = _overlap(boxes[picture, row], others[picture, column], kind) > threshold
-    found = torch.cat([covered[:, :width].any(1, keepdim=True), covered[:, width:].triu(1)], dim=1).cpu().numpy()  # one copy, and one wait for a GPU
+    # one copy, and one wait for a GPU
+    found = torch.cat([covered[:, :width].any(1, keepdim=True), covered[:, width:].triu(1)], dim=1).cpu().numpy()
     return found[:, 0], found[:, 1:]
 
 
 def _greedy(gone: np.ndarray, suppressed: np.ndarray) -> np.ndarray:
-    """Which of W candidates, best first, remain in each of P pictures (P, W); `gone` (P, W) are out from the start, rows of `suppressed` (P, W, W) say
-    whom each would take out."""
+    """Which of W candidates, best first, remain in each of P pictures (P, W); `gone` (P, W) are out from the start,
+    rows of `suppressed` (P, W, W) say whom each would take out.
+    """
     gone = gone.copy()
     for place in suppressed.any((0, 2)).nonzero()[0]:
         gone |= suppressed[:, place] & ~gone[:, place, None]
@@ -264,7 +298,8 @@ def _siou_distance(a: Tensor, b: Tensor) -> Tensor:
     The angle cost 1 - 2 sin^2(arcsin(y / rho) - pi / 4) is sin(2 arcsin(y / rho)), which is 2 |x| |y| / rho^2.
     """
     (x, y), (width, height) = _apart(a, b), _enclosing(a, b)
-    angle = 2 * x.abs() * y.abs() / (x**2 + y**2).clamp(min=1e-12)  # steep near 0, but what it is multiplied with is flat there
+    # steep near 0, but what it is multiplied with is flat there
+    angle = 2 * x.abs() * y.abs() / (x**2 + y**2).clamp(min=1e-12)
     across, down = ((step**2 / (around**2).clamp(min=LEAST**2)) for step, around in ((x, width), (y, height)))
     return 2 - torch.exp((angle - 2) * across) - torch.exp((angle - 2) * down)
 

@@ -24,19 +24,25 @@ def name_of(run: Run, *, wish: str, champion: str | None, versions: dict[str, in
     return f"{run.name[:80]}-{_digest({'asked': wish, 'champion': champion, 'left_out': left_out, 'versions': read})}"
 
 
-def fit(session: Session, *, local: bool, on_device: Callable[[str], None], tell: Callable[[str], None], progress: Progress) -> dict[str, Any]:
-    """Train it, to its end or to Ctrl-C; returns what training came to. `on_device` is given the device once training has begun.
+def fit(
+    session: Session, *, local: bool, on_device: Callable[[str], None], tell: Callable[[str], None], progress: Progress
+) -> dict[str, Any]:
+    """Train it, to its end or to Ctrl-C; returns what training came to. `on_device` is given the device once training
+    has begun.
 
     Raises InputError where it cannot be trained.
     """
     with progress("training") as advance:
+
         def on_progress(update: dict[str, Any]) -> None:
             done = (update["epoch"] - 1) * update["steps"] + update["step"]
             advance(done, update["epochs"] * update["steps"], f"epoch {update['epoch']}")
 
         def on_record(record: dict[str, Any]) -> None:
             if "train_loss" in record:
-                tell(f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}")
+                tell(
+                    f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}"
+                )
 
         hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
         if local:

@@ -19,14 +19,20 @@ from posture.errors import InputError
 if TYPE_CHECKING:
     from posture.retrain import RetrainOptions
 
-app = App(name="posture", version=__version__, help="Train sports-action models on footage, on one machine or a Ray cluster.",
-          help_format="plaintext")
+app = App(
+    name="posture",
+    version=__version__,
+    help="Train sports-action models on footage, on one machine or a Ray cluster.",
+    help_format="plaintext",
+)
 
 Repeated = Annotated[list[str], Parameter(name="--set", negative="", consume_multiple=False)]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C, also as SIGTERM from a scheduler."""
+    """Run a command. Exit code 2 and one sentence for what the user can mend, 130 for Ctrl-C, also as SIGTERM from a
+    scheduler.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with console.waiting("loading"):
@@ -48,22 +54,48 @@ def fail(message: str) -> None:
 
 
 @app.command
-def ingest(footage: str | None = None, /, *, store: str,
-           layout: Literal["segments", "kinetics", "ucf101", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"] | None = None,
-           size: str = "128x171", frames: int = 32, stride: int = 2, windows: int = 1, fit: Literal["stretch", "crop", "pad"] = "stretch",
-           jpeg: int = 0, min_frames: int = 16, short: Literal["pad", "refuse"] = "pad", background: bool = False, split_number: int = 1,
-           val_share: float = 0.2, test_share: float | None = None, seed: int = 0, file_limit: float = 120.0, file_memory: float = 4.0,
-           max_pixels: float = 100e6, max_refused: float = 0.5, every: int = 8, boxes: Literal["clip", "refuse"] = "clip",
-           named_val: Literal["test", "val"] = "test", crop: str | None = None, margin: float = 0.2,
-           flow: Literal["dis", "farneback"] | None = None, yes: bool = False, report: bool = False, outside: bool = False,
-           recheck: bool = False) -> None:
+def ingest(
+    footage: str | None = None,
+    /,
+    *,
+    store: str,
+    layout: Literal["segments", "kinetics", "ucf101", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"]
+    | None = None,
+    size: str = "128x171",
+    frames: int = 32,
+    stride: int = 2,
+    windows: int = 1,
+    fit: Literal["stretch", "crop", "pad"] = "stretch",
+    jpeg: int = 0,
+    min_frames: int = 16,
+    short: Literal["pad", "refuse"] = "pad",
+    background: bool = False,
+    split_number: int = 1,
+    val_share: float = 0.2,
+    test_share: float | None = None,
+    seed: int = 0,
+    file_limit: float = 120.0,
+    file_memory: float = 4.0,
+    max_pixels: float = 100e6,
+    max_refused: float = 0.5,
+    every: int = 8,
+    boxes: Literal["clip", "refuse"] = "clip",
+    named_val: Literal["test", "val"] = "test",
+    crop: str | None = None,
+    margin: float = 0.2,
+    flow: Literal["dis", "farneback"] | None = None,
+    yes: bool = False,
+    report: bool = False,
+    outside: bool = False,
+    recheck: bool = False,
+) -> None:
     """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
 
     Parameters
     ----------
     footage
-        Folder, s3:// prefix, or the file of labels in it (a segments CSV, data.yaml, COCO JSON ...); may be left out with --flow, for a store that has
-        clips.
+        Folder, s3:// prefix, or the file of labels in it (a segments CSV, data.yaml, COCO JSON ...); may be left out
+        with --flow, for a store that has clips.
     store
         Folder or s3:// prefix of the store.
     layout
@@ -91,7 +123,8 @@ def ingest(footage: str | None = None, /, *, store: str,
     val_share
         Share of each class's training groups that becomes val, where the footage names no val.
     test_share
-        Share of each class's groups that becomes test, where the footage names no test; left out, 0.2 of footage and 0.3 of pictures.
+        Share of each class's groups that becomes test, where the footage names no test; left out, 0.2 of footage and
+        0.3 of pictures.
     seed
         Of the choice of groups.
     file_limit
@@ -109,12 +142,13 @@ def ingest(footage: str | None = None, /, *, store: str,
     named_val
         Pictures: what a named val is where no test is named: the part held out for the result, or a val as everywhere.
     crop
-        Cut clips around the athlete: along `boxes` that lie beside the videos, or along what a trained detector finds, detector=RUN. They stand
-        beside whole clips.
+        Cut clips around the athlete: along `boxes` that lie beside the videos, or along what a trained detector finds,
+        detector=RUN. They stand beside whole clips.
     margin
         What a cropped clip shows around the athlete, on each side, as a share of the athlete's box: from 0 to 2.
     flow
-        Then compute the clips' optical flow, for two-stream models, where it is missing: by OpenCV's DIS or Farneback method.
+        Then compute the clips' optical flow, for two-stream models, where it is missing: by OpenCV's DIS or Farneback
+        method.
     yes
         Do not ask before a long ingest.
     report
@@ -122,10 +156,17 @@ def ingest(footage: str | None = None, /, *, store: str,
     outside
         Pictures: read what the `path` of a data.yaml names even if it lies outside of FOOTAGE.
     recheck
-        First look at the videos that an earlier version of Posture decoded, and decode again those of which it may have stored other frames than
-        asked; FOOTAGE may be left out.
+        First look at the videos that an earlier version of Posture decoded, and decode again those of which it may have
+        stored other frames than asked; FOOTAGE may be left out.
     """
-    from posture.commands.ingest import add_flow, ask_and_ingest, ask_and_ingest_pictures, read_crop, recheck_videos, show_report
+    from posture.commands.ingest import (
+        add_flow,
+        ask_and_ingest,
+        ask_and_ingest_pictures,
+        read_crop,
+        recheck_videos,
+        show_report,
+    )
     from posture.data.cutting import Cut
     from posture.data.rows import DecodeRecipe
 
@@ -142,15 +183,26 @@ def ingest(footage: str | None = None, /, *, store: str,
     if footage is None:
         raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a file of labels")
     height, width = parse_size(size)
-    for name, value, least, most in (("--frames", frames, 1, 1024), ("--stride", stride, 1, 1000), ("--windows", windows, 1, 1000),
-                                     ("--jpeg", jpeg, 0, 100), ("--min-frames", min_frames, 1, frames), ("--val-share", val_share, 0, 0.9),
-                                     ("--test-share", test_share or 0, 0, 0.9), ("--max-refused", max_refused, 0, 1),
-                                     ("--file-limit", file_limit, 1, 86400), ("--file-memory", file_memory, 0.5, 1e6),
-                                     ("--max-pixels", max_pixels, 1, 1e10), ("--every", every, 1, 100_000)):
+    for name, value, least, most in (
+        ("--frames", frames, 1, 1024),
+        ("--stride", stride, 1, 1000),
+        ("--windows", windows, 1, 1000),
+        ("--jpeg", jpeg, 0, 100),
+        ("--min-frames", min_frames, 1, frames),
+        ("--val-share", val_share, 0, 0.9),
+        ("--test-share", test_share or 0, 0, 0.9),
+        ("--max-refused", max_refused, 0, 1),
+        ("--file-limit", file_limit, 1, 86400),
+        ("--file-memory", file_memory, 0.5, 1e6),
+        ("--max-pixels", max_pixels, 1, 1e10),
+        ("--every", every, 1, 100_000),
+    ):
         if not least <= value <= most:
             raise InputError(f"{name} {value}: must be from {least} to {most}")
     if crop is not None and fit != "stretch":
-        raise InputError(f"--fit {fit}: what is cut out has the proportions of --size already; leave --fit out, or --crop")
+        raise InputError(
+            f"--fit {fit}: what is cut out has the proportions of --size already; leave --fit out, or --crop"
+        )
     cropped, detector = read_crop(crop, margin)
     recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg, cropped)
     from posture.data import image_annotations
@@ -161,26 +213,46 @@ def ingest(footage: str | None = None, /, *, store: str,
 
     limits = Limits(pixels=int(max_pixels), memory_bytes=int(file_memory * 1e9))
     if crop is None and layout is None:
-        layout = choose_layout(footage, clips=fit != "stretch" or windows != 1 or jpeg > 0 or background or flow is not None)
+        layout = choose_layout(
+            footage, clips=fit != "stretch" or windows != 1 or jpeg > 0 or background or flow is not None
+        )
     if crop is None and layout in image_annotations.LAYOUTS:
-        pictures = image_annotations.read_pictures(footage, layout=layout, every=every, named_val=named_val, split_number=split_number,
-                                                  outside=outside)
-        options = ImageOptions(boxes, val_share=val_share, test_share=0.3 if test_share is None else test_share, seed=seed, file_limit_seconds=file_limit,
-                               limits=limits, max_refused_share=max_refused)
+        pictures = image_annotations.read_pictures(
+            footage, layout=layout, every=every, named_val=named_val, split_number=split_number, outside=outside
+        )
+        options = ImageOptions(
+            boxes,
+            val_share=val_share,
+            test_share=0.3 if test_share is None else test_share,
+            seed=seed,
+            file_limit_seconds=file_limit,
+            limits=limits,
+            max_refused_share=max_refused,
+        )
         ask_and_ingest_pictures(pictures, store, options, yes=yes)
         console.suggest(f"posture show {store}, then posture train jobs/detector.py:improved --store {store}")
         return
-    options = IngestOptions(cut=Cut(recipe, min_frames, short, background), val_share=val_share,
-                            test_share=0.2 if test_share is None else test_share, seed=seed,
-                            file_limit_seconds=file_limit, limits=limits, max_refused_share=max_refused)
+    options = IngestOptions(
+        cut=Cut(recipe, min_frames, short, background),
+        val_share=val_share,
+        test_share=0.2 if test_share is None else test_share,
+        seed=seed,
+        file_limit_seconds=file_limit,
+        limits=limits,
+        max_refused_share=max_refused,
+    )
     ask_and_ingest(footage, store, options, layout=layout, split_number=split_number, yes=yes, detector=detector)
     if flow is not None:
         add_flow(store, flow)
-    console.suggest(f"posture show {store}, then posture train jobs/action.py:{'improved' if flow is None else 'two_stream'} --store {store}")
+    console.suggest(
+        f"posture show {store}, then posture train jobs/action.py:{'improved' if flow is None else 'two_stream'} --store {store}"
+    )
 
 
 @app.command
-def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = None, clips: int = 24, seed: int = 0) -> None:
+def show(
+    store: str, /, *, out: Path = Path("show.html"), recipe: str | None = None, clips: int = 24, seed: int = 0
+) -> None:
     """Look into a store: clips and pictures as training sees them, class balance, splits, versions; an HTML page.
 
     Parameters
@@ -204,16 +276,30 @@ def show(store: str, /, *, out: Path = Path("show.html"), recipe: str | None = N
 
 
 @app.command
-def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = None, epochs: int | None = None, workers: str | None = None,
-          weights: str | None = None, set_file: str | None = None, local: bool = False, resume: bool = False, resume_if_begun: bool = False,
-          sets: Repeated = []) -> None:  # noqa: B006
+def train(
+    recipe: str,
+    /,
+    *,
+    store: str,
+    runs: str = "runs",
+    name: str | None = None,
+    epochs: int | None = None,
+    workers: str | None = None,
+    weights: str | None = None,
+    set_file: str | None = None,
+    local: bool = False,
+    resume: bool = False,
+    resume_if_begun: bool = False,
+    sets: Repeated = (),
+) -> None:
     """Train a recipe on a store: `posture train jobs/action.py:improved --store STORE`.
 
     Parameters
     ----------
     recipe
-        FILE.py:function, or FILE.py:function.NAME of several runs; looked up in the working directory, then among those that come with Posture. A
-        bare function, such as c3d, is enough if one file has it, or one whose runs train on what the store holds.
+        FILE.py:function, or FILE.py:function.NAME of several runs; looked up in the working directory, then among those
+        that come with Posture. A bare function, such as c3d, is enough if one file has it, or one whose runs train on
+        what the store holds.
     store
         Folder or s3:// prefix of the store.
     runs
@@ -223,13 +309,16 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     epochs
         As --set epochs=N.
     workers
-        Ray Train workers (data-parallel), or a range such as 2-8: as many as the cluster has room for, which may change while the run goes on.
+        Ray Train workers (data-parallel), or a range such as 2-8: as many as the cluster has room for, which may change
+        while the run goes on.
     weights
-        Start from these: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth), torchvision's too.
+        Start from these: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth), torchvision's
+        too.
     sets
         Change a field: --set optim.lr=0.01 (repeatable).
     set_file
-        Changes from a JSON file: what posture tune found (best.json), or fields and values, or these themselves as JSON; --set goes over them.
+        Changes from a JSON file: what posture tune found (best.json), or fields and values, or these themselves as
+        JSON; --set goes over them.
     local
         In this process, without Ray.
     resume
@@ -241,13 +330,34 @@ def train(recipe: str, /, *, store: str, runs: str = "runs", name: str | None = 
     from posture.config import read_changes
 
     changes = read_changes(set_file) if set_file is not None else {}
-    changes |= _changes(sets, epochs=epochs, workers=None if workers is None else parse_workers(workers), weights=weights)
-    train_run(recipe, store, runs=runs, name=name, changes=changes, local=local, resume=resume or ("if begun" if resume_if_begun else False))
+    changes |= _changes(
+        sets, epochs=epochs, workers=None if workers is None else parse_workers(workers), weights=weights
+    )
+    train_run(
+        recipe,
+        store,
+        runs=runs,
+        name=name,
+        changes=changes,
+        local=local,
+        resume=resume or ("if begun" if resume_if_begun else False),
+    )
 
 
 @app.command
-def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", checkpoint: Literal["best", "last"] = "best", workers: int = 0,
-             crops: Literal[1, 3] = 1, spans: int = 1, source: int = 0, store: str | None = None, batch: int = 16) -> None:
+def evaluate(
+    run: str,
+    /,
+    *,
+    split: Literal["test", "val", "train"] = "test",
+    checkpoint: Literal["best", "last"] = "best",
+    workers: int = 0,
+    crops: Literal[1, 3] = 1,
+    spans: int = 1,
+    source: int = 0,
+    store: str | None = None,
+    batch: int = 16,
+) -> None:
     """Score a run on footage it never saw: metrics.json and report.html, in a folder for each split and protocol.
 
     Parameters
@@ -279,7 +389,9 @@ def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", ch
             raise InputError(f"{option} {value}: must be at least 1")
     if source < 0 or workers < 0:
         raise InputError("--source and --workers must not be negative")
-    metrics = evaluate_run(run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store)
+    metrics = evaluate_run(
+        run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store
+    )
     if metrics["notice"]:
         console.suggest("train it to its end: posture train with the same arguments and --resume")
     elif split != "test":
@@ -291,7 +403,13 @@ def evaluate(run: str, /, *, split: Literal["test", "val", "train"] = "test", ch
 
 
 @app.command
-def runs(folder: str = "runs", /, *, sort: Literal["newest", "name", "state", "recipe", "val", "test"] = "newest", page: Path | None = None) -> None:
+def runs(
+    folder: str = "runs",
+    /,
+    *,
+    sort: Literal["newest", "name", "state", "recipe", "val", "test"] = "newest",
+    page: Path | None = None,
+) -> None:
     """What was trained: state, recipe, footage, the best on val, and the test result with its interval.
 
     Parameters
@@ -306,20 +424,35 @@ def runs(folder: str = "runs", /, *, sort: Literal["newest", "name", "state", "r
     from posture.commands.runs import list_runs
 
     list_runs(folder, order=sort, page=page)
-    console.suggest("posture evaluate RUN, or posture train RECIPE --store STORE --name RUN --resume for one that is not finished")
+    console.suggest(
+        "posture evaluate RUN, or posture train RECIPE --store STORE --name RUN --resume for one that is not finished"
+    )
 
 
 @app.command
-def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = None, out: str | None = None, sets: Repeated = [],  # noqa: B006
-            equal: Literal["epochs", "time"] = "epochs", concurrent: int | None = None, local: bool = False) -> None:
-    """Train and score a study's models on one budget, and compare them: `posture compare jobs/action.py:study --store STORE`.
+def compare(
+    study: str,
+    /,
+    *,
+    store: str,
+    seeds: int = 3,
+    epochs: int | None = None,
+    out: str | None = None,
+    sets: Repeated = (),
+    equal: Literal["epochs", "time"] = "epochs",
+    concurrent: int | None = None,
+    local: bool = False,
+) -> None:
+    """Train and score a study's models on one budget, and compare them: `posture compare jobs/action.py:study --store
+    STORE`.
 
     An interrupted study goes on with the same command; runs that are finished are used again.
 
     Parameters
     ----------
     study
-        FILE.py:function that returns a Study; or best.json of a search, whose winner is then compared with the recipe it began with.
+        FILE.py:function that returns a Study; or best.json of a search, whose winner is then compared with the recipe
+        it began with.
     store
         Folder or s3:// prefix of the store.
     seeds
@@ -342,16 +475,44 @@ def compare(study: str, /, *, store: str, seeds: int = 3, epochs: int | None = N
     for option, value in (("--seeds", seeds), ("--epochs", epochs), ("--concurrent", concurrent)):
         if value is not None and value < 1:
             raise InputError(f"{option} {value}: must be at least 1")
-    compare_study(study, store, out=out, seeds=seeds, changes=_changes(sets, epochs=epochs), local=local, concurrent=concurrent, equal=equal)
+    compare_study(
+        study,
+        store,
+        out=out,
+        seeds=seeds,
+        changes=_changes(sets, epochs=epochs),
+        local=local,
+        concurrent=concurrent,
+        equal=equal,
+    )
     console.suggest(f"the same command with --seeds {seeds + 2} trains what is missing, and is surer")
 
 
 @app.command
-def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40, hours: float | None = None, objective: str | None = None,
-         max_concurrent: int | None = None, workers_per_trial: int = 1, halving: bool = True, name: str | None = None, folder: str | None = None,
-         storage: str | None = None, sampler: Literal["tpe", "random"] = "tpe", seed: int = 0, epochs: int | None = None,
-         sets: Repeated = [], out: str | None = None, report: bool = False) -> None:  # noqa: B006
-    """Search a space for the best changes to a recipe: `posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE`.
+def tune(
+    space: str,
+    /,
+    *,
+    base: str,
+    store: str | None = None,
+    trials: int = 40,
+    hours: float | None = None,
+    objective: str | None = None,
+    max_concurrent: int | None = None,
+    workers_per_trial: int = 1,
+    halving: bool = True,
+    name: str | None = None,
+    folder: str | None = None,
+    storage: str | None = None,
+    sampler: Literal["tpe", "random"] = "tpe",
+    seed: int = 0,
+    epochs: int | None = None,
+    sets: Repeated = (),
+    out: str | None = None,
+    report: bool = False,
+) -> None:
+    """Search a space for the best changes to a recipe: `posture tune tune_spaces/action.py --base
+    jobs/action.py:improved --store STORE`.
 
     Interrupted or killed, the same command goes on; asked for more trials, it adds them.
 
@@ -380,8 +541,8 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
     folder
         Folder or s3:// prefix for trials, study and report; left out, searches/NAME.
     storage
-        The study's database, postgresql://USER@HOST/NAME (its password in PGPASSWORD or ~/.pgpass) or sqlite:///..., or the path of an Optuna
-        journal; left out, study.db in the folder.
+        The study's database, postgresql://USER@HOST/NAME (its password in PGPASSWORD or ~/.pgpass) or sqlite:///..., or
+        the path of an Optuna journal; left out, study.db in the folder.
     sampler
         Who proposes points: Optuna's TPE, or chance, to measure it by.
     seed
@@ -398,7 +559,9 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
     from posture.commands.tune import Asked, tune_space
     from posture.launch import recipe_path
 
-    asked = Asked(space, recipe_path(base, store), _changes(sets, epochs=epochs), objective, name, folder, storage, sampler, seed)
+    asked = Asked(
+        space, recipe_path(base, store), _changes(sets, epochs=epochs), objective, name, folder, storage, sampler, seed
+    )
     if report:
         from posture.commands.tune import write_report
 
@@ -407,16 +570,40 @@ def tune(space: str, /, *, base: str, store: str | None = None, trials: int = 40
         return
     if store is None:
         raise InputError("tune needs --store STORE: the footage to train on, which posture ingest makes")
-    for option, value, least in (("--trials", trials, 1), ("--max-concurrent", max_concurrent, 1), ("--workers-per-trial", workers_per_trial, 1),
-                                 ("--hours", hours, 0)):
+    for option, value, least in (
+        ("--trials", trials, 1),
+        ("--max-concurrent", max_concurrent, 1),
+        ("--workers-per-trial", workers_per_trial, 1),
+        ("--hours", hours, 0),
+    ):
         if value is not None and value < least:
             raise InputError(f"{option} {value}: must be at least {least}")
-    tune_space(asked, store, trials=trials, hours=hours, concurrent=max_concurrent, workers=workers_per_trial, halving=halving, out=out)
+    tune_space(
+        asked,
+        store,
+        trials=trials,
+        hours=hours,
+        concurrent=max_concurrent,
+        workers=workers_per_trial,
+        halving=halving,
+        out=out,
+    )
 
 
 @app.command
-def sweep(space: str, /, *, base: str, store: str, objective: str | None = None, trials: int = 40, seed: int = 0, submit: bool = False,
-          sets: Repeated = [], out: Path = Path("sweeps")) -> None:  # noqa: B006
+def sweep(
+    space: str,
+    /,
+    *,
+    base: str,
+    store: str,
+    objective: str | None = None,
+    trials: int = 40,
+    seed: int = 0,
+    submit: bool = False,
+    sets: Repeated = (),
+    out: Path = Path("sweeps"),
+) -> None:
     """Write a search space as W&B sweep files: for W&B's Optuna engine, and a plain one.
 
     Parameters
@@ -445,7 +632,17 @@ def sweep(space: str, /, *, base: str, store: str, objective: str | None = None,
 
     if trials < 1:
         raise InputError(f"--trials {trials}: must be at least 1")
-    write_sweep(space, full_path(base), store, objective=objective, trials=trials, seed=seed, submit=submit, changes=_changes(sets), out=out)
+    write_sweep(
+        space,
+        full_path(base),
+        store,
+        objective=objective,
+        trials=trials,
+        seed=seed,
+        submit=submit,
+        changes=_changes(sets),
+        out=out,
+    )
     console.suggest(f"wandb sweep {out / 'sweep.yaml'}")
 
 
@@ -531,9 +728,11 @@ class Retraining:
 
 @app.command
 def retrain(*, options: Retraining, force: bool = False) -> None:
-    """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With nothing new it does nothing.
+    """One pass: take in new footage, train a challenger, judge it beside the champion, promote it or say why not. With
+    nothing new it does nothing.
 
-    Exit code 0 whatever the decision, 1 where the challenger could not be trained, 2 where another pass is under way or something is wrong.
+    Exit code 0 whatever the decision, 1 where the challenger could not be trained, 2 where another pass is under way or
+    something is wrong.
 
     Parameters
     ----------
@@ -543,12 +742,17 @@ def retrain(*, options: Retraining, force: bool = False) -> None:
     from posture.commands.retrain import retrain_once
 
     retrain_once(_retrain_options(options, force=force))
-    console.suggest(f"posture registry list {options.registry}; the same command again if new footage arrives, or posture watch")
+    console.suggest(
+        f"posture registry list {options.registry}; the same command again if new footage arrives, or posture watch"
+    )
 
 
 @app.command
-def watch(*, options: Retraining, every: str | None = None, cron: str | None = None, timezone: str | None = None) -> None:
-    """The pass of `posture retrain` again and again, in this process, until Ctrl-C. A pass that fails is told, and the schedule goes on.
+def watch(
+    *, options: Retraining, every: str | None = None, cron: str | None = None, timezone: str | None = None
+) -> None:
+    """The pass of `posture retrain` again and again, in this process, until Ctrl-C. A pass that fails is told, and the
+    schedule goes on.
 
     Parameters
     ----------
@@ -587,24 +791,53 @@ def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOption
     from posture.retrain import RetrainOptions
 
     for option, value, least, most in (
-            ("--settle", given.settle, 0, 7 * 86400), ("--min-clips", given.min_clips, 0, 10**9), ("--min-per-class", given.min_per_class, 1, 10**9),
-            ("--val-share", given.val_share, 0, 0.9), ("--test-share", given.test_share, 0, 0.9), ("--margin", given.margin, 0, 1),
-            ("--tolerance", given.tolerance, 0, 1), ("--recall-floor", given.recall_floor, 0, 1), ("--max-class-drop", given.max_class_drop, 0, 1)):
+        ("--settle", given.settle, 0, 7 * 86400),
+        ("--min-clips", given.min_clips, 0, 10**9),
+        ("--min-per-class", given.min_per_class, 1, 10**9),
+        ("--val-share", given.val_share, 0, 0.9),
+        ("--test-share", given.test_share, 0, 0.9),
+        ("--margin", given.margin, 0, 1),
+        ("--tolerance", given.tolerance, 0, 1),
+        ("--recall-floor", given.recall_floor, 0, 1),
+        ("--max-class-drop", given.max_class_drop, 0, 1),
+    ):
         if not least <= value <= most:
             raise InputError(f"{option} {value}: must be from {least} to {most}")
     changes = _changes(given.sets, epochs=given.epochs, workers=given.workers)
     return RetrainOptions(
-        given.footage, given.store, given.registry, full_path(given.recipe, task="action"), changes, local=given.local, runs=given.runs, layout=given.layout,
-        split_number=given.split_number, settle=given.settle, min_clips=given.min_clips, min_per_class=given.min_per_class,
-        from_scratch=given.from_scratch, force=force, val_share=given.val_share, test_share=given.test_share,
+        given.footage,
+        given.store,
+        given.registry,
+        full_path(given.recipe, task="action"),
+        changes,
+        local=given.local,
+        runs=given.runs,
+        layout=given.layout,
+        split_number=given.split_number,
+        settle=given.settle,
+        min_clips=given.min_clips,
+        min_per_class=given.min_per_class,
+        from_scratch=given.from_scratch,
+        force=force,
+        val_share=given.val_share,
+        test_share=given.test_share,
         limits=Limits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
-        notification=Notification(given.notify_url, given.notify_command))
+        notification=Notification(given.notify_url, given.notify_command),
+    )
 
 
 @app.command
-def review(*, registry: str, store: str, footage: str, port: int = 0, count: int = 20,
-           only_list: Annotated[bool, Parameter(name="--list", negative="")] = False) -> None:
-    """Label footage that has no label: a page on this machine shows the clips that would teach the champion most, and takes your answers.
+def review(
+    *,
+    registry: str,
+    store: str,
+    footage: str,
+    port: int = 0,
+    count: int = 20,
+    only_list: Annotated[bool, Parameter(name="--list", negative="")] = False,
+) -> None:
+    """Label footage that has no label: a page on this machine shows the clips that would teach the champion most, and
+    takes your answers.
 
     Answers are written into review.csv beside the footage, where posture ingest and posture retrain find them.
 
@@ -629,11 +862,16 @@ def review(*, registry: str, store: str, footage: str, port: int = 0, count: int
     from posture.commands.review import review_footage
 
     review_footage(registry, store, footage, port=port, count=count, only_list=only_list)
-    console.suggest("the same command without --list asks for labels" if only_list else
-                    f"posture retrain --footage {footage} --store {store} --registry {registry}")
+    console.suggest(
+        "the same command without --list asks for labels"
+        if only_list
+        else f"posture retrain --footage {footage} --store {store} --registry {registry}"
+    )
 
 
-registry_app = App(name="registry", help="The versions of a registry, and which one is the champion.", help_format="plaintext")
+registry_app = App(
+    name="registry", help="The versions of a registry, and which one is the champion.", help_format="plaintext"
+)
 app.command(registry_app)
 
 
@@ -724,7 +962,9 @@ def registry_diff(registry: str, ours: str, theirs: str, /) -> None:
 
 
 @app.command
-def forget(video: str, /, *, store: str, registry: str | None = None, runs: str | None = None, yes: bool = False) -> None:
+def forget(
+    video: str, /, *, store: str, registry: str | None = None, runs: str | None = None, yes: bool = False
+) -> None:
     """Remove a video and all that was made of it from a store for good, and mark the models that were trained on it.
 
     Parameters
@@ -748,9 +988,18 @@ def forget(video: str, /, *, store: str, registry: str | None = None, runs: str 
 
 
 @app.command
-def explain(run: str, video: str, /, *, start: float | None = None, class_name: Annotated[str | None, Parameter(name="--class")] = None,
-            out: str | None = None, checkpoint: Literal["best", "last"] = "best") -> None:
-    """Why a run takes a video for what it does: probabilities, attention in space and time, Grad-CAM; pictures and a page.
+def explain(
+    run: str,
+    video: str,
+    /,
+    *,
+    start: float | None = None,
+    class_name: Annotated[str | None, Parameter(name="--class")] = None,
+    out: str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+) -> None:
+    """Why a run takes a video for what it does: probabilities, attention in space and time, Grad-CAM; pictures and a
+    page.
 
     Parameters
     ----------
@@ -809,8 +1058,18 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 
 @app.command
-def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int = 0, pictures: str | None = None, every: int = 10) -> None:
-    """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart; and pictures with boxes.
+def generate(
+    folder: str,
+    /,
+    *,
+    videos: int = 120,
+    athletes: int = 20,
+    seed: int = 0,
+    pictures: str | None = None,
+    every: int = 10,
+) -> None:
+    """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart;
+    and pictures with boxes.
 
     Parameters
     ----------
@@ -823,7 +1082,8 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
     seed
         Another seed gives other athletes, places and motions.
     pictures
-        Also write pictures with exact boxes around athletes and bystanders there, in the YOLO layout, to train detectors on.
+        Also write pictures with exact boxes around athletes and bystanders there, in the YOLO layout, to train
+        detectors on.
     every
         Pictures: every n-th frame of the videos.
     """
@@ -841,18 +1101,29 @@ def generate(folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int
         with console.waiting("cutting pictures"):
             made = write_pictures(path, Path(pictures), every=every)
         console.out.print(f"{made}: {'every frame' if every == 1 else f'one of {every} frames'} with its boxes")
-    console.suggest(" and ".join(f"posture ingest {place} --store STORE" for place in (path, pictures) if place is not None))
+    console.suggest(
+        " and ".join(f"posture ingest {place} --store STORE" for place in (path, pictures) if place is not None)
+    )
 
 
 @app.command
-def bench(name: Literal["ingest", "feed", "train", "tracking", "models", "detectors"], /, *, json: Path | None = None, device: Literal["cpu", "cuda"] = "cpu",
-          compile: bool = False, rounds: int = 3, footage: str | None = None) -> None:
+def bench(
+    name: Literal["ingest", "feed", "train", "tracking", "models", "detectors"],
+    /,
+    *,
+    json: Path | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    compile: bool = False,
+    rounds: int = 3,
+    footage: str | None = None,
+) -> None:
     """Measure ours beside its peers, in turn in one run: ratios with their spread.
 
     Parameters
     ----------
     name
-        ingest, feed, train (Ray Train against --local), tracking (W&B failing against off), models (classifiers), or detectors.
+        ingest, feed, train (Ray Train against --local), tracking (W&B failing against off), models (classifiers), or
+        detectors.
     json
         Also write the figures there.
     device
@@ -869,16 +1140,22 @@ def bench(name: Literal["ingest", "feed", "train", "tracking", "models", "detect
     if compile and name != "models":
         raise InputError(f"--compile: posture bench {name} has nothing to compile; it is for posture bench models")
     if device != "cpu" and name not in ("models", "detectors"):
-        raise InputError(f"--device {device}: posture bench {name} measures where it runs; it is for posture bench models and detectors")
+        raise InputError(
+            f"--device {device}: posture bench {name} measures where it runs; it is for posture bench models and detectors"
+        )
     if footage is not None and name in ("models", "detectors"):
-        raise InputError(f"--footage: posture bench {name} makes its own inputs; it is for posture bench ingest, feed, train and tracking")
+        raise InputError(
+            f"--footage: posture bench {name} makes its own inputs; it is for posture bench ingest, feed, train and tracking"
+        )
     from posture.bench import run_bench
 
     run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)
 
 
 def _changes(sets: list[str], **options: Any) -> dict[str, Any]:
-    """What `--set` and the options that stand for a field, such as --epochs, change of a recipe. Raises InputError if both name one field."""
+    """What `--set` and the options that stand for a field, such as --epochs, change of a recipe. Raises InputError if
+    both name one field.
+    """
     from posture.config import parse_assignments
 
     changes = parse_assignments(sets)

@@ -1,8 +1,9 @@
-"""Several models trained on one budget and scored on the same test footage: what differs, by how much, and how sure that is.
+"""Several models trained on one budget and scored on the same test footage: what differs, by how much, and how sure
+that is.
 
-What holds for every task stands first, then what is particular to action classifiers; `posture.detector_comparison` has the detectors'.
-Legend: s test segments, K classes, B resamples. Scores are probabilities, as in `posture.tasks.metrics`. The paper's section 3.2, Table 3,
-Figures 11-13.
+What holds for every task stands first, then what is particular to action classifiers; `posture.detector_comparison` has
+the detectors'. Legend: s test segments, K classes, B resamples. Scores are probabilities, as in
+`posture.tasks.metrics`. The paper's section 3.2, Table 3, Figures 11-13.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from posture.verdicts import ablation_verdict, listed, probability, verdict
 
 Kind = Literal["ours", "baseline", "ablation", "reference"]
 Drawn = dict[str, dict[str, np.ndarray]]
-"""Of each measured entry by name, each tested figure on the footage itself and on every resample of its groups: float64 (1 + B,)."""
+"""Of each measured entry by name, each tested figure on the footage itself and on every resample of its groups: float64
+(1 + B,).
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Measures:
     shares: tuple[str, ...]
     """Figures told in percent, and their differences in points."""
     judged: dict[str, tuple[str, str, str]]
-    """Tested figures that the verdict goes by, each with what the subject `is` to models that it is above, below, or not told from."""
+    """Tested figures that the verdict goes by, each with what the subject `is` to models that it is above, below, or
+    not told from.
+    """
     ablated: str
     """The tested figure that ablations and the search for a learning rate are told by."""
     compute: tuple[str, float]
@@ -61,7 +66,9 @@ class Scored:
     run: str
     """Its folder."""
     history: list[dict[str, Any]]
-    """history.json: a row per epoch of `epoch`, `train_loss`, `clips_per_second`, `seconds`, and what was measured on `val`."""
+    """history.json: a row per epoch of `epoch`, `train_loss`, `clips_per_second`, `seconds`, and what was measured on
+    `val`.
+    """
     metrics: dict[str, Any]
     """evaluation/test/metrics.json."""
 
@@ -97,7 +104,9 @@ class Entry:
     epochs: int
     lr: float
     lr_search: list[dict[str, float | None]] = field(default_factory=list)
-    """{`lr`, `val_loss`, and what else was measured on `val`} of each learning rate that was tried; infinite or None where it diverged."""
+    """{`lr`, `val_loss`, and what else was measured on `val`} of each learning rate that was tried; infinite or None
+    where it diverged.
+    """
     optimizer: str = ""
     """In words: `AdamW, beta1 0.9, weight decay 0.05`."""
     budget: str = ""
@@ -107,7 +116,9 @@ class Entry:
     latency_ms: dict[str, float] | None = None
     """{`median`, `least`, `most`} of the network on one clip. A detector's speed stands in its metrics."""
     flow: str = ""
-    """By which method the optical flow that the network reads is computed; empty if it reads none. `gmacs` leaves it out."""
+    """By which method the optical flow that the network reads is computed; empty if it reads none. `gmacs` leaves it
+    out.
+    """
     flow_ms: float | None = None
     """Median milliseconds to compute that flow for one clip, from its frames."""
     streams: int = 1
@@ -142,7 +153,8 @@ class Comparison:
 def common(comparison: Comparison, measures: Measures) -> list[str]:
     """Ids of the segments or pictures that all runs were scored on, sorted; none where no entry is measured.
 
-    Raises InputError where two runs were not scored on the same, or one of them has no group; ValueError where no entry is the subject.
+    Raises InputError where two runs were not scored on the same, or one of them has no group; ValueError where no entry
+    is the subject.
     """
     names = [entry.name for entry in comparison.entries]
     if comparison.subject not in names or len(set(names)) != len(names):
@@ -153,16 +165,22 @@ def common(comparison: Comparison, measures: Measures) -> list[str]:
     truths = results[0].truths
     missing = [item for item in sorted(truths) if item not in comparison.groups]
     if missing:
-        raise InputError(f"{comparison.name}: no group is known for {len(missing)} of {len(truths)} test {measures.unit}s, such as {missing[0]}; "
-                         "without groups their dependence cannot be respected")
+        raise InputError(
+            f"{comparison.name}: no group is known for {len(missing)} of {len(truths)} test {measures.unit}s, such as {missing[0]}; "
+            "without groups their dependence cannot be respected"
+        )
     for result in results[1:]:
         if result.truths != truths:
-            raise InputError(f"{result.run}: scored on other test {measures.unit}s or labels ({len(result.truths)}) than {results[0].run} "
-                             f"({len(truths)}); evaluate both on the same version of the store")
+            raise InputError(
+                f"{result.run}: scored on other test {measures.unit}s or labels ({len(result.truths)}) than {results[0].run} "
+                f"({len(truths)}); evaluate both on the same version of the store"
+            )
     return sorted(truths)
 
 
-def tabulated(comparison: Comparison, measures: Measures, drawn: Drawn, *, items: list[str], resamples: int) -> dict[str, Any]:
+def tabulated(
+    comparison: Comparison, measures: Measures, drawn: Drawn, *, items: list[str], resamples: int
+) -> dict[str, Any]:
     """The analysis, as plain values: see `analyse`."""
     groups = len({comparison.groups[item] for item in items})
     rows = [_row(entry, measures, drawn.get(entry.name)) for entry in comparison.entries]
@@ -170,32 +188,71 @@ def tabulated(comparison: Comparison, measures: Measures, drawn: Drawn, *, items
         if row["name"] in drawn and row["name"] != comparison.subject and comparison.subject in drawn:
             row["against"] = _against(drawn[comparison.subject], drawn[row["name"]], groups=groups)
     _adjust(rows, measures)
-    compared = {kind: sum(row["kind"] == kind and row["against"] is not None for row in rows) for kind in dict.fromkeys(row["kind"] for row in rows)}
-    least_p = {kind: stats.least_p(groups, resamples=resamples, comparisons=several) for kind, several in compared.items() if several}
+    compared = {
+        kind: sum(row["kind"] == kind and row["against"] is not None for row in rows)
+        for kind in dict.fromkeys(row["kind"] for row in rows)
+    }
+    least_p = {
+        kind: stats.least_p(groups, resamples=resamples, comparisons=several)
+        for kind, several in compared.items()
+        if several
+    }
     analysis = {
-        "name": comparison.name, "subject": comparison.subject, "classes": list(comparison.classes), f"{measures.unit}s": len(items), "groups": groups,
-        "resamples": resamples, "least_p": least_p, "facts": comparison.facts, "entries": rows}
-    return analysis | {"verdict": verdict(analysis, measures), "ablations": {row["name"]: ablation_verdict(analysis, row, measures) for row in rows
-                                                                            if row["kind"] == "ablation" and row["metrics"]}}
+        "name": comparison.name,
+        "subject": comparison.subject,
+        "classes": list(comparison.classes),
+        f"{measures.unit}s": len(items),
+        "groups": groups,
+        "resamples": resamples,
+        "least_p": least_p,
+        "facts": comparison.facts,
+        "entries": rows,
+    }
+    return analysis | {
+        "verdict": verdict(analysis, measures),
+        "ablations": {
+            row["name"]: ablation_verdict(analysis, row, measures)
+            for row in rows
+            if row["kind"] == "ablation" and row["metrics"]
+        },
+    }
 
 
 def _row(entry: Entry, measures: Measures, drawn: dict[str, np.ndarray] | None) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "name": entry.name, "title": entry.title, "kind": entry.kind, "parameters": entry.parameters, "gmacs": entry.gmacs, "epochs": entry.epochs,
-        "lr": entry.lr, "lr_search": [{name: _plain(value) for name, value in tried.items()} for tried in entry.lr_search],
-        "optimizer": entry.optimizer, "budget": entry.budget or f"{entry.epochs} epochs",
-        "search_budget": entry.search_budget, "latency_ms": entry.latency_ms, "flow": entry.flow, "flow_ms": entry.flow_ms,
-        "clips_per_second": entry.clips_per_second, "replaced": entry.replaced,
+        "name": entry.name,
+        "title": entry.title,
+        "kind": entry.kind,
+        "parameters": entry.parameters,
+        "gmacs": entry.gmacs,
+        "epochs": entry.epochs,
+        "lr": entry.lr,
+        "lr_search": [{name: _plain(value) for name, value in tried.items()} for tried in entry.lr_search],
+        "optimizer": entry.optimizer,
+        "budget": entry.budget or f"{entry.epochs} epochs",
+        "search_budget": entry.search_budget,
+        "latency_ms": entry.latency_ms,
+        "flow": entry.flow,
+        "flow_ms": entry.flow_ms,
+        "clips_per_second": entry.clips_per_second,
+        "replaced": entry.replaced,
         "not_measured": (entry.not_measured or ("" if entry.results else "no run of it finished")).rstrip("."),
-        "seeds": [result.seed for result in entry.results], "runs": [result.run for result in entry.results],
-        "metrics": None, "compared": None, "per_class": None, "against": None}
+        "seeds": [result.seed for result in entry.results],
+        "runs": [result.run for result in entry.results],
+        "metrics": None,
+        "compared": None,
+        "per_class": None,
+        "against": None,
+    }
     if drawn is None:
         return row
     found = [result.metrics for result in entry.results]
     row["metrics"] = {figure: _spread([_figure(metrics, figure) for metrics in found]) for figure in measures.spread}
     row["compared"] = {figure: _plain(values[0]) for figure, values in drawn.items()}
-    of_class = {name: [metrics["per_class"][place][measures.per_class] for metrics in found] for place, name in enumerate(
-        one["class"] for one in found[0]["per_class"])}
+    of_class = {
+        name: [metrics["per_class"][place][measures.per_class] for metrics in found]
+        for place, name in enumerate(one["class"] for one in found[0]["per_class"])
+    }
     row["per_class"] = {name: None if None in values else float(np.mean(values)) for name, values in of_class.items()}
     return row
 
@@ -218,8 +275,13 @@ def _plain(value: float | None) -> float | None:
 
 
 def _against(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], *, groups: int) -> dict[str, Any]:
-    return {figure: {name: _plain(value) for name, value in asdict(stats.difference(ours[figure], theirs[figure], groups=groups)).items()}
-            for figure in ours}
+    return {
+        figure: {
+            name: _plain(value)
+            for name, value in asdict(stats.difference(ours[figure], theirs[figure], groups=groups)).items()
+        }
+        for figure in ours
+    }
 
 
 def _adjust(rows: list[dict[str, Any]], measures: Measures) -> None:
@@ -227,7 +289,9 @@ def _adjust(rows: list[dict[str, Any]], measures: Measures) -> None:
     for kind in {row["kind"] for row in rows}:
         family = [row for row in rows if row["kind"] == kind and row["against"]]
         for figure in measures.tested:
-            known = {row["name"]: row["against"][figure]["p"] for row in family if row["against"][figure]["p"] is not None}
+            known = {
+                row["name"]: row["against"][figure]["p"] for row in family if row["against"][figure]["p"] is not None
+            }
             adjusted = stats.holm(known)
             for row in family:
                 row["against"][figure]["p_holm"] = adjusted.get(row["name"])
@@ -249,7 +313,11 @@ def difference_texts(row: Mapping[str, Any], figure: str, *, scale: float = 1, d
         return "", "", ""
     low, high = against["low"], against["high"]
     interval = "" if low is None else f"{signed(scale * low, digits)} to {signed(scale * high, digits)}"
-    return signed(scale * against["difference"], digits), interval, probability(against["p_holm"]).removeprefix("p ").removeprefix("= ")
+    return (
+        signed(scale * against["difference"], digits),
+        interval,
+        probability(against["p_holm"]).removeprefix("p ").removeprefix("= "),
+    )
 
 
 def whole_ms(row: Mapping[str, Any]) -> dict[str, float] | None:
@@ -263,8 +331,11 @@ def flow_notes(analysis: Mapping[str, Any]) -> list[str]:
     for row in analysis["entries"]:
         if row["flow"]:
             whole, known = whole_ms(row), row["latency_ms"] and row["flow_ms"]
-            share = (f"of its {whole['median']:.1f}{THIN_SPACE}ms a clip, {row['flow_ms']:.1f} are for optical flow ({row['flow']})" if known
-                     else f"its milliseconds are without its optical flow ({row['flow']})")
+            share = (
+                f"of its {whole['median']:.1f}{THIN_SPACE}ms a clip, {row['flow_ms']:.1f} are for optical flow ({row['flow']})"
+                if known
+                else f"its milliseconds are without its optical flow ({row['flow']})"
+            )
             notes.append(f"{row['title']}: {share}; its compute is that of the network alone.")
     return notes
 
@@ -284,41 +355,60 @@ def write_json(path: Path, analysis: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(analysis, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
 
 
-PAPER = {"improved": {"map": 0.708, "accuracy": 0.974}, "two_stream": {"map": 0.615, "accuracy": 0.908}, "c3d": {"map": 0.546, "accuracy": 0.864}}
+PAPER = {
+    "improved": {"map": 0.708, "accuracy": 0.974},
+    "two_stream": {"map": 0.615, "accuracy": 0.908},
+    "c3d": {"map": 0.546, "accuracy": 0.864},
+}
 """What the paper prints for these models on UCF101 (Table 3): its data and training, never ours."""
 
 
 def _opening(analysis: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
     accuracy, majority = subject["metrics"]["accuracy"], analysis["facts"].get("majority_accuracy")
     seeds = f"mean of {len(subject['seeds'])} seeds" if len(subject["seeds"]) > 1 else "one seed"
-    return (f"{subject['title']} recognised {percent(accuracy['mean'])} of {analysis['segments']:,} test segments ({seeds})"
-            + (f"; always naming the most frequent class would score {percent(majority)}." if majority is not None else "."))
+    return (
+        f"{subject['title']} recognised {percent(accuracy['mean'])} of {analysis['segments']:,} test segments ({seeds})"
+        + (f"; always naming the most frequent class would score {percent(majority)}." if majority is not None else ".")
+    )
 
 
 ACTION = Measures(
-    unit="segment", spread=("accuracy", "top5", "macro_precision", "macro_recall", "macro_f1", "map", "auc"),
-    tested={"accuracy": "Accuracy", "map": "mAP", "auc": "AUC"}, shares=("accuracy", "top5"),
+    unit="segment",
+    spread=("accuracy", "top5", "macro_precision", "macro_recall", "macro_f1", "map", "auc"),
+    tested={"accuracy": "Accuracy", "map": "mAP", "auc": "AUC"},
+    shares=("accuracy", "top5"),
     judged={"accuracy": ("is more accurate than", "is less accurate than", "cannot be told, on this footage, from")},
-    ablated="accuracy", per_class="recall", opening=_opening, compute=("GMAC", 1.0))
+    ablated="accuracy",
+    per_class="recall",
+    opening=_opening,
+    compute=("GMAC", 1.0),
+)
 
 
 def analyse(comparison: Comparison, *, resamples: int = stats.RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Every figure of the page of compared classifiers, as plain values.
 
-    Accuracy, mAP and AUC are computed for each seed, on the footage and on every resample of its groups, and their means over seeds are compared:
-    a difference is that of the means that are shown. Seeds are not taken for more segments.
+    Accuracy, mAP and AUC are computed for each seed, on the footage and on every resample of its groups, and their
+    means over seeds are compared: a difference is that of the means that are shown. Seeds are not taken for more
+    segments.
 
-    * `entries`: what an `Entry` says, with `seeds`, `runs`, and where it is measured (else None) `metrics` ({figure: mean, deviation, low,
-      high and values over seeds}), `compared` ({figure: what its differences are of}), `per_class` ({class: accuracy, mean over seeds})
-      and, but for the subject, `against`: {figure: difference (the subject's minus this one's), its 95 % `low` and `high`, `p`, `p_holm`}
-      and `mcnemar` (of the scores averaged over seeds). Holm's adjustment is over the entries of one kind, figure by figure.
+    * `entries`: what an `Entry` says, with `seeds`, `runs`, and where it is measured (else None) `metrics` ({figure:
+      mean, deviation, low,
+      high and values over seeds}), `compared` ({figure: what its differences are of}), `per_class` ({class: accuracy,
+      mean over seeds}) and, but for the subject, `against`: {figure: difference (the subject's minus this one's), its
+      95 % `low` and `high`, `p`, `p_holm`} and `mcnemar` (of the scores averaged over seeds). Holm's adjustment is over
+      the entries of one kind, figure by figure.
     * `segments`, `groups`, `resamples`; `least_p`: {kind: the smallest `p_holm` that so few groups could give};
       `verdict`: sentences about the subject; `ablations`: {name: sentence}.
 
     Raises InputError where two runs were not scored on the same segments, ValueError where no entry is the subject.
     """
     segments = common(comparison, ACTION)
-    scores = {entry.name: np.stack([_ordered(result, segments) for result in entry.results]) for entry in comparison.entries if entry.results}
+    scores = {
+        entry.name: np.stack([_ordered(result, segments) for result in entry.results])
+        for entry in comparison.entries
+        if entry.results
+    }
     drawn: Drawn = {}
     labels = np.zeros(0, dtype=np.int64)
     if segments:
@@ -349,18 +439,29 @@ def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list
     columns = ("model", "accuracy", "mAP", "GMAC", "parameters", "difference", "95 % CI", "p (Holm)", "clips/s", "ms")
     rows = []
     for row in analysis["entries"]:
-        figures = (mean_text(row, "accuracy", scale=100, digits=1), mean_text(row, "map")) if row["metrics"] else ("not measured", "-")
-        rows.append((row["title"], *figures, amount(row["gmacs"]), f"{amount(row['parameters'] / 1e6)} M",
-                     *difference_texts(row, "accuracy", scale=100, digits=1),
-                     f"{row['clips_per_second']:,.1f}" if row["clips_per_second"] else "-", f"{whole['median']:,.1f}" if (whole := whole_ms(row)) else "-"))
+        figures = (
+            (mean_text(row, "accuracy", scale=100, digits=1), mean_text(row, "map"))
+            if row["metrics"]
+            else ("not measured", "-")
+        )
+        rows.append((
+            row["title"],
+            *figures,
+            amount(row["gmacs"]),
+            f"{amount(row['parameters'] / 1e6)} M",
+            *difference_texts(row, "accuracy", scale=100, digits=1),
+            f"{row['clips_per_second']:,.1f}" if row["clips_per_second"] else "-",
+            f"{whole['median']:,.1f}" if (whole := whole_ms(row)) else "-",
+        ))
     return columns, rows
 
 
 def write_page(path: Path, comparison: Comparison, analysis: Mapping[str, Any]) -> None:
     """Write the comparison as one self-contained page.
 
-    `comparison.facts`, all optional: `when` (datetime or ISO text), `budget`, `protocol`, `hardware` (words), `seeds` (list), `software`, `tables`
-    ({name: version}), `store` (uri), `majority_accuracy` (share), `footage` ({split: {"segments": n, ...}}). Others are listed by their names.
+    `comparison.facts`, all optional: `when` (datetime or ISO text), `budget`, `protocol`, `hardware` (words), `seeds`
+    (list), `software`, `tables` ({name: version}), `store` (uri), `majority_accuracy` (share), `footage` ({split:
+    {"segments": n, ...}}). Others are listed by their names.
     """
     from posture.comparison_page import write_comparison_page
 

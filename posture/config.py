@@ -75,7 +75,9 @@ class ImageData(Section):
     """How stored pictures with boxes become training batches."""
 
     anchors: Literal["auto", "kmeans", "keep"] = "auto"
-    """k-means anchors from the training boxes, the model's own kept, or, `auto`, kept where they reach nearly every box already."""
+    """k-means anchors from the training boxes, the model's own kept, or, `auto`, kept where they reach nearly every box
+    already.
+    """
     mosaic: Fraction = 1.0
     """Probability that four pictures become one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
     mosaic_until: Fraction = 0.9
@@ -109,13 +111,16 @@ class Loss(Section):
 
 
 class DetectionLoss(Section):
-    """Equation (3): l1 * class + l2 * objectness + l3 * box. torchvision's detectors have losses of their own and do not read it."""
+    """Equation (3): l1 * class + l2 * objectness + l3 * box. torchvision's detectors have losses of their own and do
+    not read it.
+    """
 
     l1: Weight = 0.5
     l2: Weight = 1.0
     l3: Weight = 0.05
     box_loss: Literal["iou", "giou", "diou", "ciou", "eiou", "siou"] = "eiou"
-    """`eiou` is equation (8), the paper's improved CIoU; `ciou` equations (5)-(7); `siou` its smoothed IoU (Figure 3)."""
+    """`eiou` is equation (8), the paper's improved CIoU; `ciou` equations (5)-(7); `siou` its smoothed IoU (Figure 3).
+    """
     anchor_ratio: Annotated[float, Field(gt=1.0, le=1000.0)] = 4.0
     """A box is matched with the anchors whose sides are less than so many times as long or as short (Table 2)."""
     balance: tuple[Positive, Positive, Positive] = (4.0, 1.0, 0.4)
@@ -141,7 +146,8 @@ class Optim(Section):
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0.0, le=1e30)] = 0.025
-    """Peak learning rate at `scale.global_batch`. One that is too high costs no memory: training says that it diverged."""
+    """Peak learning rate at `scale.global_batch`. One that is too high costs no memory: training says that it diverged.
+    """
     weight_decay: Weight = 0.0003
     momentum: Fraction = 0.9
     """SGD's momentum, or Adam's beta1."""
@@ -156,8 +162,10 @@ class Optim(Section):
 def _workers(value: Any) -> Any:
     least, most = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
     if not all(type(count) is int and 1 <= count <= MOST_WORKERS for count in (least, most)) or least > most:
-        raise ValueError(f"must be a number of workers from 1, or a range of them [least, most] with least <= most, at most {MOST_WORKERS}, "
-                         f"not {_shortened(value)}")
+        raise ValueError(
+            f"must be a number of workers from 1, or a range of them [least, most] with least <= most, at most {MOST_WORKERS}, "
+            f"not {_shortened(value)}"
+        )
     return least if least == most else (least, most)
 
 
@@ -165,7 +173,9 @@ class Scale(Section):
     """How much hardware, and how a batch is cut over it."""
 
     workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
-    """Or a range [least, most]: as many as the cluster has room for while the run goes on. Every size in it must divide `global_batch`."""
+    """Or a range [least, most]: as many as the cluster has room for while the run goes on. Every size in it must divide
+    `global_batch`.
+    """
     gpus_per_worker: Annotated[float, Field(ge=0.0, le=64.0)] | Literal["auto"] = "auto"
     """`auto`: 1 where the cluster has a GPU for every worker, else 0."""
     cpus_per_worker: Annotated[float, Field(gt=0.0, le=4096.0)] | Literal["auto"] = "auto"
@@ -202,8 +212,10 @@ class Scale(Section):
         if uneven:
             each = f" of micro_batch {self.micro_batch}" if self.micro_batch else ""
             within = f", which scale.workers {list(self.workers)} allows" if len(self.sizes) > 1 else ""
-            raise ValueError(f"scale.global_batch {self.global_batch} cannot be cut evenly over {_listed(uneven)} workers{each}{within}; "
-                             f"global_batch must be a multiple of {self.multiple}")
+            raise ValueError(
+                f"scale.global_batch {self.global_batch} cannot be cut evenly over {_listed(uneven)} workers{each}{within}; "
+                f"global_batch must be a multiple of {self.multiple}"
+            )
         return self
 
 
@@ -227,7 +239,9 @@ class BaseRun(Section):
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Stop after this many epochs without a better `metric`; 0 never stops early."""
     weights: Text = ""
-    """Weights to start from: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth); empty: random ones."""
+    """Weights to start from: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth); empty:
+    random ones.
+    """
     optim: Optim = Optim()
     scale: Scale = Scale()
     tracking: Tracking = Tracking()
@@ -247,7 +261,9 @@ class Run(BaseRun):
     @model_validator(mode="after")
     def _neighbouring_frames(self) -> Run:
         if "flow" in self.model.inputs and self.data.step != 1:
-            raise ValueError(f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: flow is between neighbouring stored frames")
+            raise ValueError(
+                f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: flow is between neighbouring stored frames"
+            )
         return self
 
 
@@ -263,24 +279,34 @@ class DetectorRun(BaseRun):
     data: ImageData = ImageData()
     loss: DetectionLoss = DetectionLoss()
     detect: Detect = Detect()
-    optim: Optim = Optim(name="adam", lr=0.001, weight_decay=0.0005, momentum=0.937, warmup_epochs=3.0, ema=0.999, clip_norm=10.0)
+    optim: Optim = Optim(
+        name="adam", lr=0.001, weight_decay=0.0005, momentum=0.937, warmup_epochs=3.0, ema=0.999, clip_norm=10.0
+    )
     scale: Scale = Scale(global_batch=16)
 
     @model_validator(mode="after")
     def _scaled_size(self) -> DetectorRun:
         if self.data.multi_scale and self.model.kind == "ssd300":
-            raise ValueError(f"data.multi_scale must be 0 for ssd300, not {self.data.multi_scale:g}: its boxes are laid out for one size")
+            raise ValueError(
+                f"data.multi_scale must be 0 for ssd300, not {self.data.multi_scale:g}: its boxes are laid out for one size"
+            )
         return self
 
 
 AnyRun = Run | DetectorRun
-KINDS: dict[str, type[AnyRun]] = {kind: run for run, models in ((Run, (C3D, TwoStream, VideoResNet)), (DetectorRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)))
-                                  for model in models for kind in get_args(get_type_hints(model)["kind"])}
+KINDS: dict[str, type[AnyRun]] = {
+    kind: run
+    for run, models in ((Run, (C3D, TwoStream, VideoResNet)), (DetectorRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)))
+    for model in models
+    for kind in get_args(get_type_hints(model)["kind"])
+}
 """The kind of run that each kind of model is trained by."""
 
 
 class Study(Section):
-    """Runs to train on one budget, from several seeds, and to compare on the same test segments. `posture compare` takes one."""
+    """Runs to train on one budget, from several seeds, and to compare on the same test segments. `posture compare`
+    takes one.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
     subject: AnyRun
@@ -289,7 +315,9 @@ class Study(Section):
     ablations: tuple[AnyRun, ...] = ()
     """The subject with parts taken away."""
     references: tuple[AnyRun, ...] = ()
-    """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long as it does."""
+    """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long
+    as it does.
+    """
     replacements: tuple[str, ...] = ()
     """Names of those ablations in which something else stands in the part's place."""
     departures: tuple[Text, ...] = ()
@@ -314,7 +342,9 @@ class Study(Section):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"study {self.name!r} has two runs named {twice!r}; every run needs a name of its own")
         if other := next((run for run in self.runs if run.task != self.subject.task), None):
-            raise ValueError(f"study {self.name!r} compares runs of one task; {self.subject.name!r} is of {self.subject.task}, {other.name!r} of {other.task}")
+            raise ValueError(
+                f"study {self.name!r} compares runs of one task; {self.subject.name!r} is of {self.subject.task}, {other.name!r} of {other.task}"
+            )
         return self
 
 
@@ -344,7 +374,9 @@ def validate(tree: dict[str, Any]) -> AnyRun:
     """
     model = tree.get("model") if isinstance(tree, dict) else None
     if not isinstance(model, dict):
-        raise InputError(f"model: a run has the fields of a model here (given {_shortened(model if isinstance(tree, dict) else tree)})")
+        raise InputError(
+            f"model: a run has the fields of a model here (given {_shortened(model if isinstance(tree, dict) else tree)})"
+        )
     kind = model.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"model.kind: must be one of {', '.join(KINDS)} (given {_shortened(kind)})")
@@ -375,7 +407,8 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def read_changes(file: str) -> dict[str, Any]:
-    """The dotted changes in a JSON file, or in `file` itself where that is JSON: `{"optim.lr": 0.01}`, or the `changes` of what a search found.
+    """The dotted changes in a JSON file, or in `file` itself where that is JSON: `{"optim.lr": 0.01}`, or the `changes`
+    of what a search found.
 
     Raises InputError naming the file.
     """
@@ -384,10 +417,14 @@ def read_changes(file: str) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"--set-file {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--set-file {file}: no JSON ({error}); write fields and values, such as {{\"optim.lr\": 0.01}}") from None
+        raise InputError(
+            f'--set-file {file}: no JSON ({error}); write fields and values, such as {{"optim.lr": 0.01}}'
+        ) from None
     changes = found.get("changes", found) if isinstance(found, dict) else None
     if not isinstance(changes, dict) or any(isinstance(value, dict) for value in changes.values()):
-        raise InputError(f"--set-file {file}: holds no fields and values, such as {{\"optim.lr\": 0.01}}, nor what posture tune --out writes")
+        raise InputError(
+            f'--set-file {file}: holds no fields and values, such as {{"optim.lr": 0.01}}, nor what posture tune --out writes'
+        )
     return changes
 
 

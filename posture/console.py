@@ -27,8 +27,11 @@ SILENCE_SECONDS = 2.5
 LOG: dict[str, Any] = {"width": LOG_COLUMNS, "force_terminal": False, "color_system": None}
 """Of a console that writes to no terminal, whatever the environment says."""
 
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]")
-"""What a terminal obeys instead of showing it, and what turns the direction of writing; names of files may contain it."""
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
+)
+"""What a terminal obeys instead of showing it, and what turns the direction of writing; names of files may contain it.
+"""
 
 
 def visible(text: str, *, lines: bool = False) -> str:
@@ -69,7 +72,9 @@ class Pace:
         self._looks: collections.deque[tuple[float, int]] = collections.deque()
 
     def left(self, done: int, total: int, now: float) -> float | None:
-        """Seconds until `total`, of which `done` are done at the time `now`; None if nothing was done in the last minute."""
+        """Seconds until `total`, of which `done` are done at the time `now`; None if nothing was done in the last
+        minute.
+        """
         self._looks.append((now, done))
         while len(self._looks) > 2 and now - self._looks[1][0] >= PACE_SECONDS:
             self._looks.popleft()
@@ -95,10 +100,20 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[..., None]]:
-    """A function `advance(done, total, note="")` that shows how far `what` is, how long it has taken, and how long it still takes."""
+    """A function `advance(done, total, note="")` that shows how far `what` is, how long it has taken, and how long it
+    still takes.
+    """
     if out.is_terminal:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False),
-                   TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
         with Progress(*columns, console=out, transient=True, speed_estimate_period=PACE_SECONDS) as bar:
             task = bar.add_task(visible(what), total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=visible(note))
@@ -111,7 +126,9 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
         left = pace.left(done, total, now)
         if now - last >= LOG_EVERY_SECONDS and left is not None:
             last = now
-            out.print(f"{what}: {done:,} of {total:,}{', ' + note if note else ''}; {duration(now - began)} elapsed, about {duration(left)} left")
+            out.print(
+                f"{what}: {done:,} of {total:,}{', ' + note if note else ''}; {duration(now - began)} elapsed, about {duration(left)} left"
+            )
 
     with waiting(what):
         yield advance
@@ -124,7 +141,9 @@ def suggest(text: str) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts; outside of the main thread, which alone hears signals, neither does."""
+    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts; outside of the main thread, which alone
+    hears signals, neither does.
+    """
     asked = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:
@@ -144,9 +163,17 @@ def interruptible() -> Iterator[threading.Event]:
 
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) -> None:
     """A plain table; columns whose cells are numbers are set flush right."""
-    shown = Table(title=None if title is None else visible(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    shown = Table(
+        title=None if title is None else visible(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     for place, name in enumerate(columns):
-        numeric = rows and all(isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows)
+        numeric = rows and all(
+            isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows
+        )
         shown.add_column(visible(name), justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else visible(str(cell)) for cell in row))
@@ -167,5 +194,7 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    large, small, names = (whole // 60, whole % 60, ("min", "s")) if whole < 3600 else (whole // 3600, whole % 3600 // 60, ("h", "min"))
+    large, small, names = (
+        (whole // 60, whole % 60, ("min", "s")) if whole < 3600 else (whole // 3600, whole % 3600 // 60, ("h", "min"))
+    )
     return f"{large} {names[0]}{f' {small} {names[1]}' if small else ''}"

@@ -1,7 +1,9 @@
-"""What a detector found in a picture beside what is there: every box right or wrong, found or missed, and why; and pictures of it.
+"""What a detector found in a picture beside what is there: every box right or wrong, found or missed, and why; and
+pictures of it.
 
-Legend: D reported and B true boxes of a picture, xyxy in pixels. Drawn boxes are told apart by more than colour: what was reported is solid, what
-is true is dashed; blue is right, orange wrong, grey counts for nothing: ignore regions, and what was reported inside one.
+Legend: D reported and B true boxes of a picture, xyxy in pixels. Drawn boxes are told apart by more than colour: what
+was reported is solid, what is true is dashed; blue is right, orange wrong, grey counts for nothing: ignore regions, and
+what was reported inside one.
 """
 
 from __future__ import annotations
@@ -20,12 +22,22 @@ from posture.tasks.detection_metrics import Picture
 ENOUGH = 0.5
 """Overlap (IoU) from which on a reported box counts for a true one of its class, as in mAP@0.5."""
 NEAR = 0.1
-"""Overlap from which on a box that counts for none was rather drawn badly than for something else (Bolya 2020, arXiv 2008.08115, section 2.2)."""
+"""Overlap from which on a box that counts for none was rather drawn badly than for something else (Bolya 2020, arXiv
+2008.08115, section 2.2).
+"""
 
-FALSE = {"nothing": "nothing is labelled there", "rough": "overlaps the true box too little", "class": "taken for another class",
-         "second": "a second box for the same"}
-MISSED = {"unseen": "nothing found for it", "doubted": "found below the confidence", "rough": "its box overlaps too little",
-          "class": "taken for another class"}
+FALSE = {
+    "nothing": "nothing is labelled there",
+    "rough": "overlaps the true box too little",
+    "class": "taken for another class",
+    "second": "a second box for the same",
+}
+MISSED = {
+    "unseen": "nothing found for it",
+    "doubted": "found below the confidence",
+    "rough": "its box overlaps too little",
+    "class": "taken for another class",
+}
 """Why a box was reported in vain, and why a true one was not found."""
 
 
@@ -36,7 +48,8 @@ class Mark:
     box: tuple[float, float, float, float]
     """xyxy in pixels."""
     kind: Literal["right", "false", "found", "missed", "ignored"]
-    """Reported and right, reported in vain; true and found, true and missed; an ignore region or reported inside one."""
+    """Reported and right, reported in vain; true and found, true and missed; an ignore region or reported inside one.
+    """
     name: str
     """Its class."""
     confidence: float | None = None
@@ -63,18 +76,25 @@ MOST_BOXES = 30
 
 
 def drawn_of(marks: Sequence[Mark]) -> list[Mark]:
-    """The marks that are drawn, at most MOST_BOXES: true boxes and right ones first, then those reported in vain, the most certain first."""
-    first = sorted(marks, key=lambda mark: (mark.reported and mark.kind != "right", -(mark.confidence or 0.0)))[:MOST_BOXES]
+    """The marks that are drawn, at most MOST_BOXES: true boxes and right ones first, then those reported in vain, the
+    most certain first.
+    """
+    first = sorted(marks, key=lambda mark: (mark.reported and mark.kind != "right", -(mark.confidence or 0.0)))[
+        :MOST_BOXES
+    ]
     return [mark for mark in marks if mark in first]
 
 
 def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[Mark]:
     """Every true box, every box reported with at least that confidence, best first, and every ignore region.
 
-    As COCO matches: each reported box takes, of the true boxes of its class that none before it took, the one that it overlaps most and enough. One
-    that takes none and of which ENOUGH lies in an ignore region of its class counts for nothing.
+    As COCO matches: each reported box takes, of the true boxes of its class that none before it took, the one that it
+    overlaps most and enough. One that takes none and of which ENOUGH lies in an ignore region of its class counts for
+    nothing.
     """
-    boxes, scores, labels, true_boxes, true_labels, regions, region_labels = (np.asarray(part) for part in Picture(*found))
+    boxes, scores, labels, true_boxes, true_labels, regions, region_labels = (
+        np.asarray(part) for part in Picture(*found)
+    )
     order = np.argsort(-scores, kind="stable")
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     overlaps = _overlaps(boxes, true_boxes)  # (D, B)
@@ -84,24 +104,40 @@ def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[
     for row in range(reported):
         free = same[row] & (overlaps[row] >= ENOUGH) & ~np.isin(np.arange(len(true_boxes)), match)
         if free.any():
-            match[row] = len(free) - 1 - np.where(free, overlaps[row], -1.0)[::-1].argmax()  # of equal ones the later, as COCO does
+            # of equal ones the later, as COCO does
+            match[row] = len(free) - 1 - np.where(free, overlaps[row], -1.0)[::-1].argmax()
 
     marks = []
     for place, (box, label) in enumerate(zip(true_boxes, true_labels, strict=True)):
         if place in match:
             marks.append(Mark(_corners(box), "found", classes[label]))
         else:
-            cause, reason = _why_missed(overlaps[:, place], same[:, place], scores, labels, match, reported=reported, classes=classes)
+            cause, reason = _why_missed(
+                overlaps[:, place], same[:, place], scores, labels, match, reported=reported, classes=classes
+            )
             marks.append(Mark(_corners(box), "missed", classes[label], cause=cause, reason=reason))
-    inside = (_overlaps(boxes, regions, inside=True) * (labels[:, None] == region_labels)).max(axis=1, initial=0.0) >= ENOUGH
+    inside = (_overlaps(boxes, regions, inside=True) * (labels[:, None] == region_labels)).max(
+        axis=1, initial=0.0
+    ) >= ENOUGH
     for row in range(reported):
         right = match[row] >= 0
         if inside[row] and not right:
             marks.append(Mark(_corners(boxes[row]), "ignored", classes[labels[row]], float(scores[row])))
             continue
         cause, reason = ("", "") if right else _why_false(overlaps[row], same[row], true_labels, match, classes=classes)
-        marks.append(Mark(_corners(boxes[row]), "right" if right else "false", classes[labels[row]], float(scores[row]), cause, reason))
-    return marks + [Mark(_corners(region), "ignored", classes[label]) for region, label in zip(regions, region_labels, strict=True)]
+        marks.append(
+            Mark(
+                _corners(boxes[row]),
+                "right" if right else "false",
+                classes[labels[row]],
+                float(scores[row]),
+                cause,
+                reason,
+            )
+        )
+    return marks + [
+        Mark(_corners(region), "ignored", classes[label]) for region, label in zip(regions, region_labels, strict=True)
+    ]
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray, *, inside: bool = False) -> np.ndarray:
@@ -110,10 +146,14 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray, *, inside: bool = False) ->
 
     from posture.boxes import pairwise_iou, share_inside
 
-    return (share_inside if inside else pairwise_iou)(*(torch.as_tensor(np.asarray(part, dtype=np.float64).reshape(-1, 4)) for part in (boxes, others))).numpy()
+    return (share_inside if inside else pairwise_iou)(
+        *(torch.as_tensor(np.asarray(part, dtype=np.float64).reshape(-1, 4)) for part in (boxes, others))
+    ).numpy()
 
 
-def _why_false(overlaps: np.ndarray, same: np.ndarray, true_labels: np.ndarray, match: np.ndarray, *, classes: Sequence[str]) -> tuple[str, str]:
+def _why_false(
+    overlaps: np.ndarray, same: np.ndarray, true_labels: np.ndarray, match: np.ndarray, *, classes: Sequence[str]
+) -> tuple[str, str]:
     taken = np.isin(np.arange(len(overlaps)), match)
     best_same, best_other = (np.where(which, overlaps, 0.0).max(initial=0.0) for which in (same, ~same))
     if (same & taken & (overlaps >= ENOUGH)).any():
@@ -125,8 +165,16 @@ def _why_false(overlaps: np.ndarray, same: np.ndarray, true_labels: np.ndarray, 
     return "nothing", FALSE["nothing"]
 
 
-def _why_missed(overlaps: np.ndarray, same: np.ndarray, scores: np.ndarray, labels: np.ndarray, match: np.ndarray, *, reported: int,
-                classes: Sequence[str]) -> tuple[str, str]:
+def _why_missed(
+    overlaps: np.ndarray,
+    same: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    match: np.ndarray,
+    *,
+    reported: int,
+    classes: Sequence[str],
+) -> tuple[str, str]:
     places = np.arange(len(overlaps))
     idle = (places < reported) & (match < 0)
     mistaken = np.where(idle & ~same, overlaps, 0.0)
@@ -151,15 +199,24 @@ COLOURS = {"right": "#4aa8ff", "found": "#ffffff", "false": "#ff9a33", "missed":
 TILE, GAP, HEAD, ACROSS = 320, 8, 52, 4
 
 
-def detections_sheet(title: str, pictures: Sequence[np.ndarray], predictions: Sequence[Picture], classes: Sequence[str], *, confidence: float) -> bytes:
-    """Pictures, uint8 (h, w, 3) RGB, with their boxes, four in a row: a PNG. `predictions` are in pixels of these pictures."""
+def detections_sheet(
+    title: str,
+    pictures: Sequence[np.ndarray],
+    predictions: Sequence[Picture],
+    classes: Sequence[str],
+    *,
+    confidence: float,
+) -> bytes:
+    """Pictures, uint8 (h, w, 3) RGB, with their boxes, four in a row: a PNG. `predictions` are in pixels of these
+    pictures.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     judged = [judge(one, classes, confidence=confidence) for one in predictions]
     tiles = [_drawn(picture, drawn_of(marks)) for picture, marks in zip(pictures, judged, strict=True)]
     left_out = sum(len(marks) - len(drawn_of(marks)) for marks in judged)
     across = max(2, min(ACROSS, len(tiles)))
-    rows = [tiles[start:start + across] for start in range(0, len(tiles), across)]
+    rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
     heights = [max(tile.height for tile in row) + GAP for row in rows]
     sheet = Image.new("RGB", (across * (TILE + GAP) + GAP, HEAD + sum(heights) + GAP), GROUND)
     write = ImageDraw.Draw(sheet)
@@ -181,24 +238,33 @@ def _drawn(picture: np.ndarray, marks: Sequence[Mark]) -> Any:
 
     height, width = picture.shape[:2]
     scale = TILE / width
-    tile = Image.fromarray(np.ascontiguousarray(picture)).resize((TILE, max(1, round(height * scale))), Image.Resampling.BILINEAR)
+    tile = Image.fromarray(np.ascontiguousarray(picture)).resize(
+        (TILE, max(1, round(height * scale))), Image.Resampling.BILINEAR
+    )
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
     for mark in marks:
         left, top, right, bottom = (scale * side for side in mark.box)
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-        pieces = [piece for edge in itertools.pairwise(corners) for piece in ([edge] if mark.reported else _dashes(*edge))]
+        pieces = [
+            piece for edge in itertools.pairwise(corners) for piece in ([edge] if mark.reported else _dashes(*edge))
+        ]
         for colour, thickness in (("#000000", 4), (COLOURS[mark.kind], 2)):
             for piece in pieces:
                 draw.line(piece, fill=colour, width=thickness)
         if mark.tag:
-            at = (max(2, min(left, TILE - 2 - draw.textlength(mark.tag, font=font))), top - 16 if mark.reported else bottom + 3)
+            at = (
+                max(2, min(left, TILE - 2 - draw.textlength(mark.tag, font=font))),
+                top - 16 if mark.reported else bottom + 3,
+            )
             if not 0 <= at[1] <= tile.height - 14:
                 at = (at[0] + 3, top + 3 if mark.reported else bottom - 17)
             draw.text(at, mark.tag, fill=COLOURS[mark.kind], font=font, stroke_width=2, stroke_fill="#000000")
     return tile
 
 
-def _dashes(start: tuple[float, float], end: tuple[float, float], length: float = 6.0) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def _dashes(
+    start: tuple[float, float], end: tuple[float, float], length: float = 6.0
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Every second piece of a line."""
     first, last = np.array(start), np.array(end)
     far = float(np.abs(last - first).max())
@@ -208,13 +274,19 @@ def _dashes(start: tuple[float, float], end: tuple[float, float], length: float 
 
 
 def pr_picture(title: str, metrics: Mapping[str, Any]) -> bytes:
-    """Precision over recall at an overlap of 0.5, of each class and their mean, of `posture.tasks.detection_metrics`: a PNG."""
+    """Precision over recall at an overlap of 0.5, of each class and their mean, of `posture.tasks.detection_metrics`: a
+    PNG.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     side, left, top = 2 * 440, 2 * 60, 2 * 80  # twice as large as shown: PIL draws slanted lines in steps
     picture = Image.new("RGB", (left + side + 2 * 24, top + side + 2 * 56), GROUND)
     draw, small = ImageDraw.Draw(picture), ImageFont.load_default(2 * 12)
-    figures = [f"{name} {metrics[key]:.3f}" for key, name in (("map50", "mAP@0.5"), ("map50_95", "mAP@0.5:0.95")) if metrics[key] is not None]
+    figures = [
+        f"{name} {metrics[key]:.3f}"
+        for key, name in (("map50", "mAP@0.5"), ("map50_95", "mAP@0.5:0.95"))
+        if metrics[key] is not None
+    ]
     draw.text((left, 2 * 10), title, fill=INK, font=ImageFont.load_default(2 * 14))
     draw.text((left, 2 * 30), ", ".join(figures) or "nothing to find", fill=SOFT, font=small)
     for tick in np.linspace(0, 1, 6):
@@ -225,9 +297,14 @@ def pr_picture(title: str, metrics: Mapping[str, Any]) -> bytes:
     draw.text((left + side / 2, top + side + 2 * 36), "recall", fill=SOFT, font=small, anchor="mm")
     draw.text((2 * 8, top - 2 * 14), "precision", fill=SOFT, font=small, anchor="lm")
     curves = [curve["precision_at_recall"] for curve in metrics["curves"]["classes"].values()]
-    lines = [(curve, "#b4b9bf", 2) for curve in curves if len(curves) > 1] + ([(np.mean(curves, axis=0), LINES[0], 5)] if curves else [])
+    lines = [(curve, "#b4b9bf", 2) for curve in curves if len(curves) > 1] + (
+        [(np.mean(curves, axis=0), LINES[0], 5)] if curves else []
+    )
     for values, colour, width in lines:
-        points = [(left + recall * side, top + (1 - value) * side) for recall, value in zip(metrics["curves"]["recall"], values, strict=True)]
+        points = [
+            (left + recall * side, top + (1 - value) * side)
+            for recall, value in zip(metrics["curves"]["recall"], values, strict=True)
+        ]
         draw.line(points, fill=colour, width=width, joint="curve")
     return _png(picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS))
 

@@ -8,7 +8,9 @@ class InputError(ValueError):
 
 
 class Unreachable(InputError):
-    """Storage cannot be read or written. Nothing is wrong with what was asked: once that is mended, the same may succeed."""
+    """Storage cannot be read or written. Nothing is wrong with what was asked: once that is mended, the same may
+    succeed.
+    """
 
 
 class Busy(InputError):

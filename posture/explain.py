@@ -1,4 +1,5 @@
-"""Why a run takes a video for what it takes it for: its probabilities, where and when its attention weighs most, and Grad-CAM.
+"""Why a run takes a video for what it takes it for: its probabilities, where and when its attention weighs most, and
+Grad-CAM.
 
 Legend: T frames of the clip, K classes.
 """
@@ -56,13 +57,22 @@ class Explanation:
     @property
     def top(self) -> list[tuple[str, float]]:
         """The most probable classes with their probabilities, at most `TOP`."""
-        return [(self.classes[place], float(self.probabilities[place])) for place in np.argsort(-self.probabilities, kind="stable")[:TOP]]
+        return [
+            (self.classes[place], float(self.probabilities[place]))
+            for place in np.argsort(-self.probabilities, kind="stable")[:TOP]
+        ]
 
     @property
     def temporal(self) -> dict[str, np.ndarray]:
-        """Weights over the clip's frames, (T,) float64, of every block that has attention over time; of several also their product, last."""
+        """Weights over the clip's frames, (T,) float64, of every block that has attention over time; of several also
+        their product, last.
+        """
         frames = len(self.window.frames)
-        curves = {block.name: overlays.over_time(block.temporal, frames) for block in self.evidence.attention if block.temporal is not None}
+        curves = {
+            block.name: overlays.over_time(block.temporal, frames)
+            for block in self.evidence.attention
+            if block.temporal is not None
+        }
         return curves | ({TOGETHER: np.prod(list(curves.values()), axis=0)} if len(curves) > 1 else {})
 
     @property
@@ -76,11 +86,14 @@ class Explanation:
         return peaks(list(self.temporal.values())[-1]) if self.temporal else []
 
 
-def explain(folder: RunFolder, video: str, *, start: float | None = None, class_name: str | None = None, which: str = "best") -> Explanation:
-    """Cut one clip of `video` as the run's store does, classify it, and gather the evidence for `class_name` (or the most probable class).
+def explain(
+    folder: RunFolder, video: str, *, start: float | None = None, class_name: str | None = None, which: str = "best"
+) -> Explanation:
+    """Cut one clip of `video` as the run's store does, classify it, and gather the evidence for `class_name` (or the
+    most probable class).
 
-    The clip begins at `start` seconds, or is the middle of the video. Raises InputError: no checkpoint `which`, an unknown class,
-    no readable video, a video too short, a start past its end.
+    The clip begins at `start` seconds, or is the middle of the video. Raises InputError: no checkpoint `which`, an
+    unknown class, no readable video, a video too short, a start past its end.
     """
     import torch
 
@@ -95,30 +108,49 @@ def explain(folder: RunFolder, video: str, *, start: float | None = None, class_
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
     if not isinstance(run, Run):
-        raise InputError(f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; pictures with what a detector found "
-                         f"and missed, and why, are in the report of: posture evaluate {folder.uri}")
+        raise InputError(
+            f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; pictures with what a detector found "
+            f"and missed, and why, are in the report of: posture evaluate {folder.uri}"
+        )
     asked = None if class_name is None else _number(class_name, classes)
     model, ctx = build(run.model), LocalContext()
     with folder.checkpoint(which) as checkpoint:
         load_weights(model, checkpoint / "model.safetensors")
         epoch = read_state(checkpoint)["epoch"]
-    window = cut_window(video, DecodeRecipe.parse(run.data.recipe), frames=run.model.frames, step=run.data.step, start=start)
+    window = cut_window(
+        video, DecodeRecipe.parse(run.data.recipe), frames=run.model.frames, step=run.data.step, start=start
+    )
     stored = {"rgb": window.frames}
     if "flow" in run.model.inputs:
         stored["flow"] = flow_of_clip(window.frames, run.data.flow or METHODS[0])
     view = evaluation_view(window.frames.shape[1:3], clips=1)
-    inputs = network_inputs({name: torch.from_numpy(stored[name])[None].to(ctx.device) for name in run.model.inputs}, view, data=run.data,
-                            size=run.model.size)
+    inputs = network_inputs(
+        {name: torch.from_numpy(stored[name])[None].to(ctx.device) for name in run.model.inputs},
+        view,
+        data=run.data,
+        size=run.model.size,
+    )
     model = model.to(ctx.device).eval()
     with torch.inference_mode():
         scores = probabilities(model(*inputs))[0].cpu().numpy()
     target = int(scores.argmax()) if asked is None else asked
-    return Explanation(run, f"{which}, epoch {epoch}", video, window, classes, scores, target, evidence(model, inputs, target=target),
-                       stored.get("flow"), ctx.device_name)
+    return Explanation(
+        run,
+        f"{which}, epoch {epoch}",
+        video,
+        window,
+        classes,
+        scores,
+        target,
+        evidence(model, inputs, target=target),
+        stored.get("flow"),
+        ctx.device_name,
+    )
 
 
 def peaks(weights: np.ndarray) -> list[int]:
-    """Where weights (T,) are highest: the largest, and other local maxima above the middle of their range; in order, at most `KEY_FRAMES`.
+    """Where weights (T,) are highest: the largest, and other local maxima above the middle of their range; in order, at
+    most `KEY_FRAMES`.
 
     Of frames in a row that weigh the same the middle one stands for all.
     """
@@ -127,7 +159,11 @@ def peaks(weights: np.ndarray) -> list[int]:
     heights = np.array([weights[run[0]] for run in runs])
     beside = np.concatenate([[-np.inf], heights, [-np.inf]])
     middle = (heights.min() + heights.max()) / 2
-    found = [place for place, height in enumerate(heights) if height > max(beside[place], beside[place + 2]) and height >= middle]
+    found = [
+        place
+        for place, height in enumerate(heights)
+        if height > max(beside[place], beside[place + 2]) and height >= middle
+    ]
     highest = sorted(found, key=lambda place: -heights[place])[:KEY_FRAMES]
     return sorted(int(runs[place][(len(runs[place]) - 1) // 2]) for place in highest)
 

@@ -1,4 +1,5 @@
-"""An explanation as files: a sheet of pictures for each kind of evidence, explain.html with all of it, explain.json with its numbers.
+"""An explanation as files: a sheet of pictures for each kind of evidence, explain.html with all of it, explain.json
+with its numbers.
 
 Legend: T frames of the clip, H x W the pictures' pixels; t x h x w positions of a map.
 """
@@ -37,7 +38,11 @@ def write(explanation: Explanation, out: str) -> dict[str, bytes]:
 
 def folder_name(explanation: Explanation, start: float | None) -> str:
     """`<video>-<start>s-<class>`: each question has its own; the start is left out where none was asked for."""
-    parts = [PurePosixPath(explanation.video).stem, *([f"{start:g}s"] if start is not None else []), explanation.explained]
+    parts = [
+        PurePosixPath(explanation.video).stem,
+        *([f"{start:g}s"] if start is not None else []),
+        explanation.explained,
+    ]
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in "-".join(parts))
 
 
@@ -45,30 +50,58 @@ def summary(explanation: Explanation) -> dict[str, Any]:
     """All numbers as plain values; times are seconds of the video."""
     seconds, found = explanation.window.seconds, explanation.evidence
     return {
-        "run": explanation.run.name, "checkpoint": explanation.checkpoint, "video": explanation.video, "frames": _plain(seconds),
+        "run": explanation.run.name,
+        "checkpoint": explanation.checkpoint,
+        "video": explanation.video,
+        "frames": _plain(seconds),
         "top": [{"class": name, "probability": probability} for name, probability in explanation.top],
-        "probabilities": dict(zip(explanation.classes, explanation.probabilities.tolist(), strict=True)), "explained": explanation.explained,
-        "grad_cam": [{"stream": explanation.run.model.inputs[item.stream], "layer": item.layer, "values": _plain(item.values)} for item in found.class_maps],
-        "attention": [{"block": block.name, "spatial": _plain(block.spatial), "temporal": None if block.temporal is None else _plain(block.temporal)}
-                      for block in found.attention],
+        "probabilities": dict(zip(explanation.classes, explanation.probabilities.tolist(), strict=True)),
+        "explained": explanation.explained,
+        "grad_cam": [
+            {"stream": explanation.run.model.inputs[item.stream], "layer": item.layer, "values": _plain(item.values)}
+            for item in found.class_maps
+        ],
+        "attention": [
+            {
+                "block": block.name,
+                "spatial": _plain(block.spatial),
+                "temporal": None if block.temporal is None else _plain(block.temporal),
+            }
+            for block in found.attention
+        ],
         "temporal": {name: _plain(weights) for name, weights in explanation.temporal.items()},
-        "key_frames": [{"frame": key, "seconds": round(float(seconds[key]), 3), "weight": float(_strong(explanation)[key])}
-                       for key in explanation.key_frames],
-        "device": explanation.device, "made": datetime.now(UTC).isoformat(timespec="seconds")}
+        "key_frames": [
+            {"frame": key, "seconds": round(float(seconds[key]), 3), "weight": float(_strong(explanation)[key])}
+            for key in explanation.key_frames
+        ],
+        "device": explanation.device,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def draw(explanation: Explanation) -> dict[str, bytes]:
-    """A PNG sheet of Grad-CAM, and where the network has such attention, of attention in space and of attention over time."""
+    """A PNG sheet of Grad-CAM, and where the network has such attention, of attention in space and of attention over
+    time.
+    """
     name, share = PurePosixPath(explanation.video).name, explanation.probabilities[explanation.target]
     seen = _seen(explanation)
-    sheets = {"grad_cam": overlays.sheet(f"{name}: what speaks for {explanation.explained} ({share:.1%})", [seen, *_class_rows(explanation)])}
+    sheets = {
+        "grad_cam": overlays.sheet(
+            f"{name}: what speaks for {explanation.explained} ({share:.1%})", [seen, *_class_rows(explanation)]
+        )
+    }
     if rows := _spatial_rows(explanation):
         sheets["spatial_attention"] = overlays.sheet(f"{name}: attention in space", [seen, *rows])
     if explanation.temporal:
         bounds = _bounds(explanation)
         sheets["temporal_attention"] = overlays.curve_sheet(
-            f"{name}: attention over time", explanation.temporal, explanation.window.seconds, bounds=(bounds[0], bounds[-1]),
-            keys=explanation.key_frames, row=_key_row(explanation))
+            f"{name}: attention over time",
+            explanation.temporal,
+            explanation.window.seconds,
+            bounds=(bounds[0], bounds[-1]),
+            keys=explanation.key_frames,
+            row=_key_row(explanation),
+        )
     return sheets
 
 
@@ -93,9 +126,16 @@ def page(explanation: Explanation) -> str:
         even_in_time=explanation.is_level,
         range_in_time=None if strong is None else _range(strong),
         origin=pages.origin(absolute(explanation.video), float(seconds[0])),
-        facts=[("Video", explanation.video), ("Run", run.name), ("Checkpoint", explanation.checkpoint), ("Decode recipe", run.data.recipe),
-               ("Frames", f"{run.model.frames}, at {', '.join(f'{second:.2f}' for second in seconds)}{THIN_SPACE}s"),
-               ("Network input", f"{run.model.size} × {run.model.size} pixels: the middle of the frame"), ("Device", explanation.device)])
+        facts=[
+            ("Video", explanation.video),
+            ("Run", run.name),
+            ("Checkpoint", explanation.checkpoint),
+            ("Decode recipe", run.data.recipe),
+            ("Frames", f"{run.model.frames}, at {', '.join(f'{second:.2f}' for second in seconds)}{THIN_SPACE}s"),
+            ("Network input", f"{run.model.size} × {run.model.size} pixels: the middle of the frame"),
+            ("Device", explanation.device),
+        ],
+    )
 
 
 def verdict(explanation: Explanation) -> str:
@@ -111,7 +151,12 @@ def verdict(explanation: Explanation) -> str:
 def _seen(explanation: Explanation) -> Row:
     window, shown = explanation.window, _shown(explanation)
     side = explanation.run.model.size
-    return Row("What the network saw", f"shown larger than its {side} × {side} pixels", window.pictures[shown], _times(explanation, shown))
+    return Row(
+        "What the network saw",
+        f"shown larger than its {side} × {side} pixels",
+        window.pictures[shown],
+        _times(explanation, shown),
+    )
 
 
 def _class_rows(explanation: Explanation) -> list[Row]:
@@ -122,8 +167,10 @@ def _class_rows(explanation: Explanation) -> list[Row]:
         found = [item for item in reversed(explanation.evidence.class_maps) if item.stream == stream]
         heats = [overlays.over_frames(item.values, len(pictures), pictures.shape[1:3]) for item in found]
         heats = [heat / (heat.max() or 1.0) for heat in heats]
-        positions = [f"{' × '.join(map(str, item.values.shape[item.flat:]))} positions" for item in found]
-        silent = "" if any(item.values.any() for item in found) else f", where nothing speaks for {explanation.explained}"
+        positions = [f"{' × '.join(map(str, item.values.shape[item.flat :]))} positions" for item in found]
+        silent = (
+            "" if any(item.values.any() for item in found) else f", where nothing speaks for {explanation.explained}"
+        )
         if found[0].flat:
             middle = len(pictures) // 2
             looked_at = _flow_picture(explanation) if name == "flow" else pictures[middle]
@@ -133,8 +180,15 @@ def _class_rows(explanation: Explanation) -> list[Row]:
             rows.append(Row(f"Grad-CAM, {name} stream", note, np.stack([looked_at, *beside]), [name, *positions]))
             continue
         shown = _shown(explanation)
-        rows += [Row("Grad-CAM", f"{item.layer}, {size}{silent}", overlays.heated(pictures[shown], heat[shown]), _times(explanation, shown))
-                 for item, size, heat in zip(found, positions, heats, strict=True)]
+        rows += [
+            Row(
+                "Grad-CAM",
+                f"{item.layer}, {size}{silent}",
+                overlays.heated(pictures[shown], heat[shown]),
+                _times(explanation, shown),
+            )
+            for item, size, heat in zip(found, positions, heats, strict=True)
+        ]
     return rows
 
 
@@ -143,7 +197,7 @@ def _flow_picture(explanation: Explanation) -> np.ndarray:
     flow, (height, width) = explanation.flow, explanation.window.pictures.shape[1:3]
     side = min(flow.shape[1:3])
     top, left = ((length - side) // 2 for length in flow.shape[1:3])
-    return overlays.flow_colours(decode(flow[len(flow) // 2, top:top + side, left:left + side]), (height, width))
+    return overlays.flow_colours(decode(flow[len(flow) // 2, top : top + side, left : left + side]), (height, width))
 
 
 def _spatial_rows(explanation: Explanation) -> list[Row]:
@@ -152,9 +206,13 @@ def _spatial_rows(explanation: Explanation) -> list[Row]:
     for block in explanation.evidence.attention:
         heat = overlays.stretched(overlays.over_frames(block.spatial, len(pictures), pictures.shape[1:3]))[shown]
         time, height, width = block.spatial.shape
-        positions = f"{height} × {width} positions" + (f" for each of {time} times" if time > 1 else ", one map for the clip")
+        positions = f"{height} × {width} positions" + (
+            f" for each of {time} times" if time > 1 else ", one map for the clip"
+        )
         note = f"{'nearly even: ' if np.ptp(block.spatial) < EVEN else ''}weights {_range(block.spatial)}; {positions}"
-        rows.append(Row(f"Attention, {block.name}", note, overlays.heated(pictures[shown], heat), _times(explanation, shown)))
+        rows.append(
+            Row(f"Attention, {block.name}", note, overlays.heated(pictures[shown], heat), _times(explanation, shown))
+        )
     return rows
 
 
@@ -168,10 +226,26 @@ def _curve(explanation: Explanation) -> Chart:
     seconds, strong = explanation.window.seconds.tolist(), _strong(explanation)
     *others, last = explanation.temporal.items()
     looks = ("third", "fourth", "second thin")
-    lines = [Line(name, list(zip(seconds, weights, strict=True)), looks[place % len(looks)]) for place, (name, weights) in enumerate(others)]
+    lines = [
+        Line(name, list(zip(seconds, weights, strict=True)), looks[place % len(looks)])
+        for place, (name, weights) in enumerate(others)
+    ]
     lines.append(Line(last[0], list(zip(seconds, last[1], strict=True))))
-    dots = [Dot(seconds[key], strong[key], 4.5, f"{seconds[key]:.2f} s: {strong[key]:.3f}", f"{seconds[key]:.2f} s") for key in explanation.key_frames]
-    return Chart("Weight of each frame", "seconds", "", ticks(seconds[0], seconds[-1], 8), _bounds(explanation), lines, dots, width=1040, height=260)
+    dots = [
+        Dot(seconds[key], strong[key], 4.5, f"{seconds[key]:.2f} s: {strong[key]:.3f}", f"{seconds[key]:.2f} s")
+        for key in explanation.key_frames
+    ]
+    return Chart(
+        "Weight of each frame",
+        "seconds",
+        "",
+        ticks(seconds[0], seconds[-1], 8),
+        _bounds(explanation),
+        lines,
+        dots,
+        width=1040,
+        height=260,
+    )
 
 
 def _bounds(explanation: Explanation) -> list[float]:

@@ -1,11 +1,12 @@
-"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show pictures of it, what runs and passes answered of it,
-and the versions and runs that were trained on it are marked. Its file is not touched: what lies in the user's footage is the user's; but it is
-not taken in again.
+"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show pictures of it, what runs
+and passes answered of it, and the versions and runs that were trained on it are marked. Its file is not touched: what
+lies in the user's footage is the user's; but it is not taken in again.
 
-Everything is read before the first removal, so that nothing that cannot be read stops it half-way. Rows go in an order that leaves the video to be
-found until the last step, so that a killed forgetting is finished by the same command. Deleting the files that hold them ends time travel: no
-earlier version of these tables can be read any more. Names that tables keep in their logs, such as of files in a refusal, stay until deltalake
-drops those logs. A hold-out's list of segments keeps its ids, which are hashes, to say how many are missing.
+Everything is read before the first removal, so that nothing that cannot be read stops it half-way. Rows go in an order
+that leaves the video to be found until the last step, so that a killed forgetting is finished by the same command.
+Deleting the files that hold them ends time travel: no earlier version of these tables can be read any more. Names that
+tables keep in their logs, such as of files in a refusal, stay until deltalake drops those logs. A hold-out's list of
+segments keeps its ids, which are hashes, to say how many are missing.
 """
 
 from __future__ import annotations
@@ -32,8 +33,17 @@ from posture.errors import InputError, Unreachable
 from posture.registry import Registry, remove_file
 from posture.runs import RunFolder
 
-IN_ORDER = {"flows": "clip", "clips": "clip", "absences": "segment", "groups": "group", "segments": "segment", "boxes": "image", "images": "image",
-            "pictures": "image", "videos": "video"}
+IN_ORDER = {
+    "flows": "clip",
+    "clips": "clip",
+    "absences": "segment",
+    "groups": "group",
+    "segments": "segment",
+    "boxes": "image",
+    "images": "image",
+    "pictures": "image",
+    "videos": "video",
+}
 """Tables, and the column by which rows go: first what is found by others, the video itself last."""
 SHOWN_LETTERS = 12
 """Of an id, on pages."""
@@ -69,33 +79,70 @@ class Found:
 
 
 def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]) -> Found:
-    """What there is of a video, named by its path, file name or content hash. Raises InputError where there is none, or several have that name."""
-    held = {(row["video"], row["uri"]): row["bytes"] for row in store.read("videos", columns=["video", "uri", "bytes"]).to_pylist()}
-    held |= {(row["image"], row["uri"]): row["bytes"] for row in store.read("pictures", columns=["image", "uri", "bytes"]).to_pylist()}
-    matching = {content for content, uri in held if content and (uri == absolute(video) or uri.rpartition("/")[2] == video or content == video or (
-        len(video) >= SHORTEST_ID and content.startswith(video)))}
+    """What there is of a video, named by its path, file name or content hash. Raises InputError where there is none, or
+    several have that name.
+    """
+    held = {
+        (row["video"], row["uri"]): row["bytes"]
+        for row in store.read("videos", columns=["video", "uri", "bytes"]).to_pylist()
+    }
+    held |= {
+        (row["image"], row["uri"]): row["bytes"]
+        for row in store.read("pictures", columns=["image", "uri", "bytes"]).to_pylist()
+    }
+    matching = {
+        content
+        for content, uri in held
+        if content
+        and (
+            uri == absolute(video)
+            or uri.rpartition("/")[2] == video
+            or content == video
+            or (len(video) >= SHORTEST_ID and content.startswith(video))
+        )
+    }
     matching = matching or _half_forgotten(video, store)
     if not matching:
-        raise InputError(f"{store.uri}: no video {video!r} here; name it by its path, its file name or its id in the store")
+        raise InputError(
+            f"{store.uri}: no video {video!r} here; name it by its path, its file name or its id in the store"
+        )
     if len(matching) > 1:
-        raise InputError(f"{video!r} names {len(matching)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(matching)[:5])}")
+        raise InputError(
+            f"{video!r} names {len(matching)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(matching)[:5])}"
+        )
     content = matching.pop()
-    found = Found(content, next((size for (one, _), size in held.items() if one == content), 0), sorted(uri for one, uri in held if one == content),
-                  _keys(content, store))
+    found = Found(
+        content,
+        next((size for (one, _), size in held.items() if one == content), 0),
+        sorted(uri for one, uri in held if one == content),
+        _keys(content, store),
+    )
     if registry is not None:
         found.versions = _trained(found, store, registry)
     for place in runs:
         found.runs += _trained_runs(found, store, place)
     ids = (content, *found.segments, *found.keys.get("images", ()))
     names = {*ids, *(one[:SHOWN_LETTERS] for one in ids), *(str(escape(os.path.basename(uri))) for uri in found.uris)}
-    named = re.compile(rb"(?<![\w.-])(" + b"|".join(re.escape(name.encode("utf-8", "replace")) for name in sorted(names)) + rb")(?![\w])")
+    named = re.compile(
+        rb"(?<![\w.-])("
+        + b"|".join(re.escape(name.encode("utf-8", "replace")) for name in sorted(names))
+        + rb")(?![\w])"
+    )
     for place in [*runs, *([registry.path("passes")] if registry is not None else [])]:
-        found.pages += [page for page in _files(place, ".html") if named.search((read_bytes(page) or b"").replace(b"<wbr>", b""))]
-        found.predictions += [file for file in _files(place, ".parquet") if file.endswith("/predictions.parquet") and _without(found, file) is not None]
+        found.pages += [
+            page for page in _files(place, ".html") if named.search((read_bytes(page) or b"").replace(b"<wbr>", b""))
+        ]
+        found.predictions += [
+            file
+            for file in _files(place, ".parquet")
+            if file.endswith("/predictions.parquet") and _without(found, file) is not None
+        ]
     return found
 
 
-def forget(found: Found, store: Store, *, registry: Registry | None, tell: Callable[[str], None] = lambda _: None) -> None:
+def forget(
+    found: Found, store: Store, *, registry: Registry | None, tell: Callable[[str], None] = lambda _: None
+) -> None:
     """Remove it all, for good. Raises Busy where an ingest or a pass is under way."""
     if registry is not None:
         with registry.lease():
@@ -115,10 +162,19 @@ def _forget(found: Found, store: Store, registry: Registry | None, tell: Callabl
             _remove(found, store, registry, changed, lease, tell)
             store.forget(found.video, bytes=found.bytes, versions=store.versions())
         except InputError as error:
-            raise type(error)(f"{error}; a part of {found.video} is removed, and the same command, given again once that is mended, removes the rest") from None
+            raise type(error)(
+                f"{error}; a part of {found.video} is removed, and the same command, given again once that is mended, removes the rest"
+            ) from None
 
 
-def _remove(found: Found, store: Store, registry: Registry | None, changed: dict[str, bytes], lease: Lease, tell: Callable[[str], None]) -> None:
+def _remove(
+    found: Found,
+    store: Store,
+    registry: Registry | None,
+    changed: dict[str, bytes],
+    lease: Lease,
+    tell: Callable[[str], None],
+) -> None:
     for version, splits in found.versions.items():
         registry.mark(version, found.video, segments=len(found.segments), splits=splits)
     for page in found.pages:
@@ -135,7 +191,9 @@ def _remove(found: Found, store: Store, registry: Registry | None, changed: dict
 
 
 def _changed_files(found: Found, registry: Registry | None) -> dict[str, bytes]:
-    """What files beside the store hold afterwards. All of it is read before anything is removed: what cannot be read must not stop that half-way."""
+    """What files beside the store hold afterwards. All of it is read before anything is removed: what cannot be read
+    must not stop that half-way.
+    """
     changed = {}
     for uri in found.runs:
         run = RunFolder.open(uri)
@@ -161,13 +219,17 @@ def _json(value: Any) -> bytes:
 
 
 def _without(found: Found, predictions: str) -> bytes | None:
-    """A file of predictions without the video's rows; None where it has none. Raises InputError where it cannot be read."""
+    """A file of predictions without the video's rows; None where it has none. Raises InputError where it cannot be
+    read.
+    """
     try:
         table = read_parquet(predictions)
     except Unreachable:
         raise
     except InputError as error:
-        raise InputError(f"{predictions}: not a Parquet file, so it cannot be told whether it names the video ({error}); remove or replace it") from None
+        raise InputError(
+            f"{predictions}: not a Parquet file, so it cannot be told whether it names the video ({error}); remove or replace it"
+        ) from None
     kept = table
     for column, ids in found.judged.items():
         if column in table.column_names:
@@ -188,15 +250,34 @@ def _half_forgotten(video: str, store: Store) -> set[str]:
 def _keys(content: str, store: Store) -> dict[str, list[str]]:
     segments = store.read("segments", columns=["segment", "group"], where=pc.field("video") == content)
     names = segments["segment"].to_pylist()
-    clips = store.read("clips", columns=["clip"], where=pc.is_in(pc.field("segment"), _strings(names)))["clip"].to_pylist()
-    images = [image for image in store.read("images", columns=["image"])["image"].to_pylist() if image.partition("-")[0] == content]
+    clips = store.read("clips", columns=["clip"], where=pc.is_in(pc.field("segment"), _strings(names)))[
+        "clip"
+    ].to_pylist()
+    images = [
+        image
+        for image in store.read("images", columns=["image"])["image"].to_pylist()
+        if image.partition("-")[0] == content
+    ]
     boxes = store.read("boxes", columns=["image", "group"]).to_pylist()
     gone = {row["image"] for row in boxes if row["image"].partition("-")[0] == content}
     groups = {*segments["group"].to_pylist(), *(row["group"] for row in boxes if row["image"] in gone)}
-    kept = {row["group"] for row in store.read("segments", columns=["segment", "group"]).to_pylist() if row["segment"] not in set(names)}
+    kept = {
+        row["group"]
+        for row in store.read("segments", columns=["segment", "group"]).to_pylist()
+        if row["segment"] not in set(names)
+    }
     kept |= {row["group"] for row in boxes if row["image"] not in gone}
-    named = {"flows": clips, "clips": clips, "absences": names, "segments": names, "boxes": sorted(gone), "images": images, "groups": sorted(groups - kept),
-             "pictures": [content], "videos": [content]}
+    named = {
+        "flows": clips,
+        "clips": clips,
+        "absences": names,
+        "segments": names,
+        "boxes": sorted(gone),
+        "images": images,
+        "groups": sorted(groups - kept),
+        "pictures": [content],
+        "videos": [content],
+    }
     return {name: _held(store, name, values) for name, values in named.items()}
 
 
@@ -214,7 +295,11 @@ def _trained(found: Found, store: Store, registry: Registry) -> dict[str, list[s
     """Versions whose pass trained, or chose its best epoch, on a segment of the video."""
     trained = {}
     for version in registry.versions():
-        said = (registry.read_json("passes", version["pass"], "segments.json") or {"segments": {}})["segments"] if version["store"] == store.uri else {}
+        said = (
+            (registry.read_json("passes", version["pass"], "segments.json") or {"segments": {}})["segments"]
+            if version["store"] == store.uri
+            else {}
+        )
         splits = {said[segment][1] for segment in found.segments if segment in said} - {"test"}
         if splits:
             trained[version["version"]] = sorted(splits)
@@ -235,11 +320,19 @@ def _trained_runs(found: Found, store: Store, runs: str) -> list[str]:
 
 def _reads(found: Found, store: Store, versions: dict[str, int]) -> bool:
     try:
-        segments = store.read("segments", columns=["video", "split"], version=versions.get("segments"), where=pc.field("video") == found.video)
+        segments = store.read(
+            "segments",
+            columns=["video", "split"],
+            version=versions.get("segments"),
+            where=pc.field("video") == found.video,
+        )
         boxes = store.read("boxes", columns=["image", "split"], version=versions.get("boxes")).to_pylist()
     except InputError:  # of a version that ended with a video forgotten before: nobody can tell any more
         return False
-    splits = {*segments["split"].to_pylist(), *(row["split"] for row in boxes if row["image"].partition("-")[0] == found.video)}
+    splits = {
+        *segments["split"].to_pylist(),
+        *(row["split"] for row in boxes if row["image"].partition("-")[0] == found.video),
+    }
     return bool(splits & {"train", "val"})
 
 

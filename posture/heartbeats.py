@@ -1,4 +1,6 @@
-"""Who watches a registry: each `posture watch` keeps a small file there, REGISTRY/watchers/<host>-<process>.json, as long as it lives."""
+"""Who watches a registry: each `posture watch` keeps a small file there, REGISTRY/watchers/<host>-<process>.json, as
+long as it lives.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ class Heartbeat:
 
     def __init__(self, registry: Registry, *, schedule: str, footage: str) -> None:
         self._registry = registry
-        self._known = {"host": socket.gethostname(), "process": os.getpid(), "schedule": schedule, "footage": footage, "began": time.time()}
+        self._known = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "schedule": schedule,
+            "footage": footage,
+            "began": time.time(),
+        }
         self._name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{self._known['host']}-{os.getpid()}.json")
 
     def beat(self, state: dict[str, Any]) -> None:
@@ -30,7 +38,9 @@ class Heartbeat:
             self._registry.write_json(self._known | state | {"beat": time.time()}, "watchers", self._name)
 
     def end(self) -> None:
-        """Remove the file; and those of watchers that fell silent, which nobody else would. Storage that is away keeps them."""
+        """Remove the file; and those of watchers that fell silent, which nobody else would. Storage that is away keeps
+        them.
+        """
         with contextlib.suppress(Exception):
             remove_file(self._registry.path("watchers", self._name))
             for watcher in watchers(self._registry):
@@ -43,5 +53,11 @@ def watchers(registry: Registry) -> list[dict[str, Any]]:
     place = registry.path("watchers")
     if not exists(place):
         return []
-    found = [(file.relative, registry.read_json("watchers", file.relative)) for file in list_files(place, suffixes=JSON)]
-    return [watcher | {"file": name, "lives": time.time() - watcher["beat"] < SILENT_SECONDS} for name, watcher in found if watcher]
+    found = [
+        (file.relative, registry.read_json("watchers", file.relative)) for file in list_files(place, suffixes=JSON)
+    ]
+    return [
+        watcher | {"file": name, "lives": time.time() - watcher["beat"] < SILENT_SECONDS}
+        for name, watcher in found
+        if watcher
+    ]

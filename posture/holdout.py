@@ -25,14 +25,29 @@ BATCH = 16
 """Clips per forward pass."""
 
 
-def score_segments(store: Store, run: Run, weights: Path, segments: Iterable[str], *, versions: dict[str, int], split: str = "test", workers: int = 0,
-                   progress: Callable[[int, int], None] | None = None) -> tuple[list[str], np.ndarray]:
-    """The probabilities (s, K) of the model `run`, whose model.safetensors lies in the folder `weights`, for those of `segments` that have clips
-    in a `split` of the store; and which those are, sorted. In this process, or in `workers` Ray tasks.
+def score_segments(
+    store: Store,
+    run: Run,
+    weights: Path,
+    segments: Iterable[str],
+    *,
+    versions: dict[str, int],
+    split: str = "test",
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[str], np.ndarray]:
+    """The probabilities (s, K) of the model `run`, whose model.safetensors lies in the folder `weights`, for those of
+    `segments` that have clips in a `split` of the store; and which those are, sorted. In this process, or in `workers`
+    Ray tasks.
     """
     from posture.train.evaluate import merge_by_segment
 
-    index = only_segments(index_footage(store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow), set(segments))
+    index = only_segments(
+        index_footage(
+            store, split, versions=versions, recipe=run.data.recipe, inputs=run.model.inputs, flow=run.data.flow
+        ),
+        set(segments),
+    )
     if not len(index):
         return [], np.zeros((0, run.model.classes), dtype=np.float32)
     score = score_here
@@ -61,9 +76,20 @@ class Model:
     """Gives the folder of its model.safetensors."""
 
 
-def ask(store: Store, versions: dict[str, int], held_out: dict[str, list[str]], frozen: frozenset[str], challenger: Model, champion: Model | None, *,
-        workers: int = 0, progress: Progress = silent) -> Answers:
-    """What both say of the segments `held_out` ({id: label, split, group}) of classes that one of them knows, those of them that have clips for both."""
+def ask(
+    store: Store,
+    versions: dict[str, int],
+    held_out: dict[str, list[str]],
+    frozen: frozenset[str],
+    challenger: Model,
+    champion: Model | None,
+    *,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> Answers:
+    """What both say of the segments `held_out` ({id: label, split, group}) of classes that one of them knows, those of
+    them that have clips for both.
+    """
     known = {*challenger.classes, *(champion.classes if champion else ())}
     asked = {segment: said for segment, said in held_out.items() if said[0] in known}
     said: dict[str, np.ndarray] = {}
@@ -71,14 +97,26 @@ def ask(store: Store, versions: dict[str, int], held_out: dict[str, list[str]], 
     for name, model in (("challenger", challenger), ("champion", champion)):
         if model is not None:
             with progress(f"scoring the {name}") as advance, model.weights as weights:
-                found, scores = score_segments(store, model.run, weights, segments, versions=versions, workers=workers, progress=advance)
+                found, scores = score_segments(
+                    store, model.run, weights, segments, versions=versions, workers=workers, progress=advance
+                )
             kept = np.isin(segments, found)
-            said = {other: before[kept] for other, before in said.items()} | {name: spread(scores, model.classes, tuple(sorted(known)))}
+            said = {other: before[kept] for other, before in said.items()} | {
+                name: spread(scores, model.classes, tuple(sorted(known)))
+            }
             segments = found
     labels = np.array([sorted(known).index(asked[segment][0]) for segment in segments], dtype=np.int64)
-    return Answers(segments, [asked[segment][2] for segment in segments], labels, np.array([segment in frozen for segment in segments], dtype=bool),
-                   tuple(sorted(known)), said["challenger"], frozenset(challenger.classes), said.get("champion"),
-                   frozenset(champion.classes if champion else ()))
+    return Answers(
+        segments,
+        [asked[segment][2] for segment in segments],
+        labels,
+        np.array([segment in frozen for segment in segments], dtype=bool),
+        tuple(sorted(known)),
+        said["challenger"],
+        frozenset(challenger.classes),
+        said.get("champion"),
+        frozenset(champion.classes if champion else ()),
+    )
 
 
 def spread(scores: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
@@ -89,16 +127,21 @@ def spread(scores: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -
 
 
 def write_predictions(uri: str, answers: Answers) -> None:
-    """The hold-out's segments and both models' probabilities as a Parquet file; its metadata `classes` names the columns of the probabilities."""
+    """The hold-out's segments and both models' probabilities as a Parquet file; its metadata `classes` names the
+    columns of the probabilities.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     floats = pa.list_(pa.float32())
     champion = [None] * len(answers.segments) if answers.champion is None else answers.champion.tolist()
     table = pa.table({
-        "segment": pa.array(answers.segments, pa.string()), "set": pa.array(["frozen" if frozen else "new" for frozen in answers.frozen], pa.string()),
-        "label": pa.array([answers.classes[label] for label in answers.labels], pa.string()), "group": pa.array(answers.groups, pa.string()),
-        "champion": pa.array(champion, floats), "challenger": pa.array(answers.challenger.tolist(), floats),
+        "segment": pa.array(answers.segments, pa.string()),
+        "set": pa.array(["frozen" if frozen else "new" for frozen in answers.frozen], pa.string()),
+        "label": pa.array([answers.classes[label] for label in answers.labels], pa.string()),
+        "group": pa.array(answers.groups, pa.string()),
+        "champion": pa.array(champion, floats),
+        "challenger": pa.array(answers.challenger.tolist(), floats),
     }).replace_schema_metadata({"classes": json.dumps(answers.classes)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
@@ -106,7 +149,9 @@ def write_predictions(uri: str, answers: Answers) -> None:
 
 
 def figures(answers: Answers, scores: np.ndarray | None, known: frozenset[str]) -> dict[str, Any] | None:
-    """`posture.tasks.metrics.classification_metrics` of a model on the segments of its own classes, `known`; None where there is nothing to judge."""
+    """`posture.tasks.metrics.classification_metrics` of a model on the segments of its own classes, `known`; None where
+    there is nothing to judge.
+    """
     from posture.tasks.metrics import classification_metrics
 
     names = sorted(known)
@@ -114,4 +159,6 @@ def figures(answers: Answers, scores: np.ndarray | None, known: frozenset[str]) 
     chosen = np.isin(answers.labels, places)
     if scores is None or not chosen.any():
         return None
-    return classification_metrics(scores[chosen][:, places], np.searchsorted(places, answers.labels[chosen]), tuple(names))
+    return classification_metrics(
+        scores[chosen][:, places], np.searchsorted(places, answers.labels[chosen]), tuple(names)
+    )

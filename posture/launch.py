@@ -46,25 +46,37 @@ class Session:
     anchors: str = ""
     """What anchors a detector has, and why, in a sentence; empty where it has none."""
     size: str = ""
-    """How many parameters the network has, and what memory training takes at least; empty if that was said when the run began."""
+    """How many parameters the network has, and what memory training takes at least; empty if that was said when the run
+    began.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
 
-def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None = None, changes: dict[str, Any] | None = None,
-            resume: bool | Literal["if begun"] = False, versions: dict[str, int] | None = None, left_out: tuple[str, ...] = (), here: bool = False,
-            admit: Callable[[AnyRun], None] | None = None) -> Session:
+def prepare(
+    recipe: str | AnyRun,
+    store_uri: str,
+    *,
+    runs: str,
+    name: str | None = None,
+    changes: dict[str, Any] | None = None,
+    resume: bool | Literal["if begun"] = False,
+    versions: dict[str, int] | None = None,
+    left_out: tuple[str, ...] = (),
+    here: bool = False,
+    admit: Callable[[AnyRun], None] | None = None,
+) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
 
-    `recipe` is a run, or FILE.py:function, or a bare function that says enough with what the store holds;
-    `versions` pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out.
-    `resume` continues the run `name` with the footage versions it began with; `changes` may then prolong it. "if begun" begins it if it is not there.
-    `here`: the run will be trained in this process, so that this machine's memory must be enough for it. `admit` sees the run before anything is
-    written, and may refuse it.
-    Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot be filled, weights that
-    do not fit.
+    `recipe` is a run, or FILE.py:function, or a bare function that says enough with what the store holds; `versions`
+    pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out. `resume` continues the
+    run `name` with the footage versions it began with; `changes` may then prolong it. "if begun" begins it if it is not
+    there. `here`: the run will be trained in this process, so that this machine's memory must be enough for it. `admit`
+    sees the run before anything is written, and may refuse it.
+    Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot
+    be filled, weights that do not fit.
     """
     changes = dict(changes or {})
     recipe = recipe_path(recipe, store_uri) if isinstance(recipe, str) else recipe
@@ -78,8 +90,10 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
         return _continue(folder, record, changes, admit)
     if resume is True:
         near = ", ".join(difflib.get_close_matches(name, run_names(runs), n=3))
-        raise InputError(f"{folder.uri}: there is no run of this name to continue{f' (is it {near}?)' if near else ''}; leave out --resume to begin it, or "
-                         "give --resume-if-begun")
+        raise InputError(
+            f"{folder.uri}: there is no run of this name to continue{f' (is it {near}?)' if near else ''}; leave out --resume to begin it, or "
+            "give --resume-if-begun"
+        )
     refuse_existing(folder)
     store = Store(store_uri)
     versions = versions or store.versions()
@@ -91,7 +105,14 @@ def prepare(recipe: str | AnyRun, store_uri: str, *, runs: str, name: str | None
         refuse_too_large(fitted.run, LocalContext().device)
     if admit is not None:
         admit(fitted.run)
-    return begin(fitted, folder, recipe=recipe if isinstance(recipe, str) else recipe.name, store=store, versions=versions, left_out=left_out)
+    return begin(
+        fitted,
+        folder,
+        recipe=recipe if isinstance(recipe, str) else recipe.name,
+        store=store,
+        versions=versions,
+        left_out=left_out,
+    )
 
 
 @dataclass
@@ -107,7 +128,9 @@ class Fitted:
 
 
 def fit_to_store(run: AnyRun, store: Store, *, versions: dict[str, int], left_out: tuple[str, ...] = ()) -> Fitted:
-    """`run` for the classes, clips and boxes of `store`. Raises InputError: an empty split, a batch that cannot be filled, footage without flow."""
+    """`run` for the classes, clips and boxes of `store`. Raises InputError: an empty split, a batch that cannot be
+    filled, footage without flow.
+    """
     from posture.models.size import training_need
 
     train = index_run(run, store, "train", versions=versions, left_out=left_out)
@@ -117,19 +140,41 @@ def fit_to_store(run: AnyRun, store: Store, *, versions: dict[str, int], left_ou
     return Fitted(run, train, val, anchors, str(training_need(run)))
 
 
-def begin(fitted: Fitted, folder: RunFolder, *, recipe: str, store: Store, versions: dict[str, int], left_out: tuple[str, ...] = ()) -> Session:
-    """Write run.json into a new run's folder, and beside it the weights that it starts from. Raises InputError where those do not fit."""
+def begin(
+    fitted: Fitted,
+    folder: RunFolder,
+    *,
+    recipe: str,
+    store: Store,
+    versions: dict[str, int],
+    left_out: tuple[str, ...] = (),
+) -> Session:
+    """Write run.json into a new run's folder, and beside it the weights that it starts from. Raises InputError where
+    those do not fit.
+    """
     run, train, val, start = fitted.run, fitted.train, fitted.val, ""
     if run.weights:
         from posture.weights import copy_weights
 
         run = override(run, {"weights": absolute(run.weights)})
         start = copy_weights(run.weights, folder, run.model, classes=train.classes)
-    folder.write_json("run.json", {
-        "run": run.model_dump(mode="json"), "recipe": recipe, "store": store.uri, "versions": versions,
-        "classes": train.classes, "left_out": left_out, "start": start, "anchors": fitted.anchors,
-        "footage": {index.split: index.counts for index in (train, val)},
-        "software": software(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs", "created": time.time()})
+    folder.write_json(
+        "run.json",
+        {
+            "run": run.model_dump(mode="json"),
+            "recipe": recipe,
+            "store": store.uri,
+            "versions": versions,
+            "classes": train.classes,
+            "left_out": left_out,
+            "start": start,
+            "anchors": fitted.anchors,
+            "footage": {index.split: index.counts for index in (train, val)},
+            "software": software(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+            "created": time.time(),
+        },
+    )
     return Session(run, folder, train, val, resumed=False, start=start, anchors=fitted.anchors, size=fitted.size)
 
 
@@ -143,7 +188,10 @@ def recipe_path(path: str, store_uri: str | None, **said: str) -> str:
 
 def _task_of(store: Store) -> str | None:
     """What can be trained on a store that holds only clips, or only pictures; None if it holds both or neither."""
-    held = {"action": store.read("segments", columns=["segment"]).num_rows, "detection": store.read("images", columns=["image"]).num_rows}
+    held = {
+        "action": store.read("segments", columns=["segment"]).num_rows,
+        "detection": store.read("images", columns=["image"]).num_rows,
+    }
     tasks = [task for task, rows in held.items() if rows]
     return tasks[0] if len(tasks) == 1 else None
 
@@ -155,13 +203,30 @@ def tables_of(run: AnyRun) -> tuple[str, ...]:
     return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
 
 
-def index_run(run: AnyRun, store: Store, split: str, *, versions: dict[str, int], classes: tuple[str, ...] | None = None,
-              left_out: tuple[str, ...] = ()) -> Index:
-    """What `run` reads of a split of `store`, its classes as given or all but those `left_out`. Raises InputError where the store lacks it."""
+def index_run(
+    run: AnyRun,
+    store: Store,
+    split: str,
+    *,
+    versions: dict[str, int],
+    classes: tuple[str, ...] | None = None,
+    left_out: tuple[str, ...] = (),
+) -> Index:
+    """What `run` reads of a split of `store`, its classes as given or all but those `left_out`. Raises InputError where
+    the store lacks it.
+    """
     if run.task == "detection":
         return index_images(store, split, versions=versions, classes=classes)
-    return index_footage(store, split, versions=versions, recipe=run.data.recipe, classes=classes, left_out=left_out, inputs=run.model.inputs,
-                         flow=run.data.flow)
+    return index_footage(
+        store,
+        split,
+        versions=versions,
+        recipe=run.data.recipe,
+        classes=classes,
+        left_out=left_out,
+        inputs=run.model.inputs,
+        flow=run.data.flow,
+    )
 
 
 def open_run(index: Index, *, feed: str) -> Any:
@@ -183,19 +248,30 @@ def _fitted(run: AnyRun, train: Index) -> tuple[AnyRun, str]:
         return run, f"anchors kept: they reach {recall:.1%} of {len(sides):,} training boxes"
     found = kmeans_anchors(sides, ratio=run.loss.anchor_ratio, seed=run.seed)
     now = best_possible_recall(sides, found, ratio=run.loss.anchor_ratio)
-    return override(run, {"model.anchors": found}), f"anchors by k-means of {len(sides):,} training boxes reach {now:.1%} of them, the model's own {recall:.1%}"
+    return override(
+        run, {"model.anchors": found}
+    ), f"anchors by k-means of {len(sides):,} training boxes reach {now:.1%} of them, the model's own {recall:.1%}"
 
 
-def _continue(folder: RunFolder, record: dict[str, Any], changes: dict[str, Any], admit: Callable[[AnyRun], None] | None) -> Session:
+def _continue(
+    folder: RunFolder, record: dict[str, Any], changes: dict[str, Any], admit: Callable[[AnyRun], None] | None
+) -> Session:
     began = validate(record["run"])
     if (weights := changes.pop("weights", None)) and absolute(weights) != began.weights:
-        raise InputError(f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name")
+        raise InputError(
+            f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name"
+        )
     run = override(began, {path: value for path, value in changes.items() if path != "name"})
     store, classes, left_out = Store(record["store"]), tuple(record["classes"]), tuple(record.get("left_out", ()))
-    train, val = (index_run(run, store, split, versions=record["versions"], classes=classes, left_out=left_out) for split in ("train", "val"))
+    train, val = (
+        index_run(run, store, split, versions=record["versions"], classes=classes, left_out=left_out)
+        for split in ("train", "val")
+    )
     done = len(folder.read_json("history.json") or [])
     if done >= run.epochs:
-        raise InputError(f"{folder.uri}: this run has finished its {counted(run.epochs, 'epoch')}; train it longer with --epochs {run.epochs * 2}")
+        raise InputError(
+            f"{folder.uri}: this run has finished its {counted(run.epochs, 'epoch')}; train it longer with --epochs {run.epochs * 2}"
+        )
     if admit is not None:
         admit(run)
     if changes:
@@ -208,16 +284,27 @@ def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
     unit, multiple = UNITS[run.task], run.scale.multiple
     for index in (train, val):
         if not len(index):
-            raise InputError(f"{index.store_uri}: the {index.split} split has no {unit}; give every class at least two groups (--val-share), "
-                             "or name the splits in the footage's labels")
+            raise InputError(
+                f"{index.store_uri}: the {index.split} split has no {unit}; give every class at least two groups (--val-share), "
+                "or name the splits in the footage's labels"
+            )
     if run.scale.global_batch > len(train):
-        raise InputError(f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training {unit}; "
-                         f"use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}")
+        raise InputError(
+            f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training {unit}; "
+            f"use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}"
+        )
 
 
-def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
-               on_device: Callable[[str], None]) -> dict[str, Any]:
-    """Train in this process, without Ray, on its GPU if it has one. Returns what `fit` returns. The first Ctrl-C saves and stops."""
+def train_here(
+    session: Session,
+    *,
+    on_progress: Callable[[dict[str, Any]], None],
+    on_record: Callable[[dict[str, Any]], None],
+    on_device: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train in this process, without Ray, on its GPU if it has one. Returns what `fit` returns. The first Ctrl-C saves
+    and stops.
+    """
     from posture.train.context import LocalContext
 
     class Here(LocalContext):
@@ -228,11 +315,21 @@ def train_here(session: Session, *, on_progress: Callable[[dict[str, Any]], None
     with Here(session.folder, on_progress=on_progress) as ctx:
         on_device(ctx.device_name)
         mode = session.run.data.feed
-        return run_worker(session.run, session.classes, session.folder, ctx, train=open_run(session.train, feed=mode), val=open_run(session.val, feed=mode))
+        return run_worker(
+            session.run,
+            session.classes,
+            session.folder,
+            ctx,
+            train=open_run(session.train, feed=mode),
+            val=open_run(session.val, feed=mode),
+        )
 
 
-def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit; rank 0 takes the run and tracks it.
+def run_worker(
+    run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any
+) -> dict[str, Any]:
+    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit; rank
+    0 takes the run and tracks it.
 
     Returns what `fit` returns, and a `note` where tracking did not go as it should.
     """
@@ -251,7 +348,9 @@ def run_worker(run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: An
     tracker = None
     if ctx.rank == 0:
         folder.take()
-        past = [(record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []]
+        past = [
+            (record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []
+        ]
         tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json"), past=past)
     failed = True
     try:
@@ -303,7 +402,9 @@ def _batches(run: AnyRun, train: Any, val: Any, ctx: Any) -> Any:
     from posture.train.batches import Batches
     from posture.train.image_batches import ImageBatches
 
-    return (ImageBatches if run.task == "detection" else Batches)(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
+    return (ImageBatches if run.task == "detection" else Batches)(
+        train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val
+    )
 
 
 def software() -> dict[str, str]:

@@ -27,11 +27,14 @@ class Notification:
     url: str | None = None
     """Gets a POST of a short JSON: `TOLD`, and `text`, the verdict."""
     command: str | None = None
-    """Run by the shell with the same JSON on its standard input, and in POSTURE_OUTCOME and POSTURE_VERDICT the most of it."""
+    """Run by the shell with the same JSON on its standard input, and in POSTURE_OUTCOME and POSTURE_VERDICT the most of
+    it.
+    """
 
     def __post_init__(self) -> None:
         if self.url is not None and not _host(self.url):
-            raise InputError("--notify-url: must begin with http:// or https:// and name a host")  # it may hold a secret, so it is not shown
+            # it may hold a secret, so it is not shown
+            raise InputError("--notify-url: must begin with http:// or https:// and name a host")
 
 
 def notify(whom: Notification, decision: dict[str, Any]) -> list[str]:
@@ -71,9 +74,18 @@ def _why(error: Exception) -> str:
 
 
 def _run(command: str, content: bytes, variables: dict[str, str]) -> list[str]:
-    """Run it to its end, or until its time is up, when all that it started is stopped too; returns what went wrong. Raises OSError, ValueError."""
-    with subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables,
-                          start_new_session=True) as running:
+    """Run it to its end, or until its time is up, when all that it started is stopped too; returns what went wrong.
+    Raises OSError, ValueError.
+    """
+    with subprocess.Popen(
+        command,
+        shell=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=variables,
+        start_new_session=True,
+    ) as running:
         try:
             running.communicate(content, timeout=SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
 """Named runs and studies: `jobs/action.py:improved` is the function `improved` in a Python file, which returns a Run.
 
-`jobs/action.py:ablations.A1`, or `jobs/action.py:ablations[A1]`, is the run A1 of a list of runs or of a study. A name without a file, such as `c3d`, is
-looked up in the files of `jobs/`.
+`jobs/action.py:ablations.A1`, or `jobs/action.py:ablations[A1]`, is the run A1 of a list of runs or of a study. A name
+without a file, such as `c3d`, is looked up in the files of `jobs/`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Best(TypedDict):
 
 
 def load_recipe(path: str) -> AnyRun:
-    """The run that `FILE.py:function` returns, or `FILE.py:function.NAME` of several; the file is looked up in the working directory first.
+    """The run that `FILE.py:function` returns, or `FILE.py:function.NAME` of several; the file is looked up in the
+    working directory first.
 
     Raises InputError naming the file or function that is missing, and what there is.
     """
@@ -55,37 +56,55 @@ def load_recipe(path: str) -> AnyRun:
         raise InputError(f"{path} returns {type(run).__name__}, but a recipe returns a Run")
     others = f", or another of {', '.join(runs[1:])}" if runs[1:] else ""
     if isinstance(run, Study):
-        raise InputError(f"{path} is a study of several runs; compare them with posture compare {path}, or name one of them: {path}.{runs[0]}{others}")
-    raise InputError(f"{path} is a list of runs; write {path}.{runs[0]}{others}" if runs else f"{path} is a list without a run")
+        raise InputError(
+            f"{path} is a study of several runs; compare them with posture compare {path}, or name one of them: {path}.{runs[0]}{others}"
+        )
+    raise InputError(
+        f"{path} is a list of runs; write {path}.{runs[0]}{others}" if runs else f"{path} is a list without a run"
+    )
 
 
 def load_study(path: str) -> Study:
     """The study that `FILE.py:function` returns. Raises InputError as `load_recipe` does, and if it is something else."""
     study = _call(full_path(path, example="jobs/action.py:study", what="study"))
     if not isinstance(study, Study):
-        raise InputError(f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study")
+        raise InputError(
+            f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study"
+        )
     return study
 
 
 def winner_study(file: str) -> Study:
-    """The winner of a search (the JSON that `posture tune` writes) beside the recipe that it began with, both as they stand, on the same budget.
+    """The winner of a search (the JSON that `posture tune` writes) beside the recipe that it began with, both as they
+    stand, on the same budget.
 
-    If the winner is that recipe, the best other trial is the subject, named `runner-up`. Raises InputError if the file is none, or has no such trial.
+    If the winner is that recipe, the best other trial is the subject, named `runner-up`. Raises InputError if the file
+    is none, or has no such trial.
     """
     try:
         best = checked_json(Path(file).read_bytes(), file, Best)
         base, before, changes = load_recipe(best["base"]), best["base_changes"], best["changes"]
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file}: not what posture tune writes ({type(error).__name__}: {error}); it writes best.json into the search's folder") from None
+        raise InputError(
+            f"{file}: not what posture tune writes ({type(error).__name__}: {error}); it writes best.json into the search's folder"
+        ) from None
     name, trial = "winner", best["trial"]
     if override(base, changes) == override(base, before):
         if not isinstance(best.get("runner_up"), dict):
-            raise InputError(f"{file}: the best trial of this search is {best['base']} as it stands, so there is nothing to compare it with; search on with "
-                             "more --trials, or another space")
+            raise InputError(
+                f"{file}: the best trial of this search is {best['base']} as it stands, so there is nothing to compare it with; search on with "
+                "more --trials, or another space"
+            )
         name, trial, changes = "runner-up", best["runner_up"]["trial"], best["runner_up"]["changes"]
     subject, default = override(base, changes | {"name": name}), override(base, before | {"name": "default"})
-    return Study(name=f"{best['search'][:40]}-{name}", subject=subject, baselines=(default,), learning_rates=(1.0,), epochs=subject.epochs,
-                 titles={name: f"{base.name}, trial {trial}", "default": f"{base.name} as it stands"})
+    return Study(
+        name=f"{best['search'][:40]}-{name}",
+        subject=subject,
+        baselines=(default,),
+        learning_rates=(1.0,),
+        epochs=subject.epochs,
+        titles={name: f"{base.name}, trial {trial}", "default": f"{base.name} as it stands"},
+    )
 
 
 def is_bare(path: str) -> bool:
@@ -93,10 +112,13 @@ def is_bare(path: str) -> bool:
     return RECIPE.fullmatch(path) is not None and not path.endswith(".py")
 
 
-def full_path(path: str, *, task: str | None = None, example: str = "jobs/action.py:improved", what: str = "recipe") -> str:
+def full_path(
+    path: str, *, task: str | None = None, example: str = "jobs/action.py:improved", what: str = "recipe"
+) -> str:
     """`jobs/action.py:c3d` for `c3d`; a path that names its file stays as it is.
 
-    Of several files that have such a function the one is taken whose runs are of `task`. Raises InputError if none, or still several, have one.
+    Of several files that have such a function the one is taken whose runs are of `task`. Raises InputError if none, or
+    still several, have one.
     """
     if not is_bare(path):
         return path
@@ -118,7 +140,9 @@ def full_path(path: str, *, task: str | None = None, example: str = "jobs/action
 
 
 def _call(path: str) -> Any:
-    """What the function at `path`, FILE.py:function, returns; or of several runs the one that `path` names besides. Raises InputError."""
+    """What the function at `path`, FILE.py:function, returns; or of several runs the one that `path` names besides.
+    Raises InputError.
+    """
     name, _, wanted = path.partition(":")
     parts = RECIPE.fullmatch(wanted)
     if not name.endswith(".py") or parts is None:
@@ -146,7 +170,11 @@ def _members(made: Any) -> list[str] | None:
     """The names of the runs in a list or study; None if `made` is neither."""
     if isinstance(made, list) and not all(isinstance(run, BaseRun) for run in made):
         return None
-    return [run.name for run in (made.runs if isinstance(made, Study) else made)] if isinstance(made, Study | list) else None
+    return (
+        [run.name for run in (made.runs if isinstance(made, Study) else made)]
+        if isinstance(made, Study | list)
+        else None
+    )
 
 
 def _fits(path: str, task: str | None) -> bool:
@@ -165,11 +193,16 @@ def _function_names(file: Path) -> list[str]:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
         return []
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.unparse(node.args)]
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.unparse(node.args)
+    ]
 
 
 def load_module(name: str, *, folder: str = "jobs") -> Any:
-    """The Python file `name` as a module, from the working directory or among those that come with Posture, in `folder`.
+    """The Python file `name` as a module, from the working directory or among those that come with Posture, in
+    `folder`.
 
     Raises InputError where it is missing, naming those of that folder, or is no Python.
     """
@@ -191,16 +224,20 @@ def load_module(name: str, *, folder: str = "jobs") -> Any:
 
 
 def mistake(path: str, error: Exception) -> InputError:
-    """What `error`, raised by the user's own Python file at `path` (FILE.py or FILE.py:function), says and in which of its lines."""
+    """What `error`, raised by the user's own Python file at `path` (FILE.py or FILE.py:function), says and in which of
+    its lines.
+    """
     file = Path(path.partition(":")[0]).name
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == file]
     where = f" in line {lines[-1]}" if lines else ""
-    said = sentences(error) if isinstance(error, ValidationError) else ' '.join(str(error).split())[:300]
+    said = sentences(error) if isinstance(error, ValidationError) else " ".join(str(error).split())[:300]
     return InputError(f"{path}: {type(error).__name__}{where}: {said}")
 
 
 def points(recipe: Callable[[], Any]) -> tuple[str, ...]:
-    """The points of a recipe's docstring: what stands behind each line that begins with an asterisk, up to the next one or an empty line."""
+    """The points of a recipe's docstring: what stands behind each line that begins with an asterisk, up to the next one
+    or an empty line.
+    """
     found: list[list[str]] = []
     inside = False
     for line in (inspect.getdoc(recipe) or "").splitlines():
@@ -215,6 +252,11 @@ def points(recipe: Callable[[], Any]) -> tuple[str, ...]:
 
 def functions(module: Any) -> dict[str, Any]:
     """The recipes of a module: its own public functions that need no argument."""
-    return {name: value for name, value in vars(module).items()
-            if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
-            and not inspect.signature(value).parameters}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+        and not inspect.signature(value).parameters
+    }

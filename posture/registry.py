@@ -1,4 +1,5 @@
-"""A lab's models: versions that never change once they are written, and a pointer to the one that is the champion. In a folder or a bucket.
+"""A lab's models: versions that never change once they are written, and a pointer to the one that is the champion. In a
+folder or a bucket.
 
     REGISTRY/
       champion.json          {"version", "history"}: the pointer, one file, written last
@@ -70,10 +71,28 @@ class Verdict(TypedDict):
     verdict: str
 
 
-Version = TypedDict("Version", {
-    "version": Name, "created": Seconds, "parent": Name | None, "pass": Name, "run": dict[str, Any], "recipe": str, "run_folder": str, "store": str,
-    "footage_versions": dict[str, Count], "classes": list[str], "left_out": list[str], "metrics": Measured | None, "decision": Verdict,
-    "holdout": list[Name], "trained_on": dict[str, Count], "software": dict[str, str]}, total=False)
+Version = TypedDict(
+    "Version",
+    {
+        "version": Name,
+        "created": Seconds,
+        "parent": Name | None,
+        "pass": Name,
+        "run": dict[str, Any],
+        "recipe": str,
+        "run_folder": str,
+        "store": str,
+        "footage_versions": dict[str, Count],
+        "classes": list[str],
+        "left_out": list[str],
+        "metrics": Measured | None,
+        "decision": Verdict,
+        "holdout": list[Name],
+        "trained_on": dict[str, Count],
+        "software": dict[str, str],
+    },
+    total=False,
+)
 """version.json."""
 
 
@@ -87,7 +106,9 @@ class Forgotten(TypedDict):
 
 
 class Segments(TypedDict):
-    """segments.json of a pass: label, split and group of every segment, which of them were new, and what had been refused by then."""
+    """segments.json of a pass: label, split and group of every segment, which of them were new, and what had been
+    refused by then.
+    """
 
     segments: dict[Name, Annotated[list[str], Field(min_length=3, max_length=3)]]
     new: list[Name]
@@ -96,17 +117,55 @@ class Segments(TypedDict):
     ingests: list[str]
 
 
-Plan = TypedDict("Plan", {
-    "pass": Name, "step": str, "started": Seconds, "asked": str, "versions": dict[str, Count], "run": Name, "champion": Name | None, "baseline": Name | None,
-    "left_out": list[str], "look": dict[str, Any], "record": dict[str, Any]}, total=False)
+Plan = TypedDict(
+    "Plan",
+    {
+        "pass": Name,
+        "step": str,
+        "started": Seconds,
+        "asked": str,
+        "versions": dict[str, Count],
+        "run": Name,
+        "champion": Name | None,
+        "baseline": Name | None,
+        "left_out": list[str],
+        "look": dict[str, Any],
+        "record": dict[str, Any],
+    },
+    total=False,
+)
 """current.json."""
 
-Look = TypedDict("Look", {"time": Seconds, "status": str, "sentence": str, "pass": Name | None, "unsettled": list[str], "unlabelled": list[str]}, total=False)
+Look = TypedDict(
+    "Look",
+    {
+        "time": Seconds,
+        "status": str,
+        "sentence": str,
+        "pass": Name | None,
+        "unsettled": list[str],
+        "unlabelled": list[str],
+    },
+    total=False,
+)
 """last.json."""
 
-Decision = TypedDict("Decision", {
-    "pass": Name, "started": Seconds, "ended": Seconds, "outcome": str, "verdict": str, "challenger": Name | None, "champion": Name | None,
-    "changed": list[dict[str, Any]], "store": str, "versions": dict[str, Count]}, total=False)
+Decision = TypedDict(
+    "Decision",
+    {
+        "pass": Name,
+        "started": Seconds,
+        "ended": Seconds,
+        "outcome": str,
+        "verdict": str,
+        "challenger": Name | None,
+        "champion": Name | None,
+        "changed": list[dict[str, Any]],
+        "store": str,
+        "versions": dict[str, Count],
+    },
+    total=False,
+)
 """decision.json of a pass."""
 
 
@@ -139,9 +198,18 @@ class Watcher(TypedDict, total=False):
     working_since: Seconds | None
 
 
-KINDS = {"champion.json": Pointer, RECORD: Version, "segments.json": Segments, "current.json": Plan, "last.json": Look, "decision.json": Decision,
-         "settling.json": Settling}
-"""What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their own."""
+KINDS = {
+    "champion.json": Pointer,
+    RECORD: Version,
+    "segments.json": Segments,
+    "current.json": Plan,
+    "last.json": Look,
+    "decision.json": Decision,
+    "settling.json": Settling,
+}
+"""What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their
+own.
+"""
 FOLDERS = {"forgotten": Forgotten, "watchers": Watcher}
 
 
@@ -151,14 +219,18 @@ class Registry:
     def __init__(self, uri: str, *, create: bool = False) -> None:
         self.uri = absolute(uri)
         if not create and self.last() is None and self.current() is None and not self.history():
-            raise InputError(f"{uri}: there is no registry here; make one with: posture retrain --footage FOOTAGE --store STORE --registry {uri}")
+            raise InputError(
+                f"{uri}: there is no registry here; make one with: posture retrain --footage FOOTAGE --store STORE --registry {uri}"
+            )
 
     def path(self, *parts: str) -> str:
         """Where a file of this registry lies. Raises InputError if that is outside of it."""
         return path_below(self.uri, *parts)
 
     def read_json(self, *parts: str) -> Any | None:
-        """The value in a file, or None if it does not exist. Raises InputError if it holds something else than Posture writes."""
+        """The value in a file, or None if it does not exist. Raises InputError if it holds something else than Posture
+        writes.
+        """
         content = read_bytes(self.path(*parts))
         kind = KINDS.get(parts[-1]) or next((FOLDERS[part] for part in parts if part in FOLDERS), Any)
         return None if content is None else checked_json(content, self.path(*parts), kind)
@@ -175,19 +247,29 @@ class Registry:
         return [self.version(name) for name in self._named("versions", RECORD, VERSION)]
 
     def version(self, name: str) -> dict[str, Any]:
-        """The record of a version, with its `marks` of forgotten videos. Raises InputError where there is none of that name."""
+        """The record of a version, with its `marks` of forgotten videos. Raises InputError where there is none of that
+        name.
+        """
         record = self.read_json("versions", name, RECORD) if VERSION.fullmatch(name) else None
         if record is None:
             known = self._named("versions", RECORD, VERSION)
-            raise InputError(f"{self.uri}: {f'there is no version {name!r}; there is ' + ', '.join(known) if known else 'there is no version yet'}")
+            raise InputError(
+                f"{self.uri}: {f'there is no version {name!r}; there is ' + ', '.join(known) if known else 'there is no version yet'}"
+            )
         if record["version"] != name:
-            raise InputError(f"{self.path('versions', name, RECORD)}: is the record of {record['version']}, not of {name}")
-        marks = [self.read_json("versions", name, "forgotten", file) for file in self._files("versions", name, "forgotten")]
+            raise InputError(
+                f"{self.path('versions', name, RECORD)}: is the record of {record['version']}, not of {name}"
+            )
+        marks = [
+            self.read_json("versions", name, "forgotten", file) for file in self._files("versions", name, "forgotten")
+        ]
         record["marks"] = [mark for mark in marks if mark]
         return record
 
     def add(self, record: dict[str, Any], weights: Path) -> str:
-        """A new version of these weights (.safetensors); returns its name. Of one `pass` there is one version, however often it is added."""
+        """A new version of these weights (.safetensors); returns its name. Of one `pass` there is one version, however
+        often it is added.
+        """
         import obstore
 
         known = self.versions()
@@ -212,7 +294,9 @@ class Registry:
             yield Path(copy)
 
     def mark(self, name: str, video: str, *, segments: int, splits: list[str]) -> None:
-        """Write beside a version that it was trained on a video that is forgotten. Raises InputError if there is no such version."""
+        """Write beside a version that it was trained on a video that is forgotten. Raises InputError if there is no
+        such version.
+        """
         mark = {"video": video, "time": time.time(), "segments": segments, "splits": splits}
         self.write_json(mark, "versions", self.version(name)["version"], "forgotten", f"{video}.json")
 
@@ -222,12 +306,16 @@ class Registry:
         return pointer and pointer["version"]
 
     def history(self) -> list[dict[str, Any]]:
-        """Every change of champion, oldest first: {version, former, action, time, why, pass}; `former` is what a rollback goes to."""
+        """Every change of champion, oldest first: {version, former, action, time, why, pass}; `former` is what a
+        rollback goes to.
+        """
         pointer = self.read_json("champion.json")
         return pointer["history"] if pointer else []
 
     def promote(self, name: str, *, why: str, by_pass: str | None = None) -> None:
-        """Make a version the champion; hold the lease. Does nothing where that pass has promoted it already. Raises InputError: no such version."""
+        """Make a version the champion; hold the lease. Does nothing where that pass has promoted it already. Raises
+        InputError: no such version.
+        """
         version, history = self.version(name)["version"], self.history()
         if by_pass is not None and any(entry["pass"] == by_pass for entry in history):
             return
@@ -236,11 +324,17 @@ class Registry:
         self._point(version, former=self.champion(), action="promote", why=why, by_pass=by_pass)
 
     def rollback(self, *, why: str) -> str:
-        """Make the former champion the champion again; hold the lease. Returns its name. Raises InputError where there was none."""
+        """Make the former champion the champion again; hold the lease. Returns its name. Raises InputError where there
+        was none.
+        """
         history = self.history()
         former = history[-1]["former"] if history else None
         if former is None:
-            raise InputError(f"{self.uri}: there is no champion before {self.champion()} to go back to" if history else f"{self.uri}: there is no champion yet")
+            raise InputError(
+                f"{self.uri}: there is no champion before {self.champion()} to go back to"
+                if history
+                else f"{self.uri}: there is no champion yet"
+            )
         before = next(entry["former"] for entry in reversed(history) if entry["version"] == former)
         self._point(former, former=before, action="rollback", why=why, by_pass=None)
         return former
@@ -253,7 +347,9 @@ class Registry:
         """What a pass came to. Raises InputError where there is none of that name."""
         decision = self.read_json("passes", name, "decision.json") if PASS.fullmatch(name) else None
         if decision is None:
-            raise InputError(f"{self.uri}: there is no pass {name!r}; there is {', '.join(self.passes()) or 'none yet'}")
+            raise InputError(
+                f"{self.uri}: there is no pass {name!r}; there is {', '.join(self.passes()) or 'none yet'}"
+            )
         return decision
 
     def new_pass(self) -> str:
@@ -273,7 +369,14 @@ class Registry:
         remove_file(self.path("current.json"))
 
     def _point(self, version: str, *, former: str | None, action: str, why: str, by_pass: str | None) -> None:
-        entry = {"version": version, "former": former, "action": action, "time": time.time(), "why": why, "pass": by_pass}
+        entry = {
+            "version": version,
+            "former": former,
+            "action": action,
+            "time": time.time(),
+            "why": why,
+            "pass": by_pass,
+        }
         self.write_json({"version": version, "history": [*self.history(), entry]}, "champion.json")
 
     def _named(self, folder: str, file: str, pattern: re.Pattern[str]) -> list[str]:
@@ -300,18 +403,33 @@ def remove_file(uri: str) -> None:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What differs between the records of two versions: (field, ours, theirs), fields dotted; of metrics the figures, not the curves."""
+    """What differs between the records of two versions: (field, ours, theirs), fields dotted; of metrics the figures,
+    not the curves.
+    """
     fields = [_flat(_told(record)) for record in (ours, theirs)]
     names = [*fields[0], *(name for name in fields[1] if name not in fields[0])]
-    return [(name, *(_text(of.get(name)) for of in fields)) for name in names if fields[0].get(name) != fields[1].get(name)]
+    return [
+        (name, *(_text(of.get(name)) for of in fields)) for name in names if fields[0].get(name) != fields[1].get(name)
+    ]
 
 
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     metrics = {name: value for name, value in (record["metrics"] or {}).items() if isinstance(value, int | float)}
-    recall = {row["class"]: row["recall"] for row in (record["metrics"] or {}).get("per_class", ()) if row["recall"] is not None}
-    return {"classes": ", ".join(record["classes"]), "trained_on": record["trained_on"], "footage_versions": record["footage_versions"],
-            "store": record["store"], "run": {name: value for name, value in record["run"].items() if name != "name"},
-            "metrics": metrics, "recall": recall, "software": record["software"]}
+    recall = {
+        row["class"]: row["recall"]
+        for row in (record["metrics"] or {}).get("per_class", ())
+        if row["recall"] is not None
+    }
+    return {
+        "classes": ", ".join(record["classes"]),
+        "trained_on": record["trained_on"],
+        "footage_versions": record["footage_versions"],
+        "store": record["store"],
+        "run": {name: value for name, value in record["run"].items() if name != "name"},
+        "metrics": metrics,
+        "recall": recall,
+        "software": record["software"],
+    }
 
 
 def _flat(tree: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""An evaluated run as one self-contained HTML page: verdict, figures, curves, confusions, examples, and how it was measured."""
+"""An evaluated run as one self-contained HTML page: verdict, figures, curves, confusions, examples, and how it was
+measured.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,31 @@ EXAMPLES = 8
 """Filmstrips shown of each kind, right and wrong."""
 
 
-def write_report(path: Path, *, run: Mapping[str, Any], metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]],
-                 examples: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
+def write_report(
+    path: Path,
+    *,
+    run: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    examples: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> None:
     """Write the report of one run to `path`.
 
     * `run`: the run's configuration (`Run.model_dump()`); `name` and `model.kind` make the title.
-    * `metrics`: what `posture.tasks.metrics.classification_metrics` returns, and beside it, all optional, `split`, `notice` (a warning, which
+    * `metrics`: what `posture.tasks.metrics.classification_metrics` returns, and beside it, all optional, `split`,
+      `notice` (a warning, which
       stands first) and `interval` (of the accuracy, as `posture.stats.told_interval` returns it).
-    * `history`: a row per epoch, of `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None values leave gaps.
-    * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays}, and optional `uri` of the
+    * `history`: a row per epoch, of `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None
+      values leave gaps.
+    * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays},
+      and optional `uri` of the
       video and `start` in it (seconds); the most confident right and wrong ones are shown.
     * `facts`, all optional: `recipe` (as `posture train` was given it),
-      `evaluated` (datetime or ISO text), `protocol` (words), `views` (per segment; a number, or [least, most]),
-      `store` (uri), `tables` ({name: version}), `hardware`, `software` ({name: version}), `seed`, `epochs`, `checkpoint`, `parameters`,
-      `gmacs` (of one clip), `clips_per_second` (training), `wall_seconds`, `footage` ({split: {"segments": n, "clips": n, ...}}).
-      Any other fact is listed under its own name.
+      `evaluated` (datetime or ISO text), `protocol` (words), `views` (per segment; a number, or [least, most]), `store`
+      (uri), `tables` ({name: version}), `hardware`, `software` ({name: version}), `seed`, `epochs`, `checkpoint`,
+      `parameters`, `gmacs` (of one clip), `clips_per_second` (training), `wall_seconds`, `footage` ({split:
+      {"segments": n, "clips": n, ...}}). Any other fact is listed under its own name.
     """
     per_class = metrics["per_class"]
     classes = [row["class"] for row in per_class]
@@ -69,12 +81,18 @@ def interval_text(metrics: Mapping[str, Any], form: Callable[[float], str]) -> s
         return ""
     if found["low"] is None:
         many, few = found["groups"], found["groups"] < LEAST_GROUPS
-        return f"no interval: {many} group{' is' if many == 1 else 's are'} too few" if few else f"no interval: all {many} groups are alike"
+        return (
+            f"no interval: {many} group{' is' if many == 1 else 's are'} too few"
+            if few
+            else f"no interval: all {many} groups are alike"
+        )
     return f"95{THIN_SPACE}% interval {form(found['low'])} to {form(found['high'])}, over {found['groups']:,} groups"
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """The result in a sentence: accuracy, with its interval, beside what always naming the most frequent class would score."""
+    """The result in a sentence: accuracy, with its interval, beside what always naming the most frequent class would
+    score.
+    """
     count, accuracy, majority = metrics["count"], metrics["accuracy"], metrics["majority_accuracy"]
     right, split = round(accuracy * count), metrics.get("split", "test")
     segments = "segment was" if count == 1 else "segments were"
@@ -137,8 +155,16 @@ def _millions(parameters: float) -> str:
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     top, sure = min(5, len(metrics["per_class"])), interval_text(metrics, pages.percent)
     tiles = [
-        ("Accuracy", pages.percent(metrics["accuracy"]), f"{f'{sure}; ' if sure else ''}most frequent class: {pages.percent(metrics['majority_accuracy'])}"),
-        ("Top-min(5, K)", pages.percent(metrics["top5"]), f"true class among the first {top}" if top > 1 else "a single class"),
+        (
+            "Accuracy",
+            pages.percent(metrics["accuracy"]),
+            f"{f'{sure}; ' if sure else ''}most frequent class: {pages.percent(metrics['majority_accuracy'])}",
+        ),
+        (
+            "Top-min(5, K)",
+            pages.percent(metrics["top5"]),
+            f"true class among the first {top}" if top > 1 else "a single class",
+        ),
         ("Macro precision", pages.decimal(metrics["macro_precision"]), "of what was named, how much is so"),
         ("Macro recall", pages.decimal(metrics["macro_recall"]), "of what is so, how much was named"),
         ("Macro F1", pages.decimal(metrics["macro_f1"]), "harmonic mean of the two"),
@@ -149,16 +175,32 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
 
 
-CURVES = {"Loss": {"training": "train_loss", "validation": "val_loss"}, "Validation accuracy": {"validation accuracy": "val_accuracy"},
-          "Learning rate": {"learning rate": "lr"}}
-"""Charts over epochs: {title: {name of a curve: its key in history.json}}. The best of a validation's first curve is marked."""
+CURVES = {
+    "Loss": {"training": "train_loss", "validation": "val_loss"},
+    "Validation accuracy": {"validation accuracy": "val_accuracy"},
+    "Learning rate": {"learning rate": "lr"},
+}
+"""Charts over epochs: {title: {name of a curve: its key in history.json}}. The best of a validation's first curve is
+marked.
+"""
 
 
-def _comparable(run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
-    """History and charts in which training and validation loss measure the same: the training loss of several streams is their sum, drawn as their mean."""
+def _comparable(
+    run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+    """History and charts in which training and validation loss measure the same: the training loss of several streams
+    is their sum, drawn as their mean.
+    """
     parts, smoothing = len(_inputs(run)), (run.get("loss") or {}).get("label_smoothing")
-    name = "training" + (f", mean of {parts} streams" if parts > 1 else "") + (f", with label smoothing {smoothing:g}" if smoothing else "")
-    rows = [{**row, "train_loss": row["train_loss"] / parts} if row.get("train_loss") is not None else dict(row) for row in history]
+    name = (
+        "training"
+        + (f", mean of {parts} streams" if parts > 1 else "")
+        + (f", with label smoothing {smoothing:g}" if smoothing else "")
+    )
+    rows = [
+        {**row, "train_loss": row["train_loss"] / parts} if row.get("train_loss") is not None else dict(row)
+        for row in history
+    ]
     return rows, CURVES | {"Loss": {name: "train_loss", "validation": "val_loss"}}
 
 
@@ -166,7 +208,10 @@ def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, M
     """The charts over epochs; one without a single value is left out."""
     drawn = []
     for title, named in charts.items():
-        lines = [Line(name, over_epochs(history, key), look, listed=len(named) > 1) for (name, key), look in zip(named.items(), LOOKS, strict=False)]
+        lines = [
+            Line(name, over_epochs(history, key), look, listed=len(named) > 1)
+            for (name, key), look in zip(named.items(), LOOKS, strict=False)
+        ]
         lines = [line for line in lines if _finite(line)]
         if not lines:
             continue
@@ -177,7 +222,19 @@ def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, M
         if title.startswith("Validation"):
             x, y = max(_finite(lines[0]), key=lambda point: point[1])
             dots = [Dot(x, y, text=f"epoch {x:g}: {y:.3f}", label=f"{y:.3f} at epoch {x:g}")]
-        drawn.append(Chart(title, "epoch", "", _epoch_ticks([x for x, _ in lines[0].points]), y_ticks, lines, dots, width=360, height=250))
+        drawn.append(
+            Chart(
+                title,
+                "epoch",
+                "",
+                _epoch_ticks([x for x, _ in lines[0].points]),
+                y_ticks,
+                lines,
+                dots,
+                width=360,
+                height=250,
+            )
+        )
     return drawn
 
 
@@ -191,8 +248,12 @@ def _finite(line: Line) -> list[tuple[float, float]]:
 
 def _mistakes(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
     """The largest fields off the diagonal, by segments and then by their share of the class."""
-    found = [{"truth": classes[truth], "guess": classes[guess], "count": count, "share": count / sum(row)}
-             for truth, row in enumerate(confusion) for guess, count in enumerate(row) if count and truth != guess]
+    found = [
+        {"truth": classes[truth], "guess": classes[guess], "count": count, "share": count / sum(row)}
+        for truth, row in enumerate(confusion)
+        for guess, count in enumerate(row)
+        if count and truth != guess
+    ]
     return sorted(found, key=lambda mistake: (-mistake["count"], -mistake["share"]))[:most]
 
 
@@ -205,18 +266,35 @@ def _roc(metrics: Mapping[str, Any]) -> Chart | None:
     guide = Line("chance", [(0, 0), (1, 1)], "guide", listed=False)
     grid = np.linspace(0, 1, 201)
     mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves.values()], axis=0)
-    through = Line(f"mean of {len(curves)} classes {metrics['auc']:.3f}", [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)])
+    through = Line(
+        f"mean of {len(curves)} classes {metrics['auc']:.3f}",
+        [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)],
+    )
     lines, weakest = of_classes({name: _pairs(curve) for name, curve in curves.items()}, areas, through)
     title = "ROC, with the weakest classes" if weakest else "ROC"
-    return Chart(title, "false positive rate", "true positive rate", ticks(0, 1), ticks(0, 1), [guide, *lines], height=380)
+    return Chart(
+        title, "false positive rate", "true positive rate", ticks(0, 1), ticks(0, 1), [guide, *lines], height=380
+    )
 
 
-def of_classes(curves: Mapping[str, Sequence[tuple[float, float]]], values: Mapping[str, float], mean: Line) -> tuple[list[Line], list[str]]:
-    """A curve of each class, with the value that goes with it, and their mean; and the names of the weakest, which are told apart."""
+def of_classes(
+    curves: Mapping[str, Sequence[tuple[float, float]]], values: Mapping[str, float], mean: Line
+) -> tuple[list[Line], list[str]]:
+    """A curve of each class, with the value that goes with it, and their mean; and the names of the weakest, which are
+    told apart.
+    """
     weakest = sorted(curves, key=lambda name: values[name])[:3] if len(curves) > 1 else []
     looks = dict(zip(weakest, ("second thin", "third", "fourth"), strict=False))
-    faint = [Line(f"{name} {values[name]:.3f}", curve, "faint", listed=False) for name, curve in curves.items() if name not in looks]
-    return [*faint, *[Line(f"{name} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)], mean], weakest
+    faint = [
+        Line(f"{name} {values[name]:.3f}", curve, "faint", listed=False)
+        for name, curve in curves.items()
+        if name not in looks
+    ]
+    return [
+        *faint,
+        *[Line(f"{name} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)],
+        mean,
+    ], weakest
 
 
 def _pairs(curve: Mapping[str, list[float]]) -> list[tuple[float, float]]:
@@ -228,27 +306,43 @@ def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
     counts = calibration["count"]
     total, bins = sum(counts), len(counts)
     dots, bars = [], []
-    for index, (confidence, accuracy, count) in enumerate(zip(calibration["confidence"], calibration["accuracy"], counts, strict=True)):
+    for index, (confidence, accuracy, count) in enumerate(
+        zip(calibration["confidence"], calibration["accuracy"], counts, strict=True)
+    ):
         if not count:
             continue
         text = f"{count} segments: confidence {confidence:.2f}, accuracy {accuracy:.2f}"
-        dots.append(Dot(min(confidence, 1.0), accuracy, radius=min(9.0, max(2.5, 14 * math.sqrt(count / total))), text=text))
+        dots.append(
+            Dot(min(confidence, 1.0), accuracy, radius=min(9.0, max(2.5, 14 * math.sqrt(count / total))), text=text)
+        )
         bars.append(Bar(index / bins, (index + 1) / bins, count / total, f"{count} of {total} segments"))
     joined = Line("measured", [(dot.x, dot.y) for dot in dots], "first", listed=False)
     guide = Line("perfectly calibrated", [(0, 0), (1, 1)], "guide", listed=False)
-    return Chart("Reliability", "confidence", "accuracy", ticks(0, 1), ticks(0, 1), [guide, joined], dots, bars, height=380)
+    return Chart(
+        "Reliability", "confidence", "accuracy", ticks(0, 1), ticks(0, 1), [guide, joined], dots, bars, height=380
+    )
 
 
 def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"segment": str(example["segment"])[:12], "origin": pages.origin(example.get("uri") or "", example.get("start")),
-            "truth": str(example["truth"]), "guess": str(example["guess"]),
-            "confidence": example["confidence"], "frames": pages.spread(example["frames"])}
+    return {
+        "segment": str(example["segment"])[:12],
+        "origin": pages.origin(example.get("uri") or "", example.get("start")),
+        "truth": str(example["truth"]),
+        "guess": str(example["guess"]),
+        "confidence": example["confidence"],
+        "frames": pages.spread(example["frames"]),
+    }
 
 
 def listed_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Known facts with their units in a fixed order, then any others as they are."""
+
     def versions(value: Any) -> str:
-        return ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items()) if isinstance(value, Mapping) else str(value)
+        return (
+            ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items())
+            if isinstance(value, Mapping)
+            else str(value)
+        )
 
     known = {
         "recipe": ("Recipe", str),
@@ -268,8 +362,11 @@ def listed_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     elsewhere = {"evaluated", "protocol", "views", "footage"}
     listed = [(name, form(facts[key])) for key, (name, form) in known.items() if facts.get(key) not in (None, "")]
-    listed += [(key.replace("_", " ").capitalize(), versions(value))
-               for key, value in facts.items() if key not in known and key not in elsewhere and value not in (None, "")]
+    listed += [
+        (key.replace("_", " ").capitalize(), versions(value))
+        for key, value in facts.items()
+        if key not in known and key not in elsewhere and value not in (None, "")
+    ]
     return listed
 
 

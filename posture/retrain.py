@@ -1,11 +1,13 @@
-"""One pass of retraining: take in what is new, train a challenger on it and on what was there, judge it beside the champion, promote it or not.
+"""One pass of retraining: take in what is new, train a challenger on it and on what was there, judge it beside the
+champion, promote it or not.
 
-A pass is idempotent: with nothing new it ends in seconds and changes nothing. What it is about to do is written down before (`current.json` in
-the registry), so that a pass that was killed is finished by the next one: the challenger is named after all that it depends on and goes on
-from its last checkpoint, a version is added once, and the pointer to the champion is switched last. One pass at a time holds the registry's lease.
+A pass is idempotent: with nothing new it ends in seconds and changes nothing. What it is about to do is written down
+before (`current.json` in the registry), so that a pass that was killed is finished by the next one: the challenger is
+named after all that it depends on and goes on from its last checkpoint, a version is added once, and the pointer to the
+champion is switched last. One pass at a time holds the registry's lease.
 
-The steps: `take_in` (posture/intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train` (posture/challenger.py)
--> `judge` (posture/decision.py) -> `conclude`: version, decision, pointer.
+The steps: `take_in` (posture/intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train`
+(posture/challenger.py) -> `judge` (posture/decision.py) -> `conclude`: version, decision, pointer.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class RetrainOptions:
 
     @property
     def drop(self) -> Drop:
-        return Drop(self.footage, self.layout, self.split_number, self.settle, self.val_share, self.test_share, self.seed)
+        return Drop(
+            self.footage, self.layout, self.split_number, self.settle, self.val_share, self.test_share, self.seed
+        )
 
 
 @dataclass
@@ -81,7 +85,9 @@ class Outcome:
     """What a pass came to."""
 
     status: str
-    """promoted, refused or failed: a challenger was judged; waiting: there is something new, but not enough; nothing: there is nothing new."""
+    """promoted, refused or failed: a challenger was judged; waiting: there is something new, but not enough; nothing:
+    there is nothing new.
+    """
     sentence: str
     pass_id: str | None
     decision: dict[str, Any] | None
@@ -93,12 +99,14 @@ Tell = Callable[[str], None]
 
 
 def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> Outcome:
-    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and KeyboardInterrupt at Ctrl-C, after
-    training has saved: the next pass goes on from there.
+    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and
+    KeyboardInterrupt at Ctrl-C, after training has saved: the next pass goes on from there.
     """
     run = override(load_recipe(options.recipe), options.changes)
     if not isinstance(run, Run):
-        raise InputError(f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved")
+        raise InputError(
+            f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved"
+        )
     look_for(options.footage)
     registry = Registry(options.registry, create=True)
     if not exists(registry.uri):
@@ -110,8 +118,17 @@ def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: 
 class Pass:
     """One pass under way, with the registry's lease in hand."""
 
-    def __init__(self, options: RetrainOptions, run: Run, registry: Registry, lease: Lease, tell: Tell, progress: Progress) -> None:
-        self.options, self.run, self.registry, self.lease, self.tell, self.progress = options, run, registry, lease, tell, progress
+    def __init__(
+        self, options: RetrainOptions, run: Run, registry: Registry, lease: Lease, tell: Tell, progress: Progress
+    ) -> None:
+        self.options, self.run, self.registry, self.lease, self.tell, self.progress = (
+            options,
+            run,
+            registry,
+            lease,
+            tell,
+            progress,
+        )
         self.store = Store(options.store, create=True)
         self.champion = registry.champion()
         self.wish = digest_of_wish(run, store=self.store.uri, from_scratch=options.from_scratch)
@@ -133,13 +150,21 @@ class Pass:
 
     def _take_in(self) -> Intake:
         self.tell(f"looking for new footage in {self.options.footage}")
-        found = take_in(self.options.drop, self.store, self.run, self.registry.read_json("settling.json") or {}, local=self.options.local,
-                        progress=self.progress)
+        found = take_in(
+            self.options.drop,
+            self.store,
+            self.run,
+            self.registry.read_json("settling.json") or {},
+            local=self.options.local,
+            progress=self.progress,
+        )
         self.lease.check()
         self.registry.write_json(found.memory, "settling.json")
         for report in found.reports:
-            self.tell(f"took in {counted(report.decoded, 'file')}, {counted(report.segments, 'segment')}, {counted(report.clips, 'clip')}; "
-                      f"{len(report.refused):,} refused")
+            self.tell(
+                f"took in {counted(report.decoded, 'file')}, {counted(report.segments, 'segment')}, {counted(report.clips, 'clip')}; "
+                f"{len(report.refused):,} refused"
+            )
         if found.unsettled:
             self.tell(f"{self._unsettled(found.unsettled)}; left for the next pass: {_some(found.unsettled)}")
         return found
@@ -154,44 +179,88 @@ class Pass:
         baseline = passes[-1] if passes else None
         known = self.registry.version(self.champion)["classes"] if self.champion else ()
         versions = store.versions()
-        new = arrivals(store, versions, self.registry.read_json("passes", baseline, "segments.json") if baseline else None, recipe=self.run.data.recipe,
-                       known=known, min_per_class=self.options.min_per_class)
-        look = {"time": time.time(), "footage": absolute(self.options.footage), "store": store.uri, "unsettled": found.unsettled,
-                "unlabelled": found.unlabelled, "refused_files": new.refused, "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)}}
+        new = arrivals(
+            store,
+            versions,
+            self.registry.read_json("passes", baseline, "segments.json") if baseline else None,
+            recipe=self.run.data.recipe,
+            known=known,
+            min_per_class=self.options.min_per_class,
+        )
+        look = {
+            "time": time.time(),
+            "footage": absolute(self.options.footage),
+            "store": store.uri,
+            "unsettled": found.unsettled,
+            "unlabelled": found.unlabelled,
+            "refused_files": new.refused,
+            "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)},
+        }
         if not self.options.force and new.new_clips.total() < max(1, self.options.min_clips):
             return self._leave(look, new.left_out)
-        name = name_of(self.run, wish=self.wish, champion=self.champion, versions=versions, left_out=tuple(new.left_out))
-        plan = {"pass": self.registry.new_pass(), "step": "train", "started": time.time(), "asked": self.wish, "versions": versions, "run": name,
-                "champion": self.champion, "baseline": baseline, "left_out": list(new.left_out), "look": look, "record": new.record(known)}
+        name = name_of(
+            self.run, wish=self.wish, champion=self.champion, versions=versions, left_out=tuple(new.left_out)
+        )
+        plan = {
+            "pass": self.registry.new_pass(),
+            "step": "train",
+            "started": time.time(),
+            "asked": self.wish,
+            "versions": versions,
+            "run": name,
+            "champion": self.champion,
+            "baseline": baseline,
+            "left_out": list(new.left_out),
+            "look": look,
+            "record": new.record(known),
+        }
         self.lease.check()
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
-        self.tell(f"new: {counted(look['new']['clips'], 'training clip')} of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}")
+        self.tell(
+            f"new: {counted(look['new']['clips'], 'training clip')} of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}"
+        )
         return plan
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
         """Nothing to train: say why, and remember that somebody looked."""
         clips = look["new"]["clips"]
-        reasons = [f"{counted(clips, 'new training clip')}, and {self.options.min_clips:,} are worth a challenger (--min-clips)"] if clips else []
+        reasons = (
+            [
+                f"{counted(clips, 'new training clip')}, and {self.options.min_clips:,} are worth a challenger (--min-clips)"
+            ]
+            if clips
+            else []
+        )
         if left_out:
-            reasons.append(f"{', '.join(left_out)}: a new class takes {counted(self.options.min_per_class, 'training clip')} and a group that is held out")
+            reasons.append(
+                f"{', '.join(left_out)}: a new class takes {counted(self.options.min_per_class, 'training clip')} and a group that is held out"
+            )
         if look["unsettled"]:
             reasons.append(self._unsettled(look["unsettled"]))
         status = "waiting" if reasons else "nothing"
-        sentence = f"waiting: {'; '.join(reasons)}" if reasons else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
+        sentence = (
+            f"waiting: {'; '.join(reasons)}"
+            if reasons
+            else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
+        )
         look = look | {"status": status, "sentence": sentence, "pass": None}
         self.lease.check()
         self.registry.write_json(look, "last.json")
         return Outcome(status, sentence, None, None, look)
 
     def _unfinished(self) -> dict[str, Any] | None:
-        """The plan of a pass that was killed, if it still holds; another recipe, champion or footage that was forgotten make it void."""
+        """The plan of a pass that was killed, if it still holds; another recipe, champion or footage that was forgotten
+        make it void.
+        """
         plan = self.registry.current()
         if plan is None:
             return None
         forgotten = any(mark["time"] > plan["started"] for mark in self.store.forgotten().values())
         if plan["asked"] != self.wish or forgotten or (plan["champion"] != self.champion and not self._concluded(plan)):
-            self.tell(f"pass {plan['pass']} was not finished and no longer holds: the recipe, the champion or the footage is another; it is dropped")
+            self.tell(
+                f"pass {plan['pass']} was not finished and no longer holds: the recipe, the champion or the footage is another; it is dropped"
+            )
             self.registry.end_current()
             return None
         self.tell(f"going on with pass {plan['pass']}, which was interrupted")
@@ -216,17 +285,31 @@ class Pass:
         warm = self.champion is not None and not self.options.from_scratch
         changes = {"weights": self.registry.path("versions", self.champion)} if warm else {}
         try:
-            session = prepare(override(self.run, changes), self.options.store, runs=self.options.runs or self.registry.path("runs"), name=plan["run"],
-                              resume=folder.exists(), versions=plan["versions"], left_out=tuple(plan["left_out"]))
+            session = prepare(
+                override(self.run, changes),
+                self.options.store,
+                runs=self.options.runs or self.registry.path("runs"),
+                name=plan["run"],
+                resume=folder.exists(),
+                versions=plan["versions"],
+                left_out=tuple(plan["left_out"]),
+            )
         except InputError as error:
             if folder.exists():
                 raise
             self.registry.end_current()
-            hint = f"; {self.options.recipe} cannot go on from {self.champion}, if that is why: --from-scratch starts afresh" if warm else ""
+            hint = (
+                f"; {self.options.recipe} cannot go on from {self.champion}, if that is why: --from-scratch starts afresh"
+                if warm
+                else ""
+            )
             raise InputError(f"{error}{hint}") from None
-        self.tell(f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, {counted(len(session.classes), 'class', 'classes')}, "
-                  f"{counted(session.run.epochs, 'epoch')}"
-                  + (f"; {session.start}" if session.start else "") + (f"; goes on after epoch {len(history)}" if session.resumed else ""))
+        self.tell(
+            f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, {counted(len(session.classes), 'class', 'classes')}, "
+            f"{counted(session.run.epochs, 'epoch')}"
+            + (f"; {session.start}" if session.start else "")
+            + (f"; goes on after epoch {len(history)}" if session.resumed else "")
+        )
         begun: list[str] = []
 
         def on_device(name: str) -> None:
@@ -234,9 +317,12 @@ class Pass:
             self.tell(f"running on {name}")
 
         try:
-            outcome = fit(session, local=self.options.local, on_device=on_device, tell=self.tell, progress=self.progress)
+            outcome = fit(
+                session, local=self.options.local, on_device=on_device, tell=self.tell, progress=self.progress
+            )
         except InputError as error:
-            if not begun or isinstance(error, Unreachable | Busy):  # nothing is wrong with the challenger: a cluster that is away or too small, a full disk
+            # nothing is wrong with the challenger: a cluster that is away or too small, a full disk
+            if not begun or isinstance(error, Unreachable | Busy):
                 raise
             return str(error)
         if outcome.get("stopped") == "asked":
@@ -253,53 +339,137 @@ class Pass:
         record = folder.read_json("run.json")
         before = self.registry.version(self.champion) if self.champion else None
         challenger = Model(validate(record["run"]), tuple(record["classes"]), folder.checkpoint("best"))
-        champion = before and Model(validate(before["run"]), tuple(before["classes"]), self.registry.checkpoint(before["version"]))
+        champion = before and Model(
+            validate(before["run"]), tuple(before["classes"]), self.registry.checkpoint(before["version"])
+        )
         said = self.registry.read_json("passes", plan["pass"], "segments.json")["segments"]
         held_out = {segment: of for segment, of in said.items() if of[1] == "test"}
         frozen = frozenset(before["holdout"] if before else ())
         workers = 0 if self.options.local else self.run.scale.workers
-        answers = ask(self.store, plan["versions"], held_out, frozen, challenger, champion, workers=workers, progress=self.progress)
-        return self._record(plan, record, answers, judge(answers, self.options.limits), missing=len(frozen - set(answers.segments)))
+        answers = ask(
+            self.store,
+            plan["versions"],
+            held_out,
+            frozen,
+            challenger,
+            champion,
+            workers=workers,
+            progress=self.progress,
+        )
+        return self._record(
+            plan, record, answers, judge(answers, self.options.limits), missing=len(frozen - set(answers.segments))
+        )
 
-    def _record(self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int) -> dict[str, Any]:
+    def _record(
+        self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int
+    ) -> dict[str, Any]:
         """Add the version, and write down the decision and what it rests on."""
         folder = self._folder(plan)
         history = folder.read_json("history.json") or []
         best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
-        metrics = {"challenger": figures(answers, answers.challenger, answers.known), "champion": figures(answers, answers.champion, answers.known_before)}
-        version = {"parent": plan["champion"], "pass": plan["pass"], "run": record["run"], "recipe": self.options.recipe, "run_folder": folder.uri,
-                   "store": self.store.uri, "footage_versions": plan["versions"], "classes": record["classes"], "left_out": plan["left_out"],
-                   "metrics": metrics["challenger"], "decision": {name: judged[name] for name in ("outcome", "verdict")},
-                   "holdout": answers.segments, "trained_on": {split: counts["clips"] for split, counts in record["footage"].items()},
-                   "software": software()}
+        metrics = {
+            "challenger": figures(answers, answers.challenger, answers.known),
+            "champion": figures(answers, answers.champion, answers.known_before),
+        }
+        version = {
+            "parent": plan["champion"],
+            "pass": plan["pass"],
+            "run": record["run"],
+            "recipe": self.options.recipe,
+            "run_folder": folder.uri,
+            "store": self.store.uri,
+            "footage_versions": plan["versions"],
+            "classes": record["classes"],
+            "left_out": plan["left_out"],
+            "metrics": metrics["challenger"],
+            "decision": {name: judged[name] for name in ("outcome", "verdict")},
+            "holdout": answers.segments,
+            "trained_on": {split: counts["clips"] for split, counts in record["footage"].items()},
+            "software": software(),
+        }
         self.lease.check()
         with folder.checkpoint("best") as weights:
             name = self.registry.add(version, weights / WEIGHTS)
         write_predictions(self.registry.path("passes", plan["pass"], "predictions.parquet"), answers)
         parts = {"frozen": answers.frozen, "new": ~answers.frozen}
-        holdout = {part: {"segments": [answers.segments[row] for row in np.flatnonzero(chosen)],
-                          "groups": len({answers.groups[row] for row in np.flatnonzero(chosen)})} for part, chosen in parts.items()}
+        holdout = {
+            part: {
+                "segments": [answers.segments[row] for row in np.flatnonzero(chosen)],
+                "groups": len({answers.groups[row] for row in np.flatnonzero(chosen)}),
+            }
+            for part, chosen in parts.items()
+        }
         holdout["frozen"]["missing"] = missing
-        training = {"epochs": len(history), "best_epoch": best["epoch"], "metric": self.run.metric, "best": best[f"val_{self.run.metric}"],
-                    **version["trained_on"], "seconds": sum(row["seconds"] for row in history)}
-        return self._written(plan, judged | {
-            "challenger": name, "start_sentence": record["start"], "holdout": holdout, "training": training, "changed": self._placed(judged["changed"], plan),
-            "challenger_metrics": metrics["challenger"], "champion_metrics": metrics["champion"]})
+        training = {
+            "epochs": len(history),
+            "best_epoch": best["epoch"],
+            "metric": self.run.metric,
+            "best": best[f"val_{self.run.metric}"],
+            **version["trained_on"],
+            "seconds": sum(row["seconds"] for row in history),
+        }
+        return self._written(
+            plan,
+            judged
+            | {
+                "challenger": name,
+                "start_sentence": record["start"],
+                "holdout": holdout,
+                "training": training,
+                "changed": self._placed(judged["changed"], plan),
+                "challenger_metrics": metrics["challenger"],
+                "champion_metrics": metrics["champion"],
+            },
+        )
 
     def _failed(self, plan: dict[str, Any], why: str) -> dict[str, Any]:
         """A challenger that could not be trained is a decision too: it is not tried again until there is something new."""
-        return self._written(plan, {
-            "outcome": "failed", "verdict": f"Failed: the challenger could not be trained: {why}.", "reasons": [why], "checks": [], "rule": None,
-            "rule_sentence": "", "limits": {}, "level": None, "classes": {"shared": [], "new": [], "gone": []}, "sets": {}, "per_class": [], "changed": [],
-            "challenger": None, "start_sentence": "", "holdout": {}, "training": None, "challenger_metrics": None, "champion_metrics": None})
+        return self._written(
+            plan,
+            {
+                "outcome": "failed",
+                "verdict": f"Failed: the challenger could not be trained: {why}.",
+                "reasons": [why],
+                "checks": [],
+                "rule": None,
+                "rule_sentence": "",
+                "limits": {},
+                "level": None,
+                "classes": {"shared": [], "new": [], "gone": []},
+                "sets": {},
+                "per_class": [],
+                "changed": [],
+                "challenger": None,
+                "start_sentence": "",
+                "holdout": {},
+                "training": None,
+                "challenger_metrics": None,
+                "champion_metrics": None,
+            },
+        )
 
     def _written(self, plan: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
         look = {name: plan["look"][name] for name in ("unsettled", "unlabelled")}
-        decision = {
-            "format": FORMAT, "pass": plan["pass"], "started": plan["started"], "ended": time.time(), "registry": self.registry.uri,
-            "store": self.store.uri, "footage": plan["look"]["footage"], "recipe": self.options.recipe, "run_folder": self._folder(plan).uri,
-            "versions": plan["versions"], "champion": plan["champion"], "baseline": plan["baseline"],
-            "start": "scratch" if self.champion is None or self.options.from_scratch else "champion"} | plan["record"] | look | judged
+        decision = (
+            {
+                "format": FORMAT,
+                "pass": plan["pass"],
+                "started": plan["started"],
+                "ended": time.time(),
+                "registry": self.registry.uri,
+                "store": self.store.uri,
+                "footage": plan["look"]["footage"],
+                "recipe": self.options.recipe,
+                "run_folder": self._folder(plan).uri,
+                "versions": plan["versions"],
+                "champion": plan["champion"],
+                "baseline": plan["baseline"],
+                "start": "scratch" if self.champion is None or self.options.from_scratch else "champion",
+            }
+            | plan["record"]
+            | look
+            | judged
+        )
         self.lease.check()
         self.registry.write_json(decision, "passes", plan["pass"], "decision.json")
         return decision
@@ -307,7 +477,16 @@ class Pass:
     def _placed(self, changed: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
         """The segments whose answer changed, with where they are to be found."""
         places = places_of(self.store, [item["segment"] for item in changed], versions=plan["versions"])
-        return [item | {"video": (place := places[item["segment"]]).video, "uri": place.uri, "start": place.start, "end": place.end} for item in changed]
+        return [
+            item
+            | {
+                "video": (place := places[item["segment"]]).video,
+                "uri": place.uri,
+                "start": place.start,
+                "end": place.end,
+            }
+            for item in changed
+        ]
 
     def _conclude(self, plan: dict[str, Any], decision: dict[str, Any]) -> Outcome:
         """Switch the pointer, tell the world, and end the pass. All of it may be done twice."""
@@ -316,14 +495,21 @@ class Pass:
             self.registry.promote(decision["challenger"], why=decision["verdict"], by_pass=plan["pass"])
         for problem in [*publish(self.registry, plan["pass"], decision), *notify(self.options.notification, decision)]:
             self.tell(problem)
-        look = plan["look"] | {"time": time.time(), "status": decision["outcome"], "sentence": decision["verdict"], "pass": plan["pass"]}
+        look = plan["look"] | {
+            "time": time.time(),
+            "status": decision["outcome"],
+            "sentence": decision["verdict"],
+            "pass": plan["pass"],
+        }
         self.registry.write_json(look, "last.json")
         self.registry.end_current()
         return Outcome(decision["outcome"], decision["verdict"], plan["pass"], decision, look)
 
 
 def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[str]:
-    """Show a decision: its page, and where that is wanted W&B. Returns what went wrong, in sentences; it never stops the pass."""
+    """Show a decision: its page, and where that is wanted W&B. Returns what went wrong, in sentences; it never stops
+    the pass.
+    """
     from posture import decision_page
     from posture.tracking import log_version
 
@@ -336,7 +522,12 @@ def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[
         return problems
     version = registry.version(decision["challenger"])
     with registry.checkpoint(version["version"]) as weights:
-        problem = log_version(registry.uri, weights / WEIGHTS, version, alias="champion" if decision["outcome"] == "promoted" else "challenger")
+        problem = log_version(
+            registry.uri,
+            weights / WEIGHTS,
+            version,
+            alias="champion" if decision["outcome"] == "promoted" else "challenger",
+        )
     return [*problems, problem] if problem else problems
 
 

@@ -1,4 +1,6 @@
-"""A round of questions about unlabelled footage: the stretches chosen, their pictures, and the answers, which go into review.csv at once."""
+"""A round of questions about unlabelled footage: the stretches chosen, their pictures, and the answers, which go into
+review.csv at once.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ class Review:
         return join(self.root, REVIEWED)
 
     def answer(self, number: int, state: str, label: Any = None) -> None:
-        """Set what became of a question; a label or `not_usable` is written to review.csv, `skipped` and `open` take an earlier answer out again.
+        """Set what became of a question; a label or `not_usable` is written to review.csv, `skipped` and `open` take an
+        earlier answer out again.
 
         Raises InputError for an unknown question or state, and for a label that is none.
         """
@@ -78,15 +81,24 @@ class Review:
 
     def describe(self) -> dict[str, Any]:
         """Everything the page shows, but for the pictures."""
-        return {"path": self.path, "champion": self.champion, "classes": list(self._named),
-                "questions": [self._described(question) for question in self.questions]}
+        return {
+            "path": self.path,
+            "champion": self.champion,
+            "classes": list(self._named),
+            "questions": [self._described(question) for question in self.questions],
+        }
 
     def counts(self) -> dict[str, int]:
         """Questions by what became of them."""
-        return {state: sum(question.state == state for question in self.questions) for state in ("labelled", "not_usable", "skipped", "open")}
+        return {
+            state: sum(question.state == state for question in self.questions)
+            for state in ("labelled", "not_usable", "skipped", "open")
+        }
 
     def pictures(self, number: int) -> bytes:
-        """JSON of a stretch's pictures in their order, as JPEG `data:` addresses, and how many to show in a second. Raises InputError."""
+        """JSON of a stretch's pictures in their order, as JPEG `data:` addresses, and how many to show in a second.
+        Raises InputError.
+        """
         question = self._question(number)
         with self._decoding:
             if number not in self._held:
@@ -108,20 +120,35 @@ class Review:
     def _described(self, question: Question) -> dict[str, Any]:
         start, end = question.asked.span
         ranked = np.argsort(-question.probabilities, kind="stable")[:SUGGESTED]
-        return {"video": question.asked.stretch.video, "start": start, "end": end, "whole": question.asked.stretch.end is None and start == 0,
-                "state": question.state, "label": question.label,
-                "suggested": [[self.classes[place], round(float(question.probabilities[place]), 4)] for place in ranked]}
+        return {
+            "video": question.asked.stretch.video,
+            "start": start,
+            "end": end,
+            "whole": question.asked.stretch.end is None and start == 0,
+            "state": question.state,
+            "label": question.label,
+            "suggested": [[self.classes[place], round(float(question.probabilities[place]), 4)] for place in ranked],
+        }
 
     def _decode(self, asked: Asked) -> bytes:
         start, end = asked.span
         scale = min(1.0, SHOWN_PIXELS / max(asked.width, asked.height, 1))
         length = max(1, round((end - start) * asked.fps))
         stride = max(1, round(asked.fps / SHOWN_RATE), -(-length // SHOWN_FRAMES))
-        recipe = DecodeRecipe(max(16, round(scale * asked.height)), max(16, round(scale * asked.width)), frames=-(-length // stride), stride=stride,
-                              jpeg=JPEG_QUALITY)
+        recipe = DecodeRecipe(
+            max(16, round(scale * asked.height)),
+            max(16, round(scale * asked.width)),
+            frames=-(-length // stride),
+            stride=stride,
+            jpeg=JPEG_QUALITY,
+        )
         try:
             with local_copy(asked.uri) as path:
-                messages = list(self._sandbox.cut(path, "", [Label(start, end, "", "", "")], Cut(recipe), limit_seconds=LIMIT_SECONDS))
+                messages = list(
+                    self._sandbox.cut(
+                        path, "", [Label(start, end, "", "", "")], Cut(recipe), limit_seconds=LIMIT_SECONDS
+                    )
+                )
             clip = next(item for item in messages if isinstance(item, Clip))
         except (Unreadable, OSError, StopIteration) as error:
             raise InputError(f"{asked.stretch.video} cannot be decoded: {error}") from None

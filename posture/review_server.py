@@ -1,8 +1,9 @@
 """The page of `posture review`, for one person on this machine.
 
-It listens on 127.0.0.1 alone, below a path that nobody can guess. Answers are taken only as JSON and from the page itself: another site that the
-person's browser shows can neither read anything here (its requests carry another Host or Origin) nor send an answer. However many connections
-others open, at most MOST_CONNECTIONS are held: those that have been waiting longest without knowing the path make room.
+It listens on 127.0.0.1 alone, below a path that nobody can guess. Answers are taken only as JSON and from the page
+itself: another site that the person's browser shows can neither read anything here (its requests carry another Host or
+Origin) nor send an answer. However many connections others open, at most MOST_CONNECTIONS are held: those that have
+been waiting longest without knowing the path make room.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ WAITING_SECONDS = 30.0
 """So long a connection may take until its request is complete."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-                               "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin",
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
@@ -61,7 +65,9 @@ class ReviewServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
     def wait_for(self, connection: socket.socket) -> None:
-        """Note that a connection has sent no complete request with the token yet, or none since its last; it may be dropped."""
+        """Note that a connection has sent no complete request with the token yet, or none since its last; it may be
+        dropped.
+        """
         with self._changing:
             self._waiting[connection] = time.monotonic()
 
@@ -71,7 +77,9 @@ class ReviewServer(ThreadingHTTPServer):
             self._waiting.pop(connection, None)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection a thread; if all are taken, that of the connection that has been waiting longest, or none."""
+        """Give the connection a thread; if all are taken, that of the connection that has been waiting longest, or
+        none.
+        """
         if not self._slots.acquire(blocking=False):
             self._drop_waiting(at_most=1)
             if not self._slots.acquire(timeout=1.0):
@@ -138,7 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def do_GET(self) -> None:
-        self.close_connection |= "Content-Length" in self.headers or "Transfer-Encoding" in self.headers  # a body is not read, and no next request
+        # a body is not read, and no next request
+        self.close_connection |= "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
         what = self._asked()
         if what == "":
             self._send(pages.render("review.html").encode(), "text/html; charset=utf-8")
@@ -156,7 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or len(length) > 9 or int(length) > LONGEST_REQUEST or "Transfer-Encoding" in self.headers:
+        if (
+            not length.isdecimal()
+            or len(length) > 9
+            or int(length) > LONGEST_REQUEST
+            or "Transfer-Encoding" in self.headers
+        ):
             self.close_connection = True  # what follows is not read
             return self._send_json({"error": "an answer is short"}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         body = self.rfile.read(int(length))
@@ -182,7 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _asked(self) -> str | None:
         """What is asked for below the token's path; None without it, and where the browser takes this for another host."""
         token, slash, what = self.path.removeprefix("/").partition("/")
-        if f"http://{self.headers.get('Host')}" not in self._own() or not secrets.compare_digest(token.encode(), self.server.token.encode()):
+        if f"http://{self.headers.get('Host')}" not in self._own() or not secrets.compare_digest(
+            token.encode(), self.server.token.encode()
+        ):
             return None
         self.server.hear(self.connection)
         return what if slash else None

@@ -1,13 +1,12 @@
 """A run's folder, on a local path or in a bucket; a reader never sees half of anything.
 
-    RUNS/<name>/
-      run.json              configuration, classes, table versions, software: written before training
-      holder.json           who trains it: the process that began, or went on, last
-      history.json          one entry per epoch
-      checkpoints.json      {"best": tag, "last": tag}: the switch, written after the files it names
-      checkpoints/<tag>/    model.safetensors, train.safetensors, state.json
-      evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the usual protocol on test, see `evaluation_name`
-                            (versions before December 2026 wrote a single one into evaluation/ itself)
+RUNS/<name>/
+  run.json              configuration, classes, table versions, software: written before training holder.json
+  who trains it: the process that began, or went on, last history.json          one entry per epoch checkpoints.json
+  {"best": tag, "last": tag}: the switch, written after the files it names checkpoints/<tag>/    model.safetensors,
+  train.safetensors, state.json evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the
+  usual protocol on test, see `evaluation_name`
+                        (versions before December 2026 wrote a single one into evaluation/ itself)
 """
 
 from __future__ import annotations
@@ -29,7 +28,17 @@ from typing import Any
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data.checked import PLAIN_NAME, Count, Name, Seconds, checked_json, path_below, refuse_links
-from posture.data.files import absolute, exists, is_remote, join, open_root, reachable, read_bytes, remove_tree, write_bytes
+from posture.data.files import (
+    absolute,
+    exists,
+    is_remote,
+    join,
+    open_root,
+    reachable,
+    read_bytes,
+    remove_tree,
+    write_bytes,
+)
 from posture.errors import Busy, InputError, Unreachable
 
 NAME = PLAIN_NAME
@@ -73,8 +82,14 @@ class Metrics(TypedDict, total=False):
     device: str
 
 
-KINDS = {"run.json": RunRecord, "holder.json": Holder, "history.json": list[dict[str, float | None]], "checkpoints.json": dict[str, Name],
-         "forgotten.json": list[Name], "metrics.json": Metrics}
+KINDS = {
+    "run.json": RunRecord,
+    "holder.json": Holder,
+    "history.json": list[dict[str, float | None]],
+    "checkpoints.json": dict[str, Name],
+    "forgotten.json": list[Name],
+    "metrics.json": Metrics,
+}
 """What the files of a run's folder hold, by their names."""
 
 
@@ -84,7 +99,9 @@ def unique_name(recipe: str) -> str:
 
 
 USUAL_PROTOCOLS = ("the windows in the store; of each, 1 span in time and the middle of the frame", "each picture once")
-"""How the protocol that is used if no option asks for another one begins in metrics.json: of a classifier, of a detector."""
+"""How the protocol that is used if no option asks for another one begins in metrics.json: of a classifier, of a
+detector.
+"""
 
 
 @dataclass(frozen=True)
@@ -99,14 +116,22 @@ class Evaluation:
         return join(self.place, file)
 
 
-def evaluation_name(split: str, *, crops: int = 1, spans: int = 1, source: int = 0, checkpoint: str = "best", store: str | None = None) -> str:
-    """The folder of an evaluation, named after its split and whatever is unusual: `test`, `val`, `test-3-crops`, `test-last`, `test-store-new-1a2b3c4d`.
+def evaluation_name(
+    split: str, *, crops: int = 1, spans: int = 1, source: int = 0, checkpoint: str = "best", store: str | None = None
+) -> str:
+    """The folder of an evaluation, named after its split and whatever is unusual: `test`, `val`, `test-3-crops`,
+    `test-last`, `test-store-new-1a2b3c4d`.
 
     `crops`, `spans` and `source` are those of `posture.evaluation.Views`;
     `store` is the uri of a store that was asked for: another one, or the run's own at its newest versions.
     """
-    parts = [split, *([f"{crops}-crops"] if crops != 1 else []), *([f"{spans}-spans"] if spans != 1 else []),
-             *([f"{source}-source-window{'s' * (source > 1)}"] if source else []), *([checkpoint] if checkpoint != "best" else [])]
+    parts = [
+        split,
+        *([f"{crops}-crops"] if crops != 1 else []),
+        *([f"{spans}-spans"] if spans != 1 else []),
+        *([f"{source}-source-window{'s' * (source > 1)}"] if source else []),
+        *([checkpoint] if checkpoint != "best" else []),
+    ]
     if store is not None:
         label = re.sub(r"[^A-Za-z0-9._-]+", "_", store.rstrip("/").rpartition("/")[2])[:40]
         parts.append(f"store-{label}-{hashlib.blake2b(store.encode(), digest_size=4).hexdigest()}")
@@ -118,7 +143,9 @@ class RunFolder:
 
     def __init__(self, runs: str, name: str) -> None:
         if not NAME.fullmatch(name):
-            raise InputError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit")
+            raise InputError(
+                f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
+            )
         self.name = name
         self.uri = join(absolute(runs), name)
         self._mark = ""
@@ -129,7 +156,9 @@ class RunFolder:
         runs, _, name = absolute(uri).rpartition("/")
         folder = cls(runs or "/", name)
         if not folder.exists():
-            raise InputError(f"{uri}: there is no run here (no run.json); runs are made by: posture train RECIPE --store STORE")
+            raise InputError(
+                f"{uri}: there is no run here (no run.json); runs are made by: posture train RECIPE --store STORE"
+            )
         return folder
 
     def exists(self) -> bool:
@@ -140,9 +169,13 @@ class RunFolder:
         return path_below(self.uri, *parts)
 
     def read_json(self, name: str) -> Any | None:
-        """The value in a file of this folder, or None if it does not exist. Raises InputError if it holds something else than Posture writes."""
+        """The value in a file of this folder, or None if it does not exist. Raises InputError if it holds something
+        else than Posture writes.
+        """
         content = read_bytes(self.path(name))
-        return None if content is None else checked_json(content, self.path(name), KINDS.get(name.rpartition("/")[2], Any))
+        return (
+            None if content is None else checked_json(content, self.path(name), KINDS.get(name.rpartition("/")[2], Any))
+        )
 
     def write_json(self, name: str, value: Any) -> None:
         write_bytes(self.path(name), json.dumps(value, indent=1).encode())
@@ -153,26 +186,37 @@ class RunFolder:
         if metrics is not None:
             return Evaluation(self.path("evaluation", name), metrics)
         metrics = self.read_json("evaluation/metrics.json")
-        if metrics is not None and str(metrics.get("protocol")).startswith(USUAL_PROTOCOLS) and (
-                evaluation_name(str(metrics.get("split")), checkpoint=str(metrics.get("checkpoint"))) == name):
+        if (
+            metrics is not None
+            and str(metrics.get("protocol")).startswith(USUAL_PROTOCOLS)
+            and (evaluation_name(str(metrics.get("split")), checkpoint=str(metrics.get("checkpoint"))) == name)
+        ):
             return Evaluation(self.path("evaluation"), metrics)
         return None
 
     def take(self) -> None:
-        """From here on this process alone publishes checkpoints; one that trained this run before, and may not know that it is lost, stops at its next."""
+        """From here on this process alone publishes checkpoints; one that trained this run before, and may not know
+        that it is lost, stops at its next.
+        """
         self._mark = secrets.token_hex(8)
-        self.write_json("holder.json", {"mark": self._mark, "host": socket.gethostname(), "process": os.getpid(), "since": time.time()})
+        self.write_json(
+            "holder.json",
+            {"mark": self._mark, "host": socket.gethostname(), "process": os.getpid(), "since": time.time()},
+        )
 
     def _refuse_taken(self) -> None:
         holder = self.read_json("holder.json") if self._mark else None
         if holder and holder["mark"] != self._mark:
-            raise Busy(f"{self.uri}: another process goes on with this run since {time.strftime('%H:%M:%S', time.localtime(holder['since']))} "
-                       f"({holder['host']}, process {holder['process']}); this one stops, what it saved stands")
+            raise Busy(
+                f"{self.uri}: another process goes on with this run since {time.strftime('%H:%M:%S', time.localtime(holder['since']))} "
+                f"({holder['host']}, process {holder['process']}); this one stops, what it saved stands"
+            )
 
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
         """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names.
 
-        Raises InputError where it cannot be written, Busy where another process took the run; what stood before stands then.
+        Raises InputError where it cannot be written, Busy where another process took the run; what stood before stands
+        then.
         """
         self._refuse_taken()
         unique = f"{tag}-{secrets.token_hex(4)}"
@@ -189,13 +233,17 @@ class RunFolder:
             self._remove(old)
 
     def checkpoints(self) -> dict[str, str]:
-        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError if the file names anything but folders of this run."""
+        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError if the file names
+        anything but folders of this run.
+        """
         try:
             return self.read_json("checkpoints.json") or {}
         except Unreachable:
             raise
         except InputError as error:
-            raise InputError(f"{self.path('checkpoints.json')}: names something else than checkpoints of this run ({error})") from None
+            raise InputError(
+                f"{self.path('checkpoints.json')}: names something else than checkpoints of this run ({error})"
+            ) from None
 
     @contextlib.contextmanager
     def checkpoint(self, which: str) -> Iterator[Path]:
@@ -234,7 +282,10 @@ def run_names(runs: str) -> list[str]:
         import obstore
 
         with reachable(root):
-            names = [prefix.rstrip("/").rpartition("/")[2] for prefix in obstore.list_with_delimiter(open_root(root))["common_prefixes"]]
+            names = [
+                prefix.rstrip("/").rpartition("/")[2]
+                for prefix in obstore.list_with_delimiter(open_root(root))["common_prefixes"]
+            ]
     else:
         names = os.listdir(root) if os.path.isdir(root) else []
     return sorted(name for name in names if NAME.fullmatch(name) and exists(join(root, name, "run.json")))
@@ -243,4 +294,6 @@ def run_names(runs: str) -> list[str]:
 def refuse_existing(folder: RunFolder) -> None:
     """Raise InputError where the name is taken: nothing that stands is overwritten or resumed unasked."""
     if folder.exists() or exists(folder.uri):
-        raise InputError(f"{folder.uri}: a run of this name exists; continue it with --resume, or choose another --name")
+        raise InputError(
+            f"{folder.uri}: a run of this name exists; continue it with --resume, or choose another --name"
+        )

@@ -1,7 +1,8 @@
-"""When passes are due, and a process that does them one after the other: APScheduler's triggers and clock, the work in the main thread.
+"""When passes are due, and a process that does them one after the other: APScheduler's triggers and clock, the work in
+the main thread.
 
-A time is due once. Of times that were missed (the machine slept, the clock jumped ahead) one is made up for, at once; a clock that is set back
-makes nothing due again.
+A time is due once. Of times that were missed (the machine slept, the clock jumped ahead) one is made up for, at once; a
+clock that is set back makes nothing due again.
 """
 
 from __future__ import annotations
@@ -43,13 +44,16 @@ def trigger_of(*, every: str | None = None, cron: str | None = None, timezone: s
     match = re.fullmatch(r"(\d{1,6})([mhd])", every or "")
     seconds = int(match[1]) * UNITS[match[2]] if match else 0
     if not 0 < seconds <= LONGEST_DAYS * 86400:
-        raise InputError(f"--every {every}: write minutes, hours or days, such as 30m, 6h or 2d, at most {LONGEST_DAYS}d")
+        raise InputError(
+            f"--every {every}: write minutes, hours or days, such as 30m, 6h or 2d, at most {LONGEST_DAYS}d"
+        )
     return IntervalTrigger(seconds=seconds, timezone=UTC)
 
 
 class Crontab(BaseTrigger):
-    """Times as crontab has them, each once by the clock on the wall: one that the clock skips in spring comes as much later, one that it shows twice in
-    autumn counts the first time. (APScheduler alone counts both, and loses a midnight that is skipped.)
+    """Times as crontab has them, each once by the clock on the wall: one that the clock skips in spring comes as much
+    later, one that it shows twice in autumn counts the first time. (APScheduler alone counts both, and loses a midnight
+    that is skipped.)
     """
 
     def __init__(self, wall: CronTrigger, zone: tzinfo) -> None:
@@ -63,9 +67,13 @@ class Crontab(BaseTrigger):
         if len(text.split()) != len(FIELDS):
             raise InputError(f"--cron {text!r} has {len(text.split())} fields instead of 5; {right}")
         if fields["day"] != "*" and fields["day_of_week"] != "*":
-            raise InputError(f"--cron {text!r} names days of the month and of the week; give one of the two, and * for the other")
+            raise InputError(
+                f"--cron {text!r} names days of the month and of the week; give one of the two, and * for the other"
+            )
         try:
-            return cls(CronTrigger(**fields | {"day_of_week": weekdays(fields["day_of_week"].lower())}, timezone=UTC), zone)
+            return cls(
+                CronTrigger(**fields | {"day_of_week": weekdays(fields["day_of_week"].lower())}, timezone=UTC), zone
+            )
         except (ValueError, TypeError) as error:
             raise InputError(f"--cron {text!r}: {error}; {right}") from None
 
@@ -74,7 +82,9 @@ class Crontab(BaseTrigger):
         found = self._wall.get_next_fire_time(None, after.astimezone(self._zone).replace(tzinfo=UTC, fold=0))
         while found is not None:
             moment = found.replace(tzinfo=self._zone)
-            if moment.timestamp() > after.timestamp() or (previous_fire_time is None and moment.timestamp() == after.timestamp()):
+            if moment.timestamp() > after.timestamp() or (
+                previous_fire_time is None and moment.timestamp() == after.timestamp()
+            ):
                 return moment
             found = self._wall.get_next_fire_time(found, found)
         return None
@@ -117,20 +127,34 @@ def _zone(name: str | None) -> tzinfo:
 class Watcher:
     """Does `work` in the thread that calls `run` whenever `trigger` says so, never twice at once.
 
-    `beat` is called with {next, working_since} (seconds since 1970, or None) every `beat_seconds` and whenever one of them changes, `tell` with a
-    line about a time that was left out. `at_once`: the first time is now. `work` must raise nothing but KeyboardInterrupt.
+    `beat` is called with {next, working_since} (seconds since 1970, or None) every `beat_seconds` and whenever one of
+    them changes, `tell` with a line about a time that was left out. `at_once`: the first time is now. `work` must raise
+    nothing but KeyboardInterrupt.
     """
 
-    def __init__(self, trigger: BaseTrigger, work: Callable[[], None], *, beat: Callable[[dict[str, Any]], None], tell: Callable[[str], None],
-                 at_once: bool, beat_seconds: float = BEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        trigger: BaseTrigger,
+        work: Callable[[], None],
+        *,
+        beat: Callable[[dict[str, Any]], None],
+        tell: Callable[[str], None],
+        at_once: bool,
+        beat_seconds: float = BEAT_SECONDS,
+    ) -> None:
         self._work, self._beat, self._tell, self._beat_seconds = work, beat, tell, beat_seconds
         self._due: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
         self._working_since: float | None = None
         self._stopped, self._beating = threading.Event(), threading.Lock()
         logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what it would warn of is told
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": ThreadPoolExecutor(1)})
-        self._scheduler.add_listener(lambda _: self._tell("the last pass is still at work: the one that is due now is left out"), EVENT_JOB_MAX_INSTANCES)
-        self._job = self._scheduler.add_job(self._hand_over, trigger, id="pass", coalesce=True, max_instances=1, misfire_grace_time=None)
+        self._scheduler.add_listener(
+            lambda _: self._tell("the last pass is still at work: the one that is due now is left out"),
+            EVENT_JOB_MAX_INSTANCES,
+        )
+        self._job = self._scheduler.add_job(
+            self._hand_over, trigger, id="pass", coalesce=True, max_instances=1, misfire_grace_time=None
+        )
         self._at_once = at_once
 
     def run(self) -> None:

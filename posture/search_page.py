@@ -1,6 +1,8 @@
-"""The page of a search: its history, what mattered, every parameter against the result, parallel coordinates, learning curves, and all trials.
+"""The page of a search: its history, what mattered, every parameter against the result, parallel coordinates, learning
+curves, and all trials.
 
-Importances are fANOVA's (Hutter 2014): shares of the variance of a random forest that was fitted to the complete trials.
+Importances are fANOVA's (Hutter 2014): shares of the variance of a random forest that was fitted to the complete
+trials.
 """
 
 from __future__ import annotations
@@ -31,17 +33,32 @@ MOST_CURVES = 60
 def write_search_page(path: Path, study: optuna.Study) -> None:
     """Write the page of a study that `posture.search.Search` made."""
     objectives = _objectives(study)
-    trials = [trial for trial in study.get_trials(deepcopy=False) if state_of(trial) in ("complete", "stopped", "failed", "running")]
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if state_of(trial) in ("complete", "stopped", "failed", "running")
+    ]
     best = leading(study)
     epochs = study.user_attrs["terms"]["base"]["epochs"]
     scales = scales_of(trials)
     page = pages.render(
-        "search.html", name=study.study_name, terms=study.user_attrs["terms"], subtitle=_subtitle(trials), verdict=_verdict(trials, best, objectives),
-        tiles=_tiles(trials, best, objectives, epochs), history=_history(trials, objectives[0]), front=_front(trials, best, objectives),
-        importances=importances(study, objectives), slices=_slices(trials, scales, objectives[0]), coordinates=coordinates(trials, scales, objectives[0], best),
-        curves=_curves(trials, best, objectives[0], epochs), columns=list(scales), objectives=objectives,
+        "search.html",
+        name=study.study_name,
+        terms=study.user_attrs["terms"],
+        subtitle=_subtitle(trials),
+        verdict=_verdict(trials, best, objectives),
+        tiles=_tiles(trials, best, objectives, epochs),
+        history=_history(trials, objectives[0]),
+        front=_front(trials, best, objectives),
+        importances=importances(study, objectives),
+        slices=_slices(trials, scales, objectives[0]),
+        coordinates=coordinates(trials, scales, objectives[0], best),
+        curves=_curves(trials, best, objectives[0], epochs),
+        columns=list(scales),
+        objectives=objectives,
         reasons=any("reason" in trial.user_attrs for trial in trials),
-        rows=[_row(trial, scales, objectives, trial in best) for trial in _ranked(trials, objectives[0])])
+        rows=[_row(trial, scales, objectives, trial in best) for trial in _ranked(trials, objectives[0])],
+    )
     pages.write(path, page)
 
 
@@ -78,8 +95,9 @@ def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, Scale]:
 
 
 def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
-    """For each objective that varies: {"title", "rows": [(parameter, share, share of the largest)]}, of the parameters that all complete trials
-    have. Empty with fewer than 5 complete trials."""
+    """For each objective that varies: {"title", "rows": [(parameter, share, share of the largest)]}, of the parameters
+    that all complete trials have. Empty with fewer than 5 complete trials.
+    """
     complete = [trial for trial in study.get_trials(deepcopy=False) if state_of(trial) == "complete"]
     tables = []
     for place, objective in enumerate(objectives):
@@ -89,14 +107,23 @@ def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[di
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             shares = optuna.importance.get_param_importances(
-                study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), target=lambda trial, place=place: trial.values[place])
+                study,
+                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                target=lambda trial, place=place: trial.values[place],
+            )
         most = max(shares.values(), default=0.0) or 1.0
-        tables.append({"title": objective.name, "rows": [(name, share, share / most) for name, share in shares.items()]})
+        tables.append({
+            "title": objective.name,
+            "rows": [(name, share, share / most) for name, share in shares.items()],
+        })
     return tables
 
 
-def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective, best: Sequence[FrozenTrial]) -> dict[str, Any] | None:
-    """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the better the stronger, the `best` on top.
+def coordinates(
+    trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective, best: Sequence[FrozenTrial]
+) -> dict[str, Any] | None:
+    """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the
+    better the stronger, the `best` on top.
 
     A trial without a parameter passes below its axis. None where no trial has a value.
     """
@@ -115,7 +142,11 @@ def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], obje
     xs = [round(55 + step * place, 1) for place in range(len(axes))]
 
     def y(place: float | None) -> float:
-        return round(height - bottom - place * (height - top - bottom), 1) if place is not None else height - bottom + missing
+        return (
+            round(height - bottom - place * (height - top - bottom), 1)
+            if place is not None
+            else height - bottom + missing
+        )
 
     drawn = []
     ranked = sorted(valued, key=lambda pair: (pair[0] in best[:1], pair[1] if objective.maximize else -pair[1]))
@@ -123,10 +154,24 @@ def coordinates(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], obje
         own = [scale.place(trial.params[name]) if name in trial.params else None for name, scale in scales.items()]
         ends = [*own, (value - low) / (high - low) if high > low else 0.5]
         path = "M" + "L".join(f"{x:g} {y(place):g}" for x, place in zip(xs, ends, strict=True))
-        drawn.append({"path": path, "share": round((rank + 1) / len(ranked), 3), "best": trial in best[:1], "text": f"trial {trial.number}: {value:.4f}"})
-    return {"width": width, "height": height, "top": top, "lines": drawn, "missing": y(None), "bottom": height - bottom,
-            "axes": [{"x": x, "name": name, "full": full, "marks": [(y(place), text) for place, text in own]}
-                     for x, name, full, own in zip(xs, names, axes, marks, strict=True)]}
+        drawn.append({
+            "path": path,
+            "share": round((rank + 1) / len(ranked), 3),
+            "best": trial in best[:1],
+            "text": f"trial {trial.number}: {value:.4f}",
+        })
+    return {
+        "width": width,
+        "height": height,
+        "top": top,
+        "lines": drawn,
+        "missing": y(None),
+        "bottom": height - bottom,
+        "axes": [
+            {"x": x, "name": name, "full": full, "marks": [(y(place), text) for place, text in own]}
+            for x, name, full, own in zip(xs, names, axes, marks, strict=True)
+        ],
+    }
 
 
 def reached(trial: FrozenTrial) -> float | None:
@@ -145,14 +190,23 @@ def _ranked(trials: Sequence[FrozenTrial], objective: Objective) -> list[FrozenT
     """The best first; complete before stopped before failed."""
     order = {"complete": 0, "running": 1, "stopped": 2, "failed": 3}
     sign = -1 if objective.maximize else 1
-    return sorted(trials, key=lambda trial: (order[state_of(trial)], math.inf if reached(trial) is None else sign * reached(trial)))
+    return sorted(
+        trials,
+        key=lambda trial: (order[state_of(trial)], math.inf if reached(trial) is None else sign * reached(trial)),
+    )
 
 
 def _subtitle(trials: Sequence[FrozenTrial]) -> list[str]:
-    counts = {state: sum(state_of(trial) == state for trial in trials) for state in ("complete", "stopped", "failed", "running")}
+    counts = {
+        state: sum(state_of(trial) == state for trial in trials)
+        for state in ("complete", "stopped", "failed", "running")
+    }
     began = [trial.datetime_start for trial in trials if trial.datetime_start]
-    return [counted(sum(counts.values()), "trial"),
-            *(f"{count} {state}" for state, count in counts.items() if count), *([pages.moment(min(began))] if began else [])]
+    return [
+        counted(sum(counts.values()), "trial"),
+        *(f"{count} {state}" for state, count in counts.items() if count),
+        *([pages.moment(min(began))] if began else []),
+    ]
 
 
 def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> str:
@@ -169,16 +223,37 @@ def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objecti
     return f"{told}. It was chosen among {len(trials)} by the same val, so that it promises more than it will keep; posture compare tells on test."
 
 
-def _tiles(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective], epochs: int) -> list[dict[str, str]]:
+def _tiles(
+    trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective], epochs: int
+) -> list[dict[str, str]]:
     spent = sum(trial.user_attrs.get("epochs", 0) for trial in trials)
     finished = [trial for trial in trials if state_of(trial) in ("complete", "stopped")]
     whole = epochs * len(finished)
-    seconds = sum((trial.datetime_complete - trial.datetime_start).total_seconds() for trial in trials if trial.datetime_complete and trial.datetime_start)
+    seconds = sum(
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        for trial in trials
+        if trial.datetime_complete and trial.datetime_start
+    )
     first = best[0].values if best else [None] * len(objectives)
-    return [{"name": f"Best {objective.name}", "value": pages.decimal(value), "note": f"trial {best[0].number}" if best else ""}
-            for objective, value in zip(objectives, first, strict=True)] + [
-        {"name": "Epochs trained", "value": pages.whole(spent), "note": f"{max(0, whole - spent):,} of {whole:,} saved by stopping early"},
-        {"name": "Time in trials", "value": pages.duration(seconds), "note": f"{pages.duration(seconds / len(trials))} each" if trials else ""}]
+    return [
+        {
+            "name": f"Best {objective.name}",
+            "value": pages.decimal(value),
+            "note": f"trial {best[0].number}" if best else "",
+        }
+        for objective, value in zip(objectives, first, strict=True)
+    ] + [
+        {
+            "name": "Epochs trained",
+            "value": pages.whole(spent),
+            "note": f"{max(0, whole - spent):,} of {whole:,} saved by stopping early",
+        },
+        {
+            "name": "Time in trials",
+            "value": pages.duration(seconds),
+            "note": f"{pages.duration(seconds / len(trials))} each" if trials else "",
+        },
+    ]
 
 
 def _history(trials: Sequence[FrozenTrial], objective: Objective) -> Chart | None:
@@ -186,15 +261,31 @@ def _history(trials: Sequence[FrozenTrial], objective: Objective) -> Chart | Non
     valued = [(trial, value) for trial in trials if (value := reached(trial)) is not None]
     if not valued:
         return None
-    dots = [Dot(trial.number, value, 4.0 if state_of(trial) == "complete" else 2.0, f"trial {trial.number}, {state_of(trial)}: {value:.4f}")
-            for trial, value in valued]
+    dots = [
+        Dot(
+            trial.number,
+            value,
+            4.0 if state_of(trial) == "complete" else 2.0,
+            f"trial {trial.number}, {state_of(trial)}: {value:.4f}",
+        )
+        for trial, value in valued
+    ]
     best: list[tuple[float, float]] = []
     for trial, value in valued:
         if state_of(trial) == "complete":
             best.append((float(trial.number), objective.best([value, *([best[-1][1]] if best else [])])))
     values = [value for _, value in valued]
-    return Chart(objective.name, "trial", "", ticks(0, max(trial.number for trial, _ in valued) or 1, 8, whole=True), ticks(min(values), max(values)),
-                 [Line("best so far", best)], dots, width=1040, height=320)
+    return Chart(
+        objective.name,
+        "trial",
+        "",
+        ticks(0, max(trial.number for trial, _ in valued) or 1, 8, whole=True),
+        ticks(min(values), max(values)),
+        [Line("best so far", best)],
+        dots,
+        width=1040,
+        height=320,
+    )
 
 
 def _front(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> Chart | None:
@@ -204,10 +295,27 @@ def _front(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective
     across = [trial.values[1] for trial in complete]
     up = [trial.values[0] for trial in complete]
     edge = sorted((trial.values[1], trial.values[0]) for trial in best)
-    dots = [Dot(trial.values[1], trial.values[0], 4.5 if trial in best else 2.5, f"trial {trial.number}: {trial.values[0]:.4f}, {trial.values[1]:.4g}",
-                str(trial.number) if trial in best else "") for trial in complete]
-    return Chart("Pareto front", objectives[1].name, objectives[0].name, ticks(min(across), max(across)), ticks(min(up), max(up)),
-                 [Line("front", edge)], dots, width=700, height=380)
+    dots = [
+        Dot(
+            trial.values[1],
+            trial.values[0],
+            4.5 if trial in best else 2.5,
+            f"trial {trial.number}: {trial.values[0]:.4f}, {trial.values[1]:.4g}",
+            str(trial.number) if trial in best else "",
+        )
+        for trial in complete
+    ]
+    return Chart(
+        "Pareto front",
+        objectives[1].name,
+        objectives[0].name,
+        ticks(min(across), max(across)),
+        ticks(min(up), max(up)),
+        [Line("front", edge)],
+        dots,
+        width=700,
+        height=380,
+    )
 
 
 def _slices(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective) -> list[dict[str, Any]]:
@@ -218,48 +326,98 @@ def _slices(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objectiv
         own = [(trial, value) for trial in trials if name in trial.params and (value := reached(trial)) is not None]
         if not own:
             continue
-        dots = [Dot(scale.place(trial.params[name]), value, 3.5 if state_of(trial) == "complete" else 2.0,
-                    f"trial {trial.number}, {_text(trial.params[name])}: {value:.4f}") for trial, value in own]
-        chart = Chart(name, "", objective.name, [0.0, 1.0], ticks(min(values), max(values)), [], dots, width=360, height=230)
-        slices.append({"chart": chart, "marks": staggered([(chart.x(place), text) for place, text in scale.marks], chart.width)})
+        dots = [
+            Dot(
+                scale.place(trial.params[name]),
+                value,
+                3.5 if state_of(trial) == "complete" else 2.0,
+                f"trial {trial.number}, {_text(trial.params[name])}: {value:.4f}",
+            )
+            for trial, value in own
+        ]
+        chart = Chart(
+            name, "", objective.name, [0.0, 1.0], ticks(min(values), max(values)), [], dots, width=360, height=230
+        )
+        slices.append({
+            "chart": chart,
+            "marks": staggered([(chart.x(place), text) for place, text in scale.marks], chart.width),
+        })
     return slices
 
 
 def staggered(marks: Sequence[tuple[float, str]], width: float) -> list[tuple[float, int, str]]:
-    """Labels below an axis, (left edge, row, label): in one row if there is room, else in two, or as many as it takes for none to lie on another."""
+    """Labels below an axis, (left edge, row, label): in one row if there is room, else in two, or as many as it takes
+    for none to lie on another.
+    """
     rows: list[float] = []  # how far each row is filled
     placed = []
     for x, text in marks:
         length = LETTER * len(text)
         left = min(max(x - length / 2, 0.0), width - length)
         row = next((number for number, end in enumerate(rows) if left > end + 4), len(rows))
-        rows[row:row + 1] = [left + length]
+        rows[row : row + 1] = [left + length]
         placed.append((round(left, 1), row, text))
     return placed
 
 
-def _curves(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective: Objective, epochs: int) -> Chart | None:
+def _curves(
+    trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective: Objective, epochs: int
+) -> Chart | None:
     """The best value up to each epoch, a curve for each trial; of several objectives the study keeps none."""
-    drawn = sorted((trial for trial in trials if trial.intermediate_values), key=lambda trial: trial in best)[-MOST_CURVES:]
+    drawn = sorted((trial for trial in trials if trial.intermediate_values), key=lambda trial: trial in best)[
+        -MOST_CURVES:
+    ]
     if not drawn:
         return None
-    lines = [Line(f"trial {trial.number}", sorted(trial.intermediate_values.items()), "first" if trial in best else "faint", listed=trial in best)
-             for trial in drawn]
+    lines = [
+        Line(
+            f"trial {trial.number}",
+            sorted(trial.intermediate_values.items()),
+            "first" if trial in best else "faint",
+            listed=trial in best,
+        )
+        for trial in drawn
+    ]
     values = [value for trial in drawn for value in trial.intermediate_values.values()]
-    ends = [Dot(float(epoch), value, 2.0, f"trial {trial.number}, {state_of(trial)}")
-            for trial in drawn for epoch, value in [max(trial.intermediate_values.items())]]
-    return Chart(f"best {objective.name} up to each epoch", "epoch", "", ticks(1, max(epochs, 2), 8, whole=True), ticks(min(values), max(values)), lines, ends,
-                 width=1040, height=330)
+    ends = [
+        Dot(float(epoch), value, 2.0, f"trial {trial.number}, {state_of(trial)}")
+        for trial in drawn
+        for epoch, value in [max(trial.intermediate_values.items())]
+    ]
+    return Chart(
+        f"best {objective.name} up to each epoch",
+        "epoch",
+        "",
+        ticks(1, max(epochs, 2), 8, whole=True),
+        ticks(min(values), max(values)),
+        lines,
+        ends,
+        width=1040,
+        height=330,
+    )
 
 
-def _row(trial: FrozenTrial, scales: Mapping[str, Scale], objectives: Sequence[Objective], best: bool) -> dict[str, Any]:
+def _row(
+    trial: FrozenTrial, scales: Mapping[str, Scale], objectives: Sequence[Objective], best: bool
+) -> dict[str, Any]:
     values = list(trial.values) if state_of(trial) == "complete" else [reached(trial)] + [None] * (len(objectives) - 1)
-    seconds = (trial.datetime_complete - trial.datetime_start).total_seconds() if trial.datetime_complete and trial.datetime_start else None
-    return {"number": trial.number, "state": state_of(trial), "values": values, "best": best, "epochs": trial.user_attrs.get("epochs"), "seconds": seconds,
-            "reason": trial.user_attrs.get("reason", ""), "run": trial.user_attrs.get("run", ""),
-            "params": [_text(trial.params[name]) if name in trial.params else "" for name in scales]}
+    seconds = (
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        if trial.datetime_complete and trial.datetime_start
+        else None
+    )
+    return {
+        "number": trial.number,
+        "state": state_of(trial),
+        "values": values,
+        "best": best,
+        "epochs": trial.user_attrs.get("epochs"),
+        "seconds": seconds,
+        "reason": trial.user_attrs.get("reason", ""),
+        "run": trial.user_attrs.get("run", ""),
+        "params": [_text(trial.params[name]) if name in trial.params else "" for name in scales],
+    }
 
 
 def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-

@@ -18,17 +18,23 @@ REFUSED = 200
 """Refused files listed; more are counted."""
 
 
-def write_show_page(path: Path, *, summary: Mapping[str, Any], sheet: Rows, pictures: Mapping[str, Any] | None = None) -> None:
+def write_show_page(
+    path: Path, *, summary: Mapping[str, Any], sheet: Rows, pictures: Mapping[str, Any] | None = None
+) -> None:
     """Write one self-contained page about a store to `path`.
 
-    * `summary`: {`uri`, `tables`: [{name, version, rows, bytes, modified}], `classes`: [{class, train, val, test}] (segments),
-      `splits`: [{split, segments, clips, groups, seconds}], `refused`: [{uri, verdict, reason}], `recipes`: [{recipe, clips}],
-      `history`: [{version, time, operation, rows}], with `table` where several tables are listed}; times are datetimes or ISO text.
-    * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}, and optional `uri` of the video and
+    * `summary`: {`uri`, `tables`: [{name, version, rows, bytes, modified}], `classes`: [{class, train, val, test}]
+      (segments),
+      `splits`: [{split, segments, clips, groups, seconds}], `refused`: [{uri, verdict, reason}], `recipes`: [{recipe,
+      clips}], `history`: [{version, time, operation, rows}], with `table` where several tables are listed}; times are
+      datetimes or ISO text.
+    * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}, and optional
+      `uri` of the video and
       `start` in it (seconds).
-    * `pictures`, of a store that has some: {`splits`: [{split, pictures, empty, boxes, groups}], `classes`: [{class, train, val, test}] (boxes),
-      `sheet`: [{`pixels`: uint8 (h, w, 3), `boxes`: (B, 4) xyxy in pixels, `labels`: B names, `image`, optional `uri`}]}.
-      A store of pictures alone shows no clips.
+    * `pictures`, of a store that has some: {`splits`: [{split, pictures, empty, boxes, groups}], `classes`: [{class,
+      train, val, test}] (boxes),
+      `sheet`: [{`pixels`: uint8 (h, w, 3), `boxes`: (B, 4) xyxy in pixels, `labels`: B names, `image`, optional
+      `uri`}]}. A store of pictures alone shows no clips.
     """
     classes, splits, tables, refused = (summary.get(name) or [] for name in ("classes", "splits", "tables", "refused"))
     clips = bool(splits and any(row["segments"] for row in splits)) or not pictures
@@ -37,7 +43,11 @@ def write_show_page(path: Path, *, summary: Mapping[str, Any], sheet: Rows, pict
     page = pages.render(
         "show.html",
         uri=summary["uri"],
-        tiles=[*(_clip_tiles(totals.values(), splits) if clips else []), *(_picture_tiles(pictures) if pictures else []), _size_tile(tables, refused)],
+        tiles=[
+            *(_clip_tiles(totals.values(), splits) if clips else []),
+            *(_picture_tiles(pictures) if pictures else []),
+            _size_tile(tables, refused),
+        ],
         clips=clips,
         pictures=_pictures(pictures) if pictures else None,
         strips=_by_class(sheet, {row["class"]: row["counts"] for row in balance}),
@@ -74,7 +84,7 @@ def picture(path: Path, sheet: Rows) -> None:
         y += 30
         for start in range(0, len(items), columns):
             tallest = 0
-            for column, item in enumerate(items[start:start + columns]):
+            for column, item in enumerate(items[start : start + columns]):
                 x = margin + column * (strip_width + margin)
                 frames = [_scaled(frame, frame_pixels) for frame in pages.spread(item["frames"], most_frames)]
                 canvas_items += [(x + place * (frame_pixels + gap), y, frame) for place, frame in enumerate(frames)]
@@ -98,8 +108,16 @@ def picture(path: Path, sheet: Rows) -> None:
 
 def _clip_tiles(totals: Collection[int], splits: Rows) -> list[dict[str, str]]:
     return [
-        {"name": "Segments", "value": pages.whole(_total(splits, "segments")), "note": f"{pages.duration(_total(splits, 'seconds'))} of footage"},
-        {"name": "Clips", "value": pages.whole(_total(splits, "clips")), "note": f"from {pages.whole(_total(splits, 'groups'))} groups"},
+        {
+            "name": "Segments",
+            "value": pages.whole(_total(splits, "segments")),
+            "note": f"{pages.duration(_total(splits, 'seconds'))} of footage",
+        },
+        {
+            "name": "Clips",
+            "value": pages.whole(_total(splits, "clips")),
+            "note": f"from {pages.whole(_total(splits, 'groups'))} groups",
+        },
         {"name": "Classes", "value": pages.whole(len(totals)), "note": _evenness(totals, "segments")},
     ]
 
@@ -107,14 +125,26 @@ def _clip_tiles(totals: Collection[int], splits: Rows) -> list[dict[str, str]]:
 def _picture_tiles(pictures: Mapping[str, Any]) -> list[dict[str, str]]:
     splits, totals = pictures["splits"], [row["total"] for row in _balance(pictures["classes"])]
     return [
-        {"name": "Pictures", "value": pages.whole(_total(splits, "pictures")), "note": f"{pages.whole(_total(splits, 'empty'))} of them without a box"},
-        {"name": "Boxes", "value": pages.whole(_total(splits, "boxes")), "note": f"from {pages.whole(_total(splits, 'groups'))} groups"},
+        {
+            "name": "Pictures",
+            "value": pages.whole(_total(splits, "pictures")),
+            "note": f"{pages.whole(_total(splits, 'empty'))} of them without a box",
+        },
+        {
+            "name": "Boxes",
+            "value": pages.whole(_total(splits, "boxes")),
+            "note": f"from {pages.whole(_total(splits, 'groups'))} groups",
+        },
         {"name": "Classes of boxes", "value": pages.whole(len(totals)), "note": _evenness(totals, "boxes")},
     ]
 
 
 def _size_tile(tables: Rows, refused: Rows) -> dict[str, str]:
-    return {"name": "Size", "value": pages.size(_total(tables, "bytes")), "note": f"in {len(tables)} tables, {len(refused):,} files refused"}
+    return {
+        "name": "Size",
+        "value": pages.size(_total(tables, "bytes")),
+        "note": f"in {len(tables)} tables, {len(refused):,} files refused",
+    }
 
 
 def _total(rows: Rows, key: str) -> float:
@@ -135,12 +165,31 @@ def _pictures(pictures: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of pictures with boxes."""
     balance = _balance(pictures["classes"])
     sheet = pictures["sheet"]
-    framed = frame_all([(item["pixels"], [Box(tuple(map(float, corners)), "labelled", name, name) for corners, name in
-                                          zip(item["boxes"], item["labels"], strict=True)]) for item in sheet])
-    words = [{"image": item["image"][:12], "origin": pages.origin(item.get("uri") or ""), "reasons": [],
-              "summary": f"{len(item['boxes'])} boxes" if len(item["boxes"]) != 1 else "1 box"} for item in sheet]
-    return {"splits": pictures["splits"], "balance": balance, "largest": _largest(balance),
-            "shots": [shot | word for shot, word in zip(framed, words, strict=True)]}
+    framed = frame_all([
+        (
+            item["pixels"],
+            [
+                Box(tuple(map(float, corners)), "labelled", name, name)
+                for corners, name in zip(item["boxes"], item["labels"], strict=True)
+            ],
+        )
+        for item in sheet
+    ])
+    words = [
+        {
+            "image": item["image"][:12],
+            "origin": pages.origin(item.get("uri") or ""),
+            "reasons": [],
+            "summary": f"{len(item['boxes'])} boxes" if len(item["boxes"]) != 1 else "1 box",
+        }
+        for item in sheet
+    ]
+    return {
+        "splits": pictures["splits"],
+        "balance": balance,
+        "largest": _largest(balance),
+        "shots": [shot | word for shot, word in zip(framed, words, strict=True)],
+    }
 
 
 def _evenness(totals: Collection[int], unit: str) -> str:
@@ -151,9 +200,21 @@ def _evenness(totals: Collection[int], unit: str) -> str:
 
 def _by_class(sheet: Rows, balance: Mapping[str, list[tuple[str, int]]]) -> list[dict[str, Any]]:
     """The sheet's items grouped by class, with what the store holds of each class."""
-    return [{"class": name, "counts": balance.get(name, []),
-             "items": [dict(item, frames=pages.spread(item["frames"], 4), origin=pages.origin(item.get("uri") or "", item.get("start"))) for item in items]}
-            for name, items in _grouped(sheet).items()]
+    return [
+        {
+            "class": name,
+            "counts": balance.get(name, []),
+            "items": [
+                dict(
+                    item,
+                    frames=pages.spread(item["frames"], 4),
+                    origin=pages.origin(item.get("uri") or "", item.get("start")),
+                )
+                for item in items
+            ],
+        }
+        for name, items in _grouped(sheet).items()
+    ]
 
 
 def _grouped(sheet: Rows) -> dict[str, list[Mapping[str, Any]]]:
@@ -169,7 +230,9 @@ def _scaled(frame: np.ndarray, width_pixels: int) -> Any:
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(frame, dtype=np.uint8))
-    return image.resize((width_pixels, max(1, round(image.height * width_pixels / image.width))), Image.Resampling.LANCZOS)
+    return image.resize(
+        (width_pixels, max(1, round(image.height * width_pixels / image.width))), Image.Resampling.LANCZOS
+    )
 
 
 def _fitted(text: str, font: Any, width_pixels: int) -> str:

@@ -1,7 +1,9 @@
-"""How sure a difference between two classifiers is: paired cluster bootstrap, McNemar's test, Holm's adjustment, spread over seeds.
+"""How sure a difference between two classifiers is: paired cluster bootstrap, McNemar's test, Holm's adjustment, spread
+over seeds.
 
-Segments cut from one source video are not independent, so the bootstrap draws whole groups (Field and Welsh 2007; the paper names no test).
-Legend: s segments, P pictures, K classes, G groups, B resamples. Labels are class indices, scores are probabilities, higher is more likely.
+Segments cut from one source video are not independent, so the bootstrap draws whole groups (Field and Welsh 2007; the
+paper names no test). Legend: s segments, P pictures, K classes, G groups, B resamples. Labels are class indices, scores
+are probabilities, higher is more likely.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ COLUMNS = 512
 
 @dataclass(frozen=True)
 class Difference:
-    """`ours - theirs` of one metric; `low`, `high`: 95 % confidence interval; `p`: two-sided. None where groups are too few to tell."""
+    """`ours - theirs` of one metric; `low`, `high`: 95 % confidence interval; `p`: two-sided. None where groups are too
+    few to tell.
+    """
 
     difference: float
     low: float | None
@@ -37,7 +41,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of a figure over seeds; `deviation`: sample standard deviation; `low`, `high`: 95 % t interval. None for fewer than two seeds."""
+    """Mean of a figure over seeds; `deviation`: sample standard deviation; `low`, `high`: 95 % t interval. None for
+    fewer than two seeds.
+    """
 
     mean: float
     deviation: float | None
@@ -63,8 +69,9 @@ def mean_and_spread(values: Sequence[float]) -> Spread:
 def mcnemar(ours_right: np.ndarray, theirs_right: np.ndarray) -> tuple[int, int, float]:
     """(segments only we get right, segments only they get right, exact two-sided p), both bool (s,).
 
-    Under the null hypothesis each segment on which the two disagree falls to either side with probability 1/2 (McNemar 1947, exact binomial
-    form). It takes segments for independent: a description here, the cluster bootstrap is the test.
+    Under the null hypothesis each segment on which the two disagree falls to either side with probability 1/2 (McNemar
+    1947, exact binomial form). It takes segments for independent: a description here, the cluster bootstrap is the
+    test.
     """
     from scipy.stats import binomtest
 
@@ -73,7 +80,9 @@ def mcnemar(ours_right: np.ndarray, theirs_right: np.ndarray) -> tuple[int, int,
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Each p-value adjusted for the number of them, so that the chance of any false finding stays at the level (Holm 1979)."""
+    """Each p-value adjusted for the number of them, so that the chance of any false finding stays at the level (Holm
+    1979).
+    """
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -82,8 +91,15 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def cluster_bootstrap(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], *,
-                      resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Difference]:
+def cluster_bootstrap(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Hashable],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Difference]:
     """Differences in `accuracy`, `map` and `auc` of two models, scores (s, K), on the same segments."""
     counts = resampled_groups(groups, resamples=resamples, seed=seed)
     first, second = (resampled_metrics(scores, labels, groups, counts) for scores in (ours, theirs))
@@ -91,9 +107,11 @@ def cluster_bootstrap(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray, 
 
 
 def resampled_groups(groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(1 + B, G) how often each group stands in each resample: G draws with replacement. Row 0 is the footage itself, each group once.
+    """(1 + B, G) how often each group stands in each resample: G draws with replacement. Row 0 is the footage itself,
+    each group once.
 
-    The same groups and seed give the same draws: models compared on them are paired. Groups count in order of first appearance.
+    The same groups and seed give the same draws: models compared on them are paired. Groups count in order of first
+    appearance.
     """
     total = len(set(groups))
     if not total:
@@ -102,16 +120,22 @@ def resampled_groups(groups: Sequence[Hashable], *, resamples: int = RESAMPLES, 
     return np.concatenate([np.ones((1, total), dtype=drawn.dtype), drawn]).astype(np.float32)
 
 
-def resampled_metrics(scores: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], counts: np.ndarray) -> dict[str, np.ndarray]:
-    """{`accuracy`, `map`, `auc`: float64 (1 + B,)} on each row of `counts` (of `resampled_groups`), defined as in `posture.tasks.metrics`.
+def resampled_metrics(
+    scores: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """{`accuracy`, `map`, `auc`: float64 (1 + B,)} on each row of `counts` (of `resampled_groups`), defined as in
+    `posture.tasks.metrics`.
 
     Means over classes take those present in the resample; NaN where no class has both segments and others (AUC).
-    Average precision and AUC are sums over the segments of a class of weighted counts of segments that score higher or lower; those counts
-    are linear in the groups' weights, so that a matrix product gives them for all resamples at once.
+    Average precision and AUC are sums over the segments of a class of weighted counts of segments that score higher or
+    lower; those counts are linear in the groups' weights, so that a matrix product gives them for all resamples at
+    once.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 2 or not len(scores) == len(labels) == len(groups):
-        raise ValueError(f"scores of shape {scores.shape} need a label and a group for each segment, not {len(labels)} and {len(groups)}")
+        raise ValueError(
+            f"scores of shape {scores.shape} need a label and a group for each segment, not {len(labels)} and {len(groups)}"
+        )
     number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     order = np.argsort(labels, kind="stable")  # each class in one piece
     scores, labels, group_of = scores[order], labels[order], np.array([number[group] for group in groups])[order]
@@ -119,18 +143,22 @@ def resampled_metrics(scores: np.ndarray, labels: np.ndarray, groups: Sequence[H
     member = np.zeros((counts.shape[1], len(labels)), dtype=np.float32)  # (G, s)
     member[group_of, np.arange(len(labels))] = 1
 
-    precisions, wins = np.zeros((len(counts), len(starts))), np.zeros((len(counts), len(starts)))  # (1 + B, classes), weighted sums
+    # (1 + B, classes), weighted sums
+    precisions, wins = np.zeros((len(counts), len(starts))), np.zeros((len(counts), len(starts)))
     for place, start in enumerate(starts):
         end = starts[place + 1] if place + 1 < len(starts) else len(labels)
         of_class = scores[:, labels[start]]
         for first in range(start, end, COLUMNS):
             columns = slice(first, min(first + COLUMNS, end))
             own, weights = of_class[columns], counts[:, group_of[columns]].astype(np.float64)
-            # (G, columns): of each group, members whose score is at least / exactly that of the column's segment. float32 is exact for counts.
+            # (G, columns): of each group, members whose score is at least / exactly that of the column's segment.
+            # float32 is exact for counts.
             reached = member @ (of_class[:, None] >= own).astype(np.float32)
             reached_right = member[:, start:end] @ (of_class[start:end, None] >= own).astype(np.float32)
-            others = np.r_[:start, end:len(labels)]
-            beaten = member[:, others] @ ((of_class[others, None] < own) + 0.5 * (of_class[others, None] == own)).astype(np.float32)
+            others = np.r_[:start, end : len(labels)]
+            beaten = member[:, others] @ (
+                (of_class[others, None] < own) + 0.5 * (of_class[others, None] == own)
+            ).astype(np.float32)
             above = (counts @ reached).astype(np.float64)
             precisions[:, place] += (weights * (counts @ reached_right) / np.where(above > 0, above, 1)).sum(axis=1)
             wins[:, place] += (weights * (counts @ beaten)).sum(axis=1)
@@ -147,7 +175,9 @@ def resampled_metrics(scores: np.ndarray, labels: np.ndarray, groups: Sequence[H
 
 
 def _mean_where(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(1 + B,) mean over classes of sums / weights, both (1 + B, classes), where the weight is not 0; NaN where it is 0 for all."""
+    """(1 + B,) mean over classes of sums / weights, both (1 + B, classes), where the weight is not 0; NaN where it is 0
+    for all.
+    """
     defined = weights > 0
     ratios = np.where(defined, sums / np.where(defined, weights, 1), 0)
     classes = defined.sum(axis=1)
@@ -158,13 +188,18 @@ def resampled_accuracy(right: np.ndarray, groups: Sequence[Hashable], counts: np
     """Accuracy on each row of `counts` (of `resampled_groups`), float64 (1 + B,); `right`: bool (s,)."""
     number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     group_of = np.array([number[group] for group in groups])
-    hits, all_of = (np.bincount(group_of, weights=weights, minlength=len(number)) for weights in (right, np.ones(len(right))))
+    hits, all_of = (
+        np.bincount(group_of, weights=weights, minlength=len(number)) for weights in (right, np.ones(len(right)))
+    )
     weights = counts.astype(np.float64)
     return (weights @ hits) / (weights @ all_of)
 
 
-def resampled_map(predictions: Sequence[Picture], groups: Sequence[Hashable], counts: np.ndarray, *, classes: int) -> dict[str, np.ndarray]:
-    """{`map50_95`, `map50`: float64 (1 + B,)} of a detector on each row of `counts` (of `resampled_groups`); `groups` of the P pictures.
+def resampled_map(
+    predictions: Sequence[Picture], groups: Sequence[Hashable], counts: np.ndarray, *, classes: int
+) -> dict[str, np.ndarray]:
+    """{`map50_95`, `map50`: float64 (1 + B,)} of a detector on each row of `counts` (of `resampled_groups`); `groups`
+    of the P pictures.
 
     A picture counts as often as its group does: so groups can stand for their pictures, which are many more.
     """
@@ -173,14 +208,17 @@ def resampled_map(predictions: Sequence[Picture], groups: Sequence[Hashable], co
     group_of = np.array([number[group] for group in groups])
     truths = np.zeros((classes, len(number)), dtype=np.int64)
     np.add.at(truths.T, group_of, matched.truths.T)
-    return weighted_ap(replace(matched, pictures=[group_of[pictures] for pictures in matched.pictures], truths=truths), counts)
+    return weighted_ap(
+        replace(matched, pictures=[group_of[pictures] for pictures in matched.pictures], truths=truths), counts
+    )
 
 
 def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
     """95 % interval of a figure from its values on resamples of its groups, (1 + B,), row 0 being the footage itself.
 
-    Expanded percentile interval (Hesterberg 2015): a plain one is too narrow for few groups, so its levels are moved outward as a t interval
-    on G - 1 degrees of freedom is wider than a normal one. None for a single group, or if no resample has a value.
+    Expanded percentile interval (Hesterberg 2015): a plain one is too narrow for few groups, so its levels are moved
+    outward as a t interval on G - 1 degrees of freedom is wider than a normal one. None for a single group, or if no
+    resample has a value.
     """
     from scipy.stats import norm, t
 
@@ -195,7 +233,8 @@ def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
 def told_interval(values: np.ndarray, *, of: str, groups: int) -> dict[str, Any]:
     """The interval of the figure `of` as metrics.json keeps it: {of, low, high, groups, resamples}.
 
-    `low` and `high` are None if there are fewer than LEAST_GROUPS, or if every group has the same value, so that resampling them tells nothing.
+    `low` and `high` are None if there are fewer than LEAST_GROUPS, or if every group has the same value, so that
+    resampling them tells nothing.
     """
     found = interval(values, groups=groups) if groups >= LEAST_GROUPS else None
     low, high = found if found and found[1] > found[0] else (None, None)
@@ -205,22 +244,26 @@ def told_interval(values: np.ndarray, *, of: str, groups: int) -> dict[str, Any]
 def difference(ours: np.ndarray, theirs: np.ndarray, *, groups: int) -> Difference:
     """The difference of two models' values on the same resamples, (1 + B,) each, row 0 being the footage itself.
 
-    Its interval is that of `interval`. `p` inverts it: it is below 0.05 where the interval leaves out 0. A resample without a difference counts
-    for both sides.
+    Its interval is that of `interval`. `p` inverts it: it is below 0.05 where the interval leaves out 0. A resample
+    without a difference counts for both sides.
     """
     differences = np.round(ours - theirs, 12)  # equal shares, computed along two ways, are equal
     observed, found = float(differences[0]), interval(differences, groups=groups)
     if found is None:
         return Difference(observed, None, None, None)
     drawn = differences[1:][np.isfinite(differences[1:])]
-    return Difference(observed, *found, _two_sided(int(min((drawn <= 0).sum(), (drawn >= 0).sum())), len(drawn), groups=groups))
+    return Difference(
+        observed, *found, _two_sided(int(min((drawn <= 0).sum(), (drawn >= 0).sum())), len(drawn), groups=groups)
+    )
 
 
 def least_p(groups: int, *, resamples: int = RESAMPLES, comparisons: int = 1) -> float | None:
-    """The smallest p that `difference` could give with so many groups, and Holm's adjustment over so many comparisons leave; None for one group.
+    """The smallest p that `difference` could give with so many groups, and Holm's adjustment over so many comparisons
+    leave; None for one group.
 
-    It is that of a difference on the same side in every single resample, as where one model leads in each group. Of few groups resampling knows
-    only few outcomes, and the t distribution on G - 1 degrees of freedom counts such agreement for little.
+    It is that of a difference on the same side in every single resample, as where one model leads in each group. Of few
+    groups resampling knows only few outcomes, and the t distribution on G - 1 degrees of freedom counts such agreement
+    for little.
     """
     return None if groups < 2 else min(1.0, comparisons * _two_sided(0, resamples, groups=groups))
 

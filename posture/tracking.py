@@ -31,13 +31,21 @@ UPLOAD_SECONDS = 600
 QUIET = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}
 
 
-MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}
+MODES = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "off",
+}
 """What WANDB_MODE may be, in any case: W&B's own names and what they mean here."""
 YES = ("true", "1", "yes", "on", "t", "y")
 
 
 def tracking_mode(asked: str) -> tuple[str, str]:
-    """(online | offline | off, why). `auto` is online if a key is found; WANDB_DISABLED and then WANDB_MODE have the last word.
+    """(online | offline | off, why). `auto` is online if a key is found; WANDB_DISABLED and then WANDB_MODE have the
+    last word.
 
     Raises InputError if WANDB_MODE is no mode of W&B's.
     """
@@ -48,7 +56,9 @@ def tracking_mode(asked: str) -> tuple[str, str]:
         return "off", "WANDB_DISABLED is set"
     if variable:
         if variable.lower() not in MODES:
-            raise InputError(f"the environment variable WANDB_MODE is {variable!r}; it must be one of {', '.join(MODES)}")
+            raise InputError(
+                f"the environment variable WANDB_MODE is {variable!r}; it must be one of {', '.join(MODES)}"
+            )
         os.environ["WANDB_MODE"] = variable.lower()  # W&B reads it too, and knows no capitals
         return MODES[variable.lower()], f"WANDB_MODE is {variable}"
     if asked != "auto":
@@ -61,20 +71,26 @@ def tracking_mode(asked: str) -> tuple[str, str]:
 class Tracker:
     """One W&B run, named as ours. Offline runs lie in the run's folder.
 
-    W&B is talked to by a thread of its own: nothing here raises or waits for it, but `close`, and that not for long. Where its server does not
-    answer or refuses the key, the run is kept offline, for `wandb sync`, and `note` says so once it is closed.
+    W&B is talked to by a thread of its own: nothing here raises or waits for it, but `close`, and that not for long.
+    Where its server does not answer or refuses the key, the run is kept offline, for `wandb sync`, and `note` says so
+    once it is closed.
 
-    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of what was written before.
-    What W&B has not of the `past`, (step, numbers), it is told first: so there is one run, and it is whole.
+    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of
+    what was written before. What W&B has not of the `past`, (step, numbers), it is told first: so there is one run, and
+    it is whole.
     """
 
-    def __init__(self, name: str, *, folder: str, config: dict[str, Any], past: Iterable[tuple[int, dict[str, Any]]] = ()) -> None:
+    def __init__(
+        self, name: str, *, folder: str, config: dict[str, Any], past: Iterable[tuple[int, dict[str, Any]]] = ()
+    ) -> None:
         self.note = ""
         self._calls: SimpleQueue[Callable[[Any], None] | int] = SimpleQueue()
         mode, _ = tracking_mode(config["tracking"]["mode"])
         self.is_on = mode != "off"
         if self.is_on:
-            self._thread = threading.Thread(target=self._work, args=(mode, name, folder, config, list(past)), name="tracking", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=(mode, name, folder, config, list(past)), name="tracking", daemon=True
+            )
             self._thread.start()
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
@@ -101,12 +117,21 @@ class Tracker:
         if self.is_on:
             self._calls.put(call)
 
-    def _work(self, mode: str, name: str, folder: str, config: dict[str, Any], past: list[tuple[int, dict[str, Any]]]) -> None:
+    def _work(
+        self, mode: str, name: str, folder: str, config: dict[str, Any], past: list[tuple[int, dict[str, Any]]]
+    ) -> None:
         """Whatever W&B does: begin, take one call after the other, end."""
         run, why, place = None, "", ""
         try:
             place, tracking = _place(folder), config["tracking"]
-            settings = {"project": tracking["project"], "group": tracking["group"], "name": name, "id": name, "dir": place, "config": config}
+            settings = {
+                "project": tracking["project"],
+                "group": tracking["group"],
+                "name": name,
+                "id": name,
+                "dir": place,
+                "config": config,
+            }
             _forget_offline(folder, name)
             run, why = _begin(mode, settings, resume="allow")
             for step, numbers in past:
@@ -122,7 +147,8 @@ class Tracker:
 
 
 def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
-    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline cannot be reopened.
+    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline
+    cannot be reopened.
 
     Returns what went wrong, in a sentence, or nothing.
     """
@@ -130,8 +156,14 @@ def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config:
     if mode == "off":
         return ""
     place, tracking = _place(folder), config["tracking"]
-    settings = {"project": tracking["project"], "group": tracking["group"] or config["name"], "name": title, "job_type": "explain", "dir": place,
-                "config": config}
+    settings = {
+        "project": tracking["project"],
+        "group": tracking["group"] or config["name"],
+        "name": title,
+        "job_type": "explain",
+        "dir": place,
+        "config": config,
+    }
     run, why = None, ""
     try:
         run, why = _begin(mode, settings)
@@ -147,7 +179,9 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
 
     note = ""
     if mode == "online":
-        bounded = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True)
+        bounded = wandb.Settings(
+            **QUIET, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True
+        )
         try:
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
         except Exception as error:
@@ -169,7 +203,8 @@ def _end(run: Any | None, why: str, *, place: str, folder: str, failed: bool) ->
     try:
         run.finish(exit_code=int(failed))
         if offline:
-            wandb.teardown()  # what is logged is written to its end when W&B's process ends: finish alone does not wait for that
+            # what is logged is written to its end when W&B's process ends: finish alone does not wait for that
+            wandb.teardown()
     except TimeoutError:
         why = f"Weights & Biases did not take everything within {FINISH_SECONDS} s"
     except Exception as error:
@@ -208,7 +243,8 @@ def _first_line(error: Exception) -> str:
 
 
 def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias: str) -> str:
-    """A version of the registry at this uri as a version of its artifact, with the alias `champion` or `challenger`, where W&B is online.
+    """A version of the registry at this uri as a version of its artifact, with the alias `champion` or `challenger`,
+    where W&B is online.
 
     Returns why that could not be done, in a sentence, or "": whoever calls has more important things to finish.
     """
@@ -219,12 +255,27 @@ def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias:
         import wandb
 
         tracking = config["tracking"]
-        bounded = wandb.Settings(**QUIET, init_timeout=INIT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True)
-        with (tempfile.TemporaryDirectory(prefix="posture-wandb-", ignore_cleanup_errors=True) as place,
-              wandb.init(project=tracking["project"], group=tracking["group"], name=f"{config['name']}-{version['version']}", job_type="retrain",
-                         dir=place, config=config, mode="online", settings=bounded) as run):
-            artifact = wandb.Artifact(artifact_name(registry), type="model",
-                                      metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")})
+        bounded = wandb.Settings(
+            **QUIET, init_timeout=INIT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="posture-wandb-", ignore_cleanup_errors=True) as place,
+            wandb.init(
+                project=tracking["project"],
+                group=tracking["group"],
+                name=f"{config['name']}-{version['version']}",
+                job_type="retrain",
+                dir=place,
+                config=config,
+                mode="online",
+                settings=bounded,
+            ) as run,
+        ):
+            artifact = wandb.Artifact(
+                artifact_name(registry),
+                type="model",
+                metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")},
+            )
             artifact.add_file(str(weights))
             run.log_artifact(artifact, aliases=[alias, version_alias(version["version"])])
     except Exception as error:  # of many kinds: network, account, quota
@@ -233,7 +284,8 @@ def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias:
 
 
 def move_alias(registry: str, version: dict[str, Any], *, alias: str) -> str | None:
-    """Give a version's artifact an alias that another had, where W&B is online. Returns what went wrong, in a sentence, or "".
+    """Give a version's artifact an alias that another had, where W&B is online. Returns what went wrong, in a sentence,
+    or "".
 
     None where W&B has no artifact of that version, because it was made offline: `log_version` sends it.
     """
@@ -243,12 +295,16 @@ def move_alias(registry: str, version: dict[str, Any], *, alias: str) -> str | N
     try:
         import wandb
 
-        api, name = wandb.Api(timeout=INIT_SECONDS), f"{tracking['project']}/{artifact_name(registry)}:{version_alias(version['version'])}"
+        api, name = (
+            wandb.Api(timeout=INIT_SECONDS),
+            f"{tracking['project']}/{artifact_name(registry)}:{version_alias(version['version'])}",
+        )
         if not api.artifact_exists(name):
             return None
         artifact = api.artifact(name)
         if alias not in artifact.aliases:
-            artifact.aliases.append(alias)  # of the versions of an artifact, one alone has it: W&B takes it from the other
+            # of the versions of an artifact, one alone has it: W&B takes it from the other
+            artifact.aliases.append(alias)
             artifact.save()
     except Exception as error:
         return f"Weights & Biases did not make {version['version']} the {alias}: {type(error).__name__}: {_first_line(error)}"
@@ -262,7 +318,9 @@ def artifact_name(registry: str) -> str:
 
 
 def version_alias(version: str) -> str:
-    """`registry-v0001`: v and digits alone is how W&B numbers versions itself, and its client can read no artifact that has two of them."""
+    """`registry-v0001`: v and digits alone is how W&B numbers versions itself, and its client can read no artifact that
+    has two of them.
+    """
     return f"registry-{version}"
 
 

@@ -1,6 +1,8 @@
-"""One trial of a search: a run with the base recipe's footage, in a folder of its own; what it came to stands there in outcome.json.
+"""One trial of a search: a run with the base recipe's footage, in a folder of its own; what it came to stands there in
+outcome.json.
 
-A trial's folder is a run like any other: it can be evaluated, and an interrupted trial goes on from its last checkpoint.
+A trial's folder is a run like any other: it can be evaluated, and an interrupted trial goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -35,23 +37,33 @@ class Objective:
 LOSS = Objective("loss", "val_loss", maximize=False)
 COSTS = (Objective("gmacs", "", maximize=False), Objective("parameters", "", maximize=False))
 MEASURED = {
-    "action": (Objective("accuracy", "val_accuracy", maximize=True), Objective("map", "val_map", maximize=True),
-               Objective("mean_class_accuracy", "val_mean_class_accuracy", maximize=True), LOSS),
+    "action": (
+        Objective("accuracy", "val_accuracy", maximize=True),
+        Objective("map", "val_map", maximize=True),
+        Objective("mean_class_accuracy", "val_mean_class_accuracy", maximize=True),
+        LOSS,
+    ),
     "detection": (Objective("map50_95", "val_map50_95", maximize=True), Objective("map50", "val_map50", maximize=True)),
 }
 """On `val`, after every epoch; the first is what is taken if none is named."""
 
 
 def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
-    """`accuracy,gmacs` as objectives of runs like `base`; None: the task's first. Raises InputError naming those there are."""
+    """`accuracy,gmacs` as objectives of runs like `base`; None: the task's first. Raises InputError naming those there
+    are.
+    """
     known = {objective.name: objective for objective in (*MEASURED[base.task], *COSTS)}
     names = [name.strip() for name in (MEASURED[base.task][0].name if text is None else text).split(",")]
     for name in names:
         if name not in known:
-            raise InputError(f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas")
+            raise InputError(
+                f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas"
+            )
     if len(set(names)) != len(names) or not known[names[0]].key:
-        raise InputError(f"--objective {','.join(names)}: name each objective once, and first one that training changes: "
-                         f"{', '.join(objective.name for objective in MEASURED[base.task])}")
+        raise InputError(
+            f"--objective {','.join(names)}: name each objective once, and first one that training changes: "
+            f"{', '.join(objective.name for objective in MEASURED[base.task])}"
+        )
     return tuple(known[name] for name in names)
 
 
@@ -96,14 +108,18 @@ class Outcome:
 
 
 def start(plan: Plan, point: Point) -> Session:
-    """The trial's run, begun or gone on with. Raises InputError where the point makes no valid run, or asks for other footage than the base."""
+    """The trial's run, begun or gone on with. Raises InputError where the point makes no valid run, or asks for other
+    footage than the base.
+    """
     if point.refused:
         raise InputError(point.refused)
     base, folder = plan.base.run, RunFolder(plan.runs, point.run)
     run = override(base, point.changes | {"name": point.run, "tracking.group": base.tracking.group or plan.name})
     for name, ours, theirs in _read_from_store(run, base):
         if ours != theirs:
-            raise InputError(f"{name} is {ours} where the base recipe has {theirs}; trials share the footage that is read for the base recipe")
+            raise InputError(
+                f"{name} is {ours} where the base recipe has {theirs}; trials share the footage that is read for the base recipe"
+            )
     fitted = Fitted(run, plan.base.train, plan.base.val, plan.base.anchors)
     if not folder.exists():
         return begin(fitted, folder, recipe=plan.recipe, store=Store(plan.store), versions=plan.versions)
@@ -132,7 +148,9 @@ def conclude(plan: Plan, session: Session, *, stopped: bool) -> Outcome:
         return write(session.folder, Outcome("stopped", by_epoch=values))
     found = [_value(objective, session) for objective in plan.objectives]
     if not all(math.isfinite(value) for value in found):
-        what = next(objective.name for objective, value in zip(plan.objectives, found, strict=True) if not math.isfinite(value))
+        what = next(
+            objective.name for objective, value in zip(plan.objectives, found, strict=True) if not math.isfinite(value)
+        )
         return write(session.folder, Outcome("failed", by_epoch=values, reason=f"{what} on val is no number"))
     return write(session.folder, Outcome("complete", found, values))
 
@@ -140,7 +158,11 @@ def conclude(plan: Plan, session: Session, *, stopped: bool) -> Outcome:
 def failure(plan: Plan, point: Point, error: BaseException) -> Outcome:
     """A trial that crashed, with the reason, written into its folder."""
     folder = RunFolder(plan.runs, point.run)
-    reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    reason = (
+        str(error)
+        if isinstance(error, InputError)
+        else f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    )
     return write(folder, Outcome("failed", by_epoch=by_epoch(folder, plan.objectives[0]), reason=reason[:1000]))
 
 
@@ -168,8 +190,11 @@ def cost(run: AnyRun) -> dict[str, float]:
     from posture.models.summary import gmacs, parameters, picture_gflops
 
     model = build(run.model).eval()
-    compute = (gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs) if isinstance(run, Run)
-               else picture_gflops(model, run.model.size) / 2)
+    compute = (
+        gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs)
+        if isinstance(run, Run)
+        else picture_gflops(model, run.model.size) / 2
+    )
     return {"gmacs": compute, "parameters": float(parameters(model))}
 
 
@@ -177,7 +202,9 @@ def _read_from_store(run: AnyRun, base: AnyRun) -> list[tuple[str, Any, Any]]:
     """What decides which footage is read: (field, this run's, the base's)."""
     if not isinstance(run, Run) or not isinstance(base, Run):
         return [("the task", run.task, base.task)]
-    return [("model.inputs", run.model.inputs, base.model.inputs), ("data.recipe", run.data.recipe, base.data.recipe),
-            ("data.flow", run.data.flow, base.data.flow), ("data.feed", run.data.feed, base.data.feed)]
-
-
+    return [
+        ("model.inputs", run.model.inputs, base.model.inputs),
+        ("data.recipe", run.data.recipe, base.data.recipe),
+        ("data.flow", run.data.flow, base.data.flow),
+        ("data.feed", run.data.feed, base.data.feed),
+    ]

@@ -1,4 +1,5 @@
-"""Footage that nobody has labelled: the stretches to ask people about, what a run takes them for, and which answers would teach it most.
+"""Footage that nobody has labelled: the stretches to ask people about, what a run takes them for, and which answers
+would teach it most.
 
 Legend: s stretches, K classes, D features.
 """
@@ -74,7 +75,8 @@ class Unlabelled:
 
 
 def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int], None] | None = None) -> Unlabelled:
-    """Every stretch at `footage` that no label and no answer covers. Files whose content is in the store, or comes twice, are refused as `duplicate`.
+    """Every stretch at `footage` that no label and no answer covers. Files whose content is in the store, or comes
+    twice, are refused as `duplicate`.
 
     Raises InputError where the footage cannot be listed, or its labels cannot be read.
     """
@@ -87,29 +89,41 @@ def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int],
             answered.setdefault(file.relative, []).append(span)
     found = Unlabelled(root, len(files))
     files = [file for file in files if (0.0, math.inf) not in answered.get(file.relative, ())]
-    known = {row["video"] for row in store.read("videos", columns=["video", "verdict"]).to_pylist() if row["verdict"] == "ok"}
-    sizes = Counter(file.bytes for file in files) + Counter(set(store.read("videos", columns=["bytes"])["bytes"].to_pylist()))
-    for number, (file, stream) in enumerate(_probed(files, hashed={size for size, count in sizes.items() if count > 1}), start=1):
+    known = {
+        row["video"] for row in store.read("videos", columns=["video", "verdict"]).to_pylist() if row["verdict"] == "ok"
+    }
+    sizes = Counter(file.bytes for file in files) + Counter(
+        set(store.read("videos", columns=["bytes"])["bytes"].to_pylist())
+    )
+    for number, (file, stream) in enumerate(
+        _probed(files, hashed={size for size, count in sizes.items() if count > 1}), start=1
+    ):
         if not isinstance(stream, Unreadable) and stream["content"] in known:
             stream = Unreadable("duplicate", "its content is known already")
         if isinstance(stream, Unreadable):
             found.refused.append({"uri": file.uri, "verdict": stream.verdict, "reason": str(stream)})
         else:
             known |= {stream["content"]} - {""}
-            found.asked += [asked for asked in _stretches(file, stream) if not _covered(asked, answered.get(file.relative, ()))]
+            found.asked += [
+                asked for asked in _stretches(file, stream) if not _covered(asked, answered.get(file.relative, ()))
+            ]
         if progress:
             progress(number, len(files))
     return found
 
 
 def group_of(relative: str) -> str:
-    """What a file's stretches have in common: of UCF101's names the people (`v_Archery_g08_c02` -> `Archery_g08`), else the file."""
+    """What a file's stretches have in common: of UCF101's names the people (`v_Archery_g08_c02` -> `Archery_g08`), else
+    the file.
+    """
     match = UCF101_CLIP.fullmatch(PurePosixPath(relative).stem)
     return match[1] if match else str(PurePosixPath(relative).with_suffix(""))
 
 
 def _probed(files: list[File], *, hashed: set[int]) -> Iterator[tuple[File, Any]]:
-    """(file, its stream with its `content`, a hash where the size is among `hashed`, or why it cannot be read), on all cores."""
+    """(file, its stream with its `content`, a hash where the size is among `hashed`, or why it cannot be read), on all
+    cores.
+    """
     own, sandboxes = threading.local(), []
 
     def equip() -> None:
@@ -121,7 +135,7 @@ def _probed(files: list[File], *, hashed: set[int]) -> Iterator[tuple[File, Any]
             if file.bytes == 0:
                 raise Unreadable("empty", "the file has no bytes")
             with local_copy(file.uri) as path:
-                stream, = own.sandbox.cut(path, "", [], Cut(), limit_seconds=PROBE_SECONDS)
+                (stream,) = own.sandbox.cut(path, "", [], Cut(), limit_seconds=PROBE_SECONDS)
                 return stream | {"content": hash_file(path) if file.bytes in hashed else ""}
         except Unreadable as error:
             return error
@@ -145,7 +159,9 @@ def _stretches(file: File, stream: dict[str, Any]) -> list[Asked]:
         return [Asked(Stretch(file.relative, 0.0, None, group), *properties)]
     edges = [round(edge, 2) for edge in np.linspace(0.0, seconds, parts + 1).tolist()]
     ends = [*edges[1:-1], None]
-    return [Asked(Stretch(file.relative, start, end, group), *properties) for start, end in zip(edges, ends, strict=False)]
+    return [
+        Asked(Stretch(file.relative, start, end, group), *properties) for start, end in zip(edges, ends, strict=False)
+    ]
 
 
 def _covered(asked: Asked, answered: Any) -> bool:
@@ -163,8 +179,15 @@ class Scored:
     refused: list[dict[str, str]]
 
 
-def score_stretches(asked: list[Asked], run: Run, classes: tuple[str, ...], checkpoint: Path, *, batch: int = 16,
-                    progress: Callable[[int, int], None] | None = None) -> Scored:
+def score_stretches(
+    asked: list[Asked],
+    run: Run,
+    classes: tuple[str, ...],
+    checkpoint: Path,
+    *,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scored:
     """Score every stretch by the weights in the folder `checkpoint`, on windows cut from the original files.
 
     Raises InputError for a run on clips cut around the athlete: nothing says where the athlete is.
@@ -176,36 +199,59 @@ def score_stretches(asked: list[Asked], run: Run, classes: tuple[str, ...], chec
 
     recipe = replace(DecodeRecipe.parse(run.data.recipe), windows=WINDOWS, jpeg=0)
     if recipe.crop:
-        raise InputError(f"{run.name} was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is in new footage; "
-                         "review it with a champion that was trained on whole frames")
+        raise InputError(
+            f"{run.name} was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is in new footage; "
+            "review it with a champion that was trained on whole frames"
+        )
     frames = [(round(start * one.fps), round(end * one.fps)) for one in asked for start, end in [one.span]]
-    windows = np.array([len(frame_numbers(first, max(last, first + 1), recipe)) for first, last in frames], dtype=np.int64)
-    index = SourceIndex([one.uri for one in asked], [one.span for one in asked], windows, [str(place) for place in range(len(asked))], classes,
-                        np.zeros(len(asked), dtype=np.int64), recipe, run.model.inputs, run.data.flow or METHODS[0])
+    windows = np.array(
+        [len(frame_numbers(first, max(last, first + 1), recipe)) for first, last in frames], dtype=np.int64
+    )
+    index = SourceIndex(
+        [one.uri for one in asked],
+        [one.span for one in asked],
+        windows,
+        [str(place) for place in range(len(asked))],
+        classes,
+        np.zeros(len(asked), dtype=np.int64),
+        recipe,
+        run.model.inputs,
+        run.data.flow or METHODS[0],
+    )
     footage = SourceFootage(index, tolerant=True)
     model = build(run.model)
     load_weights(model, checkpoint / "model.safetensors")
     probabilities, features = describe(model, footage, run, LocalContext().device, batch=batch, progress=progress)
     kept = [place for place in range(len(asked)) if place not in footage.failed]
-    refused = [{"uri": asked[place].uri, "verdict": "truncated", "reason": reason} for place, reason in sorted(footage.failed.items())]
+    refused = [
+        {"uri": asked[place].uri, "verdict": "truncated", "reason": reason}
+        for place, reason in sorted(footage.failed.items())
+    ]
     means = [[values[index.segments == place].mean(axis=0) for place in kept] for values in (probabilities, features)]
-    return Scored([asked[place] for place in kept], *(np.array(mean, dtype=np.float32).reshape(len(kept), -1) for mean in means), refused)
+    return Scored(
+        [asked[place] for place in kept],
+        *(np.array(mean, dtype=np.float32).reshape(len(kept), -1) for mean in means),
+        refused,
+    )
 
 
 def most_informative(probabilities: np.ndarray, features: np.ndarray, count: int) -> list[int]:
-    """At most `count` rows, those first whose label would teach most: the run is unsure of them, and they are unlike each other.
+    """At most `count` rows, those first whose label would teach most: the run is unsure of them, and they are unlike
+    each other.
 
-    Unsure: the entropy of the probabilities, as a share of the most that K classes can have. Greedily the row is taken whose entropy, times its distance to
-    the nearest one taken (as a share of a usual distance, at most 1), is largest. Near copies of what is taken never are.
+    Unsure: the entropy of the probabilities, as a share of the most that K classes can have. Greedily the row is taken
+    whose entropy, times its distance to the nearest one taken (as a share of a usual distance, at most 1), is largest.
+    Near copies of what is taken never are.
     """
     rows, classes = probabilities.shape
     if not rows:
         return []
     likely, features = np.clip(probabilities.astype(np.float64), 1e-12, 1), features.astype(np.float64)
-    unsure = 0.001 - (likely * np.log(likely)).sum(axis=1) / math.log(max(2, classes))  # nothing is ever quite sure: diversity alone then chooses
+    # nothing is ever quite sure: diversity alone then chooses
+    unsure = 0.001 - (likely * np.log(likely)).sum(axis=1) / math.log(max(2, classes))
     usual = max(math.sqrt(2 * features.var(axis=0).sum()), 1e-9)
     copy = COPY * np.linalg.norm(features, axis=1).mean()
-    pool = np.argsort(-unsure, kind="stable")[:max(POOL * count, 200)]
+    pool = np.argsort(-unsure, kind="stable")[: max(POOL * count, 200)]
     nearest = np.full(len(pool), np.inf)
     taken: list[int] = []
     while len(taken) < min(count, rows):

@@ -1,7 +1,7 @@
 """A comparison in words: what is above what, how sure that is, and what could not be told at all.
 
-The words follow from the figures of an analysis (`posture.comparison`) alone. Everything is said of the subject, the model that the others are
-compared with; p is the one after Holm's adjustment.
+The words follow from the figures of an analysis (`posture.comparison`) alone. Everything is said of the subject, the
+model that the others are compared with; p is the one after Holm's adjustment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ KINDS = {"ours": "other model", "baseline": "baseline", "ablation": "ablation", 
 
 
 def verdict(analysis: Mapping[str, Any], measures: Measures) -> list[str]:
-    """The result in sentences: the subject's figures, its place among the models that are no ablations of it, and what groups were too few for."""
+    """The result in sentences: the subject's figures, its place among the models that are no ablations of it, and what
+    groups were too few for.
+    """
     rows = {row["name"]: row for row in analysis["entries"]}
     subject = rows[analysis["subject"]]
     if not subject["metrics"]:
@@ -30,7 +32,9 @@ def verdict(analysis: Mapping[str, Any], measures: Measures) -> list[str]:
         for row in rows.values():
             against = row["against"] and row["against"][figure]
             if against and against["difference"] is not None and row["kind"] != "ablation":
-                groups.setdefault(judged(against), []).append(f"{row['title']} ({told(against, unit=measures.unit_of(figure))})")
+                groups.setdefault(judged(against), []).append(
+                    f"{row['title']} ({told(against, unit=measures.unit_of(figure))})"
+                )
         for side, said in zip(("above", "below", "undecided"), words, strict=True):
             if side in groups:
                 sentences.append(f"It {said} {listed(groups[side])}.")
@@ -51,8 +55,10 @@ def limits(analysis: Mapping[str, Any], measures: Measures) -> str:
             bounds.append(f"{least:.2f} for the {f'{several} {KINDS[kind]}s' if several > 1 else KINDS[kind]}")
     if not bounds:
         return ""
-    return (f"With {analysis['groups']} groups of test {measures.unit}s and {analysis['resamples']:,} resamples of them, p, adjusted for how many "
-            f"are compared, could not fall below {listed(bounds)}: none of these could be told from chance, however large the difference.")
+    return (
+        f"With {analysis['groups']} groups of test {measures.unit}s and {analysis['resamples']:,} resamples of them, p, adjusted for how many "
+        f"are compared, could not fall below {listed(bounds)}: none of these could be told from chance, however large the difference."
+    )
 
 
 def ablation_verdict(analysis: Mapping[str, Any], row: Mapping[str, Any], measures: Measures) -> str:
@@ -66,14 +72,26 @@ def ablation_verdict(analysis: Mapping[str, Any], row: Mapping[str, Any], measur
         return f"{row['title']}: {measures.tested[figure]} is not defined on this footage, so nothing can be said."
     full, without = (one["metrics"][figure]["mean"] for one in (subject, row))
     part = "its own" if row["replaced"] else "what was taken away"
-    helps, harms, idle = ("is better", "is worse", "is no better") if row["replaced"] else ("helps", "harms", "does not help")
-    undecided = "a gain that this footage cannot tell from chance" if against["difference"] > 0 else f"{part} {idle} on this footage"
-    means = {"above": f"{part} {helps} on this footage", "below": f"{part} {harms} on this footage", "undecided": undecided}
+    helps, harms, idle = (
+        ("is better", "is worse", "is no better") if row["replaced"] else ("helps", "harms", "does not help")
+    )
+    undecided = (
+        "a gain that this footage cannot tell from chance"
+        if against["difference"] > 0
+        else f"{part} {idle} on this footage"
+    )
+    means = {
+        "above": f"{part} {helps} on this footage",
+        "below": f"{part} {harms} on this footage",
+        "undecided": undecided,
+    }
     values = [percent(value) if figure in measures.shares else decimal(value) for value in (without, full)]
     named = "" if figure in measures.shares else f"{measures.tested[figure]} "
     with_, of_full = ("with it", f"with {subject['title']}'s own") if row["replaced"] else ("without it", "with it")
-    return (f"{row['title']}: {named}{values[0]} {with_}, {values[1]} {of_full}; {means[judged(against)]} "
-            f"({told(against, unit=measures.unit_of(figure))}).")
+    return (
+        f"{row['title']}: {named}{values[0]} {with_}, {values[1]} {of_full}; {means[judged(against)]} "
+        f"({told(against, unit=measures.unit_of(figure))})."
+    )
 
 
 def judged(against: Mapping[str, float | None]) -> Literal["above", "below", "undecided"]:
@@ -86,6 +104,7 @@ def judged(against: Mapping[str, float | None]) -> Literal["above", "below", "un
 
 def told(against: Mapping[str, float | None], *, unit: str = "points") -> str:
     """`+4.1 points, 95 % CI +1.0 to +7.2, p = 0.012`, or without a unit `+0.041, 95 % CI +0.010 to +0.072, p = 0.012`."""
+
     def form(value: float) -> str:
         return signed(100 * value) if unit else signed(value, 3)
 

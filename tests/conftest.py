@@ -28,13 +28,21 @@ SHARED_FOOTAGE = Path(__file__).resolve().parents[2] / "shared" / "footage"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow-minutes", type=float, help="begin no slow test after so many minutes; the files come in an order that changes from day to day")
-    parser.addoption("--slow-seed", type=int, default=datetime.date.today().toordinal(), help="of that order; today's if left out")
+    parser.addoption(
+        "--slow-minutes",
+        type=float,
+        help="begin no slow test after so many minutes; the files come in an order that changes from day to day",
+    )
+    parser.addoption(
+        "--slow-seed", type=int, default=datetime.date.today().toordinal(), help="of that order; today's if left out"
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     minutes = config.getoption("--slow-minutes")
-    return None if minutes is None else f"slow tests: {minutes:g} minutes, --slow-seed {config.getoption('--slow-seed')}"
+    return (
+        None if minutes is None else f"slow tests: {minutes:g} minutes, --slow-seed {config.getoption('--slow-seed')}"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,8 +57,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     minutes = item.config.getoption("--slow-minutes")
-    if minutes is not None and item.get_closest_marker("slow") and time.monotonic() - item.config.stash[BEGAN] > minutes * 60:
-        pytest.skip(f"the {minutes:g} minutes for slow tests are used up; another day it comes earlier, or run make test-slow")
+    if (
+        minutes is not None
+        and item.get_closest_marker("slow")
+        and time.monotonic() - item.config.stash[BEGAN] > minutes * 60
+    ):
+        pytest.skip(
+            f"the {minutes:g} minutes for slow tests are used up; another day it comes earlier, or run make test-slow"
+        )
 
 
 @pytest.fixture
@@ -97,7 +111,11 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
     from posture.distributed.ingest import ingest
 
     uri = str(tmp_path_factory.mktemp("store") / "small")
-    ingest(read_footage(str(class_folders)), Store(uri, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2))))
+    ingest(
+        read_footage(str(class_folders)),
+        Store(uri, create=True),
+        IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2))),
+    )
     return uri
 
 

@@ -36,7 +36,7 @@ def make_film(path: Path, athletes: Mapping[str, Path_], *, frames: int = 60, se
             picture = ground.copy()
             for colour, place in athletes.items():
                 if (box := place(number)) is not None:
-                    picture[box[1]:box[3], box[0]:box[2]] = COLOURS[colour]
+                    picture[box[1] : box[3], box[0] : box[2]] = COLOURS[colour]
             yield picture
 
     write_video(path, pictures(), fps=25.0)
@@ -48,13 +48,20 @@ def write_boxes(path: Path, films: Mapping[str, Mapping[str, Path_]], *, frames:
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["video", "frame", "athlete", "x1", "y1", "x2", "y2"])
-        table.writerows([film, frame, name, *box] for film, athletes in films.items() for name, place in athletes.items()
-                        for frame in range(frames) if (box := place(frame)) is not None)
+        table.writerows(
+            [film, frame, name, *box]
+            for film, athletes in films.items()
+            for name, place in athletes.items()
+            for frame in range(frames)
+            if (box := place(frame)) is not None
+        )
     return path
 
 
 def seen(frames: np.ndarray, colour: str) -> np.ndarray:
-    """Where a colour is in each of uint8 (T, H, W, 3): (T, 4) x1, y1, x2, y2 around its pixels; NaN where it is nowhere."""
+    """Where a colour is in each of uint8 (T, H, W, 3): (T, 4) x1, y1, x2, y2 around its pixels; NaN where it is
+    nowhere.
+    """
     channel = {"red": 0, "green": 1}[colour]
     others = [other for other in range(3) if other != channel]
     found = np.full((len(frames), 4), np.nan)

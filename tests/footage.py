@@ -12,7 +12,9 @@ import numpy as np
 from posture.data.video import write_video
 
 
-def moving_square(frames: int, *, seed: int = 0, size: tuple[int, int] = (64, 96), direction: int = 1) -> Iterator[np.ndarray]:
+def moving_square(
+    frames: int, *, seed: int = 0, size: tuple[int, int] = (64, 96), direction: int = 1
+) -> Iterator[np.ndarray]:
     """uint8 frames (H, W, 3) of a bright square that crosses a noisy picture from left to right (or back)."""
     generator = np.random.default_rng(seed)
     backdrop = generator.integers(0, 90, (*size, 3), dtype=np.uint8)
@@ -20,11 +22,19 @@ def moving_square(frames: int, *, seed: int = 0, size: tuple[int, int] = (64, 96
     for number in range(frames):
         frame = backdrop.copy()
         left = int((size[1] - 20) * (number / max(1, frames - 1) if direction > 0 else 1 - number / max(1, frames - 1)))
-        frame[top:top + 20, left:left + 20] = (240, 200 - 10 * (seed % 12), 60)
+        frame[top : top + 20, left : left + 20] = (240, 200 - 10 * (seed % 12), 60)
         yield frame
 
 
-def make_video(path: Path, *, frames: int = 60, seed: int = 0, fps: float = 25.0, direction: int = 1, size: tuple[int, int] = (64, 96)) -> Path:
+def make_video(
+    path: Path,
+    *,
+    frames: int = 60,
+    seed: int = 0,
+    fps: float = 25.0,
+    direction: int = 1,
+    size: tuple[int, int] = (64, 96),
+) -> Path:
     """A real H.264 file at `path`; another seed gives other content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, moving_square(frames, seed=seed, direction=direction, size=size), fps=fps)
@@ -35,7 +45,9 @@ def make_class_folders(root: Path, *, per_class: int = 8, frames: int = 60) -> P
     """One folder per class: `left` and `right`, squares that differ by their direction."""
     for place, (name, direction) in enumerate((("left", -1), ("right", 1))):
         for number in range(per_class):
-            make_video(root / name / f"{name}{number:02d}.mp4", frames=frames, seed=100 * place + number, direction=direction)
+            make_video(
+                root / name / f"{name}{number:02d}.mp4", frames=frames, seed=100 * place + number, direction=direction
+            )
     return root
 
 
@@ -45,14 +57,22 @@ def write_bad_files(folder: Path, good: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no film\n" * 200)
-    (folder / "cut.mp4").write_bytes(content[:len(content) // 2])
-    (folder / "early.mp4").write_bytes(_with_early_index(good)[:-len(content) // 2])
+    (folder / "cut.mp4").write_bytes(content[: len(content) // 2])
+    (folder / "early.mp4").write_bytes(_with_early_index(good)[: -len(content) // 2])
     _write_sound(folder / "sound.mp4")
     (folder / "lost.mp4").symlink_to(folder / "nowhere.mp4")
     os.mkfifo(folder / "pipe.mp4")
     _write_frameless(folder / "frameless.mp4")
-    return {"empty.mp4": "empty", "text.mp4": "not_video", "cut.mp4": "truncated", "early.mp4": "truncated", "sound.mp4": "no_video_stream",
-            "lost.mp4": "unreadable", "pipe.mp4": "unreadable", "frameless.mp4": "no_frames"}
+    return {
+        "empty.mp4": "empty",
+        "text.mp4": "not_video",
+        "cut.mp4": "truncated",
+        "early.mp4": "truncated",
+        "sound.mp4": "no_video_stream",
+        "lost.mp4": "unreadable",
+        "pipe.mp4": "unreadable",
+        "frameless.mp4": "no_frames",
+    }
 
 
 def _write_sound(path: Path) -> None:

@@ -33,7 +33,9 @@ class Made(NamedTuple):
         return cv2.imencode(self.suffix, np.ascontiguousarray(self.pixels[..., ::-1]))[1].tobytes()
 
 
-def make_pictures(count: int, *, seed: int = 0, splits: tuple[str, ...] = ("train", "train", "val"), sides: tuple[int, int] = (20, 60)) -> list[Made]:
+def make_pictures(
+    count: int, *, seed: int = 0, splits: tuple[str, ...] = ("train", "train", "val"), sides: tuple[int, int] = (20, 60)
+) -> list[Made]:
     """Pictures of any sizes: number n has n % 3 boxes, and keys that do not sort as they are numbered."""
     generator = np.random.default_rng(seed)
     made = []
@@ -41,8 +43,16 @@ def make_pictures(count: int, *, seed: int = 0, splits: tuple[str, ...] = ("trai
         height, width = generator.integers(*sides, 2, endpoint=True).tolist()
         colour = (5 * number % 256, 7 * number % 256, 200 - number % 200)
         corners = np.sort(generator.uniform(0, 1, (number % 3, 2, 2)), axis=1) * (width, height)
-        made.append(Made(f"{number * 37 % 1009:04d}-{number}", np.full((height, width, 3), colour, np.uint8), corners.reshape(-1, 4).astype(np.float32),
-                         [CLASSES[(number + place) % 2] for place in range(number % 3)], f"group{number // 4}", splits[number % len(splits)]))
+        made.append(
+            Made(
+                f"{number * 37 % 1009:04d}-{number}",
+                np.full((height, width, 3), colour, np.uint8),
+                corners.reshape(-1, 4).astype(np.float32),
+                [CLASSES[(number + place) % 2] for place in range(number % 3)],
+                f"group{number // 4}",
+                splits[number % len(splits)],
+            )
+        )
     return made
 
 
@@ -58,11 +68,36 @@ def write_image_store(folder: Path, made: list[Made], *, files: int = 1) -> Stor
 
 def images_table(made: list[Made]) -> pa.Table:
     """Their rows of the table `images`."""
-    return pa.Table.from_pylist([{"image": one.key, "uri": f"pictures/{one.key}{one.suffix}", "height": one.pixels.shape[0], "width": one.pixels.shape[1],
-                                  "bytes": len(one.encoded), "pixels": one.encoded} for one in made], rows.TABLES["images"])
+    return pa.Table.from_pylist(
+        [
+            {
+                "image": one.key,
+                "uri": f"pictures/{one.key}{one.suffix}",
+                "height": one.pixels.shape[0],
+                "width": one.pixels.shape[1],
+                "bytes": len(one.encoded),
+                "pixels": one.encoded,
+            }
+            for one in made
+        ],
+        rows.TABLES["images"],
+    )
 
 
 def boxes_table(made: list[Made]) -> pa.Table:
     """Their rows of the table `boxes`."""
-    return pa.Table.from_pylist([{"image": one.key, "group": one.group, "split": one.split, "boxes": one.boxes.tolist(), "labels": one.labels,
-                                  "tubes": [""] * len(one.labels), "time": float("nan")} for one in made], rows.TABLES["boxes"])
+    return pa.Table.from_pylist(
+        [
+            {
+                "image": one.key,
+                "group": one.group,
+                "split": one.split,
+                "boxes": one.boxes.tolist(),
+                "labels": one.labels,
+                "tubes": [""] * len(one.labels),
+                "time": float("nan"),
+            }
+            for one in made
+        ],
+        rows.TABLES["boxes"],
+    )

@@ -1,4 +1,6 @@
-"""A known function of what `tune_spaces/action.py` asks for, in place of training: conditions, scales and choices matter as they do in a network."""
+"""A known function of what `tune_spaces/action.py` asks for, in place of training: conditions, scales and choices
+matter as they do in a network.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ PLACEMENT = {"late": 0.1, "all": 0.05, "early": 0.0}
 
 
 def known_quality(changes: dict[str, Any]) -> float:
-    """1 at a learning rate of 0.006, a weight decay of 0.2, a label smoothing of 0.08, a dropout of 0.25, 8 groups, and stcbam early; less elsewhere."""
+    """1 at a learning rate of 0.006, a weight decay of 0.2, a label smoothing of 0.08, a dropout of 0.25, 8 groups, and
+    stcbam early; less elsewhere.
+    """
     missed = abs(math.log10(changes["optim.lr"] / 0.006)) / 2 + abs(math.log10(changes["optim.weight_decay"] / 0.2)) / 6
     missed += abs(changes["loss.label_smoothing"] - 0.08) + abs(changes["model.dropout"] - 0.25) / 2
     missed += abs(math.log2(changes["model.groups"] / 8)) / 15 if changes["model.norm"] == "group" else 0.2

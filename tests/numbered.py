@@ -1,7 +1,8 @@
 """Videos whose frames carry their own number and say which way is up, in the containers and codecs that FFmpeg writes.
 
-A picture has four corner blocks: red upper left, green upper right, blue lower left, white lower right. In the half between them lie two rows of five
-blocks, black (0) or white (1): bits 0 to 4 of the number in the upper row, 5 to 9 in the lower, the lowest bit first.
+A picture has four corner blocks: red upper left, green upper right, blue lower left, white lower right. In the half
+between them lie two rows of five blocks, black (0) or white (1): bits 0 to 4 of the number in the upper row, 5 to 9 in
+the lower, the lowest bit first.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ def numbered_frame(number: int, *, height: int = 96, width: int = 160) -> np.nda
     tall, wide = height // 4, width // 4
     for place, colour in enumerate(CORNERS):
         row, column = divmod(place, 2)
-        frame[row * (height - tall):row * (height - tall) + tall, column * (width - wide):column * (width - wide) + wide] = colour
+        frame[
+            row * (height - tall) : row * (height - tall) + tall,
+            column * (width - wide) : column * (width - wide) + wide,
+        ] = colour
     for bit in range(10):
         row, column = divmod(bit, 5)
-        frame[(row + 1) * tall:(row + 2) * tall, column * width // 5:(column + 1) * width // 5] = 255 * (number >> bit & 1)
+        frame[(row + 1) * tall : (row + 2) * tall, column * width // 5 : (column + 1) * width // 5] = 255 * (
+            number >> bit & 1
+        )
     return frame
 
 
@@ -35,8 +41,10 @@ def number_of(frame: np.ndarray) -> int:
     """The number that a frame (h, w, 3) of any size carries."""
     height, width, _ = frame.shape
     grey = frame.mean(axis=2)
-    middles = [(int(height * (0.375 + 0.25 * row)), int(width * (column + 0.5) / 5)) for row in range(2) for column in range(5)]
-    return sum(int(grey[y - 1:y + 2, x - 1:x + 2].mean() > 128) << bit for bit, (y, x) in enumerate(middles))
+    middles = [
+        (int(height * (0.375 + 0.25 * row)), int(width * (column + 0.5) / 5)) for row in range(2) for column in range(5)
+    ]
+    return sum(int(grey[y - 1 : y + 2, x - 1 : x + 2].mean() > 128) << bit for bit, (y, x) in enumerate(middles))
 
 
 def corners_of(frame: np.ndarray) -> list[tuple[int, int, int]]:
@@ -46,14 +54,29 @@ def corners_of(frame: np.ndarray) -> list[tuple[int, int, int]]:
     return [tuple(255 * int(value > 128) for value in frame[y, x]) for y in ys for x in xs]  # type: ignore[misc]
 
 
-def write_numbered(path: Path, codec: str = "libx264", *, frames: int = 75, fps: int = 25, size: tuple[int, int] = (96, 160), keyframe_every: int = 12,
-                   pixels: str = "yuv420p", container: str | None = None, stamps: Sequence[int] | None = None, aspect: Fraction | None = None,
-                   turn: int = 0, mirror: bool = False, options: Mapping[str, str] | None = None, muxer: Mapping[str, str] | None = None) -> Path:
+def write_numbered(
+    path: Path,
+    codec: str = "libx264",
+    *,
+    frames: int = 75,
+    fps: int = 25,
+    size: tuple[int, int] = (96, 160),
+    keyframe_every: int = 12,
+    pixels: str = "yuv420p",
+    container: str | None = None,
+    stamps: Sequence[int] | None = None,
+    aspect: Fraction | None = None,
+    turn: int = 0,
+    mirror: bool = False,
+    options: Mapping[str, str] | None = None,
+    muxer: Mapping[str, str] | None = None,
+) -> Path:
     """Encode `frames` numbered frames of `size` (height, width), as stored, at `path`.
 
-    `container` is FFmpeg's name of the container, if the suffix does not give it; `stamps` are the frames' times in 1/600 s instead of an even pace;
-    `aspect` is that of a pixel. Pictures are stored turned by `turn` degrees clockwise, a multiple of 90, and `mirror`ed left to right before that, and
-    the file says how that is undone. `options` go to the encoder, `muxer` to the muxer.
+    `container` is FFmpeg's name of the container, if the suffix does not give it; `stamps` are the frames' times in
+    1/600 s instead of an even pace; `aspect` is that of a pixel. Pictures are stored turned by `turn` degrees
+    clockwise, a multiple of 90, and `mirror`ed left to right before that, and the file says how that is undone.
+    `options` go to the encoder, `muxer` to the muxer.
     """
     import av
 
@@ -82,7 +105,9 @@ def write_numbered(path: Path, codec: str = "libx264", *, frames: int = 75, fps:
 
 @contextlib.contextmanager
 def _usual_scheduling() -> Iterator[None]:
-    """Undo what SVT-AV1 does as root: its caller gets real-time priority, and all that the tests start later would inherit it and starve the machine."""
+    """Undo what SVT-AV1 does as root: its caller gets real-time priority, and all that the tests start later would
+    inherit it and starve the machine.
+    """
     if not hasattr(os, "sched_setscheduler"):
         yield
         return
@@ -94,8 +119,12 @@ def _usual_scheduling() -> Iterator[None]:
             os.sched_setscheduler(0, policy, parameters)
 
 
-def remux(source: Path, target: Path, change: Callable[[Any, int], None], *, muxer: Mapping[str, str] | None = None) -> Path:
-    """Copy the video of `source` without encoding it again; `change(packet, ticks)` may give each packet other stamps; a frame lasts `ticks`."""
+def remux(
+    source: Path, target: Path, change: Callable[[Any, int], None], *, muxer: Mapping[str, str] | None = None
+) -> Path:
+    """Copy the video of `source` without encoding it again; `change(packet, ticks)` may give each packet other stamps;
+    a frame lasts `ticks`.
+    """
     import av
 
     with av.open(str(source)) as old, av.open(str(target), "w", options=dict(muxer or {})) as new:

@@ -20,10 +20,20 @@ def s3_server() -> Iterator[dict[str, str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     url = f"http://127.0.0.1:{port}"
-    environment = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true",
-                   "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     try:
         for _ in range(150):
             try:
@@ -33,18 +43,28 @@ def s3_server() -> Iterator[dict[str, str]]:
                 time.sleep(0.2)
         import boto3
 
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test").create_bucket(Bucket="lab")
+        boto3.client(
+            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        ).create_bucket(Bucket="lab")
         yield environment
     finally:
         process.kill()
         process.wait()
 
 
-def posture(*arguments: str, environment: dict[str, str | None] | None = None, timeout: float = 280.0, **options) -> subprocess.CompletedProcess[str]:
+def posture(
+    *arguments: str, environment: dict[str, str | None] | None = None, timeout: float = 280.0, **options
+) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own; variables that are None in `environment` are taken away."""
     variables = os.environ | {"WANDB_MODE": "disabled"} | (environment or {})
-    return subprocess.run([sys.executable, "-m", "posture", *arguments], capture_output=True, text=True, timeout=timeout,
-                          env={name: value for name, value in variables.items() if value is not None}, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "posture", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={name: value for name, value in variables.items() if value is not None},
+        **options,
+    )
 
 
 def descendants(process: int) -> dict[int, str]:
@@ -52,7 +72,9 @@ def descendants(process: int) -> dict[int, str]:
     children: dict[int, list[int]] = {}
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            children.setdefault(int((place / "stat").read_text().rpartition(")")[2].split()[1]), []).append(int(place.name))
+            children.setdefault(int((place / "stat").read_text().rpartition(")")[2].split()[1]), []).append(
+                int(place.name)
+            )
     found: dict[int, str] = {}
     waiting = [process]
     while waiting:

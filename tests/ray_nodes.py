@@ -1,7 +1,8 @@
-"""Ray nodes on this machine, in a process of their own: `python -m tests.ray_nodes [CPUS OF EACH NODE]`, the head first; two of one CPU where not said.
+"""Ray nodes on this machine, in a process of their own: `python -m tests.ray_nodes [CPUS OF EACH NODE]`, the head
+first; two of one CPU where not said.
 
-Prints the address, then obeys a line at a time and says when it is done: `kill` the newest node, `add` one like it; `kill head`, and `start`
-all nodes again at the same address.
+Prints the address, then obeys a line at a time and says when it is done: `kill` the newest node, `add` one like it;
+`kill head`, and `start` all nodes again at the same address.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ MEMORY_BYTES = 150_000_000
 
 
 def start(cpus: list[float], **head: Any) -> Cluster:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "object_store_memory": MEMORY_BYTES, "include_dashboard": False, **head})
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": cpus[0], "object_store_memory": MEMORY_BYTES, "include_dashboard": False, **head},
+    )
     for count in cpus[1:]:
         cluster.add_node(num_cpus=count, object_store_memory=MEMORY_BYTES)
     cluster.wait_for_nodes()

@@ -1,7 +1,8 @@
-"""Passes of retraining that are killed at seeded points: `python -m tests.retrain_kills --rounds 10 --seed 0` prints a table.
+"""Passes of retraining that are killed at seeded points: `python -m tests.retrain_kills --rounds 10 --seed 0` prints a
+table.
 
-Every round starts from the same registry with a champion and the same new footage, kills a pass (SIGKILL, with its children), lets the next pass
-go on, and compares what there is in the end with what a pass that nobody killed leaves.
+Every round starts from the same registry with a champion and the same new footage, kills a pass (SIGKILL, with its
+children), lets the next pass go on, and compares what there is in the end with what a pass that nobody killed leaves.
 """
 
 from __future__ import annotations
@@ -25,13 +26,48 @@ from tests.distributed.test_ingest import contents
 from tests.footage import make_class_folders, make_video
 
 EPOCHS = 3
-SETS = {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "model.dropout": 0.0, "epochs": EPOCHS}
-OPTIONS = ("--local", "--settle", "0", "--min-clips", "2", "--min-per-class", "2", "--tolerance", "1", "--recall-floor", "0", "--max-class-drop", "1",
-           *(f"--set={name}={value}" for name, value in SETS.items()))
-POINTS = ["line:looking for", "line:took in", "line:new: ", "file:current.json", "file:runs/*/start.safetensors", "line:training challenger",
-          "line:epoch   1", "line:epoch   2", f"line:epoch   {EPOCHS}", "file:versions/v0002/model.safetensors", "file:versions/v0002/version.json",
-          "file:passes/0002-*/predictions.parquet", "file:passes/0002-*/decision.json", "change:champion.json",
-          "file:passes/0002-*/decision.html", "change:last.json"]
+SETS = {
+    "data.recipe": "32x40-stretch-f20-s2-w1-raw",
+    "model.width": 0.125,
+    "model.size": 32,
+    "scale.global_batch": 4,
+    "model.dropout": 0.0,
+    "epochs": EPOCHS,
+}
+OPTIONS = (
+    "--local",
+    "--settle",
+    "0",
+    "--min-clips",
+    "2",
+    "--min-per-class",
+    "2",
+    "--tolerance",
+    "1",
+    "--recall-floor",
+    "0",
+    "--max-class-drop",
+    "1",
+    *(f"--set={name}={value}" for name, value in SETS.items()),
+)
+POINTS = [
+    "line:looking for",
+    "line:took in",
+    "line:new: ",
+    "file:current.json",
+    "file:runs/*/start.safetensors",
+    "line:training challenger",
+    "line:epoch   1",
+    "line:epoch   2",
+    f"line:epoch   {EPOCHS}",
+    "file:versions/v0002/model.safetensors",
+    "file:versions/v0002/version.json",
+    "file:passes/0002-*/predictions.parquet",
+    "file:passes/0002-*/decision.json",
+    "change:champion.json",
+    "file:passes/0002-*/decision.html",
+    "change:last.json",
+]
 """What a pass is killed after: a line it prints, a file it writes anew, one that it changes."""
 DELAYS = {"line": 1.0, "file": 0.02, "change": 0.02}
 """And at most so many seconds later."""
@@ -65,11 +101,28 @@ class Rounds:
 
     def start(self, *, log: Path) -> subprocess.Popen[bytes]:
         """A pass in a process group of its own, which writes what it prints into `log`."""
-        command = [sys.executable, "-u", "-m", "posture", "retrain", "--footage", str(self.place / "in"), "--store", str(self.place / "store"),
-                   "--registry", str(self.place / "registry"), *OPTIONS]
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            "posture",
+            "retrain",
+            "--footage",
+            str(self.place / "in"),
+            "--store",
+            str(self.place / "store"),
+            "--registry",
+            str(self.place / "registry"),
+            *OPTIONS,
+        ]
         with log.open("wb") as file:
-            return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                                    env=os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"})
+            return subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+            )
 
     def calmly(self) -> str:
         """A pass that nobody kills: what it printed. Raises AssertionError unless it ends well."""
@@ -83,16 +136,31 @@ class Rounds:
         registry, store = self.registry, Store(str(self.place / "store"))
         clips = store.read("clips", columns=["clip"])["clip"].to_pylist()
         assert len(clips) == len(set(clips)), "a clip stands twice"
-        runs = {path.name: [(row["epoch"], round(row["train_loss"], 4)) for row in json.loads((path / "history.json").read_text())]
-                for path in sorted((self.place / "registry" / "runs").iterdir())}
+        runs = {
+            path.name: [
+                (row["epoch"], round(row["train_loss"], 4)) for row in json.loads((path / "history.json").read_text())
+            ]
+            for path in sorted((self.place / "registry" / "runs").iterdir())
+        }
         decisions = [registry.decision(name) for name in registry.passes()]
-        return {"store": contents(self.place / "store"), "runs": runs, "champion": registry.champion(), "current": registry.current(),
-                "versions": [(version["version"], version["parent"], version["classes"]) for version in registry.versions()],
-                "history": [(entry["version"], entry["action"]) for entry in registry.history()],
-                "decisions": [(decision["outcome"], decision["challenger"], decision["came_in"]["classes"]) for decision in decisions]}
+        return {
+            "store": contents(self.place / "store"),
+            "runs": runs,
+            "champion": registry.champion(),
+            "current": registry.current(),
+            "versions": [
+                (version["version"], version["parent"], version["classes"]) for version in registry.versions()
+            ],
+            "history": [(entry["version"], entry["action"]) for entry in registry.history()],
+            "decisions": [
+                (decision["outcome"], decision["challenger"], decision["came_in"]["classes"]) for decision in decisions
+            ],
+        }
 
     def round(self, point: str, delay: float) -> dict[str, Any]:
-        """Kill a pass after `point`, and `delay` seconds; let the next one go on. Returns the row of the table; raises AssertionError."""
+        """Kill a pass after `point`, and `delay` seconds; let the next one go on. Returns the row of the table; raises
+        AssertionError.
+        """
         self.restore()
         log = self.place.parent / "killed.log"
         process = self.start(log=log)
@@ -112,9 +180,16 @@ class Rounds:
         assert not twice, f"killed after {point}: {twice} epochs were trained twice"
         idle = self.calmly()
         assert "nothing new" in idle, idle
-        return {"killed after": point.replace(":", " ", 1) + ("" if reached else " (ended first)"), "s later": f"{delay:.3f}", "was over": ended,
-                "champion then": champion, "epochs before": len(epochs[0]), "after": len(epochs[1]), "next pass s": f"{took:.1f}",
-                "champion": self.registry.champion()}
+        return {
+            "killed after": point.replace(":", " ", 1) + ("" if reached else " (ended first)"),
+            "s later": f"{delay:.3f}",
+            "was over": ended,
+            "champion then": champion,
+            "epochs before": len(epochs[0]),
+            "after": len(epochs[1]),
+            "next pass s": f"{took:.1f}",
+            "champion": self.registry.champion(),
+        }
 
     def rounds(self, count: int, *, seed: int) -> list[dict[str, Any]]:
         """`count` rounds at points that the seed chooses, none twice before all were."""

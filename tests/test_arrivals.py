@@ -25,10 +25,24 @@ def store(tmp_path):
 def add(store, label, *, train=0, test=0, name="first"):
     """Segments of two clips each, each in a group of its own."""
     sides = ["train"] * train + ["test"] * test
-    segments = [{"segment": f"{label}-{name}-{number}", "video": f"v-{label}-{name}-{number}", "start": 0.0, "end": 1.0, "label": label,
-                 "group": f"{label}-{name}-{number}", "split": side} for number, side in enumerate(sides)]
+    segments = [
+        {
+            "segment": f"{label}-{name}-{number}",
+            "video": f"v-{label}-{name}-{number}",
+            "start": 0.0,
+            "end": 1.0,
+            "label": label,
+            "group": f"{label}-{name}-{number}",
+            "split": side,
+        }
+        for number, side in enumerate(sides)
+    ]
     store.append("segments", pa.Table.from_pylist(segments, schema=rows.SEGMENTS))
-    clips = [CLIP | {"clip": f"{row['segment']}-{window}", "segment": row["segment"]} for row in segments for window in range(2)]
+    clips = [
+        CLIP | {"clip": f"{row['segment']}-{window}", "segment": row["segment"]}
+        for row in segments
+        for window in range(2)
+    ]
     store.append("clips", pa.Table.from_pylist(clips, schema=rows.CLIPS))
 
 
@@ -40,11 +54,21 @@ def test_everything_is_new_at_first_and_nothing_afterwards(store):
     first = look(store, None, known=(), min_per_class=4)
     assert first.new_clips == {"dive": 6, "jump": 6} and not first.left_out
     record = first.record(())
-    assert record["came_in"]["classes"]["dive"] == {"train": 3, "val": 0, "test": 1} and record["came_in"]["groups"] == {"train": 6, "val": 0, "test": 2}
-    assert record["balance"]["before"] == {} and record["came_in"]["new_classes"] == ["dive", "jump"] and record["came_in"]["clips"] == 16
+    assert record["came_in"]["classes"]["dive"] == {"train": 3, "val": 0, "test": 1} and record["came_in"][
+        "groups"
+    ] == {"train": 6, "val": 0, "test": 2}
+    assert (
+        record["balance"]["before"] == {}
+        and record["came_in"]["new_classes"] == ["dive", "jump"]
+        and record["came_in"]["clips"] == 16
+    )
     baseline = json.loads(json.dumps(segments_record(first, None)))
     again = look(store, baseline, known=("dive", "jump"), min_per_class=4)
-    assert again.new == [] and again.new_clips.total() == 0 and again.record(("dive", "jump"))["came_in"]["new_classes"] == []
+    assert (
+        again.new == []
+        and again.new_clips.total() == 0
+        and again.record(("dive", "jump"))["came_in"]["new_classes"] == []
+    )
 
 
 def test_a_class_with_too_little_waits_until_it_has_enough_and_then_counts_whole(store):
@@ -66,7 +90,11 @@ def test_a_class_with_too_little_waits_until_it_has_enough_and_then_counts_whole
 def test_corrected_labels_count_as_new_and_removed_segments_are_told(store):
     baseline = segments_record(look(store, None, known=(), min_per_class=1), None)
     row = store.read("segments").to_pylist()[0]
-    store.upsert("segments", pa.Table.from_pylist([row | {"label": "jump" if row["label"] == "dive" else "dive"}], schema=rows.SEGMENTS), keys=["segment"])
+    store.upsert(
+        "segments",
+        pa.Table.from_pylist([row | {"label": "jump" if row["label"] == "dive" else "dive"}], schema=rows.SEGMENTS),
+        keys=["segment"],
+    )
     gone = store.read("segments").to_pylist()[-1]["segment"]
     store.delete("segments", "segment", [gone])
     found = look(store, baseline, known=("dive", "jump"), min_per_class=1)
@@ -76,14 +104,39 @@ def test_corrected_labels_count_as_new_and_removed_segments_are_told(store):
 
 def test_refusals_are_told_once(store):
     def video(name, verdict):
-        return {"video": "", "uri": name, "bytes": 1, "modified": 1.0, "frames": 0, "fps": 0.0, "seconds": 0.0, "width": 0, "height": 0, "codec": "",
-                "verdict": verdict, "reason": "why"}
+        return {
+            "video": "",
+            "uri": name,
+            "bytes": 1,
+            "modified": 1.0,
+            "frames": 0,
+            "fps": 0.0,
+            "seconds": 0.0,
+            "width": 0,
+            "height": 0,
+            "codec": "",
+            "verdict": verdict,
+            "reason": "why",
+        }
 
-    store.append("videos", pa.Table.from_pylist([video("a.mp4", "ok"), video("b.mp4", "truncated")], schema=rows.VIDEOS))
-    report = {"refused": [{"uri": "b.mp4", "verdict": "truncated", "reason": "why"}, {"uri": "c.mp4", "verdict": "segment_past_end", "reason": "kick"}]}
-    store.append("ingests", pa.Table.from_pylist([{"ingest": "i1", "time": 1.0, "report": json.dumps(report)}], schema=rows.INGESTS))
+    store.append(
+        "videos", pa.Table.from_pylist([video("a.mp4", "ok"), video("b.mp4", "truncated")], schema=rows.VIDEOS)
+    )
+    report = {
+        "refused": [
+            {"uri": "b.mp4", "verdict": "truncated", "reason": "why"},
+            {"uri": "c.mp4", "verdict": "segment_past_end", "reason": "kick"},
+        ]
+    }
+    store.append(
+        "ingests",
+        pa.Table.from_pylist([{"ingest": "i1", "time": 1.0, "report": json.dumps(report)}], schema=rows.INGESTS),
+    )
     first = look(store, None, known=(), min_per_class=1)
-    assert [(item["uri"], item["verdict"]) for item in first.refused] == [("b.mp4", "truncated"), ("c.mp4", "segment_past_end")]
+    assert [(item["uri"], item["verdict"]) for item in first.refused] == [
+        ("b.mp4", "truncated"),
+        ("c.mp4", "segment_past_end"),
+    ]
     store.append("videos", pa.Table.from_pylist([video("d.mp4", "empty")], schema=rows.VIDEOS))
     baseline = json.loads(json.dumps(segments_record(first, None)))
     assert [item["uri"] for item in look(store, baseline, known=(), min_per_class=1).refused] == ["d.mp4"]

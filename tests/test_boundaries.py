@@ -24,7 +24,11 @@ def imports(path, *, at_top=False):
 
 
 def importers(package, **options):
-    return {str(path.relative_to(PACKAGE)) for path in FILES if any(name.split(".")[0] == package for name in imports(path, **options))}
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name.split(".")[0] == package for name in imports(path, **options))
+    }
 
 
 def test_only_the_distributed_part_and_the_benchmarks_import_ray():
@@ -41,12 +45,57 @@ def test_decoders_have_one_door():
 
 
 LAYERS = ["data", "models", "tasks", "train", "distributed", "commands", "cli"]
-"""From the ground up; a part may import those below it. The modules beside the folders stand between train and commands."""
-ABOVE_TRAIN = {"config", "launch", "weights", "evaluation", "runs", "tracking", "recipes", "report", "pages",
-               "registry", "decision", "holdout", "settling", "intake", "arrivals", "challenger", "retrain", "notify", "forget",
-               "show", "explain", "explain_page", "overlays", "console", "stats", "comparison", "comparison_page", "study", "verdicts", "detections",
-               "detector_evaluation", "detector_report", "detector_comparison", "spaces", "search", "trials", "search_page", "sweep", "athletes",
-               "unlabelled", "review", "review_server", "schedule", "heartbeats", "drift", "decision_page"}
+"""From the ground up; a part may import those below it. The modules beside the folders stand between train and
+commands.
+"""
+ABOVE_TRAIN = {
+    "config",
+    "launch",
+    "weights",
+    "evaluation",
+    "runs",
+    "tracking",
+    "recipes",
+    "report",
+    "pages",
+    "registry",
+    "decision",
+    "holdout",
+    "settling",
+    "intake",
+    "arrivals",
+    "challenger",
+    "retrain",
+    "notify",
+    "forget",
+    "show",
+    "explain",
+    "explain_page",
+    "overlays",
+    "console",
+    "stats",
+    "comparison",
+    "comparison_page",
+    "study",
+    "verdicts",
+    "detections",
+    "detector_evaluation",
+    "detector_report",
+    "detector_comparison",
+    "spaces",
+    "search",
+    "trials",
+    "search_page",
+    "sweep",
+    "athletes",
+    "unlabelled",
+    "review",
+    "review_server",
+    "schedule",
+    "heartbeats",
+    "drift",
+    "decision_page",
+}
 FORBIDDEN = {
     "data": {"models", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
     "models": {"data", "tasks", "train", "distributed", "commands", "cli", "bench"} | ABOVE_TRAIN,
@@ -71,12 +120,22 @@ def test_networks_and_loop_need_torch_and_numpy_alone(layer):
         assert not outside, f"{path.relative_to(PACKAGE)} imports {sorted(outside)} when it is loaded"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "jobs/action.py:improved", "--store", "x", "--set", "optim.rl=1"],
-                                       ["train", "jobs/action.py:nothing", "--store", "x"], ["ingest", "--store"],
-                                       ["ingest", "x", "--store", "y", "--size", "9"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "jobs/action.py:improved", "--store", "x", "--set", "optim.rl=1"],
+        ["train", "jobs/action.py:nothing", "--store", "x"],
+        ["ingest", "--store"],
+        ["ingest", "x", "--store", "y", "--size", "9"],
+    ],
+)
 def test_help_and_configuration_errors_load_neither_torch_nor_ray(arguments):
-    code = ("import sys\nfrom posture.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\nelse:\n    status = 0\n"
-            "print([name for name in ('torch', 'ray', 'wandb', 'decord', 'matplotlib') if name in sys.modules], status, file=sys.stderr)")
+    code = (
+        "import sys\nfrom posture.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\nelse:\n    status = 0\n"
+        "print([name for name in ('torch', 'ray', 'wandb', 'decord', 'matplotlib') if name in sys.modules], status, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     status = 0 if "--help" in arguments else 2
     assert done.stderr.splitlines()[-1] == f"[] {status}", done.stderr

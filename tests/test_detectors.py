@@ -1,4 +1,6 @@
-"""Detectors from a store to a report: every kind of network, resuming, workers, weights, and a net that learns pictures by heart."""
+"""Detectors from a store to a report: every kind of network, resuming, workers, weights, and a net that learns pictures
+by heart.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -36,8 +38,12 @@ from tests.image_store import CLASSES, boxes_table, make_pictures, write_image_s
 from tests.pictures import shared
 
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
-NETWORKS = {"improved": YOLOv5(size=64, width=0.125, **IMPROVED_YOLOV5), "yolov7": YOLOv7(size=64, width=0.125),
-            "ssd300": SSD300(size=160, width=0.125), "fasterrcnn": FasterRCNN(size=64, width=0.125)}
+NETWORKS = {
+    "improved": YOLOv5(size=64, width=0.125, **IMPROVED_YOLOV5),
+    "yolov7": YOLOv7(size=64, width=0.125),
+    "ssd300": SSD300(size=160, width=0.125),
+    "fasterrcnn": FasterRCNN(size=64, width=0.125),
+}
 FIGURES = ("map50", "map50_95", "precision", "recall", "f1")
 
 
@@ -48,7 +54,9 @@ def small(network="improved", **changes):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_pictures(36, splits=("train", "train", "val", "test"))).uri
+    return write_image_store(
+        tmp_path_factory.mktemp("pictures") / "store", make_pictures(36, splits=("train", "train", "val", "test"))
+    ).uri
 
 
 def trained(run, store, runs, name, **options):
@@ -80,13 +88,19 @@ def test_every_network_trains_and_is_judged(network, store, tmp_path):
 def test_ignore_regions_reach_loss_figures_and_report(network, tmp_path):
     made = make_pictures(36, splits=("train", "train", "val", "test"))
     store = write_image_store(tmp_path / "store", made)
-    crowds = [row | {"ignored": [[0.0, 0.0, 20.0, 20.0]], "ignored_labels": ["athlete"]} for row in boxes_table(made).to_pylist()]
+    crowds = [
+        row | {"ignored": [[0.0, 0.0, 20.0, 20.0]], "ignored_labels": ["athlete"]}
+        for row in boxes_table(made).to_pylist()
+    ]
     store.upsert("boxes", pa.Table.from_pylist(crowds, schema=rows.BOXES), keys=["image"])
     folder = trained(small(network, epochs=1), store.uri, tmp_path, network)
     assert np.isfinite(folder.read_json("history.json")[0]["train_loss"])
     metrics = evaluate(folder, views=Views())
     table = pq.read_table(folder.path("evaluation", "test", "predictions.parquet"))
-    assert table["ignored"].to_pylist() == [[[0.0, 0.0, 20.0, 20.0]]] * 9 and table["ignored_labels"].to_pylist() == [[0]] * 9
+    assert (
+        table["ignored"].to_pylist() == [[[0.0, 0.0, 20.0, 20.0]]] * 9
+        and table["ignored_labels"].to_pylist() == [[0]] * 9
+    )
     columns = ("boxes", "scores", "labels", "true_boxes", "true_labels", "ignored", "ignored_labels")
     pictures = [_arrays(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
     again = detection_metrics(pictures, CLASSES)
@@ -102,7 +116,10 @@ def test_a_run_records_what_it_found_in_its_pictures(folder):
 
 
 def test_anchors_are_kept_made_anew_or_judged(store, tmp_path):
-    models = {way: prepare(small(**{"data.anchors": way}), store, runs=str(tmp_path), name=way).run.model for way in ("keep", "kmeans")}
+    models = {
+        way: prepare(small(**{"data.anchors": way}), store, runs=str(tmp_path), name=way).run.model
+        for way in ("keep", "kmeans")
+    }
     assert models["keep"].anchors == NETWORKS["improved"].anchors != models["kmeans"].anchors
     far = tuple(tuple((9000.0 + place, 9000.0) for place in range(3)) for _ in range(3))
     judged = prepare(small(**{"model.anchors": far}), store, runs=str(tmp_path), name="auto")
@@ -168,7 +185,9 @@ def test_networks_that_suppress_overlaps_themselves_do_so_as_the_run_says(networ
 
 
 def test_classifiers_views_are_refused(folder):
-    with pytest.raises(InputError, match="looks at each picture once: --crops, --spans and --source are for action classifiers"):
+    with pytest.raises(
+        InputError, match="looks at each picture once: --crops, --spans and --source are for action classifiers"
+    ):
         evaluate(folder, views=Views(crops=3))
 
 
@@ -189,10 +208,17 @@ def test_published_weights_fill_what_they_know(store, tmp_path):
     state = build(plain).state_dict()
     torch.save({theirs: state[ours] for theirs, ours in published_names(plain).items()}, tmp_path / "yolov5.pt")
     session = prepare(small(weights=str(tmp_path / "yolov5.pt")), store, runs=str(tmp_path), name="published")
-    for said in ("nothing for attend_out3", "stage4", "whose 80 classes are not the footage's 2", "head.levels.0.weight"):
+    for said in (
+        "nothing for attend_out3",
+        "stage4",
+        "whose 80 classes are not the footage's 2",
+        "head.levels.0.weight",
+    ):
         assert said in session.start
     started = load_file(session.folder.path("start.safetensors"))
-    assert torch.equal(started["down1.conv.weight"], state["down1.conv.weight"]) and "head.levels.0.weight" not in started
+    assert (
+        torch.equal(started["down1.conv.weight"], state["down1.conv.weight"]) and "head.levels.0.weight" not in started
+    )
 
 
 def test_recipes_of_detectors_are_valid_and_a_study_is_of_one_task():
@@ -226,10 +252,30 @@ def test_a_narrow_net_learns_real_pictures_by_heart(tmp_path, ray_cluster):
     whole = index_images(store, "train")
     images = open_images(whole.part(np.arange(0, len(whole), len(whole) // 16)[:16]), feed="materialize")
     still = {f"data.{name}": 0.0 for name in ("mosaic", "resize", "shift", "flip", "hue", "saturation", "value")}
-    run = override(small(), {**still, "model.classes": 1, "model.size": 192, "model.width": 0.25, "model.norm_momentum": 0.1, "epochs": 70,
-                                    "scale.global_batch": 8, "optim.lr": 0.002, "optim.ema": 0.9, "optim.weight_decay": 0.0, "metric": "map50"})
+    run = override(
+        small(),
+        {
+            **still,
+            "model.classes": 1,
+            "model.size": 192,
+            "model.width": 0.25,
+            "model.norm_momentum": 0.1,
+            "epochs": 70,
+            "scale.global_batch": 8,
+            "optim.lr": 0.002,
+            "optim.ema": 0.9,
+            "optim.weight_decay": 0.0,
+            "metric": "map50",
+        },
+    )
     torch.manual_seed(0)
     with LocalContext(device="cpu") as ctx:
-        outcome = fit(run, DetectionTask(run, whole.classes), ImageBatches(images, run, rank=0, world_size=1, validation=images), ctx, None,
-                      model=build(run.model))
+        outcome = fit(
+            run,
+            DetectionTask(run, whole.classes),
+            ImageBatches(images, run, rank=0, world_size=1, validation=images),
+            ctx,
+            None,
+            model=build(run.model),
+        )
     assert outcome["best"] >= 0.95

@@ -20,7 +20,10 @@ def footage(seed, *, groups=12, per_group=6, shift=0.0, classes=("jump", "run"),
 
 
 def test_footage_of_one_kind_cannot_be_told_apart():
-    covered = [(found := two_sample_auc(footage(2 * seed), footage(2 * seed + 1), seed=seed))["low"] <= 0.5 for seed in range(5)]
+    covered = [
+        (found := two_sample_auc(footage(2 * seed), footage(2 * seed + 1), seed=seed))["low"] <= 0.5
+        for seed in range(5)
+    ]
     assert sum(covered) >= 4 and 0.2 < found["value"] < 0.8, "groups that differ are no drift"
 
 
@@ -37,7 +40,12 @@ def test_another_mix_of_classes_is_no_drift():
 
 def test_the_class_that_shifted_is_named():
     old, new = footage(0), footage(1)
-    moved = Described(np.where((new.labels == "run")[:, None], new.features + 2.0, new.features), new.confidence, new.labels, new.groups)
+    moved = Described(
+        np.where((new.labels == "run")[:, None], new.features + 2.0, new.features),
+        new.confidence,
+        new.labels,
+        new.groups,
+    )
     rows = {row["class"]: row for row in measure(old, moved)["classes"]}
     assert rows["run"]["shifted"] and not rows["jump"]["shifted"] and rows["run"]["distance"] > rows["jump"]["distance"]
     assert rows["run"]["old"] == 36 and class_shift(footage(0, groups=1), new, "run")["chance"] is None
@@ -54,5 +62,10 @@ def test_confidence_that_falls_is_seen_and_that_of_unknown_classes_stands_apart(
 
 def test_too_few_groups_claim_nothing():
     found = measure(footage(0), footage(1, groups=2))
-    assert found["auc"] is None and not found["classes"] and "the new footage" in found["too_few"] and "2 groups" in found["too_few"]
+    assert (
+        found["auc"] is None
+        and not found["classes"]
+        and "the new footage" in found["too_few"]
+        and "2 groups" in found["too_few"]
+    )
     assert measure(footage(0), footage(1, classes=("throw",)))["too_few"]

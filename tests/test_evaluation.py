@@ -25,7 +25,9 @@ from tests.test_report import assert_self_contained
 def run(small_store, tmp_path_factory):
     """A trained run, barely."""
     changes = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}
-    session = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path_factory.mktemp("runs")), name="one", changes=changes)
+    session = prepare(
+        "jobs/action.py:improved", small_store, runs=str(tmp_path_factory.mktemp("runs")), name="one", changes=changes
+    )
     quiet = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
     train_here(session, **quiet)
     return session.folder
@@ -64,8 +66,12 @@ def test_every_split_and_protocol_has_a_folder_of_its_own(run, small_store):
     result = evaluate(run, views=Views())
     before = {file.name: file.read_bytes() for file in Path(run.path("evaluation", "test")).iterdir()}
     assert sorted(before) == ["metrics.json", "predictions.parquet", "report.html"] and result["name"] == "test"
-    others = {"val": {"split": "val"}, "test-3-crops-2-spans": {"views": Views(crops=3, temporal=2)}, "test-last": {"which": "last"},
-              "test-1-source-window": {"views": Views(source=1)}}
+    others = {
+        "val": {"split": "val"},
+        "test-3-crops-2-spans": {"views": Views(crops=3, temporal=2)},
+        "test-last": {"which": "last"},
+        "test-1-source-window": {"views": Views(source=1)},
+    }
     for name, options in others.items():
         metrics = evaluate(run, **{"views": Views()} | options)
         assert metrics["name"] == name and run.evaluation(name).metrics == metrics
@@ -86,14 +92,17 @@ def test_the_place_where_older_versions_wrote_is_still_read(run, tmp_path):
     assert folder.evaluation("test") is None and folder.evaluation("val").metrics["split"] == "val"
     folder.write_json("evaluation/metrics.json", older | {"protocol": Views(crops=3).describe()})
     assert folder.evaluation("test") is None
-    folder.write_json("evaluation/metrics.json", older | {"protocol": "each picture once, letterboxed to 640 x 640 pixels"})
+    folder.write_json(
+        "evaluation/metrics.json", older | {"protocol": "each picture once, letterboxed to 640 x 640 pixels"}
+    )
     folder.write_json("evaluation/test/metrics.json", older | {"accuracy": 0.75})
     assert folder.evaluation("test").metrics["accuracy"] == 0.75
 
 
 def test_names_of_evaluations():
-    assert evaluation_name("test") == "test" and evaluation_name("val", crops=3, spans=2, source=10, checkpoint="last") == (
-        "val-3-crops-2-spans-10-source-windows-last")
+    assert evaluation_name("test") == "test" and evaluation_name(
+        "val", crops=3, spans=2, source=10, checkpoint="last"
+    ) == ("val-3-crops-2-spans-10-source-windows-last")
     assert re.fullmatch(r"test-store-a_b-[0-9a-f]{8}", evaluation_name("test", store="s3://lab/a b"))
     assert len({evaluation_name("test", store=store) for store in ("s3://lab/a/store", "s3://lab/b/store", None)}) == 3
 
@@ -110,11 +119,18 @@ def test_a_run_that_is_not_trained_to_its_end_says_so_first(run, tmp_path):
     done = posture("evaluate", half.uri)
     assert done.returncode == 0, done.stderr
     assert next(line for line in done.stdout.splitlines() if not line.endswith(" ...")).startswith(said)
-    assert said in half.evaluation().metrics["notice"] and f'<p class="notice">{said}' in Path(half.evaluation().path("report.html")).read_text()
+    assert (
+        said in half.evaluation().metrics["notice"]
+        and f'<p class="notice">{said}' in Path(half.evaluation().path("report.html")).read_text()
+    )
     half.write_json("history.json", [])
     assert evaluate(half, views=Views())["notice"].startswith("one is untrained: no epoch of 60 is finished yet.")
     trained = validate(record["run"] | {"epochs": 60, "patience": 2, "metric": "accuracy"})
-    for values, notice in (([0.5, 0.4, 0.4], ""), ([0.5, 0.6, 0.4], "unfinished: 3 of its 60"), ([0.1, 0.2], "unfinished: 2 of its 60")):
+    for values, notice in (
+        ([0.5, 0.4, 0.4], ""),
+        ([0.5, 0.6, 0.4], "unfinished: 3 of its 60"),
+        ([0.1, 0.2], "unfinished: 2 of its 60"),
+    ):
         half.write_json("history.json", [{"val_accuracy": value} for value in values])
         assert notice in unfinished(trained, half) and bool(notice) == bool(unfinished(trained, half))
 
@@ -149,13 +165,15 @@ def test_the_report_has_pictures_and_facts(run):
     evaluate(run, views=Views())
     page = Path(run.path("evaluation", "test", "report.html")).read_text()
     assert "data:image/jpeg" in page and "<svg" in page and "accuracy of" in page
-    assert "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
 
 
 def test_the_accuracy_has_an_interval_and_examples_name_their_files(run, small_store):
     metrics = evaluate(run, views=Views())
     segments = [row for row in Store(small_store).read("segments").to_pylist() if row["split"] == "test"]
-    assert metrics["interval"]["of"] == "accuracy" and metrics["interval"]["groups"] == len({row["group"] for row in segments})
+    assert metrics["interval"]["of"] == "accuracy" and metrics["interval"]["groups"] == len({
+        row["group"] for row in segments
+    })
     page = assert_self_contained(Path(run.path("evaluation", "test", "report.html")).read_text())
     links = page.values("a", "href")
     assert len(links) == metrics["count"], "so few segments are all shown"
@@ -167,7 +185,9 @@ def test_the_accuracy_has_an_interval_and_examples_name_their_files(run, small_s
 def test_a_run_that_is_not_there_or_has_nothing_to_show(run, small_store, tmp_path):
     with pytest.raises(InputError, match="there is no run here"):
         RunFolder.open(str(tmp_path / "none"))
-    prepared = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="bare", changes={"scale.global_batch": 4})
+    prepared = prepare(
+        "jobs/action.py:improved", small_store, runs=str(tmp_path), name="bare", changes={"scale.global_batch": 4}
+    )
     with pytest.raises(InputError, match="no best checkpoint yet"):
         evaluate(prepared.folder, views=Views())
 
@@ -175,7 +195,9 @@ def test_a_run_that_is_not_there_or_has_nothing_to_show(run, small_store, tmp_pa
 @pytest.fixture(scope="module")
 def two_stream(flow_store, tmp_path_factory):
     changes = {"model.width": 0.05, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
-    session = prepare("jobs/action.py:two_stream", flow_store, runs=str(tmp_path_factory.mktemp("runs")), name="two", changes=changes)
+    session = prepare(
+        "jobs/action.py:two_stream", flow_store, runs=str(tmp_path_factory.mktemp("runs")), name="two", changes=changes
+    )
     train_here(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     return session.folder
 

@@ -25,6 +25,7 @@ IMPROVED_SMALL = C3D(**{**IMPROVED, "classes": 3, "width": 0.125, "size": 32})
 @pytest.fixture(scope="module")
 def make_run(tmp_path_factory):
     """`make_run(config, **data)`: a run whose network has random weights and an attention that is not even."""
+
     def make(config, **data):
         torch.manual_seed(0)
         folder = RunFolder(str(tmp_path_factory.mktemp("runs")), "one")
@@ -42,6 +43,7 @@ def make_run(tmp_path_factory):
         folder.write_json("run.json", {"run": run.model_dump(mode="json"), "classes": CLASSES})
         folder.publish_checkpoint("epoch-0007", checkpoint, best=True)
         return folder
+
     return make
 
 
@@ -50,10 +52,19 @@ def improved(make_run):
     return make_run(IMPROVED_SMALL)
 
 
-@pytest.mark.parametrize(("weights", "expected"), [
-    ([0.1, 0.2, 0.9, 0.2, 0.1], [2]), ([0.9, 0.2, 0.1, 0.2, 0.8], [0, 4]), ([0.9, 0.1, 0.3, 0.1, 0.9], [0, 4]),  # the middle one is low
-    ([0.5] * 5, [2]), ([0.2, 0.8, 0.8, 0.8, 0.1, 0.7], [2, 5]), ([0.1, 0.2, 0.3], [2]),
-    ([1, 0, 1, 0, 1, 0, 0.9, 0, 1], [0, 2, 4, 8])])
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        # the middle one is low
+        ([0.1, 0.2, 0.9, 0.2, 0.1], [2]),
+        ([0.9, 0.2, 0.1, 0.2, 0.8], [0, 4]),
+        ([0.9, 0.1, 0.3, 0.1, 0.9], [0, 4]),
+        ([0.5] * 5, [2]),
+        ([0.2, 0.8, 0.8, 0.8, 0.1, 0.7], [2, 5]),
+        ([0.1, 0.2, 0.3], [2]),
+        ([1, 0, 1, 0, 1, 0, 0.9, 0, 1], [0, 2, 4, 8]),
+    ],
+)
 def test_key_frames_are_peaks(weights, expected):
     assert peaks(np.array(weights, dtype=float)) == expected
 
@@ -67,8 +78,15 @@ def test_the_files_tell_what_the_network_did(improved, video, tmp_path):
     files = {item.name for item in (tmp_path / "out").iterdir()}
     assert files == {"explain.html", "explain.json", "grad_cam.png", "spatial_attention.png", "temporal_attention.png"}
     said = json.loads((tmp_path / "out" / "explain.json").read_text())
-    assert said["top"][0] == {"class": explanation.explained, "probability": pytest.approx(explanation.top[0][1], rel=1e-5)}
-    assert said["checkpoint"] == "best, epoch 7" and len(said["frames"]) == 16 and [block["block"] for block in said["attention"]] == ["stage4", "stage5"]
+    assert said["top"][0] == {
+        "class": explanation.explained,
+        "probability": pytest.approx(explanation.top[0][1], rel=1e-5),
+    }
+    assert (
+        said["checkpoint"] == "best, epoch 7"
+        and len(said["frames"]) == 16
+        and [block["block"] for block in said["attention"]] == ["stage4", "stage5"]
+    )
     weights = np.array(said["temporal"]["all blocks together"])
     assert weights.shape == (16,) and said["key_frames"][0]["weight"] >= np.median(weights)
     for name in said["pictures"]:
@@ -80,9 +98,14 @@ def test_the_page_is_one_file_that_names_the_evidence(improved, video, tmp_path)
     run_command(improved.uri, str(video("a.mp4")), "--out", str(tmp_path / "out"))
     page = (tmp_path / "out" / "explain.html").read_text().replace("<wbr>", "")
     assert "a.mp4" in page and page.count("data:image/jpeg") > 24 and "<svg" in page
-    for part in ("What speaks for", "Where attention weighs most", "When attention weighs most", "40x52-stretch-f20-s2-w2-raw"):
+    for part in (
+        "What speaks for",
+        "Where attention weighs most",
+        "When attention weighs most",
+        "40x52-stretch-f20-s2-w2-raw",
+    ):
         assert part in page
-    assert "src=\"http" not in page and "<script" not in page
+    assert 'src="http' not in page and "<script" not in page
 
 
 def test_another_class_has_other_evidence(improved, video):
@@ -129,15 +152,20 @@ def test_what_cannot_be_explained_is_one_sentence(improved, video, tmp_path, cap
     bare = RunFolder(str(tmp_path), "bare")
     bare.write_json("run.json", improved.read_json("run.json"))
     detector = RunFolder(str(tmp_path), "athletes")
-    detector.write_json("run.json", {"run": load_recipe("jobs/detector.py:improved").model_dump(mode="json"), "classes": ["athlete"]})
-    for arguments, complaint in ((("/nowhere/run", good), "there is no run here"),
-                                 ((detector.uri, good), "athletes is a detector (yolov5), and posture explain is for action classifiers"),
-                                 ((bare.uri, good), "no best checkpoint yet"),
-                                 ((improved.uri, __file__), "test_explain.py: this is no video that can be read"),
-                                 ((improved.uri, "/nowhere.mp4"), "/nowhere.mp4: this is no video that can be read"),
-                                 ((improved.uri, short), "too short: one clip needs 1.24 s, the video lasts 0.48 s"),
-                                 ((improved.uri, good, "--class", "rigth"), "--class 'rigth': the run knows no such class; it knows right"),
-                                 ((improved.uri, good, "--start", "9"), "--start 9: "), ((improved.uri, good, "--checkpoint", "worst"), "worst")):
+    detector.write_json(
+        "run.json", {"run": load_recipe("jobs/detector.py:improved").model_dump(mode="json"), "classes": ["athlete"]}
+    )
+    for arguments, complaint in (
+        (("/nowhere/run", good), "there is no run here"),
+        ((detector.uri, good), "athletes is a detector (yolov5), and posture explain is for action classifiers"),
+        ((bare.uri, good), "no best checkpoint yet"),
+        ((improved.uri, __file__), "test_explain.py: this is no video that can be read"),
+        ((improved.uri, "/nowhere.mp4"), "/nowhere.mp4: this is no video that can be read"),
+        ((improved.uri, short), "too short: one clip needs 1.24 s, the video lasts 0.48 s"),
+        ((improved.uri, good, "--class", "rigth"), "--class 'rigth': the run knows no such class; it knows right"),
+        ((improved.uri, good, "--start", "9"), "--start 9: "),
+        ((improved.uri, good, "--checkpoint", "worst"), "worst"),
+    ):
         with pytest.raises(SystemExit) as end:
             main(["explain", *arguments])
         said = capsys.readouterr().err

@@ -29,11 +29,34 @@ def store(tmp_path):
     made = Store(str(tmp_path / "store"), create=True)
     made.create_tables()
     sides = [(name, "test") for name in CLASSES for _ in range(2)] + [("dive", "train")]
-    segments = [{"segment": f"s{number}", "video": f"v{number}", "start": 0.0, "end": 1.0, "label": label, "group": f"g{number // 2}", "split": split}
-                for number, (label, split) in enumerate(sides)]
+    segments = [
+        {
+            "segment": f"s{number}",
+            "video": f"v{number}",
+            "start": 0.0,
+            "end": 1.0,
+            "label": label,
+            "group": f"g{number // 2}",
+            "split": split,
+        }
+        for number, (label, split) in enumerate(sides)
+    ]
     generator = np.random.default_rng(0)
-    clips = [{"clip": f"{row['segment']}-{window}", "segment": row["segment"], "recipe": RECIPE, "start": 0.0, "frames": 8, "height": 16, "width": 16,
-              "offsets": [], "pixels": generator.integers(0, 255, 8 * 16 * 16 * 3, dtype=np.uint8).tobytes()} for row in segments for window in range(2)]
+    clips = [
+        {
+            "clip": f"{row['segment']}-{window}",
+            "segment": row["segment"],
+            "recipe": RECIPE,
+            "start": 0.0,
+            "frames": 8,
+            "height": 16,
+            "width": 16,
+            "offsets": [],
+            "pixels": generator.integers(0, 255, 8 * 16 * 16 * 3, dtype=np.uint8).tobytes(),
+        }
+        for row in segments
+        for window in range(2)
+    ]
     made.append("segments", pa.Table.from_pylist(segments, schema=rows.SEGMENTS))
     made.append("clips", pa.Table.from_pylist(clips, schema=rows.CLIPS))
     return made
@@ -49,15 +72,23 @@ def model(folder: Path, classes):
 
 
 def held_out(store):
-    return {row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments").to_pylist() if row["split"] == "test"}
+    return {
+        row["segment"]: [row["label"], row["split"], row["group"]]
+        for row in store.read("segments").to_pylist()
+        if row["split"] == "test"
+    }
 
 
 def test_every_segment_that_is_asked_for_and_has_clips_is_scored_once(store, tmp_path):
     one = model(tmp_path / "one", CLASSES)
-    found, scores = score_segments(store, one.run, tmp_path / "one", ["s3", "s1", "s6", "nobody"], versions=store.versions())
+    found, scores = score_segments(
+        store, one.run, tmp_path / "one", ["s3", "s1", "s6", "nobody"], versions=store.versions()
+    )
     assert found == ["s1", "s3"] and scores.shape == (2, 3)  # s6 is trained on
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
-    whole, all_scores = score_segments(store, one.run, tmp_path / "one", [f"s{number}" for number in range(6)], versions=store.versions())
+    whole, all_scores = score_segments(
+        store, one.run, tmp_path / "one", [f"s{number}" for number in range(6)], versions=store.versions()
+    )
     np.testing.assert_allclose(all_scores[[whole.index("s1"), whole.index("s3")]], scores, rtol=1e-5)
     assert score_segments(store, one.run, tmp_path / "one", [], versions=store.versions())[0] == []
 
@@ -66,20 +97,42 @@ def test_both_answer_in_the_columns_of_all_classes(store, tmp_path):
     champion, challenger = model(tmp_path / "champion", ("dive", "jump")), model(tmp_path / "challenger", CLASSES)
     answers = ask(store, store.versions(), held_out(store), frozenset({"s0", "s2"}), challenger, champion)
     assert answers.segments == [f"s{number}" for number in range(6)] and answers.classes == CLASSES
-    assert answers.labels.tolist() == [0, 0, 1, 1, 2, 2] and answers.frozen.tolist() == [True, False, True, False, False, False]
+    assert answers.labels.tolist() == [0, 0, 1, 1, 2, 2] and answers.frozen.tolist() == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert (answers.champion[:, 2] == 0).all() and answers.known_before == {"dive", "jump"}
     np.testing.assert_allclose(answers.champion.sum(axis=1), 1, rtol=1e-5)
-    assert figures(answers, answers.champion, answers.known_before)["count"] == 4 and figures(answers, answers.challenger, answers.known)["count"] == 6
+    assert (
+        figures(answers, answers.champion, answers.known_before)["count"] == 4
+        and figures(answers, answers.challenger, answers.known)["count"] == 6
+    )
     alone = ask(store, store.versions(), held_out(store), frozenset(), champion, None)
-    assert alone.champion is None and alone.segments == ["s0", "s1", "s2", "s3"] and figures(alone, alone.champion, alone.known_before) is None
+    assert (
+        alone.champion is None
+        and alone.segments == ["s0", "s1", "s2", "s3"]
+        and figures(alone, alone.champion, alone.known_before) is None
+    )
 
     write_predictions(str(tmp_path / "predictions.parquet"), answers)
     table = pq.read_table(tmp_path / "predictions.parquet")
-    assert json.loads(table.schema.metadata[b"classes"]) == list(CLASSES) and table["set"].to_pylist()[:2] == ["frozen", "new"]
-    np.testing.assert_array_equal(np.array(table["challenger"].to_pylist(), dtype=np.float32), answers.challenger.astype(np.float32))
+    assert json.loads(table.schema.metadata[b"classes"]) == list(CLASSES) and table["set"].to_pylist()[:2] == [
+        "frozen",
+        "new",
+    ]
+    np.testing.assert_array_equal(
+        np.array(table["challenger"].to_pylist(), dtype=np.float32), answers.challenger.astype(np.float32)
+    )
 
 
 def test_classes_that_are_left_out_are_no_part_of_what_is_read(store):
     index = index_footage(store, "test", left_out=("vault",))
     assert index.classes == ("dive", "jump") and index.segment_ids == ["s0", "s1", "s2", "s3"] and len(index) == 8
-    assert index_footage(store, "test", classes=("dive", "jump"), left_out=("vault",)).labels.tolist() == index.labels.tolist()
+    assert (
+        index_footage(store, "test", classes=("dive", "jump"), left_out=("vault",)).labels.tolist()
+        == index.labels.tolist()
+    )

@@ -1,4 +1,6 @@
-"""From a drop folder into a store: new groups are split by themselves, what is not whole waits, what is unlabelled is named."""
+"""From a drop folder into a store: new groups are split by themselves, what is not whole waits, what is unlabelled is
+named.
+"""
 
 import os
 import time
@@ -115,7 +117,9 @@ def test_a_corrected_label_is_taken_over(drop, store, run):
 
 def test_clips_that_a_detector_cut_are_not_made_here_and_it_says_what_to_do(drop, store, run, tmp_path):
     cut = override(run, {"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"})
-    with pytest.raises(InputError, match="posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER"):
+    with pytest.raises(
+        InputError, match="posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER"
+    ):
         look(drop, store, cut)
     assert store.read("videos").num_rows == 0
     (tmp_path / "empty").mkdir()
@@ -123,7 +127,13 @@ def test_clips_that_a_detector_cut_are_not_made_here_and_it_says_what_to_do(drop
 
 
 def test_a_first_pass_that_is_refused_for_that_leaves_no_registry(drop, store, tmp_path):
-    options = RetrainOptions(str(drop), store.uri, str(tmp_path / "registry"), changes={"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"}, local=True)
+    options = RetrainOptions(
+        str(drop),
+        store.uri,
+        str(tmp_path / "registry"),
+        changes={"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"},
+        local=True,
+    )
     with pytest.raises(InputError, match="posture retrain has no detector"):
         run_pass(options)
     assert not (tmp_path / "registry").exists() and not (tmp_path / "store").exists()

@@ -34,19 +34,40 @@ def test_names_are_unique_unless_given_and_never_reused_unasked(small_store, tmp
 def test_a_name_that_does_not_exist_is_not_resumed(small_store, tmp_path):
     """Nothing is trained from scratch by a mistyped name; a job that may have to begin says so."""
     created = start(small_store, tmp_path, name="athletes-1").folder.read_json("run.json")["created"]
-    for runs, name, hint in ((tmp_path, "atletes-1", r" \(is it athletes-1\?\)"), (tmp_path, "zzz", ""), (tmp_path / "none", "a", "")):
-        with pytest.raises(InputError, match=rf"/{name}: there is no run of this name to continue{hint}; leave out --resume to begin it"):
+    for runs, name, hint in (
+        (tmp_path, "atletes-1", r" \(is it athletes-1\?\)"),
+        (tmp_path, "zzz", ""),
+        (tmp_path / "none", "a", ""),
+    ):
+        with pytest.raises(
+            InputError,
+            match=rf"/{name}: there is no run of this name to continue{hint}; leave out --resume to begin it",
+        ):
             start(small_store, runs, name=name, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["athletes-1"] == run_names(str(tmp_path))
     assert start(small_store, tmp_path, name="b", resume="if begun").folder.exists()
-    assert start(small_store, tmp_path, name="athletes-1", resume="if begun").folder.read_json("run.json")["created"] == created
+    assert (
+        start(small_store, tmp_path, name="athletes-1", resume="if begun").folder.read_json("run.json")["created"]
+        == created
+    )
 
 
 def test_a_run_that_the_machine_has_no_room_for_leaves_its_name_free(small_store, tmp_path):
-    with pytest.raises(InputError, match=r"8 workers: this machine has 4 CPUs, and more workers than that only wait for each other; use at most 4"):
-        start(small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 8, "scale.global_batch": 8}, admit=admit_on_ray)
+    with pytest.raises(
+        InputError,
+        match=r"8 workers: this machine has 4 CPUs, and more workers than that only wait for each other; use at most 4",
+    ):
+        start(
+            small_store,
+            tmp_path,
+            name="a",
+            changes=CHANGES | {"scale.workers": 8, "scale.global_batch": 8},
+            admit=admit_on_ray,
+        )
     assert not (tmp_path / "a").exists()
-    assert start(small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 4}, admit=admit_on_ray).folder.exists()
+    assert start(
+        small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 4}, admit=admit_on_ray
+    ).folder.exists()
 
 
 def test_resuming_a_finished_run_says_how_to_prolong_it(small_store, tmp_path):
@@ -65,11 +86,17 @@ def test_a_run_keeps_to_the_footage_it_began_with(small_store, tmp_path):
     assert again.train.keys == session.train.keys and again.classes == session.classes
 
 
-@pytest.mark.parametrize(("changes", "complaint"), [
-    ({"scale.global_batch": 1000}, r"1000 clips make a step, but there are only \d+ training clips; use --set scale.global_batch=\d"),
-    ({"data.recipe": "none"}, "data.recipe must name one of"),
-    ({"model.frames": 4}, "model"),
-])
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"scale.global_batch": 1000},
+            r"1000 clips make a step, but there are only \d+ training clips; use --set scale.global_batch=\d",
+        ),
+        ({"data.recipe": "none"}, "data.recipe must name one of"),
+        ({"model.frames": 4}, "model"),
+    ],
+)
 def test_what_cannot_train_is_refused_and_leaves_nothing(small_store, tmp_path, changes, complaint):
     with pytest.raises(InputError, match=complaint):
         start(small_store, tmp_path, name="a", changes=CHANGES | changes)
@@ -99,10 +126,14 @@ def test_a_run_starts_from_the_weights_of_another_once(small_store, tmp_path):
     assert all(torch.allclose(tensor, saved(second)[name], atol=1e-6) for name, tensor in saved(first, "best").items())
 
     (tmp_path / "second" / "start.safetensors").unlink()
-    longer = start(small_store, tmp_path, name="second", resume=True, changes={"epochs": 2, "weights": str(tmp_path / "first")})
+    longer = start(
+        small_store, tmp_path, name="second", resume=True, changes={"epochs": 2, "weights": str(tmp_path / "first")}
+    )
     assert longer.resumed and longer.start == "" and train_here(longer, **QUIET)["epoch"] == 2
     with pytest.raises(InputError, match="a run that is continued keeps its own weights"):
-        start(small_store, tmp_path, name="second", resume=True, changes={"epochs": 3, "weights": str(tmp_path / "other")})
+        start(
+            small_store, tmp_path, name="second", resume=True, changes={"epochs": 3, "weights": str(tmp_path / "other")}
+        )
 
 
 def test_weights_that_cannot_be_used_are_refused_and_leave_nothing(small_store, tmp_path):
@@ -113,9 +144,14 @@ def test_weights_that_cannot_be_used_are_refused_and_leave_nothing(small_store, 
 
 def test_a_model_with_flow_needs_a_store_with_flow(small_store, flow_store, tmp_path):
     changes = {name: value for name, value in CHANGES.items() if name != "model.size"}
-    with pytest.raises(InputError, match=rf"clips have no optical flow by dis, which this model reads; add it with: posture ingest --store {small_store} "):
+    with pytest.raises(
+        InputError,
+        match=rf"clips have no optical flow by dis, which this model reads; add it with: posture ingest --store {small_store} ",
+    ):
         prepare("jobs/action.py:temporal_stream", small_store, runs=str(tmp_path), name="a", changes=changes)
     assert not (tmp_path / "a").exists()
     session = prepare("jobs/action.py:temporal_stream", flow_store, runs=str(tmp_path), name="a", changes=changes)
     assert session.run.data.flow == session.val.flow == "dis" and session.train.inputs == ("flow",)
-    assert prepare("jobs/action.py:spatial_stream", small_store, runs=str(tmp_path), name="b", changes=changes).train.inputs == ("rgb",)
+    assert prepare(
+        "jobs/action.py:spatial_stream", small_store, runs=str(tmp_path), name="b", changes=changes
+    ).train.inputs == ("rgb",)

@@ -1,4 +1,6 @@
-"""Word of a decision reaches a real server and a real command, and nothing that goes wrong there is more than a sentence."""
+"""Word of a decision reaches a real server and a real command, and nothing that goes wrong there is more than a
+sentence.
+"""
 
 import json
 import socket
@@ -12,15 +14,23 @@ from posture import notify as module
 from posture.errors import InputError
 from posture.notify import TOLD, Notification, notify
 
-DECISION = {name: name for name in TOLD} | {"outcome": "refused", "verdict": "Refused: worse.", "changed": ["much more"]}
+DECISION = {name: name for name in TOLD} | {
+    "outcome": "refused",
+    "verdict": "Refused: worse.",
+    "changed": ["much more"],
+}
 
 
 @pytest.fixture
 def server():
     """A server that remembers what it was sent, and answers with the status that it is told to."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.server.got.append((self.headers["Content-Type"], json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.server.got.append((
+                self.headers["Content-Type"],
+                json.loads(self.rfile.read(int(self.headers["Content-Length"]))),
+            ))
             self.send_response(self.server.status)
             self.end_headers()
 
@@ -41,8 +51,10 @@ def url(server):
 
 def test_a_webhook_gets_the_verdict(server):
     assert notify(Notification(url(server)), DECISION) == []
-    (kind, content), = server.got
-    assert kind == "application/json" and content == {name: DECISION[name] for name in TOLD} | {"text": "Posture: Refused: worse."}
+    ((kind, content),) = server.got
+    assert kind == "application/json" and content == {name: DECISION[name] for name in TOLD} | {
+        "text": "Posture: Refused: worse."
+    }
 
 
 def test_a_server_that_refuses_or_is_not_there_is_a_sentence_without_the_secret(server):
@@ -56,6 +68,7 @@ def test_a_server_that_refuses_or_is_not_there_is_a_sentence_without_the_secret(
 
 def test_a_server_that_speaks_something_else_is_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def answer():
             taken, _ = server.accept()
             with taken:
@@ -68,12 +81,20 @@ def test_a_server_that_speaks_something_else_is_a_sentence():
 
 
 def test_an_address_that_cannot_be_asked_is_a_sentence_without_the_secret():
-    assert notify(Notification("http://127.0.0.1:9/secret path"), DECISION) == ["--notify-url: 127.0.0.1 was not told (InvalidURL)"]
+    assert notify(Notification("http://127.0.0.1:9/secret path"), DECISION) == [
+        "--notify-url: 127.0.0.1 was not told (InvalidURL)"
+    ]
 
 
 def test_a_command_gets_it_too(tmp_path):
-    assert notify(Notification(command=f'cat > {tmp_path}/told; echo "$POSTURE_OUTCOME" > {tmp_path}/outcome'), DECISION) == []
-    assert json.loads((tmp_path / "told").read_text())["verdict"] == "Refused: worse." and (tmp_path / "outcome").read_text() == "refused\n"
+    assert (
+        notify(Notification(command=f'cat > {tmp_path}/told; echo "$POSTURE_OUTCOME" > {tmp_path}/outcome'), DECISION)
+        == []
+    )
+    assert (
+        json.loads((tmp_path / "told").read_text())["verdict"] == "Refused: worse."
+        and (tmp_path / "outcome").read_text() == "refused\n"
+    )
 
 
 def test_a_command_that_fails_or_hangs_is_a_sentence(monkeypatch):
@@ -84,7 +105,9 @@ def test_a_command_that_fails_or_hangs_is_a_sentence(monkeypatch):
 
 def test_a_command_that_hangs_takes_along_what_it_started(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.5)
-    assert "was stopped" in notify(Notification(command=f"(sleep 1.5; touch {tmp_path}/late) & wait; true"), DECISION)[0]
+    assert (
+        "was stopped" in notify(Notification(command=f"(sleep 1.5; touch {tmp_path}/late) & wait; true"), DECISION)[0]
+    )
     time.sleep(1.5)
     assert not (tmp_path / "late").exists()
 

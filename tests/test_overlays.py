@@ -3,7 +3,17 @@ import io
 import numpy as np
 from PIL import Image
 
-from posture.overlays import DOTS_PER_INCH, Row, curve_sheet, flow_colours, heated, over_frames, over_time, sheet, stretched
+from posture.overlays import (
+    DOTS_PER_INCH,
+    Row,
+    curve_sheet,
+    flow_colours,
+    heated,
+    over_frames,
+    over_time,
+    sheet,
+    stretched,
+)
 
 
 def test_weights_over_time_stand_in_the_middle_of_their_frames():
@@ -30,7 +40,8 @@ def test_heat_leaves_cold_places_grey_and_colours_hot_ones():
     assert pictures.dtype == np.uint8 and pictures.shape == frames.shape
     cold, hot = pictures[:, :, :8].astype(int), pictures[:, :, 8:].astype(int)
     assert np.ptp(cold, axis=-1).max() <= 1 and cold.max() < 0.6 * 255
-    assert hot.mean() > 1.5 * cold.mean() and (hot[..., 0] - hot[..., 2]).mean() > 20  # inferno's hottest is a pale yellow
+    # inferno's hottest is a pale yellow
+    assert hot.mean() > 1.5 * cold.mean() and (hot[..., 0] - hot[..., 2]).mean() > 20
     assert stretched(np.array([2.0, 4.0, 3.0])).tolist() == [0, 1, 0.5] and not stretched(np.full(3, 0.4)).any()
 
 
@@ -57,10 +68,16 @@ def test_sheets_are_pictures_whatever_the_names():
 def test_long_names_are_written_smaller_and_never_cut():
     pictures = np.full((6, 20, 30, 3), 90, dtype=np.uint8)
     name = "2025-11-07_indoor_meeting_camera_2_athlete_017_attempt_3.mp4: what speaks for exercising with an exercise ball (34.3%)"
-    row = Row("Attention, stage4 of the spatial stream", "nearly even: weights 0.95220 to 0.95265; 14 x 14 positions for each of 8 times; " * 2, pictures,
-              ["12.48 s, weight 0.523, one of two"] * 6)
+    row = Row(
+        "Attention, stage4 of the spatial stream",
+        "nearly even: weights 0.95220 to 0.95265; 14 x 14 positions for each of 8 times; " * 2,
+        pictures,
+        ["12.48 s, weight 0.523, one of two"] * 6,
+    )
     drawn = np.asarray(Image.open(io.BytesIO(sheet(name, [row]))).convert("L")).astype(int)
     ground = int(drawn[0, 0])
     edge = round(0.25 * DOTS_PER_INCH)  # the margin is 0.3 inches
-    assert (np.abs(drawn[:, -edge:] - ground) < 8).all() and (np.abs(drawn[:, :edge] - ground) < 8).all(), "nothing reaches into the margins"
-    assert (np.abs(drawn[:60, -3 * edge:-edge] - ground) > 60).any(), "the title goes as far as there is room"
+    assert (np.abs(drawn[:, -edge:] - ground) < 8).all() and (np.abs(drawn[:, :edge] - ground) < 8).all(), (
+        "nothing reaches into the margins"
+    )
+    assert (np.abs(drawn[:60, -3 * edge : -edge] - ground) > 60).any(), "the title goes as far as there is room"

@@ -1,4 +1,6 @@
-"""Every page in a real browser, as wide as a desk's screen and as narrow as a telephone's: nothing is cut off, nothing is too small to read."""
+"""Every page in a real browser, as wide as a desk's screen and as narrow as a telephone's: nothing is cut off, nothing
+is too small to read.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,16 @@ def problems(browser, address: str, width: int, *, ready: str = "main") -> list[
 def test_the_checks_find_what_is_wrong(browser, tmp_path):
     (tmp_path / "broken.html").write_text(BROKEN.format(text="some words"))
     found = " ".join(problems(browser, (tmp_path / "broken.html").as_uri(), 400))
-    for said in ("pixels wide in a window of 400", 'cut off: "a name that is cut"', "scrolls without a cue", 'runs over its cell: "unbreakable', "pixels small",
-                 'on top of each other: "one" and "other"', 'reaches out of its drawing: "far out"', 'cut: "cut…"'):
+    for said in (
+        "pixels wide in a window of 400",
+        'cut off: "a name that is cut"',
+        "scrolls without a cue",
+        'runs over its cell: "unbreakable',
+        "pixels small",
+        'on top of each other: "one" and "other"',
+        'reaches out of its drawing: "far out"',
+        'cut: "cut…"',
+    ):
         assert said in found, (said, found)
 
 

@@ -11,7 +11,11 @@ from posture.data.rows import VERDICTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-LINES = [line.split("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+LINES = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("posture ")])
@@ -26,7 +30,11 @@ def test_make_targets_exist(line):
 
 def test_folders_named_are_there_and_those_there_are_named():
     named = set(re.findall(r"^\| `([a-z_]+)/` \|", README, re.MULTILINE))
-    there = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and (any(path.glob("*.py")) or (path / "README.md").exists())}
+    there = {
+        path.name
+        for path in ROOT.iterdir()
+        if path.is_dir() and path.name[0] != "." and (any(path.glob("*.py")) or (path / "README.md").exists())
+    }
     assert named == there
 
 

@@ -15,10 +15,20 @@ from tests.wandb_server import Aliases, wandb_server
 
 TRACKING = {"project": "posture", "group": None, "mode": "auto"}
 RECORD = {
-    "parent": None, "run": {"name": "small", "optim": {"lr": 0.1}, "weights": "", "tracking": TRACKING}, "recipe": "jobs/action.py:c3d", "run_folder": "runs/x",
-    "store": "store", "footage_versions": {"clips": 3}, "classes": ["dive", "jump"], "left_out": [],
+    "parent": None,
+    "run": {"name": "small", "optim": {"lr": 0.1}, "weights": "", "tracking": TRACKING},
+    "recipe": "jobs/action.py:c3d",
+    "run_folder": "runs/x",
+    "store": "store",
+    "footage_versions": {"clips": 3},
+    "classes": ["dive", "jump"],
+    "left_out": [],
     "metrics": {"accuracy": 0.5, "per_class": [{"class": "dive", "recall": 0.25}, {"class": "jump", "recall": None}]},
-    "decision": {"outcome": "promoted", "verdict": "Promoted: fine."}, "holdout": ["s1"], "trained_on": {"train": 8, "val": 2}, "software": {"torch": "2"}}
+    "decision": {"outcome": "promoted", "verdict": "Promoted: fine."},
+    "holdout": ["s1"],
+    "trained_on": {"train": 8, "val": 2},
+    "software": {"torch": "2"},
+}
 
 
 def check_registry(uri, folder):
@@ -26,7 +36,13 @@ def check_registry(uri, folder):
     with pytest.raises(InputError, match="there is no registry here"):
         Registry(uri)
     registry = Registry(uri, create=True)
-    assert (registry.champion(), registry.versions(), registry.passes(), registry.current(), registry.last()) == (None, [], [], None, None)
+    assert (registry.champion(), registry.versions(), registry.passes(), registry.current(), registry.last()) == (
+        None,
+        [],
+        [],
+        None,
+        None,
+    )
     weights = folder / "model.safetensors"
     names = []
     for number in range(3):
@@ -51,9 +67,13 @@ def check_registry(uri, folder):
         registry.rollback(why="x")
     registry.promote("v0003", why="by hand")
     assert registry.rollback(why="no") == "v0001" == Registry(uri).champion()
-    assert [entry["action"] for entry in registry.history()] == ["promote"] * 3 + ["rollback"] * 2 + ["promote", "rollback"]
+    assert [entry["action"] for entry in registry.history()] == ["promote"] * 3 + ["rollback"] * 2 + [
+        "promote",
+        "rollback",
+    ]
 
-    write_bytes(join(uri, "versions", "v0004", "model.safetensors"), b"half")  # a writer that was killed before the record
+    # a writer that was killed before the record
+    write_bytes(join(uri, "versions", "v0004", "model.safetensors"), b"half")
     assert [version["version"] for version in registry.versions()] == names
     for bad in ("v0004", "../v0001", "v0001/../v0002", "", "champion", "v1"):
         with pytest.raises(InputError, match="there is no version"):
@@ -65,7 +85,9 @@ def check_registry(uri, folder):
     assert registry.version("v0002")["marks"][0]["video"] == "ab12" and registry.version("v0001")["marks"] == []
     registry.write_json({"outcome": "refused"}, "passes", "0001-20260101-000000", "decision.json")
     registry.write_json({}, "passes", "0002-20260101-000000", "segments.json")  # not concluded
-    assert registry.passes() == ["0001-20260101-000000"] and registry.decision("0001-20260101-000000") == {"outcome": "refused"}
+    assert registry.passes() == ["0001-20260101-000000"] and registry.decision("0001-20260101-000000") == {
+        "outcome": "refused"
+    }
     assert registry.new_pass().startswith("0002-")
     for bad in ("0002-20260101-000000", "../0001-20260101-000000"):
         with pytest.raises(InputError, match="there is no pass"):
@@ -101,7 +123,10 @@ def filled(uri, folder, versions=2):
 def test_versions_differ_in_what_they_were_made_of(tmp_path):
     ours, theirs = filled(tmp_path / "registry", tmp_path).versions()
     assert differences(ours, theirs) == [("run.optim.lr", "0.1", "0.2")]
-    assert differences(ours, theirs | {"metrics": None, "classes": ["dive"]})[:2] == [("classes", "dive, jump", "dive"), ("run.optim.lr", "0.1", "0.2")]
+    assert differences(ours, theirs | {"metrics": None, "classes": ["dive"]})[:2] == [
+        ("classes", "dive, jump", "dive"),
+        ("run.optim.lr", "0.1", "0.2"),
+    ]
 
 
 def test_who_changes_the_champion_holds_the_lease(tmp_path):
@@ -122,14 +147,21 @@ def test_the_commands_show_and_switch(tmp_path, capsys):
     assert "v0001" in (listed := said("list", uri)) and "* " in listed and "50.0" in listed
     assert "v0002 (champion)" in said("show", uri) and "jobs/action.py:c3d" in said("show", uri, "v0001")
     assert "optim.lr" in said("diff", uri, "v0001", "v0002")
-    assert said("rollback", uri, "--why", "it is slow").splitlines()[0] == "v0001 is the champion again" and "it is slow" in said("list", uri)
+    assert said("rollback", uri, "--why", "it is slow").splitlines()[
+        0
+    ] == "v0001 is the champion again" and "it is slow" in said("list", uri)
     assert said("promote", uri, "v0002").splitlines()[0] == "v0002 is the champion"
     assert json.loads((tmp_path / "registry" / "champion.json").read_text())["version"] == "v0002"
 
 
 def test_the_alias_champion_on_wandb_goes_where_the_pointer_goes(tmp_path, capsys, monkeypatch):
     registry = filled(tmp_path / "registry", tmp_path, versions=3)
-    aliases = Aliases(artifact_name(registry.uri), {"registry-v0001"}, {"registry-v0002", "challenger"}, {"registry-v0003", "champion", "latest"})
+    aliases = Aliases(
+        artifact_name(registry.uri),
+        {"registry-v0001"},
+        {"registry-v0002", "challenger"},
+        {"registry-v0003", "champion", "latest"},
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     with wandb_server(aliases) as url:
@@ -138,12 +170,19 @@ def test_the_alias_champion_on_wandb_goes_where_the_pointer_goes(tmp_path, capsy
         monkeypatch.setenv("WANDB_BASE_URL", url)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
         promote_version(registry.uri, "v0001", why="x")
-        assert aliases.versions == [{"v0", "registry-v0001", "champion"}, {"v1", "registry-v0002", "challenger"}, {"v2", "registry-v0003", "latest"}]
+        assert aliases.versions == [
+            {"v0", "registry-v0001", "champion"},
+            {"v1", "registry-v0002", "challenger"},
+            {"v2", "registry-v0003", "latest"},
+        ]
         roll_back(registry.uri, why="y")
         assert [number for number, held in enumerate(aliases.versions) if "champion" in held] == [1]
     capsys.readouterr()
     roll_back(registry.uri, why="W&B is away")
-    assert registry.champion() == "v0001" and "Weights & Biases did not make v0001 the champion: " in capsys.readouterr().out
+    assert (
+        registry.champion() == "v0001"
+        and "Weights & Biases did not make v0001 the champion: " in capsys.readouterr().out
+    )
 
 
 def test_two_registries_of_a_project_are_two_artifacts():
@@ -155,8 +194,17 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
     uri = filled(tmp_path / "registry", tmp_path, versions=1).uri
     empty = str(tmp_path / "empty")
     Registry(empty, create=True).write_json({"time": 1.0, "status": "waiting", "sentence": "", "files": 0}, "last.json")
-    for arguments, complaint in ((("list", str(tmp_path / "none")), "there is no registry here"), (("rollback", uri), "no champion before v0001"),
-                                 (("show", uri, "../../x"), "there is no version '../../x'; there is v0001"),
-                                 (("show", empty), "there is no champion yet; posture registry list"), (("show", empty, "v0001"), "there is no version yet")):
+    for arguments, complaint in (
+        (("list", str(tmp_path / "none")), "there is no registry here"),
+        (("rollback", uri), "no champion before v0001"),
+        (("show", uri, "../../x"), "there is no version '../../x'; there is v0001"),
+        (("show", empty), "there is no champion yet; posture registry list"),
+        (("show", empty, "v0001"), "there is no version yet"),
+    ):
         done = posture("registry", *arguments)
-        assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert (
+            done.returncode == 2
+            and complaint in done.stderr
+            and "Traceback" not in done.stderr
+            and done.stderr.count("\n") == 1
+        ), done.stderr

@@ -18,8 +18,19 @@ from tests.footage import make_class_folders, make_video, write_bad_files
 from tests.processes import posture, s3_server
 from tests.retrain_kills import Rounds
 
-SMALL = {"data.recipe": "40x54-stretch-f12-s2-w1-raw", "model.frames": 8, "model.size": 32, "model.width": 0.25, "model.dropout": 0.0,
-         "scale.global_batch": 8, "epochs": 16, "data.crop_scale": [0.8, 1.0], "data.brightness": 0.1, "data.contrast": 0.1, "data.saturation": 0.1}
+SMALL = {
+    "data.recipe": "40x54-stretch-f12-s2-w1-raw",
+    "model.frames": 8,
+    "model.size": 32,
+    "model.width": 0.25,
+    "model.dropout": 0.0,
+    "scale.global_batch": 8,
+    "epochs": 16,
+    "data.crop_scale": [0.8, 1.0],
+    "data.brightness": 0.1,
+    "data.contrast": 0.1,
+    "data.saturation": 0.1,
+}
 """Changes to the recipe that make a network small enough for a test."""
 LENIENT = ("--tolerance", "0.35", "--max-class-drop", "0.5", "--recall-floor", "0.5")
 """For hold-outs of 15 groups, on which an interval is wide."""
@@ -53,7 +64,9 @@ def copy_class(ucf101: Path, target: Path, name: str, *, clips: int):
 
 
 def copy_mislabelled(ucf101: Path, target: Path, name: str, named: str, *, copies: int):
-    """The clips of a class as another one, under names that tell no group, and with contents that were not seen: an empty box at the end."""
+    """The clips of a class as another one, under names that tell no group, and with contents that were not seen: an
+    empty box at the end.
+    """
     for path in first_clips(ucf101, name, 4):
         for copy in range(copies):
             box = struct.pack(">I4s", 16 + copy, b"free") + bytes(8 + copy)
@@ -75,7 +88,11 @@ def test_from_three_classes_to_four_and_no_further_with_wrong_labels(ucf101, tmp
         copy_class(ucf101, drop, name, clips=3)
     first = retrain(tmp_path, "--test-share", "0.3")
     assert last_line(first).startswith("Promoted: it recognises"), first.stdout
-    assert registry.champion() == "v0001" and registry.version("v0001")["classes"] == ["Archery", "HorseRace", "Surfing"]
+    assert registry.champion() == "v0001" and registry.version("v0001")["classes"] == [
+        "Archery",
+        "HorseRace",
+        "Surfing",
+    ]
 
     before, began = snapshot(tmp_path), time.monotonic()
     assert last_line(retrain(tmp_path)) == "nothing new; the champion stands"
@@ -105,7 +122,11 @@ def test_from_three_classes_to_four_and_no_further_with_wrong_labels(ucf101, tmp
 
 def snapshot(place):
     """What a pass must not change where there is nothing new."""
-    names = {str(path.relative_to(place)) for folder in ("registry/versions", "registry/passes", "registry/runs") for path in (place / folder).rglob("*")}
+    names = {
+        str(path.relative_to(place))
+        for folder in ("registry/versions", "registry/passes", "registry/runs")
+        for path in (place / folder).rglob("*")
+    }
     return names, (place / "registry" / "champion.json").read_bytes(), Store(str(place / "store")).versions()
 
 
@@ -133,7 +154,12 @@ def test_of_two_passes_at_once_one_works_and_the_other_leaves(tmp_path):
     make_class_folders(tmp_path / "in", per_class=6, frames=40)
     changes = {"model.width": 0.125, "epochs": 2, "data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 4}
     command = retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", **changes)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | {"WANDB_MODE": "disabled"}}
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": os.environ | {"WANDB_MODE": "disabled"},
+    }
     passes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     ended = sorted((one.wait(timeout=800), *one.communicate()) for one in passes)
     assert [code for code, _, _ in ended] == [0, 2], ended
@@ -162,7 +188,15 @@ def test_in_a_bucket_from_inbox_to_champion(tmp_path):
 
         def one_pass():
             places = {"--footage": "s3://lab/inbox", "--store": "s3://lab/store", "--registry": "s3://lab/registry"}
-            command = retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", *(word for place in places.items() for word in place), **changes)
+            command = retrain_command(
+                tmp_path,
+                "--min-clips",
+                "2",
+                "--min-per-class",
+                "2",
+                *(word for place in places.items() for word in place),
+                **changes,
+            )
             return last_line(posture(*command[3:], timeout=600))
 
         put((tmp_path / "in").rglob("*.mp4"))
@@ -171,26 +205,40 @@ def test_in_a_bucket_from_inbox_to_champion(tmp_path):
         if registry.champion() is None:  # it learned too little in one epoch
             registry.promote("v0001", why="to begin with one")
         assert one_pass().startswith("nothing new")
-        put([make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=700 + number, direction=-1) for number in range(4)])
+        put([
+            make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=700 + number, direction=-1)
+            for number in range(4)
+        ])
         assert one_pass().startswith(("Promoted: ", "Refused: "))
         assert [version["parent"] for version in registry.versions()] == [None, "v0001"] and registry.current() is None
-        assert registry.decision(registry.passes()[-1])["start_sentence"].startswith("starting from s3://lab/registry/versions/v0001")
+        assert registry.decision(registry.passes()[-1])["start_sentence"].startswith(
+            "starting from s3://lab/registry/versions/v0001"
+        )
 
 
 @pytest.mark.slow
 def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_path, monkeypatch):
-    """A challenger that diverges is recorded and not tried again; a pass that was interrupted goes on, but not with another recipe."""
+    """A challenger that diverges is recorded and not tried again; a pass that was interrupted goes on, but not with
+    another recipe.
+    """
     from posture.retrain import RetrainOptions, run_pass
 
     monkeypatch.setenv("WANDB_MODE", "disabled")
     make_class_folders(tmp_path / "in", per_class=5, frames=40)
-    small = SMALL | {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "model.width": 0.125, "scale.global_batch": 4, "epochs": 1}
+    small = SMALL | {
+        "data.recipe": "32x40-stretch-f20-s2-w1-raw",
+        "model.width": 0.125,
+        "scale.global_batch": 4,
+        "epochs": 1,
+    }
     diverging = small | {"optim.name": "sgd", "optim.lr": 1e30, "optim.warmup_epochs": 0}
 
     def one_pass(changes, **options):
         said = []
         places = (str(tmp_path / name) for name in ("in", "store", "registry"))
-        asked = RetrainOptions(*places, changes=changes, local=True, settle=0.0, min_clips=2, min_per_class=2, **options)
+        asked = RetrainOptions(
+            *places, changes=changes, local=True, settle=0.0, min_clips=2, min_per_class=2, **options
+        )
         return run_pass(asked, tell=said.append), "\n".join(said)
 
     def interrupted(step, changes, **options):
@@ -203,7 +251,11 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 
     failed, _ = one_pass(diverging)
     registry = Registry(str(tmp_path / "registry"))
-    assert failed.status == "failed" and "lower optim.lr" in failed.sentence and registry.decision(failed.pass_id)["outcome"] == "failed"
+    assert (
+        failed.status == "failed"
+        and "lower optim.lr" in failed.sentence
+        and registry.decision(failed.pass_id)["outcome"] == "failed"
+    )
     assert one_pass(diverging)[0].status == "nothing" and registry.versions() == []
 
     for number in range(4):
@@ -213,12 +265,16 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     other = interrupted("Pass._judge", small | {"optim.lr": 0.001})
     assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
     done, said = one_pass(small | {"optim.lr": 0.001})
-    assert done.status in ("promoted", "refused") and f"going on with pass {other['pass']}" in said and "epoch" not in said
+    assert (
+        done.status in ("promoted", "refused") and f"going on with pass {other['pass']}" in said and "epoch" not in said
+    )
     assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
 
     # Killed between the weights that a run starts from and its run.json, which nothing else leaves behind.
     half = interrupted("fit", small | {"optim.lr": 0.003}, force=True)
-    (tmp_path / "registry" / "runs" / half["run"] / "run.json").rename(tmp_path / "registry" / "runs" / half["run"] / "start.safetensors")
+    (tmp_path / "registry" / "runs" / half["run"] / "run.json").rename(
+        tmp_path / "registry" / "runs" / half["run"] / "start.safetensors"
+    )
     forced, said = one_pass(small | {"optim.lr": 0.003}, force=True)
     assert f"going on with pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
 
@@ -227,9 +283,19 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 def test_ctrl_c_in_a_pass_on_ray_saves_where_it_is(tmp_path):
     make_class_folders(tmp_path / "in", per_class=6, frames=60)
     changes = SMALL | {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 2, "epochs": 6}
-    command = [word for word in retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", **changes) if word != "--local"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"WANDB_MODE": "disabled"},
-                               start_new_session=True)
+    command = [
+        word
+        for word in retrain_command(tmp_path, "--min-clips", "2", "--min-per-class", "2", **changes)
+        if word != "--local"
+    ]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "disabled"},
+        start_new_session=True,
+    )
     for line in process.stdout:
         if "running on" in line:
             break
@@ -237,16 +303,22 @@ def test_ctrl_c_in_a_pass_on_ray_saves_where_it_is(tmp_path):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "stopping after this step" in out and "Traceback" not in err, out + err
     (run,) = (tmp_path / "registry" / "runs").iterdir()
-    state = json.loads((run / "checkpoints" / json.loads((run / "checkpoints.json").read_text())["last"] / "state.json").read_text())
+    state = json.loads(
+        (run / "checkpoints" / json.loads((run / "checkpoints.json").read_text())["last"] / "state.json").read_text()
+    )
     assert (0, 0) < (state["epoch"], state["step"]) < (6, 0)
 
 
 def test_bad_requests_are_one_sentence_each(tmp_path):
     (tmp_path / "in").mkdir()
-    for more, complaint in ((("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
-                            (("--settle", "-1"), "--settle -1.0: must be from 0"), (("--notify-url", "lab"), "--notify-url: must begin with http"),
-                            (("--set", "optim.rl=1"), "there is no field 'rl' here"), (("--footage", str(tmp_path / "no")), "no: no such folder; make it"),
-                            (("--footage", str(tmp_path / "in" / "no.csv")), "no.csv: no such table of labels")):
+    for more, complaint in (
+        (("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
+        (("--settle", "-1"), "--settle -1.0: must be from 0"),
+        (("--notify-url", "lab"), "--notify-url: must begin with http"),
+        (("--set", "optim.rl=1"), "there is no field 'rl' here"),
+        (("--footage", str(tmp_path / "no")), "no: no such folder; make it"),
+        (("--footage", str(tmp_path / "in" / "no.csv")), "no.csv: no such table of labels"),
+    ):
         footage = () if "--footage" in more else ("--footage", str(tmp_path / "in"))
         done = posture("retrain", *footage, "--store", str(tmp_path / "s"), "--registry", str(tmp_path / "r"), *more)
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
@@ -255,7 +327,15 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
 
 def test_nothing_at_all_is_said_and_changes_nothing(tmp_path):
     (tmp_path / "in").mkdir()
-    done = posture("retrain", "--footage", str(tmp_path / "in"), "--store", str(tmp_path / "store"), "--registry", str(tmp_path / "registry"))
+    done = posture(
+        "retrain",
+        "--footage",
+        str(tmp_path / "in"),
+        "--store",
+        str(tmp_path / "store"),
+        "--registry",
+        str(tmp_path / "registry"),
+    )
     assert last_line(done) == "nothing new; there is no champion yet"
     registry = Registry(str(tmp_path / "registry"))
     assert registry.last()["status"] == "nothing" and registry.passes() == [] and registry.current() is None

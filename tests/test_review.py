@@ -22,9 +22,18 @@ from posture.unlabelled import find_stretches
 from tests.footage import make_video
 
 CLASSES = ("jump", "run", "throw")
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +73,27 @@ def server(review):
 
 def answers(footage):
     path = footage / "review.csv"
-    return {row["video"]: row["label"] for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else {}
+    return (
+        {row["video"]: row["label"] for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else {}
+    )
 
 
 def test_answers_are_written_at_once_and_may_be_changed(review, footage):
-    assert [item["suggested"][0] for item in review.describe()["questions"]] == [["run", 0.5], ["jump", 0.4], ["throw", 0.8]]
+    assert [item["suggested"][0] for item in review.describe()["questions"]] == [
+        ["run", 0.5],
+        ["jump", 0.4],
+        ["throw", 0.8],
+    ]
     review.answer(0, "labelled", " long  jump ")
     review.answer(1, "not_usable")
     review.answer(2, "skipped")
     assert answers(footage) == {"new one.mp4": "long jump", "new two.mp4": ""}
-    assert review.describe()["classes"] == [*CLASSES, "long jump"] and review.counts() == {"labelled": 1, "not_usable": 1, "skipped": 1, "open": 0}
+    assert review.describe()["classes"] == [*CLASSES, "long jump"] and review.counts() == {
+        "labelled": 1,
+        "not_usable": 1,
+        "skipped": 1,
+        "open": 0,
+    }
     review.answer(0, "labelled", "run")
     review.answer(1, "open")
     assert answers(footage) == {"new one.mp4": "run"}
@@ -81,8 +101,19 @@ def test_answers_are_written_at_once_and_may_be_changed(review, footage):
     assert labelled == {"jump/a.mp4": "jump", "run/b.mp4": "run", "new one.mp4": "run"}
 
 
-@pytest.mark.parametrize(("number", "state", "label"), [(3, "skipped", None), (-1, "skipped", None), ("0", "skipped", None), (True, "skipped", None),
-                                                        (None, "skipped", None), (0, "labelled", None), (0, "labelled", " "), (0, "right", None)])
+@pytest.mark.parametrize(
+    ("number", "state", "label"),
+    [
+        (3, "skipped", None),
+        (-1, "skipped", None),
+        ("0", "skipped", None),
+        (True, "skipped", None),
+        (None, "skipped", None),
+        (0, "labelled", None),
+        (0, "labelled", " "),
+        (0, "right", None),
+    ],
+)
 def test_answers_that_are_none_change_nothing(review, footage, number, state, label):
     with pytest.raises(InputError):
         review.answer(number, state, label)
@@ -106,7 +137,12 @@ def test_the_pictures_are_those_of_the_stretch(review):
 def ask(server, path, *, method="GET", body=None, host=None, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
     own = f"127.0.0.1:{server.server_port}"
-    connection.request(method, path, body=body, headers={"Host": host or own, **{name.replace("_", "-"): value for name, value in headers.items()}})
+    connection.request(
+        method,
+        path,
+        body=body,
+        headers={"Host": host or own, **{name.replace("_", "-"): value for name, value in headers.items()}},
+    )
     response = connection.getresponse()
     return response.status, response.headers, response.read()
 
@@ -115,12 +151,26 @@ def test_only_who_knows_the_address_is_answered(server):
     assert server.server_address[0] == "127.0.0.1"
     token = f"/{server.token}/"
     status, headers, page = ask(server, token)
-    assert status == 200 and b"What does this show?" in page and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert (
+        status == 200
+        and b"What does this show?" in page
+        and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    )
     assert b"http://" not in page and b"https://" not in page, "nothing is fetched from elsewhere"
     assert ask(server, f"{token}questions")[0] == 200 and ask(server, f"{token}review.js")[0] == 200
-    for path in ("/", "/questions", token[:-1], f"{token[:-2]}/questions", f"{token}../../etc/passwd", f"{token}review.py", f"{token}pictures/x"):
+    for path in (
+        "/",
+        "/questions",
+        token[:-1],
+        f"{token[:-2]}/questions",
+        f"{token}../../etc/passwd",
+        f"{token}review.py",
+        f"{token}pictures/x",
+    ):
         assert ask(server, path)[0] == 404, path
-    assert ask(server, f"{token}questions", host=f"evil.example:{server.server_port}")[0] == 404, "a name that somebody points here"
+    assert ask(server, f"{token}questions", host=f"evil.example:{server.server_port}")[0] == 404, (
+        "a name that somebody points here"
+    )
     assert ask(server, f"{token}pictures/7")[0] == 422
 
 
@@ -147,7 +197,10 @@ def answering():
     return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
 
 
-@pytest.mark.parametrize("sent", ["", "GET /", "GET / HTTP/1.1\r\nHost: x\r\nX: ", "POST /{token}/answer HTTP/1.1\r\nContent-Length: 900\r\n\r\n{"])
+@pytest.mark.parametrize(
+    "sent",
+    ["", "GET /", "GET / HTTP/1.1\r\nHost: x\r\nX: ", "POST /{token}/answer HTTP/1.1\r\nContent-Length: 900\r\n\r\n{"],
+)
 def test_slow_clients_take_no_more_threads_than_there_are_and_keep_nobody_out(server, sent):
     clients = []
     try:
@@ -169,20 +222,43 @@ def test_who_has_waited_too_long_is_dropped(server, monkeypatch):
         assert client.recv(10) == b""
 
 
-@pytest.mark.parametrize(("request_line", "headers", "status"), [
-    ("GET /{token}/pictures/" + "9" * 5000, "", 404), ("GET /{token}/pictures/" + "9" * 18, "", 404), ("GET /" + "x" * 40_000, "", 414),
-    ("GET /{token}/pictures/9999999999", "", 422), ("GET /{token}/questions", "X: " + "y" * 40_000, 431), ("GET /{token}/questions", "X: y\r\n" * 150, 431),
-    ("POST /{token}/answer", "Content-Length: " + "9" * 5000, 413), ("POST /{token}/answer", "Content-Length: -1", 413),
-    ("POST /{token}/answer", "Content-Length: 10_0", 413), ("POST /{token}/answer", "Transfer-Encoding: chunked\r\nContent-Length: 5", 413),
-    ("PUT /{token}/answer", "", 501), ("GET /{token}/\xff\xfe", "", 404), ("GET /\u0660/questions", "", 400), ("GET", "", 400), ("\x00\x01", "", 400)])
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        ("GET /{token}/pictures/" + "9" * 5000, "", 404),
+        ("GET /{token}/pictures/" + "9" * 18, "", 404),
+        ("GET /" + "x" * 40_000, "", 414),
+        ("GET /{token}/pictures/9999999999", "", 422),
+        ("GET /{token}/questions", "X: " + "y" * 40_000, 431),
+        ("GET /{token}/questions", "X: y\r\n" * 150, 431),
+        ("POST /{token}/answer", "Content-Length: " + "9" * 5000, 413),
+        ("POST /{token}/answer", "Content-Length: -1", 413),
+        ("POST /{token}/answer", "Content-Length: 10_0", 413),
+        ("POST /{token}/answer", "Transfer-Encoding: chunked\r\nContent-Length: 5", 413),
+        ("PUT /{token}/answer", "", 501),
+        ("GET /{token}/\xff\xfe", "", 404),
+        ("GET /\u0660/questions", "", 400),
+        ("GET", "", 400),
+        ("\x00\x01", "", 400),
+    ],
+)
 def test_long_and_odd_requests_get_a_status_and_no_traceback(server, capfd, request_line, headers, status):
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
         first = request_line.replace("{token}", server.token).encode()
-        client.sendall(first + (b" HTTP/1.1\r\n" if b" " in first else b"\r\n") + f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
-                       + (f"{headers}\r\n" if headers else "").encode() + b"Connection: close\r\n\r\n")
+        client.sendall(
+            first
+            + (b" HTTP/1.1\r\n" if b" " in first else b"\r\n")
+            + f"Host: 127.0.0.1:{server.server_port}\r\n".encode()
+            + (f"{headers}\r\n" if headers else "").encode()
+            + b"Connection: close\r\n\r\n"
+        )
         with contextlib.suppress(ConnectionError):  # it does not read what is too long to its end
             answer = client.recv(65536)
-            assert not answer or f" {status} ".encode() in answer.splitlines()[0] or (status == 400 and b"Error code: 400" in answer), answer[:300]
+            assert (
+                not answer
+                or f" {status} ".encode() in answer.splitlines()[0]
+                or (status == 400 and b"Error code: 400" in answer)
+            ), answer[:300]
     assert ask(server, f"/{server.token}/questions")[0] == 200
     assert "Traceback" not in capfd.readouterr().err
 
@@ -197,16 +273,25 @@ def test_a_person_answers_in_a_browser(server, review, footage, tmp_path):
     if BROWSER is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch_persistent_context(str(tmp_path / "profile"), executable_path=BROWSER, headless=True, args=FLAGS,
-                                                             viewport={"width": 1280, "height": 860})
+        browser = started.chromium.launch_persistent_context(
+            str(tmp_path / "profile"),
+            executable_path=BROWSER,
+            headless=True,
+            args=FLAGS,
+            viewport={"width": 1280, "height": 860},
+        )
         page = browser.new_page()
         problems: list[str] = []
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(server.url)
         page.locator("#note:empty").wait_for(state="attached", timeout=60_000)
-        assert page.locator("#where").inner_text().startswith("new one.mp4") and page.locator("#choices .name").all_inner_texts() == ["run", "throw", "jump"]
-        drawn = page.evaluate("() => document.querySelector('canvas').getContext('2d').getImageData(0, 0, 96, 64).data.reduce((sum, value) => sum + value, 0)")
+        assert page.locator("#where").inner_text().startswith("new one.mp4") and page.locator(
+            "#choices .name"
+        ).all_inner_texts() == ["run", "throw", "jump"]
+        drawn = page.evaluate(
+            "() => document.querySelector('canvas').getContext('2d').getImageData(0, 0, 96, 64).data.reduce((sum, value) => sum + value, 0)"
+        )
         assert drawn > 96 * 64 * 255 * 1.05, "more than black: the clip is shown"
         page.keyboard.press("Space")
         place = page.locator("#seek").input_value()
@@ -229,5 +314,9 @@ def test_a_person_answers_in_a_browser(server, review, footage, tmp_path):
         page.locator("#done").wait_for()
         assert not problems
         browser.close()
-    assert answers(footage) == {"new one.mp4": "throw", "new two.mp4": "hammer <b>throw</b>", "unlabelled/three.mp4": "throw"}
+    assert answers(footage) == {
+        "new one.mp4": "throw",
+        "new two.mp4": "hammer <b>throw</b>",
+        "unlabelled/three.mp4": "throw",
+    }
     assert review.counts()["labelled"] == 3

@@ -1,4 +1,6 @@
-"""Unlabelled footage from its arrival to the model: listed by a pass, asked about, answered, and taken in by the next pass."""
+"""Unlabelled footage from its arrival to the model: listed by a pass, asked about, answered, and taken in by the next
+pass.
+"""
 
 import json
 from pathlib import Path
@@ -12,14 +14,31 @@ from posture.registry import Registry
 from posture.retrain import RetrainOptions, run_pass
 from tests.footage import make_class_folders, make_video
 
-SMALL = {"data.recipe": "32x40-stretch-f12-s2-w1-raw", "model.frames": 8, "model.size": 32, "model.width": 0.125, "scale.global_batch": 4, "epochs": 2}
+SMALL = {
+    "data.recipe": "32x40-stretch-f12-s2-w1-raw",
+    "model.frames": 8,
+    "model.size": 32,
+    "model.width": 0.125,
+    "scale.global_batch": 4,
+    "epochs": 2,
+}
 
 
 @pytest.mark.slow
 def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
     drop, registry = make_class_folders(tmp_path / "in", per_class=6), Registry(str(tmp_path / "registry"), create=True)
-    options = RetrainOptions(str(drop), str(tmp_path / "store"), registry.uri, changes=SMALL, local=True, settle=0, min_clips=1, min_per_class=1,
-                             test_share=0.34, limits=Limits(margin=0.0, tolerance=1.0, recall_floor=0.0, max_class_drop=1.0))
+    options = RetrainOptions(
+        str(drop),
+        str(tmp_path / "store"),
+        registry.uri,
+        changes=SMALL,
+        local=True,
+        settle=0,
+        min_clips=1,
+        min_per_class=1,
+        test_share=0.34,
+        limits=Limits(margin=0.0, tolerance=1.0, recall_floor=0.0, max_class_drop=1.0),
+    )
     first = run_pass(options)
     assert first.decision is not None
     if registry.champion() is None:  # so small a network may know nothing: here it only has to be unsure
@@ -47,6 +66,10 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
     assert third.decision["came_in"]["classes"].keys() == {"left"} and len(third.look["unlabelled"]) == 5 - len(shown)
     folder = Path(registry.path("passes", third.pass_id))
     page = (folder / "decision.html").read_text()
-    assert third.decision["verdict"].partition(" (")[0] in page and "What came in" in page and page.rstrip().endswith("</html>")
+    assert (
+        third.decision["verdict"].partition(" (")[0] in page
+        and "What came in" in page
+        and page.rstrip().endswith("</html>")
+    )
     drift = json.loads((folder / "drift.json").read_text())
     assert drift["shared"] == ["left"] and drift["segments"]["new"] == len(shown)

@@ -30,7 +30,10 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     """Killed between the files and the switch: the old one stands."""
     folder = RunFolder(str(tmp_path), "a")
     folder.publish_checkpoint("epoch-1", checkpoint(tmp_path, "c1", "one"), best=True)
-    write_bytes(folder.path("checkpoints", "epoch-2-dead", "model.safetensors"), checkpoint(tmp_path, "c2", "two") / "model.safetensors")
+    write_bytes(
+        folder.path("checkpoints", "epoch-2-dead", "model.safetensors"),
+        checkpoint(tmp_path, "c2", "two") / "model.safetensors",
+    )
     with folder.checkpoint("last") as place:
         assert (place / "model.safetensors").read_text() == "one"
 
@@ -40,7 +43,9 @@ def test_who_took_a_run_last_publishes_alone(tmp_path):
     one.take()
     one.publish_checkpoint("epoch-1", checkpoint(tmp_path, "c1", "one"), best=True)
     other.take()
-    with pytest.raises(Busy, match=r"another process goes on with this run since .*; this one stops, what it saved stands"):
+    with pytest.raises(
+        Busy, match=r"another process goes on with this run since .*; this one stops, what it saved stands"
+    ):
         one.publish_checkpoint("epoch-2", checkpoint(tmp_path, "c2", "two"), best=True)
     other.publish_checkpoint("epoch-2", checkpoint(tmp_path, "c3", "three"), best=False)
     with other.checkpoint("last") as place:
@@ -67,5 +72,8 @@ def test_no_run_and_no_checkpoint_say_so(tmp_path):
         RunFolder.open(str(tmp_path / "none"))
     folder = RunFolder(str(tmp_path), "a")
     folder.write_json("run.json", {})
-    with pytest.raises(InputError, match="no best checkpoint yet"), RunFolder.open(str(tmp_path / "a")).checkpoint("best"):
+    with (
+        pytest.raises(InputError, match="no best checkpoint yet"),
+        RunFolder.open(str(tmp_path / "a")).checkpoint("best"),
+    ):
         pass

@@ -52,9 +52,13 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(bucket, gate):
     store = Store(f"{bucket}/patient", create=True)
     store.create_tables()
     files, folder = filesystem(f"{bucket}/patient")
-    for number, use in enumerate((lambda: write_bytes(f"{bucket}/patient/file", b"content"), lambda: read_bytes(f"{bucket}/patient/file"),
-                                  lambda: store.append("groups", groups("a")), lambda: store.upsert("groups", groups("a", "b"), keys=["group"]),
-                                  lambda: pq.write_table(groups("c"), f"{folder}/file.parquet", filesystem=files))):
+    for number, use in enumerate((
+        lambda: write_bytes(f"{bucket}/patient/file", b"content"),
+        lambda: read_bytes(f"{bucket}/patient/file"),
+        lambda: store.append("groups", groups("a")),
+        lambda: store.upsert("groups", groups("a", "b"), keys=["group"]),
+        lambda: pq.write_table(groups("c"), f"{folder}/file.parquet", filesystem=files),
+    )):
         gate.shut()
         back = threading.Timer(8.0, gate.open)
         back.start()
@@ -68,7 +72,10 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(bucket, gate):
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(bucket, gate):
     store = Store(f"{bucket}/lossy", create=True)
     store.create_tables()
-    for write in (lambda: store.append("groups", groups("a")), lambda: store.upsert("groups", groups("b"), keys=["group"])):
+    for write in (
+        lambda: store.append("groups", groups("a")),
+        lambda: store.upsert("groups", groups("b"), keys=["group"]),
+    ):
         gate.lose(f"PUT /lab/lossy/groups/_delta_log/{store.versions()['groups'] + 1:020d}.json")
         write()
         assert not gate.losing()
@@ -108,9 +115,23 @@ def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
     first = posture("ingest", f"{bucket}/footage", "--store", store, *options, environment=server)
     assert first.returncode == 0, first.stderr
     again = posture("ingest", f"{bucket}/footage", "--store", store, *options, environment=server)
-    assert again.returncode == 0 and ["23", "23", "0"] in [line.split()[:3] for line in again.stdout.splitlines()], again.stdout
-    trained = posture("train", "jobs/action.py:improved", "--store", store, "--runs", runs, "--name", "far", "--workers", "2",
-                      *(f"--set={change}" for change in ("model.width=0.125", "model.size=32", "epochs=1", "scale.global_batch=4")), environment=server)
+    assert again.returncode == 0 and ["23", "23", "0"] in [line.split()[:3] for line in again.stdout.splitlines()], (
+        again.stdout
+    )
+    trained = posture(
+        "train",
+        "jobs/action.py:improved",
+        "--store",
+        store,
+        "--runs",
+        runs,
+        "--name",
+        "far",
+        "--workers",
+        "2",
+        *(f"--set={change}" for change in ("model.width=0.125", "model.size=32", "epochs=1", "scale.global_batch=4")),
+        environment=server,
+    )
     assert trained.returncode == 0, trained.stderr
     scored = posture("evaluate", f"{runs}/far", environment=server)
     assert scored.returncode == 0, scored.stderr

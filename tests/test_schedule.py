@@ -26,11 +26,21 @@ def due(trigger, start, until):
     return times
 
 
-@pytest.mark.parametrize(("cron", "day", "zone"), [
-    ("30 2 * * *", "2026-10-25", "Europe/Berlin"), ("30 2 * * *", "2026-03-29", "Europe/Berlin"), ("30 2 * * *", "2026-07-01", "Europe/Berlin"),
-    ("0 3 * * *", "2026-10-25", "Europe/Berlin"), ("0 3 * * *", "2026-03-29", "Europe/Berlin"), ("30 1 * * *", "2026-11-01", "America/New_York"),
-    ("30 2 * * *", "2026-03-08", "America/New_York"), ("30 2 * * 0", "2026-10-25", "Europe/Berlin"), ("45 1 * * *", "2026-10-04", "Australia/Lord_Howe"),
-    ("0 0 * * *", "2026-04-24", "Africa/Cairo")])
+@pytest.mark.parametrize(
+    ("cron", "day", "zone"),
+    [
+        ("30 2 * * *", "2026-10-25", "Europe/Berlin"),
+        ("30 2 * * *", "2026-03-29", "Europe/Berlin"),
+        ("30 2 * * *", "2026-07-01", "Europe/Berlin"),
+        ("0 3 * * *", "2026-10-25", "Europe/Berlin"),
+        ("0 3 * * *", "2026-03-29", "Europe/Berlin"),
+        ("30 1 * * *", "2026-11-01", "America/New_York"),
+        ("30 2 * * *", "2026-03-08", "America/New_York"),
+        ("30 2 * * 0", "2026-10-25", "Europe/Berlin"),
+        ("45 1 * * *", "2026-10-04", "Australia/Lord_Howe"),
+        ("0 0 * * *", "2026-04-24", "Africa/Cairo"),
+    ],
+)
 def test_a_time_of_day_is_due_once_a_day_also_where_summer_time_begins_or_ends(cron, day, zone):
     start = datetime.fromisoformat(f"{day}T00:00").replace(tzinfo=ZoneInfo(zone)) - timedelta(minutes=1)
     times = due(trigger_of(cron=cron, timezone=zone), start, start + timedelta(hours=24))
@@ -40,7 +50,12 @@ def test_a_time_of_day_is_due_once_a_day_also_where_summer_time_begins_or_ends(c
 @pytest.mark.parametrize(("day", "hours"), [("2026-10-25", 24), ("2026-03-29", 23), ("2026-07-01", 24)])
 def test_every_hour_on_the_wall_counts_once(day, hours):
     start = datetime.fromisoformat(f"{day}T00:00").replace(tzinfo=BERLIN)
-    times = [time.timestamp() for time in due(trigger_of(cron="0 * * * *", timezone="Europe/Berlin"), start, start + timedelta(hours=23, minutes=30))]
+    times = [
+        time.timestamp()
+        for time in due(
+            trigger_of(cron="0 * * * *", timezone="Europe/Berlin"), start, start + timedelta(hours=23, minutes=30)
+        )
+    ]
     assert len(times) == hours and all(later > sooner for sooner, later in itertools.pairwise(times))
 
 
@@ -51,22 +66,49 @@ def test_a_watch_begun_in_the_second_of_two_hours_does_not_miss_the_day(hour):
     assert [(time.day, time.hour) for time in times] == [(25, hour)]
 
 
-@pytest.mark.parametrize(("field", "days"), [("*", "*"), ("1", "mon"), ("0", "sun"), ("7", "sun"), ("1-5", "mon,tue,wed,thu,fri"), ("sat,sun", "sun,sat"),
-                                             ("5-7", "sun,fri,sat"), ("fri-mon", "sun,mon,fri,sat"), ("*/3", "sun,wed,sat"), ("1-5/2", "mon,wed,fri")])
+@pytest.mark.parametrize(
+    ("field", "days"),
+    [
+        ("*", "*"),
+        ("1", "mon"),
+        ("0", "sun"),
+        ("7", "sun"),
+        ("1-5", "mon,tue,wed,thu,fri"),
+        ("sat,sun", "sun,sat"),
+        ("5-7", "sun,fri,sat"),
+        ("fri-mon", "sun,mon,fri,sat"),
+        ("*/3", "sun,wed,sat"),
+        ("1-5/2", "mon,wed,fri"),
+    ],
+)
 def test_days_of_the_week_are_crontabs(field, days):
     assert weekdays(field) == days
 
 
 def test_monday_is_monday():
     start = datetime(2026, 11, 25, tzinfo=UTC)  # a Wednesday
-    assert [time.isoweekday() for time in due(trigger_of(cron="0 3 * * 1", timezone="UTC"), start, start + timedelta(days=14))] == [1, 1]
+    assert [
+        time.isoweekday()
+        for time in due(trigger_of(cron="0 3 * * 1", timezone="UTC"), start, start + timedelta(days=14))
+    ] == [1, 1]
 
 
-@pytest.mark.parametrize(("given", "complaint"), [
-    ({}, "give --every 6h, or --cron"), ({"every": "6h", "cron": "0 3 * * *"}, "not both"), ({"every": "6"}, "--every 6: write minutes"),
-    ({"every": "0h"}, "--every 0h"), ({"every": "400d"}, "at most 366d"), ({"cron": "0 3 * *"}, "has 4 fields"), ({"cron": "0 25 * * *"}, "--cron '0 25 "),
-    ({"cron": "0 3 1 * 1"}, "names days of the month and of the week"), ({"cron": "0 3 * * 8"}, "the day of the week '8'"),
-    ({"cron": "0 3 * * *", "timezone": "Mars/Base"}, "no such time zone"), ({"every": "6h", "timezone": "UTC"}, "--timezone UTC: goes with --cron")])
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, "give --every 6h, or --cron"),
+        ({"every": "6h", "cron": "0 3 * * *"}, "not both"),
+        ({"every": "6"}, "--every 6: write minutes"),
+        ({"every": "0h"}, "--every 0h"),
+        ({"every": "400d"}, "at most 366d"),
+        ({"cron": "0 3 * *"}, "has 4 fields"),
+        ({"cron": "0 25 * * *"}, "--cron '0 25 "),
+        ({"cron": "0 3 1 * 1"}, "names days of the month and of the week"),
+        ({"cron": "0 3 * * 8"}, "the day of the week '8'"),
+        ({"cron": "0 3 * * *", "timezone": "Mars/Base"}, "no such time zone"),
+        ({"every": "6h", "timezone": "UTC"}, "--timezone UTC: goes with --cron"),
+    ],
+)
 def test_what_cannot_be_understood_is_named(given, complaint):
     with pytest.raises(InputError) as error:
         trigger_of(**given)
@@ -96,7 +138,9 @@ class Interrupting:
     def __init__(self, trigger, *, at_once=False, lasts=0.0):
         self.worked, self.beats, self.told, self.at_work, self.most_at_work = [], [], [], 0, 0
         self._lasts = lasts
-        self.watcher = Watcher(trigger, self._work, beat=self.beats.append, tell=self.told.append, at_once=at_once, beat_seconds=0.05)
+        self.watcher = Watcher(
+            trigger, self._work, beat=self.beats.append, tell=self.told.append, at_once=at_once, beat_seconds=0.05
+        )
 
     def _work(self):
         self.at_work += 1
@@ -107,7 +151,10 @@ class Interrupting:
 
     def run(self, seconds, *then):
         """`then`: (after so many seconds, do that)."""
-        timers = [threading.Timer(after, action) for after, action in (*then, (seconds, lambda: signal.raise_signal(signal.SIGINT)))]
+        timers = [
+            threading.Timer(after, action)
+            for after, action in (*then, (seconds, lambda: signal.raise_signal(signal.SIGINT)))
+        ]
         for timer in timers:
             timer.start()
         with pytest.raises(KeyboardInterrupt):
@@ -125,8 +172,13 @@ def test_a_clock_that_jumps_ahead_makes_up_for_what_was_due_once(clock):
 def test_a_clock_that_is_set_back_makes_nothing_due_again(clock):
     clock.ahead = timedelta(hours=50)
     trigger = trigger_of(every="1h")
-    ran = Interrupting(trigger, at_once=True).run(1.5, *[(0.4 + 0.2 * step, lambda step=step: setattr(Clock, "ahead", timedelta(hours=50 - 10 * step)))
-                                                        for step in range(4)])
+    ran = Interrupting(trigger, at_once=True).run(
+        1.5,
+        *[
+            (0.4 + 0.2 * step, lambda step=step: setattr(Clock, "ahead", timedelta(hours=50 - 10 * step)))
+            for step in range(4)
+        ],
+    )
     assert len(ran.worked) == 1
 
 
@@ -141,6 +193,11 @@ def test_passes_never_overlap_and_a_time_that_falls_into_one_is_told_and_left_ou
 def test_the_heart_beats_while_it_waits_and_while_it_works():
     later = datetime.now(UTC) + timedelta(hours=1)
     waiting = Interrupting(DateTrigger(later, timezone=UTC)).run(0.5)
-    assert len(waiting.beats) >= 3 and all(beat == {"next": pytest.approx(later.timestamp()), "working_since": None} for beat in waiting.beats[1:])
+    assert len(waiting.beats) >= 3 and all(
+        beat == {"next": pytest.approx(later.timestamp()), "working_since": None} for beat in waiting.beats[1:]
+    )
     working = Interrupting(trigger_of(every="1h"), at_once=True, lasts=0.6).run(1.2)
-    assert sum(beat["working_since"] is not None for beat in working.beats) >= 3 and working.beats[-1]["working_since"] is None
+    assert (
+        sum(beat["working_since"] is not None for beat in working.beats) >= 3
+        and working.beats[-1]["working_since"] is None
+    )

@@ -30,7 +30,11 @@ def space(tmp_path):
 
 
 def search(url, space, *, objectives="accuracy", base=BASE, **terms):
-    return Search("mine", open_storage(url), Terms(space, base, parse_objectives(objectives, base), "store", {"clips": 1}, **terms))
+    return Search(
+        "mine",
+        open_storage(url),
+        Terms(space, base, parse_objectives(objectives, base), "store", {"clips": 1}, **terms),
+    )
 
 
 def quality(point):
@@ -76,8 +80,15 @@ def test_what_ended_while_nobody_looked_is_told_not_repeated(storage_url, space)
     ended, running = first.ask(), first.ask()
     second = search(storage_url, space)
     assert second.recover(lambda run: Outcome("complete", [0.7], [0.5, 0.7]) if run == ended.run else None) == 1
-    assert second.trials[ended.number].value == 0.7 and second.trials[ended.number].intermediate_values == {1: 0.5, 2: 0.7}
-    assert [state_of(trial) for trial in second.trials] == ["complete", "interrupted", "waiting"] and running.number == 1
+    assert second.trials[ended.number].value == 0.7 and second.trials[ended.number].intermediate_values == {
+        1: 0.5,
+        2: 0.7,
+    }
+    assert [state_of(trial) for trial in second.trials] == [
+        "complete",
+        "interrupted",
+        "waiting",
+    ] and running.number == 1
 
 
 def test_killed_while_it_recovers_it_queues_a_point_once(storage_url, space, monkeypatch):
@@ -95,18 +106,36 @@ def test_killed_while_it_recovers_it_queues_a_point_once(storage_url, space, mon
 def test_stopped_failed_and_nan_are_told_apart_and_none_is_best(storage_url, space):
     one = search(storage_url, space)
     points = [one.ask() for _ in range(5)]
-    for point, outcome in zip(points, [
-            Outcome("complete", [0.4], [0.3, 0.4]), Outcome("stopped", by_epoch=[0.2]), Outcome("failed", reason="the loss became nan in epoch 1, at step 3"),
-            Outcome("complete", [math.nan], [math.nan]), Outcome("failed", by_epoch=[0.99], reason="OutOfMemoryError: 3 GB")], strict=True):
+    for point, outcome in zip(
+        points,
+        [
+            Outcome("complete", [0.4], [0.3, 0.4]),
+            Outcome("stopped", by_epoch=[0.2]),
+            Outcome("failed", reason="the loss became nan in epoch 1, at step 3"),
+            Outcome("complete", [math.nan], [math.nan]),
+            Outcome("failed", by_epoch=[0.99], reason="OutOfMemoryError: 3 GB"),
+        ],
+        strict=True,
+    ):
         one.tell(point.number, outcome)
-    assert [state_of(trial) for trial in one.trials] == ["complete", "stopped", "failed", "failed", "failed"] and len(one.finished) == 5
+    assert [state_of(trial) for trial in one.trials] == ["complete", "stopped", "failed", "failed", "failed"] and len(
+        one.finished
+    ) == 5
     assert one.trials[1].intermediate_values == {1: 0.2}
-    assert one.trials[2].user_attrs["reason"].startswith("the loss became nan") and one.trials[3].user_attrs["reason"] == "an objective is no number"
+    assert (
+        one.trials[2].user_attrs["reason"].startswith("the loss became nan")
+        and one.trials[3].user_attrs["reason"] == "an objective is no number"
+    )
     assert [trial.number for trial in leading(one.study)] == [0]
 
 
-@pytest.mark.parametrize(("values", "is_base", "trial", "runner_up"), [([0.9, 0.4, 0.6], True, 0, 2), ([0.3, 0.4, 0.6], False, 2, 1), ([0.9], True, 0, None)])
-def test_a_winner_says_whether_it_is_the_base_and_which_other_trial_is_best(storage_url, space, values, is_base, trial, runner_up):
+@pytest.mark.parametrize(
+    ("values", "is_base", "trial", "runner_up"),
+    [([0.9, 0.4, 0.6], True, 0, 2), ([0.3, 0.4, 0.6], False, 2, 1), ([0.9], True, 0, None)],
+)
+def test_a_winner_says_whether_it_is_the_base_and_which_other_trial_is_best(
+    storage_url, space, values, is_base, trial, runner_up
+):
     one = search(storage_url, space)
     for value in values:
         one.tell(one.ask().number, Outcome("complete", [value], [value]))
@@ -123,18 +152,31 @@ def test_two_objectives_give_a_front(storage_url, space):
         one.report(point.number, [0.5])
         one.tell(point.number, Outcome("complete", values, [values[0]]))
     found = winner(one.study, recipe="r.py:base", base_changes={"epochs": 9}, runs="runs")
-    assert [trial.number for trial in leading(one.study)] == [1, 0] and [entry["gmacs"] for entry in found["front"]] == [6.0, 4.0]
-    assert found["accuracy"] == 0.9 and found["changes"] == {"epochs": 9} | one.trials[1].user_attrs["changes"] and found["base"] == "r.py:base"
+    assert [trial.number for trial in leading(one.study)] == [1, 0] and [
+        entry["gmacs"] for entry in found["front"]
+    ] == [6.0, 4.0]
+    assert (
+        found["accuracy"] == 0.9
+        and found["changes"] == {"epochs": 9} | one.trials[1].user_attrs["changes"]
+        and found["base"] == "r.py:base"
+    )
 
 
 def test_a_point_at_which_the_space_fails_is_a_trial_that_says_so(storage_url, tmp_path):
-    (tmp_path / "seldom.py").write_text("import pathlib\n" + SPACE.replace("return", f"pathlib.Path({str(tmp_path / 'exclude')!r}).stat()\n    return", 1))
+    (tmp_path / "seldom.py").write_text(
+        "import pathlib\n"
+        + SPACE.replace("return", f"pathlib.Path({str(tmp_path / 'exclude')!r}).stat()\n    return", 1)
+    )
     (tmp_path / "exclude").touch()
     one = search(storage_url, load_space(str(tmp_path / "seldom.py")))
     assert not one.ask().refused
     (tmp_path / "exclude").unlink()
     point = one.ask()
-    assert "seldom.py:space: FileNotFoundError in line 4" in point.refused and not point.changes and one.trials[1].user_attrs["run"] == point.run
+    assert (
+        "seldom.py:space: FileNotFoundError in line 4" in point.refused
+        and not point.changes
+        and one.trials[1].user_attrs["run"] == point.run
+    )
 
 
 def test_a_study_of_somebody_else_is_left_alone(storage_url, space):
@@ -146,7 +188,10 @@ def test_a_study_of_somebody_else_is_left_alone(storage_url, space):
 
 def test_another_space_objective_or_base_is_refused(storage_url, space, tmp_path):
     search(storage_url, space)
-    assert stored_terms(open_storage(storage_url), "mine")["versions"] == {"clips": 1} and stored_terms(open_storage(storage_url), "other") is None
+    assert (
+        stored_terms(open_storage(storage_url), "mine")["versions"] == {"clips": 1}
+        and stored_terms(open_storage(storage_url), "other") is None
+    )
     with pytest.raises(InputError, match="begun with --folder , not /elsewhere"):
         search(storage_url, space, folder="/elsewhere")
     with pytest.raises(InputError, match="begun with --objective accuracy, not map"):
@@ -160,9 +205,13 @@ def test_another_space_objective_or_base_is_refused(storage_url, space, tmp_path
 
 def test_the_loss_is_refused_while_its_weights_vary(storage_url, space):
     assert search(storage_url, space, objectives="loss").study.directions == [optuna.study.StudyDirection.MINIMIZE]
-    with pytest.raises(InputError, match=r"--objective loss: tune_spaces/action\.py:space varies loss\.label_smoothing"):
+    with pytest.raises(
+        InputError, match=r"--objective loss: tune_spaces/action\.py:space varies loss\.label_smoothing"
+    ):
         search(storage_url, load_space("tune_spaces/action.py"), objectives="loss")
-    with pytest.raises(InputError, match="--objective loss: a search of detection runs can go by map50_95, map50, gmacs, parameters"):
+    with pytest.raises(
+        InputError, match="--objective loss: a search of detection runs can go by map50_95, map50, gmacs, parameters"
+    ):
         parse_objectives("loss", load_recipe("jobs/detector.py:improved"))
     with pytest.raises(InputError, match="first one that training changes"):
         parse_objectives("gmacs,accuracy", BASE)
@@ -174,7 +223,11 @@ def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
     for sampler in ("tpe", "random"):
         best[sampler] = []
         for seed in range(8):
-            one = Search("mine", optuna.storages.InMemoryStorage(), Terms(whole, BASE, parse_objectives(None, BASE), "store", {}, seed, sampler))
+            one = Search(
+                "mine",
+                optuna.storages.InMemoryStorage(),
+                Terms(whole, BASE, parse_objectives(None, BASE), "store", {}, seed, sampler),
+            )
             for _ in range(40):
                 point = one.ask()
                 value = known_quality(point.changes)
@@ -184,9 +237,18 @@ def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
     assert gains[1] > 0 and gains[4] > 0.1, best
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:secret@host:5432/db", "postgresql://me:sec@ret@host:5432/db", "postgresql://host:5432/db?password=secret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@host:5432/db",
+        "postgresql://me:sec@ret@host:5432/db",
+        "postgresql://host:5432/db?password=secret",
+    ],
+)
 def test_a_password_in_the_address_is_refused_and_not_shown(url):
-    with pytest.raises(InputError, match="--storage postgresql://host:5432/db: leave the password out of the address") as told:
+    with pytest.raises(
+        InputError, match="--storage postgresql://host:5432/db: leave the password out of the address"
+    ) as told:
         open_storage(url)
     assert "secret" not in str(told.value) and "ret@" not in str(told.value)
 

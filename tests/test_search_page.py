@@ -19,11 +19,24 @@ HOSTILE = "<script>alert('x')</script> & \"y\""
 
 @pytest.fixture
 def searched():
-    """`searched(trials, objectives)`: a search of the action space whose results follow a known law: the learning rate alone decides."""
+    """`searched(trials, objectives)`: a search of the action space whose results follow a known law: the learning rate
+    alone decides.
+    """
+
     def make(trials, objectives="accuracy"):
         base = override(load_recipe("jobs/action.py:improved"), {"epochs": 3})
-        search = Search("hostile " + HOSTILE, optuna.storages.InMemoryStorage(),
-                        Terms(load_space("tune_spaces/action.py"), base, parse_objectives(objectives, base), "store", {"clips": 3}, sampler="random"))
+        search = Search(
+            "hostile " + HOSTILE,
+            optuna.storages.InMemoryStorage(),
+            Terms(
+                load_space("tune_spaces/action.py"),
+                base,
+                parse_objectives(objectives, base),
+                "store",
+                {"clips": 3},
+                sampler="random",
+            ),
+        )
         for number in range(trials):
             point = search.ask()
             value = 1 - abs(math.log10(point.changes["optim.lr"] / 0.002)) / 2
@@ -32,8 +45,16 @@ def searched():
             elif number % 7 == 5 and objectives == "accuracy":
                 search.tell(point.number, Outcome("stopped", by_epoch=[value / 2]))
             else:
-                search.tell(point.number, Outcome("complete", [value, 1 + point.changes["model.dropout"]][:len(search.terms.objectives)], [value] * 3))
+                search.tell(
+                    point.number,
+                    Outcome(
+                        "complete",
+                        [value, 1 + point.changes["model.dropout"]][: len(search.terms.objectives)],
+                        [value] * 3,
+                    ),
+                )
         return search.study
+
     return make
 
 
@@ -63,7 +84,9 @@ def test_the_parameter_that_decides_is_found_to_matter_most(searched):
 
 def test_two_objectives_have_a_front(searched, tmp_path):
     page = page_of(searched(14, "accuracy,gmacs"), tmp_path)
-    assert "Pareto front" in page.text and "on the front of accuracy and gmacs" in page.text and "Best gmacs" in page.text
+    assert (
+        "Pareto front" in page.text and "on the front of accuracy and gmacs" in page.text and "Best gmacs" in page.text
+    )
 
 
 @pytest.mark.parametrize("trials", [0, 1])
@@ -98,9 +121,15 @@ def test_long_names_and_values_of_parameters_have_room(searched):
     texts = [text for axis in drawn["axes"] for text in (axis["name"], *(text for _, text in axis["marks"]))]
     assert set(values) <= set(texts) and "a_rather_long_parameter_name" in texts
     places = [axis["x"] for axis in drawn["axes"]]
-    assert min(after - before for before, after in itertools.pairwise(places)) > LETTER * max(map(len, texts)) and drawn["width"] > places[-1]
+    assert (
+        min(after - before for before, after in itertools.pairwise(places)) > LETTER * max(map(len, texts))
+        and drawn["width"] > places[-1]
+    )
     placed = staggered([(50 + 100 * place, value) for place, value in enumerate(values)], 360)
     spans = [(row, left, left + LETTER * len(text)) for left, row, text in placed]
     assert all(left >= 0 and right <= 360 for _, left, right in spans) and {row for row, _, _ in spans} == {0, 1}
-    assert all(one[0] != other[0] or one[2] <= other[1] or other[2] <= one[1] for one, other in itertools.combinations(spans, 2))
+    assert all(
+        one[0] != other[0] or one[2] <= other[1] or other[2] <= one[1]
+        for one, other in itertools.combinations(spans, 2)
+    )
     assert {row for _, row, _ in staggered([(50, "none"), (150, "cbam"), (250, "stcbam")], 360)} == {0}

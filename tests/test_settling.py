@@ -39,7 +39,8 @@ def test_a_time_that_lies_in_the_future_is_waited_for_by_our_own_clock(monkeypat
     whole, looks = look([ahead], before=looks, now=NOW + 200)
     assert not whole and looks[ahead.uri]["since"] == NOW
     assert look([ahead], before=looks, now=NOW + 301)[0] == {ahead.uri}
-    whole, later = look([file(age=-1e6, bytes=101)], before=looks, now=NOW + 301)  # it grew in between: from the beginning
+    # it grew in between: from the beginning
+    whole, later = look([file(age=-1e6, bytes=101)], before=looks, now=NOW + 301)
     assert not whole and later[ahead.uri]["since"] == NOW + 301
 
 
@@ -52,8 +53,13 @@ def test_a_clock_that_went_back_starts_the_wait_anew_and_does_not_block(monkeypa
     assert look([ahead], before=looks, now=NOW + 300)[0] == {ahead.uri}
 
 
-@pytest.mark.parametrize(("settle", "count", "told"), [(300.0, 105, "105 files changed in the last 5 min, or still change (--settle 300)"),
-                                                       (90.0, 1, "1 file changed in the last 1 min 30 s, or still changes (--settle 90)")])
+@pytest.mark.parametrize(
+    ("settle", "count", "told"),
+    [
+        (300.0, 105, "105 files changed in the last 5 min, or still change (--settle 300)"),
+        (90.0, 1, "1 file changed in the last 1 min 30 s, or still changes (--settle 90)"),
+    ],
+)
 def test_a_pass_says_how_long_files_must_have_been_left_alone(settle, count, told):
     options = RetrainOptions("footage", "store", "registry", settle=settle)
     assert Pass._unsettled(SimpleNamespace(options=options), ["/in/a.mp4"] * count) == told

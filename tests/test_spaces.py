@@ -7,12 +7,19 @@ from posture.errors import InputError
 from posture.recipes import load_recipe
 from posture.spaces import BaseAnswers, base_point, load_space, sample, unconditional
 
-SPACES = [("tune_spaces/action.py", "jobs/action.py:improved", {}), ("tune_spaces/action.py", "jobs/action.py:improved", {"model.width": 0.25}),
-          ("tune_spaces/action.py", "jobs/action.py:c3d", {}), ("tune_spaces/action.py", "jobs/action.py:two_stream", {}),
-          ("tune_spaces/action.py", "jobs/action.py:r3d_18", {}), ("tune_spaces/action.py:stages", "jobs/action.py:improved", {}),
-          ("tune_spaces/action.py:stages", "jobs/action.py:c3d", {}), ("tune_spaces/detector.py", "jobs/detector.py:improved", {}),
-          ("tune_spaces/detector.py", "jobs/detector.py:yolov7", {}), ("tune_spaces/detector.py", "jobs/detector.py:ssd300", {}),
-          ("tune_spaces/detector.py:lambdas", "jobs/detector.py:improved", {})]
+SPACES = [
+    ("tune_spaces/action.py", "jobs/action.py:improved", {}),
+    ("tune_spaces/action.py", "jobs/action.py:improved", {"model.width": 0.25}),
+    ("tune_spaces/action.py", "jobs/action.py:c3d", {}),
+    ("tune_spaces/action.py", "jobs/action.py:two_stream", {}),
+    ("tune_spaces/action.py", "jobs/action.py:r3d_18", {}),
+    ("tune_spaces/action.py:stages", "jobs/action.py:improved", {}),
+    ("tune_spaces/action.py:stages", "jobs/action.py:c3d", {}),
+    ("tune_spaces/detector.py", "jobs/detector.py:improved", {}),
+    ("tune_spaces/detector.py", "jobs/detector.py:yolov7", {}),
+    ("tune_spaces/detector.py", "jobs/detector.py:ssd300", {}),
+    ("tune_spaces/detector.py:lambdas", "jobs/detector.py:improved", {}),
+]
 
 
 def written(folder, text):
@@ -40,8 +47,13 @@ def test_what_only_matters_sometimes_is_asked_for_only_then():
 
 def test_stages_reach_every_placement():
     base = load_recipe("jobs/action.py:improved")
-    found = {(changes["model.attention"], override(base, changes).model.attention_stages if changes["model.attention"] != "none" else ())
-             for _, changes in sample(load_space("tune_spaces/action.py:stages"), base, 400)}
+    found = {
+        (
+            changes["model.attention"],
+            override(base, changes).model.attention_stages if changes["model.attention"] != "none" else (),
+        )
+        for _, changes in sample(load_space("tune_spaces/action.py:stages"), base, 400)
+    }
     assert len(found) == 32 and ("none", ()) in found and ("stcbam", ("stage4", "stage5")) in found
 
 
@@ -53,7 +65,9 @@ def test_of_the_lambdas_one_stays_as_it_is():
 
 
 def test_a_space_may_do_without_the_base(tmp_path):
-    space = written(tmp_path, "def space(trial):\n    return {'optim.lr': trial.suggest_float('optim.lr', 1e-4, 1e-1, log=True)}\n")
+    space = written(
+        tmp_path, "def space(trial):\n    return {'optim.lr': trial.suggest_float('optim.lr', 1e-4, 1e-1, log=True)}\n"
+    )
     base = load_recipe("jobs/action.py:improved")
     assert base_point(space, base) == {"optim.lr": base.optim.lr} and len(list(sample(space, base, 3))) == 3
 
@@ -61,7 +75,14 @@ def test_a_space_may_do_without_the_base(tmp_path):
 def test_what_is_unconditional_is_told_from_the_rest():
     always, sometimes = unconditional(load_space("tune_spaces/action.py"), load_recipe("jobs/action.py:improved"))
     assert set(sometimes) == {"model.groups", "model.placement"}
-    assert set(always) == {"optim.lr", "optim.weight_decay", "loss.label_smoothing", "model.dropout", "model.norm", "model.attention"}
+    assert set(always) == {
+        "optim.lr",
+        "optim.weight_decay",
+        "loss.label_smoothing",
+        "model.dropout",
+        "model.norm",
+        "model.attention",
+    }
 
 
 def test_comments_and_words_do_not_change_a_space_but_its_numbers_do(tmp_path):
@@ -71,23 +92,41 @@ def test_comments_and_words_do_not_change_a_space_but_its_numbers_do(tmp_path):
     assert written(tmp_path, text.replace("0.1", "0.2")).identity != first
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("def space(trial):\n    return [1]\n", "returned list; a space returns a dict"),
-    ("def space(trial):\n    return {'optim.lr': trial.suggest_float('optim.lr', 0.1, 0.2)}\n", r"optim\.lr is 0\.002, which lies outside"),
-    ("def space(trial):\n    return {'optim.lr': trial.suggest_float('speed', 0.1, 0.2)}\n", "speed is no field of the run"),
-    ("def space(trial):\n    trial.suggest_float('optim.lr', 1e-4, 1e-1)\n    return {'epochs': 3}\n", "it still changes epochs")])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("def space(trial):\n    return [1]\n", "returned list; a space returns a dict"),
+        (
+            "def space(trial):\n    return {'optim.lr': trial.suggest_float('optim.lr', 0.1, 0.2)}\n",
+            r"optim\.lr is 0\.002, which lies outside",
+        ),
+        (
+            "def space(trial):\n    return {'optim.lr': trial.suggest_float('speed', 0.1, 0.2)}\n",
+            "speed is no field of the run",
+        ),
+        (
+            "def space(trial):\n    trial.suggest_float('optim.lr', 1e-4, 1e-1)\n    return {'epochs': 3}\n",
+            "it still changes epochs",
+        ),
+    ],
+)
 def test_a_space_that_cannot_begin_with_the_base_is_refused(tmp_path, text, complaint):
     with pytest.raises(InputError, match=complaint):
         base_point(written(tmp_path, text), load_recipe("jobs/action.py:improved"))
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"no such file here; search spaces that come with Posture: tune_spaces/action\.py, tune_spaces/detector\.py"):
+    with pytest.raises(
+        InputError,
+        match=r"no such file here; search spaces that come with Posture: tune_spaces/action\.py, tune_spaces/detector\.py",
+    ):
         load_space("tune_spaces/none.py")
     with pytest.raises(InputError, match="has no search space 'nothing'; it has space, stages"):
         load_space("tune_spaces/action.py:nothing")
     with pytest.raises(InputError, match="names no search space"):
         load_space("tune_spaces")
-    space = written(tmp_path, "def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 1, 7)}\n")
+    space = written(
+        tmp_path, "def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 1, 7)}\n"
+    )
     with pytest.raises(InputError, match=r"gives a run that cannot be: .*groups [3567] does not divide"):
         list(sample(space, load_recipe("jobs/action.py:improved"), 50))

@@ -12,7 +12,8 @@ import pytest
 from posture import stats
 from posture.tasks.metrics import classification_metrics
 
-# Two classes; columns are the scores of class 0 and 1. Class 1 ranks +-+-: AP (1 + 2/3) / 2, AUC 3/4. Class 0, read backwards, the same.
+# Two classes; columns are the scores of class 0 and 1. Class 1 ranks +-+-: AP (1 + 2/3) / 2, AUC 3/4. Class 0, read
+# backwards, the same.
 SCORES = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1]])
 LABELS = np.array([1, 0, 1, 0])
 
@@ -20,7 +21,12 @@ LABELS = np.array([1, 0, 1, 0])
 def test_mean_and_spread_by_hand() -> None:
     spread = stats.mean_and_spread([0.8, 0.9, 1.0])
     reach = 4.302653 * 0.1 / math.sqrt(3)  # t(0.975) on two degrees of freedom, from a table
-    assert (spread.mean, spread.deviation, spread.low, spread.high) == pytest.approx((0.9, 0.1, 0.9 - reach, 0.9 + reach))
+    assert (spread.mean, spread.deviation, spread.low, spread.high) == pytest.approx((
+        0.9,
+        0.1,
+        0.9 - reach,
+        0.9 + reach,
+    ))
     assert spread.values == (0.8, 0.9, 1.0)
 
 
@@ -30,7 +36,10 @@ def test_one_seed_has_no_spread() -> None:
         stats.mean_and_spread([])
 
 
-@pytest.mark.parametrize(("ours", "theirs", "p"), [(8, 2, 2 * (1 + 10 + 45) / 1024), (2, 8, 112 / 1024), (5, 0, 2 / 32), (3, 3, 1.0), (0, 0, 1.0)])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "p"),
+    [(8, 2, 2 * (1 + 10 + 45) / 1024), (2, 8, 112 / 1024), (5, 0, 2 / 32), (3, 3, 1.0), (0, 0, 1.0)],
+)
 def test_mcnemar_by_hand(ours: int, theirs: int, p: float) -> None:
     agreeing = [(True, True)] * 4 + [(False, False)] * 3
     pairs = np.array(agreeing + [(True, False)] * ours + [(False, True)] * theirs)
@@ -39,22 +48,34 @@ def test_mcnemar_by_hand(ours: int, theirs: int, p: float) -> None:
 
 def test_holm_by_hand() -> None:
     adjusted = stats.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})  # 3 * 0.01, at least c's, 2 * 0.03, 4 * 0.005
-    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}) and list(adjusted) == ["a", "b", "c", "d"]
-    assert stats.holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0} and stats.holm({"a": 0.2}) == {"a": 0.2} and stats.holm({}) == {}
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}) and list(adjusted) == [
+        "a",
+        "b",
+        "c",
+        "d",
+    ]
+    assert (
+        stats.holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+        and stats.holm({"a": 0.2}) == {"a": 0.2}
+        and stats.holm({}) == {}
+    )
 
 
 def test_metrics_of_resamples_by_hand() -> None:
     counts = np.array([[1, 1], [2, 0], [0, 2]], dtype=np.float32)
     found = stats.resampled_metrics(SCORES, LABELS, ["a", "a", "b", "b"], counts)
     assert found["accuracy"] == pytest.approx([3 / 4, 1 / 2, 1])  # the second segment is the wrong one
-    assert found["map"] == pytest.approx([5 / 6, 1, 1]) and found["auc"] == pytest.approx([3 / 4, 1, 1])  # within a group all is in order
+    # within a group all is in order
+    assert found["map"] == pytest.approx([5 / 6, 1, 1]) and found["auc"] == pytest.approx([3 / 4, 1, 1])
 
 
 def test_metrics_of_unequal_weights_by_hand() -> None:
     counts = np.array([[3, 1, 1, 0]], dtype=np.float32)
     found = stats.resampled_metrics(SCORES, LABELS, ["a", "b", "c", "d"], counts)
     # class 1: three times +, then -, then +: precision 1 three times, 4/5 once. class 0: behind one of four others.
-    assert found["map"] == pytest.approx([((3 + 4 / 5) / 4 + 1 / 2) / 2]) and found["auc"] == pytest.approx([(3 / 4 + 3 / 4) / 2])
+    assert found["map"] == pytest.approx([((3 + 4 / 5) / 4 + 1 / 2) / 2]) and found["auc"] == pytest.approx([
+        (3 / 4 + 3 / 4) / 2
+    ])
 
 
 def test_weights_mean_segments_that_stand_there_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +91,9 @@ def test_weights_mean_segments_that_stand_there_more_than_once(monkeypatch: pyte
     for row, weights in enumerate(counts.astype(int)):
         chosen = np.repeat(np.arange(60), [weights[number[group]] for group in groups])
         expected = classification_metrics(scores[chosen], labels[chosen], list("abcde"))
-        assert [found[key][row] for key in ("accuracy", "map", "auc")] == pytest.approx([expected[key] for key in ("accuracy", "map", "auc")])
+        assert [found[key][row] for key in ("accuracy", "map", "auc")] == pytest.approx([
+            expected[key] for key in ("accuracy", "map", "auc")
+        ])
 
 
 def test_resamples_draw_whole_groups() -> None:
@@ -94,13 +117,19 @@ def test_interval_and_p_of_many_groups_are_the_plain_percentile_ones() -> None:
     assert (found.low, found.high) == pytest.approx((-0.099 + 0.025 * 0.998, 0.899 - 0.025 * 0.998))
     assert found.p == pytest.approx(2 * 101 / 1000)
     flipped = stats.difference(*reversed(drawn(values)), groups=10**9)
-    assert (flipped.difference, flipped.low, flipped.high, flipped.p) == pytest.approx((-0.5, -found.high, -found.low, found.p))
+    assert (flipped.difference, flipped.low, flipped.high, flipped.p) == pytest.approx((
+        -0.5,
+        -found.high,
+        -found.low,
+        found.p,
+    ))
 
 
 def test_two_groups_widen_to_a_t_on_one_degree_of_freedom() -> None:
     values = np.arange(1, 1000) / 1000 - 0.1
     found = stats.difference(*drawn(values), groups=2)
-    assert (found.low, found.high) == pytest.approx((values[0], values[-1]))  # a t interval on one degree spans 18 deviations
+    # a t interval on one degree spans 18 deviations
+    assert (found.low, found.high) == pytest.approx((values[0], values[-1]))
     deviations = NormalDist().inv_cdf(101 / 1000) / math.sqrt(2)
     assert found.p == pytest.approx(1 + 2 * math.atan(deviations) / math.pi)  # Cauchy
 
@@ -118,7 +147,11 @@ def test_the_least_p_is_that_of_a_lead_on_every_resample() -> None:
     deviations = NormalDist().inv_cdf(1 / 10_001)
     assert stats.least_p(2) == pytest.approx(1 + 2 * math.atan(deviations / math.sqrt(2)) / math.pi)  # Cauchy
     by = deviations / math.sqrt(4 / 3) / math.sqrt(3)  # t on three degrees of freedom, its distribution in closed form
-    assert stats.least_p(4) == pytest.approx(1 + 2 * (by / (1 + by * by) + math.atan(by)) / math.pi) == pytest.approx(0.0486, abs=1e-4)
+    assert (
+        stats.least_p(4)
+        == pytest.approx(1 + 2 * (by / (1 + by * by) + math.atan(by)) / math.pi)
+        == pytest.approx(0.0486, abs=1e-4)
+    )
 
 
 def test_the_least_p_grows_with_what_is_compared_and_falls_with_groups() -> None:
@@ -141,7 +174,9 @@ def test_the_interval_is_that_of_independent_groups_not_of_segments() -> None:
     per_group = (ours.astype(float) - theirs)[::6]
     reach = 2.022691 * per_group.std(ddof=1) / math.sqrt(40)  # t(0.975) on 39 degrees of freedom
     assert found.difference == pytest.approx(per_group.mean())
-    assert (found.low, found.high) == pytest.approx((per_group.mean() - reach, per_group.mean() + reach), abs=0.1 * reach)
+    assert (found.low, found.high) == pytest.approx(
+        (per_group.mean() - reach, per_group.mean() + reach), abs=0.1 * reach
+    )
     alone = stats.cluster_bootstrap(*scores, labels, range(240), resamples=4000)["accuracy"]
     assert (found.high - found.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(6), rel=0.1)  # type: ignore[operator]
 
@@ -153,12 +188,17 @@ def test_equal_models_do_not_differ() -> None:
 
 
 def test_the_same_seed_gives_the_same_result() -> None:
-    first, again, other = (stats.cluster_bootstrap(SCORES, SCORES[::-1], LABELS, list("abcd"), resamples=300, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        stats.cluster_bootstrap(SCORES, SCORES[::-1], LABELS, list("abcd"), resamples=300, seed=seed)
+        for seed in (0, 0, 1)
+    )
     assert first == again and first != other
 
 
 def test_one_group_and_one_class_tell_nothing() -> None:
-    assert stats.cluster_bootstrap(SCORES, SCORES[::-1], LABELS, ["a"] * 4, resamples=50)["accuracy"] == stats.Difference(0.5, None, None, None)
+    assert stats.cluster_bootstrap(SCORES, SCORES[::-1], LABELS, ["a"] * 4, resamples=50)[
+        "accuracy"
+    ] == stats.Difference(0.5, None, None, None)
     found = stats.cluster_bootstrap(SCORES, SCORES[::-1], np.zeros(4, dtype=int), list("abcd"), resamples=50)
     assert math.isnan(found["auc"].difference) and found["auc"].p is None and found["accuracy"].p is not None
 
@@ -172,21 +212,32 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_accuracy_on_resamples_is_that_of_all_figures() -> None:
     random = np.random.default_rng(0)
-    scores, labels, groups = random.dirichlet(np.ones(3), 40), random.integers(0, 3, 40), random.integers(0, 7, 40).tolist()
+    scores, labels, groups = (
+        random.dirichlet(np.ones(3), 40),
+        random.integers(0, 3, 40),
+        random.integers(0, 7, 40).tolist(),
+    )
     counts = stats.resampled_groups(groups, resamples=50)
     accuracy = stats.resampled_accuracy(scores.argmax(axis=1) == labels, groups, counts)
     assert accuracy == pytest.approx(stats.resampled_metrics(scores, labels, groups, counts)["accuracy"])
 
 
 def test_an_interval_of_many_groups_is_the_binomials() -> None:
-    right = np.arange(400) < 300  # each a group of its own: 0.75 +- 1.966 standard errors of 0.02165, t(0.975) on 399 degrees of freedom
+    # each a group of its own: 0.75 +- 1.966 standard errors of 0.02165, t(0.975) on 399 degrees of freedom
+    right = np.arange(400) < 300
     counts = stats.resampled_groups(range(400), resamples=20_000)
     low, high = stats.interval(stats.resampled_accuracy(right, range(400), counts), groups=400)
     assert (low, high) == pytest.approx((0.75 - 1.966 * 0.02165, 0.75 + 1.966 * 0.02165), abs=0.004)
 
 
 def test_groups_that_tell_nothing_give_no_interval() -> None:
-    for right, groups in ((np.array([True, False]), "aa"), (np.array([True] * 7), "abcdefg"), (np.array([True, False, True, False]), "abcd")):
+    for right, groups in (
+        (np.array([True, False]), "aa"),
+        (np.array([True] * 7), "abcdefg"),
+        (np.array([True, False, True, False]), "abcd"),
+    ):
         counts = stats.resampled_groups(groups, resamples=100)
-        told = stats.told_interval(stats.resampled_accuracy(right, groups, counts), of="accuracy", groups=len(set(groups)))
+        told = stats.told_interval(
+            stats.resampled_accuracy(right, groups, counts), of="accuracy", groups=len(set(groups))
+        )
         assert told == {"of": "accuracy", "low": None, "high": None, "groups": len(set(groups)), "resamples": 100}

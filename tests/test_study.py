@@ -9,9 +9,25 @@ from posture.evaluation import Views, evaluate
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
 from posture.study import Comparing, Job, work
 
-PLAIN = Run(name="plain", model=C3D(width=0.125, size=32, hidden=64), optim=Optim(name="adamw", lr=0.001), scale=Scale(global_batch=4), data=Data(flip=0.0))
-BETTER = override(PLAIN, {"name": "better", **{f"model.{field}": value for field, value in IMPROVED.items()}, "model.size": 32})
-STUDY = Study(name="tiny", subject=BETTER, baselines=(PLAIN,), epochs=2, learning_rates=(0.5, 1.0), search_share=0.5, titles={"better": "The better one"})
+PLAIN = Run(
+    name="plain",
+    model=C3D(width=0.125, size=32, hidden=64),
+    optim=Optim(name="adamw", lr=0.001),
+    scale=Scale(global_batch=4),
+    data=Data(flip=0.0),
+)
+BETTER = override(
+    PLAIN, {"name": "better", **{f"model.{field}": value for field, value in IMPROVED.items()}, "model.size": 32}
+)
+STUDY = Study(
+    name="tiny",
+    subject=BETTER,
+    baselines=(PLAIN,),
+    epochs=2,
+    learning_rates=(0.5, 1.0),
+    search_share=0.5,
+    titles={"better": "The better one"},
+)
 
 
 def execute_here(what, jobs):
@@ -24,13 +40,18 @@ def comparing(study, store, folder, *, seeds=1, changes=None, execute=execute_he
 
 def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_store, tmp_path):
     comparison = comparing(STUDY, small_store, tmp_path, seeds=2).run()
-    assert [(entry.name, entry.title, entry.kind) for entry in comparison.entries] == [("better", "The better one", "ours"), ("plain", "plain", "baseline")]
+    assert [(entry.name, entry.title, entry.kind) for entry in comparison.entries] == [
+        ("better", "The better one", "ours"),
+        ("plain", "plain", "baseline"),
+    ]
     for entry in comparison.entries:
         tried = {row["lr"]: row["val_loss"] for row in entry.lr_search}
         assert sorted(tried) == [0.0005, 0.001] and entry.lr == min(tried, key=tried.__getitem__)
         assert [result.seed for result in entry.results] == [0, 1]
         assert all(len(result.history) == 2 and result.metrics["split"] == "test" for result in entry.results)
-        assert sorted(entry.results[0].segments) == sorted(segment for segment in comparison.groups if segment in entry.results[0].segments)
+        assert sorted(entry.results[0].segments) == sorted(
+            segment for segment in comparison.groups if segment in entry.results[0].segments
+        )
         assert entry.parameters > 0 and entry.latency_ms["least"] <= entry.latency_ms["median"]
         assert entry.optimizer == "AdamW, beta1 0.9, weight decay 0.0003"
         assert (entry.budget, entry.search_budget, entry.streams, entry.flow) == ("2 epochs", "1 epoch", 1, "")
@@ -39,8 +60,19 @@ def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_
 
 
 def test_the_time_of_the_optical_flow_that_a_network_reads_is_measured(flow_store, tmp_path):
-    two = Run(name="two", model=TwoStream(width=0.05, size=32), optim=Optim(name="adamw", lr=0.001), scale=Scale(global_batch=4))
-    study = STUDY.model_copy(update={"subject": two, "baselines": (override(two, {"name": "spatial", "model.streams": "spatial"}),), "learning_rates": (1.0,)})
+    two = Run(
+        name="two",
+        model=TwoStream(width=0.05, size=32),
+        optim=Optim(name="adamw", lr=0.001),
+        scale=Scale(global_batch=4),
+    )
+    study = STUDY.model_copy(
+        update={
+            "subject": two,
+            "baselines": (override(two, {"name": "spatial", "model.streams": "spatial"}),),
+            "learning_rates": (1.0,),
+        }
+    )
     both, spatial = comparing(study, flow_store, tmp_path, changes={"epochs": 1}).run().entries
     assert (both.flow, both.streams) == ("dis", 2) and both.flow_ms > 0 and both.search_budget == ""
     assert (spatial.flow, spatial.flow_ms, spatial.streams) == ("", None, 1)
@@ -67,14 +99,21 @@ def test_only_a_test_result_of_the_checkpoint_that_is_best_now_counts(small_stor
     job.folder.write_json("evaluation/test/metrics.json", metrics | {"tag": "epoch-0000-of-before"})
     assert not job.scored()
     shutil.rmtree(job.folder.path("evaluation", "test"))
-    job.folder.write_json("evaluation/metrics.json", {name: value for name, value in metrics.items() if name not in ("name", "tag", "notice")})
+    job.folder.write_json(
+        "evaluation/metrics.json",
+        {name: value for name, value in metrics.items() if name not in ("name", "tag", "notice")},
+    )
     assert job.scored()  # as an older version left it
 
 
 def test_another_budget_or_recipe_never_uses_the_runs_of_this_one(small_store, tmp_path):
     study = STUDY.model_copy(update={"baselines": (), "learning_rates": (1.0,)})
-    names = {comparing(study, small_store, tmp_path, changes=changes)._job(comparing(study, small_store, tmp_path, changes=changes).subject.run).run.name
-             for changes in ({}, {"epochs": 3}, {"optim.weight_decay": 0.0}, {"model.groups": 2})}
+    names = {
+        comparing(study, small_store, tmp_path, changes=changes)
+        ._job(comparing(study, small_store, tmp_path, changes=changes).subject.run)
+        .run.name
+        for changes in ({}, {"epochs": 3}, {"optim.weight_decay": 0.0}, {"model.groups": 2})
+    }
     assert len(names) == 4
 
 
@@ -97,12 +136,16 @@ def test_test_is_read_after_everything_was_trained(small_store, tmp_path):
 
     comparing(STUDY, small_store, tmp_path, execute=execute).run()
     assert order == ["train", "train", "score"]
-    assert {len(json.loads((path.parent / "history.json").read_text())) for path in tmp_path.glob("*/evaluation")} == {2}  # the search ran 1 epoch
+    assert {len(json.loads((path.parent / "history.json").read_text())) for path in tmp_path.glob("*/evaluation")} == {
+        2
+    }  # the search ran 1 epoch
 
 
 def test_a_run_that_cannot_be_trained_is_not_measured_and_says_why(small_store, tmp_path):
     wild = override(PLAIN, {"name": "wild", "optim.name": "sgd", "optim.lr": 1e30})
-    comparison = comparing(STUDY.model_copy(update={"baselines": (wild,), "learning_rates": (1.0,)}), small_store, tmp_path).run()
+    comparison = comparing(
+        STUDY.model_copy(update={"baselines": (wild,), "learning_rates": (1.0,)}), small_store, tmp_path
+    ).run()
     assert "the loss became" in comparison.entries[1].not_measured and not comparison.entries[1].results
     assert comparison.entries[0].results
     with pytest.raises(InputError, match="study tiny: wild could not be trained: the loss became"):
@@ -116,7 +159,10 @@ def test_a_network_that_cannot_be_narrowed_gets_the_time_of_the_subject(small_st
     if entry.not_measured:
         assert "cannot be narrowed" in entry.not_measured
     else:
-        assert json.loads((tmp_path / entry.results[0].run.rpartition("/")[2] / "run.json").read_text())["run"]["epochs"] == entry.epochs
+        assert (
+            json.loads((tmp_path / entry.results[0].run.rpartition("/")[2] / "run.json").read_text())["run"]["epochs"]
+            == entry.epochs
+        )
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("whole")]) >= 1
 
 
@@ -151,7 +197,13 @@ def test_on_ray_runs_go_side_by_side_and_a_finished_one_is_left_alone(small_stor
     seen: list[tuple[int, int]] = []
     finished: list[Job] = []
     for _ in range(2):
-        said = execute("train", jobs, concurrent=2, on_progress=lambda done, total, _: seen.append((done, total)), on_done=lambda job, _: finished.append(job))
+        said = execute(
+            "train",
+            jobs,
+            concurrent=2,
+            on_progress=lambda done, total, _: seen.append((done, total)),
+            on_done=lambda job, _: finished.append(job),
+        )
         assert said == {job.run.name: "" for job in jobs} and all(job.trained() for job in jobs)
     assert len(finished) == 2 and seen[-1] == (2, 2)
     with pytest.raises(InputError, match="--concurrent 99: the cluster has 4 CPUs"):

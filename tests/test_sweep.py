@@ -19,7 +19,15 @@ BASE = load_recipe("jobs/action.py:improved")
 
 def files_of(folder, space="tune_spaces/action.py", *, changes=None, objective="map", **options):
     (goal,) = parse_objectives(objective, BASE)
-    files = sweep_files(space, "jobs/action.py:improved", "/store", changes=changes or {"epochs": 3}, objective=goal, trials=12, **options)
+    files = sweep_files(
+        space,
+        "jobs/action.py:improved",
+        "/store",
+        changes=changes or {"epochs": 3},
+        objective=goal,
+        trials=12,
+        **options,
+    )
     for name, content in files.items():
         (folder / name).write_text(content)
     return yaml.safe_load(files["sweep.yaml"]), yaml.safe_load(files["sweep_plain.yaml"]), files
@@ -29,14 +37,21 @@ def arguments_of(config, chosen):
     """What an agent runs, with a run's choices filled in as W&B's does it."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    filled = create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}}) | {"env": []}
+    filled = create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}}) | {
+        "env": []
+    }
     return [part for word in config["command"] for part in (filled[word[2:-1]] if word.startswith("${") else [word])]
 
 
 def run_of(arguments):
     """The run that `posture train` makes of them."""
     place = arguments.index("--set-file")
-    sets = {path: json.loads(value) for path, _, value in (arguments[index + 1].partition("=") for index, word in enumerate(arguments) if word == "--set")}
+    sets = {
+        path: json.loads(value)
+        for path, _, value in (
+            arguments[index + 1].partition("=") for index, word in enumerate(arguments) if word == "--set"
+        )
+    }
     return override(BASE, read_changes(arguments[place + 1]) | sets)
 
 
@@ -59,7 +74,14 @@ def test_the_plain_sweep_holds_what_needs_no_conditions_and_says_what_it_leaves_
     from wandb.sdk.sweeps.scheduler.optuna import search_space_from_sweep_config
 
     _, plain, files = files_of(tmp_path, objective="accuracy")
-    assert set(plain["parameters"]) == {"optim.lr", "optim.weight_decay", "loss.label_smoothing", "model.dropout", "model.norm", "model.attention"}
+    assert set(plain["parameters"]) == {
+        "optim.lr",
+        "optim.weight_decay",
+        "loss.label_smoothing",
+        "model.dropout",
+        "model.norm",
+        "model.attention",
+    }
     assert "#   model.groups" in files["sweep_plain.yaml"] and "#   model.placement" in files["sweep_plain.yaml"]
     distributions = search_space_from_sweep_config(plain["parameters"])
     ours = next(iter(sample(load_space("tune_spaces/action.py"), override(BASE, {"epochs": 3}), 1)))[0]
@@ -78,17 +100,48 @@ def test_submitted_runs_reach_the_cluster_as_the_run_that_the_agent_began(tmp_pa
     config, _, _ = files_of(tmp_path, submit=True)
     (tmp_path / "ray").write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
     (tmp_path / "ray").chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "r1"}
-    done = subprocess.run(arguments_of(config, {"optim.lr": 0.01}), capture_output=True, text=True, env=environment, check=True)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "WANDB_SWEEP_ID": "abc",
+        "WANDB_RUN_ID": "r1",
+    }
+    done = subprocess.run(
+        arguments_of(config, {"optim.lr": 0.01}), capture_output=True, text=True, env=environment, check=True
+    )
     words = done.stdout.splitlines()
-    assert json.loads(words[words.index("--runtime-env-json") + 1]) == {"env_vars": {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "r1"}}
-    assert words[words.index("--") + 1:][:5] == ["python", "-m", "posture", "train", "jobs/action.py:improved"] and run_of(words).optim.lr == 0.01
+    assert json.loads(words[words.index("--runtime-env-json") + 1]) == {
+        "env_vars": {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "r1"}
+    }
+    assert (
+        words[words.index("--") + 1 :][:5] == ["python", "-m", "posture", "train", "jobs/action.py:improved"]
+        and run_of(words).optim.lr == 0.01
+    )
 
 
 def test_the_command_writes_them_and_refuses_costs(tmp_path):
-    asked = ["sweep", "tune_spaces/detector.py", "--base", "jobs/detector.py:improved", "--store", "store", "--out", str(tmp_path / "sweeps")]
+    asked = [
+        "sweep",
+        "tune_spaces/detector.py",
+        "--base",
+        "jobs/detector.py:improved",
+        "--store",
+        "store",
+        "--out",
+        str(tmp_path / "sweeps"),
+    ]
     done = posture(*asked, "--objective", "map50")
     assert done.returncode == 0 and "model.placement" in done.stdout, done.stderr
-    assert sorted(path.name for path in (tmp_path / "sweeps").iterdir()) == ["sweep.yaml", "sweep_plain.yaml", "sweep_space.py"]
+    assert sorted(path.name for path in (tmp_path / "sweeps").iterdir()) == [
+        "sweep.yaml",
+        "sweep_plain.yaml",
+        "sweep_space.py",
+    ]
     with pytest.raises(InputError, match="a sweep goes by what training reports"):
-        sweep_files("tune_spaces/action.py", "jobs/action.py:improved", "s", changes={}, objective=parse_objectives("accuracy,gmacs", BASE)[1], trials=1)
+        sweep_files(
+            "tune_spaces/action.py",
+            "jobs/action.py:improved",
+            "s",
+            changes={},
+            objective=parse_objectives("accuracy,gmacs", BASE)[1],
+            trials=1,
+        )

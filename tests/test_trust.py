@@ -1,4 +1,6 @@
-"""What comes from elsewhere, a run, a store, a name, can neither run code nor reach beyond its own folder; and what is secret stays so."""
+"""What comes from elsewhere, a run, a store, a name, can neither run code nor reach beyond its own folder; and what is
+secret stays so.
+"""
 
 import json
 import os
@@ -41,7 +43,9 @@ def test_a_run_from_elsewhere_names_no_folder_but_its_own(tmp_path, tag):
     assert precious.exists()
 
 
-@pytest.mark.parametrize("name", ["../up", "/tmp/x", "..", ".hidden", "a/b", "a b", "a\n", "ü", "$(touch x)", "a" * 101, ""])
+@pytest.mark.parametrize(
+    "name", ["../up", "/tmp/x", "..", ".hidden", "a/b", "a b", "a\n", "ü", "$(touch x)", "a" * 101, ""]
+)
 def test_names_cannot_leave_their_root(monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="use letters, digits"):
@@ -54,7 +58,10 @@ def test_names_cannot_leave_their_root(monkeypatch, tmp_path, name):
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("path", ["../../outside.parquet", "{root}/outside.parquet", "file://{root}/outside.parquet", "..%2F..%2Foutside.parquet"])
+@pytest.mark.parametrize(
+    "path",
+    ["../../outside.parquet", "{root}/outside.parquet", "file://{root}/outside.parquet", "..%2F..%2Foutside.parquet"],
+)
 def test_a_store_from_elsewhere_reads_no_file_outside_itself(tmp_path, path):
     store = Store(str(tmp_path / "store"), create=True)
     store.create_tables()
@@ -95,7 +102,9 @@ def test_a_configuration_from_elsewhere_is_checked_again():
         validate(tree | {"__reduce__": "os.system"})
 
 
-@pytest.mark.parametrize("use", [absolute, open_root, lambda uri: Store(uri, create=True), lambda uri: RunFolder(uri, "a")])
+@pytest.mark.parametrize(
+    "use", [absolute, open_root, lambda uri: Store(uri, create=True), lambda uri: RunFolder(uri, "a")]
+)
 def test_credentials_in_an_address_are_refused_and_not_repeated(use):
     with pytest.raises(InputError, match=r"s3://...@bucket/store: leave credentials out of the address") as told:
         use("s3://AKIA1:sesame@bucket/store")
@@ -115,8 +124,14 @@ def test_a_password_in_the_storage_of_a_search_is_refused_and_not_repeated():
     assert "se:s" not in str(told.value)
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:se?same@host/studies", "postgresql://host:5432/studies?password=me@sesame",
-                                 "postgresql://me:se/s?ame@host/studies"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:se?same@host/studies",
+        "postgresql://host:5432/studies?password=me@sesame",
+        "postgresql://me:se/s?ame@host/studies",
+    ],
+)
 def test_a_password_with_signs_of_an_address_in_it_is_not_repeated_in_part(url):
     with pytest.raises(InputError, match=r"--storage postgresql://\.\.\.: leave the password out") as told:
         open_storage(url)
@@ -127,7 +142,9 @@ def test_tracking_tells_nothing_of_the_command_line_or_the_environment(monkeypat
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame")
     monkeypatch.setattr(sys, "argv", ["posture", "tune", "--storage", "postgresql://me:sesame@host/studies"])
-    tracker = Tracker("one", folder=str(tmp_path), config={"tracking": {"project": "posture", "group": None, "mode": "auto"}})
+    tracker = Tracker(
+        "one", folder=str(tmp_path), config={"tracking": {"project": "posture", "group": None, "mode": "auto"}}
+    )
     tracker.log({"loss": 1.0}, 1)
     tracker.close()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -36,14 +36,24 @@ def places(found):
 
 def test_short_files_are_asked_about_whole_and_long_ones_in_parts(footage, store):
     found = find_stretches(str(footage), store)
-    assert places(found) == [("new.mp4", 0.0, None), ("unlabelled/game.mp4", 0.0, 10.0), ("unlabelled/game.mp4", 10.0, 20.0),
-                             ("unlabelled/game.mp4", 20.0, None)]
-    assert {one.stretch.group for one in found.asked[1:]} == {"unlabelled/game"} and found.asked[-1].span == pytest.approx((20.0, 30.0))
+    assert places(found) == [
+        ("new.mp4", 0.0, None),
+        ("unlabelled/game.mp4", 0.0, 10.0),
+        ("unlabelled/game.mp4", 10.0, 20.0),
+        ("unlabelled/game.mp4", 20.0, None),
+    ]
+    assert {one.stretch.group for one in found.asked[1:]} == {"unlabelled/game"} and found.asked[
+        -1
+    ].span == pytest.approx((20.0, 30.0))
     assert (found.files, found.refused) == (2, [])
 
 
 def test_what_is_answered_is_not_asked_again(footage, store):
-    for video, start, end, label in (("new.mp4", 0.0, None, ""), ("unlabelled/game.mp4", 8.0, 9.5, "jump"), ("unlabelled/game.mp4", 25.0, None, "run")):
+    for video, start, end, label in (
+        ("new.mp4", 0.0, None, ""),
+        ("unlabelled/game.mp4", 8.0, 9.5, "jump"),
+        ("unlabelled/game.mp4", 25.0, None, "run"),
+    ):
         write_answer(str(footage), Stretch(video, start, end, "x"), label)
     assert places(find_stretches(str(footage), store)) == [("unlabelled/game.mp4", 10.0, 20.0)]
 
@@ -53,7 +63,12 @@ def test_files_that_cannot_be_shown_say_why(footage, store):
     (footage / "copy.mp4").write_bytes((footage / "new.mp4").read_bytes())
     refused = {item["uri"].rpartition("/")[2]: item["verdict"] for item in find_stretches(str(footage), store).refused}
     assert refused.pop("new.mp4") == "duplicate"  # the second of the two in order
-    assert set(refused) == set(verdicts) and refused["text.mp4"] == "not_video" and refused["empty.mp4"] == "empty" and refused["lost.mp4"] == "unreadable"
+    assert (
+        set(refused) == set(verdicts)
+        and refused["text.mp4"] == "not_video"
+        and refused["empty.mp4"] == "empty"
+        and refused["lost.mp4"] == "unreadable"
+    )
 
 
 def test_a_table_that_says_no_times_is_refused(footage, store):
@@ -77,7 +92,12 @@ def test_stretches_are_scored_on_their_own_frames_and_one_that_breaks_stops_noth
     np.testing.assert_allclose(scored.probabilities.sum(axis=1), 1, rtol=1e-5)
     assert [(item["uri"], item["verdict"]) for item in scored.refused] == [(asked[0].uri, "truncated")]
     with pytest.raises(InputError, match="clips cut around the athlete"):
-        score_stretches(asked, Run(name="one", model=SMALL, data={"recipe": "40x52-stretch-f20-s2-w1-raw-boxes0.2"}), ("a", "b", "c"), tmp_path)
+        score_stretches(
+            asked,
+            Run(name="one", model=SMALL, data={"recipe": "40x52-stretch-f20-s2-w1-raw-boxes0.2"}),
+            ("a", "b", "c"),
+            tmp_path,
+        )
 
 
 def test_the_unsure_come_first_and_near_copies_once():

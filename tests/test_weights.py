@@ -74,7 +74,9 @@ def test_every_form_is_taken_whole(kind: str, new: RunFolder, network: torch.nn.
     assert same(started(new, SMALL), network)
 
 
-def test_another_number_of_classes_starts_the_last_layer_afresh_and_says_so(new: RunFolder, network: torch.nn.Module, tmp_path: Path):
+def test_another_number_of_classes_starts_the_last_layer_afresh_and_says_so(
+    new: RunFolder, network: torch.nn.Module, tmp_path: Path
+):
     wider = replace(SMALL, classes=5)
     said = copy_weights(str(run_of(network, tmp_path)), new, wider, classes=("a", "b", "c", "d", "e"))
     assert said.endswith(f"whose 3 classes are not the footage's 5: {LAST[0]}, {LAST[1]} start afresh")
@@ -103,7 +105,9 @@ def test_torchvisions_own_file_fits_its_network(new: RunFolder, tmp_path: Path):
     kept = load_file(new.path(START))
     assert published.state_dict().keys() - kept.keys() == {"fc.weight", "fc.bias"}
     begun = started(new, config)
-    assert begun.fc.weight.shape == (2, 512) and torch.equal(begun.layer4[1].conv2[0].weight, published.layer4[1].conv2[0].weight)
+    assert begun.fc.weight.shape == (2, 512) and torch.equal(
+        begun.layer4[1].conv2[0].weight, published.layer4[1].conv2[0].weight
+    )
 
 
 class Loaded(Exception):
@@ -137,20 +141,39 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(new: RunFolder, network: 
     unfinished = RunFolder(str(tmp_path), "unfinished")
     unfinished.write_json("run.json", {"classes": CLASSES})
     refusals = [
-        (SMALL, str(tmp_path / "none"), r"there is nothing to start from at .*none; name a run, a checkpoint's folder, or a file \(.safetensors, .pt"),
+        (
+            SMALL,
+            str(tmp_path / "none"),
+            r"there is nothing to start from at .*none; name a run, a checkpoint's folder, or a file \(.safetensors, .pt",
+        ),
         (SMALL, str(tmp_path / "empty"), "there is nothing to start from at"),
         (SMALL, str(tmp_path / "weights.onnx"), "weights.onnx is none of .safetensors, .pt, .pth"),
         (SMALL, unfinished.uri, "this run has no best checkpoint yet"),
         (SMALL, str(cut), "cut.safetensors is damaged"),
-        (SMALL, str(tmp_path / "trap.pt"), "trap.pt is damaged, or holds other things than tensors, which are not unpickled"),
+        (
+            SMALL,
+            str(tmp_path / "trap.pt"),
+            "trap.pt is damaged, or holds other things than tensors, which are not unpickled",
+        ),
         (SMALL, str(tmp_path / "trap.pth"), "trap.pth is damaged, or holds other things than tensors"),
         (SMALL, str(tmp_path / "list.pt"), "list.pt holds no state dict"),
-        (replace(SMALL, width=0.25), whole, r"tensor stage1\S* has shape \[8, 3, 3, 3, 3\], but this network needs \[16, 3, 3, 3, 3\]"),
+        (
+            replace(SMALL, width=0.25),
+            whole,
+            r"tensor stage1\S* has shape \[8, 3, 3, 3, 3\], but this network needs \[16, 3, 3, 3, 3\]",
+        ),
         (replace(SMALL, depths=(1, 1, 3, 2, 2)), whole, "has no tensor stage3.*, which this network needs"),
         (replace(SMALL, depths=(1, 1, 1, 2, 2)), whole, "has a tensor stage3.*, which this network lacks"),
-        (SMALL, saved("headless.safetensors", {name: tensor for name, tensor in tensors.items() if name not in LAST}), f"has no tensor {LAST[0]}"),
-        (SMALL, saved("nan.safetensors", tensors | {LAST[1]: torch.full((3,), torch.nan)}),
-         f"tensor {LAST[1]} holds numbers that are not finite"),
+        (
+            SMALL,
+            saved("headless.safetensors", {name: tensor for name, tensor in tensors.items() if name not in LAST}),
+            f"has no tensor {LAST[0]}",
+        ),
+        (
+            SMALL,
+            saved("nan.safetensors", tensors | {LAST[1]: torch.full((3,), torch.nan)}),
+            f"tensor {LAST[1]} holds numbers that are not finite",
+        ),
     ]
     for config, path, complaint in refusals:
         with pytest.raises(InputError, match=complaint):
@@ -163,12 +186,25 @@ def test_weights_that_vanished_from_the_run_are_missed(new: RunFolder, network: 
         load_start(network, new)
 
 
-@pytest.mark.parametrize(("config", "last"), [
-    (SMALL, LAST), (VideoResNet(kind="mc3_18", classes=3, size=32), ("fc.weight", "fc.bias")),
-    (TwoStream(classes=3, frames=11, size=32, width=0.125), ("streams.rgb.network.22.weight", "streams.rgb.network.22.bias",
-                                                             "streams.flow.network.21.weight", "streams.flow.network.21.bias"))])
-def test_a_head_that_grows_keeps_what_it_knows_of_every_old_class(config: C3D | VideoResNet | TwoStream, last: tuple[str, ...], new: RunFolder,
-                                                                 tmp_path: Path):
+@pytest.mark.parametrize(
+    ("config", "last"),
+    [
+        (SMALL, LAST),
+        (VideoResNet(kind="mc3_18", classes=3, size=32), ("fc.weight", "fc.bias")),
+        (
+            TwoStream(classes=3, frames=11, size=32, width=0.125),
+            (
+                "streams.rgb.network.22.weight",
+                "streams.rgb.network.22.bias",
+                "streams.flow.network.21.weight",
+                "streams.flow.network.21.bias",
+            ),
+        ),
+    ],
+)
+def test_a_head_that_grows_keeps_what_it_knows_of_every_old_class(
+    config: C3D | VideoResNet | TwoStream, last: tuple[str, ...], new: RunFolder, tmp_path: Path
+):
     """By name, wherever a class now stands among the others; to the bit."""
     torch.manual_seed(1)
     old = build(config)
@@ -182,7 +218,9 @@ def test_a_head_that_grows_keeps_what_it_knows_of_every_old_class(config: C3D | 
     fresh, taken = build(grown).state_dict(), old.state_dict()
     for name, tensor in begun.state_dict().items():
         if name in last:
-            assert tensor.shape[0] == 4 and torch.equal(tensor[1:], taken[name]) and torch.equal(tensor[0], fresh[name][0]), name
+            assert (
+                tensor.shape[0] == 4 and torch.equal(tensor[1:], taken[name]) and torch.equal(tensor[0], fresh[name][0])
+            ), name
         else:
             assert torch.equal(tensor, taken[name]), name
 
@@ -191,7 +229,9 @@ def test_classes_that_are_gone_or_moved_take_their_rows_along(new: RunFolder, ne
     said = copy_weights(str(run_of(network, tmp_path)), new, SMALL, classes=("dive", "right", "left"))
     assert "what it knows of 2 classes" in said and "the rows of dive start afresh" in said
     weights, before = started(new, SMALL).state_dict()[LAST[0]], network.state_dict()[LAST[0]]
-    assert torch.equal(weights[1], before[CLASSES.index("right")]) and torch.equal(weights[2], before[CLASSES.index("left")])
+    assert torch.equal(weights[1], before[CLASSES.index("right")]) and torch.equal(
+        weights[2], before[CLASSES.index("left")]
+    )
     assert not torch.equal(weights[0], before[CLASSES.index("still")])
 
 
@@ -215,15 +255,28 @@ def test_published_detectors_of_another_depth_or_form_are_refused(new: RunFolder
     small, deep = YOLOv5(classes=3, size=64, width=0.125), YOLOv5(classes=3, size=64, width=0.125, depth=0.67)
     tensors = build(deep).state_dict()
     torch.save({theirs: tensors[ours] for theirs, ours in published_names(deep).items()}, tmp_path / "deep.pt")
-    with pytest.raises(InputError, match=r"deep.pt has a tensor model\.2\.m\.1\.\S+, which this network lacks; it was saved from another .*depth"):
+    with pytest.raises(
+        InputError,
+        match=r"deep.pt has a tensor model\.2\.m\.1\.\S+, which this network lacks; it was saved from another .*depth",
+    ):
         copy_weights(str(tmp_path / "deep.pt"), new, small, classes=CLASSES)
     config = YOLOv7(classes=3, size=64, width=0.125)
     tensors = build(config).state_dict()
-    published = {theirs: tensors[ours] for theirs, ours in names_of_7(config).items()} | {"model.105.anchors": torch.ones(3, 3, 2)}
+    published = {theirs: tensors[ours] for theirs, ours in names_of_7(config).items()} | {
+        "model.105.anchors": torch.ones(3, 3, 2)
+    }
     torch.save(published, tmp_path / "training.pt")
-    assert copy_weights(str(tmp_path / "training.pt"), new, config, classes=CLASSES) == f"starting from {tmp_path / 'training.pt'}"
+    assert (
+        copy_weights(str(tmp_path / "training.pt"), new, config, classes=CLASSES)
+        == f"starting from {tmp_path / 'training.pt'}"
+    )
     taken = load_file(new.path(START))
     assert taken.keys() == tensors.keys() and all(torch.equal(taken[name], tensor) for name, tensor in tensors.items())
-    torch.save({name: tensor for name, tensor in published.items() if "implicit" not in name}, tmp_path / "inference.pt")
-    with pytest.raises(InputError, match=r"no tensor model\.105\.i\S+, which a published YOLOv7 in training form has; save .*yolov7_training.pt"):
+    torch.save(
+        {name: tensor for name, tensor in published.items() if "implicit" not in name}, tmp_path / "inference.pt"
+    )
+    with pytest.raises(
+        InputError,
+        match=r"no tensor model\.105\.i\S+, which a published YOLOv7 in training form has; save .*yolov7_training.pt",
+    ):
         copy_weights(str(tmp_path / "inference.pt"), new, config, classes=CLASSES)

@@ -53,7 +53,7 @@ def _records(content: bytes) -> Iterator[bytes]:
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", content, place)
-        parts += content[place + HEADER:place + HEADER + length]
+        parts += content[place + HEADER : place + HEADER + length]
         place += HEADER + length
         if kind in (1, 4):  # whole, or the last of several
             yield parts

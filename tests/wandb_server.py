@@ -1,4 +1,6 @@
-"""A server that answers W&B's client as far as the aliases of artifacts go: it keeps who has which, and what it was asked."""
+"""A server that answers W&B's client as far as the aliases of artifacts go: it keeps who has which, and what it was
+asked.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,13 @@ from collections.abc import Iterator
 from typing import Any
 
 CREATED = "2026-01-01T00:00:00Z"
-PROJECT = {"__typename": "Project", "id": "project", "internalId": "project", "name": "posture",
-           "entity": {"__typename": "Entity", "id": "lab", "name": "lab"}}
+PROJECT = {
+    "__typename": "Project",
+    "id": "project",
+    "internalId": "project",
+    "name": "posture",
+    "entity": {"__typename": "Entity", "id": "lab", "name": "lab"},
+}
 
 
 class Aliases:
@@ -28,32 +35,74 @@ class Aliases:
         operation = re.search(r"(?:query|mutation)\s+(\w+)", query)
         self.asked.append(operation[1] if operation else "")
         if self.asked[-1] in ("Viewer", "GetDefaultEntity"):
-            return {"viewer": {"id": "me", "entity": "lab", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}}
+            return {
+                "viewer": {
+                    "id": "me",
+                    "entity": "lab",
+                    "username": "me",
+                    "email": "",
+                    "flags": "{}",
+                    "teams": {"edges": []},
+                }
+            }
         if self.asked[-1] == "ArtifactMembershipByName":
             collection, _, alias = variables["name"].partition(":")
-            holding = [place for place, held in enumerate(self.versions) if alias in held and collection == self.collection["name"]]
+            holding = [
+                place
+                for place, held in enumerate(self.versions)
+                if alias in held and collection == self.collection["name"]
+            ]
             return {"project": {"artifactCollectionMembership": self._membership(holding[0]) if holding else None}}
         if self.asked[-1] == "AddAliases":
             given = {item["alias"] for item in variables["input"]["aliases"]}
             place = int(variables["input"]["artifactID"])
-            self.versions = [held - given | (given if number == place else set()) for number, held in enumerate(self.versions)]
+            self.versions = [
+                held - given | (given if number == place else set()) for number, held in enumerate(self.versions)
+            ]
             return {"result": {"success": True}}
         if self.asked[-1] == "UpdateArtifact":
             return {"result": {"artifact": self._artifact(int(variables["input"]["artifactID"]))}}
         return {}
 
     def _aliases(self, place: int) -> list[dict[str, Any]]:
-        return [{"id": f"{place}{name}", "alias": name, "artifactCollection": self.collection} for name in sorted(self.versions[place])]
+        return [
+            {"id": f"{place}{name}", "alias": name, "artifactCollection": self.collection}
+            for name in sorted(self.versions[place])
+        ]
 
     def _artifact(self, place: int) -> dict[str, Any]:
-        return {"__typename": "Artifact", "id": str(place), "artifactSequence": self.collection, "versionIndex": place, "artifactType": {"name": "model"},
-                "description": None, "metadata": "{}", "ttlDurationSeconds": -1, "ttlIsInherited": True, "tags": [], "historyStep": None,
-                "state": "COMMITTED", "size": 7, "digest": f"{place:032x}", "commitHash": None, "fileCount": 1, "createdAt": CREATED, "updatedAt": None,
-                "aliases": self._aliases(place)}
+        return {
+            "__typename": "Artifact",
+            "id": str(place),
+            "artifactSequence": self.collection,
+            "versionIndex": place,
+            "artifactType": {"name": "model"},
+            "description": None,
+            "metadata": "{}",
+            "ttlDurationSeconds": -1,
+            "ttlIsInherited": True,
+            "tags": [],
+            "historyStep": None,
+            "state": "COMMITTED",
+            "size": 7,
+            "digest": f"{place:032x}",
+            "commitHash": None,
+            "fileCount": 1,
+            "createdAt": CREATED,
+            "updatedAt": None,
+            "aliases": self._aliases(place),
+        }
 
     def _membership(self, place: int) -> dict[str, Any]:
-        return {"__typename": "ArtifactCollectionMembership", "id": f"member{place}", "versionIndex": place, "createdAt": CREATED,
-                "aliases": self._aliases(place), "artifactCollection": self.collection, "artifact": self._artifact(place)}
+        return {
+            "__typename": "ArtifactCollectionMembership",
+            "id": f"member{place}",
+            "versionIndex": place,
+            "createdAt": CREATED,
+            "aliases": self._aliases(place),
+            "artifactCollection": self.collection,
+            "artifact": self._artifact(place),
+        }
 
 
 @contextlib.contextmanager

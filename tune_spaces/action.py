@@ -1,6 +1,8 @@
-"""Search spaces of action classifiers: functions of an Optuna trial that return changes to a run, asked for under their paths.
+"""Search spaces of action classifiers: functions of an Optuna trial that return changes to a run, asked for under their
+paths.
 
-A classifier's loss has one weight alone, that of label smoothing; the lambdas of equation (3) are in `tune_spaces/detector.py`.
+A classifier's loss has one weight alone, that of label smoothing; the lambdas of equation (3) are in
+`tune_spaces/detector.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ MOST_GROUPS = 32
 
 
 def space(trial: Any, base: Run | None = None) -> dict[str, Any]:
-    """Optimiser, loss, dropout; of a C3D also its normalisation, its groups where it has any, its attention, and where that stands."""
+    """Optimiser, loss, dropout; of a C3D also its normalisation, its groups where it has any, its attention, and where
+    that stands.
+    """
     base = base or load_recipe("jobs/action.py:improved")
     changes = _training(trial, base)
     if base.model.kind != "c3d":
@@ -25,7 +29,9 @@ def space(trial: Any, base: Run | None = None) -> dict[str, Any]:
         changes["model.groups"] = trial.suggest_categorical("model.groups", _divisors(base))
     changes["model.attention"] = trial.suggest_categorical("model.attention", ["none", "cbam", "stcbam"])
     if changes["model.attention"] != "none":
-        changes["model.placement"] = trial.suggest_categorical("model.placement", _with(base.model.placement, "early", "late", "all"))
+        changes["model.placement"] = trial.suggest_categorical(
+            "model.placement", _with(base.model.placement, "early", "late", "all")
+        )
     return changes
 
 
@@ -33,7 +39,11 @@ def stages(trial: Any, base: Run | None = None) -> dict[str, Any]:
     """Attention stage by stage, of a C3D that has it: which of the five carry it. The learning rate goes along."""
     base = base or load_recipe("jobs/action.py:improved")
     standing = base.model.attention_stages if base.model.attention != "none" else ()
-    chosen = [stage for stage in base.model.stages if trial.suggest_categorical(f"model.placement.{stage}", [stage in standing, stage not in standing])]
+    chosen = [
+        stage
+        for stage in base.model.stages
+        if trial.suggest_categorical(f"model.placement.{stage}", [stage in standing, stage not in standing])
+    ]
     changes = {"optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True)}
     if not chosen:
         return changes | {"model.attention": "none"}

@@ -15,7 +15,14 @@ def run_bench(name: str, *, json: Path | None, device: str, compile: bool, round
     if name == "models":
         from posture.bench import models
 
-        return models.main(["--device", device, "--rounds", str(rounds), *(["--compile"] if compile else []), *(["--json", str(json)] if json else [])])
+        return models.main([
+            "--device",
+            device,
+            "--rounds",
+            str(rounds),
+            *(["--compile"] if compile else []),
+            *(["--json", str(json)] if json else []),
+        ])
     if name == "detectors":
         from posture.bench import detectors
 
@@ -23,14 +30,31 @@ def run_bench(name: str, *, json: Path | None, device: str, compile: bool, round
     from posture import console
     from posture.bench import feed, ingest, tracking, train
 
-    result = {"ingest": ingest, "feed": feed, "train": train, "tracking": tracking}[name].measure(rounds=rounds, footage=footage)
+    result = {"ingest": ingest, "feed": feed, "train": train, "tracking": tracking}[name].measure(
+        rounds=rounds, footage=footage
+    )
     result["cpus"] = os.cpu_count()
     console.out.print(result["what"])
-    console.table("measured", *(f"round {number + 1}" for number in range(rounds)), "median",
-                  rows=[(label, *(f"{value:,.1f}" for value in values), f"{np.median(values):,.1f}") for label, values in result["measured"].items()])
+    console.table(
+        "measured",
+        *(f"round {number + 1}" for number in range(rounds)),
+        "median",
+        rows=[
+            (label, *(f"{value:,.1f}" for value in values), f"{np.median(values):,.1f}")
+            for label, values in result["measured"].items()
+        ],
+    )
     console.out.print()
-    console.table("ratio", "median", "least", "most", rows=[(label, *(f"{figure:.2f}" for figure in (values["median"], values["least"], values["most"])))
-                                                            for label, values in result["ratios"].items()])
+    console.table(
+        "ratio",
+        "median",
+        "least",
+        "most",
+        rows=[
+            (label, *(f"{figure:.2f}" for figure in (values["median"], values["least"], values["most"])))
+            for label, values in result["ratios"].items()
+        ],
+    )
     for note in result["notes"]:
         console.out.print(note)
     if json:
@@ -48,7 +72,9 @@ def generated(videos: int = 100, size: tuple[int, int] = (240, 320)) -> str:
     from posture.data.synthetic import VERSION, generate
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "posture"
-    return str(generate(cache / f"bench-v{VERSION}-{videos}-{size[0]}x{size[1]}", videos=videos, size=size, athletes=20))
+    return str(
+        generate(cache / f"bench-v{VERSION}-{videos}-{size[0]}x{size[1]}", videos=videos, size=size, athletes=20)
+    )
 
 
 def facts(**named: Any) -> str:

@@ -1,7 +1,9 @@
-"""What Ray itself costs: many logical nodes on this machine and many tiny blocks that do nothing: `python -m posture.bench.control_plane`.
+"""What Ray itself costs: many logical nodes on this machine and many tiny blocks that do nothing: `python -m
+posture.bench.control_plane`.
 
-Nodes have one CPU each, the head has none. What is measured is bookkeeping, so the machine's own speed matters little for the driver's and Ray's CPU time
-for each block; blocks per second say how far one machine gets that plays all nodes at once, and a real cluster does better.
+Nodes have one CPU each, the head has none. What is measured is bookkeeping, so the machine's own speed matters little
+for the driver's and Ray's CPU time for each block; blocks per second say how far one machine gets that plays all nodes
+at once, and a real cluster does better.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ SET = ("RAY_raylet_start_wait_time_s", "RAY_ADDRESS")
 
 
 def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
-    """A row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds", "driver_ms", "control_ms"}.
+    """A row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds",
+    "driver_ms", "control_ms"}.
 
-    The last two are CPU time for each block, of this process and of Ray's own ones. `nodes` must grow: they are added to those that are there.
+    The last two are CPU time for each block, of this process and of Ray's own ones. `nodes` must grow: they are added
+    to those that are there.
     """
     import ray
     from ray.cluster_utils import Cluster
@@ -36,7 +40,10 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
     before, cluster = {name: os.environ.get(name) for name in SET}, None
     try:
         os.environ[SET[0]] = str(START_SECONDS)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False})
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False},
+        )
         os.environ[SET[1]] = cluster.address
         connect()
         there = 0
@@ -63,8 +70,11 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
 def _cost(run: Callable[[int], None], number: int) -> dict[str, float]:
     began, driver, control = time.perf_counter(), time.process_time(), _control_seconds()
     run(number)
-    return {"seconds": time.perf_counter() - began, "driver_ms": 1000 * (time.process_time() - driver) / number,
-            "control_ms": 1000 * (_control_seconds() - control) / number}
+    return {
+        "seconds": time.perf_counter() - began,
+        "driver_ms": 1000 * (time.process_time() - driver) / number,
+        "control_ms": 1000 * (_control_seconds() - control) / number,
+    }
 
 
 def _control_seconds() -> float:
@@ -87,7 +97,9 @@ def _dataset(number: int) -> None:
     """`number` blocks through a dataset, as ingest and streamed footage take them."""
     import ray
 
-    dataset = ray.data.from_items([{"place": place} for place in range(number)], override_num_blocks=number).map_batches(_nothing, batch_size=None)
+    dataset = ray.data.from_items(
+        [{"place": place} for place in range(number)], override_num_blocks=number
+    ).map_batches(_nothing, batch_size=None)
     assert sum(len(batch["place"]) for batch in dataset.iter_batches(batch_size=None)) == number
 
 
@@ -100,13 +112,17 @@ HEADER = "| nodes | blocks by | blocks | blocks/s | driver, CPU ms a block | Ray
 
 def line(row: dict[str, Any]) -> str:
     """A row as Markdown, below `HEADER`."""
-    return (f"| {row['nodes']} | {row['way']} | {row['blocks']:,} | {row['blocks'] / row['seconds']:,.0f} | "
-            f"{row['driver_ms']:.2f} | {row['control_ms']:.2f} |")
+    return (
+        f"| {row['nodes']} | {row['way']} | {row['blocks']:,} | {row['blocks'] / row['seconds']:,.0f} | "
+        f"{row['driver_ms']:.2f} | {row['control_ms']:.2f} |"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m posture.bench.control_plane", description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 4, 8], help="logical nodes, a growing list; each takes about 300 MB")
+    parser.add_argument(
+        "--nodes", type=int, nargs="+", default=[1, 4, 8], help="logical nodes, a growing list; each takes about 300 MB"
+    )
     parser.add_argument("--blocks", type=int, nargs="+", default=[200, 1000], help="tiny blocks")
     parser.add_argument("--json", type=Path, help="also write every number here")
     given = parser.parse_args(arguments)

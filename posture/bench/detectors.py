@@ -1,17 +1,20 @@
 """The detectors' speed, beside torchvision's and Ultralytics': `python -m posture.bench.detectors`.
 
-Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the table gives the median and,
-in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of the rounds' medians, round by round. Networks are fused for
-inference where there is something to fuse, channels last, and eager; on a GPU also recorded as CUDA graphs (`graphed`), but for torchvision's, which
-wait for it within. Two kinds of work are timed:
+Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the
+table gives the median and, in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of
+the rounds' medians, round by round. Networks are fused for inference where there is something to fuse, channels last,
+and eager; on a GPU also recorded as CUDA graphs (`graphed`), but for torchvision's, which wait for it within. Two kinds
+of work are timed:
 
-* `forward`: pictures on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point: they suppress inside.
-* `whole`: pictures on the device to the boxes that are left in each, by each network's own decoding and suppression of overlaps.
+* `forward`: pictures on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point:
+  they suppress inside.
+* `whole`: pictures on the device to the boxes that are left in each, by each network's own decoding and suppression of
+  overlaps.
 
-Weights are random and so is the picture, of which batches are copies. Outputs are scaled so that scores differ, and each network's threshold is the
-one that lets 300 boxes of a picture through to suppression.
-GFLOPs are twice the multiply-accumulates of convolutions and matrix products, of one picture. Needs torch and numpy; rows of networks that are
-made of ultralytics' blocks, or are torchvision's, appear where those import.
+Weights are random and so is the picture, of which batches are copies. Outputs are scaled so that scores differ, and
+each network's threshold is the one that lets 300 boxes of a picture through to suppression. GFLOPs are twice the
+multiply-accumulates of convolutions and matrix products, of one picture. Needs torch and numpy; rows of networks that
+are made of ultralytics' blocks, or are torchvision's, appear where those import.
 """
 
 from __future__ import annotations
@@ -53,10 +56,16 @@ YAML = {"yolov5su": "yolov5s.yaml", "yolo11s": "yolo11s.yaml"}
 COMPARED = {"improved": ("yolov5s", "yolov5su")}
 """Whose time is printed as a ratio, and to whose."""
 PUBLISHED: dict[str, tuple[float, float, str]] = {
-    "yolov5s": (7.2, 16.5, ""), "yolov7": (36.9, 104.7, "fused"), "ssd300": (35.6, 2 * 34.858, "90 classes, at 300 pixels"),
-    "faster_rcnn": (41.8, 2 * 134.38, "90 classes, at 800 pixels"), "yolov5su": (9.15, 24.2, ""), "yolo11s": (9.46, 21.8, ""),
+    "yolov5s": (7.2, 16.5, ""),
+    "yolov7": (36.9, 104.7, "fused"),
+    "ssd300": (35.6, 2 * 34.858, "90 classes, at 300 pixels"),
+    "faster_rcnn": (41.8, 2 * 134.38, "90 classes, at 800 pixels"),
+    "yolov5su": (9.15, 24.2, ""),
+    "yolo11s": (9.46, 21.8, ""),
 }
-"""Parameters in 1e6 and GFLOPs as the networks' authors or libraries state them, for 640 pixels and 80 classes unless it says otherwise."""
+"""Parameters in 1e6 and GFLOPs as the networks' authors or libraries state them, for 640 pixels and 80 classes unless
+it says otherwise.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,23 +90,32 @@ class Settings:
 class Yolo:
     """One of our YOLO networks, fused.
 
-    As of every `Detector` below: `forward` gives raw outputs, `look` what boxes are found in by `find`, which gives the scores of at most `most` of them in
-    each picture, best first.
+    As of every `Detector` below: `forward` gives raw outputs, `look` what boxes are found in by `find`, which gives the
+    scores of at most `most` of them in each picture, best first.
     """
 
     def __init__(self, config: YOLOv5 | YOLOv7) -> None:
         network = build(config)
-        _scale(network, [layer for layer in network.head.levels.modules() if isinstance(layer, nn.Conv2d)], size=config.size)
+        _scale(
+            network,
+            [layer for layer in network.head.levels.modules() if isinstance(layer, nn.Conv2d)],
+            size=config.size,
+        )
         self.size, self.trained, self.network = config.size, _numbers(network), fuse(network)
         self.detect = SimpleNamespace(confidence=0.0, overlap=OVERLAP, nms_overlap="iou", most=CANDIDATES)
-        self.task = DetectionTask(SimpleNamespace(model=config, loss=None, detect=self.detect), tuple(str(label) for label in range(config.classes)))
+        self.task = DetectionTask(
+            SimpleNamespace(model=config, loss=None, detect=self.detect),
+            tuple(str(label) for label in range(config.classes)),
+        )
 
     def forward(self, pictures: Tensor) -> Any:
         return self.network(pictures)
 
     look = forward
 
-    def find(self, outputs: Any, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+    def find(
+        self, outputs: Any, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES
+    ) -> list[Tensor]:
         self.detect.confidence, self.detect.overlap, self.detect.most = confidence, overlap, most
         return [found.scores for found in self.task.detect(outputs)]
 
@@ -112,13 +130,20 @@ class Torchvision:
         self.size, self.trained = config.size, _numbers(self.network)
         if config.kind == "fasterrcnn":
             self.last, rpn = self.network.roi_heads, self.network.rpn.head
-            predictors = [rpn.cls_logits, rpn.bbox_pred, self.last.box_predictor.cls_score, self.last.box_predictor.bbox_pred]
+            predictors = [
+                rpn.cls_logits,
+                rpn.bbox_pred,
+                self.last.box_predictor.cls_score,
+                self.last.box_predictor.bbox_pred,
+            ]
         else:
             self.last, head = self.network, self.network.head
             predictors = [*head.classification_head.module_list, *head.regression_head.module_list]
         _scale(self.network, predictors, size=config.size, normed=self.network.backbone)
 
-    def find(self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+    def find(
+        self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES
+    ) -> list[Tensor]:
         self.last.score_thresh, self.last.nms_thresh, self.last.detections_per_img = confidence, overlap, most
         return [found.scores for found in self.network(pictures)]
 
@@ -131,7 +156,8 @@ class Ultralytics:
         from ultralytics.nn.tasks import DetectionModel
         from ultralytics.utils.nms import non_max_suppression
 
-        with suppress(ImportError, RuntimeError):  # where it has been imported, suppression is torchvision's, which is much faster
+        # where it has been imported, suppression is torchvision's, which is much faster
+        with suppress(ImportError, RuntimeError):
             importlib.import_module("torchvision")
         network = DetectionModel(yaml, nc=CLASSES, verbose=False)
         _scale(network, [branch[-1] for branch in (*network.model[-1].cv2, *network.model[-1].cv3)], size=size)
@@ -148,7 +174,9 @@ class Ultralytics:
     def look(self, pictures: Tensor) -> Tensor:
         return self.network(pictures)[0]
 
-    def find(self, decoded: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES) -> list[Tensor]:
+    def find(
+        self, decoded: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES
+    ) -> list[Tensor]:
         kept = self.suppress(decoded, confidence, overlap, multi_label=True, max_det=most, nc=CLASSES)
         return [found[:, 4] for found in kept]
 
@@ -159,13 +187,30 @@ Detector = Yolo | Torchvision | Ultralytics
 class Entry:
     """A network and a number of pictures, in one mode and precision: a row of the table."""
 
-    def __init__(self, name: str, detector: Detector, gflops: float, batch: int, settings: Settings, *, mode: str = "eager", precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        name: str,
+        detector: Detector,
+        gflops: float,
+        batch: int,
+        settings: Settings,
+        *,
+        mode: str = "eager",
+        precision: str = "fp32",
+    ) -> None:
         self.name, self.detector, self.gflops, self.batch, self.settings = name, detector, gflops, batch, settings
         self.mode, self.precision = mode, precision
-        self.pictures = _picture(detector.size).to(settings.device).repeat(batch, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        self.pictures = (
+            _picture(detector.size)
+            .to(settings.device)
+            .repeat(batch, 1, 1, 1)
+            .contiguous(memory_format=torch.channels_last)
+        )
         ran = Graphed if mode == "graphed" else lambda work: work
         self.look = ran(detector.look) if detector.look else lambda pictures: pictures
-        self.work: dict[str, Callable[[Tensor], Any]] = ({"forward": ran(detector.forward)} if detector.forward else {}) | {"whole": self.whole}
+        self.work: dict[str, Callable[[Tensor], Any]] = (
+            {"forward": ran(detector.forward)} if detector.forward else {}
+        ) | {"whole": self.whole}
         self.rounds: dict[str, list[list[float]]] = {"forward": [], "whole": []}
         self.peak_mib: float | None = None
         with self.autocast():
@@ -179,7 +224,9 @@ class Entry:
         return self.detector.find(self.look(pictures), confidence=self.confidence)
 
     def warm_up(self) -> None:
-        """Runs everything untimed; notes the memory that it takes on a GPU, weights and pictures included, other networks and recordings not."""
+        """Runs everything untimed; notes the memory that it takes on a GPU, weights and pictures included, other
+        networks and recordings not.
+        """
         for work in self.work.values():
             for _ in range(self.settings.warm_ups):
                 with self.autocast():
@@ -205,17 +252,33 @@ class Entry:
             self.rounds[kind].append(milliseconds)
 
     def row(self) -> dict[str, Any]:
-        """Results as plain values: a list of milliseconds per round for each kind of work, and pictures per second at their median."""
-        speeds = {f"{kind}_pictures_per_second": 1e3 * self.batch / np.median(np.concatenate(rounds)).item()
-                  for kind, rounds in self.rounds.items() if rounds}
-        return {"name": self.name, "size": self.detector.size, "batch": self.batch, "mode": self.mode, "precision": self.precision,
-                "parameters": self.detector.trained, "parameters_as_timed": _numbers(self.detector.network), "gflops": self.gflops,
-                **{f"{kind}_ms": rounds for kind, rounds in self.rounds.items()}, **speeds, "peak_mib": self.peak_mib}
+        """Results as plain values: a list of milliseconds per round for each kind of work, and pictures per second at
+        their median.
+        """
+        speeds = {
+            f"{kind}_pictures_per_second": 1e3 * self.batch / np.median(np.concatenate(rounds)).item()
+            for kind, rounds in self.rounds.items()
+            if rounds
+        }
+        return {
+            "name": self.name,
+            "size": self.detector.size,
+            "batch": self.batch,
+            "mode": self.mode,
+            "precision": self.precision,
+            "parameters": self.detector.trained,
+            "parameters_as_timed": _numbers(self.detector.network),
+            "gflops": self.gflops,
+            **{f"{kind}_ms": rounds for kind, rounds in self.rounds.items()},
+            **speeds,
+            "peak_mib": self.peak_mib,
+        }
 
 
 def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
-    """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. `configs`: by name, a config, or for a network of
-    Ultralytics' the name of its table and the pictures' side. Networks take turns in every round; those that do not import are left out, with the reason.
+    """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. `configs`: by name, a config, or for
+    a network of Ultralytics' the name of its table and the pictures' side. Networks take turns in every round; those
+    that do not import are left out, with the reason.
     """
     entries, left_out = [], []
     torch.set_num_threads(settings.threads)
@@ -229,9 +292,13 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
         gflops = picture_gflops(detector.network, detector.size)
         channels_last(detector.network.to(settings.device))
         with torch.inference_mode():
-            entries += [Entry(name, detector, gflops, batch, settings, mode=mode, precision=precision)
-                        for batch in settings.batches for mode in settings.modes for precision in settings.precisions
-                        if mode == "eager" or detector.look]
+            entries += [
+                Entry(name, detector, gflops, batch, settings, mode=mode, precision=precision)
+                for batch in settings.batches
+                for mode in settings.modes
+                for precision in settings.precisions
+                if mode == "eager" or detector.look
+            ]
     with torch.inference_mode():
         for entry in entries:
             entry.warm_up()
@@ -243,38 +310,61 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times the milliseconds, of the medians of each round: `{"of", "to", "batch", "mode", "precision", "work", "median", "least", "most"}`."""
+    """How many times the milliseconds, of the medians of each round: `{"of", "to", "batch", "mode", "precision",
+    "work", "median", "least", "most"}`.
+    """
     same = ("batch", "mode", "precision")
     by_key = {(row["name"], *(row[what] for what in same)): row for row in rows}
-    return [{"of": ours, "to": theirs, **dict(zip(same, how, strict=True)), "work": work, **ratio(_medians(row[f"{work}_ms"]), _medians(other[f"{work}_ms"]))}
-            for (ours, *how), row in by_key.items() for theirs in COMPARED.get(ours, ()) if (other := by_key.get((theirs, *how)))
-            for work in ("forward", "whole")]
+    return [
+        {
+            "of": ours,
+            "to": theirs,
+            **dict(zip(same, how, strict=True)),
+            "work": work,
+            **ratio(_medians(row[f"{work}_ms"]), _medians(other[f"{work}_ms"])),
+        }
+        for (ours, *how), row in by_key.items()
+        for theirs in COMPARED.get(ours, ())
+        if (other := by_key.get((theirs, *how)))
+        for work in ("forward", "whole")
+    ]
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """The measurements as tables of text."""
     settings, rows = result["settings"], result["rows"]
     yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
-    yield (f"fused, channels last; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
-           f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of a picture")
+    yield (
+        f"fused, channels last; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
+        f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of a picture"
+    )
     if settings["tf32"]:
         yield "fp32: convolutions and matrix products run as TF32; bf16: autocast"
     yield f"{'network':<13}{'pixels':>7}{'M parameters':>14}{'as timed':>10}{'published':>11}{'GFLOPs':>9}{'published':>11}"
     for row in {row["name"]: row for row in rows}.values():
         millions, gflops, where = PUBLISHED.get(row["name"], (None, None, ""))
-        yield (f"{row['name']:<13}{row['size']:>7}{row['parameters'] / 1e6:>14.2f}{row['parameters_as_timed'] / 1e6:>10.2f}"
-               f"{'-' if millions is None else f'{millions:g}':>11}{row['gflops']:>9.1f}{'-' if gflops is None else f'{gflops:.1f}':>11}"
-               f"{f'  ({where})' if where else ''}")
-    yield (f"GFLOPs: twice the multiply-accumulates, of one picture; published: as its authors state it, for 640 pixels and {CLASSES} classes "
-           "where nothing else is said")
+        yield (
+            f"{row['name']:<13}{row['size']:>7}{row['parameters'] / 1e6:>14.2f}{row['parameters_as_timed'] / 1e6:>10.2f}"
+            f"{'-' if millions is None else f'{millions:g}':>11}{row['gflops']:>9.1f}{'-' if gflops is None else f'{gflops:.1f}':>11}"
+            f"{f'  ({where})' if where else ''}"
+        )
+    yield (
+        f"GFLOPs: twice the multiply-accumulates, of one picture; published: as its authors state it, for 640 pixels and {CLASSES} classes "
+        "where nothing else is said"
+    )
     yield f"{'network':<13}{'mode':<9}{'type':<5}{'batch':>6}{'forward ms':>27}{'pictures/s':>11}{'whole ms':>27}{'pictures/s':>11}{'peak MiB':>10}"
     for row in rows:
-        work = "".join(f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_pictures_per_second')):>11}" for kind in ("forward", "whole"))
+        work = "".join(
+            f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_pictures_per_second')):>11}"
+            for kind in ("forward", "whole")
+        )
         peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         yield f"{row['name']:<13}{row['mode']:<9}{row['precision']:<5}{row['batch']:>6}{work}{peak:>10}"
     for found in result["ratios"]:
-        yield (f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['mode']} {found['precision']}, {found['work']}: "
-               f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})")
+        yield (
+            f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['mode']} {found['precision']}, {found['work']}: "
+            f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})"
+        )
     for reason in result["left_out"]:
         yield f"left out: {reason}"
 
@@ -282,7 +372,9 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m posture.bench.detectors", description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)")
+    parser.add_argument(
+        "--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)"
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures in a batch")
     parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
@@ -298,12 +390,24 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(given.networks or ()) - configs.keys():
         parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
     gpu = given.device == "cuda"
-    settings = Settings(device=given.device, batches=tuple(given.batch), rounds=given.rounds, pictures=64 if gpu else 3, warm_ups=3 if gpu else 1,
-                        threads=torch.get_num_threads(), modes=("eager", "graphed") if gpu else ("eager",), precisions=("fp32", "bf16") if gpu else ("fp32",))
-    torch.backends.cudnn.benchmark = True  # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
+    settings = Settings(
+        device=given.device,
+        batches=tuple(given.batch),
+        rounds=given.rounds,
+        pictures=64 if gpu else 3,
+        warm_ups=3 if gpu else 1,
+        threads=torch.get_num_threads(),
+        modes=("eager", "graphed") if gpu else ("eager",),
+        precisions=("fp32", "bf16") if gpu else ("fp32",),
+    )
+    # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
+    torch.backends.cudnn.benchmark = True
     if gpu:
-        torch.set_float32_matmul_precision("high")  # as convolutions are by default, and here too for every network alike
-    result = measure(settings, {name: config for name, config in configs.items() if name in (given.networks or configs)})
+        # as convolutions are by default, and here too for every network alike
+        torch.set_float32_matmul_precision("high")
+    result = measure(
+        settings, {name: config for name, config in configs.items() if name in (given.networks or configs)}
+    )
     print("\n".join(lines(result)))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1))
@@ -325,18 +429,26 @@ def _detector(config: Any) -> Detector:
 
 
 def _picture(size: int) -> Tensor:
-    """(1, 3, size, size), random from coarse to fine: in mere noise every place would be the same to a network that sees far."""
+    """(1, 3, size, size), random from coarse to fine: in mere noise every place would be the same to a network that
+    sees far.
+    """
     generator = torch.Generator().manual_seed(0)
-    layers = [functional.interpolate(torch.rand(1, 3, cells, cells, generator=generator), size, mode="bilinear") for cells in (4, 16, 64)]
+    layers = [
+        functional.interpolate(torch.rand(1, 3, cells, cells, generator=generator), size, mode="bilinear")
+        for cells in (4, 16, 64)
+    ]
     return torch.cat(layers).mean(0, keepdim=True)
 
 
 @torch.no_grad()
-def _scale(network: nn.Module, predictors: Iterable[nn.Conv2d | nn.Linear], *, size: int, normed: nn.Module | None = None) -> None:
+def _scale(
+    network: nn.Module, predictors: Iterable[nn.Conv2d | nn.Linear], *, size: int, normed: nn.Module | None = None
+) -> None:
     """Gives a fresh network outputs that differ on the picture; leaves it in evaluation mode.
 
-    As they come, most scores of some networks are the same, to the last digit, and those of others 1. Norms take the statistics of what they see (of
-    `normed`, the part that can be run in training without targets), and each of the `predictors` gets outputs with a standard deviation of 1.
+    As they come, most scores of some networks are the same, to the last digit, and those of others 1. Norms take the
+    statistics of what they see (of `normed`, the part that can be run in training without targets), and each of the
+    `predictors` gets outputs with a standard deviation of 1.
     """
     picture = _picture(size)
     for module in network.modules():
@@ -358,8 +470,11 @@ def _scale(network: nn.Module, predictors: Iterable[nn.Conv2d | nn.Linear], *, s
 
 def _described(settings: Settings) -> dict[str, Any]:
     gpu = settings.device == "cuda"
-    return asdict(settings) | {"hardware": torch.cuda.get_device_name() if gpu else "CPU", "torch": torch.__version__,
-                               "tf32": gpu and torch.backends.cudnn.allow_tf32}
+    return asdict(settings) | {
+        "hardware": torch.cuda.get_device_name() if gpu else "CPU",
+        "torch": torch.__version__,
+        "tf32": gpu and torch.backends.cudnn.allow_tf32,
+    }
 
 
 def _numbers(network: nn.Module) -> int:

@@ -1,5 +1,6 @@
-"""What a training worker gets from the store, against a torch DataLoader that decodes the same clips with decord, and one that
-reads the same table. All give micro batches of uint8 clips (n, T, H, W, 3), cut to the network's frames."""
+"""What a training worker gets from the store, against a torch DataLoader that decodes the same clips with decord, and
+one that reads the same table. All give micro batches of uint8 clips (n, T, H, W, 3), cut to the network's frames.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +43,13 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         index = index_footage(store, "train")
         run = override(load_recipe("jobs/action.py:improved"), {"scale.global_batch": BATCH})
         spans = _spans(store, index)
-        measured: dict[str, list[float]] = {"posture, from memory": [], "posture, streamed": [], "DataLoader, same table in memory": [],
-                                            "DataLoader, same table, 1 process": [], "DataLoader decoding with decord, 1 process": []}
+        measured: dict[str, list[float]] = {
+            "posture, from memory": [],
+            "posture, streamed": [],
+            "DataLoader, same table in memory": [],
+            "DataLoader, same table, 1 process": [],
+            "DataLoader decoding with decord, 1 process": [],
+        }
         first: dict[str, list[float]] = {"posture, from memory": [], "posture, streamed": []}
         notes: list[str] = []
         consumer = ray.remote(num_cpus=1)(_Consumer)
@@ -57,19 +63,39 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
                 first[label].append(time.perf_counter() - began)
                 rates, memory = ray.get(worker.epochs.remote(EPOCHS))
                 measured[label].append(float(np.median(rates)))
-                notes.append(f"{label}: worker memory after each of {EPOCHS} epochs {', '.join(f'{mib:.0f}' for mib in memory)} MiB")
+                notes.append(
+                    f"{label}: worker memory after each of {EPOCHS} epochs {', '.join(f'{mib:.0f}' for mib in memory)} MiB"
+                )
                 ray.kill(worker)
             measured["DataLoader, same table in memory"].append(_table_loader(index, run, processes=0))
             measured["DataLoader, same table, 1 process"].append(_table_loader(index, run, processes=1))
             measured["DataLoader decoding with decord, 1 process"].append(_decord_loader(spans, index, run))
-    best_table = [max(pair) for pair in zip(measured["DataLoader, same table in memory"], measured["DataLoader, same table, 1 process"], strict=True)]
-    return {"what": f"feed, clips/s: {facts(clips=len(index), recipe=RECIPE, batch=BATCH, frames=run.model.frames)}",
-            "measured": measured,
-            "ratios": {"posture / DataLoader decoding": ratio(measured["posture, from memory"], measured["DataLoader decoding with decord, 1 process"]),
-                       "posture / DataLoader on the table (its better one)": ratio(measured["posture, from memory"], best_table),
-                       "streamed / DataLoader decoding": ratio(measured["posture, streamed"], measured["DataLoader decoding with decord, 1 process"])},
-            "notes": [*(f"{label}: first batch {', '.join(f'{seconds:.1f}' for seconds in values)} s after a waiting worker asked for the footage"
-                        for label, values in first.items()), *notes]}
+    best_table = [
+        max(pair)
+        for pair in zip(
+            measured["DataLoader, same table in memory"], measured["DataLoader, same table, 1 process"], strict=True
+        )
+    ]
+    return {
+        "what": f"feed, clips/s: {facts(clips=len(index), recipe=RECIPE, batch=BATCH, frames=run.model.frames)}",
+        "measured": measured,
+        "ratios": {
+            "posture / DataLoader decoding": ratio(
+                measured["posture, from memory"], measured["DataLoader decoding with decord, 1 process"]
+            ),
+            "posture / DataLoader on the table (its better one)": ratio(measured["posture, from memory"], best_table),
+            "streamed / DataLoader decoding": ratio(
+                measured["posture, streamed"], measured["DataLoader decoding with decord, 1 process"]
+            ),
+        },
+        "notes": [
+            *(
+                f"{label}: first batch {', '.join(f'{seconds:.1f}' for seconds in values)} s after a waiting worker asked for the footage"
+                for label, values in first.items()
+            ),
+            *notes,
+        ],
+    }
 
 
 class _Consumer:
@@ -112,7 +138,9 @@ def resident_mib() -> float:
 
 def _spans(store: Store, index: FootageIndex) -> list[tuple[str, list[int]]]:
     """(file, frame numbers of the stored window) of every clip, for the loader that decodes."""
-    clips = {row["clip"]: row for row in store.read("clips", columns=["clip", "segment", "start", "frames"]).to_pylist()}
+    clips = {
+        row["clip"]: row for row in store.read("clips", columns=["clip", "segment", "start", "frames"]).to_pylist()
+    }
     segments = {row["segment"]: row["video"] for row in store.read("segments").to_pylist()}
     videos = {row["video"]: row for row in store.read("videos").to_pylist()}
     spans = []

@@ -1,8 +1,10 @@
-"""The classifiers' speed, beside torchvision's video networks: `posture bench models`, or `python -m posture.bench.models`.
+"""The classifiers' speed, beside torchvision's video networks: `posture bench models`, or `python -m
+posture.bench.models`.
 
-Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the table gives the
-median and, in brackets, the slowest and fastest round; ratios are taken round by round. Inputs are random clips already on the device: no
-decoding, no augmentation. Needs torch and numpy; the torchvision rows appear where torchvision imports.
+Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the
+table gives the median and, in brackets, the slowest and fastest round; ratios are taken round by round. Inputs are
+random clips already on the device: no decoding, no augmentation. Needs torch and numpy; the torchvision rows appear
+where torchvision imports.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ class Network:
         torch.manual_seed(0)
         self.held = torch.cuda.memory_allocated() if settings.device == "cuda" else 0
         self.model = build(config).to(settings.device)
-        self.parameters, self.gmacs = parameters(self.model), gmacs(self.model, config.frames, config.size, inputs=config.inputs)
+        self.parameters, self.gmacs = (
+            parameters(self.model),
+            gmacs(self.model, config.frames, config.size, inputs=config.inputs),
+        )
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9)
         self.batch = random_inputs(config, clips=settings.batch, device=settings.device)
         self.labels = torch.randint(config.classes, (settings.batch,), device=settings.device)
@@ -80,8 +85,11 @@ class Entry:
 
     def __init__(self, network: Network, mode: str, precision: str) -> None:
         self.network, self.mode, self.precision, self.settings = network, mode, precision, network.settings
-        # Whole graphs of fixed shapes or none: otherwise a network that torch gives up compiling would be timed as it is.
-        self.callable = torch.compile(network.model, fullgraph=True, dynamic=False) if mode == "compiled" else network.model
+        # Whole graphs of fixed shapes or none: otherwise a network that torch gives up compiling would be timed as it
+        # is.
+        self.callable = (
+            torch.compile(network.model, fullgraph=True, dynamic=False) if mode == "compiled" else network.model
+        )
         self.rounds: dict[str, list[float]] = {"latency": [], "forward": [], "train": []}
         self.peak_mib: float | None = None
 
@@ -97,15 +105,20 @@ class Entry:
     def work(self) -> dict[str, Callable[[], None]]:
         """What is timed: a forward pass of one clip, of a batch, and a training step on a batch.
 
-        No bf16 training on the CPU: torch 2.15 leaves uninitialised numbers in the weight gradient of a Conv3d that reaches over
-        3 frames where there are 2, as in stage 5, so what would be timed does not train.
+        No bf16 training on the CPU: torch 2.15 leaves uninitialised numbers in the weight gradient of a Conv3d that
+        reaches over 3 frames where there are 2, as in stage 5, so what would be timed does not train.
         """
-        work: dict[str, Callable[[], None]] = {"latency": lambda: self.infer(1), "forward": lambda: self.infer(self.settings.batch)}
+        work: dict[str, Callable[[], None]] = {
+            "latency": lambda: self.infer(1),
+            "forward": lambda: self.infer(self.settings.batch),
+        }
         trains = self.precision == "fp32" or self.settings.device == "cuda"
         return {**work, "train": lambda: self.network.train(self.forward)} if trains else work
 
     def warm_up(self) -> None:
-        """Runs everything untimed; notes the memory that a training step takes on a GPU, beyond what was held before the network came."""
+        """Runs everything untimed; notes the memory that a training step takes on a GPU, beyond what was held before
+        the network came.
+        """
         for step in self.work().values():
             for _ in range(self.settings.warm_ups):
                 step()
@@ -125,17 +138,30 @@ class Entry:
 
     def row(self) -> dict[str, Any]:
         """Results as plain values: milliseconds of one clip, clips per second of a batch, each with a value per round."""
-        speeds = {f"{kind}_clips_per_second": [self.settings.batch / seconds for seconds in self.rounds[kind]] for kind in ("forward", "train")}
+        speeds = {
+            f"{kind}_clips_per_second": [self.settings.batch / seconds for seconds in self.rounds[kind]]
+            for kind in ("forward", "train")
+        }
         latency = [1e3 * seconds for seconds in self.rounds["latency"]]
-        return {"name": self.network.name, "mode": self.mode, "precision": self.precision, "clip": self.network.clip,
-                "parameters": self.network.parameters, "gmacs": self.network.gmacs, "latency_ms": latency, **speeds, "peak_mib": self.peak_mib}
+        return {
+            "name": self.network.name,
+            "mode": self.mode,
+            "precision": self.precision,
+            "clip": self.network.clip,
+            "parameters": self.network.parameters,
+            "gmacs": self.network.gmacs,
+            "latency_ms": latency,
+            **speeds,
+            "peak_mib": self.peak_mib,
+        }
 
 
 def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
     """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. Networks take turns in every round."""
     entries, left_out = [], []
     torch.set_num_threads(settings.threads)
-    # Each network is compiled for three kinds of work in two precisions, and those of one class share torch's limit of compilations.
+    # Each network is compiled for three kinds of work in two precisions, and those of one class share torch's limit of
+    # compilations.
     with torch._dynamo.config.patch(recompile_limit=100):
         for name, config in configs.items():
             network = Network(name, config, settings)
@@ -145,7 +171,9 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
                     for entry in found:
                         entry.warm_up()
                 except torch._dynamo.exc.TorchDynamoException as error:
-                    left_out.append(f"{name} {mode}: torch cannot compile it here ({str(error).strip().splitlines()[0]})")
+                    left_out.append(
+                        f"{name} {mode}: torch cannot compile it here ({str(error).strip().splitlines()[0]})"
+                    )
                     continue
                 entries += found
                 if settings.device == "cpu" and mode == "eager":
@@ -158,10 +186,11 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_on_cpu(name: str, config: Any, settings: Settings) -> float | None:
-    """MiB by which the memory of a process of its own grows at most while it builds the network and trains it for two steps, in fp32.
+    """MiB by which the memory of a process of its own grows at most while it builds the network and trains it for two
+    steps, in fp32.
 
-    A fresh process, since one that has computed before keeps memory that would not be seen to grow. None where the system does not tell (no
-    /proc).
+    A fresh process, since one that has computed before keeps memory that would not be seen to grow. None where the
+    system does not tell (no /proc).
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
         return process.submit(_grown, name, config, settings).result()
@@ -191,10 +220,21 @@ def _memory_mib(field: str) -> float | None:
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How many times as fast, round by round: `{"of", "over", "mode", "precision", "work", "median", "least", "most"}`."""
     by_key = {(row["name"], row["mode"], row["precision"]): row for row in rows}
-    return [{"of": ours, "over": theirs, "mode": mode, "precision": precision, "work": work, **ratio(row[kind], other[kind])}
-            for (ours, mode, precision), row in by_key.items() for theirs in COMPARED.get(ours, ())
-            if (other := by_key.get((theirs, mode, precision)))
-            for work, kind in (("forward", "forward_clips_per_second"), ("train", "train_clips_per_second")) if row[kind]]
+    return [
+        {
+            "of": ours,
+            "over": theirs,
+            "mode": mode,
+            "precision": precision,
+            "work": work,
+            **ratio(row[kind], other[kind]),
+        }
+        for (ours, mode, precision), row in by_key.items()
+        for theirs in COMPARED.get(ours, ())
+        if (other := by_key.get((theirs, mode, precision)))
+        for work, kind in (("forward", "forward_clips_per_second"), ("train", "train_clips_per_second"))
+        if row[kind]
+    ]
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
@@ -205,16 +245,22 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"batches of {settings['batch']} clips of {clips}; median (slowest-fastest) of {settings['rounds']} round{'s' * (settings['rounds'] > 1)}"
     if settings["tf32"]:
         yield "fp32 convolutions run as TF32, torch's default on this device"
-    yield (f"{'network':<14}{'mode':<10}{'type':<6}{'M param':>8}{'GMAC':>8}{'ms, 1 clip':>24}{'forward clips/s':>24}"
-           f"{'train clips/s':>24}{'peak MiB':>10}")
+    yield (
+        f"{'network':<14}{'mode':<10}{'type':<6}{'M param':>8}{'GMAC':>8}{'ms, 1 clip':>24}{'forward clips/s':>24}"
+        f"{'train clips/s':>24}{'peak MiB':>10}"
+    )
     for row in result["rows"]:
         peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        yield (f"{row['name']:<14}{row['mode']:<10}{row['precision']:<6}{row['parameters'] / 1e6:>8.2f}{row['gmacs']:>8.2f}"
-               f"{_shown(row['latency_ms'], slowest=max):>24}{_shown(row['forward_clips_per_second']):>24}"
-               f"{_shown(row['train_clips_per_second']):>24}{peak:>10}")
+        yield (
+            f"{row['name']:<14}{row['mode']:<10}{row['precision']:<6}{row['parameters'] / 1e6:>8.2f}{row['gmacs']:>8.2f}"
+            f"{_shown(row['latency_ms'], slowest=max):>24}{_shown(row['forward_clips_per_second']):>24}"
+            f"{_shown(row['train_clips_per_second']):>24}{peak:>10}"
+        )
     for found in result["ratios"]:
-        yield (f"{found['of']} / {found['over']}, {found['work']}, {found['mode']} {found['precision']}: "
-               f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})")
+        yield (
+            f"{found['of']} / {found['over']}, {found['work']}, {found['mode']} {found['precision']}: "
+            f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})"
+        )
     for reason in result["left_out"]:
         yield f"left out: {reason}"
 
@@ -238,10 +284,20 @@ def main(arguments: list[str] | None = None) -> None:
     configs, left_out = networks(size)
     if unknown := set(given.networks or ()) - configs.keys():
         parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
-    settings = Settings(device=given.device, batch=batch, rounds=given.rounds, steps=10 if gpu else 1, warm_ups=3 if gpu else 1,
-                        modes=("eager", "compiled") if given.compile else ("eager",), threads=torch.get_num_threads())
-    torch.backends.cudnn.benchmark = True  # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
-    result = measure(settings, {name: config for name, config in configs.items() if name in (given.networks or configs)})
+    settings = Settings(
+        device=given.device,
+        batch=batch,
+        rounds=given.rounds,
+        steps=10 if gpu else 1,
+        warm_ups=3 if gpu else 1,
+        modes=("eager", "compiled") if given.compile else ("eager",),
+        threads=torch.get_num_threads(),
+    )
+    # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
+    torch.backends.cudnn.benchmark = True
+    result = measure(
+        settings, {name: config for name, config in configs.items() if name in (given.networks or configs)}
+    )
     result["left_out"] += left_out
     print("\n".join(lines(result)))
     if given.json:
@@ -261,8 +317,11 @@ def networks(size: int) -> tuple[dict[str, Any], list[str]]:
 
 def _described(settings: Settings) -> dict[str, Any]:
     gpu = settings.device == "cuda"
-    return asdict(settings) | {"hardware": torch.cuda.get_device_name() if gpu else "CPU", "torch": torch.__version__,
-                               "tf32": gpu and torch.backends.cudnn.allow_tf32}
+    return asdict(settings) | {
+        "hardware": torch.cuda.get_device_name() if gpu else "CPU",
+        "torch": torch.__version__,
+        "tf32": gpu and torch.backends.cudnn.allow_tf32,
+    }
 
 
 def _synchronise(device: str) -> None:

@@ -1,4 +1,5 @@
-"""How much hardware footage needs, from measured figures: `python -m posture.bench.sizing ingest.json`, which `posture bench ingest --json` wrote.
+"""How much hardware footage needs, from measured figures: `python -m posture.bench.sizing ingest.json`, which `posture
+bench ingest --json` wrote.
 
 Everything is taken to grow in proportion: twice the CPUs decode twice as fast. Prints Markdown.
 """
@@ -39,30 +40,51 @@ class Figures:
 
     @classmethod
     def of(cls, path: Path, *, busy: float = 1.0) -> Figures:
-        """From what `posture bench ingest --json` wrote; `busy`: share of its time that a CPU works. Raises InputError where it is not such a file."""
+        """From what `posture bench ingest --json` wrote; `busy`: share of its time that a CPU works. Raises InputError
+        where it is not such a file.
+        """
         try:
             cost = json.loads(path.read_text())["cost"]
             rates = cost["per_cpu_second"]
             return cls(taken_in=busy * rates["taken_in"], read=busy * rates["read"], stored=cost["clip_bytes"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: no figures; write them with: posture bench ingest --json {path.name} ({error})") from None
+            raise InputError(
+                f"{path}: no figures; write them with: posture bench ingest --json {path.name} ({error})"
+            ) from None
 
 
 def footage_table(figures: Figures, *, cpus_per_node: int) -> str:
     """What each set of footage needs once: place, and time to take it in."""
-    lines = [f"| footage | clips | in the store | in memory | CPU hours to take in | on 10 nodes of {cpus_per_node} CPUs |",
-             "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        f"| footage | clips | in the store | in memory | CPU hours to take in | on 10 nodes of {cpus_per_node} CPUs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, clips in FOOTAGE.items():
         hours = clips / figures.taken_in / 3600
-        row = [name, f"{clips:,}", size(clips * figures.stored), size(clips * figures.raw), f"{hours:,.1f}", duration(hours * 360 / cpus_per_node)]
+        row = [
+            name,
+            f"{clips:,}",
+            size(clips * figures.stored),
+            size(clips * figures.raw),
+            f"{hours:,.1f}",
+            duration(hours * 360 / cpus_per_node),
+        ]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
 def training_table(figures: Figures, demands: dict[str, float], *, cpus_per_node: int) -> str:
-    """What training needs that takes so many clips/s in all (`demands`: {label: clips/s}): nodes that read the store beside it, or decode without one."""
-    columns = ["training takes", *(f"an epoch of {name}" for name in FOOTAGE), f"nodes of {cpus_per_node} CPUs that read a store",
-               "nodes that decode without one", "from storage", "to the GPU nodes"]
+    """What training needs that takes so many clips/s in all (`demands`: {label: clips/s}): nodes that read the store
+    beside it, or decode without one.
+    """
+    columns = [
+        "training takes",
+        *(f"an epoch of {name}" for name in FOOTAGE),
+        f"nodes of {cpus_per_node} CPUs that read a store",
+        "nodes that decode without one",
+        "from storage",
+        "to the GPU nodes",
+    ]
     lines = [f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
     for label, rate in demands.items():
         epochs = [duration(clips / rate) for clips in FOOTAGE.values()]
@@ -77,25 +99,52 @@ def tables(figures: Figures, *, train_clips_per_second: float | None, gpus: list
     if train_clips_per_second is None:
         demands = {f"{rate:,.0f} clips/s": rate for rate in DEMANDS}
     else:
-        demands = {f"{rate:,.0f} clips/s on {count} GPU{'s' * (count > 1)}": rate for count in gpus for rate in [count * train_clips_per_second]}
+        demands = {
+            f"{rate:,.0f} clips/s on {count} GPU{'s' * (count > 1)}": rate
+            for count in gpus
+            for rate in [count * train_clips_per_second]
+        }
     return f"{footage_table(figures, cpus_per_node=cpus_per_node)}\n\n{training_table(figures, demands, cpus_per_node=cpus_per_node)}"
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m posture.bench.sizing", description=__doc__.split("\n")[0])
     parser.add_argument("figures", type=Path, help="what posture bench ingest --json wrote, best on footage like yours")
-    parser.add_argument("--train-clips-per-second", type=float, help="what one of your GPUs trains: clips_per_second in a run's history.json")
+    parser.add_argument(
+        "--train-clips-per-second",
+        type=float,
+        help="what one of your GPUs trains: clips_per_second in a run's history.json",
+    )
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], help="how many of them")
     parser.add_argument("--cpus-per-node", type=int, default=16, help="CPUs of a decode node")
-    parser.add_argument("--busy", type=float, default=0.7, help="share of its time that a CPU works: Ray, and waiting for storage, take the rest")
+    parser.add_argument(
+        "--busy",
+        type=float,
+        default=0.7,
+        help="share of its time that a CPU works: Ray, and waiting for storage, take the rest",
+    )
     given = parser.parse_args(arguments)
-    if min(given.gpus) < 1 or given.cpus_per_node < 1 or (given.train_clips_per_second or 1.0) <= 0 or not 0 < given.busy <= 1:
-        parser.error("--train-clips-per-second, --gpus and --cpus-per-node must be positive, --busy above 0 and at most 1")
+    if (
+        min(given.gpus) < 1
+        or given.cpus_per_node < 1
+        or (given.train_clips_per_second or 1.0) <= 0
+        or not 0 < given.busy <= 1
+    ):
+        parser.error(
+            "--train-clips-per-second, --gpus and --cpus-per-node must be positive, --busy above 0 and at most 1"
+        )
     try:
         figures = Figures.of(given.figures, busy=given.busy)
     except InputError as error:
         parser.error(str(error))
-    print(tables(figures, train_clips_per_second=given.train_clips_per_second, gpus=given.gpus, cpus_per_node=given.cpus_per_node))
+    print(
+        tables(
+            figures,
+            train_clips_per_second=given.train_clips_per_second,
+            gpus=given.gpus,
+            cpus_per_node=given.cpus_per_node,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -25,19 +25,35 @@ OFF = "off"
 
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
-    """{"what", "measured", "ratios", "notes"}; each round trains once for each way of tracking, every time in a fresh process."""
+    """{"what", "measured", "ratios", "notes"}; each round trains once for each way of tracking, every time in a fresh
+    process.
+    """
     from posture.data.ledger import IngestOptions
     from posture.distributed.ingest import ingest
     from posture.runs import RunFolder
 
     training: dict[str, list[float]] = {}
     whole: dict[str, list[float]] = {}
-    with (tempfile.TemporaryDirectory(prefix="posture-bench-") as folder, failing_server(500) as errors, failing_server(401) as refused,
-          silent_server() as silent):
+    with (
+        tempfile.TemporaryDirectory(prefix="posture-bench-") as folder,
+        failing_server(500) as errors,
+        failing_server(401) as refused,
+        silent_server() as silent,
+    ):
         store = f"{folder}/store"
-        ingest(read_footage(footage or generated(videos=40)), Store(store, create=True), IngestOptions(cut=Cut(DecodeRecipe(height=72, width=98))), local=True)
-        ways = {OFF: {"WANDB_MODE": "disabled"}, "offline": {"WANDB_MODE": "offline"}, "its server errs": {"WANDB_BASE_URL": errors},
-                "it refuses the key": {"WANDB_BASE_URL": refused}, "it never answers": {"WANDB_BASE_URL": silent}}
+        ingest(
+            read_footage(footage or generated(videos=40)),
+            Store(store, create=True),
+            IngestOptions(cut=Cut(DecodeRecipe(height=72, width=98))),
+            local=True,
+        )
+        ways = {
+            OFF: {"WANDB_MODE": "disabled"},
+            "offline": {"WANDB_MODE": "offline"},
+            "its server errs": {"WANDB_BASE_URL": errors},
+            "it refuses the key": {"WANDB_BASE_URL": refused},
+            "it never answers": {"WANDB_BASE_URL": silent},
+        }
         for number in range(rounds):
             for place, (way, variables) in enumerate(ways.items()):
                 name, began = f"tracked-{number}-{place}", time.monotonic()
@@ -45,17 +61,45 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
                 whole.setdefault(way, []).append(time.monotonic() - began)
                 history = RunFolder.open(f"{folder}/runs/{name}").read_json("history.json")
                 training.setdefault(way, []).append(sum(row["seconds"] for row in history))
-    return {"what": f"train --local, W&B failing or not: {facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}",
-            "measured": {f"{what}, {way}": seconds for what, of in (("epochs, s", training), ("whole command, s", whole)) for way, seconds in of.items()},
-            "ratios": {f"{what}, {way} / {OFF}": ratio(seconds, of[OFF]) for what, of in (("epochs", training), ("whole command", whole))
-                       for way, seconds in of.items() if way != OFF},
-            "notes": ["the whole command includes what W&B is waited for once training has ended"]}
+    return {
+        "what": f"train --local, W&B failing or not: {facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}",
+        "measured": {
+            f"{what}, {way}": seconds
+            for what, of in (("epochs, s", training), ("whole command, s", whole))
+            for way, seconds in of.items()
+        },
+        "ratios": {
+            f"{what}, {way} / {OFF}": ratio(seconds, of[OFF])
+            for what, of in (("epochs", training), ("whole command", whole))
+            for way, seconds in of.items()
+            if way != OFF
+        },
+        "notes": ["the whole command includes what W&B is waited for once training has ended"],
+    }
 
 
 def _train(store: str, folder: str, name: str, variables: dict[str, str]) -> None:
     changes = [item for path, value in CHANGES.items() for item in ("--set", f"{path}={value}")]
-    subprocess.run([sys.executable, "-m", "posture", "train", "jobs/action.py:improved", "--store", store, "--runs", f"{folder}/runs", "--name", name,
-                    "--local", *changes], check=True, capture_output=True, env=os.environ | variables)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "posture",
+            "train",
+            "jobs/action.py:improved",
+            "--store",
+            store,
+            "--runs",
+            f"{folder}/runs",
+            "--name",
+            name,
+            "--local",
+            *changes,
+        ],
+        check=True,
+        capture_output=True,
+        env=os.environ | variables,
+    )
 
 
 @contextlib.contextmanager

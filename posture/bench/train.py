@@ -18,7 +18,9 @@ CHANGES = {"epochs": EPOCHS, "model.width": 0.25, "scale.global_batch": 8, "trac
 
 
 def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
-    """{"what", "measured", "ratios", "notes"}; each round trains both, the local one in a fresh process as Ray's worker is."""
+    """{"what", "measured", "ratios", "notes"}; each round trains both, the local one in a fresh process as Ray's worker
+    is.
+    """
     from posture.data.ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.ingest import ingest
@@ -32,8 +34,12 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         for number in range(rounds):
             on_ray.append(_on_ray(store, folder, f"ray-{number}"))
             local.append(_local(store, folder, f"local-{number}"))
-    return {"what": f"train, steps/s after the first epoch: {facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}",
-            "measured": {"Ray Train, 1 worker": on_ray, "--local": local}, "ratios": {"Ray Train / --local": ratio(on_ray, local)}, "notes": []}
+    return {
+        "what": f"train, steps/s after the first epoch: {facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}",
+        "measured": {"Ray Train, 1 worker": on_ray, "--local": local},
+        "ratios": {"Ray Train / --local": ratio(on_ray, local)},
+        "notes": [],
+    }
 
 
 def _on_ray(store: str, folder: str, name: str) -> float:
@@ -52,13 +58,33 @@ def _local(store: str, folder: str, name: str) -> float:
     from posture.runs import RunFolder
 
     changes = [item for path, value in CHANGES.items() for item in ("--set", f"{path}={value}")]
-    subprocess.run([sys.executable, "-m", "posture", "train", "jobs/action.py:improved", "--store", store, "--runs", f"{folder}/runs", "--name", name,
-                    "--local", *changes], check=True, capture_output=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "posture",
+            "train",
+            "jobs/action.py:improved",
+            "--store",
+            store,
+            "--runs",
+            f"{folder}/runs",
+            "--name",
+            name,
+            "--local",
+            *changes,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return _steps_per_second(RunFolder.open(f"{folder}/runs/{name}"))
 
 
 def _steps_per_second(folder: Any) -> float:
-    return float(np.median([row["clips_per_second"] for row in folder.read_json("history.json")[1:]])) / CHANGES["scale.global_batch"]
+    return (
+        float(np.median([row["clips_per_second"] for row in folder.read_json("history.json")[1:]]))
+        / CHANGES["scale.global_batch"]
+    )
 
 
 def _ignore(*_: Any) -> None:

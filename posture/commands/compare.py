@@ -17,23 +17,46 @@ from posture.recipes import load_study, winner_study
 from posture.study import Comparing, Job, done, tried_for, work
 
 
-def compare_study(recipe: str, store: str, *, out: str | None, seeds: int, changes: dict[str, Any], local: bool, concurrent: int | None,
-                  equal: str = "epochs") -> dict[str, Any]:
-    """Train and score every run of the study at `recipe`, or of a search's winner and its base; write comparison.html and comparison.json.
+def compare_study(
+    recipe: str,
+    store: str,
+    *,
+    out: str | None,
+    seeds: int,
+    changes: dict[str, Any],
+    local: bool,
+    concurrent: int | None,
+    equal: str = "epochs",
+) -> dict[str, Any]:
+    """Train and score every run of the study at `recipe`, or of a search's winner and its base; write comparison.html
+    and comparison.json.
 
     Returns the analysis. Raises InputError.
     """
-    study = winner_study(recipe) if recipe.endswith(".json") else load_study(
-        recipe_path(recipe, store, what="study", example="jobs/action.py:study"))
+    study = (
+        winner_study(recipe)
+        if recipe.endswith(".json")
+        else load_study(recipe_path(recipe, store, what="study", example="jobs/action.py:study"))
+    )
     if study.subject.name == "runner-up":
-        console.out.print(f"the search found nothing better than its base recipe; what is compared with it is the best other: {study.titles['runner-up']}")
+        console.out.print(
+            f"the search found nothing better than its base recipe; what is compared with it is the best other: {study.titles['runner-up']}"
+        )
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
-    comparing = Comparing(study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal)
+    comparing = Comparing(
+        study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal
+    )
     rates = len(study.learning_rates)
-    searched = f"{rates} learning rates tried, each for {tried_for(study, comparing.subject.run)} of these" if rates > 1 else "learning rates as in the recipes"
-    console.out.print(f"{study.name}: {counted(len(comparing.contenders), 'model')}, {counted(seeds, 'seed')}, "
-                      f"{counted(comparing.subject.run.epochs, 'epoch')} each, {searched}; runs in {join(folder, 'runs')}")
+    searched = (
+        f"{rates} learning rates tried, each for {tried_for(study, comparing.subject.run)} of these"
+        if rates > 1
+        else "learning rates as in the recipes"
+    )
+    console.out.print(
+        f"{study.name}: {counted(len(comparing.contenders), 'model')}, {counted(seeds, 'seed')}, "
+        f"{counted(comparing.subject.run.epochs, 'epoch')} each, {searched}; runs in {join(folder, 'runs')}"
+    )
     try:
         with console.waiting("comparing"):
             comparison = comparing.run()
@@ -60,7 +83,9 @@ def _on_cluster(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[s
     from posture.distributed.study import execute
 
     with console.progress(_doing(what)) as advance:
-        return execute(what, jobs, concurrent=concurrent, on_progress=advance, on_done=functools.partial(_print_run, what))
+        return execute(
+            what, jobs, concurrent=concurrent, on_progress=advance, on_done=functools.partial(_print_run, what)
+        )
 
 
 def _doing(what: str) -> str:
@@ -75,21 +100,30 @@ def _print_run(what: str, job: Job, said: str) -> None:
         best = max(record[f"val_{job.run.metric}"] for record in history)
         losses = [record["val_loss"] for record in history if "val_loss" in record]
         took = console.duration(sum(record["seconds"] for record in history))
-        console.out.print(f"{job.run.name}: lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')} in {took}, "
-                          f"best val {job.run.metric} {best:.3f}" + (f", least val loss {min(losses):.3f}" if losses else ""))
+        console.out.print(
+            f"{job.run.name}: lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')} in {took}, "
+            f"best val {job.run.metric} {best:.3f}" + (f", least val loss {min(losses):.3f}" if losses else "")
+        )
 
 
 def _show(comparison: Comparison, task: str, folder: str) -> dict[str, Any]:
     words = detector_comparison if task == "detection" else actions
     analysis = words.analyse(comparison)
     with tempfile.TemporaryDirectory(prefix="posture-comparison-") as place:
-        for name, write in (("comparison.json", lambda path: actions.write_json(path, analysis)),
-                            ("comparison.html", lambda path: words.write_page(path, comparison, analysis))):
+        for name, write in (
+            ("comparison.json", lambda path: actions.write_json(path, analysis)),
+            ("comparison.html", lambda path: words.write_page(path, comparison, analysis)),
+        ):
             write(Path(place, name))
             write_bytes(join(folder, name), Path(place, name).read_bytes())
     columns, rows = words.rows_for_console(analysis)
     console.table(*columns, rows=rows)
-    for sentence in [*actions.optimizer_notes(analysis), *actions.flow_notes(analysis), *analysis["verdict"], *analysis["ablations"].values()]:
+    for sentence in [
+        *actions.optimizer_notes(analysis),
+        *actions.flow_notes(analysis),
+        *analysis["verdict"],
+        *analysis["ablations"].values(),
+    ]:
         console.out.print(sentence)
     console.out.print(join(folder, "comparison.html"))
     return analysis

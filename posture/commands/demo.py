@@ -44,7 +44,9 @@ def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any
     run = train_run(RECIPE, store, runs=runs, name=None, changes={}, local=local, resume=False)
     _title("4/4 scoring it on athletes it never saw")
     metrics = evaluate_run(run.uri, views=Views())
-    console.out.print(f"\nthe demo took {console.duration(time.time() - began)}; open {run.path('evaluation', metrics['name'], 'report.html')}")
+    console.out.print(
+        f"\nthe demo took {console.duration(time.time() - began)}; open {run.path('evaluation', metrics['name'], 'report.html')}"
+    )
     console.suggest("the same on your footage: posture ingest FOOTAGE --store STORE")
     return metrics
 

@@ -14,9 +14,19 @@ from posture.report import interval_text
 from posture.runs import RunFolder
 
 
-def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "best", workers: int = 0, batch: int = 16,
-                 store: str | None = None) -> dict[str, Any]:
-    """Evaluate the run at the path `run`, in this process or in `workers` Ray tasks; print the result, return the metrics."""
+def evaluate_run(
+    run: str,
+    *,
+    views: Views,
+    split: str = "test",
+    which: str = "best",
+    workers: int = 0,
+    batch: int = 16,
+    store: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate the run at the path `run`, in this process or in `workers` Ray tasks; print the result, return the
+    metrics.
+    """
     folder = RunFolder.open(run)
     trained = validate(folder.read_json("run.json")["run"])
     detects = trained.task == "detection"
@@ -28,29 +38,64 @@ def evaluate_run(run: str, *, views: Views, split: str = "test", which: str = "b
 
         score = functools.partial(detect_on_ray if detects else score_on_ray, workers=workers)
     with console.progress("looking for boxes" if detects else "scoring clips") as advance:
-        metrics = evaluate(folder, views=views, split=split, which=which, batch=batch, store_uri=store, score=score, progress=advance)
+        metrics = evaluate(
+            folder, views=views, split=split, which=which, batch=batch, store_uri=store, score=score, progress=advance
+        )
     (print_detections if detects else print_metrics)(metrics, folder)
     return metrics
 
 
 def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     """A detector's result as a table, the classes, its speed, and where the report is."""
-    shown = {"map50": "mAP@0.5", "map50_95": "mAP@0.5:0.95", "precision": "precision", "recall": "recall", "f1": "F1", "mean_iou": "mean IoU"}
-    console.out.print(f"{counted(metrics['count'], metrics['split'] + ' picture')}: {metrics['protocol']}; on {metrics['device']}")
+    shown = {
+        "map50": "mAP@0.5",
+        "map50_95": "mAP@0.5:0.95",
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "mean_iou": "mean IoU",
+    }
+    console.out.print(
+        f"{counted(metrics['count'], metrics['split'] + ' picture')}: {metrics['protocol']}; on {metrics['device']}"
+    )
     console.table(*shown.values(), rows=[tuple(_figure(metrics[name]) for name in shown)])
     if not has_learned(metrics):
         console.out.print("this detector has learned next to nothing")
     console.out.print(f"mAP@0.5:0.95, {interval_text(metrics, _figure)}")
     console.out.print(f"precision, recall, F1 and mean IoU at confidence {_figure(metrics['confidence'])}, IoU 0.5\n")
-    console.table("one picture at a time", "median ms", "10-90 %", "FPS",
-                  rows=[({"model": "network alone", "whole": "with letterbox and NMS"}[name], f"{times['median']:.1f}",
-                         f"{times['p10']:.1f}-{times['p90']:.1f}", f"{metrics['fps'][name]:.1f}") for name, times in metrics["speed"].items()])
+    console.table(
+        "one picture at a time",
+        "median ms",
+        "10-90 %",
+        "FPS",
+        rows=[
+            (
+                {"model": "network alone", "whole": "with letterbox and NMS"}[name],
+                f"{times['median']:.1f}",
+                f"{times['p10']:.1f}-{times['p90']:.1f}",
+                f"{metrics['fps'][name]:.1f}",
+            )
+            for name, times in metrics["speed"].items()
+        ],
+    )
     console.out.print()
     worst = sorted((row for row in metrics["per_class"] if row["boxes"]), key=lambda row: row["ap50"])[:20]
-    console.table("class", "boxes", "AP@0.5", "AP@0.5:0.95", "precision", "recall",
-                  rows=[(row["class"], row["boxes"], *(_figure(row[name]) for name in ("ap50", "ap", "precision", "recall"))) for row in worst])
+    console.table(
+        "class",
+        "boxes",
+        "AP@0.5",
+        "AP@0.5:0.95",
+        "precision",
+        "recall",
+        rows=[
+            (row["class"], row["boxes"], *(_figure(row[name]) for name in ("ap50", "ap", "precision", "recall")))
+            for row in worst
+        ],
+    )
     if len(worst) < len(metrics["per_class"]):
-        console.out.print(f"{counted(len(worst), 'class', 'classes')} with boxes, the lowest AP first; the report has all {len(metrics['per_class'])}")
+        console.out.print(
+            f"{counted(len(worst), 'class', 'classes')} with boxes, the lowest AP first; the report has all {len(metrics['per_class'])}"
+        )
     console.out.print(folder.path("evaluation", metrics["name"], "report.html"))
 
 
@@ -60,14 +105,37 @@ def _figure(value: float | None) -> str:
 
 def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
     """The result as a table, the best and worst classes, and where the report is."""
-    shown = {"accuracy": "accuracy", "majority_accuracy": "majority class", "top5": f"top-{min(5, len(metrics['per_class']))}",
-             "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1", "map": "mAP", "auc": "AUC", "ece": "ECE"}
-    console.out.print(f"{counted(metrics['count'], metrics['split'] + ' segment')}, each scored once: {metrics['protocol']}; on {metrics['device']}")
-    console.table(*shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)])
+    shown = {
+        "accuracy": "accuracy",
+        "majority_accuracy": "majority class",
+        "top5": f"top-{min(5, len(metrics['per_class']))}",
+        "macro_precision": "precision",
+        "macro_recall": "recall",
+        "macro_f1": "F1",
+        "map": "mAP",
+        "auc": "AUC",
+        "ece": "ECE",
+    }
+    console.out.print(
+        f"{counted(metrics['count'], metrics['split'] + ' segment')}, each scored once: {metrics['protocol']}; on {metrics['device']}"
+    )
+    console.table(
+        *shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)]
+    )
     console.out.print(f"accuracy, {interval_text(metrics, _figure)}\n")
     worst = sorted((row for row in metrics["per_class"] if row["count"]), key=lambda row: row["f1"])[:20]
-    console.table("class", "segments", "precision", "recall", "F1", "AP",
-                  rows=[(row["class"], row["count"], *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1", "ap"))) for row in worst])
+    console.table(
+        "class",
+        "segments",
+        "precision",
+        "recall",
+        "F1",
+        "AP",
+        rows=[
+            (row["class"], row["count"], *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1", "ap")))
+            for row in worst
+        ],
+    )
     if len(worst) < len(metrics["per_class"]):
         console.out.print(f"(the {len(worst)} classes with the lowest F1; all are in the report)")
     console.out.print(folder.path("evaluation", metrics["name"], "report.html"))

@@ -10,8 +10,12 @@ from posture.runs import RunFolder
 from posture.tracking import log_pictures, tracking_mode
 
 
-def explain_video(run: str, video: str, *, start: float | None, class_name: str | None, out: str | None, checkpoint: str) -> None:
-    """Explain what the run at the path `run` takes `video` for; print it, write the files, log the pictures. Raises InputError."""
+def explain_video(
+    run: str, video: str, *, start: float | None, class_name: str | None, out: str | None, checkpoint: str
+) -> None:
+    """Explain what the run at the path `run` takes `video` for; print it, write the files, log the pictures. Raises
+    InputError.
+    """
     folder = RunFolder.open(run)
     explanation = explain(folder, absolute(video), start=start, class_name=class_name, which=checkpoint)
     place = absolute(out) if out else folder.path("explain", folder_name(explanation, start))
@@ -25,7 +29,11 @@ def explain_video(run: str, video: str, *, start: float | None, class_name: str 
     elif keys := explanation.key_frames:
         console.out.print("key frames at " + ", ".join(f"{explanation.window.seconds[key]:.2f} s" for key in keys))
     mode, why = tracking_mode(explanation.run.tracking.mode)
-    note = log_pictures(sheets, title=f"{explanation.run.name}: {folder_name(explanation, start)}", folder=folder.uri,
-                        config=explanation.run.model_dump(mode="json"))
+    note = log_pictures(
+        sheets,
+        title=f"{explanation.run.name}: {folder_name(explanation, start)}",
+        folder=folder.uri,
+        config=explanation.run.model_dump(mode="json"),
+    )
     console.out.print(note or f"Weights & Biases: {mode}, {why}")
     console.out.print(f"{join(place, 'explain.html')}")

@@ -13,11 +13,18 @@ from posture.registry import Registry
 
 
 def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str | None, yes: bool) -> None:
-    """Say what will go, ask, remove it. Raises InputError where there is no such video, or nobody to ask; Busy while an ingest or a pass is under way."""
+    """Say what will go, ask, remove it. Raises InputError where there is no such video, or nobody to ask; Busy while an
+    ingest or a pass is under way.
+    """
     store = Store(store_uri)
     known = None if registry is None else Registry(registry)
     champion = known and known.champion()
-    found = find(video, store, registry=known, runs=[place for place in (runs, None if known is None else known.path("runs")) if place])
+    found = find(
+        video,
+        store,
+        registry=known,
+        runs=[place for place in (runs, None if known is None else known.path("runs")) if place],
+    )
     _describe(found)
     if not yes:
         if not sys.stdin.isatty():
@@ -26,19 +33,34 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
             raise InputError("nothing was removed")
     forget(found, store, registry=known, tell=console.out.print)
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
-    console.out.print(f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
-                      f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}")
+    console.out.print(
+        f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
+        f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}"
+    )
     if champion in found.versions:
-        console.out.print(f"{champion}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not")
-    console.out.print("Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases")
+        console.out.print(
+            f"{champion}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not"
+        )
+    console.out.print(
+        "Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases"
+    )
 
 
 def _describe(found: Found) -> None:
     console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}")
-    counts = {name: len(keys) for name, keys in found.keys.items() if name not in ("videos", "pictures", "absences", "flows") and keys}
-    held = [counted(count, "box" if name == "boxes" else name.removesuffix("s"), name) for name, count in counts.items()]
+    counts = {
+        name: len(keys)
+        for name, keys in found.keys.items()
+        if name not in ("videos", "pictures", "absences", "flows") and keys
+    }
+    held = [
+        counted(count, "box" if name == "boxes" else name.removesuffix("s"), name) for name, count in counts.items()
+    ]
     console.out.print(", ".join(held) or "no rows besides")
-    for title, names in (("trained on it, and will be marked", [*found.versions, *found.runs]), ("shows it, and will be removed", found.pages),
-                         ("has predictions of it, which will go", found.predictions)):
+    for title, names in (
+        ("trained on it, and will be marked", [*found.versions, *found.runs]),
+        ("shows it, and will be removed", found.pages),
+        ("has predictions of it, which will go", found.predictions),
+    ):
         for name in names:
             console.out.print(f"{title}: {name}")

@@ -28,7 +28,9 @@ REFUSALS_SHOWN = 50
 
 
 def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | None]:
-    """What a decode recipe says of `--crop TEXT --margin MARGIN`, and the detector that it names, if it names one. Raises InputError."""
+    """What a decode recipe says of `--crop TEXT --margin MARGIN`, and the detector that it names, if it names one.
+    Raises InputError.
+    """
     if text is None:
         return "", None
     if not 0.0 <= margin <= 2.0:
@@ -39,11 +41,21 @@ def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | N
     if source == "detector" and sign and run:
         detector = open_detector(run)
         return crop_name(margin, detector=detector.digest), detector
-    raise InputError(f"--crop {text}: cut along `boxes` that people drew, or along what a trained detector finds: detector=runs/NAME")
+    raise InputError(
+        f"--crop {text}: cut along `boxes` that people drew, or along what a trained detector finds: detector=runs/NAME"
+    )
 
 
-def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layout: str | None, split_number: int, yes: bool,
-                   detector: AthleteDetector | None = None) -> Report:
+def ask_and_ingest(
+    source: str,
+    store_uri: str,
+    options: IngestOptions,
+    *,
+    layout: str | None,
+    split_number: int,
+    yes: bool,
+    detector: AthleteDetector | None = None,
+) -> Report:
     """Recognise the footage, say how much it will be, ask if that is a lot, ingest, and print the table.
 
     `detector` finds athletes where the recipe's crop is by one.
@@ -54,17 +66,26 @@ def ask_and_ingest(source: str, store_uri: str, options: IngestOptions, *, layou
         footage = read_footage(source, layout=layout, split_number=split_number)
     segments = sum(len(video.labels) for video in footage.videos)
     store = Store(store_uri, create=True)
-    console.out.print(f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, {counted(segments, 'segment')}; "
-                      f"stored as {options.cut.recipe}, "
-                      f"at most {console.size(estimate_bytes(footage, options.cut.recipe))} before compression")
+    console.out.print(
+        f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, {counted(segments, 'segment')}; "
+        f"stored as {options.cut.recipe}, "
+        f"at most {console.size(estimate_bytes(footage, options.cut.recipe))} before compression"
+    )
     for note in footage.notes:
         console.out.print(note)
     if not yes:
         _ask(footage, options)
     try:
         with console.progress("finding athletes" if detector else "decoding") as advance:
-            report = ingest(footage, store, options, detector=detector,
-                            progress=lambda done, files, clips, rate: advance(done, files, f"{counted(clips, 'clip')}, {rate:.0f} clips/s"))
+            report = ingest(
+                footage,
+                store,
+                options,
+                detector=detector,
+                progress=lambda done, files, clips, rate: advance(
+                    done, files, f"{counted(clips, 'clip')}, {rate:.0f} clips/s"
+                ),
+            )
     except TooManyRefused as error:
         print_report(error.report)
         raise
@@ -79,25 +100,39 @@ def ask_and_ingest_pictures(pictures: Pictures, store_uri: str, options: ImageOp
     files = {picture.file.uri: max(0, picture.file.bytes) for picture in pictures.pictures}
     boxes = sum(len(picture.boxes) for picture in pictures.pictures)
     frames = sum(picture.frame is not None for picture in pictures.pictures)
-    what = (f"{counted(frames, 'frame')} of {counted(len(files), 'video')}" if frames else
-            f"{counted(len(files), 'picture')}, {console.size(sum(files.values()))}")
+    what = (
+        f"{counted(frames, 'frame')} of {counted(len(files), 'video')}"
+        if frames
+        else f"{counted(len(files), 'picture')}, {console.size(sum(files.values()))}"
+    )
     classes = {label for picture in pictures.pictures for label in picture.labels}
-    console.out.print(f"{pictures.root}: layout {pictures.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}")
+    console.out.print(
+        f"{pictures.root}: layout {pictures.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}"
+    )
     for note in pictures.notes:
         console.out.print(note)
-    if not yes and (len(pictures.pictures) > ASK_ABOVE_PICTURES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)):
+    if not yes and (
+        len(pictures.pictures) > ASK_ABOVE_PICTURES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)
+    ):
         _ask_a_person("add --yes to go ahead")
     try:
         with console.progress("checking pictures") as advance:
-            report = ingest_pictures(pictures, store, options, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} pictures/s"))
+            report = ingest_pictures(
+                pictures,
+                store,
+                options,
+                progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} pictures/s"),
+            )
     except TooManyRefused as error:
         print_picture_report(error.report)
         raise
     print_picture_report(report)
     _print_small_splits(store, pictures=True)
     if old := earlier_frames(store):
-        console.out.print(f"{counted(old, 'frame')} in {store.uri} stored by an earlier version of Posture, which did not always give the frames asked for; "
-                          "take their videos into a new store to be sure of them")
+        console.out.print(
+            f"{counted(old, 'frame')} in {store.uri} stored by an earlier version of Posture, which did not always give the frames asked for; "
+            "take their videos into a new store to be sure of them"
+        )
     return report
 
 
@@ -107,37 +142,69 @@ def add_flow(store_uri: str, method: str) -> None:
 
     store = Store(store_uri)
     with console.progress("computing optical flow") as advance:
-        report = compute_flow(store, method, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s"))
+        report = compute_flow(
+            store, method, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s")
+        )
     rate = f"{report.computed / report.seconds:.1f}" if report.computed else "-"
-    console.table("flow", "clips", "there already", "computed", "written", "clips/s", "took", rows=[
-        (method, report.clips, report.clips - report.computed, report.computed, console.size(report.bytes), rate, console.duration(report.seconds))])
+    console.table(
+        "flow",
+        "clips",
+        "there already",
+        "computed",
+        "written",
+        "clips/s",
+        "took",
+        rows=[
+            (
+                method,
+                report.clips,
+                report.clips - report.computed,
+                report.computed,
+                console.size(report.bytes),
+                rate,
+                console.duration(report.seconds),
+            )
+        ],
+    )
 
 
 def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
     """Decode again what an earlier version may have decoded wrongly, and say which videos that were."""
     store = Store(store_uri)
     with console.progress("looking at videos") as advance:
-        done = recheck(store, limit_seconds=limit_seconds, progress=lambda number, videos, clips: advance(number, videos, f"{clips:,} clips decoded again"))
+        done = recheck(
+            store,
+            limit_seconds=limit_seconds,
+            progress=lambda number, videos, clips: advance(number, videos, f"{clips:,} clips decoded again"),
+        )
     if not done.videos:
         console.out.print(f"{store.uri}: no video that an earlier version of Posture decoded is left to look at")
         return
-    console.out.print(f"{counted(done.videos, 'video')} decoded by an earlier version of Posture; {len(done.wrong):,} may have had wrong frames, "
-                      f"of which {counted(done.clips, 'clip')} decoded again")
+    console.out.print(
+        f"{counted(done.videos, 'video')} decoded by an earlier version of Posture; {len(done.wrong):,} may have had wrong frames, "
+        f"of which {counted(done.clips, 'clip')} decoded again"
+    )
     if done.wrong:
         console.table("decoded again", "because", rows=[(item["uri"], item["reason"]) for item in done.wrong])
     for recipe, clips in sorted(done.removed.items()):
-        console.out.print(f"{counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep where they were; make them "
-                          f"again with: posture ingest FOOTAGE --store {store_uri} --crop ...")
+        console.out.print(
+            f"{counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep where they were; make them "
+            f"again with: posture ingest FOOTAGE --store {store_uri} --crop ..."
+        )
     if done.flows:
-        console.out.print(f"the optical flow of {counted(done.flows, 'clip')} removed; compute it again with: "
-                          f"posture ingest --store {store_uri} --flow METHOD")
+        console.out.print(
+            f"the optical flow of {counted(done.flows, 'clip')} removed; compute it again with: "
+            f"posture ingest --store {store_uri} --flow METHOD"
+        )
     _print_refused(done.refused)
 
 
 def _say_what_is_earlier(store: Store) -> None:
     if videos := earlier_videos(store):
-        console.out.print(f"{counted(len(videos), 'video')} in {store.uri} decoded by an earlier version of Posture, whose frames were not always those asked "
-                          f"for; to look at them, and decode again what may be wrong: posture ingest --store {store.uri} --recheck")
+        console.out.print(
+            f"{counted(len(videos), 'video')} in {store.uri} decoded by an earlier version of Posture, whose frames were not always those asked "
+            f"for; to look at them, and decode again what may be wrong: posture ingest --store {store.uri} --recheck"
+        )
 
 
 def _ask(footage: Footage, options: IngestOptions) -> None:
@@ -168,16 +235,47 @@ def show_report(store_uri: str) -> None:
 
 def print_report(report: Report) -> None:
     rate = f"{report.clips_per_second:.1f}" if report.clips else "-"
-    console.table("files", "unchanged", "decoded", "refused", "segments", "clips", "classes", "footage", "clips/s", "took", rows=[
-        (report.files, report.unchanged, report.decoded, len(report.refused), report.segments, report.clips, len(report.classes),
-         console.duration(report.footage_seconds), rate, console.duration(report.seconds))])
+    console.table(
+        "files",
+        "unchanged",
+        "decoded",
+        "refused",
+        "segments",
+        "clips",
+        "classes",
+        "footage",
+        "clips/s",
+        "took",
+        rows=[
+            (
+                report.files,
+                report.unchanged,
+                report.decoded,
+                len(report.refused),
+                report.segments,
+                report.clips,
+                len(report.classes),
+                console.duration(report.footage_seconds),
+                rate,
+                console.duration(report.seconds),
+            )
+        ],
+    )
     if report.relabelled or report.retired:
-        console.out.print(f"labels corrected: {counted(report.relabelled, 'segment')} changed, {report.retired:,} removed")
+        console.out.print(
+            f"labels corrected: {counted(report.relabelled, 'segment')} changed, {report.retired:,} removed"
+        )
     if report.unlabelled:
         console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
     if report.classes:
         console.out.print()
-        console.table("class", "train", "val", "test", rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())])
+        console.table(
+            "class",
+            "train",
+            "val",
+            "test",
+            rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())],
+        )
     _print_splits(report, "segment")
     if report.notes:
         console.out.print()
@@ -189,18 +287,46 @@ def print_report(report: Report) -> None:
 
 def print_picture_report(report: PictureReport) -> None:
     rate = f"{report.added / report.check_seconds:.0f}" if report.check_seconds and report.added else "-"
-    console.table("pictures", "unchanged", "added", "refused", "boxes", "classes", "pictures/s", "took", rows=[
-        (report.pictures, report.unchanged, report.added, report.refused_pictures, report.boxes, len(report.classes), rate, console.duration(report.seconds))])
+    console.table(
+        "pictures",
+        "unchanged",
+        "added",
+        "refused",
+        "boxes",
+        "classes",
+        "pictures/s",
+        "took",
+        rows=[
+            (
+                report.pictures,
+                report.unchanged,
+                report.added,
+                report.refused_pictures,
+                report.boxes,
+                len(report.classes),
+                rate,
+                console.duration(report.seconds),
+            )
+        ],
+    )
     if report.relabelled or report.retired:
-        console.out.print(f"labels corrected: {counted(report.relabelled, 'picture')} changed, {counted(report.retired, 'picture')} removed")
+        console.out.print(
+            f"labels corrected: {counted(report.relabelled, 'picture')} changed, {counted(report.retired, 'picture')} removed"
+        )
     if report.clipped:
         console.out.print(f"{counted(report.clipped, 'box', 'boxes')} cut off at the edge of the picture")
     if report.unlabelled:
         console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
     if report.added:
         console.out.print()
-        counts = [*sorted(report.classes.items()), ("pictures", report.by_split), ("pictures without a box", report.empty)]
-        console.table("boxes of class", *SPLITS, rows=[(name, *(split[side] for side in SPLITS)) for name, split in counts])
+        counts = [
+            *sorted(report.classes.items()),
+            ("pictures", report.by_split),
+            ("pictures without a box", report.empty),
+        ]
+        console.table(
+            "boxes of class", *SPLITS, rows=[(name, *(split[side] for side in SPLITS)) for name, split in counts]
+        )
     _print_splits(report, "picture")
     _print_refused(report.refused)
 
@@ -209,7 +335,9 @@ def _print_splits(report: Report | PictureReport, what: str) -> None:
     if report.splits:
         console.out.print(report.splits)
     if report.waiting:
-        console.out.print(f"{counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it")
+        console.out.print(
+            f"{counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it"
+        )
 
 
 def _print_small_splits(store: Store, *, pictures: bool = False, title: str = "") -> None:
@@ -224,5 +352,10 @@ def _print_refused(refused: list[dict[str, str]]) -> None:
     if refused:
         console.out.print()
         verdicts = Counter(item["verdict"] for item in refused)
-        console.table("refused", "verdict", "reason", rows=[(item["uri"], item["verdict"], item["reason"]) for item in refused[:REFUSALS_SHOWN]])
+        console.table(
+            "refused",
+            "verdict",
+            "reason",
+            rows=[(item["uri"], item["verdict"], item["reason"]) for item in refused[:REFUSALS_SHOWN]],
+        )
         console.out.print("; ".join(f"{verdict}: {count}" for verdict, count in verdicts.most_common()))

@@ -17,16 +17,36 @@ def print_models(classes: int) -> None:
     """The recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
     classifiers = _runs("jobs/action.py")
     rows = summaries({run.name: replace(run.model, classes=classes) for run in classifiers})
-    console.table("classifier", "parameters", "GMAC 16x112x112", "GMAC 16x56x56", rows=[tuple(_figure(value) for value in row.values()) for row in rows])
-    console.out.print(f"without the optical flow that they read: {', '.join(run.name for run in classifiers if 'flow' in run.model.inputs)}\n")
+    console.table(
+        "classifier",
+        "parameters",
+        "GMAC 16x112x112",
+        "GMAC 16x56x56",
+        rows=[tuple(_figure(value) for value in row.values()) for row in rows],
+    )
+    console.out.print(
+        f"without the optical flow that they read: {', '.join(run.name for run in classifiers if 'flow' in run.model.inputs)}\n"
+    )
     detectors: dict[Any, str] = {}
     for run in _runs("jobs/detector.py"):
         detectors.setdefault(run.model, run.name)  # those that differ in their loss alone come once
     networks = {name: build(replace(model, classes=classes)) for model, name in detectors.items()}
     sizes = {name: model.size for model, name in detectors.items()}
-    console.table("detector", "parameters", "picture", "GFLOPs (2 x GMAC)", rows=[
-        (name, f"{parameters(network):,}", f"{sizes[name]} x {sizes[name]}", f"{picture_gflops(network, sizes[name]):,.2f}")
-        for name, network in networks.items()])
+    console.table(
+        "detector",
+        "parameters",
+        "picture",
+        "GFLOPs (2 x GMAC)",
+        rows=[
+            (
+                name,
+                f"{parameters(network):,}",
+                f"{sizes[name]} x {sizes[name]}",
+                f"{picture_gflops(network, sizes[name]):,.2f}",
+            )
+            for name, network in networks.items()
+        ],
+    )
 
 
 def _runs(module: str) -> list[Any]:

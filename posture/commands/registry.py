@@ -16,17 +16,36 @@ def list_versions(uri: str) -> None:
     """Every version, and every change of champion."""
     registry = Registry(uri)
     champion = registry.champion()
-    rows = [("*" if version["version"] == champion else "", version["version"], _moment(version["created"]), version["parent"] or "-",
-             len(version["classes"]), version["trained_on"]["train"], _accuracy(version), version["decision"]["outcome"], _marks(version))
-            for version in registry.versions()]
+    rows = [
+        (
+            "*" if version["version"] == champion else "",
+            version["version"],
+            _moment(version["created"]),
+            version["parent"] or "-",
+            len(version["classes"]),
+            version["trained_on"]["train"],
+            _accuracy(version),
+            version["decision"]["outcome"],
+            _marks(version),
+        )
+        for version in registry.versions()
+    ]
     if not rows:
         console.out.print(f"{registry.uri}: no version yet")
         console.suggest(f"posture retrain --footage FOOTAGE --store STORE --registry {uri}")
         return
     console.table("", "version", "made", "parent", "classes", "training clips", "accuracy", "decision", "", rows=rows)
     console.out.print()
-    console.table("champion", "since", "by", "why", rows=[(entry["version"], _moment(entry["time"]), entry["pass"] or entry["action"], entry["why"])
-                                                         for entry in registry.history()])
+    console.table(
+        "champion",
+        "since",
+        "by",
+        "why",
+        rows=[
+            (entry["version"], _moment(entry["time"]), entry["pass"] or entry["action"], entry["why"])
+            for entry in registry.history()
+        ],
+    )
     console.suggest(f"posture registry show {uri} VERSION")
 
 
@@ -37,15 +56,26 @@ def show_version(uri: str, name: str | None) -> None:
     if wanted is None:
         raise InputError(f"{registry.uri}: there is no champion yet; posture registry list {uri} shows the versions")
     version = registry.version(wanted)
-    shown = {"version": version["version"] + (" (champion)" if version["version"] == registry.champion() else ""), "made": _moment(version["created"]),
-             "pass": version["pass"], "parent": version["parent"] or "-", "recipe": version["recipe"], "run": version["run_folder"],
-             "store": version["store"], "tables": ", ".join(f"{table} {number}" for table, number in version["footage_versions"].items()),
-             "classes": ", ".join(version["classes"]), "clips": ", ".join(f"{split} {count:,}" for split, count in version["trained_on"].items()),
-             "hold-out": f"{counted(len(version['holdout']), 'segment')}, accuracy {_accuracy(version)}", "decision": version["decision"]["verdict"]}
+    shown = {
+        "version": version["version"] + (" (champion)" if version["version"] == registry.champion() else ""),
+        "made": _moment(version["created"]),
+        "pass": version["pass"],
+        "parent": version["parent"] or "-",
+        "recipe": version["recipe"],
+        "run": version["run_folder"],
+        "store": version["store"],
+        "tables": ", ".join(f"{table} {number}" for table, number in version["footage_versions"].items()),
+        "classes": ", ".join(version["classes"]),
+        "clips": ", ".join(f"{split} {count:,}" for split, count in version["trained_on"].items()),
+        "hold-out": f"{counted(len(version['holdout']), 'segment')}, accuracy {_accuracy(version)}",
+        "decision": version["decision"]["verdict"],
+    }
     for title, text in shown.items():
         console.out.print(f"{title:10s}{text}")
     for mark in version["marks"]:
-        console.out.print(f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {_moment(mark['time'])}")
+        console.out.print(
+            f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {_moment(mark['time'])}"
+        )
 
 
 def promote_version(uri: str, name: str, *, why: str) -> None:
@@ -74,7 +104,9 @@ def diff_versions(uri: str, ours: str, theirs: str) -> None:
 
 
 def _tell_wandb(registry: Registry, champion: str) -> None:
-    """Where W&B is on, its alias `champion` goes to that version too; what goes wrong there is told, and changes nothing here."""
+    """Where W&B is on, its alias `champion` goes to that version too; what goes wrong there is told, and changes
+    nothing here.
+    """
     from posture.tracking import log_version, move_alias
 
     version = registry.version(champion)

@@ -16,7 +16,9 @@ CHANGES_SHOWN = 10
 
 
 def retrain_once(options: RetrainOptions) -> Outcome:
-    """One pass. Exits with 1 where the challenger could not be trained. Raises InputError, KeyboardInterrupt as `run_pass` does."""
+    """One pass. Exits with 1 where the challenger could not be trained. Raises InputError, KeyboardInterrupt as
+    `run_pass` does.
+    """
     outcome = run_pass(options, tell=console.out.print, progress=console.progress)
     if outcome.decision is not None:
         print_decision(outcome.decision)
@@ -35,15 +37,42 @@ def print_decision(decision: dict[str, Any]) -> None:
         if part is None:
             continue
         before, found = part["champion"], part["difference"]
-        interval = ("", "") if found is None or found["accuracy"]["low"] is None else (
-            f"{signed(100 * found['accuracy']['low'])} .. {signed(100 * found['accuracy']['high'])}", f"{100 * part['detectable']:.1f}")
-        rows.append((name, part["segments"], part["groups"], "-" if before is None else percent(before["accuracy"]["value"]),
-                     percent(part["challenger"]["accuracy"]["value"]), "" if found is None else signed(100 * found["accuracy"]["difference"]), *interval))
+        interval = (
+            ("", "")
+            if found is None or found["accuracy"]["low"] is None
+            else (
+                f"{signed(100 * found['accuracy']['low'])} .. {signed(100 * found['accuracy']['high'])}",
+                f"{100 * part['detectable']:.1f}",
+            )
+        )
+        rows.append((
+            name,
+            part["segments"],
+            part["groups"],
+            "-" if before is None else percent(before["accuracy"]["value"]),
+            percent(part["challenger"]["accuracy"]["value"]),
+            "" if found is None else signed(100 * found["accuracy"]["difference"]),
+            *interval,
+        ))
     if rows:
-        console.table("hold-out", "segments", "groups", "champion", "challenger", "points", "95 % CI", "could have seen", rows=rows)
-    classes = [(row["class"], row["status"], *_recall(row["frozen"]), *_recall(row["new"])) for row in decision["per_class"]]
+        console.table(
+            "hold-out",
+            "segments",
+            "groups",
+            "champion",
+            "challenger",
+            "points",
+            "95 % CI",
+            "could have seen",
+            rows=rows,
+        )
+    classes = [
+        (row["class"], row["status"], *_recall(row["frozen"]), *_recall(row["new"])) for row in decision["per_class"]
+    ]
     if classes:
-        console.table("recall", "class is", "frozen: champion", "challenger", "new: champion", "challenger", rows=classes)
+        console.table(
+            "recall", "class is", "frozen: champion", "challenger", "new: champion", "challenger", rows=classes
+        )
     if decision["changed"]:
         console.out.print(f"answered differently: {counted(len(decision['changed']), 'clip')}")
     if decision["rule_sentence"]:

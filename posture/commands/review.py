@@ -1,4 +1,6 @@
-"""`posture review`: what the champion is least sure of in unlabelled footage, as a table and as a page that takes people's answers."""
+"""`posture review`: what the champion is least sure of in unlabelled footage, as a table and as a page that takes
+people's answers.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,27 @@ REFUSED_SHOWN = 10
 
 
 def review_footage(registry_uri: str, store_uri: str, footage: str, *, port: int, count: int, only_list: bool) -> None:
-    """Print the most informative stretches, then serve the page until Ctrl-C. Raises InputError where there is no champion, or nothing to ask about."""
+    """Print the most informative stretches, then serve the page until Ctrl-C. Raises InputError where there is no
+    champion, or nothing to ask about.
+    """
     review = choose(registry_uri, store_uri, footage, count=count)
-    console.table("video", "from", "to", f"{review.champion} suggests", "probability", rows=[
-        (question["video"], f"{question['start']:.1f}", f"{question['end']:.1f}", question["suggested"][0][0], f"{question['suggested'][0][1]:.3f}")
-        for question in review.describe()["questions"]])
+    console.table(
+        "video",
+        "from",
+        "to",
+        f"{review.champion} suggests",
+        "probability",
+        rows=[
+            (
+                question["video"],
+                f"{question['start']:.1f}",
+                f"{question['end']:.1f}",
+                question["suggested"][0][0],
+                f"{question['suggested'][0][1]:.3f}",
+            )
+            for question in review.describe()["questions"]
+        ],
+    )
     if only_list:
         return
     with ReviewServer(review, port=port) as server:
@@ -34,22 +52,30 @@ def review_footage(registry_uri: str, store_uri: str, footage: str, *, port: int
         finally:
             review.close()
     counts = review.counts()
-    console.out.print(f"{counts['labelled']} labelled, {counts['not_usable']} not usable, {counts['skipped'] + counts['open']} left; "
-                      f"the answers are in {review.path}, and the next posture retrain takes them in")
+    console.out.print(
+        f"{counts['labelled']} labelled, {counts['not_usable']} not usable, {counts['skipped'] + counts['open']} left; "
+        f"the answers are in {review.path}, and the next posture retrain takes them in"
+    )
 
 
 def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Review:
-    """The `count` stretches of the footage whose labels would teach the champion most. Raises InputError where there are none."""
+    """The `count` stretches of the footage whose labels would teach the champion most. Raises InputError where there
+    are none.
+    """
     registry = Registry(registry_uri)
     champion = registry.champion()
     if champion is None:
-        raise InputError(f"{registry_uri}: there is no champion yet that could say what it is unsure of; label some footage, and run posture retrain")
+        raise InputError(
+            f"{registry_uri}: there is no champion yet that could say what it is unsure of; label some footage, and run posture retrain"
+        )
     version = registry.version(champion)
     with console.progress("looking for unlabelled footage") as advance:
         found = find_stretches(footage, Store(store_uri), progress=advance)
     if not found.asked:
-        raise InputError(f"{found.root}: nothing here waits for a label ({counted(found.files, 'file')} without one, "
-                         f"{len(found.refused):,} of them cannot be used)")
+        raise InputError(
+            f"{found.root}: nothing here waits for a label ({counted(found.files, 'file')} without one, "
+            f"{len(found.refused):,} of them cannot be used)"
+        )
     run, classes = validate(version["run"]), tuple(version["classes"])
     with registry.checkpoint(champion) as checkpoint, console.progress("scoring clips") as advance:
         scored = score_stretches(found.asked, run, classes, checkpoint, progress=advance)
@@ -58,9 +84,18 @@ def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Re
         console.out.print(f"left out: {item['uri']}: {item['verdict']}, {item['reason']}")
     if len(refused) > REFUSED_SHOWN:
         verdicts = Counter(item["verdict"] for item in refused)
-        console.out.print(f"left out, in all: {', '.join(f'{verdict}: {number}' for verdict, number in verdicts.most_common())}")
+        console.out.print(
+            f"left out, in all: {', '.join(f'{verdict}: {number}' for verdict, number in verdicts.most_common())}"
+        )
     chosen = most_informative(scored.probabilities, scored.features, count)
     if not chosen:
         raise InputError(f"{found.root}: not one of {len(found.asked):,} clips without a label can be decoded")
-    console.out.print(f"{counted(len(scored.asked), 'clip')} of {counted(found.files, 'file')} without a label; {len(chosen)} would teach {champion} most")
-    return Review(found.root, classes, [Question(scored.asked[place], scored.probabilities[place]) for place in chosen], champion=champion)
+    console.out.print(
+        f"{counted(len(scored.asked), 'clip')} of {counted(found.files, 'file')} without a label; {len(chosen)} would teach {champion} most"
+    )
+    return Review(
+        found.root,
+        classes,
+        [Question(scored.asked[place], scored.probabilities[place]) for place in chosen],
+        champion=champion,
+    )

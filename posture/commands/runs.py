@@ -40,16 +40,40 @@ class Row:
 
 
 def list_runs(runs: str, *, order: Order, page: Path | None) -> list[Row]:
-    """Print the runs of a folder or s3:// prefix, sorted; with `page` also write them there as HTML. Raises InputError if there is no run."""
+    """Print the runs of a folder or s3:// prefix, sorted; with `page` also write them there as HTML. Raises InputError
+    if there is no run.
+    """
     names = run_names(runs)
     if not names:
         raise InputError(f"{absolute(runs)}: no runs here; posture train RECIPE --store STORE --runs {runs} makes one")
     rows = ordered([read_row(RunFolder(runs, name)) for name in names], order)
-    console.table("run", "state", "recipe", "footage", "best on val", "test", "made", rows=[
-        (row.name, row.state, row.recipe, row.footage, row.val_text, row.test_text, _moment(row.created)) for row in rows])
+    console.table(
+        "run",
+        "state",
+        "recipe",
+        "footage",
+        "best on val",
+        "test",
+        "made",
+        rows=[
+            (row.name, row.state, row.recipe, row.footage, row.val_text, row.test_text, _moment(row.created))
+            for row in rows
+        ],
+    )
     if page is not None:
-        pages.write(page, pages.render("runs.html", runs=absolute(runs), rows=rows, count=counted(len(rows), "run"), moment_of=_moment,
-                                       orders={choice: {row.name: place for place, row in enumerate(ordered(rows, choice))} for choice in SORTS}))
+        pages.write(
+            page,
+            pages.render(
+                "runs.html",
+                runs=absolute(runs),
+                rows=rows,
+                count=counted(len(rows), "run"),
+                moment_of=_moment,
+                orders={
+                    choice: {row.name: place for place, row in enumerate(ordered(rows, choice))} for choice in SORTS
+                },
+            ),
+        )
         console.out.print(str(page.resolve()))
     return rows
 
@@ -62,13 +86,27 @@ def read_row(folder: RunFolder) -> Row:
         values = [row[f"val_{run.metric}"] for row in history if f"val_{run.metric}" in row]
         best = max(values, default=None)
         unit, trained_on = UNITS[run.task], record.get("footage", {}).get("train", {})
-        footage = f"{record['store'].rstrip('/').rpartition('/')[2]}: {counted(trained_on.get(unit, 0), unit[:-1])}, " + counted(
-            len(record["classes"]), "class", "classes")
+        footage = (
+            f"{record['store'].rstrip('/').rpartition('/')[2]}: {counted(trained_on.get(unit, 0), unit[:-1])}, "
+            + counted(len(record["classes"]), "class", "classes")
+        )
         result, text = _test(folder, run.task)
-        return Row(folder.name, _state(folder, run, history), record.get("created", 0.0), record.get("recipe", ""), footage, best,
-                   "" if best is None else f"{WORDS.get(run.metric, run.metric)} {best:.3f}, epoch {values.index(best) + 1}", result, text)
+        return Row(
+            folder.name,
+            _state(folder, run, history),
+            record.get("created", 0.0),
+            record.get("recipe", ""),
+            footage,
+            best,
+            "" if best is None else f"{WORDS.get(run.metric, run.metric)} {best:.3f}, epoch {values.index(best) + 1}",
+            result,
+            text,
+        )
     except (InputError, KeyError, TypeError, AttributeError) as error:
-        return Row(folder.name, f"cannot be read: {error}" if isinstance(error, InputError) else f"cannot be read: run.json lacks {error}")
+        return Row(
+            folder.name,
+            f"cannot be read: {error}" if isinstance(error, InputError) else f"cannot be read: run.json lacks {error}",
+        )
 
 
 def ordered(rows: list[Row], order: Order) -> list[Row]:
@@ -77,8 +115,13 @@ def ordered(rows: list[Row], order: Order) -> list[Row]:
 
 
 SORTS: dict[Order, Any] = {
-    "newest": lambda row: -row.created, "name": lambda row: row.name, "state": lambda row: row.state, "recipe": lambda row: (not row.recipe, row.recipe),
-    "val": lambda row: (row.val is None, -(row.val or 0.0)), "test": lambda row: (row.test is None, -(row.test or 0.0))}
+    "newest": lambda row: -row.created,
+    "name": lambda row: row.name,
+    "state": lambda row: row.state,
+    "recipe": lambda row: (not row.recipe, row.recipe),
+    "val": lambda row: (row.val is None, -(row.val or 0.0)),
+    "test": lambda row: (row.test is None, -(row.test or 0.0)),
+}
 
 
 def _state(folder: RunFolder, run: Any, history: list[Any]) -> str:
@@ -96,7 +139,9 @@ def _lives(holder: dict[str, Any] | None) -> bool:
 
 
 def _test(folder: RunFolder, task: str) -> tuple[float | None, str]:
-    """The first figure of the test result, and that with its interval in words; a result of an earlier checkpoint says so."""
+    """The first figure of the test result, and that with its interval in words; a result of an earlier checkpoint says
+    so.
+    """
     scored = folder.evaluation("test")
     if scored is None or not isinstance(value := scored.metrics.get(HEADLINE[task]), int | float):
         return None, ""

@@ -48,16 +48,37 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
     if segments:
         console.table("class", *rows.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
         console.out.print()
-        console.table("split", "segments", "clips", "groups", "footage",
-                      rows=[(row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"])) for row in summary["splits"]])
+        console.table(
+            "split",
+            "segments",
+            "clips",
+            "groups",
+            "footage",
+            rows=[
+                (row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"]))
+                for row in summary["splits"]
+            ],
+        )
         console.out.print()
     if pictures:
         console.table("class of boxes", *rows.SPLITS, rows=[tuple(row.values()) for row in pictures["classes"]])
         console.out.print()
-        console.table("split", "pictures", "without a box", "boxes", "groups", rows=[tuple(row.values()) for row in pictures["splits"]])
+        console.table(
+            "split",
+            "pictures",
+            "without a box",
+            "boxes",
+            "groups",
+            rows=[tuple(row.values()) for row in pictures["splits"]],
+        )
         console.out.print()
-    console.table("table", "version", "rows", "size",
-                  rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]])
+    console.table(
+        "table",
+        "version",
+        "rows",
+        "size",
+        rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]],
+    )
     console.out.print(f"\n{out.resolve()}")
 
 
@@ -68,37 +89,76 @@ def summarize(store: Store) -> dict[str, Any]:
     windows: dict[str, int] = {}
     for clip in clips:
         windows[clip["segment"]] = windows.get(clip["segment"], 0) + 1
-    classes = [{"class": name, **{split: sum(row["label"] == name and row["split"] == split for row in segments) for split in rows.SPLITS}}
-               for name in sorted({row["label"] for row in segments})]
+    classes = [
+        {
+            "class": name,
+            **{split: sum(row["label"] == name and row["split"] == split for row in segments) for split in rows.SPLITS},
+        }
+        for name in sorted({row["label"] for row in segments})
+    ]
     splits = []
     for split in rows.SPLITS:
         mine = [row for row in segments if row["split"] == split]
-        splits.append({"split": split, "segments": len(mine), "clips": sum(windows.get(row["segment"], 0) for row in mine),
-                       "groups": len({row["group"] for row in mine}), "seconds": sum(row["end"] - row["start"] for row in mine)})
+        splits.append({
+            "split": split,
+            "segments": len(mine),
+            "clips": sum(windows.get(row["segment"], 0) for row in mine),
+            "groups": len({row["group"] for row in mine}),
+            "seconds": sum(row["end"] - row["start"] for row in mine),
+        })
     tables, history = [], []
     for name, (version, count, size) in store.sizes().items():
         commits = store.history(name)
-        tables.append({"name": name, "version": version, "rows": count, "bytes": size, "modified": _moment(commits[0]["timestamp"])})
-        history += [{"table": name, "version": commit["version"], "time": _moment(commit["timestamp"]), "operation": commit["operation"],
-                     "rows": (commit.get("operationMetrics") or {}).get("num_added_rows")} for commit in commits]
+        tables.append({
+            "name": name,
+            "version": version,
+            "rows": count,
+            "bytes": size,
+            "modified": _moment(commits[0]["timestamp"]),
+        })
+        history += [
+            {
+                "table": name,
+                "version": commit["version"],
+                "time": _moment(commit["timestamp"]),
+                "operation": commit["operation"],
+                "rows": (commit.get("operationMetrics") or {}).get("num_added_rows"),
+            }
+            for commit in commits
+        ]
     recipes: dict[str, int] = {}
     for clip in clips:
         recipes[clip["recipe"]] = recipes.get(clip["recipe"], 0) + 1
     bad = pc.field("verdict") != "ok"
-    refused = [row for table in ("videos", "pictures") for row in store.read(table, columns=["uri", "verdict", "reason"], where=bad).to_pylist()]
+    refused = [
+        row
+        for table in ("videos", "pictures")
+        for row in store.read(table, columns=["uri", "verdict", "reason"], where=bad).to_pylist()
+    ]
     refused += _absences(store, segments)
-    return {"uri": store.uri, "tables": tables, "classes": classes, "splits": splits,
-            "refused": refused,
-            "recipes": [{"recipe": name, "clips": count} for name, count in sorted(recipes.items())],
-            "history": sorted(history, key=lambda row: row["time"], reverse=True)[:COMMITS_SHOWN]}
+    return {
+        "uri": store.uri,
+        "tables": tables,
+        "classes": classes,
+        "splits": splits,
+        "refused": refused,
+        "recipes": [{"recipe": name, "clips": count} for name, count in sorted(recipes.items())],
+        "history": sorted(history, key=lambda row: row["time"], reverse=True)[:COMMITS_SHOWN],
+    }
 
 
 def _absences(store: Store, segments: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Segments in which a detector found nobody, as refused files are listed."""
     uris = {row["video"]: row["uri"] for row in store.read("videos", columns=["video", "uri"]).to_pylist()}
     video = {row["segment"]: row["video"] for row in segments}
-    return [{"uri": uris.get(video.get(row["segment"], ""), row["segment"]), "verdict": row["verdict"], "reason": f"{row['reason']} ({row['recipe']})"}
-            for row in store.read("absences").to_pylist()]
+    return [
+        {
+            "uri": uris.get(video.get(row["segment"], ""), row["segment"]),
+            "verdict": row["verdict"],
+            "reason": f"{row['reason']} ({row['recipe']})",
+        }
+        for row in store.read("absences").to_pylist()
+    ]
 
 
 def summarize_pictures(store: Store) -> dict[str, Any] | None:
@@ -109,13 +169,25 @@ def summarize_pictures(store: Store) -> dict[str, Any] | None:
     of_split = {split: [row for row in labelled if row["split"] == split] for split in rows.SPLITS}
     counts = {split: Counter(name for row in mine for name in row["labels"]) for split, mine in of_split.items()}
     names = sorted(set().union(*counts.values()))
-    return {"classes": [{"class": name, **{split: counts[split][name] for split in rows.SPLITS}} for name in names],
-            "splits": [{"split": split, "pictures": len(mine), "empty": sum(not row["labels"] for row in mine), "boxes": counts[split].total(),
-                        "groups": len({row["group"] for row in mine})} for split, mine in of_split.items()]}
+    return {
+        "classes": [{"class": name, **{split: counts[split][name] for split in rows.SPLITS}} for name in names],
+        "splits": [
+            {
+                "split": split,
+                "pictures": len(mine),
+                "empty": sum(not row["labels"] for row in mine),
+                "boxes": counts[split].total(),
+                "groups": len({row["group"] for row in mine}),
+            }
+            for split, mine in of_split.items()
+        ],
+    }
 
 
 def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `count` training pictures after the recipe's augmentation, mosaics too: {image, uri, pixels, boxes, labels}."""
+    """Up to `count` training pictures after the recipe's augmentation, mosaics too: {image, uri, pixels, boxes,
+    labels}.
+    """
     from posture.train.image_batches import ImageBatches
 
     index = index_images(store, "train")
@@ -129,16 +201,29 @@ def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> l
     steps.close()
     keys = [index.keys[number] for number in batch.indices]
     uris = picture_uris(store, keys)
-    return [{"image": keys[place], "uri": uris.get(keys[place], ""), "pixels": batch.pictures[place], "boxes": batch.boxes[batch.images == place],
-             "labels": [index.classes[label] for label in batch.labels[batch.images == place]]} for place in range(count)]
+    return [
+        {
+            "image": keys[place],
+            "uri": uris.get(keys[place], ""),
+            "pixels": batch.pictures[place],
+            "boxes": batch.boxes[batch.images == place],
+            "labels": [index.classes[label] for label in batch.labels[batch.images == place]],
+        }
+        for place in range(count)
+    ]
 
 
 def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, uri, start, frames}.
+    """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, uri, start,
+    frames}.
 
     Where the store has several decode recipes and `run` names none, each has its share, and stands beside the group.
     """
-    recipes = [run.data.recipe] if run.data.recipe else sorted(set(store.read("clips", columns=["recipe"])["recipe"].to_pylist())) or [None]
+    recipes = (
+        [run.data.recipe]
+        if run.data.recipe
+        else sorted(set(store.read("clips", columns=["recipe"])["recipe"].to_pylist())) or [None]
+    )
     share = -(-clips // len(recipes))
     sheet = []
     for name in recipes:
@@ -166,8 +251,14 @@ def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str
         pictures = augmented_frames(torch.from_numpy(frames), augmentation, size=run.model.size)[0].numpy()
         picked = np.linspace(0, len(pictures) - 1, FRAMES_SHOWN).round().astype(int)
         origin = places[index.segment_ids[index.segments[clip]]]
-        sheet.append({"label": index.classes[index.labels[clip]], "split": "train", "group": origin.group, "uri": origin.uri, "start": origin.start,
-                      "frames": [pictures[at] for at in picked]})
+        sheet.append({
+            "label": index.classes[index.labels[clip]],
+            "split": "train",
+            "group": origin.group,
+            "uri": origin.uri,
+            "start": origin.start,
+            "frames": [pictures[at] for at in picked],
+        })
     return sheet
 
 

@@ -14,17 +14,34 @@ from posture.sweep import sweep_files
 from posture.trials import parse_objectives
 
 
-def write_sweep(space: str, base: str, store: str, *, objective: str | None, trials: int, seed: int, submit: bool, changes: dict[str, Any], out: Path) -> None:
+def write_sweep(
+    space: str,
+    base: str,
+    store: str,
+    *,
+    objective: str | None,
+    trials: int,
+    seed: int,
+    submit: bool,
+    changes: dict[str, Any],
+    out: Path,
+) -> None:
     """Write sweep.yaml, sweep_space.py and sweep_plain.yaml below `out`. Raises InputError."""
     goal = parse_objectives(objective, override(load_recipe(base), changes))[0]
-    files = sweep_files(space, base, absolute(store), changes=changes, objective=goal, trials=trials, seed=seed, submit=submit)
+    files = sweep_files(
+        space, base, absolute(store), changes=changes, objective=goal, trials=trials, seed=seed, submit=submit
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (out / name).write_text(content)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
-    console.print(f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:")
-    console.print("  wandb sweep sweep.yaml; wandb sweep-scheduler ENTITY/PROJECT/SWEEP; wandb agent ENTITY/PROJECT/SWEEP on each machine")
+    console.print(
+        f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:"
+    )
+    console.print(
+        "  wandb sweep sweep.yaml; wandb sweep-scheduler ENTITY/PROJECT/SWEEP; wandb agent ENTITY/PROJECT/SWEEP on each machine"
+    )
     notes = [line.removeprefix("# ") for line in files["sweep_plain.yaml"].splitlines() if line.startswith("#")][1:]
     console.print(f"{out / 'sweep_plain.yaml'}: W&B's own search. {' '.join(note.strip() for note in notes)}")

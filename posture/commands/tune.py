@@ -1,4 +1,6 @@
-"""`posture tune` as a person meets it: what is searched where, a live table of trials, the winner, and where everything is."""
+"""`posture tune` as a person meets it: what is searched where, a live table of trials, the winner, and where everything
+is.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,17 @@ from posture.errors import InputError
 from posture.launch import UNITS, fit_to_store
 from posture.recipes import load_recipe
 from posture.runs import NAME
-from posture.search import Search, Terms, leading, open_storage, refuse_other_terms, stands, state_of, stored_terms, winner
+from posture.search import (
+    Search,
+    Terms,
+    leading,
+    open_storage,
+    refuse_other_terms,
+    stands,
+    state_of,
+    stored_terms,
+    winner,
+)
 from posture.spaces import Space, load_space
 from posture.tracking import tracking_mode
 from posture.trials import Objective, Plan, parse_objectives
@@ -60,20 +72,42 @@ class Place:
 
 
 def place_of(asked: Asked) -> Place:
-    """Where a search stands. Raises InputError: no such space or recipe, no name, or a bucket without --storage, which holds no database."""
+    """Where a search stands. Raises InputError: no such space or recipe, no name, or a bucket without --storage, which
+    holds no database.
+    """
     space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
     file, _, function = space.path.partition(":")
-    name = "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name]) if asked.name is None else asked.name
+    name = (
+        "-".join([Path(file).stem, *([function] if function != "space" else []), recipe.name])
+        if asked.name is None
+        else asked.name
+    )
     folder = absolute(asked.folder or f"searches/{name}")
     if not NAME.fullmatch(f"{name}-0000-0000"):
-        raise InputError(f"--name {name!r}: use letters, digits, '.', '_' and '-', at most 90, beginning with a letter or digit")
+        raise InputError(
+            f"--name {name!r}: use letters, digits, '.', '_' and '-', at most 90, beginning with a letter or digit"
+        )
     if asked.storage is None and is_remote(folder):
-        raise InputError(f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database")
+        raise InputError(
+            f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database"
+        )
     return Place(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
 
 
-def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, concurrent: int | None, workers: int, halving: bool, out: str | None) -> None:
-    """Search, or go on searching, until so many trials are finished. Ctrl-C interrupts, says how to go on, and exits with 130. Raises InputError."""
+def tune_space(
+    asked: Asked,
+    store: str,
+    *,
+    trials: int,
+    hours: float | None,
+    concurrent: int | None,
+    workers: int,
+    halving: bool,
+    out: str | None,
+) -> None:
+    """Search, or go on searching, until so many trials are finished. Ctrl-C interrupts, says how to go on, and exits
+    with 130. Raises InputError.
+    """
     place, footage = place_of(asked), Store(store)
     if out is not None and Path(out).is_dir():
         raise InputError(f"--out {out}: this is a folder; name a file, such as {out}/best.json")
@@ -84,8 +118,16 @@ def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, co
     objectives = parse_objectives(asked.objective, recipe)
     if objectives[0].key == f"val_{objectives[0].name}":  # the best checkpoint is chosen by what is searched for
         fitted.run = override(fitted.run, {"metric": objectives[0].name})
-    terms = Terms(place.space, override(fitted.run, {"scale.workers": 1}), objectives, footage.uri, versions, asked.seed, asked.sampler,
-                  folder="" if asked.storage is None else place.folder)
+    terms = Terms(
+        place.space,
+        override(fitted.run, {"scale.workers": 1}),
+        objectives,
+        footage.uri,
+        versions,
+        asked.seed,
+        asked.sampler,
+        folder="" if asked.storage is None else place.folder,
+    )
     plan = Plan(place.name, fitted, asked.base, footage.uri, versions, join(place.folder, "runs"), objectives)
     if begun:
         refuse_other_terms(place.name, begun, terms.record())
@@ -96,9 +138,13 @@ def tune_space(asked: Asked, store: str, *, trials: int, hours: float | None, co
         _announce(place, search, plan, trials)
         from posture.distributed.tune import Options, search_on_tune
 
-        options = Options(trials, seconds=3600 * hours if hours is not None else float("inf"), concurrent=concurrent, halving=halving)
+        options = Options(
+            trials, seconds=3600 * hours if hours is not None else float("inf"), concurrent=concurrent, halving=halving
+        )
         with Watch(search, plan, trials) as watch:
-            search_on_tune(search, plan, options, on_update=watch.update, on_trial=watch.ended, asked_to_stop=interrupted.is_set)
+            search_on_tune(
+                search, plan, options, on_update=watch.update, on_trial=watch.ended, asked_to_stop=interrupted.is_set
+            )
     _conclude(place, search, plan, asked, trials, out=out, interrupted=interrupted.is_set())
 
 
@@ -113,9 +159,12 @@ def _make(folder: str) -> None:
 def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
     run, finished = plan.base.run, len(search.finished)
     goals = ", ".join(f"{'most' if objective.maximize else 'least'} {objective.name}" for objective in plan.objectives)
-    console.out.print(f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {counted(trials, 'trial')} of {run.name}"
-                      + (f", {finished} of them finished" if finished else "") + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
-                      f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else ""))
+    console.out.print(
+        f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {counted(trials, 'trial')} of {run.name}"
+        + (f", {finished} of them finished" if finished else "")
+        + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
+        f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else "")
+    )
     mode, why = tracking_mode(run.tracking.mode)
     console.out.print(f"study {search.name} in {place.storage}")
     console.out.print(f"Weights & Biases: {mode}, {why}; group {run.tracking.group or place.name}")
@@ -145,7 +194,11 @@ class Watch:
             self._live.update(self._table(), refresh=True)
         elif time.monotonic() - self._lined >= LINE_EVERY_SECONDS:
             self._lined = time.monotonic()
-            running = [f"trial {trial.number} {self._doing(trial)}" for trial in self._search.trials if state_of(trial) == "running"]
+            running = [
+                f"trial {trial.number} {self._doing(trial)}"
+                for trial in self._search.trials
+                if state_of(trial) == "running"
+            ]
             console.out.print(f"{', '.join(running) or 'starting'}; {self._summary()}")
 
     def ended(self, number: int) -> None:
@@ -157,11 +210,23 @@ class Watch:
         for name in ("trial", "now", *(objective.name for objective in self._plan.objectives), "parameters"):
             table.add_column(name, overflow="fold")
         best = {trial.number for trial in leading(self._search.study)}
-        shown = [trial for trial in self._search.trials if state_of(trial) not in ("interrupted", "waiting")][-SHOWN_TRIALS:]
+        shown = [trial for trial in self._search.trials if state_of(trial) not in ("interrupted", "waiting")][
+            -SHOWN_TRIALS:
+        ]
         for trial in shown:
-            values = [f"{value:.4g}" for value in trial.values] if state_of(trial) == "complete" else \
-                [f"{list(trial.intermediate_values.values())[-1]:.4g}" if trial.intermediate_values else ""] + [""] * (len(self._plan.objectives) - 1)
-            table.add_row(str(trial.number), self._doing(trial), *values, parameters_text(trial), style="bold" if trial.number in best else "")
+            values = (
+                [f"{value:.4g}" for value in trial.values]
+                if state_of(trial) == "complete"
+                else [f"{list(trial.intermediate_values.values())[-1]:.4g}" if trial.intermediate_values else ""]
+                + [""] * (len(self._plan.objectives) - 1)
+            )
+            table.add_row(
+                str(trial.number),
+                self._doing(trial),
+                *values,
+                parameters_text(trial),
+                style="bold" if trial.number in best else "",
+            )
         return table
 
     def _doing(self, trial: FrozenTrial) -> str:
@@ -173,19 +238,30 @@ class Watch:
     def _summary(self) -> str:
         finished = self._search.finished
         spent = sum(trial.user_attrs.get("epochs", 0) for trial in finished)
-        saved = sum(self._plan.base.run.epochs - trial.user_attrs.get("epochs", 0) for trial in finished if state_of(trial) == "stopped")
+        saved = sum(
+            self._plan.base.run.epochs - trial.user_attrs.get("epochs", 0)
+            for trial in finished
+            if state_of(trial) == "stopped"
+        )
         done, now = len(finished) - self._finished_before, time.monotonic()
-        left = (now - self._began) / done * (self._trials - len(finished)) if done else None  # a trial takes minutes: the last one says nothing yet
-        return ", ".join([f"{len(finished)} of {self._trials} trials", best_text(self._search, self._plan.objectives),
-                          f"{counted(spent, 'epoch')} trained, {saved:,} saved", f"{console.duration(now - self._began)} elapsed",
-                          *([f"about {console.duration(left)} left"] if left is not None else [])])
+        # a trial takes minutes: the last one says nothing yet
+        left = (now - self._began) / done * (self._trials - len(finished)) if done else None
+        return ", ".join([
+            f"{len(finished)} of {self._trials} trials",
+            best_text(self._search, self._plan.objectives),
+            f"{counted(spent, 'epoch')} trained, {saved:,} saved",
+            f"{console.duration(now - self._began)} elapsed",
+            *([f"about {console.duration(left)} left"] if left is not None else []),
+        ])
 
 
 def parameters_text(trial: FrozenTrial) -> str:
     """`lr 0.00213, groups 8`: parameters by the last part of their paths."""
     changes = trial.user_attrs.get("changes", trial.params)
-    return ", ".join(f"{path.rpartition('.')[2]} {value:.3g}" if isinstance(value, float) else f"{path.rpartition('.')[2]} {value}"
-                     for path, value in changes.items())
+    return ", ".join(
+        f"{path.rpartition('.')[2]} {value:.3g}" if isinstance(value, float) else f"{path.rpartition('.')[2]} {value}"
+        for path, value in changes.items()
+    )
 
 
 def result_text(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> str:
@@ -197,7 +273,10 @@ def result_text(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> str:
     if state_of(trial) == "stopped":
         reached = f"{list(trial.intermediate_values.values())[-1]:.4f}" if trial.intermediate_values else "nothing"
         return f"stopped {epochs} at {objectives[0].name} {reached}"
-    return ", ".join(f"{objective.name} {value:.4f}" for objective, value in zip(objectives, trial.values, strict=True)) + f" {epochs}"
+    return (
+        ", ".join(f"{objective.name} {value:.4f}" for objective, value in zip(objectives, trial.values, strict=True))
+        + f" {epochs}"
+    )
 
 
 def best_text(search: Search, objectives: tuple[Objective, ...]) -> str:
@@ -212,7 +291,9 @@ def best_text(search: Search, objectives: tuple[Objective, ...]) -> str:
 def write_report(asked: Asked) -> None:
     """Write report.html of a search that was begun, running or not. Raises InputError where there is none."""
     place = place_of(asked)
-    unknown = InputError(f"{place.folder}: there is no search {place.name!r} here; begin it with: posture tune {asked.space} --base {asked.base} --store STORE")
+    unknown = InputError(
+        f"{place.folder}: there is no search {place.name!r} here; begin it with: posture tune {asked.space} --base {asked.base} --store STORE"
+    )
     if not stands(place.storage):
         raise unknown
     storage = open_storage(place.storage)
@@ -230,7 +311,9 @@ def _write_page(place: Place, study: optuna.Study) -> str:
     return join(place.folder, "report.html")
 
 
-def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: int, *, out: str | None, interrupted: bool) -> None:
+def _conclude(
+    place: Place, search: Search, plan: Plan, asked: Asked, trials: int, *, out: str | None, interrupted: bool
+) -> None:
     finished = search.finished
     if leading(search.study):
         best = winner(search.study, recipe=asked.base, base_changes=asked.changes, runs=plan.runs)
@@ -240,13 +323,21 @@ def _conclude(place: Place, search: Search, plan: Plan, asked: Asked, trials: in
         console.out.print(f"{best_text(search, plan.objectives)}: {parameters_text(trial)}")
         console.out.print(f"{_write_page(place, search.study)}\n{target}")
         if best["is_base"]:
-            console.out.print(f"the winner is {asked.base} as it stands: none of {counted(len(finished), 'trial')} changed it for the better on val")
-            console.suggest(f"more --trials, another space, or posture compare {target} --store {plan.store}, which compares it with the best other trial")
+            console.out.print(
+                f"the winner is {asked.base} as it stands: none of {counted(len(finished), 'trial')} changed it for the better on val"
+            )
+            console.suggest(
+                f"more --trials, another space, or posture compare {target} --store {plan.store}, which compares it with the best other trial"
+            )
         else:
-            console.suggest(f"posture train {asked.base} --set-file {target} --store {plan.store}, and posture compare {target} --store {plan.store}")
+            console.suggest(
+                f"posture train {asked.base} --set-file {target} --store {plan.store}, and posture compare {target} --store {plan.store}"
+            )
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
-        raise InputError(f"not one of {counted(failed, 'trial')} ended well; the last one: {finished[-1].user_attrs['reason']}")
+        raise InputError(
+            f"not one of {counted(failed, 'trial')} ended well; the last one: {finished[-1].user_attrs['reason']}"
+        )
     if len(finished) < trials:
         console.out.print(f"{len(finished)} of {trials} trials are finished; the same command goes on from here")
     if interrupted:

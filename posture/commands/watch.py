@@ -33,8 +33,12 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
     schedule = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
     registry = Registry(options.registry, create=True)
     heartbeat = Heartbeat(registry, schedule=schedule, footage=options.footage)
-    watcher = Watcher(trigger, lambda: _pass(options, watcher), beat=heartbeat.beat, tell=_say, at_once=every is not None)
-    _say(f"watching {options.footage} ({schedule}); Ctrl-C ends it, and a pass that it interrupts is finished by the next one")
+    watcher = Watcher(
+        trigger, lambda: _pass(options, watcher), beat=heartbeat.beat, tell=_say, at_once=every is not None
+    )
+    _say(
+        f"watching {options.footage} ({schedule}); Ctrl-C ends it, and a pass that it interrupts is finished by the next one"
+    )
     try:
         watcher.run()
     finally:
@@ -52,7 +56,9 @@ def print_status(registry_uri: str) -> None:
         what = f"pass {current['pass']}, step {current['step']}" if current else "looking for new footage"
         console.out.print(f"at work: {held['host']}, process {held['process']}: {what}")
     elif current:
-        console.out.print(f"pass {current['pass']} was interrupted at the step {current['step']}; the next posture retrain finishes it")
+        console.out.print(
+            f"pass {current['pass']} was interrupted at the step {current['step']}; the next posture retrain finishes it"
+        )
     for watcher in watchers(registry):
         console.out.print(_told(watcher))
     _print_waiting(registry)
@@ -93,8 +99,10 @@ def _print_champion(registry: Registry) -> None:
         return
     version = registry.version(champion)
     accuracy = percent((version["metrics"] or {}).get("accuracy"))
-    console.out.print(f"champion: {champion} since {_moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
-                      f"accuracy {accuracy} on its hold-out")
+    console.out.print(
+        f"champion: {champion} since {_moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
+        f"accuracy {accuracy} on its hold-out"
+    )
     if version["marks"]:
         console.out.print(f"it was trained on {counted(len(version['marks']), 'video')} forgotten since")
 
@@ -103,7 +111,13 @@ def _print_passes(registry: Registry) -> None:
     rows = []
     for name in reversed(registry.passes()[-PASSES_SHOWN:]):
         decision = registry.decision(name)
-        rows.append((name, decision["outcome"], decision["champion"] or NOTHING, decision["challenger"] or NOTHING, decision["verdict"]))
+        rows.append((
+            name,
+            decision["outcome"],
+            decision["champion"] or NOTHING,
+            decision["challenger"] or NOTHING,
+            decision["verdict"],
+        ))
     if rows:
         console.table("pass", "outcome", "champion", "challenger", "verdict", rows=rows)
     if last := registry.last():
@@ -120,9 +134,14 @@ def _told(watcher: dict[str, object]) -> str:
 
 def _print_waiting(registry: Registry) -> None:
     last = registry.last() or {}
-    for name, hint in (("unlabelled", "without a label: posture review asks for them"), ("unsettled", "just changed: left for the next pass")):
+    for name, hint in (
+        ("unlabelled", "without a label: posture review asks for them"),
+        ("unsettled", "just changed: left for the next pass"),
+    ):
         if uris := last.get(name):
             shown = ", ".join(uri.rpartition("/")[2] for uri in uris[:URIS_SHOWN])
-            console.out.print(f"{counted(len(uris), 'file')} {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})")
+            console.out.print(
+                f"{counted(len(uris), 'file')} {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})"
+            )
     if last.get("status") == "waiting":
         console.out.print(f"{counted(last['new']['clips'], 'new clip')}, too few for a challenger yet")

@@ -1,4 +1,6 @@
-"""Checks of what is read back from stores, runs and registries: names, paths, JSON values. Any of it may come from elsewhere, or be damaged."""
+"""Checks of what is read back from stores, runs and registries: names, paths, JSON values. Any of it may come from
+elsewhere, or be damaged.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,24 @@ from posture.data.rows import SPLITS
 from posture.errors import InputError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of everything that becomes part of a path: content hashes and ids made of them, names of runs, versions, passes and checkpoints."""
+"""Of everything that becomes part of a path: content hashes and ids made of them, names of runs, versions, passes and
+checkpoints.
+"""
 
 IDS = ("video", "segment", "clip", "image")
 """Columns of a store's tables with content hashes and ids made of them; empty for a file that could not be read."""
 TEXTS = ("uri", "group", "label", "recipe", "method", "codec", "verdict", "reason", "ingest", "report")
-NUMBERS = {"bytes": (-1, 2**62), "modified": (-1e11, 1e11), "frames": (0, 2**40), "fps": (0, 1e9), "seconds": (0, 1e9),
-           "width": (0, 2**20), "height": (0, 2**20), "start": (0, 1e9), "end": (0, 1e9)}
+NUMBERS = {
+    "bytes": (-1, 2**62),
+    "modified": (-1e11, 1e11),
+    "frames": (0, 2**40),
+    "fps": (0, 1e9),
+    "seconds": (0, 1e9),
+    "width": (0, 2**20),
+    "height": (0, 2**20),
+    "start": (0, 1e9),
+    "end": (0, 1e9),
+}
 """Columns with numbers, and from which to which they are."""
 
 Name = Annotated[str, Field(pattern=rf"\A{PLAIN_NAME.pattern}\z")]
@@ -79,8 +92,8 @@ class Fields(dict[str, Any]):
 
 
 def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
-    """The value of a JSON text, its objects as `Fields`. Raises InputError, beginning with `where`, if it is no JSON, is too large or too deep, or is not
-    of the type `kind`.
+    """The value of a JSON text, its objects as `Fields`. Raises InputError, beginning with `where`, if it is no JSON,
+    is too large or too deep, or is not of the type `kind`.
 
     `kind` may be any type that pydantic knows; fields that a TypedDict does not name are kept.
     """
@@ -90,7 +103,11 @@ def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
 def _with_fields(value: Any, where: str) -> Any:
     if isinstance(value, dict):
         return _fields({name: _with_fields(item, where) for name, item in value.items()}, where)
-    return [_with_fields(item, where) for item in value] if isinstance(value, list) and any(isinstance(item, dict | list) for item in value) else value
+    return (
+        [_with_fields(item, where) for item in value]
+        if isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
+        else value
+    )
 
 
 def _fields(value: dict[str, Any], where: str) -> Fields:
@@ -100,13 +117,17 @@ def _fields(value: dict[str, Any], where: str) -> Fields:
 
 
 def checked_value(value: Any, where: str, kind: Any) -> Any:
-    """`value` itself, or the dataclass `kind` of its fields. Raises InputError, beginning with `where`, if it is not of that type."""
+    """`value` itself, or the dataclass `kind` of its fields. Raises InputError, beginning with `where`, if it is not of
+    that type.
+    """
     try:
         made = _adapter(kind).validate_python(value, strict=not is_dataclass(kind))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:4])[:100]
-        raise InputError(f"{where}: its content is not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}") from None
+        raise InputError(
+            f"{where}: its content is not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}"
+        ) from None
     return made if is_dataclass(kind) else value
 
 
@@ -117,9 +138,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @contextlib.contextmanager
 def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]:
-    """While a table, or a file of one, is read. Raises InputError with that sentence and the reason if its log or a file is missing or damaged.
+    """While a table, or a file of one, is read. Raises InputError with that sentence and the reason if its log or a
+    file is missing or damaged.
 
-    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the caller.
+    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the
+    caller.
     """
     from deltalake.exceptions import TableNotFoundError
 
@@ -128,7 +151,8 @@ def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]
             try:
                 yield
             except OSError as error:
-                if error.errno is None and not is_remote(table):  # pyarrow's of damaged data; the operating system's have numbers
+                # pyarrow's of damaged data; the operating system's have numbers
+                if error.errno is None and not is_remote(table):
                     raise InputError(f"{table}: {sentence.format(plain(error)[:300])}") from None
                 raise
     except (InputError, TableNotFoundError):
@@ -138,7 +162,9 @@ def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]
 
 
 def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
-    """A Parquet file that Posture has written beside a store. Raises InputError if it is missing, is none, or lacks one of `columns`."""
+    """A Parquet file that Posture has written beside a store. Raises InputError if it is missing, is none, or lacks one
+    of `columns`.
+    """
     content = read_bytes(uri)
     if content is None:
         raise InputError(f"{uri}: the file is missing")
@@ -150,19 +176,30 @@ def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
 
 
 def refuse_odd_values(table: pa.Table, where: str) -> None:
-    """Raise InputError naming the first value of a store's table that Posture does not write: an id that leads elsewhere, a split or number that is none."""
+    """Raise InputError naming the first value of a store's table that Posture does not write: an id that leads
+    elsewhere, a split or number that is none.
+    """
     held = set(table.column_names)
-    bad = {name: pc.invert(pc.match_substring_regex(table[name], rf"\A({PLAIN_NAME.pattern})?\z")) for name in IDS if name in held}
+    bad = {
+        name: pc.invert(pc.match_substring_regex(table[name], rf"\A({PLAIN_NAME.pattern})?\z"))
+        for name in IDS
+        if name in held
+    }
     bad |= {name: pc.is_null(table[name]) for name in TEXTS if name in held}
-    bad |= {name: pc.invert(pc.and_(pc.greater_equal(table[name], least), pc.less_equal(table[name], most)))
-            for name, (least, most) in NUMBERS.items() if name in held}
+    bad |= {
+        name: pc.invert(pc.and_(pc.greater_equal(table[name], least), pc.less_equal(table[name], most)))
+        for name, (least, most) in NUMBERS.items()
+        if name in held
+    }
     bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array([*SPLITS, ""])))} if "split" in held else {}
     bad |= {"boxes": _odd_boxes(table)} if {"boxes", "labels"} <= held else {}
     for name, wrong in bad.items():
         place = pc.index(pc.fill_null(wrong, True), True).as_py()
         if place >= 0:
             value = str(table[name][place].as_py())[:100]
-            raise InputError(f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or was made by something else")
+            raise InputError(
+                f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or was made by something else"
+            )
 
 
 def _odd_boxes(table: pa.Table) -> pa.Array:
@@ -170,14 +207,24 @@ def _odd_boxes(table: pa.Table) -> pa.Array:
     boxes = table["boxes"].combine_chunks()
     sides, owners = pc.list_flatten(boxes), pc.list_parent_indices(boxes)
     numbers = pc.list_flatten(sides)
-    whole = pa.array(owners).take(pc.list_parent_indices(sides)).filter(pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
+    whole = (
+        pa
+        .array(owners)
+        .take(pc.list_parent_indices(sides))
+        .filter(pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
+    )
     wrong = pa.concat_arrays([owners.filter(pc.fill_null(pc.not_equal(pc.list_value_length(sides), 4), True)), whole])
     rows = pa.array(range(len(boxes)), owners.type)
-    return pc.or_(pc.is_in(rows, wrong), pc.not_equal(pc.list_value_length(boxes), pc.list_value_length(table["labels"].combine_chunks())))
+    return pc.or_(
+        pc.is_in(rows, wrong),
+        pc.not_equal(pc.list_value_length(boxes), pc.list_value_length(table["labels"].combine_chunks())),
+    )
 
 
 def path_below(root: str, *parts: str) -> str:
-    """The path of `parts` below `root`. Raises InputError if one of them leads out of it: by "..", or through a symbolic link."""
+    """The path of `parts` below `root`. Raises InputError if one of them leads out of it: by "..", or through a
+    symbolic link.
+    """
     names = [name for part in parts for name in part.split("/")]
     if bad := [name for name in names if name in ("", ".", "..") or "\0" in name]:
         raise InputError(f"{root}: {'/'.join(parts)!r} is no path below it, because of {bad[0]!r}")
@@ -190,7 +237,9 @@ def path_below(root: str, *parts: str) -> str:
 
 
 def refuse_links(folder: str) -> None:
-    """Raise InputError naming the first entry below the local `folder` that is a symbolic link, or neither file nor folder."""
+    """Raise InputError naming the first entry below the local `folder` that is a symbolic link, or neither file nor
+    folder.
+    """
     waiting = [folder]
     while waiting:
         try:
@@ -206,4 +255,6 @@ def refuse_links(folder: str) -> None:
 
 def _refuse(path: str, root: str) -> None:
     what = f"a symbolic link to {os.readlink(path)}" if os.path.islink(path) else "neither a file nor a folder"
-    raise InputError(f"{path}: {what}; nothing outside of {root} is read or removed through it: put the files themselves there, or remove it")
+    raise InputError(
+        f"{path}: {what}; nothing outside of {root} is read or removed through it: put the files themselves there, or remove it"
+    )

@@ -43,18 +43,24 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str | Path) -> str:
-    """The uri itself, or the absolute path: workers run in other folders. Raises InputError if a uri has credentials in it, or is of another scheme."""
+    """The uri itself, or the absolute path: workers run in other folders. Raises InputError if a uri has credentials in
+    it, or is of another scheme.
+    """
     _refuse_address(str(uri))
     return str(uri).rstrip("/") if is_remote(str(uri)) else os.path.abspath(os.path.expanduser(str(uri)))
 
 
 def _refuse_address(uri: str) -> None:
-    """Credentials would be written down with every run that reads it. Addresses of other schemes may stand in a foreign run, and are not contacted."""
+    """Credentials would be written down with every run that reads it. Addresses of other schemes may stand in a foreign
+    run, and are not contacted.
+    """
     scheme, _, rest = uri.partition("://")
     host = rest.partition("/")[0]
     if "@" in host or (":" in host and "@" in rest):  # a secret key may have a / in it
-        raise InputError(f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
-                         "and AWS_SECRET_ACCESS_KEY")
+        raise InputError(
+            f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY"
+        )
     if is_remote(uri) and scheme != "s3":
         raise InputError(f"{uri}: an address is a folder, or begins with s3://; nothing else is read or written")
 
@@ -64,14 +70,23 @@ def join(root: str, *parts: str) -> str:
 
 
 def open_root(uri: str, *, create: bool = False) -> Any:
-    """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_* variables)."""
+    """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_*
+    variables).
+    """
     from obstore.store import LocalStore, from_url
 
     _refuse_address(uri)
     if is_remote(uri):
         allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
-        patience = {"max_retries": 1000, "retry_timeout": timedelta(seconds=PATIENCE_SECONDS), "backoff": {
-            "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS), "base": 2}}
+        patience = {
+            "max_retries": 1000,
+            "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
+            "backoff": {
+                "init_backoff": timedelta(seconds=0.1),
+                "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS),
+                "base": 2,
+            },
+        }
         return from_url(uri, client_options={"allow_http": allow_http}, retry_config=patience)
     if create:
         os.makedirs(uri, exist_ok=True)
@@ -106,7 +121,8 @@ def read_bytes(uri: str) -> bytes | None:
 
 
 def write_bytes(uri: str, content: bytes | Path) -> None:
-    """Write a whole file, `content` or what the file at that path holds, so that a reader sees the old or the new one, never half.
+    """Write a whole file, `content` or what the file at that path holds, so that a reader sees the old or the new one,
+    never half.
 
     Raises InputError where it cannot be written: the disk is full, the bucket is gone, the credentials are refused.
     """
@@ -118,9 +134,11 @@ def write_bytes(uri: str, content: bytes | Path) -> None:
 
 
 def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Replace a file by what `change` makes of its content (None: there is no file yet), so that no other writer's change is lost.
+    """Replace a file by what `change` makes of its content (None: there is no file yet), so that no other writer's
+    change is lost.
 
-    In a folder a lock file beside it, .NAME.lock, keeps others out; in a bucket `change` is called again if the file has changed meanwhile.
+    In a folder a lock file beside it, .NAME.lock, keeps others out; in a bucket `change` is called again if the file
+    has changed meanwhile.
     Raises InputError if it cannot be written, Busy if others write to it for longer than PATIENCE_SECONDS.
     """
     until = time.monotonic() + PATIENCE_SECONDS
@@ -129,7 +147,9 @@ def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
         with reachable(uri, "written"), open(f"{folder}/.{name}.lock", "a") as lock:
             while not _locked(lock):
                 if time.monotonic() > until:
-                    raise Busy(f"{uri}: another process holds {lock.name} since {PATIENCE_SECONDS} s; end it, then try again")
+                    raise Busy(
+                        f"{uri}: another process holds {lock.name} since {PATIENCE_SECONDS} s; end it, then try again"
+                    )
                 time.sleep(0.02)
             write_bytes(uri, change(read_bytes(uri)))
         return
@@ -142,7 +162,8 @@ def _locked(file: Any) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the file is closed, also if this process is killed
+        # held until the file is closed, also if this process is killed
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -201,7 +222,8 @@ def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
                 continue
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")
-            if not _is_unicode(path):  # no table and no page could hold it: it is listed by another name, and refused where it is read
+            # no table and no page could hold it: it is listed by another name, and refused where it is read
+            if not _is_unicode(path):
                 yield File(_escaped(path), _escaped(relative), -1, 0.0)
                 continue
             try:
@@ -231,12 +253,16 @@ def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
         for page in obstore.list(open_root(root)):
             for entry in page:
                 if PurePosixPath(entry["path"]).suffix.lower() in suffixes:
-                    yield File(join(root, entry["path"]), entry["path"], entry["size"], entry["last_modified"].timestamp())
+                    yield File(
+                        join(root, entry["path"]), entry["path"], entry["size"], entry["last_modified"].timestamp()
+                    )
 
 
 @contextlib.contextmanager
 def reachable(uri: str, done: str = "read") -> Iterator[None]:
-    """Raise Unreachable in one line where what is `done` to storage fails: it does not answer, not to these credentials, or has no room."""
+    """Raise Unreachable in one line where what is `done` to storage fails: it does not answer, not to these
+    credentials, or has no room.
+    """
     from obstore.exceptions import BaseError
 
     try:
@@ -249,7 +275,10 @@ def reachable(uri: str, done: str = "read") -> Iterator[None]:
 def plain(error: Exception) -> str:
     """An error that storage gave and what it says of its causes, in one line, without what only its authors understand."""
     first, *others = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or [type(error).__name__]
-    return ": ".join([first, *(line.strip().removeprefix(CAUSE).strip() for line in others if line.strip().startswith(CAUSE))])
+    return ": ".join([
+        first,
+        *(line.strip().removeprefix(CAUSE).strip() for line in others if line.strip().startswith(CAUSE)),
+    ])
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Optical flow between a stored clip's neighbouring frames, and how it is kept in a byte.
 
-Legend: T stored frames of H x W pixels. Flow t, of T - 1, says where each pixel of frame t is in frame t + 1: dx to the right and dy down, in
-pixels of the stored frame. It is stored as uint8 (T - 1, H, W, 2), dx then dy, `code = round(127 d / BOUND) + 128`, so that 128 is exactly
-no motion, a negated vector is 256 - code, and displacements beyond +-BOUND are clipped to it (codes 1 to 255; 0 is never used).
+Legend: T stored frames of H x W pixels. Flow t, of T - 1, says where each pixel of frame t is in frame t + 1: dx to the
+right and dy down, in pixels of the stored frame. It is stored as uint8 (T - 1, H, W, 2), dx then dy, `code = round(127
+d / BOUND) + 128`, so that 128 is exactly no motion, a negated vector is 256 - code, and displacements beyond +-BOUND
+are clipped to it (codes 1 to 255; 0 is never used).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def decode(codes: np.ndarray) -> np.ndarray:
 def flow_of_clip(frames: np.ndarray, method: str) -> np.ndarray:
     """The flow of frames uint8 (T, H, W, 3), RGB: uint8 (T - 1, H, W, 2), encoded.
 
-    `dis` is Dense Inverse Search (Kroeger 2016), `farneback` polynomial expansion (Farnebäck 2003), both OpenCV's, between grey frames.
+    `dis` is Dense Inverse Search (Kroeger 2016), `farneback` polynomial expansion (Farnebäck 2003), both OpenCV's,
+    between grey frames.
     """
     import cv2
 
@@ -50,7 +52,9 @@ def flow_of_clip(frames: np.ndarray, method: str) -> np.ndarray:
 
 
 def milliseconds(frames: np.ndarray, method: str, *, repeats: int = 10) -> float:
-    """Median milliseconds to compute the flow of frames uint8 (T, H, W, 3), over `repeats` after one that is not counted."""
+    """Median milliseconds to compute the flow of frames uint8 (T, H, W, 3), over `repeats` after one that is not
+    counted.
+    """
     took = []
     for _ in range(1 + repeats):
         began = time.perf_counter()
@@ -80,7 +84,15 @@ def _dis() -> Any:
 def _farneback() -> Any:
     import cv2
 
-    settings = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
+    settings = {
+        "pyr_scale": 0.5,
+        "levels": 3,
+        "winsize": 15,
+        "iterations": 3,
+        "poly_n": 5,
+        "poly_sigma": 1.2,
+        "flags": 0,
+    }
     return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, **settings)
 
 

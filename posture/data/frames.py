@@ -12,8 +12,8 @@ JPEG_QUALITY = 95
 
 
 def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | Clip]:
-    """Yield the frames (ascending, from 0) at the size that the video is shown at, each as a Clip of one JPEG with {frame, time, height, width,
-    coded_height, coded_width, decoder}; time in seconds.
+    """Yield the frames (ascending, from 0) at the size that the video is shown at, each as a Clip of one JPEG with
+    {frame, time, height, width, coded_height, coded_width, decoder}; time in seconds.
 
     Of one past the end: {"kind": "past_end", frame, frames}, the latter how many there are. Raises Unreadable.
     """
@@ -24,5 +24,15 @@ def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | C
                 yield {"kind": "past_end", "frame": frame, "frames": len(reader)}
                 continue
             pixels, _ = encode_frames(reader.frames([frame]), JPEG_QUALITY)
-            yield Clip({"frame": frame, "time": float(shown[frame]), "height": reader.height, "width": reader.width,
-                        "coded_height": reader.stream.coded_height, "coded_width": reader.stream.coded_width, "decoder": reader.stream.decoder}, pixels)
+            yield Clip(
+                {
+                    "frame": frame,
+                    "time": float(shown[frame]),
+                    "height": reader.height,
+                    "width": reader.width,
+                    "coded_height": reader.stream.coded_height,
+                    "coded_width": reader.stream.coded_width,
+                    "decoder": reader.stream.decoder,
+                },
+                pixels,
+            )

@@ -1,8 +1,10 @@
-"""What a store holds of pictures with boxes, what an ingest is to add, and the commits that bring the two together. It decodes nothing.
+"""What a store holds of pictures with boxes, what an ingest is to add, and the commits that bring the two together. It
+decodes nothing.
 
-Commits come in batches, in the order images, boxes, pictures: a row in `pictures` means done. Killed anywhere, an ingest decodes at most one
-batch again. Boxes are put into pixels here, once a picture's size is known: labels never travel to the workers. Pictures of new groups wait
-without a split until everything is decoded: the splits are drawn over what was kept.
+Commits come in batches, in the order images, boxes, pictures: a row in `pictures` means done. Killed anywhere, an
+ingest decodes at most one batch again. Boxes are put into pixels here, once a picture's size is known: labels never
+travel to the workers. Pictures of new groups wait without a split until everything is decoded: the splits are drawn
+over what was kept.
 """
 
 from __future__ import annotations
@@ -156,7 +158,9 @@ class Refused(TypedDict):
 
 
 def read_report(text: str, store: Store) -> Report | PictureReport:
-    """A report as an ingest has stored it; fields that this version does not know are left out. Raises InputError if it is none."""
+    """A report as an ingest has stored it; fields that this version does not know are left out. Raises InputError if it
+    is none.
+    """
     content = _report(text, store)
     return checked_value(content, _where(store), PictureReport if "pictures" in content else Report)
 
@@ -214,7 +218,9 @@ class ImageLedger:
         self.changed = False
 
     def plan(self, pictures: Pictures) -> list[PictureJob]:
-        """List what must be decoded, and take back what is refused now. Raises InputError if a group would stand on two sides."""
+        """List what must be decoded, and take back what is refused now. Raises InputError if a group would stand on two
+        sides.
+        """
         self._report.pictures = len(pictures.pictures) + len(pictures.refused)
         for refusal in pictures.refused:
             self._refuse(refusal.file, refusal.verdict, refusal.reason)
@@ -231,7 +237,9 @@ class ImageLedger:
             elif image in self._images:
                 standing.append(image)
             else:
-                missing.setdefault(contents[picture.file.uri], []).extend([] if picture.frame is None else [picture.frame])
+                missing.setdefault(contents[picture.file.uri], []).extend(
+                    [] if picture.frame is None else [picture.frame]
+                )
         self._stand(standing)
         refused = {known["image"] for refusal in pictures.refused if (known := self._known(refusal.file))}
         self._retire({*contents.values(), *refused, *self._replaced(contents)})
@@ -251,9 +259,15 @@ class ImageLedger:
             video.outcomes.append(outcome)
             if len(video.outcomes) == video.jobs:
                 last = next((outcome for outcome in video.outcomes if outcome["verdict"] != "ok"), outcome)
-                self._ready.append({**last, "asked": sum(outcome["asked"] for outcome in video.outcomes),
-                                    "pictures": [picture for outcome in video.outcomes for picture in outcome["pictures"]]})
-        if self._pending >= self._options.commit_pictures or time.time() - self._last_commit > self._options.commit_seconds:
+                self._ready.append({
+                    **last,
+                    "asked": sum(outcome["asked"] for outcome in video.outcomes),
+                    "pictures": [picture for outcome in video.outcomes for picture in outcome["pictures"]],
+                })
+        if (
+            self._pending >= self._options.commit_pictures
+            or time.time() - self._last_commit > self._options.commit_seconds
+        ):
             self.commit()
 
     def commit(self) -> None:
@@ -270,24 +284,31 @@ class ImageLedger:
                 continue
             for picture in outcome["pictures"]:
                 if picture["past_end"] is None:
-                    placed += self._place(picture["image"], picture["height"], picture["width"], picture["time"], picture.get("coded"))
+                    placed += self._place(
+                        picture["image"], picture["height"], picture["width"], picture["time"], picture.get("coded")
+                    )
                 else:
                     frame = self._wanted[picture["image"]].frame
-                    self._refuse(file, "frame_past_end", f"frame {frame}: the video has {picture['past_end']}, counted from 0")
+                    self._refuse(
+                        file, "frame_past_end", f"frame {frame}: the video has {picture['past_end']}, counted from 0"
+                    )
         self._write(placed)
         self._remember(done)
         self.changed = self.changed or bool(self._ready or self._parts)
         self._ready, self._parts, self._pending, self._last_commit = [], [], 0, time.time()
 
     def finish(self) -> None:
-        """Commit what is left, draw the splits of new groups over what was kept, and bring `boxes` in line with the labels.
+        """Commit what is left, draw the splits of new groups over what was kept, and bring `boxes` in line with the
+        labels.
 
         The splits come first: killed after them, the next ingest goes on with the same.
         """
         self.commit()
         splits = self._assign_splits()
         # a group may have got its split in an ingest of another folder, before this one could end
-        said = {image: row for image, row in self._boxes.items() if row["split"] == "" and row["group"] in splits} | self._placed
+        said = {
+            image: row for image, row in self._boxes.items() if row["split"] == "" and row["group"] in splits
+        } | self._placed
         said = {image: row | {"split": splits[row["group"]]} for image, row in said.items()}
         changed = [row for image, row in said.items() if not _same(self._boxes[image], row)]
         added = [row for image, row in said.items() if image in self._new]
@@ -303,16 +324,20 @@ class ImageLedger:
         return self._seen.get((file.uri, file.bytes, file.modified))
 
     def _contents(self, pictures: Iterable[AnnotatedPicture]) -> dict[str, str]:
-        """Content hash of every file; empty where it cannot be read or holds nothing. Files that were seen before are not read."""
+        """Content hash of every file; empty where it cannot be read or holds nothing. Files that were seen before are
+        not read.
+        """
         files = {picture.file.uri: picture.file for picture in pictures}
         contents = {file.uri: known["image"] if (known := self._known(file)) else "" for file in files.values()}
         unknown = [uri for uri, content in contents.items() if not content and files[uri].bytes]
         with ThreadPoolExecutor(max_workers=16) as pool:
             return contents | dict(zip(unknown, pool.map(_content, unknown), strict=True))
 
-    def _without_duplicates(self, pictures: list[AnnotatedPicture], contents: dict[str, str]) -> dict[str, AnnotatedPicture]:
-        """One picture for each content: on the side that it has in the store; else the one that is held out, so that nothing is trained on that is
-        tested; else what stands, else the first.
+    def _without_duplicates(
+        self, pictures: list[AnnotatedPicture], contents: dict[str, str]
+    ) -> dict[str, AnnotatedPicture]:
+        """One picture for each content: on the side that it has in the store; else the one that is held out, so that
+        nothing is trained on that is tested; else what stands, else the first.
         """
         order = {"test": 0, "val": 1}
         stands = {place for place, row in self._pictures.items() if row["verdict"] == "ok"}
@@ -326,15 +351,27 @@ class ImageLedger:
 
         def first_come(picture: AnnotatedPicture) -> tuple[Any, ...]:
             file, content = picture.file, contents[picture.file.uri]
-            return (not keeps_its_side(picture, content), order.get(picture.split or "", 2), (content, file.uri) not in stands, file.relative,
-                    picture.frame or 0)
+            return (
+                not keeps_its_side(picture, content),
+                order.get(picture.split or "", 2),
+                (content, file.uri) not in stands,
+                file.relative,
+                picture.frame or 0,
+            )
 
         first_with: dict[str, AnnotatedPicture] = {}
         kept = {}
         for picture in sorted(pictures, key=first_come):
             file, content = picture.file, contents[picture.file.uri]
             if not content:
-                self._refuse(file, *(("unreadable", "it is gone, or no regular file") if file.bytes else ("empty", "the file has no bytes")))
+                self._refuse(
+                    file,
+                    *(
+                        ("unreadable", "it is gone, or no regular file")
+                        if file.bytes
+                        else ("empty", "the file has no bytes")
+                    ),
+                )
                 continue
             if content in forgotten:
                 self._refuse(file, "forgotten", rows.VERDICTS["forgotten"])
@@ -344,22 +381,38 @@ class ImageLedger:
                 kept[content if picture.frame is None else rows.frame_id(content, picture.frame)] = picture
             else:
                 side = f", which is in {first.split}" if first.split != picture.split else ""
-                self._refuse(file, "duplicate", f"the same content as {first.file.relative}{side}{_other_boxes(first, picture)}")
+                self._refuse(
+                    file, "duplicate", f"the same content as {first.file.relative}{side}{_other_boxes(first, picture)}"
+                )
         return kept
 
     def _refuse_two_sides(self) -> None:
-        labelled = [AnnotatedVideo(picture.file, (Label(0.0, None, "", picture.group or image, picture.split),)) for image, picture in self._wanted.items()]
+        labelled = [
+            AnnotatedVideo(picture.file, (Label(0.0, None, "", picture.group or image, picture.split),))
+            for image, picture in self._wanted.items()
+        ]
         try:
             refuse_two_sides(labelled, stored=self._groups)
         except InputError as error:  # a picture that is its own group has no name there
-            files = (picture.file.relative for image, picture in self._wanted.items() if not picture.group and image in str(error))
+            files = (
+                picture.file.relative
+                for image, picture in self._wanted.items()
+                if not picture.group and image in str(error)
+            )
             raise InputError(": ".join([*list(files)[:1], str(error)])) from None
 
     def _assign_splits(self) -> dict[str, str]:
         """The split of every group of the store; new ones, of the pictures that were kept, are drawn and committed."""
-        kept = [Label(0.0, None, label, row["group"], self._wanted[image].split) for image, row in self._placed.items()
-                for label in sorted(set(row["labels"])) or [""]]
-        drawing = {"val_share": self._options.val_share, "test_share": self._options.test_share, "seed": self._options.seed}
+        kept = [
+            Label(0.0, None, label, row["group"], self._wanted[image].split)
+            for image, row in self._placed.items()
+            for label in sorted(set(row["labels"])) or [""]
+        ]
+        drawing = {
+            "val_share": self._options.val_share,
+            "test_share": self._options.test_share,
+            "seed": self._options.seed,
+        }
         splits = assign_splits(kept, stored=self._groups, **drawing)
         new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in self._groups]
         self._lease.check()
@@ -371,12 +424,16 @@ class ImageLedger:
         uri = self._files[content].uri
         if not frames:
             return [PictureJob(uri, content)]
-        pieces = [tuple(frames[at:at + FRAMES_PER_JOB]) for at in range(0, len(frames), FRAMES_PER_JOB)]
+        pieces = [tuple(frames[at : at + FRAMES_PER_JOB]) for at in range(0, len(frames), FRAMES_PER_JOB)]
         self._videos[content] = _Video(len(pieces))
         return [PictureJob(uri, content, piece) for piece in pieces]
 
-    def _place(self, image: str, height: int, width: int, seconds: float, coded: list[int] | None = None) -> list[dict[str, Any]]:
-        """The picture's row of `boxes`, with its split if its group has one; none if it is refused. Boxes may have been drawn on the size `coded`."""
+    def _place(
+        self, image: str, height: int, width: int, seconds: float, coded: list[int] | None = None
+    ) -> list[dict[str, Any]]:
+        """The picture's row of `boxes`, with its split if its group has one; none if it is refused. Boxes may have been
+        drawn on the size `coded`.
+        """
         picture = self._wanted[image]
         if coded and picture.size == tuple(coded) != (height, width):
             boxes = picture.boxes if picture.normalised else scale_boxes(picture.boxes, picture.size, (height, width))
@@ -392,10 +449,19 @@ class ImageLedger:
         except Unreadable as error:
             self._refuse(picture.file, error.verdict, f"{frame}{error}")
             return []
-        self._report.refused += [{"uri": picture.file.uri, "verdict": "box_outside", "reason": f"{frame}{complaint}"} for complaint in placed.complaints]
+        self._report.refused += [
+            {"uri": picture.file.uri, "verdict": "box_outside", "reason": f"{frame}{complaint}"}
+            for complaint in placed.complaints
+        ]
         self._report.clipped += placed.clipped
         group = picture.group or image
-        self._placed[image] = {"image": image, "group": group, "split": self._groups.get(group, ""), "time": seconds, **placed.columns(picture)}
+        self._placed[image] = {
+            "image": image,
+            "group": group,
+            "split": self._groups.get(group, ""),
+            "time": seconds,
+            **placed.columns(picture),
+        }
         return [self._placed[image]]
 
     def _stand(self, images: list[str]) -> None:
@@ -403,7 +469,9 @@ class ImageLedger:
         for image in images:
             held = self._images[image]
             seconds = math.nan if self._wanted[image].frame is None else float(held["uri"].rpartition("#t=")[2])
-            coded = [held["coded_height"], held["coded_width"]] if held["coded_height"] and held["coded_width"] else None
+            coded = (
+                [held["coded_height"], held["coded_width"]] if held["coded_height"] and held["coded_width"] else None
+            )
             self._place(image, held["height"], held["width"], seconds, coded)
         self._standing = self._placed.keys() & self._boxes.keys()
         self._write([row for image, row in self._placed.items() if image not in self._boxes])
@@ -434,7 +502,9 @@ class ImageLedger:
         return {image for image, uris in places.items() if all((contents.get(uri) or image) != image for uri in uris)}
 
     def _retire(self, contents: set[str]) -> None:
-        """Take back the boxes of pictures of these contents that are refused now, and of frames that their video's labels no longer speak of."""
+        """Take back the boxes of pictures of these contents that are refused now, and of frames that their video's
+        labels no longer speak of.
+        """
         retired = [image for image in self._boxes if image not in self._placed and image.partition("-")[0] in contents]
         self._store.delete("boxes", "image", retired)
         for image in retired:
@@ -447,7 +517,9 @@ class ImageLedger:
         changed = [row for row in pictures if self._pictures.get(_place_of(row)) != row]
         known = [row for row in changed if _place_of(row) in self._pictures]
         self._store.upsert("pictures", pa.Table.from_pylist(known, schema=rows.PICTURES), keys=["image", "uri"])
-        self._store.append("pictures", pa.Table.from_pylist([row for row in changed if row not in known], schema=rows.PICTURES))
+        self._store.append(
+            "pictures", pa.Table.from_pylist([row for row in changed if row not in known], schema=rows.PICTURES)
+        )
         self._pictures |= {_place_of(row): row for row in changed}
         self.changed = self.changed or bool(changed)
 
@@ -461,15 +533,27 @@ class ImageLedger:
 
 
 def _picture_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
-    return {"image": content, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "verdict": verdict, "reason": reason,
-            "reader": None if verdict == "ok" else rows.READER}
+    return {
+        "image": content,
+        "uri": file.uri,
+        "bytes": file.bytes,
+        "modified": file.modified,
+        "verdict": verdict,
+        "reason": reason,
+        "reader": None if verdict == "ok" else rows.READER,
+    }
 
 
 def _other_boxes(first: AnnotatedPicture, other: AnnotatedPicture) -> str:
-    """What is added to the reason of a duplicate that is labelled in another way than the picture that is kept; of videos, other frames may be."""
+    """What is added to the reason of a duplicate that is labelled in another way than the picture that is kept; of
+    videos, other frames may be.
+    """
     if first.frame is not None or (first.boxes, first.labels) == (other.boxes, other.labels):
         return ""
-    counts = [", ".join(f"{count} {label}" for label, count in sorted(Counter(picture.labels).items())) or "nothing" for picture in (first, other)]
+    counts = [
+        ", ".join(f"{count} {label}" for label, count in sorted(Counter(picture.labels).items())) or "nothing"
+        for picture in (first, other)
+    ]
     return other_labels(*counts) or ", with other boxes"
 
 
@@ -478,7 +562,10 @@ def _place_of(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _same(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    return all((old[name] or []) == (new[name] or []) for name in ("group", "split", "boxes", "labels", "tubes", "ignored", "ignored_labels"))
+    return all(
+        (old[name] or []) == (new[name] or [])
+        for name in ("group", "split", "boxes", "labels", "tubes", "ignored", "ignored_labels")
+    )
 
 
 def _content(uri: str) -> str:

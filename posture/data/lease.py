@@ -1,7 +1,8 @@
 """One writer at a time, on a folder or a bucket, with a time limit: a crashed holder is taken over.
 
 The lease is a numbered log of small files, each created only if it does not exist yet (the one conditional write that a
-local disk and S3 both have). The highest number counts; whoever creates the next one holds the lease, or still holds it.
+local disk and S3 both have). The highest number counts; whoever creates the next one holds the lease, or still holds
+it.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class Entry(TypedDict):
 
 
 class Lease:
-    """Holds `<root>/_lease` while in a `with` block, renewed in the background. Raises Busy where somebody else holds it.
+    """Holds `<root>/_lease` while in a `with` block, renewed in the background. Raises Busy where somebody else holds
+    it.
 
     `who` and `place` say in errors who else that is, and where.
     """
 
-    def __init__(self, root: str, *, limit_seconds: float = LIMIT_SECONDS, who: str = "ingest", place: str = "store") -> None:
+    def __init__(
+        self, root: str, *, limit_seconds: float = LIMIT_SECONDS, who: str = "ingest", place: str = "store"
+    ) -> None:
         self.root, self._who, self._place = root, who, place
         self.holder = uuid.uuid4().hex
         self._limit = limit_seconds
@@ -65,12 +69,16 @@ class Lease:
             number, entry = self._latest()
         if entry and entry["expires"] > time.time() and not _died_here(entry):
             wait = max(1, round(entry["expires"] - time.time()))
-            raise Busy(f"{self.root}: another {self._who} is writing to this {self._place} ({entry['host']}, process {entry['process']}); "
-                       f"try again when it has ended, or in {wait} s if it was killed")
+            raise Busy(
+                f"{self.root}: another {self._who} is writing to this {self._place} ({entry['host']}, process {entry['process']}); "
+                f"try again when it has ended, or in {wait} s if it was killed"
+            )
         with reachable(self.root, "written"):
             created = self._create(number + 1, self._limit)
         if not created:
-            raise Busy(f"{self.root}: another {self._who} has just begun to write to this {self._place}; try again when it has ended")
+            raise Busy(
+                f"{self.root}: another {self._who} has just begun to write to this {self._place}; try again when it has ended"
+            )
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
         return self
@@ -88,7 +96,9 @@ class Lease:
     def check(self) -> None:
         """Raise Busy where the lease was lost (this process slept past its limit and another took over)."""
         if self._lost:
-            raise Busy(f"{self.root}: another {self._who} took over this {self._place}; this one stops, what it committed stands")
+            raise Busy(
+                f"{self.root}: another {self._who} took over this {self._place}; this one stops, what it committed stands"
+            )
 
     def _renew(self) -> None:
         from obstore.exceptions import BaseError
@@ -107,12 +117,18 @@ class Lease:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        entry = {"holder": self.holder, "host": socket.gethostname(), "machine": _machine(), "process": os.getpid(),
-                 "expires": time.time() + limit_seconds}
+        entry = {
+            "holder": self.holder,
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "process": os.getpid(),
+            "expires": time.time() + limit_seconds,
+        }
         try:
             obstore.put(self._files, _file(number), json.dumps(entry).encode(), mode="create")
         except (AlreadyExistsError, PreconditionError):
-            if (self._read(number) or {}).get("holder") != self.holder:  # else an earlier try got through, and its answer did not
+            # else an earlier try got through, and its answer did not
+            if (self._read(number) or {}).get("holder") != self.holder:
                 return False
         self._number = number
         stale = [_file(other) for other in self._numbers() if other < number - 1]
@@ -131,8 +147,10 @@ class Lease:
         for number in sorted(self._numbers(), reverse=True):
             if entry := self._read(number):
                 if entry["expires"] > time.time() + LONGEST_SECONDS or number > HIGHEST:
-                    raise InputError(f"{self._folder}/{_file(number)}: a lease until {entry['expires']:g} s after 1970, which no {self._who} has taken; "
-                                     f"if none is writing to this {self._place}, remove that file")
+                    raise InputError(
+                        f"{self._folder}/{_file(number)}: a lease until {entry['expires']:g} s after 1970, which no {self._who} has taken; "
+                        f"if none is writing to this {self._place}, remove that file"
+                    )
                 return number, entry
         return 0, None
 

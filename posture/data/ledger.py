@@ -1,7 +1,8 @@
 """What a store holds, what an ingest is to add, and the commits that bring the two together. No Ray: it never decodes.
 
-Commits come in batches, in the order clips, segments, videos: a row in `videos` means done. Killed anywhere, an ingest decodes
-at most one batch again. Segments of new groups wait without a split until everything is decoded: the splits are drawn over what was kept.
+Commits come in batches, in the order clips, segments, videos: a row in `videos` means done. Killed anywhere, an ingest
+decodes at most one batch again. Segments of new groups wait without a split until everything is decoded: the splits are
+drawn over what was kept.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ class Ledger:
         """Stored frames of a clip of each segment; all of a segment are as long."""
         self._decoded = set(self._frames)
         done = {row["video"] for row in self._videos if row["verdict"] == "ok"}
-        self.orphans = frozenset(self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done})
+        self.orphans = frozenset(
+            self._decoded - {row["segment"] for row in self._segments.values() if row["video"] in done}
+        )
         """Segments whose clips a killed ingest committed, but not that their video is done."""
         self._forgotten = store.forgotten()
         self._absences = {row["segment"]: row for row in store.read("absences", where=is_recipe).to_pylist()}
@@ -156,27 +159,50 @@ class Ledger:
             content = contents.get(video.file.uri, "")
             return content not in done, (content, video.file.uri) not in stands
 
-        for video in sorted(footage.videos, key=comes_later):  # what stands goes first, so that a copy of it changes nothing
+        # what stands goes first, so that a copy of it changes nothing
+        for video in sorted(footage.videos, key=comes_later):
             file, content = video.file, contents.get(video.file.uri, "")
             known = files.get((file.uri, file.bytes, file.modified))
             labels = video.labels
             first = first_with.setdefault(content, video) if content else video
             if first is not video:
-                row = video_row(file, content, "duplicate", f"the same content as {first.file.relative}{other_labels(first.said, video.said)}")
+                row = video_row(
+                    file,
+                    content,
+                    "duplicate",
+                    f"the same content as {first.file.relative}{other_labels(first.said, video.said)}",
+                )
             elif known and rows.is_final(known):
                 row = known
             elif content in done:
                 row = done[content] | {"uri": file.uri, "bytes": file.bytes, "modified": file.modified}
-                accepted, refused = accept(labels, self._options.cut, seconds=row["seconds"], fps=row["fps"],
-                                           stored=lambda label, content=content: self._frames.get(segment_of(content, label), 0))
+                accepted, refused = accept(
+                    labels,
+                    self._options.cut,
+                    seconds=row["seconds"],
+                    fps=row["fps"],
+                    stored=lambda label, content=content: self._frames.get(segment_of(content, label), 0),
+                )
                 segments = {segment_of(content, label): label for label in accepted}
                 empty = self._without_athlete(segments, video.tubes or (), row)
                 self._report.refused += [{"uri": file.uri, **refusal} for refusal in empty.values()]
                 self._standing += [_segment_row(content, label, row["seconds"]) for label in accepted]
                 if not self._decoded.union(empty).issuperset(segments):
-                    jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, stored.get(content, ()), tuple(empty), video.tubes or ()))
+                    jobs.append(
+                        Job(
+                            file.uri,
+                            file.bytes,
+                            file.modified,
+                            content,
+                            labels,
+                            stored.get(content, ()),
+                            tuple(empty),
+                            video.tubes or (),
+                        )
+                    )
                     continue
-                self._report.refused += [{"uri": file.uri, **refusal} for refusal in refused]  # of a file that is decoded, the worker says so
+                # of a file that is decoded, the worker says so
+                self._report.refused += [{"uri": file.uri, **refusal} for refusal in refused]
             else:
                 jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, (), tubes=video.tubes or ()))
                 continue
@@ -192,7 +218,10 @@ class Ledger:
         self._results += results
         self._parts += [part] if part else []
         self._report.clips += part["rows"] if part else 0
-        if len(self._results) >= self._options.commit_files or time.time() - self._last_commit > self._options.commit_seconds:
+        if (
+            len(self._results) >= self._options.commit_files
+            or time.time() - self._last_commit > self._options.commit_seconds
+        ):
             self.commit()
 
     def commit(self) -> None:
@@ -200,9 +229,15 @@ class Ledger:
         self._lease.check()
         self._store.commit_files("clips", self._parts)
         if self._options.cut.recipe.searched:
-            self._store.upsert("absences", pa.Table.from_pylist(self._absent(), schema=rows.ABSENCES), keys=["segment", "recipe"])
+            self._store.upsert(
+                "absences", pa.Table.from_pylist(self._absent(), schema=rows.ABSENCES), keys=["segment", "recipe"]
+            )
         segments = [segment for result in self._results for segment in result["segments"]]
-        new = [segment | {"split": self._groups.get(segment["group"], "")} for segment in segments if segment["segment"] not in self._segments]
+        new = [
+            segment | {"split": self._groups.get(segment["group"], "")}
+            for segment in segments
+            if segment["segment"] not in self._segments
+        ]
         self._store.upsert("segments", pa.Table.from_pylist(new, schema=rows.SEGMENTS), keys=["segment"])
         self._segments |= {row["segment"]: row for row in new}
         self._new |= {row["segment"] for row in new}
@@ -210,59 +245,93 @@ class Ledger:
         self._remember([result["row"] for result in self._results])
         for result in self._results:
             self._report.decoded += result["row"]["verdict"] == "ok"
-            self._report.refused += [{key: refusal[key] for key in ("uri", "verdict", "reason")} for refusal in result["refused"]]
+            self._report.refused += [
+                {key: refusal[key] for key in ("uri", "verdict", "reason")} for refusal in result["refused"]
+            ]
             self._report.notes += result["notes"]
         self.changed = self.changed or bool(self._results)
         self._results, self._parts, self._last_commit = [], [], time.time()
 
     def finish(self) -> None:
-        """Commit what is left, draw the splits of new groups over what was kept, and bring `segments` in line with the footage's labels.
+        """Commit what is left, draw the splits of new groups over what was kept, and bring `segments` in line with the
+        footage's labels.
 
         The splits come first: killed after them, the next ingest goes on with the same.
         """
         self.commit()
-        standing = {row["segment"]: row for row in self._standing if row["segment"] in self._segments or row["segment"] in self._decoded}
-        self._new |= standing.keys() - self._segments.keys()  # removed when the labels did not name them, and now they do again
+        standing = {
+            row["segment"]: row
+            for row in self._standing
+            if row["segment"] in self._segments or row["segment"] in self._decoded
+        }
+        # removed when the labels did not name them, and now they do again
+        self._new |= standing.keys() - self._segments.keys()
         said = standing | self._added
         splits = self._assign_splits([_label_of(row) for row in said.values()])
         # a group may have got its split in an ingest of other footage, before this one could end
-        said = {segment: row for segment, row in self._segments.items() if row["split"] == "" and row["group"] in splits} | said
+        said = {
+            segment: row for segment, row in self._segments.items() if row["split"] == "" and row["group"] in splits
+        } | said
         said = {segment: row | {"split": splits[row["group"]]} for segment, row in said.items()}
         changed = [row for segment, row in said.items() if self._segments.get(segment) != row]
         added = [row for segment, row in said.items() if segment in self._new]
-        self._report.relabelled = sum(_said(self._segments[row["segment"]]) != _said(row) for row in changed if row["segment"] not in self._new)
+        self._report.relabelled = sum(
+            _said(self._segments[row["segment"]]) != _said(row) for row in changed if row["segment"] not in self._new
+        )
         self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
         retired = set(self._retire({row["segment"] for row in self._standing}))
         self._segments |= said
         self._report.retired = len(retired)
-        self._report.waiting = sum(row["split"] == "" for segment, row in self._segments.items() if segment not in retired)
+        self._report.waiting = sum(
+            row["split"] == "" for segment, row in self._segments.items() if segment not in retired
+        )
         self._report.segments = len(added)
         self._report.footage_seconds = sum(row["end"] - row["start"] for row in added)
         for row in added:
             self._report.classes.setdefault(row["label"], dict.fromkeys(rows.SPLITS, 0))[row["split"]] += 1
         self.changed = self.changed or bool(changed or retired)
 
-    def _without_athlete(self, segments: dict[str, Label], tubes: Sequence[Tube], row: dict[str, Any]) -> dict[str, dict[str, str]]:
-        """The refusals of those segments of a known video (its `row`) that give no clip, by what was found or drawn in it."""
+    def _without_athlete(
+        self, segments: dict[str, Label], tubes: Sequence[Tube], row: dict[str, Any]
+    ) -> dict[str, dict[str, str]]:
+        """The refusals of those segments of a known video (its `row`) that give no clip, by what was found or drawn in
+        it.
+        """
         recipe = self._options.cut.recipe
         if not recipe.crop:
             return {}
         lacking = {segment: label for segment, label in segments.items() if segment not in self._decoded}
         if recipe.searched:
-            return {segment: {key: self._absences[segment][key] for key in ("verdict", "reason")} for segment in lacking if segment in self._absences}
+            return {
+                segment: {key: self._absences[segment][key] for key in ("verdict", "reason")}
+                for segment in lacking
+                if segment in self._absences
+            }
         shown = np.arange(row["frames"]) / row["fps"]
-        return {segment: no_athlete(label, row["seconds"] if label.end is None else min(label.end, row["seconds"])) for segment, label in lacking.items()
-                if not any(windows_of(label, segment, span_of(label, row["seconds"], shown), recipe, tubes))}
+        return {
+            segment: no_athlete(label, row["seconds"] if label.end is None else min(label.end, row["seconds"]))
+            for segment, label in lacking.items()
+            if not any(windows_of(label, segment, span_of(label, row["seconds"], shown), recipe, tubes))
+        }
 
     def _absent(self) -> list[dict[str, str]]:
         """The rows of `absences` that the results add."""
-        refused = [refusal for result in self._results for refusal in result["refused"] if refusal["verdict"] == "no_athlete"]
-        return [{"recipe": str(self._options.cut.recipe), **{key: refusal[key] for key in ("segment", "verdict", "reason")}} for refusal in refused
-                if refusal["segment"] not in self._absences]
+        refused = [
+            refusal for result in self._results for refusal in result["refused"] if refusal["verdict"] == "no_athlete"
+        ]
+        return [
+            {"recipe": str(self._options.cut.recipe), **{key: refusal[key] for key in ("segment", "verdict", "reason")}}
+            for refusal in refused
+            if refusal["segment"] not in self._absences
+        ]
 
     def _assign_splits(self, kept: list[Label]) -> dict[str, str]:
         """The split of every group of the store; new ones, of the segments that were `kept`, are drawn and committed."""
-        drawing = {"val_share": self._options.val_share, "test_share": self._options.test_share, "seed": self._options.seed}
+        drawing = {
+            "val_share": self._options.val_share,
+            "test_share": self._options.test_share,
+            "seed": self._options.seed,
+        }
         splits = assign_splits(kept, stored=self._groups, **drawing)
         new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in self._groups]
         self._lease.check()
@@ -273,16 +342,27 @@ class Ledger:
     def _without_forgotten(self, footage: Footage, contents: dict[str, str]) -> list[AnnotatedVideo]:
         """The others; those that are to stay forgotten are refused."""
         gone = {video.file.uri for video in footage.videos if contents.get(video.file.uri) in self._forgotten}
-        self._report.refused += [{"uri": uri, "verdict": "forgotten", "reason": rows.VERDICTS["forgotten"]} for uri in sorted(gone)]
+        self._report.refused += [
+            {"uri": uri, "verdict": "forgotten", "reason": rows.VERDICTS["forgotten"]} for uri in sorted(gone)
+        ]
         return [video for video in footage.videos if video.file.uri not in gone]
 
     def _contents(self, footage: Footage) -> dict[str, str]:
-        """Content hashes: of files seen before, and of new ones as large as another file. The others are new, whatever they hold."""
+        """Content hashes: of files seen before, and of new ones as large as another file. The others are new, whatever
+        they hold.
+        """
         known = {(row["uri"], row["bytes"], row["modified"]): row["video"] for row in self._videos}
-        contents = {file.uri: known.get((file.uri, file.bytes, file.modified), "") for file in (video.file for video in footage.videos)}
+        contents = {
+            file.uri: known.get((file.uri, file.bytes, file.modified), "")
+            for file in (video.file for video in footage.videos)
+        }
         held = {row["bytes"] for row in self._videos} | {mark["bytes"] for mark in self._forgotten.values()}
         sizes = Counter(video.file.bytes for video in footage.videos) + Counter(held)
-        candidates = [video.file.uri for video in footage.videos if not contents[video.file.uri] and sizes[video.file.bytes] > 1 and video.file.bytes > 0]
+        candidates = [
+            video.file.uri
+            for video in footage.videos
+            if not contents[video.file.uri] and sizes[video.file.bytes] > 1 and video.file.bytes > 0
+        ]
         with ThreadPoolExecutor(max_workers=8) as pool:
             return contents | dict(zip(candidates, pool.map(_content, candidates), strict=True))
 
@@ -295,10 +375,19 @@ class Ledger:
         return {video: tuple(segments) for video, segments in stored.items()}
 
     def _retire(self, named: set[str]) -> list[str]:
-        """Remove the segments of known videos that the footage's labels, which say of them `named`, no longer name. Returns which."""
-        kinds = {(row["video"], row["segment"].endswith(rows.TUBE)) for row in self._standing}  # an athlete's doing and what all shows stand side by side
-        retired = [row["segment"] for row in self._segments.values() if (row["video"], row["segment"].endswith(rows.TUBE)) in kinds
-                   and row["segment"] not in named and row["segment"] not in self._added and row["label"] != BACKGROUND]
+        """Remove the segments of known videos that the footage's labels, which say of them `named`, no longer name.
+        Returns which.
+        """
+        # an athlete's doing and what all shows stand side by side
+        kinds = {(row["video"], row["segment"].endswith(rows.TUBE)) for row in self._standing}
+        retired = [
+            row["segment"]
+            for row in self._segments.values()
+            if (row["video"], row["segment"].endswith(rows.TUBE)) in kinds
+            and row["segment"] not in named
+            and row["segment"] not in self._added
+            and row["label"] != BACKGROUND
+        ]
         self._store.delete("segments", "segment", retired)
         return retired
 
@@ -313,9 +402,24 @@ class Ledger:
 
 
 def video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
-    return {"video": video, "uri": file.uri, "bytes": file.bytes, "modified": file.modified, "frames": 0, "fps": 0.0, "seconds": 0.0,
-            "width": 0, "height": 0, "codec": "", "verdict": verdict, "reason": reason, "decoder": None, "coded_width": None, "coded_height": None,
-            "reader": None if verdict == "ok" else rows.READER}
+    return {
+        "video": video,
+        "uri": file.uri,
+        "bytes": file.bytes,
+        "modified": file.modified,
+        "frames": 0,
+        "fps": 0.0,
+        "seconds": 0.0,
+        "width": 0,
+        "height": 0,
+        "codec": "",
+        "verdict": verdict,
+        "reason": reason,
+        "decoder": None,
+        "coded_width": None,
+        "coded_height": None,
+        "reader": None if verdict == "ok" else rows.READER,
+    }
 
 
 def other_labels(first: str, other: str) -> str:
@@ -333,8 +437,15 @@ def _content(uri: str) -> str:
 
 def _segment_row(video: str, label: Label, seconds: float) -> dict[str, Any]:
     end = seconds if label.end is None else min(label.end, seconds)
-    return {"segment": segment_of(video, label), "video": video, "start": label.start, "end": end,
-            "label": label.label, "group": label.group, "split": label.split}
+    return {
+        "segment": segment_of(video, label),
+        "video": video,
+        "start": label.start,
+        "end": end,
+        "label": label.label,
+        "group": label.group,
+        "split": label.split,
+    }
 
 
 def _label_of(row: dict[str, Any]) -> Label:

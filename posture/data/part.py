@@ -1,4 +1,6 @@
-"""What one task made, clips or flow, as a Parquet file in the table's folder, which no version of the table names until it is committed."""
+"""What one task made, clips or flow, as a Parquet file in the table's folder, which no version of the table names until
+it is committed.
+"""
 
 from __future__ import annotations
 
@@ -72,9 +74,15 @@ class Part:
         return f"{self._folder}/{self._name}"
 
     def _open(self) -> pq.ParquetWriter:
-        return pq.ParquetWriter(self._path, rows.CLIPS, filesystem=self._files, compression=self._compression,
-                                compression_level=1 if self._compression == "zstd" else None, use_dictionary=False,
-                                write_statistics=["clip", "segment", "recipe"])
+        return pq.ParquetWriter(
+            self._path,
+            rows.CLIPS,
+            filesystem=self._files,
+            compression=self._compression,
+            compression_level=1 if self._compression == "zstd" else None,
+            use_dictionary=False,
+            write_statistics=["clip", "segment", "recipe"],
+        )
 
     def _flush(self) -> None:
         if self._buffer:
@@ -98,7 +106,8 @@ class Part:
 
 
 def write_flow(store_uri: str, shard: Shard, keys: list[str], method: str) -> dict[str, Any]:
-    """Compute the flow of a shard's clips, whose ids are `keys`, and write it in their order: {path, bytes, rows} of the file.
+    """Compute the flow of a shard's clips, whose ids are `keys`, and write it in their order: {path, bytes, rows} of
+    the file.
 
     Raises InputError where storage takes no more.
     """
@@ -106,10 +115,18 @@ def write_flow(store_uri: str, shard: Shard, keys: list[str], method: str) -> di
     files, folder = filesystem(table)
     path = f"{folder}/{name}"
     clips = StoredArrays(read_shard(store_uri, shard))
-    how = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_statistics": ["clip", "method"]}
+    how = {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": False,
+        "write_statistics": ["clip", "method"],
+    }
     with writing(table, files, path), pq.ParquetWriter(path, rows.FLOWS, filesystem=files, **how) as writer:
         for first in range(0, len(keys), ROW_GROUP_CLIPS):
-            group = [_flow_row(keys[place], clips[place], method) for place in range(len(keys))[first:first + ROW_GROUP_CLIPS]]
+            group = [
+                _flow_row(keys[place], clips[place], method)
+                for place in range(len(keys))[first : first + ROW_GROUP_CLIPS]
+            ]
             writer.write_table(pa.Table.from_pylist(group, schema=rows.FLOWS))
     return {"path": name, "bytes": files.get_file_info(path).size, "rows": len(keys)}
 
@@ -117,4 +134,12 @@ def write_flow(store_uri: str, shard: Shard, keys: list[str], method: str) -> di
 def _flow_row(clip: str, frames: np.ndarray, method: str) -> dict[str, Any]:
     flow = flow_of_clip(frames, method)
     length, height, width, _ = flow.shape
-    return {"clip": clip, "method": method, "bound": BOUND, "frames": length, "height": height, "width": width, "vectors": flow.tobytes()}
+    return {
+        "clip": clip,
+        "method": method,
+        "bound": BOUND,
+        "frames": length,
+        "height": height,
+        "width": width,
+        "vectors": flow.tobytes(),
+    }

@@ -1,4 +1,6 @@
-"""Files with boxes drawn on them, before anything is decoded: what every layout is read into, and the folder it is read from."""
+"""Files with boxes drawn on them, before anything is decoded: what every layout is read into, and the folder it is read
+from.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ class BadLabel(Exception):
 
 
 class Tree:
-    """The files below a folder or an `s3://` prefix. `source` may also be a table of labels in it, which is then the one to read."""
+    """The files below a folder or an `s3://` prefix. `source` may also be a table of labels in it, which is then the
+    one to read.
+    """
 
     def __init__(self, source: str) -> None:
         source = absolute(source)
@@ -106,7 +110,8 @@ class Tree:
         self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
         if self.named and self.named not in self.files:
             raise InputError(f"{source}: no such file")
-        if self.named and not self.pictures and not self.videos and not is_remote(self.root):  # annotations/instances_train.json: one up
+        # annotations/instances_train.json: one up
+        if self.named and not self.pictures and not self.videos and not is_remote(self.root):
             self.root, _, folder = self.root.rpartition("/")
             self.named = f"{folder}/{self.named}"
             self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
@@ -145,10 +150,15 @@ class Tree:
         return self.files.get(path) or self._by_path.get(folded(path))
 
     def ending(self, path: str, suffixes: frozenset[str]) -> list[File]:
-        """Files of these suffixes whose path ends in `path`, letter case and Unicode form aside; if some end in it exactly, these alone."""
+        """Files of these suffixes whose path ends in `path`, letter case and Unicode form aside; if some end in it
+        exactly, these alone.
+        """
         path = "/" + re.sub(r"^(\.\./)+", "", posixpath.normpath(path.replace("\\", "/"))).lstrip("/")
-        found = [file for file in self._by_name.get(folded(PurePosixPath(path).name), ())
-                 if _suffix(file) in suffixes and folded(f"/{file.relative}").endswith(folded(path))]
+        found = [
+            file
+            for file in self._by_name.get(folded(PurePosixPath(path).name), ())
+            if _suffix(file) in suffixes and folded(f"/{file.relative}").endswith(folded(path))
+        ]
         return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
 
     def pictures_without(self, used: Iterable[str]) -> list[str]:
@@ -157,7 +167,9 @@ class Tree:
         return [file.relative for file in self.pictures if file.relative not in used]
 
     def tables(self, *suffixes: str) -> list[str]:
-        """Relative paths of the tables with these suffixes, nearest to the root first; of the named file alone where there is one."""
+        """Relative paths of the tables with these suffixes, nearest to the root first; of the named file alone where
+        there is one.
+        """
         names = [self.named] if self.named else sorted(self.files, key=lambda name: (name.count("/"), name))
         return [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
 
@@ -165,7 +177,9 @@ class Tree:
         """Raises InputError if the file cannot be read: that is not an empty one."""
         content = read_bytes(join(self.root, name))
         if content is None:
-            raise InputError(f"{join(self.root, name)}: the file of labels cannot be read; is it a link to what is gone, or no regular file?")
+            raise InputError(
+                f"{join(self.root, name)}: the file of labels cannot be read; is it a link to what is gone, or no regular file?"
+            )
         return content
 
     def contents(self, names: Iterable[str]) -> dict[str, bytes]:
@@ -205,7 +219,8 @@ def _suffix(file: File) -> str:
 
 def decoded(content: bytes, *, errors: str = "strict") -> str:
     """A text in UTF-8, UTF-16 or UTF-32, without its byte order mark. Raises UnicodeDecodeError."""
-    return content.decode(json.detect_encoding(content), errors)  # which asks for the mark and for zeros, and has nothing to do with JSON
+    # which asks for the mark and for zeros, and has nothing to do with JSON
+    return content.decode(json.detect_encoding(content), errors)
 
 
 def composed(name: str) -> str:
@@ -219,7 +234,9 @@ def folded(name: str) -> str:
 
 
 def class_name(text: str | None, where: str) -> str:
-    """A class's name in composed form, with single spaces. Raises BadLabel if it is empty, longer than LONGEST_NAME, or has control characters."""
+    """A class's name in composed form, with single spaces. Raises BadLabel if it is empty, longer than LONGEST_NAME, or
+    has control characters.
+    """
     name = " ".join(composed(text or "").split())
     if not name:
         raise BadLabel(f"{where}: the class has no name")
@@ -254,15 +271,15 @@ def video_group(path: PurePosixPath) -> str:
 def still_group(relative: str) -> str:
     """What may not be divided between splits, told by a picture's name; empty where it stands for itself.
 
-    In this order: UCF101's group; the video of a frame whose name says so (`match3_frame_0012.jpg`, `match3_f12.jpg`); the folder of a
-    picture that has only a number, below the folder of its split (`images/train/match3/000012.jpg`); the picture of which Roboflow made
-    this copy (`jump_jpg.rf.3f2a.jpg`).
+    In this order: UCF101's group; the video of a frame whose name says so (`match3_frame_0012.jpg`, `match3_f12.jpg`);
+    the folder of a picture that has only a number, below the folder of its split (`images/train/match3/000012.jpg`);
+    the picture of which Roboflow made this copy (`jump_jpg.rf.3f2a.jpg`).
     """
     path = PurePosixPath(relative)
     parts = list(path.parts[:-1])
     for place in reversed(range(len(parts))):
         if parts[place].lower() in ("images", "jpegimages"):
-            parts = parts[place + 1:]
+            parts = parts[place + 1 :]
             break
     while parts and split_of(parts[0]):
         parts = parts[1:]
@@ -285,6 +302,8 @@ def numbers(fields: Iterable[object], where: str) -> list[float]:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise BadLabel(f"{where}: {reprlib.repr(value) if isinstance(value, dict | list) else repr(str(value)[:40])} is not a number")
+            raise BadLabel(
+                f"{where}: {reprlib.repr(value) if isinstance(value, dict | list) else repr(str(value)[:40])} is not a number"
+            )
         found.append(number)
     return found

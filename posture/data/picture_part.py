@@ -1,4 +1,6 @@
-"""What one task made of its pictures, as a Parquet file in the table's folder, which no version of `images` names until it is committed."""
+"""What one task made of its pictures, as a Parquet file in the table's folder, which no version of `images` names until
+it is committed.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ from posture.data.store import filesystem, writing
 ROW_GROUP_PICTURES = 32
 """Pictures per Parquet row group: what a streaming reader takes at once."""
 
+
 class PicturePart:
-    """Writes rows of `images` a row group at a time. Raises InputError where storage takes no more: that is no picture's fault."""
+    """Writes rows of `images` a row group at a time. Raises InputError where storage takes no more: that is no
+    picture's fault.
+    """
 
     def __init__(self, store_uri: str, ingest: str) -> None:
         self._table = f"{store_uri}/images"
@@ -29,8 +34,15 @@ class PicturePart:
 
     def write(self, image: str, uri: str, encoded: Encoded, **of_frame: Any) -> None:
         """Add a picture; `of_frame` are the columns that only frames of videos have."""
-        self._buffer.append({"image": image, "uri": uri, "height": encoded.height, "width": encoded.width, "bytes": len(encoded.pixels),
-                             "pixels": encoded.pixels, **of_frame})
+        self._buffer.append({
+            "image": image,
+            "uri": uri,
+            "height": encoded.height,
+            "width": encoded.width,
+            "bytes": len(encoded.pixels),
+            "pixels": encoded.pixels,
+            **of_frame,
+        })
         if len(self._buffer) >= ROW_GROUP_PICTURES:
             self._flush()
 
@@ -46,8 +58,14 @@ class PicturePart:
     def _flush(self) -> None:
         if self._buffer:
             with writing(self._table, self._files, self._path):
-                self._writer = self._writer or pq.ParquetWriter(self._path, rows.IMAGES, filesystem=self._files, compression="none", use_dictionary=False,
-                                                                write_statistics=["image"])
+                self._writer = self._writer or pq.ParquetWriter(
+                    self._path,
+                    rows.IMAGES,
+                    filesystem=self._files,
+                    compression="none",
+                    use_dictionary=False,
+                    write_statistics=["image"],
+                )
                 self._writer.write_table(pa.Table.from_pylist(self._buffer, schema=rows.IMAGES))
             self._written += len(self._buffer)
             self._buffer = []

@@ -34,16 +34,21 @@ class Placed(NamedTuple):
         regions = [place for place, number in enumerate(self.kept) if picture.ignored and picture.ignored[number]]
         true = [place for place in range(len(self.kept)) if place not in set(regions)]
         tubes = picture.tubes or ("",) * len(picture.boxes)
-        return {"boxes": [self.boxes[place] for place in true], "labels": [picture.labels[self.kept[place]] for place in true],
-                "tubes": [tubes[self.kept[place]] for place in true],
-                "ignored": [self.boxes[place] for place in regions], "ignored_labels": [picture.labels[self.kept[place]] for place in regions]}
+        return {
+            "boxes": [self.boxes[place] for place in true],
+            "labels": [picture.labels[self.kept[place]] for place in true],
+            "tubes": [tubes[self.kept[place]] for place in true],
+            "ignored": [self.boxes[place] for place in regions],
+            "ignored_labels": [picture.labels[self.kept[place]] for place in regions],
+        }
 
 
 def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Literal["clip", "refuse"]) -> Placed:
     """The boxes that were drawn, on a picture of that size.
 
-    Raises Unreadable if the picture is refused: if its boxes belong to another size or are in another unit, one of them has no area or none has
-    anything inside the picture (then somebody is there, but not where the labels say), and in mode `refuse` if one leaves it.
+    Raises Unreadable if the picture is refused: if its boxes belong to another size or are in another unit, one of them
+    has no area or none has anything inside the picture (then somebody is there, but not where the labels say), and in
+    mode `refuse` if one leaves it.
     """
     if picture.size and picture.size != (height, width):
         raise Unreadable("size_mismatch", size_mismatch(picture.size, height, width, "picture"))
@@ -52,10 +57,19 @@ def place_boxes(picture: AnnotatedPicture, height: int, width: int, mode: Litera
     drawn = np.array(picture.boxes, np.float64) * ([width, height, width, height] if picture.normalised else 1.0)
     flat = np.flatnonzero((drawn[:, 2:] <= drawn[:, :2]).any(axis=1))
     if len(flat):
-        raise Unreadable("bad_label", "; ".join(f"box {place + 1} ({picture.labels[place]}) has no area: {_corners(drawn[place])}" for place in flat.tolist()))
+        raise Unreadable(
+            "bad_label",
+            "; ".join(
+                f"box {place + 1} ({picture.labels[place]}) has no area: {_corners(drawn[place])}"
+                for place in flat.tolist()
+            ),
+        )
     if not picture.normalised and drawn.max() <= 1.0 < min(height, width):
-        raise Unreadable("bad_label", "all of its boxes lie within the first pixel; if these are shares of the picture from 0 to 1, multiply them by its "
-                                      "width and height")
+        raise Unreadable(
+            "bad_label",
+            "all of its boxes lie within the first pixel; if these are shares of the picture from 0 to 1, multiply them by its "
+            "width and height",
+        )
     clipped = np.clip(drawn, 0.0, [width, height, width, height])
     left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= LEAST_SIDE
     cut = left & (np.abs(drawn - clipped).max(axis=1) > ROUNDING)
@@ -78,8 +92,10 @@ def scale_boxes(boxes: Sequence[Box], drawn: tuple[int, int], shown: tuple[int, 
 
 def size_mismatch(labelled: tuple[int, int], height: int, width: int, what: str) -> str:
     """The reason to refuse boxes that were drawn on another size, (height, width)."""
-    return (f"the labels are for {labelled[1]} x {labelled[0]} pixels, the {what} is {width} x {height}; take the {what} that the boxes were drawn on, "
-            "or scale the boxes")
+    return (
+        f"the labels are for {labelled[1]} x {labelled[0]} pixels, the {what} is {width} x {height}; take the {what} that the boxes were drawn on, "
+        "or scale the boxes"
+    )
 
 
 def count_outside(boxes: Sequence[Box], height: int, width: int) -> int:

@@ -1,4 +1,6 @@
-"""XML without document types and entities: labels need neither, and both let a small file become a huge one or read other files."""
+"""XML without document types and entities: labels need neither, and both let a small file become a huge one or read
+other files.
+"""
 
 from __future__ import annotations
 

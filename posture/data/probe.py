@@ -6,7 +6,15 @@ import os
 
 from posture.data.video import Reader, Unreadable
 
-_SIGNATURES = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"RIFF"), (0, b"\x1aE\xdf\xa3"), (0, b"FLV"), (0, b"\x00\x00\x01\xba"))
+_SIGNATURES = (
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (0, b"RIFF"),
+    (0, b"\x1aE\xdf\xa3"),
+    (0, b"FLV"),
+    (0, b"\x00\x00\x01\xba"),
+)
 """How video containers begin: MP4/MOV, AVI, Matroska/WebM, FLV, MPEG program stream."""
 
 
@@ -26,4 +34,4 @@ def _begins_like_video(path: str) -> bool:
     with open(path, "rb") as file:
         head = file.read(188 * 4)
     is_transport_stream = len(head) == 188 * 4 and set(head[::188]) == {0x47}  # MPEG-TS marks every 188-byte packet
-    return is_transport_stream or any(head[at:at + len(mark)] == mark for at, mark in _SIGNATURES)
+    return is_transport_stream or any(head[at : at + len(mark)] == mark for at, mark in _SIGNATURES)

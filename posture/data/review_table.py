@@ -1,8 +1,9 @@
 """What people answered in `posture review`: the file review.csv beside the footage, in the layout `segments`.
 
-A row is a stretch of a video with its label; one whose label is empty shows nothing to learn from, and is not asked about again. A person may
-edit the file: columns and rows that are there already stay. Several people may answer at once, in a folder and in a bucket: no answer is lost.
-A cell that a spreadsheet would run as a formula is written with an apostrophe before it, and read without.
+A row is a stretch of a video with its label; one whose label is empty shows nothing to learn from, and is not asked
+about again. A person may edit the file: columns and rows that are there already stay. Several people may answer at
+once, in a folder and in a bucket: no answer is lost. A cell that a spreadsheet would run as a formula is written with
+an apostrophe before it, and read without.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Stretch:
 
 
 def write_answer(root: str, stretch: Stretch, label: str | None) -> None:
-    """Put the answer for `stretch` into review.csv, in place of an earlier one; None takes the answer away. A reader sees the old file or the new one.
+    """Put the answer for `stretch` into review.csv, in place of an earlier one; None takes the answer away. A reader
+    sees the old file or the new one.
 
     Raises InputError if the file is no table of answers, or cannot be written; it is then as it was.
     """
@@ -54,7 +56,14 @@ def _answered(content: bytes | None, where: str, stretch: Stretch, label: str | 
     kept = [row for row in rows if (row["video"].strip(), row["start"].strip(), row["end"].strip()) != key]
     if label is not None:
         start, end = stretch.times
-        kept.append({"video": stretch.video, "start": start, "end": end, "label": label, "split": "", "group": stretch.group})
+        kept.append({
+            "video": stretch.video,
+            "start": start,
+            "end": end,
+            "label": label,
+            "split": "",
+            "group": stretch.group,
+        })
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(as_text, columns))
@@ -84,7 +93,10 @@ def _read(content: bytes | None, where: str) -> tuple[list[str], list[dict[str, 
     table.require("segments", where)
     known = {*COLUMNS, ""}
     columns = [name if name in known else title for name, title in zip(table.columns, table.header, strict=True)]
-    rows = [{title: row[name] for name, title in zip(table.columns, columns, strict=True) if name} for _, row in table.rows()]
+    rows = [
+        {title: row[name] for name, title in zip(table.columns, columns, strict=True) if name}
+        for _, row in table.rows()
+    ]
     if table.delimiter != ",":  # as spreadsheets write tables where a comma divides a number
         rows = [row | {name: row[name].replace(",", ".") for name in ("start", "end")} for row in rows]
     columns = [name for name in columns if name]

@@ -80,8 +80,10 @@ VIDEOS = pa.schema([
     ("codec", pa.string()),
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
-    ("decoder", pa.string()),  # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
-    ("coded_width", pa.int32()),  # pixels, upright but before the pixel aspect ratio; null if an earlier version of Posture decoded it
+    # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
+    ("decoder", pa.string()),
+    # pixels, upright but before the pixel aspect ratio; null if an earlier version of Posture decoded it
+    ("coded_width", pa.int32()),
     ("coded_height", pa.int32()),
     ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
 ])
@@ -128,7 +130,8 @@ IMAGES = pa.schema([
     ("bytes", pa.int64()),  # of `pixels`
     ("pixels", pa.binary()),  # the file as it was (JPEG, PNG, WebP, BMP), turned upright; frames as JPEG
     ("decoder", pa.string()),  # of a frame, as in `videos`; null of stills
-    ("coded_height", pa.int32()),  # of a frame, pixels before the pixel aspect ratio, on which boxes may have been drawn; null of stills
+    # of a frame, pixels before the pixel aspect ratio, on which boxes may have been drawn; null of stills
+    ("coded_height", pa.int32()),
     ("coded_width", pa.int32()),
 ])
 
@@ -136,11 +139,13 @@ BOXES = pa.schema([
     ("image", pa.string()),
     ("group", pa.string()),
     ("split", pa.string()),  # one of SPLITS; empty until the ingest that added it has ended
-    ("boxes", pa.list_(pa.list_(pa.float32()))),  # x1, y1, x2, y2 each, pixels of the picture, clipped to it; empty where it shows none
+    # x1, y1, x2, y2 each, pixels of the picture, clipped to it; empty where it shows none
+    ("boxes", pa.list_(pa.list_(pa.float32()))),
     ("labels", pa.list_(pa.string())),  # one for each box
     ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none
     ("time", pa.float64()),  # seconds from the video's first frame; NaN for stills
-    ("ignored", pa.list_(pa.list_(pa.float32()))),  # ignore regions, as `boxes`: crowds and difficult objects; null in tables of before they were kept
+    # ignore regions, as `boxes`: crowds and difficult objects; null in tables of before they were kept
+    ("ignored", pa.list_(pa.list_(pa.float32()))),
     ("ignored_labels", pa.list_(pa.string())),  # one for each region
 ])
 
@@ -156,21 +161,39 @@ PICTURES = pa.schema([
 
 INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
 
-ABSENCES = pa.schema([("segment", pa.string()), ("recipe", pa.string()), ("verdict", pa.string()), ("reason", pa.string())])
-
+ABSENCES = pa.schema([
+    ("segment", pa.string()),
+    ("recipe", pa.string()),
+    ("verdict", pa.string()),
+    ("reason", pa.string()),
+])
 
 
 def is_final(row: dict[str, Any]) -> bool:
-    """Whether a row of `videos` or `pictures` says that its file is refused, so that this version need not look at it again."""
+    """Whether a row of `videos` or `pictures` says that its file is refused, so that this version need not look at it
+    again.
+    """
     return row["verdict"] not in ("ok", "duplicate", *RETRIED) and row["reader"] == READER
 
 
-TABLES = {"videos": VIDEOS, "groups": GROUPS, "segments": SEGMENTS, "clips": CLIPS, "flows": FLOWS, "images": IMAGES, "boxes": BOXES,
-          "pictures": PICTURES, "ingests": INGESTS, "absences": ABSENCES}
+TABLES = {
+    "videos": VIDEOS,
+    "groups": GROUPS,
+    "segments": SEGMENTS,
+    "clips": CLIPS,
+    "flows": FLOWS,
+    "images": IMAGES,
+    "boxes": BOXES,
+    "pictures": PICTURES,
+    "ingests": INGESTS,
+    "absences": ABSENCES,
+}
 
 
-WRITTEN = re.compile(r"[0-9]{1,5}x[0-9]{1,5}-(stretch|crop|pad)-f[0-9]{1,5}-s[0-9]{1,5}-w[0-9]{1,5}-(raw|jpeg[0-9]{1,3})"
-                     r"(-(boxes|detector-[0-9a-f]{1,32}-)[0-9.e+-]{1,12})?")
+WRITTEN = re.compile(
+    r"[0-9]{1,5}x[0-9]{1,5}-(stretch|crop|pad)-f[0-9]{1,5}-s[0-9]{1,5}-w[0-9]{1,5}-(raw|jpeg[0-9]{1,3})"
+    r"(-(boxes|detector-[0-9a-f]{1,32}-)[0-9.e+-]{1,12})?"
+)
 """A decode recipe as a store names it."""
 
 
@@ -205,8 +228,16 @@ class DecodeRecipe:
             raise InputError(f"{text[:100]!r} is no decode recipe; one reads like {cls()}")
         size, fit, frames, stride, windows, pixels, *crop = text.split("-", 6)
         height, width = size.split("x")
-        return cls(int(height), int(width), int(frames[1:]), int(stride[1:]), int(windows[1:]), fit,  # type: ignore[arg-type]
-                   int(pixels.removeprefix("jpeg")) if pixels != "raw" else 0, *crop)
+        return cls(
+            int(height),
+            int(width),
+            int(frames[1:]),
+            int(stride[1:]),
+            int(windows[1:]),
+            fit,  # type: ignore[arg-type]
+            int(pixels.removeprefix("jpeg")) if pixels != "raw" else 0,
+            *crop,
+        )
 
     @property
     def margin(self) -> float:
@@ -226,7 +257,9 @@ class DecodeRecipe:
 
 
 def crop_name(margin: float, *, detector: str = "") -> str:
-    """`boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for those that a detector finds whose weights have a hash that begins with `detector`."""
+    """`boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for those that a detector finds whose weights have a hash
+    that begins with `detector`.
+    """
     share = f"{round(margin, 4):g}"
     return f"detector-{detector}-{share}" if detector else f"boxes{share}"
 
@@ -237,9 +270,11 @@ def content_id(*parts: object) -> str:
 
 
 def segment_id(video: str, start_seconds: float, end_seconds: float | None, athlete: str = "") -> str:
-    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be corrected.
+    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be
+    corrected.
 
-    Where what one `athlete` does is labelled, two may be seen at once: such a key has the athlete in it, and ends in `TUBE`.
+    Where what one `athlete` does is labelled, two may be seen at once: such a key has the athlete in it, and ends in
+    `TUBE`.
     """
     end = "end" if end_seconds is None else round(end_seconds * 1000)
     stretch = ("segment", video, round(start_seconds * 1000), end)
@@ -252,5 +287,7 @@ def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
 
 
 def frame_id(video: str, frame: int) -> str:
-    """The key of a picture that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with that."""
+    """The key of a picture that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with
+    that.
+    """
     return f"{video}-{frame:07d}"

@@ -1,7 +1,9 @@
-"""Probing and decoding in a child process that can be killed: a decoder may hang in native code, deaf to any signal but one.
+"""Probing and decoding in a child process that can be killed: a decoder may hang in native code, deaf to any signal but
+one.
 
-The child is `python -m posture.data.sandbox FD LIMITS`. Over one socket it receives a job as JSON and answers with messages of
-one JSON header each, followed by the clip's bytes where the header says so; `{"kind": "end"}` closes a job. No pickles.
+The child is `python -m posture.data.sandbox FD LIMITS`. Over one socket it receives a job as JSON and answers with
+messages of one JSON header each, followed by the clip's bytes where the header says so; `{"kind": "end"}` closes a job.
+No pickles.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from posture.data.video import Unreadable
 
 
 class Sandbox:
-    """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with` block.
+    """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with`
+    block.
 
     The process is held to `limits` of pixels and memory; the time for a file comes with it.
     """
@@ -39,16 +42,36 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Connection | None = None
 
-    def cut(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (), tubes: Sequence[Tube] = (),
-            limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
-        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout`, `crashed`, `out_of_memory` and `failed`.
+    def cut(
+        self,
+        path: str,
+        video: str,
+        labels: Sequence[Label],
+        cut: Cut,
+        *,
+        stored: Sequence[str] = (),
+        tubes: Sequence[Tube] = (),
+        limit_seconds: float,
+    ) -> Iterator[dict[str, Any] | Clip]:
+        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout`,
+        `crashed`, `out_of_memory` and `failed`.
 
-        `limit_seconds` is for the whole file, as far as the caller waits for it; its clips are taken by the caller as they come.
+        `limit_seconds` is for the whole file, as far as the caller waits for it; its clips are taken by the caller as
+        they come.
         """
         return self._answers(_job(path, video, labels, cut, stored) | {"tubes": tubes_to_json(tubes)}, limit_seconds)
 
-    def search(self, path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: Sequence[str] = (), longest: int,
-               limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+    def search(
+        self,
+        path: str,
+        video: str,
+        labels: Sequence[Label],
+        cut: Cut,
+        *,
+        stored: Sequence[str] = (),
+        longest: int,
+        limit_seconds: float,
+    ) -> Iterator[dict[str, Any] | Clip]:
         """What `cutting.frames_to_search` yields, from the child. Raises Unreadable as `cut` does."""
         return self._answers(_job(path, video, labels, cut, stored) | {"longest": longest}, limit_seconds)
 
@@ -58,7 +81,7 @@ class Sandbox:
 
     def picture(self, path: str, content_hash: str, *, limit_seconds: float) -> Encoded:
         """What `check_image.read_picture` returns, from the child. Raises Unreadable as `cut` does."""
-        clip, = self._answers({"picture": path, "content": content_hash}, limit_seconds)
+        (clip,) = self._answers({"picture": path, "content": content_hash}, limit_seconds)
         return Encoded(bytes(clip.pixels), **clip.row)
 
     def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
@@ -70,7 +93,8 @@ class Sandbox:
             began = time.monotonic()
             if not channel.poll(max(0.0, left)):
                 raise TimeoutError
-            left -= time.monotonic() - began  # what the caller does with an answer, such as finding athletes in it, is not the file's fault
+            # what the caller does with an answer, such as finding athletes in it, is not the file's fault
+            left -= time.monotonic() - began
             return channel.recv_bytes()
 
         try:
@@ -114,11 +138,20 @@ class Sandbox:
             return self._channel
         self.close()
         ours, theirs = socket.socketpair()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1",
-                                    "OPENCV_IO_MAX_IMAGE_PIXELS": str(self.limits.pixels)}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": "1",
+            "OPENCV_IO_MAX_IMAGE_PIXELS": str(self.limits.pixels),
+        }
         command = [sys.executable, "-m", "posture.data.sandbox", str(theirs.fileno()), json.dumps(asdict(self.limits))]
         with theirs:
-            self._process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         self._channel = Connection(ours.detach())
         return self._channel
 
@@ -137,7 +170,13 @@ def sandbox_with(limits: Limits) -> Sandbox:
 
 
 def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Sequence[str]) -> dict[str, Any]:
-    return {"path": path, "video": video, "labels": [asdict(label) for label in labels], "cut": asdict(cut), "stored": list(stored)}
+    return {
+        "path": path,
+        "video": video,
+        "labels": [asdict(label) for label in labels],
+        "cut": asdict(cut),
+        "stored": list(stored),
+    }
 
 
 def _serve(channel: Connection, limits: Limits) -> None:
@@ -171,10 +210,16 @@ def _verdict(error: Exception, limits: Limits) -> tuple[str, str]:
     while causes[-1].__context__ is not None:
         causes.append(causes[-1].__context__)
     if ran_out_of_memory() or any(isinstance(cause, MemoryError) for cause in causes):
-        return "out_of_memory", f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)"
+        return (
+            "out_of_memory",
+            f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)",
+        )
     if isinstance(error, Unreadable):
         return error.verdict, str(error)
-    return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it again"
+    return (
+        "failed",
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it again",
+    )
 
 
 def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:

@@ -28,7 +28,9 @@ LIMIT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class SourceIndex:
-    """Windows to cut from the original files: `windows[i]` clips of segment `segment_ids[i]`, numbered segment by segment."""
+    """Windows to cut from the original files: `windows[i]` clips of segment `segment_ids[i]`, numbered segment by
+    segment.
+    """
 
     uris: list[str]
     spans: list[tuple[float, float]]  # seconds
@@ -56,16 +58,28 @@ class SourceIndex:
     def part(self, indices: np.ndarray) -> SourceIndex:
         """The segments that the clips `indices` belong to, which must be whole segments."""
         chosen = np.unique(self.segments[indices])
-        return replace(self, uris=[self.uris[n] for n in chosen], spans=[self.spans[n] for n in chosen], windows=self.windows[chosen],
-                       segment_ids=[self.segment_ids[n] for n in chosen], segment_labels=self.segment_labels[chosen])
+        return replace(
+            self,
+            uris=[self.uris[n] for n in chosen],
+            spans=[self.spans[n] for n in chosen],
+            windows=self.windows[chosen],
+            segment_ids=[self.segment_ids[n] for n in chosen],
+            segment_labels=self.segment_labels[chosen],
+        )
 
 
-def index_sources(store: Store, index: FootageIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None) -> SourceIndex:
-    """The segments of `index` with `windows` clips each (fewer where they are short), of which the model takes `inputs`, flow by the method `flow`."""
+def index_sources(
+    store: Store, index: FootageIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None
+) -> SourceIndex:
+    """The segments of `index` with `windows` clips each (fewer where they are short), of which the model takes
+    `inputs`, flow by the method `flow`.
+    """
     recipe = replace(DecodeRecipe.parse(index.recipe), windows=windows, jpeg=0)
     if recipe.crop:
-        raise InputError(f"--source decodes whole frames, and this run was trained on clips cut around the athlete ({recipe.crop}), whose places the store "
-                         "does not keep; evaluate the stored windows instead (leave out --source), and ingest with more --windows to have more of them")
+        raise InputError(
+            f"--source decodes whole frames, and this run was trained on clips cut around the athlete ({recipe.crop}), whose places the store "
+            "does not keep; evaluate the stored windows instead (leave out --source), and ingest with more --windows to have more of them"
+        )
     videos = {row["video"]: row for row in store.read("videos").to_pylist() if row["verdict"] == "ok"}
     segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
     label_of = dict(zip(index.segments.tolist(), index.labels.tolist(), strict=True))
@@ -77,14 +91,24 @@ def index_sources(store: Store, index: FootageIndex, *, windows: int, inputs: tu
         uris.append(video["uri"])
         spans.append((row["start"], row["end"]))
         counts.append(len(frame_numbers(first, max(last, first + 1), recipe)))
-    return SourceIndex(uris, spans, np.array(counts, dtype=np.int64), index.segment_ids, index.classes,
-                       np.array([label_of[number] for number in range(len(index.segment_ids))], dtype=np.int64), recipe, inputs, flow or METHODS[0])
+    return SourceIndex(
+        uris,
+        spans,
+        np.array(counts, dtype=np.int64),
+        index.segment_ids,
+        index.classes,
+        np.array([label_of[number] for number in range(len(index.segment_ids))], dtype=np.int64),
+        recipe,
+        inputs,
+        flow or METHODS[0],
+    )
 
 
 class SourceFootage:
     """Streams the clips of a SourceIndex, decoded on this machine's cores as they are asked for.
 
-    A file that cannot be decoded raises InputError; `tolerant`, its clips are black instead, and its segment's number is in `failed` with the reason.
+    A file that cannot be decoded raises InputError; `tolerant`, its clips are black instead, and its segment's number
+    is in `failed` with the reason.
     """
 
     def __init__(self, index: SourceIndex, *, tolerant: bool = False) -> None:
@@ -97,14 +121,16 @@ class SourceFootage:
         return len(self.index)
 
     def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
-        """(clip index, and for each input uint8 frames (T, H, W, 3) or flow (T - 1, H, W, 2)) of every `world_size`-th segment, in order."""
+        """(clip index, and for each input uint8 frames (T, H, W, 3) or flow (T - 1, H, W, 2)) of every `world_size`-th
+        segment, in order.
+        """
         starts = np.cumsum([0, *self.index.windows[:-1]])
         sandboxes: list[Sandbox] = []
         workers = os.cpu_count() or 1
         mine = range(rank, len(self.index.windows), world_size)
         with ThreadPoolExecutor(max_workers=workers, initializer=self._equip, initargs=(sandboxes,)) as pool:
             try:
-                waiting = [pool.submit(self._clips, segment) for segment in mine[:2 * workers]]
+                waiting = [pool.submit(self._clips, segment) for segment in mine[: 2 * workers]]
                 for at, segment in enumerate(mine):
                     clips = waiting.pop(0).result()
                     if at + 2 * workers < len(mine):
@@ -124,19 +150,31 @@ class SourceFootage:
             clips = self._cut(segment)
         except Exception as error:
             if not self._tolerant:
-                raise InputError(f"{self.index.uris[segment]}: cannot be decoded again ({error}); evaluate the stored windows instead "
-                                 "(leave out --source)") from None
+                raise InputError(
+                    f"{self.index.uris[segment]}: cannot be decoded again ({error}); evaluate the stored windows instead "
+                    "(leave out --source)"
+                ) from None
             self.failed[segment] = str(error)
             recipe = self.index.recipe
             clips = [np.zeros((recipe.frames, recipe.height, recipe.width, 3), np.uint8)]
-        return [tuple(flow_of_clip(frames, self.index.flow) if name == "flow" else frames for name in self.index.inputs) for frames in clips]
+        return [
+            tuple(flow_of_clip(frames, self.index.flow) if name == "flow" else frames for name in self.index.inputs)
+            for frames in clips
+        ]
 
     def _cut(self, segment: int) -> list[np.ndarray]:
         start, end = self.index.spans[segment]
         with local_copy(self.index.uris[segment]) as path:
-            messages = self._own.sandbox.cut(path, "", [Label(start, end, "", "", "")], Cut(self.index.recipe), limit_seconds=LIMIT_SECONDS)
-            clips = [decode_frames(item.pixels, item.row["offsets"], (item.row["frames"], item.row["height"], item.row["width"]))
-                     for item in messages if isinstance(item, Clip)]
+            messages = self._own.sandbox.cut(
+                path, "", [Label(start, end, "", "", "")], Cut(self.index.recipe), limit_seconds=LIMIT_SECONDS
+            )
+            clips = [
+                decode_frames(
+                    item.pixels, item.row["offsets"], (item.row["frames"], item.row["height"], item.row["width"])
+                )
+                for item in messages
+                if isinstance(item, Clip)
+            ]
         if not clips:
             raise Unreadable("no_frames", f"it holds nothing from {start:g} s to {end:g} s any more")
         return clips

@@ -2,18 +2,20 @@
 
 Footage is a folder:
 
-    videos/video_0000.mp4 ...   H.264, several labelled segments each, the athlete idles (stands, turns, walks) before, between and after them
-    segments.csv                video,start,end,label,split,group: times in seconds, end exclusive; group is the athlete
-    boxes.csv                   video,frame,athlete,x1,y1,x2,y2: whole pixels, x2 and y2 exclusive, frames from 0; bystanders have boxes too
-    footage.json                generator version, arguments and seed; written last
+    videos/video_0000.mp4 ...   H.264, several labelled segments each, the athlete idles (stands, turns, walks) before,
+    between and after them segments.csv                video,start,end,label,split,group: times in seconds, end
+    exclusive; group is the athlete boxes.csv                   video,frame,athlete,x1,y1,x2,y2: whole pixels, x2 and y2
+    exclusive, frames from 0; bystanders have boxes too footage.json                generator version, arguments and
+    seed; written last
 
-Exact: every frame of a segment shows its motion and no other frame shows any; a box is the smallest around all pixels its athlete's drawing
-touches. Frames are a pure function of the arguments; the encoded bytes also depend on the encoder's version.
+Exact: every frame of a segment shows its motion and no other frame shows any; a box is the smallest around all pixels
+its athlete's drawing touches. Frames are a pure function of the arguments; the encoded bytes also depend on the
+encoder's version.
 
-The classes come in pairs that are one loop of poses run in two directions (`synthetic_figure`), begun at a uniformly random pose, while
-everything else in the picture is independent of the class and looks alike in both directions of time (`synthetic_scene`). So one frame of a
-segment, at whatever position, and an unordered set of its frames carry no information about which class of a pair it is: only the order does.
-Splits are by athlete.
+The classes come in pairs that are one loop of poses run in two directions (`synthetic_figure`), begun at a uniformly
+random pose, while everything else in the picture is independent of the class and looks alike in both directions of time
+(`synthetic_scene`). So one frame of a segment, at whatever position, and an unordered set of its frames carry no
+information about which class of a pair it is: only the order does. Splits are by athlete.
 
 The generator is frozen: whatever changes its frames or labels raises `VERSION`.
 """
@@ -86,10 +88,17 @@ def generate(
         "athletes": athletes,
         "segments_per_video": segments_per_video,
     }
-    footage = {"generator": "posture.data.synthetic", "version": VERSION, "arguments": arguments, "classes": list(CLASSES)}
+    footage = {
+        "generator": "posture.data.synthetic",
+        "version": VERSION,
+        "arguments": arguments,
+        "classes": list(CLASSES),
+    }
     if _found(folder, footage):
         return folder
-    scenes = plan(videos=videos, seed=seed, size=size, fps=fps, athletes=athletes, segments_per_video=segments_per_video)
+    scenes = plan(
+        videos=videos, seed=seed, size=size, fps=fps, athletes=athletes, segments_per_video=segments_per_video
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -103,7 +112,9 @@ def generate(
     return folder
 
 
-def _check(*, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int) -> None:
+def _check(
+    *, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int
+) -> None:
     for name, value in (("videos", videos), ("athletes", athletes), ("segments_per_video", segments_per_video)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, not {value}")
@@ -114,7 +125,9 @@ def _check(*, videos: int, seed: int, size: tuple[int, int], fps: float, athlete
     if len(size) != 2 or any(side < 32 or side % 2 for side in size):
         raise InputError(f"size must be an even height and an even width of at least 32 pixels, not {size}")
     if not 3 <= athletes <= videos:
-        raise InputError(f"athletes must be at least 3 (one for each of train, val, test) and at most videos = {videos}, not {athletes}")
+        raise InputError(
+            f"athletes must be at least 3 (one for each of train, val, test) and at most videos = {videos}, not {athletes}"
+        )
 
 
 def _found(folder: Path, footage: dict) -> bool:
@@ -126,9 +139,13 @@ def _found(folder: Path, footage: dict) -> bool:
     except (OSError, ValueError):
         raise InputError(f"{folder} exists and is not generated footage; name a new folder") from None
     videos = footage["arguments"]["videos"]
-    if same and all((folder / name).is_file() for name in ["segments.csv", "boxes.csv", *(_video_name(n) for n in range(videos))]):
+    if same and all(
+        (folder / name).is_file() for name in ["segments.csv", "boxes.csv", *(_video_name(n) for n in range(videos))]
+    ):
         return True
-    reason = "generated footage with files missing" if same else "footage generated with other arguments or another version"
+    reason = (
+        "generated footage with files missing" if same else "footage generated with other arguments or another version"
+    )
     raise InputError(f"{folder} holds {reason}; remove it or name a new folder")
 
 
@@ -144,7 +161,9 @@ def _write(folder: Path, scenes: list[Scene], workers: int | None, progress: Cal
     with ExitStack() as stack:
         run = map
         if workers > 1:  # spawned, not forked: the caller may have threads (torch, Ray)
-            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,))
+            pool = ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+            )
             run = stack.enter_context(pool).map
         boxes = []
         for made in run(_film, scenes, paths):
@@ -179,8 +198,12 @@ def _film(scene: Scene, path: Path) -> list[tuple]:
     return rows
 
 
-def plan(*, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int) -> list[Scene]:
-    """The scenes of a footage, one a video, before anything is drawn. Athletes take turns; each one's classes are dealt evenly."""
+def plan(
+    *, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int
+) -> list[Scene]:
+    """The scenes of a footage, one a video, before anything is drawn. Athletes take turns; each one's classes are dealt
+    evenly.
+    """
     people = _cast(athletes, np.random.default_rng([VERSION, seed, 0]))
     decks: dict[str, list[str]] = {person.name: [] for person in people}
     dealer = np.random.default_rng([VERSION, seed, 1])
@@ -230,7 +253,9 @@ def _wave(rng: np.random.Generator, amplitude: float, period_seconds: tuple[floa
     return Wave(float(amplitude * rng.uniform(0.4, 1.0)), float(rng.uniform(*period_seconds)), float(rng.random()))
 
 
-def stage(person: Athlete, labels: list[str], team: list[Athlete], *, seed: tuple[int, ...], size: tuple[int, int], fps: float) -> Scene:
+def stage(
+    person: Athlete, labels: list[str], team: list[Athlete], *, seed: tuple[int, ...], size: tuple[int, int], fps: float
+) -> Scene:
     """Draws one scene by lot. Nothing drawn here looks at the labels."""
     rng = np.random.default_rng(seed)
     segments, frame, x = [], round(rng.uniform(*GAP_SECONDS) * fps), float(rng.uniform(-0.12, 0.12))
@@ -252,7 +277,9 @@ def stage(person: Athlete, labels: list[str], team: list[Athlete], *, seed: tupl
         segments.append(segment)
         frame += length + round(rng.uniform(*GAP_SECONDS) * fps)
     sway = (_wave(rng, 0.015, (2, 4)), _wave(rng, 2.5, (2, 3.5)))
-    star = Actor(person, float(rng.uniform(0.62, 0.68)), float(rng.uniform(0.89, 0.92)), 0.0, 0.0, tuple(segments), sway)
+    star = Actor(
+        person, float(rng.uniform(0.62, 0.68)), float(rng.uniform(0.89, 0.92)), 0.0, 0.0, tuple(segments), sway
+    )
     bystanders = []
     if team and rng.random() < 0.3:
         other = team[rng.integers(len(team))]

@@ -1,12 +1,13 @@
 """The athlete of the generated footage: a jointed figure, its motions, and how it is drawn.
 
-A pose is a row of joint angles. A motion is a closed loop of poses, run through at constant phase speed. Every loop has two directions, and each
-direction is a class: `throw` run backwards is `bowl`. Both classes of a pair therefore show the same poses equally often, and only their order
-tells them apart. A loop never returns along its own path (the kicking leg goes forward straight and comes back bent), so the direction shows
-wherever one looks.
+A pose is a row of joint angles. A motion is a closed loop of poses, run through at constant phase speed. Every loop has
+two directions, and each direction is a class: `throw` run backwards is `bowl`. Both classes of a pair therefore show
+the same poses equally often, and only their order tells them apart. A loop never returns along its own path (the
+kicking leg goes forward straight and comes back bent), so the direction shows wherever one looks.
 
-Angles are degrees, seen from the figure's right side while it faces right: 0 hangs down, 90 points forward, 180 up. Knee and elbow are the flexion
-between the two bones. Lengths are shares of the standing height. Figure space: x forward, y up, z to the figure's right.
+Angles are degrees, seen from the figure's right side while it faces right: 0 hangs down, 90 points forward, 180 up.
+Knee and elbow are the flexion between the two bones. Lengths are shares of the standing height. Figure space: x
+forward, y up, z to the figure's right.
 
 Legend: F frames, J joints, 3 = x, y, z.
 """
@@ -23,7 +24,9 @@ ANGLES = (
     "hip_right", "knee_right", "hip_left", "knee_left",
     "shoulder_right", "elbow_right", "shoulder_left", "elbow_left",
 )  # fmt: skip
-"""The columns of a pose; `lift` is the height of the lower foot above the ground (share of the height), the rest are degrees."""
+"""The columns of a pose; `lift` is the height of the lower foot above the ground (share of the height), the rest are
+degrees.
+"""
 
 LOOPS: dict[str, dict[str, tuple[float, ...]]] = {
     "run": {
@@ -92,7 +95,8 @@ LOOPS: dict[str, dict[str, tuple[float, ...]]] = {
         "elbow_left": (20, 20, 22, 26, 30, 30, 26, 22),
     },
 }
-"""Eight poses to a loop, evenly spaced in phase; a column may end whole turns away from where it began (see `TURNS`)."""
+"""Eight poses to a loop, evenly spaced in phase; a column may end whole turns away from where it began (see `TURNS`).
+"""
 
 TURNS: dict[str, dict[str, int]] = {
     "run": {},
@@ -133,7 +137,9 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Athlete:
-    """One person: looks and build stay the same in every video. Colours are RGB, lengths are shares of the standing height."""
+    """One person: looks and build stay the same in every video. Colours are RGB, lengths are shares of the standing
+    height.
+    """
 
     name: str
     split: str
@@ -155,7 +161,8 @@ class Athlete:
 def loop_pose(motion: str, phase: np.ndarray) -> np.ndarray:
     """Poses of a motion's loop at the given phases, by a Catmull-Rom spline through its eight poses.
 
-    phase: (F,) in loops, any real number. Returns (F, angles) float64, whole turns included (an arm that circles keeps counting).
+    phase: (F,) in loops, any real number. Returns (F, angles) float64, whole turns included (an arm that circles keeps
+    counting).
     """
     keys = np.array([LOOPS[motion][angle] for angle in ANGLES], dtype=np.float64).T  # (8, angles)
     turn = 360.0 * np.array([TURNS[motion].get(angle, 0) for angle in ANGLES])
@@ -169,7 +176,10 @@ def loop_pose(motion: str, phase: np.ndarray) -> np.ndarray:
 
     before, left, right, after = (key(start + offset) for offset in (-1, 0, 1, 2))
     return 0.5 * (
-        2 * left + (right - before) * weight + (2 * before - 5 * left + 4 * right - after) * weight**2 + (3 * left - before - 3 * right + after) * weight**3
+        2 * left
+        + (right - before) * weight
+        + (2 * before - 5 * left + 4 * right - after) * weight**2
+        + (3 * left - before - 3 * right + after) * weight**3
     )
 
 
@@ -180,7 +190,9 @@ def _direction(degrees: np.ndarray) -> np.ndarray:
 
 
 def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
-    """Forward kinematics: poses (F, angles) -> joint positions (F, J, 3), feet on the ground (y = 0) unless the pose lifts them."""
+    """Forward kinematics: poses (F, angles) -> joint positions (F, J, 3), feet on the ground (y = 0) unless the pose
+    lifts them.
+    """
     angle = dict(zip(ANGLES, poses.T, strict=True))
     thigh, shank, foot = 0.25 * athlete.legs, 0.245 * athlete.legs, 0.10
     torso = 0.81 - thigh - shank
@@ -198,7 +210,13 @@ def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
         shin = angle[f"hip_{side}"] - np.maximum(angle[f"knee_{side}"], 2.0)
         put(f"ankle_{side}", f"knee_{side}", shin, shank)
         # A foot lies flat while the shin is near upright, and hangs square to a shin that is swung back.
-        put(f"toe_{side}", f"ankle_{side}", 90.0 + shin * np.clip((np.abs(shin) - 35.0) / 35.0, 0.0, 1.0), foot, 0.01 * sign)
+        put(
+            f"toe_{side}",
+            f"ankle_{side}",
+            90.0 + shin * np.clip((np.abs(shin) - 35.0) / 35.0, 0.0, 1.0),
+            foot,
+            0.01 * sign,
+        )
         put(f"shoulder_{side}", "neck", up, -0.035, 0.105 * athlete.girth**0.5 * sign)
         put(f"elbow_{side}", f"shoulder_{side}", angle[f"shoulder_{side}"], 0.165, 0.035 * sign)
         forearm = angle[f"shoulder_{side}"] + np.maximum(angle[f"elbow_{side}"], 2.0)
@@ -210,7 +228,8 @@ def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
 
 
 def turn(points: np.ndarray, yaw_degrees: np.ndarray) -> np.ndarray:
-    """Turns joints (F, J, 3) about the vertical: yaw 0 faces right, 180 left, 90 the camera. Returns (F, J, 3): right, up, towards the camera.
+    """Turns joints (F, J, 3) about the vertical: yaw 0 faces right, 180 left, 90 the camera. Returns (F, J, 3): right,
+    up, towards the camera.
 
     The camera looks down a little, so what is nearer appears lower.
     """
@@ -224,7 +243,10 @@ def turn(points: np.ndarray, yaw_degrees: np.ndarray) -> np.ndarray:
 def _bones(athlete: Athlete) -> list[tuple[str, str, float, float, Colour]]:
     """(from joint, to joint, radius there, radius here, colour) of every limb."""
     girth = athlete.girth
-    bones = [("pelvis", "neck", 0.062 * girth, 0.075 * girth, athlete.shirt), ("neck", "head", 0.030, 0.034, athlete.skin)]
+    bones = [
+        ("pelvis", "neck", 0.062 * girth, 0.075 * girth, athlete.shirt),
+        ("neck", "head", 0.030, 0.034, athlete.skin),
+    ]
     for side in ("right", "left"):
         bones += [
             (f"hip_{side}", f"knee_{side}", 0.056 * girth, 0.040 * girth, athlete.shorts),
@@ -237,11 +259,15 @@ def _bones(athlete: Athlete) -> list[tuple[str, str, float, float, Colour]]:
 
 
 def _capsules(starts: np.ndarray, ends: np.ndarray, start_radii: np.ndarray, end_radii: np.ndarray) -> np.ndarray:
-    """Outlines of tapered limbs with round ends: starts, ends (B, 2), radii (B,) in pixels -> (B, 16, 2) int32 in steps of `_fill`."""
+    """Outlines of tapered limbs with round ends: starts, ends (B, 2), radii (B,) in pixels -> (B, 16, 2) int32 in steps
+    of `_fill`.
+    """
     along = ends - starts
     heading = np.arctan2(along[:, 1], along[:, 0])[:, None] + HALF_CIRCLE  # (B, 8)
     arc = np.stack([np.cos(heading), np.sin(heading)], axis=-1)  # (B, 8, 2)
-    outlines = np.concatenate([ends[:, None] + end_radii[:, None, None] * arc, starts[:, None] - start_radii[:, None, None] * arc], axis=1)
+    outlines = np.concatenate(
+        [ends[:, None] + end_radii[:, None, None] * arc, starts[:, None] - start_radii[:, None, None] * arc], axis=1
+    )
     return np.rint(outlines * (SUPERSAMPLE << SUBPIXEL_BITS)).astype(np.int32)
 
 
@@ -273,10 +299,14 @@ def draw(layer: np.ndarray, athlete: Athlete, *, points: np.ndarray, height_pixe
         _fill(layer, dark[number], colour, 0.35 * shade)
         _fill(layer, flat[number], colour, shade)
         _fill(layer, lit[number], colour, 1.18 * shade)
-    _draw_head(layer, athlete, points[J["neck"], :2], points[J["head"], :2], radius=0.068 * height_pixels, facing=facing)
+    _draw_head(
+        layer, athlete, points[J["neck"], :2], points[J["head"], :2], radius=0.068 * height_pixels, facing=facing
+    )
 
 
-def _draw_head(layer: np.ndarray, athlete: Athlete, neck: np.ndarray, centre: np.ndarray, *, radius: float, facing: float) -> None:
+def _draw_head(
+    layer: np.ndarray, athlete: Athlete, neck: np.ndarray, centre: np.ndarray, *, radius: float, facing: float
+) -> None:
     up = (centre - neck) / max(float(np.hypot(*(centre - neck))), 1e-6)
     face = facing * np.array([-up[1], up[0]])
     chin, brow = centre - 0.3 * radius * up + 0.12 * radius * face, centre + 0.3 * radius * up

@@ -1,12 +1,13 @@
 """Pictures with exact boxes from generated footage (`synthetic.py`), to try a detector on: a YOLO folder.
 
-    data.yaml                                train, val and test by athlete, as the footage has them; names: 0 athlete, 1 bystander
-    images/train/athlete_03_frame_000700020.jpg ...    frame 20 of video 7, which is athlete 3's; JPEG of quality 95
-    labels/train/athlete_03_frame_000700020.txt ...    class x y w h: the box's centre and size in shares of the picture's sides
-    pictures.json                            what the pictures were made of, and how many there are; written last
+    data.yaml                                train, val and test by athlete, as the footage has them; names: 0 athlete,
+    1 bystander images/train/athlete_03_frame_000700020.jpg ...    frame 20 of video 7, which is athlete 3's; JPEG of
+    quality 95 labels/train/athlete_03_frame_000700020.txt ...    class x y w h: the box's centre and size in shares of
+    the picture's sides pictures.json                            what the pictures were made of, and how many there are;
+    written last
 
-The athlete is the one whose actions the video shows; whoever else stands in the picture is a bystander. Boxes are those of boxes.csv, also where
-another figure hides part of one.
+The athlete is the one whose actions the video shows; whoever else stands in the picture is a bystander. Boxes are those
+of boxes.csv, also where another figure hides part of one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Boxes = dict[int, list[tuple[str, np.ndarray]]]
 
 
 def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
-    """Writes every `every`-th frame of the generated footage in `footage` into `folder`, or finds them there already; returns `folder`.
+    """Writes every `every`-th frame of the generated footage in `footage` into `folder`, or finds them there already;
+    returns `folder`.
 
     Raises InputError where `footage` is not generated footage, or `folder` already holds something else.
     """
@@ -46,7 +48,13 @@ def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
         source = json.loads((footage / "footage.json").read_text())
     except (OSError, ValueError):
         raise InputError(f"{footage} is not generated footage; make some with: posture generate {footage}") from None
-    made_of = {"generator": "posture.data.synthetic_pictures", "version": VERSION, "footage": source, "every": every, "classes": list(CLASSES)}
+    made_of = {
+        "generator": "posture.data.synthetic_pictures",
+        "version": VERSION,
+        "footage": source,
+        "every": every,
+        "classes": list(CLASSES),
+    }
     if _found(folder, made_of):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +64,11 @@ def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
         for video, split, athlete in _videos(footage):
             counts[split] += _write(partial, footage / video, split, athlete, boxes[video], every)
         names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
-        (partial / "data.yaml").write_text("path: .\n" + "".join(f"{split}: images/{split}\n" for split in ("train", "val", "test")) + f"names:\n{names}")
+        (partial / "data.yaml").write_text(
+            "path: .\n"
+            + "".join(f"{split}: images/{split}\n" for split in ("train", "val", "test"))
+            + f"names:\n{names}"
+        )
         (partial / "pictures.json").write_text(json.dumps(made_of | {"pictures": dict(counts)}, indent=2) + "\n")
         partial.chmod(0o755)
         os.replace(partial, folder)  # an empty folder may stand there; anything else was refused above
@@ -66,7 +78,9 @@ def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
 
 
 def _found(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly these pictures, all of them. Raises InputError when something else is in the way."""
+    """Whether the folder holds exactly these pictures, all of them. Raises InputError when something else is in the
+    way.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -74,10 +88,18 @@ def _found(folder: Path, made_of: dict[str, Any]) -> bool:
         counts = found.pop("pictures")
     except (OSError, ValueError, KeyError, AttributeError):
         raise InputError(f"{folder} exists and holds no pictures of generated footage; name a new folder") from None
-    whole = all(sum(1 for _ in (folder / part / split).glob("*")) == count for split, count in counts.items() for part in ("images", "labels"))
+    whole = all(
+        sum(1 for _ in (folder / part / split).glob("*")) == count
+        for split, count in counts.items()
+        for part in ("images", "labels")
+    )
     if found == made_of and whole and (folder / "data.yaml").is_file():
         return True
-    reason = "pictures of generated footage with files missing" if found == made_of else "pictures of other footage, or other frames of it"
+    reason = (
+        "pictures of generated footage with files missing"
+        if found == made_of
+        else "pictures of other footage, or other frames of it"
+    )
     raise InputError(f"{folder} holds {reason}; remove it or name a new folder")
 
 
@@ -92,7 +114,10 @@ def _boxes(footage: Path) -> dict[str, Boxes]:
     boxes: dict[str, Boxes] = defaultdict(lambda: defaultdict(list))
     with (footage / "boxes.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            boxes[row["video"]][int(row["frame"])].append((row["athlete"], np.array([float(row[name]) for name in ("x1", "y1", "x2", "y2")])))
+            boxes[row["video"]][int(row["frame"])].append((
+                row["athlete"],
+                np.array([float(row[name]) for name in ("x1", "y1", "x2", "y2")]),
+            ))
     return boxes
 
 
@@ -106,7 +131,9 @@ def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, ev
     frames = range(0, len(reader), every)
     for frame, pixels in zip(frames, reader.frames(frames), strict=True):
         name = f"{athlete}_frame_{number:04d}{frame:05d}"
-        content = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        content = cv2.imencode(
+            ".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )[1]
         places[0].joinpath(f"{name}.jpg").write_bytes(content.tobytes())
         lines = [_line(who != athlete, box, pixels.shape[0], pixels.shape[1]) for who, box in boxes[frame]]
         places[1].joinpath(f"{name}.txt").write_text("".join(lines))

@@ -13,7 +13,16 @@ Colour = tuple[float, float, float]
 
 PLACES = ("pitch", "track", "gym", "court", "beach")
 
-BRIGHT = ((214, 60, 52), (44, 92, 190), (245, 200, 60), (240, 240, 240), (40, 150, 90), (235, 130, 40), (120, 70, 160), (30, 34, 44))
+BRIGHT = (
+    (214, 60, 52),
+    (44, 92, 190),
+    (245, 200, 60),
+    (240, 240, 240),
+    (40, 150, 90),
+    (235, 130, 40),
+    (120, 70, 160),
+    (30, 34, 44),
+)
 
 
 def paint_place(kind: str, rng: np.random.Generator, *, height: int, width: int) -> np.ndarray:
@@ -42,11 +51,15 @@ def _gradient(area: np.ndarray, top: Colour, bottom: Colour) -> None:
 
 def _mottle(area: np.ndarray, rng: np.random.Generator, *, strength: float, cells: int) -> None:
     """Adds smooth random light and dark patches, about `cells` of them along the width."""
-    coarse = rng.normal(0, strength, (max(2, round(cells * area.shape[0] / area.shape[1])), cells, 1)).astype(np.float32)
+    coarse = rng.normal(0, strength, (max(2, round(cells * area.shape[0] / area.shape[1])), cells, 1)).astype(
+        np.float32
+    )
     area += cv2.resize(coarse, (area.shape[1], area.shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]
 
 
-def _line(canvas: np.ndarray, start: tuple[float, float], end: tuple[float, float], *, colour: Colour, thickness: int) -> None:
+def _line(
+    canvas: np.ndarray, start: tuple[float, float], end: tuple[float, float], *, colour: Colour, thickness: int
+) -> None:
     points = [(round(16 * x), round(16 * y)) for x, y in (start, end)]
     cv2.line(canvas, *points, colour, thickness, cv2.LINE_8, 4)
 
@@ -57,7 +70,13 @@ def _floor_lines(canvas: np.ndarray, horizon: int, rng: np.random.Generator, *, 
     vanishing = (rng.uniform(0.3, 0.7) * width, horizon - 0.35 * height)
     floor = canvas[horizon:]
     for x in np.linspace(-0.8, 1.8, count) * width:
-        _line(floor, (vanishing[0], vanishing[1] - horizon), (x, height - horizon), colour=colour, thickness=max(1, height // 120))
+        _line(
+            floor,
+            (vanishing[0], vanishing[1] - horizon),
+            (x, height - horizon),
+            colour=colour,
+            thickness=max(1, height // 120),
+        )
 
 
 def _crowd(area: np.ndarray, rng: np.random.Generator) -> None:
@@ -107,9 +126,21 @@ def _pitch(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:
     _mottle(canvas[horizon:], rng, strength=4, cells=20)
     _boards(canvas, horizon, rng)
     y = horizon + rng.uniform(0.15, 0.5) * (height - horizon)
-    _line(canvas, (0, y), (width, y + rng.uniform(-0.04, 0.04) * height), colour=(232, 238, 228), thickness=max(1, height // 80))
+    _line(
+        canvas,
+        (0, y),
+        (width, y + rng.uniform(-0.04, 0.04) * height),
+        colour=(232, 238, 228),
+        thickness=max(1, height // 80),
+    )
     x = rng.uniform(0.2, 0.8) * width
-    _line(canvas, (x, y), (x + rng.uniform(-0.6, 0.6) * width, height), colour=(232, 238, 228), thickness=max(1, height // 80))
+    _line(
+        canvas,
+        (x, y),
+        (x + rng.uniform(-0.6, 0.6) * width, height),
+        colour=(232, 238, 228),
+        thickness=max(1, height // 80),
+    )
 
 
 def _track(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:
@@ -146,7 +177,13 @@ def _gym(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:
     _mottle(canvas[horizon:], rng, strength=3, cells=24)
     for colour in (_pick(rng), _pick(rng)):
         y = horizon + rng.uniform(0.1, 0.8) * (height - horizon)
-        _line(canvas, (0, y), (width, y + rng.uniform(-0.05, 0.05) * height), colour=colour, thickness=max(1, height // 70))
+        _line(
+            canvas,
+            (0, y),
+            (width, y + rng.uniform(-0.05, 0.05) * height),
+            colour=colour,
+            thickness=max(1, height // 70),
+        )
 
 
 def _court(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:
@@ -166,7 +203,9 @@ def _court(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:
     net = far + rng.uniform(0.05, 0.25) * (near - far)
     net_height = 0.09 * height
     canvas[int(net - net_height) : int(net)] *= 0.72
-    _line(canvas, (0, net - net_height), (width, net - net_height), colour=(240, 240, 240), thickness=max(1, height // 80))
+    _line(
+        canvas, (0, net - net_height), (width, net - net_height), colour=(240, 240, 240), thickness=max(1, height // 80)
+    )
 
 
 def _beach(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:

@@ -1,8 +1,8 @@
 """One generated shot: a place, a camera, light, and athletes who move through labelled segments and idle between them.
 
-Everything but the athlete's loop (camera, light, place, position, body, distractors) is drawn independently of the class and looks alike forwards
-and backwards in time: it stands still, swings as a sine of random phase, or is independent noise. So neither one frame nor an unordered set
-of frames says which way a loop runs.
+Everything but the athlete's loop (camera, light, place, position, body, distractors) is drawn independently of the
+class and looks alike forwards and backwards in time: it stands still, swings as a sine of random phase, or is
+independent noise. So neither one frame nor an unordered set of frames says which way a loop runs.
 
 Lengths are shares of the frame height; x = 0 is the middle of the stage, y = 0 the top of the frame, y = 1 its bottom.
 Legend: F frames, H x W pixels.
@@ -15,10 +15,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from posture.data.synthetic_figure import PERIOD_SECONDS, REVERSED_PAIRS, STAND, SUPERSAMPLE, Athlete, draw, joints, loop_pose, turn
+from posture.data.synthetic_figure import (
+    PERIOD_SECONDS,
+    REVERSED_PAIRS,
+    STAND,
+    SUPERSAMPLE,
+    Athlete,
+    draw,
+    joints,
+    loop_pose,
+    turn,
+)
 from posture.data.synthetic_place import paint_place
 
-LOOP_OF = {label: (pair[0], direction) for pair in REVERSED_PAIRS for label, direction in zip(pair, (1, -1), strict=True)}
+LOOP_OF = {
+    label: (pair[0], direction) for pair in REVERSED_PAIRS for label, direction in zip(pair, (1, -1), strict=True)
+}
 """class -> (loop, direction 1 or -1)"""
 
 BLEND_SECONDS = 0.32
@@ -27,7 +39,9 @@ WALK_PERIOD_SECONDS = 1.1
 
 @dataclass(frozen=True)
 class Wave:
-    """amplitude * sin(2 pi (t / period + phase)): with a random phase, its law is the same at every time and in both directions of time."""
+    """amplitude * sin(2 pi (t / period + phase)): with a random phase, its law is the same at every time and in both
+    directions of time.
+    """
 
     amplitude: float
     period_seconds: float
@@ -188,7 +202,9 @@ class Shot:
         """(F, 2, 3) affine maps from the place's pixels to the frame's."""
         camera, (height, width) = self.scene.camera, (self.scene.height, self.scene.width)
         centre = np.array([self.place.shape[1] / 2, self.place.shape[0] / 2])
-        shift = np.stack([pan.at(seconds) + shake.at(seconds) for pan, shake in zip(camera.pan, camera.shake, strict=True)], axis=1)
+        shift = np.stack(
+            [pan.at(seconds) + shake.at(seconds) for pan, shake in zip(camera.pan, camera.shake, strict=True)], axis=1
+        )
         scale = np.exp(camera.zoom.at(seconds))
         roll = np.deg2rad(camera.roll_degrees + camera.roll.at(seconds))
         maps = np.zeros((len(seconds), 2, 3))
@@ -199,12 +215,17 @@ class Shot:
         return maps
 
     def _body(self, actor: int, index: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Joints in frame pixels (J, 3): right, down, towards the camera; where the shadow falls (2,); standing height in pixels."""
+        """Joints in frame pixels (J, 3): right, down, towards the camera; where the shadow falls (2,); standing height
+        in pixels.
+        """
         scene, camera = self.scene, self.scene.camera
         who, (points, _, x) = scene.actors[actor], self.bodies[actor]
         second = index / scene.fps
         followed = 0.8 * float(camera.pan[0].at(second)) if who.segments else 0.0
-        stage = np.array([x[index] + followed, who.ground - 0.5]) * scene.height + np.array([self.place.shape[1] / 2, self.place.shape[0] / 2])
+        stage = np.array([x[index] + followed, who.ground - 0.5]) * scene.height + np.array([
+            self.place.shape[1] / 2,
+            self.place.shape[0] / 2,
+        ])
         size = who.height * scene.height
         matrix = self.transforms[index]
         scale = float(np.hypot(*matrix[:, 0]))
@@ -213,16 +234,24 @@ class Shot:
         shadow = (stage + np.array([points[index, :, 0].mean() * size, 0.0])) @ matrix[:, :2].T + matrix[:, 2]
         return placed, shadow, size * scale
 
-    def frame(self, index: int, *, without: tuple[str, ...] = ()) -> tuple[np.ndarray, dict[str, tuple[int, int, int, int]]]:
+    def frame(
+        self, index: int, *, without: tuple[str, ...] = ()
+    ) -> tuple[np.ndarray, dict[str, tuple[int, int, int, int]]]:
         """One frame and the athletes in it.
 
-        without: names of athletes to leave out (their shadows stay).
-        Returns uint8 (H, W, 3) RGB, and name -> (x1, y1, x2, y2), the smallest box in whole pixels, x2 and y2 exclusive, around every pixel that the
-        athlete's drawing touches (whether or not somebody nearer hides it); an athlete who is wholly out of the frame has none.
+        without: names of athletes to leave out (their shadows stay). Returns uint8 (H, W, 3) RGB, and name -> (x1, y1,
+        x2, y2), the smallest box in whole pixels, x2 and y2 exclusive, around every pixel that the athlete's drawing
+        touches (whether or not somebody nearer hides it); an athlete who is wholly out of the frame has none.
         """
         scene = self.scene
         height, width = scene.height, scene.width
-        image = cv2.warpAffine(self.place, self.transforms[index], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        image = cv2.warpAffine(
+            self.place,
+            self.transforms[index],
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
         bodies = [self._body(number, index) for number in range(len(scene.actors))]
         image = self._paint_ground(image, index, bodies)
         boxes = {}
@@ -248,16 +277,36 @@ class Shot:
         layer = np.zeros((SUPERSAMPLE * self.scene.height, SUPERSAMPLE * self.scene.width, 4), np.uint8)
         for _, shadow, size in bodies:
             centre = tuple(round(float(value) * SUPERSAMPLE) for value in shadow)
-            cv2.ellipse(layer, centre, (int(0.2 * size * SUPERSAMPLE), int(0.045 * size * SUPERSAMPLE)), 0, 0, 360, (0, 0, 0, 90), -1)
+            cv2.ellipse(
+                layer,
+                centre,
+                (int(0.2 * size * SUPERSAMPLE), int(0.045 * size * SUPERSAMPLE)),
+                0,
+                0,
+                360,
+                (0, 0, 0, 90),
+                -1,
+            )
         if self.ball is not None:
             matrix = self.transforms[index]
-            point = (self.ball[index] - (0.0, 0.5)) * self.scene.height + np.array([self.place.shape[1] / 2, self.place.shape[0] / 2])
+            point = (self.ball[index] - (0.0, 0.5)) * self.scene.height + np.array([
+                self.place.shape[1] / 2,
+                self.place.shape[0] / 2,
+            ])
             point = (point @ matrix[:, :2].T + matrix[:, 2]) * SUPERSAMPLE
-            cv2.circle(layer, tuple(round(float(value)) for value in point), max(2, round(0.022 * self.scene.height * SUPERSAMPLE)), (235, 225, 120, 255), -1)
+            cv2.circle(
+                layer,
+                tuple(round(float(value)) for value in point),
+                max(2, round(0.022 * self.scene.height * SUPERSAMPLE)),
+                (235, 225, 120, 255),
+                -1,
+            )
         return _over(image, cv2.resize(layer, (self.scene.width, self.scene.height), interpolation=cv2.INTER_AREA))
 
 
 def _over(image: np.ndarray, layer: np.ndarray) -> np.ndarray:
     """A premultiplied RGBA layer laid over an RGB image, both uint8."""
     clear = 255 - layer[..., 3]
-    return cv2.add(cv2.multiply(image, cv2.merge([clear, clear, clear]), scale=1 / 255), cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB))
+    return cv2.add(
+        cv2.multiply(image, cv2.merge([clear, clear, clear]), scale=1 / 255), cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB)
+    )

@@ -30,11 +30,15 @@ WITH_TUBES = (*LAYOUTS, "ucf101_24")
 """Layouts whose segments can be cut along boxes that people drew."""
 
 
-def read_tracked_footage(source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True) -> Footage:
-    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are asked for.
+def read_tracked_footage(
+    source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True
+) -> Footage:
+    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are
+    asked for.
 
-    The layout `ucf101_24`, whose tubes are the labelled segments, is recognised by its finalAnnots.mat; with another `layout` that gives the
-    boxes alone. Raises InputError as `read_footage` does, where there are no boxes, and naming file and line where they cannot be read.
+    The layout `ucf101_24`, whose tubes are the labelled segments, is recognised by its finalAnnots.mat; with another
+    `layout` that gives the boxes alone. Raises InputError as `read_footage` does, where there are no boxes, and naming
+    file and line where they cannot be read.
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
@@ -48,9 +52,11 @@ def read_tracked_footage(source: str, *, layout: str | None = None, split_number
         return footage
     tubes, missing = _tubes(footage, split_number)
     if not tubes:
-        raise InputError(f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the columns "
-                         f"video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or {tube_layouts.UCF101_24}"
-                         + (f" (the first that are here are of {missing[0]}, which is not)" if missing else ""))
+        raise InputError(
+            f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the columns "
+            f"video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or {tube_layouts.UCF101_24}"
+            + (f" (the first that are here are of {missing[0]}, which is not)" if missing else "")
+        )
     videos = [replace(video, tubes=tuple(tubes.get(video.file.relative, ()))) for video in footage.videos]
     return replace(footage, videos=videos, missing=[*footage.missing, *missing])
 
@@ -60,13 +66,26 @@ def _labelled_tubes(tracked: TrackedFootage) -> Footage:
     videos = []
     for video in tracked.videos:
         group = video_group(PurePosixPath(video.file.relative))
-        labels = tuple(Label(0.0, None, tube.label, group, video.split, athlete=tube.name, frames=(min(tube.boxes), max(tube.boxes) + 1))
-                       for tube in video.tubes if tube.boxes)
+        labels = tuple(
+            Label(
+                0.0,
+                None,
+                tube.label,
+                group,
+                video.split,
+                athlete=tube.name,
+                frames=(min(tube.boxes), max(tube.boxes) + 1),
+            )
+            for tube in video.tubes
+            if tube.boxes
+        )
         if labels:
             videos.append(AnnotatedVideo(video.file, labels, tuple(_named(video))))
     if not videos:
         raise InputError(f"{tracked.root}: not one tube is of a video that is here")
-    refused = [{"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused]
+    refused = [
+        {"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused
+    ]
     return Footage(tracked.root, tracked.layout, videos, tracked.missing, tracked.unlabelled, refused, tracked.notes)
 
 
@@ -88,7 +107,9 @@ def _named(video: TrackedVideo) -> list[Tube]:
 
 
 def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]]:
-    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError if an athlete has two boxes in one frame."""
+    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError if an athlete has two boxes
+    in one frame.
+    """
     root = footage.root
     tables, _ = open_tables(root, list_files(root, suffixes=SUFFIXES))
     named = VideoNames(list_files(root))
@@ -103,7 +124,9 @@ def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]
         frame, box = _box(where, row)
         if boxes[file.relative][athlete].setdefault(frame, box) != box:
             raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")
-    return {video: [Tube(athlete, "", frames) for athlete, frames in athletes.items()] for video, athletes in boxes.items()}, list(lost.values())
+    return {
+        video: [Tube(athlete, "", frames) for athlete, frames in athletes.items()] for video, athletes in boxes.items()
+    }, list(lost.values())
 
 
 def _box(where: Line, row: dict[str, str]) -> tuple[int, Box]:
@@ -116,5 +139,7 @@ def _box(where: Line, row: dict[str, str]) -> tuple[int, Box]:
     if frame < 0 or frame != int(frame):
         raise InputError(f"{where}: frame {row['frame']} is not a whole number from 0 on")
     if right <= left or bottom <= top:
-        raise InputError(f"{where}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} hold no pixel; x2 and y2 are just past the box")
+        raise InputError(
+            f"{where}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} hold no pixel; x2 and y2 are just past the box"
+        )
     return int(frame), (left, top, right, bottom)

@@ -1,9 +1,10 @@
 """From stored frames to network input: temporal sampling, augmentation on the device, and evaluation views.
 
-Tensor legend: N clips, T frames, H and W the stored height and width in pixels, S = `size` the network's side in pixels.
-Random parameters are drawn on the CPU, for each clip on its own, from a key (seed, epoch, clip index, repeat): they do not depend on
-the number of workers or on which clips share a batch. They are plain arrays (`Augmentation`), so that boxes and flow can follow the pixels.
-Optical flow (`posture/data/flow.py`) follows its clip's crop and flip; it has no colours.
+Tensor legend: N clips, T frames, H and W the stored height and width in pixels, S = `size` the network's side in
+pixels. Random parameters are drawn on the CPU, for each clip on its own, from a key (seed, epoch, clip index, repeat):
+they do not depend on the number of workers or on which clips share a batch. They are plain arrays (`Augmentation`), so
+that boxes and flow can follow the pixels. Optical flow (`posture/data/flow.py`) follows its clip's crop and flip; it
+has no colours.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from posture.data.flow import PIXELS_PER_STEP, ZERO
 
-# Each use of a clip's key draws from a stream of its own, so that switching one kind of augmentation off leaves the others as they were.
+# Each use of a clip's key draws from a stream of its own, so that switching one kind of augmentation off leaves the
+# others as they were.
 TEMPORAL, SPATIAL, NETWORK = 0, 1, 2
 
 LUMA = (0.299, 0.587, 0.114)
@@ -46,16 +48,24 @@ class Augmentation:
 
 def clip_generator(stream: int, *, seed: int, epoch: int, clip: int, repeat: int = 0) -> np.random.Generator:
     """The random numbers of one clip in one epoch; `repeat` counts its earlier appearances in that epoch."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed % 2**64, epoch, clip, repeat), spawn_key=(stream,))))
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence((seed % 2**64, epoch, clip, repeat), spawn_key=(stream,)))
+    )
 
 
 def frame_indices(
-    stored_frames: int, frames: int, *, step: int = 1, generator: np.random.Generator | None = None, view: int = 0, views: int = 1
+    stored_frames: int,
+    frames: int,
+    *,
+    step: int = 1,
+    generator: np.random.Generator | None = None,
+    view: int = 0,
+    views: int = 1,
 ) -> np.ndarray:
     """Which stored frames make a clip of `frames`, every `step`-th one: (frames,) int64.
 
-    With a `generator` the start is random. Without, a single view is centred, and several are spread evenly from the first possible start
-    to the last. Stored footage that is too short repeats its last frame.
+    With a `generator` the start is random. Without, a single view is centred, and several are spread evenly from the
+    first possible start to the last. Stored footage that is too short repeats its last frame.
     """
     latest_start = max(0, stored_frames - ((frames - 1) * step + 1))
     if generator is not None:
@@ -68,16 +78,26 @@ def frame_indices(
 
 
 def draw_augmentation(
-    data: Any, frame_size: tuple[int, int], *, seed: int, epoch: int, clips: np.ndarray, repeats: np.ndarray | None = None
+    data: Any,
+    frame_size: tuple[int, int],
+    *,
+    seed: int,
+    epoch: int,
+    clips: np.ndarray,
+    repeats: np.ndarray | None = None,
 ) -> Augmentation:
-    """Random crop, flip and colours for the clips with indices `clips` (N,); `data` is `run.data`, `frame_size` the stored (height, width).
+    """Random crop, flip and colours for the clips with indices `clips` (N,); `data` is `run.data`, `frame_size` the
+    stored (height, width).
 
-    The crop's area and aspect are drawn as in Szegedy 2015 (section 6); where it would not fit, the longer side is cut to the frame.
+    The crop's area and aspect are drawn as in Szegedy 2015 (section 6); where it would not fit, the longer side is cut
+    to the frame.
     """
     height, width = frame_size
     repeats = np.zeros(len(clips), dtype=np.int64) if repeats is None else repeats
     keys = zip(clips.tolist(), repeats.tolist(), strict=True)
-    uniform = [clip_generator(SPATIAL, seed=seed, epoch=epoch, clip=clip, repeat=repeat).random(8) for clip, repeat in keys]
+    uniform = [
+        clip_generator(SPATIAL, seed=seed, epoch=epoch, clip=clip, repeat=repeat).random(8) for clip, repeat in keys
+    ]
     area, aspect, left, top, flip, brightness, contrast, saturation = np.stack(uniform, axis=1)  # (N,) each, in 0..1
     crop_area = height * width * _between(data.crop_scale, area)
     crop_aspect = np.exp(_between(np.log(data.crop_aspect), aspect))
@@ -104,31 +124,46 @@ def evaluation_view(frame_size: tuple[int, int], *, clips: int, crop: int = 0, c
     x, y = place * (width - side), place * (height - side)
     squares = np.tile([x, y, x + side, y + side], (clips, 1))
     unchanged = np.ones(clips)
-    return Augmentation(squares, flips=np.zeros(clips, dtype=bool), brightness=unchanged, contrast=unchanged, saturation=unchanged)
+    return Augmentation(
+        squares, flips=np.zeros(clips, dtype=bool), brightness=unchanged, contrast=unchanged, saturation=unchanged
+    )
 
 
-def network_inputs(stored: dict[str, Tensor], augmentation: Augmentation, *, data: Any, size: int) -> tuple[Tensor, ...]:
-    """What a network's `forward` takes, from uint8 as stored, in the same order: "rgb" by `network_input`, "flow" by `network_flow`."""
-    return tuple(network_flow(array, augmentation, size=size) if name == "flow" else network_input(array, augmentation, data=data, size=size)
-                 for name, array in stored.items())
+def network_inputs(
+    stored: dict[str, Tensor], augmentation: Augmentation, *, data: Any, size: int
+) -> tuple[Tensor, ...]:
+    """What a network's `forward` takes, from uint8 as stored, in the same order: "rgb" by `network_input`, "flow" by
+    `network_flow`.
+    """
+    return tuple(
+        network_flow(array, augmentation, size=size)
+        if name == "flow"
+        else network_input(array, augmentation, data=data, size=size)
+        for name, array in stored.items()
+    )
 
 
 def network_input(clips: Tensor, augmentation: Augmentation, *, data: Any, size: int) -> Tensor:
-    """uint8 clips (N, T, H, W, 3) -> float32 (N, 3, T, S, S) on the same device, normalised with `data.mean`, `data.std` (`run.data`)."""
+    """uint8 clips (N, T, H, W, 3) -> float32 (N, 3, T, S, S) on the same device, normalised with `data.mean`,
+    `data.std` (`run.data`).
+    """
     pictures = _augmented(clips, augmentation, size)
     mean, std = (torch.tensor(values, device=clips.device).view(1, 3, 1, 1, 1) for values in (data.mean, data.std))
     return pictures.sub_(mean).div_(std)
 
 
 def network_flow(flow: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
-    """uint8 flow (N, T - 1, H, W, 2), as `data/flow.py` encodes it -> float32 (N, 2, T - 1, S, S), dx then dy, in hundredths of S.
+    """uint8 flow (N, T - 1, H, W, 2), as `data/flow.py` encodes it -> float32 (N, 2, T - 1, S, S), dx then dy, in
+    hundredths of S.
 
-    Cropped, resized and flipped as the pixels are: vectors grow with the picture, by S / crop width and S / crop height, and a flip turns
-    dx round. Then they are divided by S / 100 pixels, which makes them about unit size, whatever S.
+    Cropped, resized and flipped as the pixels are: vectors grow with the picture, by S / crop width and S / crop
+    height, and a flip turns dx round. Then they are divided by S / 100 pixels, which makes them about unit size,
+    whatever S.
     """
     x0, y0, x1, y1 = torch.from_numpy(augmentation.crops_xyxy.astype(np.float32)).to(flow.device).unbind(dim=1)
     signs = torch.from_numpy(np.where(augmentation.flips, -1.0, 1.0).astype(np.float32)).to(flow.device)
-    hundredths = 100.0 * PIXELS_PER_STEP * torch.stack([signs / (x1 - x0), 1.0 / (y1 - y0)], dim=1)  # that a step of the code is worth, (N, 2)
+    # that a step of the code is worth, (N, 2)
+    hundredths = 100.0 * PIXELS_PER_STEP * torch.stack([signs / (x1 - x0), 1.0 / (y1 - y0)], dim=1)
     return _resample(flow, augmentation, size).sub_(ZERO).mul_(hundredths[:, :, None, None, None])
 
 
@@ -147,7 +182,8 @@ def _augmented(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
 
 
 def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: float = 1.0) -> Tensor:
-    """Crop, resize and flip in two matrix products: bilinear resampling is separable, and a crop or a flip only moves its weights.
+    """Crop, resize and flip in two matrix products: bilinear resampling is separable, and a crop or a flip only moves
+    its weights.
 
     (N, T, H, W, C) -> (N, C, T, S, S) float32, divided by `white`.
     """
@@ -167,7 +203,8 @@ def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: fl
 def _resampling_weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
     """Weights (N, size, length) that resize a line of `length` pixels, from `start` to `end` (N,), to `size`.
 
-    Bilinear; when shrinking, the triangle is as wide as an output pixel, so that nothing between its taps is lost (antialiasing).
+    Bilinear; when shrinking, the triangle is as wide as an output pixel, so that nothing between its taps is lost
+    (antialiasing).
     """
     scale = ((end - start) / size)[:, None]  # stored pixels per output pixel, (N, 1)
     centres = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale  # (N, size)
@@ -184,7 +221,9 @@ def _recolour(pictures: Tensor, augmentation: Augmentation) -> Tensor:
     mixing = saturation * torch.eye(3, device=pictures.device) + (1.0 - saturation) * luma.expand(3, 3)  # (N, 3, 3)
     flat = pictures.flatten(2)  # (N, 3, T * S * S)
     mean_grey = (flat.mean(dim=2) @ luma)[:, None, None]  # (N, 1, 1)
-    return torch.baddbmm((1.0 - contrast) * brightness * mean_grey, contrast * brightness * mixing, flat).view_as(pictures)
+    return torch.baddbmm((1.0 - contrast) * brightness * mean_grey, contrast * brightness * mixing, flat).view_as(
+        pictures
+    )
 
 
 def _between(bounds: Any, share: np.ndarray) -> np.ndarray:

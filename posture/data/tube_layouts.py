@@ -1,4 +1,5 @@
-"""Videos in which athletes are tracked -> tubes, and frames sampled from them; the tubes of UCF101-24. CVAT's are read in `labels/cvat.py`.
+"""Videos in which athletes are tracked -> tubes, and frames sampled from them; the tubes of UCF101-24. CVAT's are read
+in `labels/cvat.py`.
 
 A tube is one athlete's box through a video. Frames are counted from 0, as the video's decoder gives them.
 Source: the corrected annotations of UCF101-24 (Singh 2017), whose coordinates and frames begin at 1.
@@ -64,7 +65,8 @@ class TrackedFootage:
 def sample(footage: TrackedFootage, *, every: int) -> Pictures:
     """Every `every`-th annotated frame, those without a box too.
 
-    Where only the frames of tubes are known, the others are left out, for athletes may well be seen there, and every tube gives a frame at least.
+    Where only the frames of tubes are known, the others are left out, for athletes may well be seen there, and every
+    tube gives a frame at least.
     """
     pictures = []
     for video in footage.videos:
@@ -72,21 +74,29 @@ def sample(footage: TrackedFootage, *, every: int) -> Pictures:
         for frame in _sampled(video, every):
             shown = [(tube.boxes[frame], tube.label, tube.name) for tube in video.tubes if frame in tube.boxes]
             boxes, labels, tubes = zip(*shown, strict=True) if shown else ((), (), ())
-            pictures.append(AnnotatedPicture(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size))
-    return Pictures(footage.root, footage.layout, pictures, footage.missing, footage.unlabelled, footage.refused, footage.notes)
+            pictures.append(
+                AnnotatedPicture(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size)
+            )
+    return Pictures(
+        footage.root, footage.layout, pictures, footage.missing, footage.unlabelled, footage.refused, footage.notes
+    )
 
 
 def _sampled(video: TrackedVideo, every: int) -> list[int]:
     if video.seen is not None:
-        return [frame for frame in video.seen[::max(1, every // video.seen.step)] if frame not in video.unusable]
+        return [frame for frame in video.seen[:: max(1, every // video.seen.step)] if frame not in video.unusable]
     chosen = {frame for tube in video.tubes for frame in tube.boxes if frame % every == 0}
-    middles = [sorted(tube.boxes)[len(tube.boxes) // 2] for tube in video.tubes if tube.boxes and chosen.isdisjoint(tube.boxes)]
+    middles = [
+        sorted(tube.boxes)[len(tube.boxes) // 2] for tube in video.tubes if tube.boxes and chosen.isdisjoint(tube.boxes)
+    ]
     return sorted(chosen.union(middles))
 
 
 def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | None:
     """The tubes of the videos that are here. The class is the video's: its folder's name in the annotations."""
-    table = next((name for name in tree.tables(".mat") if name == tree.named or PurePosixPath(name).name == UCF101_24), None)
+    table = next(
+        (name for name in tree.tables(".mat") if name == tree.named or PurePosixPath(name).name == UCF101_24), None
+    )
     if table is None:
         return None
     named = VideoNames(tree.videos)
@@ -101,7 +111,9 @@ def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | Non
             continue
         used.add(file.relative)
         try:
-            tubes = _ucf101_24_tubes(entry["tubes"], PurePosixPath(name), PurePosixPath(file.relative).parent.name, f"{table}: {name}")
+            tubes = _ucf101_24_tubes(
+                entry["tubes"], PurePosixPath(name), PurePosixPath(file.relative).parent.name, f"{table}: {name}"
+            )
             found.videos.append(TrackedVideo(file, tubes, split=splits.get(file.relative), size=UCF101_24_SIZE))
         except BadLabel as error:
             found.refused.append(Refusal(file, error.verdict, str(error)))
@@ -120,7 +132,9 @@ def _annotations(uri: str) -> list[Any]:
         if not {"name", "tubes"} <= set(entries.dtype.names or ()):
             raise ValueError("`annot` has not the fields name and tubes")
     except Exception as error:  # the reader has an error of its own for every way in which bytes can be wrong
-        raise InputError(f"{uri}: not the annotations of UCF101-24: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise InputError(
+            f"{uri}: not the annotations of UCF101-24: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
     return list(entries)
 
 
@@ -139,7 +153,10 @@ def _ucf101_24_tubes(entries: Any, name: PurePosixPath, folder: str, where: str)
         if first < 0 or len(corners) != last - first + 1:
             raise BadLabel(f"{where}: tube {number} has {len(corners)} boxes for the frames {first + 1} to {last + 1}")
         boxes = (numbers(corner, f"{where}: tube {number}") for corner in corners)
-        placed = {frame: (x - 1, y - 1, x - 1 + width, y - 1 + height) for frame, (x, y, width, height) in enumerate(boxes, start=first)}
+        placed = {
+            frame: (x - 1, y - 1, x - 1 + width, y - 1 + height)
+            for frame, (x, y, width, height) in enumerate(boxes, start=first)
+        }
         tubes.append(Tube(f"{name.name}/{number}", name.parent.name or folder, placed))
     return tubes
 

@@ -1,7 +1,7 @@
 """Which way through the video a clip is cut along, and boxes found in single frames linked into such ways.
 
-A tube is one athlete's box through a video (`tube_layouts.Tube`): x1, y1, x2, y2 in pixels of the video's own frames, by frame from 0.
-Legend: D boxes of one frame, (D, 4) xyxy; scores are a detector's confidences, 0..1.
+A tube is one athlete's box through a video (`tube_layouts.Tube`): x1, y1, x2, y2 in pixels of the video's own frames,
+by frame from 0. Legend: D boxes of one frame, (D, 4) xyxy; scores are a detector's confidences, 0..1.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from posture.data.placed_boxes import scale_boxes, size_mismatch
 from posture.data.tube_layouts import Tube
 
 LEAST_SEEN = 0.25
-"""Share of a clip's frames through which a tube must last for the clip to be cut along it: the rest would be a guess."""
+"""Share of a clip's frames through which a tube must last for the clip to be cut along it: the rest would be a guess.
+"""
 LEAST_OVERLAP = 0.2
-"""IoU of two boxes of one athlete from one look to the next; low, because athletes move fast and every second frame is looked at."""
+"""IoU of two boxes of one athlete from one look to the next; low, because athletes move fast and every second frame is
+looked at.
+"""
 LEAST_CONFIDENCE = 0.1
 """Boxes below are no athlete."""
 SURE_CONFIDENCE = 0.25
@@ -30,8 +33,8 @@ MISSED_LOOKS = 3
 def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range) -> list[Tube]:
     """The tube, of those that people drew, to cut the segment of these frames along; none where there is none.
 
-    The labelled athlete's; else that of the athlete who is the segment's group, where the video shows that one; else the one with most boxes
-    in the segment.
+    The labelled athlete's; else that of the athlete who is the segment's group, where the video shows that one; else
+    the one with most boxes in the segment.
     """
     named = [tube for tube in tubes if tube.name == (athlete or group) and tube.boxes]
     if named or athlete:
@@ -49,7 +52,8 @@ def is_seen(tube: Tube, numbers: Sequence[int]) -> bool:
 def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, stride: int) -> list[Tube]:
     """Boxes (D, 4) and scores (D,) by frame -> tubes called `name`, the one with the largest summed confidence first.
 
-    Frame by frame, the pair of tube and box that overlaps most is joined first. `stride` is how many frames lie from one look to the next.
+    Frame by frame, the pair of tube and box that overlaps most is joined first. `stride` is how many frames lie from
+    one look to the next.
     """
     open_tubes: list[_Open] = []
     closed: list[_Open] = []
@@ -60,24 +64,44 @@ def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, strid
         closed += lost
         open_tubes = [tube for tube in open_tubes if tube not in lost]
         taken = _joined(open_tubes, frame, boxes[kept], scores[kept])
-        open_tubes += [_Open(frame, boxes[place], float(scores[place])) for number, place in enumerate(kept)
-                       if number not in taken and scores[place] >= SURE_CONFIDENCE]
+        open_tubes += [
+            _Open(frame, boxes[place], float(scores[place]))
+            for number, place in enumerate(kept)
+            if number not in taken and scores[place] >= SURE_CONFIDENCE
+        ]
     everyone = sorted([*closed, *open_tubes], key=lambda tube: -tube.confidence)
     return [Tube(name, "", tube.boxes) for tube in everyone]
 
 
 def tubes_to_json(tubes: Iterable[Tube]) -> list[dict[str, Any]]:
-    return [{"name": tube.name, "label": tube.label, "frames": list(tube.boxes), "boxes": list(tube.boxes.values()), "size": tube.size}
-            for tube in tubes]
+    return [
+        {
+            "name": tube.name,
+            "label": tube.label,
+            "frames": list(tube.boxes),
+            "boxes": list(tube.boxes.values()),
+            "size": tube.size,
+        }
+        for tube in tubes
+    ]
 
 
 def tubes_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Tube, ...]:
-    return tuple(Tube(value["name"], value["label"], dict(zip(value["frames"], map(tuple, value["boxes"]), strict=True)),
-                      tuple(value["size"]) if value["size"] else None) for value in values)
+    return tuple(
+        Tube(
+            value["name"],
+            value["label"],
+            dict(zip(value["frames"], map(tuple, value["boxes"]), strict=True)),
+            tuple(value["size"]) if value["size"] else None,
+        )
+        for value in values
+    )
 
 
 def as_shown(tube: Tube, coded: tuple[int, int], shown: tuple[int, int]) -> Tube:
-    """The tube in pixels of the video as it is `shown`, (height, width), if its boxes were drawn on frames whose pixels are not square, of size `coded`."""
+    """The tube in pixels of the video as it is `shown`, (height, width), if its boxes were drawn on frames whose pixels
+    are not square, of size `coded`.
+    """
     if tube.size != coded or coded == shown:
         return tube
     boxes = scale_boxes(list(tube.boxes.values()), coded, shown)
@@ -85,7 +109,9 @@ def as_shown(tube: Tube, coded: tuple[int, int], shown: tuple[int, int]) -> Tube
 
 
 def other_size(tubes: Iterable[Tube], height: int, width: int) -> dict[str, str] | None:
-    """The refusal of a video of that size in pixels if boxes in it were drawn on another size; None if they were not, or nobody says it."""
+    """The refusal of a video of that size in pixels if boxes in it were drawn on another size; None if they were not,
+    or nobody says it.
+    """
     sizes = {tube.size for tube in tubes if tube.size} - {(height, width)}
     return {"verdict": "size_mismatch", "reason": size_mismatch(min(sizes), height, width, "video")} if sizes else None
 

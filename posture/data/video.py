@@ -16,8 +16,36 @@ from posture.data.decode.stream import Stream, Unreadable
 
 __all__ = ["VIDEO_SUFFIXES", "Reader", "Stream", "Unreadable", "probe", "write_video"]
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".qt", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".ts", ".m2ts", ".m2t",
-                            ".mts", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".mxf", ".ogv", ".ogm", ".dv"})
+VIDEO_SUFFIXES = frozenset({
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".qt",
+    ".avi",
+    ".divx",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".mpe",
+    ".m1v",
+    ".m2v",
+    ".ts",
+    ".m2ts",
+    ".m2t",
+    ".mts",
+    ".vob",
+    ".wmv",
+    ".asf",
+    ".flv",
+    ".f4v",
+    ".3gp",
+    ".3g2",
+    ".mxf",
+    ".ogv",
+    ".ogm",
+    ".dv",
+})
 """Suffixes of video files in lower case; they are compared so."""
 
 

@@ -33,24 +33,30 @@ class Window:
     frames: np.ndarray
     """(T, H, W, 3) uint8, as stored footage would be."""
     pictures: np.ndarray
-    """(T, h, w, 3) uint8: of the same frames what evaluation shows the network, the middle square, in the video's own proportions."""
+    """(T, h, w, 3) uint8: of the same frames what evaluation shows the network, the middle square, in the video's own
+    proportions.
+    """
     seconds: np.ndarray
     """(T,) float64, when each frame is shown."""
 
 
 def cut_window(video: str, recipe: DecodeRecipe, *, frames: int, step: int = 1, start: float | None = None) -> Window:
-    """`frames` frames of the file `video`, every `step`-th of those that `recipe` stores: from `start` seconds on, or from the middle.
+    """`frames` frames of the file `video`, every `step`-th of those that `recipe` stores: from `start` seconds on, or
+    from the middle.
 
-    The middle is where a store with one window per segment has it, the whole video being the segment. Raises InputError where the file
-    is no readable video, or shorter than one clip, or ends within one clip from `start` on; and where the recipe cuts clips around an
-    athlete, whose place nobody says here.
+    The middle is where a store with one window per segment has it, the whole video being the segment. Raises InputError
+    where the file is no readable video, or shorter than one clip, or ends within one clip from `start` on; and where
+    the recipe cuts clips around an athlete, whose place nobody says here.
     """
     if recipe.crop:
-        raise InputError(f"{video}: this run was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is here; "
-                         "explain a run that was trained on whole frames")
+        raise InputError(
+            f"{video}: this run was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is here; "
+            "explain a run that was trained on whole frames"
+        )
     recipe = replace(recipe, windows=1, jpeg=0)
     try:
         with local_copy(video) as path, Sandbox() as sandbox:
+
             def cut(*labels: Label, recipe: DecodeRecipe) -> list[Any]:
                 return list(sandbox.cut(path, "", labels, Cut(recipe), limit_seconds=LIMIT_SECONDS))
 
@@ -64,8 +70,9 @@ def cut_window(video: str, recipe: DecodeRecipe, *, frames: int, step: int = 1, 
     return Window(stored[numbers], _as_seen(large[numbers], stream, recipe), times[numbers])
 
 
-def _place(video: str, stream: dict[str, Any], recipe: DecodeRecipe, *, frames: int, step: int,
-           start: float | None) -> tuple[Label, DecodeRecipe]:
+def _place(
+    video: str, stream: dict[str, Any], recipe: DecodeRecipe, *, frames: int, step: int, start: float | None
+) -> tuple[Label, DecodeRecipe]:
     """The stretch of the video to cut, and the recipe that cuts one window of it."""
     stored = min(recipe.frames, (frames - 1) * step + 1)  # a longer clip repeats its last frame, as in training
     span, fps, seconds = (stored - 1) * recipe.stride + 1, stream["fps"], stream["seconds"]
@@ -75,8 +82,10 @@ def _place(video: str, stream: dict[str, Any], recipe: DecodeRecipe, *, frames: 
         return Label(0.0, None, "", "", ""), recipe
     latest = (stream["frames"] - span) / fps
     if not 0.0 <= start <= latest + 1e-6:
-        raise InputError(f"--start {start:g}: {video} lasts {seconds:.2f} s and one clip needs {span / fps:.2f} s; "
-                         f"give a second from 0 to {math.floor(100 * latest) / 100:.2f}")
+        raise InputError(
+            f"--start {start:g}: {video} lasts {seconds:.2f} s and one clip needs {span / fps:.2f} s; "
+            f"give a second from 0 to {math.floor(100 * latest) / 100:.2f}"
+        )
     return Label(start, min(seconds, start + (span + 0.5) / fps), "", "", ""), replace(recipe, frames=stored)
 
 
@@ -91,7 +100,9 @@ def _decoded(messages: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     clip = next((item for item in messages if isinstance(item, Clip)), None)
     if clip is None:
         raise Unreadable("no_frames", "nothing could be decoded there")
-    return decode_frames(clip.pixels, [], (clip.row["frames"], clip.row["height"], clip.row["width"])), np.array(clip.row["times"])
+    return decode_frames(clip.pixels, [], (clip.row["frames"], clip.row["height"], clip.row["width"])), np.array(
+        clip.row["times"]
+    )
 
 
 def _as_seen(frames: np.ndarray, stream: dict[str, Any], recipe: DecodeRecipe) -> np.ndarray:
@@ -100,7 +111,7 @@ def _as_seen(frames: np.ndarray, stream: dict[str, Any], recipe: DecodeRecipe) -
 
     side = min(frames.shape[1:3])
     top, left = ((length - side) // 2 for length in frames.shape[1:3])
-    square = frames[:, top:top + side, left:left + side]
+    square = frames[:, top : top + side, left : left + side]
     if recipe.fit != "stretch":
         return square
     stretched = (recipe.width / recipe.height) / (stream["width"] / stream["height"])

@@ -34,7 +34,19 @@ LABELS_FOLDER = "labels"
 """The folder of labels beside the one of pictures, in any letter case."""
 MOST_SHARE = 2.0
 """A larger coordinate is in pixels. One that is a little over 1 belongs to a box that leaves its picture."""
-KNOWN_KEYS = frozenset({*SPLITS, "names", "nc", "path", "kpt_shape", "kpt_names", "flip_idx", "channels", "download", "roboflow", "yaml_file"})
+KNOWN_KEYS = frozenset({
+    *SPLITS,
+    "names",
+    "nc",
+    "path",
+    "kpt_shape",
+    "kpt_names",
+    "flip_idx",
+    "channels",
+    "download",
+    "roboflow",
+    "yaml_file",
+})
 """Of a data.yaml; others are named, since `valid` in place of `val` would lose a split."""
 
 
@@ -52,18 +64,24 @@ def yolo_table(tree: Tree) -> str | None:
         if isinstance(content, dict) and "names" in content and any(split in content for split in SPLITS):
             found.append(name)
         elif is_it:
-            raise InputError(f"{join(tree.root, name)}: a YOLO data set needs names and at least one of train, val and test")
+            raise InputError(
+                f"{join(tree.root, name)}: a YOLO data set needs names and at least one of train, val and test"
+            )
     nearest = [name for name in found if name.count("/") == found[0].count("/")]
     if len(nearest) > 1:
-        raise InputError(f"{tree.root}: {', '.join(nearest)} describe a data set each; name the one to take in place of the folder")
+        raise InputError(
+            f"{tree.root}: {', '.join(nearest)} describe a data set each; name the one to take in place of the folder"
+        )
     return nearest[0] if nearest else None
 
 
 def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
-    """Each picture's boxes stand in a text file of its name, `class x y w h` in shares of the picture, below `labels` beside the pictures' folder.
+    """Each picture's boxes stand in a text file of its name, `class x y w h` in shares of the picture, below `labels`
+    beside the pictures' folder.
 
-    Polygons and turned boxes give the box around them. A picture without such a file shows nothing, as training by Ultralytics takes it; how many
-    those are is said. Raises InputError if the YAML file is broken, or its `path` leads out of the tree and `outside` does not allow that.
+    Polygons and turned boxes give the box around them. A picture without such a file shows nothing, as training by
+    Ultralytics takes it; how many those are is said. Raises InputError if the YAML file is broken, or its `path` leads
+    out of the tree and `outside` does not allow that.
     """
     table = yolo_table(tree)
     if table is None:
@@ -79,11 +97,15 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
             break
     else:
         raise InputError(f"{where}: neither train nor val nor test names a folder or list with pictures below {base}")
-    notes += [f"{table}: {key} is not read; the splits are train, val and test" for key in content if key not in KNOWN_KEYS]
+    notes += [
+        f"{table}: {key} is not read; the splits are train, val and test" for key in content if key not in KNOWN_KEYS
+    ]
     labels = {file.relative: _label(tree, file.relative) for file in dict.fromkeys(file for file, _ in pictures)}
     contents = tree.contents(sorted({name for name in labels.values() if name}))
     if bare := [picture for picture, name in labels.items() if not name]:
-        notes.append(f"pictures without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}")
+        notes.append(
+            f"pictures without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}"
+        )
     owners: dict[str, set[str]] = defaultdict(set)
     for picture, name in labels.items():
         owners[name].add(posixpath.dirname(picture))
@@ -98,7 +120,15 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
             refused.append(Refusal(file, error.verdict, str(error)))
             continue
         read.append(AnnotatedPicture(file, boxes, its_labels, still_group(file.relative), split, normalised=True))
-    return Pictures(tree.root, "yolo", read, missing + _lonely(tree, labels), tree.pictures_without(labels), list(dict.fromkeys(refused)), notes)
+    return Pictures(
+        tree.root,
+        "yolo",
+        read,
+        missing + _lonely(tree, labels),
+        tree.pictures_without(labels),
+        list(dict.fromkeys(refused)),
+        notes,
+    )
 
 
 def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
@@ -109,7 +139,10 @@ def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
     if len(names) > MOST_CLASSES:
         raise InputError(f"{where}: {len(names):,} classes; at most {MOST_CLASSES:,} are read")
     try:
-        found = {int(number): class_name(name if isinstance(name, str) else None, f"{where}: names, class {number}") for number, name in names.items()}
+        found = {
+            int(number): class_name(name if isinstance(name, str) else None, f"{where}: names, class {number}")
+            for number, name in names.items()
+        }
     except BadLabel as error:
         raise InputError(str(error)) from None
     repeated = [name for name, times in Counter(found.values()).items() if times > 1]
@@ -124,17 +157,25 @@ def _keypoints(shape: Any, where: str) -> int:
     """How many numbers of keypoints follow a pose's box; 0 if there are none."""
     if not shape:
         return 0
-    if not isinstance(shape, list) or not all(isinstance(side, str) and side.isdecimal() and len(side) < 4 for side in shape):
+    if not isinstance(shape, list) or not all(
+        isinstance(side, str) and side.isdecimal() and len(side) < 4 for side in shape
+    ):
         raise InputError(f"{where}: kpt_shape must be [points, 2] or [points, 3]")
     return math.prod(map(int, shape))
 
 
 def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> str:
-    """The data set's folder: `path` as it is or from the YAML file's folder, which itself it is if `path` names nothing here."""
+    """The data set's folder: `path` as it is or from the YAML file's folder, which itself it is if `path` names nothing
+    here.
+    """
     path = path if isinstance(path, str) else ""
     if is_remote(folder):
         inside = posixpath.normpath(path or ".")
-        return folder if inside == "." or inside.startswith(("/", "..")) or not exists(join(folder, inside)) else join(folder, inside)
+        return (
+            folder
+            if inside == "." or inside.startswith(("/", "..")) or not exists(join(folder, inside))
+            else join(folder, inside)
+        )
     place = posixpath.normpath(posixpath.join(folder, path)) if "\0" not in path else folder
     if not path or not exists(place):
         return folder
@@ -144,7 +185,9 @@ def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> s
     return place
 
 
-def _pictures(tree: Tree, content: dict[str, Any], folder: str, table: str) -> tuple[list[tuple[File, str]], list[str], list[str]]:
+def _pictures(
+    tree: Tree, content: dict[str, Any], folder: str, table: str
+) -> tuple[list[tuple[File, str]], list[str], list[str]]:
     """Pictures with their split, what is named in vain, and entries that name nothing."""
     pictures: list[tuple[File, str]] = []
     missing: list[str] = []
@@ -170,7 +213,9 @@ def _entry(tree: Tree, entry: str, folder: str) -> tuple[list[File], list[str]]:
         place = posixpath.normpath(place or "..")
         if place.lower().endswith(".txt") and (listed := tree.at(place)):
             return _list(tree, listed.relative)
-        found = [file for file in tree.pictures if place == "." or folded(file.relative).startswith(folded(f"{place}/"))]
+        found = [
+            file for file in tree.pictures if place == "." or folded(file.relative).startswith(folded(f"{place}/"))
+        ]
         if found:
             return found, []
     return [], []
@@ -183,7 +228,11 @@ def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
         if not line:
             continue
         parts = line.split("/")  # a list that was made on another machine still ends in the same folders
-        places = [_inside(tree, line, "."), _inside(tree, line, posixpath.dirname(name)), *("/".join(parts[at:]) for at in range(1, len(parts) - 1))]
+        places = [
+            _inside(tree, line, "."),
+            _inside(tree, line, posixpath.dirname(name)),
+            *("/".join(parts[at:]) for at in range(1, len(parts) - 1)),
+        ]
         file = next((file for place in places if place and (file := tree.at(place))), None)
         if file is None:
             missing.append(f"{name} line {number}: {line}")
@@ -195,7 +244,7 @@ def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
 def _inside(tree: Tree, place: str, folder: str) -> str | None:
     """`place`, given from `folder` or absolutely, as a path below the tree's root; None where it lies elsewhere."""
     if place.startswith(f"{tree.root}/"):
-        return posixpath.normpath(place[len(tree.root) + 1:])
+        return posixpath.normpath(place[len(tree.root) + 1 :])
     if place.startswith("/"):
         return None
     inside = posixpath.normpath(posixpath.join(folder, place))
@@ -203,9 +252,11 @@ def _inside(tree: Tree, place: str, folder: str) -> str | None:
 
 
 def _places(picture: str) -> list[str]:
-    """Where a picture's labels may lie: Ultralytics' place, below `labels` in place of another folder of its path, and beside it."""
+    """Where a picture's labels may lie: Ultralytics' place, below `labels` in place of another folder of its path, and
+    beside it.
+    """
     parts = PurePosixPath(picture).with_suffix(".txt").parts
-    swapped = {at: "/".join([*parts[:at], LABELS_FOLDER, *parts[at + 1:]]) for at in reversed(range(len(parts) - 1))}
+    swapped = {at: "/".join([*parts[:at], LABELS_FOLDER, *parts[at + 1 :]]) for at in reversed(range(len(parts) - 1))}
     first = next((at for at in swapped if parts[at].lower() == "images"), None)
     return [*([swapped[first]] if first is not None else []), *swapped.values(), "/".join(parts)]
 
@@ -215,7 +266,9 @@ def _label(tree: Tree, picture: str) -> str:
     return next((file.relative for place in _places(picture) if (file := tree.at(place))), "")
 
 
-def _read_boxes(name: str, content: bytes, names: dict[int, str], *, points: int) -> tuple[tuple[Box, ...], tuple[str, ...]]:
+def _read_boxes(
+    name: str, content: bytes, names: dict[int, str], *, points: int
+) -> tuple[tuple[Box, ...], tuple[str, ...]]:
     """`points`: how many numbers of keypoints follow each box."""
     boxes: list[Box] = []
     labels = []
@@ -233,15 +286,23 @@ def _read_boxes(name: str, content: bytes, names: dict[int, str], *, points: int
             raise BadLabel(f"{where}: class {number:g}, and there is {_span(names)}", verdict="unknown_class")
         shape = shape[:4] if points and len(shape) == 4 + points else shape
         if any(share > MOST_SHARE for share in shape):
-            raise BadLabel(f"{where}: {max(shape):g} is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height")
+            raise BadLabel(
+                f"{where}: {max(shape):g} is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height"
+            )
         if len(shape) == 4:
             x, y, width, height = shape
             boxes.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
         elif len(shape) >= 6 and len(shape) % 2 == 0 and not points:
             boxes.append(around(zip(shape[::2], shape[1::2], strict=True)))
         else:
-            raise BadLabel(f"{where}: {len(fields)} numbers; a box has 5, a polygon 7, 9 or more"
-                           + (f", a pose {5 + points} by kpt_shape" if points else "; a sixth, a confidence or a track's number, must be left out"))
+            raise BadLabel(
+                f"{where}: {len(fields)} numbers; a box has 5, a polygon 7, 9 or more"
+                + (
+                    f", a pose {5 + points} by kpt_shape"
+                    if points
+                    else "; a sixth, a confidence or a track's number, must be left out"
+                )
+            )
         labels.append(names[int(number)])
     return tuple(boxes), tuple(labels)
 
@@ -255,14 +316,26 @@ def _span(names: dict[int, str]) -> str:
 def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
     """Files of labels that belong to no picture, and are empty or begin with a number.
 
-    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like a picture that has no labels.
+    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like a picture
+    that has no labels.
     """
     used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
     used |= {_label(tree, file.relative) for file in tree.pictures if file.relative not in labels}
     bare = {folded(PurePosixPath(picture).stem) for picture, name in labels.items() if not name}
-    strays = [name for name in tree.files if name.lower().endswith(".txt") and name not in used
-              and (posixpath.dirname(name) in folders or LABELS_FOLDER in name.lower().split("/")[:-1] or folded(PurePosixPath(name).stem) in bare)]
-    return [f"{name}: {PurePosixPath(name).stem}" for name, content in tree.contents(strays).items() if _is_label(content)]
+    strays = [
+        name
+        for name in tree.files
+        if name.lower().endswith(".txt")
+        and name not in used
+        and (
+            posixpath.dirname(name) in folders
+            or LABELS_FOLDER in name.lower().split("/")[:-1]
+            or folded(PurePosixPath(name).stem) in bare
+        )
+    ]
+    return [
+        f"{name}: {PurePosixPath(name).stem}" for name, content in tree.contents(strays).items() if _is_label(content)
+    ]
 
 
 def _is_label(content: bytes) -> bool:

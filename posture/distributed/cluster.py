@@ -22,8 +22,9 @@ from posture.errors import InputError
 FORWARDED = ("AWS_", "WANDB_")
 """Environment variables that workers get too, by prefix: storage, tracking."""
 SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
-"""Parts of names that are never forwarded: they would stand in the job's metadata. Nodes have credentials of their own, and a Ray
-started here inherits ours."""
+"""Parts of names that are never forwarded: they would stand in the job's metadata. Nodes have credentials of their own,
+and a Ray started here inherits ours.
+"""
 
 ANSWER_SECONDS = 10.0
 """In which something must answer where RAY_ADDRESS says that a cluster is."""
@@ -39,8 +40,9 @@ DECODE_SHARE = 0.001
 def connect(**settings: Any) -> None:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
 
-    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). With a dashboard its address goes to
-    all workers: by both, Ray Train gives back what a driver held that was killed, also where other Rays run on this machine.
+    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). With a
+    dashboard its address goes to all workers: by both, Ray Train gives back what a driver held that was killed, also
+    where other Rays run on this machine.
     Raises InputError if the named cluster does not answer, or asks for another token.
     """
     if ray.is_initialized():
@@ -48,10 +50,18 @@ def connect(**settings: Any) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    variables = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED) and not any(part in name for part in SECRET)}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(FORWARDED) and not any(part in name for part in SECRET)
+    }
     variables["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
-                                 "runtime_env": {"env_vars": variables}}
+    arguments: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+        "runtime_env": {"env_vars": variables},
+    }
     address = os.environ.get("RAY_ADDRESS")
     keep_token_private(create=not address)
     if address:
@@ -60,31 +70,38 @@ def connect(**settings: Any) -> None:
         port = os.environ["RAY_GCS_SERVER_PORT"] = str(_free_port())
         variables["RAY_ADDRESS"] = f"{ray.util.get_node_ip_address()}:{port}"
     _refuse_silent(address)
-    _log.info("joining the Ray cluster at %s ..." if address else "starting Ray on this machine ...", *([address] if address else []))
+    _log.info(
+        "joining the Ray cluster at %s ..." if address else "starting Ray on this machine ...",
+        *([address] if address else []),
+    )
     terminated = signal.getsignal(signal.SIGTERM)
     try:
         with _muted():
             if address:
                 ray.init(address=address, **arguments)
             else:
-                ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)  # or it would join what somebody else started here
+                # or it would join what somebody else started here
+                ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         if address and _is_about_the_token(error):
             sent = "and another one was sent" if os.environ.get("RAY_AUTH_MODE") == "token" else "and none was sent"
-            raise InputError(f"RAY_ADDRESS={address}: this Ray asks for a token, {sent}; export RAY_AUTH_MODE=token, with the cluster's token in "
-                             "~/.ray/auth_token or RAY_AUTH_TOKEN") from None
+            raise InputError(
+                f"RAY_ADDRESS={address}: this Ray asks for a token, {sent}; export RAY_AUTH_MODE=token, with the cluster's token in "
+                "~/.ray/auth_token or RAY_AUTH_TOKEN"
+            ) from None
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminated)  # Ray's own handler would end this process without a word, or with an abort
+        # Ray's own handler would end this process without a word, or with an abort
+        signal.signal(signal.SIGTERM, terminated)
     _quiet()
 
 
 def keep_token_private(*, create: bool) -> None:
     """See to it that nobody else on this machine can read ~/.ray/auth_token, by which Ray knows who may run code.
 
-    Ray would make that file readable for everybody. It takes one that is there; so with `create` one is made, unless the variables that begin with
-    RAY_AUTH_ say that none is used.
+    Ray would make that file readable for everybody. It takes one that is there; so with `create` one is made, unless
+    the variables that begin with RAY_AUTH_ say that none is used.
     """
     path = Path.home() / ".ray" / "auth_token"
     with contextlib.suppress(OSError):  # a home that cannot be written: Ray says so itself
@@ -125,8 +142,10 @@ def _refuse_silent(address: str | None) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputError(f"RAY_ADDRESS={address} cannot be used: nothing answers there ({error}); start Ray there with ray start --head, or unset RAY_ADDRESS "
-                         "to work on this machine alone") from None
+        raise InputError(
+            f"RAY_ADDRESS={address} cannot be used: nothing answers there ({error}); start Ray there with ray start --head, or unset RAY_ADDRESS "
+            "to work on this machine alone"
+        ) from None
 
 
 def _is_about_the_token(error: BaseException | None) -> bool:
@@ -171,11 +190,17 @@ def gpus() -> float:
 
 def sizes() -> list[tuple[float, float]]:
     """(CPUs, GPUs) of every node that may train: all with a CPU but those that only decode."""
-    return [(node["Resources"]["CPU"], node["Resources"].get("GPU", 0.0)) for node in _alive() if node["Resources"].get("CPU") and not _only_decodes(node)]
+    return [
+        (node["Resources"]["CPU"], node["Resources"].get("GPU", 0.0))
+        for node in _alive()
+        if node["Resources"].get("CPU") and not _only_decodes(node)
+    ]
 
 
 def decoding() -> dict[str, float]:
-    """What a task that decodes or reads footage asks for, so that it runs where the cluster wants that; nothing where no node says so."""
+    """What a task that decodes or reads footage asks for, so that it runs where the cluster wants that; nothing where
+    no node says so.
+    """
     return {DECODE: DECODE_SHARE} if ray.cluster_resources().get(DECODE) else {}
 
 

@@ -1,4 +1,6 @@
-"""A Ray Train worker, as the training loop sees it; and the board through which it talks to the command that waits for it."""
+"""A Ray Train worker, as the training loop sees it; and the board through which it talks to the command that waits for
+it.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +52,24 @@ class RayContext:
         place = ray.train.get_context()
         self.rank, self.world_size = place.get_world_rank(), place.get_world_size()
         self.device = ray.train.torch.get_device()
-        self._folder, self._board, self._clips_per_step, self._publisher = folder, board, clips_per_step, Publisher(folder)
+        self._folder, self._board, self._clips_per_step, self._publisher = (
+            folder,
+            board,
+            clips_per_step,
+            Publisher(folder),
+        )
         self._notice: Any = None
         self._answer: Any = None
         self._stop = False
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.get_local_world_size()))
         if self.rank == 0:
-            board.post.remote({"device": self.device_name, "world_size": self.world_size, "host": socket.gethostname(), "process": os.getpid()})
+            board.post.remote({
+                "device": self.device_name,
+                "world_size": self.world_size,
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+            })
 
     @property
     def device_name(self) -> str:
@@ -105,7 +117,11 @@ class RayContext:
         problem = None
         if self.rank == 0:
             emit_epoch(self._folder.name, metrics)
-            problem = _problem(lambda: self._publisher.publish(metrics, checkpoint, best=best, then=lambda: self._board.post.remote({"record": metrics})))
+            problem = _problem(
+                lambda: self._publisher.publish(
+                    metrics, checkpoint, best=best, then=lambda: self._board.post.remote({"record": metrics})
+                )
+            )
         self._agree(problem)
         ray.train.report(metrics)
 
@@ -121,7 +137,9 @@ class RayContext:
             raise Unreachable(problem)
 
     def progress(self, update: dict[str, Any]) -> None:
-        """Post to the board without waiting for it, unless the last post is still under way; its answer says whether to stop."""
+        """Post to the board without waiting for it, unless the last post is still under way; its answer says whether to
+        stop.
+        """
         if self.rank != 0:
             return
         emit_step(self._folder.name, update, clips=self._clips_per_step)

@@ -14,8 +14,16 @@ from posture.distributed import cluster
 from posture.distributed.room import refuse_crowd, resources
 
 
-def score_on_ray(index: Any, run: Run, checkpoint: Path, *, views: Any, workers: int, batch: int,
-                 progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, str]:
+def score_on_ray(
+    index: Any,
+    run: Run,
+    checkpoint: Path,
+    *,
+    views: Any,
+    workers: int,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, str]:
     """Class probabilities (clips, K) of every clip of `index`, by `workers` tasks; and the devices that made them.
 
     Raises InputError where the cluster cannot hold so many.
@@ -23,7 +31,9 @@ def score_on_ray(index: Any, run: Run, checkpoint: Path, *, views: Any, workers:
     shares = [np.flatnonzero(index.segments % workers == worker) for worker in range(workers)]
     probabilities = np.full((len(index), run.model.classes), np.nan, dtype=np.float32)
     devices = []
-    for share, scores, device in _deal("score", index, shares, run, checkpoint, {"views": views, "batch": batch}, progress):
+    for share, scores, device in _deal(
+        "score", index, shares, run, checkpoint, {"views": views, "batch": batch}, progress
+    ):
         probabilities[share] = scores
         devices.append(device)
     if np.isnan(probabilities).any():
@@ -31,9 +41,18 @@ def score_on_ray(index: Any, run: Run, checkpoint: Path, *, views: Any, workers:
     return probabilities, _together(devices)
 
 
-def detect_on_ray(index: Any, run: DetectorRun, checkpoint: Path, *, workers: int, batch: int,
-                  progress: Callable[[int, int], None] | None = None) -> tuple[list[Any], str]:
-    """What is found in every picture of `index`, by `workers` tasks; and the devices that found it. Raises InputError as `score_on_ray` does."""
+def detect_on_ray(
+    index: Any,
+    run: DetectorRun,
+    checkpoint: Path,
+    *,
+    workers: int,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Any], str]:
+    """What is found in every picture of `index`, by `workers` tasks; and the devices that found it. Raises InputError
+    as `score_on_ray` does.
+    """
     shares = [np.arange(len(index))[worker::workers] for worker in range(workers)]
     found: list[Any] = [None] * len(index)
     devices = []
@@ -46,8 +65,15 @@ def detect_on_ray(index: Any, run: DetectorRun, checkpoint: Path, *, workers: in
     return found, _together(devices)
 
 
-def _deal(what: str, index: Any, shares: list[np.ndarray], run: AnyRun, checkpoint: Path, options: dict[str, Any],
-          progress: Callable[[int, int], None] | None) -> Iterator[tuple[np.ndarray, Any, str]]:
+def _deal(
+    what: str,
+    index: Any,
+    shares: list[np.ndarray],
+    run: AnyRun,
+    checkpoint: Path,
+    options: dict[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[np.ndarray, Any, str]]:
     """(share, what its task made of it, the device) as the tasks end."""
     cluster.connect()
     scale = run.scale.model_copy(update={"workers": len(shares)})
@@ -81,7 +107,9 @@ def _work(what: str, index: Any, run: AnyRun, weights: bytes, options: dict[str,
     from posture.detector_evaluation import detect_here
     from posture.evaluation import score_here
 
-    torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)) or (os.cpu_count() or 1)))
+    torch.set_num_threads(
+        max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)) or (os.cpu_count() or 1))
+    )
     with tempfile.TemporaryDirectory(prefix="posture-weights-") as place:
         (Path(place) / "model.safetensors").write_bytes(weights)
         return {"score": score_here, "detect": detect_here}[what](index, run, Path(place), **options)

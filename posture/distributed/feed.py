@@ -1,8 +1,9 @@
 """Footage and pictures from the store to training workers.
 
-What fits is read once into Ray's object store, one object per Parquet file, spread over the nodes by plain tasks; a worker maps
-the objects of its node without copying and takes any clip at any time, in our order. (A Ray Data execution costs seconds
-before its first row and deals blocks, not clips.) What does not fit, each worker streams from the store itself.
+What fits is read once into Ray's object store, one object per Parquet file, spread over the nodes by plain tasks; a
+worker maps the objects of its node without copying and takes any clip at any time, in our order. (A Ray Data execution
+costs seconds before its first row and deals blocks, not clips.) What does not fit, each worker streams from the store
+itself.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ OBJECT_STORE_SHARE = 0.6
 
 @dataclass
 class Feed:
-    """How workers get the clips or pictures of an index: for each input, references to its shards in memory, or None to stream. Travels to
-    workers whole."""
+    """How workers get the clips or pictures of an index: for each input, references to its shards in memory, or None to
+    stream. Travels to workers whole.
+    """
 
     index: FootageIndex | ImageIndex
     shards: dict[str, list[Any]] | None
@@ -45,8 +47,8 @@ class Feed:
 def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: bool = False) -> list[Feed]:
     """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended.
 
-    `wait`: it has ended, and held no CPU, a few shards at a time. Then what is lost with a node is read again even while runs that wait for it
-    hold every CPU; otherwise they would wait for each other.
+    `wait`: it has ended, and held no CPU, a few shards at a time. Then what is lost with a node is read again even
+    while runs that wait for it hold every CPU; otherwise they would wait for each other.
     """
     needed = sum(index.bytes for index in indices)
     fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)
@@ -54,7 +56,16 @@ def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: boo
         return [Feed(index, None) for index in indices]
     task = _read.options(resources=cluster.decoding(), num_cpus=0.0 if wait else READER_CPUS)
     if not wait:
-        return [Feed(index, {name: [task.remote(index.store_uri, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
+        return [
+            Feed(
+                index,
+                {
+                    name: [task.remote(index.store_uri, shard) for shard in index.shards_of(name)]
+                    for name in index.inputs
+                },
+            )
+            for index in indices
+        ]
     at_once, reading = max(1, int(cluster.decoding_cpus())), []
 
     def read(index: FootageIndex | ImageIndex, shard: Shard) -> Any:
@@ -63,7 +74,10 @@ def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: boo
         reading.append(task.remote(index.store_uri, shard))
         return reading[-1]
 
-    feeds = [Feed(index, {name: [read(index, shard) for shard in index.shards_of(name)] for name in index.inputs}) for index in indices]
+    feeds = [
+        Feed(index, {name: [read(index, shard) for shard in index.shards_of(name)] for name in index.inputs})
+        for index in indices
+    ]
     ray.wait(reading, num_returns=max(1, len(reading)), fetch_local=False)
     return feeds
 

@@ -1,7 +1,7 @@
 """Optical flow of a store's clips, computed once, somewhere on the cluster, from the frames that the store holds.
 
-As with clips, workers write Parquet files beside the table (`data/part.py`) and this process alone commits them, a batch at a time: killed
-anywhere, at most one batch is computed again.
+As with clips, workers write Parquet files beside the table (`data/part.py`) and this process alone commits them, a
+batch at a time: killed anywhere, at most one batch is computed again.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ class FlowReport:
 
 
 def compute_flow(store: Store, method: str, *, progress: Callable[[int, int, float], None] | None = None) -> FlowReport:
-    """Add the flow by `method` of every clip that has none. `progress(clips done, clips to do, clips/s)` is called as results come.
+    """Add the flow by `method` of every clip that has none. `progress(clips done, clips to do, clips/s)` is called as
+    results come.
 
-    Raises Busy where another ingest holds the store, InputError where a file of clips cannot be read or there are no clips.
+    Raises Busy where another ingest holds the store, InputError where a file of clips cannot be read or there are no
+    clips.
     """
     began = time.time()
     with Lease(store.uri) as lease:
@@ -48,7 +50,9 @@ def compute_flow(store: Store, method: str, *, progress: Callable[[int, int, flo
         store.remove_orphans("flows")
         report = FlowReport(store.sizes()["clips"][1])
         if not report.clips:
-            raise InputError(f"{store.uri}: the store holds no clips yet; add some with: posture ingest FOOTAGE --store {store.uri}")
+            raise InputError(
+                f"{store.uri}: the store holds no clips yet; add some with: posture ingest FOOTAGE --store {store.uri}"
+            )
         keys, shards = clips_without_flow(store, method)
         parts: list[dict[str, Any]] = []
         committed = time.time()
@@ -80,8 +84,11 @@ def _computed(store_uri: str, keys: list[str], shards: list[Shard], method: str)
     if not keys:
         return
     cluster.connect()
-    pieces = [replace(shard, rows=shard.rows[at:at + CLIPS_PER_TASK], indices=shard.indices[at:at + CLIPS_PER_TASK])
-              for shard in shards for at in range(0, len(shard.rows), CLIPS_PER_TASK)]
+    pieces = [
+        replace(shard, rows=shard.rows[at : at + CLIPS_PER_TASK], indices=shard.indices[at : at + CLIPS_PER_TASK])
+        for shard in shards
+        for at in range(0, len(shard.rows), CLIPS_PER_TASK)
+    ]
     compute, at_once = _compute.options(resources=cluster.decoding()), 2 * cluster.decoding_cpus()
     waiting: list[Any] = []
     for piece in [*pieces, None]:

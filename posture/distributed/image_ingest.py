@@ -1,6 +1,8 @@
-"""Pictures with boxes -> store: every picture is decoded once, somewhere on the cluster, before anything is trained on it.
+"""Pictures with boxes -> store: every picture is decoded once, somewhere on the cluster, before anything is trained on
+it.
 
-Workers write Parquet files beside the `images` table (`data/picture_part.py`); this process alone commits them (`data/image_ledger.py`).
+Workers write Parquet files beside the `images` table (`data/picture_part.py`); this process alone commits them
+(`data/image_ledger.py`).
 """
 
 from __future__ import annotations
@@ -35,16 +37,28 @@ PICTURES_PER_TASK = 96
 """Three row groups: enough to hide what a task costs, few enough that a lost task is a small loss."""
 
 
-def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, progress: Callable[[int, int, float], None] | None = None) -> PictureReport:
-    """Add what is new in `pictures` to the store. `progress(pictures done, pictures to do, pictures/s)` is called as results come.
+def ingest_pictures(
+    pictures: Pictures,
+    store: Store,
+    options: ImageOptions,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> PictureReport:
+    """Add what is new in `pictures` to the store. `progress(pictures done, pictures to do, pictures/s)` is called as
+    results come.
 
-    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many pictures were refused
-    (what was good is committed all the same).
+    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many pictures
+    were refused (what was good is committed all the same).
     """
     begun = time.time()
-    report = PictureReport(uuid.uuid4().hex[:12], pictures.root, pictures.layout, unlabelled=len(pictures.unlabelled), notes=pictures.notes)
+    report = PictureReport(
+        uuid.uuid4().hex[:12], pictures.root, pictures.layout, unlabelled=len(pictures.unlabelled), notes=pictures.notes
+    )
     kind = "missing_video" if pictures.layout in ("cvat", "ucf101_24") else "missing_picture"
-    report.refused += [{"uri": line.rpartition(": ")[2], "verdict": kind, "reason": f"named by {line.rpartition(': ')[0]}"} for line in pictures.missing]
+    report.refused += [
+        {"uri": line.rpartition(": ")[2], "verdict": kind, "reason": f"named by {line.rpartition(': ')[0]}"}
+        for line in pictures.missing
+    ]
     with Lease(store.uri) as lease:
         store.create_tables()
         store.remove_orphans("images")
@@ -71,13 +85,19 @@ def ingest_pictures(pictures: Pictures, store: Store, options: ImageOptions, *, 
     refuse_outside(report, report.boxes_outside, report.boxes_drawn)
     bad = report.refused_pictures - report.duplicates
     if bad > options.max_refused_share * report.pictures:
-        raise TooManyRefused(report, f"{pictures.root}: {bad} of {report.pictures} pictures were refused, more than the allowed share of "
-                                     f"{options.max_refused_share:g} (--max-refused); the others are stored")
+        raise TooManyRefused(
+            report,
+            f"{pictures.root}: {bad} of {report.pictures} pictures were refused, more than the allowed share of "
+            f"{options.max_refused_share:g} (--max-refused); the others are stored",
+        )
     return report
 
 
-def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest: str) -> Iterator[tuple[list[Outcome], dict[str, Any] | None]]:
-    """Run the jobs on the cluster, tens of pictures a task; yields (an outcome per job, the Parquet file written) as tasks end.
+def _checked(
+    jobs: list[PictureJob], store: Store, options: ImageOptions, ingest: str
+) -> Iterator[tuple[list[Outcome], dict[str, Any] | None]]:
+    """Run the jobs on the cluster, tens of pictures a task; yields (an outcome per job, the Parquet file written) as
+    tasks end.
 
     Raises InputError where one could not write into the store.
     """
@@ -86,10 +106,14 @@ def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest
     from posture.distributed import cluster
 
     cluster.connect()
-    blocks = min(len(jobs), max(int(2 * cluster.decoding_cpus()), round(sum(job.pictures for job in jobs) / PICTURES_PER_TASK)))
+    blocks = min(
+        len(jobs), max(int(2 * cluster.decoding_cpus()), round(sum(job.pictures for job in jobs) / PICTURES_PER_TASK))
+    )
     items = [{"jobs": json.dumps([asdict(job) for job in jobs[block::blocks]])} for block in range(blocks)]
     check = functools.partial(check_block, store_uri=store.uri, options=options, ingest=ingest)
-    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(check, batch_size=None, resources=cluster.decoding())
+    dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        check, batch_size=None, resources=cluster.decoding()
+    )
     for batch in dataset.iter_batches(batch_size=None):
         for outcome in map(json.loads, batch["outcome"]):
             if "stopped" in outcome:
@@ -98,7 +122,9 @@ def _checked(jobs: list[PictureJob], store: Store, options: ImageOptions, ingest
 
 
 def check_block(batch: dict[str, Any], *, store_uri: str, options: ImageOptions, ingest: str) -> dict[str, Any]:
-    """One task: decode every picture of the block, write the good ones as one Parquet file beside the table (not committed)."""
+    """One task: decode every picture of the block, write the good ones as one Parquet file beside the table (not
+    committed).
+    """
     sandbox = sandbox_with(options.limits)
     done = []
     for jobs in batch["jobs"]:
@@ -128,23 +154,42 @@ def _check_one(job: PictureJob, sandbox: Sandbox, part: PicturePart, options: Im
     return outcome
 
 
-def _take_still(path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions) -> list[CheckedPicture]:
+def _take_still(
+    path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions
+) -> list[CheckedPicture]:
     encoded = sandbox.picture(path, job.content, limit_seconds=options.file_limit_seconds)
     part.write(job.content, job.uri, encoded)
-    return [{"image": job.content, "height": encoded.height, "width": encoded.width, "time": math.nan, "past_end": None}]
+    return [
+        {"image": job.content, "height": encoded.height, "width": encoded.width, "time": math.nan, "past_end": None}
+    ]
 
 
-def _take_frames(path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions) -> list[CheckedPicture]:
+def _take_frames(
+    path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions
+) -> list[CheckedPicture]:
     """Frames are written only when all have decoded."""
     frames, taken = [], []
-    for message in sandbox.frames(path, job.frames, limit_seconds=options.file_limit_seconds + options.seconds_per_frame * len(job.frames)):
+    for message in sandbox.frames(
+        path, job.frames, limit_seconds=options.file_limit_seconds + options.seconds_per_frame * len(job.frames)
+    ):
         row = message.row if isinstance(message, Clip) else message
         image = rows.frame_id(job.content, row["frame"])
         if isinstance(message, Clip):
             of_frame = {name: row[name] for name in ("decoder", "coded_height", "coded_width")}
-            frames.append((image, f"{job.uri}#t={row['time']:.6f}", Encoded(message.pixels, row["height"], row["width"]), of_frame))
-            taken.append({"image": image, "height": row["height"], "width": row["width"], "time": row["time"], "past_end": None,
-                          "coded": [row["coded_height"], row["coded_width"]]})
+            frames.append((
+                image,
+                f"{job.uri}#t={row['time']:.6f}",
+                Encoded(message.pixels, row["height"], row["width"]),
+                of_frame,
+            ))
+            taken.append({
+                "image": image,
+                "height": row["height"],
+                "width": row["width"],
+                "time": row["time"],
+                "past_end": None,
+                "coded": [row["coded_height"], row["coded_width"]],
+            })
         else:
             taken.append({"image": image, "height": 0, "width": 0, "time": math.nan, "past_end": row["frames"]})
     for *frame, of_frame in frames:

@@ -1,6 +1,8 @@
-"""Footage -> store: every file is probed, cut and decoded once, somewhere on the cluster, in a process that can be killed.
+"""Footage -> store: every file is probed, cut and decoded once, somewhere on the cluster, in a process that can be
+killed.
 
-Workers write Parquet files beside the `clips` table (`data/part.py`); this process alone commits them (`data/ledger.py`).
+Workers write Parquet files beside the `clips` table (`data/part.py`); this process alone commits them
+(`data/ledger.py`).
 """
 
 from __future__ import annotations
@@ -39,23 +41,42 @@ if TYPE_CHECKING:
 CLIPS_PER_TASK = 24
 """Enough to hide what a task costs, few enough that a lost task is a small loss."""
 GPU_SHARE = 0.25
-"""Of a GPU for each task that finds athletes, where the cluster has one: decoding beside it keeps one task from filling it."""
+"""Of a GPU for each task that finds athletes, where the cluster has one: decoding beside it keeps one task from filling
+it.
+"""
 
 
-def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: AthleteDetector | None = None, local: bool = False,
-           progress: Callable[[int, int, int, float], None] | None = None) -> Report:
-    """Add what is new in `footage` to the store. `progress(files done, files to do, clips, clips/s)` is called as results come.
+def ingest(
+    footage: Footage,
+    store: Store,
+    options: IngestOptions,
+    *,
+    detector: AthleteDetector | None = None,
+    local: bool = False,
+    progress: Callable[[int, int, int, float], None] | None = None,
+) -> Report:
+    """Add what is new in `footage` to the store. `progress(files done, files to do, clips, clips/s)` is called as
+    results come.
 
-    `detector` finds the athletes, where the recipe's crop names one; `local` cuts in this process, without Ray, where none is needed.
+    `detector` finds the athletes, where the recipe's crop names one; `local` cuts in this process, without Ray, where
+    none is needed.
 
-    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many files were refused
-    (what was readable is committed all the same).
+    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many files were
+    refused (what was readable is committed all the same).
     """
     begun = time.time()
-    report = Report(uuid.uuid4().hex[:12], footage.root, footage.layout, str(options.cut.recipe), files=len(footage.videos),
-                    unlabelled=len(footage.unlabelled))
-    report.refused += [{"uri": line.rpartition(": ")[2], "verdict": "missing_video", "reason": f"named by {line.rpartition(': ')[0]}"}
-                       for line in footage.missing] + footage.refused
+    report = Report(
+        uuid.uuid4().hex[:12],
+        footage.root,
+        footage.layout,
+        str(options.cut.recipe),
+        files=len(footage.videos),
+        unlabelled=len(footage.unlabelled),
+    )
+    report.refused += [
+        {"uri": line.rpartition(": ")[2], "verdict": "missing_video", "reason": f"named by {line.rpartition(': ')[0]}"}
+        for line in footage.missing
+    ] + footage.refused
     with Lease(store.uri) as lease:
         store.create_tables()
         store.remove_orphans("clips")
@@ -64,8 +85,11 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: 
         if jobs:
             decoding = time.time()
             done, throughput = 0, Throughput("decode", report.ingest)
-            decode = _decode_here(jobs, store, options, report.ingest, ledger.orphans) if local and detector is None else _decode(
-                jobs, store, options, report.ingest, ledger.orphans, detector)
+            decode = (
+                _decode_here(jobs, store, options, report.ingest, ledger.orphans)
+                if local and detector is None
+                else _decode(jobs, store, options, report.ingest, ledger.orphans, detector)
+            )
             for results, part in decode:
                 ledger.add(results, part)
                 done += len(results)
@@ -81,12 +105,17 @@ def ingest(footage: Footage, store: Store, options: IngestOptions, *, detector: 
         if jobs or ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
             store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
-    outside, drawn = boxes_outside(footage.videos, store) if options.cut.recipe.crop and not options.cut.recipe.searched else (0, 0)
+    outside, drawn = (
+        boxes_outside(footage.videos, store) if options.cut.recipe.crop and not options.cut.recipe.searched else (0, 0)
+    )
     refuse_outside(report, outside, drawn)
     refused = len(jobs) - report.decoded
     if refused > options.max_refused_share * len(jobs):
-        raise TooManyRefused(report, f"{footage.root}: {refused} of {len(jobs)} files were refused, more than the allowed share of "
-                                     f"{options.max_refused_share:g} (--max-refused); the others are stored")
+        raise TooManyRefused(
+            report,
+            f"{footage.root}: {refused} of {len(jobs)} files were refused, more than the allowed share of "
+            f"{options.max_refused_share:g} (--max-refused); the others are stored",
+        )
     return report
 
 
@@ -101,13 +130,24 @@ class TooManyRefused(InputError):
 def refuse_outside(report: Any, outside: int, drawn: int) -> None:
     """Raise TooManyRefused, with the report, if too many of the boxes that were `drawn` lie outside of their pictures."""
     if outside > MOST_OUTSIDE * drawn:
-        raise TooManyRefused(report, f"{report.footage}: {outside:,} of {drawn:,} boxes lie outside of their pictures or belong to another size, more than "
-                                     f"{100 * MOST_OUTSIDE:.0f} %: these are other pictures than the boxes were drawn on; what fits is stored")
+        raise TooManyRefused(
+            report,
+            f"{report.footage}: {outside:,} of {drawn:,} boxes lie outside of their pictures or belong to another size, more than "
+            f"{100 * MOST_OUTSIDE:.0f} %: these are other pictures than the boxes were drawn on; what fits is stored",
+        )
 
 
-def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str],
-            detector: AthleteDetector | None) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
-    """Run the jobs on the cluster, tens of clips a task; yields (one result per file, the Parquet file written) as tasks end."""
+def _decode(
+    jobs: list[Job],
+    store: Store,
+    options: IngestOptions,
+    ingest: str,
+    orphans: frozenset[str],
+    detector: AthleteDetector | None,
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
+    """Run the jobs on the cluster, tens of clips a task; yields (one result per file, the Parquet file written) as
+    tasks end.
+    """
     import ray
 
     from posture.distributed import cluster
@@ -117,7 +157,9 @@ def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, 
     blocks = min(len(jobs), max(int(2 * cluster.decoding_cpus()), round(clips / CLIPS_PER_TASK)))
     items = [{"jobs": json.dumps([_packed(job) for job in jobs[block::blocks]])} for block in range(blocks)]
     shared = None if detector is None else {"digest": detector.digest, "detector": ray.put(detector)}
-    cut = functools.partial(cut_block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans, shared=shared)
+    cut = functools.partial(
+        cut_block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans, shared=shared
+    )
     place: dict[str, Any] = {"resources": cluster.decoding()}
     if detector is not None and cluster.gpus():
         place = {"num_gpus": GPU_SHARE}
@@ -126,11 +168,12 @@ def _decode(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, 
         yield from _opened(batch)
 
 
-def _decode_here(jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str]) -> Iterator[tuple[
-        list[dict[str, Any]], dict[str, Any] | None]]:
+def _decode_here(
+    jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str]
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
     """The same in this process, one file after the other."""
     for first in range(0, len(jobs), CLIPS_PER_TASK):
-        block = {"jobs": [json.dumps([_packed(job) for job in jobs[first:first + CLIPS_PER_TASK]])]}
+        block = {"jobs": [json.dumps([_packed(job) for job in jobs[first : first + CLIPS_PER_TASK]])]}
         yield from _opened(cut_block(block, store_uri=store.uri, options=options, ingest=ingest, orphans=orphans))
 
 
@@ -146,8 +189,15 @@ _finders: dict[str, Finder] = {}
 """This worker process's detector, by its digest."""
 
 
-def cut_block(batch: dict[str, Any], *, store_uri: str, options: IngestOptions, ingest: str, orphans: frozenset[str],
-              shared: dict[str, Any] | None = None) -> dict[str, Any]:
+def cut_block(
+    batch: dict[str, Any],
+    *,
+    store_uri: str,
+    options: IngestOptions,
+    ingest: str,
+    orphans: frozenset[str],
+    shared: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """One task: cut every file of the block, write their clips as one Parquet file beside the table (not committed).
 
     `shared` is the detector that finds the athletes: its digest, and where Ray keeps it.
@@ -183,10 +233,14 @@ def _packed(job: Job) -> dict[str, Any]:
 
 
 def _unpacked(job: dict[str, Any]) -> Job:
-    return Job(**job | {"labels": tuple(Label(**label) for label in job["labels"]), "tubes": tubes_from_json(job["tubes"])})
+    return Job(
+        **job | {"labels": tuple(Label(**label) for label in job["labels"]), "tubes": tubes_from_json(job["tubes"])}
+    )
 
 
-def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None) -> dict[str, Any]:
+def _cut_one(
+    job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None
+) -> dict[str, Any]:
     """One file: {row, segments, refused, notes}. Its clips are in `part` only if the whole file was good.
 
     A file whose decoder died gets a second try: if it was not the file's fault, it is stored all the same.
@@ -206,24 +260,44 @@ def _cut_one(job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orp
         verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
         row |= {"verdict": verdict, "reason": str(error), "reader": rows.READER}
         segments, refused, notes = [], [{"verdict": verdict, "reason": str(error)}], []
-    return {"row": row, "segments": segments, "refused": [{"uri": job.uri, **refusal} for refusal in refused],
-            "notes": [{"uri": job.uri, "note": note} for note in notes]}
+    return {
+        "row": row,
+        "segments": segments,
+        "refused": [{"uri": job.uri, **refusal} for refusal in refused],
+        "notes": [{"uri": job.uri, "note": note} for note in notes],
+    }
 
 
-def _try_to_cut(job: Job, row: dict[str, Any], sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str],
-                finder: Finder | None, written: set[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-    """Complete the file's `row` and put its clips into `part`, all but those `written` before, which grow. Returns segments, refusals and notes.
+def _try_to_cut(
+    job: Job,
+    row: dict[str, Any],
+    sandbox: Sandbox,
+    part: Part,
+    options: IngestOptions,
+    orphans: frozenset[str],
+    finder: Finder | None,
+    written: set[str],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Complete the file's `row` and put its clips into `part`, all but those `written` before, which grow. Returns
+    segments, refusals and notes.
 
     Raises Unreadable, OSError.
     """
     segments, refused, notes = [], [], []
     with local_copy(job.uri) as path:
         row["video"] = job.video or hash_file(path)
-        asked = {"stored": [*job.stored, *job.empty, *orphans],
-                 "limit_seconds": options.file_limit_seconds + options.seconds_per_label * len(job.labels)}
+        asked = {
+            "stored": [*job.stored, *job.empty, *orphans],
+            "limit_seconds": options.file_limit_seconds + options.seconds_per_label * len(job.labels),
+        }
         file_and_cut = path, row["video"], job.labels, options.cut
-        tubes = job.tubes if finder is None else find_tubes(sandbox.search(*file_and_cut, **asked, longest=finder.size), finder,
-                                                            stride=options.cut.recipe.stride)
+        tubes = (
+            job.tubes
+            if finder is None
+            else find_tubes(
+                sandbox.search(*file_and_cut, **asked, longest=finder.size), finder, stride=options.cut.recipe.stride
+            )
+        )
         for message in sandbox.cut(*file_and_cut, **asked, tubes=tubes):
             if isinstance(message, Clip):
                 if message.row["clip"] not in written:
@@ -240,8 +314,14 @@ def _try_to_cut(job: Job, row: dict[str, Any], sandbox: Sandbox, part: Part, opt
     return segments, refused, notes
 
 
-def find_tubes(messages: Iterable[dict[str, Any] | Clip], find: Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]], *, stride: int) -> list[Tube]:
-    """The athletes' tubes in the segments whose frames `Sandbox.search` gives, in pixels of the video, named by their segment, best first.
+def find_tubes(
+    messages: Iterable[dict[str, Any] | Clip],
+    find: Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]],
+    *,
+    stride: int,
+) -> list[Tube]:
+    """The athletes' tubes in the segments whose frames `Sandbox.search` gives, in pixels of the video, named by their
+    segment, best first.
 
     `find` gives boxes (D, 4) and scores (D,) for each of uint8 frames (n, h, w, 3).
     """

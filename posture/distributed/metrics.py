@@ -1,6 +1,8 @@
-"""Our numbers among Ray's own, for whoever scrapes the cluster (Prometheus); Ray exports them with `ray_` in front of their names.
+"""Our numbers among Ray's own, for whoever scrapes the cluster (Prometheus); Ray exports them with `ray_` in front of
+their names.
 
-They cost microseconds, and whatever goes wrong with them is nobody's concern but the log's: they never stop what they tell of.
+They cost microseconds, and whatever goes wrong with them is nobody's concern but the log's: they never stop what they
+tell of.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _made: dict[str, Any] = {}
 
 
 def emit(name: str, value: float | None, **tags: str) -> None:
-    """Set a gauge, or add to a counter; what is no number is left out, and everything where there is no Ray. Never raises."""
+    """Set a gauge, or add to a counter; what is no number is left out, and everything where there is no Ray. Never
+    raises.
+    """
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized() or value is None or not math.isfinite(value):
         return

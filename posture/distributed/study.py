@@ -1,7 +1,8 @@
 """The runs of a study on the cluster: one task each, side by side where there is room.
 
-A task trains in its own process as `--local` does, reads its clips from the store, and writes to its run's folder after every epoch; that is
-also where the driver reads how far it is. A lost worker's task is started again and goes on from its last checkpoint.
+A task trains in its own process as `--local` does, reads its clips from the store, and writes to its run's folder after
+every epoch; that is also where the driver reads how far it is. A lost worker's task is started again and goes on from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ LOOK_EVERY_SECONDS = 2.0
 ATTEMPTS = 3
 
 
-def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: Callable[[int, int, str], None],
-            on_done: Callable[[Job, str], None]) -> dict[str, str]:
-    """`train` or `score` all jobs. Each gets a GPU where there are any, and an equal share of the CPUs; at most `concurrent` at a time.
+def execute(
+    what: str,
+    jobs: list[Job],
+    *,
+    concurrent: int | None,
+    on_progress: Callable[[int, int, str], None],
+    on_done: Callable[[Job, str], None],
+) -> dict[str, str]:
+    """`train` or `score` all jobs. Each gets a GPU where there are any, and an equal share of the CPUs; at most
+    `concurrent` at a time.
 
-    `on_progress(done, total, note)` counts epochs in training and runs in scoring; `on_done(job, why not)` follows each job. Returns what
-    `posture.study.work` said, by run name. Raises InputError where a run's folder cannot be shared with the nodes.
+    `on_progress(done, total, note)` counts epochs in training and runs in scoring; `on_done(job, why not)` follows each
+    job. Returns what `posture.study.work` said, by run name. Raises InputError where a run's folder cannot be shared
+    with the nodes.
     """
     waiting = {job.run.name: job for job in jobs}
     said = {name: "" for name, job in waiting.items() if done(what, job)}
@@ -49,7 +58,11 @@ def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: 
                 job = running.pop(reference)
                 said[job.run.name] = ray.get(reference)
                 on_done(job, said[job.run.name])
-            epochs = sum(job.run.epochs if name in said else len(job.history) for name, job in waiting.items()) if what == "train" else len(said)
+            epochs = (
+                sum(job.run.epochs if name in said else len(job.history) for name, job in waiting.items())
+                if what == "train"
+                else len(said)
+            )
             on_progress(epochs, total, f"{len(said)} of {len(waiting)} runs")
     except BaseException:
         for reference in running:
@@ -59,9 +72,11 @@ def execute(what: str, jobs: list[Job], *, concurrent: int | None, on_progress: 
 
 
 def room(concurrent: int | None, *, jobs: int, nodes: list[tuple[float, float]]) -> tuple[float, float]:
-    """CPUs and GPUs of one task on nodes of so many (CPUs, GPUs). Without `concurrent`: a GPU each, or a CPU each where there is none.
+    """CPUs and GPUs of one task on nodes of so many (CPUs, GPUs). Without `concurrent`: a GPU each, or a CPU each where
+    there is none.
 
-    A task runs on one node, so it never gets more than the largest has. Raises InputError where so many at a time do not fit.
+    A task runs on one node, so it never gets more than the largest has. Raises InputError where so many at a time do
+    not fit.
     """
     gpus = sum(node[1] for node in nodes)
     able = [node[0] for node in nodes if node[1] or not gpus]

@@ -1,4 +1,6 @@
-"""A run on Ray Train: gloo on CPUs, NCCL on GPUs. Checkpoints and resuming are ours (`posture/runs.py`), restarts are Ray's."""
+"""A run on Ray Train: gloo on CPUs, NCCL on GPUs. Checkpoints and resuming are ours (`posture/runs.py`), restarts are
+Ray's.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,17 @@ MAX_ELASTIC_FAILURES = 30
 """The same where nodes are expected to come and go."""
 
 
-def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
-          on_device: Callable[[str], None], asked_to_stop: Callable[[], bool], feeds: list[Feed] | None = None) -> dict[str, Any]:
-    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best", "best_epoch", "stopped", "note"}.
+def train(
+    session: Session,
+    *,
+    on_progress: Callable[[dict[str, Any]], None],
+    on_record: Callable[[dict[str, Any]], None],
+    on_device: Callable[[str], None],
+    asked_to_stop: Callable[[], bool],
+    feeds: list[Feed] | None = None,
+) -> dict[str, Any]:
+    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best",
+    "best_epoch", "stopped", "note"}.
 
     `feeds`, for training and validation, where several runs share what was read already.
     Raises InputError where the cluster cannot hold the run: up front, with the numbers.
@@ -46,25 +56,48 @@ def train(session: Session, *, on_progress: Callable[[dict[str, Any]], None], on
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
         refuse_unshared(session.folder.path("run.json"))
     feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic or cluster.nodes() > 1)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
+    # no other node that is lost takes it along
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()
-    notes = tempfile.TemporaryDirectory(prefix="posture-ray-")  # what Ray Train writes down for itself; ours is in the run's folder
+    # what Ray Train writes down for itself; ours is in the run's folder
+    notes = tempfile.TemporaryDirectory(prefix="posture-ray-")
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"run": session.run, "classes": session.classes, "folder": session.folder, "board": board, "feeds": feeds},
-        scaling_config=ray.train.ScalingConfig(num_workers=scale.workers, use_gpu=gpus > 0,
-                                               resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
-                                               label_selector=off_decoders or None),
-        run_config=ray.train.RunConfig(name=f"attempt-{time.time_ns()}", storage_path=notes.name,
-                                       failure_config=ray.train.FailureConfig(
-                                           max_failures=MAX_ELASTIC_FAILURES if elastic else MAX_FAILURES, controller_failure_limit=3)),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600))
+        train_loop_config={
+            "run": session.run,
+            "classes": session.classes,
+            "folder": session.folder,
+            "board": board,
+            "feeds": feeds,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scale.workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
+            label_selector=off_decoders or None,
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"attempt-{time.time_ns()}",
+            storage_path=notes.name,
+            failure_config=ray.train.FailureConfig(
+                max_failures=MAX_ELASTIC_FAILURES if elastic else MAX_FAILURES, controller_failure_limit=3
+            ),
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
+    )
     done: dict[str, Any] = {}
     fitting = threading.Thread(target=_fit, args=(trainer, done), name="trainer", daemon=True)
     fitting.start()
     try:
         with notes:
-            _watch(board, fitting, on_progress=on_progress, on_record=on_record, on_device=on_device, asked_to_stop=asked_to_stop)
+            _watch(
+                board,
+                fitting,
+                on_progress=on_progress,
+                on_record=on_record,
+                on_device=on_device,
+                asked_to_stop=asked_to_stop,
+            )
     except KeyboardInterrupt:
         atexit.register(_leave)  # runs before Ray's own, which was registered earlier
         raise
@@ -87,9 +120,12 @@ def room_for(scale: Scale) -> tuple[float, float, dict[str, str]]:
         refuse_crowd(scale, nodes=cluster.sizes())
     cpus, gpus = resources(scale, nodes=cluster.sizes(), reading=0.0 if elastic or cluster.decoding() else READER_CPUS)
     off_decoders = {} if gpus else cluster.off_decoders()
-    if elastic and off_decoders:  # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
-        raise InputError(f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
-                         "give one number of workers")
+    # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
+    if elastic and off_decoders:
+        raise InputError(
+            f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
+            "give one number of workers"
+        )
     return cpus, gpus, off_decoders
 
 
@@ -99,7 +135,9 @@ def _work(config: dict[str, Any]) -> None:
     folder: RunFolder = config["folder"]
     feeds: list[Feed] = config["feeds"]
     if not folder.exists():
-        raise InputError(f"{folder.uri} cannot be seen from {ray.util.get_node_ip_address()}; --runs must be storage that all nodes share")
+        raise InputError(
+            f"{folder.uri} cannot be seen from {ray.util.get_node_ip_address()}; --runs must be storage that all nodes share"
+        )
     ctx = RayContext(folder, config["board"], clips_per_step=run.scale.global_batch)
     train, val = (item.open() for item in feeds)
     try:
@@ -119,7 +157,8 @@ def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
 
 
 def _leave() -> None:
-    """End this process with the exit code of Ctrl-C while the trainer's thread still waits for Ray, whose own ending would crash under that thread.
+    """End this process with the exit code of Ctrl-C while the trainer's thread still waits for Ray, whose own ending
+    would crash under that thread.
 
     A Ray that was started for this process is killed with all that it started; a cluster is none of its children.
     """
@@ -134,8 +173,15 @@ def _leave() -> None:
     os._exit(130)
 
 
-def _watch(board: Any, fitting: threading.Thread, *, on_progress: Callable[[dict[str, Any]], None], on_record: Callable[[dict[str, Any]], None],
-           on_device: Callable[[str], None], asked_to_stop: Callable[[], bool]) -> None:
+def _watch(
+    board: Any,
+    fitting: threading.Thread,
+    *,
+    on_progress: Callable[[dict[str, Any]], None],
+    on_record: Callable[[dict[str, Any]], None],
+    on_device: Callable[[str], None],
+    asked_to_stop: Callable[[], bool],
+) -> None:
     """Hand what rank 0 posts to the command, until training ends."""
     place, epoch, told = None, None, False
     while True:
@@ -161,6 +207,10 @@ def refuse_unshared(file: str) -> None:
     """Several nodes and a local path: every node must see `file`. Raises InputError naming the one that does not."""
     sees = ray.remote(num_cpus=0)(lambda: exists(file))
     for node in ray.nodes():
-        if node["Alive"] and not ray.get(sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()):
-            raise InputError(f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes runs must be on "
-                             "s3:// or storage that all nodes share")
+        if node["Alive"] and not ray.get(
+            sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        ):
+            raise InputError(
+                f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes runs must be on "
+                "s3:// or storage that all nodes share"
+            )

@@ -1,7 +1,9 @@
-"""A search on Ray Tune: trials side by side where there is room, stopped early by successive halving, over footage that is read once.
+"""A search on Ray Tune: trials side by side where there is room, stopped early by successive halving, over footage that
+is read once.
 
-A trial on one device is a plain Tune function that trains in its own process; one on several is a driver that launches the run on Ray Train.
-What a search is and how it goes on is `posture/search.py`'s; Tune is started anew each time and keeps nothing.
+A trial on one device is a plain Tune function that trains in its own process; one on several is a driver that launches
+the run on Ray Train. What a search is and how it goes on is `posture/search.py`'s; Tune is started anew each time and
+keeps nothing.
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ from posture.trials import Outcome, Plan, Point, conclude, failure, read, start
 REDUCTION = 3
 """Of successive halving: about one in so many trials goes on from each rung."""
 FIRST_RUNG = 1 / 6
-"""Share of the epochs after which trials are judged first, then after three times as many: sooner tells little of the end, later saves little.
+"""Share of the epochs after which trials are judged first, then after three times as many: sooner tells little of the
+end, later saves little.
 
-On twelve learning curves of 9 epochs of UCF101, in all orders: judged first after 1 epoch, 28 % of the epochs were trained and the best accuracy
-missed by 2.5 points on average; after 2, 43 % and none; after 3, 57 % and none.
+On twelve learning curves of 9 epochs of UCF101, in all orders: judged first after 1 epoch, 28 % of the epochs were
+trained and the best accuracy missed by 2.5 points on average; after 2, 43 % and none; after 3, 57 % and none.
 """
 RETRIES = 3
 """Times that a trial whose process or node was lost is started again, from its last checkpoint."""
@@ -64,11 +67,20 @@ class Options:
     """Stop trials early that are behind."""
 
 
-def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: Callable[[dict[str, dict[str, Any]]], None],
-                   on_trial: Callable[[int], None], asked_to_stop: Callable[[], bool]) -> None:
-    """Run trials until `options.trials` are finished, time is up or `asked_to_stop`. What is interrupted is queued again.
+def search_on_tune(
+    search: Search,
+    plan: Plan,
+    options: Options,
+    *,
+    on_update: Callable[[dict[str, dict[str, Any]]], None],
+    on_trial: Callable[[int], None],
+    asked_to_stop: Callable[[], bool],
+) -> None:
+    """Run trials until `options.trials` are finished, time is up or `asked_to_stop`. What is interrupted is queued
+    again.
 
-    `on_update` gets the newest numbers of the trials by the names of their runs, about once a second, `on_trial` the number of each that ended.
+    `on_update` gets the newest numbers of the trials by the names of their runs, about once a second, `on_trial` the
+    number of each that ended.
     Raises InputError where the cluster cannot hold the trials, with the numbers.
     """
     _settle(search, plan)
@@ -82,23 +94,39 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
         refuse_unshared(join(plan.runs, ".search"))
     if cluster.is_alone():
         refuse_crowd(plan.base.run.scale, nodes=cluster.sizes())
-    shape = room(plan.base.run.scale, concurrent=options.concurrent, trials=missing, nodes=cluster.sizes(),
-                 reading=0.0 if cluster.decoding() else READER_CPUS)
+    shape = room(
+        plan.base.run.scale,
+        concurrent=options.concurrent,
+        trials=missing,
+        nodes=cluster.sizes(),
+        reading=0.0 if cluster.decoding() else READER_CPUS,
+    )
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other node that is lost takes it along
+    # no other node that is lost takes it along
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = SearchBoard.options(scheduling_strategy=here).remote()
     asking = Asking(search, plan, on_trial)
-    ending = Ending(asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update)
+    ending = Ending(
+        asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update
+    )
     halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
     place = {} if "GPU" in shape.trial else {"bundle_label_selector": [cluster.off_decoders()]}
-    trial = ray.tune.with_parameters(_trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape)
+    trial = ray.tune.with_parameters(
+        _trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape
+    )
     try:
         _run(
             ray.tune.with_resources(trial, PlacementGroupFactory([shape.trial], strategy="SPREAD", **place)),
             ray.tune.TuneConfig(
-                num_samples=missing, search_alg=asking, max_concurrent_trials=shape.concurrent, reuse_actors=workers == 1,
-                scheduler=Halving(search, plan, board, asking) if halving else None, trial_dirname_creator=lambda trial: trial.trial_id),
-            callbacks=[ending, Silence()])
+                num_samples=missing,
+                search_alg=asking,
+                max_concurrent_trials=shape.concurrent,
+                reuse_actors=workers == 1,
+                scheduler=Halving(search, plan, board, asking) if halving else None,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            callbacks=[ending, Silence()],
+        )
     finally:
         ray.kill(board)
     _settle(search, plan)
@@ -106,11 +134,18 @@ def search_on_tune(search: Search, plan: Plan, options: Options, *, on_update: C
 
 def _run(trial: Any, config: ray.tune.TuneConfig, *, callbacks: list[ray.tune.Callback]) -> None:
     """Tune's own run, whose files nobody needs afterwards."""
-    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-                   "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    os.environ |= {
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
     with tempfile.TemporaryDirectory(prefix="posture-tune-", ignore_cleanup_errors=True) as scratch:
         failures = ray.tune.FailureConfig(max_failures=RETRIES)
-        settings = ray.tune.RunConfig(name="search", storage_path=scratch, verbose=0, callbacks=callbacks, failure_config=failures)
+        settings = ray.tune.RunConfig(
+            name="search", storage_path=scratch, verbose=0, callbacks=callbacks, failure_config=failures
+        )
         ray.tune.Tuner(trial, tune_config=config, run_config=settings).fit()
 
 
@@ -119,7 +154,9 @@ def _settle(search: Search, plan: Plan) -> None:
 
 
 class NotKept:
-    """Tune pickles what it is given, to restore it one day; a search goes on from its storage, so nothing of this is kept."""
+    """Tune pickles what it is given, to restore it one day; a search goes on from its storage, so nothing of this is
+    kept.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -170,15 +207,22 @@ class Asking(NotKept, Searcher):
 
 
 class Halving(NotKept, AsyncHyperBandScheduler):
-    """Asynchronous successive halving (Li 2018, arXiv 1810.05934) whose decisions are written on the board: trials end by themselves.
+    """Asynchronous successive halving (Li 2018, arXiv 1810.05934) whose decisions are written on the board: trials end
+    by themselves.
 
     A search that goes on has the rungs it had: what trials reached before is read from the study.
     """
 
     def __init__(self, search: Search, plan: Plan, board: Any, asking: Asking) -> None:
         run = plan.base.run
-        super().__init__(time_attr="epoch", metric="value", mode="max", max_t=run.epochs + 1, reduction_factor=REDUCTION,
-                         grace_period=first_rung(run.epochs, warmup_epochs=run.optim.warmup_epochs))
+        super().__init__(
+            time_attr="epoch",
+            metric="value",
+            mode="max",
+            max_t=run.epochs + 1,
+            reduction_factor=REDUCTION,
+            grace_period=first_rung(run.epochs, warmup_epochs=run.optim.warmup_epochs),
+        )
         self._board, self._asking = board, asking
         sign = 1.0 if plan.objectives[0].maximize else -1.0
         for trial in search.finished:
@@ -207,9 +251,22 @@ class _Before:
 class Ending(NotKept, ray.tune.Callback):
     """Looks, between Tune's steps, whether time is up or somebody asks to stop; and hands on what the board says."""
 
-    def __init__(self, asking: Asking, board: Any, *, until: float, asked_to_stop: Callable[[], bool],
-                 on_update: Callable[[dict[str, dict[str, Any]]], None]) -> None:
-        self._asking, self._board, self._until, self._asked_to_stop, self._on_update = asking, board, until, asked_to_stop, on_update
+    def __init__(
+        self,
+        asking: Asking,
+        board: Any,
+        *,
+        until: float,
+        asked_to_stop: Callable[[], bool],
+        on_update: Callable[[dict[str, dict[str, Any]]], None],
+    ) -> None:
+        self._asking, self._board, self._until, self._asked_to_stop, self._on_update = (
+            asking,
+            board,
+            until,
+            asked_to_stop,
+            on_update,
+        )
         self._looked = 0.0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -235,10 +292,21 @@ class Silence(TrialProgressCallback):
 def _trial(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:
     """A trial on one device, in this process."""
     point = Point(**config["point"])
-    _attempt(plan, point, board, lambda session: run_worker(
-        session.run, session.classes, session.folder,
-        TuneContext(session.folder, board, plan.objectives[0], threads=shape.threads, use_gpu=shape.trial.get("GPU", 0) > 0),
-        train=feeds[0].open(), val=feeds[1].open()))
+    _attempt(
+        plan,
+        point,
+        board,
+        lambda session: run_worker(
+            session.run,
+            session.classes,
+            session.folder,
+            TuneContext(
+                session.folder, board, plan.objectives[0], threads=shape.threads, use_gpu=shape.trial.get("GPU", 0) > 0
+            ),
+            train=feeds[0].open(),
+            val=feeds[1].open(),
+        ),
+    )
 
 
 def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:
@@ -251,15 +319,23 @@ def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], b
         share = {"scale.cpus_per_worker": shape.cpus_per_worker, "scale.gpus_per_worker": shape.gpus_per_worker}
         session = replace(session, run=override(session.run, share))
         return train(
-            session, feeds=feeds, on_device=lambda _: None, on_progress=lambda update: board.post.remote(point.run, update),
-            on_record=lambda record: report_epoch(session.folder, plan.objectives[0]) if "train_loss" in record else None,
-            asked_to_stop=lambda: ray.get(board.asked_to_stop.remote(point.run)))
+            session,
+            feeds=feeds,
+            on_device=lambda _: None,
+            on_progress=lambda update: board.post.remote(point.run, update),
+            on_record=lambda record: (
+                report_epoch(session.folder, plan.objectives[0]) if "train_loss" in record else None
+            ),
+            asked_to_stop=lambda: ray.get(board.asked_to_stop.remote(point.run)),
+        )
 
     _attempt(plan, point, board, work)
 
 
 def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[str, Any]]) -> Outcome | None:
-    """Train a trial and write what it came to; whatever goes wrong in it is its outcome, and not the search's. None where it is interrupted."""
+    """Train a trial and write what it came to; whatever goes wrong in it is its outcome, and not the search's. None
+    where it is interrupted.
+    """
     try:
         session = start(plan, point)
         stopped = work(session)["stopped"] == "asked"

@@ -1,7 +1,8 @@
 """A trial of a search, as the training loop sees it; and the board on which trials read whether to stop.
 
-The scheduler's decisions are written on the board and trials end by themselves, at once, with checkpoints saved and tracking closed: a trial
-that Ray Tune kills would leave its placement group behind where it trains on several workers, and the next would wait for ever (ray#54305).
+The scheduler's decisions are written on the board and trials end by themselves, at once, with checkpoints saved and
+tracking closed: a trial that Ray Tune kills would leave its placement group behind where it trains on several workers,
+and the next would wait for ever (ray#54305).
 """
 
 from __future__ import annotations
@@ -64,19 +65,26 @@ class TuneContext(LocalContext):
         super().report(metrics, checkpoint, best=best)
         self.settle()
         report_epoch(self.folder, self._objective)
-        self._stop = ray.get(self._board.asked_to_stop.remote(self.folder.name))  # Tune has decided when its report returns
+        # Tune has decided when its report returns
+        self._stop = ray.get(self._board.asked_to_stop.remote(self.folder.name))
 
     def progress(self, update: dict[str, Any]) -> None:
-        """Post to the board without waiting for it, unless the last post is still under way; its answer says whether to stop."""
+        """Post to the board without waiting for it, unless the last post is still under way; its answer says whether to
+        stop.
+        """
         if self._answer is not None:
             if not ray.wait([self._answer], timeout=0)[0]:
                 return
             self._stop = self._stop or ray.get(self._answer)
-        self._answer = self._board.post.remote(self.folder.name, update | {"process": os.getpid(), "node": ray.get_runtime_context().get_node_id()})
+        self._answer = self._board.post.remote(
+            self.folder.name, update | {"process": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
+        )
 
 
 def report_epoch(folder: RunFolder, objective: Objective) -> None:
-    """Tell Tune the best value up to every finished epoch: `value` is the last of `values`, turned so that more is better; NaN is left out."""
+    """Tell Tune the best value up to every finished epoch: `value` is the last of `values`, turned so that more is
+    better; NaN is left out.
+    """
     values = by_epoch(folder, objective)
     told = {"epoch": len(values), "values": values}
     if values and math.isfinite(values[-1]):

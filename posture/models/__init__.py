@@ -1,4 +1,6 @@
-"""Networks. `build(config)` imports the architecture it needs when it needs it; `posture.models.configs` needs no torch."""
+"""Networks. `build(config)` imports the architecture it needs when it needs it; `posture.models.configs` needs no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ if TYPE_CHECKING:
 
 
 def build(config: Any, *, detect: Any = None) -> nn.Module:
-    """The network of one of the dataclasses in `posture.models.configs` or `detector_configs`, with fresh weights from torch's global generator.
+    """The network of one of the dataclasses in `posture.models.configs` or `detector_configs`, with fresh weights from
+    torch's global generator.
 
-    `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network; None is its default.
+    `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network;
+    None is its default.
     Raises ValueError for a `kind` that has no network, InputError for a network larger than this machine's memory.
     """
     import torch
@@ -48,5 +52,7 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
         from posture.models.torchvision_detectors import faster_rcnn
 
         return faster_rcnn(config, detect)
-    raise ValueError("kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', 'fasterrcnn', "
-                     f"not {config.kind!r}")
+    raise ValueError(
+        "kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', 'fasterrcnn', "
+        f"not {config.kind!r}"
+    )

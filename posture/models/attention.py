@@ -34,10 +34,11 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """T_S of equation (15): sigmoid(conv7x7(mean over C and T)); (N, C, T, H, W) -> (N, 1, 1, H, W), one map for the whole clip.
+    """T_S of equation (15): sigmoid(conv7x7(mean over C and T)); (N, C, T, H, W) -> (N, 1, 1, H, W), one map for the
+    whole clip.
 
-    `per_frame` averages over C alone: (N, 1, T, H, W). With `hidden` channels between two convolutions it is M_s of equation (2),
-    whose MLP_s has two layers. `avgmax` gives the convolution the maximum as a second channel.
+    `per_frame` averages over C alone: (N, 1, T, H, W). With `hidden` channels between two convolutions it is M_s of
+    equation (2), whose MLP_s has two layers. `avgmax` gives the convolution the maximum as a second channel.
     """
 
     def __init__(self, *, pool: str = "avg", per_frame: bool = False, hidden: int | None = None) -> None:
@@ -49,7 +50,9 @@ class SpatialAttention(nn.Module):
         if hidden is None:
             self.mlp = nn.Sequential(_starting(nn.Conv3d(maps, 1, **window)))
         else:
-            self.mlp = nn.Sequential(nn.Conv3d(maps, hidden, **window), nn.ReLU(), _starting(nn.Conv3d(hidden, 1, **window)))
+            self.mlp = nn.Sequential(
+                nn.Conv3d(maps, hidden, **window), nn.ReLU(), _starting(nn.Conv3d(hidden, 1, **window))
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = self.pooled(features, self.over).squeeze(2)  # (N, C, T, H, W) -> (N, 1 or 2, 1 or T, H, W)
@@ -57,7 +60,8 @@ class SpatialAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """T_M of equation (16), which finds key frames: sigmoid(conv3(mean over C, H, W)); (N, C, T, H, W) -> (N, 1, T, 1, 1).
+    """T_M of equation (16), which finds key frames: sigmoid(conv3(mean over C, H, W)); (N, C, T, H, W) -> (N, 1, T, 1,
+    1).
 
     `avgmax` gives the convolution the maximum as a second channel.
     """
@@ -76,7 +80,13 @@ class CBAM(nn.Module):
     """Channel, then space: equations (14) and (15), without time. Shape-preserving, (N, C, T, H, W)."""
 
     def __init__(
-        self, channels: int, *, pool: str = "avg", reduction: int = 16, per_frame: bool = False, hidden: int | None = None
+        self,
+        channels: int,
+        *,
+        pool: str = "avg",
+        reduction: int = 16,
+        per_frame: bool = False,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         self.channel = ChannelAttention(channels, pool=pool, reduction=reduction)
@@ -88,7 +98,9 @@ class CBAM(nn.Module):
 
 
 class STCBAM(nn.Module):
-    """The improved CBAM of Figure 6: channel, then space, then time, equations (14)-(16). Shape-preserving, (N, C, T, H, W)."""
+    """The improved CBAM of Figure 6: channel, then space, then time, equations (14)-(16). Shape-preserving, (N, C, T,
+    H, W).
+    """
 
     def __init__(self, channels: int, *, pool: str = "avg", reduction: int = 16, per_frame: bool = False) -> None:
         super().__init__()

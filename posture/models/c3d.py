@@ -1,12 +1,15 @@
-"""C3D (Tran 2015, arXiv 1412.0767) and the paper's improved C3D (section 2.2, Figures 4-6), as one network with toggles.
+"""C3D (Tran 2015, arXiv 1412.0767) and the paper's improved C3D (section 2.2, Figures 4-6), as one network with
+toggles.
 
 Tensor legend: N clips, C channels, T frames, H x W pixels. Shapes in comments are for C3D's own 16 frames of 112 x 112.
-With every toggle off this is the published C3D: 78,409,573 parameters for 101 classes, 38.55 GMAC. Its fifth pooling has Caffe's windows, of
-which the last holds what is left; versions before December 2026 padded instead, so that every window began a cell earlier (`pool5="padded"`).
-The other poolings divide the published size evenly; other sizes lose what is left over there.
+With every toggle off this is the published C3D: 78,409,573 parameters for 101 classes, 38.55 GMAC. Its fifth pooling
+has Caffe's windows, of which the last holds what is left; versions before December 2026 padded instead, so that every
+window began a cell earlier (`pool5="padded"`). The other poolings divide the published size evenly; other sizes lose
+what is left over there.
 
-Choices the paper leaves open: attention weighs a stage's convolutions before the residual sum, as CBAM does in a residual block;
-the poolings stay where C3D has them, except that the 7x7 stem's stride stands for the first and global averaging for the last.
+Choices the paper leaves open: attention weighs a stage's convolutions before the residual sum, as CBAM does in a
+residual block; the poolings stay where C3D has them, except that the 7x7 stem's stride stands for the first and global
+averaging for the last.
 """
 
 from __future__ import annotations
@@ -67,7 +70,9 @@ class Residual(nn.Module):
 
 
 class StandardizedConv3d(nn.Conv3d):
-    """A convolution whose filters are standardised before use (Qiao 2019, arXiv 1903.10520): mean 0, sum of squares 1, times a learned gain."""
+    """A convolution whose filters are standardised before use (Qiao 2019, arXiv 1903.10520): mean 0, sum of squares 1,
+    times a learned gain.
+    """
 
     without_decay = ("gain",)
 
@@ -90,7 +95,9 @@ class GlobalAverage(nn.Module):
 
 
 def _stage(config: configs.C3D, name: str, inputs: int) -> nn.Module:
-    """Stage `name` on `inputs` channels: its convolutions, attention where placed, and the residual sum around what follows the stem."""
+    """Stage `name` on `inputs` channels: its convolutions, attention where placed, and the residual sum around what
+    follows the stem.
+    """
     place = config.stages.index(name)
     outputs, depth = config.channels[place], config.depths[place]
     stem = []
@@ -112,23 +119,42 @@ def _stage(config: configs.C3D, name: str, inputs: int) -> nn.Module:
     return nn.Sequential(*stem, Residual(nn.Sequential(*layers, *attention), _shortcut(config, inputs, outputs)))
 
 
-def _layer(config: configs.C3D, inputs: int, outputs: int, *, kernel: Triple = (3, 3, 3), stride: int = 1) -> list[nn.Module]:
-    """A t x k x k convolution, whole or split in consecutive smaller ones (Figure 5), then the norm. `stride` is over H and W."""
+def _layer(
+    config: configs.C3D, inputs: int, outputs: int, *, kernel: Triple = (3, 3, 3), stride: int = 1
+) -> list[nn.Module]:
+    """A t x k x k convolution, whole or split in consecutive smaller ones (Figure 5), then the norm. `stride` is over H
+    and W.
+    """
     t, k, _ = kernel
-    kernels = {"none": [(t, k, k)], "pair": [(t, k, 1), (1, 1, k)], "triple": [(1, k, 1), (1, 1, k), (t, 1, 1)]}[config.asymmetric]
+    kernels = {"none": [(t, k, k)], "pair": [(t, k, 1), (1, 1, k)], "triple": [(1, k, 1), (1, 1, k), (t, 1, 1)]}[
+        config.asymmetric
+    ]
     parts = []
     for place, part in enumerate(kernels, start=1):
         last = place == len(kernels)
         strides = tuple(stride if axis and reach > 1 else 1 for axis, reach in enumerate(part))
-        parts.append(_convolution(config, inputs, outputs, part, stride=strides, bias=last and config.norm == "none", rectified=last))
+        parts.append(
+            _convolution(
+                config, inputs, outputs, part, stride=strides, bias=last and config.norm == "none", rectified=last
+            )
+        )
         inputs = outputs
     return [*parts, *_norm(config, outputs)]
 
 
 def _convolution(
-    config: configs.C3D, inputs: int, outputs: int, kernel: Triple, *, stride: Triple = (1, 1, 1), bias: bool, rectified: bool
+    config: configs.C3D,
+    inputs: int,
+    outputs: int,
+    kernel: Triple,
+    *,
+    stride: Triple = (1, 1, 1),
+    bias: bool,
+    rectified: bool,
 ) -> nn.Conv3d:
-    """A padded convolution that keeps the variance of what passes through it, and through the ReLU when one follows (He 2015)."""
+    """A padded convolution that keeps the variance of what passes through it, and through the ReLU when one follows (He
+    2015).
+    """
     padding = tuple(reach // 2 for reach in kernel)
     kind = StandardizedConv3d if config.standardize else nn.Conv3d
     convolution = kind(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
@@ -140,14 +166,16 @@ def _convolution(
 
 def _start_with_motion(convolution: nn.Conv3d, *, share: float) -> None:
     """Make the first `share` of the filters antisymmetric in time, of the same norm: they answer to change alone."""
-    filters = convolution.weight.data[:round(share * len(convolution.weight))]  # (filters, C, t, h, w)
+    filters = convolution.weight.data[: round(share * len(convolution.weight))]  # (filters, C, t, h, w)
     norms = filters.flatten(1).norm(dim=1)
     filters -= filters.flip(2)
     filters *= (norms / filters.flatten(1).norm(dim=1).clamp(min=1e-12)).view(-1, 1, 1, 1, 1)
 
 
 def _norm(config: configs.C3D, channels: int) -> list[nn.Module]:
-    """Equations (10)-(13) are torch's GroupNorm: mean and variance over (C/G, T, H, W) of one sample, eps inside the root."""
+    """Equations (10)-(13) are torch's GroupNorm: mean and variance over (C/G, T, H, W) of one sample, eps inside the
+    root.
+    """
     if config.norm == "group":
         return [nn.GroupNorm(config.groups, channels, eps=config.eps)]
     return [nn.BatchNorm3d(channels, eps=config.eps)] if config.norm == "batch" else []

@@ -1,6 +1,8 @@
-"""What a network looked at: the weights of its attention blocks, and Grad-CAM of one class (Selvaraju 2017, arXiv 1610.02391).
+"""What a network looked at: the weights of its attention blocks, and Grad-CAM of one class (Selvaraju 2017, arXiv
+1610.02391).
 
-Tensor legend: C channels, t x h x w positions of a feature map, M streams fused late, K classes. One clip at a time, in evaluation mode.
+Tensor legend: C channels, t x h x w positions of a feature map, M streams fused late, K classes. One clip at a time, in
+evaluation mode.
 """
 
 from __future__ import annotations
@@ -56,21 +58,27 @@ class Evidence:
 
 
 def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evidence:
-    """One clip through `model`, watched; `inputs` are what its `forward` takes, each with N = 1. Grad-CAM is of class `target`.
+    """One clip through `model`, watched; `inputs` are what its `forward` takes, each with N = 1. Grad-CAM is of class
+    `target`.
 
-    Its layer is the last feature map (several channels at several positions; 5-D, or 4-D in a 2-D network) that the class's score depends
-    on and that no pooling has made. Where that is less than `FINE` positions high or wide, the last one that is not comes too: it places
-    more exactly what the class is less alone in having. Of M streams each is asked for its own score.
+    Its layer is the last feature map (several channels at several positions; 5-D, or 4-D in a 2-D network) that the
+    class's score depends on and that no pooling has made. Where that is less than `FINE` positions high or wide, the
+    last one that is not comes too: it places more exactly what the class is less alone in having. Of M streams each is
+    asked for its own score.
     """
     with torch.enable_grad(), _watched(model.eval()) as (maps, attention):
         outputs = model(*inputs)  # (1, K) or (1, M, K)
     scores = outputs.reshape(-1, outputs.shape[-1])[:, target]  # (1,) or (M,)
-    return Evidence(attention, [found for stream, score in enumerate(scores) for found in _class_maps(stream, score, maps)])
+    return Evidence(
+        attention, [found for stream, score in enumerate(scores) for found in _class_maps(stream, score, maps)]
+    )
 
 
 @contextlib.contextmanager
 def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[Attention]]]:
-    """Within it, a forward pass fills the first list with feature maps and their module's name; after it, the second has the weights."""
+    """Within it, a forward pass fills the first list with feature maps and their module's name; after it, the second
+    has the weights.
+    """
     maps: list[tuple[str, Tensor]] = []
     pooled: list[Tensor] = []
     weights: dict[str, dict[str, np.ndarray]] = {}
@@ -89,9 +97,13 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
 
     handles = []
     for name, module in model.named_modules():
-        handles.append(module.register_forward_hook(lambda module, _, output, name=name: keep_map(name, module, output)))
+        handles.append(
+            module.register_forward_hook(lambda module, _, output, name=name: keep_map(name, module, output))
+        )
         for kind, part in module.named_children() if isinstance(module, CBAM | STCBAM) else ():
-            handles.append(part.register_forward_hook(lambda _, __, output, name=name, kind=kind: keep_weights(name, kind, output)))
+            handles.append(
+                part.register_forward_hook(lambda _, __, output, name=name, kind=kind: keep_weights(name, kind, output))
+            )
     attention: list[Attention] = []
     try:
         yield maps, attention
@@ -100,13 +112,19 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
             handle.remove()
     for name, label in zip(weights, _labels(list(weights)), strict=True):
         temporal = weights[name].get("temporal")  # (1, 1, t, 1, 1)
-        attention.append(Attention(label, weights[name]["spatial"][0, 0], None if temporal is None else temporal.reshape(-1)))
+        attention.append(
+            Attention(label, weights[name]["spatial"][0, 0], None if temporal is None else temporal.reshape(-1))
+        )
 
 
 def _class_maps(stream: int, score: Tensor, maps: list[tuple[str, Tensor]]) -> list[ClassMap]:
     """Grad-CAM, equations (1) and (2) of Selvaraju 2017 with time as a third axis: ReLU(sum over k of alpha_k A_k)."""
     gradients = torch.autograd.grad(score, [features for _, features in maps], retain_graph=True, allow_unused=True)
-    reached = [(name, features, gradient) for (name, features), gradient in zip(maps, gradients, strict=True) if gradient is not None]
+    reached = [
+        (name, features, gradient)
+        for (name, features), gradient in zip(maps, gradients, strict=True)
+        if gradient is not None
+    ]
     # What is stacked with this score in one tensor gets a gradient too: of zeros.
     found = [item for item in reached if item[2].any()] or reached
     deepest = found[-1]
@@ -116,11 +134,16 @@ def _class_maps(stream: int, score: Tensor, maps: list[tuple[str, Tensor]]) -> l
     for layer, features, gradient in chosen:
         importance = gradient.mean(tuple(range(2, features.ndim)), keepdim=True)  # alpha_k, (1, C, 1, 1, 1)
         values = (importance * features.detach()).sum(dim=1).relu()[0]  # (t, h, w), or (h, w)
-        class_maps.append(ClassMap(stream, layer, values.reshape(-1, *values.shape[-2:]).float().cpu().numpy(), features.ndim == 4))
+        class_maps.append(
+            ClassMap(stream, layer, values.reshape(-1, *values.shape[-2:]).float().cpu().numpy(), features.ndim == 4)
+        )
     return class_maps
 
 
 def _labels(names: list[str]) -> list[str]:
     """The stage of each module, numbered where a stage has several blocks."""
     stages = [name.split(".")[0] for name in names]
-    return [stage if stages.count(stage) == 1 else f"{stage}, block {stages[:place].count(stage) + 1}" for place, stage in enumerate(stages)]
+    return [
+        stage if stages.count(stage) == 1 else f"{stage}, block {stages[:place].count(stage) + 1}"
+        for place, stage in enumerate(stages)
+    ]

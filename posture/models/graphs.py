@@ -1,7 +1,7 @@
 """Networks whose kernels a GPU launches all at once: CUDA graphs.
 
-Looking at a picture or two, a GPU waits for Python to launch the next kernel most of the time. What a network launches depends on the shape of its
-input alone, so it is recorded once for each shape and replayed from then on.
+Looking at a picture or two, a GPU waits for Python to launch the next kernel most of the time. What a network launches
+depends on the shape of its input alone, so it is recorded once for each shape and replayed from then on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ MOST_SHAPES = 8
 class Graphed:
     """`forward`, of a network in evaluation on a GPU, called as it is, with one tensor, under `torch.inference_mode`.
 
-    Recorded when a shape comes for the second time, with autocast as it is then. The outputs are overwritten by the next call with that shape: use
-    them up before. A network that waits for the GPU within (torchvision's detectors do, to suppress overlaps) cannot be recorded: RuntimeError.
+    Recorded when a shape comes for the second time, with autocast as it is then. The outputs are overwritten by the
+    next call with that shape: use them up before. A network that waits for the GPU within (torchvision's detectors do,
+    to suppress overlaps) cannot be recorded: RuntimeError.
     """
 
     def __init__(self, forward: Callable[[Tensor], Any]) -> None:
@@ -57,7 +58,8 @@ class Graphed:
 
 
 class Branches:
-    """Parts of a network that end in outputs of their own: a recording has them beside the rest, on a GPU that has room, else they come in turn.
+    """Parts of a network that end in outputs of their own: a recording has them beside the rest, on a GPU that has
+    room, else they come in turn.
 
     What a branch is given must be held until `join`: the rest of the network would write over it.
     """

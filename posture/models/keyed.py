@@ -1,7 +1,9 @@
-"""Randomness within networks that belongs to a clip or picture: the same in whatever batch, on whatever worker, it is computed.
+"""Randomness within networks that belongs to a clip or picture: the same in whatever batch, on whatever worker, it is
+computed.
 
-Each row of a batch has a key (see `posture.train.batches.Batch.keys`), and a part of a network draws its numbers from the row's key and its own
-place in the network. `set_keys` tells them before a forward pass in training; without keys they draw from torch's generator, as torch does.
+Each row of a batch has a key (see `posture.train.batches.Batch.keys`), and a part of a network draws its numbers from
+the row's key and its own place in the network. `set_keys` tells them before a forward pass in training; without keys
+they draw from torch's generator, as torch does.
 """
 
 from __future__ import annotations
@@ -33,21 +35,31 @@ class KeyedDropout(Keyed, nn.Dropout):
 
 
 def set_keys(network: nn.Module, keys: np.ndarray | None, device: torch.device | str = "cpu") -> None:
-    """Give each `Keyed` part of a network keys of its own for the next batch, made from those of the batch's rows, (N,) int64; None takes them away."""
+    """Give each `Keyed` part of a network keys of its own for the next batch, made from those of the batch's rows, (N,)
+    int64; None takes them away.
+    """
     for place, part in enumerate(module for module in network.modules() if isinstance(module, Keyed)):
         part.keys = None if keys is None else _mixed(torch.from_numpy(keys) + place).to(device)
 
 
 def random_bits(keys: Tensor, count: int) -> Tensor:
-    """Whole numbers from 0 to 2**BITS - 1, equally likely: (N, count) int64 for keys (N,) int64, the same on every device."""
-    return (_mixed(keys[:, None] + torch.arange(1, count + 1, device=keys.device) * _GOLDEN) >> (64 - BITS)) & (2**BITS - 1)
+    """Whole numbers from 0 to 2**BITS - 1, equally likely: (N, count) int64 for keys (N,) int64, the same on every
+    device.
+    """
+    return (_mixed(keys[:, None] + torch.arange(1, count + 1, device=keys.device) * _GOLDEN) >> (64 - BITS)) & (
+        2**BITS - 1
+    )
 
 
-_GOLDEN, _FIRST, _SECOND = (constant - 2**64 for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GOLDEN, _FIRST, _SECOND = (
+    constant - 2**64 for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 def _mixed(numbers: Tensor) -> Tensor:
-    """SplitMix64's output function (Steele 2014, "Fast splittable pseudorandom number generators"); products of int64 wrap around."""
+    """SplitMix64's output function (Steele 2014, "Fast splittable pseudorandom number generators"); products of int64
+    wrap around.
+    """
     numbers = (numbers ^ _shifted(numbers, 30)) * _FIRST
     numbers = (numbers ^ _shifted(numbers, 27)) * _SECOND
     return numbers ^ _shifted(numbers, 31)

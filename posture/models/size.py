@@ -1,4 +1,5 @@
-"""What a network takes of a machine's memory, found out before it is built: on torch's meta device, where tensors have shapes but no numbers.
+"""What a network takes of a machine's memory, found out before it is built: on torch's meta device, where tensors have
+shapes but no numbers.
 
 Everything is in bytes, and for float32.
 """
@@ -23,7 +24,10 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 """What a container may have of the machine's memory, in version 2 and 1 of Linux's control groups."""
 STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 """Numbers that each optimiser keeps for each parameter."""
-SMALLER = {"action": "model.width, widths, depths, size, frames or scale.micro_batch", "detection": "model.width, depth, size or scale.micro_batch"}
+SMALLER = {
+    "action": "model.width, widths, depths, size, frames or scale.micro_batch",
+    "detection": "model.width, depth, size or scale.micro_batch",
+}
 """What to choose smaller, by task."""
 
 
@@ -35,7 +39,9 @@ class Need:
     weights: int
     """Bytes of the parameters with their gradients, what the optimiser keeps, and the moving average."""
     activations: int
-    """Bytes that a forward pass over a micro batch keeps for the backward pass; of torchvision's detectors, their backbone's."""
+    """Bytes that a forward pass over a micro batch keeps for the backward pass; of torchvision's detectors, their
+    backbone's.
+    """
 
     @property
     def total(self) -> int:
@@ -46,7 +52,9 @@ class Need:
 
 
 def training_need(run: Any) -> Need:
-    """What `run` (a `posture.config.Run`) needs. Nothing is computed: it takes well under a second, however large the network is."""
+    """What `run` (a `posture.config.Run`) needs. Nothing is computed: it takes well under a second, however large the
+    network is.
+    """
     network = _shapes(run.model)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = 2 + STATES[run.optim.name] + bool(run.optim.ema)
@@ -58,23 +66,32 @@ def refuse_too_large(run: Any, device: torch.device) -> None:
     """Raises InputError, with the numbers, if training `run` needs more memory than `device` has."""
     need, there = training_need(run), memory(device)
     activations = need.activations // (2 if device.type == "cuda" and run.scale.amp != "off" else 1)  # half precision
-    if need.weights + (0 if run.scale.compile else activations) > there:  # what a compiled network keeps is not known before
-        raise InputError(f"model: {need}, but this machine's {device} has {_gigabytes(there)}; choose smaller {SMALLER[run.task]}")
+    # what a compiled network keeps is not known before
+    if need.weights + (0 if run.scale.compile else activations) > there:
+        raise InputError(
+            f"model: {need}, but this machine's {device} has {_gigabytes(there)}; choose smaller {SMALLER[run.task]}"
+        )
 
 
 def refuse_unbuildable(config: Any) -> None:
     """Raises InputError, with the numbers, if the parameters of `config`'s network do not fit in this machine's memory."""
     parameters, there = _parameters(config), memory(torch.device("cpu"))
     if NUMBER * parameters > there:
-        raise InputError(f"model: {parameters:,} parameters take {_gigabytes(NUMBER * parameters)} of memory, but this machine has {_gigabytes(there)}; "
-                         "choose smaller widths or depths")
+        raise InputError(
+            f"model: {parameters:,} parameters take {_gigabytes(NUMBER * parameters)} of memory, but this machine has {_gigabytes(there)}; "
+            "choose smaller widths or depths"
+        )
 
 
 def memory(device: torch.device) -> int:
     """Of a GPU; for the CPU, of this machine, or as much of that as the container may have."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    limits = [int(text) for file in CGROUP_LIMITS if Path(file).is_file() and (text := Path(file).read_text().strip()).isdigit()]
+    limits = [
+        int(text)
+        for file in CGROUP_LIMITS
+        if Path(file).is_file() and (text := Path(file).read_text().strip()).isdigit()
+    ]
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
 
 
@@ -96,7 +113,11 @@ def _activations(config: Any) -> int:
     from posture.models.summary import input_shapes
 
     network = _shapes(config).train()
-    shapes = input_shapes(config.inputs, frames=config.frames, size=config.size, clips=2) if hasattr(config, "inputs") else [(2, 3, config.size, config.size)]
+    shapes = (
+        input_shapes(config.inputs, frames=config.frames, size=config.size, clips=2)
+        if hasattr(config, "inputs")
+        else [(2, 3, config.size, config.size)]
+    )
     forward = network.backbone if getattr(config, "takes_targets", False) else network
     own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, Tensor] = {}
@@ -108,7 +129,8 @@ def _activations(config: Any) -> int:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         forward(*(torch.empty(shape, device="meta") for shape in shapes))
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2  # two clips: norms need more than one value
+    # two clips: norms need more than one value
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
 
 
 def _gigabytes(count: int) -> str:

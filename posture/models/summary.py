@@ -28,11 +28,12 @@ def input_shapes(inputs: tuple[str, ...], *, frames: int, size: int, clips: int 
 
 
 def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[str, ...] = ("rgb",)) -> float:
-    """Multiply-accumulates, in 1e9, of a forward pass over one clip of `frames` frames of `size` x `size`, of which `forward` takes `inputs`.
+    """Multiply-accumulates, in 1e9, of a forward pass over one clip of `frames` frames of `size` x `size`, of which
+    `forward` takes `inputs`.
 
-    Convolutions and matrix products are counted, those of attention too (half of torch's FLOP count); norms, activations, poolings and products
-    element by element are not.
-    Only shapes are computed, wherever `model` is and without touching it.
+    Convolutions and matrix products are counted, those of attention too (half of torch's FLOP count); norms,
+    activations, poolings and products element by element are not. Only shapes are computed, wherever `model` is and
+    without touching it.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
@@ -43,22 +44,31 @@ def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter of floating-point operations, which also counts the fused attention that torch uses on a CPU: torch leaves that out."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops})
+    """torch's counter of floating-point operations, which also counts the fused attention that torch uses on a CPU:
+    torch leaves that out.
+    """
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    )
 
 
-def _attention_flops(queries: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], *others: Any, **settings: Any) -> int:
-    """Of softmax(q k^T) v, of shapes (N, heads, L, D), (N, heads, S, D) and (N, heads, S, E): two for each product and sum."""
+def _attention_flops(
+    queries: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], *others: Any, **settings: Any
+) -> int:
+    """Of softmax(q k^T) v, of shapes (N, heads, L, D), (N, heads, S, D) and (N, heads, S, E): two for each product and
+    sum.
+    """
     batch, heads, length, depth = queries
     return 2 * batch * heads * length * keys[2] * (depth + values[3])
 
 
 @torch.no_grad()
 def picture_gflops(model: nn.Module, size: int) -> float:
-    """Floating-point operations, in 1e9, of a detector's forward pass over one picture of `size` x `size`: twice its multiply-accumulates.
+    """Floating-point operations, in 1e9, of a detector's forward pass over one picture of `size` x `size`: twice its
+    multiply-accumulates.
 
-    That is how detectors are mostly quoted (GMAC for classifiers). Counted as in `gmacs`, on a grey picture and on the CPU, where a copy of
-    `model` runs once: what a detector with proposals computes depends on what it finds.
+    That is how detectors are mostly quoted (GMAC for classifiers). Counted as in `gmacs`, on a grey picture and on the
+    CPU, where a copy of `model` runs once: what a detector with proposals computes depends on what it finds.
     """
     network = copy.deepcopy(model).cpu().float().eval()
     with flop_counter() as counter:
@@ -68,12 +78,18 @@ def picture_gflops(model: nn.Module, size: int) -> float:
 
 def random_inputs(config: Any, *, clips: int = 1, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
     """What the network of `config` takes, of normal random numbers."""
-    return tuple(torch.randn(shape, device=device) for shape in input_shapes(config.inputs, frames=config.frames, size=config.size, clips=clips))
+    return tuple(
+        torch.randn(shape, device=device)
+        for shape in input_shapes(config.inputs, frames=config.frames, size=config.size, clips=clips)
+    )
 
 
 @torch.no_grad()
-def latency_ms(model: nn.Module, config: Any, *, device: torch.device | str, repeats: int = 20, warm_ups: int = 3) -> dict[str, float]:
-    """Milliseconds of a forward pass over one clip on `device`, where `model` is moved: {"median", "least", "most"} of `repeats`.
+def latency_ms(
+    model: nn.Module, config: Any, *, device: torch.device | str, repeats: int = 20, warm_ups: int = 3
+) -> dict[str, float]:
+    """Milliseconds of a forward pass over one clip on `device`, where `model` is moved: {"median", "least", "most"} of
+    `repeats`.
 
     Eager, in float32 and evaluation mode, the clip already on the device, each pass waited for.
     """
@@ -93,12 +109,16 @@ def latency_ms(model: nn.Module, config: Any, *, device: torch.device | str, rep
 
 
 def table(named_configs: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each configuration: `name`, `parameters` at its own size, `gmacs_112` and `gmacs_56` for 16 frames of that size."""
+    """One row for each configuration: `name`, `parameters` at its own size, `gmacs_112` and `gmacs_56` for 16 frames of
+    that size.
+    """
     rows = []
     for name, config in named_configs.items():
         with torch.device("meta"):
             row: dict[str, Any] = {"name": name, "parameters": parameters(build(config))}
             for size in (112, 56):
-                row[f"gmacs_{size}"] = gmacs(build(replace(config, frames=16, size=size)), 16, size, inputs=config.inputs)
+                row[f"gmacs_{size}"] = gmacs(
+                    build(replace(config, frames=16, size=size)), 16, size, inputs=config.inputs
+                )
         rows.append(row)
     return rows

@@ -1,12 +1,14 @@
 """Swin Transformer V2 blocks (Liu 2021, arXiv 2111.09883) for feature maps of any height and width.
 
-Tensor legend: N pictures, C channels, H x W cells, `heads` x D = C, windows of w x w cells, L = w * w.
-The second version's parts: attention by cosine with a learned temperature (section 3.3), a position bias that a small network computes from
-log-spaced distances (section 3.2), and normalisation after each branch, whose gain starts at 0, so that a fresh block is the identity.
+Tensor legend: N pictures, C channels, H x W cells, `heads` x D = C, windows of w x w cells, L = w * w. The second
+version's parts: attention by cosine with a learned temperature (section 3.3), a position bias that a small network
+computes from log-spaced distances (section 3.2), and normalisation after each branch, whose gain starts at 0, so that a
+fresh block is the identity.
 
-Windows at a map's edge are cut off there: a map that is no multiple of w is padded, and padding is never attended. Shifted windows begin half
-a window before the map's first cell, which attends to exactly what the published cyclic shift with its region masks does: there, each part
-of a window that wraps around attends to itself alone. Where a map fits in one window, nothing is shifted.
+Windows at a map's edge are cut off there: a map that is no multiple of w is padded, and padding is never attended.
+Shifted windows begin half a window before the map's first cell, which attends to exactly what the published cyclic
+shift with its region masks does: there, each part of a window that wraps around attends to itself alone. Where a map
+fits in one window, nothing is shifted.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class SwinStage(nn.Module):
     def __init__(self, channels: int, *, depth: int = 2, window: int = 8, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         shifts = [0 if place % 2 == 0 else window // 2 for place in range(depth)]
-        self.blocks = nn.Sequential(*(SwinBlock(channels, window=window, shift=shift, mlp_ratio=mlp_ratio) for shift in shifts))
+        self.blocks = nn.Sequential(
+            *(SwinBlock(channels, window=window, shift=shift, mlp_ratio=mlp_ratio) for shift in shifts)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         cells = features.permute(0, 2, 3, 1).contiguous()  # linear layers are faster on contiguous cells
@@ -79,25 +83,32 @@ class WindowAttention(nn.Module):
         bias = self.position_bias()  # (heads, L, L)
         if top + bottom + left + right:
             parts = functional.pad(parts, (0, 0, left, right, top, bottom))
-            bias = _padding_bias(height, width, self.window, self.shift, bias.dtype, bias.device) + bias  # (windows, heads, L, L)
+            # (windows, heads, L, L)
+            bias = _padding_bias(height, width, self.window, self.shift, bias.dtype, bias.device) + bias
             bias = bias.repeat(pictures, 1, 1, 1) if pictures > 1 else bias  # (N * windows, heads, L, L)
         parts = self._to_windows(parts)  # (3, N * windows, heads, L, D)
         queries, keys = functional.normalize(parts[:2], dim=-1, eps=SMALLEST_NORM)
-        values = functional.scaled_dot_product_attention(queries * self.scale(), keys, parts[2], attn_mask=bias, scale=1.0)
+        values = functional.scaled_dot_product_attention(
+            queries * self.scale(), keys, parts[2], attn_mask=bias, scale=1.0
+        )
         x = self.projection(self._from_windows(values, pictures, top + height + bottom, left + width + right))
-        return x[:, top:top + height, left:left + width]
+        return x[:, top : top + height, left : left + width]
 
     def _to_windows(self, parts: Tensor) -> Tensor:
         """(N, R * w, S * w, 3C) -> (3, N * R * S, heads, L, D)."""
         pictures, height, width, channels = parts.shape
         side, depth = self.window, channels // (3 * self.heads)
-        parts = parts.reshape(pictures, height // side, side, width // side, side, 3, self.heads, depth).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        parts = parts.reshape(pictures, height // side, side, width // side, side, 3, self.heads, depth).permute(
+            5, 0, 1, 3, 6, 2, 4, 7
+        )
         return parts.reshape(3, -1, self.heads, side * side, depth)
 
     def _from_windows(self, values: Tensor, pictures: int, height: int, width: int) -> Tensor:
         """(N * R * S, heads, L, D) -> (N, R * w, S * w, C), which is `height` x `width` cells."""
         side = self.window
-        values = values.reshape(pictures, height // side, width // side, self.heads, side, side, -1).permute(0, 1, 4, 2, 5, 3, 6)
+        values = values.reshape(pictures, height // side, width // side, self.heads, side, side, -1).permute(
+            0, 1, 4, 2, 5, 3, 6
+        )
         return values.reshape(pictures, height, width, -1)
 
     def fused(self) -> FusedWindowAttention:
@@ -107,7 +118,8 @@ class WindowAttention(nn.Module):
 class FusedWindowAttention(nn.Module):
     """What WindowAttention computes, in fewer steps; (N, H, W, C) -> (N, H, W, C).
 
-    Scales and biases are constants, and one selection does the padding, the windows and the heads; another one undoes them.
+    Scales and biases are constants, and one selection does the padding, the windows and the heads; another one undoes
+    them.
     """
 
     def __init__(self, attention: WindowAttention) -> None:
@@ -116,19 +128,29 @@ class FusedWindowAttention(nn.Module):
         self.queries_keys_values = attention.queries_keys_values.fused()
         self.projection = attention.projection
         scale = attention.scale().detach()  # (heads, 1, 1)
-        self.register_buffer("scales", torch.stack([scale, torch.ones_like(scale)])[:, None])  # of queries and keys: (2, 1, heads, 1, 1)
+        # of queries and keys: (2, 1, heads, 1, 1)
+        self.register_buffer("scales", torch.stack([scale, torch.ones_like(scale)])[:, None])
         self.register_buffer("position_bias", attention.position_bias().detach().contiguous())  # (heads, L, L)
 
     def forward(self, x: Tensor) -> Tensor:
         pictures, height, width, channels = x.shape
         inwards, outwards = _selections(height, width, self.window, self.shift, self.heads, x.device)
-        depth, across = channels // self.heads, self.window ** 2
+        depth, across = channels // self.heads, self.window**2
         parts = self.queries_keys_values(x).view(pictures, -1, depth).index_select(1, inwards)
         parts = parts.view(pictures, 3, -1, across, depth)  # (N, 3, R * S * heads, L, D)
         lengths = torch.linalg.vector_norm(parts[:, :2], dim=-1, keepdim=True).clamp_(min=SMALLEST_NORM)
-        queries, keys = (parts[:, :2].unflatten(2, (-1, self.heads)) * (self.scales / lengths.unflatten(2, (-1, self.heads)))).flatten(2, 3).unbind(1)
-        bias = _padding_bias(height, width, self.window, self.shift, self.position_bias.dtype, x.device) + self.position_bias  # (R * S, heads, L, L)
-        values = functional.scaled_dot_product_attention(queries, keys, parts[:, 2], attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1.0)
+        queries, keys = (
+            (parts[:, :2].unflatten(2, (-1, self.heads)) * (self.scales / lengths.unflatten(2, (-1, self.heads))))
+            .flatten(2, 3)
+            .unbind(1)
+        )
+        bias = (
+            _padding_bias(height, width, self.window, self.shift, self.position_bias.dtype, x.device)
+            + self.position_bias
+        )  # (R * S, heads, L, L)
+        values = functional.scaled_dot_product_attention(
+            queries, keys, parts[:, 2], attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1.0
+        )
         values = values.transpose(1, 2).reshape(pictures, -1, depth)  # in memory, torch puts the heads last already
         return self.projection(values.index_select(1, outwards).view(pictures, height, width, channels))
 
@@ -169,7 +191,9 @@ class CosineScale(nn.Module):
 
 
 class PositionBias(nn.Module):
-    """What is added for a key that stands a number of rows and columns from the query (equations 3, 4): () -> (heads, L, L), in 0..16."""
+    """What is added for a key that stands a number of rows and columns from the query (equations 3, 4): () -> (heads,
+    L, L), in 0..16.
+    """
 
     without_decay = ("mlp",)
 
@@ -190,7 +214,9 @@ class PositionBias(nn.Module):
 
 
 def _padding(length: int, window: int, shift: int) -> tuple[int, int]:
-    """Cells before and after `length` cells, so that windows begin `shift` cells into the map and the first and last are whole."""
+    """Cells before and after `length` cells, so that windows begin `shift` cells into the map and the first and last
+    are whole.
+    """
     before = (window - shift) % window if length > window else 0
     return before, -(before + length) % window
 
@@ -203,35 +229,49 @@ def _in_windows(values: Tensor, window: int, shift: int, *, padding: float) -> T
 
 
 def _padding_bias(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """-inf for keys that are padding, else 0: (windows, 1, 1, L). Kept from call to call, but where torch.compile traces them."""
+    """-inf for keys that are padding, else 0: (windows, 1, 1, L). Kept from call to call, but where torch.compile
+    traces them.
+    """
     make = _padding_bias_made if torch.compiler.is_compiling() else _padding_bias_kept
     return make(height, width, window, shift, dtype, device)
 
 
-def _padding_bias_made(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _padding_bias_made(
+    height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     with torch.inference_mode(False):  # what is kept serves training too
-        return _in_windows(torch.zeros(height, width, dtype=dtype, device=device), window, shift, padding=-math.inf)[:, None, None]
+        return _in_windows(torch.zeros(height, width, dtype=dtype, device=device), window, shift, padding=-math.inf)[
+            :, None, None
+        ]
 
 
-_padding_bias_kept = functools.cache(_padding_bias_made)  # never dropped: a recording of the network reads it where it lies
+# never dropped: a recording of the network reads it where it lies
+_padding_bias_kept = functools.cache(_padding_bias_made)
 
 
-def _selections(height: int, width: int, window: int, shift: int, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _selections(
+    height: int, width: int, window: int, shift: int, heads: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Where each piece of D channels comes from, inwards and outwards.
 
-    (3 * R * S * heads * L,) pieces of queries, keys and values, in a map of H x W cells with 3C channels; padding takes any. (H * W * heads,) pieces of
-    the answer, in one of L cells with R * S * heads pieces each. Kept from call to call, as masks are.
+    (3 * R * S * heads * L,) pieces of queries, keys and values, in a map of H x W cells with 3C channels; padding takes
+    any. (H * W * heads,) pieces of the answer, in one of L cells with R * S * heads pieces each. Kept from call to
+    call, as masks are.
     """
     make = _selections_made if torch.compiler.is_compiling() else _selections_kept
     return make(height, width, window, shift, heads, device)
 
 
-def _selections_made(height: int, width: int, window: int, shift: int, heads: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _selections_made(
+    height: int, width: int, window: int, shift: int, heads: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):
-        cells = _in_windows(torch.arange(height * width, device=device).view(height, width), window, shift, padding=-1)  # (R * S, L)
+        # (R * S, L)
+        cells = _in_windows(torch.arange(height * width, device=device).view(height, width), window, shift, padding=-1)
         part, head = torch.arange(3, device=device), torch.arange(heads, device=device)
         # a cell's channels are its parts, and each part its heads
-        inwards = (cells.clamp(min=0)[None, :, None] * 3 + part[:, None, None, None]) * heads + head[:, None]  # (3, R * S, heads, L)
+        # (3, R * S, heads, L)
+        inwards = (cells.clamp(min=0)[None, :, None] * 3 + part[:, None, None, None]) * heads + head[:, None]
         window_of_cell, place = torch.empty(2, height * width, dtype=torch.int64, device=device)
         windows, places = (cells >= 0).nonzero(as_tuple=True)
         window_of_cell[cells[windows, places]], place[cells[windows, places]] = windows, places

@@ -1,17 +1,20 @@
-"""torchvision's SSD300 (Liu 2015, arXiv 1512.02325) and Faster R-CNN (Ren 2015, arXiv 1506.01497, with the pyramid of Lin 2017).
+"""torchvision's SSD300 (Liu 2015, arXiv 1512.02325) and Faster R-CNN (Ren 2015, arXiv 1506.01497, with the pyramid of
+Lin 2017).
 
-At width 1 these are torchvision's networks under torchvision's names, so that published weights fit: SSD300 with VGG-16, 35,641,826 parameters
-for 90 classes, and Faster R-CNN with ResNet-50, 41,808,406, or 41,755,286 without its norms. Their losses and what they keep are torchvision's too.
-Here they take batches of letterboxed pictures as they are, without resizing, and leave torchvision's background class, its number 0, to themselves.
+At width 1 these are torchvision's networks under torchvision's names, so that published weights fit: SSD300 with
+VGG-16, 35,641,826 parameters for 90 classes, and Faster R-CNN with ResNet-50, 41,808,406, or 41,755,286 without its
+norms. Their losses and what they keep are torchvision's too. Here they take batches of letterboxed pictures as they
+are, without resizing, and leave torchvision's background class, its number 0, to themselves.
 
-Norms: Faster R-CNN's batch normalisation trains, as torchvision has it for a network from scratch; published weights were made with it fixed. Published
-SSD has none, and was trained from a VGG-16 that knew ImageNet (Liu 2015, section 3); narrow SSD has batch normalisation as far as fc7, so that it
-learns from scratch: call it SSD with batch normalisation.
+Norms: Faster R-CNN's batch normalisation trains, as torchvision has it for a network from scratch; published weights
+were made with it fixed. Published SSD has none, and was trained from a VGG-16 that knew ImageNet (Liu 2015, section 3);
+narrow SSD has batch normalisation as far as fc7, so that it learns from scratch: call it SSD with batch normalisation.
 
-Ignore regions: default boxes, anchors and proposals that lie in one by half or more, and are like no true box, are not learned from as background.
+Ignore regions: default boxes, anchors and proposals that lie in one by half or more, and are like no true box, are not
+learned from as background.
 
-Tensor legend: N pictures of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are float32 in mixed precision too,
-where half the digits are no longer enough to say where in a picture something is.
+Tensor legend: N pictures of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are
+float32 in mixed precision too, where half the digits are no longer enough to say where in a picture something is.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 SSD_PIXELS = 300
 """Side of the pictures that the published SSD is laid out for."""
 SSD_RATIOS = ([2], [2, 3], [2, 3], [2, 3], [2], [2])
-"""Of the default boxes' sides, for each of the six maps; each map also has two squares, and each ratio turned by 90 degrees."""
+"""Of the default boxes' sides, for each of the six maps; each map also has two squares, and each ratio turned by 90
+degrees.
+"""
 SSD_SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
 """Sides of the default boxes as shares of the picture's."""
 SSD_STEPS = [8, 16, 32, 64, 100, 300]
@@ -58,10 +63,12 @@ ROI_SIDE = 224
 """Pixels. Objects as large as this are looked at on the pyramid's third level (Lin 2017, equation 1)."""
 ROI_CELLS = 7
 PROPOSALS, NARROW_PROPOSALS = 512, 128
-"""Of a picture that are learned from. A narrow network has as many as Fast R-CNN in a step (Girshick 2015): to pool them is most of what a step
-takes on a CPU."""
+"""Of a picture that are learned from. A narrow network has as many as Fast R-CNN in a step (Girshick 2015): to pool
+them is most of what a step takes on a CPU.
+"""
 NARROW_PIXELS = 640
-"""Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture."""
+"""Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture.
+"""
 
 CERTAIN = 30.0
 """A logit from which on a probability is 1 in float32."""
@@ -69,44 +76,73 @@ CERTAIN = 30.0
 NORM_EPS = 1e-5
 """Inside the square root of Faster R-CNN's batch normalisation: torch's own."""
 
-OLD_LAYERS = {r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2", r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2"}
+OLD_LAYERS = {
+    r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2",
+    r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2",
+}
 """Names of Faster R-CNN's layers in files from before torchvision 0.13, and what they are called since."""
 
 
 def ssd300(config: configs.SSD300, detect: Any = None) -> nn.Module:
-    """SSD with fresh weights. `forward(pictures (N, 3, S, S), float in 0..1)` in evaluation -> N `Detections`, best first.
+    """SSD with fresh weights. `forward(pictures (N, 3, S, S), float in 0..1)` in evaluation -> N `Detections`, best
+    first.
 
-    In training `forward(pictures, targets)` -> the mean losses "bbox_regression" and "classification". `detect` has `confidence`, `overlap` and
-    `most` (see `posture.config.Detect`). Pictures of 300 pixels have the published 8,732 default boxes; in others they are spread evenly over
-    each map, and the last two maps of pictures under 268 pixels are padded. Raises InputError where torchvision does not import.
+    In training `forward(pictures, targets)` -> the mean losses "bbox_regression" and "classification". `detect` has
+    `confidence`, `overlap` and `most` (see `posture.config.Detect`). Pictures of 300 pixels have the published 8,732
+    default boxes; in others they are spread evenly over each map, and the last two maps of pictures under 268 pixels
+    are padded. Raises InputError where torchvision does not import.
     """
     parts, detect = _torchvision(config), detect or DETECT
     layers = _published_vgg(parts) if config.width == 1 else NarrowVGG(config.width)
     if config.size < SSD_UNPADDED:
         for layer in layers.extra[-2:]:
             layer[-2].stride, layer[-2].padding = (2, 2), (1, 1)
-    default_boxes = parts.DefaultBoxGenerator(list(SSD_RATIOS), scales=SSD_SCALES, steps=SSD_STEPS if config.size == SSD_PIXELS else None)
-    return parts.SSD(layers, default_boxes, (config.size, config.size), config.classes + 1, image_mean=CAFFE_MEAN, image_std=CAFFE_STD,
-                     score_thresh=detect.confidence, nms_thresh=detect.overlap, detections_per_img=detect.most)
+    default_boxes = parts.DefaultBoxGenerator(
+        list(SSD_RATIOS), scales=SSD_SCALES, steps=SSD_STEPS if config.size == SSD_PIXELS else None
+    )
+    return parts.SSD(
+        layers,
+        default_boxes,
+        (config.size, config.size),
+        config.classes + 1,
+        image_mean=CAFFE_MEAN,
+        image_std=CAFFE_STD,
+        score_thresh=detect.confidence,
+        nms_thresh=detect.overlap,
+        detections_per_img=detect.most,
+    )
 
 
 def faster_rcnn(config: configs.FasterRCNN, detect: Any = None) -> nn.Module:
     """Faster R-CNN with fresh weights; takes and gives what `ssd300` does.
 
-    Its losses are "loss_objectness" and "loss_rpn_box_reg" of its proposals, "loss_classifier" and "loss_box_reg" of what it makes of them.
-    A narrow one has anchors that grow with `config.size`, the published ones at 640 pixels. Raises InputError where torchvision does not import.
+    Its losses are "loss_objectness" and "loss_rpn_box_reg" of its proposals, "loss_classifier" and "loss_box_reg" of
+    what it makes of them. A narrow one has anchors that grow with `config.size`, the published ones at 640 pixels.
+    Raises InputError where torchvision does not import.
     """
     parts, detect = _torchvision(config), detect or DETECT
     channels, features = scaled(256, config.width), scaled(1024, config.width)
     scale = 1.0 if config.width == 1 else config.size / NARROW_PIXELS
-    anchors = parts.AnchorGenerator(tuple((side * scale,) for side in ANCHOR_SIDES), ((0.5, 1.0, 2.0),) * len(ANCHOR_SIDES))
-    pool = parts.MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=ROI_CELLS, sampling_ratio=2, canonical_scale=max(1, round(ROI_SIDE * scale)))
+    anchors = parts.AnchorGenerator(
+        tuple((side * scale,) for side in ANCHOR_SIDES), ((0.5, 1.0, 2.0),) * len(ANCHOR_SIDES)
+    )
+    pool = parts.MultiScaleRoIAlign(
+        ["0", "1", "2", "3"], output_size=ROI_CELLS, sampling_ratio=2, canonical_scale=max(1, round(ROI_SIDE * scale))
+    )
     network = parts.FasterRCNN(
-        _resnet_pyramid(parts, config.width, channels), min_size=config.size, max_size=config.size,
-        rpn_anchor_generator=anchors, rpn_head=parts.ProposalHead(channels, anchors.num_anchors_per_location()[0]),
-        box_roi_pool=pool, box_head=parts.TwoMLPHead(channels * ROI_CELLS**2, features),
-        box_predictor=parts.Predictor(features, config.classes + 1), box_batch_size_per_image=PROPOSALS if config.width == 1 else NARROW_PROPOSALS,
-        box_score_thresh=detect.confidence, box_nms_thresh=detect.overlap, box_detections_per_img=detect.most)
+        _resnet_pyramid(parts, config.width, channels),
+        min_size=config.size,
+        max_size=config.size,
+        rpn_anchor_generator=anchors,
+        rpn_head=parts.ProposalHead(channels, anchors.num_anchors_per_location()[0]),
+        box_roi_pool=pool,
+        box_head=parts.TwoMLPHead(channels * ROI_CELLS**2, features),
+        box_predictor=parts.Predictor(features, config.classes + 1),
+        box_batch_size_per_image=PROPOSALS if config.width == 1 else NARROW_PROPOSALS,
+        box_score_thresh=detect.confidence,
+        box_nms_thresh=detect.overlap,
+        box_detections_per_img=detect.most,
+    )
     for part in (network.rpn, network.roi_heads):
         part.fg_bg_sampler = parts.Sampler(part.fg_bg_sampler)
     return network
@@ -118,7 +154,9 @@ def scaled(channels: int, width: float) -> int:
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under today's names: layers that were renamed, and the counter of each norm, which fixed norms do not have."""
+    """A published state dict under today's names: layers that were renamed, and the counter of each norm, which fixed
+    norms do not have.
+    """
     found = {}
     for name, tensor in tensors.items():
         for old, new in OLD_LAYERS.items():
@@ -129,10 +167,12 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_usual_eps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights whose norms were fixed and read with an eps of 0, for norms with torch's eps of 1e-5, which then give the same outputs.
+    """Weights whose norms were fixed and read with an eps of 0, for norms with torch's eps of 1e-5, which then give the
+    same outputs.
 
-    torchvision sets the eps of its fixed norms to 0 when it loads its COCO weights of Faster R-CNN. Here norms train, for which an eps of 0 is
-    not safe, so each norm's gain grows by sqrt((variance + eps) / variance) instead. A norm whose variance is 0 stays as it is.
+    torchvision sets the eps of its fixed norms to 0 when it loads its COCO weights of Faster R-CNN. Here norms train,
+    for which an eps of 0 is not safe, so each norm's gain grows by sqrt((variance + eps) / variance) instead. A norm
+    whose variance is 0 stays as it is.
     """
     found = dict(tensors)
     for name in tensors:
@@ -144,7 +184,9 @@ def with_usual_eps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class NarrowVGG(nn.Module):
-    """VGG-16 and SSD's extra layers, each of `width` times the channels, with batch normalisation as far as fc7. `forward`: the six maps."""
+    """VGG-16 and SSD's extra layers, each of `width` times the channels, with batch normalisation as far as fc7.
+    `forward`: the six maps.
+    """
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -158,14 +200,19 @@ class NarrowVGG(nn.Module):
                 layers.append(_layer(inputs, channels))
                 inputs = channels
         self.features = nn.Sequential(*layers)  # to conv4_3
-        self.scale_weight = nn.Parameter(torch.full((c4,), 20 * math.sqrt(c4 / 512)))  # each cell is as long as it is in the published network
+        # each cell is as long as it is in the published network
+        self.scale_weight = nn.Parameter(torch.full((c4,), 20 * math.sqrt(c4 / 512)))
         deep = [_layer(before, after) for before, after in zip((c4, *stages[4]), stages[4], strict=False)]
         fc6, fc7 = _layer(c5, c7, padding=6, dilation=6), _layer(c7, c7, kernel=1, padding=0)
         m8, m9, m10, m11 = (scaled(channels, width) for channels in (256, 128, 128, 128))
         c8, c9, c10, c11 = (scaled(channels, width) for channels in (512, 256, 256, 256))
         self.extra = nn.ModuleList([
             nn.Sequential(nn.MaxPool2d(2), *deep, nn.MaxPool2d(3, stride=1, padding=1), fc6, fc7),
-            _extra(c7, m8, c8, stride=2, padding=1), _extra(c8, m9, c9, stride=2, padding=1), _extra(c9, m10, c10), _extra(c10, m11, c11)])
+            _extra(c7, m8, c8, stride=2, padding=1),
+            _extra(c8, m9, c9, stride=2, padding=1),
+            _extra(c9, m10, c10),
+            _extra(c10, m11, c11),
+        ])
         self.out_channels = [c4, c7, c8, c9, c10, c11]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -187,7 +234,9 @@ def _torchvision(config: configs.SSD300 | configs.FasterRCNN) -> SimpleNamespace
 
 @functools.cache
 def _parts() -> SimpleNamespace:
-    """torchvision's classes, and its two networks and two of their heads with what is changed here. Made on demand: they derive from torchvision's."""
+    """torchvision's classes, and its two networks and two of their heads with what is changed here. Made on demand:
+    they derive from torchvision's.
+    """
     from torchvision.models import resnet, vgg
     from torchvision.models.detection import faster_rcnn, ssd
     from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
@@ -201,15 +250,20 @@ def _parts() -> SimpleNamespace:
         def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
             _refuse_other_use(self, targets)
             listed = _listed(ImageList, pictures)
-            maps = list(self.backbone(_normalised(self.transform, pictures)).values())  # the first, scaled, is float32: so are default boxes
+            # the first, scaled, is float32: so are default boxes
+            maps = list(self.backbone(_normalised(self.transform, pictures)).values())
             outputs = {name: values.float() for name, values in self.head(maps).items()}
             boxes = self.anchor_generator(listed, maps)
             if targets is None:
                 return _detections(self.postprocess_detections(outputs, boxes, listed.image_sizes))
             truth = _by_picture(targets)
             matches = [self._matches(true["boxes"], default) for true, default in zip(truth, boxes, strict=True)]
-            if targets.ignored is not None:  # boxes that are sure to be background have no loss and no gradient, and come last among hard ones
-                ignored = torch.stack([(found < 0) & _inside(default, true) for true, default, found in zip(truth, boxes, matches, strict=True)])
+            # boxes that are sure to be background have no loss and no gradient, and come last among hard ones
+            if targets.ignored is not None:
+                ignored = torch.stack([
+                    (found < 0) & _inside(default, true)
+                    for true, default, found in zip(truth, boxes, matches, strict=True)
+                ])
                 certain = torch.full_like(outputs["cls_logits"][0, 0], -CERTAIN)
                 certain[0] = CERTAIN
                 outputs["cls_logits"] = torch.where(ignored[..., None], certain, outputs["cls_logits"])
@@ -217,10 +271,16 @@ def _parts() -> SimpleNamespace:
 
         def _matches(self, true: Tensor, default: Tensor) -> Tensor:
             """For each default box the number of the true one that it is to find, or -1."""
-            return self.proposal_matcher(pairwise_iou(true, default)) if len(true) else default.new_full((len(default),), -1, dtype=torch.int64)
+            return (
+                self.proposal_matcher(pairwise_iou(true, default))
+                if len(true)
+                else default.new_full((len(default),), -1, dtype=torch.int64)
+            )
 
     class ProposalNetwork(RegionProposalNetwork):
-        def assign_targets_to_anchors(self, anchors: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+        def assign_targets_to_anchors(
+            self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+        ) -> tuple[list[Tensor], list[Tensor]]:
             """With -1, which is not sampled, for background in ignore regions."""
             labels, boxes = super().assign_targets_to_anchors(anchors, targets)
             for mine, anchor, true in zip(labels, anchors, targets, strict=True):
@@ -231,7 +291,9 @@ def _parts() -> SimpleNamespace:
         nothing = False
         """Whether no proposal was learned from: then the losses are means of nothing."""
 
-        def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Tensor]]) -> tuple[list[Tensor], ...]:
+        def select_training_samples(
+            self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
+        ) -> tuple[list[Tensor], ...]:
             """Without proposals in ignore regions that are like no true box."""
             left = []
             for found, true in zip(proposals, targets, strict=True):
@@ -244,7 +306,8 @@ def _parts() -> SimpleNamespace:
     class FasterRCNN(faster_rcnn.FasterRCNN):
         def __init__(self, *parts: Any, **settings: Any) -> None:
             super().__init__(*parts, **settings)
-            self.rpn.__class__, self.roi_heads.__class__ = ProposalNetwork, Heads  # torchvision makes the two; these know ignore regions
+            # torchvision makes the two; these know ignore regions
+            self.rpn.__class__, self.roi_heads.__class__ = ProposalNetwork, Heads
 
         def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
             _refuse_other_use(self, targets)
@@ -258,10 +321,12 @@ def _parts() -> SimpleNamespace:
             return _detections(found) if truth is None else proposal_losses | losses
 
     class Sampler(Keyed, nn.Module):
-        """Which anchors or proposals of each picture are learned from: as many positive ones as allowed, the rest negative.
+        """Which anchors or proposals of each picture are learned from: as many positive ones as allowed, the rest
+        negative.
 
-        torchvision's, but that a picture's choice depends on its key, not on the pictures before it. Takes the match of each (-1: neither), answers
-        with a mask of the positive and one of the negative that were chosen, as lists over pictures.
+        torchvision's, but that a picture's choice depends on its key, not on the pictures before it. Takes the match of
+        each (-1: neither), answers with a mask of the positive and one of the negative that were chosen, as lists over
+        pictures.
         """
 
         def __init__(self, plain: Any) -> None:
@@ -271,14 +336,23 @@ def _parts() -> SimpleNamespace:
         def forward(self, matches: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             if self.keys is None:
                 return self.plain(matches)
-            chosen = [self._choose(match, random_bits(key[None], len(match))[0]) for match, key in zip(matches, self.keys, strict=True)]
+            chosen = [
+                self._choose(match, random_bits(key[None], len(match))[0])
+                for match, key in zip(matches, self.keys, strict=True)
+            ]
             return tuple(map(list, zip(*chosen, strict=True)))
 
         def _choose(self, match: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
             positive, negative = (where.nonzero().flatten() for where in (match >= 1, match == 0))
-            positive = positive[draws[positive].argsort(stable=True)[: int(self.plain.batch_size_per_image * self.plain.positive_fraction)]]
+            positive = positive[
+                draws[positive].argsort(stable=True)[
+                    : int(self.plain.batch_size_per_image * self.plain.positive_fraction)
+                ]
+            ]
             negative = negative[draws[negative].argsort(stable=True)[: self.plain.batch_size_per_image - len(positive)]]
-            return tuple(torch.zeros_like(match, dtype=torch.uint8).index_fill_(0, places, 1) for places in (positive, negative))
+            return tuple(
+                torch.zeros_like(match, dtype=torch.uint8).index_fill_(0, places, 1) for places in (positive, negative)
+            )
 
     class ProposalHead(RPNHead):
         def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -291,15 +365,28 @@ def _parts() -> SimpleNamespace:
             return classes.float(), boxes.float()
 
     return SimpleNamespace(
-        SSD=SSD, FasterRCNN=FasterRCNN, Sampler=Sampler, ProposalHead=ProposalHead, Predictor=Predictor, TwoMLPHead=faster_rcnn.TwoMLPHead,
-        Bottleneck=resnet.Bottleneck, BackboneWithFPN=BackboneWithFPN, resnet_fpn_backbone=resnet_fpn_backbone, make_layers=vgg.make_layers,
-        SSDFeatureExtractorVGG=ssd.SSDFeatureExtractorVGG, AnchorGenerator=AnchorGenerator, DefaultBoxGenerator=DefaultBoxGenerator,
-        MultiScaleRoIAlign=MultiScaleRoIAlign)
+        SSD=SSD,
+        FasterRCNN=FasterRCNN,
+        Sampler=Sampler,
+        ProposalHead=ProposalHead,
+        Predictor=Predictor,
+        TwoMLPHead=faster_rcnn.TwoMLPHead,
+        Bottleneck=resnet.Bottleneck,
+        BackboneWithFPN=BackboneWithFPN,
+        resnet_fpn_backbone=resnet_fpn_backbone,
+        make_layers=vgg.make_layers,
+        SSDFeatureExtractorVGG=ssd.SSDFeatureExtractorVGG,
+        AnchorGenerator=AnchorGenerator,
+        DefaultBoxGenerator=DefaultBoxGenerator,
+        MultiScaleRoIAlign=MultiScaleRoIAlign,
+    )
 
 
 def _refuse_other_use(network: nn.Module, targets: Targets | None) -> None:
     if network.training != (targets is not None):
-        raise ValueError("this detector takes targets in training, for its losses, and none in evaluation, for what it finds")
+        raise ValueError(
+            "this detector takes targets in training, for its losses, and none in evaluation, for what it finds"
+        )
 
 
 def _listed(image_list: type, pictures: Tensor) -> Any:
@@ -308,19 +395,27 @@ def _listed(image_list: type, pictures: Tensor) -> Any:
 
 
 def _normalised(transform: Any, pictures: Tensor) -> Tensor:
-    mean, deviation = (pictures.new_tensor(values)[:, None, None] for values in (transform.image_mean, transform.image_std))
+    mean, deviation = (
+        pictures.new_tensor(values)[:, None, None] for values in (transform.image_mean, transform.image_std)
+    )
     return (pictures - mean) / deviation
 
 
 def _by_picture(targets: Targets) -> list[dict[str, Tensor]]:
-    """The true boxes of each picture, with 0 for torchvision's background, and its ignore regions. Boxes without area, which have no logarithm, are
-    left out."""
+    """The true boxes of each picture, with 0 for torchvision's background, and its ignore regions. Boxes without area,
+    which have no logarithm, are left out.
+    """
     area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(1)
     boxes, labels, images = targets.boxes[area].float(), targets.labels[area] + 1, targets.images[area]
     in_each = torch.bincount(images, minlength=targets.count).tolist()
-    found = [{"boxes": mine, "labels": named} for mine, named in zip(boxes.split(in_each), labels.split(in_each), strict=True)]
+    found = [
+        {"boxes": mine, "labels": named}
+        for mine, named in zip(boxes.split(in_each), labels.split(in_each), strict=True)
+    ]
     if targets.ignored is not None:
-        regions = targets.ignored.boxes.float().split(torch.bincount(targets.ignored.images, minlength=targets.count).tolist())
+        regions = targets.ignored.boxes.float().split(
+            torch.bincount(targets.ignored.images, minlength=targets.count).tolist()
+        )
         found = [true | {"ignored": ignored} for true, ignored in zip(found, regions, strict=True)]
     return found
 
@@ -338,7 +433,9 @@ def _detections(found: Iterable[dict[str, Tensor]]) -> list[Detections]:
 
 
 def _published_vgg(parts: SimpleNamespace) -> nn.Module:
-    """SSD's six maps of VGG-16, initialised as torchvision does it, without the layers of VGG-16 that are cut off: they are the most of it."""
+    """SSD's six maps of VGG-16, initialised as torchvision does it, without the layers of VGG-16 that are cut off: they
+    are the most of it.
+    """
     layers = parts.make_layers([channels for stage in VGG16 for channels in (*stage, "M")])
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
@@ -351,16 +448,28 @@ def _published_vgg(parts: SimpleNamespace) -> nn.Module:
 def _resnet_pyramid(parts: SimpleNamespace, width: float, channels: int) -> nn.Module:
     """ResNet-50 and a pyramid of `channels` on its four stages: five levels, the last a pooled one."""
     if width == 1:
-        return parts.resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
+        return parts.resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
+        )
     inputs = scaled(64, width)
     stem = nn.Conv2d(RGB, inputs, 7, stride=2, padding=3, bias=False)
-    layers: dict[str, nn.Module] = {"conv1": stem, "bn1": nn.BatchNorm2d(inputs), "relu": nn.ReLU(inplace=True), "maxpool": nn.MaxPool2d(3, 2, 1)}
+    layers: dict[str, nn.Module] = {
+        "conv1": stem,
+        "bn1": nn.BatchNorm2d(inputs),
+        "relu": nn.ReLU(inplace=True),
+        "maxpool": nn.MaxPool2d(3, 2, 1),
+    }
     outputs = []
     for number, (published, depth) in enumerate(RESNET50, start=1):
         middle = scaled(published, width)
         outputs.append(parts.Bottleneck.expansion * middle)
-        first = nn.Sequential(nn.Conv2d(inputs, outputs[-1], 1, stride=1 if number == 1 else 2, bias=False), nn.BatchNorm2d(outputs[-1]))
-        blocks = [parts.Bottleneck(inputs, middle, first[0].stride[0], first), *(parts.Bottleneck(outputs[-1], middle) for _ in range(depth - 1))]
+        first = nn.Sequential(
+            nn.Conv2d(inputs, outputs[-1], 1, stride=1 if number == 1 else 2, bias=False), nn.BatchNorm2d(outputs[-1])
+        )
+        blocks = [
+            parts.Bottleneck(inputs, middle, first[0].stride[0], first),
+            *(parts.Bottleneck(outputs[-1], middle) for _ in range(depth - 1)),
+        ]
         layers[f"layer{number}"], inputs = nn.Sequential(*blocks), outputs[-1]
     for layer in nn.ModuleDict(layers).modules():
         if isinstance(layer, nn.Conv2d):
@@ -377,7 +486,12 @@ def _layer(inputs: int, outputs: int, *, kernel: int = 3, padding: int = 1, dila
 
 def _extra(inputs: int, middle: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
     """An extra layer of SSD. Without norms: of a map of one cell there is one value for each picture."""
-    layers = nn.Sequential(nn.Conv2d(inputs, middle, 1), nn.ReLU(inplace=True), nn.Conv2d(middle, outputs, 3, stride, padding), nn.ReLU(inplace=True))
+    layers = nn.Sequential(
+        nn.Conv2d(inputs, middle, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(middle, outputs, 3, stride, padding),
+        nn.ReLU(inplace=True),
+    )
     for layer in (layers[0], layers[2]):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)

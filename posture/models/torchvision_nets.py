@@ -1,6 +1,8 @@
-"""torchvision's video ResNets (Tran 2018, arXiv 1711.11248) as they are, so that their published weights fit: nothing is renamed or wrapped.
+"""torchvision's video ResNets (Tran 2018, arXiv 1711.11248) as they are, so that their published weights fit: nothing
+is renamed or wrapped.
 
-Sizes for 101 classes and 16 frames of 112 x 112: r3d_18 33.22 M parameters, 40.70 GMAC; mc3_18 11.54 M, 43.34; r2plus1d_18 31.35 M, 40.52.
+Sizes for 101 classes and 16 frames of 112 x 112: r3d_18 33.22 M parameters, 40.70 GMAC; mc3_18 11.54 M, 43.34;
+r2plus1d_18 31.35 M, 40.52.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Two-Stream (Simonyan & Zisserman 2014, arXiv 1406.2199): what is seen and how it moves, judged apart and averaged.
 
-Tensor legend: N clips, T frames, S pixels, L = `flow_frames`, K classes. Shapes in comments are CNN-M-2048's at 224 x 224.
-CNN-M-2048 (Chatfield 2014, arXiv 1405.3531) is as published, with one exception: its last pooling makes 6 x 6 cells, or as many as come if they
-are fewer, so that frames of other sizes work. Of the 13 x 13 cells of the published size those are the published windows, 3 x 3 at stride 2,
-which the first two poolings have too; versions before December 2026 had 2 x 2 there (`pooling="2x2"`).
-ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
+Tensor legend: N clips, T frames, S pixels, L = `flow_frames`, K classes. Shapes in comments are CNN-M-2048's at 224 x
+224. CNN-M-2048 (Chatfield 2014, arXiv 1405.3531) is as published, with one exception: its last pooling makes 6 x 6
+cells, or as many as come if they are fewer, so that frames of other sizes work. Of the 13 x 13 cells of the published
+size those are the published windows, 3 x 3 at stride 2, which the first two poolings have too; versions before December
+2026 had 2 x 2 there (`pooling="2x2"`). ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from posture.models.keyed import KeyedDropout
 class TwoStream(nn.Module):
     """A clip classifier. `forward`, as `config.inputs` says: clips (N, 3, T, S, S), flow (N, 2, T - 1, S, S), or both.
 
-    One stream gives logits (N, K), both give (N, 2, K): their scores are averaged by `posture.tasks.action.probabilities`.
+    One stream gives logits (N, K), both give (N, 2, K): their scores are averaged by
+    `posture.tasks.action.probabilities`.
     """
 
     def __init__(self, config: configs.TwoStream) -> None:
@@ -57,10 +58,11 @@ class Temporal(nn.Module):
 
     def forward(self, flow: Tensor) -> Tensor:
         first = (flow.shape[2] - self.length) // 2
-        flow = flow[:, :, first:first + self.length]  # (N, 2, L, S, S)
+        flow = flow[:, :, first : first + self.length]  # (N, 2, L, S, S)
         if self.subtract_mean:
             flow = flow - flow.mean((3, 4), keepdim=True)
-        return self.network(flow.transpose(1, 2).flatten(1, 2))  # (N, 2 L, S, S): dx, dy of the first, dx, dy of the second, ...
+        # (N, 2 L, S, S): dx, dy of the first, dx, dy of the second, ...
+        return self.network(flow.transpose(1, 2).flatten(1, 2))
 
 
 class Residual(nn.Module):
@@ -68,7 +70,9 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         super().__init__()
-        self.branch = nn.Sequential(*_normed(inputs, outputs, 3, stride=stride), nn.ReLU(inplace=True), *_normed(outputs, outputs, 3))
+        self.branch = nn.Sequential(
+            *_normed(inputs, outputs, 3, stride=stride), nn.ReLU(inplace=True), *_normed(outputs, outputs, 3)
+        )
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(*_normed(inputs, outputs, 1, stride=stride))
 
@@ -83,7 +87,8 @@ def _backbone(config: configs.TwoStream, *, channels: int, norms: int) -> nn.Mod
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.normal_(network[-1].weight, std=0.01)  # logits that start close to 0, so that the first loss is close to log(K)
+    # logits that start close to 0, so that the first loss is close to log(K)
+    nn.init.normal_(network[-1].weight, std=0.01)
     return network
 
 

@@ -1,9 +1,11 @@
-"""The door to `ultralytics.nn.modules`: convolutional blocks of the YOLO family (AGPL-3.0), imported when a network is built of them.
+"""The door to `ultralytics.nn.modules`: convolutional blocks of the YOLO family (AGPL-3.0), imported when a network is
+built of them.
 
-Importing ultralytics also changes the process that does so: it looks up hosts in the DNS, writes a settings file and says so on standard
-output, puts OMP_NUM_THREADS=1 into the environment (which every process started later inherits), wraps `torch.save`, PIL's `Image.open` (which
-from then on installs a package by pip where a picture is unreadable), and sets how torch and numpy print and how many threads OpenCV has. Here it
-is imported offline and in silence, it may install nothing, and all of that is put back but the settings file.
+Importing ultralytics also changes the process that does so: it looks up hosts in the DNS, writes a settings file and
+says so on standard output, puts OMP_NUM_THREADS=1 into the environment (which every process started later inherits),
+wraps `torch.save`, PIL's `Image.open` (which from then on installs a package by pip where a picture is unreadable), and
+sets how torch and numpy print and how many threads OpenCV has. Here it is imported offline and in silence, it may
+install nothing, and all of that is put back but the settings file.
 """
 
 from __future__ import annotations
@@ -36,13 +38,17 @@ def _import() -> ModuleType:
     try:
         from ultralytics.nn import modules
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
-        raise InputError(f"this network is made of ultralytics' blocks, and ultralytics does not import here: {error}") from None
+        raise InputError(
+            f"this network is made of ultralytics' blocks, and ultralytics does not import here: {error}"
+        ) from None
     return modules
 
 
 @contextmanager
 def _unchanged_process() -> Iterator[None]:
-    """ultralytics' variables are set inside; afterwards, what its import changed is as it was (torch prints as by default)."""
+    """ultralytics' variables are set inside; afterwards, what its import changed is as it was (torch prints as by
+    default).
+    """
     environment, save, printed, threads = dict(os.environ), torch.save, np.get_printoptions(), _opencv_threads()
     opened = _pillow_open()
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in environment})

@@ -1,13 +1,14 @@
 """YOLOv5s 6.x (Jocher 2020) and the paper's improved YOLOv5s (section 2.1, Figure 1), as one network with toggles.
 
-Tensor legend: N pictures, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640 x 640 at width 0.5.
-With every toggle off this is the published YOLOv5s: 7,235,389 parameters for 80 classes.
+Tensor legend: N pictures, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
+x 640 at width 0.5. With every toggle off this is the published YOLOv5s: 7,235,389 parameters for 80 classes.
 
-Toggles: `stem="focus"` puts every second pixel in a channel of its own before a 3x3 convolution; `swin` gives the backbone's last C3 Swin-v2
-blocks in place of its bottlenecks; `attention="cbam"` weighs the neck's three outputs, the outputs of the backbone's four stages, or both.
+Toggles: `stem="focus"` puts every second pixel in a channel of its own before a 3x3 convolution; `swin` gives the
+backbone's last C3 Swin-v2 blocks in place of its bottlenecks; `attention="cbam"` weighs the neck's three outputs, the
+outputs of the backbone's four stages, or both.
 
-Choices the paper leaves open: two Swin blocks (plain, shifted), because the stage's own depth of one would never shift; 8 channels between the
-two convolutions of equation (2).
+Choices the paper leaves open: two Swin blocks (plain, shifted), because the stage's own depth of one would never shift;
+8 channels between the two convolutions of equation (2).
 """
 
 from __future__ import annotations
@@ -34,16 +35,32 @@ SWIN_MLP_RATIO = 4.0
 
 FOCUS_KERNEL = "stem.conv.conv.weight"
 PUBLISHED = {
-    "stem": "model.0", "down1": "model.1", "stage1": "model.2", "down2": "model.3", "stage2": "model.4", "down3": "model.5", "stage3": "model.6",
-    "down4": "model.7", "stage4": "model.8", "pyramid": "model.9", "reduce5": "model.10", "merge4": "model.13", "reduce4": "model.14",
-    "merge3": "model.17", "down_out3": "model.18", "merge_out4": "model.20", "down_out4": "model.21", "merge_out5": "model.23",
+    "stem": "model.0",
+    "down1": "model.1",
+    "stage1": "model.2",
+    "down2": "model.3",
+    "stage2": "model.4",
+    "down3": "model.5",
+    "stage3": "model.6",
+    "down4": "model.7",
+    "stage4": "model.8",
+    "pyramid": "model.9",
+    "reduce5": "model.10",
+    "merge4": "model.13",
+    "reduce4": "model.14",
+    "merge3": "model.17",
+    "down_out3": "model.18",
+    "merge_out4": "model.20",
+    "down_out4": "model.21",
+    "merge_out5": "model.23",
     "head.levels": "model.24.m",
 }
 """Our layers -> the names that they have in published weights, where layers are numbered."""
 
 
 class YOLOv5(nn.Module):
-    """A detector. `forward`: pictures (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 + K) at strides 8, 16, 32.
+    """A detector. `forward`: pictures (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
+    K) at strides 8, 16, 32.
 
     Raises InputError where ultralytics, whose blocks it is built of, does not import.
     """
@@ -71,8 +88,12 @@ class YOLOv5(nn.Module):
         self.down_out3, self.merge_out4 = Conv(c3, c3, 3, 2), C3(2 * c3, c4, few, False)
         self.down_out4, self.merge_out5 = Conv(c4, c4, 3, 2), C3(2 * c4, c5, few, False)
         # attention and head
-        self.attend1, self.attend2, self.attend3, self.attend4 = (_attention(config, "backbone", channels) for channels in (c2, c3, c4, c5))
-        self.attend_out3, self.attend_out4, self.attend_out5 = (_attention(config, "neck", channels) for channels in (c3, c4, c5))
+        self.attend1, self.attend2, self.attend3, self.attend4 = (
+            _attention(config, "backbone", channels) for channels in (c2, c3, c4, c5)
+        )
+        self.attend_out3, self.attend_out4, self.attend_out5 = (
+            _attention(config, "neck", channels) for channels in (c3, c4, c5)
+        )
         self.head = Head(config, [predictor(config, level, channels) for level, channels in enumerate((c3, c4, c5))])
         set_norms(self, config.norm_momentum)
 
@@ -104,7 +125,9 @@ class YOLOv5(nn.Module):
 
 
 class Head(nn.Module):
-    """A predictor for each level; (N, C, H, W) of one -> (N, A, H, W, 5 + K), of each anchor x, y, width, height, objectness, classes; all logits."""
+    """A predictor for each level; (N, C, H, W) of one -> (N, A, H, W, 5 + K), of each anchor x, y, width, height,
+    objectness, classes; all logits.
+    """
 
     def __init__(self, config: configs.YOLOv5 | configs.YOLOv7, levels: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -117,7 +140,9 @@ class Head(nn.Module):
 
 
 class PictureCBAM(nn.Module):
-    """Equations (1) and (2), channel and then space, for pictures: a picture is a clip of one frame; (N, C, H, W) -> (N, C, H, W)."""
+    """Equations (1) and (2), channel and then space, for pictures: a picture is a clip of one frame; (N, C, H, W) ->
+    (N, C, H, W).
+    """
 
     def __init__(self, channels: int, *, pool: str) -> None:
         super().__init__()
@@ -132,7 +157,9 @@ class PictureCBAM(nn.Module):
 
 
 class FlatCBAM(nn.Module):
-    """What PictureCBAM computes of averages, without an axis of time: fewer operations, which count where one picture at a time is looked at."""
+    """What PictureCBAM computes of averages, without an axis of time: fewer operations, which count where one picture
+    at a time is looked at.
+    """
 
     def __init__(self, cbam: CBAM) -> None:
         super().__init__()
@@ -145,10 +172,11 @@ class FlatCBAM(nn.Module):
 
 
 class AttendedPredictor(nn.Module):
-    """What a predictor finds behind FlatCBAM, without weighing its many channels; (N, C, H, W) -> (N, A * (5 + K), H, W).
+    """What a predictor finds behind FlatCBAM, without weighing its many channels; (N, C, H, W) -> (N, A * (5 + K), H,
+    W).
 
-    A 1x1 convolution is linear: its weights take the channels' weights, its outputs those of the places. One more output is the mean over
-    channels, which the places' weights are made of.
+    A 1x1 convolution is linear: its weights take the channels' weights, its outputs those of the places. One more
+    output is the mean over channels, which the places' weights are made of.
     """
 
     def __init__(self, attention: FlatCBAM, predictor: nn.Conv2d) -> None:
@@ -166,7 +194,9 @@ class AttendedPredictor(nn.Module):
 
 
 def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int) -> nn.Conv2d:
-    """The 1x1 convolution of a level, with biases for 8 objects in a picture of 640 pixels and for classes that are all rare (Lin 2017, 3.3)."""
+    """The 1x1 convolution of a level, with biases for 8 objects in a picture of 640 pixels and for classes that are all
+    rare (Lin 2017, 3.3).
+    """
     anchors = len(config.anchors[level])
     layer = nn.Conv2d(channels, anchors * (5 + config.classes), 1)
     biases = layer.bias.data.view(anchors, -1)
@@ -176,11 +206,13 @@ def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int
 
 
 def published_names(config: configs.YOLOv5) -> dict[str, str]:
-    """Names in the state dict of a published YOLOv5 6.x of the same width and depth (`model.0.conv.weight`) -> the names of ours that they fit.
+    """Names in the state dict of a published YOLOv5 6.x of the same width and depth (`model.0.conv.weight`) -> the
+    names of ours that they fit.
 
-    What is not plain YOLOv5 is left out: Swin blocks, attention, a Focus stem's kernel (which `from_published` can make). So is `model.24.anchors`:
-    anchors are `config.anchors` here, in pixels instead of cells. Published files (.pt) are pickles of whole models, which nobody should have to
-    trust: whoever has their code can save `model.float().state_dict()` to a file, and that is what fits here.
+    What is not plain YOLOv5 is left out: Swin blocks, attention, a Focus stem's kernel (which `from_published` can
+    make). So is `model.24.anchors`: anchors are `config.anchors` here, in pixels instead of cells. Published files
+    (.pt) are pickles of whole models, which nobody should have to trust: whoever has their code can save
+    `model.float().state_dict()` to a file, and that is what fits here.
     """
     with torch.device("meta"):
         ours = list(YOLOv5(config).state_dict())
@@ -188,27 +220,40 @@ def published_names(config: configs.YOLOv5) -> dict[str, str]:
     if config.stem == "focus":
         ours.remove(FOCUS_KERNEL)
         prefixes["stem.conv"] = prefixes.pop("stem")
-    return {theirs: name for theirs, name in rename(ours, prefixes).items() if not (config.swin and name.startswith("stage4.m."))}
+    return {
+        theirs: name
+        for theirs, name in rename(ours, prefixes).items()
+        if not (config.swin and name.startswith("stage4.m."))
+    }
 
 
 def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv5) -> dict[str, Tensor]:
-    """What fits of a published YOLOv5 6.x state dict (see `published_names`), under our names; the rest of the network starts afresh.
+    """What fits of a published YOLOv5 6.x state dict (see `published_names`), under our names; the rest of the network
+    starts afresh.
 
-    The published 6x6 kernel of the stem becomes the Focus stem's 3x3 kernel, which sees the same pixels with the same weights.
+    The published 6x6 kernel of the stem becomes the Focus stem's 3x3 kernel, which sees the same pixels with the same
+    weights.
     Raises InputError naming the first tensor that is missing.
     """
     names = published_names(config)
     kernel = f"{PUBLISHED['stem']}.conv.weight"
     for name in (kernel, *names):
         if name not in tensors:
-            raise InputError(f"these weights have no tensor {name}, which a published YOLOv5 6.x has; save the state_dict() of one")
+            raise InputError(
+                f"these weights have no tensor {name}, which a published YOLOv5 6.x has; save the state_dict() of one"
+            )
     fitting = {ours: tensors[theirs] for theirs, ours in names.items()}
     return fitting | ({FOCUS_KERNEL: unfocus_kernel(tensors[kernel])} if config.stem == "focus" else {})
 
 
 def rename(names: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
     """{name with its prefix replaced as `prefixes` says: name}, without the names that have none of the prefixes."""
-    return {theirs + name.removeprefix(ours): name for name in names for ours, theirs in prefixes.items() if name.startswith(f"{ours}.")}
+    return {
+        theirs + name.removeprefix(ours): name
+        for name in names
+        for ours, theirs in prefixes.items()
+        if name.startswith(f"{ours}.")
+    }
 
 
 def set_norms(network: nn.Module, momentum: float) -> None:

@@ -1,10 +1,12 @@
 """YOLOv7 (Wang 2022, arXiv 2207.02696), the network for 640 pixels, in training form, from its published layer table.
 
-Tensor legend: N pictures, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640 x 640 at width 1.
-37,622,682 parameters for 80 classes as it trains; `posture.models.fuse.fuse` makes the 36.9 M of inference of it.
+Tensor legend: N pictures, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
+x 640 at width 1. 37,622,682 parameters for 80 classes as it trains; `posture.models.fuse.fuse` makes the 36.9 M of
+inference of it.
 
-Trained here with the assigner that our YOLOv5 has: anchors by the ratio of their sides, in the cell and its neighbours. The published training
-puts an optimal transport assignment (simOTA) on top of that, so its figures on COCO are not those to expect.
+Trained here with the assigner that our YOLOv5 has: anchors by the ratio of their sides, in the cell and its neighbours.
+The published training puts an optimal transport assignment (simOTA) on top of that, so its figures on COCO are not
+those to expect.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from posture.models.yolov5 import RGB, Head, predictor, rename, scaled, set_norm
 
 
 class YOLOv7(nn.Module):
-    """A detector. `forward`: pictures (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 + K) at strides 8, 16, 32.
+    """A detector. `forward`: pictures (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
+    K) at strides 8, 16, 32.
 
     Raises InputError where ultralytics, whose Conv it is built of, does not import.
     """
 
     def __init__(self, config: configs.YOLOv7) -> None:
         super().__init__()
-        c32, c64, c128, c256, c512, c1024 = (scaled(channels, config.width) for channels in (32, 64, 128, 256, 512, 1024))
+        c32, c64, c128, c256, c512, c1024 = (
+            scaled(channels, config.width) for channels in (32, 64, 128, 256, 512, 1024)
+        )
         # backbone
         self.stem = nn.Sequential(_conv(RGB, c32, 3), _conv(c32, c64, 3, 2), _conv(c64, c64, 3), _conv(c64, c128, 3, 2))
         self.stage1 = Aggregation(c128, c64, c64, c256, every=2)
@@ -41,13 +46,23 @@ class YOLOv7(nn.Module):
         self.pyramid = SPPCSPC(c1024, c512)
         # neck, from coarse to fine and back
         self.upsample = nn.Upsample(scale_factor=2)
-        self.reduce5, self.route4, self.merge4 = _conv(c512, c256, 1), _conv(c1024, c256, 1), Aggregation(c512, c256, c128, c256, every=1)
-        self.reduce4, self.route3, self.merge3 = _conv(c256, c128, 1), _conv(c512, c128, 1), Aggregation(c256, c128, c64, c128, every=1)
+        self.reduce5, self.route4, self.merge4 = (
+            _conv(c512, c256, 1),
+            _conv(c1024, c256, 1),
+            Aggregation(c512, c256, c128, c256, every=1),
+        )
+        self.reduce4, self.route3, self.merge3 = (
+            _conv(c256, c128, 1),
+            _conv(c512, c128, 1),
+            Aggregation(c256, c128, c64, c128, every=1),
+        )
         self.down_out3, self.merge_out4 = Down(c128, c128), Aggregation(c512, c256, c128, c256, every=1)
         self.down_out4, self.merge_out5 = Down(c256, c256), Aggregation(c1024, c512, c256, c512, every=1)
         # head
         self.widen3, self.widen4, self.widen5 = RepConv(c128, c256), RepConv(c256, c512), RepConv(c512, c1024)
-        self.head = Head(config, [ImplicitPredictor(config, level, channels) for level, channels in enumerate((c256, c512, c1024))])
+        self.head = Head(
+            config, [ImplicitPredictor(config, level, channels) for level, channels in enumerate((c256, c512, c1024))]
+        )
         set_norms(self, config.norm_momentum)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
@@ -68,7 +83,8 @@ class YOLOv7(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """ELAN (section 4.1): a chain of 3x3 convolutions whose intermediate results are all joined; (N, inputs, H, W) -> (N, outputs, H, W).
+    """ELAN (section 4.1): a chain of 3x3 convolutions whose intermediate results are all joined; (N, inputs, H, W) ->
+    (N, outputs, H, W).
 
     `every` = 2 joins the results of the second and fourth convolution, `every` = 1 all four.
     """
@@ -92,7 +108,9 @@ class Aggregation(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the resolution by a convolution and by pooling, side by side; (N, C, H, W) -> (N, 2 * outputs, H / 2, W / 2)."""
+    """Half the resolution by a convolution and by pooling, side by side; (N, C, H, W) -> (N, 2 * outputs, H / 2, W /
+    2).
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -122,7 +140,9 @@ class SPPCSPC(nn.Module):
 
 
 class RepConv(nn.Module):
-    """A 3x3 and a 1x1 convolution, each normalised, added (Ding 2021, arXiv 2101.03697; without the identity, section 4.2)."""
+    """A 3x3 and a 1x1 convolution, each normalised, added (Ding 2021, arXiv 2101.03697; without the identity, section
+    4.2).
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -136,11 +156,15 @@ class RepConv(nn.Module):
     def fused(self) -> nn.Module:
         wide, narrow = fold(*self.wide), fold(*self.narrow)
         kernel = wide.weight.double() + functional.pad(narrow.weight.double(), (1, 1, 1, 1))
-        return nn.Sequential(with_weights(wide, kernel, wide.bias.double() + narrow.bias.double(), like=wide.weight), self.activation)
+        return nn.Sequential(
+            with_weights(wide, kernel, wide.bias.double() + narrow.bias.double(), like=wide.weight), self.activation
+        )
 
 
 class ImplicitPredictor(nn.Module):
-    """A predictor with implicit knowledge (Wang 2021, arXiv 2105.04206): a learned vector is added before it, and one multiplies what it gives."""
+    """A predictor with implicit knowledge (Wang 2021, arXiv 2105.04206): a learned vector is added before it, and one
+    multiplies what it gives.
+    """
 
     without_decay = ("added", "factor")
     """As in the authors' training code."""
@@ -162,16 +186,20 @@ class ImplicitPredictor(nn.Module):
 
 
 def published_names(config: configs.YOLOv7) -> dict[str, str]:
-    """Names in the state dict of the published YOLOv7 in training form (`model.0.conv.weight`) -> the names of ours that they fit.
+    """Names in the state dict of the published YOLOv7 in training form (`model.0.conv.weight`) -> the names of ours
+    that they fit.
 
-    Its anchors are left out: they are `config.anchors` here, in pixels instead of cells. Published files (.pt) are pickles of whole models, which
-    nobody should have to trust: whoever has their code can save `model.float().state_dict()` to a file, and that is what fits here. It must be
-    the training form (`yolov7_training.pt`): the file for inference has no implicit vectors any more.
+    Its anchors are left out: they are `config.anchors` here, in pixels instead of cells. Published files (.pt) are
+    pickles of whole models, which nobody should have to trust: whoever has their code can save
+    `model.float().state_dict()` to a file, and that is what fits here. It must be the training form
+    (`yolov7_training.pt`): the file for inference has no implicit vectors any more.
     """
     with torch.device("meta"):
         ours = list(YOLOv7(config).state_dict())
     implicit = [(level, theirs, name) for level in range(3) for theirs, name in (("ia", "added"), ("im", "factor"))]
-    return rename(ours, _published_prefixes()) | {f"model.105.{theirs}.{level}.implicit": f"head.levels.{level}.{name}" for level, theirs, name in implicit}
+    return rename(ours, _published_prefixes()) | {
+        f"model.105.{theirs}.{level}.implicit": f"head.levels.{level}.{name}" for level, theirs, name in implicit
+    }
 
 
 def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv7) -> dict[str, Tensor]:
@@ -181,15 +209,28 @@ def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv7) -> dic
     """
     names = published_names(config)
     if missing := next((name for name in names if name not in tensors), None):
-        raise InputError(f"these weights have no tensor {missing}, which a published YOLOv7 in training form has; save the state_dict() of "
-                         "yolov7_training.pt (files for inference have no implicit vectors)")
+        raise InputError(
+            f"these weights have no tensor {missing}, which a published YOLOv7 in training form has; save the state_dict() of "
+            "yolov7_training.pt (files for inference have no implicit vectors)"
+        )
     return {ours: tensors[theirs] for theirs, ours in names.items()}
 
 
 def _published_prefixes() -> dict[str, str]:
-    """Our layers -> the names that they have in published weights, where layers are numbered, and blocks such as ELAN are several."""
+    """Our layers -> the names that they have in published weights, where layers are numbered, and blocks such as ELAN
+    are several.
+    """
     layers: dict[str, int | str] = {f"stem.{place}": place for place in range(4)}
-    for name, first in {"stage1": 4, "stage2": 17, "stage3": 30, "stage4": 43, "merge4": 56, "merge3": 68, "merge_out4": 81, "merge_out5": 94}.items():
+    for name, first in {
+        "stage1": 4,
+        "stage2": 17,
+        "stage3": 30,
+        "stage4": 43,
+        "merge4": 56,
+        "merge3": 68,
+        "merge_out4": 81,
+        "merge_out5": 94,
+    }.items():
         layers |= {f"{name}.beside": first, f"{name}.before": first + 1, f"{name}.join": first + 7}
         layers |= {f"{name}.chain.{place}": first + 2 + place for place in range(4)}
     for name, first in {"down2": 12, "down3": 25, "down4": 38, "down_out3": 76, "down_out4": 89}.items():

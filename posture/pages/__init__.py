@@ -1,7 +1,8 @@
-"""The pages people read: each is one file with its style, charts and pictures inside, so that it can be mailed, archived and printed.
+"""The pages people read: each is one file with its style, charts and pictures inside, so that it can be mailed,
+archived and printed.
 
-Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy forbids both.
-(`review.html` alone is no such page: `posture review` serves it, with a script, while it runs.)
+Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy
+forbids both. (`review.html` alone is no such page: `posture review` serves it, with a script, while it runs.)
 """
 
 from __future__ import annotations
@@ -31,10 +32,24 @@ SEPARATED = re.compile(r"(?<=[/_=@-])(?=[^/_=@\s-])|(?<=[.,:])(?=[^\d\s.,:/])")
 
 def render(template: str, **values: Any) -> str:
     """The page `template` (a file of this folder) filled with `values`; all text is escaped."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                     undefined=jinja2.StrictUndefined)
-    environment.filters.update(percent=percent, decimal=decimal, whole=whole, duration=duration, size=size, moment=moment, jpeg=jpeg, breaks=breaks,
-                               confidence=confidence)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        percent=percent,
+        decimal=decimal,
+        whole=whole,
+        duration=duration,
+        size=size,
+        moment=moment,
+        jpeg=jpeg,
+        breaks=breaks,
+        confidence=confidence,
+    )
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)
 
@@ -53,8 +68,9 @@ def breaks(name: Any) -> Markup:
 def origin(uri: str, start: float | None = None) -> dict[str, str]:
     """Where a clip or picture comes from, for `origin.html`: {name, uri, href, at}.
 
-    `uri` is a path or an s3:// address, of a frame `video#t=seconds`; `start` seconds into the video, None for a picture. A local file is named by
-    its last part and linked to, at that moment; any other address is shown whole and is not linked to.
+    `uri` is a path or an s3:// address, of a frame `video#t=seconds`; `start` seconds into the video, None for a
+    picture. A local file is named by its last part and linked to, at that moment; any other address is shown whole and
+    is not linked to.
     """
     path, mark, seconds = uri.rpartition("#t=")
     if mark and start is None:
@@ -62,18 +78,29 @@ def origin(uri: str, start: float | None = None) -> dict[str, str]:
             uri, start = path, float(seconds)
     local = uri.startswith("/")
     href = Path(uri).as_uri() + (f"#t={start:g}" if start is not None else "") if local else ""
-    return {"name": PurePosixPath(uri).name if local else uri, "uri": uri, "href": href, "at": "" if start is None else f"{start:.1f}{THIN_SPACE}s"}
+    return {
+        "name": PurePosixPath(uri).name if local else uri,
+        "uri": uri,
+        "href": href,
+        "at": "" if start is None else f"{start:.1f}{THIN_SPACE}s",
+    }
 
 
 def footage_table(footage: Any) -> dict[str, Any] | None:
-    """{split: {count name: n}}, or {split: n segments}, as the columns and rows of a table; None where there is nothing."""
+    """{split: {count name: n}}, or {split: n segments}, as the columns and rows of a table; None where there is
+    nothing.
+    """
     if not footage:
         return None
     rows = {split: counts if isinstance(counts, Mapping) else {"segments": counts} for split, counts in footage.items()}
     columns = list(dict.fromkeys(name for counts in rows.values() for name in counts))
     forms = {"seconds": duration, "bytes": size}
-    return {"columns": ["duration" if name == "seconds" else name for name in columns],
-            "rows": [(split, [forms.get(name, whole)(counts.get(name)) for name in columns]) for split, counts in rows.items()]}
+    return {
+        "columns": ["duration" if name == "seconds" else name for name in columns],
+        "rows": [
+            (split, [forms.get(name, whole)(counts.get(name)) for name in columns]) for split, counts in rows.items()
+        ],
+    }
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -117,7 +144,7 @@ def duration(seconds: float | None) -> str:
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     first = next(index for index, (_, length) in enumerate(units) if whole_seconds >= length)
     parts = []
-    for name, length in units[first:first + 2]:
+    for name, length in units[first : first + 2]:
         amount, whole_seconds = divmod(whole_seconds, length)
         if amount:
             parts.append(f"{amount}{THIN_SPACE}{name}")
@@ -129,7 +156,7 @@ def size(count: float | None) -> str:
     if not _known(count):
         return NOTHING
     power = min(4, int(math.log10(count) / 3 + 1e-9)) if count >= 1 else 0
-    return f"{count / 1000 ** power:.{1 if power else 0}f}{THIN_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+    return f"{count / 1000**power:.{1 if power else 0}f}{THIN_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def moment(value: Any) -> str:
@@ -167,7 +194,7 @@ def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
 
 def short(name: str, most: int) -> str:
     """The name, cut to `most` letters."""
-    return name if len(name) <= most else name[:most - 1] + "…"
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _known(value: float | None) -> TypeGuard[float]:

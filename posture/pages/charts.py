@@ -1,4 +1,6 @@
-"""Geometry of the charts, drawn as SVG by `charts.html`. Colours are style-sheet classes, so that a chart follows light and dark."""
+"""Geometry of the charts, drawn as SVG by `charts.html`. Colours are style-sheet classes, so that a chart follows light
+and dark.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ class Chart:
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
-        return round(self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1)
+        return round(
+            self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1
+        )
 
     def path(self, line: Line) -> str:
         """The curve's SVG path; values that are not finite break it."""
@@ -96,20 +100,32 @@ class Chart:
 
     @property
     def legend(self) -> list[tuple[Line, str]]:
-        """The lines that are listed, each with what its key says: its name, and the lines that it hides because they run the same way."""
+        """The lines that are listed, each with what its key says: its name, and the lines that it hides because they
+        run the same way.
+        """
         covered: set[int] = set()
         entries = []
         for place, line in reversed(list(enumerate(self.lines))):
             if not line.listed or place in covered:
                 continue
-            hidden = [other for other in range(place) if self.lines[other].listed and other not in covered and self._same(line, self.lines[other])]
+            hidden = [
+                other
+                for other in range(place)
+                if self.lines[other].listed and other not in covered and self._same(line, self.lines[other])
+            ]
             covered.update(hidden)
-            entries.append((line, line.name + (f", and the same: {', '.join(self.lines[other].name for other in hidden)}" if hidden else "")))
+            entries.append((
+                line,
+                line.name
+                + (f", and the same: {', '.join(self.lines[other].name for other in hidden)}" if hidden else ""),
+            ))
         return entries[::-1]
 
     @property
     def coinciding(self) -> str:
-        """A sentence on lines without a key that run the same way; empty if there are none. Faint ones are many, and are not told apart anyway."""
+        """A sentence on lines without a key that run the same way; empty if there are none. Faint ones are many, and
+        are not told apart anyway.
+        """
         groups: list[list[Line]] = []
         for line in self.lines:
             if line.listed or line.look in ("faint", "guide") or len(line.points) < 2:
@@ -127,22 +143,35 @@ class Chart:
         if [x for x, _ in line.points] != [x for x, _ in other.points]:
             return False
         pairs = [(first, second) for (_, first), (_, second) in zip(line.points, other.points, strict=True)]
-        return bool(pairs) and all(math.isfinite(first) == math.isfinite(second) and (not math.isfinite(first) or abs(self.y(first) - self.y(second)) <= 1)
-                                   for first, second in pairs)
+        return bool(pairs) and all(
+            math.isfinite(first) == math.isfinite(second)
+            and (not math.isfinite(first) or abs(self.y(first) - self.y(second)) <= 1)
+            for first, second in pairs
+        )
 
     @property
     def notes(self) -> list[tuple[float, float, str, str]]:
-        """Where the labels of the dots stand, (x, y, anchor, label): beside their dots, none on another. One that has no room is left out."""
+        """Where the labels of the dots stand, (x, y, anchor, label): beside their dots, none on another. One that has
+        no room is left out.
+        """
         taken: list[tuple[float, float, float, float]] = []
         placed = []
         for dot in self.dots:
             if not dot.label:
                 continue
             x, y, length = self.x(dot.x), self.y(dot.y), LETTER * len(dot.label)
-            for anchor, down in itertools.product(("start", "end") if x <= 0.6 * self.width else ("end", "start"), (-8, 18)):
+            for anchor, down in itertools.product(
+                ("start", "end") if x <= 0.6 * self.width else ("end", "start"), (-8, 18)
+            ):
                 left, base = (x + 8 if anchor == "start" else x - 8 - length), y + down
                 box = (left, base - 11, left + length, base + 3)
-                if left >= 0 and box[2] <= self.width and box[1] >= 0 and box[3] <= self.height - self.bottom and not any(_overlap(box, one) for one in taken):
+                if (
+                    left >= 0
+                    and box[2] <= self.width
+                    and box[1] >= 0
+                    and box[3] <= self.height - self.bottom
+                    and not any(_overlap(box, one) for one in taken)
+                ):
                     taken.append(box)
                     placed.append((x + 8 if anchor == "start" else x - 8, round(base, 1), anchor, dot.label))
                     break
@@ -154,7 +183,9 @@ class Chart:
         if self.width <= NARROW:
             return None
         step = -(-len(self.x_ticks) // 6)
-        kept = self.x_ticks[::step] if (len(self.x_ticks) - 1) % step == 0 else [*self.x_ticks[:-1:step], self.x_ticks[-1]]
+        kept = (
+            self.x_ticks[::step] if (len(self.x_ticks) - 1) % step == 0 else [*self.x_ticks[:-1:step], self.x_ticks[-1]]
+        )
         kept = kept if len(kept) < 3 or kept[-1] - kept[-2] > 0.7 * (kept[1] - kept[0]) else [*kept[:-2], kept[-1]]
         return replace(self, x_ticks=kept, width=NARROW, height=min(self.height, 300))
 
@@ -166,7 +197,10 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 
 def over_epochs(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """(epoch, value) of each record of a history.json; NaN, which breaks a curve, where it has no value."""
-    return [(float(row.get("epoch", place + 1)), math.nan if row.get(key) is None else float(row[key])) for place, row in enumerate(history)]
+    return [
+        (float(row.get("epoch", place + 1)), math.nan if row.get(key) is None else float(row[key]))
+        for place, row in enumerate(history)
+    ]
 
 
 def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
@@ -200,7 +234,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix as a drawing: rows = truth, columns = guess; shade = share of the row; empty fields are left out."""
+    """A confusion matrix as a drawing: rows = truth, columns = guess; shade = share of the row; empty fields are left
+    out.
+    """
 
     names: list[str]
     present: list[bool]
@@ -253,8 +289,17 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
                 text = f"{classes[truth]} → {classes[guess]}: {count} of {sum(row)} ({100 * share:.0f} %)"
                 cells.append(Cell(round(x, 1), round(y, 1), count, round(share, 3), truth == guess, text))
     return Matrix(
-        names=names, present=[sum(row) > 0 for row in counts], cells=cells, side=round(side, 2), left=round(left, 1), top=round(top, 1),
-        label_size=round(label_size, 1), slant=slant, width=round(left + total * side + right, 1), height=round(top + total * side + edge, 1))
+        names=names,
+        present=[sum(row) > 0 for row in counts],
+        cells=cells,
+        side=round(side, 2),
+        left=round(left, 1),
+        top=round(top, 1),
+        label_size=round(label_size, 1),
+        slant=slant,
+        width=round(left + total * side + right, 1),
+        height=round(top + total * side + edge, 1),
+    )
 
 
 @dataclass(frozen=True)
@@ -290,7 +335,9 @@ class Columns:
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
-        return round(self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1)
+        return round(
+            self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1
+        )
 
     @property
     def step(self) -> float:
@@ -342,7 +389,9 @@ class Intervals:
     def x(self, value: float) -> float:
         """Values beyond the ticks stop at the edge."""
         low, high = self.x_ticks[0], self.x_ticks[-1]
-        return round(self.left + (min(max(value, low), high) - low) / (high - low) * (self.width - self.left - self.right), 1)
+        return round(
+            self.left + (min(max(value, low), high) - low) / (high - low) * (self.width - self.left - self.right), 1
+        )
 
     def y(self, row: int) -> float:
         """The height of an interval; its name stands above."""

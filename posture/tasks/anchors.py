@@ -1,7 +1,8 @@
 """Anchors: which cells of a YOLO head answer for which box, and what anchors suit a set of boxes.
 
-Legend: B boxes, A anchors of each level, M matches of a level. Sides are (width, height) in pixels of the network's picture.
-The rule is that of YOLOv5 6.x (Jocher 2022): any anchor of a like shape on any level, in the cell of the box's centre and its two nearest neighbours.
+Legend: B boxes, A anchors of each level, M matches of a level. Sides are (width, height) in pixels of the network's
+picture. The rule is that of YOLOv5 6.x (Jocher 2022): any anchor of a like shape on any level, in the cell of the box's
+centre and its two nearest neighbours.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ STARTS, MEANS_STEPS, REFINEMENTS = 5, 50, 500
 
 
 class Matches(NamedTuple):
-    """Who answers for what on one level, (M,) int64 each: a place in the level's outputs, and a position in `Targets.boxes`."""
+    """Who answers for what on one level, (M,) int64 each: a place in the level's outputs, and a position in
+    `Targets.boxes`.
+    """
 
     pictures: Tensor
     anchors: Tensor
@@ -40,10 +43,12 @@ class Matches(NamedTuple):
 
 
 def match(targets: Targets, anchors: Anchors, *, size: int | tuple[int, int], ratio: float) -> list[Matches]:
-    """For each level, all pairs of a box and an anchor none of whose sides is `ratio` times as long or as short as the box's.
+    """For each level, all pairs of a box and an anchor none of whose sides is `ratio` times as long or as short as the
+    box's.
 
-    A pair is matched in the cell of the box's centre and, where its centre is off the cell's, in the neighbour it leans to in x and the one in y;
-    never outside the grid, which covers `size`, the pictures' side or (height, width) in pixels. One place may answer for several boxes.
+    A pair is matched in the cell of the box's centre and, where its centre is off the cell's, in the neighbour it leans
+    to in x and the one in y; never outside the grid, which covers `size`, the pictures' side or (height, width) in
+    pixels. One place may answer for several boxes.
     """
     height, width = (size, size) if isinstance(size, int) else size
     sides = cxcywh_from_xyxy(targets.boxes)[:, 2:]
@@ -68,12 +73,15 @@ def best_possible_recall(box_sizes: np.ndarray, anchors: Anchors, *, ratio: floa
     return float(((sides[:, None] < ratio * shapes) & (ratio * sides[:, None] > shapes)).all(axis=2).any(axis=1).mean())
 
 
-def kmeans_anchors(box_sizes: np.ndarray, *, levels: int = 3, per_level: int = 3, ratio: float = 4.0, seed: int = 0) -> Anchors:
-    """Anchors for boxes of sides (B, 2), ascending in area, the smallest for the finest level; to a tenth of a pixel. The same seed gives the same anchors.
+def kmeans_anchors(
+    box_sizes: np.ndarray, *, levels: int = 3, per_level: int = 3, ratio: float = 4.0, seed: int = 0
+) -> Anchors:
+    """Anchors for boxes of sides (B, 2), ascending in area, the smallest for the finest level; to a tenth of a pixel.
+    The same seed gives the same anchors.
 
-    k-means of the sides' logarithms, so that what counts is how often a side goes into another; then small random changes are kept where they raise
-    the mean fit of the boxes: that of the anchor which needs least stretching, 1 for equal ones, and 0 from where it is not matched on (YOLOv5's
-    measure). Raises ValueError without boxes.
+    k-means of the sides' logarithms, so that what counts is how often a side goes into another; then small random
+    changes are kept where they raise the mean fit of the boxes: that of the anchor which needs least stretching, 1 for
+    equal ones, and 0 from where it is not matched on (YOLOv5's measure). Raises ValueError without boxes.
     """
     sides = _checked(box_sizes).clip(min=LEAST_SIDE)
     random, count = np.random.default_rng(seed % 2**64), levels * per_level
@@ -87,14 +95,21 @@ def kmeans_anchors(box_sizes: np.ndarray, *, levels: int = 3, per_level: int = 3
     best = max(starts, key=lambda anchors: _fit(anchors, logarithms, ratio))
     anchors = np.exp(_refined(best, logarithms, ratio, random)).clip(min=LEAST_SIDE).round(1)
     anchors = anchors[np.lexsort((anchors[:, 0], anchors.prod(axis=1)))]
-    return tuple(tuple((float(width), float(height)) for width, height in level) for level in anchors.reshape(levels, per_level, 2))
+    return tuple(
+        tuple((float(width), float(height)) for width, height in level)
+        for level in anchors.reshape(levels, per_level, 2)
+    )
 
 
 def _cells(centres: Tensor) -> Tensor:
-    """Centres (B, 2) in units of cells -> the cell itself, the neighbour along the first axis and that along the second, (B, 3, 2) int64."""
+    """Centres (B, 2) in units of cells -> the cell itself, the neighbour along the first axis and that along the
+    second, (B, 3, 2) int64.
+    """
     own = centres.floor()
     lean = torch.sign(centres - own - 0.5)  # -1, 0 or 1
-    steps = torch.stack([torch.zeros_like(lean), lean * lean.new_tensor((1.0, 0.0)), lean * lean.new_tensor((0.0, 1.0))], dim=1)
+    steps = torch.stack(
+        [torch.zeros_like(lean), lean * lean.new_tensor((1.0, 0.0)), lean * lean.new_tensor((0.0, 1.0))], dim=1
+    )
     return (own[:, None] + steps).long()
 
 
@@ -128,7 +143,9 @@ def _squares(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _refined(anchors: np.ndarray, sides: np.ndarray, ratio: float, random: np.random.Generator) -> np.ndarray:
-    """Anchors (count, 2) after random changes of about a tenth of some sides, of which those are kept that fit the boxes better; all as logarithms."""
+    """Anchors (count, 2) after random changes of about a tenth of some sides, of which those are kept that fit the
+    boxes better; all as logarithms.
+    """
     best = _fit(anchors, sides, ratio)
     for _ in range(REFINEMENTS):
         changed = anchors + random.normal(0.0, 0.1, anchors.shape) * (random.random(anchors.shape) < 0.5)
@@ -138,6 +155,8 @@ def _refined(anchors: np.ndarray, sides: np.ndarray, ratio: float, random: np.ra
 
 
 def _fit(anchors: np.ndarray, sides: np.ndarray, ratio: float) -> float:
-    """Mean over boxes of the best anchor's fit, the least factor by which a side of the one must shrink to be the other's; all sides as logarithms."""
+    """Mean over boxes of the best anchor's fit, the least factor by which a side of the one must shrink to be the
+    other's; all sides as logarithms.
+    """
     stretch = np.maximum(np.abs(sides[:, :1] - anchors[:, 0]), np.abs(sides[:, 1:] - anchors[:, 1])).min(axis=1)
     return float(np.exp(-stretch)[stretch < np.log(ratio)].sum() / len(sides))

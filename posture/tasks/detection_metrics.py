@@ -1,7 +1,8 @@
-"""How well a detector did: average precision as COCO defines it (Lin 2014; the code of its API), and figures at one confidence.
+"""How well a detector did: average precision as COCO defines it (Lin 2014; the code of its API), and figures at one
+confidence.
 
-Legend: P pictures, K classes, D detections and B true boxes of a class, T overlap thresholds, R resamples. Boxes are xyxy in pixels, labels
-are class indices.
+Legend: P pictures, K classes, D detections and B true boxes of a class, T overlap thresholds, R resamples. Boxes are
+xyxy in pixels, labels are class indices.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class Matched:
-    """Which detections found a true box. A list has an entry for each class, whose detections come by descending score, equal ones by picture."""
+    """Which detections found a true box. A list has an entry for each class, whose detections come by descending score,
+    equal ones by picture.
+    """
 
     scores: list[np.ndarray]
     """(D,) float64."""
@@ -57,7 +60,8 @@ class Matched:
     hits: list[np.ndarray]
     """(T, D) bool: whether it found a box, at each threshold."""
     ignored: list[np.ndarray]
-    """(T, D) bool: whether it counts for nothing at that threshold, since it found no box and lies in an ignore region."""
+    """(T, D) bool: whether it counts for nothing at that threshold, since it found no box and lies in an ignore region.
+    """
     overlaps: list[np.ndarray]
     """(D,) float64: IoU with the box found at IoU 0.5, 0 where there is none."""
     truths: np.ndarray
@@ -65,21 +69,28 @@ class Matched:
 
 
 def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, most: int = 300) -> dict[str, Any]:
-    """All figures of a detection report, as plain Python values ready for JSON. At most `most` detections of a class count in a picture.
+    """All figures of a detection report, as plain Python values ready for JSON. At most `most` detections of a class
+    count in a picture.
 
-    A detection that finds no true box, and of which a share of at least the IoU threshold lies in an ignore region of its class, is neither right nor
-    wrong; an ignore region is nothing to find. So COCO treats crowds; VOC's difficult objects are treated alike.
+    A detection that finds no true box, and of which a share of at least the IoU threshold lies in an ignore region of
+    its class, is neither right nor wrong; an ignore region is nothing to find. So COCO treats crowds; VOC's difficult
+    objects are treated alike.
 
-    * `map50_95`, `map50`, `map75`: mean over classes of the average precision at IoU 0.5, 0.55 .. 0.95, at 0.5 and at 0.75. None without true boxes.
-    * `precision`, `recall`, `f1`: means over classes at IoU 0.5, of detections that score at least `confidence`: the one at which that mean of F1
-      is highest (the higher one of equals; 0 without detections). `mean_iou`: over their matched pairs of all classes; None where there are none.
-    * `per_class`: `class`, `pictures` (with such boxes), `boxes`, `ap50`, `ap` (over all IoU), and `precision`, `recall`, `f1` at that confidence.
-    * `curves`: at IoU 0.5, against `recall` (101 points) `classes[name]["precision_at_recall"]`, interpolated as average precision is, and against
+    * `map50_95`, `map50`, `map75`: mean over classes of the average precision at IoU 0.5, 0.55 .. 0.95, at 0.5 and at
+      0.75. None without true boxes.
+    * `precision`, `recall`, `f1`: means over classes at IoU 0.5, of detections that score at least `confidence`: the
+      one at which that mean of F1
+      is highest (the higher one of equals; 0 without detections). `mean_iou`: over their matched pairs of all classes;
+      None where there are none.
+    * `per_class`: `class`, `pictures` (with such boxes), `boxes`, `ap50`, `ap` (over all IoU), and `precision`,
+      `recall`, `f1` at that confidence.
+    * `curves`: at IoU 0.5, against `recall` (101 points) `classes[name]["precision_at_recall"]`, interpolated as
+      average precision is, and against
       `confidence` (101 points) `precision` (None where nothing is so certain), `recall`, `f1`.
     * `count`: pictures.
 
-    A class without true boxes has None for every figure of its own, no curve, and counts in no mean. One that is never found at that confidence
-    has precision 0. Raises ValueError for arrays that do not fit.
+    A class without true boxes has None for every figure of its own, no curve, and counts in no mean. One that is never
+    found at that confidence has precision 0. Raises ValueError for arrays that do not fit.
     """
     matched = match_detections(pictures, len(classes), most=most)
     precisions = average_precisions(matched)[0]  # (K, T)
@@ -91,7 +102,13 @@ def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, mo
         figures: dict[str, Any] = dict.fromkeys(("ap50", "ap", "precision", "recall", "f1"))
         if row["boxes"]:
             (precision,), (recall,), (f1,) = _at_confidences(matched, index, np.array([confidence]))
-            figures = {"ap50": precisions[index, AT_50], "ap": precisions[index].mean(), "precision": precision, "recall": recall, "f1": f1}
+            figures = {
+                "ap50": precisions[index, AT_50],
+                "ap": precisions[index].mean(),
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+            }
             figures = {figure: float(np.nan_to_num(value)) for figure, value in figures.items()}
             curves[name] = _curves(matched, index)
             overlaps.append(matched.overlaps[index][matched.hits[index][AT_50] & (matched.scores[index] >= confidence)])
@@ -113,10 +130,12 @@ def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, mo
 
 
 def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 300) -> Matched:
-    """Detections and true boxes brought together, picture by picture and class by class, at every threshold of `OVERLAPS`.
+    """Detections and true boxes brought together, picture by picture and class by class, at every threshold of
+    `OVERLAPS`.
 
-    As COCO does it: the `most` best detections, in the order of their scores (equal ones in the order given), each take the true box that they
-    overlap most among those not yet taken, if it is enough. What has found none lies in an ignore region if enough of it does.
+    As COCO does it: the `most` best detections, in the order of their scores (equal ones in the order given), each take
+    the true box that they overlap most among those not yet taken, if it is enough. What has found none lies in an
+    ignore region if enough of it does.
     """
     pictures = [Picture(*picture) for picture in pictures]
     boxes, scores, labels, where = _flat(pictures, classes, (0, 1, 2))
@@ -131,7 +150,9 @@ def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 3
     hits, overlaps = _greedy(_pairs(boxes, group, true_boxes[truth_order], true_group), group, len(true_group))
     ignored = _in_regions(boxes, group, _flat(pictures, classes, (5, None, 6)), len(pictures)) & ~hits
 
-    found = Matched([], [], [], [], [], np.bincount(true_group, minlength=classes * len(pictures)).reshape(classes, len(pictures)))
+    found = Matched(
+        [], [], [], [], [], np.bincount(true_group, minlength=classes * len(pictures)).reshape(classes, len(pictures))
+    )
     ends = np.searchsorted(labels, np.arange(classes + 1))
     for start, end in pairwise(ends):
         best_first = start + np.argsort(-scores[start:end], kind="stable")
@@ -146,8 +167,8 @@ def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 3
 def average_precisions(matched: Matched, weights: np.ndarray | None = None) -> np.ndarray:
     """(R, K, T) average precision of each class at each threshold of `OVERLAPS`, NaN where the class has no true box.
 
-    `weights` (R, P), whole numbers: how often each picture stands in each resample; None: once, R = 1. A picture that stands there twice counts as
-    two pictures would.
+    `weights` (R, P), whole numbers: how often each picture stands in each resample; None: once, R = 1. A picture that
+    stands there twice counts as two pictures would.
     """
     classes, pictures = matched.truths.shape
     weights = np.ones((1, pictures)) if weights is None else np.asarray(weights)
@@ -157,33 +178,47 @@ def average_precisions(matched: Matched, weights: np.ndarray | None = None) -> n
         rows = max(1, CELLS // max(1, pictures, matched.hits[index].any(axis=0).sum()))
         for start in range(0, len(weights), rows):
             part = slice(start, start + rows)
-            found[part, index] = _weighted_precisions(matched, index, np.ascontiguousarray(weights[part].T), drawn[part]).T
+            found[part, index] = _weighted_precisions(
+                matched, index, np.ascontiguousarray(weights[part].T), drawn[part]
+            ).T
     return found
 
 
 def weighted_ap(matched: Matched, weights: np.ndarray) -> dict[str, np.ndarray]:
     """{`map50`, `map50_95`: (R,)} of the resamples `weights` (R, P) of the pictures, see `average_precisions`.
 
-    Means over the classes that a resample has true boxes of; NaN where it has none. A row of ones gives the figures of `detection_metrics`.
+    Means over the classes that a resample has true boxes of; NaN where it has none. A row of ones gives the figures of
+    `detection_metrics`.
     """
     found = average_precisions(matched, weights)
     present = ~np.isnan(found[:, :, 0])
     classes = present.sum(axis=1)
     sums = {"map50": found[:, :, AT_50], "map50_95": found.mean(axis=2)}
-    return {name: np.where(classes > 0, np.where(present, values, 0).sum(axis=1) / np.maximum(classes, 1), np.nan) for name, values in sums.items()}
+    return {
+        name: np.where(classes > 0, np.where(present, values, 0).sum(axis=1) / np.maximum(classes, 1), np.nan)
+        for name, values in sums.items()
+    }
 
 
-def _flat(pictures: Sequence[Picture], classes: int, places: tuple[int, int | None, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4) float64, scores (n,) float64, labels (n,) int64 of all pictures in a row, and the picture each is in."""
+def _flat(
+    pictures: Sequence[Picture], classes: int, places: tuple[int, int | None, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (n, 4) float64, scores (n,) float64, labels (n,) int64 of all pictures in a row, and the picture each is
+    in.
+    """
     boxes_at, scores_at, labels_at = places
     none = np.zeros(0)
     boxes = [np.asarray(picture[boxes_at], dtype=np.float64).reshape(-1, 4) for picture in pictures]
     labels = [np.asarray(picture[labels_at]) for picture in pictures]
-    scores = [np.zeros(len(one)) if scores_at is None else np.asarray(picture[scores_at], dtype=np.float64)
-              for picture, one in zip(pictures, labels, strict=True)]
+    scores = [
+        np.zeros(len(one)) if scores_at is None else np.asarray(picture[scores_at], dtype=np.float64)
+        for picture, one in zip(pictures, labels, strict=True)
+    ]
     for number, parts in enumerate(zip(boxes, scores, labels, strict=True)):
         if len({len(part) for part in parts}) != 1:
-            raise ValueError(f"picture {number} has {len(parts[0])} boxes, {len(parts[1])} scores and {len(parts[2])} labels; each box takes one of each")
+            raise ValueError(
+                f"picture {number} has {len(parts[0])} boxes, {len(parts[1])} scores and {len(parts[2])} labels; each box takes one of each"
+            )
     flat_boxes = np.concatenate([none.reshape(-1, 4), *boxes])
     flat_scores, flat_labels = np.concatenate([none, *scores]), np.concatenate([none, *labels]).astype(np.int64)
     if not (np.isfinite(flat_boxes).all() and np.isfinite(flat_scores).all()):
@@ -193,8 +228,12 @@ def _flat(pictures: Sequence[Picture], classes: int, places: tuple[int, int | No
     return flat_boxes, flat_scores, flat_labels, np.repeat(np.arange(len(pictures)), [len(one) for one in labels])
 
 
-def _in_regions(boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], pictures: int) -> np.ndarray:
-    """(T, detections) bool: whether enough of each detection lies in one ignore region of its group, for each threshold."""
+def _in_regions(
+    boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], pictures: int
+) -> np.ndarray:
+    """(T, detections) bool: whether enough of each detection lies in one ignore region of its group, for each
+    threshold.
+    """
     corners, _, labels, where = regions
     inside = np.zeros(len(boxes))
     if len(corners):
@@ -204,11 +243,14 @@ def _in_regions(boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray,
     return inside >= OVERLAPS[:, None]
 
 
-def _pairs(boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_group: np.ndarray, *,
-           crowd: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every detection and true box of one group (both ascending) that overlap enough for the lowest threshold: their places, and the IoU.
+def _pairs(
+    boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_group: np.ndarray, *, crowd: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every detection and true box of one group (both ascending) that overlap enough for the lowest threshold: their
+    places, and the IoU.
 
-    With `crowd` the true boxes are ignore regions, and in place of the IoU comes the share of the detection inside the region.
+    With `crowd` the true boxes are ignore regions, and in place of the IoU comes the share of the detection inside the
+    region.
     """
     first, last = np.searchsorted(true_group, group), np.searchsorted(true_group, group, side="right")
     ends = np.concatenate([[0], np.cumsum(last - first)])
@@ -238,11 +280,14 @@ def _iou(boxes: np.ndarray, others: np.ndarray, *, crowd: bool = False) -> np.nd
     return np.divide(intersection, union, out=np.zeros(len(boxes)), where=intersection > 0)
 
 
-def _greedy(pairs: tuple[np.ndarray, np.ndarray, np.ndarray], group: np.ndarray, truths: int) -> tuple[np.ndarray, np.ndarray]:
-    """(T, detections) bool whether each found a box, and (detections,) the IoU of what was found at the lowest threshold.
+def _greedy(
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray], group: np.ndarray, truths: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(T, detections) bool whether each found a box, and (detections,) the IoU of what was found at the lowest
+    threshold.
 
-    A group's detections choose one after the other; so all first ones choose at once, then all second ones. Only those that overlap something
-    have a turn. Of equal overlaps the later box is taken, as COCO does.
+    A group's detections choose one after the other; so all first ones choose at once, then all second ones. Only those
+    that overlap something have a turn. Of equal overlaps the later box is taken, as COCO does.
     """
     detection, truth, overlap = pairs
     hits, overlaps = np.zeros((len(OVERLAPS), len(group)), dtype=bool), np.zeros(len(group))
@@ -256,7 +301,8 @@ def _greedy(pairs: tuple[np.ndarray, np.ndarray, np.ndarray], group: np.ndarray,
         chooser, wanted, by = detection[start:end], truth[start:end], overlap[start:end]
         free = (by >= OVERLAPS[:, None]) & ~taken[:, wanted]  # (T, pairs of this turn)
         firsts = np.flatnonzero(np.diff(chooser, prepend=-1))
-        best = np.maximum.reduceat(np.where(free, np.arange(end - start), -1), firsts, axis=1)  # (T, choosers), the place of the pair or -1
+        # (T, choosers), the place of the pair or -1
+        best = np.maximum.reduceat(np.where(free, np.arange(end - start), -1), firsts, axis=1)
         level, place = np.nonzero(best >= 0)
         chosen = best[level, place]
         taken[level, wanted[chosen]] = True
@@ -284,7 +330,9 @@ def _weighted_precisions(matched: Matched, index: int, weights: np.ndarray, trut
 
 
 def _counted(pictures: np.ndarray, counts: np.ndarray, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(J, r) by weight: how many of the detections in `pictures` that `counts` (D,) there are up to each of J places, theirs included."""
+    """(J, r) by weight: how many of the detections in `pictures` that `counts` (D,) there are up to each of J places,
+    theirs included.
+    """
     counted = np.zeros((len(places), weights.shape[1]))
     for row, (start, end) in enumerate(zip([0, *places[:-1] + 1], places + 1, strict=True)) if len(places) else ():
         where, times = np.unique(pictures[start:end][counts[start:end]], return_counts=True)
@@ -303,7 +351,9 @@ def _average_precision(weights: np.ndarray, counted: np.ndarray, truths: np.ndar
 
 
 def _best_confidence(matched: Matched) -> float:
-    """The score at which the mean of F1 over classes that have true boxes is highest, all detections with that score included."""
+    """The score at which the mean of F1 over classes that have true boxes is highest, all detections with that score
+    included.
+    """
     scores, changes = [np.zeros(0)], [np.zeros(0)]
     for index, truths in enumerate(matched.truths.sum(axis=1)):
         found, hits = _judged(matched, index)
@@ -321,7 +371,9 @@ def _best_confidence(matched: Matched) -> float:
 
 
 def _at_confidences(matched: Matched, index: int, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision (NaN where nothing is so certain), recall and F1 of a class at IoU 0.5, of what scores at least each confidence."""
+    """Precision (NaN where nothing is so certain), recall and F1 of a class at IoU 0.5, of what scores at least each
+    confidence.
+    """
     scores, hits = _judged(matched, index)
     truths, right = matched.truths[index].sum(), np.append(0, hits.cumsum())
     count = np.searchsorted(-scores, -confidences, side="right")
@@ -330,7 +382,9 @@ def _at_confidences(matched: Matched, index: int, confidences: np.ndarray) -> tu
 
 
 def _judged(matched: Matched, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of a class's detections that are right or wrong at IoU 0.5, and whether they are right: all but those in ignore regions."""
+    """Scores of a class's detections that are right or wrong at IoU 0.5, and whether they are right: all but those in
+    ignore regions.
+    """
     counts = ~matched.ignored[index][AT_50]
     return matched.scores[index][counts], matched.hits[index][AT_50][counts]
 
@@ -341,7 +395,10 @@ def _curves(matched: Matched, index: int) -> dict[str, list[Any]]:
     highest = np.append(np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1], 0.0)
     at_recall = highest[np.searchsorted(hits / matched.truths[index].sum(), RECALLS)]
     lists = {"precision_at_recall": at_recall, "precision": precision, "recall": recall, "f1": f1}
-    return {name: [None if np.isnan(value) else round(value, 6) for value in values.tolist()] for name, values in lists.items()}
+    return {
+        name: [None if np.isnan(value) else round(value, 6) for value in values.tolist()]
+        for name, values in lists.items()
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -22,18 +22,22 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray, classes: Sequ
 
     `scores`: float (N, K) probabilities in 0..1; `labels`: int (N,) in 0..K-1; `classes`: K different names.
 
-    * `accuracy`, `top5` (top-min(5, K)): shares of segments. Equal scores rank by class index, so that top-1 is the argmax.
-    * `macro_precision`, `macro_recall`, `macro_f1`, `map`, `auc`: means over the classes **present in the test split**. A class
-      absent from it has None for every figure of its own and counts in no mean (wrong guesses of it still cost the true class its recall).
-      A class that is present but never guessed has precision 0.
+    * `accuracy`, `top5` (top-min(5, K)): shares of segments. Equal scores rank by class index, so that top-1 is the
+      argmax.
+    * `macro_precision`, `macro_recall`, `macro_f1`, `map`, `auc`: means over the classes **present in the test split**.
+      A class
+      absent from it has None for every figure of its own and counts in no mean (wrong guesses of it still cost the true
+      class its recall). A class that is present but never guessed has precision 0.
     * `ap`: average precision without interpolation, sum of (R_n - R_n-1) P_n over distinct thresholds.
     * `auc`: area under the one-vs-rest ROC, equal scores counting half; None where every segment is of that class.
     * `ece`: expected calibration error over 15 bins (low, high] of the top probability (Guo et al. 2017, eq. 3).
     * `majority_accuracy`: share of the most frequent class of the test split, what always naming it would score.
-    * `confusion`: counts, rows = truth, columns = guess. `roc`: at most 200 points for each class whose curve is defined.
+    * `confusion`: counts, rows = truth, columns = guess. `roc`: at most 200 points for each class whose curve is
+      defined.
     * `calibration`: per bin the mean confidence and accuracy (None in an empty bin) and the count.
 
-    Raises ValueError for empty input, shapes that do not fit, labels out of range, equal names or scores that are no probabilities.
+    Raises ValueError for empty input, shapes that do not fit, labels out of range, equal names or scores that are no
+    probabilities.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     _check(scores, labels, classes)
@@ -88,7 +92,9 @@ def _ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
 
 
-def _one_class(scores: np.ndarray, truth: np.ndarray, guessed: np.ndarray) -> tuple[dict[str, Any], dict[str, list[float]] | None]:
+def _one_class(
+    scores: np.ndarray, truth: np.ndarray, guessed: np.ndarray
+) -> tuple[dict[str, Any], dict[str, list[float]] | None]:
     """The figures of one class against the rest, and its ROC curve (None where it has no segments, or no others)."""
     positives, negatives = int(truth.sum()), int((~truth).sum())
     row: dict[str, Any] = {"count": positives, "precision": None, "recall": None, "f1": None, "ap": None, "auc": None}
@@ -111,21 +117,26 @@ def _one_class(scores: np.ndarray, truth: np.ndarray, guessed: np.ndarray) -> tu
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Without interpolation, sum of (R_n - R_n-1) P_n over distinct thresholds; `scores` (N,) in any order-preserving unit, `truth` (N,) bool
-    with at least one True."""
+    """Without interpolation, sum of (R_n - R_n-1) P_n over distinct thresholds; `scores` (N,) in any order-preserving
+    unit, `truth` (N,) bool with at least one True.
+    """
     ends, true_positives = _ranked(scores, truth)
     return float((np.diff(true_positives, prepend=0) / truth.sum() * true_positives / (ends + 1)).sum())
 
 
 def _ranked(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The last place at or above each distinct score, highest first (equal scores enter together), and the true ones up to there."""
+    """The last place at or above each distinct score, highest first (equal scores enter together), and the true ones up
+    to there.
+    """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     return ends, np.cumsum(truth[order])[ends]
 
 
 def _thin(false_positives: np.ndarray, true_positives: np.ndarray) -> dict[str, list[float]]:
-    """A ROC curve as shares: first its corners alone, which loses nothing; where they are too many, evenly along its length."""
+    """A ROC curve as shares: first its corners alone, which loses nothing; where they are too many, evenly along its
+    length.
+    """
     across, up = np.diff(false_positives), np.diff(true_positives)
     corner = across[:-1] * up[1:] != across[1:] * up[:-1]
     kept = np.flatnonzero(np.concatenate([[True], corner, [True]]))

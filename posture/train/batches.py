@@ -1,8 +1,8 @@
 """Micro batches of uint8 clips, assembled in a background thread while the network computes.
 
-Tensor legend: n clips of a micro batch, T frames, H and W the stored height and width in pixels.
-What a network takes (`run.model.inputs`) goes by its name: "rgb" is frames (T, H, W, 3) uint8, "flow" the optical flow from each of them
-to the next, (T - 1, H, W, 2) uint8 as `posture/data/flow.py` encodes it.
+Tensor legend: n clips of a micro batch, T frames, H and W the stored height and width in pixels. What a network takes
+(`run.model.inputs`) goes by its name: "rgb" is frames (T, H, W, 3) uint8, "flow" the optical flow from each of them to
+the next, (T - 1, H, W, 2) uint8 as `posture/data/flow.py` encodes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from posture.data.flow import sampled
-from posture.data.transforms import NETWORK, TEMPORAL, clip_generator, draw_augmentation, evaluation_view, frame_indices, network_inputs
+from posture.data.transforms import (
+    NETWORK,
+    TEMPORAL,
+    clip_generator,
+    draw_augmentation,
+    evaluation_view,
+    frame_indices,
+    network_inputs,
+)
 from posture.errors import InputError
 from posture.train import order
 
@@ -28,7 +36,9 @@ Item = TypeVar("Item")
 
 @runtime_checkable
 class Footage(Protocol):
-    """Clips in memory. `labels`: (clips,) int64 class indices; `segments`: (clips,) int64, shared by the clips of a segment."""
+    """Clips in memory. `labels`: (clips,) int64 class indices; `segments`: (clips,) int64, shared by the clips of a
+    segment.
+    """
 
     classes: tuple[str, ...]
     labels: np.ndarray
@@ -53,7 +63,9 @@ class StreamedFootage(Protocol):
     def __len__(self) -> int: ...
 
     def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
-        """(clip index, and of each of the model's inputs what is stored) of this worker's part; over all workers every clip once."""
+        """(clip index, and of each of the model's inputs what is stored) of this worker's part; over all workers every
+        clip once.
+        """
         ...
 
     def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
@@ -93,17 +105,25 @@ class Batch:
         return task.counts(self.targets)
 
     def keys(self, run: Any, *, epoch: int) -> np.ndarray:
-        """What the network's own randomness (dropout) is drawn from, (n,) int64: of each clip its own, whatever batch and worker it is on."""
+        """What the network's own randomness (dropout) is drawn from, (n,) int64: of each clip its own, whatever batch
+        and worker it is on.
+        """
         return clip_keys(NETWORK, self.indices, self.repeats, seed=run.seed, epoch=epoch)
 
     def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The network's inputs and the targets on `device`: augmented as in `epoch`, or, where that is None, centred in space."""
+        """The network's inputs and the targets on `device`: augmented as in `epoch`, or, where that is None, centred in
+        space.
+        """
         if epoch is None:
             view = evaluation_view(self.frame_size, clips=len(self.labels))
         else:
-            view = draw_augmentation(run.data, self.frame_size, seed=run.seed, epoch=epoch, clips=self.indices, repeats=self.repeats)
+            view = draw_augmentation(
+                run.data, self.frame_size, seed=run.seed, epoch=epoch, clips=self.indices, repeats=self.repeats
+            )
         stored = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in self.stored.items()}
-        return network_inputs(stored, view, data=run.data, size=run.model.size), self.targets.to(device, non_blocking=True)
+        return network_inputs(stored, view, data=run.data, size=run.model.size), self.targets.to(
+            device, non_blocking=True
+        )
 
 
 class Batches:
@@ -132,16 +152,25 @@ class Batches:
         self.micro_batch = run.scale.micro_batch or self.share
         self.accumulation, rest = divmod(self.share, self.micro_batch)
         if rest:
-            raise InputError(f"scale.micro_batch {self.micro_batch} does not divide the {self.share} clips of each of {world_size} workers")
+            raise InputError(
+                f"scale.micro_batch {self.micro_batch} does not divide the {self.share} clips of each of {world_size} workers"
+            )
         if not isinstance(footage, Footage) and run.data.balanced:
-            raise InputError("data.balanced needs footage held in memory; set data.feed to materialize, or data.balanced to false")
+            raise InputError(
+                "data.balanced needs footage held in memory; set data.feed to materialize, or data.balanced to false"
+            )
         if not len(validation):
             raise InputError("there are no clips to validate on; the split `val` is empty")
 
     @property
     def order(self) -> dict[str, Any]:
         """What decides which clips come in which step."""
-        found = {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "balanced": self.run.data.balanced, "clips": len(self.footage)}
+        found = {
+            "seed": self.run.seed,
+            "global_batch": self.run.scale.global_batch,
+            "balanced": self.run.data.balanced,
+            "clips": len(self.footage),
+        }
         return found if isinstance(self.footage, Footage) else found | {"workers": self.world_size}
 
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[Batch]]:
@@ -149,7 +178,9 @@ class Batches:
         return prefetched(self._steps(epoch, start_step))
 
     def evaluation(self) -> Generator[Batch]:
-        """This worker's share of the validation clips, each exactly once, centred in time; the last batch may be smaller."""
+        """This worker's share of the validation clips, each exactly once, centred in time; the last batch may be
+        smaller.
+        """
         indices = np.arange(len(self.validation))[self.rank :: self.world_size]
         clips = read(self.validation, indices, self.run.model.inputs, rank=self.rank, world_size=self.world_size)
         return prefetched(self._batch(self.validation, chunk) for chunk in chunks(clips, self.micro_batch))
@@ -160,7 +191,10 @@ class Batches:
         else:
             clips = self._streamed_clips(self.footage, epoch, start_step)
         for _ in range(start_step, self.steps_per_epoch):
-            yield [self._batch(self.footage, list(islice(clips, self.micro_batch)), epoch=epoch) for _ in range(self.accumulation)]
+            yield [
+                self._batch(self.footage, list(islice(clips, self.micro_batch)), epoch=epoch)
+                for _ in range(self.accumulation)
+            ]
 
     def _ordered_clips(self, footage: Footage, epoch: int, start_step: int) -> Iterator[Clip]:
         """In the order that is ours: a function of seed, epoch and step."""
@@ -169,7 +203,9 @@ class Batches:
         clips = order.balanced(footage.labels, **key) if run.data.balanced else order.permutation(len(footage), **key)
         drawn = np.stack([clips, order.repeats(clips)], axis=1)  # (clips, 2)
         for step in range(start_step, self.steps_per_epoch):
-            mine = order.share_of_step(drawn, step, global_batch=run.scale.global_batch, rank=self.rank, world_size=self.world_size)
+            mine = order.share_of_step(
+                drawn, step, global_batch=run.scale.global_batch, rank=self.rank, world_size=self.world_size
+            )
             for index, repeat in mine.tolist():
                 yield index, _take(footage, index, run.model.inputs), repeat
 
@@ -183,12 +219,16 @@ class Batches:
             if number >= start_step * self.share:
                 yield index, tuple(arrays), 0
         if not first:
-            raise InputError(f"worker {self.rank} of {self.world_size} got no clips from the stream; use fewer workers or smaller blocks")
+            raise InputError(
+                f"worker {self.rank} of {self.world_size} got no clips from the stream; use fewer workers or smaller blocks"
+            )
         for number, (index, arrays) in enumerate(cycle(first)):
             yield index, arrays, 1 + number // len(first)
 
     def _batch(self, footage: Footage | StreamedFootage, clips: list[Clip], *, epoch: int | None = None) -> Batch:
-        """Stack clips of `model.frames` frames, with a random start if this is training and `data.temporal_jitter` is on."""
+        """Stack clips of `model.frames` frames, with a random start if this is training and `data.temporal_jitter` is
+        on.
+        """
         model, data, seed = self.run.model, self.run.data, self.run.seed
 
         def numbers(place: int) -> np.ndarray:
@@ -198,13 +238,20 @@ class Batches:
                 generator = clip_generator(TEMPORAL, seed=seed, epoch=epoch, clip=index, repeat=repeat)
             return frame_indices(stored_frames(model.inputs, arrays), model.frames, step=data.step, generator=generator)
 
-        stored = stack(model.inputs, [arrays for _, arrays, _ in clips], [numbers(place) for place in range(len(clips))])
+        stored = stack(
+            model.inputs, [arrays for _, arrays, _ in clips], [numbers(place) for place in range(len(clips))]
+        )
         indices, repeats = (np.array([clip[place] for clip in clips], dtype=np.int64) for place in (0, 2))
         return Batch(stored=stored, labels=footage.labels[indices], indices=indices, repeats=repeats)
 
 
 def read(
-    footage: Footage | StreamedFootage, indices: np.ndarray, inputs: tuple[str, ...], *, rank: int = 0, world_size: int = 1
+    footage: Footage | StreamedFootage,
+    indices: np.ndarray,
+    inputs: tuple[str, ...],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[Clip]:
     """The clips `indices`, once; from streamed footage, whatever this worker's part of the stream holds."""
     if isinstance(footage, Footage):
@@ -220,7 +267,9 @@ def stored_frames(inputs: tuple[str, ...], arrays: tuple[np.ndarray, ...]) -> in
     return len(arrays[0]) + (inputs[0] == "flow")
 
 
-def stack(inputs: tuple[str, ...], clips: list[tuple[np.ndarray, ...]], numbers: list[np.ndarray]) -> dict[str, np.ndarray]:
+def stack(
+    inputs: tuple[str, ...], clips: list[tuple[np.ndarray, ...]], numbers: list[np.ndarray]
+) -> dict[str, np.ndarray]:
     """One array for each of `inputs`, of all clips, at the stored frames `numbers` (T,) of each clip."""
     stacked = {}
     for name, arrays in zip(inputs, zip(*clips, strict=True), strict=True):
@@ -230,7 +279,8 @@ def stack(inputs: tuple[str, ...], clips: list[tuple[np.ndarray, ...]], numbers:
             if name == "flow":
                 stacked[name][place] = sampled(array, numbers[place])
             else:
-                np.take(array, numbers[place], axis=0, out=stacked[name][place], mode="clip")  # the default mode would copy twice
+                # the default mode would copy twice
+                np.take(array, numbers[place], axis=0, out=stacked[name][place], mode="clip")
     return stacked
 
 
@@ -240,8 +290,10 @@ def _take(footage: Any, index: int, inputs: tuple[str, ...]) -> tuple[np.ndarray
 
 def clip_keys(stream: int, clips: np.ndarray, repeats: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     """A random number for each clip, or picture, of one epoch: (n,) int64."""
-    drawn = [clip_generator(stream, seed=seed, epoch=epoch, clip=clip, repeat=repeat).integers(2**63)
-             for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)]
+    drawn = [
+        clip_generator(stream, seed=seed, epoch=epoch, clip=clip, repeat=repeat).integers(2**63)
+        for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)
+    ]
     return np.array(drawn, dtype=np.int64)
 
 
@@ -253,7 +305,9 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def prefetched(items: Iterator[Item], *, depth: int = 2) -> Generator[Item]:
-    """The same items, up to `depth` of them made ahead by a thread that ends with this iterator; errors come in their item's place."""
+    """The same items, up to `depth` of them made ahead by a thread that ends with this iterator; errors come in their
+    item's place.
+    """
     end: Any = object()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
     try:

@@ -1,8 +1,8 @@
 """A checkpoint: three files, none of them a pickle.
 
-    model.safetensors   the weights to evaluate and predict with: the moving average where one is kept
-    train.safetensors   what resuming needs besides: the optimiser's tensors, and the raw weights where a moving average is kept
-    state.json          position, history, best value, loss scale, and the run's configuration
+    model.safetensors   the weights to evaluate and predict with: the moving average where one is kept train.safetensors
+    what resuming needs besides: the optimiser's tensors, and the raw weights where a moving average is kept state.json
+    position, history, best value, loss scale, and the run's configuration
 
 Tensors of train.safetensors are named `weights/<parameter or buffer>` and `optimizer/<parameter>/<quantity>`.
 """
@@ -21,7 +21,14 @@ from posture.errors import InputError
 MODEL, TRAIN, STATE = "model.safetensors", "train.safetensors", "state.json"
 
 
-def save(directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def save(
+    directory: Path,
+    *,
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+) -> None:
     """Write a checkpoint into the existing folder `directory`; `state` holds plain values (`json.dumps`)."""
     from safetensors.torch import save_file
 
@@ -33,14 +40,19 @@ def save(directory: Path, *, model: nn.Module, average: nn.Module | None, optimi
     (directory / STATE).write_text(json.dumps(state | {"optimizer": type(optimizer).__name__}, indent=1))
 
 
-def load(directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load(
+    directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Put a checkpoint back into what `save` was given, and return its state.
 
-    Raises InputError naming the file or tensor where the checkpoint is incomplete or belongs to another network or optimiser.
+    Raises InputError naming the file or tensor where the checkpoint is incomplete or belongs to another network or
+    optimiser.
     """
     state = read_state(directory)
     if state["optimizer"] != type(optimizer).__name__:
-        raise InputError(f"{directory} was trained with {state['optimizer']}, but optim.name now asks for {type(optimizer).__name__}")
+        raise InputError(
+            f"{directory} was trained with {state['optimizer']}, but optim.name now asks for {type(optimizer).__name__}"
+        )
     stored = _read(directory / TRAIN)
     raw = {name.removeprefix("weights/"): tensor for name, tensor in stored.items() if name.startswith("weights/")}
     if bool(raw) != (average is not None):
@@ -69,27 +81,40 @@ def read_state(directory: Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill all parameters and buffers from a safetensors file, in place.
 
-    Raises InputError naming the first tensor that is missing, superfluous or of another shape; the model is then unchanged.
+    Raises InputError naming the first tensor that is missing, superfluous or of another shape; the model is then
+    unchanged.
     """
     _assign(model, _read(path), source=path)
 
 
 def refuse_mismatch(stored: dict[str, Tensor], wanted: dict[str, torch.Size], *, source: Path | str) -> None:
-    """Raises InputError naming the first tensor of `source` that is missing, of another shape than `wanted`, or superfluous."""
+    """Raises InputError naming the first tensor of `source` that is missing, of another shape than `wanted`, or
+    superfluous.
+    """
     for name, shape in wanted.items():
         if name not in stored:
-            raise InputError(f"{source} has no tensor {name}, which this network needs; it was saved from another architecture")
+            raise InputError(
+                f"{source} has no tensor {name}, which this network needs; it was saved from another architecture"
+            )
         if stored[name].shape != shape:
-            raise InputError(f"{source}: tensor {name} has shape {list(stored[name].shape)}, but this network needs {list(shape)}")
+            raise InputError(
+                f"{source}: tensor {name} has shape {list(stored[name].shape)}, but this network needs {list(shape)}"
+            )
     if superfluous := sorted(stored.keys() - wanted.keys()):
-        raise InputError(f"{source} has a tensor {superfluous[0]}, which this network lacks; it was saved from another architecture")
+        raise InputError(
+            f"{source} has a tensor {superfluous[0]}, which this network lacks; it was saved from another architecture"
+        )
 
 
 def refuse_not_finite(stored: dict[str, Tensor], *, source: Path | str) -> None:
-    """Raises InputError naming the first tensor of `source` with a value that is infinite or no number: every answer of the network would be none."""
+    """Raises InputError naming the first tensor of `source` with a value that is infinite or no number: every answer of
+    the network would be none.
+    """
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise InputError(f"{source}: tensor {name} holds numbers that are not finite; its training diverged, or the file is damaged")
+            raise InputError(
+                f"{source}: tensor {name} holds numbers that are not finite; its training diverged, or the file is damaged"
+            )
 
 
 def _assign(model: nn.Module, stored: dict[str, Tensor], *, source: Path) -> None:
@@ -112,7 +137,9 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _assign_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, stored: dict[str, Tensor], *, source: Path) -> None:
+def _assign_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, stored: dict[str, Tensor], *, source: Path
+) -> None:
     names = {parameter: name for name, parameter in model.named_parameters()}
     ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     remembered: dict[int, dict[str, Tensor]] = {}
@@ -124,7 +151,9 @@ def _assign_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, stored
             raise InputError(f"{source}: tensor {label} belongs to a parameter that is not trained here")
         wanted = model.get_parameter(name).shape
         if tensor.ndim and tensor.shape != wanted:
-            raise InputError(f"{source}: tensor {label} has shape {list(tensor.shape)}, but its parameter has {list(wanted)}")
+            raise InputError(
+                f"{source}: tensor {label} has shape {list(tensor.shape)}, but its parameter has {list(wanted)}"
+            )
         remembered.setdefault(ordered.index(name), {})[key] = tensor
     optimizer.load_state_dict({"state": remembered, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -1,4 +1,6 @@
-"""Where training runs, as the loop sees it: which worker this is, how to add up over workers, when to stop, where checkpoints go."""
+"""Where training runs, as the loop sees it: which worker this is, how to add up over workers, when to stop, where
+checkpoints go.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ class Context(Protocol):
         ...
 
     def report(self, metrics: dict[str, Any], checkpoint: SaveCheckpoint | None, *, best: bool) -> None:
-        """Rank 0 writes the checkpoint and publishes it as last, and as best if it is. It may still be on its way to a bucket when this returns.
+        """Rank 0 writes the checkpoint and publishes it as last, and as best if it is. It may still be on its way to a
+        bucket when this returns.
 
         Raises InputError, on all workers, where this one or the one before cannot be written.
         """
@@ -74,7 +77,8 @@ class Context(Protocol):
 
 
 class LocalContext:
-    """This process alone. Use as a context manager: within it, the first Ctrl-C asks training to stop and save, a second one interrupts.
+    """This process alone. Use as a context manager: within it, the first Ctrl-C asks training to stop and save, a
+    second one interrupts.
 
     `device` defaults to the GPU if there is one, else the CPU; `on_progress` gets every progress update.
     """
@@ -110,7 +114,9 @@ class LocalContext:
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()

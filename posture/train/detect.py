@@ -1,6 +1,7 @@
 """A trained detector on pictures: what it finds in each, and how long it takes.
 
-Found boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the picture as it is stored.
+Found boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the picture as
+it is stored.
 """
 
 from __future__ import annotations
@@ -23,9 +24,18 @@ WARM_UPS = 3
 
 
 @torch.inference_mode()
-def detect_pictures(network: nn.Module, task: Any, images: Images | StreamedImages, run: Any, device: torch.device, *, batch: int = 8,
-                    progress: Callable[[int, int], None] | None = None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Boxes, scores and labels of every picture, by index; `task` is a DetectionTask, `run` a `posture.config.DetectorRun`.
+def detect_pictures(
+    network: nn.Module,
+    task: Any,
+    images: Images | StreamedImages,
+    run: Any,
+    device: torch.device,
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Boxes, scores and labels of every picture, by index; `task` is a DetectionTask, `run` a
+    `posture.config.DetectorRun`.
 
     `batch` pictures are looked at together; `progress` is called with the number of pictures done and in total.
     Raises RuntimeError where the pictures do not come exactly once each.
@@ -37,7 +47,9 @@ def detect_pictures(network: nn.Module, task: Any, images: Images | StreamedImag
         inputs, _ = pictures.tensors(run, device)
         with precision.autocast():
             outputs = forward(*inputs)
-        for index, where, detections in zip(pictures.indices.tolist(), pictures.letterboxes, task.detect(outputs), strict=True):
+        for index, where, detections in zip(
+            pictures.indices.tolist(), pictures.letterboxes, task.detect(outputs), strict=True
+        ):
             if found[index] is not None:
                 raise RuntimeError(f"picture {index} came twice")
             found[index] = in_picture(detections, where)
@@ -50,11 +62,22 @@ def detect_pictures(network: nn.Module, task: Any, images: Images | StreamedImag
 
 
 @torch.inference_mode()
-def detect_frames(network: nn.Module, task: Any, frames: np.ndarray, run: Any, device: torch.device) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Boxes, scores and labels of each of uint8 (n, h, w, 3) RGB frames of one size, looked at together; the network is on `device`."""
+def detect_frames(
+    network: nn.Module, task: Any, frames: np.ndarray, run: Any, device: torch.device
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Boxes, scores and labels of each of uint8 (n, h, w, 3) RGB frames of one size, looked at together; the network is
+    on `device`.
+    """
     none = np.zeros((0, 4), dtype=np.float32)
     laid = [letterbox(frame, none, run.model.size) for frame in frames]
-    inputs = torch.from_numpy(np.stack([square for square, _, _ in laid])).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+    inputs = (
+        torch
+        .from_numpy(np.stack([square for square, _, _ in laid]))
+        .to(device)
+        .permute(0, 3, 1, 2)
+        .to(torch.float32)
+        .div_(255.0)
+    )
     with Precision(run.scale.amp, device).autocast():
         outputs = network.eval()(inputs)
     return [in_picture(detections, where) for detections, (_, _, where) in zip(task.detect(outputs), laid, strict=True)]
@@ -67,8 +90,12 @@ def in_picture(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np
 
 
 @torch.inference_mode()
-def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of each picture, one after the other: the `model` alone, and the `whole` way from decoded pixels to boxes in the picture."""
+def time_pictures(
+    network: nn.Module, task: Any, images: Images, run: Any, device: torch.device
+) -> dict[str, list[float]]:
+    """Milliseconds of each picture, one after the other: the `model` alone, and the `whole` way from decoded pixels to
+    boxes in the picture.
+    """
     forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     none = np.zeros((0, 4), dtype=np.float32)
     times: dict[str, list[float]] = {"model": [], "whole": []}
@@ -91,7 +118,9 @@ def time_pictures(network: nn.Module, task: Any, images: Images, run: Any, devic
 
 
 def _forward(network: nn.Module, task: Any, device: torch.device) -> Callable[[torch.Tensor], Any]:
-    """The network in evaluation mode; on a GPU recorded as it runs, unless it waits for the GPU within, as those do that find boxes themselves."""
+    """The network in evaluation mode; on a GPU recorded as it runs, unless it waits for the GPU within, as those do
+    that find boxes themselves.
+    """
     network = network.to(device).eval()
     return Graphed(network) if device.type == "cuda" and not task.in_network else network
 

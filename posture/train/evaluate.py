@@ -52,25 +52,47 @@ def score(
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Class probabilities of the clips `indices`, averaged over crops x temporal views: (n, K) float32, row i for `indices[i]`.
+    """Class probabilities of the clips `indices`, averaged over crops x temporal views: (n, K) float32, row i for
+    `indices[i]`.
 
     `batch` is in views per forward pass; `progress` is called with the number of clips done and in total.
     Raises RuntimeError where the footage does not give every clip exactly once.
     """
     probabilities = np.zeros((len(indices), run.model.classes), dtype=np.float32)
-    for rows, outputs in _outputs(model, footage, indices, run, device, crops=crops, temporal_views=temporal_views, batch=batch, progress=progress):
+    for rows, outputs in _outputs(
+        model, footage, indices, run, device, crops=crops, temporal_views=temporal_views, batch=batch, progress=progress
+    ):
         probabilities[rows] += task_probabilities(outputs).cpu().numpy() / (crops * temporal_views)
     return probabilities
 
 
 @torch.inference_mode()
-def describe(model: nn.Module, footage: Footage | StreamedFootage, run: Any, device: torch.device, *, batch: int = 8,
-             progress: Callable[[int, int], None] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Of every clip of the footage, seen once in its middle: class probabilities (n, K), and the features that they are made from (n, D), float32."""
+def describe(
+    model: nn.Module,
+    footage: Footage | StreamedFootage,
+    run: Any,
+    device: torch.device,
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of every clip of the footage, seen once in its middle: class probabilities (n, K), and the features that they are
+    made from (n, D), float32.
+    """
     probabilities = np.zeros((len(footage), run.model.classes), dtype=np.float32)
     features: np.ndarray | None = None
     with penultimate(model) as taken:
-        for rows, outputs in _outputs(model, footage, np.arange(len(footage)), run, device, crops=1, temporal_views=1, batch=batch, progress=progress):
+        for rows, outputs in _outputs(
+            model,
+            footage,
+            np.arange(len(footage)),
+            run,
+            device,
+            crops=1,
+            temporal_views=1,
+            batch=batch,
+            progress=progress,
+        ):
             described = torch.cat([layer.flatten(1).float() for layer in taken], dim=1).cpu().numpy()
             if features is None:
                 features = np.zeros((len(footage), described.shape[1]), dtype=np.float32)
@@ -78,8 +100,18 @@ def describe(model: nn.Module, footage: Footage | StreamedFootage, run: Any, dev
     return probabilities, np.zeros((0, 0), dtype=np.float32) if features is None else features
 
 
-def _outputs(model: nn.Module, footage: Footage | StreamedFootage, indices: np.ndarray, run: Any, device: torch.device, *, crops: int, temporal_views: int,
-             batch: int, progress: Callable[[int, int], None] | None) -> Iterator[tuple[list[int], torch.Tensor]]:
+def _outputs(
+    model: nn.Module,
+    footage: Footage | StreamedFootage,
+    indices: np.ndarray,
+    run: Any,
+    device: torch.device,
+    *,
+    crops: int,
+    temporal_views: int,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(rows, what the network says of those clips) for every view of every clip; row i is `indices[i]`."""
     model = model.to(device).eval()
     precision = Precision(run.scale.amp, device)
@@ -124,7 +156,8 @@ class SegmentScores:
 
 
 def merge_by_segment(probabilities: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> SegmentScores:
-    """Average the clips of each segment: probabilities (n, K), segments (n,) numbers, labels (n,) -> one row per segment.
+    """Average the clips of each segment: probabilities (n, K), segments (n,) numbers, labels (n,) -> one row per
+    segment.
 
     Raises ValueError where the clips of a segment disagree on its label.
     """
@@ -133,4 +166,6 @@ def merge_by_segment(probabilities: np.ndarray, segments: np.ndarray, labels: np
         raise ValueError("clips of one segment have different labels")
     summed = np.zeros((len(numbers), probabilities.shape[1]), dtype=np.float64)
     np.add.at(summed, segment_of, probabilities)
-    return SegmentScores(segments=numbers, labels=labels[first], scores=(summed / views[:, None]).astype(np.float32), views=views)
+    return SegmentScores(
+        segments=numbers, labels=labels[first], scores=(summed / views[:, None]).astype(np.float32), views=views
+    )

@@ -1,8 +1,9 @@
 """Micro batches of pictures with boxes, decoded and augmented by threads in the background while the network computes.
 
-Tensor legend: n pictures of a micro batch, B boxes in all of them, S the side in pixels of the network's square.
-A picture looks the same in an epoch whatever the number of workers. Its partners in a mosaic come from the pictures that precede it in the whole
-epoch's order, so that a worker decodes some of the others' pictures too. Streamed pictures have partners from their own worker's stream.
+Tensor legend: n pictures of a micro batch, B boxes in all of them, S the side in pixels of the network's square. A
+picture looks the same in an epoch whatever the number of workers. Its partners in a mosaic come from the pictures that
+precede it in the whole epoch's order, so that a worker decodes some of the others' pictures too. Streamed pictures have
+partners from their own worker's stream.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @runtime_checkable
 class Images(Protocol):
-    """Encoded pictures in memory, with what is in them: `posture.data.images.Images`, which also has `ignored` and `ignored_labels`."""
+    """Encoded pictures in memory, with what is in them: `posture.data.images.Images`, which also has `ignored` and
+    `ignored_labels`.
+    """
 
     classes: tuple[str, ...]
     keys: list[str]
@@ -149,17 +152,28 @@ class ImageBatch:
 
 
 class ImageBatches:
-    """One worker's share of training pictures (`images`) and of `validation` pictures; `run` is a `posture.config.DetectorRun`.
+    """One worker's share of training pictures (`images`) and of `validation` pictures; `run` is a
+    `posture.config.DetectorRun`.
 
     Raises InputError where the global batch cannot be filled or dealt evenly.
     """
 
-    def __init__(self, images: Images | StreamedImages, run: Any, *, rank: int, world_size: int, validation: Images | StreamedImages) -> None:
+    def __init__(
+        self,
+        images: Images | StreamedImages,
+        run: Any,
+        *,
+        rank: int,
+        world_size: int,
+        validation: Images | StreamedImages,
+    ) -> None:
         self.footage, self.validation, self.run, self.rank, self.world_size = images, validation, run, rank, world_size
         global_batch = run.scale.global_batch
         self.share = order.share_size(global_batch, world_size=world_size)
         if global_batch > len(images):
-            raise InputError(f"scale.global_batch is {global_batch}, but there are only {len(images)} training pictures; choose at most {len(images)}")
+            raise InputError(
+                f"scale.global_batch is {global_batch}, but there are only {len(images)} training pictures; choose at most {len(images)}"
+            )
         self.steps_per_epoch = order.steps_per_epoch(len(images), global_batch=global_batch)
         if not isinstance(images, Images):
             # The same in all epochs and on all workers, and enough for every picture; whoever has fewer repeats some.
@@ -169,7 +183,9 @@ class ImageBatches:
         self.micro_batch = run.scale.micro_batch or self.share
         self.accumulation, rest = divmod(self.share, self.micro_batch)
         if rest:
-            raise InputError(f"scale.micro_batch {self.micro_batch} does not divide the {self.share} pictures of each of {world_size} workers")
+            raise InputError(
+                f"scale.micro_batch {self.micro_batch} does not divide the {self.share} pictures of each of {world_size} workers"
+            )
         if not len(validation):
             raise InputError("there are no pictures to validate on; the split `val` is empty")
         # Kept are the pictures that mosaics are made of, and those that the threads are at.
@@ -187,7 +203,9 @@ class ImageBatches:
             yield from prefetched(self._steps(pool, epoch, start_step))
 
     def evaluation(self) -> Generator[ImageBatch]:
-        """This worker's share of the validation pictures, each exactly once, letterboxed; the last batch may be smaller."""
+        """This worker's share of the validation pictures, each exactly once, letterboxed; the last batch may be
+        smaller.
+        """
         size, batch = self.run.model.size, self.micro_batch
         return letterboxed(self.validation, size=size, batch=batch, rank=self.rank, world_size=self.world_size)
 
@@ -211,18 +229,31 @@ class ImageBatches:
             squares = np.empty((self.share, side, side, 3), dtype=np.uint8)
             seen = list(pool.map(partial(self._augmented, epoch=epoch), mine, squares))
             micro = [slice(at, at + self.micro_batch) for at in range(0, self.share, self.micro_batch)]
-            yield [_batch(squares[part], seen[part], [draw.picture.index for draw in mine[part]], [draw.repeat for draw in mine[part]]) for part in micro]
+            yield [
+                _batch(
+                    squares[part],
+                    seen[part],
+                    [draw.picture.index for draw in mine[part]],
+                    [draw.repeat for draw in mine[part]],
+                )
+                for part in micro
+            ]
 
     def _ordered(self, images: Images, epoch: int, start_step: int) -> Iterator[Draw]:
         """In the order that is ours: a function of seed, epoch and step."""
         dealt = {"global_batch": self.run.scale.global_batch, "rank": self.rank, "world_size": self.world_size}
-        every = order.permutation(len(images), seed=self.run.seed, epoch=epoch)[: self.steps_per_epoch * self.run.scale.global_batch].tolist()
+        every = order.permutation(len(images), seed=self.run.seed, epoch=epoch)[
+            : self.steps_per_epoch * self.run.scale.global_batch
+        ].tolist()
         for step in range(start_step, self.steps_per_epoch):
             for place in order.share_of_step(np.arange(len(every)), step, **dealt).tolist():
-                # Partners come from all workers' pictures. Before the epoch's first picture come its last: it is a circle, and any place in it has
-                # as many to draw from.
+                # Partners come from all workers' pictures. Before the epoch's first picture come its last: it is a
+                # circle, and any place in it has as many to draw from.
                 back = [0, *self._distances(epoch, every[place], reach=len(every) - 1)]
-                drawn = [Encoded(every[place - far], images.encoded(every[place - far]), epoch * len(every) + place - far) for far in back]
+                drawn = [
+                    Encoded(every[place - far], images.encoded(every[place - far]), epoch * len(every) + place - far)
+                    for far in back
+                ]
                 yield Draw(drawn[0], 0, drawn[1:])
 
     def _streamed(self, images: StreamedImages, epoch: int, start_step: int) -> Iterator[Draw]:
@@ -242,7 +273,9 @@ class ImageBatches:
                 first.append(picture)
             yield *picture, 0
         if not first:
-            raise InputError(f"worker {self.rank} of {self.world_size} got no pictures from the stream; use fewer workers")
+            raise InputError(
+                f"worker {self.rank} of {self.world_size} got no pictures from the stream; use fewer workers"
+            )
         for number, picture in enumerate(cycle(first)):
             yield *picture, 1 + number // len(first)
 
@@ -265,15 +298,25 @@ class ImageBatches:
         return augment(pictures, view, len(out), least_visible=run.data.least_visible, out=out)
 
 
-def letterboxed(images: Images | StreamedImages, indices: np.ndarray | None = None, *, size: int, batch: int, rank: int = 0,
-                world_size: int = 1) -> Generator[ImageBatch]:
-    """Pictures as they are judged, each exactly once over all workers, `batch` at a time: all boxes, however small, and the way back.
+def letterboxed(
+    images: Images | StreamedImages,
+    indices: np.ndarray | None = None,
+    *,
+    size: int,
+    batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Generator[ImageBatch]:
+    """Pictures as they are judged, each exactly once over all workers, `batch` at a time: all boxes, however small, and
+    the way back.
 
     `indices` chooses pictures (None: all); of streamed ones, each worker gets those that its part of the stream holds.
     """
     wanted = np.arange(len(images)) if indices is None else indices
     if isinstance(images, Images):
-        found: Iterator[tuple[int, np.ndarray]] = ((index, images.encoded(index)) for index in wanted[rank::world_size].tolist())
+        found: Iterator[tuple[int, np.ndarray]] = (
+            (index, images.encoded(index)) for index in wanted[rank::world_size].tolist()
+        )
     else:
         chosen = set(wanted.tolist())
         found = ((index, encoded) for index, encoded in images.stream(0, rank, world_size, 0) if index in chosen)
@@ -296,7 +339,9 @@ def letterboxed(images: Images | StreamedImages, indices: np.ndarray | None = No
 
 
 class _Decoded:
-    """Decoded pictures no larger than the network's square; the `most` that came last in the worker's order are kept. Threads share it."""
+    """Decoded pictures no larger than the network's square; the `most` that came last in the worker's order are kept.
+    Threads share it.
+    """
 
     def __init__(self, images: Images | StreamedImages, *, longest: int, most: int) -> None:
         self._images, self._longest, self._most = images, longest, most
@@ -311,8 +356,15 @@ class _Decoded:
                 self._places[index] = max(self._places[index], place)
                 return self._kept[index]
         images = self._images
-        decoded = read_picture(file, images.sizes[index].tolist(), images.boxes[index], images.labels[index], name=images.keys[index],
-                               longest=self._longest, regions=_regions(images, index))
+        decoded = read_picture(
+            file,
+            images.sizes[index].tolist(),
+            images.boxes[index],
+            images.labels[index],
+            name=images.keys[index],
+            longest=self._longest,
+            regions=_regions(images, index),
+        )
         with self._lock:
             self._kept[index], self._places[index] = decoded, place
             while len(self._kept) > self._most:
@@ -323,18 +375,28 @@ class _Decoded:
 
 def _regions(images: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
     """A picture's ignore regions (R, 4) and their labels; none if `images` has none for all."""
-    return (images.ignored[index], images.ignored_labels[index]) if hasattr(images, "ignored") else (NO_BOXES, NO_LABELS)
+    return (
+        (images.ignored[index], images.ignored_labels[index]) if hasattr(images, "ignored") else (NO_BOXES, NO_LABELS)
+    )
 
 
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="pictures", initializer=use_one_thread)
 
 
-def _batch(squares: np.ndarray, seen: Any, indices: list[int], repeats: list[int] | None = None, *,
-           letterboxes: tuple[Letterbox, ...] = ()) -> ImageBatch:
+def _batch(
+    squares: np.ndarray,
+    seen: Any,
+    indices: list[int],
+    repeats: list[int] | None = None,
+    *,
+    letterboxes: tuple[Letterbox, ...] = (),
+) -> ImageBatch:
     regions = _together(seen, "ignored", "ignored_labels")
     numbers = (np.array(values, dtype=np.int64) for values in (indices, repeats or [0] * len(indices)))
-    return ImageBatch(squares, *_together(seen, "boxes", "labels"), *numbers, letterboxes, regions if len(regions[0]) else None)
+    return ImageBatch(
+        squares, *_together(seen, "boxes", "labels"), *numbers, letterboxes, regions if len(regions[0]) else None
+    )
 
 
 def _together(seen: Any, boxes: str, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

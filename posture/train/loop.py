@@ -1,10 +1,11 @@
 """Training: `fit` takes a run from its first step, or from a checkpoint, to its last.
 
-One step: the micro batches of this worker's share are augmented on the device, and their summed losses divided by counts over all workers,
-so that any number of workers and any accumulation give the gradient of one. Everything random is keyed on seed, epoch and clip: a run that
-is stopped and resumed, in the middle of an epoch too, ends where an undisturbed one does, and any number of workers learns the same from footage
-held in memory. What depends on more than single clips does not: batch normalisation sees the clips of one forward pass of all workers, which are
-fewer with `scale.micro_batch`; SSD and Faster R-CNN average their losses over one worker's pictures.
+One step: the micro batches of this worker's share are augmented on the device, and their summed losses divided by
+counts over all workers, so that any number of workers and any accumulation give the gradient of one. Everything random
+is keyed on seed, epoch and clip: a run that is stopped and resumed, in the middle of an epoch too, ends where an
+undisturbed one does, and any number of workers learns the same from footage held in memory. What depends on more than
+single clips does not: batch normalisation sees the clips of one forward pass of all workers, which are fewer with
+`scale.micro_batch`; SSD and Faster R-CNN average their losses over one worker's pictures.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Progress:
 
 @dataclass
 class Learner:
-    """What a step works with: `model` is the bare network, `network` the same over all workers, `forward` that again, perhaps compiled."""
+    """What a step works with: `model` is the bare network, `network` the same over all workers, `forward` that again,
+    perhaps compiled.
+    """
 
     run: Any
     task: Any
@@ -79,13 +82,21 @@ class Learner:
 
 
 def fit(
-    run: Any, task: Any, batches: Batches, ctx: Context, tracker: Tracker | None, *, model: nn.Module, resume: Path | None = None
+    run: Any,
+    task: Any,
+    batches: Batches,
+    ctx: Context,
+    tracker: Tracker | None,
+    *,
+    model: nn.Module,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """Train `model` as `run` (a `posture.config.Run`) says, from the checkpoint folder `resume` if given.
 
-    After every epoch it validates on `batches.validation`, reports a checkpoint and logs. When `ctx.should_stop()` it saves after the step
-    and returns. Returns `history` (a dict per epoch), `best` (the value of `run.metric`), `best_epoch`, `epoch` (how many are complete) and
-    `stopped`: "" at the end of the run, "early" when patience ran out, "asked" otherwise. Epochs count from 1.
+    After every epoch it validates on `batches.validation`, reports a checkpoint and logs. When `ctx.should_stop()` it
+    saves after the step and returns. Returns `history` (a dict per epoch), `best` (the value of `run.metric`),
+    `best_epoch`, `epoch` (how many are complete) and `stopped`: "" at the end of the run, "early" when patience ran
+    out, "asked" otherwise. Epochs count from 1.
     Raises Diverged where the loss becomes NaN or infinite, InputError where the checkpoint does not fit.
     """
     learner, progress = _prepare(run, task, batches, ctx, model=model, resume=resume)
@@ -129,9 +140,12 @@ def fit(
     return {name: getattr(progress, name) for name in ("history", "best", "best_epoch", "epoch")} | {"stopped": stopped}
 
 
-def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.Module, resume: Path | None) -> tuple[Learner, Progress]:
+def _prepare(
+    run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.Module, resume: Path | None
+) -> tuple[Learner, Progress]:
     """The model on its device with optimiser and average, as the checkpoint left them, then spread over the workers."""
-    torch.backends.cudnn.benchmark = True  # all steps have the same shapes: time cuDNN's convolutions once, keep the fastest
+    # all steps have the same shapes: time cuDNN's convolutions once, keep the fastest
+    torch.backends.cudnn.benchmark = True
     model = model.to(ctx.device)
     average = Average(model, decay=run.optim.ema) if run.optim.ema else None
     optimizer, precision, progress = build_optimizer(model, run.optim), Precision(run.scale.amp, ctx.device), Progress()
@@ -140,21 +154,32 @@ def _prepare(run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.M
         if state["scaler"] and precision.scaler.is_enabled():
             precision.scaler.load_state_dict(state["scaler"])
         progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
-        if progress.step and state["order"] | {"workers": None} == batches.order | {"workers": None} and state["order"] != batches.order:
-            progress.step, progress.loss_sums, progress.loss_counts = 0, {}, {}  # other workers stream other clips: the epoch begins again with all
+        if (
+            progress.step
+            and state["order"] | {"workers": None} == batches.order | {"workers": None}
+            and state["order"] != batches.order
+        ):
+            # other workers stream other clips: the epoch begins again with all
+            progress.step, progress.loss_sums, progress.loss_counts = 0, {}, {}
         if progress.step and state["order"] != batches.order:
-            began, now = (", ".join(f"{name} {value}" for name, value in order.items()) for order in (state["order"], batches.order))
-            raise InputError(f"{resume} stopped within epoch {progress.epoch + 1}, with {began}; it cannot go on there with {now}")
+            began, now = (
+                ", ".join(f"{name} {value}" for name, value in order.items())
+                for order in (state["order"], batches.order)
+            )
+            raise InputError(
+                f"{resume} stopped within epoch {progress.epoch + 1}, with {began}; it cannot go on there with {now}"
+            )
     network = ctx.wrap(model)
     forward = torch.compile(network) if run.scale.compile else network
     return Learner(run, task, ctx, model, network, forward, optimizer, average, precision), progress
 
 
 def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> tuple[dict[str, Any], str]:
-    """The rest of an epoch, or as much of it as there is before somebody asks to "stop" or to "save": `progress` then tells how far.
+    """The rest of an epoch, or as much of it as there is before somebody asks to "stop" or to "save": `progress` then
+    tells how far.
 
-    Returns figures and what was asked. Figures: train_loss, its terms where it has several, lr, clips_per_second (of a detector, pictures) and
-    data_wait_share (the time spent waiting for them).
+    Returns figures and what was asked. Figures: train_loss, its terms where it has several, lr, clips_per_second (of a
+    detector, pictures) and data_wait_share (the time spent waiting for them).
     """
     run, ctx, task = learner.run, learner.ctx, learner.task
     first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0
@@ -167,7 +192,11 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
             micro_batches = next(steps)
             waited += time.perf_counter() - turned
             counts = _added(batch.counts(task) for batch in micro_batches)
-            stop, save, *summed = ctx.sum([float(ctx.should_stop()), float(ctx.should_save()), *counts.values()]).tolist()
+            stop, save, *summed = ctx.sum([
+                float(ctx.should_stop()),
+                float(ctx.should_save()),
+                *counts.values(),
+            ]).tolist()
             if stop or save:
                 asked = "stop" if stop else "save"
                 break
@@ -182,22 +211,39 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
                 if tracker is not None:
                     tracker.log({"loss": train_loss, "lr": rate}, step + 1)
             speed = (progress.step - first_step) * run.scale.global_batch / (time.perf_counter() - began)
-            where = {"epoch": progress.epoch + 1, "epochs": run.epochs, "step": progress.step, "steps": batches.steps_per_epoch}
+            where = {
+                "epoch": progress.epoch + 1,
+                "epochs": run.epochs,
+                "step": progress.step,
+                "steps": batches.steps_per_epoch,
+            }
             ctx.progress(where | {"loss": train_loss, "clips_per_second": speed})
     if unread:
         train_loss = _read_loss(learner, progress, unread)
     seconds = time.perf_counter() - began
     speed = (progress.step - first_step) * run.scale.global_batch / seconds
-    terms = {f"train_loss_{term}": value for term, value in _means(progress).items()} if len(progress.loss_sums) > 1 else {}
-    return {"train_loss": train_loss, **terms, "lr": rate, "clips_per_second": speed, "data_wait_share": waited / seconds}, asked
+    terms = (
+        {f"train_loss_{term}": value for term, value in _means(progress).items()} if len(progress.loss_sums) > 1 else {}
+    )
+    return {
+        "train_loss": train_loss,
+        **terms,
+        "lr": rate,
+        "clips_per_second": speed,
+        "data_wait_share": waited / seconds,
+    }, asked
 
 
 def _step(
     learner: Learner, micro_batches: list[Batch], counts: dict[str, float], *, epoch: int, step: int, rate: float
 ) -> dict[str, Tensor]:
-    """One optimiser step; `counts` are those of all workers. Returns the summed loss of this worker's clips, by term, on the device."""
+    """One optimiser step; `counts` are those of all workers. Returns the summed loss of this worker's clips, by term,
+    on the device.
+    """
     run, ctx, scaler = learner.run, learner.ctx, learner.precision.scaler
-    torch.manual_seed(int(np.random.SeedSequence((run.seed % 2**64, epoch, step, ctx.rank)).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(
+        int(np.random.SeedSequence((run.seed % 2**64, epoch, step, ctx.rank)).generate_state(1, np.uint64)[0] >> 1)
+    )
     learner.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for place, batch in enumerate(micro_batches, start=1):
@@ -208,8 +254,12 @@ def _step(
             with learner.precision.autocast():
                 outputs = learner.forward(*inputs, targets) if learner.task.in_network else learner.forward(*inputs)
             terms = learner.task.loss(outputs, targets)
-            # DDP averages gradients over workers; times their number, that is the sum the counts of all workers ask for.
-            loss = torch.stack([total / max(counts[term], 1.0) for term, (total, _) in terms.items()]).sum() * ctx.world_size
+            # DDP averages gradients over workers; times their number, that is the sum the counts of all workers ask
+            # for.
+            loss = (
+                torch.stack([total / max(counts[term], 1.0) for term, (total, _) in terms.items()]).sum()
+                * ctx.world_size
+            )
             scaler.scale(loss).backward()
         sums = _added([sums, {term: total.detach().double() for term, (total, _) in terms.items()}])
     set_learning_rate(learner.optimizer, rate)
@@ -224,7 +274,9 @@ def _step(
 
 
 def _read_loss(learner: Learner, progress: Progress, unread: dict[str, Tensor]) -> float:
-    """Add the losses not yet read, of all workers, to `progress`; returns the epoch's mean so far. Raises Diverged, on all workers."""
+    """Add the losses not yet read, of all workers, to `progress`; returns the epoch's mean so far. Raises Diverged, on
+    all workers.
+    """
     summed = learner.ctx.sum([float(total) for total in unread.values()])
     progress.loss_sums = _added([progress.loss_sums, dict(zip(unread, summed.tolist(), strict=True))])
     loss = sum(_means(progress).values())

@@ -1,4 +1,6 @@
-"""How weights change: optimiser, learning-rate schedule, moving average, numeric precision. `optim` is a run's `posture.config.Optim`."""
+"""How weights change: optimiser, learning-rate schedule, moving average, numeric precision. `optim` is a run's
+`posture.config.Optim`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def build_optimizer(model: nn.Module, optim: Any) -> torch.optim.Optimizer:
     spared = without_decay(model)
     parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for name, parameter in parameters if name not in spared], "weight_decay": optim.weight_decay},
+        {
+            "params": [parameter for name, parameter in parameters if name not in spared],
+            "weight_decay": optim.weight_decay,
+        },
         {"params": [parameter for name, parameter in parameters if name in spared], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
@@ -29,9 +34,11 @@ def build_optimizer(model: nn.Module, optim: Any) -> torch.optim.Optimizer:
 
 
 def without_decay(model: nn.Module) -> set[str]:
-    """Names of the parameters that are spared weight decay: norms and biases (one dimension or none), and what a module's own `without_decay` lists.
+    """Names of the parameters that are spared weight decay: norms and biases (one dimension or none), and what a
+    module's own `without_decay` lists.
 
-    That is a tuple of names of parameters or submodules: gains, temperatures and the like, which weigh something else and are no filters.
+    That is a tuple of names of parameters or submodules: gains, temperatures and the like, which weigh something else
+    and are no filters.
     """
     spared = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1}
     for path, module in model.named_modules():
@@ -44,7 +51,8 @@ def without_decay(model: nn.Module) -> set[str]:
 def learning_rate(step: int, *, optim: Any, steps_per_epoch: int, epochs: int) -> float:
     """The rate of optimiser step `step`, counted from 0 over the whole run.
 
-    A linear warm-up, of at most half the run, to `optim.lr`; then half a cosine down to zero (Loshchilov 2017), or constant.
+    A linear warm-up, of at most half the run, to `optim.lr`; then half a cosine down to zero (Loshchilov 2017), or
+    constant.
     """
     steps = steps_per_epoch * epochs
     warmup = min(round(optim.warmup_epochs * steps_per_epoch), steps // 2)
@@ -64,7 +72,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 class Average:
     """Exponential moving average of a model's weights; buffers (running statistics) are copied.
 
-    The decay starts low and rises to `decay`, min(decay, (1 + step) / (10 + step)), so that the first random weights are soon forgotten.
+    The decay starts low and rises to `decay`, min(decay, (1 + step) / (10 + step)), so that the first random weights
+    are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
@@ -89,8 +98,15 @@ class Precision:
 
     def __init__(self, amp: str, device: torch.device) -> None:
         if amp == "auto":
-            amp = "off" if device.type != "cuda" else "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-        if amp != "off" and device.type != "cuda":  # torch 2.15 gets bf16 weight gradients of some 3-D convolutions wrong on the CPU
+            amp = (
+                "off"
+                if device.type != "cuda"
+                else "bf16"
+                if torch.cuda.get_device_capability(device)[0] >= 8
+                else "fp16"
+            )
+        # torch 2.15 gets bf16 weight gradients of some 3-D convolutions wrong on the CPU
+        if amp != "off" and device.type != "cuda":
             raise InputError(f"scale.amp={amp} needs a GPU, and this is {device}; choose off")
         self.device_type = device.type
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]

@@ -1,7 +1,8 @@
 """Which clips make up each optimiser step: a function of seed, epoch and step, never of how many workers there are.
 
-An epoch is an array of clip indices. Step k is its k-th run of `global_batch` indices; worker r takes the r-th contiguous part of that, and
-its micro batches are contiguous parts again. So any number of workers and any accumulation add up to the same global batch.
+An epoch is an array of clip indices. Step k is its k-th run of `global_batch` indices; worker r takes the r-th
+contiguous part of that, and its micro batches are contiguous parts again. So any number of workers and any accumulation
+add up to the same global batch.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def steps_per_epoch(clips: int, *, global_batch: int) -> int:
     Raises InputError where not even one batch can be filled.
     """
     if global_batch > clips:
-        raise InputError(f"scale.global_batch is {global_batch}, but there are only {clips} training clips; choose at most {clips}")
+        raise InputError(
+            f"scale.global_batch is {global_batch}, but there are only {clips} training clips; choose at most {clips}"
+        )
     return clips // global_batch
 
 
@@ -57,7 +60,9 @@ def share_size(global_batch: int, *, world_size: int) -> int:
     """Clips of one step that fall to each worker. Raises InputError where they cannot be dealt evenly."""
     share, rest = divmod(global_batch, world_size)
     if rest or not share:
-        raise InputError(f"scale.global_batch {global_batch} cannot be dealt evenly to {world_size} workers; choose a multiple")
+        raise InputError(
+            f"scale.global_batch {global_batch} cannot be dealt evenly to {world_size} workers; choose a multiple"
+        )
     return share
 
 

@@ -34,17 +34,22 @@ def checkpoint_tag(metrics: dict[str, Any]) -> str:
 
 
 class Publisher:
-    """Publishes a run's checkpoints and the history they hold, one at a time; what was published before stands whatever becomes of the next."""
+    """Publishes a run's checkpoints and the history they hold, one at a time; what was published before stands whatever
+    becomes of the next.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._upload: Future[None] | None = None
 
-    def publish(self, metrics: dict[str, Any], save: SaveCheckpoint, *, best: bool, then: Callable[[], None] = lambda: None) -> None:
-        """Write a checkpoint and publish it as last, and as best if it is; in a bucket it may still be on its way when this returns.
+    def publish(
+        self, metrics: dict[str, Any], save: SaveCheckpoint, *, best: bool, then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write a checkpoint and publish it as last, and as best if it is; in a bucket it may still be on its way when
+        this returns.
 
-        `then` is called once a reader finds it. Raises Unreachable where this one, or the one before, cannot be written, Busy where another
-        process took the run.
+        `then` is called once a reader finds it. Raises Unreachable where this one, or the one before, cannot be
+        written, Busy where another process took the run.
         """
         self.settle()
         place = tempfile.TemporaryDirectory(prefix="posture-checkpoint-")
@@ -62,12 +67,16 @@ class Publisher:
         pool.shutdown(wait=False)
 
     def settle(self) -> None:
-        """Wait for what is on its way. Raises Unreachable where it did not arrive, Busy where another process took the run."""
+        """Wait for what is on its way. Raises Unreachable where it did not arrive, Busy where another process took the
+        run.
+        """
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
 
-    def _publish(self, place: tempfile.TemporaryDirectory, metrics: dict[str, Any], best: bool, then: Callable[[], None]) -> None:
+    def _publish(
+        self, place: tempfile.TemporaryDirectory, metrics: dict[str, Any], best: bool, then: Callable[[], None]
+    ) -> None:
         with place as folder, self._explained(metrics):
             self._folder.publish_checkpoint(checkpoint_tag(metrics), Path(folder), best=best)
             self._folder.write_json("history.json", read_state(Path(folder))["history"])
@@ -85,5 +94,7 @@ class Publisher:
             raise
         except (InputError, OSError, BaseError, SafetensorError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise Unreachable(f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
-                              "mend this (space? AWS_* credentials?), then continue with --resume") from None
+            raise Unreachable(
+                f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
+                "mend this (space? AWS_* credentials?), then continue with --resume"
+            ) from None

@@ -11,7 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def spread(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with batch statistics over all workers of torch's default process group, in DDP. Its parameters stay the same objects."""
+    """The model with batch statistics over all workers of torch's default process group, in DDP. Its parameters stay
+    the same objects.
+    """
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return DistributedDataParallel(model, device_ids=[device], gradient_as_bucket_view=True)
@@ -24,13 +26,17 @@ def share_norms(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, norm in list(module.named_children()):
             if isinstance(norm, _BatchNorm):
-                shared = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats).train(norm.training)
+                shared = SharedBatchNorm(
+                    norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+                ).train(norm.training)
                 shared._parameters, shared._buffers = norm._parameters, norm._buffers
                 setattr(module, name, shared)
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation (N, C, ...) with the statistics of all workers' clips. What `nn.SyncBatchNorm` does on GPUs; it knows no CPU."""
+    """Batch normalisation (N, C, ...) with the statistics of all workers' clips. What `nn.SyncBatchNorm` does on GPUs;
+    it knows no CPU.
+    """
 
     def _check_input_dim(self, x: Tensor) -> None:
         pass

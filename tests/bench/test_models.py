@@ -30,11 +30,18 @@ def test_every_network_has_a_row_for_each_precision():
     configs = {"c3d": C3D(**TINY), "improved": C3D(**(IMPROVED | TINY)), "two_stream": TwoStream(**TINY)}
     result = models.measure(SETTINGS, configs)
     assert [(row["name"], row["mode"], row["precision"]) for row in result["rows"]] == [
-        (name, "eager", precision) for name in configs for precision in ("fp32", "bf16")]
+        (name, "eager", precision) for name in configs for precision in ("fp32", "bf16")
+    ]
     for row in result["rows"]:
         trains = row["precision"] == "fp32"  # bf16 does not train on the CPU
-        assert [len(row[kind]) for kind in ("latency_ms", "forward_clips_per_second", "train_clips_per_second")] == [2, 2, 2 * trains]
-        assert row["clip"] == "16 x 36 x 36" and row["parameters"] > 0 and row["gmacs"] > 0 and min(row["latency_ms"]) > 0
+        assert [len(row[kind]) for kind in ("latency_ms", "forward_clips_per_second", "train_clips_per_second")] == [
+            2,
+            2,
+            2 * trains,
+        ]
+        assert (
+            row["clip"] == "16 x 36 x 36" and row["parameters"] > 0 and row["gmacs"] > 0 and min(row["latency_ms"]) > 0
+        )
         assert (row["peak_mib"] is not None) == (trains and sys.platform == "linux")
     assert json.loads(json.dumps(result["rows"])) == result["rows"]
     text = "\n".join(models.lines(result))
@@ -52,12 +59,28 @@ def test_peak_memory_holds_weights_gradients_and_momentum():
 
 def test_ratios_are_taken_round_by_round_within_a_mode_and_precision():
     def row(name: str, precision: str, forward: list[float], train: list[float]) -> dict:
-        return {"name": name, "mode": "eager", "precision": precision, "forward_clips_per_second": forward, "train_clips_per_second": train}
+        return {
+            "name": name,
+            "mode": "eager",
+            "precision": precision,
+            "forward_clips_per_second": forward,
+            "train_clips_per_second": train,
+        }
 
-    found = models.ratios([row("improved", "fp32", [4.0, 9.0, 2.0], [2.0, 2.0, 2.0]), row("c3d", "fp32", [1.0, 3.0, 1.0], [1.0, 4.0, 1.0]),
-                           row("improved", "bf16", [8.0, 8.0, 8.0], []), row("r3d_18", "bf16", [4.0, 4.0, 4.0], [])])
-    assert [(ratio["over"], ratio["precision"], ratio["work"], ratio["median"], ratio["least"], ratio["most"]) for ratio in found] == [
-        ("c3d", "fp32", "forward", 3.0, 2.0, 4.0), ("c3d", "fp32", "train", 2.0, 0.5, 2.0), ("r3d_18", "bf16", "forward", 2.0, 2.0, 2.0)]
+    found = models.ratios([
+        row("improved", "fp32", [4.0, 9.0, 2.0], [2.0, 2.0, 2.0]),
+        row("c3d", "fp32", [1.0, 3.0, 1.0], [1.0, 4.0, 1.0]),
+        row("improved", "bf16", [8.0, 8.0, 8.0], []),
+        row("r3d_18", "bf16", [4.0, 4.0, 4.0], []),
+    ])
+    assert [
+        (ratio["over"], ratio["precision"], ratio["work"], ratio["median"], ratio["least"], ratio["most"])
+        for ratio in found
+    ] == [
+        ("c3d", "fp32", "forward", 3.0, 2.0, 4.0),
+        ("c3d", "fp32", "train", 2.0, 0.5, 2.0),
+        ("r3d_18", "bf16", "forward", 2.0, 2.0, 2.0),
+    ]
 
 
 def test_without_torchvision_its_rows_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch):
@@ -69,11 +92,14 @@ def test_without_torchvision_its_rows_are_left_out_with_the_reason(monkeypatch: 
     assert list(ours) == ["c3d", "improved", "two_stream"] and "r2plus1d_18: torchvision does not import" in left_out[0]
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), [
-    (["--networks", "c3d", "resnet"], "--networks resnet: choose from c3d, improved"),
-    (["--rounds", "0"], "--batch and --rounds must be at least 1"),
-    (["--size", "8"], "--size at least 16"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--networks", "c3d", "resnet"], "--networks resnet: choose from c3d, improved"),
+        (["--rounds", "0"], "--batch and --rounds must be at least 1"),
+        (["--size", "8"], "--size at least 16"),
+    ],
+)
 def test_bad_options_are_refused(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         models.main(["--device", "cpu", *arguments])
@@ -82,18 +108,26 @@ def test_bad_options_are_refused(arguments: list[str], complaint: str, capsys: p
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton compiles for a GPU without a C++ compiler")
 def test_a_machine_without_a_compiler_is_told_what_was_left_out(tmp_path: Path):
-    code = ("from posture.bench.models import *\n"
-            "settings = Settings(device='cpu', batch=1, rounds=1, modes=('compiled',))\n"
-            "print(measure(settings, {'c3d': C3D(classes=3, size=16, width=0.125, head='gap')})['left_out'])")
+    code = (
+        "from posture.bench.models import *\n"
+        "settings = Settings(device='cpu', batch=1, rounds=1, modes=('compiled',))\n"
+        "print(measure(settings, {'c3d': C3D(classes=3, size=16, width=0.125, head='gap')})['left_out'])"
+    )
     bare = os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, timeout=120)
     assert "c3d compiled: torch cannot compile it here" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU"
+)
 def test_compiled_networks_stand_beside_eager_ones():
     settings = models.Settings(device="cpu", batch=2, rounds=1, warm_ups=1, modes=("eager", "compiled"))
     result = models.measure(settings, {"c3d": C3D(**TINY)})
     assert [(row["mode"], row["precision"]) for row in result["rows"]] == [
-        ("eager", "fp32"), ("eager", "bf16"), ("compiled", "fp32"), ("compiled", "bf16")] and result["left_out"] == []
+        ("eager", "fp32"),
+        ("eager", "bf16"),
+        ("compiled", "fp32"),
+        ("compiled", "bf16"),
+    ] and result["left_out"] == []

@@ -7,7 +7,14 @@ from posture.bench.sizing import FOOTAGE, Figures, footage_table, main, training
 from posture.errors import InputError
 
 FIGURES = Figures(taken_in=10.0, read=50.0, stored=1_000_000.0)
-MEASURED = {"cost": {"files": 30, "probe_share": 0.03, "clip_bytes": 1_000_000.0, "per_cpu_second": {"taken_in": 20.0, "read": 100.0}}}
+MEASURED = {
+    "cost": {
+        "files": 30,
+        "probe_share": 0.03,
+        "clip_bytes": 1_000_000.0,
+        "per_cpu_second": {"taken_in": 20.0, "read": 100.0},
+    }
+}
 
 
 def cells(table):
@@ -35,8 +42,14 @@ def test_a_file_without_figures_is_refused_with_the_command_that_writes_them(tmp
 
 def test_footage():
     row = cells(footage_table(FIGURES, cpus_per_node=16))["10 M clips"]
-    assert row == {"clips": "10,000,000", "in the store": "10.0 TB", "in memory": "21.0 TB",  # 32 frames of 128 x 171 x 3 bytes
-                   "CPU hours to take in": "277.8", "on 10 nodes of 16 CPUs": "1 h 44 min"}
+    # 32 frames of 128 x 171 x 3 bytes
+    assert row == {
+        "clips": "10,000,000",
+        "in the store": "10.0 TB",
+        "in memory": "21.0 TB",
+        "CPU hours to take in": "277.8",
+        "on 10 nodes of 16 CPUs": "1 h 44 min",
+    }
 
 
 def test_training():
@@ -52,7 +65,11 @@ def test_the_readers_gpu_is_an_option(file, capsys):
     assert list(cells(training)) == ["300 clips/s on 1 GPU", "2,400 clips/s on 8 GPUs"]
     main([str(file)])
     footage, training = capsys.readouterr().out.strip().split("\n\n")
-    assert list(cells(footage)) == list(FOOTAGE) and list(cells(training)) == ["100 clips/s", "1,000 clips/s", "10,000 clips/s"]
+    assert list(cells(footage)) == list(FOOTAGE) and list(cells(training)) == [
+        "100 clips/s",
+        "1,000 clips/s",
+        "10,000 clips/s",
+    ]
 
 
 def test_the_tables_in_the_readme_are_what_its_figures_give(capsys):

@@ -25,7 +25,17 @@ def tiny():
 
 
 def compare(store, place, *more):
-    return ["compare", f"{place / 'recipes.py'}:tiny", "--store", store, "--seeds", "1", "--out", str(place / "studies" / "tiny"), *more]
+    return [
+        "compare",
+        f"{place / 'recipes.py'}:tiny",
+        "--store",
+        store,
+        "--seeds",
+        "1",
+        "--out",
+        str(place / "studies" / "tiny"),
+        *more,
+    ]
 
 
 @pytest.fixture
@@ -41,23 +51,31 @@ def written(place):
 def test_a_study_is_trained_scored_and_shown_and_the_second_time_nothing_is_trained(small_store, place):
     done = posture(*compare(small_store, place, "--local"))
     assert done.returncode == 0, done.stderr
-    assert "tiny: 3 models, 1 seed, 2 epochs each" in done.stdout and "A3 no attention" in done.stdout and "improved" in done.stdout
+    assert (
+        "tiny: 3 models, 1 seed, 2 epochs each" in done.stdout
+        and "A3 no attention" in done.stdout
+        and "improved" in done.stdout
+    )
     page, first = (place / "studies" / "tiny" / "comparison.html").read_text(), written(place)
     assert page.rstrip().endswith("</html>") and "A3 no attention" in page and len(first) == 3
     analysis = json.loads((place / "studies" / "tiny" / "comparison.json").read_text())
-    assert [row["name"] for row in analysis["entries"]] == ["improved", "c3d", "A3"] and all(row["metrics"] for row in analysis["entries"])
+    assert [row["name"] for row in analysis["entries"]] == ["improved", "c3d", "A3"] and all(
+        row["metrics"] for row in analysis["entries"]
+    )
     again = posture(*compare(small_store, place, "--local"))
     assert again.returncode == 0 and "epochs in" not in again.stdout and written(place) == first, again.stderr
 
 
 def test_bad_requests_are_one_sentence_each(small_store, place):
-    for arguments, complaint in ((compare(str(place / "none"), place), "there is no store here"),
-                                 (["compare", "jobs/action.py:study", "--store", small_store, "--seeds", "0"], "--seeds 0: must be at least 1"),
-                                 (compare(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
-                                 (compare(small_store, place, "--epochs", "-1"), "--epochs -1: must be at least 1"),
-                                 (["compare", "jobs/action.py:study", "--store", small_store], "posture ingest --store"),
-                                 (["compare", "jobs/action.py:improved", "--store", small_store], "returns a Run, but compare takes a Study"),
-                                 (["train", "jobs/action.py:study", "--store", small_store], "is a study of several runs")):
+    for arguments, complaint in (
+        (compare(str(place / "none"), place), "there is no store here"),
+        (["compare", "jobs/action.py:study", "--store", small_store, "--seeds", "0"], "--seeds 0: must be at least 1"),
+        (compare(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
+        (compare(small_store, place, "--epochs", "-1"), "--epochs -1: must be at least 1"),
+        (["compare", "jobs/action.py:study", "--store", small_store], "posture ingest --store"),
+        (["compare", "jobs/action.py:improved", "--store", small_store], "returns a Run, but compare takes a Study"),
+        (["train", "jobs/action.py:study", "--store", small_store], "is a study of several runs"),
+    ):
         done = posture(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert not (place / "studies").exists()
@@ -65,14 +83,22 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
 
 @pytest.mark.slow
 def test_a_study_that_was_interrupted_goes_on_where_it_stopped(small_store, place):
-    process = subprocess.Popen([sys.executable, "-m", "posture", *compare(small_store, place, "--epochs", "4")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posture", *compare(small_store, place, "--epochs", "4")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "disabled"},
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 200
     while not written(place) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # as a cluster or a service manager ends it; Ctrl-C is the same to it
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "the same command goes on from here" in out and "Traceback" not in err, out + err
+    assert process.returncode == 130 and "the same command goes on from here" in out and "Traceback" not in err, (
+        out + err
+    )
     assert not (place / "studies" / "tiny" / "comparison.html").exists() and written(place)
     done = posture(*compare(small_store, place, "--epochs", "4"))
     assert done.returncode == 0 and "comparison.html" in done.stdout, done.stderr

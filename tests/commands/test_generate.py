@@ -9,6 +9,11 @@ def test_generated_footage_is_written_once_and_other_footage_is_refused(tmp_path
     assert sum(path.suffix == ".mp4" for path in written) == 3
     again = posture("generate", str(folder), "--videos", "3", "--athletes", "3")
     assert again.returncode == 0 and {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
-    for arguments, complaint in ((["--videos", "4", "--athletes", "3"], "generated with other arguments"), (["--athletes", "2"], "at least 3")):
+    for arguments, complaint in (
+        (["--videos", "4", "--athletes", "3"], "generated with other arguments"),
+        (["--athletes", "2"], "at least 3"),
+    ):
         refused = posture("generate", str(folder), *arguments)
-        assert refused.returncode == 2 and complaint in refused.stderr and "Traceback" not in refused.stderr, refused.stderr
+        assert refused.returncode == 2 and complaint in refused.stderr and "Traceback" not in refused.stderr, (
+            refused.stderr
+        )

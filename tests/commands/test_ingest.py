@@ -17,11 +17,19 @@ SMALL = ("--size", "32x40", "--frames", "20")
 
 
 def test_bad_requests_are_one_sentence_each(tmp_path, class_folders):
-    for arguments, complaint in ((("ingest", str(tmp_path / "none"), "--store", str(tmp_path / "s")), "no such folder"),
-                                 (("ingest", "--store", str(tmp_path / "s")), "ingest needs FOOTAGE"),
-                                 (("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--size", "big"), "--size big: write height x width"),
-                                 (("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--jpeg", "200"), "--jpeg 200: must be from 0 to 100"),
-                                 (("ingest", "--report", "--store", str(tmp_path / "s")), "there is no store here")):
+    for arguments, complaint in (
+        (("ingest", str(tmp_path / "none"), "--store", str(tmp_path / "s")), "no such folder"),
+        (("ingest", "--store", str(tmp_path / "s")), "ingest needs FOOTAGE"),
+        (
+            ("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--size", "big"),
+            "--size big: write height x width",
+        ),
+        (
+            ("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--jpeg", "200"),
+            "--jpeg 200: must be from 0 to 100",
+        ),
+        (("ingest", "--report", "--store", str(tmp_path / "s")), "there is no store here"),
+    ):
         done = posture(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1
@@ -29,7 +37,17 @@ def test_bad_requests_are_one_sentence_each(tmp_path, class_folders):
 
 
 def test_a_long_ingest_asks_first(tmp_path, class_folders):
-    done = posture("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--windows", "1000", "--frames", "1024", stdin=subprocess.DEVNULL)
+    done = posture(
+        "ingest",
+        str(class_folders),
+        "--store",
+        str(tmp_path / "s"),
+        "--windows",
+        "1000",
+        "--frames",
+        "1024",
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 2 and "add --yes" in done.stderr and "at most" in done.stdout
     assert not (tmp_path / "s").exists()
 
@@ -37,12 +55,16 @@ def test_a_long_ingest_asks_first(tmp_path, class_folders):
 def test_the_report_can_be_shown_again(small_store):
     done = posture("ingest", "--report", "--store", small_store)
     assert done.returncode == 0 and "clips/s" in done.stdout and "left" in done.stdout
-    assert "\nthe store now:\nval is " in done.stdout, "what is said of the splits is of the store as it stands, not of that ingest"
+    assert "\nthe store now:\nval is " in done.stdout, (
+        "what is said of the splits is of the store as it stands, not of that ingest"
+    )
 
 
 def test_flow_is_computed_after_an_ingest_or_later(tmp_path, class_folders):
     store = tmp_path / "store"
-    refused = posture("train", "jobs/action.py:temporal_stream", "--store", str(store), "--runs", str(tmp_path / "runs"))
+    refused = posture(
+        "train", "jobs/action.py:temporal_stream", "--store", str(store), "--runs", str(tmp_path / "runs")
+    )
     assert refused.returncode == 2 and "there is no store here" in refused.stderr
     done = posture("ingest", str(class_folders), "--store", str(store), *SMALL, "--flow", "dis")
     assert done.returncode == 0, done.stderr
@@ -79,11 +101,15 @@ from posture.distributed.ingest import ingest
 if __name__ == "__main__":
     ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_files={commit_files}))
 """
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def clips_in(store):
-    """Clips committed; asked often, it reads the table only once something is: who asks must not slow down who is asked."""
+    """Clips committed; asked often, it reads the table only once something is: who asks must not slow down who is
+    asked.
+    """
     if len(list((store / "clips" / "_delta_log").glob("*.json"))) < 2:
         return 0
     return Store(str(store)).read("clips", columns=["clip"]).num_rows

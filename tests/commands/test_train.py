@@ -10,7 +10,16 @@ import pytest
 
 from tests.processes import posture
 
-SMALL = ("--set", "model.width=0.125", "--set", "model.size=32", "--set", "scale.global_batch=4", "--set", "model.dropout=0.0")
+SMALL = (
+    "--set",
+    "model.width=0.125",
+    "--set",
+    "model.size=32",
+    "--set",
+    "scale.global_batch=4",
+    "--set",
+    "model.dropout=0.0",
+)
 
 
 def train(store, runs, *more):
@@ -22,35 +31,52 @@ def history(runs, name):
 
 
 def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
-    for arguments, complaint in ((train(str(tmp_path / "none"), tmp_path), "there is no store here"),
-                                 (train(small_store, tmp_path, "--set", "optim.lr=-1"), "optim.lr: input should be greater than 0 (given -1)"),
-                                 (train(small_store, tmp_path, "--name", "../x"), "run name '../x'"),
-                                 (train(small_store, tmp_path, "--workers", "3"), "cannot be cut evenly over 3 workers"),
-                                 (train(small_store, tmp_path, "--weights", "none.pt"), "there is nothing to start from at"),
-                                 (["train", "nothing", "--store", small_store], "names no recipe"),
-                                 (train(small_store, tmp_path, "--epochs", "3", "--set", "epochs=5"), "--epochs and --set epochs=... name the same field"),
-                                 (train(small_store, tmp_path, "--epochs", "0"), "epochs: input should be greater than or equal to 1 (given 0)"),
-                                 (["evaluate", str(tmp_path / "none")], "there is no run here"),
-                                 (["show", str(tmp_path / "none")], "there is no store here"),
-                                 (["bench", "feed", "--compile"], "it is for posture bench models"),
-                                 (["bench", "models", "--footage", "x"], "makes its own inputs"),
-                                 (["fly"], "fly")):
+    for arguments, complaint in (
+        (train(str(tmp_path / "none"), tmp_path), "there is no store here"),
+        (train(small_store, tmp_path, "--set", "optim.lr=-1"), "optim.lr: input should be greater than 0 (given -1)"),
+        (train(small_store, tmp_path, "--name", "../x"), "run name '../x'"),
+        (train(small_store, tmp_path, "--workers", "3"), "cannot be cut evenly over 3 workers"),
+        (train(small_store, tmp_path, "--weights", "none.pt"), "there is nothing to start from at"),
+        (["train", "nothing", "--store", small_store], "names no recipe"),
+        (
+            train(small_store, tmp_path, "--epochs", "3", "--set", "epochs=5"),
+            "--epochs and --set epochs=... name the same field",
+        ),
+        (train(small_store, tmp_path, "--epochs", "0"), "epochs: input should be greater than or equal to 1 (given 0)"),
+        (["evaluate", str(tmp_path / "none")], "there is no run here"),
+        (["show", str(tmp_path / "none")], "there is no store here"),
+        (["bench", "feed", "--compile"], "it is for posture bench models"),
+        (["bench", "models", "--footage", "x"], "makes its own inputs"),
+        (["fly"], "fly"),
+    ):
         done = posture(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert not list(tmp_path.iterdir())
 
 
 def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_path):
-    done = posture("train", "improved", *train(small_store, tmp_path / "runs", "--local", "--name", "one", "--epochs", "1")[2:],
-                   environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)})
+    done = posture(
+        "train",
+        "improved",
+        *train(small_store, tmp_path / "runs", "--local", "--name", "one", "--epochs", "1")[2:],
+        environment={"WANDB_MODE": None, "WANDB_API_KEY": None, "HOME": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
-    assert "Weights & Biases: offline, no API key was found" in done.stdout and "running on" in done.stdout and "posture evaluate" in done.stdout
+    assert (
+        "Weights & Biases: offline, no API key was found" in done.stdout
+        and "running on" in done.stdout
+        and "posture evaluate" in done.stdout
+    )
     assert " clips: too few to choose epochs and settings by" in done.stdout
     assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))
     record = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
     assert record["recipe"] == "jobs/action.py:improved" and record["run"]["epochs"] == 1
     scored = posture("evaluate", str(tmp_path / "runs" / "one"))
-    assert scored.returncode == 0 and "each scored once" in scored.stdout and "accuracy, no interval: 4 groups are too few" in scored.stdout, scored.stderr
+    assert (
+        scored.returncode == 0
+        and "each scored once" in scored.stdout
+        and "accuracy, no interval: 4 groups are too few" in scored.stdout
+    ), scored.stderr
     assert (tmp_path / "runs" / "one" / "evaluation" / "test" / "report.html").stat().st_size > 10_000
     again = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one"))
     assert again.returncode == 2 and "a run of this name exists" in again.stderr
@@ -62,8 +88,14 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(small_store, tmp_path,
     arguments = train(small_store, tmp_path, "--set", "epochs=6", *where)
     calm = posture(*arguments, "--name", "calm")
     assert calm.returncode == 0, calm.stderr
-    process = subprocess.Popen([sys.executable, "-m", "posture", *arguments, "--name", "hit"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posture", *arguments, "--name", "hit"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "disabled"},
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "hit" / "history.json").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -75,15 +107,24 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(small_store, tmp_path,
     assert resumed.returncode == 0 and "continuing hit" in resumed.stdout, resumed.stderr
     assert [row["epoch"] for row in history(tmp_path, "hit")] == [1, 2, 3, 4, 5, 6]
     for column in ("train_loss", "val_loss"):
-        np.testing.assert_allclose([row[column] for row in history(tmp_path, "hit")], [row[column] for row in history(tmp_path, "calm")], rtol=1e-4)
+        np.testing.assert_allclose(
+            [row[column] for row in history(tmp_path, "hit")],
+            [row[column] for row in history(tmp_path, "calm")],
+            rtol=1e-4,
+        )
 
 
 @pytest.mark.slow
 def test_a_process_that_was_thought_lost_stops_once_another_went_on(small_store, tmp_path):
     """It sleeps while the same command finishes the run, and wakes up in the midst of its second epoch."""
     arguments = train(small_store, tmp_path, "--set", "epochs=6", "--name", "one", "--local")
-    lost = subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"WANDB_MODE": "disabled"})
+    lost = subprocess.Popen(
+        [sys.executable, "-m", "posture", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "disabled"},
+    )
     try:
         deadline = time.monotonic() + 120
         while not (tmp_path / "one" / "history.json").exists() and time.monotonic() < deadline:
@@ -97,8 +138,15 @@ def test_a_process_that_was_thought_lost_stops_once_another_went_on(small_store,
         lost.send_signal(signal.SIGCONT)
     _, complaint = lost.communicate(timeout=120)
     assert lost.returncode == 2 and "Traceback" not in complaint, complaint
-    assert "another process goes on with this run since" in complaint and "this one stops, what it saved stands" in complaint, complaint
-    assert (tmp_path / "one" / "checkpoints.json").read_text() == checkpoints and history(tmp_path, "one") == records and len(records) == 6
+    assert (
+        "another process goes on with this run since" in complaint
+        and "this one stops, what it saved stands" in complaint
+    ), complaint
+    assert (
+        (tmp_path / "one" / "checkpoints.json").read_text() == checkpoints
+        and history(tmp_path, "one") == records
+        and len(records) == 6
+    )
 
 
 def test_models_are_listed_with_their_costs():
@@ -116,8 +164,14 @@ def test_a_store_is_shown(small_store, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_twice_stops_a_run_on_ray_at_once_and_leaves_no_ray(small_store, tmp_path):
     arguments = train(small_store, tmp_path, "--name", "hit", "--epochs", "500")
-    process = subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"WANDB_MODE": "disabled"}, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posture", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "disabled"},
+        start_new_session=True,
+    )
     said = []
     while not (tmp_path / "hit" / "history.json").exists() and process.poll() is None:
         time.sleep(0.02)
@@ -138,5 +192,7 @@ def test_ctrl_c_twice_stops_a_run_on_ray_at_once_and_leaves_no_ray(small_store, 
 
 def _alive(session):
     """Processes of that session that still run."""
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True
+    ).stdout.splitlines()
     return [line for line in listed if line.split()[1][0] != "Z"]

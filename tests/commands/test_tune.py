@@ -13,7 +13,16 @@ from posture.search import leading, open_storage, state_of
 from tests.processes import descendants, posture
 from tests.wandb_files import read_run
 
-TINY = ["--set", "model.width=0.125", "--set", "model.size=32", "--set", "scale.global_batch=4", "--set", "model.stem_motion=0.0"]
+TINY = [
+    "--set",
+    "model.width=0.125",
+    "--set",
+    "model.size=32",
+    "--set",
+    "scale.global_batch=4",
+    "--set",
+    "model.stem_motion=0.0",
+]
 SPACE = """
 def space(trial):
     return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True), "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}
@@ -27,7 +36,18 @@ def place(tmp_path):
 
 
 def tune(store, place, *more):
-    return ["tune", f"{place / 'mine.py'}", "--base", "jobs/action.py:improved", "--store", store, "--folder", str(place / "search"), *TINY, *more]
+    return [
+        "tune",
+        f"{place / 'mine.py'}",
+        "--base",
+        "jobs/action.py:improved",
+        "--store",
+        store,
+        "--folder",
+        str(place / "search"),
+        *TINY,
+        *more,
+    ]
 
 
 def study(place):
@@ -39,12 +59,21 @@ def states(place):
 
 
 def histories(place):
-    return {path.parent.name: [row["epoch"] for row in json.loads(path.read_text())] for path in place.glob("search/runs/*/history.json")}
+    return {
+        path.parent.name: [row["epoch"] for row in json.loads(path.read_text())]
+        for path in place.glob("search/runs/*/history.json")
+    }
 
 
 def begin(store, place, *more):
-    return subprocess.Popen([sys.executable, "-m", "posture", *tune(store, place, *more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"WANDB_MODE": "offline"}, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "posture", *tune(store, place, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "offline"},
+        start_new_session=True,
+    )
 
 
 def wait_for(condition, process, seconds=200):
@@ -55,24 +84,60 @@ def wait_for(condition, process, seconds=200):
 
 
 def test_bad_requests_are_one_sentence_each(small_store, place):
-    (place / "other.py").write_text("def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 3, 3)}\n")
+    (place / "other.py").write_text(
+        "def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 3, 3)}\n"
+    )
     (place / "fails.py").write_text("def space(trial):\n    return {'optim.lr': 1 / 0}\n")
     (place / "recipes.py").write_text("from posture.config import Run\n\ndef mine():\n    return Run(name='x y')\n")
-    fails = ["tune", str(place / "fails.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search"), *TINY]
-    other = ["tune", str(place / "other.py"), "--base", "jobs/action.py:improved", "--store", small_store, "--folder", str(place / "search"), *TINY]
-    for arguments, complaint in ((tune(str(place / "none"), place), "there is no store here"),
-                                 (tune(small_store, place, "--trials", "0"), "--trials 0: must be at least 1"),
-                                 (tune(small_store, place, "--objective", "speed"), "--objective speed: a search of action runs can go by accuracy, map"),
-                                 (tune(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
-                                 (other, "the base recipe's model.groups is 4, which lies outside of"),
-                                 (fails, "fails.py:space: ZeroDivisionError in line 2: division by zero"),
-                                 ([*fails[:3], f"{place / 'recipes.py'}:mine", *fails[4:]], "recipes.py:mine: ValidationError in line 4: name: string should"),
-                                 (tune(small_store, place, "--name", "a/b"), "--name 'a/b': use letters"),
-                                 (tune(small_store, place, "--out", str(place)), "this is a folder; name a file"),
-                                 (tune(small_store, place, "--storage", str(place / "none" / "my.journal")), "my.journal: cannot be opened"),
-                                 (["tune", "nothing.py", "--base", "jobs/action.py:improved", "--store", small_store], "nothing.py: no such file here"),
-                                 ([*other[:6], "--folder", "s3://lab/search", *TINY], "a bucket holds no database; give the study a --storage"),
-                                 (["train", "jobs/action.py:improved", "--store", small_store, "--set-file", str(place / "none.json")], "--set-file")):
+    fails = [
+        "tune",
+        str(place / "fails.py"),
+        "--base",
+        "jobs/action.py:improved",
+        "--store",
+        small_store,
+        "--folder",
+        str(place / "search"),
+        *TINY,
+    ]
+    other = [
+        "tune",
+        str(place / "other.py"),
+        "--base",
+        "jobs/action.py:improved",
+        "--store",
+        small_store,
+        "--folder",
+        str(place / "search"),
+        *TINY,
+    ]
+    for arguments, complaint in (
+        (tune(str(place / "none"), place), "there is no store here"),
+        (tune(small_store, place, "--trials", "0"), "--trials 0: must be at least 1"),
+        (
+            tune(small_store, place, "--objective", "speed"),
+            "--objective speed: a search of action runs can go by accuracy, map",
+        ),
+        (tune(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
+        (other, "the base recipe's model.groups is 4, which lies outside of"),
+        (fails, "fails.py:space: ZeroDivisionError in line 2: division by zero"),
+        (
+            [*fails[:3], f"{place / 'recipes.py'}:mine", *fails[4:]],
+            "recipes.py:mine: ValidationError in line 4: name: string should",
+        ),
+        (tune(small_store, place, "--name", "a/b"), "--name 'a/b': use letters"),
+        (tune(small_store, place, "--out", str(place)), "this is a folder; name a file"),
+        (tune(small_store, place, "--storage", str(place / "none" / "my.journal")), "my.journal: cannot be opened"),
+        (
+            ["tune", "nothing.py", "--base", "jobs/action.py:improved", "--store", small_store],
+            "nothing.py: no such file here",
+        ),
+        ([*other[:6], "--folder", "s3://lab/search", *TINY], "a bucket holds no database; give the study a --storage"),
+        (
+            ["train", "jobs/action.py:improved", "--store", small_store, "--set-file", str(place / "none.json")],
+            "--set-file",
+        ),
+    ):
         done = posture(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (place / "search").exists()
@@ -81,8 +146,9 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
-    """kill -9 of the driver twice, then Ctrl-C, at any moment: in the end so many finished trials, each point once, no epoch twice; and for each
-    trial one W&B run, whole."""
+    """kill -9 of the driver twice, then Ctrl-C, at any moment: in the end so many finished trials, each point once, no
+    epoch twice; and for each trial one W&B run, whole.
+    """
     options = ("--trials", "5", "--set", "epochs=4", "--no-halving")
     for number, end in enumerate((signal.SIGKILL, signal.SIGKILL, signal.SIGINT)):
         process = begin(small_store, place, *options)
@@ -114,16 +180,30 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, place):
-    """Trials spread over two nodes; one is killed; its trials go on from their checkpoints on the other, and every trial is finished."""
+    """Trials spread over two nodes; one is killed; its trials go on from their checkpoints on the other, and every
+    trial is finished.
+    """
     environment = os.environ | {"WANDB_MODE": "disabled", "RAY_AUTH_MODE": "disabled"}
-    nodes = subprocess.Popen([sys.executable, "-m", "tests.ray_nodes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                             env=environment)
+    nodes = subprocess.Popen(
+        [sys.executable, "-m", "tests.ray_nodes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
     try:
         address = nodes.stdout.readline().strip()
         options = ("--trials", "4", "--max-concurrent", "2", "--set", "epochs=8", "--no-halving")
-        process = subprocess.Popen([sys.executable, "-m", "posture", *tune(small_store, place, *options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   text=True, env=environment | {"RAY_ADDRESS": address})
-        wait_for(lambda: len(histories(place)) == 2, process, seconds=400)  # of 0.7 CPUs each, so that they are on different nodes
+        process = subprocess.Popen(
+            [sys.executable, "-m", "posture", *tune(small_store, place, *options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment | {"RAY_ADDRESS": address},
+        )
+        # of 0.7 CPUs each, so that they are on different nodes
+        wait_for(lambda: len(histories(place)) == 2, process, seconds=400)
         nodes.stdin.write("kill\n")
         nodes.stdin.flush()
         assert nodes.stdout.readline().strip() == "killed"
@@ -140,9 +220,13 @@ def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, pl
 @pytest.mark.timeout(900)
 def test_a_trial_on_two_workers_whose_driver_is_killed_gives_back_what_it_held(small_store, place):
     """On two CPUs, which it held all but some: it goes on from its checkpoint, and the next trial has room."""
-    process = begin(small_store, place, "--trials", "2", "--workers-per-trial", "2", "--set", "epochs=4", "--no-halving")
+    process = begin(
+        small_store, place, "--trials", "2", "--workers-per-trial", "2", "--set", "epochs=4", "--no-halving"
+    )
     wait_for(lambda: histories(place), process, seconds=400)
-    drivers = [number for number, command in descendants(process.pid).items() if command.startswith("ray::ImplicitFunc")]
+    drivers = [
+        number for number, command in descendants(process.pid).items() if command.startswith("ray::ImplicitFunc")
+    ]
     assert len(drivers) == 1
     os.kill(drivers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=600)

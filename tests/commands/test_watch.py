@@ -28,7 +28,13 @@ def options(places):
 
 def start(places, *schedule):
     command = [sys.executable, "-m", "posture", "watch", *options(places), "--local", "--settle", "0", *schedule]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"WANDB_MODE": "disabled"})
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "disabled"},
+    )
 
 
 def wait_for(condition, process):
@@ -49,9 +55,19 @@ def test_a_watch_passes_tells_where_it_is_and_ends_with_ctrl_c(places, tmp_path,
     process = start(places, "--every", "6h")
     try:
         last, folder = tmp_path / "registry" / "last.json", tmp_path / "registry" / "watchers"
-        wait_for(lambda: last.exists() and any(json.loads(file.read_text())["working_since"] is None for file in folder.glob("*.json")), process)
+        wait_for(
+            lambda: (
+                last.exists()
+                and any(json.loads(file.read_text())["working_since"] is None for file in folder.glob("*.json"))
+            ),
+            process,
+        )
         said = status(places, capsys)
-        assert "no champion yet" in said and "watched by" in said and f"process {process.pid}, every 6h: the next pass is due" in said
+        assert (
+            "no champion yet" in said
+            and "watched by" in said
+            and f"process {process.pid}, every 6h: the next pass is due" in said
+        )
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=LIMIT)
     finally:
@@ -69,7 +85,11 @@ def test_a_pass_that_fails_is_told_and_the_watch_goes_on(places, tmp_path):
             while not lines or "the next pass is due" not in lines[-1]:
                 lines.append(process.stdout.readline())
                 assert lines[-1], "it ended: " + "".join(lines)
-            assert "the pass was not done:" in "".join(lines) and "another pass" in "".join(lines) and process.poll() is None
+            assert (
+                "the pass was not done:" in "".join(lines)
+                and "another pass" in "".join(lines)
+                and process.poll() is None
+            )
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=LIMIT)
         finally:
@@ -79,11 +99,31 @@ def test_a_pass_that_fails_is_told_and_the_watch_goes_on(places, tmp_path):
 
 def test_a_watcher_that_fell_silent_is_told_and_cleared_away(places, capsys):
     registry = Registry(places["registry"], create=True)
-    registry.write_json({"time": 0.0, "sentence": "Nothing new.", "status": "nothing", "unlabelled": ["/f/a.mp4", "/f/b.mp4"], "unsettled": []}, "last.json")
-    killed = {"host": "there", "process": 7, "schedule": "every 6h", "footage": "f", "next": 1e9, "working_since": None, "beat": time.time() - 1000}
+    registry.write_json(
+        {
+            "time": 0.0,
+            "sentence": "Nothing new.",
+            "status": "nothing",
+            "unlabelled": ["/f/a.mp4", "/f/b.mp4"],
+            "unsettled": [],
+        },
+        "last.json",
+    )
+    killed = {
+        "host": "there",
+        "process": 7,
+        "schedule": "every 6h",
+        "footage": "f",
+        "next": 1e9,
+        "working_since": None,
+        "beat": time.time() - 1000,
+    }
     registry.write_json(killed, "watchers", "there-7.json")
     said = status(places, capsys)
-    assert "a watcher (there, process 7, every 6h) was heard of last" in said and "2 files without a label: posture review asks for them (a.mp4, b.mp4)" in said
+    assert (
+        "a watcher (there, process 7, every 6h) was heard of last" in said
+        and "2 files without a label: posture review asks for them (a.mp4, b.mp4)" in said
+    )
     heart = Heartbeat(registry, schedule="every 1h", footage="f")
     heart.beat({"next": None, "working_since": None})
     assert [watcher["lives"] for watcher in watchers(registry)].count(True) == 1
@@ -91,8 +131,16 @@ def test_a_watcher_that_fell_silent_is_told_and_cleared_away(places, capsys):
     assert watchers(registry) == []
 
 
-@pytest.mark.parametrize("schedule", [["--every", "soon"],
-                                     ["--cron", "0 3 * *"], [], ["--every", "1h", "--settle", "-1"], ["--every", "1h", "--set", "optim.rl=1"]])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ["--every", "soon"],
+        ["--cron", "0 3 * *"],
+        [],
+        ["--every", "1h", "--settle", "-1"],
+        ["--every", "1h", "--set", "optim.rl=1"],
+    ],
+)
 def test_a_schedule_or_an_option_that_cannot_be_understood_ends_at_once(places, schedule, capsys):
     with pytest.raises(SystemExit) as end:
         main(["watch", *options(places), *schedule])

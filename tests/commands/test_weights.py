@@ -19,8 +19,12 @@ from posture.runs import RunFolder
 from posture.weights import START, copy_weights
 from tests.image_store import make_pictures, write_image_store
 
-RECIPES = [f"jobs/{file}.py:{name}" for file in ("action", "detector") for name, make in functions(load_module(f"jobs/{file}.py")).items()
-           if not isinstance(make(), list) and hasattr(make(), "model")]
+RECIPES = [
+    f"jobs/{file}.py:{name}"
+    for file in ("action", "detector")
+    for name, make in functions(load_module(f"jobs/{file}.py")).items()
+    if not isinstance(make(), list) and hasattr(make(), "model")
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +33,23 @@ def picture_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def small(recipe: str) -> dict[str, object]:
-    """Changes that make the recipe's network small, leave its parts as they are, and train it for one step that changes nothing."""
+    """Changes that make the recipe's network small, leave its parts as they are, and train it for one step that changes
+    nothing.
+    """
     model = load_recipe(recipe).model
     narrow = {"model.width": 0.125} if hasattr(model, "width") else {}
     size = {"ssd300": 160, "yolov5": 64, "yolov7": 64, "fasterrcnn": 64}.get(model.kind, 32)
-    return narrow | {"model.size": size, "epochs": 1, "steps_per_epoch": 1, "scale.global_batch": 2, "tracking.mode": "off",
-                     "optim.lr": 1e-12, "optim.weight_decay": 0.0, "optim.warmup_epochs": 0.0, "optim.ema": 0.0}
+    return narrow | {
+        "model.size": size,
+        "epochs": 1,
+        "steps_per_epoch": 1,
+        "scale.global_batch": 2,
+        "tracking.mode": "off",
+        "optim.lr": 1e-12,
+        "optim.weight_decay": 0.0,
+        "optim.warmup_epochs": 0.0,
+        "optim.ema": 0.0,
+    }
 
 
 def test_every_kind_of_network_has_a_recipe():
@@ -51,7 +66,23 @@ def test_a_state_dict_of_every_network_is_taken_whole(recipe: str, flow_store: s
     torch.save(given, file)
     changes = [part for path, value in small(recipe).items() for part in ("--set", f"{path}={value}")]
     with pytest.raises(SystemExit) as ended:
-        app(["train", recipe, "--store", store, "--runs", str(tmp_path), "--name", "on", "--weights", file, "--local", *changes], exit_on_error=False)
+        app(
+            [
+                "train",
+                recipe,
+                "--store",
+                store,
+                "--runs",
+                str(tmp_path),
+                "--name",
+                "on",
+                "--weights",
+                file,
+                "--local",
+                *changes,
+            ],
+            exit_on_error=False,
+        )
     assert ended.value.code == 0
     folder = RunFolder(str(tmp_path), "on")
     assert folder.read_json("run.json")["start"] == f"starting from {file}"

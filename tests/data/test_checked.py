@@ -1,4 +1,6 @@
-"""Nothing outside of a store, a run or a registry is read, written or removed through it, and odd content is refused in one sentence."""
+"""Nothing outside of a store, a run or a registry is read, written or removed through it, and odd content is refused in
+one sentence.
+"""
 
 import contextlib
 import json
@@ -27,14 +29,40 @@ from tests.processes import posture
 from tests.test_registry import RECORD
 
 GOOD = "0123456789abcdef0123456789abcdef"
-ELSEWHERE = ["../../x", "..", "/etc/passwd", "a/b", "a\\..\\b", "", ".hidden", "x" * 200, "a\n", "a\0b", "%2e%2e%2fx", "ü", "-rf"]
+ELSEWHERE = [
+    "../../x",
+    "..",
+    "/etc/passwd",
+    "a/b",
+    "a\\..\\b",
+    "",
+    ".hidden",
+    "x" * 200,
+    "a\n",
+    "a\0b",
+    "%2e%2e%2fx",
+    "ü",
+    "-rf",
+]
 
 
 def make_store(place):
     store = Store(str(place), create=True)
     store.create_tables()
-    video = {"video": GOOD, "uri": "/footage/a.mp4", "bytes": 1, "modified": 1.0, "frames": 10, "fps": 25.0, "seconds": 0.4, "width": 32, "height": 24,
-             "codec": "h264", "verdict": "ok", "reason": ""}
+    video = {
+        "video": GOOD,
+        "uri": "/footage/a.mp4",
+        "bytes": 1,
+        "modified": 1.0,
+        "frames": 10,
+        "fps": 25.0,
+        "seconds": 0.4,
+        "width": 32,
+        "height": 24,
+        "codec": "h264",
+        "verdict": "ok",
+        "reason": "",
+    }
     store.append("videos", pa.Table.from_pylist([video], schema=rows.VIDEOS))
     store.append("groups", pa.Table.from_pylist([{"group": "a", "split": "train"}], schema=rows.GROUPS))
     return store
@@ -50,7 +78,10 @@ def make_registry(place, store="store"):
 
 def snapshot(folder):
     """Every path below `folder` with its content."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 @pytest.fixture
@@ -65,8 +96,19 @@ def outside(tmp_path):
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize("link", ["groups/linked", "groups/_delta_log/linked", "groups/part.parquet", "_forgotten", "_lease", "groups", "groups/_delta_log",
-                                  "groups/deep/er/linked"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        "groups/linked",
+        "groups/_delta_log/linked",
+        "groups/part.parquet",
+        "_forgotten",
+        "_lease",
+        "groups",
+        "groups/_delta_log",
+        "groups/deep/er/linked",
+    ],
+)
 def test_a_link_in_a_store_leads_to_a_sentence_and_nothing_is_removed(tmp_path, outside, link):
     store = make_store(tmp_path / "store")
     place = tmp_path / "store" / link
@@ -83,12 +125,18 @@ def test_a_link_in_a_store_leads_to_a_sentence_and_nothing_is_removed(tmp_path, 
 
 def test_a_data_file_that_is_a_link_is_not_read(tmp_path, outside):
     store = make_store(tmp_path / "store")
-    data, = (tmp_path / "store" / "groups").glob("*.parquet")
+    (data,) = (tmp_path / "store" / "groups").glob("*.parquet")
     data.rename(tmp_path / "elsewhere.parquet")
     data.symlink_to(tmp_path / "elsewhere.parquet")
     changed = pa.Table.from_pylist([{"group": "a", "split": "val"}], schema=rows.GROUPS)
-    for use in (lambda: store.read("groups"), lambda: store.delete("groups", "group", ["a"]), lambda: store.remove_orphans("groups"), store.sizes,
-                store.versions, lambda: store.upsert("groups", changed, keys=["group"])):
+    for use in (
+        lambda: store.read("groups"),
+        lambda: store.delete("groups", "group", ["a"]),
+        lambda: store.remove_orphans("groups"),
+        store.sizes,
+        store.versions,
+        lambda: store.upsert("groups", changed, keys=["group"]),
+    ):
         with pytest.raises(InputError, match="a symbolic link to"):
             use()
     assert (tmp_path / "elsewhere.parquet").exists()
@@ -96,16 +144,31 @@ def test_a_data_file_that_is_a_link_is_not_read(tmp_path, outside):
 
 def test_a_pipe_in_a_store_is_not_waited_for(tmp_path):
     store = make_store(tmp_path / "store")
-    data, = (tmp_path / "store" / "groups").glob("*.parquet")
+    (data,) = (tmp_path / "store" / "groups").glob("*.parquet")
     data.unlink()
     os.mkfifo(data)
     with pytest.raises(InputError, match="neither a file nor a folder"):
         store.read("groups")
 
 
-@pytest.mark.parametrize("path", ["../../photos/one.parquet", "..%2F..%2Fphotos%2Fone.parquet", "%2e%2e/%2e%2e/photos/one.parquet", "{root}/photos/one.parquet",
-                                  "file://{root}/photos/one.parquet", "..%252F..%252Fphotos%252Fone.parquet", "gone%25.parquet", "gone%2525.parquet",
-                                  "gone.parquet", "%", "a\nb.parquet", "%00.parquet", ""])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../photos/one.parquet",
+        "..%2F..%2Fphotos%2Fone.parquet",
+        "%2e%2e/%2e%2e/photos/one.parquet",
+        "{root}/photos/one.parquet",
+        "file://{root}/photos/one.parquet",
+        "..%252F..%252Fphotos%252Fone.parquet",
+        "gone%25.parquet",
+        "gone%2525.parquet",
+        "gone.parquet",
+        "%",
+        "a\nb.parquet",
+        "%00.parquet",
+        "",
+    ],
+)
 @pytest.mark.parametrize("action", ["add", "remove"])
 def test_a_log_that_names_other_files_reaches_none_of_them(tmp_path, outside, path, action):
     store = make_store(tmp_path / "store")
@@ -133,12 +196,17 @@ def test_names_that_are_no_names(tmp_path, name):
         checked_json(json.dumps({"a": name}), "x", dict[str, Name])
 
 
-@pytest.mark.parametrize("name", [GOOD, f"{GOOD}-tube", f"{GOOD}-0000012", "v0001", "0001-20260101-000000", "improved-20260131-142233-3fa9d2c1"])
+@pytest.mark.parametrize(
+    "name",
+    [GOOD, f"{GOOD}-tube", f"{GOOD}-0000012", "v0001", "0001-20260101-000000", "improved-20260131-142233-3fa9d2c1"],
+)
 def test_names_that_posture_writes(name):
     assert checked_json(json.dumps([name]), "x", list[Name]) == [name]
 
 
-@pytest.mark.parametrize("parts", [("..",), ("a", "..", "b"), ("a/../b",), ("/etc",), ("",), ("a", ""), ("a\0",), (".",)])
+@pytest.mark.parametrize(
+    "parts", [("..",), ("a", "..", "b"), ("a/../b",), ("/etc",), ("",), ("a", ""), ("a\0",), (".",)]
+)
 def test_a_path_stays_below_its_root(tmp_path, parts):
     with pytest.raises(InputError, match="is no path below it"):
         path_below(str(tmp_path), *parts)
@@ -156,8 +224,18 @@ def test_an_id_from_elsewhere_is_refused_where_it_is_read(tmp_path, column, valu
         store.read(table)
 
 
-@pytest.mark.parametrize("folder", ["versions", "passes", "versions/v0001", "versions/v0001/version.json", "versions/v0001/model.safetensors", "champion.json",
-                                    "_lease"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "versions",
+        "passes",
+        "versions/v0001",
+        "versions/v0001/version.json",
+        "versions/v0001/model.safetensors",
+        "champion.json",
+        "_lease",
+    ],
+)
 def test_a_link_in_a_registry_leads_to_a_sentence(tmp_path, outside, folder):
     registry = make_registry(tmp_path / "registry")
     place = tmp_path / "registry" / folder
@@ -208,9 +286,19 @@ def test_a_field_that_is_missing_is_named(tmp_path):
         found["e"]
 
 
-@pytest.mark.parametrize(("text", "said"), [("[1", "not JSON"), ("[]", "valid dictionary"), ('{"a": -1}', "at a: "), ('{"a": 1.5}', "at a: "),
-                                            ('{"a": "1"}', "at a: "), ('{"a": 99999999999999999999}', "at a: "), ("[" * 100_000, "nested"),
-                                            ('{"a": ' + "9" * 5000 + "}", "digits")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1", "not JSON"),
+        ("[]", "valid dictionary"),
+        ('{"a": -1}', "at a: "),
+        ('{"a": 1.5}', "at a: "),
+        ('{"a": "1"}', "at a: "),
+        ('{"a": 99999999999999999999}', "at a: "),
+        ("[" * 100_000, "nested"),
+        ('{"a": ' + "9" * 5000 + "}", "digits"),
+    ],
+)
 def test_odd_json_is_refused_in_one_sentence(text, said):
     with pytest.raises(InputError, match=r"^x.json") as told:
         checked_json(text, "x.json", dict[str, Count])
@@ -220,8 +308,17 @@ def test_odd_json_is_refused_in_one_sentence(text, said):
 ENTRY = {"holder": "x", "host": "elsewhere", "machine": "another", "process": 7, "expires": time.time() + 30}
 
 
-ODD_ENTRIES = [{"expires": 1e18}, {"expires": "x"}, {"expires": 1e10}, {"expires": float("nan")}, {"expires": None}, {"process": 2**80}, {"process": "1"},
-               {"process": 0}, {"host": None}]
+ODD_ENTRIES = [
+    {"expires": 1e18},
+    {"expires": "x"},
+    {"expires": 1e10},
+    {"expires": float("nan")},
+    {"expires": None},
+    {"process": 2**80},
+    {"process": "1"},
+    {"process": 0},
+    {"host": None},
+]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "7", '"x"', "{}", "[" * 100_000, *ODD_ENTRIES])
@@ -245,11 +342,20 @@ def test_other_files_beside_a_lease_are_none(tmp_path):
     assert (tmp_path / "_lease" / "notes.json").read_text() == "mine"
 
 
-@pytest.mark.parametrize("mark", ["{", "[]", "7", "{}", json.dumps({"video": "../../x", "bytes": 1, "time": 1.0, "versions": {}}),
-                                  json.dumps({"video": GOOD, "bytes": "1", "time": 1.0, "versions": {}}),
-                                  json.dumps({"video": GOOD, "bytes": 1, "time": 1e18, "versions": {}}),
-                                  json.dumps({"video": GOOD, "bytes": 1, "time": 1.0, "versions": {"clips": -1}}),
-                                  json.dumps({"video": GOOD, "bytes": 1, "time": 1.0, "versions": []})])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "{",
+        "[]",
+        "7",
+        "{}",
+        json.dumps({"video": "../../x", "bytes": 1, "time": 1.0, "versions": {}}),
+        json.dumps({"video": GOOD, "bytes": "1", "time": 1.0, "versions": {}}),
+        json.dumps({"video": GOOD, "bytes": 1, "time": 1e18, "versions": {}}),
+        json.dumps({"video": GOOD, "bytes": 1, "time": 1.0, "versions": {"clips": -1}}),
+        json.dumps({"video": GOOD, "bytes": 1, "time": 1.0, "versions": []}),
+    ],
+)
 def test_a_mark_of_odd_content_is_named_and_stays(tmp_path, mark):
     store = make_store(tmp_path / "store")
     (tmp_path / "store" / FORGOTTEN).mkdir()
@@ -263,9 +369,27 @@ def test_a_mark_of_odd_content_is_named_and_stays(tmp_path, mark):
     assert {name: content for name, content in after.items() if not name.startswith("_lease")} == before
 
 
-@pytest.mark.parametrize("uri", ["https://evil.example/store", "http://127.0.0.1:9/x", "file:///etc", "gs://bucket/x", "az://x/y", "memory:///", "ftp://x/y", "S3://x/y"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://evil.example/store",
+        "http://127.0.0.1:9/x",
+        "file:///etc",
+        "gs://bucket/x",
+        "az://x/y",
+        "memory:///",
+        "ftp://x/y",
+        "S3://x/y",
+    ],
+)
 def test_other_addresses_are_not_contacted(tmp_path, uri):
-    for use in (absolute, open_root, lambda uri: Store(uri), lambda uri: Registry(uri), lambda uri: RunFolder.open(f"{uri}/x")):
+    for use in (
+        absolute,
+        open_root,
+        lambda uri: Store(uri),
+        lambda uri: Registry(uri),
+        lambda uri: RunFolder.open(f"{uri}/x"),
+    ):
         with pytest.raises(InputError, match=r"an address is a folder, or begins with s3://"):
             use(uri)
     with pytest.raises(OSError, match="an address is a folder"), local_copy(f"{uri}/a.mp4"):
@@ -274,20 +398,42 @@ def test_other_addresses_are_not_contacted(tmp_path, uri):
 
 def test_a_foreign_run_whose_store_is_an_address_is_refused(tmp_path):
     run = load_recipe("jobs/action.py:improved").model_dump(mode="json")
-    RunFolder(str(tmp_path), "one").write_json("run.json", {"run": run, "classes": ["a"], "versions": {}, "store": "https://evil.example/store"})
+    RunFolder(str(tmp_path), "one").write_json(
+        "run.json", {"run": run, "classes": ["a"], "versions": {}, "store": "https://evil.example/store"}
+    )
     done = posture("evaluate", str(tmp_path / "one"))
     assert done.returncode == 2 and "begins with s3://" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def clip(**changes):
-    return {"clip": "c", "segment": "s", "recipe": str(DecodeRecipe()), "start": 0.0, "frames": 2, "height": 3, "width": 4, "offsets": [],
-            "pixels": bytes(2 * 3 * 4 * 3)} | changes
+    return {
+        "clip": "c",
+        "segment": "s",
+        "recipe": str(DecodeRecipe()),
+        "start": 0.0,
+        "frames": 2,
+        "height": 3,
+        "width": 4,
+        "offsets": [],
+        "pixels": bytes(2 * 3 * 4 * 3),
+    } | changes
 
 
 JPEG = cv2.imencode(".jpg", np.zeros((3, 4, 3), np.uint8))[1].tobytes()
-ODD_CLIPS = [{"frames": 3}, {"height": 2**20}, {"width": 0}, {"pixels": b""}, {"pixels": None}, {"frames": None}, {"height": -1}, {"offsets": [0]},
-             {"offsets": [0, 10**9]}, {"offsets": [0, -5]}, {"offsets": [0, len(JPEG)], "pixels": JPEG + b"no picture"},
-             {"offsets": [0, len(JPEG)], "pixels": JPEG * 2, "height": 4}]
+ODD_CLIPS = [
+    {"frames": 3},
+    {"height": 2**20},
+    {"width": 0},
+    {"pixels": b""},
+    {"pixels": None},
+    {"frames": None},
+    {"height": -1},
+    {"offsets": [0]},
+    {"offsets": [0, 10**9]},
+    {"offsets": [0, -5]},
+    {"offsets": [0, len(JPEG)], "pixels": JPEG + b"no picture"},
+    {"offsets": [0, len(JPEG)], "pixels": JPEG * 2, "height": 4},
+]
 
 
 @pytest.mark.parametrize("odd", ODD_CLIPS)
@@ -305,20 +451,53 @@ def test_a_clip_whose_shape_contradicts_its_bytes_is_refused(tmp_path, odd):
     assert "clip" in str(told.value) and "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("recipe", ["", "x", "128x171", "128x171-stretch-f32-s2-w1-jpeg", "999999x171-stretch-f32-s2-w1-raw", "128x171-none-f32-s2-w1-raw",
-                                    "128x171-stretch-f32-s2-w1-raw-", "128x171-stretch-f32-s2-w1-raw-detector-../x-0.2", "１２８x171-stretch-f32-s2-w1-raw"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "",
+        "x",
+        "128x171",
+        "128x171-stretch-f32-s2-w1-jpeg",
+        "999999x171-stretch-f32-s2-w1-raw",
+        "128x171-none-f32-s2-w1-raw",
+        "128x171-stretch-f32-s2-w1-raw-",
+        "128x171-stretch-f32-s2-w1-raw-detector-../x-0.2",
+        "１２８x171-stretch-f32-s2-w1-raw",
+    ],
+)
 def test_a_decode_recipe_that_is_none_is_refused(recipe):
     with pytest.raises(InputError, match="is no decode recipe"):
         DecodeRecipe.parse(recipe)
-    for good in (DecodeRecipe(), DecodeRecipe(1, 99999, 1024, 1000, 1000, "pad", 100, crop_name(2)), DecodeRecipe(crop=crop_name(0.05, detector="1f2e3d4c"))):
+    for good in (
+        DecodeRecipe(),
+        DecodeRecipe(1, 99999, 1024, 1000, 1000, "pad", 100, crop_name(2)),
+        DecodeRecipe(crop=crop_name(0.05, detector="1f2e3d4c")),
+    ):
         assert DecodeRecipe.parse(str(good)) == good
 
 
-@pytest.mark.parametrize("boxes", [[[1.0, 2.0]], [[1.0, 2.0, 3.0, 4.0, 5.0]], [[1.0, 2.0, 3.0, float("nan")]], [[1.0, 2.0, None, 4.0]], [None], None,
-                                   [[0.0, 0.0, 1.0, 1.0]] * 2, []])
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[1.0, 2.0]],
+        [[1.0, 2.0, 3.0, 4.0, 5.0]],
+        [[1.0, 2.0, 3.0, float("nan")]],
+        [[1.0, 2.0, None, 4.0]],
+        [None],
+        None,
+        [[0.0, 0.0, 1.0, 1.0]] * 2,
+        [],
+    ],
+)
 def test_boxes_of_odd_shape_are_refused(tmp_path, boxes):
     store = make_store(tmp_path / "store")
-    row = {field.name: None for field in rows.BOXES} | {"image": "i", "group": "a", "split": "train", "boxes": [[1.0, 2.0, 3.0, 4.0]], "labels": ["ball"]}
+    row = {field.name: None for field in rows.BOXES} | {
+        "image": "i",
+        "group": "a",
+        "split": "train",
+        "boxes": [[1.0, 2.0, 3.0, 4.0]],
+        "labels": ["ball"],
+    }
     store.append("boxes", pa.Table.from_pylist([row, row | {"boxes": [], "labels": []}], schema=rows.BOXES))
     assert store.read("boxes").num_rows == 2
     store.append("boxes", pa.Table.from_pylist([row, row | {"boxes": boxes}], schema=rows.BOXES))

@@ -18,12 +18,16 @@ def wanderings(draw):
     """A tube whose athlete jumps about, with frames missing, partly outside the picture; and the frames of a clip."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     known = sorted(random.choice(90, size=draw(st.integers(1, 60)), replace=False).tolist())
-    centres = np.cumsum(random.normal(0, draw(st.floats(0, 9)), (len(known), 2)), axis=0) + random.uniform((0, 0), (WIDTH, HEIGHT))
+    centres = np.cumsum(random.normal(0, draw(st.floats(0, 9)), (len(known), 2)), axis=0) + random.uniform(
+        (0, 0), (WIDTH, HEIGHT)
+    )
     sides = random.uniform(4, 90, (len(known), 2))
     boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
     boxes = boxes.clip([-30, -30, -30, -30], [WIDTH + 30, HEIGHT + 30] * 2)
     first = draw(st.integers(0, 40))
-    return tube({frame: tuple(box) for frame, box in zip(known, boxes.tolist(), strict=True)}), list(range(first, first + 2 * draw(st.integers(1, 24)), 2))
+    return tube({frame: tuple(box) for frame, box in zip(known, boxes.tolist(), strict=True)}), list(
+        range(first, first + 2 * draw(st.integers(1, 24)), 2)
+    )
 
 
 @given(wanderings(), st.floats(0, 2), st.floats(0.4, 2.5))
@@ -47,14 +51,17 @@ def test_the_athlete_is_inside_and_the_size_is_constant(wandering, margin, aspec
 def test_a_still_athlete_by_hand():
     still = tube({frame: (100, 80, 140, 100) for frame in range(20)})
     cuts = cuts_along(still, [0, 10, 19], margin=0.5, height=HEIGHT, width=WIDTH, aspect=1.0)
-    np.testing.assert_allclose(cuts, [[80, 50, 160, 130]] * 3)  # 40 x 20 pixels, half of it on each side: 80 x 40, made square
+    # 40 x 20 pixels, half of it on each side: 80 x 40, made square
+    np.testing.assert_allclose(cuts, [[80, 50, 160, 130]] * 3)
     wide = cuts_along(still, [0], margin=0.0, height=HEIGHT, width=WIDTH, aspect=4.0)
     np.testing.assert_allclose(wide, [[80, 80, 160, 100]])
 
 
 def test_a_cut_at_the_edge_is_shifted_and_one_that_is_too_large_holds_the_picture():
     corner = tube({0: (300, 0, 320, 40)})
-    np.testing.assert_allclose(cuts_along(corner, [0], margin=0.5, height=HEIGHT, width=WIDTH, aspect=1.0), [[240, 0, 320, 80]])
+    np.testing.assert_allclose(
+        cuts_along(corner, [0], margin=0.5, height=HEIGHT, width=WIDTH, aspect=1.0), [[240, 0, 320, 80]]
+    )
     large = cuts_along(tube({0: (0, 0, 320, 240)}), [0], margin=0.25, height=HEIGHT, width=WIDTH, aspect=4 / 3)
     np.testing.assert_allclose(large, [[-80, -60, 400, 300]])
 
@@ -119,7 +126,7 @@ def test_a_reduced_cut_averages():
 def test_outside_the_picture_is_black(height, width):
     found = cut_out(np.full((60, 80, 3), 200, np.uint8), np.array([-20.0, -15, 100, 75]), height=height, width=width)
     inner = np.zeros((height, width), bool)
-    inner[height // 6 + 2:-(height // 6) - 2, width // 6 + 2:-(width // 6) - 2] = True
+    inner[height // 6 + 2 : -(height // 6) - 2, width // 6 + 2 : -(width // 6) - 2] = True
     outer = np.ones((height, width), bool)
-    outer[height // 6 - 2:-(height // 6) + 2, width // 6 - 2:-(width // 6) + 2] = False
+    outer[height // 6 - 2 : -(height // 6) + 2, width // 6 - 2 : -(width // 6) + 2] = False
     assert (found[inner] == 200).all() and (found[outer] == 0).all()

@@ -20,7 +20,10 @@ def label(start, end, name="kick"):
 
 def cut(path, labels, **options):
     items = list(cut_file(str(path), "content", labels, Cut(**{"recipe": SMALL, "min_frames": 8} | options)))
-    kinds = {kind: [item for item in items if not isinstance(item, Clip) and item["kind"] == kind] for kind in ("stream", "segment", "refused")}
+    kinds = {
+        kind: [item for item in items if not isinstance(item, Clip) and item["kind"] == kind]
+        for kind in ("stream", "segment", "refused")
+    }
     return kinds | {"clips": [item for item in items if isinstance(item, Clip)]}
 
 
@@ -53,12 +56,20 @@ def test_a_segment_gives_its_own_frames(video):
     assert columns == sorted(columns) and columns[-1] > columns[0]
     (segment,) = found["segment"]
     assert segment["segment"] == segment_id("content", 1.0, 3.0)
-    assert (segment["start"], segment["end"], segment["label"], segment["group"], segment["split"]) == (1.0, 3.0, "kick", "ann", "train")
+    assert (segment["start"], segment["end"], segment["label"], segment["group"], segment["split"]) == (
+        1.0,
+        3.0,
+        "kick",
+        "ann",
+        "train",
+    )
 
 
 def test_stored_segments_are_not_decoded_again(video):
     stored = frozenset({segment_id("content", 0.0, 1.0)})
-    items = list(cut_file(str(video("a.mp4")), "content", [label(0.0, 1.0), label(1.0, 2.0)], Cut(SMALL), stored=stored))
+    items = list(
+        cut_file(str(video("a.mp4")), "content", [label(0.0, 1.0), label(1.0, 2.0)], Cut(SMALL), stored=stored)
+    )
     assert len([item for item in items if isinstance(item, Clip)]) == 1
     assert len([item for item in items if not isinstance(item, Clip) and item["kind"] == "segment"]) == 2
 
@@ -80,7 +91,10 @@ def test_short_segments_are_padded_or_refused(video):
 def test_background_fills_the_gaps(video):
     found = cut(video("a.mp4", frames=150), [label(1.6, 2.0), label(2.2, 4.0)], background=True)
     background = [row for row in found["segment"] if row["label"] == "background"]
-    assert [(row["start"], row["end"]) for row in background] == [(pytest.approx(0.18), pytest.approx(1.42)), (pytest.approx(4.38), pytest.approx(5.62))]
+    assert [(row["start"], row["end"]) for row in background] == [
+        (pytest.approx(0.18), pytest.approx(1.42)),
+        (pytest.approx(4.38), pytest.approx(5.62)),
+    ]
     assert {(row["group"], row["split"]) for row in background} == {("ann", "train")}
 
 
@@ -90,14 +104,20 @@ def test_accept_without_the_file_agrees_with_cutting_it(video):
     for options in ({}, {"short": "refuse"}, {"background": True}):
         found = cut(path, labels, **options)
         accepted, refused = accept(labels, Cut(**{"recipe": SMALL, "min_frames": 8} | options), seconds=4.0, fps=25.0)
-        assert [segment_id("content", item.start, item.end) for item in accepted] == [row["segment"] for row in found["segment"]]
+        assert [segment_id("content", item.start, item.end) for item in accepted] == [
+            row["segment"] for row in found["segment"]
+        ]
         assert [item["verdict"] for item in refused] == [item["verdict"] for item in found["refused"]]
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 def test_other_aspect_ratios(video, fit):
     recipe = DecodeRecipe(32, 32, 4, 1, 1, fit)
-    (clip,) = [item for item in cut_file(str(video("a.mp4", size=(48, 96))), "c", [label(0, 1)], Cut(recipe, 4)) if isinstance(item, Clip)]
+    (clip,) = [
+        item
+        for item in cut_file(str(video("a.mp4", size=(48, 96))), "c", [label(0, 1)], Cut(recipe, 4))
+        if isinstance(item, Clip)
+    ]
     frames = decode_frames(clip.pixels, [], (4, 32, 32))
     bars = frames[:, :7].max() == 0 and frames[:, -7:].max() == 0
     assert bars == (fit == "pad") and frames[:, 14:18].max() > 0
@@ -112,15 +132,29 @@ def test_fitting_crops_the_middle_and_pads_evenly():
 
 def test_jpeg_frames_are_close_and_picked_singly():
     ramp = np.linspace(0, 255, 40 * 56).reshape(40, 56)
-    frames = np.stack([np.stack([ramp, ramp[::-1], np.full_like(ramp, 20 * n)], axis=-1) for n in range(5)]).astype(np.uint8)
+    frames = np.stack([np.stack([ramp, ramp[::-1], np.full_like(ramp, 20 * n)], axis=-1) for n in range(5)]).astype(
+        np.uint8
+    )
     pixels, offsets = encode_frames(frames, 95)
     assert len(pixels) < frames.nbytes / 3 and len(offsets) == 5
     assert np.abs(decode_frames(pixels, offsets, (5, 40, 56)).astype(int) - frames).mean() < 4
-    np.testing.assert_array_equal(decode_frames(pixels, offsets, (5, 40, 56), numbers=[3, 1]), decode_frames(pixels, offsets, (5, 40, 56))[[3, 1]])
+    np.testing.assert_array_equal(
+        decode_frames(pixels, offsets, (5, 40, 56), numbers=[3, 1]), decode_frames(pixels, offsets, (5, 40, 56))[[3, 1]]
+    )
 
 
-@given(st.builds(DecodeRecipe, st.integers(16, 512), st.integers(16, 512), st.integers(1, 99), st.integers(1, 9), st.integers(1, 9),
-                 st.sampled_from(["stretch", "crop", "pad"]), st.integers(0, 100)))
+@given(
+    st.builds(
+        DecodeRecipe,
+        st.integers(16, 512),
+        st.integers(16, 512),
+        st.integers(1, 99),
+        st.integers(1, 9),
+        st.integers(1, 9),
+        st.sampled_from(["stretch", "crop", "pad"]),
+        st.integers(0, 100),
+    )
+)
 def test_a_recipe_is_its_text(recipe):
     assert DecodeRecipe.parse(str(recipe)) == recipe
 
@@ -129,8 +163,16 @@ def test_a_picture_that_stands_still_is_noted(tmp_path):
     moving, still = tmp_path / "moving.mp4", tmp_path / "still.mp4"
     write_numbered(moving, frames=50)
     write_video(still, [numbered_frame(number if number < 30 else 30) for number in range(90)], fps=25)
-    notes = {path.stem: [item["note"] for item in cut_file(str(path), "c", [label(0, 1), label(1, 2), label(2, None)][:2 if path == moving else 3], Cut(SMALL))
-                         if not isinstance(item, Clip) and item["kind"] == "note"] for path in (moving, still)}
+    notes = {
+        path.stem: [
+            item["note"]
+            for item in cut_file(
+                str(path), "c", [label(0, 1), label(1, 2), label(2, None)][: 2 if path == moving else 3], Cut(SMALL)
+            )
+            if not isinstance(item, Clip) and item["kind"] == "note"
+        ]
+        for path in (moving, still)
+    }
     assert notes["moving"] == []
     (note,) = notes["still"]
     assert "2 clips repeat" in note and "from 1.00 s" in note

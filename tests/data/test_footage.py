@@ -82,7 +82,9 @@ def test_a_shard_reads_only_the_rows_it_names(store):
 
 
 def test_several_recipes_must_be_chosen_from(store):
-    with pytest.raises(InputError, match=r"data.recipe must name one of the decode recipes in this store: 32x40-stretch-f20-s2-w2-raw"):
+    with pytest.raises(
+        InputError, match=r"data.recipe must name one of the decode recipes in this store: 32x40-stretch-f20-s2-w2-raw"
+    ):
         index_footage(store, "train", recipe="128x171-stretch-f32-s2-w1-raw")
 
 
@@ -150,7 +152,10 @@ def test_a_part_keeps_its_flow(flow_store):
 
 
 def test_missing_flow_is_refused_with_the_command_that_adds_it(store, flow_store):
-    with pytest.raises(InputError, match=rf"{store.uri}: 20 of 20 train clips have no optical flow by dis, .* posture ingest --store {store.uri} --flow dis"):
+    with pytest.raises(
+        InputError,
+        match=rf"{store.uri}: 20 of 20 train clips have no optical flow by dis, .* posture ingest --store {store.uri} --flow dis",
+    ):
         index_footage(store, "train", inputs=("rgb", "flow"))
     with pytest.raises(InputError, match=r"have no optical flow by farneback, .* --flow farneback"):
         index_footage(Store(flow_store), "train", inputs=("flow",), flow="farneback")
@@ -160,9 +165,14 @@ def test_missing_flow_is_refused_with_the_command_that_adds_it(store, flow_store
 def test_of_several_methods_one_must_be_chosen(flow_store, tmp_path):
     store = Store(shutil.copytree(flow_store, tmp_path / "store"))
     compute_flow(store, "farneback")
-    with pytest.raises(InputError, match=r"data.flow must name one of the methods whose optical flow is in this store: dis, farneback"):
+    with pytest.raises(
+        InputError, match=r"data.flow must name one of the methods whose optical flow is in this store: dis, farneback"
+    ):
         index_footage(store, "train", inputs=("flow",))
-    chosen, other = (open_footage(index_footage(store, "train", inputs=("flow",), flow=method), feed="materialize") for method in ("dis", "farneback"))
+    chosen, other = (
+        open_footage(index_footage(store, "train", inputs=("flow",), flow=method), feed="materialize")
+        for method in ("dis", "farneback")
+    )
     assert (chosen.flow(0) != other.flow(0)).any()
     pinned = Store(flow_store).versions()
     assert index_footage(store, "train", versions=pinned, inputs=("flow",)).flow == "dis"

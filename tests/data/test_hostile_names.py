@@ -11,9 +11,44 @@ from posture.data.store import DELETE_AT_ONCE, Store
 from posture.errors import InputError
 from posture.forget import find, forget
 
-PIECES = ["'", "''", '"', "\\", "\\'", "') OR (1=1) --", "' OR ''='", "; DROP TABLE groups", "--", "/*", "*/", "%", "%25", "%27", "_", "$1", "${x}", "?",
-          "\0", "\n", "\r\n", "\t", "\x1b[31m", "\u2028", "\u00e9", "e\u0301", "\U0001f938", "`", "x", "NULL", "E'\\x27'", "U&'\\0027'",
-          "../", "[bold]", " ", "=1+1"]
+PIECES = [
+    "'",
+    "''",
+    '"',
+    "\\",
+    "\\'",
+    "') OR (1=1) --",
+    "' OR ''='",
+    "; DROP TABLE groups",
+    "--",
+    "/*",
+    "*/",
+    "%",
+    "%25",
+    "%27",
+    "_",
+    "$1",
+    "${x}",
+    "?",
+    "\0",
+    "\n",
+    "\r\n",
+    "\t",
+    "\x1b[31m",
+    "\u2028",
+    "\u00e9",
+    "e\u0301",
+    "\U0001f938",
+    "`",
+    "x",
+    "NULL",
+    "E'\\x27'",
+    "U&'\\0027'",
+    "../",
+    "[bold]",
+    " ",
+    "=1+1",
+]
 
 
 def hostile_names(count, seed):
@@ -32,7 +67,9 @@ def names():
 def test_exactly_the_named_rows_go(tmp_path, names):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    store.append("groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS))
+    store.append(
+        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+    )
     left = list(names)
     chance = random.Random(3)
     while left:
@@ -46,7 +83,9 @@ def test_a_name_alone_takes_no_other_with_it(tmp_path, names):
     """One at a time for those that look most like SQL."""
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    store.append("groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS))
+    store.append(
+        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+    )
     for count, name in enumerate(PIECES[:12], start=1):
         store.delete("groups", "group", [name])
         held = store.read("groups")["group"].to_pylist()
@@ -56,8 +95,14 @@ def test_a_name_alone_takes_no_other_with_it(tmp_path, names):
 def test_rows_are_replaced_under_hostile_keys(tmp_path, names):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    store.append("groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS))
-    store.upsert("groups", pa.Table.from_pylist([{"group": name, "split": "test"} for name in names[::2]], schema=rows.GROUPS), keys=["group"])
+    store.append(
+        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+    )
+    store.upsert(
+        "groups",
+        pa.Table.from_pylist([{"group": name, "split": "test"} for name in names[::2]], schema=rows.GROUPS),
+        keys=["group"],
+    )
     held = {row["group"]: row["split"] for row in store.read("groups").to_pylist()}
     assert held == {name: ("test", "train")[number % 2] for number, name in enumerate(names)}
 
@@ -66,7 +111,10 @@ def test_more_rows_go_than_one_predicate_holds(tmp_path):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
     names = [f"{number:032x}" for number in range(2 * DELETE_AT_ONCE + 5)]
-    store.append("groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in [*names, "kept"]], schema=rows.GROUPS))
+    store.append(
+        "groups",
+        pa.Table.from_pylist([{"group": name, "split": "train"} for name in [*names, "kept"]], schema=rows.GROUPS),
+    )
     store.delete("groups", "group", names)
     assert store.read("groups")["group"].to_pylist() == ["kept"]
 
@@ -74,10 +122,32 @@ def test_more_rows_go_than_one_predicate_holds(tmp_path):
 def segment_rows(number, group):
     """What a store holds of a video in a group of its own."""
     video, segment = f"{number:032x}", f"{number + 1000:032x}"
-    return {"videos": {"video": video, "uri": f"/footage/{number}.mp4", "bytes": number + 1, "modified": 1.0, "frames": 10, "fps": 25.0, "seconds": 0.4,
-                       "width": 32, "height": 24, "codec": "h264", "verdict": "ok", "reason": ""},
-            "groups": {"group": group, "split": "train"},
-            "segments": {"segment": segment, "video": video, "start": 0.0, "end": 0.4, "label": group, "group": group, "split": "train"}}
+    return {
+        "videos": {
+            "video": video,
+            "uri": f"/footage/{number}.mp4",
+            "bytes": number + 1,
+            "modified": 1.0,
+            "frames": 10,
+            "fps": 25.0,
+            "seconds": 0.4,
+            "width": 32,
+            "height": 24,
+            "codec": "h264",
+            "verdict": "ok",
+            "reason": "",
+        },
+        "groups": {"group": group, "split": "train"},
+        "segments": {
+            "segment": segment,
+            "video": video,
+            "start": 0.0,
+            "end": 0.4,
+            "label": group,
+            "group": group,
+            "split": "train",
+        },
+    }
 
 
 def store_of(place, names):

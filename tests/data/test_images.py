@@ -28,11 +28,17 @@ def test_splits_hold_every_picture_once_with_what_is_in_it(store):
     for index in indices:
         assert index.keys == sorted(one.key for one in MADE if one.split == index.split) and index.classes == CLASSES
         assert index.bytes == sum(len(BY_KEY[key].encoded) for key in index.keys)
-        for key, boxes, labels, group, size in zip(index.keys, index.boxes, index.labels, index.groups, index.sizes, strict=True):
+        for key, boxes, labels, group, size in zip(
+            index.keys, index.boxes, index.labels, index.groups, index.sizes, strict=True
+        ):
             made = BY_KEY[key]
             np.testing.assert_array_equal(boxes, made.boxes)
             assert boxes.dtype == np.float32 and boxes.shape == (len(made.labels), 4) and labels.dtype == np.int64
-            assert [CLASSES[label] for label in labels] == made.labels and group == made.group and tuple(size) == made.pixels.shape[:2]
+            assert (
+                [CLASSES[label] for label in labels] == made.labels
+                and group == made.group
+                and tuple(size) == made.pixels.shape[:2]
+            )
     assert any(not len(boxes) for boxes in indices[0].boxes)  # pictures without boxes stay
 
 
@@ -93,7 +99,9 @@ def test_a_part_is_the_same_pictures_numbered_anew(store, feed):
     images = open_images(part, feed=feed)
     assert images.keys == [index.keys[number] for number in chosen] and len(part) == 5
     assert part.bytes == sum(len(BY_KEY[key].encoded) for key in part.keys)
-    found = dict(images.stream(0, 0, 1, 0)) if feed == "stream" else {number: images.encoded(number) for number in range(5)}
+    found = (
+        dict(images.stream(0, 0, 1, 0)) if feed == "stream" else {number: images.encoded(number) for number in range(5)}
+    )
     for place, key in enumerate(part.keys):
         assert found[place].tobytes() == BY_KEY[key].encoded and part.groups[place] == BY_KEY[key].group
         np.testing.assert_array_equal(images.boxes[place], BY_KEY[key].boxes)
@@ -105,7 +113,9 @@ def test_classes_of_the_run_are_kept_in_order_and_strangers_refused(store):
     assert index.classes == ("ball", "net", "athlete") and set(np.concatenate(index.labels).tolist()) == {0, 2}
     for labels, key in zip(index.labels, index.keys, strict=True):
         assert [index.classes[label] for label in labels] == BY_KEY[key].labels
-    with pytest.raises(InputError, match=rf"{store.uri}: the train split has the class 'ball', which this run does not know"):
+    with pytest.raises(
+        InputError, match=rf"{store.uri}: the train split has the class 'ball', which this run does not know"
+    ):
         index_images(store, "train", classes=("athlete",))
 
 
@@ -127,7 +137,10 @@ def test_pinned_versions_see_the_boxes_of_their_time(tmp_path):
 def test_a_store_without_labelled_pictures_says_how_to_add_some(tmp_path):
     empty = Store(str(tmp_path / "empty"), create=True)
     empty.create_tables()
-    with pytest.raises(InputError, match=rf"{empty.uri}: the store holds no labelled pictures; add some with: posture ingest FOLDER --store {empty.uri}"):
+    with pytest.raises(
+        InputError,
+        match=rf"{empty.uri}: the store holds no labelled pictures; add some with: posture ingest FOLDER --store {empty.uri}",
+    ):
         index_images(empty, "train")
     unlabelled = [one._replace(boxes=np.zeros((0, 4), np.float32), labels=[]) for one in make_pictures(3)]
     boxless = write_image_store(tmp_path / "boxless", unlabelled)
@@ -168,10 +181,17 @@ def test_a_store_from_before_ignore_regions_has_none_and_takes_them(tmp_path):
     store.create_tables()
     assert store.read("boxes", columns=["ignored"])["ignored"].null_count == 6
     first = boxes_table(made).slice(0, 1).to_pylist()[0]
-    first |= {"ignored": [[1.0, 2.0, 30.0, 40.0], [0.0, 0.0, 5.0, 5.0], [3.0, 3.0, 4.0, 4.0]], "ignored_labels": ["ball", "nobody knows", "athlete"]}
+    first |= {
+        "ignored": [[1.0, 2.0, 30.0, 40.0], [0.0, 0.0, 5.0, 5.0], [3.0, 3.0, 4.0, 4.0]],
+        "ignored_labels": ["ball", "nobody knows", "athlete"],
+    }
     store.upsert("boxes", pa.Table.from_pylist([first], schema=rows.BOXES), keys=["image"])
     index = index_images(store, "train")
     place = index.keys.index(made[0].key)
-    assert index.ignored[place].tolist() == [[1.0, 2.0, 30.0, 40.0], [3.0, 3.0, 4.0, 4.0]] and index.ignored_labels[place].tolist() == [1, 0]
-    assert sum(map(len, index.ignored)) == 2 and [len(regions) for regions in index.part(np.array([place])).ignored] == [2]
+    assert index.ignored[place].tolist() == [[1.0, 2.0, 30.0, 40.0], [3.0, 3.0, 4.0, 4.0]] and index.ignored_labels[
+        place
+    ].tolist() == [1, 0]
+    assert sum(map(len, index.ignored)) == 2 and [
+        len(regions) for regions in index.part(np.array([place])).ignored
+    ] == [2]
     assert store.read("boxes", version=1)["ignored"].null_count == 6, "earlier versions are still read"

@@ -49,7 +49,13 @@ def test_a_killed_holder_on_this_machine_is_taken_over_at_once(tmp_path):
 
 def test_a_holder_elsewhere_is_waited_for(tmp_path):
     (tmp_path / "_lease").mkdir()
-    entry = {"holder": "x", "host": "elsewhere", "machine": "another boot", "process": os.getpid(), "expires": time.time() + 30}
+    entry = {
+        "holder": "x",
+        "host": "elsewhere",
+        "machine": "another boot",
+        "process": os.getpid(),
+        "expires": time.time() + 30,
+    }
     (tmp_path / "_lease" / f"{4:012d}.json").write_text(json.dumps(entry))
     with pytest.raises(Busy, match="elsewhere"):
         Lease(str(tmp_path)).__enter__()

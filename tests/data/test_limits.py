@@ -43,7 +43,9 @@ def saved(path, picture, **settings):
 def png_with(width, height):
     """A PNG that promises so many pixels, and holds hardly any."""
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(bytes(100)))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
 
 
 def test_pictures_come_from_another_process_which_is_kept(tmp_path):
@@ -54,7 +56,10 @@ def test_pictures_come_from_another_process_which_is_kept(tmp_path):
             assert (encoded.pixels, encoded.height, encoded.width) == (path.read_bytes(), 48, 64)
         process = sandbox._process
         assert process.pid != os.getpid()
-        assert refusal(lambda: sandbox.picture(str(paths[0]), "0" * 32, limit_seconds=60)) == ("unreadable", "it changed while it was read")
+        assert refusal(lambda: sandbox.picture(str(paths[0]), "0" * 32, limit_seconds=60)) == (
+            "unreadable",
+            "it changed while it was read",
+        )
         take(sandbox, paths[0])
         assert sandbox._process is process
 
@@ -65,13 +70,16 @@ def test_the_pixels_of_a_picture_are_limited(tmp_path, suffix):
     with Sandbox(Limits(pixels=48 * 64)) as sandbox:
         assert take(sandbox, path).width == 64
     with Sandbox(Limits(pixels=48 * 64 - 1)) as sandbox:
-        assert refusal(lambda: take(sandbox, path)) == ("too_large", "64 x 48 pixels; at most 3,071 are decoded (--max-pixels)")
+        assert refusal(lambda: take(sandbox, path)) == (
+            "too_large",
+            "64 x 48 pixels; at most 3,071 are decoded (--max-pixels)",
+        )
 
 
 def test_small_files_that_promise_large_pictures_are_refused_before_they_are_decoded(tmp_path):
     jpeg = cv2.imencode(".jpg", draw([]))[1].tobytes()
     size = jpeg.index(b"\xff\xc0") + 5
-    (tmp_path / "wide.jpg").write_bytes(jpeg[:size] + struct.pack(">HH", 65500, 65500) + jpeg[size + 4:])
+    (tmp_path / "wide.jpg").write_bytes(jpeg[:size] + struct.pack(">HH", 65500, 65500) + jpeg[size + 4 :])
     bitmap = cv2.imencode(".bmp", draw([]))[1].tobytes()
     (tmp_path / "wide.bmp").write_bytes(bitmap[:18] + struct.pack("<ii", 30000, 30000) + bitmap[26:])
     (tmp_path / "wide.png").write_bytes(png_with(20000, 20000))
@@ -79,7 +87,11 @@ def test_small_files_that_promise_large_pictures_are_refused_before_they_are_dec
     saved(tmp_path / "bomb.png", Image.new("1", (20000, 20000)))  # 50 kB on the disk, 1.2 GB in memory
     good = save(tmp_path / "good.png")
     with Sandbox(Limits(memory_bytes=800_000_000)) as sandbox:
-        verdicts = {path.name: refusal(lambda path=path: take(sandbox, path))[0] for path in sorted(tmp_path.iterdir()) if path != good}
+        verdicts = {
+            path.name: refusal(lambda path=path: take(sandbox, path))[0]
+            for path in sorted(tmp_path.iterdir())
+            if path != good
+        }
         assert verdicts == dict.fromkeys(("wide.jpg", "wide.bmp", "wide.png", "endless.png", "bomb.png"), "too_large")
         assert take(sandbox, good).height == 48
 
@@ -87,7 +99,10 @@ def test_small_files_that_promise_large_pictures_are_refused_before_they_are_dec
 def test_the_memory_for_a_picture_is_limited(tmp_path):
     bomb = saved(tmp_path / "bomb.png", Image.new("L", (16000, 16000)), compress_level=1)
     with Sandbox(Limits(pixels=10**9, memory_bytes=700_000_000)) as sandbox:
-        assert refusal(lambda: take(sandbox, bomb)) == ("out_of_memory", "decoding it takes more than 0.7 GB of memory (--file-memory)")
+        assert refusal(lambda: take(sandbox, bomb)) == (
+            "out_of_memory",
+            "decoding it takes more than 0.7 GB of memory (--file-memory)",
+        )
         assert take(sandbox, save(tmp_path / "good.png")).height == 48
 
 
@@ -96,15 +111,30 @@ def test_the_time_for_a_picture_is_limited(tmp_path):
     with Sandbox() as sandbox:
         take(sandbox, path)
         os.kill(sandbox._process.pid, signal.SIGSTOP)
-        assert refusal(lambda: take(sandbox, path, limit_seconds=0.5)) == ("timeout", "not decoded within 0.5 s (--file-limit)")
+        assert refusal(lambda: take(sandbox, path, limit_seconds=0.5)) == (
+            "timeout",
+            "not decoded within 0.5 s (--file-limit)",
+        )
         assert take(sandbox, path).height == 48
 
 
-@pytest.mark.parametrize(("name", "how", "reason"), [
-    ("a.gif", {"format": "GIF"}, "a GIF; what is read is JPEG, PNG, WebP and BMP"),
-    ("a.tif", {"format": "TIFF"}, "a TIFF; what is read is JPEG, PNG, WebP and BMP"),
-    ("a.webp", {"format": "WEBP", "lossless": True}, "an animation of 3 frames; save the frame that the labels are about as a picture of its own"),
-    ("a.png", {"format": "PNG"}, "an animation of 3 frames; save the frame that the labels are about as a picture of its own")])
+@pytest.mark.parametrize(
+    ("name", "how", "reason"),
+    [
+        ("a.gif", {"format": "GIF"}, "a GIF; what is read is JPEG, PNG, WebP and BMP"),
+        ("a.tif", {"format": "TIFF"}, "a TIFF; what is read is JPEG, PNG, WebP and BMP"),
+        (
+            "a.webp",
+            {"format": "WEBP", "lossless": True},
+            "an animation of 3 frames; save the frame that the labels are about as a picture of its own",
+        ),
+        (
+            "a.png",
+            {"format": "PNG"},
+            "an animation of 3 frames; save the frame that the labels are about as a picture of its own",
+        ),
+    ],
+)
 def test_animations_and_other_formats_are_refused_by_name(tmp_path, name, how, reason):
     frames = [Image.fromarray(draw([(number, number, 20, 20)])) for number in range(3)]
     path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:], **how)
@@ -141,8 +171,11 @@ def test_the_pixels_of_a_video_are_limited(tmp_path, video):
     with Sandbox(Limits(pixels=64 * 96)) as sandbox:
         assert len(list(sandbox.cut(path, "content", WHOLE, CUT, limit_seconds=60))) == 3
     with Sandbox(Limits(pixels=64 * 96 - 1)) as sandbox:
-        for decode in (lambda: list(sandbox.cut(path, "content", WHOLE, CUT, limit_seconds=60)), lambda: list(sandbox.frames(path, [0], limit_seconds=60)),
-                       lambda: list(sandbox.search(path, "content", WHOLE, CUT, longest=64, limit_seconds=60))):
+        for decode in (
+            lambda: list(sandbox.cut(path, "content", WHOLE, CUT, limit_seconds=60)),
+            lambda: list(sandbox.frames(path, [0], limit_seconds=60)),
+            lambda: list(sandbox.search(path, "content", WHOLE, CUT, longest=64, limit_seconds=60)),
+        ):
             assert refusal(decode) == ("too_large", "96 x 64 pixels; at most 6,143 are decoded (--max-pixels)")
 
 
@@ -159,6 +192,12 @@ def test_an_error_of_ours_is_no_crash(video):
     """A recipe that no command makes stands for what nobody has thought of."""
     impossible = Cut(DecodeRecipe(24, 32, 8, 0, 1), 4)
     with Sandbox() as sandbox:
-        verdict, reason = refusal(lambda: list(sandbox.cut(str(video("a.mp4")), "content", WHOLE, impossible, limit_seconds=60)))
-        assert verdict == "failed" and reason.startswith("ZeroDivisionError: ") and reason.endswith("; this version of Posture does not try it again")
+        verdict, reason = refusal(
+            lambda: list(sandbox.cut(str(video("a.mp4")), "content", WHOLE, impossible, limit_seconds=60))
+        )
+        assert (
+            verdict == "failed"
+            and reason.startswith("ZeroDivisionError: ")
+            and reason.endswith("; this version of Posture does not try it again")
+        )
         assert "Traceback" not in reason and "\n" not in reason

@@ -27,8 +27,16 @@ def with_orientation(jpeg, orientation):
 
 def as_seen(pixels, orientation):
     """What the eight values mean: which side of the picture row 0 and column 0 are."""
-    seen = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.transpose(1, 0, 2), 6: np.rot90(pixels, -1),
-            7: np.rot90(pixels, 2).transpose(1, 0, 2), 8: np.rot90(pixels)}
+    seen = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }
     return seen[orientation]
 
 
@@ -38,8 +46,14 @@ def test_a_good_picture_stays_byte_for_byte(suffix):
     assert check_picture(content) == Encoded(content, 48, 64)
 
 
-@pytest.mark.parametrize("pixels", [draw([(4, 5, 20, 30)])[:, :, 0], np.dstack([draw([]), np.full((48, 64), 9, np.uint8)]),
-                                    draw([]).astype(np.uint16) * 200])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        draw([(4, 5, 20, 30)])[:, :, 0],
+        np.dstack([draw([]), np.full((48, 64), 9, np.uint8)]),
+        draw([]).astype(np.uint16) * 200,
+    ],
+)
 def test_grey_transparent_and_deep_pictures_are_good_too(pixels):
     checked = check_picture(encode(pixels, ".png"))
     assert (checked.height, checked.width) == (48, 64)
@@ -50,12 +64,20 @@ def test_grey_transparent_and_deep_pictures_are_good_too(pixels):
 def test_a_picture_that_was_cut_off_is_found_out(suffix, kept):
     content = encode(draw([(4, 5, 20, 30)], size=(96, 128)), suffix)
     with pytest.raises(Unreadable) as caught:
-        check_picture(content[:int(kept * len(content))])
+        check_picture(content[: int(kept * len(content))])
     assert caught.value.verdict == "truncated"
 
 
-@pytest.mark.parametrize(("content", "verdict"), [(b"", "empty"), (b"not a picture" * 99, "not_picture"), (b"GIF89a" + b"\0" * 99, "not_picture"),
-                                                  (b"\xff\xd8\xff" + b"\0" * 99, "truncated"), (b"BM", "truncated")])
+@pytest.mark.parametrize(
+    ("content", "verdict"),
+    [
+        (b"", "empty"),
+        (b"not a picture" * 99, "not_picture"),
+        (b"GIF89a" + b"\0" * 99, "not_picture"),
+        (b"\xff\xd8\xff" + b"\0" * 99, "truncated"),
+        (b"BM", "truncated"),
+    ],
+)
 def test_what_is_no_picture_is_refused(content, verdict):
     with pytest.raises(Unreadable) as caught:
         check_picture(content)
@@ -88,6 +110,8 @@ def test_rows_are_written_in_groups_of_32(tmp_path):
     file = pq.ParquetFile(tmp_path / "images" / made["path"])
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [32, 32, 6]
     store.commit_files("images", [made])
-    assert {row["image"]: (row["bytes"], row["height"], row["width"], len(row["pixels"])) for row in store.read("images").to_pylist()} == {
-        f"{number}": (number, 1, 2, number) for number in range(70)}
+    assert {
+        row["image"]: (row["bytes"], row["height"], row["width"], len(row["pixels"]))
+        for row in store.read("images").to_pylist()
+    } == {f"{number}": (number, 1, 2, number) for number in range(70)}
     assert PicturePart(store.uri, "ingest").close() is None and len(list((tmp_path / "images").glob("*.parquet"))) == 1

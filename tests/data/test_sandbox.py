@@ -21,7 +21,11 @@ def cut(sandbox, path, limit_seconds=60.0):
 def test_clips_come_from_another_process(video):
     with Sandbox() as sandbox:
         items = cut(sandbox, video("a.mp4"))
-        assert [item["kind"] if isinstance(item, dict) else len(item.pixels) for item in items] == ["stream", 8 * 24 * 32 * 3, "segment"]
+        assert [item["kind"] if isinstance(item, dict) else len(item.pixels) for item in items] == [
+            "stream",
+            8 * 24 * 32 * 3,
+            "segment",
+        ]
         process = sandbox._process
         cut(sandbox, video("b.mp4", seed=1))
         assert sandbox._process is process

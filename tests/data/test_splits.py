@@ -69,7 +69,10 @@ def test_two_sides_are_refused():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), min_size=1, max_size=40), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
 def test_the_order_of_labels_decides_nothing(pairs, order):
     labels = [label(name, f"g{group}") for name, group in pairs]
     assert assign_splits(labels, stored={}) == assign_splits(order.sample(labels, len(labels)), stored={})
@@ -87,4 +90,7 @@ def test_a_sentence_says_what_put_the_groups_on_their_sides():
     said = splits_drawn(labels, {"g1": "train", "g2": "test"}, **shares)
     assert said == "groups: 1 train, 0 val, 1 test; val (0.25) drawn by group from what was kept, seed 3"
     named = [*labels, label("a", "g3", "val")]
-    assert splits_drawn(named, {"g1": "train", "g2": "test", "g3": "val"}, **shares) == "groups: 1 train, 1 val, 1 test; as the footage names them"
+    assert (
+        splits_drawn(named, {"g1": "train", "g2": "test", "g3": "val"}, **shares)
+        == "groups: 1 train, 1 val, 1 test; as the footage names them"
+    )

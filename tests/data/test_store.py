@@ -8,15 +8,35 @@ from posture.errors import InputError
 
 
 def segments(*pairs):
-    return pa.Table.from_pylist([{"segment": name, "video": "v", "start": 0.0, "end": 1.0, "label": label, "group": "g", "split": "train"}
-                                 for name, label in pairs], schema=rows.SEGMENTS)
+    return pa.Table.from_pylist(
+        [
+            {"segment": name, "video": "v", "start": 0.0, "end": 1.0, "label": label, "group": "g", "split": "train"}
+            for name, label in pairs
+        ],
+        schema=rows.SEGMENTS,
+    )
 
 
 def write_part(store, name, *clips):
     """Clips as an ingest worker leaves them: a Parquet file that no version names yet."""
     files, folder = filesystem(store.table_uri("clips"))
-    table = pa.Table.from_pylist([{"clip": clip, "segment": clip, "recipe": "r", "start": 0.0, "frames": 1, "height": 1, "width": 1, "offsets": [],
-                                   "pixels": b"rgb"} for clip in clips], schema=rows.CLIPS)
+    table = pa.Table.from_pylist(
+        [
+            {
+                "clip": clip,
+                "segment": clip,
+                "recipe": "r",
+                "start": 0.0,
+                "frames": 1,
+                "height": 1,
+                "width": 1,
+                "offsets": [],
+                "pixels": b"rgb",
+            }
+            for clip in clips
+        ],
+        schema=rows.CLIPS,
+    )
     pq.write_table(table, f"{folder}/{name}", filesystem=files)
     return {"path": name, "bytes": files.get_file_info(f"{folder}/{name}").size, "rows": len(clips)}
 

@@ -1,4 +1,6 @@
-"""Generated footage: deterministic, exact labels and boxes, athletes kept apart, and classes of a pair that only the order of frames tells apart."""
+"""Generated footage: deterministic, exact labels and boxes, athletes kept apart, and classes of a pair that only the
+order of frames tells apart.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,16 @@ from posture.errors import InputError
 
 SMALL = {"size": (48, 64), "fps": 25.0, "segments_per_video": 2}
 
-# Version 1, seed 3: the first row of segments.csv, then frame 50 of the first video: its box, and its means over 4 x 4 blocks of 12 x 16 pixels.
+# Version 1, seed 3: the first row of segments.csv, then frame 50 of the first video: its box, and its means over 4 x 4
+# blocks of 12 x 16 pixels.
 FROZEN_SEGMENT = ("0.520000", "3.120000", "kick", "val", "athlete_00")
 FROZEN_BOX = (21, 11, 45, 46)
-FROZEN_GREY = np.array([[67.1, 73.7, 74.4, 64.1], [91.4, 94.9, 133.0, 125.7], [86.0, 91.3, 130.7, 98.4], [92.1, 97.4, 90.8, 83.8]])
+FROZEN_GREY = np.array([
+    [67.1, 73.7, 74.4, 64.1],
+    [91.4, 94.9, 133.0, 125.7],
+    [86.0, 91.3, 130.7, 98.4],
+    [92.1, 97.4, 90.8, 83.8],
+])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,9 @@ def test_same_arguments_give_the_same_footage_on_any_number_of_processes(footage
 
 
 def test_the_generator_is_frozen(footage):
-    """Whoever changes what is generated raises VERSION and these numbers. Pixels to within rounding: OpenCV may differ between processors."""
+    """Whoever changes what is generated raises VERSION and these numbers. Pixels to within rounding: OpenCV may differ
+    between processors.
+    """
     assert synthetic.VERSION == 1
     first = rows(footage / "segments.csv")[0]
     assert (first["start"], first["end"], first["label"], first["split"], first["group"]) == FROZEN_SEGMENT
@@ -118,7 +128,13 @@ def test_arguments_out_of_range_are_refused(wrong, tmp_path):
 
 def test_tables_say_what_was_planned(footage):
     expected = [
-        (f"videos/video_{number:04d}.mp4", segment.start_frame, segment.end_frame, segment.label, scene.actors[-1].athlete)
+        (
+            f"videos/video_{number:04d}.mp4",
+            segment.start_frame,
+            segment.end_frame,
+            segment.label,
+            scene.actors[-1].athlete,
+        )
         for number, scene in enumerate(scenes())
         for segment in scene.actors[-1].segments
     ]
@@ -131,7 +147,11 @@ def test_tables_say_what_was_planned(footage):
     boxes = rows(footage / "boxes.csv")
     assert list(boxes[0]) == ["video", "frame", "athlete", "x1", "y1", "x2", "y2"]
     for number, scene in enumerate(scenes()):
-        seen = [int(row["frame"]) for row in boxes if row["video"].endswith(f"{number:04d}.mp4") and row["athlete"] == scene.actors[-1].athlete.name]
+        seen = [
+            int(row["frame"])
+            for row in boxes
+            if row["video"].endswith(f"{number:04d}.mp4") and row["athlete"] == scene.actors[-1].athlete.name
+        ]
         assert seen == list(range(scene.frames))
     assert json.loads((footage / "footage.json").read_text())["version"] == synthetic.VERSION
 
@@ -166,9 +186,13 @@ def test_boxes_enclose_exactly_the_drawn_athlete():
                 x1, y1, x2, y2 = boxes[name]
                 assert 0 <= x1 < x2 <= 128 and 0 <= y1 < y2 <= 96
                 assert changed[y1:y2, x1:x2].sum() == changed.sum() > 0
-                if actor is scene.actors[-1]:  # nobody hides this one: no edge of the box is more than a faint pixel away
+                # nobody hides this one: no edge of the box is more than a faint pixel away
+                if actor is scene.actors[-1]:
                     down, across = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-                    assert np.abs(np.array([across[0], down[0], across[-1] + 1, down[-1] + 1]) - (x1, y1, x2, y2)).max() <= 1
+                    assert (
+                        np.abs(np.array([across[0], down[0], across[-1] + 1, down[-1] + 1]) - (x1, y1, x2, y2)).max()
+                        <= 1
+                    )
                     checked += 1
                 bystanders += actor is not scene.actors[-1]
     assert checked > 50 and bystanders > 5
@@ -214,21 +238,32 @@ def test_both_classes_of_a_pair_are_one_loop_in_two_directions():
         period = (shortest + segment.tempo * (longest - shortest)) / actor.athlete.tempo
         length = segment.end_frame - segment.start_frame
         mirrored = replace(segment, label=twin, phase=segment.phase + direction * (length - 1) / scene.fps / period)
-        there, back = (perform(replace(actor, segments=(one,)), scene.frames, scene.fps)[0][one.start_frame : one.end_frame] for one in (segment, mirrored))
+        there, back = (
+            perform(replace(actor, segments=(one,)), scene.frames, scene.fps)[0][one.start_frame : one.end_frame]
+            for one in (segment, mirrored)
+        )
         assert np.allclose((there - back[::-1] + 180) % 360, 180, atol=1e-6)
         assert np.abs((there - back + 180) % 360 - 180).max() > 20
 
 
 def test_nothing_but_the_direction_depends_on_the_label():
     person = scenes()[0].actors[-1].athlete
-    drawn = [stage(person, labels, [], seed=(1, 2), size=(48, 64), fps=25.0) for labels in (["run", "jump"], ["bowl", "backpedal"])]
-    blank = [replace(s, actors=tuple(replace(a, segments=tuple(replace(g, label="") for g in a.segments)) for a in s.actors)) for s in drawn]
+    drawn = [
+        stage(person, labels, [], seed=(1, 2), size=(48, 64), fps=25.0)
+        for labels in (["run", "jump"], ["bowl", "backpedal"])
+    ]
+    blank = [
+        replace(s, actors=tuple(replace(a, segments=tuple(replace(g, label="") for g in a.segments)) for a in s.actors))
+        for s in drawn
+    ]
     assert blank[0] == blank[1] and drawn[0] != drawn[1]
 
 
 @pytest.fixture(scope="module")
 def clips():
-    """Grey athletes, cut out and turned to face right: (clips, 16 frames, 24 * 24), labels, athletes. Easier than real footage for every classifier."""
+    """Grey athletes, cut out and turned to face right: (clips, 16 frames, 24 * 24), labels, athletes. Easier than real
+    footage for every classifier.
+    """
     frames, labels, people = [], [], []
     for scene in plan(videos=140, seed=11, size=(60, 80), fps=25.0, athletes=10, segments_per_video=3):
         shot, actor = Shot(scene), scene.actors[-1]
@@ -236,7 +271,10 @@ def clips():
             shown = [shot.frame(segment.start_frame + 2 * step) for step in range(16)]
             boxes = np.array([found[actor.athlete.name] for _, found in shown])
             (x1, y1), (x2, y2) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-            cut = [cv2.resize(image[y1:y2, x1:x2].mean(axis=2), (24, 24), interpolation=cv2.INTER_AREA) for image, _ in shown]
+            cut = [
+                cv2.resize(image[y1:y2, x1:x2].mean(axis=2), (24, 24), interpolation=cv2.INTER_AREA)
+                for image, _ in shown
+            ]
             frames.append(np.array(cut)[:, :, :: 1 if abs(segment.yaw_degrees) < 90 else -1].reshape(16, -1))
             labels.append(CLASSES.index(segment.label))
             people.append(int(actor.athlete.name[-2:]))
@@ -244,7 +282,9 @@ def clips():
 
 
 def held_out_accuracy(features, labels, people, *, neighbours=None):
-    """Share of held-out clips (5 folds of athletes) given the right one of two classes, over all pairs: by ridge regression or nearest neighbours."""
+    """Share of held-out clips (5 folds of athletes) given the right one of two classes, over all pairs: by ridge
+    regression or nearest neighbours.
+    """
     right = []
     for pair in range(len(REVERSED_PAIRS)):
         member = labels // 2 == pair
@@ -273,14 +313,21 @@ def components(frames, count):
 
 
 def test_only_the_order_of_frames_tells_the_classes_of_a_pair_apart(clips):
-    """Chance is 0.5. Were there no information, any of the nine blind classifiers would exceed `bound` in 0.1 % of footages (binomial, 420 clips)."""
+    """Chance is 0.5. Were there no information, any of the nine blind classifiers would exceed `bound` in 0.1 % of
+    footages (binomial, 420 clips).
+    """
     frames, labels, people = clips
     bound = 0.5 + 3.7 * np.sqrt(0.25 / len(labels))
     parts = components(frames, 20)
     rng = np.random.default_rng(0)
     shuffled = np.array([clip[rng.permutation(16)] for clip in parts])
     unordered = np.concatenate([parts.mean(axis=1), parts.std(axis=1), parts.min(axis=1), parts.max(axis=1)], axis=1)
-    blind = {"first frame": parts[:, 0], "middle frame": parts[:, 8], "shuffled": shuffled.reshape(len(labels), -1), "unordered": unordered}
+    blind = {
+        "first frame": parts[:, 0],
+        "middle frame": parts[:, 8],
+        "shuffled": shuffled.reshape(len(labels), -1),
+        "unordered": unordered,
+    }
     for name, features in blind.items():
         for neighbours in (None, 5):
             assert held_out_accuracy(features, labels, people, neighbours=neighbours) < bound, (name, neighbours)
@@ -295,5 +342,10 @@ def test_only_the_order_of_frames_tells_the_classes_of_a_pair_apart(clips):
     assert held_out_accuracy(ordered(parts), labels, people) > 0.8
     assert held_out_accuracy(ordered(shuffled), labels, people) < bound  # the same classifier, the order taken away
     # And the pictures are worth something: unordered frames do tell which loop it is (chance 0.25).
-    loops = np.argmin(((unordered[:, None] - np.array([unordered[labels // 2 == loop].mean(axis=0) for loop in range(4)])) ** 2).sum(axis=2), axis=1)
+    loops = np.argmin(
+        ((unordered[:, None] - np.array([unordered[labels // 2 == loop].mean(axis=0) for loop in range(4)])) ** 2).sum(
+            axis=2
+        ),
+        axis=1,
+    )
     assert np.mean(loops == labels // 2) > 0.5

@@ -38,7 +38,9 @@ def pairs(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
 
 
 def clips_of(count: int, *, frames: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, frames, height, width, 3), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, frames, height, width, 3), dtype=np.uint8)
+    )
 
 
 def unchanged(count: int, *, height: int = 24, width: int = 32, **changes: Any) -> Augmentation:
@@ -74,7 +76,9 @@ def test_a_flip_mirrors_the_crop_and_only_where_asked() -> None:
 def test_colours_follow_their_formulas() -> None:
     clips = clips_of(2) // 2 + 64
     brightness, contrast, saturation = np.array([1.1, 0.8]), np.array([0.7, 1.2]), np.array([1.3, 0.6])
-    ours = network_input(clips, unchanged(2, brightness=brightness, contrast=contrast, saturation=saturation), data=RAW, size=24)
+    ours = network_input(
+        clips, unchanged(2, brightness=brightness, contrast=contrast, saturation=saturation), data=RAW, size=24
+    )
     plain = network_input(clips, unchanged(2), data=RAW, size=24).double().numpy()
     for number in range(2):
         picture = plain[number] * brightness[number]
@@ -87,7 +91,9 @@ def test_colours_follow_their_formulas() -> None:
 
 def test_all_frames_of_a_clip_are_treated_alike() -> None:
     still = clips_of(2, frames=1).expand(-1, 4, -1, -1, -1)
-    pictures = network_input(still, draw_augmentation(Data(), (24, 32), seed=1, epoch=2, clips=np.array([3, 4])), data=Data(), size=16)
+    pictures = network_input(
+        still, draw_augmentation(Data(), (24, 32), seed=1, epoch=2, clips=np.array([3, 4])), data=Data(), size=16
+    )
     torch.testing.assert_close(pictures, pictures[:, :, :1].expand_as(pictures), rtol=0, atol=1e-5)
 
 
@@ -103,9 +109,13 @@ def test_normalisation_and_the_picture_to_look_at_agree() -> None:
 
 def test_randomness_belongs_to_the_clip_not_to_its_batch() -> None:
     data, clips, indices = Data(), clips_of(5), np.array([40, 7, 23, 8, 0])
-    together = network_input(clips, draw_augmentation(data, (24, 32), seed=3, epoch=1, clips=indices), data=data, size=16)
+    together = network_input(
+        clips, draw_augmentation(data, (24, 32), seed=3, epoch=1, clips=indices), data=data, size=16
+    )
     picked = [3, 1]
-    apart = network_input(clips[picked], draw_augmentation(data, (24, 32), seed=3, epoch=1, clips=indices[picked]), data=data, size=16)
+    apart = network_input(
+        clips[picked], draw_augmentation(data, (24, 32), seed=3, epoch=1, clips=indices[picked]), data=data, size=16
+    )
     torch.testing.assert_close(apart, together[picked], rtol=0, atol=1e-5)
 
 
@@ -113,13 +123,16 @@ def test_randomness_belongs_to_the_clip_not_to_its_batch() -> None:
 def test_every_part_of_the_key_matters(other: dict[str, Any]) -> None:
     key: dict[str, Any] = {"seed": 3, "epoch": 1, "clips": np.array([7])}
     assert not np.allclose(
-        draw_augmentation(Data(), (24, 32), **key).crops_xyxy, draw_augmentation(Data(), (24, 32), **(key | other)).crops_xyxy
+        draw_augmentation(Data(), (24, 32), **key).crops_xyxy,
+        draw_augmentation(Data(), (24, 32), **(key | other)).crops_xyxy,
     )
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(8, 400), st.integers(8, 400), pairs(0.05, 1), pairs(0.3, 3))
-def test_parameters_stay_in_their_ranges(height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float]) -> None:
+def test_parameters_stay_in_their_ranges(
+    height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float]
+) -> None:
     data = Data(crop_scale=scale, crop_aspect=aspect, brightness=0.4, contrast=0.2, saturation=1.0)
     drawn = draw_augmentation(data, (height, width), seed=-1, epoch=0, clips=np.arange(20))
     x0, y0, x1, y1 = drawn.crops_xyxy.T
@@ -148,7 +161,9 @@ def test_evaluation_crops_are_squares_side_by_side() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 32), st.integers(1, 4), st.one_of(st.none(), st.integers(0, 99)))
-def test_frames_are_evenly_spaced_and_the_last_one_repeats(stored: int, frames: int, step: int, seed: int | None) -> None:
+def test_frames_are_evenly_spaced_and_the_last_one_repeats(
+    stored: int, frames: int, step: int, seed: int | None
+) -> None:
     generator = None if seed is None else clip_generator(TEMPORAL, seed=seed, epoch=0, clip=0)
     indices = frame_indices(stored, frames, step=step, generator=generator)
     assert indices.shape == (frames,) and indices.min() >= 0 and indices.max() < stored
@@ -161,14 +176,19 @@ def test_frames_are_evenly_spaced_and_the_last_one_repeats(stored: int, frames: 
 
 
 def test_a_random_start_reaches_every_place_and_views_are_spread() -> None:
-    starts = {int(frame_indices(20, 8, step=2, generator=clip_generator(TEMPORAL, seed=0, epoch=0, clip=clip))[0]) for clip in range(100)}
+    starts = {
+        int(frame_indices(20, 8, step=2, generator=clip_generator(TEMPORAL, seed=0, epoch=0, clip=clip))[0])
+        for clip in range(100)
+    }
     assert starts == set(range(6))
     assert frame_indices(20, 8, step=2)[0] == 2
     assert [int(frame_indices(20, 8, step=2, view=view, views=3)[0]) for view in range(3)] == [0, 2, 5]
 
 
 def flow_of(count: int, *, fields: int = 3, height: int = 24, width: int = 32) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(1).integers(1, 256, (count, fields, height, width, 2), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(1).integers(1, 256, (count, fields, height, width, 2), dtype=np.uint8)
+    )
 
 
 def test_flow_at_its_own_size_is_in_hundredths_of_the_side() -> None:
@@ -187,8 +207,12 @@ def test_vectors_grow_with_the_picture(size: int) -> None:
     pixels = network_flow(flow, unchanged(2, crops_xyxy=crops), size=size) * size / 100
     stored = decode(flow.numpy())[0, 0, 0, 0]
     for clip, (width, height) in enumerate(((20.0, 15.0), (32.0, 24.0))):
-        torch.testing.assert_close(pixels[clip, 0], torch.full((4, size, size), float(stored[0]) * size / width), rtol=1e-4, atol=0)
-        torch.testing.assert_close(pixels[clip, 1], torch.full((4, size, size), float(stored[1]) * size / height), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            pixels[clip, 0], torch.full((4, size, size), float(stored[0]) * size / width), rtol=1e-4, atol=0
+        )
+        torch.testing.assert_close(
+            pixels[clip, 1], torch.full((4, size, size), float(stored[1]) * size / height), rtol=1e-4, atol=0
+        )
 
 
 def test_a_flip_mirrors_flow_and_turns_dx_round() -> None:
@@ -208,7 +232,9 @@ def test_flow_has_no_colours_and_lies_on_its_pixels() -> None:
     ours = network_flow(codes.expand(-1, -1, -1, -1, 2).contiguous(), augmentation, size=16)
     ones = np.ones(2)
     colourless = replace(augmentation, brightness=ones, contrast=ones, saturation=ones)
-    picture = network_input(codes.expand(-1, -1, -1, -1, 3).contiguous(), colourless, data=RAW, size=16)[:, 0] * 255 - ZERO
+    picture = (
+        network_input(codes.expand(-1, -1, -1, -1, 3).contiguous(), colourless, data=RAW, size=16)[:, 0] * 255 - ZERO
+    )
     x0, y0, x1, y1 = augmentation.crops_xyxy.T
     for axis, scale in enumerate((-1 / (x1 - x0), 1 / (y1 - y0))):
         expected = picture * torch.from_numpy(100 * BOUND / 127 * scale).float()[:, None, None, None]

@@ -53,8 +53,14 @@ def test_two_athletes_who_pass_each_other_are_two_tubes():
 
 
 def test_the_surest_is_first():
-    faint, sure = looks(lambda n: (0, 0, 20, 20), score=0.3), looks(lambda n: (50, 0, 70, 20), frames=range(0, 24, 2), score=0.9)
-    both = {frame: tuple(np.concatenate([one.get(frame, NONE)[part] for one in (faint, sure)]) for part in range(2)) for frame in faint}
+    faint, sure = (
+        looks(lambda n: (0, 0, 20, 20), score=0.3),
+        looks(lambda n: (50, 0, 70, 20), frames=range(0, 24, 2), score=0.9),
+    )
+    both = {
+        frame: tuple(np.concatenate([one.get(frame, NONE)[part] for one in (faint, sure)]) for part in range(2))
+        for frame in faint
+    }
     tubes = link(both, name="s", stride=2)
     assert [len(one.boxes) for one in tubes] == [12, 20]  # 10.8 against 6.0
 
@@ -75,14 +81,31 @@ def test_faint_boxes_continue_a_tube_and_begin_none():
     assert len(one.boxes) == 20
     assert link({frame: (boxes, np.full(1, 0.2)) for frame, (boxes, _) in found.items()}, name="s", stride=2) == []
     assert link(dict.fromkeys(range(9), NONE), name="s", stride=1) == []
-    (short,) = link({frame: (boxes, np.full(1, 0.5 if frame == 0 else 0.05)) for frame, (boxes, _) in found.items()}, name="s", stride=2)
+    (short,) = link(
+        {frame: (boxes, np.full(1, 0.5 if frame == 0 else 0.05)) for frame, (boxes, _) in found.items()},
+        name="s",
+        stride=2,
+    )
     assert list(short.boxes) == [0]
 
 
-@given(st.lists(st.lists(st.tuples(st.floats(0, 90), st.floats(0, 90), st.floats(1, 40), st.floats(1, 40), st.floats(0, 1)), max_size=6), max_size=12))
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.floats(0, 90), st.floats(0, 90), st.floats(1, 40), st.floats(1, 40), st.floats(0, 1)),
+            max_size=6,
+        ),
+        max_size=12,
+    )
+)
 def test_every_sure_box_is_in_exactly_one_tube(frames):
-    found = {number: (np.array([(x, y, x + w, y + h) for x, y, w, h, _ in boxes]).reshape(-1, 4), np.array([score for *_, score in boxes]))
-             for number, boxes in enumerate(frames)}
+    found = {
+        number: (
+            np.array([(x, y, x + w, y + h) for x, y, w, h, _ in boxes]).reshape(-1, 4),
+            np.array([score for *_, score in boxes]),
+        )
+        for number, boxes in enumerate(frames)
+    }
     tubes = link(found, name="s", stride=1)
     for number, (boxes, scores) in found.items():
         linked = sorted(tuple(one.boxes[number]) for one in tubes if number in one.boxes)

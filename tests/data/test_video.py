@@ -39,7 +39,7 @@ def test_every_width_decodes(video, width):
     (frame,) = Reader(path, height=64, width=width).frames([2])
     assert frame.shape == (64, width, 3)
     (wide,) = Reader(path, height=64, width=193).frames([2])
-    halves = [picture[:, :picture.shape[1] // 2].mean() for picture in (frame, wide)]
+    halves = [picture[:, : picture.shape[1] // 2].mean() for picture in (frame, wide)]
     assert halves[0] == pytest.approx(halves[1], abs=4)
 
 

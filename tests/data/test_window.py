@@ -16,7 +16,9 @@ RECIPE = DecodeRecipe(32, 40, 20, 2, windows=3, jpeg=90)
 def test_the_middle_is_what_a_store_with_one_window_has(video, step):
     path = str(video("a.mp4", frames=75))
     recipe = DecodeRecipe(32, 40, 20, 2)
-    clip = next(item for item in cut_file(path, "", [Label(0.0, None, "", "", "")], Cut(recipe)) if isinstance(item, Clip))
+    clip = next(
+        item for item in cut_file(path, "", [Label(0.0, None, "", "", "")], Cut(recipe)) if isinstance(item, Clip)
+    )
     stored = decode_frames(clip.pixels, clip.row["offsets"], (20, 32, 40))
     window = cut_window(path, RECIPE, frames=8, step=step)
     numbers = frame_indices(20, 8, step=step)
@@ -26,7 +28,8 @@ def test_the_middle_is_what_a_store_with_one_window_has(video, step):
 
 def test_from_a_start_on(video):
     path = str(video("a.mp4", frames=75))
-    for start, first in ((0.0, 0.0), (1.0, 1.0), (1.01, 1.04), (2.4, 2.4)):  # the first frame that is shown from then on
+    # the first frame that is shown from then on
+    for start, first in ((0.0, 0.0), (1.0, 1.0), (1.01, 1.04), (2.4, 2.4)):
         window = cut_window(path, RECIPE, frames=8, start=start)
         np.testing.assert_allclose(window.seconds, first + 0.08 * np.arange(8), atol=1e-6)
         assert len(np.unique(window.pictures.mean(axis=(1, 2)), axis=0)) == 8  # no frame is repeated
@@ -41,7 +44,10 @@ def test_pictures_are_what_the_network_sees_in_the_videos_proportions(video, fit
     square = window.frames[:, :, 4:36].astype(float)  # 32 x 32 of 32 x 40
     rows, columns = (((np.arange(32) + 0.5) * length / 32).astype(int) for length in (height, width))
     assert np.abs(window.pictures[:, rows][:, :, columns] - square).mean() < 20
-    assert np.abs(window.pictures[::-1, rows][:, :, columns] - square).mean() > np.abs(window.pictures[:, rows][:, :, columns] - square).mean()
+    assert (
+        np.abs(window.pictures[::-1, rows][:, :, columns] - square).mean()
+        > np.abs(window.pictures[:, rows][:, :, columns] - square).mean()
+    )
 
 
 def test_a_stored_clip_shorter_than_the_networks_repeats_its_last_frame(video):
@@ -51,7 +57,10 @@ def test_a_stored_clip_shorter_than_the_networks_repeats_its_last_frame(video):
 
 @pytest.mark.parametrize("start", [2.5, 3.0, 100.0, -1.0, float("nan")])
 def test_a_start_that_cannot_be(video, start):
-    with pytest.raises(InputError, match=rf"--start {start:g}: .*a.mp4 lasts 3.00 s and one clip needs 0.60 s; give a second from 0 to 2.40"):
+    with pytest.raises(
+        InputError,
+        match=rf"--start {start:g}: .*a.mp4 lasts 3.00 s and one clip needs 0.60 s; give a second from 0 to 2.40",
+    ):
         cut_window(str(video("a.mp4", frames=75)), RECIPE, frames=8, start=start)
 
 

@@ -1,7 +1,8 @@
 """Elastic runs on a cluster whose nodes go: a head that trains nothing and two nodes of one CPU.
 
-One run loses a node without a word; another is told that a node will be taken away (a preemption notice), and then loses it. Prints, for each,
-its history, how many workers it had in turn, and every checkpoint that was its last (`python -m tests.distributed.changing_nodes STORE RUNS`).
+One run loses a node without a word; another is told that a node will be taken away (a preemption notice), and then
+loses it. Prints, for each, its history, how many workers it had in turn, and every checkpoint that was its last
+(`python -m tests.distributed.changing_nodes STORE RUNS`).
 """
 
 from __future__ import annotations
@@ -26,15 +27,21 @@ from tests.distributed.test_train import NARROW
 
 NOTICE_SECONDS = 15
 HELD_SECONDS = 4
-"""That the first worker is held still once Ray was told, so that the run is not through before Ray has looked who is to be told."""
+"""That the first worker is held still once Ray was told, so that the run is not through before Ray has looked who is to
+be told.
+"""
 LONG = NARROW | {"scale.workers": [1, 2], "scale.global_batch": 2, "epochs": 6}
 
 
 def main(store: str, runs: str) -> None:
     found = {}
     for name, disturb in (("lost", lose), ("told", take_away)):
-        # each on a cluster of its own: what coordinates elastic runs looks for nodes every few seconds only, and would count those of the run before
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 150_000_000, "include_dashboard": False})
+        # each on a cluster of its own: what coordinates elastic runs looks for nodes every few seconds only, and would
+        # count those of the run before
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": 150_000_000, "include_dashboard": False},
+        )
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=150_000_000) for _ in range(2)]
         cluster.wait_for_nodes()
         ray.init(cluster.address, log_to_driver=False)
@@ -50,7 +57,9 @@ def lose(cluster: Cluster, node: Any, process: int) -> None:
 
 def take_away(cluster: Cluster, node: Any, process: int) -> None:
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    accepted, why = GcsClient(address=cluster.address).drain_node(node.node_id, reason, "spot", int((time.time() + NOTICE_SECONDS) * 1000))
+    accepted, why = GcsClient(address=cluster.address).drain_node(
+        node.node_id, reason, "spot", int((time.time() + NOTICE_SECONDS) * 1000)
+    )
     assert accepted, why
     os.kill(process, signal.SIGSTOP)
     time.sleep(HELD_SECONDS)
@@ -80,11 +89,22 @@ def elastic(store: str, runs: str, name: str, disturb: Any) -> dict[str, Any]:
 
     looking = threading.Thread(target=look)
     looking.start()
-    outcome = train(session, on_progress=on_progress, on_record=lambda record: None, on_device=devices.append, asked_to_stop=lambda: False)
+    outcome = train(
+        session,
+        on_progress=on_progress,
+        on_record=lambda record: None,
+        on_device=devices.append,
+        asked_to_stop=lambda: False,
+    )
     done.set()
     for thread in (looking, *disturbing):
         thread.join()
-    return {"outcome": outcome, "devices": devices, "checkpoints": checkpoints, "history": session.folder.read_json("history.json")}
+    return {
+        "outcome": outcome,
+        "devices": devices,
+        "checkpoints": checkpoints,
+        "history": session.folder.read_json("history.json"),
+    }
 
 
 if __name__ == "__main__":

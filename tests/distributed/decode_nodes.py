@@ -1,5 +1,7 @@
-"""A cluster of a head without CPUs, a node that decodes and one that trains: ingests, computes flow, trains and scores there, and prints which of
-the two nodes was ever seen at work by each (`python -m tests.distributed.decode_nodes FOOTAGE FOLDER`)."""
+"""A cluster of a head without CPUs, a node that decodes and one that trains: ingests, computes flow, trains and scores
+there, and prints which of the two nodes was ever seen at work by each (`python -m tests.distributed.decode_nodes
+FOOTAGE FOLDER`).
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,14 @@ def watched(names: dict[str, str], seen: set[str]) -> Iterator[None]:
 
 
 def main(footage: str, folder: str) -> None:
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False})
-    names = {nodes.add_node(num_cpus=1, object_store_memory=150_000_000, resources=resources).node_id: name
-             for name, resources in (("decodes", {"decode": 1}), ("trains", {}))}
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False},
+    )
+    names = {
+        nodes.add_node(num_cpus=1, object_store_memory=150_000_000, resources=resources).node_id: name
+        for name, resources in (("decodes", {"decode": 1}), ("trains", {}))
+    }
     nodes.wait_for_nodes()
     ray.init(nodes.address, log_to_driver=False)
     store, seen = f"{folder}/store", {what: set() for what in ("ingest", "flow", "train", "score")}
@@ -60,11 +67,21 @@ def main(footage: str, folder: str) -> None:
     session = prepare("jobs/action.py:improved", store, runs=f"{folder}/runs", name="placed", changes=CHANGES)
     began = threading.Event()
     with watched(names, seen["train"]):  # reading is over when training begins: so it is looked at from then on
-        train(session, on_progress=lambda update: began.is_set() or (began.set(), seen["train"].clear()), on_record=lambda record: None,
-              on_device=lambda name: None, asked_to_stop=lambda: False)
+        train(
+            session,
+            on_progress=lambda update: began.is_set() or (began.set(), seen["train"].clear()),
+            on_record=lambda record: None,
+            on_device=lambda name: None,
+            asked_to_stop=lambda: False,
+        )
     with watched(names, seen["score"]), session.folder.checkpoint("last") as checkpoint:
         score_on_ray(session.val, session.run, checkpoint, views=Views(), workers=1, batch=4)
-    print(json.dumps({what: sorted(found) for what, found in seen.items()} | {"sizes": cluster.sizes(), "clips": Store(store).sizes()["clips"][1]}))
+    print(
+        json.dumps(
+            {what: sorted(found) for what, found in seen.items()}
+            | {"sizes": cluster.sizes(), "clips": Store(store).sizes()["clips"][1]}
+        )
+    )
     ray.shutdown()
     nodes.shutdown()
 

@@ -1,4 +1,6 @@
-"""Boxes that were drawn on other pictures than those that lie here: compared, refused by name, and an error if they are many."""
+"""Boxes that were drawn on other pictures than those that lie here: compared, refused by name, and an error if they are
+many.
+"""
 
 import csv
 
@@ -38,7 +40,10 @@ def test_videos_of_another_size_than_ucf101_24s_boxes_are_refused_by_name(tmp_pa
     assert store.read("clips").num_rows == 11
     write_film(root / "videos" / f"{names[1]}.avi", size=(128, 172), seed=1)
     for _ in range(2):
-        with pytest.raises(TooManyRefused, match=r"films: 60 of 360 boxes lie outside of their pictures or belong to another size, more than 10 %"):
+        with pytest.raises(
+            TooManyRefused,
+            match=r"films: 60 of 360 boxes lie outside of their pictures or belong to another size, more than 10 %",
+        ):
             cut(root, tmp_path / "two")
     assert Store(str(tmp_path / "two" / "store")).read("clips").num_rows == 10, "what fits is stored"
 
@@ -47,11 +52,16 @@ def table(path, films, scale):
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["video", "frame", "athlete", "x1", "y1", "x2", "y2"])
-        rows.writerows([film, frame, "red", *(side * scale for side in across(frame))] for film in films for frame in range(60))
+        rows.writerows(
+            [film, frame, "red", *(side * scale for side in across(frame))] for film in films for frame in range(60)
+        )
 
 
 def test_boxes_of_a_table_that_lie_outside_of_their_videos(tmp_path):
-    make_film(tmp_path / "in" / "jump" / "a.mp4", {"red": across}), make_film(tmp_path / "in" / "run" / "b.mp4", {"red": across}, seed=1)
+    (
+        make_film(tmp_path / "in" / "jump" / "a.mp4", {"red": across}),
+        make_film(tmp_path / "in" / "run" / "b.mp4", {"red": across}, seed=1),
+    )
     table(tmp_path / "in" / "boxes.csv", ("a.mp4", "b.mp4"), 1)
     report, _ = cut(tmp_path / "in", tmp_path)
     assert report.decoded == 2 and not report.refused
@@ -63,7 +73,14 @@ def test_boxes_of_a_table_that_lie_outside_of_their_videos(tmp_path):
 
 
 def test_more_than_half_of_a_box_has_to_be_inside():
-    assert count_outside([(0, 0, 10, 10), (-4, 0, 6, 10), (-5, 0, 5, 10), (-6, 0, 4, 10), (95, 95, 110, 110), (200, 0, 210, 10)], 100, 100) == 3
+    assert (
+        count_outside(
+            [(0, 0, 10, 10), (-4, 0, 6, 10), (-5, 0, 5, 10), (-6, 0, 4, 10), (95, 95, 110, 110), (200, 0, 210, 10)],
+            100,
+            100,
+        )
+        == 3
+    )
     assert count_outside([], 100, 100) == 0
 
 
@@ -77,8 +94,20 @@ def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
         ledger = ImageLedger(store, ImageOptions(), report, lease)
         jobs = ledger.plan(pictures)
         for job, (height, width) in zip(jobs, ((240, 320), (128, 172)), strict=True):
-            shown = [{"image": frame_id(job.content, frame), "height": height, "width": width, "time": frame / 25, "past_end": None} for frame in job.frames]
-            ledger.add([{"content": job.content, "asked": len(job.frames), "verdict": "ok", "reason": "", "pictures": shown}], None)
+            shown = [
+                {
+                    "image": frame_id(job.content, frame),
+                    "height": height,
+                    "width": width,
+                    "time": frame / 25,
+                    "past_end": None,
+                }
+                for frame in job.frames
+            ]
+            ledger.add(
+                [{"content": job.content, "asked": len(job.frames), "verdict": "ok", "reason": "", "pictures": shown}],
+                None,
+            )
         ledger.commit()
     assert (report.boxes_drawn, report.boxes_outside) == (4, 0), "those of another size are refused with their pictures"
     assert {item["verdict"] for item in report.refused} == {"size_mismatch"} and len(report.refused) == 4
@@ -96,8 +125,21 @@ def test_boxes_of_pictures_that_lie_outside(tmp_path):
         store.create_tables()
         ledger = ImageLedger(store, ImageOptions(), report, lease)
         jobs = ledger.plan(pictures)
-        ledger.add([{"content": job.content, "asked": 1, "verdict": "ok", "reason": "", "pictures": [
-            {"image": job.content, "height": 48, "width": 64, "time": float("nan"), "past_end": None}]} for job in jobs], None)
+        ledger.add(
+            [
+                {
+                    "content": job.content,
+                    "asked": 1,
+                    "verdict": "ok",
+                    "reason": "",
+                    "pictures": [
+                        {"image": job.content, "height": 48, "width": 64, "time": float("nan"), "past_end": None}
+                    ],
+                }
+                for job in jobs
+            ],
+            None,
+        )
         ledger.commit()
     assert (report.boxes_drawn, report.boxes_outside) == (14, 2)
     with pytest.raises(TooManyRefused, match="in: 2 of 14 boxes lie outside of their pictures"):

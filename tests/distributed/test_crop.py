@@ -23,20 +23,36 @@ CROPPED = DecodeRecipe(48, 48, 20, 2, 1, crop=crop_name(0.2))
 
 @pytest.fixture
 def films(tmp_path):
-    """Two films of red and green athletes: in `red` both are labelled by their group, `empty` shows nobody in its second half."""
+    """Two films of red and green athletes: in `red` both are labelled by their group, `empty` shows nobody in its
+    second half.
+    """
     root = tmp_path / "films"
-    shown = {"both.mp4": {"red": across, "green": waiting}, "left.mp4": {"red": lambda frame: across(frame) if frame < 30 else None}}
+    shown = {
+        "both.mp4": {"red": across, "green": waiting},
+        "left.mp4": {"red": lambda frame: across(frame) if frame < 30 else None},
+    }
     for name, athletes in shown.items():
         make_film(root / name, athletes)
     write_boxes(root / "boxes.csv", shown)
-    (root / "segments.csv").write_text("video,start,end,label,split,group\n"
-                                       "both.mp4,0,2.4,wait,train,green\nleft.mp4,0,1.2,run,test,red\nleft.mp4,1.3,2.4,gone,test,red\n")
+    (root / "segments.csv").write_text(
+        "video,start,end,label,split,group\n"
+        "both.mp4,0,2.4,wait,train,green\nleft.mp4,0,1.2,run,test,red\nleft.mp4,1.3,2.4,gone,test,red\n"
+    )
     return root
 
 
 def run(root, store, recipe, **options):
-    footage = read_tracked_footage(str(root), drawn=not recipe.searched) if recipe.crop else read_tracked_footage(str(root), drawn=False)
-    return ingest(footage, Store(str(store), create=True), IngestOptions(cut=Cut(recipe, min_frames=4), max_refused_share=1.0), **options)
+    footage = (
+        read_tracked_footage(str(root), drawn=not recipe.searched)
+        if recipe.crop
+        else read_tracked_footage(str(root), drawn=False)
+    )
+    return ingest(
+        footage,
+        Store(str(store), create=True),
+        IngestOptions(cut=Cut(recipe, min_frames=4), max_refused_share=1.0),
+        **options,
+    )
 
 
 def clips(store, recipe):
@@ -44,7 +60,12 @@ def clips(store, recipe):
     store = Store(str(store))
     labels = {row["segment"]: row["label"] for row in store.read("segments").to_pylist()}
     rows = store.read("clips", where=pc.field("recipe") == str(recipe)).to_pylist()
-    return {labels[row["segment"]]: decode_frames(row["pixels"], row["offsets"], (row["frames"], row["height"], row["width"])) for row in rows}
+    return {
+        labels[row["segment"]]: decode_frames(
+            row["pixels"], row["offsets"], (row["frames"], row["height"], row["width"])
+        )
+        for row in rows
+    }
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -56,7 +77,8 @@ def test_clips_are_cut_around_the_groups_athlete_beside_whole_ones(films, tmp_pa
     assert (report.clips, report.segments) == (2, 0) and whole == 3
     assert [refused["verdict"] for refused in report.refused] == ["no_athlete"]
     cropped = clips(store, CROPPED)
-    green = seen(cropped["wait"], "green")  # 30 x 60 pixels at the edge, brought to a square of 84: 48 pixels of it are shown
+    # 30 x 60 pixels at the edge, brought to a square of 84: 48 pixels of it are shown
+    green = seen(cropped["wait"], "green")
     assert not np.isnan(green).any() and (green[:, 3] - green[:, 1] > 28).all()
     red = seen(cropped["run"], "red")  # moves 80 pixels; its cut follows
     assert not np.isnan(red).any()
@@ -86,16 +108,24 @@ def test_where_a_detector_finds_nobody_the_segment_is_refused_once(films, tmp_pa
     detector = narrow_detector()
     recipe = DecodeRecipe(48, 48, 20, 2, 1, crop=crop_name(0.2, detector=detector.digest))
     report = run(films, tmp_path / "store", recipe, detector=detector)
-    assert report.clips == 0 and {refused["verdict"] for refused in report.refused} == {"no_athlete"} and len(report.refused) == 3
+    assert (
+        report.clips == 0
+        and {refused["verdict"] for refused in report.refused} == {"no_athlete"}
+        and len(report.refused) == 3
+    )
     again = run(films, tmp_path / "store", recipe, detector=detector)
     assert again.decoded == 0  # nobody is looked for a second time
 
 
 def colour_finder(colour):
     """A perfect detector of one colour."""
+
     def find(frames):
         boxes = seen(frames, colour)
-        return [(box[None], np.array([0.9])) if not np.isnan(box).any() else (np.zeros((0, 4)), np.zeros(0)) for box in boxes]
+        return [
+            (box[None], np.array([0.9])) if not np.isnan(box).any() else (np.zeros((0, 4)), np.zeros(0))
+            for box in boxes
+        ]
 
     return find
 
@@ -103,7 +133,11 @@ def colour_finder(colour):
 @pytest.mark.parametrize("longest", [160, 80])
 def test_found_boxes_become_the_segments_tube_in_pixels_of_the_video(tmp_path, longest):
     film = make_film(tmp_path / "a.mp4", {"red": across, "green": waiting})
-    messages = list(frames_to_search(str(film), "v", [Label(0.0, 2.4, "run", "g", "train")], Cut(CROPPED), stored=frozenset(), longest=longest))
+    messages = list(
+        frames_to_search(
+            str(film), "v", [Label(0.0, 2.4, "run", "g", "train")], Cut(CROPPED), stored=frozenset(), longest=longest
+        )
+    )
     (red,) = find_tubes(messages, colour_finder("red"), stride=2)
     (green,) = find_tubes(messages, colour_finder("green"), stride=2)
     assert len(red.boxes) == 20 and red.name == green.name
@@ -121,7 +155,10 @@ def test_a_classifier_is_no_detector(tmp_path):
         open_detector(str(folder))
 
 
-@pytest.mark.parametrize(("margin", "detector", "name"), [(0.2, "", "boxes0.2"), (0.0, "", "boxes0"), (1.25, "1f2e3d4c", "detector-1f2e3d4c-1.25")])
+@pytest.mark.parametrize(
+    ("margin", "detector", "name"),
+    [(0.2, "", "boxes0.2"), (0.0, "", "boxes0"), (1.25, "1f2e3d4c", "detector-1f2e3d4c-1.25")],
+)
 def test_a_crop_is_part_of_the_recipes_name(margin, detector, name):
     recipe = DecodeRecipe(48, 64, 20, 2, 1, jpeg=90, crop=crop_name(margin, detector=detector))
     assert str(recipe).endswith(f"-{name}") and DecodeRecipe.parse(str(recipe)) == recipe

@@ -19,5 +19,6 @@ def test_a_duplicate_under_another_label_names_both(tmp_path):
         report = ingest(read_footage(str(tmp_path / "in")), store, options, local=True)
         assert {item["uri"].rpartition("/in/")[2]: item["reason"] for item in report.refused} == {
             "jump/c.mp4": "the same content as jump/a.mp4",
-            "run/b.mp4": "the same content as jump/a.mp4, which is labelled jump; this one is labelled run"}
+            "run/b.mp4": "the same content as jump/a.mp4, which is labelled jump; this one is labelled run",
+        }
     assert [row["label"] for row in store.read("segments").to_pylist()] == ["jump"]

@@ -48,7 +48,9 @@ def test_every_clip_gets_its_flow_once(store):
 def test_what_is_stored_is_the_flow_of_the_stored_frames(flow_store):
     store = Store(flow_store)
     (row,) = store.read("flows").slice(0, 1).to_pylist()
-    assert (row["frames"], row["height"], row["width"], row["bound"]) == (19, 32, 40, BOUND) and len(row["vectors"]) == 19 * 32 * 40 * 2
+    assert (row["frames"], row["height"], row["width"], row["bound"]) == (19, 32, 40, BOUND) and len(
+        row["vectors"]
+    ) == 19 * 32 * 40 * 2
     footage = open_footage(index_footage(store, "train", inputs=("rgb", "flow")), feed="materialize")
     for clip in range(len(footage)):
         np.testing.assert_array_equal(footage.flow(clip), flow_of_clip(footage.clip(clip), "dis"))
@@ -69,7 +71,10 @@ def test_only_new_clips_are_computed(store, class_folders, tmp_path):
     make_video(folders / "left" / "new.mp4", seed=999)
     ingest(read_footage(str(folders)), store, OPTIONS)
     report = compute_flow(store, "dis")
-    assert report.clips - report.computed == 32 and report.computed == store.read("clips", columns=["clip"]).num_rows - 32 > 0
+    assert (
+        report.clips - report.computed == 32
+        and report.computed == store.read("clips", columns=["clip"]).num_rows - 32 > 0
+    )
     assert len(set(keys(store))) == len(keys(store)) == report.clips
 
 
@@ -102,5 +107,7 @@ def test_what_cannot_be_done_is_one_sentence(store, tmp_path):
     with file.open("r+b") as damaged:
         damaged.seek(pixels.data_page_offset + 100)
         damaged.write(bytes(pixels.total_compressed_size - 200))
-    with pytest.raises(InputError, match=rf"clips/{file.name}: its clips cannot be read \(.*\); ingest the footage into a new store"):
+    with pytest.raises(
+        InputError, match=rf"clips/{file.name}: its clips cannot be read \(.*\); ingest the footage into a new store"
+    ):
         compute_flow(store, "dis")

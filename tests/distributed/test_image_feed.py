@@ -9,7 +9,9 @@ from tests.image_store import make_pictures, write_image_store
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    return index_images(write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_pictures(50), files=3), "train")
+    return index_images(
+        write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_pictures(50), files=3), "train"
+    )
 
 
 def test_workers_get_the_pictures_that_this_process_reads(index, ray_cluster):
@@ -32,4 +34,8 @@ def test_workers_get_the_pictures_that_this_process_reads(index, ray_cluster):
 def test_streaming_can_be_asked_for(index, ray_cluster):
     (item,) = feed([index], mode="stream")
     opened = item.open()
-    assert item.shards is None and isinstance(opened, StreamedImages) and len(list(opened.stream(0, 0, 1, 0))) == len(index)
+    assert (
+        item.shards is None
+        and isinstance(opened, StreamedImages)
+        and len(list(opened.stream(0, 0, 1, 0))) == len(index)
+    )

@@ -27,7 +27,19 @@ from posture.data.store import Store
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import Busy, InputError
-from tests.pictures import bright_box, moving_box, save, shared, write_coco, write_cvat, write_film, write_ucf101_24, write_voc, write_yolo, yolo_line
+from tests.pictures import (
+    bright_box,
+    moving_box,
+    save,
+    shared,
+    write_coco,
+    write_cvat,
+    write_film,
+    write_ucf101_24,
+    write_voc,
+    write_yolo,
+    yolo_line,
+)
 from tests.processes import posture, s3_server
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -74,9 +86,15 @@ def test_crowds_are_stored_as_ignore_regions_and_relabelled_without_decoding(tmp
     content["annotations"].append(content["annotations"][1] | {"id": 99, "bbox": [5, 5, 0, 5]})
     table.write_text(json.dumps(content))
     report = run(tmp_path / "pictures", tmp_path / "store")
-    assert (report.added, report.boxes, sum(report.empty.values())) == (3, 2, 0) and verdicts(report) == [("train_000000000001.png", "bad_label")]
+    assert (report.added, report.boxes, sum(report.empty.values())) == (3, 2, 0) and verdicts(report) == [
+        ("train_000000000001.png", "bad_label")
+    ]
     row = labelled(tmp_path / "store")["train_000000000000.png"]
-    assert row["boxes"] == [] and row["ignored_labels"] == ["athlete"] and np.allclose(row["ignored"], [bright_box(row["pixels"])], atol=1e-3)
+    assert (
+        row["boxes"] == []
+        and row["ignored_labels"] == ["athlete"]
+        and np.allclose(row["ignored"], [bright_box(row["pixels"])], atol=1e-3)
+    )
     content["annotations"][0]["iscrowd"] = 0
     table.write_text(json.dumps(content))
     assert run(tmp_path / "pictures", tmp_path / "store").relabelled == 1
@@ -92,7 +110,13 @@ def test_stored_boxes_lie_on_what_was_boxed(write, layout, tmp_path):
     assert report.by_split == {"train": 7, "val": 2, "test": 3} and report.classes == {"athlete": report.by_split}
     for name, row in labelled(tmp_path / "store").items():
         assert np.allclose(row["boxes"], [bright_box(row["pixels"])], atol=1e-3), name
-        assert (row["labels"], row["tubes"], row["height"], row["width"], row["bytes"]) == (["athlete"], [""], 48, 64, len(row["pixels"]))
+        assert (row["labels"], row["tubes"], row["height"], row["width"], row["bytes"]) == (
+            ["athlete"],
+            [""],
+            48,
+            64,
+            len(row["pixels"]),
+        )
         assert math.isnan(row["time"]) and (row["split"] == "test") == name.startswith("v")
 
 
@@ -120,7 +144,10 @@ def test_new_pictures_alone_are_decoded_and_corrected_labels_decode_nothing(yolo
     report = run(yolo, tmp_path / "store")
     assert (report.unchanged, report.added, report.relabelled, report.boxes) == (14, 1, 2, 0)
     after = labelled(tmp_path / "store")
-    assert np.allclose(after["t003.png"]["boxes"], [[1, 2, 33, 44]], atol=1e-3) and after["t004.png"]["boxes"] == after["new.png"]["boxes"] == []
+    assert (
+        np.allclose(after["t003.png"]["boxes"], [[1, 2, 33, 44]], atol=1e-3)
+        and after["t004.png"]["boxes"] == after["new.png"]["boxes"] == []
+    )
     assert sum(report.empty.values()) == 1
     assert len(Store(str(tmp_path / "store")).history("images")) == 3, "made, first ingest, one new picture"
     assert all(after[name]["split"] == before[name]["split"] for name in before)
@@ -140,22 +167,44 @@ def test_every_bad_picture_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
     (labels / "t004.txt").write_text("0 1.5 0.5 0.1 0.1\n" + yolo_line((1, 2, 33, 44)))
     (labels / "gone.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     report = run(yolo, tmp_path / "store")
-    expected = {"copy.png": "duplicate", "twin.png": "duplicate", "cut.png": "truncated", "empty.png": "empty", "text.png": "not_picture",
-                "lost.png": "unreadable", "pipe.png": "unreadable", "t002.png": "bad_label", "t003.png": "unknown_class", "t004.png": "box_outside",
-                "gone": "missing_picture"}
+    expected = {
+        "copy.png": "duplicate",
+        "twin.png": "duplicate",
+        "cut.png": "truncated",
+        "empty.png": "empty",
+        "text.png": "not_picture",
+        "lost.png": "unreadable",
+        "pipe.png": "unreadable",
+        "t002.png": "bad_label",
+        "t003.png": "unknown_class",
+        "t004.png": "box_outside",
+        "gone": "missing_picture",
+    }
     assert dict(verdicts(report)) == expected and len(report.refused) == len(expected)
     assert all(verdict in rows.VERDICTS for verdict in expected.values())
     reasons = {os.path.basename(item["uri"]): item["reason"] for item in report.refused}
-    assert reasons["copy.png"] == "the same content as images/val/v001.png, which is in test, which is labelled 1 athlete; this one is labelled nothing"
-    assert reasons["twin.png"] == "the same content as images/train/t000.png, which is labelled 1 athlete; this one is labelled nothing"
+    assert (
+        reasons["copy.png"]
+        == "the same content as images/val/v001.png, which is in test, which is labelled 1 athlete; this one is labelled nothing"
+    )
+    assert (
+        reasons["twin.png"]
+        == "the same content as images/train/t000.png, which is labelled 1 athlete; this one is labelled nothing"
+    )
     assert "t003.txt line 1" in reasons["t003.png"]
     assert (report.pictures, report.added, report.refused_pictures, report.duplicates) == (23, 14, 9, 2)
     found = labelled(tmp_path / "store")
-    assert set(found) == {f"t{number:03d}.png" for number in range(12) if number not in (2, 3)} | {f"v{number:03d}.png" for number in range(4)}
+    assert set(found) == {f"t{number:03d}.png" for number in range(12) if number not in (2, 3)} | {
+        f"v{number:03d}.png" for number in range(4)
+    }
     assert np.allclose(found["t004.png"]["boxes"], [[1, 2, 33, 44]], atol=1e-3)
     before = contents(tmp_path / "store")
     again = run(yolo, tmp_path / "store")
-    assert verdicts(again) == verdicts(report) and (again.unchanged, again.added) == (14, 0) and contents(tmp_path / "store") == before
+    assert (
+        verdicts(again) == verdicts(report)
+        and (again.unchanged, again.added) == (14, 0)
+        and contents(tmp_path / "store") == before
+    )
 
 
 def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path, capsys):
@@ -168,7 +217,10 @@ def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path,
     assert "17 of 17 pictures were refused" in capsys.readouterr().err
     assert command(*arguments, "--file-memory", "1") == 0
     said = capsys.readouterr().out
-    assert "20,000 x 20,000 pixels; at most 100,000,000 are decoded (--max-pixels)" in said and "too_large: 1" in said.splitlines()
+    assert (
+        "20,000 x 20,000 pixels; at most 100,000,000 are decoded (--max-pixels)" in said
+        and "too_large: 1" in said.splitlines()
+    )
     assert len(labelled(tmp_path / "store")) == 16
 
 
@@ -177,10 +229,15 @@ def test_labels_that_turn_bad_take_their_picture_back_until_they_are_mended(yolo
     label = yolo / "labels" / "train" / "t005.txt"
     good = label.read_text()
     before = contents(tmp_path / "store")
-    for bad, options, verdict in (("0 nan 0 0 0\n", ImageOptions(), "bad_label"), ("0 0.5 0.5 1.4 0.2\n", ImageOptions(boxes="refuse"), "box_outside")):
+    for bad, options, verdict in (
+        ("0 nan 0 0 0\n", ImageOptions(), "bad_label"),
+        ("0 0.5 0.5 1.4 0.2\n", ImageOptions(boxes="refuse"), "box_outside"),
+    ):
         label.write_text(bad)
         report = run(yolo, tmp_path / "store", options)
-        assert (report.retired, verdicts(report)) == (1, [("t005.png", verdict)]) and "t005.png" not in labelled(tmp_path / "store")
+        assert (report.retired, verdicts(report)) == (1, [("t005.png", verdict)]) and "t005.png" not in labelled(
+            tmp_path / "store"
+        )
         label.write_text(good)
         report = run(yolo, tmp_path / "store")
         assert (report.added, report.unchanged, report.refused) == (1, 15, [])
@@ -192,7 +249,10 @@ def test_a_copy_on_the_other_side_of_what_stands_is_refused(yolo, tmp_path):
     before = contents(tmp_path / "store")
     shutil.copy(yolo / "images" / "train" / "t000.png", yolo / "images" / "val" / "again.png")
     report = run(yolo, tmp_path / "store")
-    assert verdicts(report) == [("again.png", "duplicate")] and "t000.png, which is in train" in report.refused[0]["reason"]
+    assert (
+        verdicts(report) == [("again.png", "duplicate")]
+        and "t000.png, which is in train" in report.refused[0]["reason"]
+    )
     assert contents(tmp_path / "store") == before
 
 
@@ -213,7 +273,9 @@ def test_pictures_of_another_size_than_their_labels_are_refused(tmp_path):
 def test_too_many_refused_pictures_fail_and_keep_the_good(yolo, tmp_path):
     for number in range(9):
         (yolo / "images" / "train" / f"t{number:03d}.png").write_text(f"no picture {number}")
-    with pytest.raises(TooManyRefused, match=r"9 of 16 pictures were refused, more than the allowed share of 0\.5") as caught:
+    with pytest.raises(
+        TooManyRefused, match=r"9 of 16 pictures were refused, more than the allowed share of 0\.5"
+    ) as caught:
         run(yolo, tmp_path / "store")
     assert caught.value.report.added == len(labelled(tmp_path / "store")) == 7
 
@@ -223,7 +285,10 @@ def test_splits_never_share_a_group(tmp_path):
     for group in range(10):
         for clip in range(2):
             for frame in (5, 9):
-                save(root / "images" / f"v_Kick_g{group:02d}_c{clip:02d}_f{frame:04d}.png", seed=100 * group + 10 * clip + frame)
+                save(
+                    root / "images" / f"v_Kick_g{group:02d}_c{clip:02d}_f{frame:04d}.png",
+                    seed=100 * group + 10 * clip + frame,
+                )
     (root / "data.yaml").write_text("train: images\nnames: [athlete]\n")
     report = run(root, tmp_path / "store")
     sides = {}
@@ -236,18 +301,25 @@ def test_splits_never_share_a_group(tmp_path):
 def test_a_picture_or_group_that_would_change_sides_is_refused_by_name(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     (yolo / "images" / "train" / "t000.png").rename(yolo / "images" / "val" / "t000.png")
-    with pytest.raises(InputError, match=r"images/val/t000.png: group '\w+' is stored as (train|val), and the footage now says test; .* use a new store"):
+    with pytest.raises(
+        InputError,
+        match=r"images/val/t000.png: group '\w+' is stored as (train|val), and the footage now says test; .* use a new store",
+    ):
         run(yolo, tmp_path / "store")
     for split in ("train", "val"):
         save(tmp_path / "mixed" / "images" / split / f"v_Kick_g01_c0{len(split)}_f01.png", seed=len(split))
-    (tmp_path / "mixed" / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["athlete"]}))
+    (tmp_path / "mixed" / "data.yaml").write_text(
+        yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["athlete"]})
+    )
     with pytest.raises(InputError, match="group 'Kick_g01' is in test and in train; a group must be on one side only"):
         run(tmp_path / "mixed", tmp_path / "other")
 
 
 def on_the_athlete(row, frame):
     """Whether frame and boxes belong together: H.264 and JPEG blur the edge by a pixel at most."""
-    return np.abs(np.subtract(bright_box(row["pixels"]), row["boxes"][0])).max() <= 1 and row["boxes"][0] == [float(side) for side in moving_box(frame)]
+    return np.abs(np.subtract(bright_box(row["pixels"]), row["boxes"][0])).max() <= 1 and row["boxes"][0] == [
+        float(side) for side in moving_box(frame)
+    ]
 
 
 def test_frames_of_a_cvat_video(tmp_path):
@@ -257,27 +329,46 @@ def test_frames_of_a_cvat_video(tmp_path):
     found = labelled(tmp_path / "store")
     assert [frame for _, frame in found] == [0, 8, 16, 24] and found["jump.mp4", 8]["boxes"] == []
     for (_, frame), row in found.items():
-        assert row["time"] == pytest.approx(frame / 25, abs=1e-4) and row["uri"].endswith(f"jump.mp4#t={row['time']:.6f}") and row["group"] == "jump"
+        assert (
+            row["time"] == pytest.approx(frame / 25, abs=1e-4)
+            and row["uri"].endswith(f"jump.mp4#t={row['time']:.6f}")
+            and row["group"] == "jump"
+        )
         assert frame == 8 or (on_the_athlete(row, frame) and row["tubes"] == ["jump/3"])
     assert run(tmp_path / "film", tmp_path / "store").unchanged == 4
     more = run(tmp_path / "film", tmp_path / "store", every=4)
     assert (more.added, more.unchanged) == (4, 4) and len(labelled(tmp_path / "store")) == 8
     fewer = run(tmp_path / "film", tmp_path / "store", every=12)
-    assert (fewer.retired, fewer.unchanged) == (5, 3) and set(labelled(tmp_path / "store")) == {("jump.mp4", frame) for frame in (0, 12, 24)}
+    assert (fewer.retired, fewer.unchanged) == (5, 3) and set(labelled(tmp_path / "store")) == {
+        ("jump.mp4", frame) for frame in (0, 12, 24)
+    }
     assert Store(str(tmp_path / "store")).read("images").num_rows == 8
 
 
 def test_tubes_of_ucf101_24_and_videos_that_are_bad(tmp_path):
-    root = write_ucf101_24(tmp_path / "films", {"Jump/v_Jump_g01_c01": [(3, 20), (10, 12)], "Jump/v_Jump_g02_c01": [(20, 40)], "Jump/v_Jump_g03_c01": [(1, 9)],
-                                                "Run/v_Run_g04_c01": [(1, 30)]})
+    root = write_ucf101_24(
+        tmp_path / "films",
+        {
+            "Jump/v_Jump_g01_c01": [(3, 20), (10, 12)],
+            "Jump/v_Jump_g02_c01": [(20, 40)],
+            "Jump/v_Jump_g03_c01": [(1, 9)],
+            "Run/v_Run_g04_c01": [(1, 30)],
+        },
+    )
     (root / "videos" / "Jump" / "v_Jump_g03_c01.avi").write_text("no film" * 99)
     shutil.copy(root / "videos" / "Run" / "v_Run_g04_c01.avi", root / "videos" / "Jump" / "v_Jump_g02_c01.avi")
     report = run(root, tmp_path / "store")
     # Jump_g02 is the same film as Run_g04, and the first of them stays; its tube goes on for 10 frames after the film.
-    assert verdicts(report) == [("v_Jump_g02_c01.avi", "frame_past_end"), ("v_Jump_g03_c01.avi", "not_video"), ("v_Run_g04_c01.avi", "duplicate")]
+    assert verdicts(report) == [
+        ("v_Jump_g02_c01.avi", "frame_past_end"),
+        ("v_Jump_g03_c01.avi", "not_video"),
+        ("v_Run_g04_c01.avi", "duplicate"),
+    ]
     found = labelled(tmp_path / "store")
     assert {place[0]: sorted(frame for name, frame in found if name == place[0]) for place in found} == {
-        "v_Jump_g01_c01.avi": [8, 10, 16], "v_Jump_g02_c01.avi": [24]}
+        "v_Jump_g01_c01.avi": [8, 10, 16],
+        "v_Jump_g02_c01.avi": [24],
+    }
     assert all(on_the_athlete(row, frame) for (_, frame), row in found.items())
     assert found["v_Jump_g01_c01.avi", 10]["tubes"] == ["v_Jump_g01_c01/1", "v_Jump_g01_c01/2"]
     again = run(root, tmp_path / "store")
@@ -294,7 +385,11 @@ def test_a_video_in_several_jobs_stands_whole_or_not_at_all(tmp_path, monkeypatc
     write_film(tmp_path / "film" / "jump.mp4", seed=5)
     hasty = ImageOptions(file_limit_seconds=0.0, seconds_per_frame=0.0, max_refused_share=1.0)
     refused = run(tmp_path / "film", tmp_path / "other", hasty, every=2)
-    assert verdicts(refused) == [("jump.mp4", "timeout")] and refused.refused_pictures == 15 and labelled(tmp_path / "other") == {}
+    assert (
+        verdicts(refused) == [("jump.mp4", "timeout")]
+        and refused.refused_pictures == 15
+        and labelled(tmp_path / "other") == {}
+    )
     assert run(tmp_path / "film", tmp_path / "other", every=2).added == 15, "the machine may have been to blame"
 
 
@@ -321,8 +416,15 @@ def test_footage_and_pictures_share_a_store_and_its_groups(small_store, class_fo
         shutil.rmtree(uri / name)
     store = Store(str(uri))
     assert store.read("boxes").num_rows == 0 and "boxes" not in store.versions()
-    assert ingest(read_footage(str(class_folders)), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2)))).unchanged == 16
-    group, split = next((row["group"], row["split"]) for row in store.read("groups").to_pylist() if row["split"] == "test")
+    assert (
+        ingest(
+            read_footage(str(class_folders)), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2)))
+        ).unchanged
+        == 16
+    )
+    group, split = next(
+        (row["group"], row["split"]) for row in store.read("groups").to_pylist() if row["split"] == "test"
+    )
     save(tmp_path / "pictures" / "images" / f"{group}_frame_3.png", seed=3)
     (tmp_path / "pictures" / "data.yaml").write_text("train: images\nnames: [athlete]\n")
     run(tmp_path / "pictures", uri)
@@ -355,7 +457,10 @@ def test_real_pictures(tmp_path):
 def test_real_tubes(tmp_path):
     report = run(shared("ucf101_24"), tmp_path / "store")
     assert (report.added, report.refused, set(report.classes)) == (135, [], {"BasketballDunk", "Surfing"})
-    times = [(int(row["image"].partition("-")[2]), row["time"]) for row in Store(str(tmp_path / "store")).read("boxes").to_pylist()]
+    times = [
+        (int(row["image"].partition("-")[2]), row["time"])
+        for row in Store(str(tmp_path / "store")).read("boxes").to_pylist()
+    ]
     assert all(seconds == pytest.approx(frame / 25, abs=1e-3) for frame, seconds in times)
 
 
@@ -373,10 +478,14 @@ def test_pictures_in_a_bucket(yolo, tmp_path, monkeypatch):
             done = posture("ingest", "s3://lab/pictures", "--store", "s3://lab/store", environment=environment)
             assert done.returncode == 0, done.stderr
             lines = done.stdout.splitlines()
-            assert lines[[line.startswith("pictures") for line in lines].index(True) + 1].split()[:6] == expected, done.stdout
+            assert lines[[line.startswith("pictures") for line in lines].index(True) + 1].split()[:6] == expected, (
+                done.stdout
+            )
         run(yolo, tmp_path / "store")
         near, far = labelled(tmp_path / "store"), labelled("s3://lab/store")
-        assert {name: (row["image"], row["boxes"]) for name, row in far.items()} == {name: (row["image"], row["boxes"]) for name, row in near.items()}
+        assert {name: (row["image"], row["boxes"]) for name, row in far.items()} == {
+            name: (row["image"], row["boxes"]) for name, row in near.items()
+        }
 
 
 @pytest.fixture(scope="module")
@@ -395,12 +504,18 @@ image_ingest.PICTURES_PER_TASK = 4
 if __name__ == "__main__":
     image_ingest.ingest_pictures(read_pictures({str(many)!r}), Store({str(store)!r}, create=True), ImageOptions(commit_pictures=8))
 """
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def stored(store, name):
     path = store / name / "_delta_log"
-    return Store(str(store)).read(name, columns=["image"])["image"].to_pylist() if (store / "videos").is_dir() and path.is_dir() and any(path.iterdir()) else []
+    return (
+        Store(str(store)).read(name, columns=["image"])["image"].to_pylist()
+        if (store / "videos").is_dir() and path.is_dir() and any(path.iterdir())
+        else []
+    )
 
 
 @pytest.mark.slow
@@ -423,7 +538,9 @@ def test_killed_half_way_and_run_again_it_has_the_same_rows(many, tmp_path, want
     assert contents(store) == contents(calm)
     report = json.loads(Store(str(store)).read("ingests")["report"][-1].as_py())
     assert report["unchanged"] + report["added"] == 300
-    assert Store(str(store)).read("images", version=versions["images"]).num_rows == len(kept), "what a run has recorded can still be read"
+    assert Store(str(store)).read("images", version=versions["images"]).num_rows == len(kept), (
+        "what a run has recorded can still be read"
+    )
 
 
 def command(*arguments):
@@ -443,10 +560,18 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
     assert command("ingest", str(yolo), "--store", str(tmp_path / "store")) == 0
     first, second, *rest, following = lines_of(capsys)
     assert following.startswith("next: posture show") and "jobs/detector.py:improved" in following
-    rest = rest[[line.startswith("pictures") for line in rest].index(True):]  # a line of progress may stand before the table
+    # a line of progress may stand before the table
+    rest = rest[[line.startswith("pictures") for line in rest].index(True) :]
     assert "layout yolo, 15 pictures" in first and "15 boxes of 1 class" in first and "so it is taken as test" in second
     table = [line.split() for line in rest]
-    assert table[0][:6] == ["pictures", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == ["16", "0", "15", "1", "15", "1"]
+    assert table[0][:6] == ["pictures", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == [
+        "16",
+        "0",
+        "15",
+        "1",
+        "15",
+        "1",
+    ]
     assert ["athlete", "9", "2", "4"] in table and ["pictures", "9", "2", "4"] in table and "unknown_class: 1" in rest
     assert rest[-1] == "test is 4 pictures of 4 groups: too few to tell models apart by"
     assert command("ingest", "--report", "--store", str(tmp_path / "store")) == 0
@@ -461,10 +586,13 @@ def test_bad_requests_are_one_sentence_each(yolo, tmp_path, capsys):
     (tmp_path / "plain" / "a.jpg").touch()
     broken = shutil.copytree(yolo, tmp_path / "broken")
     (broken / "data.yaml").write_text("names: [a\n")
-    for arguments, complaint in (((str(tmp_path / "plain"), *store), "pictures without labels"), ((str(broken), *store), "not YAML"),
-                                 ((str(yolo), *store, "--every", "0"), "--every 0: must be from 1"),
-                                 ((str(yolo), *store, "--layout", "coco"), "the layout coco needs a JSON file"),
-                                 ((str(yolo / "none.yaml"), *store), "no such file")):
+    for arguments, complaint in (
+        ((str(tmp_path / "plain"), *store), "pictures without labels"),
+        ((str(broken), *store), "not YAML"),
+        ((str(yolo), *store, "--every", "0"), "--every 0: must be from 1"),
+        ((str(yolo), *store, "--layout", "coco"), "the layout coco needs a JSON file"),
+        ((str(yolo / "none.yaml"), *store), "no such file"),
+    ):
         code = command("ingest", *arguments)
         complained = capsys.readouterr().err
         assert code == 2 and complaint in complained and complained.count("\n") == 1, complained
@@ -473,7 +601,14 @@ def test_bad_requests_are_one_sentence_each(yolo, tmp_path, capsys):
 
 def test_broken_labels_load_neither_torch_nor_ray(yolo, tmp_path):
     (yolo / "data.yaml").write_text("names: [a\n")
-    code = ("import sys\nfrom posture.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-            "print([name for name in ('torch', 'ray') if name in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", code, "ingest", str(yolo), "--store", str(tmp_path / "s")], capture_output=True, text=True, timeout=60)
+    code = (
+        "import sys\nfrom posture.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ingest", str(yolo), "--store", str(tmp_path / "s")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.splitlines()[-1] == "[]" and "not YAML" in done.stderr

@@ -99,7 +99,10 @@ def test_another_recipe_stands_beside_the_first(folders, tmp_path):
     report = run(folders, tmp_path / "store", other)
     assert (report.decoded, report.segments, report.clips) == (16, 0, 32)
     recipes = Store(str(tmp_path / "store")).read("clips", columns=["recipe"])["recipe"].to_pylist()
-    assert {recipe: recipes.count(recipe) for recipe in set(recipes)} == {str(OPTIONS.cut.recipe): 16, str(other.cut.recipe): 32}
+    assert {recipe: recipes.count(recipe) for recipe in set(recipes)} == {
+        str(OPTIONS.cut.recipe): 16,
+        str(other.cut.recipe): 32,
+    }
 
 
 def test_bad_files_get_their_verdicts_and_stop_nobody(tmp_path, video):
@@ -119,9 +122,14 @@ def test_bad_files_get_their_verdicts_and_stop_nobody(tmp_path, video):
 
 def test_labels_that_fit_no_video_are_refused(tmp_path, video):
     video("footage/a.mp4", frames=50), video("footage/b.mp4", frames=50, seed=1)
-    (tmp_path / "footage" / "s.csv").write_text("video,start,end,label\na.mp4,0,2,kick\na.mp4,1,20,kick\nb.mp4,0,2,kick\nlost.mp4,0,2,kick\n")
+    (tmp_path / "footage" / "s.csv").write_text(
+        "video,start,end,label\na.mp4,0,2,kick\na.mp4,1,20,kick\nb.mp4,0,2,kick\nlost.mp4,0,2,kick\n"
+    )
     report = run(tmp_path / "footage", tmp_path / "store")
-    assert sorted((os.path.basename(item["uri"]), item["verdict"]) for item in report.refused) == [("a.mp4", "segment_past_end"), ("lost.mp4", "missing_video")]
+    assert sorted((os.path.basename(item["uri"]), item["verdict"]) for item in report.refused) == [
+        ("a.mp4", "segment_past_end"),
+        ("lost.mp4", "missing_video"),
+    ]
     assert (report.decoded, report.segments) == (2, 2)
     assert run(tmp_path / "footage", tmp_path / "store").decoded == 0
 
@@ -136,20 +144,30 @@ def test_files_that_take_too_long_are_refused_and_tried_again(tmp_path, video):
 
 
 def test_what_an_earlier_version_refused_is_tried_again_once(tmp_path, video):
-    """Stores made before had no column `reader`, and called errors of ours `crashed`; whole files were refused as truncated."""
+    """Stores made before had no column `reader`, and called errors of ours `crashed`; whole files were refused as
+    truncated.
+    """
     for number in range(4):
         video(f"footage/kick/{number}.mp4", seed=number)
     (tmp_path / "footage" / "kick" / "text.mp4").write_text("no film" * 99)
     run(tmp_path / "footage", tmp_path / "store")
     store = Store(str(tmp_path / "store"))
     rows_of = {os.path.basename(row["uri"]): row for row in store.read("videos").to_pylist()}
-    assert {name: row["reader"] for name, row in rows_of.items()} == {f"{number}.mp4": None for number in range(4)} | {"text.mp4": rows.READER}
-    for name, verdict, reader in (("0.mp4", "truncated", None), ("1.mp4", "failed", 1), ("2.mp4", "failed", rows.READER), ("text.mp4", "not_video", None)):
+    assert {name: row["reader"] for name, row in rows_of.items()} == {f"{number}.mp4": None for number in range(4)} | {
+        "text.mp4": rows.READER
+    }
+    for name, verdict, reader in (
+        ("0.mp4", "truncated", None),
+        ("1.mp4", "failed", 1),
+        ("2.mp4", "failed", rows.READER),
+        ("text.mp4", "not_video", None),
+    ):
         row = rows_of[name] | {"verdict": verdict, "reason": "said before", "reader": reader}
         store.upsert("videos", pa.Table.from_pylist([row], schema=rows.VIDEOS), keys=["video", "uri"])
     report = run(tmp_path / "footage", tmp_path / "store")
-    assert report.decoded == 2 and {os.path.basename(item["uri"]): item["reason"] == "said before" for item in report.refused} == {
-        "2.mp4": True, "text.mp4": False}
+    assert report.decoded == 2 and {
+        os.path.basename(item["uri"]): item["reason"] == "said before" for item in report.refused
+    } == {"2.mp4": True, "text.mp4": False}
     again = run(tmp_path / "footage", tmp_path / "store")
     assert (again.decoded, again.unchanged, len(again.refused)) == (0, 5, 2)
 
@@ -160,7 +178,10 @@ def test_tables_of_earlier_versions_get_the_columns_that_they_lack(folders, tmp_
     for name in ("videos", "pictures"):
         held = store.read(name)
         shutil.rmtree(tmp_path / "store" / name)
-        write_deltalake(store.table_uri(name), held.select([column for column in held.column_names if column not in ("reader", "decoder")]))
+        write_deltalake(
+            store.table_uri(name),
+            held.select([column for column in held.column_names if column not in ("reader", "decoder")]),
+        )
     (folders / "left" / "text.mp4").write_text("no film" * 99)
     report = run(folders, tmp_path / "store", IngestOptions(cut=OPTIONS.cut, max_refused_share=1.0))
     assert (report.unchanged, report.decoded, len(report.refused)) == (16, 0, 1)
@@ -187,7 +208,9 @@ def test_a_file_that_moved_is_the_same_video(folders, tmp_path):
 def test_background_is_added_later_without_decoding_the_rest(tmp_path, video):
     for number in range(4):
         video(f"footage/{number}.mp4", frames=120, seed=number)
-    (tmp_path / "footage" / "s.csv").write_text("video,start,end,label\n" + "".join(f"{number}.mp4,0,1,kick\n" for number in range(4)))
+    (tmp_path / "footage" / "s.csv").write_text(
+        "video,start,end,label\n" + "".join(f"{number}.mp4,0,1,kick\n" for number in range(4))
+    )
     run(tmp_path / "footage", tmp_path / "store")
     with_background = IngestOptions(cut=Cut(OPTIONS.cut.recipe, background=True))
     report = run(tmp_path / "footage", tmp_path / "store", with_background)
@@ -235,8 +258,21 @@ def test_a_part_file_forgets_files_that_turned_out_bad(tmp_path):
     def add(segment, count):
         part.begin()
         for window in range(count):
-            part.write(Clip({"clip": f"{segment}{window}", "segment": segment, "recipe": "r", "start": 0.0, "frames": 1, "height": 1, "width": 1,
-                             "offsets": []}, b"rgb"))
+            part.write(
+                Clip(
+                    {
+                        "clip": f"{segment}{window}",
+                        "segment": segment,
+                        "recipe": "r",
+                        "start": 0.0,
+                        "frames": 1,
+                        "height": 1,
+                        "width": 1,
+                        "offsets": [],
+                    },
+                    b"rgb",
+                )
+            )
 
     add("good", 5)
     add("bad", 20)  # more than a row group: some are on disk already
@@ -253,7 +289,6 @@ def test_real_footage(ucf101, tmp_path):
     report = ingest(some, Store(str(tmp_path), create=True), IngestOptions(cut=Cut(DecodeRecipe(windows=2))))
     assert (report.decoded, report.segments, report.refused) == (18, 18, [])
     assert report.clips > 18 and len(report.classes) == 4
-
 
 
 FULL = """

@@ -25,8 +25,17 @@ ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = "0123456789abcdef" * 4
 SECRET = "open-sesame"
-PORTS = ("port", "dashboard-port", "metrics-export-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port",
-         "ray-client-server-port", "node-manager-port", "object-manager-port")
+PORTS = (
+    "port",
+    "dashboard-port",
+    "metrics-export-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "ray-client-server-port",
+    "node-manager-port",
+    "object-manager-port",
+)
 CHANGES = ("model.width=0.125", "model.size=32", "scale.global_batch=4", "epochs=6")
 
 
@@ -42,13 +51,31 @@ def head():
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # paths of sockets must be short
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0", "AWS_SECRET_ACCESS_KEY": SECRET, "WANDB_MODE": "disabled"}
-    begin = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}", "--object-store-memory=200000000",
-             *(f"--{name}={port}" for name, port in ports.items())]
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "WANDB_MODE": "disabled",
+    }
+    begin = [
+        *RAY,
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--dashboard-host=127.0.0.1",
+        f"--temp-dir={folder}",
+        "--object-store-memory=200000000",
+        *(f"--{name}={port}" for name, port in ports.items()),
+    ]
     with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(begin, env=environment | {"RAY_metrics_report_interval_ms": "500"}, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            begin, env=environment | {"RAY_metrics_report_interval_ms": "500"}, stdout=log, stderr=log
+        )
     try:
-        assert ask(ports, "/api/jobs/", patience=120) == [] and process.poll() is None, (folder / "head.log").read_text()[-2000:]
+        assert ask(ports, "/api/jobs/", patience=120) == [] and process.poll() is None, (
+            folder / "head.log"
+        ).read_text()[-2000:]
         yield environment, ports, folder
     finally:
         below = descendants(process.pid)
@@ -62,7 +89,9 @@ def head():
 
 
 def ask(ports, path, *, patience=30):
-    request = urllib.request.Request(f"http://127.0.0.1:{ports['dashboard-port']}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{ports['dashboard-port']}{path}", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
     for left in range(patience, -1, -1):
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
@@ -82,7 +111,13 @@ def project(tmp_path_factory):
     for name in (".gitignore", ".rayignore"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder / name)
-    for name in ("footage/a.mp4", "footage/b.avi", "runs/one/run.json", "runs/one/checkpoints/e/model.safetensors", "wandb/x/run.wandb"):
+    for name in (
+        "footage/a.mp4",
+        "footage/b.avi",
+        "runs/one/run.json",
+        "runs/one/checkpoints/e/model.safetensors",
+        "wandb/x/run.wandb",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(os.urandom(300_000))
     return folder
@@ -90,9 +125,28 @@ def project(tmp_path_factory):
 
 def submit(head, project, number, *command, environment=None):
     mine, ports, _ = head
-    return subprocess.run([*RAY, "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--submission-id", number,
-                           "--entrypoint-num-cpus", "0.5", "--working-dir", ".", "--", *command],
-                          env=environment or mine, cwd=project, capture_output=True, text=True, timeout=280)
+    return subprocess.run(
+        [
+            *RAY,
+            "job",
+            "submit",
+            "--address",
+            f"http://127.0.0.1:{ports['dashboard-port']}",
+            "--submission-id",
+            number,
+            "--entrypoint-num-cpus",
+            "0.5",
+            "--working-dir",
+            ".",
+            "--",
+            *command,
+        ],
+        env=environment or mine,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
 
 
 def numbers(ports):
@@ -106,31 +160,81 @@ def numbers(ports):
 
 def test_jobs_need_the_token_run_once_and_give_nothing_away(head, project, small_store, tmp_path):
     mine, ports, folder = head
-    train = ("python", "-m", "posture", "train", "jobs/action.py:improved", "--store", small_store, "--runs", str(tmp_path), "--name", "first",
-             *(f"--set={change}" for change in CHANGES))
+    train = (
+        "python",
+        "-m",
+        "posture",
+        "train",
+        "jobs/action.py:improved",
+        "--store",
+        small_store,
+        "--runs",
+        str(tmp_path),
+        "--name",
+        "first",
+        *(f"--set={change}" for change in CHANGES),
+    )
 
-    without = submit(head, project, "first-1", *train, environment=mine | {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""})
-    assert without.returncode != 0 and re.search(r"401|[Aa]uthenti|[Uu]nauthori", without.stdout + without.stderr), without.stdout + without.stderr
+    without = submit(
+        head, project, "first-1", *train, environment=mine | {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
+    )
+    assert without.returncode != 0 and re.search(r"401|[Aa]uthenti|[Uu]nauthori", without.stdout + without.stderr), (
+        without.stdout + without.stderr
+    )
     assert ask(ports, "/api/jobs/") == [] and not list(tmp_path.iterdir())
     if not (address := ray.util.get_node_ip_address()).startswith("127."):  # the dashboard is for loopback alone
         with pytest.raises(OSError):
             socket.create_connection((address, ports["dashboard-port"]), timeout=5).close()
 
-    for sent, variables in (("none was sent", {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}), ("another one was sent", {"RAY_AUTH_TOKEN": "f" * 64})):
-        refused = posture(*train[3:], environment=mine | {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{ports['port']}"} | variables)
-        assert refused.returncode == 2 and f"this Ray asks for a token, and {sent}; export RAY_AUTH_MODE=token" in refused.stderr, refused.stderr
+    for sent, variables in (
+        ("none was sent", {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}),
+        ("another one was sent", {"RAY_AUTH_TOKEN": "f" * 64}),
+    ):
+        refused = posture(
+            *train[3:],
+            environment=mine | {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{ports['port']}"} | variables,
+        )
+        assert (
+            refused.returncode == 2
+            and f"this Ray asks for a token, and {sent}; export RAY_AUTH_MODE=token" in refused.stderr
+        ), refused.stderr
         assert refused.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
     exported: set[str] = set()
-    running = subprocess.Popen([*RAY, "job", "submit", "--address", f"http://127.0.0.1:{ports['dashboard-port']}", "--submission-id", "first-1",
-                                "--entrypoint-num-cpus", "0.5", "--working-dir", ".", "--", *train], env=mine, cwd=project, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    running = subprocess.Popen(
+        [
+            *RAY,
+            "job",
+            "submit",
+            "--address",
+            f"http://127.0.0.1:{ports['dashboard-port']}",
+            "--submission-id",
+            "first-1",
+            "--entrypoint-num-cpus",
+            "0.5",
+            "--working-dir",
+            ".",
+            "--",
+            *train,
+        ],
+        env=mine,
+        cwd=project,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     while running.poll() is None:
         exported |= numbers(ports)
         time.sleep(0.3)
     said = running.stdout.read()
     assert running.returncode == 0 and "best accuracy on val" in said, said
-    assert exported == {"posture_clips_total", "posture_clips_per_second", "posture_epoch", "posture_data_wait_share", "posture_validation"}
+    assert exported == {
+        "posture_clips_total",
+        "posture_clips_per_second",
+        "posture_epoch",
+        "posture_data_wait_share",
+        "posture_validation",
+    }
 
     again = submit(head, project, "first-1", *train)
     assert again.returncode != 0 and "already exists" in again.stdout + again.stderr, again.stdout + again.stderr
@@ -145,4 +249,8 @@ def test_jobs_need_the_token_run_once_and_give_nothing_away(head, project, small
     (sent,) = folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     files = [path for path in sent.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".lock")]
     assert (sent / "posture" / "cli.py") in files and sum(path.stat().st_size for path in files) < 5_000_000
-    assert not [path for path in files if path.suffix in (".mp4", ".avi", ".safetensors", ".wandb") or "runs" in path.relative_to(sent).parts]
+    assert not [
+        path
+        for path in files
+        if path.suffix in (".mp4", ".avi", ".safetensors", ".wandb") or "runs" in path.relative_to(sent).parts
+    ]

@@ -1,4 +1,6 @@
-"""Splits are drawn over what was kept: bad files beside good ones move none of them, and a stopped ingest goes on to the same splits."""
+"""Splits are drawn over what was kept: bad files beside good ones move none of them, and a stopped ingest goes on to
+the same splits.
+"""
 
 import random
 import shutil
@@ -34,7 +36,9 @@ def ingest(root, store, *, commit_files=256, stop_after=None, seed=0):
             raise KeyboardInterrupt
 
     options = IngestOptions(cut=CUT, seed=seed, commit_files=commit_files, max_refused_share=1.0)
-    return clip_ingest.ingest(read_footage(str(root)), Store(str(store), create=True), options, local=True, progress=progress)
+    return clip_ingest.ingest(
+        read_footage(str(root)), Store(str(store), create=True), options, local=True, progress=progress
+    )
 
 
 def clips_stored(store, *tables):
@@ -62,8 +66,10 @@ def test_bad_files_move_no_good_one(class_folders, folders, tmp_path, seed):
     report = ingest(folders, tmp_path / "mixed", seed=seed)
     assert len(report.refused) == 38 and clips_stored(tmp_path / "mixed") == clips_stored(tmp_path / "good")
     sides = splits(tmp_path / "good", "groups", "group").values()
-    assert report.splits == f"groups: {', '.join(f'{[*sides].count(side)} {side}' for side in ('train', 'val', 'test'))}; " \
-                            f"test (0.2) and val (0.2) drawn by group from what was kept, seed {seed}"
+    assert (
+        report.splits == f"groups: {', '.join(f'{[*sides].count(side)} {side}' for side in ('train', 'val', 'test'))}; "
+        f"test (0.2) and val (0.2) drawn by group from what was kept, seed {seed}"
+    )
 
 
 def test_a_label_that_gives_no_clip_moves_nothing_either(tmp_path):
@@ -82,7 +88,10 @@ def test_a_segment_that_the_labels_name_again_comes_back(tmp_path):
     for number in range(3):
         make_video(tmp_path / "footage" / f"{number}.mp4", frames=50, seed=number)
     table = tmp_path / "footage" / "s.csv"
-    lines = ["video,start,end,label\n", *(f"{number}.mp4,{start},{start + 1},kick\n" for number in range(3) for start in (0, 1))]
+    lines = [
+        "video,start,end,label\n",
+        *(f"{number}.mp4,{start},{start + 1},kick\n" for number in range(3) for start in (0, 1)),
+    ]
     table.write_text("".join(lines))
     ingest(tmp_path / "footage", tmp_path / "store")
     before = clips_stored(tmp_path / "store")
@@ -104,15 +113,23 @@ def test_stopped_and_run_again_it_has_the_same_splits(folders, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         ingest(folders, store, commit_files=2, stop_after=stop_after)
     assert set(splits(store).values()) == {""} and Store(str(store)).read("groups").num_rows == 0
-    with pytest.raises(InputError, match="have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again"):
+    with pytest.raises(
+        InputError,
+        match="have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again",
+    ):
         index_footage(Store(str(store)), "train")
-    make_video(tmp_path / "other" / "left" / "x.mp4", seed=77), make_video(tmp_path / "other" / "left" / "y.mp4", seed=78)
+    (
+        make_video(tmp_path / "other" / "left" / "x.mp4", seed=77),
+        make_video(tmp_path / "other" / "left" / "y.mp4", seed=78),
+    )
     between = ingest(tmp_path / "other", store)  # other footage is split by itself, and says that some waits
     assert between.waiting == list(splits(store).values()).count("") > 0
     report = ingest(folders, store)
     calm, found = splits(tmp_path / "calm"), splits(store)
     assert {segment: found[segment] for segment in calm} == calm and len(found) == 18
-    assert (report.segments, report.relabelled, report.waiting) == (16, 0, 0) and sum(map(sum, map(dict.values, report.classes.values()))) == 16
+    assert (report.segments, report.relabelled, report.waiting) == (16, 0, 0) and sum(
+        map(sum, map(dict.values, report.classes.values()))
+    ) == 16
 
 
 def test_groups_that_stand_keep_their_sides_beside_bad_files(folders, tmp_path):
@@ -168,17 +185,26 @@ def pictures(tmp_path):
 @pytest.mark.usefixtures("ray_cluster")
 def test_bad_pictures_move_no_good_one(pictures, tmp_path):
     def take(root, store):
-        return image_ingest.ingest_pictures(read_pictures(str(root)), Store(str(store), create=True), ImageOptions(max_refused_share=1.0))
+        return image_ingest.ingest_pictures(
+            read_pictures(str(root)), Store(str(store), create=True), ImageOptions(max_refused_share=1.0)
+        )
 
     take(pictures, tmp_path / "good")
     for number in range(50):
         (pictures / "images" / f"bad{number}.png").write_bytes(f"no picture {number}".encode() * 20)
         (pictures / "labels" / f"bad{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     report = take(pictures, tmp_path / "mixed")
-    assert (report.added, report.refused_pictures) == (40, 50) and report.by_split == {"train": 22, "val": 6, "test": 12}
+    assert (report.added, report.refused_pictures) == (40, 50) and report.by_split == {
+        "train": 22,
+        "val": 6,
+        "test": 12,
+    }
     tables = ("groups", "boxes")
     assert clips_stored(tmp_path / "mixed", *tables) == clips_stored(tmp_path / "good", *tables)
-    assert report.splits == "groups: 22 train, 6 val, 12 test; test (0.3) and val (0.2) drawn by group from what was kept, seed 0"
+    assert (
+        report.splits
+        == "groups: 22 train, 6 val, 12 test; test (0.3) and val (0.2) drawn by group from what was kept, seed 0"
+    )
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -186,7 +212,12 @@ def test_pictures_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp
     monkeypatch.setattr(image_ingest, "PICTURES_PER_TASK", 4)
 
     def take(store, progress=None):
-        return image_ingest.ingest_pictures(read_pictures(str(pictures)), Store(str(store), create=True), ImageOptions(commit_pictures=4), progress=progress)
+        return image_ingest.ingest_pictures(
+            read_pictures(str(pictures)),
+            Store(str(store), create=True),
+            ImageOptions(commit_pictures=4),
+            progress=progress,
+        )
 
     def stop(done, *_):
         if done >= 16:

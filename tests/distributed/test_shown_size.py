@@ -1,4 +1,6 @@
-"""Boxes, pictures and clips of one video are in pixels of the video as it is shown, whatever its rotation and pixel aspect."""
+"""Boxes, pictures and clips of one video are in pixels of the video as it is shown, whatever its rotation and pixel
+aspect.
+"""
 
 import io
 from fractions import Fraction
@@ -18,24 +20,32 @@ from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import ingest
 from tests.numbered import CORNERS, corners_of, write_numbered
 
-FILMS = {"portrait": ({"turn": 90}, (160, 96), (160, 96)), "wide": ({"aspect": Fraction(16, 9)}, (96, 160), (96, 284)),
-         "narrow": ({"aspect": Fraction(1, 2), "turn": 270}, (160, 96), (80, 96))}
+FILMS = {
+    "portrait": ({"turn": 90}, (160, 96), (160, 96)),
+    "wide": ({"aspect": Fraction(16, 9)}, (96, 160), (96, 284)),
+    "narrow": ({"aspect": Fraction(1, 2), "turn": 270}, (160, 96), (80, 96)),
+}
 """How each is written, its upright (height, width) before the pixel aspect ratio, and as it is shown."""
 
 
 @pytest.fixture(params=FILMS)
 def film(tmp_path, request):
-    """A video with CVAT's boxes around the white corner, drawn on upright pictures without the pixel aspect ratio as CVAT draws."""
+    """A video with CVAT's boxes around the white corner, drawn on upright pictures without the pixel aspect ratio as
+    CVAT draws.
+    """
     settings, (height, width), shown = FILMS[request.param]
     root = tmp_path / "film"
     root.mkdir()
     write_numbered(root / "p.mp4", frames=40, **settings)
     box = f'xtl="{width * 3 / 4}" ytl="{height * 3 / 4}" xbr="{width}" ybr="{height}"'
-    boxes = "".join(f'<box frame="{number}" outside="0" occluded="0" keyframe="1" {box} z_order="0"></box>' for number in range(40))
+    boxes = "".join(
+        f'<box frame="{number}" outside="0" occluded="0" keyframe="1" {box} z_order="0"></box>' for number in range(40)
+    )
     (root / "annotations.xml").write_text(
         f"<annotations><version>1.1</version><meta><task><size>40</size><start_frame>0</start_frame><stop_frame>39</stop_frame><original_size>"
         f"<width>{width}</width><height>{height}</height></original_size></task><source>p.mp4</source></meta>"
-        f'<track id="0" label="athlete" source="manual">{boxes}</track></annotations>')
+        f'<track id="0" label="athlete" source="manual">{boxes}</track></annotations>'
+    )
     return root, shown
 
 
@@ -51,14 +61,21 @@ def test_boxes_and_pictures(film, tmp_path):
             assert (row["height"], row["width"]) == (height, width)
             picture = np.asarray(Image.open(io.BytesIO(row["pixels"])))
             assert picture.shape == (height, width, 3) and corners_of(picture) == list(CORNERS)
-            np.testing.assert_allclose(held[row["image"]]["boxes"], [[width * 3 / 4, height * 3 / 4, width, height]], atol=1)
+            np.testing.assert_allclose(
+                held[row["image"]]["boxes"], [[width * 3 / 4, height * 3 / 4, width, height]], atol=1
+            )
 
 
 def test_clips_around_boxes(film, tmp_path):
     root, _ = film
     (root / "segments.csv").write_text("video,start,end,label\np.mp4,0,1.2,jump\n")
     store = Store(str(tmp_path / "store"), create=True)
-    report = ingest(read_tracked_footage(str(root), drawn=True), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 8, 2, crop="boxes0"), 4)), local=True)
+    report = ingest(
+        read_tracked_footage(str(root), drawn=True),
+        store,
+        IngestOptions(cut=Cut(DecodeRecipe(32, 40, 8, 2, crop="boxes0"), 4)),
+        local=True,
+    )
     assert report.clips == 1 and not report.refused
     (row,) = store.read("clips").to_pylist()
     frame = decode_frames(row["pixels"], row["offsets"], (8, 32, 40))[0]

@@ -12,7 +12,13 @@ CODE = "from posture.distributed import cluster\n"
 
 def run(home, code, **variables):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run([sys.executable, "-c", CODE + code], env=clean | {"HOME": str(home)} | variables, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE + code],
+        env=clean | {"HOME": str(home)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -22,7 +28,7 @@ def modes(home):
 
 def test_a_token_is_made_for_its_owner_alone_and_kept(tmp_path):
     run(tmp_path, "cluster.keep_token_private(create=True)")
-    (name, (mode, token)), = modes(tmp_path).items()
+    ((name, (mode, token)),) = modes(tmp_path).items()
     assert (name, mode, len(token)) == ("auth_token", 0o600, 64)
     run(tmp_path, "cluster.keep_token_private(create=True)")
     assert modes(tmp_path) == {"auth_token": (0o600, token)}
@@ -44,5 +50,8 @@ def test_none_is_made_if_none_is_used(tmp_path, variables):
 
 @pytest.mark.slow
 def test_ray_starts_with_the_token(tmp_path):
-    run(tmp_path, "import ray\ncluster.connect(num_cpus=1, object_store_memory=100_000_000)\nassert ray.get(ray.remote(lambda: 7).remote()) == 7")
+    run(
+        tmp_path,
+        "import ray\ncluster.connect(num_cpus=1, object_store_memory=100_000_000)\nassert ray.get(ray.remote(lambda: 7).remote()) == 7",
+    )
     assert [mode for mode, _ in modes(tmp_path).values()] == [0o600]

@@ -10,8 +10,18 @@ from posture.distributed.train import train
 from posture.errors import InputError
 from posture.launch import prepare, train_here
 
-NARROW = {"model.width": 0.125, "model.size": 32, "model.dropout": 0.0, "scale.global_batch": 4, "epochs": 2, "scale.amp": "off",
-          "model.stem_motion": 0.0, "model.branch_gain": 0.0, "optim.lr": 0.001}  # a calm start, which does not magnify rounding errors
+NARROW = {
+    "model.width": 0.125,
+    "model.size": 32,
+    "model.dropout": 0.0,
+    "scale.global_batch": 4,
+    "epochs": 2,
+    "scale.amp": "off",
+    # a calm start, which does not magnify rounding errors
+    "model.stem_motion": 0.0,
+    "model.branch_gain": 0.0,
+    "optim.lr": 0.001,
+}
 
 
 def start(store, runs, name, **changes):
@@ -93,7 +103,12 @@ def test_asked_to_stop_it_saves_and_goes_on_later(alone, small_store, tmp_path):
 
 
 def test_what_goes_wrong_on_a_worker_is_said_once_and_clearly(small_store, tmp_path):
-    session = start(small_store, tmp_path, "diverging", **{"optim.lr": 1e30, "optim.name": "sgd", "optim.clip_norm": 0.0, "optim.warmup_epochs": 0})
+    session = start(
+        small_store,
+        tmp_path,
+        "diverging",
+        **{"optim.lr": 1e30, "optim.name": "sgd", "optim.clip_norm": 0.0, "optim.warmup_epochs": 0},
+    )
     began = time.monotonic()
     with pytest.raises(InputError, match=r"the loss became .* lower optim\.lr"):
         on_ray(session)
@@ -111,5 +126,7 @@ def test_a_checkpoint_that_rank_0_cannot_write_ends_all_workers_with_one_sentenc
             checkpoints.rename(tmp_path / "full" / "good")
             checkpoints.touch()
 
-    with pytest.raises(InputError, match=r"full: the checkpoint epoch-\d+ cannot be written .*the one before it stands"):
+    with pytest.raises(
+        InputError, match=r"full: the checkpoint epoch-\d+ cannot be written .*the one before it stands"
+    ):
         on_ray(session, on_record=obstruct)

@@ -31,7 +31,9 @@ def space(trial):
 class Tried:
     """A search of a tiny network in `folder`; each call of `go` is a session of its own, as after a kill."""
 
-    def __init__(self, store, folder, *, space=SPACE, objectives=None, recipe="jobs/action.py:improved", tiny=TINY, **changes):
+    def __init__(
+        self, store, folder, *, space=SPACE, objectives=None, recipe="jobs/action.py:improved", tiny=TINY, **changes
+    ):
         self.folder, self.ended, self.updates = Path(folder), [], []
         (self.folder / "mine.py").write_text(space)
         base = override(load_recipe(recipe), tiny | changes)
@@ -42,12 +44,21 @@ class Tried:
 
     def search(self, **terms):
         base = override(self.fitted.run, {"scale.workers": 1})
-        terms = Terms(load_space(str(self.folder / "mine.py")), base, self.objectives, self.store, self.versions, **terms)
+        terms = Terms(
+            load_space(str(self.folder / "mine.py")), base, self.objectives, self.store, self.versions, **terms
+        )
         return Search("mine", open_storage(f"sqlite:///{self.folder}/study.db"), terms)
 
     def go(self, trials, *, asked_to_stop=lambda: False, **options):
         search = self.search()
-        search_on_tune(search, self.plan, Options(trials, **options), on_update=self.updates.append, on_trial=self.ended.append, asked_to_stop=asked_to_stop)
+        search_on_tune(
+            search,
+            self.plan,
+            Options(trials, **options),
+            on_update=self.updates.append,
+            on_trial=self.ended.append,
+            asked_to_stop=asked_to_stop,
+        )
         return search
 
     def history(self, trial):
@@ -71,31 +82,43 @@ def test_trials_run_side_by_side_and_a_search_goes_on_to_the_number_asked_for(tr
         assert trial.value == max(record["val_accuracy"] for record in one.history(trial))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
     again = one.go(4, concurrent=1)
-    assert [state_of(trial) for trial in again.trials] == ["complete"] * 4 and one.go(4).trials[3].value == again.trials[3].value
+    assert [state_of(trial) for trial in again.trials] == ["complete"] * 4 and one.go(4).trials[
+        3
+    ].value == again.trials[3].value
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
 
 
 @pytest.mark.slow
 def test_what_crashes_is_recorded_with_its_reason_and_the_search_goes_on(tried):
-    """A learning rate that diverges, more memory than there is, and footage that is not read: none is best, none stops the rest."""
-    one = tried(space="""
+    """A learning rate that diverges, more memory than there is, and footage that is not read: none is best, none stops
+    the rest.
+    """
+    one = tried(
+        space="""
 def space(trial):
     kind = trial.suggest_categorical("kind", ["base", "diverges", "wide", "flow"])
     return {"base": {}, "diverges": {"optim.name": "sgd", "optim.lr": 1e30, "optim.warmup_epochs": 0.0},
             "wide": {"model.widths": (32, 64, 128, 256, 1 << 40)}, "flow": {"data.step": 2, "data.recipe": "other"}}[kind]
-""", **{"epochs": 1, "model.width": 0.125})
+""",
+        **{"epochs": 1, "model.width": 0.125},
+    )
     search = one.search()
     for kind in ("diverges", "wide", "flow"):
         search.study.enqueue_trial({"kind": kind})
     search = one.go(4, concurrent=1)
     reasons = {trial.params["kind"]: trial.user_attrs.get("reason") for trial in search.finished}
     assert reasons["base"] is None and [trial.params["kind"] for trial in leading(search.study)] == ["base"]
-    assert reasons["diverges"].startswith("the loss became") and "data.recipe is other where the base recipe has" in reasons["flow"]
+    assert (
+        reasons["diverges"].startswith("the loss became")
+        and "data.recipe is other where the base recipe has" in reasons["flow"]
+    )
     assert "Error" in reasons["wide"] or "alloc" in reasons["wide"], reasons["wide"]
 
 
 def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_path):
-    """The second session's trials run without the store's clips: they are read when it begins, by the driver's tasks, and shared."""
+    """The second session's trials run without the store's clips: they are read when it begins, by the driver's tasks,
+    and shared.
+    """
     store = shutil.copytree(small_store, tmp_path / "store")
     one = Tried(str(store), tmp_path, epochs=1)
     search = one.search()
@@ -109,13 +132,22 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
         if updates and not hidden:
             hidden.append(shutil.move(store / "clips", tmp_path / "hidden"))
 
-    search_on_tune(search, one.plan, Options(4, concurrent=1), on_update=hide, on_trial=lambda number: None, asked_to_stop=lambda: False)
+    search_on_tune(
+        search,
+        one.plan,
+        Options(4, concurrent=1),
+        on_update=hide,
+        on_trial=lambda number: None,
+        asked_to_stop=lambda: False,
+    )
     assert hidden and [state_of(trial) for trial in search.trials] == ["complete"] * 4
     losses = [[(row["train_loss"], row["val_loss"]) for row in one.history(trial)] for trial in search.trials]
     assert losses[1] == losses[2] and losses[3] != losses[1] and losses[0] != losses[1]
 
 
-@pytest.mark.parametrize(("epochs", "warmup", "expected"), [(1, 1.0, 1), (4, 0.0, 1), (4, 1.0, 2), (12, 3.0, 4), (50, 1.0, 8)])
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "expected"), [(1, 1.0, 1), (4, 0.0, 1), (4, 1.0, 2), (12, 3.0, 4), (50, 1.0, 8)]
+)
 def test_trials_are_judged_after_a_sixth_of_their_epochs_and_not_while_they_warm_up(epochs, warmup, expected):
     assert first_rung(epochs, warmup_epochs=warmup) == expected
 
@@ -132,8 +164,14 @@ def test_inside_tune_tpe_finds_better_points_of_a_known_function_than_chance(sma
             folder.mkdir()
             one = Tried(small_store, folder, space=Path("tune_spaces/action.py").read_text())
             search = one.search(seed=seed, sampler=sampler)
-            search_on_tune(search, one.plan, Options(30, concurrent=2, halving=False), on_update=one.updates.append, on_trial=one.ended.append,
-                           asked_to_stop=lambda: False)
+            search_on_tune(
+                search,
+                one.plan,
+                Options(30, concurrent=2, halving=False),
+                on_update=one.updates.append,
+                on_trial=one.ended.append,
+                asked_to_stop=lambda: False,
+            )
             assert [state_of(trial) for trial in search.trials] == ["complete"] * 30
             found.append(leading(search.study)[0].value)
     gains = sorted(searched - drawn for searched, drawn in zip(best["tpe"], best["random"], strict=True))
@@ -149,7 +187,9 @@ def space(trial):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_stopped_trials_on_two_workers_release_what_they_held(tried):
-    """Trials that never learn are stopped, and the next gets their place: a placement group that is left behind would hang the search here."""
+    """Trials that never learn are stopped, and the next gets their place: a placement group that is left behind would
+    hang the search here.
+    """
     one = tried(space=HALVED, objectives="loss", **{"epochs": 4, "optim.warmup_epochs": 0.0, "scale.workers": 2})
     search = one.search()
     for rate in (1e-7, 1e-7, 0.002, 1e-7):
@@ -158,7 +198,9 @@ def test_stopped_trials_on_two_workers_release_what_they_held(tried):
     search = one.go(5, concurrent=1)
     assert time.monotonic() - began < 600 and len(search.finished) == 5
     states = [state_of(trial) for trial in search.trials]
-    assert states[0] == "complete" and "stopped" in states and "failed" not in states, [trial.user_attrs for trial in search.trials]
+    assert states[0] == "complete" and "stopped" in states and "failed" not in states, [
+        trial.user_attrs for trial in search.trials
+    ]
     runs = [RunFolder(one.plan.runs, trial.user_attrs["run"]).read_json("run.json")["run"] for trial in search.trials]
     assert {run["scale"]["workers"] for run in runs} == {2}
     deadline = time.monotonic() + 60
@@ -171,7 +213,9 @@ def test_stopped_trials_on_two_workers_release_what_they_held(tried):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_lost_process_starts_again_and_time_that_is_up_interrupts(tried):
-    """The trial's process is killed once: it goes on from its checkpoint. Then time is up at once: what ran is queued, and goes on."""
+    """The trial's process is killed once: it goes on from its checkpoint. Then time is up at once: what ran is queued,
+    and goes on.
+    """
     one = tried(epochs=6)
     killed = []
 
@@ -182,7 +226,14 @@ def test_a_lost_process_starts_again_and_time_that_is_up_interrupts(tried):
                 os.kill(update["process"], signal.SIGKILL)
 
     search = one.search()
-    search_on_tune(search, one.plan, Options(2, concurrent=1, halving=False), on_update=kill, on_trial=one.ended.append, asked_to_stop=lambda: False)
+    search_on_tune(
+        search,
+        one.plan,
+        Options(2, concurrent=1, halving=False),
+        on_update=kill,
+        on_trial=one.ended.append,
+        asked_to_stop=lambda: False,
+    )
     assert killed and [state_of(trial) for trial in search.trials] == ["complete"] * 2
     search = one.go(4, concurrent=1, seconds=4.0)
     assert len(search.finished) < 4 and not [trial for trial in search.trials if state_of(trial) == "running"]
@@ -201,12 +252,19 @@ def space(trial):
 @pytest.mark.timeout(900)
 def test_a_detector_is_searched_too_and_its_lambdas_change_what_it_learns(tmp_path, ray_cluster):
     store = write_image_store(tmp_path / "store", make_pictures(24, sides=(64, 64)))
-    one = Tried(store.uri, tmp_path, space=LAMBDAS, recipe="jobs/detector.py:improved",
-                tiny={"model.size": 64, "model.width": 0.125, "scale.global_batch": 4, "epochs": 1})
+    one = Tried(
+        store.uri,
+        tmp_path,
+        space=LAMBDAS,
+        recipe="jobs/detector.py:improved",
+        tiny={"model.size": 64, "model.width": 0.125, "scale.global_batch": 4, "epochs": 1},
+    )
     search = one.search()
     search.study.enqueue_trial({"loss.l1": 5.0, "loss.l3": 0.5})
     search = one.go(2, concurrent=1)
-    assert [state_of(trial) for trial in search.trials] == ["complete"] * 2, [trial.user_attrs for trial in search.trials]
+    assert [state_of(trial) for trial in search.trials] == ["complete"] * 2, [
+        trial.user_attrs for trial in search.trials
+    ]
     first, second = (one.history(trial)[0] for trial in search.trials)
     terms_of = [key for key in first if key.startswith("train_loss_")]
     assert len(terms_of) == 3 and all(first[key] != second[key] for key in terms_of)

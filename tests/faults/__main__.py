@@ -1,4 +1,6 @@
-"""Rounds of random faults: `python -m tests.faults --rounds 20 --seed 0` prints a line for each, and fails if one of them did."""
+"""Rounds of random faults: `python -m tests.faults --rounds 20 --seed 0` prints a line for each, and fails if one of
+them did.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ COLUMNS = ("round", "fault", "moment", "recovered by", "rows lost", "epochs repe
 
 
 def cells(line: Round) -> tuple:
-    return (line.number, line.fault, line.moment, line.recovered, line.rows_lost, line.epochs_repeated, f"{line.difference:.1e}", f"{line.seconds:.0f}")
+    return (
+        line.number,
+        line.fault,
+        line.moment,
+        line.recovered,
+        line.rows_lost,
+        line.epochs_repeated,
+        f"{line.difference:.1e}",
+        f"{line.seconds:.0f}",
+    )
 
 
 def main() -> None:

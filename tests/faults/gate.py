@@ -1,6 +1,7 @@
 """A relay in front of an HTTP server on this machine, with which the network between can be broken.
 
-It is a process of its own, `python -m tests.faults.gate PORT`: a library that waits for an answer may keep Python's other threads waiting too.
+It is a process of its own, `python -m tests.faults.gate PORT`: a library that waits for an answer may keep Python's
+other threads waiting too.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ class Gate:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.faults.gate", str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.gate", str(target)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self._lock = threading.Lock()
         self.port: int = self._ask("port")
 

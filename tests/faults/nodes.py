@@ -18,13 +18,22 @@ LEAN = {"RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0", "O
 
 
 class Nodes:
-    """Nodes of so many CPUs each, the first of them the head, in a process of their own (`tests/ray_nodes.py`). Close it."""
+    """Nodes of so many CPUs each, the first of them the head, in a process of their own (`tests/ray_nodes.py`). Close
+    it.
+    """
 
     def __init__(self, *cpus: float, environment: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)  # a short path, and no other Ray's
+        # a short path, and no other Ray's
+        self._folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
         own = LEAN | dict(environment) | {"RAY_TMPDIR": self._folder.name}
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.ray_nodes", *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         stderr=subprocess.DEVNULL, text=True, env=os.environ | own)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_nodes", *map(str, cpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | own,
+        )
         self.environment = own | {"RAY_ADDRESS": self._answer()}
         """What commands need to run here."""
 
@@ -35,11 +44,19 @@ class Nodes:
         self._answer()
 
     def raylets(self) -> dict[int, str]:
-        return {process: command for process, command in descendants(self._process.pid).items() if "/raylet/raylet" in command.split(" ")[0]}
+        return {
+            process: command
+            for process, command in descendants(self._process.pid).items()
+            if "/raylet/raylet" in command.split(" ")[0]
+        }
 
     def workers(self, title: str) -> dict[int, int]:
         """The Ray workers that are called so: {process: raylet of its node}."""
-        called = [process for process, command in descendants(self._process.pid).items() if command.startswith("ray::") and title in command]
+        called = [
+            process
+            for process, command in descendants(self._process.pid).items()
+            if command.startswith("ray::") and title in command
+        ]
         return {process: raylet for process in called if (raylet := _parent(process))}
 
     def others(self) -> list[int]:

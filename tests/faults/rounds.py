@@ -1,6 +1,7 @@
 """A round: the whole way with one fault at a random moment. It must end as if nothing had happened.
 
-Outside the bucket, what comes before the command that is disturbed is not done again: the round begins with what the undisturbed way left.
+Outside the bucket, what comes before the command that is disturbed is not done again: the round begins with what the
+undisturbed way left.
 """
 
 from __future__ import annotations
@@ -18,10 +19,27 @@ from typing import Any
 
 import numpy as np
 
-from tests.faults.site import COMMANDS, EPOCHS, TITLES, Command, Place, Result, Site, checkpoints_of, difference, read_result
+from tests.faults.site import (
+    COMMANDS,
+    EPOCHS,
+    TITLES,
+    Command,
+    Place,
+    Result,
+    Site,
+    checkpoints_of,
+    difference,
+    read_result,
+)
 from tests.processes import descendants
 
-FAULTS = {"decode worker": ("ingest",), "training worker": ("train",), "node": COMMANDS, "driver": COMMANDS, "bucket": COMMANDS}
+FAULTS = {
+    "decode worker": ("ingest",),
+    "training worker": ("train",),
+    "node": COMMANDS,
+    "driver": COMMANDS,
+    "bucket": COMMANDS,
+}
 """What is taken away, and from which commands."""
 AWAY_SECONDS = 20.0
 """So long the bucket's server is away."""
@@ -43,7 +61,9 @@ class Fault:
 
     @property
     def moment(self) -> str:
-        return f"{self.command}, {self.seconds:.1f} s into " + (f"epoch {self.epoch + 1}" if self.command == "train" else "its work")
+        return f"{self.command}, {self.seconds:.1f} s into " + (
+            f"epoch {self.epoch + 1}" if self.command == "train" else "its work"
+        )
 
 
 @dataclass
@@ -77,19 +97,30 @@ def draw(seed: int, number: int, attempt: int = 0) -> Fault:
     kind, commands = kinds[which], FAULTS[kinds[which]]
     random = np.random.default_rng((seed, number, 1 + attempt))
     how = {"decode worker": ("Ray worker", "decoder"), "bucket": ("refuses", "frozen")}.get(kind, ("",))
-    return Fault(kind, str(random.choice(how)), commands[(seed + turn + which) % len(commands)], int(random.integers(EPOCHS)), float(random.uniform(0.0, 1.5)))
+    return Fault(
+        kind,
+        str(random.choice(how)),
+        commands[(seed + turn + which) % len(commands)],
+        int(random.integers(EPOCHS)),
+        float(random.uniform(0.0, 1.5)),
+    )
 
 
 def play(site: Site, calm: Place, *, seed: int, number: int) -> Round:
     """One round, begun anew with another moment where its fault came too late. What fails in it is told in its `error`."""
     for attempt in range(3):
         with contextlib.suppress(Missed):
-            return _play(site, calm, read_result(calm), draw(seed, number, attempt), f"{seed}-{number}-{attempt}", number)
+            return _play(
+                site, calm, read_result(calm), draw(seed, number, attempt), f"{seed}-{number}-{attempt}", number
+            )
     raise RuntimeError(f"round {number} of seed {seed}: the fault came too late three times")
 
 
 def _play(site: Site, calm: Place, wanted: Result, fault: Fault, name: str, number: int) -> Round:
-    place = Place(f"s3://lab/{name}" if fault.kind == "bucket" else str(site.folder / name), evaluate_workers=2 if fault.command == "evaluate" else 0)
+    place = Place(
+        f"s3://lab/{name}" if fault.kind == "bucket" else str(site.folder / name),
+        evaluate_workers=2 if fault.command == "evaluate" else 0,
+    )
     first = COMMANDS[0] if fault.kind == "bucket" else fault.command
     if first in ("train", "evaluate"):
         shutil.copytree(calm.store, place.store)
@@ -98,6 +129,7 @@ def _play(site: Site, calm: Place, wanted: Result, fault: Fault, name: str, numb
     line = Round(number, f"{fault.kind} {fault.how}".strip(), fault.moment)
     began = time.monotonic()
     with watch(site, place) as seen:
+
         def disturb(name: str, command: Command) -> bool:
             if name != fault.command:
                 return False
@@ -153,6 +185,7 @@ def watch(site: Site, place: Place) -> Iterator[Seen]:
 
 def strike(site: Site, fault: Fault, seen: Seen, command: Command) -> None:
     """Wait for the moment, then do it. Raises Missed where the command was done before."""
+
     def ready() -> Any:
         workers = site.nodes.workers(TITLES[fault.command])
         return workers if fault.command != "train" or len(seen.checkpoints) >= fault.epoch else None
@@ -169,7 +202,9 @@ def strike(site: Site, fault: Fault, seen: Seen, command: Command) -> None:
     if fault.kind == "driver":
         os.kill(command.process.pid, signal.SIGKILL)
     elif fault.kind == "node":
-        site.nodes.kill_node(next((raylet for raylet in workers.values() if raylet in site.nodes.others()), site.nodes.others()[-1]))
+        site.nodes.kill_node(
+            next((raylet for raylet in workers.values() if raylet in site.nodes.others()), site.nodes.others()[-1])
+        )
     elif fault.kind == "bucket":
         (site.gate.shut if fault.how == "refuses" else lambda: os.kill(site.server, signal.SIGSTOP))()
         time.sleep(AWAY_SECONDS)

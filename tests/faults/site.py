@@ -1,4 +1,6 @@
-"""Where the rounds happen: nodes, a bucket behind a gate, small footage, and the whole way from it to metrics as a user types it."""
+"""Where the rounds happen: nodes, a bucket behind a gate, small footage, and the whole way from it to metrics as a user
+types it.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,24 @@ EPOCHS, VIDEOS = 4, 40
 CPUS = (1, 1, 1)
 """Of the nodes. Two workers get a whole node each; when one is lost they have the others, and leave no CPU."""
 DECODE = ("--size", "32x40", "--frames", "20")
-TRAIN = ("--workers", "2", *(f"--set={change}" for change in (
-    "model.width=0.125", "model.size=32", "model.dropout=0.0", "model.stem_motion=0.0", "model.branch_gain=0.0", "scale.amp=off",
-    "scale.global_batch=4", "optim.lr=0.001", f"epochs={EPOCHS}")))
+TRAIN = (
+    "--workers",
+    "2",
+    *(
+        f"--set={change}"
+        for change in (
+            "model.width=0.125",
+            "model.size=32",
+            "model.dropout=0.0",
+            "model.stem_motion=0.0",
+            "model.branch_gain=0.0",
+            "scale.amp=off",
+            "scale.global_batch=4",
+            "optim.lr=0.001",
+            f"epochs={EPOCHS}",
+        )
+    ),
+)
 """A narrow network with a calm start, which does not magnify rounding errors."""
 LIMIT_SECONDS = 600.0
 """Of a command: one that takes longer hangs."""
@@ -63,7 +80,18 @@ class Place:
         if name == "ingest":
             return ["ingest", str(footage), "--store", self.store, *DECODE]
         if name == "train":
-            return ["train", "jobs/action.py:improved", "--store", self.store, "--runs", f"{self.root}/runs", "--name", "small", "--resume-if-begun", *TRAIN]
+            return [
+                "train",
+                "jobs/action.py:improved",
+                "--store",
+                self.store,
+                "--runs",
+                f"{self.root}/runs",
+                "--name",
+                "small",
+                "--resume-if-begun",
+                *TRAIN,
+            ]
         return ["evaluate", self.run, "--workers", str(self.evaluate_workers)]
 
 
@@ -83,7 +111,9 @@ class Command:
     began: float = field(default_factory=time.monotonic)
 
     def finish(self, *, again: bool = False) -> str:
-        """Its output. Raises AssertionError where it fails or hangs. Given `again`, it may find that it was done before it was killed."""
+        """Its output. Raises AssertionError where it fails or hangs. Given `again`, it may find that it was done before
+        it was killed.
+        """
         try:
             output, _ = self.process.communicate(timeout=max(1.0, LIMIT_SECONDS - (time.monotonic() - self.began)))
         except subprocess.TimeoutExpired:
@@ -101,7 +131,9 @@ class Site:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="posture-faults-")))
             bucket = stack.enter_context(s3_server())
-            (self.server,) = [process for process, command in descendants(os.getpid()).items() if "moto.server" in command]
+            (self.server,) = [
+                process for process, command in descendants(os.getpid()).items() if "moto.server" in command
+            ]
             self.gate = Gate(int(bucket["AWS_ENDPOINT_URL"].rpartition(":")[2]))
             stack.callback(self.gate.close)
             bucket["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.gate.port}"
@@ -120,15 +152,30 @@ class Site:
     def begin(self, arguments: list[str], **environment: str) -> Command:
         """Start a command of Posture on the nodes."""
         variables = os.environ | self.nodes.environment | {"WANDB_MODE": "disabled"} | environment
-        return Command(subprocess.Popen([sys.executable, "-m", "posture", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                        env=variables, start_new_session=True))
+        return Command(
+            subprocess.Popen(
+                [sys.executable, "-m", "posture", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=variables,
+                start_new_session=True,
+            )
+        )
 
-    def whole_way(self, place: Place, *, first: str = COMMANDS[0], disturb: Callable[[str, Command], bool] = lambda name, command: False) -> Result:
-        """Ingest, train, evaluate, from the command `first` on. `disturb` sees each running, and says whether it is to be given again.
+    def whole_way(
+        self,
+        place: Place,
+        *,
+        first: str = COMMANDS[0],
+        disturb: Callable[[str, Command], bool] = lambda name, command: False,
+    ) -> Result:
+        """Ingest, train, evaluate, from the command `first` on. `disturb` sees each running, and says whether it is to
+        be given again.
 
         Raises AssertionError.
         """
-        for name in COMMANDS[COMMANDS.index(first):]:
+        for name in COMMANDS[COMMANDS.index(first) :]:
             command = self.begin(place.command(name, self.footage))
             if again := disturb(name, command):
                 command.process.communicate(timeout=60)
@@ -145,7 +192,9 @@ def read_result(place: Place) -> Result:
     assert [record["epoch"] for record in history] == list(range(1, EPOCHS + 1)), history
     found = folder.evaluation().metrics
     names = sorted(name for name, value in found.items() if isinstance(value, float) and name != "seconds")
-    values = [record[name] for record in history for name in ("train_loss", "val_loss", "val_accuracy")] + [found[name] for name in names]
+    values = [record[name] for record in history for name in ("train_loss", "val_loss", "val_accuracy")] + [
+        found[name] for name in names
+    ]
     return Result(rows, np.array(values))
 
 

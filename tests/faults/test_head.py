@@ -1,4 +1,6 @@
-"""The head is lost in the midst of training, and with it all that the cluster knows; the same command goes on when there is one again."""
+"""The head is lost in the midst of training, and with it all that the cluster knows; the same command goes on when
+there is one again.
+"""
 
 import time
 

@@ -25,7 +25,7 @@ def test_two_nodes_have_the_losses_of_one_process(site, calm):
     arguments = calm.place.command("train", site.footage)
     arguments[arguments.index("small")] = "alone"
     workers = arguments.index("--workers")
-    site.begin([*arguments[:workers], "--local", *arguments[workers + 2:]]).finish()
+    site.begin([*arguments[:workers], "--local", *arguments[workers + 2 :]]).finish()
     np.testing.assert_allclose(history(f"{calm.place.root}/runs/alone"), history(calm.place.run), rtol=TOLERANCE)
 
 

@@ -11,7 +11,11 @@ ROUNDS = 2
 
 def test_every_kind_of_fault_comes_in_turn_and_comes_again_with_its_seed():
     assert {draw(3, number).kind for number in range(len(FAULTS))} == set(FAULTS)
-    assert [draw(3, number) for number in range(9)] == [draw(3, number) for number in range(9)] != [draw(4, number) for number in range(9)]
+    assert (
+        [draw(3, number) for number in range(9)]
+        == [draw(3, number) for number in range(9)]
+        != [draw(4, number) for number in range(9)]
+    )
 
 
 @pytest.mark.slow

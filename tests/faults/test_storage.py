@@ -1,4 +1,6 @@
-"""No room or no access when a checkpoint is written: one sentence, what was saved before stands, and the run goes on from it."""
+"""No room or no access when a checkpoint is written: one sentence, what was saved before stands, and the run goes on
+from it.
+"""
 
 import subprocess
 import time
@@ -22,7 +24,9 @@ MEGABYTES = 64
 def small_disk(path):
     """A disk of its own at the folder `path`, where this user may mount one."""
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(path)], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(path)], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
     try:

@@ -1,4 +1,6 @@
-"""Broken footage: `python -m tests.fuzz --videos 1000 --pictures 500 --labels 200 --seed 0` plays so many files, and fails if one of them does harm."""
+"""Broken footage: `python -m tests.fuzz --videos 1000 --pictures 500 --labels 200 --seed 0` plays so many files, and
+fails if one of them does harm.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for kind in ("videos", "pictures", "labels"):
             count, size, total = getattr(options, kind), 1 if kind == "labels" else BATCH, Outcome()
-            for number in range(getattr(options, f"first_{kind}"), getattr(options, f"first_{kind}") + -(-count // size)):
+            for number in range(
+                getattr(options, f"first_{kind}"), getattr(options, f"first_{kind}") + -(-count // size)
+            ):
                 folder = Path(place, kind, str(number))
                 play = play_labels if kind == "labels" else PLAY[kind]
                 outcome = play(folder, seed=options.seed, number=number)
@@ -36,7 +40,10 @@ def main() -> None:
                 for line in outcome.wrong:
                     print("WRONG", line, flush=True)
             if count:
-                print(f"{count} {kind}, seed {options.seed}: {dict(total.verdicts.most_common())}; {len(total.wrong)} wrong", flush=True)
+                print(
+                    f"{count} {kind}, seed {options.seed}: {dict(total.verdicts.most_common())}; {len(total.wrong)} wrong",
+                    flush=True,
+                )
             failed = failed or bool(total.wrong)
     sys.exit(failed)
 

@@ -27,40 +27,134 @@ from tests.test_registry import RECORD
 
 SMALL = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 2, "epochs": 1, "tracking.mode": "off"}
 PASS = "0001-20260101-000000"
-TEXTS = ["", "../../photos", "/etc/passwd", "..", "a/b", "\x1b]0;owned\x07", "a" * 100_000, "https://evil.example/x", "\ud800", "0", "v9999",
-         "x\ny", "\0", "%2e%2e/%2e%2e/photos", "'", "') OR (1=1) --", "nan", "[bold]x[/bold]"]
-VALUES = [None, True, False, -1, 0, 1, 2**31, 2**63, 10**30, -10**30, 1e18, 1e308, float("nan"), float("inf"), [], {}, [[]], [None], [1, "a"],
-          {"a": {"b": [1]}}, *TEXTS]
-JSON_TEXTS = [b"", b"{", b"[]", b"{}", b"null", b"7", b'"x"', b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"\xff\xfe\x00", b"\0" * 100,
-              b'{"a": 1} {"b": 2}']
+TEXTS = [
+    "",
+    "../../photos",
+    "/etc/passwd",
+    "..",
+    "a/b",
+    "\x1b]0;owned\x07",
+    "a" * 100_000,
+    "https://evil.example/x",
+    "\ud800",
+    "0",
+    "v9999",
+    "x\ny",
+    "\0",
+    "%2e%2e/%2e%2e/photos",
+    "'",
+    "') OR (1=1) --",
+    "nan",
+    "[bold]x[/bold]",
+]
+VALUES = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2**31,
+    2**63,
+    10**30,
+    -(10**30),
+    1e18,
+    1e308,
+    float("nan"),
+    float("inf"),
+    [],
+    {},
+    [[]],
+    [None],
+    [1, "a"],
+    {"a": {"b": [1]}},
+    *TEXTS,
+]
+JSON_TEXTS = [
+    b"",
+    b"{",
+    b"[]",
+    b"{}",
+    b"null",
+    b"7",
+    b'"x"',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"9" * 5000,
+    b"\xff\xfe\x00",
+    b"\0" * 100,
+    b'{"a": 1} {"b": 2}',
+]
 
 
 def make_lab(place: Path) -> None:
-    """Footage of two classes, a store of it, a run that is trained and judged, and a registry of two versions; and photos that nobody may touch."""
+    """Footage of two classes, a store of it, a run that is trained and judged, and a registry of two versions; and
+    photos that nobody may touch.
+    """
     make_class_folders(place / "footage", per_class=4, frames=40)
     (place / "photos" / "deep").mkdir(parents=True)
     for name in ("one.parquet", "two.json", "deep/three.json", "model.safetensors"):
         (place / "photos" / name).write_bytes(name.encode())
     store = Store(str(place / "lab" / "store"), create=True)
-    ingest(read_footage(str(place / "footage")), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1))), local=True)
+    ingest(
+        read_footage(str(place / "footage")), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1))), local=True
+    )
     session = prepare("jobs/action.py:improved", store.uri, runs=str(place / "lab" / "runs"), name="one", changes=SMALL)
     train_here(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     evaluate(session.folder, views=Views())
     record = session.folder.read_json("run.json")
-    segments = {row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments").to_pylist()}
+    segments = {
+        row["segment"]: [row["label"], row["split"], row["group"]] for row in store.read("segments").to_pylist()
+    }
     registry = Registry(str(place / "lab" / "registry"), create=True)
-    registry.write_json({"segments": segments, "new": sorted(segments), "baseline": None, "refused": [], "ingests": []}, "passes", PASS, "segments.json")
-    registry.write_json({"pass": PASS, "outcome": "promoted", "verdict": "Promoted.", "challenger": "v0001", "champion": None, "changed": []},
-                        "passes", PASS, "decision.json")
+    registry.write_json(
+        {"segments": segments, "new": sorted(segments), "baseline": None, "refused": [], "ingests": []},
+        "passes",
+        PASS,
+        "segments.json",
+    )
+    registry.write_json(
+        {
+            "pass": PASS,
+            "outcome": "promoted",
+            "verdict": "Promoted.",
+            "challenger": "v0001",
+            "champion": None,
+            "changed": [],
+        },
+        "passes",
+        PASS,
+        "decision.json",
+    )
     for number in (1, 2):
-        version = RECORD | {"pass": f"000{number}{PASS[4:]}", "store": store.uri, "run": record["run"], "classes": record["classes"],
-                            "holdout": sorted(segments)[:2]}
+        version = RECORD | {
+            "pass": f"000{number}{PASS[4:]}",
+            "store": store.uri,
+            "run": record["run"],
+            "classes": record["classes"],
+            "holdout": sorted(segments)[:2],
+        }
         with session.folder.checkpoint("best") as weights:
             registry.promote(registry.add(version, weights / "model.safetensors"), why="better")
     registry.mark("v0001", sorted(segments)[0], segments=1, splits=["train"])
-    registry.write_json({"time": 1.0, "status": "nothing", "sentence": "nothing new", "pass": None, "unsettled": [], "unlabelled": []}, "last.json")
-    registry.write_json({"host": "there", "process": 7, "schedule": "every 6h", "footage": "f", "began": 1.0, "next": 1e9, "working_since": None, "beat": 1.0},
-                        "watchers", "there-7.json")
+    registry.write_json(
+        {"time": 1.0, "status": "nothing", "sentence": "nothing new", "pass": None, "unsettled": [], "unlabelled": []},
+        "last.json",
+    )
+    registry.write_json(
+        {
+            "host": "there",
+            "process": 7,
+            "schedule": "every 6h",
+            "footage": "f",
+            "began": 1.0,
+            "next": 1e9,
+            "working_since": None,
+            "beat": 1.0,
+        },
+        "watchers",
+        "there-7.json",
+    )
     registry.write_json({"looks": {}, "seen": {}, "unlabelled": []}, "settling.json")
     store.forget("f" * 32, bytes=7)
 
@@ -71,7 +165,9 @@ def snapshot(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         relative = str(path.relative_to(folder))
         if not relative.startswith(without):
-            found[relative] = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else path.stat().st_mode
+            found[relative] = (
+                os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else path.stat().st_mode
+            )
     return found
 
 
@@ -80,7 +176,10 @@ def damage(lab: Path, chance: random.Random) -> str:
     files = [path for path in sorted(lab.rglob("*")) if path.is_file() and not path.is_symlink()]
     path = chance.choice(files)
     by_suffix: dict[str, list[Callable[[Path, random.Random], str]]] = {
-        ".json": [_json_value, _json_value, _json_value, _json_text], ".parquet": [_parquet_value, _parquet_value, _bytes], ".safetensors": [_bytes, _tensors]}
+        ".json": [_json_value, _json_value, _json_value, _json_text],
+        ".parquet": [_parquet_value, _parquet_value, _bytes],
+        ".safetensors": [_bytes, _tensors],
+    }
     how = chance.choice([*by_suffix.get(path.suffix, [_bytes]) * 3, _bytes, _link, _replaced, _gone])
     return f"{path.relative_to(lab)}: {how(path, chance)}"
 
@@ -125,9 +224,13 @@ def _parquet_value(path: Path, chance: random.Random) -> str:
     if not table.num_rows or chance.random() < 0.1:
         table = pa.table({"x": [1, 2, 3]})
     name = chance.choice(table.column_names)
-    odd = {pa.types.is_string: [None, *(text for text in TEXTS if text != "\ud800")], pa.types.is_integer: [None, -1, 0, 2**31 - 1],
-           pa.types.is_floating: [None, float("nan"), float("inf"), -1.0, 1e300], pa.types.is_binary: [None, b"", b"x" * 1000],
-           pa.types.is_list: [None, [], [None]]}
+    odd = {
+        pa.types.is_string: [None, *(text for text in TEXTS if text != "\ud800")],
+        pa.types.is_integer: [None, -1, 0, 2**31 - 1],
+        pa.types.is_floating: [None, float("nan"), float("inf"), -1.0, 1e300],
+        pa.types.is_binary: [None, b"", b"x" * 1000],
+        pa.types.is_list: [None, [], [None]],
+    }
     kind = table[name].type
     choices = next((values for test, values in odd.items() if test(kind)), [None])
     values = table[name].to_pylist()
@@ -146,7 +249,9 @@ def _tensors(path: Path, chance: random.Random) -> str:
     name = chance.choice(sorted(tensors))
     value = tensors.pop(name)
     if chance.random() < 0.7:
-        tensors[name] = value * float("nan") if chance.random() < 0.5 and value.is_floating_point() else value.new_zeros((3, 1))
+        tensors[name] = (
+            value * float("nan") if chance.random() < 0.5 and value.is_floating_point() else value.new_zeros((3, 1))
+        )
     save_file(tensors, path, metadata={"format": "pt"})
     return f"tensor {name} is another"
 
@@ -154,7 +259,7 @@ def _tensors(path: Path, chance: random.Random) -> str:
 def _bytes(path: Path, chance: random.Random) -> str:
     content = bytearray(path.read_bytes())
     if not content or chance.random() < 0.3:
-        path.write_bytes(content[:chance.randrange(len(content) + 1)])
+        path.write_bytes(content[: chance.randrange(len(content) + 1)])
         return "is cut"
     for _ in range(chance.choice([1, 4, 50])):
         content[chance.randrange(len(content))] = chance.randrange(256)
@@ -163,8 +268,16 @@ def _bytes(path: Path, chance: random.Random) -> str:
 
 
 def _link(path: Path, chance: random.Random) -> str:
-    photos = path.parents[next(number for number, parent in enumerate(path.parents) if parent.name == "lab")].parent / "photos"
-    target = chance.choice([photos / "one.parquet", photos / "two.json", photos / "model.safetensors", photos / "nothing"])
+    photos = (
+        path.parents[next(number for number, parent in enumerate(path.parents) if parent.name == "lab")].parent
+        / "photos"
+    )
+    target = chance.choice([
+        photos / "one.parquet",
+        photos / "two.json",
+        photos / "model.safetensors",
+        photos / "nothing",
+    ])
     if chance.random() < 0.4:
         path, target = path.parent, photos
         shutil.rmtree(path)

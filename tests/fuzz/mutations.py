@@ -1,4 +1,6 @@
-"""Ways in which files break: bytes of any file, and text of a table of labels. Each is a function of a random.Random and the content."""
+"""Ways in which files break: bytes of any file, and text of a table of labels. Each is a function of a random.Random
+and the content.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,50 @@ import random
 import struct
 
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 20_000)
-ODD = ("", " ", "nan", "-nan", "inf", "-1", "0", "1e999", "1e-999", "0.5.5", "12,5", "1" * 400, "9" * 6000, "../../etc/passwd", "/", "a/b\\c", "\x00",
-       "\x1b[31m", "[bold]x[/bold]",
-       "'", '"', "=1+1", "\u00e9", "e\u0301", "\u202e", "\ufeff", "true", "null", "{}", "[]", "&a", "*a", "<x>", "&lt;", "]]>", "%25",
-       "train", "test", "kick", "label", "video", "x" * 3000)
+ODD = (
+    "",
+    " ",
+    "nan",
+    "-nan",
+    "inf",
+    "-1",
+    "0",
+    "1e999",
+    "1e-999",
+    "0.5.5",
+    "12,5",
+    "1" * 400,
+    "9" * 6000,
+    "../../etc/passwd",
+    "/",
+    "a/b\\c",
+    "\x00",
+    "\x1b[31m",
+    "[bold]x[/bold]",
+    "'",
+    '"',
+    "=1+1",
+    "\u00e9",
+    "e\u0301",
+    "\u202e",
+    "\ufeff",
+    "true",
+    "null",
+    "{}",
+    "[]",
+    "&a",
+    "*a",
+    "<x>",
+    "&lt;",
+    "]]>",
+    "%25",
+    "train",
+    "test",
+    "kick",
+    "label",
+    "video",
+    "x" * 3000,
+)
 
 
 def flip(chance: random.Random, content: bytes, other: bytes) -> bytes:
@@ -34,19 +76,23 @@ def renumber(chance: random.Random, content: bytes, other: bytes) -> bytes:
     """An extreme number where another stood: sizes, counts, times."""
     made = bytearray(content)
     for _ in range(chance.choice((1, 2))):
-        at = chance.randrange(max(1, min(len(made), 900) - 4)) if chance.random() < 0.7 else chance.randrange(max(1, len(made) - 4))
-        made[at:at + 4] = struct.pack(chance.choice((">I", "<I")), chance.choice(NUMBERS))
+        at = (
+            chance.randrange(max(1, min(len(made), 900) - 4))
+            if chance.random() < 0.7
+            else chance.randrange(max(1, len(made) - 4))
+        )
+        made[at : at + 4] = struct.pack(chance.choice((">I", "<I")), chance.choice(NUMBERS))
     return bytes(made)
 
 
 def cut(chance: random.Random, content: bytes, other: bytes) -> bytes:
     """Without its end."""
-    return content[:int(len(content) * chance.random())]
+    return content[: int(len(content) * chance.random())]
 
 
 def behead(chance: random.Random, content: bytes, other: bytes) -> bytes:
     """Without its start."""
-    return content[int(len(content) * chance.random() * 0.5):]
+    return content[int(len(content) * chance.random() * 0.5) :]
 
 
 def hole(chance: random.Random, content: bytes, other: bytes) -> bytes:
@@ -92,7 +138,7 @@ def odd_words(chance: random.Random, text: str) -> str:
         if len(marks) < 2:
             break
         first = chance.randrange(len(marks) - 1)
-        text = text[:marks[first] + 1] + chance.choice(ODD) + text[marks[first + 1]:]
+        text = text[: marks[first] + 1] + chance.choice(ODD) + text[marks[first + 1] :]
         marks = [place for place, sign in enumerate(text) if not sign.isalnum() and sign not in "._-"]
     return text
 
@@ -120,8 +166,24 @@ def odd_lines(chance: random.Random, text: str) -> str:
 
 def odd_signs(chance: random.Random, text: str) -> str:
     """Another delimiter, quote or bracket throughout."""
-    old, new = chance.choice(((",", ";"), (",", "\t"), (",", "|"), (" ", "\t"), ("/", "\\"), (".", ","), ('"', "'"), ("\n", "\r"), ("\n", "\r\n"), ("{", "["),
-                              ("<", "&lt;"), (":", "="), (" ", ""), ("0", "O"), ("1", "nan"), ("\n", "\n\n")))
+    old, new = chance.choice((
+        (",", ";"),
+        (",", "\t"),
+        (",", "|"),
+        (" ", "\t"),
+        ("/", "\\"),
+        (".", ","),
+        ('"', "'"),
+        ("\n", "\r"),
+        ("\n", "\r\n"),
+        ("{", "["),
+        ("<", "&lt;"),
+        (":", "="),
+        (" ", ""),
+        ("0", "O"),
+        ("1", "nan"),
+        ("\n", "\n\n"),
+    ))
     return text.replace(old, new)
 
 
@@ -133,7 +195,19 @@ def deep(chance: random.Random, text: str) -> str:
 
 
 TEXTS = (odd_words, odd_words, odd_words, odd_lines, odd_lines, odd_signs, deep)
-ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252", "shift_jis", "utf-32")
+ENCODINGS = (
+    "utf-8",
+    "utf-8",
+    "utf-8",
+    "utf-8",
+    "utf-8-sig",
+    "utf-16",
+    "utf-16-le",
+    "latin-1",
+    "cp1252",
+    "shift_jis",
+    "utf-32",
+)
 
 
 def mutate_text(chance: random.Random, content: bytes) -> bytes:

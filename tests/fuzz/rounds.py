@@ -1,4 +1,6 @@
-"""Rounds of broken files beside good ones. A round ends with one sentence at worst; what is kept is stored as if the rest had not been there."""
+"""Rounds of broken files beside good ones. A round ends with one sentence at worst; what is kept is stored as if the
+rest had not been there.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,17 @@ from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import ingest
 from posture.errors import InputError
 from tests.fuzz.mutations import mutate, mutate_text
-from tests.fuzz.sources import KINDS, LAYOUTS, PICTURES, SUFFIXES, add_picture, encode_picture, encode_video, labels_of, write_good_pictures
+from tests.fuzz.sources import (
+    KINDS,
+    LAYOUTS,
+    PICTURES,
+    SUFFIXES,
+    add_picture,
+    encode_picture,
+    encode_video,
+    labels_of,
+    write_good_pictures,
+)
 
 CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 4)
 HANG_SECONDS = 300
@@ -67,7 +79,9 @@ def take(root: Path, store: Path) -> list[dict[str, str]]:
         layout = choose_layout(str(root), clips=False)
         if layout in image_annotations.LAYOUTS:
             found = image_annotations.read_pictures(str(root), layout=layout)
-            report = ingest_pictures(found, Store(str(store), create=True), ImageOptions(max_refused_share=1.0, file_limit_seconds=60))
+            report = ingest_pictures(
+                found, Store(str(store), create=True), ImageOptions(max_refused_share=1.0, file_limit_seconds=60)
+            )
         else:
             options = IngestOptions(cut=CUT, max_refused_share=1.0, file_limit_seconds=60)
             report = ingest(read_footage(str(root), layout=layout), Store(str(store), create=True), options, local=True)
@@ -81,7 +95,11 @@ def attempt(what: str, outcome: Outcome, root: Path, store: Path) -> list[dict[s
     try:
         refused = take(root, store)
         outcome.verdicts.update(item["verdict"] for item in refused)
-        strange = [item for item in refused if item["verdict"] not in rows.VERDICTS or item["verdict"] == "failed" or "\n" in item["reason"]]
+        strange = [
+            item
+            for item in refused
+            if item["verdict"] not in rows.VERDICTS or item["verdict"] == "failed" or "\n" in item["reason"]
+        ]
         outcome.wrong += [f"{what}: {item}" for item in strange]
     except InputError as error:
         outcome.verdicts["a sentence"] += 1
@@ -99,7 +117,9 @@ def play_videos(folder: Path, *, seed: int, number: int, count: int = BATCH) -> 
     """Broken videos beside six good ones, in two classes."""
     chance, outcome, what = random.Random(f"videos {seed} {number}"), Outcome(), f"videos, seed {seed}, round {number}"
     folder.mkdir(parents=True)
-    sources = [(kind[0], encode_video(folder / "made", kind, seed=chance.randrange(10**6))) for kind in chance.sample(KINDS, 6)]
+    sources = [
+        (kind[0], encode_video(folder / "made", kind, seed=chance.randrange(10**6))) for kind in chance.sample(KINDS, 6)
+    ]
     mixed = folder / "mixed"
     for name in ("left", "right"):
         (mixed / name).mkdir(parents=True)
@@ -108,12 +128,16 @@ def play_videos(folder: Path, *, seed: int, number: int, count: int = BATCH) -> 
     for place in range(count):
         (suffix, content), (_, other) = chance.choice(sources), chance.choice(sources)
         suffix = chance.choice(SUFFIXES) if chance.random() < 0.15 else suffix
-        (mixed / chance.choice(("left", "right")) / f"{chance.randrange(1000)}-{place}.{suffix}").write_bytes(_broken(chance, content, other))
+        (mixed / chance.choice(("left", "right")) / f"{chance.randrange(1000)}-{place}.{suffix}").write_bytes(
+            _broken(chance, content, other)
+        )
     refused = attempt(what, outcome, mixed, folder / "store")
     if refused is None:
         outcome.wrong.append(f"{what}: good videos were not taken in")
         return outcome
-    gone = {item["uri"] for item in refused} & {row["uri"] for row in Store(str(folder / "store")).read("videos").to_pylist() if row["verdict"] != "ok"}
+    gone = {item["uri"] for item in refused} & {
+        row["uri"] for row in Store(str(folder / "store")).read("videos").to_pylist() if row["verdict"] != "ok"
+    }
     outcome.verdicts["ok"] += count + len(sources) - len(gone)
     if lost := [uri for uri in gone if "/good" in uri]:
         outcome.wrong.append(f"{what}: good videos were refused: {lost}")
@@ -123,7 +147,11 @@ def play_videos(folder: Path, *, seed: int, number: int, count: int = BATCH) -> 
 
 def play_pictures(folder: Path, *, seed: int, number: int, count: int = BATCH) -> Outcome:
     """Broken pictures beside twelve good ones. Needs Ray."""
-    chance, outcome, what = random.Random(f"pictures {seed} {number}"), Outcome(), f"pictures, seed {seed}, round {number}"
+    chance, outcome, what = (
+        random.Random(f"pictures {seed} {number}"),
+        Outcome(),
+        f"pictures, seed {seed}, round {number}",
+    )
     mixed = folder / "mixed"
     write_good_pictures(mixed, 12)
     sources = [(suffix, encode_picture(suffix, seed=chance.randrange(10**6))) for suffix in PICTURES]
@@ -135,7 +163,9 @@ def play_pictures(folder: Path, *, seed: int, number: int, count: int = BATCH) -
     if refused is None:
         outcome.wrong.append(f"{what}: good pictures were not taken in")
         return outcome
-    gone = {row["uri"] for row in Store(str(folder / "store")).read("pictures").to_pylist() if row["verdict"] != "ok"} | {item["uri"] for item in refused}
+    gone = {
+        row["uri"] for row in Store(str(folder / "store")).read("pictures").to_pylist() if row["verdict"] != "ok"
+    } | {item["uri"] for item in refused}
     outcome.verdicts["ok"] += count + 12 - len(gone)
     if lost := [uri for uri in gone if "/good" in uri]:
         outcome.wrong.append(f"{what}: good pictures were refused: {lost}")
@@ -144,7 +174,9 @@ def play_pictures(folder: Path, *, seed: int, number: int, count: int = BATCH) -
 
 
 def play_labels(folder: Path, *, seed: int, number: int, layout: str | None = None) -> Outcome:
-    """One broken file of labels over a store that stands. Ended in a sentence, nothing has changed; mended, the store is as before."""
+    """One broken file of labels over a store that stands. Ended in a sentence, nothing has changed; mended, the store
+    is as before.
+    """
     chance, outcome = random.Random(f"labels {seed} {number}"), Outcome()
     layout = layout or sorted(LAYOUTS)[number % len(LAYOUTS)]
     whole = folder.parent / f"whole-{layout}"
@@ -180,8 +212,16 @@ def _broken(chance: random.Random, content: bytes, other: bytes) -> bytes:
 
 
 def _compare(what: str, outcome: Outcome, folder: Path, gone: set[str], tables: dict[str, list[str]]) -> None:
-    """The same folder without the files that are `gone`, into another store: it must hold the same; `tables` say which columns name the folder."""
-    kept = Path(shutil.copytree(folder / "mixed", folder / "kept", ignore=lambda at, names: [name for name in names if f"{at}/{name}" in gone]))
+    """The same folder without the files that are `gone`, into another store: it must hold the same; `tables` say which
+    columns name the folder.
+    """
+    kept = Path(
+        shutil.copytree(
+            folder / "mixed",
+            folder / "kept",
+            ignore=lambda at, names: [name for name in names if f"{at}/{name}" in gone],
+        )
+    )
     if attempt(f"{what}, without the bad", outcome, kept, folder / "other") is None:
         outcome.wrong.append(f"{what}: what was kept of it is not taken in alone")
         return
@@ -192,7 +232,10 @@ def _compare(what: str, outcome: Outcome, folder: Path, gone: set[str], tables: 
 
 
 def _rows(store: Path, table: str, dropped: list[str]) -> list[str]:
-    return sorted(str({name: value for name, value in row.items() if name not in dropped}) for row in Store(str(store)).read(table).to_pylist())
+    return sorted(
+        str({name: value for name, value in row.items() if name not in dropped})
+        for row in Store(str(store)).read(table).to_pylist()
+    )
 
 
 def _difference(one: list[str], other: list[str]) -> str:
@@ -209,7 +252,9 @@ def _labels(store: Path) -> list[str]:
 
 
 def _changed_sides(whole: Path, store: Path) -> bool:
-    """Whether a group came into the store while its labels were broken: it keeps its side, also if that is another than the whole labels name."""
+    """Whether a group came into the store while its labels were broken: it keeps its side, also if that is another than
+    the whole labels name.
+    """
     return _rows(whole, "groups", []) != _rows(store, "groups", [])
 
 

@@ -11,10 +11,20 @@ import numpy as np
 from tests.footage import moving_square
 from tests.pictures import draw, save, some_boxes, write_coco, write_cvat, write_voc, write_yolo, yolo_line
 
-KINDS = (("mp4", "libx264", "yuv420p", {}), ("mkv", "libx264", "yuv420p", {"bf": "2"}), ("mov", "mjpeg", "yuvj420p", {}), ("avi", "mpeg4", "yuv420p", {}),
-         ("ts", "mpeg2video", "yuv420p", {}), ("mpg", "mpeg1video", "yuv420p", {}), ("webm", "libvpx", "yuv420p", {}), ("flv", "flv", "yuv420p", {}),
-         ("wmv", "wmv2", "yuv420p", {}), ("3gp", "mpeg4", "yuv420p", {}), ("mp4", "libx265", "yuv420p", {"x265-params": "log-level=none:pools=none"}),
-         ("mxf", "mpeg2video", "yuv420p", {}))
+KINDS = (
+    ("mp4", "libx264", "yuv420p", {}),
+    ("mkv", "libx264", "yuv420p", {"bf": "2"}),
+    ("mov", "mjpeg", "yuvj420p", {}),
+    ("avi", "mpeg4", "yuv420p", {}),
+    ("ts", "mpeg2video", "yuv420p", {}),
+    ("mpg", "mpeg1video", "yuv420p", {}),
+    ("webm", "libvpx", "yuv420p", {}),
+    ("flv", "flv", "yuv420p", {}),
+    ("wmv", "wmv2", "yuv420p", {}),
+    ("3gp", "mpeg4", "yuv420p", {}),
+    ("mp4", "libx265", "yuv420p", {"x265-params": "log-level=none:pools=none"}),
+    ("mxf", "mpeg2video", "yuv420p", {}),
+)
 """Suffix, encoder, pixel format and options."""
 SUFFIXES = tuple(sorted({suffix for suffix, *_ in KINDS}))
 PICTURES = (".jpg", ".png", ".webp", ".bmp", ".tif")
@@ -23,7 +33,9 @@ PICTURES = (".jpg", ".png", ".webp", ".bmp", ".tif")
 def encode_video(path: Path, kind: tuple, *, seed: int, frames: int = 20, size: tuple[int, int] = (48, 64)) -> bytes:
     """A video of `frames` at 25 frames/s, height x width pixels."""
     suffix, codec, pix_fmt, options = kind
-    with av.open(str(path), "w", format={"mkv": "matroska", "ts": "mpegts", "wmv": "asf", "mpg": "mpeg"}.get(suffix, suffix)) as container:
+    with av.open(
+        str(path), "w", format={"mkv": "matroska", "ts": "mpegts", "wmv": "asf", "mpg": "mpeg"}.get(suffix, suffix)
+    ) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
         stream.options = {"threads": "1", **options}
@@ -46,8 +58,11 @@ def write_segments(root: Path) -> Path:
     root.mkdir(parents=True)
     for number in range(3):
         (root / f"clip{number}.mp4").write_bytes(encode_video(root / "made.mp4", KINDS[0], seed=number))
-    rows = "".join(f"clip{number}.mp4,{start},{start + 0.4},{label},g{number},\n" for number, label in enumerate(("kick", "jump", "kick"))
-                   for start in (0.0, 0.4))
+    rows = "".join(
+        f"clip{number}.mp4,{start},{start + 0.4},{label},g{number},\n"
+        for number, label in enumerate(("kick", "jump", "kick"))
+        for start in (0.0, 0.4)
+    )
     (root / "segments.csv").write_text(f"video,start,end,label,group,split\n{rows}")
     return root
 
@@ -58,7 +73,9 @@ def write_ucf101(root: Path) -> Path:
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(encode_video(root / "made.mp4", KINDS[0], seed=number))
-    (root / "trainlist01.txt").write_text("".join(f"{name} {1 + number // 3}\n" for number, name in enumerate(names) if number % 3))
+    (root / "trainlist01.txt").write_text(
+        "".join(f"{name} {1 + number // 3}\n" for number, name in enumerate(names) if number % 3)
+    )
     (root / "testlist01.txt").write_text("".join(f"{name}\n" for number, name in enumerate(names) if not number % 3))
     (root / "classInd.txt").write_text("1 Kick\n2 Jump\n")
     return root
@@ -76,7 +93,14 @@ def _voc(root: Path) -> Path:
     return write_voc(root, {"train": 4, "val": 2})
 
 
-LAYOUTS = {"segments": write_segments, "ucf101": write_ucf101, "yolo": _yolo, "coco": _coco, "voc": _voc, "cvat": write_cvat}
+LAYOUTS = {
+    "segments": write_segments,
+    "ucf101": write_ucf101,
+    "yolo": _yolo,
+    "coco": _coco,
+    "voc": _voc,
+    "cvat": write_cvat,
+}
 TABLES = {".csv", ".txt", ".yaml", ".json", ".xml"}
 
 

@@ -27,5 +27,9 @@ def test_broken_pictures_do_no_harm(tmp_path, seed):
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
 def test_broken_labels_do_no_harm(tmp_path, seed, layout):
-    wrong = [line for number in range(4) for line in play_labels(tmp_path / str(number), seed=seed, number=number, layout=layout).wrong]
+    wrong = [
+        line
+        for number in range(4)
+        for line in play_labels(tmp_path / str(number), seed=seed, number=number, layout=layout).wrong
+    ]
     assert not wrong, "\n".join(wrong)

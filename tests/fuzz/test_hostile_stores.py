@@ -1,4 +1,6 @@
-"""Stores, runs and registries that are damaged or forged: every command ends in a result or in one sentence, and nothing outside of them changes."""
+"""Stores, runs and registries that are damaged or forged: every command ends in a result or in one sentence, and
+nothing outside of them changes.
+"""
 
 import random
 import shutil
@@ -12,7 +14,8 @@ from tests.fuzz.hostile import SMALL, damage, make_lab, snapshot
 
 CASES, CHUNKS = 200, 10
 LONGEST_SECONDS = 1800
-"""Of one command, which takes a second or two, and minutes on a machine that is crowded; longer is taken to be endless."""
+"""Of one command, which takes a second or two, and minutes on a machine that is crowded; longer is taken to be endless.
+"""
 RECIPE = "jobs/action.py:improved"
 
 
@@ -31,21 +34,82 @@ def commands(place, victim, chance):
     store, runs, registry, out = (str(lab / "store"), str(lab / "runs"), str(lab / "registry"), str(place / "out"))
     video = next((place / "footage").rglob("*.mp4"))
     known = ["--store", store, "--registry", registry]
-    quick = [(["show", store, "--out", f"{out}/show.html", "--clips", "2"], ()), (["ingest", "--store", store, "--report"], ()),
-             (["registry", "list", registry], ()), (["registry", "show", registry], ()), (["registry", "diff", registry, "v0001", "v0002"], ()),
-             (["registry", "promote", registry, "v0001"], ("registry/champion.json",)), (["registry", "rollback", registry], ("registry/champion.json",)),
-             (["status", "--registry", registry], ()), (["evaluate", f"{runs}/one"], ("runs/one/evaluation",)),
-             (["explain", f"{runs}/one", str(video), "--out", out], ()), (["forget", victim, *known, "--runs", runs, "--yes"], ("",))]
-    slow = [(["train", RECIPE, "--store", store, "--runs", runs, "--name", "one", "--resume", "--local", "--set=epochs=2"], ("runs/one",)),
-            (["train", RECIPE, "--store", store, "--runs", runs, "--name", "two", "--local", "--weights", f"{runs}/one", *small], ("runs/two",)),
-            (["train", RECIPE, "--store", store, "--runs", runs, "--name", "two", "--local", "--weights", f"{registry}/versions/v0002", *small], ("runs/two",)),
-            (["retrain", "--footage", str(place / "footage"), *known, "--local", "--min-clips", "1000", *small], ("store", "registry")),
-            (["review", *known, "--footage", str(place / "footage"), "--list"], ())]
+    quick = [
+        (["show", store, "--out", f"{out}/show.html", "--clips", "2"], ()),
+        (["ingest", "--store", store, "--report"], ()),
+        (["registry", "list", registry], ()),
+        (["registry", "show", registry], ()),
+        (["registry", "diff", registry, "v0001", "v0002"], ()),
+        (["registry", "promote", registry, "v0001"], ("registry/champion.json",)),
+        (["registry", "rollback", registry], ("registry/champion.json",)),
+        (["status", "--registry", registry], ()),
+        (["evaluate", f"{runs}/one"], ("runs/one/evaluation",)),
+        (["explain", f"{runs}/one", str(video), "--out", out], ()),
+        (["forget", victim, *known, "--runs", runs, "--yes"], ("",)),
+    ]
+    slow = [
+        (
+            [
+                "train",
+                RECIPE,
+                "--store",
+                store,
+                "--runs",
+                runs,
+                "--name",
+                "one",
+                "--resume",
+                "--local",
+                "--set=epochs=2",
+            ],
+            ("runs/one",),
+        ),
+        (
+            [
+                "train",
+                RECIPE,
+                "--store",
+                store,
+                "--runs",
+                runs,
+                "--name",
+                "two",
+                "--local",
+                "--weights",
+                f"{runs}/one",
+                *small,
+            ],
+            ("runs/two",),
+        ),
+        (
+            [
+                "train",
+                RECIPE,
+                "--store",
+                store,
+                "--runs",
+                runs,
+                "--name",
+                "two",
+                "--local",
+                "--weights",
+                f"{registry}/versions/v0002",
+                *small,
+            ],
+            ("runs/two",),
+        ),
+        (
+            ["retrain", "--footage", str(place / "footage"), *known, "--local", "--min-clips", "1000", *small],
+            ("store", "registry"),
+        ),
+        (["review", *known, "--footage", str(place / "footage"), "--list"], ()),
+    ]
     return [*chance.sample(quick, 2), chance.choice([*quick, *slow])]
 
 
 def run(arguments, capfd, told):
     """Exit code and the sentence of a command in this process."""
+
     def too_long(number, frame):
         raise AssertionError(f"no end after {LONGEST_SECONDS} s: {told}")
 
@@ -83,12 +147,20 @@ def check(lab, chance, capfd, told):
         if code == 2:
             lines = complaint.strip().splitlines()
             assert [line.startswith("posture: ") for line in lines] == [True], f"{said}\n{complaint}"
-            kept = {name: content for name, content in before.items() if not any(name.startswith(free) for free in may_change)}
+            kept = {
+                name: content
+                for name, content in before.items()
+                if not any(name.startswith(free) for free in may_change)
+            }
             changed = [name for name, content in kept.items() if after.get(name) != content]
             assert not changed, f"changed: {changed}\n{said}\n{complaint}"
             if arguments[0] == "forget":
                 assert before == after or "a part of" in complaint, f"{said}\n{complaint}"
-        assert (snapshot(place / "photos"), snapshot(place / "footage"), sorted(path.name for path in place.iterdir())) == outside, said
+        assert (
+            snapshot(place / "photos"),
+            snapshot(place / "footage"),
+            sorted(path.name for path in place.iterdir()),
+        ) == outside, said
 
 
 def test_a_few_hostile_stores_and_runs(lab, capfd, monkeypatch):

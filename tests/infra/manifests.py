@@ -15,12 +15,20 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader) if document]
 
 
-MANIFESTS = [(f"{path.stem}-{document['kind']}-{document['metadata']['name']}", document) for path in KUBERNETES for document in documents(path)]
+MANIFESTS = [
+    (f"{path.stem}-{document['kind']}-{document['metadata']['name']}", document)
+    for path in KUBERNETES
+    for document in documents(path)
+]
 
 
 def ray_clusters() -> list[tuple[str, dict[str, Any]]]:
     """(name of manifest, spec of a RayCluster) of each that stands in a manifest."""
-    return [(name, document["spec"].get("rayClusterSpec", document["spec"])) for name, document in MANIFESTS if document["kind"].startswith("Ray")]
+    return [
+        (name, document["spec"].get("rayClusterSpec", document["spec"]))
+        for name, document in MANIFESTS
+        if document["kind"].startswith("Ray")
+    ]
 
 
 def pods() -> list[tuple[str, dict[str, Any]]]:

@@ -14,9 +14,28 @@ from posture.data.video import VIDEO_SUFFIXES
 from tests.infra.manifests import ROOT
 
 MIB = 1024**2
-CODE = ["posture/cli.py", "posture/pages/page.html", "jobs/mine.py", "tune_spaces/mine.py", "searches/mine/best.json", "pyproject.toml"]
-KEPT = ["weights/c3d.pth", "weights/c3d.safetensors", "runs/first/run.json", "wandb/run/output", "store/clips/part.parquet", "searches/mine/runs/one/run.json",
-        "aws.pem", ".env", "auth_token", ".git/config", ".venv/bin/python", "infra/Dockerfile"]
+CODE = [
+    "posture/cli.py",
+    "posture/pages/page.html",
+    "jobs/mine.py",
+    "tune_spaces/mine.py",
+    "searches/mine/best.json",
+    "pyproject.toml",
+]
+KEPT = [
+    "weights/c3d.pth",
+    "weights/c3d.safetensors",
+    "runs/first/run.json",
+    "wandb/run/output",
+    "store/clips/part.parquet",
+    "searches/mine/runs/one/run.json",
+    "aws.pem",
+    ".env",
+    "auth_token",
+    ".git/config",
+    ".venv/bin/python",
+    "infra/Dockerfile",
+]
 
 
 @cache
@@ -51,13 +70,19 @@ def test_on_aws_work_goes_where_it_belongs():
     kinds = prepared("aws")["available_node_types"]
     resources = {"head": {"CPU": 0, "driver": 8}, "gpu": {"CPU": 8, "GPU": 1}, "decode": {"CPU": 16, "decode": 16}}
     assert {kind: kinds[kind]["resources"] for kind in kinds} == resources
-    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], "a run looks at the nodes that are there when it begins"
-    assert [kind for kind in kinds if kinds[kind]["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}] == ["gpu", "decode"]
+    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], (
+        "a run looks at the nodes that are there when it begins"
+    )
+    assert [
+        kind for kind in kinds if kinds[kind]["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}
+    ] == ["gpu", "decode"]
 
 
 def test_on_aws_ray_makes_no_group_that_lets_ssh_in_from_everywhere():
     configured = [kind["node_config"] for kind in prepared("aws")["available_node_types"].values()]
-    assert all(node["SecurityGroupIds"] and node["MetadataOptions"] == {"HttpTokens": "required"} for node in configured)
+    assert all(
+        node["SecurityGroupIds"] and node["MetadataOptions"] == {"HttpTokens": "required"} for node in configured
+    )
     assert all(disk["Ebs"]["Encrypted"] for node in configured for disk in node["BlockDeviceMappings"])
 
 
@@ -68,7 +93,11 @@ def test_on_aws_ray_can_start_every_kind_of_machine(tmp_path, monkeypatch):
     from moto import mock_aws
     from ray.autoscaler._private.aws.config import bootstrap_aws
 
-    for name, value in (("HOME", str(tmp_path)), ("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing")):
+    for name, value in (
+        ("HOME", str(tmp_path)),
+        ("AWS_ACCESS_KEY_ID", "testing"),
+        ("AWS_SECRET_ACCESS_KEY", "testing"),
+    ):
         monkeypatch.setenv(name, value)
     (tmp_path / ".ssh").mkdir()
     with mock_aws():
@@ -80,7 +109,9 @@ def test_on_aws_ray_can_start_every_kind_of_machine(tmp_path, monkeypatch):
         for kind in ready["available_node_types"].values():
             machine = {name: value for name, value in kind["node_config"].items() if name != "SubnetIds"}
             ec2.run_instances(MinCount=1, MaxCount=1, SubnetId=kind["node_config"]["SubnetIds"][0], **machine)
-        started = [machine for reservation in ec2.describe_instances()["Reservations"] for machine in reservation["Instances"]]
+        started = [
+            machine for reservation in ec2.describe_instances()["Reservations"] for machine in reservation["Instances"]
+        ]
         groups = {group["GroupName"] for group in ec2.describe_security_groups()["SecurityGroups"]}
     assert [machine["InstanceType"] for machine in started] == ["m7i.xlarge", "g6.2xlarge", "c7i.4xlarge"]
     assert [machine.get("InstanceLifecycle") for machine in started] == [None, "spot", "spot"]
@@ -100,7 +131,12 @@ def test_by_ssh_a_machine_without_a_gpu_says_that_it_decodes(tmp_path):
         return done.stdout.splitlines()
 
     assert start("worker", "0") == ["start", "--address=192.0.2.10:6379", "--metrics-export-port=8080"]
-    assert start("worker", "1") == ["start", "--address=192.0.2.10:6379", "--metrics-export-port=8080", '--resources={"decode": 12}']
+    assert start("worker", "1") == [
+        "start",
+        "--address=192.0.2.10:6379",
+        "--metrics-export-port=8080",
+        '--resources={"decode": 12}',
+    ]
     assert {"--num-cpus=0", "--num-gpus=0", '--resources={"driver": 8}'} <= set(start("head", "0"))
 
 
@@ -116,8 +152,12 @@ def upload(folder, target):
 
 def test_footage_weights_and_keys_do_not_travel(tmp_path):
     folder = tmp_path / "lab"
-    footage = [f"{place}match{suffix}" for place in ("", "jobs/footage/deep/") for small in VIDEO_SUFFIXES | PICTURE_SUFFIXES
-               for suffix in (small, small.upper())]
+    footage = [
+        f"{place}match{suffix}"
+        for place in ("", "jobs/footage/deep/")
+        for small in VIDEO_SUFFIXES | PICTURE_SUFFIXES
+        for suffix in (small, small.upper())
+    ]
     for name in [*CODE, *KEPT, *footage]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
@@ -129,5 +169,9 @@ def test_footage_weights_and_keys_do_not_travel(tmp_path):
 def test_the_project_itself_is_a_small_upload(tmp_path):
     """What the README says of it; the dashboard takes no more than 100 MiB."""
     names = upload(ROOT, tmp_path / "package.zip")
-    assert "posture/cli.py" in names and "jobs/action.py" in names and not any(name.startswith(("tests/", "infra/")) for name in names)
+    assert (
+        "posture/cli.py" in names
+        and "jobs/action.py" in names
+        and not any(name.startswith(("tests/", "infra/")) for name in names)
+    )
     assert (tmp_path / "package.zip").stat().st_size < 2 * MIB

@@ -1,4 +1,6 @@
-"""Every command that the READMEs, manifests and schedules tell people or machines to run is one that exists, with options that it has."""
+"""Every command that the READMEs, manifests and schedules tell people or machines to run is one that exists, with
+options that it has.
+"""
 
 import re
 import shlex
@@ -21,9 +23,15 @@ def typed(path):
 
 
 TYPED = [line for path in READMES for line in typed(path)]
-POSTURE = sorted({" ".join(found.split())
-                  for text in [*TYPED, *typed(ROOT / "README.md"), *(path.read_text().replace("\\\n", " ") for path in TEXTS if path.suffix != ".md")]
-                  for found in re.findall(r"(?:python -m |^)posture ((?!\.\.\.)[^>\n]+)", text)})
+POSTURE = sorted({
+    " ".join(found.split())
+    for text in [
+        *TYPED,
+        *typed(ROOT / "README.md"),
+        *(path.read_text().replace("\\\n", " ") for path in TEXTS if path.suffix != ".md"),
+    ]
+    for found in re.findall(r"(?:python -m |^)posture ((?!\.\.\.)[^>\n]+)", text)
+})
 RAY = [line for line in TYPED if re.match(r"ray (job )?\w", line)]
 
 
@@ -51,7 +59,11 @@ def test_ray_understands(line):
         command = command.get_command(None, words.pop(0))
     context = command.make_context("ray", words)
     if "entrypoint" in context.params:
-        assert context.params["submission_id"] and context.params["entrypoint_resources"] == '{"driver": 1}' and context.params["working_dir"] == "."
+        assert (
+            context.params["submission_id"]
+            and context.params["entrypoint_resources"] == '{"driver": 1}'
+            and context.params["working_dir"] == "."
+        )
 
 
 def test_ids_of_jobs_are_each_given_once():
@@ -86,8 +98,14 @@ def test_changes_are_those_that_recipes_take(line):
 def test_recipes_named_are_there():
     from posture.recipes import load_recipe, load_study
 
-    named = {path for text in [*TYPED, *(document["spec"].get("entrypoint", "") for _, document in MANIFESTS if document["kind"] == "RayJob")]
-             for path in re.findall(r"jobs/\w+\.py:\w+", text)}
+    named = {
+        path
+        for text in [
+            *TYPED,
+            *(document["spec"].get("entrypoint", "") for _, document in MANIFESTS if document["kind"] == "RayJob"),
+        ]
+        for path in re.findall(r"jobs/\w+\.py:\w+", text)
+    }
     assert named
     for path in named:
         (load_study if path.endswith("study") else load_recipe)(path)
@@ -96,4 +114,6 @@ def test_recipes_named_are_there():
 def test_every_file_is_told_of():
     told = "".join(path.read_text() for path in READMES)
     kept = [path for path in TEXTS if path.name != "README.md" and "__pycache__" not in path.parts]
-    assert [str(path.relative_to(ROOT)) for path in kept if path.name not in told and f"{path.parent.name}/" not in told] == []
+    assert [
+        str(path.relative_to(ROOT)) for path in kept if path.name not in told and f"{path.parent.name}/" not in told
+    ] == []

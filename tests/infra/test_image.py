@@ -16,7 +16,10 @@ from tests.infra.manifests import ROOT
 
 DOCKERFILE = (ROOT / "infra" / "Dockerfile").read_text()
 REQUIREMENTS = (ROOT / "infra" / "requirements.txt").read_text()
-PINS = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+) \\$", REQUIREMENTS, re.MULTILINE)}
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(r"^([\w.-]+)==(\S+) \\$", REQUIREMENTS, re.MULTILINE)
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -60,5 +63,7 @@ def test_it_does_not_run_as_root_and_asks_for_a_token():
 
 def test_what_is_copied_is_there_and_let_in():
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {name for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]}
+    copied = {
+        name for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]
+    }
     assert copied == let_in and all((ROOT / name).exists() for name in copied)

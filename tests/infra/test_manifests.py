@@ -23,7 +23,9 @@ OTHERS = [pair for pair in MANIFESTS if pair not in RAY]
 def definition(kind, version):
     """What checks a kind by KubeRay's schema; names that this does not know are refused, as `kubectl apply` does."""
     resource = yaml.load((SCHEMAS / f"ray.io_{kind.lower()}s.yaml").read_text(), Loader=yaml.CSafeLoader)
-    schema = next(found for found in resource["spec"]["versions"] if found["name"] == version)["schema"]["openAPIV3Schema"]
+    schema = next(found for found in resource["spec"]["versions"] if found["name"] == version)["schema"][
+        "openAPIV3Schema"
+    ]
     close(schema["properties"]["spec"])
     return jsonschema.Draft202012Validator(schema)
 
@@ -57,7 +59,9 @@ def test_kubernetes_accepts(manifest):
 
 
 def test_everything_stands_in_one_namespace():
-    assert {document["metadata"].get("namespace", document["metadata"]["name"]) for _, document in MANIFESTS} == {"posture"}
+    assert {document["metadata"].get("namespace", document["metadata"]["name"]) for _, document in MANIFESTS} == {
+        "posture"
+    }
 
 
 @pytest.mark.parametrize(("where", "pod"), pods(), ids=[where for where, _ in pods()])
@@ -71,15 +75,23 @@ def test_pods_are_confined_and_bounded(where, pod):
         assert container["securityContext"] == CONFINED
         assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/tmp"}
         limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-        assert set(limits) == set(requests) and {"cpu", "memory", "ephemeral-storage"} <= set(limits) and limits["memory"] == requests["memory"]
+        assert (
+            set(limits) == set(requests)
+            and {"cpu", "memory", "ephemeral-storage"} <= set(limits)
+            and limits["memory"] == requests["memory"]
+        )
     assert pod["automountServiceAccountToken"] is False
     mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
     assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume)
-    assert not any("projected" in volume for volume in pod["volumes"] if volume["name"] in mounted), "a container with jobs has the account's token"
+    assert not any("projected" in volume for volume in pod["volumes"] if volume["name"] in mounted), (
+        "a container with jobs has the account's token"
+    )
 
 
 def test_the_autoscaler_is_confined_and_bounded_too():
-    (options,) = [cluster["autoscalerOptions"] for _, cluster in ray_clusters() if cluster.get("enableInTreeAutoscaling")]
+    (options,) = [
+        cluster["autoscalerOptions"] for _, cluster in ray_clusters() if cluster.get("enableInTreeAutoscaling")
+    ]
     assert options["securityContext"] == CONFINED
     assert options["resources"]["limits"] and options["resources"]["requests"]
 
@@ -90,7 +102,11 @@ def test_the_autoscaler_alone_has_the_account_s_token():
     mounts = {mount["mountPath"]: mount for mount in cluster["autoscalerOptions"]["volumeMounts"]}
     mount = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
     volumes = {volume["name"]: volume for volume in cluster["headGroupSpec"]["template"]["spec"]["volumes"]}
-    assert mount["readOnly"] and set(mounts) == {"/tmp", mount["mountPath"]} and set(volumes) >= {entry["name"] for entry in mounts.values()}
+    assert (
+        mount["readOnly"]
+        and set(mounts) == {"/tmp", mount["mountPath"]}
+        and set(volumes) >= {entry["name"] for entry in mounts.values()}
+    )
     kinds = {kind: source[kind] for source in volumes[mount["name"]]["projected"]["sources"] for kind in source}
     assert kinds["serviceAccountToken"]["path"] == "token" and kinds["configMap"]["items"][0]["path"] == "ca.crt"
     assert kinds["downwardAPI"]["items"][0]["path"] == "namespace"
@@ -128,7 +144,10 @@ def test_the_quota_holds_the_largest_cluster_a_job_and_a_night_s_pass():
 def test_one_image_and_its_tag_is_the_version():
     """And a digest, which no one can move as a tag can be."""
     named = {container["image"] for _, pod in pods() for container in pod["containers"]}
-    assert {re.sub(r"@sha256:[0-9a-f]{64}$", "", image) for image in named} == {f"{IMAGE}:{__version__}", "postgres:17.6-bookworm"}
+    assert {re.sub(r"@sha256:[0-9a-f]{64}$", "", image) for image in named} == {
+        f"{IMAGE}:{__version__}",
+        "postgres:17.6-bookworm",
+    }
     assert all("@sha256:" in image for image in named)
     for path in TEXTS:
         assert set(re.findall(rf"{re.escape(IMAGE)}:([^\s@]+)", path.read_text())) <= {__version__}, path
@@ -138,11 +157,19 @@ def test_what_is_left_to_fill_in_is_named(tmp_path):
     check = ["sh", str(ROOT / "infra" / "check.sh")]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and "fill in these lines" in done.stderr
-    for left in ("cluster/kuberay.yaml:", "postgres.yaml:", "cidr: 192.0.2.1/32", "cidr: 198.51.100.0/24", "cidr: 203.0.113.0/24"):
+    for left in (
+        "cluster/kuberay.yaml:",
+        "postgres.yaml:",
+        "cidr: 192.0.2.1/32",
+        "cidr: 198.51.100.0/24",
+        "cidr: 203.0.113.0/24",
+    ):
         assert left in done.stdout
     filled = []
     for path in KUBERNETES:
-        text = re.sub(r"sha256:0{64}", f"sha256:{'ab' * 32}", path.read_text()).replace("registry.example.org", "registry.lab.net")
+        text = re.sub(r"sha256:0{64}", f"sha256:{'ab' * 32}", path.read_text()).replace(
+            "registry.example.org", "registry.lab.net"
+        )
         filled.append(tmp_path / path.name)
         filled[-1].write_text(re.sub(r"cidr: (192\.0\.2|198\.51\.100|203\.0\.113)\.", "cidr: 10.1.2.", text))
     done = subprocess.run([*check, *map(str, filled)], capture_output=True, text=True, timeout=60, check=False)
@@ -161,9 +188,17 @@ def test_ray_asks_for_a_token_and_is_the_image_s(name, cluster):
 def test_the_autoscaler_s_own_reading_sends_work_where_it_belongs(name, cluster):
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-    kinds = _derive_autoscaling_config_from_ray_cr({"metadata": {"name": "posture", "namespace": "posture"}, "spec": cluster})["available_node_types"]
-    resources = {name: {key: value for key, value in kind["resources"].items() if key != "memory"} for name, kind in kinds.items()}
-    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], "a run looks at the nodes that are there when it begins"
+    kinds = _derive_autoscaling_config_from_ray_cr({
+        "metadata": {"name": "posture", "namespace": "posture"},
+        "spec": cluster,
+    })["available_node_types"]
+    resources = {
+        name: {key: value for key, value in kind["resources"].items() if key != "memory"}
+        for name, kind in kinds.items()
+    }
+    assert kinds["gpu"]["min_workers"] and kinds["decode"]["min_workers"], (
+        "a run looks at the nodes that are there when it begins"
+    )
     assert resources["headgroup"] == {"CPU": 0, "driver": 8}
     assert resources["gpu"] == {"CPU": 8, "GPU": 1}
     assert resources["decode"] == {"CPU": 16, "decode": 16}
@@ -173,16 +208,22 @@ def test_no_manifest_holds_a_secret():
     secret = re.compile(r"KEY|SECRET|TOKEN|PASSWORD")
     for _, pod in pods():
         for container in pod["containers"]:
-            assert all("value" not in variable for variable in container.get("env", []) if secret.search(variable["name"]))
+            assert all(
+                "value" not in variable for variable in container.get("env", []) if secret.search(variable["name"])
+            )
     for _, document in MANIFESTS:
         if document["kind"] == "Secret":
             assert set(document["stringData"].values()) == {""} and "data" not in document
 
 
 def test_no_file_holds_a_secret():
-    shapes = {"AWS key": r"\bA(KIA|SIA)[0-9A-Z]{16}\b", "private key": r"BEGIN [A-Z ]*PRIVATE KEY", "40 hexadecimal digits": r"(?<!sha256:)\b[0-9a-f]{40,}\b",
-              "password in an address": r"://[^/\s:@]+:[^/\s@]+@",
-              "an assignment": r"(?i)\b\w*(password|secret|token|api_key)\w*\s*[=:]\s*[\"']?[A-Za-z0-9+/_-]{16,}\b"}
+    shapes = {
+        "AWS key": r"\bA(KIA|SIA)[0-9A-Z]{16}\b",
+        "private key": r"BEGIN [A-Z ]*PRIVATE KEY",
+        "40 hexadecimal digits": r"(?<!sha256:)\b[0-9a-f]{40,}\b",
+        "password in an address": r"://[^/\s:@]+:[^/\s@]+@",
+        "an assignment": r"(?i)\b\w*(password|secret|token|api_key)\w*\s*[=:]\s*[\"']?[A-Za-z0-9+/_-]{16,}\b",
+    }
     for path in TEXTS:
         for what, shape in shapes.items():
             found = re.search(shape, path.read_text())
@@ -190,17 +231,26 @@ def test_no_file_holds_a_secret():
 
 
 def test_the_secrets_that_pods_read_are_those_that_are_described():
-    described = {(document["metadata"]["name"], key) for _, document in MANIFESTS if document["kind"] == "Secret" for key in document["stringData"]}
+    described = {
+        (document["metadata"]["name"], key)
+        for _, document in MANIFESTS
+        if document["kind"] == "Secret"
+        for key in document["stringData"]
+    }
     token = {("posture", "auth_token")}  # KubeRay makes it, named like the cluster
     for where, pod in pods():
         for container in pod["containers"]:
             sources = [variable["valueFrom"] for variable in container.get("env", []) if "valueFrom" in variable]
             keys = [source["secretKeyRef"] for source in sources if "secretKeyRef" in source]
             assert {(key["name"], key["key"]) for key in keys} <= described | token, where
-            assert {source["secretRef"]["name"] for source in container.get("envFrom", [])} <= {name for name, _ in described}, where
+            assert {source["secretRef"]["name"] for source in container.get("envFrom", [])} <= {
+                name for name, _ in described
+            }, where
 
 
-POLICIES = {document["metadata"]["name"]: document["spec"] for _, document in MANIFESTS if document["kind"] == "NetworkPolicy"}
+POLICIES = {
+    document["metadata"]["name"]: document["spec"] for _, document in MANIFESTS if document["kind"] == "NetworkPolicy"
+}
 
 
 def test_nothing_may_talk_unless_it_is_named():
@@ -211,21 +261,31 @@ def test_a_dashboard_on_all_addresses_is_behind_the_policy():
     """Ray's ports are open to Ray's own pods; the dashboard besides to those that hand in jobs and to the operator."""
     for path in TEXTS:
         if "0.0.0.0" in path.read_text().replace("0.0.0.0/0", ""):
-            assert path.suffix == ".yaml" and "namespace: posture" in path.read_text(), f"{path.relative_to(ROOT)} opens a port that no policy guards"
+            assert path.suffix == ".yaml" and "namespace: posture" in path.read_text(), (
+                f"{path.relative_to(ROOT)} opens a port that no policy guards"
+            )
     nodes = {"ray.io/is-ray-node": "yes"}
     allowed = {}
     for rule in [*POLICIES["ray"]["ingress"], *POLICIES["dashboard"]["ingress"]]:
         for port in [entry["port"] for entry in rule.get("ports", [{"port": "all"}])]:
             allowed.setdefault(port, []).extend(rule["from"])
     assert allowed.pop("all") == [{"podSelector": {"matchLabels": nodes}}]
-    assert allowed.pop(8265) == [{"podSelector": {"matchLabels": {"app.kubernetes.io/component": "submitter"}}},
-                                 {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}},
-                                  "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}]
-    assert set(allowed) == {8080, 44217, 44227} and all("namespaceSelector" in source for sources in allowed.values() for source in sources)
+    assert allowed.pop(8265) == [
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "submitter"}}},
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+        },
+    ]
+    assert set(allowed) == {8080, 44217, 44227} and all(
+        "namespaceSelector" in source for sources in allowed.values() for source in sources
+    )
 
 
 def test_only_named_addresses_can_be_reached():
-    """Machine metadata is none of them, and no block is larger than a company's. The API server is for the head, whose pod has the autoscaler."""
+    """Machine metadata is none of them, and no block is larger than a company's. The API server is for the head, whose
+    pod has the autoscaler.
+    """
     ports = {}
     for name, policy in POLICIES.items():
         for rule in policy.get("egress", []):
@@ -236,11 +296,21 @@ def test_only_named_addresses_can_be_reached():
                     ports.setdefault(name, set()).update(port["port"] for port in rule["ports"])
     assert ports == {"ray": {443}, "autoscaler": {443, 6443}}
     assert POLICIES["autoscaler"]["podSelector"]["matchLabels"] == {"ray.io/node-type": "head"}
-    assert all("namespaceSelector" not in source or source["namespaceSelector"].get("matchLabels") for policy in POLICIES.values()
-               for rule in (*policy.get("ingress", []), *policy.get("egress", [])) for source in rule.get("from", rule.get("to", [])))
+    assert all(
+        "namespaceSelector" not in source or source["namespaceSelector"].get("matchLabels")
+        for policy in POLICIES.values()
+        for rule in (*policy.get("ingress", []), *policy.get("egress", []))
+        for source in rule.get("from", rule.get("to", []))
+    )
 
 
 def test_submitters_carry_the_label_that_lets_them_in():
     templates = [document["spec"]["submitterPodTemplate"] for _, document in MANIFESTS if document["kind"] == "RayJob"]
-    templates += [document["spec"]["jobTemplate"]["spec"]["template"] for _, document in MANIFESTS if document["kind"] == "CronJob"]
-    assert len(templates) == 2 and all(template["metadata"]["labels"] == {"app.kubernetes.io/component": "submitter"} for template in templates)
+    templates += [
+        document["spec"]["jobTemplate"]["spec"]["template"]
+        for _, document in MANIFESTS
+        if document["kind"] == "CronJob"
+    ]
+    assert len(templates) == 2 and all(
+        template["metadata"]["labels"] == {"app.kubernetes.io/component": "submitter"} for template in templates
+    )

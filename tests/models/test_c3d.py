@@ -67,7 +67,11 @@ def test_every_toggle_alone_and_in_pairs_trains(changes: dict):
     logits = network(clips())
     assert logits.shape == (2, 5)
     functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
-    missing = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.isfinite().all()]
+    missing = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all()
+    ]
     assert missing == []
 
 
@@ -77,7 +81,13 @@ def test_every_toggle_alone_and_in_pairs_trains(changes: dict):
         {},
         {"norm": "group", "residual": True},
         IMPROVED,
-        {**IMPROVED, "placement": "all", "attention_pool": "avgmax", "spatial_attention": "per_frame", "asymmetric": "triple"},
+        {
+            **IMPROVED,
+            "placement": "all",
+            "attention_pool": "avgmax",
+            "spatial_attention": "per_frame",
+            "asymmetric": "triple",
+        },
     ],
 )
 def test_gradients_reach_every_parameter(changes: dict):
@@ -106,8 +116,17 @@ def test_average_pooling_takes_eight_frames_and_other_sizes_than_it_was_built_fo
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
 @pytest.mark.parametrize("attention", ["none", "stcbam"])
 def test_a_fresh_residual_stage_is_its_shortcut(norm: str, attention: str):
-    network = build(replace(SMALL_IMPROVED, norm=norm, attention=attention, placement="all", depths=(2, 1, 2, 2, 2), widths=(64, 128, 256, 512, 512),
-                            branch_gain=0.0)).eval()
+    network = build(
+        replace(
+            SMALL_IMPROVED,
+            norm=norm,
+            attention=attention,
+            placement="all",
+            depths=(2, 1, 2, 2, 2),
+            widths=(64, 128, 256, 512, 512),
+            branch_gain=0.0,
+        )
+    ).eval()
     blocks = [module for module in network.modules() if isinstance(module, Residual)]
     assert len(blocks) == 5
     assert isinstance(blocks[0].shortcut, nn.Identity) and isinstance(blocks[4].shortcut, nn.Identity)
@@ -123,7 +142,8 @@ def test_a_stem_that_starts_with_motion_does_not_see_what_stands_still(split: st
     network = build(replace(SMALL_IMPROVED, asymmetric=split, standardize=standardize, norm="none", stem_motion=0.5))
     still, moving = clips(1, 1).expand(-1, -1, 16, -1, -1), clips(1)
     filters = nn.Sequential(*[layer for layer in network.stage1 if isinstance(layer, nn.Conv3d)])
-    first = filters[: next(place for place, layer in enumerate(filters) if layer.kernel_size[0] > 1) + 1]  # up to the one over time
+    # up to the one over time
+    first = filters[: next(place for place, layer in enumerate(filters) if layer.kernel_size[0] > 1) + 1]
     still_answer, moving_answer = (first(picture)[0, :, 2:-2].abs().amax((1, 2, 3)) for picture in (still, moving))
     half = len(first[-1].weight) // 2
     assert (still_answer[:half] < 1e-5).all() and (moving_answer > 0.1).all() and (still_answer[half:] > 0.01).all()
@@ -164,7 +184,9 @@ def test_split_kernels_keep_the_receptive_field():
         for parameter in stage.parameters():
             parameter.data.abs_()
         stage(pixels.abs()).select(2, 4).select(2, 5).select(2, 5).sum().backward()
-        reached[split] = tuple(pixels.grad.abs().sum((0, 1, *rest)).count_nonzero().item() for rest in ((3, 4), (2, 4), (2, 3)))
+        reached[split] = tuple(
+            pixels.grad.abs().sum((0, 1, *rest)).count_nonzero().item() for rest in ((3, 4), (2, 4), (2, 3))
+        )
     assert reached == {"none": (3, 7, 7), "pair": (3, 7, 7), "triple": (3, 7, 7)}
 
 
@@ -191,7 +213,8 @@ def test_weights_survive_safetensors(changes: dict, tmp_path: Path):
 @pytest.mark.parametrize(("changes", "rate"), [({}, 0.001), (IMPROVED, 0.003)], ids=["c3d", "improved"])
 def test_fifty_steps_learn_one_batch(changes: dict, rate: float):
     network = build(C3D(**{**changes, **NARROW, "size": 32, "dropout": 0.0}))
-    batch, labels = functional.interpolate(torch.randn(5, 3, 4, 4, 4), (16, 32, 32)), torch.arange(5)  # blocks that survive pooling
+    # blocks that survive pooling
+    batch, labels = functional.interpolate(torch.randn(5, 3, 4, 4, 4), (16, 32, 32)), torch.arange(5)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate)
     losses = []
     for _ in range(50):
@@ -206,7 +229,9 @@ def test_fifty_steps_learn_one_batch(changes: dict, rate: float):
 
 @pytest.mark.parametrize("changes", [{}, IMPROVED], ids=["c3d", "improved"])
 def test_bfloat16_autocast_stays_close_to_float32(changes: dict):
-    """Forward alone: on the CPU, torch 2.15's bfloat16 Conv3d weight gradients are wrong for 3 frames of kernel over 2 of input."""
+    """Forward alone: on the CPU, torch 2.15's bfloat16 Conv3d weight gradients are wrong for 3 frames of kernel over 2
+    of input.
+    """
     network = build(C3D(**{**changes, **NARROW, "dropout": 0.0}))
     batch = clips()
     with torch.no_grad():
@@ -234,7 +259,9 @@ def test_bfloat16_gradients_on_a_gpu_stay_close_to_float32(changes: dict):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU"
+)
 def test_compiled_network_computes_the_same():
     network = build(SMALL_IMPROVED).eval()
     compiled = torch.compile(network, fullgraph=True)
@@ -253,14 +280,21 @@ def test_an_unknown_kind_is_refused():
 
 @pytest.mark.parametrize(("frames", "size"), [(16, 112), (16, 56), (16, 64), (16, 96), (24, 48), (32, 33), (16, 16)])
 def test_the_fifth_pooling_has_caffes_windows(frames: int, size: int):
-    """Caffe: ceil((cells - 2) / 2) + 1 windows (at least one), the first begins with the first cell, and the last is cut off at the edge."""
+    """Caffe: ceil((cells - 2) / 2) + 1 windows (at least one), the first begins with the first cell, and the last is
+    cut off at the edge.
+    """
     network = build(C3D(**{**NARROW, "size": size, "frames": frames}))
     taken = []
     network.head[0].register_forward_hook(lambda module, inputs, output: taken.extend((inputs[0], output)))
     network(clips(1, frames, size))
     cells, pooled = taken
-    reach = [[slice(2 * window, 2 * window + 2) for window in range(max(1, -(-(length - 2) // 2) + 1))] for length in cells.shape[2:]]
-    wanted = torch.stack([cells[:, :, t, y, x].amax((2, 3, 4)) for t in reach[0] for y in reach[1] for x in reach[2]], dim=2)
+    reach = [
+        [slice(2 * window, 2 * window + 2) for window in range(max(1, -(-(length - 2) // 2) + 1))]
+        for length in cells.shape[2:]
+    ]
+    wanted = torch.stack(
+        [cells[:, :, t, y, x].amax((2, 3, 4)) for t in reach[0] for y in reach[1] for x in reach[2]], dim=2
+    )
     assert pooled.shape[2:] == tuple(map(len, reach)) and torch.equal(pooled.flatten(2), wanted)
 
 

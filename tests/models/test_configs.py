@@ -46,9 +46,18 @@ def test_placement_names_stages(placement: str, stages: tuple[str, ...]):
         ({"placement": ""}, "selects no stage; allowed are early, late, all, stage1"),
         ({"placement": "+"}, "selects no stage"),
         ({"placement": "stage6"}, "there is no 'stage6'; allowed are early, late, all, stage1"),
-        ({"norm": "group", "groups": 3}, "groups 3 does not divide stage1's width 64; .* allow groups 1, 2, 4, 8, 16, 32, 64"),
-        ({"norm": "group", "groups": 16, "width": 0.125}, "groups 16 does not divide stage1's width 8; .* allow groups 1, 2, 4, 8$"),
-        ({"norm": "group", "widths": (64, 128, 252, 512, 512)}, "groups 8 does not divide stage3's width 252; .* allow groups 1, 2, 4$"),
+        (
+            {"norm": "group", "groups": 3},
+            "groups 3 does not divide stage1's width 64; .* allow groups 1, 2, 4, 8, 16, 32, 64",
+        ),
+        (
+            {"norm": "group", "groups": 16, "width": 0.125},
+            "groups 16 does not divide stage1's width 8; .* allow groups 1, 2, 4, 8$",
+        ),
+        (
+            {"norm": "group", "widths": (64, 128, 252, 512, 512)},
+            "groups 8 does not divide stage3's width 252; .* allow groups 1, 2, 4$",
+        ),
         ({"norm": "layer"}, "norm must be one of 'none', 'batch', 'group', not 'layer'"),
         ({"kind": "i3d"}, "kind must be one of 'c3d', not 'i3d'"),
         ({"asymmetric": "both"}, "asymmetric must be one of 'none', 'pair', 'triple'"),

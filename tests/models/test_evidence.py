@@ -23,7 +23,9 @@ def clip(size=56, frames=16):
 def caught(model, name):
     """A list that the next forward pass fills with what the module `name` is given and what it returns."""
     seen = []
-    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].detach().clone(), output.detach().clone())))
+    model.get_submodule(name).register_forward_hook(
+        lambda module, inputs, output: seen.append((inputs[0].detach().clone(), output.detach().clone()))
+    )
     return seen
 
 
@@ -49,12 +51,18 @@ def test_attention_is_what_the_blocks_weigh_with_in_their_order():
 def test_blocks_without_time_and_networks_without_blocks():
     cbam = build(C3D(**{**SMALL, **IMPROVED, "attention": "cbam", "spatial_attention": "per_frame"}))
     found = evidence(cbam, [clip()], target=1).attention
-    assert found and all(block.temporal is None and block.spatial.ndim == 3 for block in found) and found[0].spatial.shape[0] > 1
+    assert (
+        found
+        and all(block.temporal is None and block.spatial.ndim == 3 for block in found)
+        and found[0].spatial.shape[0] > 1
+    )
     assert evidence(build(C3D(**SMALL, size=56)), [clip()], target=1).attention == []
 
 
 def test_grad_cam_behind_global_averaging_is_the_class_weights_of_the_features():
-    """There the gradient of a logit is known: the linear layer's weights, divided by the number of positions (Zhou 2016)."""
+    """There the gradient of a logit is known: the linear layer's weights, divided by the number of positions (Zhou
+    2016).
+    """
     model = build(C3D(**SMALL, size=56, head="gap")).double().eval()
     inputs = clip().double()
     deepest, finer = evidence(model, [inputs], target=2).class_maps
@@ -76,14 +84,24 @@ def test_a_class_that_nothing_speaks_for_has_an_empty_map():
     assert not evidence(model, [clip()], target=1).class_maps[0].values.any()
 
 
-@pytest.mark.parametrize("config", [C3D(**SMALL, size=56), C3D(**SMALL, size=112), C3D(**{**SMALL, **IMPROVED}),
-                                    VideoResNet(kind="r3d_18", classes=3, size=56)], ids=["c3d-56", "c3d-112", "improved", "r3d_18"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        C3D(**SMALL, size=56),
+        C3D(**SMALL, size=112),
+        C3D(**{**SMALL, **IMPROVED}),
+        VideoResNet(kind="r3d_18", classes=3, size=56),
+    ],
+    ids=["c3d-56", "c3d-112", "improved", "r3d_18"],
+)
 def test_the_layer_is_the_last_feature_map_before_the_last_pooling(config):
     model = build(config)
     inputs = clip(config.size)
     deepest, *finer = evidence(model, [inputs], target=0).class_maps
     module = model.get_submodule(deepest.layer)
-    assert deepest.layer.split(".")[0] in ("stage5", "layer4") and "Pool" not in type(module).__name__ and not deepest.flat
+    assert (
+        deepest.layer.split(".")[0] in ("stage5", "layer4") and "Pool" not in type(module).__name__ and not deepest.flat
+    )
     assert bool(finer) == (min(deepest.values.shape[1:]) < FINE)
     assert all(item.values.min() >= 0 for item in (deepest, *finer))
     before = [parameter.clone() for parameter in model.parameters()]

@@ -8,17 +8,25 @@ from posture.models.features import penultimate
 CLIP, FLOW = torch.randn(2, 3, 16, 32, 32), torch.randn(2, 2, 15, 32, 32)
 
 
-@pytest.mark.parametrize(("config", "inputs"), [
-    (C3D(**{**IMPROVED, "classes": 3, "width": 0.125, "size": 32}), [CLIP]), (C3D(classes=3, width=0.125, size=32), [CLIP]),
-    (VideoResNet(kind="r3d_18", classes=3, size=32), [CLIP]), (TwoStream(classes=3, width=0.125, size=32, backbone="resnet18"), [CLIP, FLOW])])
+@pytest.mark.parametrize(
+    ("config", "inputs"),
+    [
+        (C3D(**{**IMPROVED, "classes": 3, "width": 0.125, "size": 32}), [CLIP]),
+        (C3D(classes=3, width=0.125, size=32), [CLIP]),
+        (VideoResNet(kind="r3d_18", classes=3, size=32), [CLIP]),
+        (TwoStream(classes=3, width=0.125, size=32, backbone="resnet18"), [CLIP, FLOW]),
+    ],
+)
 def test_the_last_layers_make_the_scores_from_the_features(config, inputs):
     torch.manual_seed(0)
     model = build(config).eval()
     with torch.inference_mode(), penultimate(model) as taken:
         scores = model(*inputs)
         again = model(*[stream[:1] for stream in inputs])
-    linear = [[module for module in part.modules() if isinstance(module, torch.nn.Linear)][-1]
-              for part in (model.streams.values() if isinstance(config, TwoStream) else [model])]
+    linear = [
+        [module for module in part.modules() if isinstance(module, torch.nn.Linear)][-1]
+        for part in (model.streams.values() if isinstance(config, TwoStream) else [model])
+    ]
     assert len(taken) == len(linear) and all(len(features) == 1 for features in taken), "only the last pass is held"
     for place, (layer, features) in enumerate(zip(linear, taken, strict=True)):
         with torch.inference_mode():

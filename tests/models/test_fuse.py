@@ -51,7 +51,9 @@ def test_the_network_itself_stays_as_it_is(config: YOLOv5 | YOLOv7):
     torch.manual_seed(3)
     assert drawn == torch.rand(1)  # no random number is drawn
     assert network.training and all(parameter.requires_grad for parameter in network.parameters())
-    assert {name: tensor.tolist() for name, tensor in before.items()} == {name: tensor.tolist() for name, tensor in network.state_dict().items()}
+    assert {name: tensor.tolist() for name, tensor in before.items()} == {
+        name: tensor.tolist() for name, tensor in network.state_dict().items()
+    }
 
 
 def test_published_sizes():
@@ -80,9 +82,11 @@ def test_half_precision_stays_half():
 
 
 def test_a_focus_kernel_is_taken_apart_and_put_together():
-    """The pixel of row 2i + r and column 2j + c is at (i, j) of the phase that Focus stacks for (r, c): first even, then odd rows, odd columns, both."""
+    """The pixel of row 2i + r and column 2j + c is at (i, j) of the phase that Focus stacks for (r, c): first even,
+    then odd rows, odd columns, both.
+    """
     whole = torch.randn(5, 3, 6, 6)
     parts = unfocus_kernel(whole)
     assert torch.equal(focus_kernel(parts), whole)
     for phase, (row, column) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
-        assert torch.equal(parts[:, 3 * phase:3 * phase + 3], whole[:, :, row::2, column::2])
+        assert torch.equal(parts[:, 3 * phase : 3 * phase + 3], whole[:, :, row::2, column::2])

@@ -51,8 +51,12 @@ def test_layouts_are_shapes_of_their_own_and_recordings_have_a_limit(network, mo
 def test_suppression_keeps_what_it_keeps_on_the_cpu(kind):
     generator = torch.Generator().manual_seed(0)
     corners, sides = torch.rand(3000, 2, generator=generator) * 320, torch.rand(3000, 2, generator=generator) * 80 + 4
-    given = (torch.cat([corners, corners + sides], dim=1), torch.rand(3000, generator=generator), torch.randint(3, (3000,), generator=generator),
-             torch.randint(5, (3000,), generator=generator))
+    given = (
+        torch.cat([corners, corners + sides], dim=1),
+        torch.rand(3000, generator=generator),
+        torch.randint(3, (3000,), generator=generator),
+        torch.randint(5, (3000,), generator=generator),
+    )
     how = {"count": 5, "threshold": 0.45, "overlap": kind, "most": 200, "candidates": 500}
     (expected, numbers), (found, others) = nms(*given, **how), nms(*(part.cuda() for part in given), **how)
     assert others == numbers and found.tolist() == expected.tolist()
@@ -66,5 +70,7 @@ def test_boxes_of_a_batch_are_those_of_its_pictures(network):
         outputs = network(pictures)
         together = task.detect(outputs)
         for picture, found in enumerate(together):
-            (alone,) = task.detect([level[picture:picture + 1] for level in outputs])
-            assert len(found.scores) == 50 and all(torch.equal(part, other) for part, other in zip(found, alone, strict=True))
+            (alone,) = task.detect([level[picture : picture + 1] for level in outputs])
+            assert len(found.scores) == 50 and all(
+                torch.equal(part, other) for part, other in zip(found, alone, strict=True)
+            )

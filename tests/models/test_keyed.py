@@ -24,7 +24,10 @@ def splitmix64(state: int) -> int:
 
 def test_numbers_are_splitmixs() -> None:
     found = random_bits(torch.from_numpy(KEYS), 6)
-    wanted = [[splitmix64((key % 2**64 + place * 0x9E3779B97F4A7C15) % 2**64) >> (64 - BITS) for place in range(1, 7)] for key in KEYS.tolist()]
+    wanted = [
+        [splitmix64((key % 2**64 + place * 0x9E3779B97F4A7C15) % 2**64) >> (64 - BITS) for place in range(1, 7)]
+        for key in KEYS.tolist()
+    ]
     assert found.tolist() == wanted
 
 
@@ -33,7 +36,8 @@ def test_numbers_are_equally_likely() -> None:
     assert abs(float(bits.mean()) - 0.5) < 0.005 and abs(float(bits.std()) - 12**-0.5) < 0.005
     counts = torch.histc(bits, 20, 0, 1)
     assert (counts / bits.numel() - 1 / 20).abs().max() < 0.003
-    assert abs(float(torch.corrcoef(bits[:, :2].T)[0, 1])) < 0.15 and abs(float(torch.corrcoef(bits[:2])[0, 1])) < 0.15  # of neighbours, and of rows
+    # of neighbours, and of rows
+    assert abs(float(torch.corrcoef(bits[:, :2].T)[0, 1])) < 0.15 and abs(float(torch.corrcoef(bits[:2])[0, 1])) < 0.15
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
@@ -49,7 +53,8 @@ def test_a_row_has_its_mask_in_any_batch_and_layers_have_others() -> None:
     network, x = nn.Sequential(KeyedDropout(0.5)).train(), torch.rand(5, 3, 7) + 0.1
     set_keys(network, KEYS)
     whole = network(x)
-    assert not torch.equal(whole[0] == 0, whole[1] == 0) and torch.equal(whole[0] == 0, whole[4] == 0)  # rows 0 and 4 have one key
+    # rows 0 and 4 have one key
+    assert not torch.equal(whole[0] == 0, whole[1] == 0) and torch.equal(whole[0] == 0, whole[4] == 0)
     for part in (slice(0, 2), slice(2, 5), slice(4, 5)):
         set_keys(network, KEYS[part])
         assert torch.equal(network(x[part]), whole[part])
@@ -98,7 +103,11 @@ def test_networks_drop_by_key() -> None:
 def test_faster_rcnn_learns_from_the_same_anchors_of_a_picture_in_any_batch() -> None:
     """As many as torchvision takes, at random among the others."""
     sampler = build(FasterRCNN(classes=2, width=0.125, size=64)).rpn.fg_bg_sampler
-    matches = [torch.randint(-1, 3, (2000,)), torch.cat([torch.ones(3), torch.zeros(997)]).long(), torch.zeros(40).long()]
+    matches = [
+        torch.randint(-1, 3, (2000,)),
+        torch.cat([torch.ones(3), torch.zeros(997)]).long(),
+        torch.zeros(40).long(),
+    ]
     plain = [[int(mask.sum()) for mask in masks] for masks in sampler(matches)]
     set_keys(sampler, KEYS[:3])
     whole = sampler(matches)

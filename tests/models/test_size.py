@@ -21,7 +21,8 @@ def test_parameters_and_what_training_keeps_of_each():
     run = override(SMALL, {"optim.name": "sgd", "optim.ema": 0.0})
     count = sum(parameter.numel() for parameter in build(run.model).parameters())
     assert training_need(run).parameters == count
-    for changes, numbers in (({}, 3), ({"optim.ema": 0.9}, 4), ({"optim.name": "adamw", "optim.ema": 0.9}, 5)):  # weight, gradient, states, average
+    # weight, gradient, states, average
+    for changes, numbers in (({}, 3), ({"optim.ema": 0.9}, 4), ({"optim.name": "adamw", "optim.ema": 0.9}, 5)):
         assert training_need(override(run, changes)).weights == 4 * numbers * count
 
 
@@ -29,7 +30,8 @@ def test_activations_of_a_convolution_and_relu_by_hand():
     """Of each clip: the input of each convolution and of the last layer, and what ReLU and pooling keep; nothing twice."""
     run = override(SMALL, {"model.norm": "none", "model.depths": (1, 1, 1, 1, 1), "model.dropout": 0.0})
     clip = 3 * 8 * 16 * 16
-    relu = [8 * 8 * 16 * 16, 16 * 8 * 8 * 8, 32 * 4 * 4 * 4, 64 * 2 * 2 * 2, 64]  # after each stage's convolution: C T H W
+    # after each stage's convolution: C T H W
+    relu = [8 * 8 * 16 * 16, 16 * 8 * 8 * 8, 32 * 4 * 4 * 4, 64 * 2 * 2 * 2, 64]
     pooled = [8 * 8 * 8 * 8, 16 * 4 * 4 * 4, 32 * 2 * 2 * 2, 64]
     floats = clip + sum(relu) + sum(pooled) + 64  # the average, which the last layer takes
     indices = 2 * sum(pooled)  # int64: where the maxima were
@@ -54,19 +56,40 @@ def test_a_real_pass_keeps_as_much_as_the_one_without_numbers():
         assert training_need(run).activations == pytest.approx(sum(kept.values()), rel=0.05) and outputs is not None
 
 
-@pytest.mark.parametrize("run", [
-    override(SMALL, {"model.width": 16, "model.widths": [4096] * 5, "model.depths": [8] * 5, "model.frames": 1024, "model.size": 4096, "model.head": "fc"}),
-    Run(name="t", model=TwoStream(width=16, size=4096, frames=1024, flow_frames=1023)),
-    DetectorRun(name="y", model=YOLOv5(width=16, depth=4, size=4096, swin=True, window=64, classes=25_000)),
-    DetectorRun(name="f", model=FasterRCNN(width=16, size=4096, classes=25_000))], ids=lambda run: run.model.kind)
+@pytest.mark.parametrize(
+    "run",
+    [
+        override(
+            SMALL,
+            {
+                "model.width": 16,
+                "model.widths": [4096] * 5,
+                "model.depths": [8] * 5,
+                "model.frames": 1024,
+                "model.size": 4096,
+                "model.head": "fc",
+            },
+        ),
+        Run(name="t", model=TwoStream(width=16, size=4096, frames=1024, flow_frames=1023)),
+        DetectorRun(name="y", model=YOLOv5(width=16, depth=4, size=4096, swin=True, window=64, classes=25_000)),
+        DetectorRun(name="f", model=FasterRCNN(width=16, size=4096, classes=25_000)),
+    ],
+    ids=lambda run: run.model.kind,
+)
 def test_the_largest_values_are_refused_before_they_take_memory(run: Run | DetectorRun):
-    with pytest.raises(InputError, match=r"^model: [\d,]+ parameters; training takes at least [\d,.]+ GB of memory for each worker, but this machine's cpu "
-                                         r"has [\d.]+ GB; choose smaller model.width"):
+    with pytest.raises(
+        InputError,
+        match=r"^model: [\d,]+ parameters; training takes at least [\d,.]+ GB of memory for each worker, but this machine's cpu "
+        r"has [\d.]+ GB; choose smaller model.width",
+    ):
         refuse_too_large(run, CPU)
 
 
 def test_a_network_larger_than_the_machine_is_not_built():
-    with pytest.raises(InputError, match=r"^model: [\d,]+ parameters take [\d,.]+ GB of memory, but this machine has [\d.]+ GB; choose smaller"):
+    with pytest.raises(
+        InputError,
+        match=r"^model: [\d,]+ parameters take [\d,.]+ GB of memory, but this machine has [\d.]+ GB; choose smaller",
+    ):
         build(C3D(width=16, hidden=65_536, frames=1024, size=4096))
 
 

@@ -23,7 +23,14 @@ def test_c3d_has_its_published_size_and_cost():
 
 def test_c3d_multiplications_add_up():
     """Each convolution: inputs x outputs x 27 at every output position; then the three linear layers."""
-    convolutions = [(3, 64, 16, 112), (64, 128, 16, 56), (128, 256, 8, 28), (256, 256, 8, 28), (256, 512, 4, 14), (512, 512, 4, 14)]
+    convolutions = [
+        (3, 64, 16, 112),
+        (64, 128, 16, 56),
+        (128, 256, 8, 28),
+        (256, 256, 8, 28),
+        (256, 512, 4, 14),
+        (512, 512, 4, 14),
+    ]
     convolutions += [(512, 512, 2, 7)] * 2
     total = sum(inputs * outputs * 27 * frames * side**2 for inputs, outputs, frames, side in convolutions)
     total += 8192 * 4096 + 4096 * 4096 + 4096 * 101
@@ -39,9 +46,12 @@ def test_improved_is_smaller_and_cheaper_than_c3d():
 
 
 @pytest.mark.parametrize(("side", "windows"), [(8, 4), (9, 9)])  # of 4 x 4 cells; 9 are padded to 12
-@pytest.mark.parametrize("learning", [True, False])  # torch computes attention in another way where it needs no gradient
+# torch computes attention in another way where it needs no gradient
+@pytest.mark.parametrize("learning", [True, False])
 def test_windows_of_attention_are_counted(side: int, windows: int, learning: bool):
-    """Products of queries with keys and of weights with values in every window, three matrices before and one after, and the position network."""
+    """Products of queries with keys and of weights with values in every window, three matrices before and one after,
+    and the position network.
+    """
     attention = WindowAttention(64, heads=2, window=4, shift=0)
     with flop_counter() as counter, torch.set_grad_enabled(learning):
         attention(torch.randn(1, side, side, 64))
@@ -52,12 +62,20 @@ def test_windows_of_attention_are_counted(side: int, windows: int, learning: boo
 
 
 def test_a_detectors_attention_is_counted():
-    """Swin's at 64 pixels: two windows of 8 x 8 cells, one for each block, on a map of 2 x 2, with the matrices of each token."""
+    """Swin's at 64 pixels: two windows of 8 x 8 cells, one for each block, on a map of 2 x 2, with the matrices of each
+    token.
+    """
     plain, swin = (YOLOv5(classes=2, width=0.125, size=64, swin=swin) for swin in (False, True))
     whole, without = (picture_gflops(build(config), 64) for config in (swin, plain))
     channels, hidden = 64, 256
     bottleneck = 4 * channels * channels * (1 + 9)
-    block = 64 * channels * channels + 4 * channels * 3 * channels + 2 * 64 * 64 * channels + 15 * 15 * (2 * 512 + 512 * 2) + 2 * 4 * channels * hidden
+    block = (
+        64 * channels * channels
+        + 4 * channels * 3 * channels
+        + 2 * 64 * 64 * channels
+        + 15 * 15 * (2 * 512 + 512 * 2)
+        + 2 * 4 * channels * hidden
+    )
     assert whole - without == pytest.approx(2 * (2 * block - bottleneck) / 1e9, rel=1e-9)
 
 

@@ -1,4 +1,6 @@
-"""Swin-v2 blocks against the paper's formulas, written out here in float64 numpy for one cell at a time, with the published cyclic shift."""
+"""Swin-v2 blocks against the paper's formulas, written out here in float64 numpy for one cell at a time, with the
+published cyclic shift.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def linear(x: np.ndarray, layer: nn.Linear) -> np.ndarray:
 
 def norm(x: np.ndarray, layer: nn.LayerNorm) -> np.ndarray:
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred ** 2).mean(-1, keepdims=True) + layer.eps) * values(layer.weight) + values(layer.bias)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.eps) * values(layer.weight) + values(
+        layer.bias
+    )
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -55,12 +59,17 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def published_windows(length: int, window: int, shift: int) -> list[tuple[int, int]]:
-    """For each of `length` positions on one axis: its window after the cyclic shift, and its region there (0, 1, 2; Liu 2021a, section 3.2)."""
+    """For each of `length` positions on one axis: its window after the cyclic shift, and its region there (0, 1, 2; Liu
+    2021a, section 3.2).
+    """
     padded = -(-length // window) * window
     if length <= window:
         return [(0, 0)] * length
     rolled = [(position - shift) % padded for position in range(length)]
-    return [(place // window, int(place >= padded - window) + int(place >= padded - shift) if shift else 0) for place in rolled]
+    return [
+        (place // window, int(place >= padded - window) + int(place >= padded - shift) if shift else 0)
+        for place in rolled
+    ]
 
 
 def attention(x: np.ndarray, module: WindowAttention, window: int, shift: int, heads: int) -> np.ndarray:
@@ -79,15 +88,22 @@ def attention(x: np.ndarray, module: WindowAttention, window: int, shift: int, h
         for cell in seen:
             query, key = parts[row, column, 0, head], parts[(*cell, 1, head)]
             cosine = query @ key / (np.linalg.norm(query) * np.linalg.norm(key))
-            logits.append(cosine * scales[head] + position_bias(row - cell[0], column - cell[1], module.position_bias, window)[head])
+            logits.append(
+                cosine * scales[head]
+                + position_bias(row - cell[0], column - cell[1], module.position_bias, window)[head]
+            )
         weights = np.exp(np.array(logits) - max(logits))
         weights /= weights.sum()
-        result[row, column, head] = sum(weight * parts[(*cell, 2, head)] for weight, cell in zip(weights, seen, strict=True))
+        result[row, column, head] = sum(
+            weight * parts[(*cell, 2, head)] for weight, cell in zip(weights, seen, strict=True)
+        )
     return linear(result.reshape(height, width, channels), module.projection)
 
 
 def position_bias(rows: int, columns: int, module: PositionBias, window: int) -> np.ndarray:
-    """Equations (3) and (4), scaled as published to -8..8 before the logarithm and to 0..16 behind the network; (heads,)."""
+    """Equations (3) and (4), scaled as published to -8..8 before the logarithm and to 0..16 behind the network;
+    (heads,).
+    """
     first, _, last = module.mlp
     apart = np.array([rows, columns]) * 8 / (window - 1)
     spaced = np.sign(apart) * np.log2(1 + np.abs(apart)) / np.log2(8)
@@ -111,7 +127,9 @@ def test_window_attention(height: int, width: int, shifted: bool):
 def test_any_window_and_shift(window: int):
     module = randomised(WindowAttention(4, heads=1, window=window, shift=window // 2))
     x = torch.randn(1, 7, 6, 4)
-    np.testing.assert_allclose(values(module(x)[0]), attention(x[0].numpy(), module, window, window // 2, 1), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        values(module(x)[0]), attention(x[0].numpy(), module, window, window // 2, 1), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_a_stage_is_a_plain_and_a_shifted_block_normalised_after_each_branch():
@@ -168,7 +186,11 @@ def test_pictures_of_a_batch_do_not_meet():
 def test_gradients_reach_every_parameter(height: int, width: int):
     stage = randomised(SwinStage(16, window=4)).train()
     stage(torch.randn(2, 16, height, width)).square().sum().backward()
-    assert [name for name, parameter in stage.named_parameters() if not (parameter.grad.isfinite().all() and parameter.grad.any())] == []
+    assert [
+        name
+        for name, parameter in stage.named_parameters()
+        if not (parameter.grad.isfinite().all() and parameter.grad.any())
+    ] == []
 
 
 def test_masks_kept_from_inference_serve_training():

@@ -1,4 +1,6 @@
-"""torchvision's detectors as ours: the same numbers and names, batches as they are, and pictures with anything in them or nothing."""
+"""torchvision's detectors as ours: the same numbers and names, batches as they are, and pictures with anything in them
+or nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from posture.models.detector_configs import SSD300, FasterRCNN
 from posture.models.torchvision_detectors import faster_rcnn, from_published, ssd300, with_usual_eps
 
 NARROW = (SSD300(classes=3, size=160, width=0.125), FasterRCNN(classes=3, size=64, width=0.125))
-LOSSES = {"ssd300": {"bbox_regression", "classification"}, "fasterrcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}}
+LOSSES = {
+    "ssd300": {"bbox_regression", "classification"},
+    "fasterrcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"},
+}
 narrow = pytest.mark.parametrize("config", NARROW, ids=lambda config: config.kind)
 
 
@@ -56,20 +61,28 @@ def with_weights(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
 def some_targets(size: int, *, pictures: int = 2) -> Targets:
     """Three boxes in each picture: small, middling and nearly all of it."""
-    boxes = torch.tensor([[0.1, 0.2, 0.3, 0.35], [0.4, 0.3, 0.9, 0.8], [0.05, 0.02, 0.95, 0.97]]).repeat(pictures, 1) * size
+    boxes = (
+        torch.tensor([[0.1, 0.2, 0.3, 0.35], [0.4, 0.3, 0.9, 0.8], [0.05, 0.02, 0.95, 0.97]]).repeat(pictures, 1) * size
+    )
     return Targets(boxes, torch.arange(3 * pictures) % 3, torch.arange(pictures).repeat_interleave(3), pictures)
 
 
 def as_torchvision(targets: Targets) -> list[dict[str, Tensor]]:
-    return [{"boxes": targets.boxes[targets.images == number], "labels": targets.labels[targets.images == number] + 1} for number in range(targets.count)]
+    return [
+        {"boxes": targets.boxes[targets.images == number], "labels": targets.labels[targets.images == number] + 1}
+        for number in range(targets.count)
+    ]
 
 
 def shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("config", [SSD300(classes=90), FasterRCNN(classes=90), SSD300(classes=1, size=160), FasterRCNN(classes=1, size=320)],
-                         ids=["ssd300", "fasterrcnn", "small ssd300", "small fasterrcnn"])
+@pytest.mark.parametrize(
+    "config",
+    [SSD300(classes=90), FasterRCNN(classes=90), SSD300(classes=1, size=160), FasterRCNN(classes=1, size=320)],
+    ids=["ssd300", "fasterrcnn", "small ssd300", "small fasterrcnn"],
+)
 def test_published_weights_fit(config: SSD300 | FasterRCNN):
     with torch.device("meta"):
         network = build(config)
@@ -78,20 +91,29 @@ def test_published_weights_fit(config: SSD300 | FasterRCNN):
 
 
 def test_published_sizes():
-    """As torchvision states them with its weights. There Faster R-CNN's norms are fixed: a gain and a bias for each channel less."""
+    """As torchvision states them with its weights. There Faster R-CNN's norms are fixed: a gain and a bias for each
+    channel less.
+    """
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, SSD300_VGG16_Weights
 
     with torch.device("meta"):
-        ssd, rcnn = (sum(parameter.numel() for parameter in build(config).parameters()) for config in (SSD300(classes=90), FasterRCNN(classes=90)))
+        ssd, rcnn = (
+            sum(parameter.numel() for parameter in build(config).parameters())
+            for config in (SSD300(classes=90), FasterRCNN(classes=90))
+        )
     assert ssd == SSD300_VGG16_Weights.COCO_V1.meta["num_params"] == 35_641_826
     norms = 64 + sum(blocks * 6 * width + 4 * width for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)))
     assert rcnn - 2 * norms == FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["num_params"] == 41_755_286
     assert rcnn == 41_808_406
 
 
-@pytest.mark.parametrize(("config", "size"), [(SSD300(classes=3), 300), (FasterRCNN(classes=3, size=64), 64)], ids=["ssd300", "fasterrcnn"])
+@pytest.mark.parametrize(
+    ("config", "size"), [(SSD300(classes=3), 300), (FasterRCNN(classes=3, size=64), 64)], ids=["ssd300", "fasterrcnn"]
+)
 def test_at_width_1_it_finds_what_torchvisions_network_finds(config: SSD300 | FasterRCNN, size: int):
-    """With its weights, and what it keeps by default; of Faster R-CNN, which resizes, in pictures that are as large as asked for."""
+    """With its weights, and what it keeps by default; of Faster R-CNN, which resizes, in pictures that are as large as
+    asked for.
+    """
     keep = {"confidence": 0.05, "overlap": 0.45 if config.kind == "ssd300" else 0.5, "most": 20}
     network = {"ssd300": ssd300, "fasterrcnn": faster_rcnn}[config.kind](config, SimpleNamespace(**keep)).eval()
     theirs = with_weights(published(config.kind, classes=4), network.state_dict()).eval()
@@ -103,12 +125,16 @@ def test_at_width_1_it_finds_what_torchvisions_network_finds(config: SSD300 | Fa
     with torch.no_grad():
         (found,), (expected,) = network(picture), theirs(list(picture))
     assert len(found.boxes) == 20 and expected["labels"].min() >= 1
-    torch.testing.assert_close(found, Detections(expected["boxes"], expected["scores"], expected["labels"] - 1), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        found, Detections(expected["boxes"], expected["scores"], expected["labels"] - 1), rtol=1e-4, atol=1e-3
+    )
 
 
 @narrow
 def test_batches_and_targets_mean_what_torchvisions_lists_do(config: SSD300 | FasterRCNN):
-    """The same network through torchvision's own `forward`: lists of pictures, of targets, its resizing to the same size."""
+    """The same network through torchvision's own `forward`: lists of pictures, of targets, its resizing to the same
+    size.
+    """
     network, theirs = build(config), torchvision_detectors._parts()
     their_forward = getattr(theirs, {"ssd300": "SSD", "fasterrcnn": "FasterRCNN"}[config.kind]).__bases__[0].forward
     pictures, targets = torch.rand(2, 3, config.size, config.size), some_targets(config.size)
@@ -125,13 +151,22 @@ def test_batches_and_targets_mean_what_torchvisions_lists_do(config: SSD300 | Fa
         found, expected = network(pictures), their_forward(network, list(pictures))
     assert len(found) == 2 and all(len(one.boxes) > 10 for one in found)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, Detections(other["boxes"], other["scores"], other["labels"] - 1), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            one, Detections(other["boxes"], other["scores"], other["labels"] - 1), rtol=1e-4, atol=1e-3
+        )
 
 
-@pytest.mark.parametrize("config", [
-    SSD300(classes=1, size=300, width=0.125), SSD300(classes=80, size=320, width=0.125), FasterRCNN(classes=1, size=160, width=0.125),
-    FasterRCNN(classes=80, size=320, width=0.125), FasterRCNN(classes=2, size=96, width=0.2),
-], ids=lambda config: f"{config.kind} {config.size}")
+@pytest.mark.parametrize(
+    "config",
+    [
+        SSD300(classes=1, size=300, width=0.125),
+        SSD300(classes=80, size=320, width=0.125),
+        FasterRCNN(classes=1, size=160, width=0.125),
+        FasterRCNN(classes=80, size=320, width=0.125),
+        FasterRCNN(classes=2, size=96, width=0.2),
+    ],
+    ids=lambda config: f"{config.kind} {config.size}",
+)
 def test_narrow_networks_take_any_size_and_number_of_classes(config: SSD300 | FasterRCNN):
     network, targets = build(config), some_targets(config.size, pictures=1)
     picture = torch.rand(1, 3, config.size, config.size)
@@ -144,9 +179,13 @@ def test_narrow_networks_take_any_size_and_number_of_classes(config: SSD300 | Fa
 
 def layout(network: nn.Module) -> list[tuple]:
     """Convolutions and poolings in their order, with their channels."""
-    return [(*layer.kernel_size, *layer.stride, *layer.padding, *layer.dilation, layer.in_channels, layer.out_channels) if isinstance(layer, nn.Conv2d)
-            else (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
-            for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    return [
+        (*layer.kernel_size, *layer.stride, *layer.padding, *layer.dilation, layer.in_channels, layer.out_channels)
+        if isinstance(layer, nn.Conv2d)
+        else (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d)
+    ]
 
 
 def test_pictures_are_not_resized():
@@ -162,8 +201,10 @@ def test_pictures_are_not_resized():
 def test_narrow_backbones_have_the_published_layout(make: Callable[..., Any]):
     with torch.device("meta"):
         halved = layout(build(make(width=0.5)).backbone)
-    assert halved == [(*layer[:-2], layer[-2] // 2 if layer[-2] != 3 else 3, layer[-1] // 2) if len(layer) > 4 else layer
-                      for layer in layout(published(make().kind).backbone)]
+    assert halved == [
+        (*layer[:-2], layer[-2] // 2 if layer[-2] != 3 else 3, layer[-1] // 2) if len(layer) > 4 else layer
+        for layer in layout(published(make().kind).backbone)
+    ]
 
 
 def test_a_narrow_faster_rcnn_has_torchvisions_names_and_levels():
@@ -171,14 +212,24 @@ def test_a_narrow_faster_rcnn_has_torchvisions_names_and_levels():
         network = build(FasterRCNN(width=0.125, classes=90))
         levels, expected = (one.backbone(torch.empty(1, 3, 320, 320)) for one in (network, published("fasterrcnn")))
     assert shapes(network).keys() == shapes(published("fasterrcnn")).keys()
-    assert [(name, level.shape[-1]) for name, level in levels.items()] == [(name, level.shape[-1]) for name, level in expected.items()]
+    assert [(name, level.shape[-1]) for name, level in levels.items()] == [
+        (name, level.shape[-1]) for name, level in expected.items()
+    ]
 
 
 @pytest.mark.parametrize("width", [1.0, 0.125])
-@pytest.mark.parametrize(("size", "cells"), [
-    (160, (20, 10, 5, 3, 2, 1)), (256, (32, 16, 8, 4, 2, 1)), (267, (33, 16, 8, 4, 2, 1)), (268, (34, 17, 9, 5, 3, 1)), (300, (38, 19, 10, 5, 3, 1)),
-    (320, (40, 20, 10, 5, 3, 1)), (512, (64, 32, 16, 8, 6, 4)),
-])
+@pytest.mark.parametrize(
+    ("size", "cells"),
+    [
+        (160, (20, 10, 5, 3, 2, 1)),
+        (256, (32, 16, 8, 4, 2, 1)),
+        (267, (33, 16, 8, 4, 2, 1)),
+        (268, (34, 17, 9, 5, 3, 1)),
+        (300, (38, 19, 10, 5, 3, 1)),
+        (320, (40, 20, 10, 5, 3, 1)),
+        (512, (64, 32, 16, 8, 6, 4)),
+    ],
+)
 def test_ssd_has_six_maps_at_any_size(width: float, size: int, cells: tuple[int, ...]):
     with torch.device("meta"):
         network = build(SSD300(classes=1, size=size, width=width))
@@ -223,7 +274,10 @@ def default_boxes(network: nn.Module, size: int) -> Tensor:
     with torch.no_grad():
         maps = list(network.eval().backbone(picture).values())
     (boxes,) = network.anchor_generator(ImageList(picture, [(size, size)]), maps)
-    numbers = [level.shape[-1] ** 2 * count for level, count in zip(maps, network.anchor_generator.num_anchors_per_location(), strict=True)]
+    numbers = [
+        level.shape[-1] ** 2 * count
+        for level, count in zip(maps, network.anchor_generator.num_anchors_per_location(), strict=True)
+    ]
     return boxes[torch.tensor([0, *numbers[:-1]]).cumsum(0)]
 
 
@@ -234,7 +288,9 @@ def test_gradients_reach_every_parameter(config: SSD300 | FasterRCNN):
         boxes = default_boxes(network, config.size)
         targets = Targets(boxes, torch.arange(6) % 3, torch.tensor([0, 0, 0, 1, 1, 1]), 2)
     sum(network.train()(torch.rand(2, 3, config.size, config.size), targets).values()).backward()
-    missing = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    missing = [
+        name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert missing == []
 
 
@@ -258,21 +314,38 @@ def test_pictures_without_boxes_train(config: SSD300 | FasterRCNN, change: Calla
 
 def test_boxes_without_area_change_nothing():
     config = NARROW[0]
-    network, pictures, targets = build(config).train(), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    network, pictures, targets = (
+        build(config).train(),
+        torch.rand(2, 3, config.size, config.size),
+        some_targets(config.size),
+    )
     flat = torch.tensor([[10.0, 10.0, 10.0, 50.0], [20.0, 9.0, 60.0, 8.0]])
-    more = Targets(torch.cat([flat[:1], targets.boxes, flat[1:]]), torch.cat([torch.tensor([2]), targets.labels, torch.tensor([0])]),
-                   torch.cat([torch.tensor([0]), targets.images, torch.tensor([1])]), 2)
+    more = Targets(
+        torch.cat([flat[:1], targets.boxes, flat[1:]]),
+        torch.cat([torch.tensor([2]), targets.labels, torch.tensor([0])]),
+        torch.cat([torch.tensor([0]), targets.images, torch.tensor([1])]),
+        2,
+    )
     torch.testing.assert_close(network(pictures, more), network(pictures, targets))
 
 
 def regions_of(corners: tuple[float, ...], pictures: int) -> Targets:
     """The same ignore region in every picture."""
-    return Targets(torch.tensor([corners]).repeat(pictures, 1), torch.zeros(pictures, dtype=torch.int64), torch.arange(pictures), pictures)
+    return Targets(
+        torch.tensor([corners]).repeat(pictures, 1),
+        torch.zeros(pictures, dtype=torch.int64),
+        torch.arange(pictures),
+        pictures,
+    )
 
 
 @narrow
 def test_an_ignore_region_away_from_everything_changes_nothing(config: SSD300 | FasterRCNN):
-    network, pictures, targets = build(config).train(), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    network, pictures, targets = (
+        build(config).train(),
+        torch.rand(2, 3, config.size, config.size),
+        some_targets(config.size),
+    )
     away = targets._replace(ignored=regions_of((-900.0, -900.0, -800.0, -800.0), 2))
     losses = []
     for one in (targets, away):
@@ -283,7 +356,11 @@ def test_an_ignore_region_away_from_everything_changes_nothing(config: SSD300 | 
 
 def test_ssd_learns_no_background_in_an_ignore_region():
     config = NARROW[0]
-    network, pictures, targets = build(config).train(), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    network, pictures, targets = (
+        build(config).train(),
+        torch.rand(2, 3, config.size, config.size),
+        some_targets(config.size),
+    )
     everywhere = targets._replace(ignored=regions_of((-900.0, -900.0, 900.0, 900.0), 2))
     network.neg_to_pos_ratio = 0  # without any background
     alone = network(pictures, targets)
@@ -296,11 +373,17 @@ def test_ssd_learns_no_background_in_an_ignore_region():
 def test_faster_rcnn_learns_no_background_in_an_ignore_region():
     config = NARROW[1]
     network, pictures = build(config).train(), torch.rand(2, 3, config.size, config.size)
-    truth = torchvision_detectors._by_picture(some_targets(config.size)._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2)))
-    anchors = [torch.tensor([[0.0, 0.0, 8.0, 8.0], [-8.0, -8.0, 8.0, 8.0], [-4.0, 0.0, 4.0, 8.0], *truth[0]["boxes"].tolist()])] * 2
+    truth = torchvision_detectors._by_picture(
+        some_targets(config.size)._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2))
+    )
+    anchors = [
+        torch.tensor([[0.0, 0.0, 8.0, 8.0], [-8.0, -8.0, 8.0, 8.0], [-4.0, 0.0, 4.0, 8.0], *truth[0]["boxes"].tolist()])
+    ] * 2
     labels, _ = network.rpn.assign_targets_to_anchors(anchors, truth)
     assert labels[0].tolist() == [-1, 0, -1, 1, 1, 1], "inside; a quarter inside; half inside; true boxes"
-    proposals, _, classes, _ = network.roi_heads.select_training_samples([anchor.clamp(min=0) for anchor in anchors], truth)
+    proposals, _, classes, _ = network.roi_heads.select_training_samples(
+        [anchor.clamp(min=0) for anchor in anchors], truth
+    )
     assert (torch.cat(classes) > 0).all() and all(len(found) >= 3 for found in proposals)
     none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 2)
     losses = network(pictures, none._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2)))
@@ -315,9 +398,17 @@ def test_each_picture_has_its_own_boxes(labels_of_pictures: list[list[int]]):
     labels = [label for labels in labels_of_pictures for label in labels]
     images = [number for number, labels in enumerate(labels_of_pictures) for _ in labels]
     boxes = torch.tensor([[float(place), 0.0, place + 1.0, 1.0] for place in range(len(labels))]).reshape(-1, 4)
-    found = torchvision_detectors._by_picture(Targets(boxes, torch.tensor(labels, dtype=torch.int64), torch.tensor(images, dtype=torch.int64),
-                                                      len(labels_of_pictures)))
-    assert [one["labels"].tolist() for one in found] == [[label + 1 for label in labels] for labels in labels_of_pictures]
+    found = torchvision_detectors._by_picture(
+        Targets(
+            boxes,
+            torch.tensor(labels, dtype=torch.int64),
+            torch.tensor(images, dtype=torch.int64),
+            len(labels_of_pictures),
+        )
+    )
+    assert [one["labels"].tolist() for one in found] == [
+        [label + 1 for label in labels] for labels in labels_of_pictures
+    ]
     assert torch.cat([one["boxes"] for one in found])[:, 0].tolist() == list(range(len(labels)))
 
 
@@ -379,13 +470,19 @@ def test_it_is_told_apart_whether_it_trains(config: SSD300 | FasterRCNN):
         network.eval()(pictures, some_targets(config.size, pictures=1))
 
 
-@pytest.mark.parametrize(("config", "steps", "rate", "least"), [(NARROW[0], 30, 3e-3, 20), (NARROW[1], 30, 1e-3, 4)], ids=["ssd300", "fasterrcnn"])
+@pytest.mark.parametrize(
+    ("config", "steps", "rate", "least"),
+    [(NARROW[0], 30, 3e-3, 20), (NARROW[1], 30, 1e-3, 4)],
+    ids=["ssd300", "fasterrcnn"],
+)
 def test_two_pictures_are_learned_by_heart(config: SSD300 | FasterRCNN, steps: int, rate: float, least: float):
     """The loss falls to less than a `least`-th, the mean of the last five steps; each class has a colour."""
     pictures = torch.rand(2, 3, config.size, config.size) * 0.2
     boxes = (torch.tensor([[0.1, 0.2, 0.5, 0.7], [0.6, 0.5, 0.9, 0.95], [0.3, 0.1, 0.8, 0.6]]) * config.size).round()
     targets = Targets(boxes, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2)
-    for (left, top, right, bottom), label, image in zip(boxes.int().tolist(), targets.labels, targets.images, strict=True):
+    for (left, top, right, bottom), label, image in zip(
+        boxes.int().tolist(), targets.labels, targets.images, strict=True
+    ):
         pictures[image, label, top:bottom, left:right] += 0.7
     network = build(config).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
@@ -403,15 +500,27 @@ def test_older_names_and_missing_counters_of_published_weights():
     """torchvision's own loading is the measure: it knows the names of its older files."""
     network = build(FasterRCNN(classes=1, width=0.125))
     current = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    old = {name.replace("rpn.head.conv.0.0", "rpn.head.conv"): torch.full_like(tensor, float(place % 7)) for place, (name, tensor) in
-           enumerate(current.items()) if not name.endswith("num_batches_tracked")}
-    old = {name.replace(".0.weight", ".weight").replace(".0.bias", ".bias") if ".fpn." in name else name: tensor for name, tensor in old.items()}
-    assert "rpn.head.conv.weight" in old and "backbone.fpn.inner_blocks.3.bias" in old and "backbone.body.layer1.0.conv1.weight" in old
+    old = {
+        name.replace("rpn.head.conv.0.0", "rpn.head.conv"): torch.full_like(tensor, float(place % 7))
+        for place, (name, tensor) in enumerate(current.items())
+        if not name.endswith("num_batches_tracked")
+    }
+    old = {
+        name.replace(".0.weight", ".weight").replace(".0.bias", ".bias") if ".fpn." in name else name: tensor
+        for name, tensor in old.items()
+    }
+    assert (
+        "rpn.head.conv.weight" in old
+        and "backbone.fpn.inner_blocks.3.bias" in old
+        and "backbone.body.layer1.0.conv1.weight" in old
+    )
     found = from_published(old)
     network.load_state_dict(dict(old))
     assert found.keys() == current.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
-    assert from_published(current).keys() == current.keys() and all(from_published(current)[name] is tensor for name, tensor in current.items())
+    assert from_published(current).keys() == current.keys() and all(
+        from_published(current)[name] is tensor for name, tensor in current.items()
+    )
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -427,7 +536,10 @@ def test_weights_of_fixed_norms_compute_what_torchvision_makes_of_its_own_file(t
     overwrite_eps(published_norm, 0.0)
     state = dict(published_norm.state_dict())
     ours.load_state_dict(with_usual_eps(state), strict=False)
-    x = published_norm.running_mean[:, None, None] + torch.randn(4, 64, 8, 8).double() * published_norm.running_var.sqrt()[:, None, None]
+    x = (
+        published_norm.running_mean[:, None, None]
+        + torch.randn(4, 64, 8, 8).double() * published_norm.running_var.sqrt()[:, None, None]
+    )
     if training:  # the same, if statistics are the batch's
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         ours.load_state_dict(with_usual_eps(state | {"running_var": variance}), strict=False)
@@ -437,7 +549,11 @@ def test_weights_of_fixed_norms_compute_what_torchvision_makes_of_its_own_file(t
 
 
 def test_a_norm_without_variance_keeps_its_gain():
-    state = {"bn.running_var": torch.tensor([0.0, 1e-5]), "bn.weight": torch.tensor([2.0, 2.0]), "bn.running_mean": torch.zeros(2)}
+    state = {
+        "bn.running_var": torch.tensor([0.0, 1e-5]),
+        "bn.weight": torch.tensor([2.0, 2.0]),
+        "bn.running_mean": torch.zeros(2),
+    }
     torch.testing.assert_close(with_usual_eps(state)["bn.weight"], torch.tensor([2.0, 2.0 * 2**0.5]))
 
 
@@ -445,5 +561,7 @@ def test_a_norm_without_variance_keeps_its_gain():
 def test_a_machine_without_torchvision_is_told(config: Any, monkeypatch: pytest.MonkeyPatch):
     torchvision_detectors._parts.cache_clear()
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(InputError, match=rf"model.kind '{config.kind}' is torchvision's, which does not import here: .*torchvision"):
+    with pytest.raises(
+        InputError, match=rf"model.kind '{config.kind}' is torchvision's, which does not import here: .*torchvision"
+    ):
         build(config)

@@ -1,4 +1,6 @@
-"""torchvision's video ResNets as references: published sizes, any clip, gradients, and names that torchvision's weights have."""
+"""torchvision's video ResNets as references: published sizes, any clip, gradients, and names that torchvision's weights
+have.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,16 @@ from posture.models.summary import gmacs, parameters, table
 KINDS = ("r3d_18", "mc3_18", "r2plus1d_18")
 
 
-@pytest.mark.parametrize(("kind", "millions", "cost"), [("r3d_18", 33.22, 40.697), ("mc3_18", 11.54, 43.343), ("r2plus1d_18", 31.35, 40.519)])
+@pytest.mark.parametrize(
+    ("kind", "millions", "cost"), [("r3d_18", 33.22, 40.697), ("mc3_18", 11.54, 43.343), ("r2plus1d_18", 31.35, 40.519)]
+)
 def test_published_size_and_cost(kind: str, millions: float, cost: float):
     (row,) = table({kind: VideoResNet(kind=kind, classes=101)})
     assert row["parameters"] / 1e6 == pytest.approx(millions, abs=0.005)
     with torch.device("meta"):
         kinetics = build(VideoResNet(kind=kind, classes=400))
-    assert gmacs(kinetics) == pytest.approx(cost, abs=1e-3)  # published for 400 classes, a share of 0.0002 in the last layer
+    # published for 400 classes, a share of 0.0002 in the last layer
+    assert gmacs(kinetics) == pytest.approx(cost, abs=1e-3)
     assert row["gmacs_112"] == pytest.approx(cost, abs=1e-3)
 
 
@@ -46,7 +51,8 @@ def test_names_are_torchvisions_with_dropout_too(kind: str):
         published = getattr(video, kind)(weights=None, num_classes=400)
         network = build(VideoResNet(kind=kind, classes=400, dropout=0.3))
     assert {name: tensor.shape for name, tensor in network.state_dict().items()} == {
-        name: tensor.shape for name, tensor in published.state_dict().items()}
+        name: tensor.shape for name, tensor in published.state_dict().items()
+    }
     assert [module.p for module in network.modules() if isinstance(module, nn.Dropout)] == [0.3]
 
 
@@ -57,7 +63,9 @@ def test_gradients_reach_every_parameter(kind: str):
     logits = network(torch.randn(3, 3, 4, 16, 16))
     assert logits.shape == (3, 3)
     functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
-    missing = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    missing = [
+        name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert missing == []
 
 
@@ -70,17 +78,22 @@ def test_any_clip_size(frames: int, size: int):
 
 def test_a_machine_without_torchvision_is_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(InputError, match=r"model.kind 'mc3_18' is torchvision's, which does not import here: .*torchvision"):
+    with pytest.raises(
+        InputError, match=r"model.kind 'mc3_18' is torchvision's, which does not import here: .*torchvision"
+    ):
         build(VideoResNet(kind="mc3_18"))
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"kind": "r3d_34"}, "kind must be one of 'r3d_18', 'mc3_18', 'r2plus1d_18', not 'r3d_34'"),
-    ({"classes": 0}, "classes must be greater than 0, not 0"),
-    ({"frames": 0}, "frames must be greater than 0, not 0"),
-    ({"size": 8}, "size must be at least 16 pixels, not 8"),
-    ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, not 1.0"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "r3d_34"}, "kind must be one of 'r3d_18', 'mc3_18', 'r2plus1d_18', not 'r3d_34'"),
+        ({"classes": 0}, "classes must be greater than 0, not 0"),
+        ({"frames": 0}, "frames must be greater than 0, not 0"),
+        ({"size": 8}, "size must be at least 16 pixels, not 8"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, not 1.0"),
+    ],
+)
 def test_what_cannot_be_built_is_refused(changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
         VideoResNet(**changes)

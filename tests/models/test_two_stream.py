@@ -27,7 +27,9 @@ def _seed():
 
 
 def inputs_of(config: TwoStream, clips: int = 2) -> list[Tensor]:
-    return [torch.randn(shape) for shape in input_shapes(config.inputs, frames=config.frames, size=config.size, clips=clips)]
+    return [
+        torch.randn(shape) for shape in input_shapes(config.inputs, frames=config.frames, size=config.size, clips=clips)
+    ]
 
 
 def count(config: TwoStream) -> tuple[int, float]:
@@ -60,7 +62,9 @@ def test_resnet18_has_its_published_size() -> None:
 
 def test_the_temporal_stream_lacks_the_second_normalisation() -> None:
     def norms(streams: str) -> int:
-        return sum(isinstance(module, nn.LocalResponseNorm) for module in build(replace(NARROW, streams=streams)).modules())
+        return sum(
+            isinstance(module, nn.LocalResponseNorm) for module in build(replace(NARROW, streams=streams)).modules()
+        )
 
     assert (norms("spatial"), norms("temporal"), norms("both")) == (2, 1, 3)
 
@@ -75,7 +79,9 @@ def test_gradients_reach_every_parameter(streams: str, backbone: str, size: int)
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize(("backbone", "size", "frames"), [("cnn_m", 25, 11), ("cnn_m", 33, 16), ("cnn_m", 100, 32), ("resnet18", 16, 11)])
+@pytest.mark.parametrize(
+    ("backbone", "size", "frames"), [("cnn_m", 25, 11), ("cnn_m", 33, 16), ("cnn_m", 100, 32), ("resnet18", 16, 11)]
+)
 def test_other_sizes_and_lengths_work(backbone: str, size: int, frames: int) -> None:
     config = replace(NARROW, backbone=backbone, size=size, frames=frames)
     assert build(config)(*inputs_of(config)).isfinite().all()
@@ -148,17 +154,20 @@ def test_it_runs_in_half_precision(backbone: str) -> None:
     torch.testing.assert_close(half.float(), network(*inputs), rtol=0.1, atol=0.02)
 
 
-@pytest.mark.parametrize(("changes", "complaint"), [
-    ({"frames": 10}, "frames must be greater than flow_frames 10, not 10"),
-    ({"frames": 10, "streams": "temporal"}, "frames must be greater than flow_frames"),
-    ({"size": 24}, "size must be at least 25 pixels with backbone 'cnn_m', not 24"),
-    ({"size": 15, "backbone": "resnet18"}, "size must be at least 16 pixels"),
-    ({"streams": "all"}, "streams must be one of 'both', 'spatial', 'temporal', not 'all'"),
-    ({"backbone": "vgg"}, "backbone must be one of 'cnn_m', 'resnet18'"),
-    ({"width": 0.0}, "width must be"),
-    ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
-    ({"flow_frames": 0}, "flow_frames must be"),
-])
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"frames": 10}, "frames must be greater than flow_frames 10, not 10"),
+        ({"frames": 10, "streams": "temporal"}, "frames must be greater than flow_frames"),
+        ({"size": 24}, "size must be at least 25 pixels with backbone 'cnn_m', not 24"),
+        ({"size": 15, "backbone": "resnet18"}, "size must be at least 16 pixels"),
+        ({"streams": "all"}, "streams must be one of 'both', 'spatial', 'temporal', not 'all'"),
+        ({"backbone": "vgg"}, "backbone must be one of 'cnn_m', 'resnet18'"),
+        ({"width": 0.0}, "width must be"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
+        ({"flow_frames": 0}, "flow_frames must be"),
+    ],
+)
 def test_what_cannot_be_built_is_refused(changes: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         replace(NARROW, **changes)
@@ -169,9 +178,13 @@ def test_a_single_frame_is_enough_for_the_spatial_stream() -> None:
     assert build(config)(*inputs_of(config)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("size", "cells"), [(224, (109, 54, 26, 13, 6)), (56, (25, 12, 5, 2, 2)), (100, (47, 23, 11, 5, 5))])
+@pytest.mark.parametrize(
+    ("size", "cells"), [(224, (109, 54, 26, 13, 6)), (56, (25, 12, 5, 2, 2)), (100, (47, 23, 11, 5, 5))]
+)
 def test_cnn_m_pools_overlapping_windows_of_three_at_stride_two(size: int, cells: tuple[int, ...]) -> None:
-    """As published: windows begin at every second cell and the last is cut off at the edge; at 224 pixels in all three poolings."""
+    """As published: windows begin at every second cell and the last is cut off at the edge; at 224 pixels in all three
+    poolings.
+    """
     network = build(replace(NARROW, streams="spatial", size=size)).streams["rgb"].network
     found, x = [], torch.randn(2, 3, size, size)
     for layer in network:
@@ -180,7 +193,10 @@ def test_cnn_m_pools_overlapping_windows_of_three_at_stride_two(size: int, cells
             found.append(x.shape[2])
         if isinstance(layer, nn.MaxPool2d) or (isinstance(layer, nn.AdaptiveMaxPool2d) and size == 224):
             starts = range(0, 2 * x.shape[2], 2)
-            wanted = torch.stack([before[..., row:row + 3, column:column + 3].amax((2, 3)) for row in starts for column in starts], dim=2)
+            wanted = torch.stack(
+                [before[..., row : row + 3, column : column + 3].amax((2, 3)) for row in starts for column in starts],
+                dim=2,
+            )
             assert torch.equal(x.flatten(2), wanted)
         if isinstance(layer, nn.MaxPool2d | nn.AdaptiveMaxPool2d):
             found.append(x.shape[2])

@@ -43,7 +43,9 @@ def compatible(first: dict, second: dict) -> bool:
     return all(second.get(field, value) == value for field, value in first.items())
 
 
-PAIRS = [{**first, **second} for first, second in itertools.combinations([{}, *TOGGLES[:8]], 2) if compatible(first, second)]
+PAIRS = [
+    {**first, **second} for first, second in itertools.combinations([{}, *TOGGLES[:8]], 2) if compatible(first, second)
+]
 """With nothing, each toggle alone."""
 
 
@@ -66,8 +68,11 @@ def randomised(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize(("depth", "width", "published"), [(0.33, 0.25, 1_872_157), (0.33, 0.5, 7_235_389), (0.67, 0.75, 21_190_557), (1.0, 1.0, 46_563_709)],
-                         ids="nsml")
+@pytest.mark.parametrize(
+    ("depth", "width", "published"),
+    [(0.33, 0.25, 1_872_157), (0.33, 0.5, 7_235_389), (0.67, 0.75, 21_190_557), (1.0, 1.0, 46_563_709)],
+    ids="nsml",
+)
 def test_published_sizes(depth: float, width: float, published: int):
     with torch.device("meta"):
         assert parameters(build(YOLOv5(depth=depth, width=width))) == published
@@ -87,9 +92,12 @@ def test_one_class_has_the_published_size_too():
 
 
 def test_improved_size_adds_up():
-    """A 3x3 kernel of 12 channels in place of one of 6x6 and 3 has as many weights; two Swin blocks stand for a bottleneck; CBAM on three outputs."""
+    """A 3x3 kernel of 12 channels in place of one of 6x6 and 3 has as many weights; two Swin blocks stand for a
+    bottleneck; CBAM on three outputs.
+    """
     bottleneck = 256 * 256 * 10 + 4 * 256
-    attention = 4 * 256 * 256 + 3 * 256 + 8 + (2 * 512 + 512 + 512 * 8)  # four matrices, three biases, temperatures, the bias network
+    # four matrices, three biases, temperatures, the bias network
+    attention = 4 * 256 * 256 + 3 * 256 + 8 + (2 * 512 + 512 + 512 * 8)
     mlp = 2 * 4 * 256 * 256 + 5 * 256
     swin = 2 * (attention + mlp + 4 * 256)
     spatial = 49 * 8 + 8 + 49 * 8 + 1
@@ -106,15 +114,26 @@ def test_every_toggle_alone_and_in_pairs_trains(changes: dict):
     anchors = len(config.anchors[0])
     assert [output.shape for output in outputs] == [(2, anchors, side, side, 5 + config.classes) for side in (8, 4, 2)]
     sum(output.square().mean() for output in outputs).backward()
-    missing = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.isfinite().all()]
+    missing = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all()
+    ]
     assert missing == []
 
 
-@pytest.mark.parametrize("changes", [{}, IMPROVED_YOLOV5, {**IMPROVED_YOLOV5, "placement": "all", "attention_pool": "avgmax"}])
+@pytest.mark.parametrize(
+    "changes", [{}, IMPROVED_YOLOV5, {**IMPROVED_YOLOV5, "placement": "all", "attention_pool": "avgmax"}]
+)
 def test_gradients_reach_every_parameter(changes: dict):
-    network = randomised(build(YOLOv5(**{**NARROW, **changes}))).double().train()  # away from the start, where a zero gain lets none through
+    # away from the start, where a zero gain lets none through
+    network = randomised(build(YOLOv5(**{**NARROW, **changes}))).double().train()
     sum((output * torch.randn_like(output)).sum() for output in network(torch.rand(2, 3, 128, 128).double())).backward()
-    assert [name for name, parameter in network.named_parameters() if not (parameter.grad.any() and parameter.grad.isfinite().all())] == []
+    assert [
+        name
+        for name, parameter in network.named_parameters()
+        if not (parameter.grad.any() and parameter.grad.isfinite().all())
+    ] == []
 
 
 @pytest.mark.parametrize("classes", [1, 80])
@@ -124,7 +143,9 @@ def test_any_multiple_of_32(changes: dict, classes: int):
         network = build(YOLOv5(**{**changes, "classes": classes}))
         for height, width in ((320, 320), (416, 416), (640, 640), (96, 160), (352, 608)):
             outputs = network(torch.empty(1, 3, height, width))
-            assert [output.shape for output in outputs] == [(1, 3, height // stride, width // stride, 5 + classes) for stride in (8, 16, 32)]
+            assert [output.shape for output in outputs] == [
+                (1, 3, height // stride, width // stride, 5 + classes) for stride in (8, 16, 32)
+            ]
 
 
 def test_odd_sizes_of_a_real_picture():
@@ -135,7 +156,9 @@ def test_odd_sizes_of_a_real_picture():
 
 
 def ultralytics_layers(width: str = "n") -> nn.Sequential:
-    """Layers 0 to 23 as ultralytics builds them from its own table for YOLOv5, with the activation that its SPPF has lost since."""
+    """Layers 0 to 23 as ultralytics builds them from its own table for YOLOv5, with the activation that its SPPF has
+    lost since.
+    """
     from ultralytics.nn.tasks import DetectionModel
 
     layers = DetectionModel(f"yolov5{width}.yaml", verbose=False).model
@@ -171,7 +194,10 @@ def published() -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
     picture = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         features = run_layers(layers, picture)
-        outputs = [functional.conv2d(x, *head).view(2, 3, 9, *x.shape[2:]).permute(0, 1, 3, 4, 2) for x, head in zip(features, heads, strict=True)]
+        outputs = [
+            functional.conv2d(x, *head).view(2, 3, 9, *x.shape[2:]).permute(0, 1, 3, 4, 2)
+            for x, head in zip(features, heads, strict=True)
+        ]
     return published_state(layers, heads), outputs, picture
 
 
@@ -201,7 +227,12 @@ def test_the_improved_network_takes_published_weights_but_for_its_own_parts(publ
     config = YOLOv5(classes=4, width=0.25, **IMPROVED_YOLOV5)
     network = build(config).eval()
     missing, unexpected = network.load_state_dict(from_published(state, config), strict=False)
-    assert unexpected == [] and {name.split(".")[0] for name in missing} == {"stage4", "attend_out3", "attend_out4", "attend_out5"}
+    assert unexpected == [] and {name.split(".")[0] for name in missing} == {
+        "stage4",
+        "attend_out3",
+        "attend_out4",
+        "attend_out5",
+    }
     assert all(name.startswith("stage4.m.") for name in missing if name.startswith("stage4"))
     plain = build(YOLOv5(classes=4, width=0.25)).eval()
     plain.load_state_dict(from_published(state, YOLOv5(classes=4, width=0.25)))
@@ -244,11 +275,14 @@ def test_outputs_of_an_anchor_stand_together():
         assert torch.equal(output[0, :, 1, 1], torch.arange(24.0).view(3, 8))
 
 
-@pytest.mark.parametrize(("placement", "names"), [
-    ("neck", {"attend_out3", "attend_out4", "attend_out5"}),
-    ("backbone", {"attend1", "attend2", "attend3", "attend4"}),
-    ("all", {"attend_out3", "attend_out4", "attend_out5", "attend1", "attend2", "attend3", "attend4"}),
-])
+@pytest.mark.parametrize(
+    ("placement", "names"),
+    [
+        ("neck", {"attend_out3", "attend_out4", "attend_out5"}),
+        ("backbone", {"attend1", "attend2", "attend3", "attend4"}),
+        ("all", {"attend_out3", "attend_out4", "attend_out5", "attend1", "attend2", "attend3", "attend4"}),
+    ],
+)
 def test_attention_stands_where_it_is_placed(placement: str, names: set[str]):
     network = randomised(build(YOLOv5(**NARROW, attention="cbam", placement=placement)))
     assert {name.split(".")[0] for name, module in network.named_modules() if isinstance(module, CBAM)} == names
@@ -271,7 +305,9 @@ def test_weights_survive_safetensors(changes: dict, tmp_path: Path):
     again.load_state_dict(load_file(tmp_path / "model.safetensors"))
     picture = torch.rand(1, 3, 96, 64)
     with torch.no_grad():
-        assert all(torch.equal(one, other) for one, other in zip(network.eval()(picture), again.eval()(picture), strict=True))
+        assert all(
+            torch.equal(one, other) for one, other in zip(network.eval()(picture), again.eval()(picture), strict=True)
+        )
 
 
 def test_norms_are_yolov5s():
@@ -295,7 +331,9 @@ def test_a_few_steps_fit_raw_outputs():
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
     losses = []
     for _ in range(20):
-        loss = sum(functional.mse_loss(output, target) for output, target in zip(network(picture), targets, strict=True))
+        loss = sum(
+            functional.mse_loss(output, target) for output, target in zip(network(picture), targets, strict=True)
+        )
         losses.append(loss.item())
         optimiser.zero_grad()
         loss.backward()
@@ -310,7 +348,9 @@ def test_one_graph_holds_the_whole_network():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU"
+)
 def test_compiled_network_computes_the_same():
     network = fuse(randomised(build(YOLOv5(**NARROW, **IMPROVED_YOLOV5))))
     compare_compiled(network, torch.compile(network, fullgraph=True))

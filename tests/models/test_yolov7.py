@@ -27,7 +27,13 @@ def elan(width: int, outputs: int) -> list[tuple]:
 
 
 def elan_wide(width: int) -> list[tuple]:
-    return [(-1, width, 1, 1), (-2, width, 1, 1), *[(-1, width // 2, 3, 1)] * 4, [-1, -2, -3, -4, -5, -6], (-1, width, 1, 1)]
+    return [
+        (-1, width, 1, 1),
+        (-2, width, 1, 1),
+        *[(-1, width // 2, 3, 1)] * 4,
+        [-1, -2, -3, -4, -5, -6],
+        (-1, width, 1, 1),
+    ]
 
 
 def down(width: int, *others: int) -> list[tuple]:
@@ -39,14 +45,33 @@ def up(width: int, source: int) -> list[tuple]:
 
 
 TABLE = [
-    (-1, 32, 3, 1), (-1, 64, 3, 2), (-1, 64, 3, 1), (-1, 128, 3, 2),  # 0-3: (from, outputs, kernel, stride)
-    *elan(64, 256), *down(128), *elan(128, 512), *down(256), *elan(256, 1024), *down(512), *elan(256, 1024),  # 4-50
+    (-1, 32, 3, 1),
+    (-1, 64, 3, 2),
+    (-1, 64, 3, 1),
+    (-1, 128, 3, 2),  # 0-3: (from, outputs, kernel, stride)
+    *elan(64, 256),
+    *down(128),
+    *elan(128, 512),
+    *down(256),
+    *elan(256, 1024),
+    *down(512),
+    *elan(256, 1024),  # 4-50
     "pyramid",  # 51
-    *up(256, 37), *elan_wide(256), *up(128, 24), *elan_wide(128),  # 52-75
-    *down(128, 63), *elan_wide(256), *down(256, 51), *elan_wide(512),  # 76-101
-    ("rep", 75, 256), ("rep", 88, 512), ("rep", 101, 1024),  # 102-104
+    *up(256, 37),
+    *elan_wide(256),
+    *up(128, 24),
+    *elan_wide(128),  # 52-75
+    *down(128, 63),
+    *elan_wide(256),
+    *down(256, 51),
+    *elan_wide(512),  # 76-101
+    ("rep", 75, 256),
+    ("rep", 88, 512),
+    ("rep", 101, 1024),  # 102-104
 ]
-"""The published rows for 640 pixels; a list is a concatenation, "pool" halves, "upsample" doubles, "pyramid" is SPPCSPC with 512 outputs."""
+"""The published rows for 640 pixels; a list is a concatenation, "pool" halves, "upsample" doubles, "pyramid" is SPPCSPC
+with 512 outputs.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +79,22 @@ def _seed():
     torch.manual_seed(0)
 
 
-def convolve(x: Tensor, state: dict[str, Tensor], name: str, *, stride: int = 1, activate: bool = True, parts: tuple[str, str] = ("conv", "bn")) -> Tensor:
+def convolve(
+    x: Tensor,
+    state: dict[str, Tensor],
+    name: str,
+    *,
+    stride: int = 1,
+    activate: bool = True,
+    parts: tuple[str, str] = ("conv", "bn"),
+) -> Tensor:
     """A convolution (padded by half its kernel), the norm of running statistics with an eps of 0.001, SiLU."""
     weight = state[f"{name}.{parts[0]}.weight"]
     x = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
-    mean, variance, gain, bias = (state[f"{name}.{parts[1]}.{value}"][:, None, None] for value in ("running_mean", "running_var", "weight", "bias"))
+    mean, variance, gain, bias = (
+        state[f"{name}.{parts[1]}.{value}"][:, None, None]
+        for value in ("running_mean", "running_var", "weight", "bias")
+    )
     x = (x - mean) / (variance + 1e-3).sqrt() * gain + bias
     return x * x.sigmoid() if activate else x
 
@@ -86,14 +122,21 @@ def interpret(state: dict[str, Tensor], x: Tensor, classes: int) -> list[Tensor]
         elif isinstance(row, list):
             x = torch.cat([results[source] for source in row], 1)
         elif row[0] == "rep":
-            wide, narrow = (convolve(results[row[1]], state, f"{name}.{branch}", activate=False, parts=("0", "1")) for branch in ("rbr_dense", "rbr_1x1"))
+            wide, narrow = (
+                convolve(results[row[1]], state, f"{name}.{branch}", activate=False, parts=("0", "1"))
+                for branch in ("rbr_dense", "rbr_1x1")
+            )
             x = functional.silu(wide + narrow)
         else:
             x = convolve(x if not results else results[row[0]], state, name, stride=row[3])
         results.append(x)
     outputs = []
     for level, x in enumerate(results[-3:]):
-        x = functional.conv2d(x + state[f"model.105.ia.{level}.implicit"], state[f"model.105.m.{level}.weight"], state[f"model.105.m.{level}.bias"])
+        x = functional.conv2d(
+            x + state[f"model.105.ia.{level}.implicit"],
+            state[f"model.105.m.{level}.weight"],
+            state[f"model.105.m.{level}.bias"],
+        )
         x = x * state[f"model.105.im.{level}.implicit"]
         outputs.append(x.view(len(x), 3, 5 + classes, *x.shape[2:]).permute(0, 1, 3, 4, 2))
     return outputs
@@ -126,7 +169,9 @@ def test_the_table_has_the_published_rows():
 
 
 def test_published_sizes():
-    """37,622,682 as it trains; fused it is 36,905,341 (tests/models/test_fuse.py); every convolution has the table's shape."""
+    """37,622,682 as it trains; fused it is 36,905,341 (tests/models/test_fuse.py); every convolution has the table's
+    shape.
+    """
     with torch.device("meta"):
         network = build(YOLOv7())
     assert parameters(network) == 37_622_682
@@ -152,13 +197,19 @@ def test_any_multiple_of_32(classes: int):
         network = build(YOLOv7(classes=classes))
         for height, width in ((320, 320), (416, 416), (640, 640), (96, 160)):
             outputs = network(torch.empty(1, 3, height, width))
-            assert [output.shape for output in outputs] == [(1, 3, height // stride, width // stride, 5 + classes) for stride in (8, 16, 32)]
+            assert [output.shape for output in outputs] == [
+                (1, 3, height // stride, width // stride, 5 + classes) for stride in (8, 16, 32)
+            ]
 
 
 def test_gradients_reach_every_parameter():
     network = build(YOLOv7(**NARROW)).train()
     sum((output * torch.randn_like(output)).sum() for output in network(torch.rand(2, 3, 64, 64))).backward()
-    assert [name for name, parameter in network.named_parameters() if not (parameter.grad.any() and parameter.grad.isfinite().all())] == []
+    assert [
+        name
+        for name, parameter in network.named_parameters()
+        if not (parameter.grad.any() and parameter.grad.isfinite().all())
+    ] == []
 
 
 def test_weights_survive_safetensors(tmp_path: Path):
@@ -169,11 +220,17 @@ def test_weights_survive_safetensors(tmp_path: Path):
     again.load_state_dict(load_file(tmp_path / "model.safetensors"))
     picture = torch.rand(1, 3, 96, 64)
     with torch.no_grad():
-        assert all(torch.equal(one, other) for one, other in zip(network.eval()(picture), again.eval()(picture), strict=True))
+        assert all(
+            torch.equal(one, other) for one, other in zip(network.eval()(picture), again.eval()(picture), strict=True)
+        )
 
 
 def test_norms_are_yolov5s():
-    assert {(module.eps, module.momentum) for module in build(YOLOv7(**NARROW)).modules() if isinstance(module, nn.BatchNorm2d)} == {(1e-3, 0.03)}
+    assert {
+        (module.eps, module.momentum)
+        for module in build(YOLOv7(**NARROW)).modules()
+        if isinstance(module, nn.BatchNorm2d)
+    } == {(1e-3, 0.03)}
 
 
 def test_published_cost():

@@ -61,11 +61,14 @@ def test_metrics_of_a_known_confusion() -> None:
 
 
 def test_map_is_that_of_the_report() -> None:
-    logits, labels = torch.randn(40, 4, generator=torch.Generator().manual_seed(5)), torch.arange(40) % 3  # no clip of the fourth class
+    # no clip of the fourth class
+    logits, labels = torch.randn(40, 4, generator=torch.Generator().manual_seed(5)), torch.arange(40) % 3
     task = task_with()
     report = classification_metrics(softmax(logits.double().numpy()), labels.numpy(), ["a", "b", "c", "d"])
     found = task.metrics([task.totals(logits[:11], labels[:11]), task.totals(logits[11:], labels[11:])])
-    assert [found[name] for name in ("accuracy", "mean_class_accuracy", "map")] == pytest.approx([report[name] for name in ("accuracy", "macro_recall", "map")])
+    assert [found[name] for name in ("accuracy", "mean_class_accuracy", "map")] == pytest.approx([
+        report[name] for name in ("accuracy", "macro_recall", "map")
+    ])
 
 
 def test_a_network_for_other_classes_is_refused() -> None:

@@ -20,8 +20,12 @@ torch.set_num_threads(1)
 
 def targets_of(*boxes: tuple[float, float, float, float], images: list[int] | None = None) -> Targets:
     images = images or [0] * len(boxes)
-    return Targets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.zeros(len(boxes), dtype=torch.int64), torch.tensor(images, dtype=torch.int64),
-                   max(images, default=0) + 1)
+    return Targets(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.zeros(len(boxes), dtype=torch.int64),
+        torch.tensor(images, dtype=torch.int64),
+        max(images, default=0) + 1,
+    )
 
 
 def found_by(matches: list[Matches]) -> list[set[tuple[int, ...]]]:
@@ -32,37 +36,60 @@ def found_by(matches: list[Matches]) -> list[set[tuple[int, ...]]]:
 
 
 def plain_match(targets: Targets, anchors: tuple, height: int, width: int, ratio: float) -> list[set[tuple[int, ...]]]:
-    """Every cell asks every box: are you like my anchor, and is your centre in me, or in the half next to me of a cell beside me?"""
+    """Every cell asks every box: are you like my anchor, and is your centre in me, or in the half next to me of a cell
+    beside me?
+    """
     found = []
     for level, stride in zip(anchors, STRIDES, strict=True):
         answers = set()
         for number, (box, picture) in enumerate(zip(targets.boxes.tolist(), targets.images.tolist(), strict=True)):
-            sides, centre = (box[2] - box[0], box[3] - box[1]), tuple(Fraction(low + high) / 2 / stride for low, high in zip(box[:2], box[2:], strict=True))
+            sides, centre = (
+                (box[2] - box[0], box[3] - box[1]),
+                tuple(Fraction(low + high) / 2 / stride for low, high in zip(box[:2], box[2:], strict=True)),
+            )
             for row in range(height // stride):
                 for column in range(width // stride):
                     x, y = centre[0] - column, centre[1] - row  # 0..1 in the cell itself
-                    inside, beside = 0 <= x < 1 and 0 <= y < 1, (0 <= y < 1 and (Fraction(-1, 2) < x < 0 or 1 <= x < Fraction(3, 2)),
-                                                                 0 <= x < 1 and (Fraction(-1, 2) < y < 0 or 1 <= y < Fraction(3, 2)))
+                    inside, beside = (
+                        0 <= x < 1 and 0 <= y < 1,
+                        (
+                            0 <= y < 1 and (Fraction(-1, 2) < x < 0 or 1 <= x < Fraction(3, 2)),
+                            0 <= x < 1 and (Fraction(-1, 2) < y < 0 or 1 <= y < Fraction(3, 2)),
+                        ),
+                    )
                     if not (inside or any(beside)):
                         continue
                     for anchor, shape in enumerate(level):
-                        if all(side > 0 and max(side / length, length / side) < ratio for side, length in zip(sides, shape, strict=True)):
+                        if all(
+                            side > 0 and max(side / length, length / side) < ratio
+                            for side, length in zip(sides, shape, strict=True)
+                        ):
                             answers.add((picture, anchor, row, column, number))
         found.append(answers)
     return found
 
 
 # Quarters of pixels, so that every sum is exact, and centres on borders and in middles of cells are common.
-places, lengths = st.integers(-40, 480).map(lambda n: n / 4), st.one_of(st.integers(0, 600).map(lambda n: n / 4), st.sampled_from([2.5, 40.0, 64.0, 120.0]))
+places, lengths = (
+    st.integers(-40, 480).map(lambda n: n / 4),
+    st.one_of(st.integers(0, 600).map(lambda n: n / 4), st.sampled_from([2.5, 40.0, 64.0, 120.0])),
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(places, places, lengths, lengths, st.integers(0, 2)), max_size=6), st.sampled_from([(96, 96), (64, 128)]),
-       st.sampled_from([1.5, 4.0, 10.0]))
-def test_matches_are_those_of_a_loop_over_all_cells(drawn: list[tuple[float, ...]], size: tuple[int, int], ratio: float) -> None:
+@given(
+    st.lists(st.tuples(places, places, lengths, lengths, st.integers(0, 2)), max_size=6),
+    st.sampled_from([(96, 96), (64, 128)]),
+    st.sampled_from([1.5, 4.0, 10.0]),
+)
+def test_matches_are_those_of_a_loop_over_all_cells(
+    drawn: list[tuple[float, ...]], size: tuple[int, int], ratio: float
+) -> None:
     drawn = sorted(drawn, key=lambda one: one[4])
     targets = targets_of(*((x, y, x + w, y + h) for x, y, w, h, _ in drawn), images=[int(one[4]) for one in drawn])
-    assert found_by(match(targets, YOLOV5_ANCHORS, size=size, ratio=ratio)) == plain_match(targets, YOLOV5_ANCHORS, *size, ratio)
+    assert found_by(match(targets, YOLOV5_ANCHORS, size=size, ratio=ratio)) == plain_match(
+        targets, YOLOV5_ANCHORS, *size, ratio
+    )
 
 
 def test_a_case_worked_out_by_hand() -> None:
@@ -73,7 +100,9 @@ def test_a_case_worked_out_by_hand() -> None:
     assert fine == {(1, anchor, *cell, 0) for anchor in (0, 1, 2) for cell in cells}  # 33 / 13 and 30 / 13 are below 4
     # (1.3125, 1.8125) leans left and down; 30 x 61 is too long, 62 x 45 and 59 x 119 too wide
     assert middle == set() and coarse == set()
-    assert found_by(match(targets, YOLOV5_ANCHORS, size=64, ratio=5.0))[1] == {(1, anchor, *cell, 0) for anchor in (0, 1) for cell in ((1, 1), (1, 0), (2, 1))}
+    assert found_by(match(targets, YOLOV5_ANCHORS, size=64, ratio=5.0))[1] == {
+        (1, anchor, *cell, 0) for anchor in (0, 1) for cell in ((1, 1), (1, 0), (2, 1))
+    }
 
 
 def test_cells_outside_the_grid_do_not_answer() -> None:
@@ -85,8 +114,10 @@ def test_cells_outside_the_grid_do_not_answer() -> None:
 
 def test_a_ratio_is_a_bound_that_is_not_reached() -> None:
     anchors = (((10.0, 10.0),),) * 3
-    assert [len(found_by(match(targets_of((20.0, 20.0, 20.0 + side, 30.0)), anchors, size=64, ratio=4.0))[0]) > 0
-            for side in (2.5, 2.75, 39.75, 40.0)] == [False, True, True, False]
+    assert [
+        len(found_by(match(targets_of((20.0, 20.0, 20.0 + side, 30.0)), anchors, size=64, ratio=4.0))[0]) > 0
+        for side in (2.5, 2.75, 39.75, 40.0)
+    ] == [False, True, True, False]
 
 
 def test_nothing_to_match() -> None:
@@ -134,7 +165,9 @@ def test_refining_raises_the_fit_and_starting_over_keeps_the_best(monkeypatch: p
 
 
 def test_clear_clusters_are_found() -> None:
-    shapes = np.array([[10, 12], [30, 14], [16, 40], [60, 50], [50, 120], [110, 60], [150, 180], [320, 150], [300, 320]], dtype=float)
+    shapes = np.array(
+        [[10, 12], [30, 14], [16, 40], [60, 50], [50, 120], [110, 60], [150, 180], [320, 150], [300, 320]], dtype=float
+    )
     sides = np.repeat(shapes, 40, axis=0) * np.exp(np.random.default_rng(0).normal(0, 0.02, (360, 2)))
     anchors = np.array(kmeans_anchors(sides)).reshape(-1, 2)
     assert all(np.abs(np.log(anchors / shape)).max(axis=1).min() < 0.05 for shape in shapes)
@@ -157,11 +190,23 @@ def test_the_same_seed_gives_the_same_anchors() -> None:
     assert kmeans_anchors(sides, seed=3) == kmeans_anchors(sides.copy(), seed=3) != kmeans_anchors(sides, seed=4)
 
 
-@pytest.mark.parametrize("sides", [[[40, 60]], [[40, 60]] * 30, [[10, 20], [300, 40], [10, 20]], [[640, 640], [1, 1]], [[0, 5]], [[2, 2]],
-                                   [[float(n), 50.0] for n in range(20, 28)]])
+@pytest.mark.parametrize(
+    "sides",
+    [
+        [[40, 60]],
+        [[40, 60]] * 30,
+        [[10, 20], [300, 40], [10, 20]],
+        [[640, 640], [1, 1]],
+        [[0, 5]],
+        [[2, 2]],
+        [[float(n), 50.0] for n in range(20, 28)],
+    ],
+)
 def test_few_different_boxes_still_give_nine_anchors(sides: list[list[float]]) -> None:
     anchors = kmeans_anchors(np.array(sides))
-    assert YOLOv5(anchors=anchors).anchors == anchors and all(math.isfinite(side) for level in anchors for pair in level for side in pair)
+    assert YOLOv5(anchors=anchors).anchors == anchors and all(
+        math.isfinite(side) for level in anchors for pair in level for side in pair
+    )
     assert sum(len(level) for level in anchors) == 9
     assert best_possible_recall(np.array(sides).clip(min=2), anchors) == 1.0
 

@@ -27,18 +27,35 @@ def random_case(segments: int, classes: int, seed: int) -> tuple[np.ndarray, np.
 
 
 def test_a_case_worked_out_by_hand() -> None:
-    scores = np.array([[0.7, 0.2, 0.1],   # run, right
-                       [0.4, 0.5, 0.1],   # run, guessed jump
-                       [0.1, 0.8, 0.1],   # jump, right
-                       [0.6, 0.3, 0.1]])  # throw, guessed run
+    scores = np.array([
+        [0.7, 0.2, 0.1],  # run, right
+        [0.4, 0.5, 0.1],  # run, guessed jump
+        [0.1, 0.8, 0.1],  # jump, right
+        [0.6, 0.3, 0.1],
+    ])  # throw, guessed run
     found = classification_metrics(scores, np.array([0, 0, 1, 2]), ["run", "jump", "throw"])
     assert found["accuracy"] == 0.5 and found["majority_accuracy"] == 0.5 and found["count"] == 4
     assert found["top5"] == 1.0  # top-3 of three classes
     assert found["confusion"] == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
     run, jump, throw = found["per_class"]
-    assert run == {"class": "run", "count": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5,
-                   "ap": pytest.approx(0.5 * 1 + 0.5 * 2 / 3), "auc": 0.75}
-    assert jump == {"class": "jump", "count": 1, "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "ap": 1.0, "auc": 1.0}
+    assert run == {
+        "class": "run",
+        "count": 2,
+        "precision": 0.5,
+        "recall": 0.5,
+        "f1": 0.5,
+        "ap": pytest.approx(0.5 * 1 + 0.5 * 2 / 3),
+        "auc": 0.75,
+    }
+    assert jump == {
+        "class": "jump",
+        "count": 1,
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "ap": 1.0,
+        "auc": 1.0,
+    }
     # Never guessed: precision 0. All four scores are equal: one threshold, AP = share of positives, AUC one half.
     assert throw == {"class": "throw", "count": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0, "ap": 0.25, "auc": 0.5}
     assert found["macro_precision"] == pytest.approx(1 / 3)
@@ -69,8 +86,10 @@ def test_agrees_with_torchmetrics(segments: int, classes: int, seed: int) -> Non
     for name, value in expected.items():
         assert found[name] == pytest.approx(value.item(), abs=2e-6), name
     assert found["confusion"] == reference.multiclass_confusion_matrix(*given).tolist()
-    for name, values in (("ap", reference.multiclass_average_precision(*given, average=None)),
-                         ("auc", reference.multiclass_auroc(*given, average=None))):
+    for name, values in (
+        ("ap", reference.multiclass_average_precision(*given, average=None)),
+        ("auc", reference.multiclass_auroc(*given, average=None)),
+    ):
         assert [row[name] for row in found["per_class"]] == pytest.approx(values.tolist(), abs=2e-6)
 
 
@@ -89,7 +108,7 @@ def test_average_precision_is_the_mean_precision_at_each_true_segment() -> None:
     found = classification_metrics(scores, labels, names)
     for index, row in enumerate(found["per_class"]):
         hits = (labels == index)[np.argsort(-scores[:, index])]
-        precisions = [hits[:rank + 1].mean() for rank in np.flatnonzero(hits)]
+        precisions = [hits[: rank + 1].mean() for rank in np.flatnonzero(hits)]
         assert row["ap"] == pytest.approx(np.mean(precisions))
 
 
@@ -97,10 +116,18 @@ def test_a_class_absent_from_the_test_split_counts_in_no_mean() -> None:
     scores = np.array([[0.8, 0.1, 0.1], [0.3, 0.1, 0.6], [0.2, 0.7, 0.1]])
     found = classification_metrics(scores, np.array([0, 0, 1]), ["run", "jump", "absent"])
     absent = found["per_class"][2]
-    assert absent == {"class": "absent", "count": 0, "precision": None, "recall": None, "f1": None, "ap": None, "auc": None}
+    assert absent == {
+        "class": "absent",
+        "count": 0,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "ap": None,
+        "auc": None,
+    }
     assert "absent" not in found["roc"]
     assert found["macro_precision"] == 1.0  # run 1/1, jump 1/1
-    assert found["macro_recall"] == 0.75    # run 1/2 (one was called absent), jump 1/1
+    assert found["macro_recall"] == 0.75  # run 1/2 (one was called absent), jump 1/1
     assert found["accuracy"] == pytest.approx(2 / 3)
 
 
@@ -147,15 +174,18 @@ def test_everything_is_plain_json() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-@pytest.mark.parametrize(("scores", "labels", "classes", "message"), [
-    (np.zeros((0, 2)), np.zeros(0, dtype=int), ["a", "b"], "at least one"),
-    (np.ones((2, 2)) / 2, np.array([0]), ["a", "b"], "2 integers"),
-    (np.ones((1, 2)) / 2, np.array([0.0]), ["a", "b"], "1 integers"),
-    (np.ones((1, 2)) / 2, np.array([2]), ["a", "b"], "0..1"),
-    (np.ones((1, 2)) / 2, np.array([0]), ["a", "a"], "different names"),
-    (np.array([[3.0, -2.0]]), np.array([0]), ["a", "b"], "probabilities"),
-    (np.array([[np.nan, 0.5]]), np.array([0]), ["a", "b"], "probabilities"),
-])
+@pytest.mark.parametrize(
+    ("scores", "labels", "classes", "message"),
+    [
+        (np.zeros((0, 2)), np.zeros(0, dtype=int), ["a", "b"], "at least one"),
+        (np.ones((2, 2)) / 2, np.array([0]), ["a", "b"], "2 integers"),
+        (np.ones((1, 2)) / 2, np.array([0.0]), ["a", "b"], "1 integers"),
+        (np.ones((1, 2)) / 2, np.array([2]), ["a", "b"], "0..1"),
+        (np.ones((1, 2)) / 2, np.array([0]), ["a", "a"], "different names"),
+        (np.array([[3.0, -2.0]]), np.array([0]), ["a", "b"], "probabilities"),
+        (np.array([[np.nan, 0.5]]), np.array([0]), ["a", "b"], "probabilities"),
+    ],
+)
 def test_wrong_input_is_refused(scores: np.ndarray, labels: np.ndarray, classes: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         classification_metrics(scores, labels, classes)
@@ -164,4 +194,7 @@ def test_wrong_input_is_refused(scores: np.ndarray, labels: np.ndarray, classes:
 def test_importing_needs_numpy_alone() -> None:
     heavy = "{'torch', 'torchmetrics', 'pydantic', 'ray', 'scipy'}"
     program = f"import sys, posture.tasks.metrics; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+        == "[]"
+    )

@@ -19,7 +19,9 @@ CLASSES: tuple[str, ...] = ("still", "left", "right")
 
 
 class SmallFootage:
-    """Noise under a bright bar that stands still or walks left or right, 8 to 12 frames of 20 x 24 pixels; two clips to a segment."""
+    """Noise under a bright bar that stands still or walks left or right, 8 to 12 frames of 20 x 24 pixels; two clips to
+    a segment.
+    """
 
     def __init__(self, clips: int, *, seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
@@ -40,7 +42,12 @@ class StreamedFootage:
     """The same clips dealt out in blocks, as a stream deals them: unequal shares, an order of its own."""
 
     def __init__(self, footage: SmallFootage, *, shares: list[list[int]]) -> None:
-        self.classes, self.keys, self.labels, self.segments = footage.classes, footage.keys, footage.labels, footage.segments
+        self.classes, self.keys, self.labels, self.segments = (
+            footage.classes,
+            footage.keys,
+            footage.labels,
+            footage.segments,
+        )
         self.frames, self.shares = footage.frames, shares
 
     def __len__(self) -> int:

@@ -16,7 +16,10 @@ FOOTAGE = SmallFootage(41)
 
 
 def indices_by_step(batches: Batches, epoch: int, *, start_step: int = 0) -> list[list[int]]:
-    return [[index for batch in step for index in batch.indices.tolist()] for step in batches.training(epoch, start_step=start_step)]
+    return [
+        [index for batch in step for index in batch.indices.tolist()]
+        for step in batches.training(epoch, start_step=start_step)
+    ]
 
 
 def prefetch_threads() -> list[str]:
@@ -25,7 +28,9 @@ def prefetch_threads() -> list[str]:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("micro_batch", [None, 2])
-def test_the_global_batch_is_the_same_for_any_workers_and_accumulation(world_size: int, micro_batch: int | None) -> None:
+def test_the_global_batch_is_the_same_for_any_workers_and_accumulation(
+    world_size: int, micro_batch: int | None
+) -> None:
     whole = indices_by_step(Batches(FOOTAGE, small_run(), rank=0, world_size=1, validation=FOOTAGE), 3)
     run = small_run(scale__workers=world_size, scale__micro_batch=micro_batch)
     shares = [Batches(FOOTAGE, run, rank=rank, world_size=world_size, validation=FOOTAGE) for rank in range(world_size)]
@@ -51,7 +56,9 @@ def test_a_random_start_is_the_clips_own() -> None:
     starts = {}
     for world_size in (1, 2):
         for rank in range(world_size):
-            for (batch,) in Batches(FOOTAGE, small_run(), rank=rank, world_size=world_size, validation=FOOTAGE).training(1):
+            for (batch,) in Batches(
+                FOOTAGE, small_run(), rank=rank, world_size=world_size, validation=FOOTAGE
+            ).training(1):
                 for clip, index in zip(batch.stored["rgb"], batch.indices.tolist(), strict=True):
                     np.testing.assert_array_equal(starts.setdefault(index, clip), clip)
     centred = [FOOTAGE.clip(index)[(len(FOOTAGE.clip(index)) - 8) // 2] for index in starts]
@@ -87,10 +94,12 @@ def test_evaluation_sees_every_clip_exactly_once(world_size: int) -> None:
 
 
 def test_a_stream_gives_equal_steps_and_every_clip() -> None:
-    shares = [list(range(16)), list(range(16, 41))]  # 25 clips of one worker are 5 steps of 6, and the other one's 16 are 3
+    # 25 clips of one worker are 5 steps of 6, and the other one's 16 are 3
+    shares = [list(range(16)), list(range(16, 41))]
     streamed = StreamedFootage(FOOTAGE, shares=shares)
     parts = [
-        indices_by_step(Batches(streamed, small_run(scale__workers=2), rank=rank, world_size=2, validation=FOOTAGE), 0) for rank in (0, 1)
+        indices_by_step(Batches(streamed, small_run(scale__workers=2), rank=rank, world_size=2, validation=FOOTAGE), 0)
+        for rank in (0, 1)
     ]
     assert [len(step) for part in parts for step in part] == [6] * 10
     assert {index for part in parts for step in part for index in step} == set(range(41))

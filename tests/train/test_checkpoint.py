@@ -32,10 +32,18 @@ def trained(name: str, *, seed: int = 0, steps: int = 3) -> tuple[SmallNetwork, 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_round_trip(tmp_path: Path, name: str, averaged: bool) -> None:
     model, optimizer, average = trained(name)
-    checkpoint.save(tmp_path, model=model, average=average.model if averaged else None, optimizer=optimizer, state={"epoch": 3, "x": 0.1})
+    checkpoint.save(
+        tmp_path,
+        model=model,
+        average=average.model if averaged else None,
+        optimizer=optimizer,
+        state={"epoch": 3, "x": 0.1},
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "state.json", "train.safetensors"]
     other, other_optimizer, other_average = trained(name, seed=1, steps=0)
-    state = checkpoint.load(tmp_path, model=other, average=other_average.model if averaged else None, optimizer=other_optimizer)
+    state = checkpoint.load(
+        tmp_path, model=other, average=other_average.model if averaged else None, optimizer=other_optimizer
+    )
     assert state["epoch"] == 3 and state["x"] == 0.1
     for ours, theirs in ((model, other), (average.model, other_average.model)) if averaged else ((model, other),):
         assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
@@ -70,7 +78,9 @@ def test_a_mismatch_names_the_tensor_and_changes_nothing(tmp_path: Path) -> None
     wider = SmallNetwork()
     wider.classify = nn.Linear(48, 4)
     before = wider.convolution.weight.clone()
-    with pytest.raises(InputError, match=r"tensor classify.weight has shape \[3, 48\], but this network needs \[4, 48\]"):
+    with pytest.raises(
+        InputError, match=r"tensor classify.weight has shape \[3, 48\], but this network needs \[4, 48\]"
+    ):
         checkpoint.load_weights(wider, path)
     assert torch.equal(wider.convolution.weight, before)
 
@@ -91,7 +101,9 @@ def test_a_mismatch_names_the_tensor_and_changes_nothing(tmp_path: Path) -> None
     tensors = load_file(tmp_path / "train.safetensors")
     tensors["optimizer/classify.bias/momentum_buffer"] = torch.zeros(9)
     save_file(tensors, tmp_path / "train.safetensors")
-    with pytest.raises(InputError, match=r"optimizer/classify.bias/momentum_buffer has shape \[9\], but its parameter has \[3\]"):
+    with pytest.raises(
+        InputError, match=r"optimizer/classify.bias/momentum_buffer has shape \[9\], but its parameter has \[3\]"
+    ):
         checkpoint.load(tmp_path, model=model, average=None, optimizer=optimizer)
 
 
@@ -125,8 +137,24 @@ def test_weights_that_are_not_finite_are_refused_and_leave_the_network(tmp_path:
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
 
 
-@pytest.mark.parametrize("content", ["", "[]", "7", "{", '{"epoch": -1}', '{"epoch": "3"}', '{"history": [7]}', '{"best": "x"}', "[" * 100_000,
-                                     '{"epoch": ' + "9" * 5000 + "}", '{"optimizer": null}', '{"scaler": []}', "\0"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "7",
+        "{",
+        '{"epoch": -1}',
+        '{"epoch": "3"}',
+        '{"history": [7]}',
+        '{"best": "x"}',
+        "[" * 100_000,
+        '{"epoch": ' + "9" * 5000 + "}",
+        '{"optimizer": null}',
+        '{"scaler": []}',
+        "\0",
+    ],
+)
 def test_a_state_of_odd_content_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / checkpoint.STATE).write_text(content)
     with pytest.raises(InputError, match=r"state\.json is damaged") as told:

@@ -38,8 +38,18 @@ def test_scores_are_mean_probabilities_over_views(crops: int, temporal_views: in
 @pytest.mark.parametrize("batch", [1, 5, 100])
 def test_the_batch_size_changes_nothing(batch: int) -> None:
     counts: list[tuple[int, int]] = []
-    scores = score(SmallNetwork(), FOOTAGE, np.arange(13), small_run(), CPU, batch=batch, progress=lambda *done: counts.append(done))
-    np.testing.assert_allclose(scores, score(SmallNetwork(), FOOTAGE, np.arange(13), small_run(), CPU), rtol=1e-4, atol=1e-6)
+    scores = score(
+        SmallNetwork(),
+        FOOTAGE,
+        np.arange(13),
+        small_run(),
+        CPU,
+        batch=batch,
+        progress=lambda *done: counts.append(done),
+    )
+    np.testing.assert_allclose(
+        scores, score(SmallNetwork(), FOOTAGE, np.arange(13), small_run(), CPU), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
     assert counts[-1] == (13, 13) and len(counts) == -(-13 // batch)
     assert not any(thread.name.startswith("prefetch") for thread in threading.enumerate())

@@ -22,7 +22,15 @@ from posture.train import image_batches
 from posture.train.image_batches import ImageBatch, ImageBatches, letterboxed
 from tests.image_store import CLASSES, make_pictures
 
-PLAIN = {"data.mosaic": 0.0, "data.resize": 0.0, "data.shift": 0.0, "data.flip": 0.0, "data.hue": 0.0, "data.saturation": 0.0, "data.value": 0.0}
+PLAIN = {
+    "data.mosaic": 0.0,
+    "data.resize": 0.0,
+    "data.shift": 0.0,
+    "data.flip": 0.0,
+    "data.hue": 0.0,
+    "data.saturation": 0.0,
+    "data.value": 0.0,
+}
 
 
 class SmallImages:
@@ -46,7 +54,13 @@ class Streamed:
     """The same pictures dealt out in shares, in the order that they say."""
 
     def __init__(self, images: SmallImages, shares: list[list[int]]) -> None:
-        self.classes, self.keys, self.boxes, self.labels, self.sizes = images.classes, images.keys, images.boxes, images.labels, images.sizes
+        self.classes, self.keys, self.boxes, self.labels, self.sizes = (
+            images.classes,
+            images.keys,
+            images.boxes,
+            images.labels,
+            images.sizes,
+        )
         self.files, self.shares = images.files, shares
 
     def __len__(self) -> int:
@@ -67,7 +81,11 @@ IMAGES = SmallImages(41)
 def small_run(**changes: Any) -> DetectorRun:
     """12 pictures of 64 pixels to a step, 4 epochs; `changes` are dotted, with __ for the dot: `data__mosaic=0.5`."""
     run = DetectorRun(name="small", epochs=4, model=YOLOv5(classes=2, size=64))
-    return override(run, {"scale.global_batch": 12, "scale.amp": "off"} | {name.replace("__", "."): value for name, value in changes.items()})
+    return override(
+        run,
+        {"scale.global_batch": 12, "scale.amp": "off"}
+        | {name.replace("__", "."): value for name, value in changes.items()},
+    )
 
 
 def plain_run(**changes: Any) -> DetectorRun:
@@ -78,7 +96,9 @@ def batches_of(run: DetectorRun, *, rank: int = 0, images: Any = IMAGES) -> Imag
     return ImageBatches(images, run, rank=rank, world_size=run.scale.workers, validation=IMAGES)
 
 
-def by_picture(batches: ImageBatches, epoch: int, *, start_step: int = 0) -> list[dict[int, tuple[bytes, bytes, bytes]]]:
+def by_picture(
+    batches: ImageBatches, epoch: int, *, start_step: int = 0
+) -> list[dict[int, tuple[bytes, bytes, bytes]]]:
     """Of each step, what is shown for each picture index: pixels, boxes, labels."""
     steps = []
     for step in batches.training(epoch, start_step=start_step):
@@ -86,7 +106,11 @@ def by_picture(batches: ImageBatches, epoch: int, *, start_step: int = 0) -> lis
         for batch in step:
             for place, index in enumerate(batch.indices.tolist()):
                 mine = batch.images == place
-                shown[index] = (batch.pictures[place].tobytes(), batch.boxes[mine].tobytes(), batch.labels[mine].tobytes())
+                shown[index] = (
+                    batch.pictures[place].tobytes(),
+                    batch.boxes[mine].tobytes(),
+                    batch.labels[mine].tobytes(),
+                )
         steps.append(shown)
     return steps
 
@@ -98,11 +122,19 @@ def threads() -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("micro_batch", [None, 2])
 @pytest.mark.parametrize("mosaic", [0.0, 0.5, 1.0])
-def test_any_workers_and_accumulation_show_the_same_pictures(workers: int, micro_batch: int | None, mosaic: float) -> None:
+def test_any_workers_and_accumulation_show_the_same_pictures(
+    workers: int, micro_batch: int | None, mosaic: float
+) -> None:
     """Mosaics too: their partners come from the whole epoch's order."""
     whole = by_picture(batches_of(small_run(data__mosaic=mosaic, data__mosaic_buffer=7, data__multi_scale=0.4)), 2)
     assert [len(step) for step in whole] == [12, 12, 12]
-    run = small_run(data__mosaic=mosaic, data__mosaic_buffer=7, data__multi_scale=0.4, scale__workers=workers, scale__micro_batch=micro_batch)
+    run = small_run(
+        data__mosaic=mosaic,
+        data__mosaic_buffer=7,
+        data__multi_scale=0.4,
+        scale__workers=workers,
+        scale__micro_batch=micro_batch,
+    )
     shares = [batches_of(run, rank=rank) for rank in range(workers)]
     assert {share.steps_per_epoch for share in shares} == {3}
     parts = [by_picture(share, 2) for share in shares]
@@ -113,7 +145,10 @@ def test_any_workers_and_accumulation_show_the_same_pictures(workers: int, micro
 
 
 def test_the_order_is_the_seeds_and_every_epochs_own() -> None:
-    orders = [[list(step) for step in by_picture(batches_of(plain_run(seed=seed)), epoch)] for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    orders = [
+        [list(step) for step in by_picture(batches_of(plain_run(seed=seed)), epoch)]
+        for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
     assert orders[0] == orders[3] and orders[0] != orders[1] and orders[0] != orders[2]
     flat = [index for step in orders[0] for index in step]
     assert len(set(flat)) == 36
@@ -131,7 +166,10 @@ def test_a_picture_looks_different_in_every_epoch_and_seed() -> None:
 def test_a_batch_shows_the_pictures_it_names_with_their_boxes() -> None:
     for (batch,) in batches_of(plain_run()).training(0):
         assert batch.pictures.shape == (12, 64, 64, 3) and batch.pictures.dtype == np.uint8
-        assert batch.boxes.dtype == np.float32 and batch.labels.dtype == batch.images.dtype == batch.indices.dtype == np.int64
+        assert (
+            batch.boxes.dtype == np.float32
+            and batch.labels.dtype == batch.images.dtype == batch.indices.dtype == np.int64
+        )
         assert (np.diff(batch.images) >= 0).all() and batch.letterboxes == ()
         for place, index in enumerate(batch.indices.tolist()):
             square, boxes, laid = letterbox(IMAGES.pixels[index], IMAGES.boxes[index], 64)
@@ -149,26 +187,42 @@ def test_tensors_are_what_networks_take() -> None:
     (batch,) = next(steps := batches_of(small_run()).training(0))
     steps.close()
     (inputs,), targets = batch.tensors(small_run(), torch.device("cpu"), epoch=0)
-    assert inputs.dtype == torch.float32 and inputs.shape == (12, 3, 64, 64) and inputs.is_contiguous(memory_format=torch.channels_last)
+    assert (
+        inputs.dtype == torch.float32
+        and inputs.shape == (12, 3, 64, 64)
+        and inputs.is_contiguous(memory_format=torch.channels_last)
+    )
     np.testing.assert_allclose(inputs.permute(0, 2, 3, 1).numpy(), batch.pictures / 255, atol=1e-6)
     assert isinstance(targets, Targets) and targets.count == 12
-    for found, expected, kind in zip(targets, (batch.boxes, batch.labels, batch.images), (torch.float32, torch.int64, torch.int64), strict=False):
+    for found, expected, kind in zip(
+        targets, (batch.boxes, batch.labels, batch.images), (torch.float32, torch.int64, torch.int64), strict=False
+    ):
         assert found.dtype == kind
         np.testing.assert_array_equal(found.numpy(), expected)
     assert targets.boxes.min() >= 0 and targets.boxes.max() <= 64 and set(targets.images.tolist()) <= set(range(12))
-    assert all((ours == theirs).all() for ours, theirs in zip(batch.targets[:3], targets[:3], strict=True)) and batch.targets.count == 12
+    assert (
+        all((ours == theirs).all() for ours, theirs in zip(batch.targets[:3], targets[:3], strict=True))
+        and batch.targets.count == 12
+    )
 
 
 def test_ignore_regions_come_with_their_pictures() -> None:
     images = SmallImages(12)
-    images.ignored = [np.float32([[0, 0, number + 5, 8]] * (number % 3)) if number % 3 else np.zeros((0, 4), np.float32) for number in range(12)]
+    images.ignored = [
+        np.float32([[0, 0, number + 5, 8]] * (number % 3)) if number % 3 else np.zeros((0, 4), np.float32)
+        for number in range(12)
+    ]
     images.ignored_labels = [np.full(number % 3, number % 2) for number in range(12)]
     batches = ImageBatches(images, plain_run(), rank=0, world_size=1, validation=images)
     (trained,) = next(iter(batches.training(0)))
     (judged,) = batches.evaluation()
     for batch in (trained, judged):
         (_, targets), regions = batch.tensors(small_run(), torch.device("cpu")), batch.targets.ignored
-        assert targets.ignored.count == 12 and torch.equal(targets.ignored.boxes, regions.boxes) and torch.equal(targets.ignored.images, regions.images)
+        assert (
+            targets.ignored.count == 12
+            and torch.equal(targets.ignored.boxes, regions.boxes)
+            and torch.equal(targets.ignored.images, regions.images)
+        )
         for place, index in enumerate(batch.indices.tolist()):
             mine = regions.images == place
             scale = 64 / images.sizes[index].max()
@@ -179,7 +233,12 @@ def test_ignore_regions_come_with_their_pictures() -> None:
             np.testing.assert_allclose(sides, np.array(expected).reshape(-1, 2), atol=1.0)
     images.ignored = [np.zeros((0, 4), np.float32)] * 12
     images.ignored_labels = [np.zeros(0, np.int64)] * 12
-    assert next(iter(ImageBatches(images, plain_run(), rank=0, world_size=1, validation=images).evaluation())).targets.ignored is None
+    assert (
+        next(
+            iter(ImageBatches(images, plain_run(), rank=0, world_size=1, validation=images).evaluation())
+        ).targets.ignored
+        is None
+    )
 
 
 def test_batches_without_any_box() -> None:
@@ -192,8 +251,14 @@ def test_batches_without_any_box() -> None:
 
 
 def test_boxes_of_which_little_remains_are_dropped_as_asked() -> None:
-    found = [sum(len(batch.boxes) for step in batches_of(small_run(data__mosaic=0.0, data__least_visible=least)).training(0) for batch in step)
-             for least in (0.0, 0.5, 1.0)]
+    found = [
+        sum(
+            len(batch.boxes)
+            for step in batches_of(small_run(data__mosaic=0.0, data__least_visible=least)).training(0)
+            for batch in step
+        )
+        for least in (0.0, 0.5, 1.0)
+    ]
     assert found[0] > found[1] > found[2] > 0
 
 
@@ -208,7 +273,13 @@ def colours_shown(pixels: np.ndarray) -> set[int]:
 
 def test_a_mosaic_is_made_of_the_pictures_that_came_before_it() -> None:
     """Half as large, so that all four are seen; the epoch is a circle."""
-    changes = {"data.mosaic": 1.0, "data.mosaic_buffer": 5, "data.mosaic_until": 0.75, "data.least_visible": 0.0, "data.shift": 0.0}
+    changes = {
+        "data.mosaic": 1.0,
+        "data.mosaic_buffer": 5,
+        "data.mosaic_until": 0.75,
+        "data.least_visible": 0.0,
+        "data.shift": 0.0,
+    }
     batches = batches_of(override(plain_run(scale__micro_batch=4), changes))
     order, several = [], 0
     shown = [(batch, place) for step in batches.training(0) for batch in step for place in range(4)]
@@ -222,7 +293,9 @@ def test_a_mosaic_is_made_of_the_pictures_that_came_before_it() -> None:
         assert (batch.images == place).sum() <= labelled
     assert several > 18
     alone = [batch for step in batches.training(3) for batch in step]  # epoch 3 of 4 is past three quarters of them
-    assert all(colours_shown(batch.pictures[place]) <= {int(batch.indices[place])} for batch in alone for place in range(4))
+    assert all(
+        colours_shown(batch.pictures[place]) <= {int(batch.indices[place])} for batch in alone for place in range(4)
+    )
 
 
 def test_partners_are_three_others_of_the_circle() -> None:
@@ -276,7 +349,9 @@ def test_each_picture_is_decoded_about_once_an_epoch(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(image_batches, "read_picture", counting)
     monkeypatch.setattr(image_batches, "THREADS", 1)
     images = SmallImages(300)
-    batches = ImageBatches(images, small_run(data__mosaic_buffer=24, data__mosaic_until=1.0), rank=0, world_size=1, validation=IMAGES)
+    batches = ImageBatches(
+        images, small_run(data__mosaic_buffer=24, data__mosaic_until=1.0), rank=0, world_size=1, validation=IMAGES
+    )
     for _ in batches.training(0):
         pass
     assert sum(decoded.values()) <= 300 + 24 and set(decoded) == set(images.keys)
@@ -294,7 +369,10 @@ def test_each_picture_is_decoded_about_once_an_epoch(monkeypatch: pytest.MonkeyP
 def test_every_step_has_a_size_of_its_own_that_all_workers_share() -> None:
     run = small_run(data__multi_scale=0.5, scale__workers=2, model__size=128)
     shares = [batches_of(run, rank=rank) for rank in range(2)]
-    sides = [[[batch.pictures.shape[1:3] for step in share.training(epoch) for batch in step] for epoch in range(4)] for share in shares]
+    sides = [
+        [[batch.pictures.shape[1:3] for step in share.training(epoch) for batch in step] for epoch in range(4)]
+        for share in shares
+    ]
     assert sides[0] == sides[1]
     assert {side for epoch in sides[0] for side in epoch} <= {(side, side) for side in (64, 96, 128, 160, 192)}
     drawn = [shares[0].side(epoch, step) for epoch in range(20) for step in range(10)]
@@ -302,8 +380,10 @@ def test_every_step_has_a_size_of_its_own_that_all_workers_share() -> None:
     assert all(batch.pictures.shape[1:3] == (128, 128) for batch in shares[0].evaluation())
 
 
-@pytest.mark.parametrize(("size", "share", "sides"), [(640, 0.7, range(192, 1089, 32)), (640, 0.1, range(576, 705, 32)), (64, 0.9, (32, 64, 96)),
-                                                      (64, 0.1, (64,))])
+@pytest.mark.parametrize(
+    ("size", "share", "sides"),
+    [(640, 0.7, range(192, 1089, 32)), (640, 0.1, range(576, 705, 32)), (64, 0.9, (32, 64, 96)), (64, 0.1, (64,))],
+)
 def test_sizes_are_all_multiples_of_32_in_the_range(size: int, share: float, sides: Any) -> None:
     batches = batches_of(small_run(data__multi_scale=share, model__size=size))
     assert {batches.side(epoch, step) for epoch in range(40) for step in range(20)} == set(sides)
@@ -313,9 +393,18 @@ def test_nothing_is_lost_at_the_largest_size() -> None:
     """Kept decoded, pictures are as large as the largest square: noise of that size comes through untouched."""
     images = SmallImages(24)
     images.pixels = list(np.random.default_rng(0).integers(0, 256, (24, 96, 96, 3), dtype=np.uint8))
-    images.files, images.sizes = [cv2.imencode(".png", pixels[..., ::-1])[1].reshape(-1) for pixels in images.pixels], np.full((24, 2), 96)
+    images.files, images.sizes = (
+        [cv2.imencode(".png", pixels[..., ::-1])[1].reshape(-1) for pixels in images.pixels],
+        np.full((24, 2), 96),
+    )
     batches = batches_of(plain_run(data__multi_scale=0.5, scale__global_batch=4), images=images)
-    largest = [batch for epoch in range(3) for step in batches.training(epoch) for batch in step if batch.pictures.shape[1] == 96]
+    largest = [
+        batch
+        for epoch in range(3)
+        for step in batches.training(epoch)
+        for batch in step
+        if batch.pictures.shape[1] == 96
+    ]
     assert largest
     for batch in largest:
         np.testing.assert_array_equal(batch.pictures, [images.pixels[index] for index in batch.indices])
@@ -333,7 +422,9 @@ def test_evaluation_sees_every_picture_exactly_once_with_the_way_back(world_size
     run = small_run(scale__global_batch=50 if world_size == 50 else 12)
     seen = []
     for rank in range(world_size):
-        for batch in ImageBatches(SmallImages(50), run, rank=rank, world_size=world_size, validation=IMAGES).evaluation():
+        for batch in ImageBatches(
+            SmallImages(50), run, rank=rank, world_size=world_size, validation=IMAGES
+        ).evaluation():
             assert len(batch.letterboxes) == len(batch.indices) == len(batch.pictures) <= batch.targets.count
             for place, index in enumerate(batch.indices.tolist()):
                 seen.append(index)
@@ -359,11 +450,19 @@ def test_chosen_pictures_are_letterboxed_alone() -> None:
 
 
 def test_a_stream_gives_equal_steps_and_every_picture() -> None:
-    shares = [list(range(16)), list(range(16, 41))]  # 25 pictures of one worker are 5 steps of 6, and the other one's 16 are 3
+    # 25 pictures of one worker are 5 steps of 6, and the other one's 16 are 3
+    shares = [list(range(16)), list(range(16, 41))]
     streamed = Streamed(IMAGES, shares)
     run = small_run(scale__workers=2)
-    parts = [[index for step in batches_of(run, rank=rank, images=streamed).training(0) for batch in step for index in batch.indices.tolist()]
-             for rank in (0, 1)]
+    parts = [
+        [
+            index
+            for step in batches_of(run, rank=rank, images=streamed).training(0)
+            for batch in step
+            for index in batch.indices.tolist()
+        ]
+        for rank in (0, 1)
+    ]
     assert [len(part) for part in parts] == [30, 30] and {index for part in parts for index in part} == set(range(41))
     assert parts[0] == list(range(16)) + [0, 1, 2, 3, 4, 5] * 2 + [0, 1]
 
@@ -380,7 +479,11 @@ def test_a_stream_resumes_with_the_same_pictures_and_makes_mosaics_of_what_came_
         assert len(draw.partners) == 3 and (position < 3 or len(partners) == 3)
     repeats = [draw.repeat for _, draw in zip(range(7), draws, strict=False)]
     assert repeats == [1] * 7
-    found = [index for batch in ImageBatches(streamed, run, rank=0, world_size=1, validation=streamed).evaluation() for index in batch.indices.tolist()]
+    found = [
+        index
+        for batch in ImageBatches(streamed, run, rank=0, world_size=1, validation=streamed).evaluation()
+        for index in batch.indices.tolist()
+    ]
     assert sorted(found) == list(range(41))
 
 
@@ -388,7 +491,9 @@ def test_a_stream_resumes_with_the_same_pictures_and_makes_mosaics_of_what_came_
 
 
 def test_what_cannot_be_batched_is_refused() -> None:
-    with pytest.raises(InputError, match=r"scale.global_batch is 42, but there are only 41 training pictures; choose at most 41"):
+    with pytest.raises(
+        InputError, match=r"scale.global_batch is 42, but there are only 41 training pictures; choose at most 41"
+    ):
         batches_of(small_run(scale__global_batch=42))
     with pytest.raises(InputError, match="micro_batch 4 does not divide the 6 pictures of each of 2 workers"):
         ImageBatches(IMAGES, small_run(scale__micro_batch=4), rank=0, world_size=2, validation=IMAGES)

@@ -55,7 +55,11 @@ def test_it_is_the_only_worker() -> None:
     ctx, model = LocalContext(device="cpu"), torch.nn.Linear(2, 2)
     summed = ctx.sum([1, 2.5])
     assert summed.dtype == np.float64 and summed.tolist() == [1, 2.5]
-    assert ctx.wrap(model) is model and ctx.broadcast({"stop": True}) == {"stop": True} and (ctx.rank, ctx.world_size) == (0, 1)
+    assert (
+        ctx.wrap(model) is model
+        and ctx.broadcast({"stop": True}) == {"stop": True}
+        and (ctx.rank, ctx.world_size) == (0, 1)
+    )
 
 
 def test_the_device_is_named() -> None:

@@ -28,7 +28,13 @@ from posture.train.optim import Precision
 from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 TRAINING, VALIDATION = SmallFootage(41), SmallFootage(20, seed=1)
-RESUMABLE = {"optim__ema": 0.8, "optim__name": "adamw", "optim__lr": 0.01, "data__balanced": True, "loss__label_smoothing": 0.1}
+RESUMABLE = {
+    "optim__ema": 0.8,
+    "optim__name": "adamw",
+    "optim__lr": 0.01,
+    "data__balanced": True,
+    "loss__label_smoothing": 0.1,
+}
 UNTIMED = ("epoch", "train_loss", "val_loss", "val_accuracy", "val_mean_class_accuracy", "val_map", "lr")
 
 
@@ -103,8 +109,15 @@ def test_a_run_leaves_a_history_checkpoints_and_a_log(folder: DiskFolder) -> Non
     assert folder.tags == {"last": "epoch-0003", "best": f"epoch-{first:04d}"}
     assert json.loads((folder.path / "history.json").read_text()) == result["history"]
     assert read_state(folder.last)["run"] == small_run(epochs=3).model_dump(mode="json")
-    assert [(update["epoch"], update["step"]) for update in updates] == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)]
-    assert updates[0]["epochs"] == 3 and updates[0]["steps"] == 3 and updates[0]["loss"] > 0 and updates[0]["clips_per_second"] > 0
+    assert [(update["epoch"], update["step"]) for update in updates] == [
+        (epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)
+    ]
+    assert (
+        updates[0]["epochs"] == 3
+        and updates[0]["steps"] == 3
+        and updates[0]["loss"] > 0
+        and updates[0]["clips_per_second"] > 0
+    )
     assert [step for metrics, step in tracker.entries if "val_accuracy" in metrics] == [3, 6, 9]
     assert [step for _, step in tracker.entries] == sorted(step for _, step in tracker.entries)
 
@@ -129,7 +142,8 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not() -> None:
 
 def test_every_forward_pass_has_its_own_randomness_and_its_mode() -> None:
     recorder = Recorder()
-    train(small_run(epochs=2, scale__micro_batch=6), network=recorder)  # 3 steps of 2 micro batches, then 20 clips to validate
+    # 3 steps of 2 micro batches, then 20 clips to validate
+    train(small_run(epochs=2, scale__micro_batch=6), network=recorder)
     assert [mode for _, mode in recorder.passes] == ([True] * 6 + [False] * 4) * 2
     training = [number for number, mode in recorder.passes if mode]
     assert len(set(training)) == 12
@@ -146,7 +160,9 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_clips() -> None:
         augmentation = draw_augmentation(run.data, (20, 24), seed=0, epoch=0, clips=np.array([index]))
         frames = footage.clip(index)
         start = (len(frames) - 8) // 2
-        logits = model(network_input(torch.from_numpy(frames[None, start : start + 8]), augmentation, data=run.data, size=16))
+        logits = model(
+            network_input(torch.from_numpy(frames[None, start : start + 8]), augmentation, data=run.data, size=16)
+        )
         label = torch.from_numpy(footage.labels[index : index + 1])
         losses.append(nn.functional.cross_entropy(logits, label, label_smoothing=0.2).item())
     assert result["history"][0]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
@@ -177,7 +193,11 @@ def test_a_stop_within_an_epoch_and_a_resume_equal_an_undisturbed_run(tmp_path: 
     folder = DiskFolder(tmp_path / "b")
     part, _, _ = train(run, folder, stop_at=stop_at)
     epoch, step = stop_at
-    assert part["stopped"] == "asked" and part["epoch"] == epoch - 1 and folder.tags["last"] == f"epoch-{epoch:04d}-step-{step:06d}"
+    assert (
+        part["stopped"] == "asked"
+        and part["epoch"] == epoch - 1
+        and folder.tags["last"] == f"epoch-{epoch:04d}-step-{step:06d}"
+    )
     resumed = train(run, folder, network=SmallNetwork(dropout=0.5, seed=9), resume=folder.last)
     assert (resumed[2][0]["epoch"], resumed[2][0]["step"]) == (epoch, step + 1)
     assert_same(resumed, undisturbed)
@@ -192,7 +212,9 @@ def test_a_finished_run_resumes_to_its_end(folder: DiskFolder) -> None:
 
 def test_within_an_epoch_only_the_same_order_can_go_on(folder: DiskFolder) -> None:
     train(small_run(epochs=2), folder, stop_at=(1, 2))
-    with pytest.raises(InputError, match=r"stopped within epoch 1, with .*global_batch 12.* cannot go on there with .*global_batch 6"):
+    with pytest.raises(
+        InputError, match=r"stopped within epoch 1, with .*global_batch 12.* cannot go on there with .*global_batch 6"
+    ):
         train(small_run(epochs=2, scale__global_batch=6), resume=folder.last)
 
 
@@ -235,7 +257,12 @@ def test_a_notice_saves_within_an_epoch_and_training_goes_on(tmp_path: Path) -> 
         result = fit(run, ActionTask(run, CLASSES), batches, ctx, None, model=model)
     assert_same((result, model, None), undisturbed)
     assert sorted(path.name for path in folder.path.glob("epoch-*")) == [
-        "epoch-0001", "epoch-0002", "epoch-0002-step-000001", "epoch-0002-step-000002", "epoch-0003"]
+        "epoch-0001",
+        "epoch-0002",
+        "epoch-0002-step-000001",
+        "epoch-0002-step-000002",
+        "epoch-0003",
+    ]
     resumed = train(run, network=SmallNetwork(dropout=0.5, seed=9), resume=folder.path / "epoch-0002-step-000001")
     assert_same(resumed, undisturbed)
 
@@ -267,7 +294,12 @@ def test_mean_class_accuracy_can_choose_the_best() -> None:
 
 
 def test_gradients_are_clipped_to_their_norm() -> None:
-    plain = {"optim__momentum": 0.0, "optim__weight_decay": 0.0, "optim__warmup_epochs": 0.0, "optim__schedule": "constant"}
+    plain = {
+        "optim__momentum": 0.0,
+        "optim__weight_decay": 0.0,
+        "optim__warmup_epochs": 0.0,
+        "optim__schedule": "constant",
+    }
     run = small_run(epochs=1, optim__lr=1.0, optim__clip_norm=0.01, **plain)
     before = nn.utils.parameters_to_vector(SmallNetwork().parameters()).detach()
     _, model, _ = train(run, network=SmallNetwork(), footage=SmallFootage(12))  # a single step
@@ -276,7 +308,9 @@ def test_gradients_are_clipped_to_their_norm() -> None:
 
 
 def test_divergence_is_said_in_a_sentence(folder: DiskFolder) -> None:
-    with pytest.raises(Diverged, match=r"the loss became (nan|inf) in epoch \d, at step \d+; lower optim.lr \(now 1e\+30\)"):
+    with pytest.raises(
+        Diverged, match=r"the loss became (nan|inf) in epoch \d, at step \d+; lower optim.lr \(now 1e\+30\)"
+    ):
         train(small_run(optim__lr=1e30), folder)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in _saved(folder).values())
 
@@ -285,7 +319,10 @@ def test_divergence_is_said_in_a_sentence(folder: DiskFolder) -> None:
 def test_bfloat16_trains() -> None:
     result, model, _ = train(small_run(epochs=2, scale__amp="bf16"))
     full, _, _ = train(small_run(epochs=2))
-    assert math.isfinite(result["history"][-1]["train_loss"]) and result["history"][0]["train_loss"] != full["history"][0]["train_loss"]
+    assert (
+        math.isfinite(result["history"][-1]["train_loss"])
+        and result["history"][0]["train_loss"] != full["history"][0]["train_loss"]
+    )
     assert result["history"][0]["train_loss"] == pytest.approx(full["history"][0]["train_loss"], rel=0.05)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 

@@ -30,12 +30,24 @@ def test_norms_and_biases_are_spared_weight_decay(name: str) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "spared"), [
-    (C3D(**IMPROVED), r"\.gain"), (C3D(), None), (TwoStream(), None), (SSD300(), None), (FasterRCNN(), None), (YOLOv5(), None),
-    (YOLOv5(**IMPROVED_YOLOV5), r"\.scale\.logarithm|\.position_bias\.mlp\.\d\.weight"), (YOLOv7(), r"head\.levels\.\d\.(added|factor)")],
-    ids=["improved c3d", "c3d", "two_stream", "ssd300", "fasterrcnn", "yolov5", "improved yolov5", "yolov7"])
+@pytest.mark.parametrize(
+    ("config", "spared"),
+    [
+        (C3D(**IMPROVED), r"\.gain"),
+        (C3D(), None),
+        (TwoStream(), None),
+        (SSD300(), None),
+        (FasterRCNN(), None),
+        (YOLOv5(), None),
+        (YOLOv5(**IMPROVED_YOLOV5), r"\.scale\.logarithm|\.position_bias\.mlp\.\d\.weight"),
+        (YOLOv7(), r"head\.levels\.\d\.(added|factor)"),
+    ],
+    ids=["improved c3d", "c3d", "two_stream", "ssd300", "fasterrcnn", "yolov5", "improved yolov5", "yolov7"],
+)
 def test_what_weighs_something_else_is_spared_too(config: object, spared: str | None) -> None:
-    """Of parameters with more than one dimension: filters and matrices decay, gains, temperatures and the position network do not."""
+    """Of parameters with more than one dimension: filters and matrices decay, gains, temperatures and the position
+    network do not.
+    """
     with torch.device("meta"):
         network = build(config)
     groups = build_optimizer(network, Optim(name="adamw", weight_decay=0.1)).param_groups
@@ -63,7 +75,9 @@ def test_the_rate_warms_up_then_follows_half_a_cosine() -> None:
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.floats(0, 30), st.sampled_from(["cosine", "constant"]))
-def test_the_rate_is_always_within_bounds(steps_per_epoch: int, epochs: int, warmup_epochs: float, schedule: str) -> None:
+def test_the_rate_is_always_within_bounds(
+    steps_per_epoch: int, epochs: int, warmup_epochs: float, schedule: str
+) -> None:
     optim = Optim(lr=0.1, warmup_epochs=warmup_epochs, schedule=schedule)
     for step in range(steps_per_epoch * epochs):
         assert 0 < learning_rate(step, optim=optim, steps_per_epoch=steps_per_epoch, epochs=epochs) <= 0.1

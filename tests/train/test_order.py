@@ -29,7 +29,8 @@ def test_workers_shares_make_up_the_step(world_size: int, micro: int, steps: int
     assert order.steps_per_epoch(len(drawn), global_batch=global_batch) == steps
     for step in range(steps):
         shares = [
-            order.share_of_step(drawn, step, global_batch=global_batch, rank=rank, world_size=world_size) for rank in range(world_size)
+            order.share_of_step(drawn, step, global_batch=global_batch, rank=rank, world_size=world_size)
+            for rank in range(world_size)
         ]
         assert {len(share) for share in shares} == {12 * micro}
         np.testing.assert_array_equal(np.concatenate(shares), drawn[step * global_batch : (step + 1) * global_batch])

@@ -24,7 +24,9 @@ def saver(epoch: int, *, size: int = 1000) -> Callable[[Path], None]:
 
     def save(directory: Path) -> None:
         (directory / "model.safetensors").write_bytes(bytes([epoch]) * size)
-        (directory / "state.json").write_text(json.dumps({"history": [{"epoch": number + 1} for number in range(epoch)]}))
+        (directory / "state.json").write_text(
+            json.dumps({"history": [{"epoch": number + 1} for number in range(epoch)]})
+        )
 
     return save
 
@@ -117,7 +119,11 @@ def test_training_goes_on_while_a_checkpoint_is_on_its_way_to_a_bucket(server, b
         assert came.wait(30), "the upload has begun, and we are here"
         monkeypatch.setenv("AWS_ENDPOINT_URL", server["AWS_ENDPOINT_URL"])
         assert stored(bucket) == (1, 1) and told == [1], "readers see the checkpoint before, whole"
-        next_one = threading.Thread(target=publisher.publish, args=({"epoch": 3}, saver(3)), kwargs={"best": True, "then": lambda: told.append(3)})
+        next_one = threading.Thread(
+            target=publisher.publish,
+            args=({"epoch": 3}, saver(3)),
+            kwargs={"best": True, "then": lambda: told.append(3)},
+        )
         next_one.start()
         next_one.join(0.5)
         assert next_one.is_alive() and told == [1], "one upload at a time"
@@ -134,7 +140,9 @@ def test_credentials_that_are_lost_are_said_and_the_last_checkpoint_stands(serve
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(403)
             self.end_headers()
-            self.wfile.write(b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>")
+            self.wfile.write(
+                b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+            )
 
         def log_message(self, *_: object) -> None:
             pass

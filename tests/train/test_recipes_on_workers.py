@@ -1,7 +1,8 @@
-"""The shipped recipes, narrow and on small clips and pictures, but otherwise as they are: two workers learn what one does.
+"""The shipped recipes, narrow and on small clips and pictures, but otherwise as they are: two workers learn what one
+does.
 
-Networks with batch normalisation compute in float64 here: on so few and small pictures they magnify float32's rounding a thousandfold in a few
-steps, on one worker as on two.
+Networks with batch normalisation compute in float64 here: on so few and small pictures they magnify float32's rounding
+a thousandfold in a few steps, on one worker as on two.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def recipe(path: str, **changes: Any) -> AnyRun:
     run = load_recipe(path)
     narrow = {"model.width": 0.125} if hasattr(run.model, "width") else {}
     classes = {"model.classes": 3 if run.task == "action" else 2}
-    few = {"epochs": 1, "steps_per_epoch": 1} if "mc3" in path else {}  # it cannot be narrowed, and its first steps magnify rounding most
+    # it cannot be narrowed, and its first steps magnify rounding most
+    few = {"epochs": 1, "steps_per_epoch": 1} if "mc3" in path else {}
     return override(run, SMALL | few | narrow | classes | {"model.size": SIZES[run.model.kind]} | changes)
 
 
@@ -59,7 +61,14 @@ def train(path: str, ctx: LocalContext, **changes: Any) -> list[float]:
     if normalises(model):
         model.double().register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))
     with ctx:
-        result = fit(run, task, batches(footage, run, rank=ctx.rank, world_size=ctx.world_size, validation=validation), ctx, None, model=model)
+        result = fit(
+            run,
+            task,
+            batches(footage, run, rank=ctx.rank, world_size=ctx.world_size, validation=validation),
+            ctx,
+            None,
+            model=model,
+        )
     return [record[name] for record in result["history"] for name in ("train_loss", "val_loss")]
 
 
@@ -93,7 +102,9 @@ def test_the_recipes_have_what_could_depend_on_workers() -> None:
     runs = {path: recipe(path) for path in RECIPES}
     assert all(runs[f"jobs/action.py:{name}"].model.dropout > 0 for name in ("improved", "c3d", "two_stream"))
     assert all(runs[f"jobs/detector.py:{name}"].data.mosaic == 1.0 for name in DETECTORS)
-    assert {path for path, run in runs.items() if normalises(build(run.model))} == {path for path in RECIPES if "detector" in path or "mc3" in path}
+    assert {path for path, run in runs.items() if normalises(build(run.model))} == {
+        path for path in RECIPES if "detector" in path or "mc3" in path
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES)
@@ -105,7 +116,9 @@ def test_two_workers_learn_what_one_does(path: str, by_two: dict[str, list[float
 @pytest.mark.parametrize("path", ["jobs/action.py:improved", "jobs/action.py:c3d", "jobs/action.py:two_stream"])
 def test_so_do_micro_batches(path: str) -> None:
     """Without batch normalisation, which sees the clips of one forward pass."""
-    assert train(path, LocalContext(device="cpu"), **{"scale.micro_batch": 2}) == pytest.approx(train(path, LocalContext(device="cpu")), rel=1e-4)
+    assert train(path, LocalContext(device="cpu"), **{"scale.micro_batch": 2}) == pytest.approx(
+        train(path, LocalContext(device="cpu")), rel=1e-4
+    )
 
 
 def test_other_seeds_drop_other_units() -> None:

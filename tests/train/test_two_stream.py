@@ -60,8 +60,17 @@ FOOTAGE = FlowFootage(18)
 
 def run_with(streams: str, **changes: Any) -> Run:
     # 7 fields of the clip's 8 frames, at a size that ResNet-18 shrinks to a single cell.
-    model = TwoStream(classes=3, frames=8, size=16, width=0.125, dropout=0.0, streams=streams, backbone="resnet18", flow_frames=7,
-                      subtract_mean_flow=False)
+    model = TwoStream(
+        classes=3,
+        frames=8,
+        size=16,
+        width=0.125,
+        dropout=0.0,
+        streams=streams,
+        backbone="resnet18",
+        flow_frames=7,
+        subtract_mean_flow=False,
+    )
     return small_run(**changes).model_copy(update={"model": model})
 
 
@@ -81,11 +90,11 @@ def test_frames_and_flow_of_a_clip_begin_together(streams: str, streamed: bool) 
             if "flow" in names:
                 fields = batch.stored["flow"][place]
                 start = int(fields[0, 0, 0, 1]) - 10 * index
-                np.testing.assert_array_equal(fields, flow[start:start + 7])
+                np.testing.assert_array_equal(fields, flow[start : start + 7])
             else:
                 start = next(at for at in range(len(frames) - 7) if (frames[at] == batch.stored["rgb"][place, 0]).all())
             if "rgb" in names:
-                np.testing.assert_array_equal(batch.stored["rgb"][place], frames[start:start + 8])
+                np.testing.assert_array_equal(batch.stored["rgb"][place], frames[start : start + 8])
             starts.add(start)
     assert seen == set(range(18)) and len(starts) > 2
 
@@ -94,7 +103,9 @@ def test_one_stream_reads_nothing_of_the_other() -> None:
     flow, clip = FlowFootage(18), FlowFootage(18)
     flow.clip = clip.flow = lambda index: pytest.fail("read what the model does not take")  # type: ignore[method-assign]
     for streams, footage in (("temporal", flow), ("spatial", clip)):
-        assert len(list(Batches(footage, run_with(streams), rank=0, world_size=1, validation=footage).evaluation())) == 2
+        assert (
+            len(list(Batches(footage, run_with(streams), rank=0, world_size=1, validation=footage).evaluation())) == 2
+        )
 
 
 @pytest.mark.parametrize("streams", STREAMS)
@@ -110,7 +121,12 @@ def test_scores_are_the_mean_of_the_streams_softmaxes(streams: str) -> None:
             stored = {"rgb": FOOTAGE.clip(index)[numbers], "flow": FOOTAGE.flow(index)[numbers[:-1]]}
             for crop in range(3):
                 square = evaluation_view((20, 24), clips=1, crop=crop, crops=3)
-                inputs = network_inputs({name: torch.from_numpy(stored[name])[None] for name in STREAMS[streams]}, square, data=run.data, size=16)
+                inputs = network_inputs(
+                    {name: torch.from_numpy(stored[name])[None] for name in STREAMS[streams]},
+                    square,
+                    data=run.data,
+                    size=16,
+                )
                 logits = network(*inputs).detach().reshape(-1, 3)
                 views.append(logits.softmax(dim=1).mean(dim=0).numpy())
         np.testing.assert_allclose(row, np.mean(views, axis=0), rtol=1e-4, atol=1e-6)

@@ -30,7 +30,9 @@ class ProcessContext(LocalContext):
     """One of several processes joined by gloo."""
 
     def __init__(self, rank: int, world_size: int, folder: DiskFolder) -> None:
-        super().__init__(folder if rank == 0 else None, device="cpu", on_progress=self.stop_rank_1 if rank == 1 else None)
+        super().__init__(
+            folder if rank == 0 else None, device="cpu", on_progress=self.stop_rank_1 if rank == 1 else None
+        )
         self.rank, self.world_size = rank, world_size
         self.stop_after: tuple[int, int] | None = None
 
@@ -71,7 +73,9 @@ def work(rank: int, world_size: int, folder: str, steady: dict[str, Any], stoppe
     first, _ = train(validate(stopped), ctx)
     distributed.barrier()  # rank 0 has published
     resume = Path(folder, "stopped", "epoch-0001-step-000002")
-    second, _ = train(validate(stopped), ProcessContext(rank, world_size, DiskFolder(Path(folder, "resumed"))), resume=resume)
+    second, _ = train(
+        validate(stopped), ProcessContext(rank, world_size, DiskFolder(Path(folder, "resumed"))), resume=resume
+    )
     Path(folder, f"rank{rank}.json").write_text(json.dumps([result, first, second]))
     distributed.destroy_process_group()
 
@@ -119,18 +123,39 @@ def normalise(rank: int, world_size: int, folder: str) -> None:
         found = network(clips[half])
         ((found * weights[half]).sum() * world_size).backward()
     network.eval()
-    torch.save({"found": found, "evaluated": network(clips[half]), "state": network.module.state_dict(),
-                "gradients": [parameter.grad for parameter in network.parameters()]}, f"{folder}/{rank}.pt")
+    torch.save(
+        {
+            "found": found,
+            "evaluated": network(clips[half]),
+            "state": network.module.state_dict(),
+            "gradients": [parameter.grad for parameter in network.parameters()],
+        },
+        f"{folder}/{rank}.pt",
+    )
     distributed.destroy_process_group()
 
 
 def norms() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """Batch normalisation of maps and of vectors, with and without a momentum and weights; six clips whose halves are distributed differently."""
+    """Batch normalisation of maps and of vectors, with and without a momentum and weights; six clips whose halves are
+    distributed differently.
+    """
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3, eps=1e-3, momentum=0.03),
-                            nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5, affine=False)).double()
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.BatchNorm2d(4, momentum=None),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 3),
+        nn.BatchNorm2d(3, eps=1e-3, momentum=0.03),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+        nn.BatchNorm1d(5, affine=False),
+    ).double()
     nn.init.uniform_(network[1].weight)
-    return network, torch.randn(6, 2, 6, 6).double() * torch.arange(1, 7).view(-1, 1, 1, 1) + 100, torch.randn(6, 5).double()
+    return (
+        network,
+        torch.randn(6, 2, 6, 6).double() * torch.arange(1, 7).view(-1, 1, 1, 1) + 100,
+        torch.randn(6, 5).double(),
+    )
 
 
 def test_batch_normalisation_sees_the_clips_of_all_workers(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""Whether decord, by which earlier versions of Posture decoded, gave the frames that a player shows. Stores remember its clips.
+"""Whether decord, by which earlier versions of Posture decoded, gave the frames that a player shows. Stores remember
+its clips.
 
-Found by trying a hundred pairs of container and codec: what is not listed here gave other frames in some file, or failed.
+Found by trying a hundred pairs of container and codec: what is not listed here gave other frames in some file, or
+failed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ FORWARD_ONLY = frozenset({"h263", "flv1", "wmv1", "wmv2", "msmpeg4v2", "msmpeg4v
 """Codecs without frames that refer to later ones."""
 STAMPED = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 """Codecs that were exact in containers that say when each frame is shown."""
-EXACT = ({"mov", "matroska", "flv"}, WHOLE_PICTURES | FORWARD_ONLY | STAMPED), ({"avi", "asf", "mxf", "dv"}, WHOLE_PICTURES | FORWARD_ONLY)
+EXACT = (
+    ({"mov", "matroska", "flv"}, WHOLE_PICTURES | FORWARD_ONLY | STAMPED),
+    ({"avi", "asf", "mxf", "dv"}, WHOLE_PICTURES | FORWARD_ONLY),
+)
 
 
 def doubt(container: Any, stream: Any, packets: Packets, order: np.ndarray | None, orientation: Orientation) -> str:
@@ -29,7 +34,9 @@ def doubt(container: Any, stream: Any, packets: Packets, order: np.ndarray | Non
         return "an edit list leaves frames out"
     if orientation != Orientation():
         return "its pictures are turned"
-    if not any(names & containers and (codec in codecs or (is_forward and "mov" in containers)) for containers, codecs in EXACT):
+    if not any(
+        names & containers and (codec in codecs or (is_forward and "mov" in containers)) for containers, codecs in EXACT
+    ):
         return f"random access to {codec} in {container.format.name.partition(',')[0]}"
     if order is None:
         return "its packets do not say which frame is which"

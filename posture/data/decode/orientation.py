@@ -1,4 +1,6 @@
-"""How a coded picture is shown: turned and mirrored as the file's display matrix says, its pixels as wide as its pixel aspect ratio says."""
+"""How a coded picture is shown: turned and mirrored as the file's display matrix says, its pixels as wide as its pixel
+aspect ratio says.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ class Orientation:
         """The coded picture (h, w, 3) as it is shown; a view."""
         if self.exchanged:
             picture = picture.transpose(1, 0, 2)
-        return picture[::-1 if self.from_below else 1, ::-1 if self.from_right else 1]
+        return picture[:: -1 if self.from_below else 1, :: -1 if self.from_right else 1]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width shown of those coded, or those coded of those shown."""
@@ -33,7 +35,8 @@ class Orientation:
 def orientation_of(frame: Any) -> Orientation:
     """That of a decoded frame. A matrix that turns by no quarter counts as the nearest that does.
 
-    The matrix (FFmpeg, libavutil/display.h) takes a coded point (x, y) to (a x + c y, b x + d y), with a, b, c, d at 0, 1, 3, 4.
+    The matrix (FFmpeg, libavutil/display.h) takes a coded point (x, y) to (a x + c y, b x + d y), with a, b, c, d at 0,
+    1, 3, 4.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:

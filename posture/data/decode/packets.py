@@ -16,7 +16,9 @@ MISSING = np.iinfo(np.int64).min
 DEEPEST_REORDERING = 40
 """Packets. A frame is shown at most 16 frames, or 32 fields, before or after its place in the file."""
 STAMPED_FORMATS = frozenset({"mov", "matroska", "flv", "mpegts"})
-"""Containers whose packets say when their frame is shown. Others give the time of decoding, or only that of some frames."""
+"""Containers whose packets say when their frame is shown. Others give the time of decoding, or only that of some
+frames.
+"""
 
 
 class Packet(NamedTuple):
@@ -47,7 +49,9 @@ class Packets:
 
     @property
     def stamps(self) -> np.ndarray:
-        """(packets,) int64: when each is shown or, if that is not known, decoded; sorted, without those of which nothing is known."""
+        """(packets,) int64: when each is shown or, if that is not known, decoded; sorted, without those of which
+        nothing is known.
+        """
         stamps = np.where(self.pts == MISSING, self.dts, self.pts)
         return np.sort(stamps[stamps != MISSING])
 
@@ -67,8 +71,8 @@ class Packets:
     def keyframes(self, order: np.ndarray) -> list[tuple[int, Packet, bool]]:
         """(number of the first frame shown from there on, the packet, whether it is shown itself), by that number.
 
-        Frames after a keyframe that are shown before it need what lies before it, so they are not counted. A keyframe whose stamp is another
-        frame's too is left out.
+        Frames after a keyframe that are shown before it need what lies before it, so they are not counted. A keyframe
+        whose stamp is another frame's too is left out.
         """
         places = []
         for place in np.flatnonzero(self.key & (self.pts != MISSING)):
@@ -86,8 +90,12 @@ def read_packets(container: Any, stream: Any) -> Packets:
     try:
         for packet in demuxed(container, stream):
             if packet.size and not _is_hidden(packet, codec):
-                found.append((MISSING if packet.pts is None else packet.pts, MISSING if packet.dts is None else packet.dts,
-                              packet.is_keyframe, not packet.is_discard))
+                found.append((
+                    MISSING if packet.pts is None else packet.pts,
+                    MISSING if packet.dts is None else packet.dts,
+                    packet.is_keyframe,
+                    not packet.is_discard,
+                ))
                 is_cut = packet.is_corrupt
     except failures() as problem:
         error = plain(problem)
@@ -98,7 +106,9 @@ def read_packets(container: Any, stream: Any) -> Packets:
 
 
 def demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets from where the file is read, and an empty one at its end; other streams may appear within the file."""
+    """The stream's packets from where the file is read, and an empty one at its end; other streams may appear within
+    the file.
+    """
     while True:
         try:
             yield from container.demux(stream)
@@ -123,7 +133,10 @@ def refuse_cut(path: str, container: Any, stream: Any, packets: Packets) -> None
         begin = min(float(packets.stamps[0] * stream.time_base), (container.start_time or 0) / 1_000_000)
         ends = float(packets.stamps[-1] * stream.time_base) - begin
         if ends < 0.95 * seconds - 0.1:
-            raise Unreadable("truncated", f"it ends within a frame after {ends:.2f} s of {seconds:.2f} s{': ' * bool(packets.error)}{packets.error}")
+            raise Unreadable(
+                "truncated",
+                f"it ends within a frame after {ends:.2f} s of {seconds:.2f} s{': ' * bool(packets.error)}{packets.error}",
+            )
 
 
 def _announced_bytes(path: str) -> int:
@@ -135,19 +148,21 @@ def _announced_bytes(path: str) -> int:
         return size + 8 if 12 < size < 0xFFFFFFFF else 0
     if head[:4] == b"\x1aE\xdf\xa3":
         at = head.find(b"\x18S\x80g")  # the element that holds everything, its size in a number of variable length
-        if at < 0 or not head[at + 4:at + 5] or not head[at + 4]:
+        if at < 0 or not head[at + 4 : at + 5] or not head[at + 4]:
             return 0
         length = 9 - head[at + 4].bit_length()
-        size = int.from_bytes(head[at + 4:at + 4 + length], "big") & ((1 << 7 * length) - 1)
+        size = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << 7 * length) - 1)
         return at + 4 + length + size if size != (1 << 7 * length) - 1 else 0  # all ones: written while it was recorded
     if head[:4] == b"0&\xb2u":
         at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))  # ASF's file properties
-        return int.from_bytes(head[at + 40:at + 48], "little") if at >= 0 else 0
+        return int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
     return 0
 
 
 def _is_hidden(packet: Any, codec: str) -> bool:
-    """Whether a packet of VP8 or VP9 holds a frame that is never shown, which others refer to (RFC 6386, 9.1; VP9 bitstream, 6.2)."""
+    """Whether a packet of VP8 or VP9 holds a frame that is never shown, which others refer to (RFC 6386, 9.1; VP9
+    bitstream, 6.2).
+    """
     if codec not in ("vp8", "vp9"):
         return False
     data = memoryview(packet)

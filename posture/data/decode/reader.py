@@ -1,7 +1,9 @@
-"""Frames of a video file by their number in the order they are shown, at their own time stamps, for every container and codec that FFmpeg decodes.
+"""Frames of a video file by their number in the order they are shown, at their own time stamps, for every container and
+codec that FFmpeg decodes.
 
-Random access is exact by construction: where each frame is shown is known from the packets, decoding begins at a keyframe that the decoder confirms,
-and every frame that comes out is checked against what the packets promise. Files whose packets do not tell are decoded from their start.
+Random access is exact by construction: where each frame is shown is known from the packets, decoding begins at a
+keyframe that the decoder confirms, and every frame that comes out is checked against what the packets promise. Files
+whose packets do not tell are decoded from their start.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from posture.data.decode.stream import SEEKING, SEQUENTIAL, Stream, Unreadable, 
 from posture.data.decode.times import LARGEST_GAP_SECONDS, average_rate, frame_times
 
 CHECKED_FRAMES = 4
-"""Frames at the start that are decoded before any is asked for, to see whether packets and frames agree: fields, for one, come two packets a frame."""
+"""Frames at the start that are decoded before any is asked for, to see whether packets and frames agree: fields, for
+one, come two packets a frame.
+"""
 EARLY_SHARE = 0.95
 """Of the packets' time: if nothing decodes after that, the file was cut off or its end is destroyed."""
 LEAST_DECODED = 0.5
@@ -34,9 +38,11 @@ SEEK_TRIES = 2
 
 
 class Reader:
-    """Frames of one file, upright, resized to `height` x `width` (None: the size that the video is shown at), decoded by one thread.
+    """Frames of one file, upright, resized to `height` x `width` (None: the size that the video is shown at), decoded
+    by one thread.
 
-    Close it, or use it in a `with` block. Raises Unreadable if the file is no video, holds no frames that decode, or was cut off.
+    Close it, or use it in a `with` block. Raises Unreadable if the file is no video, holds no frames that decode, or
+    was cut off.
     """
 
     def __init__(self, path: str, *, height: int | None = None, width: int | None = None) -> None:
@@ -52,7 +58,9 @@ class Reader:
             self._start()
             head = list(itertools.islice(self._run, CHECKED_FRAMES))
             if not head:
-                raise Unreadable("truncated", f"none of its {len(packets)} frames decodes{': ' * bool(packets.error)}{packets.error}")
+                raise Unreadable(
+                    "truncated", f"none of its {len(packets)} frames decodes{': ' * bool(packets.error)}{packets.error}"
+                )
             order = None if order is None else _after_undecodable(order, [frame.pts for frame in head])
             self._promised = packets.stamps
             self._orientation = orientation_of(head[0])
@@ -61,7 +69,9 @@ class Reader:
             """Stamps that frames must have; None if frames are counted from the start."""
             self._keyframes = packets.keyframes(order) if order is not None else []
             self._stands_in: np.ndarray | None = None
-            """If some frames do not decode: by number, the place among decoded frames of the one that is shown at that time."""
+            """If some frames do not decode: by number, the place among decoded frames of the one that is shown at that
+            time.
+            """
             stamps = order if order is not None else self._all_stamps()
             self.stream = self._described(head[0], stamps)
             refuse_large(self.stream.height, self.stream.width)
@@ -89,7 +99,9 @@ class Reader:
         return self.stream.times
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
-        """Frames (len(numbers), H, W, 3) uint8. Raises Unreadable if clearly fewer frames decode than the file promises."""
+        """Frames (len(numbers), H, W, 3) uint8. Raises Unreadable if clearly fewer frames decode than the file
+        promises.
+        """
         wanted, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
             raise IndexError(f"frames {list(numbers)} of {len(self)}")
@@ -117,13 +129,30 @@ class Reader:
         nominal = float(self._video.average_rate or self._video.guessed_rate or 0)
         seconds = np.where(stamps == MISSING, np.nan, stamps * float(self._video.time_base or 0))
         is_broadcast = self._container.format.name in ("mpegts", "mpeg")
-        times = frame_times(seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else LARGEST_GAP_SECONDS)
-        return Stream(average_rate(times, nominal), width, height, coded_width, coded_height, self._video.codec_context.name,
-                      SEQUENTIAL if self._order is None else SEEKING, self._doubt, times)
+        times = frame_times(
+            seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else LARGEST_GAP_SECONDS
+        )
+        return Stream(
+            average_rate(times, nominal),
+            width,
+            height,
+            coded_width,
+            coded_height,
+            self._video.codec_context.name,
+            SEQUENTIAL if self._order is None else SEEKING,
+            self._doubt,
+            times,
+        )
 
     def _picture(self, frame: Any) -> np.ndarray:
         height, width = self._orientation.size(self.height, self.width)
-        size_and_format = {"width": width, "height": height, "format": "rgb24", "interpolation": "BICUBIC", "threads": 1}
+        size_and_format = {
+            "width": width,
+            "height": height,
+            "format": "rgb24",
+            "interpolation": "BICUBIC",
+            "threads": 1,
+        }
         try:
             scaled = self._scaler.reformat(frame, **size_and_format)
         except failures():  # the file says its colours are of a kind that is not known
@@ -179,7 +208,11 @@ class Reader:
             packets = demuxed(self._container, self._video)
             packet = next((packet for packet in packets if _reaches(packet, keyframe)), None)
             if packet is not None and packet.pts == keyframe.pts:
-                yield from (frame for frame in self._decoded(itertools.chain([packet], packets)) if frame.pts is None or frame.pts >= first)
+                yield from (
+                    frame
+                    for frame in self._decoded(itertools.chain([packet], packets))
+                    if frame.pts is None or frame.pts >= first
+                )
         except failures():
             return
 
@@ -196,7 +229,9 @@ class Reader:
             self._run = itertools.dropwhile(lambda frame: frame.pts != self._order[0], self._run)  # type: ignore[index]
 
     def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """All frames that come out, in the order they are shown. A packet that does not decode is passed over, as players do."""
+        """All frames that come out, in the order they are shown. A packet that does not decode is passed over, as
+        players do.
+        """
         while True:
             try:
                 packet = next(packets, None)
@@ -212,20 +247,28 @@ class Reader:
                 return
 
     def _all_stamps(self) -> np.ndarray:
-        """The stamps of all frames that decode, (frames,) int64, MISSING if they have none. Raises Unreadable if decoding ends early."""
+        """The stamps of all frames that decode, (frames,) int64, MISSING if they have none. Raises Unreadable if
+        decoding ends early.
+        """
         self._start()
         stamps = np.array([MISSING if frame.pts is None else frame.pts for frame in self._run], np.int64)
         self._start()
         known = stamps[stamps != MISSING]
         if len(known) and len(self._promised):
             base = float(self._video.time_base)
-            begin, promised, last = float(self._promised[0]) * base, float(self._promised[-1]) * base, float(known.max()) * base
+            begin, promised, last = (
+                float(self._promised[0]) * base,
+                float(self._promised[-1]) * base,
+                float(known.max()) * base,
+            )
             if last - begin < EARLY_SHARE * (promised - begin) - 0.1:
                 raise Unreadable("truncated", f"nothing decodes after {last - begin:.2f} s of {promised - begin:.2f} s")
         return stamps
 
     def _stand_in(self) -> None:
-        """Some frames do not decode: from now on the frame that is shown at their time stands in for them. Raises Unreadable (truncated) if many."""
+        """Some frames do not decode: from now on the frame that is shown at their time stands in for them. Raises
+        Unreadable (truncated) if many.
+        """
         stamps = self._all_stamps()
         if len(stamps) < LEAST_DECODED * len(self):
             raise Unreadable("truncated", f"{len(stamps)} of its {len(self)} frames decode")
@@ -237,7 +280,9 @@ class Reader:
 
 
 def _open(path: str) -> tuple[Any, Any]:
-    """The file's container and the video stream that a player shows: the best one, never a cover picture. Raises Unreadable."""
+    """The file's container and the video stream that a player shows: the best one, never a cover picture. Raises
+    Unreadable.
+    """
     import av
 
     try:
@@ -257,7 +302,8 @@ def _open(path: str) -> tuple[Any, Any]:
     stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
     stream.codec_context.thread_count = 1
     if (most := most_pixels()) is not None:
-        stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}  # padding included; frames may become larger than the header says
+        # padding included; frames may become larger than the header says
+        stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}
     return container, stream
 
 
@@ -269,12 +315,12 @@ def _reaches(packet: Any, keyframe: Packet) -> bool:
 
 
 def _after_undecodable(order: np.ndarray, head: list[int | None]) -> np.ndarray | None:
-    """The stamps from the first frame that decodes on, if those of the first frames, `head`, follow each other there; else None.
+    """The stamps from the first frame that decodes on, if those of the first frames, `head`, follow each other there;
+    else None.
 
     What is shown before the first keyframe of a recording that begins anywhere does not decode.
     """
     (places,) = np.nonzero(order == (MISSING if head[0] is None else head[0]))
-    if not len(places) or order[places[0]:places[0] + len(head)].tolist() != head:
+    if not len(places) or order[places[0] : places[0] + len(head)].tolist() != head:
         return None
-    return order[places[0]:]
-
+    return order[places[0] :]

@@ -1,4 +1,6 @@
-"""Time stamps of frames, as files have them, to times that increase. Each wrong stamp is mended by itself; the others stay as they are."""
+"""Time stamps of frames, as files have them, to times that increase. Each wrong stamp is mended by itself; the others
+stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,20 @@ from posture.data.decode.stream import Unreadable
 LEAST_RATE, LARGEST_RATE = 1 / 60, 10_000.0
 """Frames per second, on average: a time-lapse of a frame a minute, and a high-speed camera."""
 NOMINAL_WITHIN = 0.02
-"""The rate that the file names is taken if the times agree with it as closely as that: they are often rounded to milliseconds."""
+"""The rate that the file names is taken if the times agree with it as closely as that: they are often rounded to
+milliseconds.
+"""
 LARGEST_GAP_SECONDS = 3600.0
 """A longer gap is a wrong stamp, not a still picture."""
 DISORDER_SECONDS = 1.0
-"""A stamp that is earlier than the one before it by less comes from frames in the wrong order, by more from two recordings in one file."""
+"""A stamp that is earlier than the one before it by less comes from frames in the wrong order, by more from two
+recordings in one file.
+"""
 
 
 def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST_GAP_SECONDS) -> np.ndarray:
-    """Seconds from the first frame, (frames,) float64, increasing, for the `stamps` of frames in the order they are shown: seconds, NaN if missing.
+    """Seconds from the first frame, (frames,) float64, increasing, for the `stamps` of frames in the order they are
+    shown: seconds, NaN if missing.
 
     * Missing stamps, and single ones that are out of order, lie on a line between their neighbours.
     * Repeated stamps are spread evenly up to the next.
@@ -39,18 +46,23 @@ def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST
     stamps = np.interp(places, places[known], joined)
     first, last = places[known][[0, -1]]
     stamps[:first] = joined[0] - step * (first - places[:first])
-    stamps[last + 1:] = joined[-1] + step * (places[last + 1:] - last)
+    stamps[last + 1 :] = joined[-1] + step * (places[last + 1 :] - last)
     stamps = _spread(np.sort(stamps), step)
     return stamps - stamps[0]
 
 
 def average_rate(times: np.ndarray, nominal: float) -> float:
-    """Frames per second of these times; `nominal` if they agree with it. Raises Unreadable (bad_times) if no video has such a rate."""
+    """Frames per second of these times; `nominal` if they agree with it. Raises Unreadable (bad_times) if no video has
+    such a rate.
+    """
     rate = (len(times) - 1) / float(times[-1]) if len(times) > 1 else nominal
     if nominal > 0 and abs(rate - nominal) <= NOMINAL_WITHIN * nominal:
         rate = nominal
     if not LEAST_RATE <= rate <= LARGEST_RATE:
-        raise Unreadable("bad_times", f"its time stamps make {rate:.3g} frames a second; a video has from {LEAST_RATE:.3g} to {LARGEST_RATE:,.0f}")
+        raise Unreadable(
+            "bad_times",
+            f"its time stamps make {rate:.3g} frames a second; a video has from {LEAST_RATE:.3g} to {LARGEST_RATE:,.0f}",
+        )
     return rate
 
 
@@ -58,7 +70,11 @@ def _without_outliers(stamps: np.ndarray, largest_gap: float) -> np.ndarray:
     """NaN for single stamps far from both neighbours, which agree with each other."""
     before, after = np.roll(stamps, 1), np.roll(stamps, -1)
     with np.errstate(invalid="ignore"):
-        far = (np.abs(stamps - before) > DISORDER_SECONDS) & (np.abs(stamps - after) > DISORDER_SECONDS) & (np.sign(stamps - before) == np.sign(stamps - after))
+        far = (
+            (np.abs(stamps - before) > DISORDER_SECONDS)
+            & (np.abs(stamps - after) > DISORDER_SECONDS)
+            & (np.sign(stamps - before) == np.sign(stamps - after))
+        )
         alone = far & (after >= before) & (after - before <= np.minimum(largest_gap, np.abs(stamps - before)))
     alone[[0, -1]] = False
     return np.where(alone, np.nan, stamps)
@@ -72,7 +88,9 @@ def _without_jumps(stamps: np.ndarray, usual: np.ndarray, largest_gap: float) ->
 
 
 def _spread(stamps: np.ndarray, step: float) -> np.ndarray:
-    """Sorted stamps without repeats: a run of equal ones shares the time up to the next stamp, the last run that of the run before it."""
+    """Sorted stamps without repeats: a run of equal ones shares the time up to the next stamp, the last run that of the
+    run before it.
+    """
     values, counts = np.unique(stamps, return_counts=True)
     if len(values) == len(stamps):
         return stamps

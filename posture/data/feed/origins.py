@@ -27,17 +27,29 @@ class Place:
 
 
 def places_of(store: Store, segments: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, Place]:
-    """The place of each of these segments, by id; `versions` pins the tables. Segments that the store does not hold are left out."""
+    """The place of each of these segments, by id; `versions` pins the tables. Segments that the store does not hold are
+    left out.
+    """
     versions = versions or {}
-    uris = {row["video"]: row["uri"] for row in store.read("videos", columns=["video", "uri", "verdict"], version=versions.get("videos")).to_pylist()
-            if row["verdict"] == "ok"}
-    table = store.read("segments", columns=["segment", "video", "start", "end", "group"], version=versions.get("segments"))
+    uris = {
+        row["video"]: row["uri"]
+        for row in store.read("videos", columns=["video", "uri", "verdict"], version=versions.get("videos")).to_pylist()
+        if row["verdict"] == "ok"
+    }
+    table = store.read(
+        "segments", columns=["segment", "video", "start", "end", "group"], version=versions.get("segments")
+    )
     wanted = table.filter(pc.is_in(table["segment"], value_set=pa.array(list(segments), pa.string())))
-    return {row["segment"]: Place(row["video"], uris.get(row["video"], ""), row["start"], row["end"], row["group"]) for row in wanted.to_pylist()}
+    return {
+        row["segment"]: Place(row["video"], uris.get(row["video"], ""), row["start"], row["end"], row["group"])
+        for row in wanted.to_pylist()
+    }
 
 
 def picture_uris(store: Store, images: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, str]:
-    """The file of each of these pictures, by id; that of a frame of a video is `video#t=seconds`. `versions` pins the tables."""
+    """The file of each of these pictures, by id; that of a frame of a video is `video#t=seconds`. `versions` pins the
+    tables.
+    """
     table = store.read("images", columns=["image", "uri"], version=(versions or {}).get("images"))
     wanted = table.filter(pc.is_in(table["image"], value_set=pa.array(list(images), pa.string())))
     return dict(zip(wanted["image"].to_pylist(), wanted["uri"].to_pylist(), strict=True))

@@ -16,8 +16,16 @@ JPEG_QUALITY = 95
 """Of pictures that are encoded anew to stand upright."""
 
 _SIGNATURES = {"JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG\r\n\x1a\n"), "WebP": (8, b"WEBP"), "BMP": (0, b"BM")}
-_OTHERS = {"GIF": (0, b"GIF8"), "TIFF": (0, b"II*\0"), "TIFF of a Mac": (0, b"MM\0*"), "HEIC or AVIF picture": (4, b"ftyp"), "JPEG 2000": (4, b"jP  "),
-           "JPEG XL": (0, b"\xff\x0a"), "Photoshop file": (0, b"8BPS"), "PDF": (0, b"%PDF")}
+_OTHERS = {
+    "GIF": (0, b"GIF8"),
+    "TIFF": (0, b"II*\0"),
+    "TIFF of a Mac": (0, b"MM\0*"),
+    "HEIC or AVIF picture": (4, b"ftyp"),
+    "JPEG 2000": (4, b"jP  "),
+    "JPEG XL": (0, b"\xff\x0a"),
+    "Photoshop file": (0, b"8BPS"),
+    "PDF": (0, b"%PDF"),
+}
 """What lies under a picture's name now and then, and is not read."""
 _EXIF = (b"Exif\x00", b"eXIf", b"EXIF")
 """How the part of a JPEG, PNG or WebP begins that may say which side is up."""
@@ -33,7 +41,9 @@ class Encoded:
 
 
 def read_picture(path: str, content_hash: str) -> Encoded:
-    """`check_picture` of the file at `path`. Raises Unreadable, also if its content has another hash (`files.hash_file`) than `content_hash`."""
+    """`check_picture` of the file at `path`. Raises Unreadable, also if its content has another hash
+    (`files.hash_file`) than `content_hash`.
+    """
     import cv2
 
     cv2.setNumThreads(1)  # as many files at once as there are cores are enough
@@ -45,17 +55,22 @@ def read_picture(path: str, content_hash: str) -> Encoded:
 
 
 def check_picture(content: bytes) -> Encoded:
-    """The picture whose file holds `content`, once it has decoded to its end. Raises Unreadable with its verdict, MemoryError.
+    """The picture whose file holds `content`, once it has decoded to its end. Raises Unreadable with its verdict,
+    MemoryError.
 
-    Boxes are drawn on what a viewer shows: one whose EXIF data turns or mirrors it is encoded anew as it is seen (a JPEG as JPEG, others without loss
-    as PNG), so that no reader can take it otherwise. All others stay byte for byte. Of a JPEG that holds several pictures (MPO) the first counts.
+    Boxes are drawn on what a viewer shows: one whose EXIF data turns or mirrors it is encoded anew as it is seen (a
+    JPEG as JPEG, others without loss as PNG), so that no reader can take it otherwise. All others stay byte for byte.
+    Of a JPEG that holds several pictures (MPO) the first counts.
     """
     if not content:
         raise Unreadable("empty", "the file has no bytes")
     kind = _kind(content, _SIGNATURES)
     if kind is None:
         other = _kind(content, _OTHERS)
-        raise Unreadable("not_picture", f"a {other}; what is read is JPEG, PNG, WebP and BMP" if other else "neither JPEG, PNG, WebP nor BMP")
+        raise Unreadable(
+            "not_picture",
+            f"a {other}; what is read is JPEG, PNG, WebP and BMP" if other else "neither JPEG, PNG, WebP nor BMP",
+        )
     _refuse_by_header(content, kind)
     import cv2
 
@@ -66,19 +81,23 @@ def check_picture(content: bytes) -> Encoded:
     if any(mark in content for mark in _EXIF):
         lying = _decoded(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if lying is None or not np.array_equal(lying, upright):
-            content = cv2.imencode(".jpg", upright, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes() if kind == "JPEG" \
+            content = (
+                cv2.imencode(".jpg", upright, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+                if kind == "JPEG"
                 else cv2.imencode(".png", upright)[1].tobytes()
+            )
     return Encoded(content, height, width)
 
 
 def _kind(content: bytes, signatures: dict[str, tuple[int, bytes]]) -> str | None:
-    return next((name for name, (at, mark) in signatures.items() if content[at:at + len(mark)] == mark), None)
+    return next((name for name, (at, mark) in signatures.items() if content[at : at + len(mark)] == mark), None)
 
 
 def _refuse_by_header(content: bytes, kind: str) -> None:
     """Raise Unreadable for a picture that is too large, or an animation, before anything is decoded.
 
-    A header that Pillow does not understand is left to the decoder, which has the same limit (OPENCV_IO_MAX_IMAGE_PIXELS).
+    A header that Pillow does not understand is left to the decoder, which has the same limit
+    (OPENCV_IO_MAX_IMAGE_PIXELS).
     """
     from PIL import Image
 
@@ -95,7 +114,10 @@ def _refuse_by_header(content: bytes, kind: str) -> None:
             return
     refuse_large(height, width)
     if frames > 1:
-        raise Unreadable("not_picture", f"an animation of {frames} frames; save the frame that the labels are about as a picture of its own")
+        raise Unreadable(
+            "not_picture",
+            f"an animation of {frames} frames; save the frame that the labels are about as a picture of its own",
+        )
 
 
 def _decoded(content: bytes, flags: int) -> np.ndarray | None:

@@ -1,6 +1,8 @@
-"""Decode again what earlier versions of Posture may have decoded wrongly: their decoder's random access was not exact for every file.
+"""Decode again what earlier versions of Posture may have decoded wrongly: their decoder's random access was not exact
+for every file.
 
-A video that was looked at has its decoder in its row. That row is written last: killed anywhere, the same call again ends with the same rows.
+A video that was looked at has its decoder in its row. That row is written last: killed anywhere, the same call again
+ends with the same rows.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Rechecked:
     flows: int = 0
     """Clips whose optical flow was removed with them."""
     refused: list[dict[str, str]] = field(default_factory=list)
-    """{uri, verdict, reason} of videos that cannot be read now, whose clips stay as they are, and of segments that are refused now."""
+    """{uri, verdict, reason} of videos that cannot be read now, whose clips stay as they are, and of segments that are
+    refused now.
+    """
 
 
 def earlier_videos(store: Store) -> list[dict[str, Any]]:
@@ -61,10 +65,14 @@ def earlier_frames(store: Store) -> int:
     return sum("#t=" in uri for uri in uris)
 
 
-def recheck(store: Store, *, limit_seconds: float, progress: Callable[[int, int, int], None] | None = None) -> Rechecked:
-    """Look at every video that an earlier version decoded, and decode again those of which it may have stored other frames than it says.
+def recheck(
+    store: Store, *, limit_seconds: float, progress: Callable[[int, int, int], None] | None = None
+) -> Rechecked:
+    """Look at every video that an earlier version decoded, and decode again those of which it may have stored other
+    frames than it says.
 
-    `limit_seconds` is for each file; `progress(videos done, videos, clips)` is called as they come. Raises Busy if another ingest holds the store.
+    `limit_seconds` is for each file; `progress(videos done, videos, clips)` is called as they come. Raises Busy if
+    another ingest holds the store.
     """
     with Lease(store.uri) as lease:
         store.create_tables()
@@ -80,7 +88,9 @@ def recheck(store: Store, *, limit_seconds: float, progress: Callable[[int, int,
     return report
 
 
-def _looked_at(videos: list[list[dict[str, Any]]], limit_seconds: float) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | Exception]]:
+def _looked_at(
+    videos: list[list[dict[str, Any]]], limit_seconds: float
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | Exception]]:
     """(the rows of one content, what is known of the file now, or why it cannot be read), on all cores."""
     own, sandboxes = threading.local(), []
 
@@ -129,18 +139,31 @@ class _Video:
                 return
             self._report.wrong.append({"uri": stream["from"], "reason": reason})
         now = {name: stream[name] for name in rows.VIDEOS.names if name in stream} if reason else {"decoder": EXACT}
-        self._store.upsert("videos", pa.Table.from_pylist([place | now for place in self._places], schema=rows.VIDEOS), keys=["video", "uri"])
+        self._store.upsert(
+            "videos",
+            pa.Table.from_pylist([place | now for place in self._places], schema=rows.VIDEOS),
+            keys=["video", "uri"],
+        )
 
     def _refuse(self, error: Exception) -> None:
-        self._report.refused.append({"uri": self._row["uri"], "verdict": getattr(error, "verdict", "unreadable"), "reason": str(error)})
+        self._report.refused.append({
+            "uri": self._row["uri"],
+            "verdict": getattr(error, "verdict", "unreadable"),
+            "reason": str(error),
+        })
 
     def _decode_again(self, stream: dict[str, Any]) -> None:
         """Replace the clips of all recipes, and correct where segments end. Raises Unreadable, OSError."""
         with local_copy(stream["from"]) as path:
             if hash_file(path) != self._row["video"]:
                 raise Unreadable("unreadable", "the file has changed since it was taken in")
-        segments = {row["segment"]: row for row in self._store.read("segments", where=pc.field("video") == self._row["video"]).to_pylist()}
-        stored = self._store.read("clips", columns=["clip", "segment", "recipe"], where=pc.field("segment").isin(list(segments))).to_pylist()
+        segments = {
+            row["segment"]: row
+            for row in self._store.read("segments", where=pc.field("video") == self._row["video"]).to_pylist()
+        }
+        stored = self._store.read(
+            "clips", columns=["clip", "segment", "recipe"], where=pc.field("segment").isin(list(segments))
+        ).to_pylist()
         by_recipe: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for clip in stored:
             by_recipe[clip["recipe"]][clip["segment"]].append(clip["clip"])
@@ -149,32 +172,51 @@ class _Video:
             if DecodeRecipe.parse(recipe).crop:
                 self._remove_cropped(recipe, clips)
             else:
-                gone |= self._replace(stream["from"], DecodeRecipe.parse(recipe), {segment: segments[segment] for segment in clips}, clips)
-        changed = [row | {"end": stream["seconds"]} for segment, row in segments.items() if segment not in gone and self._lasts_to_end(row)]
+                gone |= self._replace(
+                    stream["from"], DecodeRecipe.parse(recipe), {segment: segments[segment] for segment in clips}, clips
+                )
+        changed = [
+            row | {"end": stream["seconds"]}
+            for segment, row in segments.items()
+            if segment not in gone and self._lasts_to_end(row)
+        ]
         self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
         self._store.delete("segments", "segment", sorted(gone))
 
     def _lasts_to_end(self, segment: dict[str, Any]) -> bool:
         return segment["end"] >= self._row["seconds"] - 0.5 / max(self._row["fps"], 1e-3)
 
-    def _replace(self, uri: str, recipe: DecodeRecipe, segments: dict[str, dict[str, Any]], old: dict[str, list[str]]) -> set[str]:
+    def _replace(
+        self, uri: str, recipe: DecodeRecipe, segments: dict[str, dict[str, Any]], old: dict[str, list[str]]
+    ) -> set[str]:
         """Put new clips of these segments in the place of the `old` ones. Returns the segments that give none any more."""
-        labels = {segment: Label(row["start"], None if self._lasts_to_end(row) else row["end"], row["label"], row["group"], row["split"])
-                  for segment, row in segments.items()}
+        labels = {
+            segment: Label(
+                row["start"], None if self._lasts_to_end(row) else row["end"], row["label"], row["group"], row["split"]
+            )
+            for segment, row in segments.items()
+        }
         gone = set()
         at_once = max(1, CLIPS_AT_ONCE // recipe.windows)
         with local_copy(uri) as path, Sandbox() as sandbox:
             for first in range(0, len(labels), at_once):
-                some = list(labels)[first:first + at_once]
+                some = list(labels)[first : first + at_once]
                 new, lost = self._cut(sandbox, path, [(segment, labels[segment]) for segment in some], recipe, uri)
                 gone |= lost
                 keys = [clip for segment in some for clip in old[segment]]
                 self._remove_flows(keys)
-                self._store.replace("clips", pa.Table.from_pylist(new, schema=rows.CLIPS), key="clip", values=sorted({*keys, *(row["clip"] for row in new)}))
+                self._store.replace(
+                    "clips",
+                    pa.Table.from_pylist(new, schema=rows.CLIPS),
+                    key="clip",
+                    values=sorted({*keys, *(row["clip"] for row in new)}),
+                )
                 self._report.clips += len(new)
         return gone
 
-    def _cut(self, sandbox: Sandbox, path: str, labels: Sequence[tuple[str, Label]], recipe: DecodeRecipe, uri: str) -> tuple[list[dict[str, Any]], set[str]]:
+    def _cut(
+        self, sandbox: Sandbox, path: str, labels: Sequence[tuple[str, Label]], recipe: DecodeRecipe, uri: str
+    ) -> tuple[list[dict[str, Any]], set[str]]:
         """The rows of the new clips, under the keys that their segments have, and the segments that are refused."""
         new, lost = [], set()
         for segment, label in labels:

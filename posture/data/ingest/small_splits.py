@@ -16,7 +16,8 @@ CLASSES_NAMED = 8
 def small_splits(rows: pa.Table, what: str = "segments") -> list[str]:
     """What is wrong with the sizes of val and test, and which classes they lack.
 
-    `rows` has a row for each of `what`: its split, its group, and its label, or the list `labels` of its boxes. Background is no class.
+    `rows` has a row for each of `what`: its split, its group, and its label, or the list `labels` of its boxes.
+    Background is no class.
     """
     labels = "label" if "label" in rows.column_names else "labels"
     counts: Counter[str] = Counter()
@@ -31,10 +32,17 @@ def small_splits(rows: pa.Table, what: str = "segments") -> list[str]:
         return told
     for split in PURPOSE:
         if not counts[split]:
-            told.append(f"{split} is empty: nothing is there {PURPOSE[split]}; a class needs three groups to be in train, val and test")
+            told.append(
+                f"{split} is empty: nothing is there {PURPOSE[split]}; a class needs three groups to be in train, val and test"
+            )
         elif counts[split] < LEAST:
-            told.append(too_few(split, f"{_counted(counts[split], what)} of {_counted(len(groups[split]), 'groups')}",
-                                points=100 / counts[split] if what == "segments" else None))
+            told.append(
+                too_few(
+                    split,
+                    f"{_counted(counts[split], what)} of {_counted(len(groups[split]), 'groups')}",
+                    points=100 / counts[split] if what == "segments" else None,
+                )
+            )
         if counts[split] and (lacking := classes["train"] - classes[split] - {"background"}):
             told.append(f"{split} has no {what[:-1]} of {_named(lacking)}")
     if missing := set().union(*(classes.get(split, set()) for split in PURPOSE)) - classes["train"]:
@@ -53,4 +61,6 @@ def _counted(number: int, many: str) -> str:
 
 def _named(classes: Iterable[str]) -> str:
     names = sorted(classes)
-    return ", ".join(names[:CLASSES_NAMED]) + (f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else "")
+    return ", ".join(names[:CLASSES_NAMED]) + (
+        f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else ""
+    )

@@ -1,8 +1,8 @@
 """CVAT for video 1.1 (XML): exports of a task, a job or a project -> the tubes of the videos that are here.
 
-Frames are those of the video, from 0, whichever of them a task took. Every shape gives the upright box around it. If a file has keyframes alone, as
-CVAT's own exports have not, boxes between them are interpolated as CVAT's player does it: linearly, the last one holding to the task's end.
-Source: CVAT's exporter and track manager (cvat/apps/dataset_manager).
+Frames are those of the video, from 0, whichever of them a task took. Every shape gives the upright box around it. If a
+file has keyframes alone, as CVAT's own exports have not, boxes between them are interpolated as CVAT's player does it:
+linearly, the last one holding to the task's end. Source: CVAT's exporter and track manager (cvat/apps/dataset_manager).
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class _Task:
 
 
 class _Shape(NamedTuple):
-    """What was drawn in one frame. `values` are what is interpolated: of a box its corners and turn, of an ellipse centre, radii and turn, of others
-    the corners of the box around them; turns in degrees."""
+    """What was drawn in one frame. `values` are what is interpolated: of a box its corners and turn, of an ellipse
+    centre, radii and turn, of others the corners of the box around them; turns in degrees.
+    """
 
     kind: str
     values: tuple[float, ...]
@@ -76,11 +77,14 @@ class _Shape(NamedTuple):
 
 
 def cvat_tables(tree: Tree) -> list[str]:
-    return [name for name in tree.tables(".xml") if name == tree.named or re.search(r"<annotations[\s>]", tree.begins(name))]
+    return [
+        name for name in tree.tables(".xml") if name == tree.named or re.search(r"<annotations[\s>]", tree.begins(name))
+    ]
 
 
 def read_cvat(tree: Tree) -> TrackedFootage | None:
-    """The tubes of CVAT's tracks; of a project, those of the tasks whose video is here. Frames with a shape of which no box can be made are left out.
+    """The tubes of CVAT's tracks; of a project, those of the tasks whose video is here. Frames with a shape of which no
+    box can be made are left out.
 
     Raises InputError if a file is not CVAT for video 1.1.
     """
@@ -94,7 +98,9 @@ def read_cvat(tree: Tree) -> TrackedFootage | None:
         try:
             root = parse_xml(tree.content(table))
             if root.tag != "annotations" or root.find("image") is not None:
-                raise BadLabel("this is not CVAT for video 1.1; export the task as that, and a task of pictures as YOLO or COCO")
+                raise BadLabel(
+                    "this is not CVAT for video 1.1; export the task as that, and a task of pictures as YOLO or COCO"
+                )
             tasks = _tasks(root)
         except BadXML as error:
             raise InputError(f"{where} {error}") from None
@@ -106,7 +112,9 @@ def read_cvat(tree: Tree) -> TrackedFootage | None:
                 found.missing.append(f"{table}: {task.source or task.name or PurePosixPath(table).stem}")
                 continue
             used.add(file.relative)
-            tracks = [track for track in root.findall("track") if not task.number or track.get("task_id") == task.number]
+            tracks = [
+                track for track in root.findall("track") if not task.number or track.get("task_id") == task.number
+            ]
             try:
                 found.videos.append(_read_tracks(tracks, task, file, table, found.notes))
             except BadLabel as error:
@@ -126,7 +134,9 @@ def _tasks(root: Element) -> list[_Task]:
         raise BadLabel("every task of the project needs an id of its own")
     for track in root.findall("track"):
         if track.get("task_id") not in known:
-            raise BadLabel(f"track {track.get('id')} is of the task {track.get('task_id')}, which the project does not have")
+            raise BadLabel(
+                f"track {track.get('id')} is of the task {track.get('task_id')}, which the project does not have"
+            )
     return tasks
 
 
@@ -144,8 +154,15 @@ def _task(number: str, holders: list[Element]) -> _Task:
 
     step = re.search(r"step\s*=\s*(\d{1,7})", said("frame_filter"))
     height, width = whole("original_size/height"), whole("original_size/width")
-    return _Task(number, said("name"), said("source"), whole("start_frame") or 0, whole("stop_frame"), max(1, int(step[1])) if step else 1,
-                 (height, width) if height and width else None)
+    return _Task(
+        number,
+        said("name"),
+        said("source"),
+        whole("start_frame") or 0,
+        whole("stop_frame"),
+        max(1, int(step[1])) if step else 1,
+        (height, width) if height and width else None,
+    )
 
 
 def _video(tree: Tree, table: str, task: _Task, *, alone: bool) -> File | None:
@@ -153,7 +170,10 @@ def _video(tree: Tree, table: str, task: _Task, *, alone: bool) -> File | None:
     wanted = PurePosixPath((task.source or task.name).replace("\\", "/")).name
     beside = PurePosixPath(table).parent
     stems = [PurePosixPath(wanted).stem, wanted] + ([] if task.number else [PurePosixPath(table).stem])
-    for chosen in (tree.ending(wanted, VIDEO_SUFFIXES) if wanted else [], *(_with_stem(tree, stem) for stem in stems if stem)):
+    for chosen in (
+        tree.ending(wanted, VIDEO_SUFFIXES) if wanted else [],
+        *(_with_stem(tree, stem) for stem in stems if stem),
+    ):
         near = [file for file in chosen if PurePosixPath(file.relative).parent == beside]
         if len(chosen) == 1 or len(near) == 1:
             return (near or chosen)[0]
@@ -174,23 +194,51 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
         unusable |= strange
     frames = [frame for _, _, shapes in drawn for frame in shapes] + list(unusable)
     stop = max(frames, default=task.start) if task.stop is None else task.stop
-    open_ended = [shapes for _, _, shapes in drawn for frame, shape in list(shapes.items())[-1:] if not shape.outside and frame < stop - task.step]
-    gaps = any(not shapes[first].outside and second - first > task.step for _, _, shapes in drawn for first, second in pairwise(shapes))
-    gaps |= bool(open_ended) and all(len(shapes) == 1 for shapes in open_ended)  # who draws a box once means more than one frame
+    open_ended = [
+        shapes
+        for _, _, shapes in drawn
+        for frame, shape in list(shapes.items())[-1:]
+        if not shape.outside and frame < stop - task.step
+    ]
+    gaps = any(
+        not shapes[first].outside and second - first > task.step
+        for _, _, shapes in drawn
+        for first, second in pairwise(shapes)
+    )
+    # who draws a box once means more than one frame
+    gaps |= bool(open_ended) and all(len(shapes) == 1 for shapes in open_ended)
     filled = [_filled(shapes, task.step, stop if gaps else None) for _, _, shapes in drawn]
-    made = sum(len(shapes) for _, _, shapes in drawn) + sum(len(stretch) for stretches in filled for stretch in stretches.values())
+    made = sum(len(shapes) for _, _, shapes in drawn) + sum(
+        len(stretch) for stretches in filled for stretch in stretches.values()
+    )
     if made > MOST_BOXES:
         raise BadLabel(f"{table}: {made:,} boxes, interpolated ones included; at most {MOST_BOXES:,} are read")
-    tubes = [Tube(name, label, _boxes(shapes, stretches)) for (name, label, shapes), stretches in zip(drawn, filled, strict=True)]
+    tubes = [
+        Tube(name, label, _boxes(shapes, stretches))
+        for (name, label, shapes), stretches in zip(drawn, filled, strict=True)
+    ]
     if gaps:
-        notes.append(f"{table}: keyframes alone; boxes between them are interpolated, and the last one of a track holds to the end, as in CVAT's player")
+        notes.append(
+            f"{table}: keyframes alone; boxes between them are interpolated, and the last one of a track holds to the end, as in CVAT's player"
+        )
     if unusable:
-        notes.append(f"{table}: frames left out, since no box can be made of {' and '.join(sorted(set(unusable.values())))}: {len(unusable):,}")
+        notes.append(
+            f"{table}: frames left out, since no box can be made of {' and '.join(sorted(set(unusable.values())))}: {len(unusable):,}"
+        )
     if open_ended and not gaps:
-        notes.append(f"{table}: tracks that end before frame {stop} and are not marked as outside there; later frames count as without them: "
-                     f"{len(open_ended):,}")
+        notes.append(
+            f"{table}: tracks that end before frame {stop} and are not marked as outside there; later frames count as without them: "
+            f"{len(open_ended):,}"
+        )
     seen = range(task.start, stop + 1, task.step)
-    return TrackedVideo(file, tubes, seen, frozenset(unusable), SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower()), task.size)
+    return TrackedVideo(
+        file,
+        tubes,
+        seen,
+        frozenset(unusable),
+        SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower()),
+        task.size,
+    )
 
 
 def _shapes(track: Element, where: str) -> tuple[dict[int, _Shape], dict[int, str]]:
@@ -214,9 +262,17 @@ def _shape(element: Element, where: str) -> _Shape | None:
     """None if the element is of no kind that a box can be made of."""
     outside, get = element.get("outside") == "1", element.get
     if element.tag == "box":
-        return _Shape("box", tuple(numbers((get("xtl"), get("ytl"), get("xbr"), get("ybr"), get("rotation") or 0), where)), outside)
+        return _Shape(
+            "box",
+            tuple(numbers((get("xtl"), get("ytl"), get("xbr"), get("ybr"), get("rotation") or 0), where)),
+            outside,
+        )
     if element.tag == "ellipse":
-        return _Shape("ellipse", tuple(numbers((get("cx"), get("cy"), get("rx"), get("ry"), get("rotation") or 0), where)), outside)
+        return _Shape(
+            "ellipse",
+            tuple(numbers((get("cx"), get("cy"), get("rx"), get("ry"), get("rotation") or 0), where)),
+            outside,
+        )
     if element.tag == "mask":
         left, top, width, height = numbers((get("left"), get("top"), get("width"), get("height")), where)
         return _Shape("around", (left, top, left + width, top + height), outside)
@@ -226,8 +282,15 @@ def _shape(element: Element, where: str) -> _Shape | None:
             raise BadLabel(f"{where}: points are not x,y;x,y")
         return _Shape("around", around((x, y) for x, y in points), outside)
     if element.tag == "cuboid":
-        across, down = (numbers([value for key, value in element.items() if re.fullmatch(f"{axis}[tb][lr][12]", key)], where) for axis in "xy")
-        return _Shape("around", around(zip(across, down, strict=True)), outside) if across and len(across) == len(down) else None
+        across, down = (
+            numbers([value for key, value in element.items() if re.fullmatch(f"{axis}[tb][lr][12]", key)], where)
+            for axis in "xy"
+        )
+        return (
+            _Shape("around", around(zip(across, down, strict=True)), outside)
+            if across and len(across) == len(down)
+            else None
+        )
     parts = [_shape(part, where) for part in element if part.tag != "attribute"] if element.tag == "skeleton" else []
     if not parts or None in parts:
         return None
@@ -237,8 +300,14 @@ def _shape(element: Element, where: str) -> _Shape | None:
 
 
 def _filled(shapes: dict[int, _Shape], step: int, stop: int | None) -> dict[tuple[int, int], range]:
-    """The frames between two keyframes, by these, the first of which is not outside. With `stop`, the last one holds as far as that frame."""
-    stretches = {(first, second): range(first + step, second, step) for first, second in pairwise(shapes) if not shapes[first].outside}
+    """The frames between two keyframes, by these, the first of which is not outside. With `stop`, the last one holds as
+    far as that frame.
+    """
+    stretches = {
+        (first, second): range(first + step, second, step)
+        for first, second in pairwise(shapes)
+        if not shapes[first].outside
+    }
     last = next(reversed(shapes), None)
     if stop is not None and last is not None and not shapes[last].outside:
         stretches[last, last] = range(last + step, stop + 1, step)
@@ -256,7 +325,9 @@ def _boxes(shapes: dict[int, _Shape], stretches: dict[tuple[int, int], range]) -
 
 
 def _between(first: _Shape, second: _Shape, share: float) -> _Shape:
-    """The shape at `share` of the way, 0..1; turns go the short way round. Shapes of two kinds are taken as the boxes around them."""
+    """The shape at `share` of the way, 0..1; turns go the short way round. Shapes of two kinds are taken as the boxes
+    around them.
+    """
     if first.kind != second.kind:
         first, second = (_Shape("around", shape.upright, shape.outside) for shape in (first, second))
     values = [before + (after - before) * share for before, after in zip(first.values, second.values, strict=True)]

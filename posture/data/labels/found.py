@@ -16,7 +16,9 @@ from posture.data.picture_files import Tree
 from posture.errors import InputError
 
 TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
-"""Layouts that are one data set if they lie in one folder, and what it is then: UCF101's lists give UCF101-24 its splits."""
+"""Layouts that are one data set if they lie in one folder, and what it is then: UCF101's lists give UCF101-24 its
+splits.
+"""
 
 
 class Found(NamedTuple):
@@ -30,10 +32,11 @@ class Found(NamedTuple):
 
 
 def choose_layout(source: str, *, clips: bool = False) -> str | None:
-    """The layout of pictures that lies at `source` (a folder, an `s3://` prefix, or a file of labels), or None if videos are labelled there.
+    """The layout of pictures that lies at `source` (a folder, an `s3://` prefix, or a file of labels), or None if
+    videos are labelled there.
 
-    `clips`: if there are several, it is one of videos that is wanted. Raises InputError listing the layouts if there are several, and as
-    `picture_layout` does.
+    `clips`: if there are several, it is one of videos that is wanted. Raises InputError listing the layouts if there
+    are several, and as `picture_layout` does.
     """
     if table_of(source)[1]:
         return None
@@ -43,8 +46,13 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
         found = [one for one in found if one.layout not in (*image_annotations.OF_STILLS, "cvat")]
     layouts = frozenset(one.layout for one in found)
     if len(layouts) > 1 and not (layouts in TOGETHER and len({one.folder for one in found}) == 1):
-        listed = "; ".join(f"{one.layout} in {one.folder or 'the folder itself'}" + (f" ({one.file})" if one.file else "") for one in found)
-        raise InputError(f"{tree.root}: several layouts are here: {listed}. Name one of these folders, or the layout with --layout")
+        listed = "; ".join(
+            f"{one.layout} in {one.folder or 'the folder itself'}" + (f" ({one.file})" if one.file else "")
+            for one in found
+        )
+        raise InputError(
+            f"{tree.root}: several layouts are here: {listed}. Name one of these folders, or the layout with --layout"
+        )
     if not found or tree.named:
         return image_annotations.picture_layout(source)
     layout = TOGETHER.get(layouts, next(iter(layouts)))
@@ -52,7 +60,9 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
 
 
 def find_layouts(tree: Tree) -> list[Found]:
-    """Every layout in every folder that begins one, but `folders` only beside others. Raises InputError if a file that describes a data set is broken."""
+    """Every layout in every folder that begins one, but `folders` only beside others. Raises InputError if a file that
+    describes a data set is broken.
+    """
     videos = [file.relative for file in tree.videos]
     pictures = [file.relative for file in tree.pictures]
     found: dict[tuple[str, str], Found] = {}
@@ -68,7 +78,11 @@ def find_layouts(tree: Tree) -> list[Found]:
         add("coco", still_layouts.coco_tables(tree), pictures)
         add("voc", (f"{folder}/Annotations".lstrip("/") for folder in still_layouts.voc_folders(tree)), pictures)
     if videos:
-        add("ucf101_24", (name for name in tree.tables(".mat") if PurePosixPath(name).name == tube_layouts.UCF101_24), videos)
+        add(
+            "ucf101_24",
+            (name for name in tree.tables(".mat") if PurePosixPath(name).name == tube_layouts.UCF101_24),
+            videos,
+        )
         add("cvat", cvat.cvat_tables(tree), videos)
         others = list_files(tree.root, suffixes=SUFFIXES)
         tables, _ = open_tables(tree.root, [file for file in others if not _is_list(file)])

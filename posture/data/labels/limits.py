@@ -1,4 +1,6 @@
-"""JSON and YAML that others wrote, read within limits: no small file may cost minutes or gigabytes, or end in a traceback."""
+"""JSON and YAML that others wrote, read within limits: no small file may cost minutes or gigabytes, or end in a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,16 @@ MOST_CLASSES = 25_000
 def load_json(content: bytes | str, where: str, *, most_bytes: int = MOST_JSON_BYTES) -> Any:
     """The value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    Raises InputError, beginning with `where`, if the text is no JSON, or has more than `most_bytes`, more than MOST_DEPTH levels, a whole number of
-    more than MOST_DIGITS digits, or half of a surrogate pair, which is no letter.
+    Raises InputError, beginning with `where`, if the text is no JSON, or has more than `most_bytes`, more than
+    MOST_DEPTH levels, a whole number of more than MOST_DIGITS digits, or half of a surrogate pair, which is no letter.
     """
     _refuse_long(content, where, most_bytes)
     try:
-        text = content.decode(json.detect_encoding(content)) if isinstance(content, bytes) else content.removeprefix("\ufeff")
+        text = (
+            content.decode(json.detect_encoding(content))
+            if isinstance(content, bytes)
+            else content.removeprefix("\ufeff")
+        )
         value = json.loads(text, parse_int=_whole)
     except UnicodeDecodeError:
         raise InputError(f"{where}: the file is not UTF-8 text") from None
@@ -45,14 +51,18 @@ def load_json(content: bytes | str, where: str, *, most_bytes: int = MOST_JSON_B
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise InputError(f"{where}: a text in it has half of a surrogate pair (\\ud800 to \\udfff), which is no letter") from None
+            raise InputError(
+                f"{where}: a text in it has half of a surrogate pair (\\ud800 to \\udfff), which is no letter"
+            ) from None
     return value
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """Lists, dictionaries and texts of a YAML document; every single value is text as it is written, so that a class named `no` or `01` stays that.
+    """Lists, dictionaries and texts of a YAML document; every single value is text as it is written, so that a class
+    named `no` or `01` stays that.
 
-    Raises InputError, beginning with `where`, if the text is no YAML, or has more than MOST_YAML_BYTES, MOST_DEPTH levels or MOST_YAML_VALUES values.
+    Raises InputError, beginning with `where`, if the text is no YAML, or has more than MOST_YAML_BYTES, MOST_DEPTH
+    levels or MOST_YAML_VALUES values.
     """
     import yaml
 
@@ -64,11 +74,14 @@ def load_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{where}{place}: not YAML ({getattr(error, 'problem', None) or 'it cannot be read'})") from None
+        raise InputError(
+            f"{where}{place}: not YAML ({getattr(error, 'problem', None) or 'it cannot be read'})"
+        ) from None
 
 
 def _refuse_large(yaml: Any, events: Any, where: str) -> None:
-    """Count what an anchor stands for wherever it is used, before any of it is made: ten lines can stand for a thousand million values.
+    """Count what an anchor stands for wherever it is used, before any of it is made: ten lines can stand for a thousand
+    million values.
 
     A key that a mapping has twice is refused too: only one of its values would be read.
     """
@@ -81,7 +94,9 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
             sizes |= {ended.anchor: count - ended.before} if ended.anchor else {}
             continue
         if isinstance(event, yaml.NodeEvent) and opened and opened[-1].is_repeated(getattr(event, "value", None)):
-            raise InputError(f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} is there twice; keep one of them")
+            raise InputError(
+                f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} is there twice; keep one of them"
+            )
         if isinstance(event, yaml.AliasEvent):
             if any(outer.anchor == event.anchor for outer in opened):
                 raise InputError(f"{where} line {event.start_mark.line + 1}: the anchor {event.anchor} contains itself")
@@ -95,7 +110,9 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
         if len(opened) > MOST_DEPTH:
             raise InputError(_too_deep(where))
         if count > MOST_YAML_VALUES:
-            raise InputError(f"{where}: more than {MOST_YAML_VALUES:,} values, anchors counted wherever they are used; a data set's description is shorter")
+            raise InputError(
+                f"{where}: more than {MOST_YAML_VALUES:,} values, anchors counted wherever they are used; a data set's description is shorter"
+            )
 
 
 @dataclass
@@ -129,8 +146,13 @@ def _refuse_long(content: bytes | str, where: str, most_bytes: int) -> None:
 def _refuse_deep(value: Any, where: str) -> None:
     level = [value]
     for _ in range(MOST_DEPTH + 1):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in (outer.values() if isinstance(outer, dict) else outer)
-                 if isinstance(inner, dict | list)]
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
         if not level:
             return
     raise InputError(_too_deep(where))

@@ -11,16 +11,25 @@ from pathlib import PurePosixPath
 from posture.data.files import File
 from posture.data.video import VIDEO_SUFFIXES
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
-               "test": "test", "testing": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class VideoNames:
     """Videos as labels name them.
 
-    Unicode is compared normalised (NFC) and case is ignored, unless that leaves several files. A name with folders is that of a file if one of the two
-    paths ends with the other; a bare name, if one file alone has it. If all videos lie together, in one folder or in folders of the splits, the folders
-    in the table cannot be checked, and a name that one file alone has is enough. Of several files, the nearest to the table are meant.
+    Unicode is compared normalised (NFC) and case is ignored, unless that leaves several files. A name with folders is
+    that of a file if one of the two paths ends with the other; a bare name, if one file alone has it. If all videos lie
+    together, in one folder or in folders of the splits, the folders in the table cannot be checked, and a name that one
+    file alone has is enough. Of several files, the nearest to the table are meant.
     """
 
     def __init__(self, videos: list[File]) -> None:
@@ -32,7 +41,9 @@ class VideoNames:
         self.count = len(videos)
         self._asked: dict[tuple[str, str, bool, bool], list[File]] = {}
         folders = {PurePosixPath(file.relative).parent for file in videos}
-        self._together = len({"/".join(part for part in folder.parts if part.lower() not in SPLIT_NAMES) for folder in folders}) == 1
+        self._together = (
+            len({"/".join(part for part in folder.parts if part.lower() not in SPLIT_NAMES) for folder in folders}) == 1
+        )
 
     def find(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> File | None:
         """The file that the table at the path `table` means by `name`; None if there is none, or there are several."""
@@ -40,7 +51,9 @@ class VideoNames:
         return found[0] if len(found) == 1 else None
 
     def candidates(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> list[File]:
-        """Every file that may be meant. `any_suffix`: files may have been converted since. `moved`: so may their folders have been."""
+        """Every file that may be meant. `any_suffix`: files may have been converted since. `moved`: so may their
+        folders have been.
+        """
         asked = name, table, any_suffix, moved
         if asked not in self._asked:  # a video has many rows
             self._asked[asked] = self._candidates(*asked)
@@ -59,12 +72,16 @@ class VideoNames:
         path = PurePosixPath(posixpath.normpath(name))
         has_suffix = path.suffix.lower() in VIDEO_SUFFIXES
         named = self._by_stem.get((path.stem if has_suffix else path.name).casefold(), [])
-        exact = [file for file in named if has_suffix and PurePosixPath(file.relative).suffix.lower() == path.suffix.lower()]
+        exact = [
+            file for file in named if has_suffix and PurePosixPath(file.relative).suffix.lower() == path.suffix.lower()
+        ]
         if has_suffix and not any_suffix:
             named = exact
         elif exact:
             named = _along(exact, path) or named
-        return _nearest(_along(named, path), seen(table)) or (named if len(named) == 1 and (self._together or moved) else [])
+        return _nearest(_along(named, path), seen(table)) or (
+            named if len(named) == 1 and (self._together or moved) else []
+        )
 
 
 def seen(name: str) -> str:
@@ -80,12 +97,15 @@ def _along(files: list[File], path: PurePosixPath) -> list[File]:
         own = _folders(PurePosixPath(seen(file.relative)))
         shared = min(len(wanted), len(own))
         if [part.casefold() for part in own[:shared]] == [part.casefold() for part in wanted[:shared]]:
-            agreeing[shared, (own[:shared], PurePosixPath(seen(file.relative)).stem) == (wanted[:shared], path.stem)].append(file)
+            agreeing[
+                shared, (own[:shared], PurePosixPath(seen(file.relative)).stem) == (wanted[:shared], path.stem)
+            ].append(file)
     return agreeing[max(agreeing)] if agreeing else []
 
 
 def _nearest(files: list[File], table: str) -> list[File]:
     """Those in the table's own data set: with most folders from the root on in common with it."""
+
     def shared(file: File) -> int:
         pairs = zip(PurePosixPath(seen(file.relative)).parts[:-1], PurePosixPath(table).parts[:-1], strict=False)
         return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

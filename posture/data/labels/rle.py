@@ -1,4 +1,6 @@
-"""Masks as COCO run-length encodes them (Lin 2014; the code of its API) -> the box around what is set, without the mask."""
+"""Masks as COCO run-length encodes them (Lin 2014; the code of its API) -> the box around what is set, without the
+mask.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,19 @@ MOST_RUNS = 10_000_000
 
 
 def rle_box(mask: dict[str, Any], where: str) -> Box:
-    """The box around a mask {"size": [height, width], "counts": runs of 0 and 1 in turn, down the columns, as a list or COCO's text}.
+    """The box around a mask {"size": [height, width], "counts": runs of 0 and 1 in turn, down the columns, as a list or
+    COCO's text}.
 
     Raises BadLabel if the runs are not as long as the mask, or nothing is set.
     """
     size = mask.get("size")
     height, width = map(int, numbers(size, f"{where}: size")) if isinstance(size, list) and len(size) == 2 else (0, 0)
     counts = mask.get("counts")
-    runs = _runs(counts, where) if isinstance(counts, str) else list(map(int, numbers(counts if isinstance(counts, list) else [], f"{where}: counts")))
+    runs = (
+        _runs(counts, where)
+        if isinstance(counts, str)
+        else list(map(int, numbers(counts if isinstance(counts, list) else [], f"{where}: counts")))
+    )
     if not runs or min(runs) < 0 or len(runs) > MOST_RUNS or sum(runs) != height * width:
         raise BadLabel(f"{where}: its run lengths do not add up to its size, {height} x {width}")
     ends = list(accumulate(runs))
@@ -35,7 +42,9 @@ def rle_box(mask: dict[str, Any], where: str) -> Box:
 
 
 def _runs(text: str, where: str) -> list[int]:
-    """COCO's text: numbers in groups of 5 bits, the lowest first, a sixth bit if more follow; from the fourth on, the difference to the one before the last."""
+    """COCO's text: numbers in groups of 5 bits, the lowest first, a sixth bit if more follow; from the fourth on, the
+    difference to the one before the last.
+    """
     runs: list[int] = []
     value = shift = 0
     for letter in text:

@@ -1,7 +1,8 @@
 """Tables of labels as Excel, R, pandas, old Macs and people write them: text with one row a line -> rows by column.
 
-Read are commas, semicolons, tabs and bars between cells, and spaces if the header is known by them; quotes; UTF-8, UTF-16 and UTF-32; all kinds of line
-ends; Excel's `sep=` line; blank lines; titles above the header; a header in any case; a decimal comma; R's row names.
+Read are commas, semicolons, tabs and bars between cells, and spaces if the header is known by them; quotes; UTF-8,
+UTF-16 and UTF-32; all kinds of line ends; Excel's `sep=` line; blank lines; titles above the header; a header in any
+case; a decimal comma; R's row names.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ from posture.data.files import join, read_bytes
 from posture.errors import InputError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})
-COLUMNS = {"segments": ("video", "start", "end", "label"), "kinetics": ("label", "youtube_id", "time_start", "time_end"),
-           "boxes": ("video", "frame", "athlete", "x1", "y1", "x2", "y2")}
+COLUMNS = {
+    "segments": ("video", "start", "end", "label"),
+    "kinetics": ("label", "youtube_id", "time_start", "time_end"),
+    "boxes": ("video", "frame", "athlete", "x1", "y1", "x2", "y2"),
+}
 """What a table of each kind must have."""
 OPTIONAL = {"segments": ("split", "group"), "kinetics": ("split",), "boxes": ()}
-SYNONYMS = {"video": ("file", "filename", "file_name", "filepath", "path", "video_file", "video_name", "video_path"),
-            "start": ("start_time", "start_seconds", "start_sec", "start_s", "begin"),
-            "end": ("end_time", "end_seconds", "end_sec", "end_s", "stop"),
-            "label": ("class", "class_name", "action", "activity", "category")}
+SYNONYMS = {
+    "video": ("file", "filename", "file_name", "filepath", "path", "video_file", "video_name", "video_path"),
+    "start": ("start_time", "start_seconds", "start_sec", "start_s", "begin"),
+    "end": ("end_time", "end_seconds", "end_sec", "end_s", "stop"),
+    "label": ("class", "class_name", "action", "activity", "category"),
+}
 """Other names of a column, which are taken if one of them alone is there and the column itself is not."""
 DELIMITERS = (",", ";", "\t", "|", " ")
 MOST_LINES_ABOVE = 20
@@ -40,8 +46,13 @@ NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | r
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """So begin cells that a spreadsheet runs, or that have been given apostrophes against that."""
 THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
-MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-         (codecs.BOM_UTF16_BE, "utf-16"))
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 """Byte order marks and what they announce; that of UTF-32 begins like that of UTF-16."""
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """So begin files of spreadsheet programs: .xlsx and .ods, .xls."""
@@ -59,10 +70,14 @@ class Line:
         return f"{self.file} line {self.line}"
 
     def number(self, name: str, text: str, what: str = "a number") -> float:
-        """The number in a cell, with a point or a decimal comma; `what` is what should stand there. Raises InputError if it does not."""
+        """The number in a cell, with a point or a decimal comma; `what` is what should stand there. Raises InputError
+        if it does not.
+        """
         text = text.strip()
         if self.delimiter == "," and THOUSANDS.fullmatch(text):
-            raise InputError(f"{self}: {name} {text!r} can be read in two ways; write it with a decimal point and without a comma")
+            raise InputError(
+                f"{self}: {name} {text!r} can be read in two ways; write it with a decimal point and without a comma"
+            )
         if not NUMBER.fullmatch(text):
             raise InputError(f"{self}: {name} {text[:40]!r} is not {what}")
         return float(text.replace(",", "."))
@@ -79,7 +94,8 @@ class Line:
 
 
 class Table:
-    """One table. `kind` is the key of COLUMNS whose columns it has, None if it is of no kind; `columns` are named as there.
+    """One table. `kind` is the key of COLUMNS whose columns it has, None if it is of no kind; `columns` are named as
+    there.
 
     Raises InputError if the file is not text.
     """
@@ -87,10 +103,14 @@ class Table:
     def __init__(self, name: str, content: bytes, where: str) -> None:
         self.name = name
         text, guessed = decode(content, where)
-        self.notes = [f"{name} is not UTF-8 and was read as {guessed}; save it as UTF-8 if names look wrong"] if guessed else []
+        self.notes = (
+            [f"{name} is not UTF-8 and was read as {guessed}; save it as UTF-8 if names look wrong"] if guessed else []
+        )
         self._lines, self._before, self.delimiter, titles = _header_at(text)
         if titles:
-            self.notes.append(f"{name}: the columns are named in line {self._before + 1}; what stands above them is not read")
+            self.notes.append(
+                f"{name}: the columns are named in line {self._before + 1}; what stands above them is not read"
+            )
         try:
             header = next(self._reader(strict=False), [])
         except csv.Error as error:
@@ -102,8 +122,13 @@ class Table:
 
     def told(self) -> list[str]:
         """Sentences about how it is read."""
-        unused = [name for name in self.columns if name and self.kind and name not in COLUMNS[self.kind] + OPTIONAL[self.kind]]
-        return [*self.notes, *([f"{self.name}: not used: the column{'s' * (len(unused) != 1)} {', '.join(unused)}"] if unused else [])]
+        unused = [
+            name for name in self.columns if name and self.kind and name not in COLUMNS[self.kind] + OPTIONAL[self.kind]
+        ]
+        return [
+            *self.notes,
+            *([f"{self.name}: not used: the column{'s' * (len(unused) != 1)} {', '.join(unused)}"] if unused else []),
+        ]
 
     def require(self, kind: str, where: str) -> None:
         """Raise InputError, beginning with `where`, naming the first column that it lacks to be of that kind."""
@@ -114,7 +139,8 @@ class Table:
     def rows(self) -> Iterator[tuple[Line, dict[str, str]]]:
         """Every row that is not empty, by column, and where it stands. Cells that are not there are empty.
 
-        Raises InputError naming the line if quotes are not closed, a cell is too long, or a row has more cells than the header.
+        Raises InputError naming the line if quotes are not closed, a cell is too long, or a row has more cells than the
+        header.
         """
         repeated = [name for name, count in Counter(self.columns).items() if name and count > 1]
         if repeated:
@@ -130,12 +156,16 @@ class Table:
                 if row_names is None:  # R writes a number before each row, and nothing above it
                     row_names = len(cells) == len(self.columns) + 1 and cells[0] == "1" and bool(cells[-1].strip())
                 cells = cells[row_names:]
-                if any(cell.strip() for cell in cells[len(self.columns):]):
-                    raise InputError(f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell that contains {self.delimiter!r}")
-                pairs = itertools.zip_longest(self.columns, cells[:len(self.columns)], fillvalue="")
+                if any(cell.strip() for cell in cells[len(self.columns) :]):
+                    raise InputError(
+                        f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell that contains {self.delimiter!r}"
+                    )
+                pairs = itertools.zip_longest(self.columns, cells[: len(self.columns)], fillvalue="")
                 yield where, {name: from_text(cell.strip()) for name, cell in pairs if name}
         except csv.Error as error:
-            raise InputError(f"{self.name} line {self._before + reader.line_num}: not readable as a table: {error}") from None
+            raise InputError(
+                f"{self.name} line {self._before + reader.line_num}: not readable as a table: {error}"
+            ) from None
 
     def _reader(self, *, strict: bool) -> Any:
         self._lines.seek(0)
@@ -160,7 +190,9 @@ def read_table(root: str, name: str) -> Table:
 
 
 def as_text(cell: str) -> str:
-    """A cell as it is written: with an apostrophe before it if a spreadsheet would run it, or if `from_text` would take one away."""
+    """A cell as it is written: with an apostrophe before it if a spreadsheet would run it, or if `from_text` would take
+    one away.
+    """
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
@@ -179,18 +211,24 @@ def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[Line, dict[str,
 
 
 def decode(content: bytes, where: str) -> tuple[str, str]:
-    """The text of a file, and the encoding if it had to be guessed, else "". Raises InputError, beginning with `where`, if it is not text."""
+    """The text of a file, and the encoding if it had to be guessed, else "". Raises InputError, beginning with `where`,
+    if it is not text.
+    """
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
         if encoding != "utf-8":
-            raise InputError(f"{where}: it begins like {encoding.removesuffix('-sig').upper()} text, but is not; save it as UTF-8") from None
+            raise InputError(
+                f"{where}: it begins like {encoding.removesuffix('-sig').upper()} text, but is not; save it as UTF-8"
+            ) from None
         text = ""
     if content.startswith(ARCHIVES):
         raise InputError(f"{where}: this is a spreadsheet or an archive, not text; save the table as CSV")
     if "\0" in text or (not text and b"\0" in content):
-        raise InputError(f"{where}: it holds NUL bytes, so it is not text, or text in an encoding that is not announced; save it as UTF-8")
+        raise InputError(
+            f"{where}: it holds NUL bytes, so it is not text, or text in an encoding that is not announced; save it as UTF-8"
+        )
     if text or not content:
         return text, ""
     guess = "mac-roman" if b"\r" in content and b"\n" not in content else "cp1252"
@@ -201,7 +239,8 @@ def decode(content: bytes, where: str) -> tuple[str, str]:
 
 
 def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
-    """The table's lines, how many stand before its header, what stands between its cells, and whether there are titles above it.
+    """The table's lines, how many stand before its header, what stands between its cells, and whether there are titles
+    above it.
 
     The header is the first line with all columns of a kind, else the first line.
     """
@@ -225,7 +264,10 @@ def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
 
 def _delimiter(header: str) -> str:
     """What divides the header into most columns that are known, or else into most; a space only for known ones."""
-    return max(DELIMITERS, key=lambda delimiter: (_known_cells(header, delimiter), header.count(delimiter) if delimiter != " " else 0))
+    return max(
+        DELIMITERS,
+        key=lambda delimiter: (_known_cells(header, delimiter), header.count(delimiter) if delimiter != " " else 0),
+    )
 
 
 def _known_cells(header: str, delimiter: str) -> int:
@@ -254,7 +296,11 @@ def _known(columns: tuple[str, ...]) -> tuple[tuple[str, ...], str | None, dict[
         if set(needed) <= set(columns):
             return columns, kind, {}
     for kind, needed in COLUMNS.items():
-        others = {name: [column for column in columns if column in SYNONYMS.get(name, ())] for name in needed if name not in columns}
+        others = {
+            name: [column for column in columns if column in SYNONYMS.get(name, ())]
+            for name in needed
+            if name not in columns
+        }
         if all(len(found) == 1 for found in others.values()):
             renamed = {found[0]: name for name, found in others.items()}
             return tuple(renamed.get(column, column) for column in columns), kind, renamed

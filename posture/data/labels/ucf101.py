@@ -15,26 +15,38 @@ CLASS_NUMBER = re.compile(r"(.*\S)[\s,;]+\d+")
 
 
 def lists_of(files: list[File], number: int) -> dict[str, File]:
-    """The lists of split `number`, by `train`, `val` and `test`; a list without a number is of the first split. Raises InputError if there are two of one."""
+    """The lists of split `number`, by `train`, `val` and `test`; a list without a number is of the first split. Raises
+    InputError if there are two of one.
+    """
     found: dict[str, File] = {}
     for file in files:
         match = LIST.fullmatch(PurePosixPath(file.relative).name)
         if match and int(match[2] or 1) == number:
             split = match[1].lower()
             if split in found:
-                raise InputError(f"{found[split].relative} and {file.relative} are both the {split} list of split {number}; name the folder of one data set")
+                raise InputError(
+                    f"{found[split].relative} and {file.relative} are both the {split} list of split {number}; name the folder of one data set"
+                )
             found[split] = file
     return found
 
 
 def listed(root: str, name: str) -> tuple[list[tuple[Line, list[str]]], str]:
-    """What each line of a list may name, likeliest last: the whole line, and the line without a class number; and the list's encoding if it was guessed.
+    """What each line of a list may name, likeliest last: the whole line, and the line without a class number; and the
+    list's encoding if it was guessed.
 
     Raises InputError if the file is not text.
     """
     text, guessed = decode(read_bytes(join(root, name)) or b"", join(root, name))
-    lines = [(Line(name, number), line.strip()) for number, line in enumerate(io.StringIO(text, newline=None), start=1) if line.strip()]
-    return [(where, [_path(line), *(_path(match[1]) for match in [CLASS_NUMBER.fullmatch(line)] if match)]) for where, line in lines], guessed
+    lines = [
+        (Line(name, number), line.strip())
+        for number, line in enumerate(io.StringIO(text, newline=None), start=1)
+        if line.strip()
+    ]
+    return [
+        (where, [_path(line), *(_path(match[1]) for match in [CLASS_NUMBER.fullmatch(line)] if match)])
+        for where, line in lines
+    ], guessed
 
 
 def _path(text: str) -> str:

@@ -38,7 +38,9 @@ def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str
     def opened(file: File) -> Table | InputError:
         try:
             if file.bytes > MOST_BYTES:
-                raise InputError(f"{join(root, file.relative)}: {file.bytes:,} bytes; tables of at most {MOST_BYTES:,} are read")
+                raise InputError(
+                    f"{join(root, file.relative)}: {file.bytes:,} bytes; tables of at most {MOST_BYTES:,} are read"
+                )
             return read_table(root, file.relative)
         except InputError as error:
             return error
@@ -53,36 +55,72 @@ def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str
     return tables, broken
 
 
-def unread(root: str, tables: list[Table], broken: dict[str, str], files: list[File], names: VideoNames, *, layout: str, guessed: bool) -> list[str]:
+def unread(
+    root: str,
+    tables: list[Table],
+    broken: dict[str, str],
+    files: list[File],
+    names: VideoNames,
+    *,
+    layout: str,
+    guessed: bool,
+) -> list[str]:
     """Sentences about the tables that are not read as labels of this `layout`.
 
-    If the layout is `guessed`, raises InputError if a table cannot be opened, lacks some of the columns of a label table, or names videos that no
-    table that is read names (layout `folders`): it may be what says the labels.
+    If the layout is `guessed`, raises InputError if a table cannot be opened, lacks some of the columns of a label
+    table, or names videos that no table that is read names (layout `folders`): it may be what says the labels.
     """
     strange = {table.name: ",".join(filter(None, table.columns))[:200] for table in tables if table.kind is None}
     lacking = [table.name for table in tables if table.name in strange and _has_label_columns(table)]
-    naming = [table.name for table in tables if table.name in strange and table.name not in lacking and _names_videos(root, table, names)]
+    naming = [
+        table.name
+        for table in tables
+        if table.name in strange and table.name not in lacking and _names_videos(root, table, names)
+    ]
     sheets = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SPREADSHEETS]
     documents = [file for file in _documents(files) if _names_several(file, names)] if layout == "folders" else []
     if guessed:
-        suspects = {name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it" for name in lacking}
+        suspects = {
+            name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it"
+            for name in lacking
+        }
         if layout == "folders":
-            suspects |= {name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it" for name in naming}
-            suspects |= {file.relative: "this spreadsheet names videos that are here; save it as CSV" for file in sheets if _sheet_names_videos(file, names)}
-            suspects |= {file.relative: "this file names videos that are here, and no layout reads it; write a CSV" for file in documents}
+            suspects |= {
+                name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it"
+                for name in naming
+            }
+            suspects |= {
+                file.relative: "this spreadsheet names videos that are here; save it as CSV"
+                for file in sheets
+                if _sheet_names_videos(file, names)
+            }
+            suspects |= {
+                file.relative: "this file names videos that are here, and no layout reads it; write a CSV"
+                for file in documents
+            }
         for message in (message for name, message in broken.items() if not _is_text(name)):
             raise InputError(message)
         for name, message in suspects.items():
-            raise InputError(f"{join(root, name)}: {message} with the columns {','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}, "
-                             f"or leave it out with --layout {layout}")
-    notes = [f"{name} was not read: it seems to hold labels, but its columns are {strange[name]}" for name in lacking + naming]
+            raise InputError(
+                f"{join(root, name)}: {message} with the columns {','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}, "
+                f"or leave it out with --layout {layout}"
+            )
+    notes = [
+        f"{name} was not read: it seems to hold labels, but its columns are {strange[name]}"
+        for name in lacking + naming
+    ]
     notes += [f"{file.relative} was not read: it names videos that are here" for file in documents]
     others = [table.name for table in tables if table.kind not in (None, "boxes", layout)]
     if others:
         notes.append(f"not read, since the layout is {layout}: {_list(others)}")
-    quiet = [name for name in [*strange, *broken] if name not in lacking + naming and not _is_text(name)] + [file.relative for file in sheets]
+    quiet = [name for name in [*strange, *broken] if name not in lacking + naming and not _is_text(name)] + [
+        file.relative for file in sheets
+    ]
     if quiet:
-        notes.append(f"not read, since they are no tables of labels: {_list(quiet)}" + ("; save a spreadsheet that holds labels as CSV" if sheets else ""))
+        notes.append(
+            f"not read, since they are no tables of labels: {_list(quiet)}"
+            + ("; save a spreadsheet that holds labels as CSV" if sheets else "")
+        )
     skipped = sum(_is_text(file.relative) for file in files) - MOST_TEXTS
     return notes + ([f"{skipped:,} of the .txt files were not looked at"] if skipped > 0 else [])
 
@@ -94,7 +132,9 @@ def _list(names: list[str]) -> str:
 def _looked_at(files: Iterable[File]) -> list[File]:
     """All tables, and of the .txt files those nearest to the root."""
     tables = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SUFFIXES]
-    texts = sorted((file for file in tables if _is_text(file.relative)), key=lambda file: (file.relative.count("/"), file.relative))
+    texts = sorted(
+        (file for file in tables if _is_text(file.relative)), key=lambda file: (file.relative.count("/"), file.relative)
+    )
     return [file for file in tables if not _is_text(file.relative)] + texts[:MOST_TEXTS]
 
 
@@ -110,7 +150,7 @@ def _has_label_columns(table: Table) -> bool:
 def _names_videos(root: str, table: Table, names: VideoNames) -> bool:
     """Whether four fifths of its first lines, without the header, name a video that is here."""
     text, _ = decode(read_bytes(join(root, table.name)) or b"", table.name)
-    lines = [line for line in text[:1 << 20].splitlines()[:LINES_LOOKED_AT] if line.strip()]
+    lines = [line for line in text[: 1 << 20].splitlines()[:LINES_LOOKED_AT] if line.strip()]
     naming = sum(any(names.candidates(cell, table.name) for cell in _cells(line)) for line in lines)
     return naming >= max(1, 0.8 * (len(lines) - 1))
 
@@ -125,7 +165,9 @@ def _sheet_names_videos(file: File, names: VideoNames) -> bool:
                     with book.open(member) as page:
                         text = page.read(left).decode("utf-8", errors="replace")
                     left -= len(text)
-                    if any(names.candidates(html.unescape(cell), file.relative) for cell in re.findall(r">([^<>]+)<", text)):
+                    if any(
+                        names.candidates(html.unescape(cell), file.relative) for cell in re.findall(r">([^<>]+)<", text)
+                    ):
                         return True
     except Exception:  # zipfile has an error of its own for every way in which bytes can be wrong
         return False
@@ -139,8 +181,10 @@ def _documents(files: list[File]) -> list[File]:
 
 
 def _names_several(file: File, names: VideoNames) -> bool:
-    """Whether a file that is no table names two videos that are here, or the only one. CVAT's XML says where athletes are, and not what they do."""
-    text = (read_bytes(file.uri) or b"")[:1 << 20].decode("utf-8", errors="replace")
+    """Whether a file that is no table names two videos that are here, or the only one. CVAT's XML says where athletes
+    are, and not what they do.
+    """
+    text = (read_bytes(file.uri) or b"")[: 1 << 20].decode("utf-8", errors="replace")
     words = {word.strip() for word in re.split(r"[\"'<>\n:,\[\]{}]+", text) if len(word.strip()) >= SHORTEST_NAME}
     found = {video.uri for word in words for video in names.candidates(word, file.relative)}
     return len(found) >= min(2, names.count) and re.search(r"<annotations[\s>]", text) is None
@@ -149,7 +193,10 @@ def _names_several(file: File, names: VideoNames) -> bool:
 def _cells(line: str) -> set[str]:
     """Whatever may be a cell of the line; if spaces divide it, the first alone, for prose may name a video too."""
     try:
-        cells = {delimiter: next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), []) for delimiter in DELIMITERS}
+        cells = {
+            delimiter: next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+            for delimiter in DELIMITERS
+        }
         return {cell for delimiter, found in cells.items() for cell in (found[:1] if delimiter == " " else found)}
     except csv.Error:
         return set()

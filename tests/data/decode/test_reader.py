@@ -1,4 +1,6 @@
-"""Frame k is the k-th frame shown, at its own time stamp, upright and with square pixels, whatever the container and codec."""
+"""Frame k is the k-th frame shown, at its own time stamp, upright and with square pixels, whatever the container and
+codec.
+"""
 
 import random
 from fractions import Fraction
@@ -42,7 +44,10 @@ PAIRS = {
     "mpeg1_b.mpg": ("mpeg1video", {"options": TWO_B_FRAMES}),
     "mpeg4_b.avi": ("mpeg4", {"options": TWO_B_FRAMES}),
     "mpeg4_b.mp4": ("mpeg4", {"options": TWO_B_FRAMES}),
-    "vp8_hidden.webm": ("libvpx", {"options": {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "8"}}),
+    "vp8_hidden.webm": (
+        "libvpx",
+        {"options": {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "8"}},
+    ),
     "vp9.webm": ("libvpx-vp9", {"options": {"deadline": "realtime", "cpu-used": "8"}}),
     "av1.mp4": ("libsvtav1", {"options": {"preset": "13"}}),
     "mjpeg.avi": ("mjpeg", {"pixels": "yuvj420p"}),
@@ -72,7 +77,9 @@ def test_random_access_equals_decoding_in_order(tmp_path, name):
         assert len(reader) == len(numbers)
         places = random.Random(name).choices(range(len(numbers)), k=20)
         assert [number_of(*reader.frames([place])) for place in places] == [numbers[place] for place in places]
-        np.testing.assert_array_equal([number_of(frame) for frame in reader.frames(places)], [numbers[place] for place in places])
+        np.testing.assert_array_equal(
+            [number_of(frame) for frame in reader.frames(places)], [numbers[place] for place in places]
+        )
         np.testing.assert_allclose(reader.times(), np.arange(len(numbers)) / 25, atol=0.001)
         assert reader.fps == pytest.approx(25, abs=0.01)
 
@@ -83,13 +90,23 @@ def test_what_packets_tell_is_used_and_the_rest_decoded_in_order(tmp_path):
         codec, settings = PAIRS[name]
         with open_video(str(write_numbered(tmp_path / name, codec, **settings))) as reader:
             decoders[name] = reader.stream.decoder
-    assert decoders == {"h264_b.mp4": SEEKING, "hevc_open_gop.ts": SEEKING, "vp9.webm": SEEKING, "h264_b.avi": SEQUENTIAL, "mpeg2_b.mpg": SEQUENTIAL}
+    assert decoders == {
+        "h264_b.mp4": SEEKING,
+        "hevc_open_gop.ts": SEEKING,
+        "vp9.webm": SEEKING,
+        "h264_b.avi": SEQUENTIAL,
+        "mpeg2_b.mpg": SEQUENTIAL,
+    }
 
 
 def seen(path):
     """The numbers of all frames, their times, and how long the video lasts."""
     with open_video(str(path)) as reader:
-        return [number_of(frame) for frame in reader.frames(range(len(reader)))], reader.times().tolist(), reader.stream.seconds
+        return (
+            [number_of(frame) for frame in reader.frames(range(len(reader)))],
+            reader.times().tolist(),
+            reader.stream.seconds,
+        )
 
 
 @pytest.fixture
@@ -102,11 +119,14 @@ def moved(frames):
     def move(packet, ticks):
         packet.pts += frames * ticks
         packet.dts += frames * ticks
+
     return move
 
 
 def test_an_edit_list_cuts_the_beginning(tmp_path, film):
-    numbers, times, seconds = seen(remux(film, tmp_path / "cut.mp4", moved(-20), muxer={"avoid_negative_ts": "disabled"}))
+    numbers, times, seconds = seen(
+        remux(film, tmp_path / "cut.mp4", moved(-20), muxer={"avoid_negative_ts": "disabled"})
+    )
     assert numbers == list(range(20, 75))
     assert times == pytest.approx(np.arange(55) / 25) and seconds == pytest.approx(2.2)
     with open_video(str(tmp_path / "cut.mp4")) as reader:
@@ -129,6 +149,7 @@ def test_repeated_stamps_are_spread_and_the_others_kept(tmp_path, name):
         packet.dts -= 2 * ticks
         if 30 <= number < 60:
             packet.pts = number // 3 * 3 * ticks
+
     numbers, times, _ = seen(remux(film, tmp_path / name, repeat))
     assert numbers == list(range(75))
     assert times == pytest.approx(np.arange(75) / 25, abs=1.5e-3)
@@ -143,7 +164,7 @@ def test_a_variable_rate_is_kept(tmp_path):
 
 def test_a_recording_that_begins_within_a_group_begins_at_its_first_keyframe(tmp_path):
     content = write_numbered(tmp_path / "film.ts", options=X264_B | {"x264-params": "scenecut=0"}).read_bytes()
-    (tmp_path / "later.ts").write_bytes(content[188 * (len(content) // 188 // 3):])
+    (tmp_path / "later.ts").write_bytes(content[188 * (len(content) // 188 // 3) :])
     numbers, times, _ = seen(tmp_path / "later.ts")
     assert numbers == list(range(numbers[0], 75)) and 0 < numbers[0] < 40 and numbers[0] % 12 == 0
     assert times == pytest.approx(np.arange(len(numbers)) / 25)
@@ -169,9 +190,12 @@ def test_sound_may_begin_within_the_file(tmp_path):
                 new.mux(packet)
                 samples.pts = None
                 new.mux(sound.encode(samples))
-    long = write_numbered(tmp_path / "long.ts", frames=400, fps=4, options=X264_B)  # what FFmpeg reads when it opens a file: its begin and end
+    # what FFmpeg reads when it opens a file: its begin and end
+    long = write_numbered(tmp_path / "long.ts", frames=400, fps=4, options=X264_B)
     stuffing = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * 30_000
-    (tmp_path / "both.ts").write_bytes(long.read_bytes() + stuffing + (tmp_path / "loud.ts").read_bytes() + stuffing + film.read_bytes())
+    (tmp_path / "both.ts").write_bytes(
+        long.read_bytes() + stuffing + (tmp_path / "loud.ts").read_bytes() + stuffing + film.read_bytes()
+    )
     with av.open(str(tmp_path / "both.ts")) as container, pytest.raises(IndexError):
         assert len(container.streams) == 1 and list(container.demux(video=0))
     numbers, times, _ = seen(tmp_path / "both.ts")
@@ -185,7 +209,9 @@ def test_frames_are_upright(tmp_path, turn, mirror):
     path = write_numbered(tmp_path / "phone.mp4", frames=3, turn=turn, mirror=mirror, options=FAST)
     with open_video(str(path)) as reader:
         size = (reader.stream.height, reader.stream.width)
-        assert size == (reader.stream.coded_height, reader.stream.coded_width) == ((160, 96) if turn % 180 else (96, 160))
+        assert (
+            size == (reader.stream.coded_height, reader.stream.coded_width) == ((160, 96) if turn % 180 else (96, 160))
+        )
         (frame,) = reader.frames([2])
         assert frame.shape == (*size, 3) and corners_of(frame) == list(CORNERS) and number_of(frame) == 2
     with open_video(str(path), height=30, width=40) as reader:
@@ -194,8 +220,13 @@ def test_frames_are_upright(tmp_path, turn, mirror):
 
 def test_pixels_that_are_not_square_are_shown_wide(tmp_path):
     for turn, size, coded in ((0, (96, 284), (96, 160)), (90, (284, 96), (160, 96))):
-        with open_video(str(write_numbered(tmp_path / f"wide{turn}.mp4", frames=3, turn=turn, aspect=Fraction(16, 9), options=FAST))) as reader:
-            assert (reader.stream.height, reader.stream.width) == size and (reader.stream.coded_height, reader.stream.coded_width) == coded
+        with open_video(
+            str(write_numbered(tmp_path / f"wide{turn}.mp4", frames=3, turn=turn, aspect=Fraction(16, 9), options=FAST))
+        ) as reader:
+            assert (reader.stream.height, reader.stream.width) == size and (
+                reader.stream.coded_height,
+                reader.stream.coded_width,
+            ) == coded
             (frame,) = reader.frames([1])
             assert frame.shape == (*size, 3) and corners_of(frame) == list(CORNERS)
 
@@ -255,19 +286,21 @@ def _fast(film: Path, path: Path) -> Path:
     """The time scale in the header of an MP4 made a thousand times finer."""
     content = film.read_bytes()
     at = content.index(b"mdhd") + 16
-    scale = int.from_bytes(content[at:at + 4], "big")
-    path.write_bytes(content[:at] + (1000 * scale).to_bytes(4, "big") + content[at + 4:])
+    scale = int.from_bytes(content[at : at + 4], "big")
+    path.write_bytes(content[:at] + (1000 * scale).to_bytes(4, "big") + content[at + 4 :])
     return path
 
 
 def test_frames_that_do_not_decode_are_held(tmp_path):
-    """Where a packet is destroyed, the frame that is shown at its time stands in for it, and the numbers of the others stay."""
+    """Where a packet is destroyed, the frame that is shown at its time stands in for it, and the numbers of the others
+    stay.
+    """
     film = write_numbered(tmp_path / "film.mkv", "mjpeg", pixels="yuvj420p")
     with av.open(str(film)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     content = bytearray(film.read_bytes())
     begin = content.index(b"\xff\xd8\xff", packets[40][0])
-    content[begin:begin + packets[40][1] - 20] = bytes(packets[40][1] - 20)
+    content[begin : begin + packets[40][1] - 20] = bytes(packets[40][1] - 20)
     film.write_bytes(content)
     with open_video(str(film)) as reader:
         assert len(reader) == 75
@@ -279,16 +312,18 @@ def test_colours_of_a_kind_that_is_not_known_are_taken_as_usual(tmp_path):
     film = write_numbered(tmp_path / "film.mov", "prores_ks", frames=3, pixels="yuv422p10le")
     content = film.read_bytes()
     at = content.index(b"icpf") + 18  # the frame's header: primaries, transfer, matrix
-    film.write_bytes(content[:at] + bytes([2, 2, 229]) + content[at + 3:])
+    film.write_bytes(content[:at] + bytes([2, 2, 229]) + content[at + 3 :])
     with open_video(str(film)) as reader:
         assert number_of(*reader.frames([0])) == 0 and corners_of(*reader.frames([0])) == list(CORNERS)
 
 
-@pytest.mark.parametrize("name", ["h264_b.mkv", "h264_b.flv", "mpeg4_b.avi", "wmv2.wmv", "vp9.webm", "h264_fragments.mp4"])
+@pytest.mark.parametrize(
+    "name", ["h264_b.mkv", "h264_b.flv", "mpeg4_b.avi", "wmv2.wmv", "vp9.webm", "h264_fragments.mp4"]
+)
 def test_files_that_were_cut_off(tmp_path, name):
     codec, settings = PAIRS[name]
     content = write_numbered(tmp_path / name, codec, **settings).read_bytes()
-    (tmp_path / f"cut.{name}").write_bytes(content[:len(content) // 2])
+    (tmp_path / f"cut.{name}").write_bytes(content[: len(content) // 2])
     with pytest.raises(Unreadable) as caught:
         open_video(str(tmp_path / f"cut.{name}"))
     assert caught.value.verdict == "truncated"
@@ -297,7 +332,7 @@ def test_files_that_were_cut_off(tmp_path, name):
 def test_an_end_that_does_not_decode_is_cut_off(tmp_path):
     film = write_numbered(tmp_path / "film.mp4", options=X264_B, muxer={"movflags": "faststart"})
     content = bytearray(film.read_bytes())
-    content[len(content) * 2 // 3:] = bytes(len(content) - len(content) * 2 // 3)
+    content[len(content) * 2 // 3 :] = bytes(len(content) - len(content) * 2 // 3)
     film.write_bytes(content)
     with open_video(str(film)) as reader, pytest.raises(Unreadable) as caught:
         reader.frames([70])
@@ -305,6 +340,12 @@ def test_an_end_that_does_not_decode_is_cut_off(tmp_path):
 
 
 def test_recorders_that_write_neither_duration_nor_index(tmp_path):
-    numbers, _, seconds = seen(write_numbered(tmp_path / "browser.webm", "libvpx", muxer={"live": "1"},
-                                              options={"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "0"}))
+    numbers, _, seconds = seen(
+        write_numbered(
+            tmp_path / "browser.webm",
+            "libvpx",
+            muxer={"live": "1"},
+            options={"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "0"},
+        )
+    )
     assert numbers == list(range(75)) and seconds == pytest.approx(3.0, abs=0.01)

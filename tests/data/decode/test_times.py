@@ -40,7 +40,9 @@ def test_a_variable_rate_around_a_repeated_stamp_is_kept():
 
 def test_time_goes_on_after_a_jump():
     np.testing.assert_allclose(times(np.concatenate([EVEN, EVEN])), np.arange(100) / 25, atol=1e-9)
-    np.testing.assert_allclose(times(np.concatenate([EVEN, 90 + EVEN]), largest_gap=10.0), np.arange(100) / 25, atol=1e-9)
+    np.testing.assert_allclose(
+        times(np.concatenate([EVEN, 90 + EVEN]), largest_gap=10.0), np.arange(100) / 25, atol=1e-9
+    )
     assert times(np.concatenate([EVEN, 90 + EVEN]))[-1] == pytest.approx(90 + EVEN[-1])
 
 
@@ -55,14 +57,25 @@ def test_without_stamps_the_rate_gives_the_pace():
 def test_times_increase_whatever_the_stamps():
     generator = np.random.default_rng(0)
     for _ in range(200):
-        stamps = generator.choice([generator.normal(0, 10, 40), generator.integers(0, 5, 40), np.full(40, np.nan), EVEN[:40], np.full(40, 1e18)], axis=0)
+        stamps = generator.choice(
+            [
+                generator.normal(0, 10, 40),
+                generator.integers(0, 5, 40),
+                np.full(40, np.nan),
+                EVEN[:40],
+                np.full(40, 1e18),
+            ],
+            axis=0,
+        )
         found = times(stamps)
         assert found[0] == 0 and np.isfinite(found).all() and (np.diff(found) >= 0).all()
 
 
 def test_rates():
     assert average_rate(EVEN, 25.0) == 25.0
-    assert average_rate(np.arange(50) * 0.0333, 30000 / 1001) == 30000 / 1001, "times in whole milliseconds agree with the rate"
+    assert average_rate(np.arange(50) * 0.0333, 30000 / 1001) == 30000 / 1001, (
+        "times in whole milliseconds agree with the rate"
+    )
     assert average_rate(EVEN, 600.0) == pytest.approx(25.0)
     for times_, nominal in ((np.array([0.0, 1e8]), 1e-8), (np.arange(50) / 1.7e7, 1.7e7), (np.array([0.0]), 0.0)):
         with pytest.raises(Unreadable) as caught:

@@ -17,7 +17,12 @@ CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 8, "refuse")
 def stored(footage, uri, **settings):
     """Segments in the store as {(start, end)}, and the refusals of the ingest."""
     store = Store(str(uri), create=True)
-    report = ingest(read_footage(str(footage)), store, IngestOptions(**{"cut": CUT, "max_refused_share": 1.0} | settings), local=True)
+    report = ingest(
+        read_footage(str(footage)),
+        store,
+        IngestOptions(**{"cut": CUT, "max_refused_share": 1.0} | settings),
+        local=True,
+    )
     return {(row["start"], row["end"]) for row in store.read("segments").to_pylist()}, report
 
 
@@ -31,11 +36,15 @@ def footage(tmp_path):
 
 
 def test_a_label_beside_a_pause_is_kept_and_one_within_it_refused(footage, tmp_path):
-    (footage / "labels.csv").write_text("video,start,end,label\na.mp4,0.5,1,jump\na.mp4,102.5,103,run\na.mp4,30,60,wait\na.mp4,1,1.2,short\n")
+    (footage / "labels.csv").write_text(
+        "video,start,end,label\na.mp4,0.5,1,jump\na.mp4,102.5,103,run\na.mp4,30,60,wait\na.mp4,1,1.2,short\n"
+    )
     segments, report = stored(footage, tmp_path / "S")
     assert segments == {(0.5, 1.0), (102.5, 103.0)}
     assert sorted(item["reason"] for item in report.refused) == [
-        "short from 1 s to 1.2 s: 5 frames to store; one clip needs 8", "wait from 30 s to 60 s: 0 frames to store; one clip needs 8"]
+        "short from 1 s to 1.2 s: 5 frames to store; one clip needs 8",
+        "wait from 30 s to 60 s: 0 frames to store; one clip needs 8",
+    ]
     (footage / "labels.csv").write_text("video,start,end,label\na.mp4,0.5,1,jump\na.mp4,102.5,103,run\n")
     segments, report = stored(footage, tmp_path / "S")
     assert segments == {(0.5, 1.0), (102.5, 103.0)} and (report.decoded, report.retired, report.refused) == (0, 0, [])

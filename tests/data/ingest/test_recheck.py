@@ -27,13 +27,16 @@ def footage(tmp_path):
     write_numbered(folder / "exact.mp4", options=X264_B)
     write_numbered(folder / "shifted.ts", options=X264_B)
     (folder / "labels.csv").write_text(
-        "video,start,end,label\nexact.mp4,0,1,jump\nexact.mp4,1,,throw\nshifted.ts,0,1,jump\nshifted.ts,1,2,throw\nshifted.ts,2,,jump\n")
+        "video,start,end,label\nexact.mp4,0,1,jump\nexact.mp4,1,,throw\nshifted.ts,0,1,jump\nshifted.ts,1,2,throw\nshifted.ts,2,,jump\n"
+    )
     return folder
 
 
 @pytest.fixture
 def earlier(footage, tmp_path):
-    """A store as an earlier version would have left it: without the column `decoder`, with clips of other frames and an end that is too late."""
+    """A store as an earlier version would have left it: without the column `decoder`, with clips of other frames and an
+    end that is too late.
+    """
     store = Store(str(tmp_path / "store"), create=True)
     for recipe in RECIPES:
         ingest(read_footage(str(footage)), store, IngestOptions(cut=Cut(recipe, 4), max_refused_share=0), local=True)
@@ -42,11 +45,17 @@ def earlier(footage, tmp_path):
     segments = store.read("segments").to_pylist()
     wrong = {row["segment"] for row in segments if row["video"] == shifted}
     clips = store.read("clips")
-    black = [row | {"pixels": bytes(len(row["pixels"]))} if row["segment"] in wrong and not row["offsets"] else row for row in clips.to_pylist()]
+    black = [
+        row | {"pixels": bytes(len(row["pixels"]))} if row["segment"] in wrong and not row["offsets"] else row
+        for row in clips.to_pylist()
+    ]
     store.replace("clips", pa.Table.from_pylist(black, schema=rows.CLIPS), key="clip", values=clips["clip"].to_pylist())
     late = [row | {"end": 3.4} for row in segments if row["video"] == shifted and row["start"] == 2.0]
     store.upsert("segments", pa.Table.from_pylist(late, schema=rows.SEGMENTS), keys=["segment"])
-    old = pa.Table.from_pylist([row | ({"seconds": 3.4, "frames": 85} if row["video"] == shifted else {}) for row in videos], schema=rows.VIDEOS)
+    old = pa.Table.from_pylist(
+        [row | ({"seconds": 3.4, "frames": 85} if row["video"] == shifted else {}) for row in videos],
+        schema=rows.VIDEOS,
+    )
     write_deltalake(store.table_uri("videos"), old.drop_columns(["decoder"]), mode="overwrite", schema_mode="overwrite")
     return store
 
@@ -58,7 +67,13 @@ def shown(store):
     clips = set()
     for row in store.read("clips").to_pylist():
         frames = decode_frames(row["pixels"], row["offsets"], (row["frames"], row["height"], row["width"]))
-        clips.add((videos[segments[row["segment"]]["video"]], row["recipe"], round(row["start"], 3), number_of(frames[0]), number_of(frames[-1])))
+        clips.add((
+            videos[segments[row["segment"]]["video"]],
+            row["recipe"],
+            round(row["start"], 3),
+            number_of(frames[0]),
+            number_of(frames[-1]),
+        ))
     return clips, {(videos[row["video"]], row["start"], round(row["end"], 3)) for row in segments.values()}
 
 
@@ -73,10 +88,16 @@ def test_wrong_clips_are_decoded_again_and_right_ones_stay(footage, earlier, tmp
     assert len(earlier_videos(earlier)) == 2
     before = earlier.versions()
     report = recheck(earlier, limit_seconds=60)
-    assert report.videos == 2 and [item["uri"] for item in report.wrong] == [str(footage / "shifted.ts")] and not report.refused
+    assert (
+        report.videos == 2
+        and [item["uri"] for item in report.wrong] == [str(footage / "shifted.ts")]
+        and not report.refused
+    )
     assert report.clips == 9 and "mpegts" in report.wrong[0]["reason"]
     assert shown(earlier) == right(footage, tmp_path)
-    decoders = {row["uri"].rpartition("/")[2]: (row["decoder"], row["frames"]) for row in earlier.read("videos").to_pylist()}
+    decoders = {
+        row["uri"].rpartition("/")[2]: (row["decoder"], row["frames"]) for row in earlier.read("videos").to_pylist()
+    }
     assert decoders == {"exact.mp4": (EXACT, 75), "shifted.ts": ("pyav", 75)}
     assert earlier.read("clips", version=before["clips"]).num_rows == 15, "earlier versions can still be read"
     versions = earlier.versions()
@@ -116,27 +137,42 @@ def test_what_cannot_be_read_now_stays_and_is_told(footage, earlier):
     (footage / "shifted.ts").write_bytes((footage / "shifted.ts").read_bytes()[:-188])
     clips = earlier.versions()["clips"]
     report = recheck(earlier, limit_seconds=60)
-    assert [(item["verdict"], item["reason"]) for item in report.refused] == [("unreadable", "the file has changed since it was taken in")]
+    assert [(item["verdict"], item["reason"]) for item in report.refused] == [
+        ("unreadable", "the file has changed since it was taken in")
+    ]
     assert not report.wrong and earlier.versions()["clips"] == clips and len(earlier_videos(earlier)) == 1
 
 
 def test_cropped_clips_and_flow_are_removed_and_counted(footage, earlier):
     whole = earlier.read("clips", where=pc.field("recipe") == str(RECIPES[0])).to_pylist()
     cropped = f"{RECIPES[0]}-boxes0.2"
-    earlier.append("clips", pa.Table.from_pylist([row | {"clip": f"{row['clip']}c", "recipe": cropped} for row in whole], schema=rows.CLIPS))
+    earlier.append(
+        "clips",
+        pa.Table.from_pylist(
+            [row | {"clip": f"{row['clip']}c", "recipe": cropped} for row in whole], schema=rows.CLIPS
+        ),
+    )
     earlier.create_tables()
     flow = {"method": "dis", "bound": 20.0, "frames": 9, "height": 48, "width": 64, "vectors": b""}
     earlier.append("flows", pa.Table.from_pylist([flow | {"clip": row["clip"]} for row in whole], schema=rows.FLOWS))
     report = recheck(earlier, limit_seconds=60)
     assert report.removed == {cropped: 6} and report.flows == 6
-    assert earlier.read("clips", where=pc.field("recipe") == cropped).num_rows == 4 and earlier.read("flows").num_rows == 4
+    assert (
+        earlier.read("clips", where=pc.field("recipe") == cropped).num_rows == 4 and earlier.read("flows").num_rows == 4
+    )
 
 
 def test_frames_of_earlier_versions_are_counted(tmp_path):
     store = Store(str(tmp_path / "store"), create=True)
     store.create_tables()
     picture = {"height": 4, "width": 4, "bytes": 1, "pixels": b"x"}
-    stored = [picture | row for row in ({"image": "a-0000001", "uri": "a.mp4#t=1.000000"}, {"image": "a-0000002", "uri": "a.mp4#t=2.000000", "decoder": "pyav"},
-                                        {"image": "b", "uri": "b.png"})]
+    stored = [
+        picture | row
+        for row in (
+            {"image": "a-0000001", "uri": "a.mp4#t=1.000000"},
+            {"image": "a-0000002", "uri": "a.mp4#t=2.000000", "decoder": "pyav"},
+            {"image": "b", "uri": "b.png"},
+        )
+    ]
     store.append("images", pa.Table.from_pylist(stored, schema=rows.IMAGES))
     assert earlier_frames(store) == 1

@@ -10,7 +10,9 @@ import pytest
 from posture.data.labels.limits import MOST_DEPTH, MOST_YAML_VALUES, load_json, load_yaml
 from posture.errors import InputError
 
-BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi"))
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
 """371 bytes that stand for 9 ** 9 values."""
 
 
@@ -23,16 +25,22 @@ def test_json_is_read_in_the_encodings_that_it_may_have():
         assert load_json(text.encode(encoding), "x") == value
 
 
-@pytest.mark.parametrize(("content", "sentence"), [
-    (b'{"a": [1,\n 2', "labels.json line 2: not JSON"),
-    (b"", "labels.json line 1: not JSON"),
-    (b'{"a": "\xe4"}', "labels.json: the file is not UTF-8 text"),
-    (b"[" * 100_000, "labels.json: lists and objects are nested more than 64 deep"),
-    (b'{"a":' * 100_000, "labels.json: lists and objects are nested more than 64 deep"),
-    (b"[" * (MOST_DEPTH + 2) + b"]" * (MOST_DEPTH + 2), "labels.json: lists and objects are nested more than 64 deep"),
-    (b"[" + b"1" * 5000 + b"]", "labels.json: a whole number of 5,000 digits; at most 40 are read"),
-    (b'["\\ud800"]', "labels.json: a text in it has half of a surrogate pair"),
-])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"a": [1,\n 2', "labels.json line 2: not JSON"),
+        (b"", "labels.json line 1: not JSON"),
+        (b'{"a": "\xe4"}', "labels.json: the file is not UTF-8 text"),
+        (b"[" * 100_000, "labels.json: lists and objects are nested more than 64 deep"),
+        (b'{"a":' * 100_000, "labels.json: lists and objects are nested more than 64 deep"),
+        (
+            b"[" * (MOST_DEPTH + 2) + b"]" * (MOST_DEPTH + 2),
+            "labels.json: lists and objects are nested more than 64 deep",
+        ),
+        (b"[" + b"1" * 5000 + b"]", "labels.json: a whole number of 5,000 digits; at most 40 are read"),
+        (b'["\\ud800"]', "labels.json: a text in it has half of a surrogate pair"),
+    ],
+)
 def test_json_that_is_broken_or_too_much_is_refused_in_one_sentence(content, sentence):
     with pytest.raises(InputError) as error:
         load_json(content, "labels.json")
@@ -50,29 +58,49 @@ def test_long_files_are_refused_by_their_length():
 
 
 def test_yaml_values_are_texts_as_they_are_written():
-    found = load_yaml("names: {0: no, 1: 01, 2: 1:30}\nval:\npath: 2024-99-99\nlist: [yes, !!int x, " + "9" * 5000 + "]\n", "data.yaml")
-    assert found == {"names": {"0": "no", "1": "01", "2": "1:30"}, "val": "", "path": "2024-99-99", "list": ["yes", "x", "9" * 5000]}
+    found = load_yaml(
+        "names: {0: no, 1: 01, 2: 1:30}\nval:\npath: 2024-99-99\nlist: [yes, !!int x, " + "9" * 5000 + "]\n",
+        "data.yaml",
+    )
+    assert found == {
+        "names": {"0": "no", "1": "01", "2": "1:30"},
+        "val": "",
+        "path": "2024-99-99",
+        "list": ["yes", "x", "9" * 5000],
+    }
 
 
 def test_yaml_anchors_are_read_as_long_as_they_stand_for_little():
     assert load_yaml("all: &names [a, b]\nnames: *names\n", "x") == {"all": ["a", "b"], "names": ["a", "b"]}
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    (BOMB, f"data.yaml: more than {MOST_YAML_VALUES:,} values"),
-    ("names: &a [x, *a]\n", "data.yaml line 1: the anchor a contains itself"),
-    ("names: [*b]\n", "data.yaml line 1: not YAML (found undefined alias)"),
-    ("[" * 100_000, "data.yaml"),  # libyaml has a limit of its own
-    ("- " * 100_000, "data.yaml: lists and objects are nested more than 64 deep"),
-    ("names: [" + ",".join(f"c{number}" for number in range(200_000)) + "]", f"data.yaml: more than {MOST_YAML_VALUES:,} values"),
-    ("names:\n" + "".join(f"  {number}: c{number}\n" for number in range(200_000)), f"data.yaml: more than {MOST_YAML_VALUES:,} values"),
-    ("a: [1\nb: 2", "data.yaml line 2: not YAML"),
-    ("? [a, b]\n: c\n", "data.yaml line 1: not YAML"),
-    ("x" * (5 << 20), "data.yaml: 5,242,880 bytes; at most 4,194,304 are read"),
-    ("a: \0", "data.yaml"),
-    ("names: [jump]\nnc: 1\nnames: [throw]\n", "data.yaml line 3: the key 'names' is there twice; keep one of them"),
-    ("names:\n  0: jump\n  1: [a, b]\n  0: throw\n", "data.yaml line 4: the key '0' is there twice"),
-])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (BOMB, f"data.yaml: more than {MOST_YAML_VALUES:,} values"),
+        ("names: &a [x, *a]\n", "data.yaml line 1: the anchor a contains itself"),
+        ("names: [*b]\n", "data.yaml line 1: not YAML (found undefined alias)"),
+        ("[" * 100_000, "data.yaml"),  # libyaml has a limit of its own
+        ("- " * 100_000, "data.yaml: lists and objects are nested more than 64 deep"),
+        (
+            "names: [" + ",".join(f"c{number}" for number in range(200_000)) + "]",
+            f"data.yaml: more than {MOST_YAML_VALUES:,} values",
+        ),
+        (
+            "names:\n" + "".join(f"  {number}: c{number}\n" for number in range(200_000)),
+            f"data.yaml: more than {MOST_YAML_VALUES:,} values",
+        ),
+        ("a: [1\nb: 2", "data.yaml line 2: not YAML"),
+        ("? [a, b]\n: c\n", "data.yaml line 1: not YAML"),
+        ("x" * (5 << 20), "data.yaml: 5,242,880 bytes; at most 4,194,304 are read"),
+        ("a: \0", "data.yaml"),
+        (
+            "names: [jump]\nnc: 1\nnames: [throw]\n",
+            "data.yaml line 3: the key 'names' is there twice; keep one of them",
+        ),
+        ("names:\n  0: jump\n  1: [a, b]\n  0: throw\n", "data.yaml line 4: the key '0' is there twice"),
+    ],
+)
 def test_yaml_that_is_broken_or_too_much_is_refused_in_one_sentence(text, sentence):
     with pytest.raises(InputError) as error:
         load_yaml(text, "data.yaml")
@@ -81,7 +109,9 @@ def test_yaml_that_is_broken_or_too_much_is_refused_in_one_sentence(text, senten
 
 
 def test_a_bomb_of_anchors_is_refused_within_a_process_of_little_memory():
-    code = ("import resource, sys\nfrom posture.data.labels.limits import load_yaml\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-            "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\ntry:\n    load_yaml(sys.stdin.read(), 'x')\nexcept ValueError as error:\n    print(error)")
+    code = (
+        "import resource, sys\nfrom posture.data.labels.limits import load_yaml\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\ntry:\n    load_yaml(sys.stdin.read(), 'x')\nexcept ValueError as error:\n    print(error)"
+    )
     done = subprocess.run([sys.executable, "-c", code], input=BOMB, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("x: more than")

@@ -16,7 +16,13 @@ def meant(videos, name, table="labels.csv", **options):
 
 def test_by_path_below_the_root_or_the_table_or_by_a_name_that_one_file_has():
     videos = names("a/one.mp4", "b/one.mp4", "b/two.mp4")
-    assert meant(videos, "a/one.mp4") == meant(videos, "a\\one.mp4") == meant(videos, "./a/one.mp4") == meant(videos, " a/one.mp4 ") == ["a/one.mp4"]
+    assert (
+        meant(videos, "a/one.mp4")
+        == meant(videos, "a\\one.mp4")
+        == meant(videos, "./a/one.mp4")
+        == meant(videos, " a/one.mp4 ")
+        == ["a/one.mp4"]
+    )
     assert meant(names("a/one.mp4", "a\\one.mp4"), "a\\one.mp4") == ["a\\one.mp4"]
     assert meant(videos, "one.mp4", "b/labels.csv") == meant(videos, "../b/one.mp4", "a/labels.csv") == ["b/one.mp4"]
     assert meant(videos, "two.mp4") == meant(videos, "two") == ["b/two.mp4"]
@@ -26,7 +32,11 @@ def test_by_path_below_the_root_or_the_table_or_by_a_name_that_one_file_has():
 
 def test_of_several_files_the_nearest_to_the_table_is_meant():
     videos = names("one/videos/jump/a.mp4", "two/videos/jump/a.mp4", "two/b.mp4")
-    assert meant(videos, "jump/a.avi", "two/lists/trainlist01.txt", any_suffix=True) == meant(videos, "a.mp4", "two/x.csv") == ["two/videos/jump/a.mp4"]
+    assert (
+        meant(videos, "jump/a.avi", "two/lists/trainlist01.txt", any_suffix=True)
+        == meant(videos, "a.mp4", "two/x.csv")
+        == ["two/videos/jump/a.mp4"]
+    )
     assert len(meant(videos, "jump/a.mp4")) == 2
 
 

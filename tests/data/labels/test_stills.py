@@ -1,4 +1,6 @@
-"""Pictures with labels that are odd: what is understood, and what is refused by name in place of counting as a picture without anybody."""
+"""Pictures with labels that are odd: what is understood, and what is refused by name in place of counting as a picture
+without anybody.
+"""
 
 import json
 import unicodedata
@@ -25,11 +27,18 @@ def refused(found):
     return {refusal.file.relative: refusal.reason for refusal in found.refused}
 
 
-@pytest.mark.parametrize(("picture", "label"), [
-    ("train/Images/1.JPG", "train/labels/1.txt"), ("train/JPEGS/1.jpg", "train/labels/1.txt"), ("train/Images/1.jpg", "train/Labels/1.TXT"),
-    ("imgs/train/1.jpeg", "labels/train/1.txt"), ("images/train/1.jpg", "images/train/1.txt"), ("images/a/images/1.jpg", "images/a/labels/1.txt"),
-    (unicodedata.normalize("NFD", "images/Läufer.jpg"), unicodedata.normalize("NFC", "labels/Läufer.txt")),
-])
+@pytest.mark.parametrize(
+    ("picture", "label"),
+    [
+        ("train/Images/1.JPG", "train/labels/1.txt"),
+        ("train/JPEGS/1.jpg", "train/labels/1.txt"),
+        ("train/Images/1.jpg", "train/Labels/1.TXT"),
+        ("imgs/train/1.jpeg", "labels/train/1.txt"),
+        ("images/train/1.jpg", "images/train/1.txt"),
+        ("images/a/images/1.jpg", "images/a/labels/1.txt"),
+        (unicodedata.normalize("NFD", "images/Läufer.jpg"), unicodedata.normalize("NFC", "labels/Läufer.txt")),
+    ],
+)
 def test_yolo_labels_are_found_in_any_letter_case_and_form(root, picture, label):
     root(picture), root(label, YOLO), root("data.yaml", f"train: {picture.rpartition('/')[0]}\nnames: [athlete]\n")
     found = read_pictures(root.path)
@@ -42,8 +51,13 @@ def test_pictures_without_a_file_of_labels_are_counted_and_an_empty_file_says_no
     root("labels/0.txt", YOLO), root("labels/1.txt", " \n"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_pictures(root.path)
     assert [len(picture.boxes) for picture in found.pictures] == [1, 0, 0, 0]
-    assert found.notes[0] == "pictures without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
-    assert found.notes[1].startswith("every picture is a group of its own, so two frames of one recording may stand on two sides of a split; ")
+    assert (
+        found.notes[0]
+        == "pictures without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
+    )
+    assert found.notes[1].startswith(
+        "every picture is a group of its own, so two frames of one recording may stand on two sides of a split; "
+    )
     root("images/match_frame_0012.jpg")
     assert len(read_pictures(root.path).notes) == 1
 
@@ -52,14 +66,23 @@ def test_a_file_of_labels_that_two_folders_may_own_refuses_both(root):
     root("train/1.jpg"), root("test/1.jpg"), root("train/2.jpg"), root("labels/1.txt", YOLO), root("labels/2.txt", YOLO)
     root("data.yaml", "train: train\ntest: test\nnames: [athlete]\n")
     found = read_pictures(root.path)
-    assert list(shown(found)) == ["train/2.jpg"] and set(refused(found).values()) == {"labels/1.txt may belong to pictures in test and train"}
+    assert list(shown(found)) == ["train/2.jpg"] and set(refused(found).values()) == {
+        "labels/1.txt may belong to pictures in test and train"
+    }
 
 
 def test_labels_of_another_kind_beside_those_that_are_read_are_named(root):
-    root("images/1.jpg"), root("labels/1.txt", YOLO), root("data.yaml", "train: images\nnames: [a]\n"), root("package.json", '{"name": "x"}')
+    (
+        root("images/1.jpg"),
+        root("labels/1.txt", YOLO),
+        root("data.yaml", "train: images\nnames: [a]\n"),
+        root("package.json", '{"name": "x"}'),
+    )
     assert read_pictures(root.path).notes == []
     root("images/1.json", '{"version": "5.0", "shapes": [{"label": "a", "points": [[1, 2], [3, 4]]}]}')
-    assert read_pictures(root.path).notes == ["not read, since the layout is yolo, though they may hold labels: images/1.json"]
+    assert read_pictures(root.path).notes == [
+        "not read, since the layout is yolo, though they may hold labels: images/1.json"
+    ]
 
 
 def test_a_file_of_labels_that_cannot_be_read_is_not_an_empty_one(root, tmp_path):
@@ -70,7 +93,13 @@ def test_a_file_of_labels_that_cannot_be_read_is_not_an_empty_one(root, tmp_path
 
 
 def test_files_of_labels_that_belong_to_nothing_are_named(root):
-    root("images/1.jpg"), root("labels/1.txt", YOLO), root("labels/2.txt", YOLO), root("labels/old/3.txt"), root("labels/classes.txt", "athlete\n")
+    (
+        root("images/1.jpg"),
+        root("labels/1.txt", YOLO),
+        root("labels/2.txt", YOLO),
+        root("labels/old/3.txt"),
+        root("labels/classes.txt", "athlete\n"),
+    )
     root("notes/4.txt", YOLO), root("images/5.tif"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_pictures(root.path)
     assert found.missing == ["labels/2.txt: 2", "labels/old/3.txt: 3"]
@@ -78,28 +107,56 @@ def test_files_of_labels_that_belong_to_nothing_are_named(root):
 
 
 def test_files_of_labels_in_a_folder_of_another_name_are_named(root):
-    root("imgs/1.jpg"), root("annotations/1.TXT", YOLO), root("imgs/2.jpg"), root("annotations/2.txt"), root("imgs/3.jpg"), root("annotations/3.txt", "jump\n")
+    (
+        root("imgs/1.jpg"),
+        root("annotations/1.TXT", YOLO),
+        root("imgs/2.jpg"),
+        root("annotations/2.txt"),
+        root("imgs/3.jpg"),
+        root("annotations/3.txt", "jump\n"),
+    )
     root("data.yaml", "train: imgs\nnames: [athlete]\n")
     assert read_pictures(root.path).missing == ["annotations/1.TXT: 1", "annotations/2.txt: 2"]
 
 
 def test_a_picture_in_two_lists_is_refused_once(root):
-    root("images/1.jpg"), root("labels/1.txt", "9 0.5 0.5 0.2 0.4"), root("data.yaml", "train: images\nval: images\nnames: [athlete]\n")
+    (
+        root("images/1.jpg"),
+        root("labels/1.txt", "9 0.5 0.5 0.2 0.4"),
+        root("data.yaml", "train: images\nval: images\nnames: [athlete]\n"),
+    )
     assert len(read_pictures(root.path).refused) == 1
 
 
-@pytest.mark.parametrize(("line", "reason"), [
-    ("0 80 60 80 60", "line 1: 80 is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height"),
-    ("0 10 10 50 10 50 40", "line 1: 50 is no share of the picture"),
-    ("0 0.5 0.5 0.2 0.4 0.93", "line 1: 6 numbers; a box has 5, a polygon 7, 9 or more; a sixth, a confidence or a track's number, must be left out"),
-    ("0 0,5 0,5 0,2 0,4", "line 1: '0,5' is not a number"),
-    ("0 1_0 0.5 0.2 0.4", "line 1: '1_0' is not a number"),
-    ("0 " + "9" * 5000 + " 0.5 0.2 0.4", "line 1: '9999999999"),
-])
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (
+            "0 80 60 80 60",
+            "line 1: 80 is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height",
+        ),
+        ("0 10 10 50 10 50 40", "line 1: 50 is no share of the picture"),
+        (
+            "0 0.5 0.5 0.2 0.4 0.93",
+            "line 1: 6 numbers; a box has 5, a polygon 7, 9 or more; a sixth, a confidence or a track's number, must be left out",
+        ),
+        ("0 0,5 0,5 0,2 0,4", "line 1: '0,5' is not a number"),
+        ("0 1_0 0.5 0.2 0.4", "line 1: '1_0' is not a number"),
+        ("0 " + "9" * 5000 + " 0.5 0.2 0.4", "line 1: '9999999999"),
+    ],
+)
 def test_yolo_rows_in_other_units_or_with_other_columns_refuse_their_picture(root, line, reason):
-    root("images/1.jpg"), root("labels/1.txt", line), root("images/2.jpg"), root("labels/2.txt", YOLO), root("data.yaml", "train: images\nnames: [a]\n")
+    (
+        root("images/1.jpg"),
+        root("labels/1.txt", line),
+        root("images/2.jpg"),
+        root("labels/2.txt", YOLO),
+        root("data.yaml", "train: images\nnames: [a]\n"),
+    )
     found = read_pictures(root.path)
-    assert list(shown(found)) == ["images/2.jpg"] and refused(found)["images/1.jpg"].startswith(f"labels/1.txt {reason}")
+    assert list(shown(found)) == ["images/2.jpg"] and refused(found)["images/1.jpg"].startswith(
+        f"labels/1.txt {reason}"
+    )
 
 
 def test_turned_boxes_and_utf16_are_read(root):
@@ -113,18 +170,27 @@ def test_a_pose_must_have_the_points_that_the_yaml_says(root):
     root("images/2.jpg"), root("labels/2.txt", "0 0.5 0.5 0.2 0.4 0.1 0.2\n")
     root("data.yaml", "train: images\nkpt_shape: [2, 3]\nnames: [a]\n")
     found = read_pictures(root.path)
-    assert list(shown(found)) == ["images/1.jpg"] and "7 numbers; a box has 5, a polygon 7, 9 or more, a pose 11 by kpt_shape" in refused(found)["images/2.jpg"]
+    assert (
+        list(shown(found)) == ["images/1.jpg"]
+        and "7 numbers; a box has 5, a polygon 7, 9 or more, a pose 11 by kpt_shape" in refused(found)["images/2.jpg"]
+    )
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("train: images\nnames: [a, b]\nnc: 3\n", "data.yaml: nc is 3, but names has 2 classes"),
-    ("train: images\nnames: ['']\n", "data.yaml: names, class 0: the class has no name"),
-    ("train: images\nnames: [[a, b]]\n", "data.yaml: names, class 0: the class has no name"),
-    ("train: images\nnames: [" + "a" * 300 + "]\n", "must be one line of at most 200 letters"),
-    ("train: images\nnames: {'" + "9" * 5000 + "': a}\n", "data.yaml"),
-    ("train: images\nnames:\n" + "".join(f"- c{number}\n" for number in range(MOST_CLASSES + 1)), "25,001 classes; at most 25,000 are read"),
-    ("train: images\nnames: [a]\nkpt_shape: 17\n", "kpt_shape must be"),
-])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("train: images\nnames: [a, b]\nnc: 3\n", "data.yaml: nc is 3, but names has 2 classes"),
+        ("train: images\nnames: ['']\n", "data.yaml: names, class 0: the class has no name"),
+        ("train: images\nnames: [[a, b]]\n", "data.yaml: names, class 0: the class has no name"),
+        ("train: images\nnames: [" + "a" * 300 + "]\n", "must be one line of at most 200 letters"),
+        ("train: images\nnames: {'" + "9" * 5000 + "': a}\n", "data.yaml"),
+        (
+            "train: images\nnames:\n" + "".join(f"- c{number}\n" for number in range(MOST_CLASSES + 1)),
+            "25,001 classes; at most 25,000 are read",
+        ),
+        ("train: images\nnames: [a]\nkpt_shape: 17\n", "kpt_shape must be"),
+    ],
+)
 def test_a_data_yaml_that_contradicts_itself_or_is_too_much_is_an_error(root, text, complaint):
     root("images/1.jpg"), root("labels/1.txt", YOLO), root("data.yaml", text)
     with pytest.raises(InputError, match=complaint):
@@ -138,19 +204,33 @@ def test_keys_of_a_data_yaml_that_are_not_read_are_named(root):
 
 @pytest.mark.parametrize("link", [False, True])
 def test_path_leads_out_of_the_footage_only_if_that_is_allowed(root, tmp_path, link):
-    root("elsewhere/images/1.jpg"), root("elsewhere/labels/1.txt", YOLO), root("set/images/2.jpg"), root("set/labels/2.txt", YOLO)
+    (
+        root("elsewhere/images/1.jpg"),
+        root("elsewhere/labels/1.txt", YOLO),
+        root("set/images/2.jpg"),
+        root("set/labels/2.txt", YOLO),
+    )
     path = "inner" if link else "../elsewhere"
     if link:
         (tmp_path / "set" / "inner").symlink_to(tmp_path / "elsewhere")
     root("set/data.yaml", f"path: {path}\ntrain: images\nnames: [a]\n")
-    with pytest.raises(InputError, match=rf"data.yaml: path: {path} leads out of .*/set; add --outside to read what lies there"):
+    with pytest.raises(
+        InputError, match=rf"data.yaml: path: {path} leads out of .*/set; add --outside to read what lies there"
+    ):
         read_pictures(f"{root.path}/set")
     assert list(shown(read_pictures(f"{root.path}/set", outside=True))) == ["images/1.jpg"]
     root("set/data.yaml", "path: /nowhere/at/all\ntrain: images\nnames: [a]\n")
-    assert list(shown(read_pictures(f"{root.path}/set"))) == ["images/2.jpg"], "a path of another machine names nothing here"
+    assert list(shown(read_pictures(f"{root.path}/set"))) == ["images/2.jpg"], (
+        "a path of another machine names nothing here"
+    )
 
 
-def coco(root, annotations, images=({"id": 1, "file_name": "1.jpg", "height": 48, "width": 64},), categories=({"id": 3, "name": "athlete"},)):
+def coco(
+    root,
+    annotations,
+    images=({"id": 1, "file_name": "1.jpg", "height": 48, "width": 64},),
+    categories=({"id": 3, "name": "athlete"},),
+):
     root("pictures/1.jpg")
     root("labels.json", json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return read_pictures(root.path)
@@ -163,7 +243,9 @@ def test_ids_as_texts_join(root, image, category):
 
 
 def test_ids_that_do_not_join_or_are_there_twice_are_an_error(root):
-    with pytest.raises(InputError, match=r"not one image_id of 1 annotations is the id of an image; the first is '000001'"):
+    with pytest.raises(
+        InputError, match=r"not one image_id of 1 annotations is the id of an image; the first is '000001'"
+    ):
         coco(root, [{"id": 1, "image_id": "000001", "category_id": 3, "bbox": [1, 2, 3, 4]}])
     with pytest.raises(InputError, match="two images have the id 1"):
         coco(root, [], [{"id": 1, "file_name": "1.jpg"}, {"id": "1", "file_name": "2.jpg"}])
@@ -173,23 +255,35 @@ def test_ids_that_do_not_join_or_are_there_twice_are_an_error(root):
         coco(root, [], categories=[{"id": number, "name": str(number)} for number in range(MOST_CLASSES + 1)])
 
 
-@pytest.mark.parametrize(("annotation", "box"), [
-    ({"segmentation": [[1, 9, 4, 2], [7, 5, 3, 3]]}, (1, 2, 7, 9)),
-    ({"segmentation": {"size": [4, 5], "counts": [6, 2, 3, 1, 8]}}, (1, 2, 3, 4)),
-    ({"bbox": None, "segmentation": [[1, 9, 4, 2]]}, (1, 2, 4, 9)),
-    ({"bbox": [], "keypoints": [5, 6, 2, 0, 0, 0, 9, 1, 1]}, (5, 1, 9, 6)),
-])
+@pytest.mark.parametrize(
+    ("annotation", "box"),
+    [
+        ({"segmentation": [[1, 9, 4, 2], [7, 5, 3, 3]]}, (1, 2, 7, 9)),
+        ({"segmentation": {"size": [4, 5], "counts": [6, 2, 3, 1, 8]}}, (1, 2, 3, 4)),
+        ({"bbox": None, "segmentation": [[1, 9, 4, 2]]}, (1, 2, 4, 9)),
+        ({"bbox": [], "keypoints": [5, 6, 2, 0, 0, 0, 9, 1, 1]}, (5, 1, 9, 6)),
+    ],
+)
 def test_a_missing_bbox_is_the_box_around_what_else_was_drawn(root, annotation, box):
-    assert shown(coco(root, [{"id": 1, "image_id": 1, "category_id": 3} | annotation])) == {"pictures/1.jpg": ((box,), ("athlete",))}
+    assert shown(coco(root, [{"id": 1, "image_id": 1, "category_id": 3} | annotation])) == {
+        "pictures/1.jpg": ((box,), ("athlete",))
+    }
 
 
-@pytest.mark.parametrize(("annotation", "reason"), [
-    ({}, "bbox None is not x, y, width, height"), ({"keypoints": [5, 6, 2, 0, 0, 0]}, "bbox None is not"), ({"segmentation": [[1, 2, 3]]}, "bbox None is not"),
-    ({"segmentation": {"size": [4, 5], "counts": [3]}}, "run lengths do not add up to its size, 4 x 5"),
-    ({"segmentation": {"size": [4, 5], "counts": [20]}}, "nothing is set in its mask"), ({"segmentation": {"counts": 3}}, "run lengths do not add up"),
-    ({"bbox": [1, 2, 3, 10**30 * 10**9]}, None), ({"bbox": [[[[[1]]]], 2, 3, 4]}, "is not a number"),
-    ({"category_id": [3]}, "category [3] is not in categories"),
-])
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ({}, "bbox None is not x, y, width, height"),
+        ({"keypoints": [5, 6, 2, 0, 0, 0]}, "bbox None is not"),
+        ({"segmentation": [[1, 2, 3]]}, "bbox None is not"),
+        ({"segmentation": {"size": [4, 5], "counts": [3]}}, "run lengths do not add up to its size, 4 x 5"),
+        ({"segmentation": {"size": [4, 5], "counts": [20]}}, "nothing is set in its mask"),
+        ({"segmentation": {"counts": 3}}, "run lengths do not add up"),
+        ({"bbox": [1, 2, 3, 10**30 * 10**9]}, None),
+        ({"bbox": [[[[[1]]]], 2, 3, 4]}, "is not a number"),
+        ({"category_id": [3]}, "category [3] is not in categories"),
+    ],
+)
 def test_annotations_that_give_no_box_refuse_their_picture(root, annotation, reason):
     found = coco(root, [{"id": 1, "image_id": 1, "category_id": 3} | annotation])
     assert (reason is None and found.pictures) or (found.pictures == [] and reason in refused(found)["pictures/1.jpg"])
@@ -197,15 +291,27 @@ def test_annotations_that_give_no_box_refuse_their_picture(root, annotation, rea
 
 @pytest.mark.parametrize("crowd", [{"iscrowd": 1}, {"iscrowd": "1"}, {"iscrowd": True}, {"ignore": 1}])
 def test_crowds_are_ignore_regions(root, crowd):
-    (picture,) = coco(root, [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": "0"},
-                             {"id": 2, "image_id": 1, "category_id": 3, "segmentation": {"size": [4, 5], "counts": [0, 20]}} | crowd]).pictures
+    (picture,) = coco(
+        root,
+        [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": "0"},
+            {"id": 2, "image_id": 1, "category_id": 3, "segmentation": {"size": [4, 5], "counts": [0, 20]}} | crowd,
+        ],
+    ).pictures
     assert picture.boxes == ((1, 2, 4, 6), (0, 0, 5, 4)) and picture.ignored == (False, True)
 
 
 def test_rows_that_are_repeated_count_once(root):
     row = {"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}
-    found = coco(root, [{"id": 1} | row, {"id": 2} | row, {"id": 3, "iscrowd": 1} | row, {"id": 4} | row | {"bbox": [1, 2, 3, 5]}])
-    assert found.pictures[0].boxes == ((1, 2, 4, 6), (1, 2, 4, 6), (1, 2, 4, 7)) and found.pictures[0].ignored == (False, True, False)
+    found = coco(
+        root,
+        [{"id": 1} | row, {"id": 2} | row, {"id": 3, "iscrowd": 1} | row, {"id": 4} | row | {"bbox": [1, 2, 3, 5]}],
+    )
+    assert found.pictures[0].boxes == ((1, 2, 4, 6), (1, 2, 4, 6), (1, 2, 4, 7)) and found.pictures[0].ignored == (
+        False,
+        True,
+        False,
+    )
     assert found.notes[0] == "boxes given twice in their picture, which count once: 1"
 
 
@@ -221,12 +327,19 @@ def test_runs_of_masks_give_the_box_of_the_mask():
     generator = np.random.default_rng(7)
     for _ in range(200):
         height, width = generator.integers(1, 30, 2)
-        pixels = np.asfortranarray(generator.random((height, width)) < generator.choice([0.02, 0.3, 0.95])).astype(np.uint8, order="F")
+        pixels = np.asfortranarray(generator.random((height, width)) < generator.choice([0.02, 0.3, 0.95])).astype(
+            np.uint8, order="F"
+        )
         text = masks.encode(pixels)["counts"].decode()
         mask = {"size": [int(height), int(width)], "counts": text}
         rows, columns = np.nonzero(pixels)
         if len(rows):
-            assert rle_box(mask, "x") == (columns.min(), 0 if _wraps(pixels) else rows.min(), columns.max() + 1, height if _wraps(pixels) else rows.max() + 1)
+            assert rle_box(mask, "x") == (
+                columns.min(),
+                0 if _wraps(pixels) else rows.min(),
+                columns.max() + 1,
+                height if _wraps(pixels) else rows.max() + 1,
+            )
         else:
             with pytest.raises(BadLabel, match="nothing is set"):
                 rle_box(mask, "x")
@@ -244,33 +357,66 @@ def test_broken_texts_of_runs_are_bad_labels(counts):
 
 
 def voc(name, objects, *, encoding="utf-8", more=""):
-    body = "".join(f"<object><name>{label}</name>{extra}<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>40</xmax><ymax>60</ymax></bndbox></object>"
-                   for label, extra in objects)
-    return f"<?xml version='1.0' encoding='{encoding}'?><annotation><filename>{name}</filename>{more}{body}</annotation>"
+    body = "".join(
+        f"<object><name>{label}</name>{extra}<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>40</xmax><ymax>60</ymax></bndbox></object>"
+        for label, extra in objects
+    )
+    return (
+        f"<?xml version='1.0' encoding='{encoding}'?><annotation><filename>{name}</filename>{more}{body}</annotation>"
+    )
 
 
 def test_difficult_objects_are_ignore_regions(root):
-    root("JPEGS/1.jpg"), root("Annotations/1.xml", voc("1.jpg", [("a", "<difficult>0</difficult>"), ("b", "<difficult> 1 </difficult>"), ("c", "")]))
+    (
+        root("JPEGS/1.jpg"),
+        root(
+            "Annotations/1.xml",
+            voc("1.jpg", [("a", "<difficult>0</difficult>"), ("b", "<difficult> 1 </difficult>"), ("c", "")]),
+        ),
+    )
     (picture,) = read_pictures(root.path).pictures
-    assert picture.labels == ("a", "b", "c") and picture.ignored == (False, True, False) and picture.boxes[0] == (10, 20, 40, 60)
+    assert (
+        picture.labels == ("a", "b", "c")
+        and picture.ignored == (False, True, False)
+        and picture.boxes[0] == (10, 20, 40, 60)
+    )
 
 
-@pytest.mark.parametrize(("declared", "written"), [("gbk", "gbk"), ("gb2312", "gbk"), ("GB18030", "gb18030"), ("UTF-16", "utf-16"), ("utf-8", "utf-8-sig"),
-                                                   ("big5", "big5"), ("Shift_JIS", "cp932")])
+@pytest.mark.parametrize(
+    ("declared", "written"),
+    [
+        ("gbk", "gbk"),
+        ("gb2312", "gbk"),
+        ("GB18030", "gb18030"),
+        ("UTF-16", "utf-16"),
+        ("utf-8", "utf-8-sig"),
+        ("big5", "big5"),
+        ("Shift_JIS", "cp932"),
+    ],
+)
 def test_names_are_read_in_the_encoding_that_their_file_declares(root, declared, written):
     root("JPEGImages/1.jpg"), root("Annotations/1.xml", voc("1.jpg", [("足球", "")], encoding=declared).encode(written))
     assert shown(read_pictures(root.path))["JPEGImages/1.jpg"][1] == ("足球",)
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (voc("1.jpg", [("篮球", "")], encoding="utf-8").encode("gbk"), "it declares the encoding utf-8, which its letters are not in"),
-    ("<annotation><name>篮</name></annotation>".encode("gbk"), "it declares no encoding and is not UTF-8"),
-    (voc("1.jpg", [], encoding="klingon").encode(), "the encoding klingon is not known"), (voc("1.jpg", [], encoding="rot13").encode(), "is not known"),
-    (voc("1.jpg", [], encoding="base64").encode(), "is not known"), (voc("1.jpg", [], encoding="punycode").encode(), "is not known"),
-    (("<?xml version='1.0' encoding='utf-7'?>" + "<!DOCTYPE a>").encode(), "the encoding utf-7 is not known"),
-    (b"<annotation>\0</annotation>", "not XML"), (b"", "not XML"),
-    ("<!DOCTYPE a><annotation/>".encode("utf-16"), "<!DOCTYPE> is not allowed"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            voc("1.jpg", [("篮球", "")], encoding="utf-8").encode("gbk"),
+            "it declares the encoding utf-8, which its letters are not in",
+        ),
+        ("<annotation><name>篮</name></annotation>".encode("gbk"), "it declares no encoding and is not UTF-8"),
+        (voc("1.jpg", [], encoding="klingon").encode(), "the encoding klingon is not known"),
+        (voc("1.jpg", [], encoding="rot13").encode(), "is not known"),
+        (voc("1.jpg", [], encoding="base64").encode(), "is not known"),
+        (voc("1.jpg", [], encoding="punycode").encode(), "is not known"),
+        (("<?xml version='1.0' encoding='utf-7'?>" + "<!DOCTYPE a>").encode(), "the encoding utf-7 is not known"),
+        (b"<annotation>\0</annotation>", "not XML"),
+        (b"", "not XML"),
+        ("<!DOCTYPE a><annotation/>".encode("utf-16"), "<!DOCTYPE> is not allowed"),
+    ],
+)
 def test_xml_whose_encoding_cannot_be_right_is_refused(content, reason):
     with pytest.raises(BadXML, match=reason):
         parse_xml(content)
@@ -280,14 +426,28 @@ def test_deep_xml_is_no_trouble():
     assert parse_xml(b"<annotation>" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"</annotation>").findall("object") == []
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    ("<annotation><objects><object><name>a</name></object></objects></annotation>", "<object> is not in an <object> below <annotation>, so it is not read"),
-    ("<annotation><object><name>a</name><polygon><x1>1</x1></polygon></object></annotation>", "object 1 (a): it has no bndbox"),
-    ("<annotation><item><bndbox/></item></annotation>", "<bndbox> is not in an <object>"),
-    ("<root><annotation/></root>", "its root is <root>, not <annotation>"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "<annotation><objects><object><name>a</name></object></objects></annotation>",
+            "<object> is not in an <object> below <annotation>, so it is not read",
+        ),
+        (
+            "<annotation><object><name>a</name><polygon><x1>1</x1></polygon></object></annotation>",
+            "object 1 (a): it has no bndbox",
+        ),
+        ("<annotation><item><bndbox/></item></annotation>", "<bndbox> is not in an <object>"),
+        ("<root><annotation/></root>", "its root is <root>, not <annotation>"),
+    ],
+)
 def test_voc_objects_of_another_kind_refuse_their_picture(root, content, reason):
-    root("JPEGImages/1.jpg"), root("Annotations/1.xml", content), root("JPEGImages/2.jpg"), root("Annotations/2.xml", voc("2.jpg", []))
+    (
+        root("JPEGImages/1.jpg"),
+        root("Annotations/1.xml", content),
+        root("JPEGImages/2.jpg"),
+        root("Annotations/2.xml", voc("2.jpg", [])),
+    )
     found = read_pictures(root.path)
     assert shown(found) == {"JPEGImages/2.jpg": ((), ())} and reason in refused(found)["JPEGImages/1.jpg"]
 
@@ -295,24 +455,36 @@ def test_voc_objects_of_another_kind_refuse_their_picture(root, content, reason)
 def test_the_same_stem_in_two_folders(root):
     for folder in ("a", "b"):
         root(f"JPEGImages/{folder}/1.jpg"), root(f"Annotations/{folder}/1.xml", voc("1.jpg", [(folder, "")]))
-    assert {name: labels for name, (_, labels) in shown(read_pictures(root.path)).items()} == {"JPEGImages/a/1.jpg": ("a",), "JPEGImages/b/1.jpg": ("b",)}
+    assert {name: labels for name, (_, labels) in shown(read_pictures(root.path)).items()} == {
+        "JPEGImages/a/1.jpg": ("a",),
+        "JPEGImages/b/1.jpg": ("b",),
+    }
     root("JPEGImages/2.jpg"), root("JPEGImages/2.png"), root("Annotations/2.xml", voc("2.png", [("c", "")]))
     assert shown(read_pictures(root.path))["JPEGImages/2.png"][1] == ("c",)
     root("Annotations/2.xml", voc("gone.gif", [("c", "")]))
     found = read_pictures(root.path)
-    assert refused(found) == dict.fromkeys(("JPEGImages/2.jpg", "JPEGImages/2.png"), "Annotations/2.xml: it may be of JPEGImages/2.jpg or JPEGImages/2.png")
+    assert refused(found) == dict.fromkeys(
+        ("JPEGImages/2.jpg", "JPEGImages/2.png"), "Annotations/2.xml: it may be of JPEGImages/2.jpg or JPEGImages/2.png"
+    )
 
 
 def test_voc_names_with_spaces_and_in_another_form(root):
     stem = "große Läufer 1"
-    root(f"JPEGImages/{unicodedata.normalize('NFD', stem)}.jpg"), root(f"Annotations/{stem}.xml", voc("x.jpg", [("a", "")]))
+    (
+        root(f"JPEGImages/{unicodedata.normalize('NFD', stem)}.jpg"),
+        root(f"Annotations/{stem}.xml", voc("x.jpg", [("a", "")])),
+    )
     root("ImageSets/Main/train.txt", f"{stem}\n")
     found = read_pictures(root.path)
     assert len(found.pictures) == 1 and found.missing == []
 
 
 def test_real_encodings_units_folders_and_ids():
-    assert {labels for _, labels in shown(read_pictures(case("voc_declared_encoding"))).values()} == {("足球",), ("篮球",), ("跑步",)}
+    assert {labels for _, labels in shown(read_pictures(case("voc_declared_encoding"))).values()} == {
+        ("足球",),
+        ("篮球",),
+        ("跑步",),
+    }
     pixels = read_pictures(case("yolo_pixel_units"))
     assert len(pixels.pictures) == 1 and list(refused(pixels)) == ["images/train/j_pixels.jpg"]
     assert sum(len(picture.boxes) for picture in read_pictures(case("yolo_capital_folder")).pictures) == 6
@@ -320,5 +492,8 @@ def test_real_encodings_units_folders_and_ids():
 
 
 def test_layouts_are_recognised_in_utf16(root):
-    root("pictures/1.jpg"), root("labels.json", json.dumps({"images": [], "annotations": [], "categories": []}).encode("utf-16"))
+    (
+        root("pictures/1.jpg"),
+        root("labels.json", json.dumps({"images": [], "annotations": [], "categories": []}).encode("utf-16")),
+    )
     assert picture_layout(root.path) == "coco"
