@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from posture.config import Optim, Run, Study, override
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
-from posture.recipes import points
+from posture.runs.recipes import points
 
 
 def c3d() -> Run:

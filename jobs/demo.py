@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posture.config import Run, override
-from posture.recipes import load_recipe
+from posture.runs.recipes import load_recipe
 
 
 def demo() -> Run:

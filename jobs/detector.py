@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from posture.config import DetectorRun, Optim, Study, override
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
-from posture.recipes import points
+from posture.runs.recipes import points
 
 OTHER_LOSSES = ("iou", "giou", "diou", "ciou", "siou")
 

@@ -321,7 +321,7 @@ class Study(Section):
     replacements: tuple[str, ...] = ()
     """Names of those ablations in which something else stands in the part's place."""
     departures: tuple[Text, ...] = ()
-    """Where the subject departs from the paper, a sentence or two each; see `posture.recipes.points`."""
+    """Where the subject departs from the paper, a sentence or two each; see `posture.runs.recipes.points`."""
     titles: dict[str, str] = {}
     """Names for people, by run name."""
     epochs: Count = 30

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.footage import make_class_folders, make_video
+from tests.support.footage import make_class_folders, make_video
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -103,11 +103,11 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
     """`class_folders` ingested small; read only."""
-    from posture.data.annotations import read_footage
-    from posture.data.cutting import Cut
-    from posture.data.ledger import IngestOptions
-    from posture.data.rows import DecodeRecipe
-    from posture.data.store import Store
+    from posture.data.decode.cut import Cut
+    from posture.data.ingest.clip_ledger import IngestOptions
+    from posture.data.labels.videos import read_footage
+    from posture.data.store.schema import DecodeRecipe
+    from posture.data.store.tables import Store
     from posture.distributed.ingest import ingest
 
     uri = str(tmp_path_factory.mktemp("store") / "small")
@@ -122,7 +122,7 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
 @pytest.fixture(scope="session")
 def flow_store(small_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """`small_store` with optical flow by DIS; read only."""
-    from posture.data.store import Store
+    from posture.data.store.tables import Store
     from posture.distributed.flow import compute_flow
 
     uri = str(shutil.copytree(small_store, tmp_path_factory.mktemp("store") / "flow"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from posture.cli import app
-from posture.data.rows import VERDICTS
+from posture.__main__ import app
+from posture.data.store.schema import VERDICTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,7 +39,7 @@ def test_folders_named_are_there_and_those_there_are_named():
 
 
 def test_recipes_named_are_there():
-    from posture.recipes import load_recipe, load_study
+    from posture.runs.recipes import load_recipe, load_study
 
     for path in set(re.findall(r"jobs/\w+\.py:\w+(?:\.\w+)?", README)):
         (load_study if path.endswith("study") else load_recipe)(path)

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from posture.data import rows
-from posture.data.files import read_bytes, write_bytes
-from posture.data.lease import Lease
-from posture.data.store import Store, filesystem
-from tests.data.test_lease import check_lease
-from tests.data.test_store import check_store
+from posture.data.store import schema
+from posture.data.store.files import read_bytes, write_bytes
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store, filesystem
+from tests.data.store.test_lease import check_lease
+from tests.data.store.test_tables import check_store
 from tests.faults.gate import Gate
-from tests.footage import make_video, write_bad_files
-from tests.processes import posture, s3_server
+from tests.support.footage import make_video, write_bad_files
+from tests.support.processes import posture, s3_server
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def gate(server, bucket, monkeypatch):
 
 
 def groups(*names):
-    return pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+    return pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=schema.GROUPS)
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(bucket, gate):
@@ -101,7 +101,7 @@ def test_store_and_lease(bucket):
 def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
     import obstore
 
-    from posture.data.files import list_files, open_root
+    from posture.data.store.files import list_files, open_root
 
     footage = shutil.copytree(class_folders, tmp_path / "footage")
     write_bad_files(footage / "left", make_video(footage / "left" / "more.mp4", seed=77))
@@ -135,7 +135,7 @@ def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
     assert trained.returncode == 0, trained.stderr
     scored = posture("evaluate", f"{runs}/far", environment=server)
     assert scored.returncode == 0, scored.stderr
-    from posture.runs import RunFolder
+    from posture.runs.folder import RunFolder
 
     folder = RunFolder.open(f"{runs}/far")
     assert folder.evaluation().metrics["count"] >= 2

@@ -13,15 +13,15 @@ import pytest
 
 from posture.commands.tune import Asked, place_of
 from posture.config import override, validate
-from posture.data import rows
-from posture.data.files import absolute, open_root
-from posture.data.store import Store
+from posture.data.store import schema
+from posture.data.store.files import absolute, open_root
+from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.models import build
-from posture.recipes import load_recipe
-from posture.runs import RunFolder
-from posture.search import open_storage
-from posture.tracking import Tracker
+from posture.runs.folder import RunFolder
+from posture.runs.recipes import load_recipe
+from posture.runs.tracking import Tracker
+from posture.search.study import open_storage
 from posture.train.checkpoint import load_weights
 
 
@@ -66,7 +66,7 @@ def test_a_store_from_elsewhere_reads_no_file_outside_itself(tmp_path, path):
     store = Store(str(tmp_path / "store"), create=True)
     store.create_tables()
     entry = {"ingest": "a", "time": 1.0, "report": "{}"}
-    store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
+    store.append("ingests", pa.Table.from_pylist([entry], schema=schema.INGESTS))
     assert store.read("ingests").num_rows == 1
     (file,) = (tmp_path / "store" / "ingests").glob("*.parquet")
     shutil.move(file, tmp_path / "outside.parquet")

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from posture.config import Run
-from posture.recipes import load_recipe
+from posture.runs.recipes import load_recipe
 
 MOST_GROUPS = 32
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from posture.config import DetectorRun
-from posture.recipes import load_recipe
+from posture.runs.recipes import load_recipe
 
 BOX_LOSSES = ("iou", "giou", "diou", "ciou", "eiou", "siou")
 

@@ -27,8 +27,8 @@ def run_bench(name: str, *, json: Path | None, device: str, compile: bool, round
         from posture.bench import detectors
 
         return detectors.main(["--device", device, "--rounds", str(rounds), *(["--json", str(json)] if json else [])])
-    from posture import console
     from posture.bench import feed, ingest, tracking, train
+    from posture.display import console
 
     result = {"ingest": ingest, "feed": feed, "train": train, "tracking": tracking}[name].measure(
         rounds=rounds, footage=footage
@@ -69,7 +69,7 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
 
 def generated(videos: int = 100, size: tuple[int, int] = (240, 320)) -> str:
     """Footage to measure on where none is given: made once, kept in the user's cache."""
-    from posture.data.synthetic import VERSION, generate
+    from posture.data.synthetic.footage import VERSION, generate
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "posture"
     return str(

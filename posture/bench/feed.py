@@ -14,12 +14,12 @@ import numpy as np
 
 from posture.bench import facts, generated, ratio
 from posture.config import Run, override
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.footage import FootageIndex, index_footage
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
-from posture.recipes import load_recipe
+from posture.data.decode.cut import Cut
+from posture.data.feed.clips import FootageIndex, index_footage
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
+from posture.runs.recipes import load_recipe
 
 RECIPE = DecodeRecipe(windows=2)
 BATCH = 16
@@ -30,7 +30,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured", "ratios", "notes"}. One reading process each besides the worker's own."""
     import ray
 
-    from posture.data.ledger import IngestOptions
+    from posture.data.ingest.clip_ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.feed import feed
     from posture.distributed.ingest import ingest
@@ -154,7 +154,7 @@ def _spans(store: Store, index: FootageIndex) -> list[tuple[str, list[int]]]:
 
 def _table_loader(index: FootageIndex, run: Run, *, processes: int) -> float:
     """Clips/s of a map-style dataset over the same Parquet files, read into memory beforehand (not timed)."""
-    from posture.data.footage import open_footage
+    from posture.data.feed.clips import open_footage
 
     footage = open_footage(index, feed="materialize")
     return _drain(_Clips(len(index), run, footage.clip), processes)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from posture.bench import facts, generated, ratio
-from posture.data.annotations import AnnotatedVideo, read_footage
-from posture.data.cutting import Cut, frame_numbers
-from posture.data.rows import CLIPS, DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut, frame_numbers
+from posture.data.labels.videos import AnnotatedVideo, read_footage
+from posture.data.store.schema import CLIPS, DecodeRecipe
+from posture.data.store.tables import Store
 
 RECIPE = DecodeRecipe(windows=4)
 ROW_GROUP = 8
@@ -28,7 +28,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured": {label: values by round}, "ratios", "notes", "cost": see cpu_time}; Ray is started before
     the clock.
     """
-    from posture.data.ledger import IngestOptions
+    from posture.data.ingest.clip_ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.ingest import ingest
 
@@ -129,7 +129,7 @@ def decoding(videos: list[AnnotatedVideo], *, rounds: int) -> tuple[list[float],
 
 
 def _reader_clips(videos: list[AnnotatedVideo]) -> int:
-    from posture.data.probe import open_video
+    from posture.data.decode.probe import open_video
 
     clips = 0
     for video in videos:
@@ -168,11 +168,11 @@ def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
     It is CPU time, which other work on the machine hardly lengthens. {"files", "probe_share", "per_cpu_second": clips
     {"taken_in", "read"}, "clip_bytes": of a stored clip}.
     """
-    from posture.data.cutting import Clip, cut_file
-    from posture.data.files import hash_file
-    from posture.data.footage import Shard, read_shard
-    from posture.data.part import Part
-    from posture.data.video import probe
+    from posture.data.decode.cut import Clip, cut_file
+    from posture.data.decode.video import probe
+    from posture.data.feed.clips import Shard, read_shard
+    from posture.data.ingest.parquet_part import Part
+    from posture.data.store.files import hash_file
 
     some = videos[:: max(1, len(videos) // 30)]
     with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from posture.bench import facts, generated, ratio
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 
 CHANGES = {"epochs": 6, "model.width": 0.25, "scale.global_batch": 8}
 OFF = "off"
@@ -28,9 +28,9 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured", "ratios", "notes"}; each round trains once for each way of tracking, every time in a fresh
     process.
     """
-    from posture.data.ledger import IngestOptions
+    from posture.data.ingest.clip_ledger import IngestOptions
     from posture.distributed.ingest import ingest
-    from posture.runs import RunFolder
+    from posture.runs.folder import RunFolder
 
     training: dict[str, list[float]] = {}
     whole: dict[str, list[float]] = {}

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from posture.bench import facts, generated, ratio
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 
 EPOCHS = 4
 CHANGES = {"epochs": EPOCHS, "model.width": 0.25, "scale.global_batch": 8, "tracking.mode": "off"}
@@ -21,7 +21,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     """{"what", "measured", "ratios", "notes"}; each round trains both, the local one in a fresh process as Ray's worker
     is.
     """
-    from posture.data.ledger import IngestOptions
+    from posture.data.ingest.clip_ledger import IngestOptions
     from posture.distributed import cluster
     from posture.distributed.ingest import ingest
 
@@ -44,7 +44,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
 
 def _on_ray(store: str, folder: str, name: str) -> float:
     from posture.distributed.train import train
-    from posture.launch import prepare
+    from posture.runs.prepare import prepare
 
     session = prepare("jobs/action.py:improved", store, runs=f"{folder}/runs", name=name, changes=CHANGES)
     train(session, on_progress=_ignore, on_record=_ignore, on_device=_ignore, asked_to_stop=lambda: False)
@@ -55,7 +55,7 @@ def _local(store: str, folder: str, name: str) -> float:
     import subprocess
     import sys
 
-    from posture.runs import RunFolder
+    from posture.runs.folder import RunFolder
 
     changes = [item for path, value in CHANGES.items() for item in ("--set", f"{path}={value}")]
     subprocess.run(

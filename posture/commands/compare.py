@@ -7,14 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from posture import comparison as actions
-from posture import console, detector_comparison
-from posture.comparison import Comparison
-from posture.data.files import absolute, join, write_bytes
+from posture.compare import action as actions
+from posture.compare import detection
+from posture.compare.action import Comparison
+from posture.compare.study import Comparing, Job, done, tried_for, work
+from posture.data.store.files import absolute, join, write_bytes
+from posture.display import console
 from posture.display.text import counted
-from posture.launch import recipe_path
-from posture.recipes import load_study, winner_study
-from posture.study import Comparing, Job, done, tried_for, work
+from posture.runs.prepare import recipe_path
+from posture.runs.recipes import load_study, winner_study
 
 
 def compare_study(
@@ -80,7 +81,7 @@ def _here(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, st
 
 
 def _on_cluster(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
-    from posture.distributed.study import execute
+    from posture.distributed.jobs import execute
 
     with console.progress(_doing(what)) as advance:
         return execute(
@@ -107,7 +108,7 @@ def _print_run(what: str, job: Job, said: str) -> None:
 
 
 def _show(comparison: Comparison, task: str, folder: str) -> dict[str, Any]:
-    words = detector_comparison if task == "detection" else actions
+    words = detection if task == "detection" else actions
     analysis = words.analyse(comparison)
     with tempfile.TemporaryDirectory(prefix="posture-comparison-") as place:
         for name, write in (

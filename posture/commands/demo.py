@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from posture import console
 from posture.commands.evaluate import evaluate_run
 from posture.commands.ingest import ask_and_ingest
 from posture.commands.train import train_run
-from posture.data.cutting import Cut
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.store.schema import DecodeRecipe
+from posture.display import console
 from posture.errors import InputError
-from posture.evaluation import Views
+from posture.runs.action import Views
 
 RECIPE = "jobs/demo.py:demo"
 STORED = DecodeRecipe(height=64, width=86, frames=24, stride=2)
@@ -30,7 +30,7 @@ def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any
         raise InputError(f"{folder}: the demo needs a folder, and this is a file")
     began = time.time()
     if footage is None:
-        from posture.data.synthetic import generate
+        from posture.data.synthetic.footage import generate
 
         _title("1/4 generating footage of moving athletes")
         with console.progress("generating videos") as advance:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from posture import console
 from posture.config import validate
-from posture.detector_report import has_learned
+from posture.display import console
 from posture.display.text import counted
-from posture.evaluation import Views, evaluate, unfinished
-from posture.report import interval_text
-from posture.runs import RunFolder
+from posture.runs.action import Views, evaluate, unfinished
+from posture.runs.folder import RunFolder
+from posture.runs.reports.action import interval_text
+from posture.runs.reports.detection import has_learned
 
 
 def evaluate_run(

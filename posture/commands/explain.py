@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from posture import console
-from posture.data.files import absolute, join
-from posture.explain import explain
-from posture.explain_page import folder_name, verdict, write
-from posture.runs import RunFolder
-from posture.tracking import log_pictures, tracking_mode
+from posture.data.store.files import absolute, join
+from posture.display import console
+from posture.runs.explain import explain
+from posture.runs.folder import RunFolder
+from posture.runs.reports.explanation import folder_name, verdict, write
+from posture.runs.tracking import log_pictures, tracking_mode
 
 
 def explain_video(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from posture import console
-from posture.data.store import Store
+from posture.data.store.tables import Store
+from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.forget import Found, find, forget
-from posture.registry import Registry
+from posture.retrain.forget import Found, find, forget
+from posture.retrain.registry import Registry
 
 
 def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str | None, yes: bool) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
-from posture import console
-from posture.athletes import AthleteDetector, open_detector
-from posture.data.annotations import Footage, read_footage
-from posture.data.image_ledger import ImageOptions, PictureReport, last_report
+from posture.data.ingest.clip_ledger import IngestOptions, Report, estimate_bytes
+from posture.data.ingest.image_ledger import ImageOptions, PictureReport, last_report
 from posture.data.ingest.recheck import earlier_frames, earlier_videos, recheck
 from posture.data.ingest.small_splits import small_splits
-from posture.data.ledger import IngestOptions, Report, estimate_bytes
-from posture.data.picture_files import Pictures
-from posture.data.rows import SPLITS, crop_name
-from posture.data.store import Store
-from posture.data.tracked_footage import read_tracked_footage
+from posture.data.labels.tracked_videos import read_tracked_footage
+from posture.data.labels.tree import Pictures
+from posture.data.labels.videos import Footage, read_footage
+from posture.data.store.schema import SPLITS, crop_name
+from posture.data.store.tables import Store
+from posture.display import console
 from posture.display.text import counted
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import InputError
+from posture.runs.athlete_finder import AthleteDetector, open_detector
 
 ASK_ABOVE_BYTES = 5e9
 ASK_ABOVE_FILES = 2_000

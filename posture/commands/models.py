@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from posture import console
 from posture.config import BaseRun
+from posture.display import console
 from posture.models import build
 from posture.models.summary import parameters, picture_gflops
 from posture.models.summary import table as summaries
-from posture.recipes import functions, load_module
+from posture.runs.recipes import functions, load_module
 
 
 def print_models(classes: int) -> None:

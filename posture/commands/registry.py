@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from posture import console
+from posture.display import console
+from posture.display.html import percent
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.pages import percent
-from posture.registry import WEIGHTS, Registry, differences
+from posture.retrain.registry import WEIGHTS, Registry, differences
 
 
 def list_versions(uri: str) -> None:
@@ -107,7 +107,7 @@ def _tell_wandb(registry: Registry, champion: str) -> None:
     """Where W&B is on, its alias `champion` goes to that version too; what goes wrong there is told, and changes
     nothing here.
     """
-    from posture.tracking import log_version, move_alias
+    from posture.runs.tracking import log_version, move_alias
 
     version = registry.version(champion)
     problem = move_alias(registry.uri, version, alias="champion")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from posture import console
-from posture.data.files import join
-from posture.decision_page import PAGE
+from posture.data.store.files import join
+from posture.display import console
+from posture.display.html import percent, signed
 from posture.display.text import counted
-from posture.pages import percent, signed
-from posture.retrain import Outcome, RetrainOptions, run_pass
+from posture.retrain.page import PAGE
+from posture.retrain.run_pass import Outcome, RetrainOptions, run_pass
 
 CHANGES_SHOWN = 10
 

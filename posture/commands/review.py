@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from posture import console
 from posture.config import validate
-from posture.data.store import Store
+from posture.data.store.tables import Store
+from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.registry import Registry
-from posture.review import Question, Review
-from posture.review_server import ReviewServer
-from posture.unlabelled import find_stretches, most_informative, score_stretches
+from posture.retrain.registry import Registry
+from posture.retrain.review.active_learning import find_stretches, most_informative, score_stretches
+from posture.retrain.review.questions import Question, Review
+from posture.retrain.review.server import ReviewServer
 
 REFUSED_SHOWN = 10
 

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from posture import console, pages
 from posture.config import validate
-from posture.data.files import absolute
+from posture.data.store.files import absolute
+from posture.display import console, html
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.evaluation import unfinished
-from posture.launch import UNITS
-from posture.runs import RunFolder, run_names
+from posture.runs.action import unfinished
+from posture.runs.folder import RunFolder, run_names
+from posture.runs.prepare import UNITS
 
 Order = Literal["newest", "name", "state", "recipe", "val", "test"]
 HEADLINE = {"action": "accuracy", "detection": "map50_95"}
@@ -61,9 +61,9 @@ def list_runs(runs: str, *, order: Order, page: Path | None) -> list[Row]:
         ],
     )
     if page is not None:
-        pages.write(
+        html.write(
             page,
-            pages.render(
+            html.render(
                 "runs.html",
                 runs=absolute(runs),
                 rows=rows,

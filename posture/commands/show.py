@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from posture import console
 from posture.config import DetectorRun, Run, override
-from posture.data import rows
+from posture.data.feed.clips import FootageIndex, index_footage, open_footage
+from posture.data.feed.images import index_images, open_images
 from posture.data.feed.origins import picture_uris, places_of
-from posture.data.footage import FootageIndex, index_footage, open_footage
-from posture.data.images import index_images, open_images
-from posture.data.store import Store
-from posture.recipes import load_recipe
-from posture.show import write_show_page
+from posture.data.store import schema
+from posture.data.store.tables import Store
+from posture.display import console
+from posture.runs.recipes import load_recipe
+from posture.runs.reports.store import write_show_page
 
 FRAMES_SHOWN = 6
 COMMITS_SHOWN = 30
@@ -46,7 +46,7 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
     write_show_page(out, summary=summary, sheet=sheet, pictures=pictures)
     console.out.print(f"{store.uri}: {console.size(sum(table['bytes'] for table in summary['tables']))}")
     if segments:
-        console.table("class", *rows.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
+        console.table("class", *schema.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
         console.out.print()
         console.table(
             "split",
@@ -61,7 +61,7 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
         )
         console.out.print()
     if pictures:
-        console.table("class of boxes", *rows.SPLITS, rows=[tuple(row.values()) for row in pictures["classes"]])
+        console.table("class of boxes", *schema.SPLITS, rows=[tuple(row.values()) for row in pictures["classes"]])
         console.out.print()
         console.table(
             "split",
@@ -92,12 +92,15 @@ def summarize(store: Store) -> dict[str, Any]:
     classes = [
         {
             "class": name,
-            **{split: sum(row["label"] == name and row["split"] == split for row in segments) for split in rows.SPLITS},
+            **{
+                split: sum(row["label"] == name and row["split"] == split for row in segments)
+                for split in schema.SPLITS
+            },
         }
         for name in sorted({row["label"] for row in segments})
     ]
     splits = []
-    for split in rows.SPLITS:
+    for split in schema.SPLITS:
         mine = [row for row in segments if row["split"] == split]
         splits.append({
             "split": split,
@@ -166,11 +169,11 @@ def summarize_pictures(store: Store) -> dict[str, Any] | None:
     labelled = store.read("boxes", columns=["group", "split", "labels"]).to_pylist()
     if not labelled:
         return None
-    of_split = {split: [row for row in labelled if row["split"] == split] for split in rows.SPLITS}
+    of_split = {split: [row for row in labelled if row["split"] == split] for split in schema.SPLITS}
     counts = {split: Counter(name for row in mine for name in row["labels"]) for split, mine in of_split.items()}
     names = sorted(set().union(*counts.values()))
     return {
-        "classes": [{"class": name, **{split: counts[split][name] for split in rows.SPLITS}} for name in names],
+        "classes": [{"class": name, **{split: counts[split][name] for split in schema.SPLITS}} for name in names],
         "splits": [
             {
                 "split": split,
@@ -236,7 +239,13 @@ def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str
     """Those of one decode recipe."""
     import torch
 
-    from posture.data.transforms import TEMPORAL, augmented_frames, clip_generator, draw_augmentation, frame_indices
+    from posture.data.feed.clip_transforms import (
+        TEMPORAL,
+        augmented_frames,
+        clip_generator,
+        draw_augmentation,
+        frame_indices,
+    )
 
     index = index_footage(store, "train", recipe=run.data.recipe)
     chosen = _one_class_after_another(index, clips, seed)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from posture.config import override
-from posture.console import out as console
-from posture.data.files import absolute
+from posture.data.store.files import absolute
+from posture.display.console import out as console
 from posture.errors import InputError
-from posture.recipes import load_recipe
-from posture.sweep import sweep_files
-from posture.trials import parse_objectives
+from posture.runs.recipes import load_recipe
+from posture.search.trial import parse_objectives
+from posture.search.wandb_sweep import sweep_files
 
 
 def write_sweep(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from posture import console
 from posture.config import AnyRun
 from posture.data.ingest.small_splits import LEAST, too_few
+from posture.display import console
 from posture.display.text import counted
-from posture.launch import UNITS, Session, prepare, train_here
-from posture.runs import RunFolder
-from posture.tracking import tracking_mode
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import UNITS, Session, prepare, train_here
+from posture.runs.tracking import tracking_mode
 
 
 def train_run(

@@ -16,17 +16,19 @@ from optuna.trial import FrozenTrial
 from rich.live import Live
 from rich.table import Table
 
-from posture import console
 from posture.config import AnyRun, override
-from posture.data.files import absolute, is_remote, join, write_bytes
-from posture.data.lease import Lease
-from posture.data.store import Store
+from posture.data.store.files import absolute, is_remote, join, write_bytes
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store
+from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.launch import UNITS, fit_to_store
-from posture.recipes import load_recipe
-from posture.runs import NAME
-from posture.search import (
+from posture.runs.folder import NAME
+from posture.runs.prepare import UNITS, fit_to_store
+from posture.runs.recipes import load_recipe
+from posture.runs.tracking import tracking_mode
+from posture.search.spaces import Space, load_space
+from posture.search.study import (
     Search,
     Terms,
     leading,
@@ -37,9 +39,7 @@ from posture.search import (
     stored_terms,
     winner,
 )
-from posture.spaces import Space, load_space
-from posture.tracking import tracking_mode
-from posture.trials import Objective, Plan, parse_objectives
+from posture.search.trial import Objective, Plan, parse_objectives
 
 SHOWN_TRIALS = 20
 LINE_EVERY_SECONDS = 20.0
@@ -303,7 +303,7 @@ def write_report(asked: Asked) -> None:
 
 
 def _write_page(place: Place, study: optuna.Study) -> str:
-    from posture.search_page import write_search_page
+    from posture.search.page import write_search_page
 
     with tempfile.TemporaryDirectory(prefix="posture-search-") as folder:
         write_search_page(Path(folder, "report.html"), study)

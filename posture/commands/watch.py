@@ -6,19 +6,19 @@ import sys
 import traceback
 from datetime import UTC, datetime
 
-from posture import console
 from posture.commands.retrain import retrain_once
 from posture.config import override
-from posture.data.lease import holder
+from posture.data.store.lease import holder
+from posture.display import console
+from posture.display.html import NOTHING, moment, percent
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.heartbeats import Heartbeat, watchers
-from posture.intake import look_for
-from posture.pages import NOTHING, moment, percent
-from posture.recipes import load_recipe
-from posture.registry import Registry
-from posture.retrain import RetrainOptions
-from posture.schedule import Watcher, trigger_of
+from posture.retrain.heartbeats import Heartbeat, watchers
+from posture.retrain.intake import look_for
+from posture.retrain.registry import Registry
+from posture.retrain.run_pass import RetrainOptions
+from posture.retrain.watch import Watcher, trigger_of
+from posture.runs.recipes import load_recipe
 
 PASSES_SHOWN = 5
 URIS_SHOWN = 3

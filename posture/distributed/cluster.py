@@ -29,7 +29,7 @@ and a Ray started here inherits ours.
 ANSWER_SECONDS = 10.0
 """In which something must answer where RAY_ADDRESS says that a cluster is."""
 
-_log = logging.getLogger("posture.console")
+_log = logging.getLogger("posture.display.console")
 
 DECODE = "decode"
 """Custom resource of nodes that decode and read footage. Those without a GPU do only that where it is advertised."""

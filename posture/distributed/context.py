@@ -20,7 +20,7 @@ from torch import nn
 from posture.display.text import counted
 from posture.distributed.metrics import emit_epoch, emit_step
 from posture.errors import InputError, Unreachable
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
 from posture.train.publish import Publisher, SaveCheckpoint
 from posture.train.workers import spread
 

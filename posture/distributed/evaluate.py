@@ -11,7 +11,7 @@ import ray
 
 from posture.config import AnyRun, DetectorRun, Run
 from posture.distributed import cluster
-from posture.distributed.room import refuse_crowd, resources
+from posture.distributed.resources import refuse_crowd, resources
 
 
 def score_on_ray(
@@ -104,8 +104,8 @@ def _work(what: str, index: Any, run: AnyRun, weights: bytes, options: dict[str,
 
     import torch
 
-    from posture.detector_evaluation import detect_here
-    from posture.evaluation import score_here
+    from posture.runs.action import score_here
+    from posture.runs.detection import detect_here
 
     torch.set_num_threads(
         max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)) or (os.cpu_count() or 1))

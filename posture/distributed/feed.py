@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from posture.data.footage import Footage, FootageIndex, Shard, StreamedFootage, read_shard
-from posture.data.images import ImageIndex, Images, StreamedImages
+from posture.data.feed.clips import Footage, FootageIndex, Shard, StreamedFootage, read_shard
+from posture.data.feed.images import ImageIndex, Images, StreamedImages
 from posture.distributed import cluster
-from posture.distributed.room import READER_CPUS
+from posture.distributed.resources import READER_CPUS
 
 OBJECT_STORE_SHARE = 0.6
 """Of the cluster's object store, for footage."""

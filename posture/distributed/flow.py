@@ -1,6 +1,6 @@
 """Optical flow of a store's clips, computed once, somewhere on the cluster, from the frames that the store holds.
 
-As with clips, workers write Parquet files beside the table (`data/part.py`) and this process alone commits them, a
+As with clips, workers write Parquet files beside the table (`data/ingest/parquet_part.py`) and this process alone commits them, a
 batch at a time: killed anywhere, at most one batch is computed again.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 
 import ray
 
-from posture.data.footage import Shard, clips_without_flow
-from posture.data.lease import Lease
-from posture.data.part import ROW_GROUP_CLIPS, write_flow
-from posture.data.store import Store
+from posture.data.feed.clips import Shard, clips_without_flow
+from posture.data.ingest.parquet_part import ROW_GROUP_CLIPS, write_flow
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store
 from posture.distributed import cluster
 from posture.errors import InputError
 

@@ -1,8 +1,8 @@
 """Pictures with boxes -> store: every picture is decoded once, somewhere on the cluster, before anything is trained on
 it.
 
-Workers write Parquet files beside the `images` table (`data/picture_part.py`); this process alone commits them
-(`data/image_ledger.py`).
+Workers write Parquet files beside the `images` table (`data/ingest/image_part.py`); this process alone commits them
+(`data/ingest/image_ledger.py`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ from typing import Any
 
 import pyarrow as pa
 
-from posture.data import rows
-from posture.data.cutting import Clip
-from posture.data.files import local_copy
-from posture.data.image_ledger import CheckedPicture, ImageLedger, ImageOptions, Outcome, PictureJob, PictureReport
+from posture.data.decode.cut import Clip
+from posture.data.decode.sandbox import Sandbox, sandbox_with
+from posture.data.decode.video import Unreadable
 from posture.data.ingest.check_image import Encoded
-from posture.data.lease import Lease
-from posture.data.picture_files import Pictures
-from posture.data.picture_part import PicturePart
-from posture.data.sandbox import Sandbox, sandbox_with
-from posture.data.store import Store
-from posture.data.video import Unreadable
+from posture.data.ingest.image_ledger import (
+    CheckedPicture,
+    ImageLedger,
+    ImageOptions,
+    Outcome,
+    PictureJob,
+    PictureReport,
+)
+from posture.data.ingest.image_part import PicturePart
+from posture.data.labels.tree import Pictures
+from posture.data.store import schema
+from posture.data.store.files import local_copy
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store
 from posture.distributed.ingest import TooManyRefused, refuse_outside
 from posture.distributed.metrics import Throughput
 from posture.errors import InputError
@@ -81,7 +88,7 @@ def ingest_pictures(
         report.seconds = time.time() - begun
         if ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
-            store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
+            store.append("ingests", pa.Table.from_pylist([entry], schema=schema.INGESTS))
     refuse_outside(report, report.boxes_outside, report.boxes_drawn)
     bad = report.refused_pictures - report.duplicates
     if bad > options.max_refused_share * report.pictures:
@@ -173,7 +180,7 @@ def _take_frames(
         path, job.frames, limit_seconds=options.file_limit_seconds + options.seconds_per_frame * len(job.frames)
     ):
         row = message.row if isinstance(message, Clip) else message
-        image = rows.frame_id(job.content, row["frame"])
+        image = schema.frame_id(job.content, row["frame"])
         if isinstance(message, Clip):
             of_frame = {name: row[name] for name in ("decoder", "coded_height", "coded_width")}
             frames.append((

@@ -1,8 +1,8 @@
 """Footage -> store: every file is probed, cut and decoded once, somewhere on the cluster, in a process that can be
 killed.
 
-Workers write Parquet files beside the `clips` table (`data/part.py`); this process alone commits them
-(`data/ledger.py`).
+Workers write Parquet files beside the `clips` table (`data/ingest/parquet_part.py`); this process alone commits them
+(`data/ingest/clip_ledger.py`).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from posture.data import rows
-from posture.data.annotations import Footage, Label
-from posture.data.cutting import Clip
-from posture.data.files import File, hash_file, local_copy
+from posture.data.decode.cut import Clip
+from posture.data.decode.sandbox import Sandbox, sandbox_with
+from posture.data.decode.tracks import link, tubes_from_json, tubes_to_json
+from posture.data.decode.video import Unreadable
+from posture.data.ingest.clip_ledger import IngestOptions, Job, Ledger, Report, video_row
 from posture.data.ingest.drawn_boxes import boxes_outside
-from posture.data.lease import Lease
-from posture.data.ledger import IngestOptions, Job, Ledger, Report, video_row
-from posture.data.part import Part
-from posture.data.placed_boxes import MOST_OUTSIDE
-from posture.data.sandbox import Sandbox, sandbox_with
-from posture.data.store import Store
-from posture.data.tube_layouts import Tube
-from posture.data.tubes import link, tubes_from_json, tubes_to_json
-from posture.data.video import Unreadable
+from posture.data.ingest.parquet_part import Part
+from posture.data.ingest.place_boxes import MOST_OUTSIDE
+from posture.data.labels.tubes import Tube
+from posture.data.labels.videos import Footage, Label
+from posture.data.store import schema
+from posture.data.store.files import File, hash_file, local_copy
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store
 from posture.distributed.metrics import Throughput
 from posture.errors import InputError
 
 if TYPE_CHECKING:
-    from posture.athletes import AthleteDetector, Finder
+    from posture.runs.athlete_finder import AthleteDetector, Finder
 
 CLIPS_PER_TASK = 24
 """Enough to hide what a task costs, few enough that a lost task is a small loss."""
@@ -104,7 +104,7 @@ def ingest(
         report.seconds = time.time() - begun
         if jobs or ledger.changed:
             entry = {"ingest": report.ingest, "time": begun, "report": json.dumps(asdict(report))}
-            store.append("ingests", pa.Table.from_pylist([entry], schema=rows.INGESTS))
+            store.append("ingests", pa.Table.from_pylist([entry], schema=schema.INGESTS))
     outside, drawn = (
         boxes_outside(footage.videos, store) if options.cut.recipe.crop and not options.cut.recipe.searched else (0, 0)
     )
@@ -219,7 +219,7 @@ def _finder(digest: str, detector: Any) -> Finder:
     """The detector, read once in the life of a worker process."""
     import ray
 
-    from posture.athletes import Finder
+    from posture.runs.athlete_finder import Finder
 
     if digest not in _finders:
         _finders.clear()
@@ -258,7 +258,7 @@ def _cut_one(
     except (Unreadable, OSError) as error:
         part.undo()
         verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
-        row |= {"verdict": verdict, "reason": str(error), "reader": rows.READER}
+        row |= {"verdict": verdict, "reason": str(error), "reader": schema.READER}
         segments, refused, notes = [], [{"verdict": verdict, "reason": str(error)}], []
     return {
         "row": row,

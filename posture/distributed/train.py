@@ -1,4 +1,4 @@
-"""A run on Ray Train: gloo on CPUs, NCCL on GPUs. Checkpoints and resuming are ours (`posture/runs.py`), restarts are
+"""A run on Ray Train: gloo on CPUs, NCCL on GPUs. Checkpoints and resuming are ours (`posture/runs/folder.py`), restarts are
 Ray's.
 """
 
@@ -20,14 +20,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posture.config import Run, Scale
-from posture.data.files import exists, is_remote
+from posture.data.store.files import exists, is_remote
 from posture.distributed import cluster
 from posture.distributed.context import Board, RayContext
 from posture.distributed.feed import Feed, feed
-from posture.distributed.room import READER_CPUS, refuse_crowd, resources
+from posture.distributed.resources import READER_CPUS, refuse_crowd, resources
 from posture.errors import InputError, Unreachable
-from posture.launch import Session, run_worker
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import Session, run_worker
 
 MAX_FAILURES = 3
 """Times that lost workers are started again, each from the last checkpoint."""

@@ -2,7 +2,7 @@
 is read once.
 
 A trial on one device is a plain Tune function that trains in its own process; one on several is a driver that launches
-the run on Ray Train. What a search is and how it goes on is `posture/search.py`'s; Tune is started anew each time and
+the run on Ray Train. What a search is and how it goes on is `posture/search/study.py`'s; Tune is started anew each time and
 keeps nothing.
 """
 
@@ -26,18 +26,18 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posture.config import override
-from posture.data.files import is_remote, join, write_bytes
+from posture.data.store.files import is_remote, join, write_bytes
 from posture.distributed import cluster
 from posture.distributed.feed import feed
 from posture.distributed.metrics import emit_trials
-from posture.distributed.room import READER_CPUS, Room, refuse_crowd, room
+from posture.distributed.resources import READER_CPUS, Room, refuse_crowd, room
 from posture.distributed.train import refuse_unshared
 from posture.distributed.tune_context import SearchBoard, TuneContext, report_epoch
 from posture.errors import InputError
-from posture.launch import run_worker
-from posture.runs import RunFolder
-from posture.search import Search, state_of
-from posture.trials import Outcome, Plan, Point, conclude, failure, read, start
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import run_worker
+from posture.search.study import Search, state_of
+from posture.search.trial import Outcome, Plan, Point, conclude, failure, read, start
 
 REDUCTION = 3
 """Of successive halving: about one in so many trials goes on from each rung."""

@@ -15,9 +15,9 @@ import ray
 import ray.tune
 import torch
 
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
+from posture.search.trial import Objective, by_epoch
 from posture.train.context import LocalContext
-from posture.trials import Objective, by_epoch
 
 
 @ray.remote(num_cpus=0)

@@ -33,7 +33,7 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
 
         return TwoStream(config)
     if config.kind in ("r3d_18", "mc3_18", "r2plus1d_18"):
-        from posture.models.torchvision_nets import video_resnet
+        from posture.models.torchvision_videos import video_resnet
 
         return video_resnet(config)
     if config.kind == "yolov5":

@@ -2,7 +2,7 @@
 
 All defaults are the published baseline; each toggle is one ablation row and one search dimension. Every config has
 `classes`, `frames`, `size` and `inputs`: what its network's `forward` takes, in order, of "rgb", float32 (N, 3, frames,
-size, size), and "flow", float32 (N, 2, frames - 1, size, size); see `posture/data/transforms.py`.
+size, size), and "flow", float32 (N, 2, frames - 1, size, size); see `posture/data/feed/clip_transforms.py`.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ _LEAST_FRAMES = {"fc": 16, "gap": 8}
 @dataclass(frozen=True)
 class VideoResNet:
     """torchvision's 18-layer video ResNets with random weights: references that people would pick instead. See
-    `posture/models/torchvision_nets.py`.
+    `posture/models/torchvision_videos.py`.
 
     `r3d_18` convolves over time throughout, `mc3_18` in its stem and first stage alone, `r2plus1d_18` splits every
     convolution in space and time (Tran 2018, arXiv 1711.11248). They have no width. Raises ValueError, naming the field

@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posture.boxes import ENOUGH_INSIDE, Detections, Targets, pairwise_iou, share_inside
 from posture.errors import InputError
 from posture.models import detector_configs as configs
+from posture.models.boxes import ENOUGH_INSIDE, Detections, Targets, pairwise_iou, share_inside
 from posture.models.keyed import Keyed, random_bits
 
 RGB = 3

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posture.boxes import Targets, cxcywh_from_xyxy
+from posture.models.boxes import Targets, cxcywh_from_xyxy
 from posture.models.detector_configs import STRIDES, Anchors
 
 LEAST_SIDE = 2.0

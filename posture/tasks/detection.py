@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.boxes import ENOUGH_INSIDE, Detections, Targets, box_loss, iou, nms, share_inside, xyxy_from_cxcywh
 from posture.errors import InputError
+from posture.models.boxes import ENOUGH_INSIDE, Detections, Targets, box_loss, iou, nms, share_inside, xyxy_from_cxcywh
 from posture.models.detector_configs import STRIDES
 from posture.tasks.anchors import Matches, match
 from posture.tasks.detection_metrics import Picture, detection_metrics

@@ -2,7 +2,7 @@
 
 Tensor legend: n clips of a micro batch, T frames, H and W the stored height and width in pixels. What a network takes
 (`run.model.inputs`) goes by its name: "rgb" is frames (T, H, W, 3) uint8, "flow" the optical flow from each of them to
-the next, (T - 1, H, W, 2) uint8 as `posture/data/flow.py` encodes it.
+the next, (T - 1, H, W, 2) uint8 as `posture/data/decode/optical_flow.py` encodes it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posture.data.flow import sampled
-from posture.data.transforms import (
+from posture.data.decode.optical_flow import sampled
+from posture.data.feed.clip_transforms import (
     NETWORK,
     TEMPORAL,
     clip_generator,

@@ -67,7 +67,7 @@ def load(
 
 def read_state(directory: Path) -> dict[str, Any]:
     """The plain values of a checkpoint. Raises InputError if the file is missing or damaged."""
-    from posture.data.checked import CheckpointState, checked_json
+    from posture.data.store.checked import CheckpointState, checked_json
 
     path = directory / STATE
     try:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from posture.boxes import Detections
-from posture.data.image_transforms import Letterbox, letterbox
+from posture.data.feed.image_transforms import Letterbox, letterbox
+from posture.models.boxes import Detections
 from posture.models.graphs import Graphed
 from posture.train.image_batches import Images, StreamedImages, letterboxed
 from posture.train.optim import Precision

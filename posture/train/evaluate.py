@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from posture.data.transforms import evaluation_view, frame_indices, network_inputs
+from posture.data.feed.clip_transforms import evaluation_view, frame_indices, network_inputs
 from posture.models.features import penultimate
 from posture.tasks.action import probabilities as task_probabilities
 from posture.train.batches import Batches, Footage, StreamedFootage, chunks, prefetched, read, stack, stored_frames

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posture.boxes import Targets
-from posture.data.image_transforms import (
+from posture.data.feed.clip_transforms import clip_generator
+from posture.data.feed.image_transforms import (
     MOSAIC,
     NETWORK,
     NO_BOXES,
@@ -39,8 +39,8 @@ from posture.data.image_transforms import (
     read_picture,
     use_one_thread,
 )
-from posture.data.transforms import clip_generator
 from posture.errors import InputError
+from posture.models.boxes import Targets
 from posture.train import order
 from posture.train.batches import chunks, clip_keys, prefetched
 
@@ -50,7 +50,7 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @runtime_checkable
 class Images(Protocol):
-    """Encoded pictures in memory, with what is in them: `posture.data.images.Images`, which also has `ignored` and
+    """Encoded pictures in memory, with what is in them: `posture.data.feed.images.Images`, which also has `ignored` and
     `ignored_labels`.
     """
 

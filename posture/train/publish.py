@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-from posture.data.files import is_remote
+from posture.data.store.files import is_remote
 from posture.errors import Busy, InputError, Unreachable
 from posture.train.checkpoint import read_state
 

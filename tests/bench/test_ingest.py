@@ -1,8 +1,8 @@
 import json
 
 from posture.bench.ingest import RECIPE, cost_note, cpu_time
-from posture.data.annotations import read_footage
-from tests.footage import make_class_folders
+from posture.data.labels.videos import read_footage
+from tests.support.footage import make_class_folders
 
 
 def test_what_a_clip_costs(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posture.cli import main
+from posture.__main__ import main
 from posture.config import Run
 from posture.models.configs import C3D
 

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from tests.processes import posture
+from tests.support.processes import posture
 
 RECIPES = """
 from posture.config import Study, override
-from posture.recipes import load_recipe
+from posture.runs.recipes import load_recipe
 
 SMALL = {"model.size": 32, "model.width": 0.125, "scale.global_batch": 4}
 

@@ -1,4 +1,4 @@
-from tests.processes import posture
+from tests.support.processes import posture
 
 
 def test_generated_footage_is_written_once_and_other_footage_is_refused(tmp_path):

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from posture.data.store import Store
+from posture.data.store.tables import Store
 from tests.distributed.test_ingest import contents
-from tests.footage import make_class_folders
-from tests.processes import posture
+from tests.support.footage import make_class_folders
+from tests.support.processes import posture
 
 SMALL = ("--size", "32x40", "--frames", "20")
 
@@ -92,11 +92,11 @@ def undisturbed(many, tmp_path_factory):
 def ingest_process(many, store, commit_files=8):
     """An ingest that commits every few files, as a process of its own group."""
     code = f"""
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.rows import DecodeRecipe
+from posture.data.labels.videos import read_footage
+from posture.data.decode.cut import Cut
+from posture.data.store.schema import DecodeRecipe
 from posture.data.store import Store
-from posture.data.ledger import IngestOptions
+from posture.data.ingest.clip_ledger import IngestOptions
 from posture.distributed.ingest import ingest
 if __name__ == "__main__":
     ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_files={commit_files}))

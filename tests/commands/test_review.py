@@ -1,7 +1,7 @@
 import pytest
 
-from posture.cli import main
-from posture.registry import Registry
+from posture.__main__ import main
+from posture.retrain.registry import Registry
 
 
 def complaint(capsys, *arguments):

@@ -6,12 +6,12 @@ import socket
 
 import pytest
 
-from posture.cli import main
+from posture.__main__ import main
 from posture.commands.runs import SORTS, list_runs
 from posture.config import override
 from posture.errors import InputError
-from posture.recipes import load_recipe
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
+from posture.runs.recipes import load_recipe
 
 CLIPS = {"train": {"segments": 1, "clips": 1}}
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.processes import posture
+from tests.support.processes import posture
 
 SMALL = (
     "--set",

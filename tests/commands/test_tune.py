@@ -9,9 +9,9 @@ from collections import Counter
 import optuna
 import pytest
 
-from posture.search import leading, open_storage, state_of
-from tests.processes import descendants, posture
-from tests.wandb_files import read_run
+from posture.search.study import leading, open_storage, state_of
+from tests.support.processes import descendants, posture
+from tests.support.wandb_files import read_run
 
 TINY = [
     "--set",
@@ -185,7 +185,7 @@ def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, pl
     """
     environment = os.environ | {"WANDB_MODE": "disabled", "RAY_AUTH_MODE": "disabled"}
     nodes = subprocess.Popen(
-        [sys.executable, "-m", "tests.ray_nodes"],
+        [sys.executable, "-m", "tests.support.ray_nodes"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

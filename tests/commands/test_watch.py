@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from posture.cli import main
-from posture.heartbeats import Heartbeat, watchers
-from posture.registry import Registry
+from posture.__main__ import main
+from posture.retrain.heartbeats import Heartbeat, watchers
+from posture.retrain.registry import Registry
 
 LIMIT = 120
 

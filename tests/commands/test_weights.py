@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posture.cli import app
+from posture.__main__ import app
 from posture.config import KINDS, override
-from posture.data.store import Store
-from posture.launch import fit_to_store
+from posture.data.store.tables import Store
 from posture.models import build
-from posture.recipes import functions, load_module, load_recipe
-from posture.runs import RunFolder
-from posture.weights import START, copy_weights
-from tests.image_store import make_pictures, write_image_store
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import fit_to_store
+from posture.runs.recipes import functions, load_module, load_recipe
+from posture.runs.weights import START, copy_weights
+from tests.support.image_store import make_pictures, write_image_store
 
 RECIPES = [
     f"jobs/{file}.py:{name}"

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from posture.data import rows
-from posture.data.store import DELETE_AT_ONCE, Store
+from posture.data.store import schema
+from posture.data.store.tables import DELETE_AT_ONCE, Store
 from posture.errors import InputError
-from posture.forget import find, forget
+from posture.retrain.forget import find, forget
 
 PIECES = [
     "'",
@@ -68,7 +68,7 @@ def test_exactly_the_named_rows_go(tmp_path, names):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
     store.append(
-        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=schema.GROUPS)
     )
     left = list(names)
     chance = random.Random(3)
@@ -84,7 +84,7 @@ def test_a_name_alone_takes_no_other_with_it(tmp_path, names):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
     store.append(
-        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=schema.GROUPS)
     )
     for count, name in enumerate(PIECES[:12], start=1):
         store.delete("groups", "group", [name])
@@ -96,11 +96,11 @@ def test_rows_are_replaced_under_hostile_keys(tmp_path, names):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
     store.append(
-        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=rows.GROUPS)
+        "groups", pa.Table.from_pylist([{"group": name, "split": "train"} for name in names], schema=schema.GROUPS)
     )
     store.upsert(
         "groups",
-        pa.Table.from_pylist([{"group": name, "split": "test"} for name in names[::2]], schema=rows.GROUPS),
+        pa.Table.from_pylist([{"group": name, "split": "test"} for name in names[::2]], schema=schema.GROUPS),
         keys=["group"],
     )
     held = {row["group"]: row["split"] for row in store.read("groups").to_pylist()}
@@ -113,7 +113,7 @@ def test_more_rows_go_than_one_predicate_holds(tmp_path):
     names = [f"{number:032x}" for number in range(2 * DELETE_AT_ONCE + 5)]
     store.append(
         "groups",
-        pa.Table.from_pylist([{"group": name, "split": "train"} for name in [*names, "kept"]], schema=rows.GROUPS),
+        pa.Table.from_pylist([{"group": name, "split": "train"} for name in [*names, "kept"]], schema=schema.GROUPS),
     )
     store.delete("groups", "group", names)
     assert store.read("groups")["group"].to_pylist() == ["kept"]
@@ -155,7 +155,7 @@ def store_of(place, names):
     store.create_tables()
     made = [segment_rows(number, name) for number, name in enumerate(names)]
     for table in made[0]:
-        store.append(table, pa.Table.from_pylist([row[table] for row in made], schema=rows.TABLES[table]))
+        store.append(table, pa.Table.from_pylist([row[table] for row in made], schema=schema.TABLES[table]))
     return store
 
 
@@ -175,7 +175,7 @@ def test_a_video_is_forgotten_with_its_group_and_no_other(tmp_path, names, count
 def test_a_table_that_nothing_can_be_removed_from_leaves_all_of_the_video(tmp_path):
     store = store_of(tmp_path / "store", ["a", "b"])
     DeltaTable(store.table_uri("segments")).alter.set_table_properties({"delta.appendOnly": "true"})
-    before = {name: store.read(name) for name in rows.TABLES}
+    before = {name: store.read(name) for name in schema.TABLES}
     with pytest.raises(InputError, match=r"segments: cannot be written: .*append-only"):
         forget(find(f"{0:032x}", store, registry=None, runs=[]), store, registry=None)
-    assert {name: store.read(name) for name in rows.TABLES} == before and store.forgotten() == {}
+    assert {name: store.read(name) for name in schema.TABLES} == before and store.forgotten() == {}

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posture.data.annotations import Label
-from posture.data.cutting import Cut
+from posture.data.decode.cut import Cut
 from posture.data.decode.limits import Limits
-from posture.data.files import hash_file
-from posture.data.rows import VERDICTS, DecodeRecipe
-from posture.data.sandbox import Sandbox
-from posture.data.video import Unreadable
-from tests.pictures import draw, save
+from posture.data.decode.sandbox import Sandbox
+from posture.data.decode.video import Unreadable
+from posture.data.labels.videos import Label
+from posture.data.store.files import hash_file
+from posture.data.store.schema import VERDICTS, DecodeRecipe
+from tests.support.image_folders import draw, save
 
 WHOLE = [Label(0.0, None, "kick", "ann")]
 CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 4)

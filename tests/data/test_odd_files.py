@@ -9,18 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posture.commands.registry import list_versions, show_version
-from posture.data.image_ledger import read_refused, read_report
-from posture.data.lease import Lease, holder
-from posture.data.store import FORGOTTEN, Store
+from posture.data.ingest.image_ledger import read_refused, read_report
+from posture.data.store.lease import Lease, holder
+from posture.data.store.tables import FORGOTTEN, Store
 from posture.errors import InputError
-from posture.forget import find
-from posture.heartbeats import watchers
-from posture.recipes import winner_study
-from posture.registry import Registry
-from posture.runs import RunFolder
+from posture.retrain.forget import find
+from posture.retrain.heartbeats import watchers
+from posture.retrain.registry import Registry
+from posture.runs.folder import RunFolder
+from posture.runs.recipes import winner_study
+from posture.search.trial import OUTCOME, read
 from posture.train.checkpoint import read_state
-from posture.trials import OUTCOME, read
-from tests.data.test_checked import GOOD, make_registry, make_store
+from tests.data.store.test_checked import GOOD, make_registry, make_store
 
 ODD = st.one_of(
     st.none(),

@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from posture.distributed.train import train
-from posture.launch import prepare
+from posture.runs.prepare import prepare
 from tests.distributed.test_train import NARROW
 
 NOTICE_SECONDS = 15

@@ -15,18 +15,18 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed import cluster
 from posture.distributed.evaluate import score_on_ray
 from posture.distributed.flow import compute_flow
 from posture.distributed.ingest import ingest
 from posture.distributed.train import train
-from posture.evaluation import Views
-from posture.launch import prepare
+from posture.runs.action import Views
+from posture.runs.prepare import prepare
 
 CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}
 

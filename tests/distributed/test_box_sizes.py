@@ -6,18 +6,18 @@ import csv
 
 import pytest
 
-from posture.data.cutting import Cut
-from posture.data.image_annotations import read_pictures
-from posture.data.image_ledger import ImageLedger, ImageOptions, PictureReport
-from posture.data.lease import Lease
-from posture.data.ledger import IngestOptions
-from posture.data.placed_boxes import count_outside
-from posture.data.rows import DecodeRecipe, frame_id
-from posture.data.store import Store
-from posture.data.tracked_footage import read_tracked_footage
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.image_ledger import ImageLedger, ImageOptions, PictureReport
+from posture.data.ingest.place_boxes import count_outside
+from posture.data.labels.images import read_pictures
+from posture.data.labels.tracked_videos import read_tracked_footage
+from posture.data.store.lease import Lease
+from posture.data.store.schema import DecodeRecipe, frame_id
+from posture.data.store.tables import Store
 from posture.distributed.ingest import TooManyRefused, ingest, refuse_outside
-from tests.crops import SIZE, across, make_film
-from tests.pictures import write_film, write_ucf101_24, write_yolo
+from tests.support.crops import SIZE, across, make_film
+from tests.support.image_folders import write_film, write_ucf101_24, write_yolo
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 1, crop="boxes+0.2")))
 

@@ -6,7 +6,7 @@ import pytest
 
 from posture.distributed import cluster
 from posture.errors import InputError
-from tests.processes import posture
+from tests.support.processes import posture
 
 
 def test_an_address_where_nothing_answers_is_refused_at_once(small_store, tmp_path):

@@ -4,18 +4,18 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from posture.athletes import AthleteDetector, open_detector
 from posture.commands.show import show_store
 from posture.config import DetectorRun
-from posture.data.annotations import Label
-from posture.data.cutting import Cut, decode_frames, frames_to_search
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe, crop_name
-from posture.data.store import Store
-from posture.data.tracked_footage import read_tracked_footage
+from posture.data.decode.cut import Cut, decode_frames, frames_to_search
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.labels.tracked_videos import read_tracked_footage
+from posture.data.labels.videos import Label
+from posture.data.store.schema import DecodeRecipe, crop_name
+from posture.data.store.tables import Store
 from posture.distributed.ingest import find_tubes, ingest
 from posture.errors import InputError
-from tests.crops import across, make_film, seen, waiting, write_boxes
+from posture.runs.athlete_finder import AthleteDetector, open_detector
+from tests.support.crops import across, make_film, seen, waiting, write_boxes
 
 WHOLE = DecodeRecipe(48, 48, 20, 2, 1)
 CROPPED = DecodeRecipe(48, 48, 20, 2, 1, crop=crop_name(0.2))

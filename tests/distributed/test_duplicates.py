@@ -1,12 +1,12 @@
 import shutil
 
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
-from tests.footage import make_video
+from tests.support.footage import make_video
 
 
 def test_a_duplicate_under_another_label_names_both(tmp_path):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from posture.launch import prepare, train_here
+from posture.runs.prepare import prepare, train_here
 from tests.distributed.changing_nodes import LONG
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

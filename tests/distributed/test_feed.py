@@ -4,10 +4,10 @@ import sys
 import numpy as np
 import pytest
 
-from posture.data.footage import Footage, StreamedFootage, index_footage, open_footage
-from posture.data.store import Store
+from posture.data.feed.clips import Footage, StreamedFootage, index_footage, open_footage
+from posture.data.store.tables import Store
 from posture.distributed.feed import feed
-from tests.footage import make_class_folders
+from tests.support.footage import make_class_folders
 
 
 def test_workers_get_the_clips_that_this_process_reads(small_store, ray_cluster):
@@ -31,16 +31,16 @@ def test_a_store_several_times_the_object_store_trains(tmp_path):
     make_class_folders(tmp_path / "footage", per_class=8, frames=60)
     code = f"""
 import os
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.rows import DecodeRecipe
+from posture.data.labels.videos import read_footage
+from posture.data.decode.cut import Cut
+from posture.data.store.schema import DecodeRecipe
 from posture.data.store import Store
 from posture.distributed import cluster
 from posture.distributed.feed import feed
-from posture.data.ledger import IngestOptions
+from posture.data.ingest.clip_ledger import IngestOptions
 from posture.distributed.ingest import ingest
 from posture.distributed.train import train
-from posture.launch import prepare
+from posture.runs.prepare import prepare
 
 if __name__ == "__main__":
     cluster.connect(num_cpus=2, object_store_memory=80_000_000)

@@ -4,19 +4,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from posture.data import rows
-from posture.data.annotations import read_footage
-from posture.data.flow import BOUND, flow_of_clip
-from posture.data.footage import index_footage, open_footage
-from posture.data.lease import Lease
-from posture.data.store import Store
+from posture.data.decode.optical_flow import BOUND, flow_of_clip
+from posture.data.feed.clips import index_footage, open_footage
+from posture.data.labels.videos import read_footage
+from posture.data.store import schema
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store
 from posture.distributed import flow as module
 from posture.distributed.feed import feed
 from posture.distributed.flow import compute_flow
 from posture.distributed.ingest import ingest
 from posture.errors import Busy, InputError
 from tests.distributed.test_ingest import OPTIONS
-from tests.footage import make_video
+from tests.support.footage import make_video
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_done_is_one_sentence(store, tmp_path):
     with pytest.raises(InputError, match="the store holds no clips yet; add some with: posture ingest FOOTAGE"):
         compute_flow(empty, "dis")
     file = tmp_path / "store" / "clips" / index_footage(store, "train").shards[0].file
-    pixels = pq.read_metadata(file).row_group(0).column(rows.CLIPS.get_field_index("pixels"))
+    pixels = pq.read_metadata(file).row_group(0).column(schema.CLIPS.get_field_index("pixels"))
     assert pixels.path_in_schema == "pixels"
     with file.open("r+b") as damaged:
         damaged.seek(pixels.data_page_offset + 100)

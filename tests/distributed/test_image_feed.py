@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import ray
 
-from posture.data.images import Images, StreamedImages, index_images, open_images
+from posture.data.feed.images import Images, StreamedImages, index_images, open_images
 from posture.distributed.feed import feed
-from tests.image_store import make_pictures, write_image_store
+from tests.support.image_store import make_pictures, write_image_store
 
 
 @pytest.fixture(scope="module")

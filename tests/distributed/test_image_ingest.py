@@ -13,21 +13,21 @@ import pytest
 import yaml
 from PIL import Image
 
-from posture.cli import main
-from posture.data import rows
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.files import open_root
-from posture.data.image_annotations import read_pictures
-from posture.data.image_ledger import ImageOptions, last_report
-from posture.data.lease import Lease
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.__main__ import main
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.image_ledger import ImageOptions, last_report
+from posture.data.labels.images import read_pictures
+from posture.data.labels.videos import read_footage
+from posture.data.store import schema
+from posture.data.store.files import open_root
+from posture.data.store.lease import Lease
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import Busy, InputError
-from tests.pictures import (
+from tests.support.image_folders import (
     bright_box,
     moving_box,
     save,
@@ -40,7 +40,7 @@ from tests.pictures import (
     write_yolo,
     yolo_line,
 )
-from tests.processes import posture, s3_server
+from tests.support.processes import posture, s3_server
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -181,7 +181,7 @@ def test_every_bad_picture_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
         "gone": "missing_picture",
     }
     assert dict(verdicts(report)) == expected and len(report.refused) == len(expected)
-    assert all(verdict in rows.VERDICTS for verdict in expected.values())
+    assert all(verdict in schema.VERDICTS for verdict in expected.values())
     reasons = {os.path.basename(item["uri"]): item["reason"] for item in report.refused}
     assert (
         reasons["copy.png"]
@@ -376,7 +376,7 @@ def test_tubes_of_ucf101_24_and_videos_that_are_bad(tmp_path):
 
 
 def test_a_video_in_several_jobs_stands_whole_or_not_at_all(tmp_path, monkeypatch):
-    from posture.data import image_ledger
+    from posture.data.ingest import image_ledger
 
     monkeypatch.setattr(image_ledger, "FRAMES_PER_JOB", 4)
     write_cvat(tmp_path / "film")
@@ -496,8 +496,8 @@ def many(tmp_path_factory):
 def ingest_process(many, store):
     """An ingest of tiny tasks that commits every few pictures, as a process of its own group."""
     code = f"""
-from posture.data.image_annotations import read_pictures
-from posture.data.image_ledger import ImageOptions
+from posture.data.labels.images import read_pictures
+from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.store import Store
 from posture.distributed import image_ingest
 image_ingest.PICTURES_PER_TASK = 4
@@ -602,7 +602,7 @@ def test_bad_requests_are_one_sentence_each(yolo, tmp_path, capsys):
 def test_broken_labels_load_neither_torch_nor_ray(yolo, tmp_path):
     (yolo / "data.yaml").write_text("names: [a\n")
     code = (
-        "import sys\nfrom posture.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "import sys\nfrom posture.__main__ import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "print([name for name in ('torch', 'ray') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -7,18 +7,18 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 
-from posture.data import rows
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.image_ledger import last_report
-from posture.data.lease import Lease
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.image_ledger import last_report
+from posture.data.labels.videos import read_footage
+from posture.data.store import schema
+from posture.data.store.lease import Lease
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import Busy
-from tests.footage import make_video, write_bad_files
-from tests.small_disk import run_on_small_disk
+from tests.support.footage import make_video, write_bad_files
+from tests.support.small_disk import run_on_small_disk
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 
@@ -154,16 +154,16 @@ def test_what_an_earlier_version_refused_is_tried_again_once(tmp_path, video):
     store = Store(str(tmp_path / "store"))
     rows_of = {os.path.basename(row["uri"]): row for row in store.read("videos").to_pylist()}
     assert {name: row["reader"] for name, row in rows_of.items()} == {f"{number}.mp4": None for number in range(4)} | {
-        "text.mp4": rows.READER
+        "text.mp4": schema.READER
     }
     for name, verdict, reader in (
         ("0.mp4", "truncated", None),
         ("1.mp4", "failed", 1),
-        ("2.mp4", "failed", rows.READER),
+        ("2.mp4", "failed", schema.READER),
         ("text.mp4", "not_video", None),
     ):
         row = rows_of[name] | {"verdict": verdict, "reason": "said before", "reader": reader}
-        store.upsert("videos", pa.Table.from_pylist([row], schema=rows.VIDEOS), keys=["video", "uri"])
+        store.upsert("videos", pa.Table.from_pylist([row], schema=schema.VIDEOS), keys=["video", "uri"])
     report = run(tmp_path / "footage", tmp_path / "store")
     assert report.decoded == 2 and {
         os.path.basename(item["uri"]): item["reason"] == "said before" for item in report.refused
@@ -185,7 +185,7 @@ def test_tables_of_earlier_versions_get_the_columns_that_they_lack(folders, tmp_
     (folders / "left" / "text.mp4").write_text("no film" * 99)
     report = run(folders, tmp_path / "store", IngestOptions(cut=OPTIONS.cut, max_refused_share=1.0))
     assert (report.unchanged, report.decoded, len(report.refused)) == (16, 0, 1)
-    assert sorted(row["reader"] or 0 for row in store.read("videos").to_pylist()) == [0] * 16 + [rows.READER]
+    assert sorted(row["reader"] or 0 for row in store.read("videos").to_pylist()) == [0] * 16 + [schema.READER]
 
 
 def test_too_many_refused_files_fail_and_keep_the_good(tmp_path, video):
@@ -248,8 +248,8 @@ def test_a_second_ingest_leaves_with_a_clear_line(class_folders, tmp_path):
 
 
 def test_a_part_file_forgets_files_that_turned_out_bad(tmp_path):
-    from posture.data.cutting import Clip
-    from posture.data.part import Part
+    from posture.data.decode.cut import Clip
+    from posture.data.ingest.parquet_part import Part
 
     store = Store(str(tmp_path), create=True)
     store.create_tables()
@@ -294,12 +294,12 @@ def test_real_footage(ucf101, tmp_path):
 FULL = """
 import shutil, sys
 from pathlib import Path
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.ledger import IngestOptions
+from posture.data.labels.videos import read_footage
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.check_image import Encoded
-from posture.data.picture_part import PicturePart
-from posture.data.rows import DecodeRecipe
+from posture.data.ingest.image_part import PicturePart
+from posture.data.store.schema import DecodeRecipe
 from posture.data.store import Store
 from posture.distributed.ingest import ingest
 from posture.errors import InputError

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from posture.data.files import read_bytes
-from tests.processes import descendants, posture
+from posture.data.store.files import read_bytes
+from tests.support.processes import descendants, posture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -8,22 +8,22 @@ import shutil
 import pytest
 
 from posture.config import override
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.footage import index_footage
-from posture.data.image_annotations import read_pictures
-from posture.data.image_ledger import ImageOptions
-from posture.data.images import index_images
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.feed.clips import index_footage
+from posture.data.feed.images import index_images
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.image_ledger import ImageOptions
+from posture.data.labels.images import read_pictures
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed import image_ingest
 from posture.distributed import ingest as clip_ingest
 from posture.errors import InputError
-from posture.intake import Drop, take_in
-from posture.recipes import load_recipe
-from tests.footage import make_video, write_bad_files
-from tests.pictures import save, some_boxes, yolo_line
+from posture.retrain.intake import Drop, take_in
+from posture.runs.recipes import load_recipe
+from tests.support.footage import make_video, write_bad_files
+from tests.support.image_folders import save, some_boxes, yolo_line
 
 CUT = Cut(DecodeRecipe(32, 40, 20, 2, 1))
 

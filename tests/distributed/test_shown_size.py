@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posture.data.cutting import Cut, decode_frames
-from posture.data.image_annotations import read_pictures
-from posture.data.image_ledger import ImageOptions
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
-from posture.data.tracked_footage import read_tracked_footage
+from posture.data.decode.cut import Cut, decode_frames
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.image_ledger import ImageOptions
+from posture.data.labels.images import read_pictures
+from posture.data.labels.tracked_videos import read_tracked_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import ingest
-from tests.numbered import CORNERS, corners_of, write_numbered
+from tests.support.numbered import CORNERS, corners_of, write_numbered
 
 FILMS = {
     "portrait": ({"turn": 90}, (160, 96), (160, 96)),

@@ -8,7 +8,7 @@ import pytest
 
 from posture.distributed.train import train
 from posture.errors import InputError
-from posture.launch import prepare, train_here
+from posture.runs.prepare import prepare, train_here
 
 NARROW = {
     "model.width": 0.125,

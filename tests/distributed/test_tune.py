@@ -9,16 +9,16 @@ import ray
 from ray.util.placement_group import placement_group_table
 
 from posture.config import override
-from posture.data.store import Store
+from posture.data.store.tables import Store
 from posture.distributed.tune import Options, first_rung, search_on_tune
-from posture.launch import fit_to_store
-from posture.recipes import load_recipe
-from posture.runs import RunFolder
-from posture.search import Search, Terms, leading, open_storage, state_of
-from posture.spaces import load_space
-from posture.trials import Plan, parse_objectives
-from tests.image_store import make_pictures, write_image_store
-from tests.known_function import known_trial
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import fit_to_store
+from posture.runs.recipes import load_recipe
+from posture.search.spaces import load_space
+from posture.search.study import Search, Terms, leading, open_storage, state_of
+from posture.search.trial import Plan, parse_objectives
+from tests.support.image_store import make_pictures, write_image_store
+from tests.support.known_function import known_trial
 
 TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
 SPACE = """

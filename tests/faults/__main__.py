@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from posture import console
+from posture.display import console
 from tests.faults.rounds import Round, play
 from tests.faults.site import Place, Site
 

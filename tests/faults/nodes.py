@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.processes import descendants
+from tests.support.processes import descendants
 
 LEAN = {"RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0", "OMP_NUM_THREADS": "1"}
 """Workers start when they are needed: fewer processes on a small machine."""
@@ -27,7 +27,7 @@ class Nodes:
         self._folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
         own = LEAN | dict(environment) | {"RAY_TMPDIR": self._folder.name}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray_nodes", *map(str, cpus)],
+            [sys.executable, "-m", "tests.support.ray_nodes", *map(str, cpus)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

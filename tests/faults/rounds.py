@@ -31,7 +31,7 @@ from tests.faults.site import (
     difference,
     read_result,
 )
-from tests.processes import descendants
+from tests.support.processes import descendants
 
 FAULTS = {
     "decode worker": ("ingest",),
@@ -211,5 +211,5 @@ def strike(site: Site, fault: Fault, seen: Seen, command: Command) -> None:
         (site.gate.open if fault.how == "refuses" else lambda: os.kill(site.server, signal.SIGCONT))()
     else:
         victim = min(workers)
-        decoders = [process for process, title in descendants(victim).items() if "posture.data.sandbox" in title]
+        decoders = [process for process, title in descendants(victim).items() if "posture.data.decode.sandbox" in title]
         os.kill(decoders[0] if fault.how == "decoder" and decoders else victim, signal.SIGKILL)

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posture.data.files import is_remote
-from posture.data.store import Store
-from posture.runs import RunFolder
+from posture.data.store.files import is_remote
+from posture.data.store.tables import Store
+from posture.runs.folder import RunFolder
 from tests.faults.gate import Gate
 from tests.faults.nodes import Nodes
-from tests.footage import make_class_folders
-from tests.processes import descendants, s3_server
+from tests.support.footage import make_class_folders
+from tests.support.processes import descendants, s3_server
 
 EPOCHS, VIDEOS = 4, 40
 CPUS = (1, 1, 1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
 from tests.faults.rounds import TOLERANCE
 from tests.faults.site import VIDEOS
 

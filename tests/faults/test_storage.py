@@ -11,7 +11,7 @@ import pytest
 
 from posture.config import validate
 from posture.models import build
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
 from posture.train.checkpoint import load_weights, read_state
 from tests.faults.rounds import TOLERANCE
 from tests.faults.site import EPOCHS, Place, difference, read_result

@@ -13,17 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
-from posture.evaluation import Views, evaluate
-from posture.launch import prepare, train_here
-from posture.registry import Registry
-from tests.footage import make_class_folders
-from tests.test_registry import RECORD
+from posture.retrain.registry import Registry
+from posture.runs.action import Views, evaluate
+from posture.runs.prepare import prepare, train_here
+from tests.retrain.test_registry import RECORD
+from tests.support.footage import make_class_folders
 
 SMALL = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 2, "epochs": 1, "tracking.mode": "off"}
 PASS = "0001-20260101-000000"

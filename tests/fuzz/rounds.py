@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posture.data import image_annotations, rows
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.image_ledger import ImageOptions
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.image_ledger import ImageOptions
+from posture.data.labels import images
 from posture.data.labels.found import choose_layout
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.labels.videos import read_footage
+from posture.data.store import schema
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.image_ingest import ingest_pictures
 from posture.distributed.ingest import ingest
 from posture.errors import InputError
@@ -77,8 +78,8 @@ def take(root: Path, store: Path) -> list[dict[str, str]]:
     """What `posture ingest ROOT --store STORE` does, videos in this process; its refusals. Raises InputError."""
     with no_hang():
         layout = choose_layout(str(root), clips=False)
-        if layout in image_annotations.LAYOUTS:
-            found = image_annotations.read_pictures(str(root), layout=layout)
+        if layout in images.LAYOUTS:
+            found = images.read_pictures(str(root), layout=layout)
             report = ingest_pictures(
                 found, Store(str(store), create=True), ImageOptions(max_refused_share=1.0, file_limit_seconds=60)
             )
@@ -98,7 +99,7 @@ def attempt(what: str, outcome: Outcome, root: Path, store: Path) -> list[dict[s
         strange = [
             item
             for item in refused
-            if item["verdict"] not in rows.VERDICTS or item["verdict"] == "failed" or "\n" in item["reason"]
+            if item["verdict"] not in schema.VERDICTS or item["verdict"] == "failed" or "\n" in item["reason"]
         ]
         outcome.wrong += [f"{what}: {item}" for item in strange]
     except InputError as error:

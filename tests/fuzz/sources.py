@@ -8,8 +8,8 @@ import av
 import cv2
 import numpy as np
 
-from tests.footage import moving_square
-from tests.pictures import draw, save, some_boxes, write_coco, write_cvat, write_voc, write_yolo, yolo_line
+from tests.support.footage import moving_square
+from tests.support.image_folders import draw, save, some_boxes, write_coco, write_cvat, write_voc, write_yolo, yolo_line
 
 KINDS = (
     ("mp4", "libx264", "yuv420p", {}),

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from posture.cli import main
-from posture.data.store import Store
+from posture.__main__ import main
+from posture.data.store.tables import Store
 from tests.fuzz.hostile import SMALL, damage, make_lab, snapshot
 
 CASES, CHUNKS = 200, 10

@@ -9,14 +9,14 @@ from functools import cache
 import pytest
 import yaml
 
-from posture.data.picture_files import PICTURE_SUFFIXES
-from posture.data.video import VIDEO_SUFFIXES
+from posture.data.decode.video import VIDEO_SUFFIXES
+from posture.data.labels.tree import PICTURE_SUFFIXES
 from tests.infra.manifests import ROOT
 
 MIB = 1024**2
 CODE = [
-    "posture/cli.py",
-    "posture/pages/page.html",
+    "posture/__main__.py",
+    "posture/display/templates/page.html",
     "jobs/mine.py",
     "tune_spaces/mine.py",
     "searches/mine/best.json",
@@ -170,7 +170,7 @@ def test_the_project_itself_is_a_small_upload(tmp_path):
     """What the README says of it; the dashboard takes no more than 100 MiB."""
     names = upload(ROOT, tmp_path / "package.zip")
     assert (
-        "posture/cli.py" in names
+        "posture/__main__.py" in names
         and "jobs/action.py" in names
         and not any(name.startswith(("tests/", "infra/")) for name in names)
     )

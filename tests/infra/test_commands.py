@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from posture.cli import app
+from posture.__main__ import app
 from tests.infra.manifests import MANIFESTS, ROOT, TEXTS
 
 READMES = [ROOT / folder / "README.md" for folder in ("cluster", "infra")]
@@ -87,7 +87,7 @@ def test_files_named_are_there(path):
 @pytest.mark.parametrize("line", [line for line in POSTURE if "--set" in line])
 def test_changes_are_those_that_recipes_take(line):
     from posture.config import override, parse_assignments
-    from posture.recipes import load_recipe
+    from posture.runs.recipes import load_recipe
 
     words = shlex.split(line)
     changes = parse_assignments([value for option, value in pairwise(words) if option == "--set"])
@@ -96,7 +96,7 @@ def test_changes_are_those_that_recipes_take(line):
 
 
 def test_recipes_named_are_there():
-    from posture.recipes import load_recipe, load_study
+    from posture.runs.recipes import load_recipe, load_study
 
     named = {
         path

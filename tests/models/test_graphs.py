@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from posture.boxes import nms
 from posture.models import build, graphs
+from posture.models.boxes import nms
 from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5
 from posture.models.fuse import fuse
 from posture.models.graphs import Graphed

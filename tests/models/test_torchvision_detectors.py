@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from posture.boxes import Detections, Targets, pairwise_iou
 from posture.errors import InputError
 from posture.models import build, torchvision_detectors
+from posture.models.boxes import Detections, Targets, pairwise_iou
 from posture.models.detector_configs import SSD300, FasterRCNN
 from posture.models.torchvision_detectors import faster_rcnn, from_published, ssd300, with_usual_eps
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.boxes import Targets
+from posture.models.boxes import Targets
 from posture.models.detector_configs import STRIDES, YOLOV5_ANCHORS, YOLOv5
 from posture.tasks.anchors import Matches, best_possible_recall, kmeans_anchors, match
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from posture.boxes import Detections, Targets
 from posture.config import DetectorRun, override
 from posture.errors import InputError
+from posture.models.boxes import Detections, Targets
 from posture.models.detector_configs import SSD300, STRIDES, FasterRCNN, YOLOv5
 from posture.tasks.anchors import match
 from posture.tasks.detection import DetectionTask

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.small_run import DiskFolder
+from tests.support.small_run import DiskFolder
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 from posture.errors import InputError
 from posture.train.batches import Batches, prefetched
-from tests.train.small_run import SmallFootage, StreamedFootage, small_run
+from tests.support.small_run import SmallFootage, StreamedFootage, small_run
 
 FOOTAGE = SmallFootage(41)
 

@@ -14,7 +14,7 @@ from posture.config import Optim
 from posture.errors import InputError
 from posture.train import checkpoint
 from posture.train.optim import Average, build_optimizer
-from tests.train.small_run import SmallNetwork
+from tests.support.small_run import SmallNetwork
 
 
 def trained(name: str, *, seed: int = 0, steps: int = 3) -> tuple[SmallNetwork, torch.optim.Optimizer, Average]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from posture.data.transforms import evaluation_view, frame_indices, network_input
+from posture.data.feed.clip_transforms import evaluation_view, frame_indices, network_input
 from posture.train.evaluate import describe, merge_by_segment, score
-from tests.train.small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
+from tests.support.small_run import SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 FOOTAGE = SmallFootage(13)
 CPU = torch.device("cpu")

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from posture.boxes import Targets
 from posture.config import DetectorRun, override
-from posture.data import image_transforms
-from posture.data.image_transforms import GREY, letterbox
+from posture.data.feed import image_transforms
+from posture.data.feed.image_transforms import GREY, letterbox
 from posture.errors import InputError
+from posture.models.boxes import Targets
 from posture.models.detector_configs import YOLOv5
 from posture.train import image_batches
 from posture.train.image_batches import ImageBatch, ImageBatches, letterboxed
-from tests.image_store import CLASSES, make_pictures
+from tests.support.image_store import CLASSES, make_pictures
 
 PLAIN = {
     "data.mosaic": 0.0,

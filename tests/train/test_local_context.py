@@ -14,7 +14,7 @@ import torch
 
 from posture.train.context import LocalContext
 from posture.train.publish import checkpoint_tag
-from tests.train.small_run import DiskFolder
+from tests.support.small_run import DiskFolder
 
 
 def wait_for(ctx: LocalContext) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from posture.config import Run
-from posture.data.transforms import draw_augmentation, network_input
+from posture.data.feed.clip_transforms import draw_augmentation, network_input
 from posture.errors import InputError
 from posture.models import build
 from posture.tasks.action import ActionTask
@@ -25,7 +25,7 @@ from posture.train.context import LocalContext
 from posture.train.evaluate import validate
 from posture.train.loop import Diverged, fit
 from posture.train.optim import Precision
-from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, StreamedFootage, small_run
+from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, StreamedFootage, small_run
 
 TRAINING, VALIDATION = SmallFootage(41), SmallFootage(20, seed=1)
 RESUMABLE = {

@@ -16,7 +16,7 @@ from posture.models import build
 from posture.models.configs import C3D, IMPROVED, TwoStream
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.train.optim import Average, Precision, build_optimizer, learning_rate
-from tests.train.small_run import SmallNetwork
+from tests.support.small_run import SmallNetwork
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])

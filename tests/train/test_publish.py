@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from posture.errors import Unreachable
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
 from posture.train.publish import Publisher
-from tests.processes import s3_server
-from tests.small_disk import run_on_small_disk
+from tests.support.processes import s3_server
+from tests.support.small_disk import run_on_small_disk
 
 
 def saver(epoch: int, *, size: int = 1000) -> Callable[[Path], None]:

@@ -19,14 +19,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from posture.config import AnyRun, override
 from posture.models import build
-from posture.recipes import load_recipe
+from posture.runs.recipes import load_recipe
 from posture.tasks.action import ActionTask
 from posture.tasks.detection import DetectionTask
 from posture.train.batches import Batches
 from posture.train.context import LocalContext
 from posture.train.image_batches import ImageBatches
 from posture.train.loop import fit
-from tests.train.small_run import DiskFolder
+from tests.support.small_run import DiskFolder
 from tests.train.test_image_batches import SmallImages
 from tests.train.test_two_stream import FlowFootage
 from tests.train.test_workers import ProcessContext

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from posture.config import Run
-from posture.data.transforms import evaluation_view, frame_indices, network_inputs
+from posture.data.feed.clip_transforms import evaluation_view, frame_indices, network_inputs
 from posture.models import build
 from posture.models.configs import TwoStream
 from posture.tasks.action import ActionTask
@@ -18,7 +18,7 @@ from posture.train.batches import Batches
 from posture.train.context import LocalContext
 from posture.train.evaluate import score
 from posture.train.loop import fit
-from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, small_run
+from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, small_run
 
 STREAMS = {"both": ("rgb", "flow"), "spatial": ("rgb",), "temporal": ("flow",)}
 

@@ -20,7 +20,7 @@ from posture.train.batches import Batches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
 from posture.train.workers import SharedBatchNorm, spread
-from tests.train.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
+from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
 
 STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
 STOPPED = {"epochs": 2, "scale__micro_batch": 3}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from posture.data.store import Store
+from posture.data.store.tables import Store
 
 
 @dataclass(frozen=True)

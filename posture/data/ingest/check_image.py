@@ -1,4 +1,4 @@
-"""A picture file, decoded to its end and turned upright. Runs in the decoder's process (`data/sandbox.py`)."""
+"""A picture file, decoded to its end and turned upright. Runs in the decoder's process (`data/decode/sandbox.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posture.data.decode.limits import refuse_large
-from posture.data.video import Unreadable
+from posture.data.decode.video import Unreadable
 
 JPEG_QUALITY = 95
 """Of pictures that are encoded anew to stand upright."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from posture.data.annotations import AnnotatedVideo
-from posture.data.placed_boxes import count_outside
-from posture.data.store import Store
-from posture.data.tubes import as_shown
+from posture.data.decode.tracks import as_shown
+from posture.data.ingest.place_boxes import count_outside
+from posture.data.labels.videos import AnnotatedVideo
+from posture.data.store.tables import Store
 
 
 def boxes_outside(videos: Iterable[AnnotatedVideo], store: Store) -> tuple[int, int]:

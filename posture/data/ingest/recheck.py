@@ -18,15 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from posture.data import rows
-from posture.data.annotations import Label
-from posture.data.cutting import Clip, Cut
-from posture.data.files import hash_file, local_copy
-from posture.data.lease import Lease
-from posture.data.rows import DecodeRecipe
-from posture.data.sandbox import Sandbox
-from posture.data.store import Store
-from posture.data.video import Unreadable
+from posture.data.decode.cut import Clip, Cut
+from posture.data.decode.sandbox import Sandbox
+from posture.data.decode.video import Unreadable
+from posture.data.labels.videos import Label
+from posture.data.store import schema
+from posture.data.store.files import hash_file, local_copy
+from posture.data.store.lease import Lease
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 
 EXACT = "decord"
 """The decoder of videos that an earlier version decoded rightly."""
@@ -138,10 +138,10 @@ class _Video:
                 self._refuse(error)
                 return
             self._report.wrong.append({"uri": stream["from"], "reason": reason})
-        now = {name: stream[name] for name in rows.VIDEOS.names if name in stream} if reason else {"decoder": EXACT}
+        now = {name: stream[name] for name in schema.VIDEOS.names if name in stream} if reason else {"decoder": EXACT}
         self._store.upsert(
             "videos",
-            pa.Table.from_pylist([place | now for place in self._places], schema=rows.VIDEOS),
+            pa.Table.from_pylist([place | now for place in self._places], schema=schema.VIDEOS),
             keys=["video", "uri"],
         )
 
@@ -180,7 +180,7 @@ class _Video:
             for segment, row in segments.items()
             if segment not in gone and self._lasts_to_end(row)
         ]
-        self._store.upsert("segments", pa.Table.from_pylist(changed, schema=rows.SEGMENTS), keys=["segment"])
+        self._store.upsert("segments", pa.Table.from_pylist(changed, schema=schema.SEGMENTS), keys=["segment"])
         self._store.delete("segments", "segment", sorted(gone))
 
     def _lasts_to_end(self, segment: dict[str, Any]) -> bool:
@@ -207,7 +207,7 @@ class _Video:
                 self._remove_flows(keys)
                 self._store.replace(
                     "clips",
-                    pa.Table.from_pylist(new, schema=rows.CLIPS),
+                    pa.Table.from_pylist(new, schema=schema.CLIPS),
                     key="clip",
                     values=sorted({*keys, *(row["clip"] for row in new)}),
                 )
@@ -223,7 +223,7 @@ class _Video:
             window, refusal = 0, None
             for message in sandbox.cut(path, "", [label], Cut(recipe), limit_seconds=self._limit_seconds):
                 if isinstance(message, Clip):
-                    key = {"clip": rows.clip_id(segment, recipe, window), "segment": segment}
+                    key = {"clip": schema.clip_id(segment, recipe, window), "segment": segment}
                     new.append(message.row | key | {"pixels": bytes(message.pixels)})
                     window += 1
                 elif message["kind"] == "refused":

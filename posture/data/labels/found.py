@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from posture.data import image_annotations, still_layouts, tube_layouts, yolo_layout
-from posture.data.files import File, list_files
-from posture.data.labels import cvat, ucf101
+from posture.data.labels import coco_voc, cvat, images, tubes, ucf101, yolo
 from posture.data.labels.table import SUFFIXES, table_of
+from posture.data.labels.tree import Tree
 from posture.data.labels.unread import open_tables
-from posture.data.picture_files import Tree
+from posture.data.store.files import File, list_files
 from posture.errors import InputError
 
 TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
@@ -43,7 +42,7 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
     tree = Tree(source)
     found = [] if tree.named else find_layouts(tree)
     if clips and len({one.layout for one in found}) > 1:
-        found = [one for one in found if one.layout not in (*image_annotations.OF_STILLS, "cvat")]
+        found = [one for one in found if one.layout not in (*images.OF_STILLS, "cvat")]
     layouts = frozenset(one.layout for one in found)
     if len(layouts) > 1 and not (layouts in TOGETHER and len({one.folder for one in found}) == 1):
         listed = "; ".join(
@@ -54,9 +53,9 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
             f"{tree.root}: several layouts are here: {listed}. Name one of these folders, or the layout with --layout"
         )
     if not found or tree.named:
-        return image_annotations.picture_layout(source)
+        return images.picture_layout(source)
     layout = TOGETHER.get(layouts, next(iter(layouts)))
-    return layout if layout in image_annotations.LAYOUTS else None
+    return layout if layout in images.LAYOUTS else None
 
 
 def find_layouts(tree: Tree) -> list[Found]:
@@ -73,16 +72,12 @@ def find_layouts(tree: Tree) -> list[Found]:
             found.setdefault((layout, folder), Found(layout, name, folder))
 
     if pictures:
-        table = yolo_layout.yolo_table(tree)
+        table = yolo.yolo_table(tree)
         add("yolo", [table] if table else [], pictures)
-        add("coco", still_layouts.coco_tables(tree), pictures)
-        add("voc", (f"{folder}/Annotations".lstrip("/") for folder in still_layouts.voc_folders(tree)), pictures)
+        add("coco", coco_voc.coco_tables(tree), pictures)
+        add("voc", (f"{folder}/Annotations".lstrip("/") for folder in coco_voc.voc_folders(tree)), pictures)
     if videos:
-        add(
-            "ucf101_24",
-            (name for name in tree.tables(".mat") if PurePosixPath(name).name == tube_layouts.UCF101_24),
-            videos,
-        )
+        add("ucf101_24", (name for name in tree.tables(".mat") if PurePosixPath(name).name == tubes.UCF101_24), videos)
         add("cvat", cvat.cvat_tables(tree), videos)
         others = list_files(tree.root, suffixes=SUFFIXES)
         tables, _ = open_tables(tree.root, [file for file in others if not _is_list(file)])

@@ -8,8 +8,8 @@ import unicodedata
 from collections import defaultdict
 from pathlib import PurePosixPath
 
-from posture.data.files import File
-from posture.data.video import VIDEO_SUFFIXES
+from posture.data.decode.video import VIDEO_SUFFIXES
+from posture.data.store.files import File
 
 SPLIT_NAMES = {
     "train": "train",

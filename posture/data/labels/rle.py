@@ -7,7 +7,7 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any
 
-from posture.data.picture_files import BadLabel, Box, around, numbers
+from posture.data.labels.tree import BadLabel, Box, around, numbers
 
 MOST_RUNS = 10_000_000
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from posture.data.files import join, read_bytes
+from posture.data.store.files import join, read_bytes
 from posture.errors import InputError
 
 SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})

@@ -6,8 +6,8 @@ import io
 import re
 from pathlib import PurePosixPath
 
-from posture.data.files import File, join, read_bytes
 from posture.data.labels.table import Line, decode
+from posture.data.store.files import File, join, read_bytes
 from posture.errors import InputError
 
 LIST = re.compile(r"(train|val|test)list_?(\d*)\.txt", re.IGNORECASE)

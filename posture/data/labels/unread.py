@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-from posture.data.files import File, join, read_bytes
 from posture.data.labels.names import VideoNames
 from posture.data.labels.table import COLUMNS, DELIMITERS, SUFFIXES, Table, decode, read_table
+from posture.data.store.files import File, join, read_bytes
 from posture.errors import InputError
 
 SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})

@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
+from posture.data.decode.probe import open_video
 from posture.data.decode.stream import SEEKING, SEQUENTIAL
-from posture.data.probe import open_video
-from posture.data.video import Unreadable
-from tests.numbered import CORNERS, corners_of, number_of, remux, write_numbered
+from posture.data.decode.video import Unreadable
+from tests.support.numbered import CORNERS, corners_of, number_of, remux, write_numbered
 
 FAST = {"preset": "ultrafast"}
 TWO_B_FRAMES = {"bf": "2"}
@@ -251,7 +251,7 @@ def test_the_largest_stream_is_shown_and_covers_are_none(tmp_path):
 
 def _write_cover(path: Path) -> None:
     """Sound with a picture of its cover."""
-    from tests.numbered import numbered_frame
+    from tests.support.numbered import numbered_frame
 
     with av.open(str(path), "w") as file:
         sound, cover = file.add_stream("aac", rate=44100), file.add_stream("mjpeg", rate=1)

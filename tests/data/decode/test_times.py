@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from posture.data.decode.times import average_rate, frame_times
-from posture.data.video import Unreadable
+from posture.data.decode.video import Unreadable
 
 EVEN = np.arange(50) / 25
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
-from tests.numbered import write_numbered
+from tests.support.numbered import write_numbered
 
 PAUSE_SECONDS = 100
 CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 8, "refuse")

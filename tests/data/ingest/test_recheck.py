@@ -5,16 +5,16 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 
-from posture.data import rows
-from posture.data.annotations import read_footage
-from posture.data.cutting import Cut, decode_frames
+from posture.data.decode.cut import Cut, decode_frames
 from posture.data.ingest import recheck as module
+from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.recheck import EXACT, earlier_frames, earlier_videos, recheck
-from posture.data.ledger import IngestOptions
-from posture.data.rows import DecodeRecipe
-from posture.data.store import Store
+from posture.data.labels.videos import read_footage
+from posture.data.store import schema
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
-from tests.numbered import number_of, write_numbered
+from tests.support.numbered import number_of, write_numbered
 
 RECIPES = DecodeRecipe(48, 64, 10, 1, 2), DecodeRecipe(32, 40, 8, 2, 1, jpeg=90)
 X264_B = {"preset": "ultrafast", "bf": "3", "b_strategy": "0"}
@@ -49,12 +49,14 @@ def earlier(footage, tmp_path):
         row | {"pixels": bytes(len(row["pixels"]))} if row["segment"] in wrong and not row["offsets"] else row
         for row in clips.to_pylist()
     ]
-    store.replace("clips", pa.Table.from_pylist(black, schema=rows.CLIPS), key="clip", values=clips["clip"].to_pylist())
+    store.replace(
+        "clips", pa.Table.from_pylist(black, schema=schema.CLIPS), key="clip", values=clips["clip"].to_pylist()
+    )
     late = [row | {"end": 3.4} for row in segments if row["video"] == shifted and row["start"] == 2.0]
-    store.upsert("segments", pa.Table.from_pylist(late, schema=rows.SEGMENTS), keys=["segment"])
+    store.upsert("segments", pa.Table.from_pylist(late, schema=schema.SEGMENTS), keys=["segment"])
     old = pa.Table.from_pylist(
         [row | ({"seconds": 3.4, "frames": 85} if row["video"] == shifted else {}) for row in videos],
-        schema=rows.VIDEOS,
+        schema=schema.VIDEOS,
     )
     write_deltalake(store.table_uri("videos"), old.drop_columns(["decoder"]), mode="overwrite", schema_mode="overwrite")
     return store
@@ -149,12 +151,12 @@ def test_cropped_clips_and_flow_are_removed_and_counted(footage, earlier):
     earlier.append(
         "clips",
         pa.Table.from_pylist(
-            [row | {"clip": f"{row['clip']}c", "recipe": cropped} for row in whole], schema=rows.CLIPS
+            [row | {"clip": f"{row['clip']}c", "recipe": cropped} for row in whole], schema=schema.CLIPS
         ),
     )
     earlier.create_tables()
     flow = {"method": "dis", "bound": 20.0, "frames": 9, "height": 48, "width": 64, "vectors": b""}
-    earlier.append("flows", pa.Table.from_pylist([flow | {"clip": row["clip"]} for row in whole], schema=rows.FLOWS))
+    earlier.append("flows", pa.Table.from_pylist([flow | {"clip": row["clip"]} for row in whole], schema=schema.FLOWS))
     report = recheck(earlier, limit_seconds=60)
     assert report.removed == {cropped: 6} and report.flows == 6
     assert (
@@ -174,5 +176,5 @@ def test_frames_of_earlier_versions_are_counted(tmp_path):
             {"image": "b", "uri": "b.png"},
         )
     ]
-    store.append("images", pa.Table.from_pylist(stored, schema=rows.IMAGES))
+    store.append("images", pa.Table.from_pylist(stored, schema=schema.IMAGES))
     assert earlier_frames(store) == 1

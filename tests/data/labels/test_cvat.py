@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from posture.data.image_annotations import picture_layout, read_pictures
 from posture.data.labels.cvat import MOST_FRAMES
+from posture.data.labels.images import picture_layout, read_pictures
 from posture.errors import InputError
-from tests.data.labels.cases import case
+from tests.support.cases import case
 
 META = "<meta><task><name>t</name><start_frame>0</start_frame><stop_frame>{stop}</stop_frame>{more}</task><source>a.mp4</source></meta>"
 

@@ -1,8 +1,8 @@
 import pytest
 
-from posture.data.annotations import read_footage
 from posture.data.labels.found import choose_layout
-from posture.data.tracked_footage import read_tracked_footage
+from posture.data.labels.tracked_videos import read_tracked_footage
+from posture.data.labels.videos import read_footage
 from posture.errors import InputError
 from tests.conftest import SHARED_FOOTAGE
 

@@ -2,8 +2,8 @@ import unicodedata
 
 import pytest
 
-from posture.data.files import File
 from posture.data.labels.names import VideoNames
+from posture.data.store.files import File
 
 
 def names(*paths):

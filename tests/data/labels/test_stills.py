@@ -8,13 +8,13 @@ import unicodedata
 import numpy as np
 import pytest
 
-from posture.data.image_annotations import picture_layout, read_pictures
+from posture.data.labels.images import picture_layout, read_pictures
 from posture.data.labels.limits import MOST_CLASSES
 from posture.data.labels.rle import rle_box
-from posture.data.picture_files import BadLabel
-from posture.data.plain_xml import BadXML, parse_xml
+from posture.data.labels.safe_xml import BadXML, parse_xml
+from posture.data.labels.tree import BadLabel
 from posture.errors import InputError
-from tests.data.labels.cases import case
+from tests.support.cases import case
 
 YOLO = "0 0.5 0.5 0.2 0.4\n"
 

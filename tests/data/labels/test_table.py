@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from posture.data.annotations import read_footage
 from posture.data.labels.table import Line, read_rows, read_table
+from posture.data.labels.videos import read_footage
 from posture.errors import InputError
 
 ROWS = [("müller.mp4", 0.0, 1.5, "jump"), ("b c.mp4", 1.25, 2.0, "throw, far")]

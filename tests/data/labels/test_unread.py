@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from posture.data.annotations import read_footage
+from posture.data.labels.videos import read_footage
 from posture.errors import InputError
 
 SHEET = "<worksheet><c><is><t>{}</t></is></c></worksheet>"

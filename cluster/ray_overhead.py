@@ -1,0 +1,141 @@
+"""What Ray itself costs: many logical nodes on this machine and many tiny blocks that do nothing: `python -m
+cluster.ray_overhead`.
+
+Nodes have one CPU each, the head has none. What is measured is bookkeeping, so the machine's own speed matters little
+for the driver's and Ray's CPU time for each block; blocks per second say how far one machine gets that plays all nodes
+at once, and a real cluster does better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+OBJECT_STORE_BYTES = 100_000_000
+CONTROL = ("gcs_server", "raylet")
+"""Ray's own processes: one of the first for the cluster, one of the second for each node."""
+START_SECONDS = 180
+"""That a node may take to start, many of them side by side on few cores; Ray would give it up after 30."""
+SET = ("RAY_raylet_start_wait_time_s", "RAY_ADDRESS")
+"""Environment variables that a measurement sets; afterwards they are what they were."""
+
+
+def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
+    """A row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds",
+    "driver_ms", "control_ms"}.
+
+    The last two are CPU time for each block, of this process and of Ray's own ones. `nodes` must grow: they are added
+    to those that are there.
+    """
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from posture.distributed.cluster import connect
+
+    before, cluster = {name: os.environ.get(name) for name in SET}, None
+    try:
+        os.environ[SET[0]] = str(START_SECONDS)
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False},
+        )
+        os.environ[SET[1]] = cluster.address
+        connect()
+        there = 0
+        for count in nodes:
+            for _ in range(count - there):
+                cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+            there = count
+            cluster.wait_for_nodes()
+            for way, run in (("tasks", _tasks), ("Ray Data", _dataset)):
+                run(4 * count)  # starts a worker on each node, which is not what is measured
+                for number in blocks:
+                    yield {"nodes": count, "way": way, "blocks": number, **_cost(run, number)}
+    finally:
+        ray.shutdown()
+        if cluster is not None:
+            cluster.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _cost(run: Callable[[int], None], number: int) -> dict[str, float]:
+    began, driver, control = time.perf_counter(), time.process_time(), _control_seconds()
+    run(number)
+    return {
+        "seconds": time.perf_counter() - began,
+        "driver_ms": 1000 * (time.process_time() - driver) / number,
+        "control_ms": 1000 * (_control_seconds() - control) / number,
+    }
+
+
+def _control_seconds() -> float:
+    """CPU time that Ray's own processes have taken so far."""
+    import psutil
+
+    processes = [process for process in psutil.Process().children(recursive=True) if process.name() in CONTROL]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def _tasks(number: int) -> None:
+    """`number` plain tasks, as reading a store into memory takes them."""
+    import ray
+
+    nothing = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_nothing)
+    ray.get([nothing.remote(place) for place in range(number)])
+
+
+def _dataset(number: int) -> None:
+    """`number` blocks through a dataset, as ingest and streamed footage take them."""
+    import ray
+
+    dataset = ray.data.from_items(
+        [{"place": place} for place in range(number)], override_num_blocks=number
+    ).map_batches(_nothing, batch_size=None)
+    assert sum(len(batch["place"]) for batch in dataset.iter_batches(batch_size=None)) == number
+
+
+def _nothing(block: Any) -> Any:
+    return block
+
+
+HEADER = "| nodes | blocks by | blocks | blocks/s | driver, CPU ms a block | Ray's processes, CPU ms a block |\n|---:|---|---:|---:|---:|---:|"
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as Markdown, below `HEADER`."""
+    return (
+        f"| {row['nodes']} | {row['way']} | {row['blocks']:,} | {row['blocks'] / row['seconds']:,.0f} | "
+        f"{row['driver_ms']:.2f} | {row['control_ms']:.2f} |"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m cluster.ray_overhead", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--nodes", type=int, nargs="+", default=[1, 4, 8], help="logical nodes, a growing list; each takes about 300 MB"
+    )
+    parser.add_argument("--blocks", type=int, nargs="+", default=[200, 1000], help="tiny blocks")
+    parser.add_argument("--json", type=Path, help="also write every number here")
+    given = parser.parse_args(arguments)
+    if given.nodes != sorted(set(given.nodes)) or min(given.nodes + given.blocks) < 1:
+        parser.error("--nodes must be a growing list, and all numbers at least 1")
+    rows = []
+    print(HEADER)
+    for row in measure(given.nodes, given.blocks):
+        rows.append(row)
+        print(line(row), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps({"cpus": os.cpu_count(), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,445 @@
+"""The page of a comparison: Table 3, differences, ablations (Figure 11), classes (Figure 12), ROC (Figure 13), losses,
+speed, and how it was done.
+
+`shared` and what stands below it serve every task's page; `posture.compare.detection` has the detectors'.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posture.compare.action import ACTION, PAPER, Comparison, Entry, Measures, flow_notes, mean_text, whole_ms
+from posture.compare.verdict import SIGNIFICANT, probability, told
+from posture.display import html
+from posture.display.charts import LONGEST, LOOKS, Chart, Column, Columns, Interval, Intervals, Line, over_epochs, ticks
+from posture.display.html import THIN_SPACE, amount, short, signed
+
+KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References: torchvision's networks"}
+BARS = {"accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1"}
+COLUMNS = {
+    "accuracy": "Accuracy",
+    "macro_precision": "Precision",
+    "macro_recall": "Recall",
+    "macro_f1": "F1",
+    "map": "mAP",
+}
+"""Figures told of ablations, drawn and in their table."""
+OVER_SEEDS = "Mean over seeds, whiskers from the lowest to the highest seed"
+
+Row = Mapping[str, Any]
+"""An entry of an analysis."""
+
+
+def write_comparison_page(path: Path, *, comparison: Comparison, analysis: Mapping[str, Any]) -> None:
+    """Write the page of `analysis` (of `posture.compare.action.analyse`); curves come from the comparison's histories and
+    metrics.
+    """
+    papers = any(row["name"] in PAPER for row in analysis["entries"])
+    given = shared(
+        comparison, analysis, ACTION, paper=PAPER, kinds=KINDS if papers else KINDS | {"baseline": "Baselines"}
+    )
+    subject, main = given["subject"], given["main"]
+    page = html.render(
+        "comparison.html",
+        **given,
+        tiles=_tiles(subject, main) if subject["metrics"] else [],
+        ablation_columns=COLUMNS,
+        bars=[columns(OVER_SEEDS, given["ablations"], BARS)] if given["ablations"] else [],
+        curves=_roc([entry for entry in comparison.entries if entry.kind != "ablation"]),
+        costs=costs(
+            main,
+            {
+                "clips_per_second": (lambda row: row["clips_per_second"], lambda value: f"{value:,.1f}"),
+                "latency": (lambda row: row["latency_ms"] and whole_ms(row)["median"], lambda value: f"{value:,.1f}"),
+                "gmacs": (lambda row: row["gmacs"], amount),
+                "parameters": (lambda row: row["parameters"] / 1e6, amount),
+            },
+        ),
+    )
+    html.write(path, page)
+
+
+def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
+    """The subject in four figures, each beside the first baseline's."""
+    beside = next((row for row in main if row["kind"] == "baseline"), None)
+    return [
+        {
+            "name": "Accuracy",
+            "value": html.percent(subject["metrics"]["accuracy"]["mean"]),
+            "note": other(beside, "accuracy", ACTION),
+        },
+        {
+            "name": "mAP",
+            "value": html.decimal((subject["metrics"]["map"] or {}).get("mean")),
+            "note": other(beside, "map", ACTION),
+        },
+        {
+            "name": "Compute",
+            "value": f"{amount(subject['gmacs'])}{THIN_SPACE}GMAC",
+            "note": ratio(subject, beside, "gmacs"),
+        },
+        {
+            "name": "Parameters",
+            "value": f"{amount(subject['parameters'] / 1e6)}{THIN_SPACE}M",
+            "note": ratio(subject, beside, "parameters"),
+        },
+    ]
+
+
+def _roc(entries: Sequence[Entry]) -> Chart | None:
+    """Figure 13: per model the mean of its classes' curves and seeds, each class against the rest."""
+    grid = np.linspace(0, 1, 201)
+    lines = []
+    for place, entry in enumerate(entries):
+        curves = [curve for result in entry.results for curve in result.metrics["roc"].values()]
+        if curves:
+            mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves], axis=0)
+            area = np.mean([result.metrics["auc"] for result in entry.results])
+            lines.append(
+                Line(
+                    f"{entry.title} {area:.3f}",
+                    [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)],
+                    look(place),
+                )
+            )
+    if not lines:
+        return None
+    guide = Line("chance", [(0, 0), (1, 1)], "guide", listed=False)
+    return Chart(
+        "ROC, with AUC",
+        "false positive rate",
+        "true positive rate",
+        ticks(0, 1),
+        ticks(0, 1),
+        [guide, *lines],
+        height=400,
+    )
+
+
+def shared(
+    comparison: Comparison,
+    analysis: Mapping[str, Any],
+    measures: Measures,
+    *,
+    paper: Mapping[str, Mapping[str, float]],
+    kinds: Mapping[str, str] = KINDS,
+) -> dict[str, Any]:
+    """What the pages of all tasks show, for `pages.render`. `paper`: {entry: {figure: what the paper prints}}; `kinds`:
+    titles of the table's parts.
+    """
+    rows = analysis["entries"]
+    main = [row for row in rows if row["kind"] != "ablation"]
+    ablations = [row for row in rows if row["kind"] == "ablation"]
+    subject = next(row for row in rows if row["name"] == analysis["subject"])
+    facts = analysis["facts"]
+    one_scale = measures.unit == "segment" and all(
+        entry.loss == comparison.entries[0].loss for entry in comparison.entries
+    )
+    return {
+        "analysis": analysis,
+        "subject": subject,
+        "facts": _facts(facts),
+        "departures": facts.get("departures") or [],
+        "footage": html.footage_table(facts.get("footage")),
+        "subtitle": _subtitle(analysis, facts, measures),
+        "kinds": [
+            (title, [row for row in main if row["kind"] == kind])
+            for kind, title in kinds.items()
+            if any(row["kind"] == kind for row in main)
+        ],
+        "main": main,
+        "ablations": [subject, *ablations] if ablations else [],
+        "paper": paper if any(row["name"] in paper for row in main) else {},
+        "several": any(len(row["seeds"]) > 1 for row in rows),
+        "flow_notes": flow_notes(analysis),
+        "figures": measures.tested,
+        "probability": probability,
+        "significant": SIGNIFICANT,
+        "amount": amount,
+        "points": lambda figure, value: points(figure, value, measures),
+        "mean": lambda row, figure: mean(row, figure, measures),
+        "differences": differences(main, measures),
+        "per_class": _per_class(main, analysis["classes"]),
+        "losses": losses([entry for entry in comparison.entries if entry.kind != "ablation"], one_scale=one_scale),
+        "ablation_losses": losses(
+            [entry for entry in comparison.entries if entry.kind == "ablation"], one_scale=one_scale
+        ),
+        "one_scale": one_scale,
+        "loss_notes": _loss_notes(comparison.entries),
+        "ablated": measures.ablated,
+        "compute": {"name": measures.compute[0], "of": measures.compute[1]},
+        "searched": _searched(rows, measures),
+    }
+
+
+def _subtitle(analysis: Mapping[str, Any], facts: Mapping[str, Any], measures: Measures) -> list[str]:
+    rows = analysis["entries"]
+    seeds = [len(row["seeds"]) for row in rows if row["metrics"]] or [0]
+    each = (
+        f"{seeds[0]} seed{'s' * (seeds[0] != 1)} each"
+        if len(set(seeds)) == 1
+        else f"{min(seeds)} to {max(seeds)} seeds each"
+    )
+    units = f"{measures.unit}s"
+    parts = [
+        f"{sum(row['metrics'] is not None for row in rows)} of {len(rows)} models measured",
+        each,
+        f"{analysis[units]:,} test {units} in {analysis['groups']:,} groups",
+    ]
+    return parts + ([html.moment(facts["when"])] if facts.get("when") else [])
+
+
+def ratio(subject: Row, beside: Row | None, key: str) -> str:
+    """How a cost compares with that of another model, in words."""
+    ours, theirs = subject[key], beside and beside[key]
+    if not ours or not theirs or beside is None:
+        return ""
+    if ours == theirs:
+        return f"that of {beside['title']}"
+    return (
+        f"{theirs / ours:.1f} times less than {beside['title']}"
+        if theirs > ours
+        else f"{ours / theirs:.1f} times that of {beside['title']}"
+    )
+
+
+def other(beside: Row | None, figure: str, measures: Measures) -> str:
+    """Another model's figure, with its name."""
+    return f"{beside['title']}: {mean(beside, figure, measures)}" if beside and beside["metrics"] else ""
+
+
+def mean(row: Row, figure: str, measures: Measures) -> str:
+    """`84.2 ± 1.3 %` or `0.842 ± 0.013`: mean and standard deviation over seeds."""
+    if not row["metrics"] or not row["metrics"][figure]:
+        return html.NOTHING
+    return (
+        f"{mean_text(row, figure, scale=100, digits=1)}{THIN_SPACE}%"
+        if figure in measures.shares
+        else mean_text(row, figure)
+    )
+
+
+def points(figure: str, value: float | None, measures: Measures) -> str:
+    """A difference as the table writes its figure: points of a share, decimals of the others."""
+    if value is None:
+        return html.NOTHING
+    return signed(100 * value) if figure in measures.shares else signed(value, 3)
+
+
+def differences(rows: Sequence[Row], measures: Measures) -> list[Intervals]:
+    """The subject's difference to each other model with its interval, in hundredths, a chart for each figure."""
+    compared = [row for row in rows if row["against"]]
+    charts = []
+    for figure, title in measures.tested.items():
+        drawn, unit = [], measures.unit_of(figure) or "hundredths"
+        for row in compared:
+            against = row["against"][figure]
+            if against["difference"] is None:
+                continue
+            sure = against["p_holm"] is not None and against["p_holm"] < SIGNIFICANT
+            look = ("right" if against["difference"] > 0 else "wrong") if sure else "unsure"
+            low, high = (None if against[key] is None else 100 * against[key] for key in ("low", "high"))
+            drawn.append(
+                Interval(
+                    short(row["title"], LONGEST),
+                    100 * against["difference"],
+                    low,
+                    high,
+                    look,
+                    f"{row['title']}: {told(against, unit=unit)}",
+                )
+            )
+        reach = [value for row in drawn for value in (row.value, row.low, row.high) if value is not None]
+        if drawn:
+            charts.append(Intervals(title, f"{unit} ahead →", ticks(min(0.0, *reach), max(0.0, *reach), 4), drawn))
+    return charts
+
+
+def columns(
+    title: str, rows: Sequence[Row], bars: Mapping[str, str], *, top: float = 1.0, digits: int = 3, width: int = 1040
+) -> Columns:
+    """Figures (0..top) of each model, named as in `bars`, as bars side by side; whiskers from the lowest to the highest
+    seed.
+    """
+    groups = []
+    letters = min(20, int((width - Columns.left - Columns.right) / max(len(rows), 1) / 6.5))
+    for row in rows:
+        drawn = []
+        for figure, name in bars.items():
+            spread = row["metrics"] and row["metrics"][figure]
+            if not spread:
+                drawn.append(Column(None))
+                continue
+            values = spread["values"]
+            text = f"{row['title']}, {name}: {spread['mean']:.{digits}f}, seeds {min(values):.{digits}f} to {max(values):.{digits}f}"
+            several = len(values) > 1
+            drawn.append(
+                Column(spread["mean"], min(values) if several else None, max(values) if several else None, text)
+            )
+        name = textwrap.wrap(row["title"], max(4, letters))
+        groups.append((name if row["metrics"] else [*name, "not measured"], drawn))
+    return Columns(title, list(bars.values()), groups, ticks(0, top), width=width)
+
+
+def _per_class(main: Sequence[Row], classes: Sequence[str]) -> dict[str, Any] | None:
+    """The figure of each class and model."""
+    measured = [row for row in main if row["per_class"]]
+    if not measured:
+        return None
+    rows = []
+    for name in classes:
+        values = [row["per_class"].get(name) for row in measured]
+        best = max((value for value in values if value is not None), default=None)
+        rows.append({
+            "class": name,
+            "values": [
+                {"share": value, "best": value is not None and round(value, 3) == round(best, 3)} for value in values
+            ],
+        })
+    return {"titles": [row["title"] for row in measured], "rows": rows}
+
+
+def look(place: int) -> str:
+    """The style of a model's curve, by its place among them."""
+    return LOOKS[place] if place < len(LOOKS) else "faint"
+
+
+def losses(entries: Sequence[Entry], *, one_scale: bool) -> list[Chart]:
+    """Training and validation loss of each model, a curve for each seed, all to one scale if they are the same loss.
+
+    The training loss of several streams is their sum, and is drawn as their mean.
+    """
+    drawn = [
+        (
+            entry,
+            [
+                Line(
+                    f"{name}, seed {result.seed}",
+                    [(epoch, value / parts) for epoch, value in over_epochs(result.history, key)],
+                    look,
+                    listed=False,
+                )
+                for result in entry.results
+                for name, key, look, parts in (
+                    ("training", "train_loss", "first seed", entry.streams),
+                    ("validation", "val_loss", "second seed", 1),
+                )
+            ],
+        )
+        for entry in entries
+    ]
+    points = [[point for line in lines for point in line.points if math.isfinite(point[1])] for _, lines in drawn]
+    every = [point for found in points for point in found]
+    charts = []
+    for (entry, lines), own in zip(drawn, points, strict=True):
+        if own:
+            within = every if one_scale else own
+            x_ticks, y_ticks = (
+                ticks(0.0, max(x for x, _ in within), 5, whole=True),
+                ticks(0.0, max(y for _, y in within)),
+            )
+            charts.append(Chart(entry.title, "epoch", "", x_ticks, y_ticks, lines, width=360, height=220))
+    return charts
+
+
+def _loss_notes(entries: Sequence[Entry]) -> list[str]:
+    """Where training and validation losses of one model do not measure the same."""
+    notes = [
+        f"{entry.title}: its training loss is drawn as the mean of its {entry.streams} streams, each judged alone; in validation their common "
+        "answer is judged."
+        for entry in entries
+        if entry.streams > 1 and entry.results
+    ]
+    smoothed = {
+        entry.title: entry.loss["label_smoothing"]
+        for entry in entries
+        if entry.loss.get("label_smoothing") and entry.results
+    }
+    if smoothed:
+        notes.append(
+            f"Label smoothing is in the training loss of {', '.join(f'{title} ({value:g})' for title, value in smoothed.items())}, "
+            "and in no validation loss."
+        )
+    return notes
+
+
+def costs(
+    main: Sequence[Row], figures: Mapping[str, tuple[Callable[[Row], float | None], Callable[[float], str]]]
+) -> list[dict[str, Any]]:
+    """What each model costs, every figure (its value and how it is written) with its share of the largest."""
+    largest = {name: max((value(row) or 0 for row in main), default=0) or 1 for name, (value, _) in figures.items()}
+    return [
+        {
+            "title": row["title"],
+            "latency_ms": whole_ms(row),
+            **{
+                name: None if value(row) is None else {"text": form(value(row)), "share": value(row) / largest[name]}
+                for name, (value, form) in figures.items()
+            },
+        }
+        for row in main
+    ]
+
+
+def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
+    """Per model its optimiser and every learning rate tried, lowest first; `taken`: the one that its runs were trained
+    with.
+    """
+
+    def text(tried: Mapping[str, float | None]) -> str:
+        loss, figure = (
+            tried.get("val_loss"),
+            next((tried[f"val_{name}"] for name in measures.tested if f"val_{name}" in tried), None),
+        )
+        if loss is None and figure is None:
+            return "diverged"
+        form = html.percent if measures.ablated in measures.shares else html.decimal
+        return f"{html.decimal(loss)}, {form(figure)}" if loss is not None else form(figure)
+
+    found = []
+    for row in rows:
+        tried = [
+            {"lr": one["lr"], "text": text(one), "taken": one["lr"] == row["lr"]}
+            for one in sorted(row["lr_search"], key=lambda one: one["lr"])
+        ]
+        if tried or row["optimizer"]:
+            found.append({
+                "title": row["title"],
+                "optimizer": row["optimizer"] or "not recorded",
+                "budget": row["budget"],
+                "search_budget": row["search_budget"] or ("not recorded" if tried else "none tried"),
+                "tried": tried or [{"lr": row["lr"], "text": "the recipe's", "taken": True}],
+            })
+    return found
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The known facts in a fixed order, then any others by their names."""
+
+    def words(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items())
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    known = {
+        "budget": "Budget",
+        "seeds": "Seeds",
+        "protocol": "Protocol",
+        "hardware": "Hardware",
+        "software": "Software",
+        "store": "Store",
+        "tables": "Table versions",
+    }
+    listed = [(title, words(facts[key])) for key, title in known.items() if facts.get(key) is not None]
+    elsewhere = {"when", "departures", "footage", "majority_accuracy"}
+    return listed + [
+        (key.replace("_", " ").capitalize(), words(value))
+        for key, value in facts.items()
+        if key not in known and key not in elsewhere and value is not None
+    ]

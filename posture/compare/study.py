@@ -1,0 +1,486 @@
+"""A study: several runs on one budget, each from several seeds, all scored on the same test segments. `posture
+compare`.
+
+Everything that selects reads `val`: each run's learning rate is chosen by the same small search, each seed's best epoch
+as in any run. `test` is read once, after all training. A run's folder is named after all that its result depends on, so
+that a study that was interrupted, or is asked for more seeds, trains only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from posture.compare.action import Comparison, Entry, Scored, SeedResult
+from posture.compare.detection import PictureResult
+from posture.config import AnyRun, Optim, Study, override
+from posture.data.decode.optical_flow import milliseconds
+from posture.data.feed.clips import open_footage
+from posture.data.store.checked import read_parquet
+from posture.data.store.tables import Store
+from posture.errors import InputError
+from posture.runs.action import Views, evaluate
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import UNITS, index_run, prepare, tables_of, train_here
+
+PROBE_STEPS = 3
+LEAST_STEPS = 10
+"""Fewer steps than this, in the time that the subject takes, are no training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train or to score, wherever that is: it travels to a worker."""
+
+    run: AnyRun
+    runs: str
+    """Folder or s3:// prefix of the run's folder, which is named as the run."""
+    store: str
+    versions: dict[str, int]
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.runs, self.run.name)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A record per finished epoch."""
+        return self.folder.read_json("history.json") or []
+
+    def trained(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) >= self.run.epochs and bool(self.folder.checkpoints())
+
+    def scored(self) -> bool:
+        """Whether the best checkpoint has been scored on `test`."""
+        scored = self.folder.evaluation("test")
+        return (
+            scored is not None
+            and self.trained()
+            and scored.metrics.get("tag") in (None, self.folder.checkpoints()["best"])
+        )
+
+
+Execute = Callable[[str, list[Job]], dict[str, str]]
+"""Does "train" or "score" to all jobs, where there is room; returns for each run by name "", or in a sentence why it
+could not be done.
+"""
+
+
+def done(what: str, job: Job) -> bool:
+    """Whether that stands already."""
+    return job.trained() if what == "train" else job.scored()
+
+
+def work(what: str, job: Job) -> str:
+    """`train` a run in this process, from its last checkpoint if it has one, or `score` its best checkpoint on every
+    test segment.
+
+    Returns "", or why it cannot be trained: its loss diverged, its flow is missing.
+    """
+    if done(what, job):
+        return ""
+    if what == "score":
+        evaluate(job.folder, views=Views())
+        return ""
+    try:
+        session = prepare(
+            job.run, job.store, runs=job.runs, name=job.run.name, resume=job.folder.exists(), versions=job.versions
+        )
+        outcome = train_here(session, on_progress=_ignore, on_record=_ignore, on_device=_ignore)
+    except InputError as error:
+        return str(error)
+    if outcome["stopped"] == "asked":
+        raise KeyboardInterrupt
+    return ""
+
+
+@dataclass
+class Contender:
+    """A model of the study on its way to an entry."""
+
+    kind: str
+    run: AnyRun
+    """With the budget and the user's changes."""
+    full_size: bool = False
+    """It could not be narrowed as the subject is."""
+    timed: bool = False
+    """It gets the time in which the subject trained, instead of its epochs."""
+    searched: tuple[Job, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    not_measured: str = ""
+
+
+class Comparing:
+    """One study on one store, step by step: `search`, `train`, `score`, `collect`."""
+
+    def __init__(
+        self,
+        study: Study,
+        store_uri: str,
+        *,
+        runs: str,
+        seeds: int,
+        changes: dict[str, Any],
+        execute: Execute,
+        equal: str = "epochs",
+    ) -> None:
+        """`equal` budgets are in "epochs" or in training "time"; networks that cannot be narrowed as the subject is
+        always get its time.
+
+        Raises InputError: a change that no run has a field for, a store without test clips, or without the flow that a
+        run reads.
+        """
+        self.study, self.store, self.runs, self.seeds, self.execute = (
+            study,
+            Store(store_uri),
+            runs,
+            range(seeds),
+            execute,
+        )
+        self.versions = self.store.versions()
+        self.contenders = _contenders(study, changes)
+        self.subject = self.contenders[0]
+        for contender in self.contenders:
+            contender.timed = contender is not self.subject and (contender.full_size or equal == "time")
+            for split in ("train", "val", "test"):
+                if not len(index_run(contender.run, self.store, split, versions=self.versions)):
+                    raise InputError(
+                        f"{self.store.uri}: the {split} split has no {UNITS[study.subject.task]}; a comparison needs train, val and test"
+                    )
+
+    def run(self) -> Comparison:
+        """The whole way. Runs that stand are not trained again."""
+        equal = [contender for contender in self.contenders if not contender.timed]
+        self.search(equal)
+        self.train(equal)
+        if timed := [contender for contender in self.contenders if contender.timed]:
+            self._fit_in_time(timed)
+            self.search(timed)
+            self.train(timed)
+        self.execute(
+            "score", [job for contender in self.contenders if not contender.not_measured for job in contender.jobs]
+        )
+        return self.collect()
+
+    def search(self, contenders: list[Contender]) -> None:
+        """Try each learning rate for a share of the budget, and give every run the one that is best on `val`: the least
+        loss, or the highest mAP.
+        """
+        for contender in contenders:
+            run = contender.run
+            share = {"epochs": tried_for(self.study, run)}
+            if run.steps_per_epoch and run.epochs == 1:
+                share["steps_per_epoch"] = max(1, round(run.steps_per_epoch * self.study.search_share))
+            factors = (
+                self.study.learning_rates if len(self.study.learning_rates) > 1 and not contender.not_measured else ()
+            )
+            contender.searched = tuple(
+                self._job(override(run, share | {"optim.lr": float(f"{run.optim.lr * factor:.3g}")}))
+                for factor in factors
+            )
+        self.execute("train", [job for contender in contenders for job in contender.searched])
+        for contender in contenders:
+            costs = {job.run.optim.lr: _cost(job) for job in contender.searched}
+            if costs and min(costs.values()) < math.inf:
+                contender.run = override(contender.run, {"optim.lr": min(costs, key=costs.__getitem__)})
+
+    def train(self, contenders: list[Contender]) -> None:
+        """Every seed for the whole budget. A run that diverges is not measured, and why is kept."""
+        for contender in contenders:
+            if not contender.not_measured:
+                contender.jobs = tuple(self._job(override(contender.run, {"seed": seed})) for seed in self.seeds)
+        said = self.execute("train", [job for contender in contenders for job in contender.jobs])
+        for contender in contenders:
+            contender.not_measured = contender.not_measured or next(
+                (said[job.run.name] for job in contender.jobs if said[job.run.name]), ""
+            )
+        if self.subject.not_measured:
+            raise InputError(
+                f"study {self.study.name}: {self.subject.run.name} could not be trained: {self.subject.not_measured}"
+            )
+
+    def _fit_in_time(self, contenders: list[Contender]) -> None:
+        """Give each as many steps as it can do in the time in which the subject trained, by the speed of a few steps."""
+        subject = self.subject.run
+        clips = (
+            len(index_run(subject, self.store, "train", versions=self.versions))
+            // subject.scale.global_batch
+            * subject.scale.global_batch
+        )
+        seconds = float(
+            np.mean([sum(clips / record["clips_per_second"] for record in job.history) for job in self.subject.jobs])
+        )
+        probes = {
+            contender.run.name: self._job(override(contender.run, {"epochs": 1, "steps_per_epoch": PROBE_STEPS}))
+            for contender in contenders
+        }
+        said = self.execute("train", list(probes.values()))
+        for contender in contenders:
+            probe = probes[contender.run.name]
+            contender.not_measured = said[probe.run.name]
+            if contender.not_measured:
+                continue
+            steps = int(seconds * probe.history[-1]["clips_per_second"] / contender.run.scale.global_batch)
+            whole = (
+                len(index_run(contender.run, self.store, "train", versions=self.versions))
+                // contender.run.scale.global_batch
+            )
+            if steps < LEAST_STEPS:
+                size = "it cannot be narrowed, and at full size it" if contender.full_size else "it"
+                contender.not_measured = (
+                    f"{size} does {steps} steps in the {seconds:.0f} s in which {subject.name} trained here"
+                )
+            elif steps < whole:
+                contender.run = override(contender.run, {"epochs": 1, "steps_per_epoch": steps})
+            else:
+                contender.run = override(contender.run, {"epochs": steps // whole})
+
+    def _job(self, run: AnyRun) -> Job:
+        """The job of a run, named after all that decides its result: new flow, say, leaves runs alone that read none."""
+        versions = {name: self.versions.get(name) for name in tables_of(run)}
+        content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {
+            "store": self.store.uri,
+            "versions": versions,
+        }
+        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return Job(
+            override(run, {"name": f"{run.name}-{digest}-s{run.seed}"}), self.runs, self.store.uri, self.versions
+        )
+
+    def collect(self) -> Comparison:
+        """What `posture.compare.action`, or `posture.compare.detection`, analyses and shows."""
+        entries = [self._entry(contender) for contender in self.contenders]
+        run = self.subject.run
+        index = index_run(run, self.store, "test", versions=self.versions)
+        record = self.subject.jobs[0].folder.read_json("run.json")
+        metrics = entries[0].results[0].metrics
+        unit = UNITS[run.task]
+        budget = f"{run.epochs} epochs of {record['footage']['train'][unit]} training {unit}, batches of {run.scale.global_batch}"
+        if timed := [
+            self.study.titles.get(contender.run.name, contender.run.name)
+            for contender in self.contenders
+            if contender.timed
+        ]:
+            budget += f"; {', '.join(timed)}: as many steps as fit the time in which the subject trained"
+        factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
+        best = {"action": "the least validation loss", "detection": "the highest mAP@0.5:0.95 on val"}[run.task]
+        searched = self.subject.searched
+        search = (
+            f"{factors} times the recipe's, {_budget(searched[0].run)} each with seed {run.seed}; {best} decides"
+            if searched
+            else "none: each model has its recipe's rate"
+        )
+        latency = {
+            "action": "latency: one clip, after all runs",
+            "detection": "milliseconds and FPS: one picture at a time, after each run",
+        }[run.task]
+        facts = {
+            "budget": budget,
+            "seeds": list(self.seeds),
+            "learning_rate_search": search,
+            "hardware": f"{record['machine']}; {metrics['device']}",
+            "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; {latency}",
+            "software": record["software"],
+            "store": self.store.uri,
+            "tables": self.versions,
+            "protocol": metrics["protocol"],
+            "footage": record["footage"] | {"test": index.counts},
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "departures": list(self.study.departures),
+        }
+        if run.task == "detection":
+            return Comparison(
+                self.study.name,
+                entries,
+                run.name,
+                dict(zip(index.keys, index.groups, strict=True)),
+                index.classes,
+                facts,
+            )
+        groups = {
+            row["segment"]: row["group"]
+            for row in self.store.read("segments", version=self.versions["segments"]).to_pylist()
+        }
+        return Comparison(
+            self.study.name,
+            entries,
+            run.name,
+            groups,
+            index.classes,
+            facts | {"majority_accuracy": metrics["majority_accuracy"]},
+        )
+
+    def _entry(self, contender: Contender) -> Entry:
+        from posture.models import build
+        from posture.models.summary import parameters
+
+        classes = index_run(contender.run, self.store, "train", versions=self.versions).classes
+        run = override(contender.run, {"model.classes": len(classes)})
+        model = build(run.model).eval()
+        results = [] if contender.not_measured else [_result(job) for job in contender.jobs]
+        speeds = [record["clips_per_second"] for result in results for record in result.history]
+        return Entry(
+            name=run.name,
+            title=self.study.titles.get(run.name, run.name),
+            kind=contender.kind,
+            parameters=parameters(model),
+            **_cost_of(run, model, timed=bool(results)),
+            **self._flow_of(run, timed=bool(results)),
+            epochs=run.epochs,
+            budget=_budget(run),
+            optimizer=_optimizer(run.optim),
+            lr=run.optim.lr,
+            lr_search=[_tried(job) for job in contender.searched],
+            search_budget=_budget(contender.searched[0].run) if contender.searched else "",
+            loss=run.loss.model_dump(mode="json"),
+            streams=len(getattr(run.model, "inputs", ("rgb",))),
+            clips_per_second=float(np.median(speeds)) if speeds else None,
+            results=results,
+            not_measured=contender.not_measured,
+            replaced=run.name in self.study.replacements,
+        )
+
+    def _flow_of(self, run: AnyRun, *, timed: bool) -> dict[str, Any]:
+        """Of a network that reads optical flow, by which method that is computed, and in how many milliseconds for a
+        test clip as it is stored.
+        """
+        if "flow" not in getattr(run.model, "inputs", ()):
+            return {}
+        index = index_run(run, self.store, "test", versions=self.versions)
+        if not timed:
+            return {"flow": index.flow}
+        clip = open_footage(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
+        return {"flow": index.flow, "flow_ms": milliseconds(clip[: run.model.frames], index.flow)}
+
+
+def _optimizer(optim: Optim) -> str:
+    """An optimiser and its settings but for the learning rate, in words."""
+    name = {"sgd": "SGD, momentum", "adam": "Adam, beta1", "adamw": "AdamW, beta1"}[optim.name]
+    parts = [f"{name} {optim.momentum:g}", f"weight decay {optim.weight_decay:g}"]
+    parts += [f"gradients clipped to a norm of {optim.clip_norm:g}"] if optim.clip_norm else []
+    parts += [f"weights averaged with a decay of {optim.ema:g}"] if optim.ema else []
+    return ", ".join(parts)
+
+
+def tried_for(study: Study, run: AnyRun) -> int:
+    """Epochs that each learning rate is tried for."""
+    return max(1, round(run.epochs * study.search_share))
+
+
+def _budget(run: AnyRun) -> str:
+    """What a run is trained for, in words."""
+    if run.steps_per_epoch:
+        steps = run.epochs * run.steps_per_epoch
+        return f"{steps:,} step{'s' * (steps != 1)}"
+    return f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
+
+
+def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
+    """The study's runs with its budget and the user's changes, where a run has the field. Raises InputError where none
+    has.
+    """
+    changes = {"epochs": study.epochs, "tracking.group": study.name} | changes
+    kinds = {
+        "ours": (study.subject,),
+        "baseline": study.baselines,
+        "ablation": study.ablations,
+        "reference": study.references,
+    }
+    contenders: list[Contender] = []
+    for kind, run in [(kind, run) for kind, members in kinds.items() for run in members]:
+        own = {path: value for path, value in changes.items() if _has(run, path)}
+        contenders.append(Contender(kind, override(run, own)))
+    narrowed = getattr(contenders[0].run.model, "width", 1) != 1
+    for contender in contenders:
+        contender.full_size = narrowed and not hasattr(contender.run.model, "width")
+    for path, value in changes.items():
+        if not any(_has(contender.run, path) for contender in contenders):
+            override(study.subject, {path: value})  # raises, naming the fields there are
+    return contenders
+
+
+def _has(run: AnyRun, path: str) -> bool:
+    node: Any = run.model_dump()
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:
+    """Compute of one clip or picture, and of a classifier the milliseconds; a detector's are measured with its boxes."""
+    import torch
+
+    from posture.models.summary import gmacs, latency_ms, picture_gflops
+
+    if run.task == "detection":
+        return {"gmacs": picture_gflops(model, run.model.size) / 2}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "gmacs": gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs),
+        "latency_ms": latency_ms(model, run.model, device=device) if timed else None,
+    }
+
+
+def _result(job: Job) -> Scored:
+    scored = job.folder.evaluation("test")
+    common = (job.run.seed, job.folder.uri, job.history, scored.metrics)
+    if job.run.task == "detection":
+        # older runs lack the latter
+        names, later = ("boxes", "scores", "labels", "true_boxes", "true_labels"), ("ignored", "ignored_labels")
+        table = read_parquet(scored.path("predictions.parquet"), ("image", *names))
+        columns = (table[name].to_pylist() for name in (*names, *later) if name in table.column_names)
+        return PictureResult(
+            *common, table["image"].to_pylist(), [_arrays(*picture) for picture in zip(*columns, strict=True)]
+        )
+    table = read_parquet(scored.path("predictions.parquet"), ("segment", "label", "scores"))
+    return SeedResult(
+        *common, table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist())
+    )
+
+
+def _arrays(boxes: Any, scores: Any, labels: Any, *there: Any) -> tuple[np.ndarray, ...]:
+    """`there`: true boxes and their labels, and perhaps ignore regions and theirs."""
+    told = [
+        np.array(values, dtype=np.int64) if at % 2 else np.array(values, dtype=np.float32).reshape(-1, 4)
+        for at, values in enumerate(there)
+    ]
+    return (
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(scores, dtype=np.float32),
+        np.array(labels, dtype=np.int64),
+        *told,
+    )
+
+
+def _cost(job: Job) -> float:
+    """What a learning rate is chosen to make least, on `val`; infinite where the run diverged before its first epoch
+    ended.
+    """
+    if job.run.task == "detection":
+        return min((-record["val_map50_95"] for record in job.history), default=math.inf)
+    return min((record["val_loss"] for record in job.history), default=math.inf)
+
+
+def _tried(job: Job) -> dict[str, Any]:
+    """What a learning rate came to on `val`."""
+    best = max((record[f"val_{job.run.metric}"] for record in job.history), default=None)
+    losses = [record["val_loss"] for record in job.history if "val_loss" in record]
+    return {
+        "lr": job.run.optim.lr,
+        "val_loss": min(losses, default=math.inf if not job.history else None),
+        f"val_{job.run.metric}": best,
+    }
+
+
+def _ignore(_: Any) -> None:
+    """Progress of a run of a study is read from its folder."""

@@ -1,0 +1,86 @@
+"""Frames cut along an athlete's tube: where the cut lies in each frame, and the pixels there.
+
+Legend: T stored frames of H x W pixels, h x w the video's own; boxes and cuts (T, 4) float64 x1, y1, x2, y2 in pixels
+of the video's frames, where pixel columns 0 to 9 are x from 0 to 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from posture.data.labels.tubes import Tube
+
+SMOOTHED_FRAMES = 4
+"""A box is the mean of those of so many frames before it, of itself and of as many after it: what is drawn by hand or
+found anew in every frame trembles.
+"""
+LEAST_SIDE = 2.0
+"""Pixels. Nothing smaller is cut out."""
+
+
+def cuts_along(
+    tube: Tube, numbers: Sequence[int], *, margin: float, height: int, width: int, aspect: float
+) -> np.ndarray:
+    """Where the frames `numbers` are cut: (T, 4), all of one size, in a video of `height` x `width` pixels.
+
+    The centre follows that of the smoothed box. The size is the least that holds every box of these frames, widened by
+    `margin` of the largest on each side, and brought to `aspect` (width / height). Cuts are shifted into the picture as
+    far as they fit into it.
+    """
+    boxes, smooth = _boxes_at(tube, numbers, height, width)
+    centres = (smooth[:, :2] + smooth[:, 2:]) / 2
+    # smoothing must not push the athlete out
+    reach = np.maximum(centres - boxes[:, :2], boxes[:, 2:] - centres).max(axis=0)
+    largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0)
+    across, down = np.maximum(2 * (reach + margin * largest), LEAST_SIDE)
+    side = np.ceil([max(across, down * aspect), max(down, across / aspect)])
+    room = np.array([width, height]) - side  # negative where the cut is larger than the picture
+    corners = np.clip(centres - side / 2, np.minimum(0.0, room), np.maximum(0.0, room))
+    return np.concatenate([corners, corners + side], axis=1)
+
+
+def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """The pixels of uint8 (h, w, 3) within `cut` as (H, W, 3); black where there is no picture.
+
+    Enlarged, the cut lies between pixels, so that a slow centre does not move in steps; reduced, a step is less than
+    one pixel of the result.
+    """
+    across, down = cut[2] - cut[0], cut[3] - cut[1]
+    scale_x, scale_y = width / across, height / down
+    if min(scale_x, scale_y) >= 1.0:
+        # OpenCV counts from the middle of the first pixel; this maps the result's coordinates to the frame's
+        inverse = np.array([
+            [1 / scale_x, 0.0, cut[0] + 0.5 / scale_x - 0.5],
+            [0.0, 1 / scale_y, cut[1] + 0.5 / scale_y - 0.5],
+        ])
+        return cv2.warpAffine(
+            frame,
+            inverse,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+        )
+    left, top = round(float(cut[0])), round(float(cut[1]))
+    piece = np.zeros((round(float(down)), round(float(across)), 3), np.uint8)
+    shown = frame[max(0, top) : max(0, top + piece.shape[0]), max(0, left) : max(0, left + piece.shape[1])]
+    piece[max(0, -top) : max(0, -top) + shown.shape[0], max(0, -left) : max(0, -left) + shown.shape[1]] = shown
+    return cv2.resize(piece, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _boxes_at(tube: Tube, numbers: Sequence[int], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tube's boxes in these frames, and smoothed ones, (T, 4) each, within the picture.
+
+    Between two boxes they lie on a line; before the first and after the last they stay. A frame near one end of the
+    tube takes as few neighbours on the other side as it has there, so that steady motion is not held back.
+    """
+    known = sorted(tube.boxes)
+    frames = np.arange(known[0], known[-1] + 1)
+    drawn = np.clip(np.array([tube.boxes[frame] for frame in known], np.float64), 0.0, [width, height, width, height])
+    every = np.stack([np.interp(frames, known, drawn[:, side]) for side in range(4)], axis=1)
+    sums = np.concatenate([np.zeros((1, 4)), every.cumsum(axis=0)])
+    place = np.clip(np.asarray(numbers), known[0], known[-1]) - known[0]
+    reach = np.minimum(SMOOTHED_FRAMES, np.minimum(place, len(frames) - 1 - place))
+    return every[place], (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)[:, None]

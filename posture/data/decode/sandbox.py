@@ -1,0 +1,257 @@
+"""Probing and decoding in a child process that can be killed: a decoder may hang in native code, deaf to any signal but
+one.
+
+The child is `python -m posture.data.decode.sandbox FD LIMITS`. Over one socket it receives a job as JSON and answers with
+messages of one JSON header each, followed by the clip's bytes where the header says so; `{"kind": "end"}` closes a job.
+No pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+from posture.data.decode.cut import Clip, Cut, cut_file, frames_to_search
+from posture.data.decode.frames import read_frames
+from posture.data.decode.limits import Limits, ran_out_of_memory
+from posture.data.decode.tracks import tubes_from_json, tubes_to_json
+from posture.data.decode.video import Unreadable
+from posture.data.ingest.check_image import Encoded, read_picture
+from posture.data.labels.tubes import Tube
+from posture.data.labels.videos import Label
+from posture.data.store.schema import DecodeRecipe
+
+
+class Sandbox:
+    """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with`
+    block.
+
+    The process is held to `limits` of pixels and memory; the time for a file comes with it.
+    """
+
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
+        self.limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Connection | None = None
+
+    def cut(
+        self,
+        path: str,
+        video: str,
+        labels: Sequence[Label],
+        cut: Cut,
+        *,
+        stored: Sequence[str] = (),
+        tubes: Sequence[Tube] = (),
+        limit_seconds: float,
+    ) -> Iterator[dict[str, Any] | Clip]:
+        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout`,
+        `crashed`, `out_of_memory` and `failed`.
+
+        `limit_seconds` is for the whole file, as far as the caller waits for it; its clips are taken by the caller as
+        they come.
+        """
+        return self._answers(_job(path, video, labels, cut, stored) | {"tubes": tubes_to_json(tubes)}, limit_seconds)
+
+    def search(
+        self,
+        path: str,
+        video: str,
+        labels: Sequence[Label],
+        cut: Cut,
+        *,
+        stored: Sequence[str] = (),
+        longest: int,
+        limit_seconds: float,
+    ) -> Iterator[dict[str, Any] | Clip]:
+        """What `cutting.frames_to_search` yields, from the child. Raises Unreadable as `cut` does."""
+        return self._answers(_job(path, video, labels, cut, stored) | {"longest": longest}, limit_seconds)
+
+    def frames(self, path: str, frames: Sequence[int], *, limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+        """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
+        return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
+
+    def picture(self, path: str, content_hash: str, *, limit_seconds: float) -> Encoded:
+        """What `check_image.read_picture` returns, from the child. Raises Unreadable as `cut` does."""
+        (clip,) = self._answers({"picture": path, "content": content_hash}, limit_seconds)
+        return Encoded(bytes(clip.pixels), **clip.row)
+
+    def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+        channel = self._start()
+        left = limit_seconds
+
+        def received() -> bytes:
+            nonlocal left
+            began = time.monotonic()
+            if not channel.poll(max(0.0, left)):
+                raise TimeoutError
+            # what the caller does with an answer, such as finding athletes in it, is not the file's fault
+            left -= time.monotonic() - began
+            return channel.recv_bytes()
+
+        try:
+            channel.send_bytes(json.dumps(job).encode())
+            while True:
+                message = json.loads(received())
+                if message["kind"] == "end":
+                    return
+                if message["kind"] == "unreadable":
+                    if message["verdict"] == "out_of_memory":
+                        self.close()  # what it holds may be in pieces
+                    raise Unreadable(message["verdict"], message["reason"])
+                yield Clip(message["row"], received()) if message["kind"] == "clip" else message
+        except TimeoutError:
+            self.close()
+            raise Unreadable("timeout", f"not decoded within {limit_seconds:g} s (--file-limit)") from None
+        except (EOFError, OSError) as error:
+            self.close()
+            raise Unreadable("crashed", f"the decoder's process died: {type(error).__name__}") from None
+        except GeneratorExit:  # the caller stopped half-way: what the child still sends belongs to nobody
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Kill the child, wherever it hangs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._channel is not None:
+            self._channel.close()
+        self._process = self._channel = None
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> Connection:
+        if self._process is not None and self._process.poll() is None and self._channel is not None:
+            return self._channel
+        self.close()
+        ours, theirs = socket.socketpair()
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": "1",
+            "OPENCV_IO_MAX_IMAGE_PIXELS": str(self.limits.pixels),
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "posture.data.decode.sandbox",
+            str(theirs.fileno()),
+            json.dumps(asdict(self.limits)),
+        ]
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self._channel = Connection(ours.detach())
+        return self._channel
+
+
+_kept: Sandbox | None = None
+
+
+def sandbox_with(limits: Limits) -> Sandbox:
+    """This process's own decoder, kept from task to task while the limits stay."""
+    global _kept
+    if _kept is not None and _kept.limits != limits:
+        _kept.close()
+        _kept = None
+    _kept = _kept or Sandbox(limits)
+    return _kept
+
+
+def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Sequence[str]) -> dict[str, Any]:
+    return {
+        "path": path,
+        "video": video,
+        "labels": [asdict(label) for label in labels],
+        "cut": asdict(cut),
+        "stored": list(stored),
+    }
+
+
+def _serve(channel: Connection, limits: Limits) -> None:
+    """Answer jobs until the parent is gone."""
+    limits.apply()
+    while True:
+        try:
+            job = json.loads(channel.recv_bytes())
+        except EOFError:
+            return
+        ran_out_of_memory()  # of the job before
+        try:
+            for item in _items(job):
+                if isinstance(item, Clip):
+                    channel.send_bytes(json.dumps({"kind": "clip", "row": item.row}).encode())
+                    channel.send_bytes(item.pixels)
+                else:
+                    channel.send_bytes(json.dumps(item).encode())
+            answer = {"kind": "end"}
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except Exception as error:  # one odd file must not stop the others; its verdict says what happened
+            verdict, reason = _verdict(error, limits)
+            answer = {"kind": "unreadable", "verdict": verdict, "reason": reason}
+        channel.send_bytes(json.dumps(answer).encode())
+
+
+def _verdict(error: Exception, limits: Limits) -> tuple[str, str]:
+    """The verdict and reason of a file that raised `error`."""
+    causes: list[BaseException] = [error]
+    while causes[-1].__context__ is not None:
+        causes.append(causes[-1].__context__)
+    if ran_out_of_memory() or any(isinstance(cause, MemoryError) for cause in causes):
+        return (
+            "out_of_memory",
+            f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)",
+        )
+    if isinstance(error, Unreadable):
+        return error.verdict, str(error)
+    return (
+        "failed",
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it again",
+    )
+
+
+def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
+    if "picture" in job:
+        encoded = read_picture(job["picture"], job["content"])
+        return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
+    if "frames" in job:
+        return read_frames(job["path"], job["frames"])
+    cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})
+    of_file = (job["path"], job["video"], [Label(**label) for label in job["labels"]], cut)
+    stored = frozenset(job["stored"])
+    if "longest" in job:
+        return frames_to_search(*of_file, stored=stored, longest=job["longest"])
+    return cut_file(*of_file, stored=stored, tubes=tubes_from_json(job["tubes"]))
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel kills this process when its parent ends, also while a decoder hangs."""
+    import contextlib
+    import ctypes
+    import signal
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    _die_with_parent()
+    _serve(Connection(int(sys.argv[1])), Limits(**json.loads(sys.argv[2])))

@@ -1,0 +1,239 @@
+"""Layouts that people have pictures with boxes in -> one shape: picture files and frames of videos, with the boxes in
+each.
+
+| layout | recognised by |
+|---|---|
+| yolo | a data.yaml with names and train, val or test |
+| coco | JSON with images, annotations and categories |
+| voc | Annotations/*.xml with the root `annotation` |
+| cvat | XML with the root `annotations` (CVAT for video 1.1) beside its video |
+| ucf101_24 | finalAnnots.mat and videos |
+
+A split is what the layout says. Where it names nothing but `train`, nothing is held out and the store decides all of it
+by group. Where it names `train` and `val` alone, `val` is what its owner holds out: it becomes `test`, and another
+`val` is carved from `train`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Literal, get_args
+
+from posture.data.labels import coco_voc, cvat, tubes, yolo
+from posture.data.labels.limits import MOST_CLASSES
+from posture.data.labels.table import table_of
+from posture.data.labels.tree import AnnotatedPicture, Pictures, Tree
+from posture.data.store.files import join
+from posture.errors import InputError
+
+Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]
+LAYOUTS: tuple[str, ...] = get_args(Layout)
+OF_STILLS = ("yolo", "coco", "voc")
+"""Layouts of picture files; the others are of videos, whose frames are taken."""
+
+LIKE_LABELS = re.compile(
+    r'"(annotations|shapes|regions|objects|bbox|keypoints)"\s*:|<(annotations?|object|bndbox|track)[\s>]'
+)
+"""What a JSON or XML file with labels of pictures has in it, as COCO, LabelMe, VIA, VOC and CVAT write them."""
+MOST_LOOKED_AT, NAMES_TOLD = 50, 5
+
+LABELS = {
+    "yolo": "a data.yaml with names, train and val",
+    "coco": "a JSON file with images, annotations and categories",
+    "voc": "Annotations/*.xml, one for each picture",
+    "cvat": "an XML file exported as CVAT for video 1.1, and its video",
+    "ucf101_24": f"{tubes.UCF101_24} and its videos",
+}
+
+
+def picture_layout(source: str) -> str | None:
+    """Which layout of pictures with boxes is at `source` (a folder, an `s3://` prefix, or a file of labels); None where
+    it is none of them.
+
+    Raises InputError where there are pictures, and no video, but nothing says what is in them.
+    """
+    if table_of(source)[1]:
+        return None
+    tree = Tree(source)
+    layout = _recognise(tree)
+    if layout is None and tree.pictures and not tree.videos:
+        raise InputError(
+            f"{tree.root}: pictures without labels; put beside them {'; or '.join(LABELS[name] for name in ('yolo', 'coco', 'voc'))}"
+        )
+    return layout
+
+
+def read_pictures(
+    source: str,
+    *,
+    layout: str | None = None,
+    every: int = 8,
+    named_val: str = "test",
+    split_number: int = 1,
+    outside: bool = False,
+) -> Pictures:
+    """The pictures at `source`, and the frames of its videos, with their boxes.
+
+    Of videos, `every` n-th frame is taken. `named_val` is what becomes of a `val` where no `test` is named.
+    `split_number` chooses among UCF101's three official splits, where their lists lie beside finalAnnots.mat.
+    `outside`: a data.yaml's `path` may lead out of `source`. What cannot be used of single pictures is in `refused`;
+    raises InputError if a file that speaks of all of them cannot be read.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"--layout {layout}: the layouts of pictures are {', '.join(LAYOUTS)}")
+    tree = Tree(source)
+    found = layout or _recognise(tree)
+    if found is None:
+        raise InputError(
+            f"{tree.root}: no layout of pictures with boxes is recognised; those known are {', '.join(LAYOUTS)}"
+        )
+    if found in ("cvat", "ucf101_24"):
+        tracked = cvat.read_cvat(tree) if found == "cvat" else tubes.read_ucf101_24(tree, split_number=split_number)
+        pictures = None if tracked is None else tubes.sample(tracked, every=every)
+    elif found == "yolo":
+        pictures = yolo.read_yolo(tree, outside=outside)
+    else:
+        pictures = coco_voc.read_coco(tree) if found == "coco" else coco_voc.read_voc(tree)
+    if pictures is None:
+        raise InputError(f"{tree.root}: the layout {found} needs {LABELS[found]}")
+    if not pictures.pictures and not pictures.refused:
+        first = f" (the first: {pictures.missing[0]})" if pictures.missing else ""
+        raise InputError(f"{pictures.root}: not one label names a picture or video that is here{first}")
+    return _with_splits(_counted(replace(pictures, pictures=_said_once(pictures.pictures)), tree), named_val)
+
+
+def _recognise(tree: Tree) -> str | None:
+    if tree.videos and any(PurePosixPath(name).name == tubes.UCF101_24 for name in tree.tables(".mat")):
+        return "ucf101_24"
+    if tree.pictures or tree.named:
+        for layout, holds in (("yolo", yolo.yolo_table), ("coco", coco_voc.coco_tables), ("voc", coco_voc.voc_folders)):
+            if holds(tree):
+                return layout
+    if not (tables := cvat.cvat_tables(tree)):
+        return None
+    if not tree.videos:
+        raise InputError(
+            f"{join(tree.root, tables[0])}: CVAT's XML, but no video lies here; export a task of pictures as YOLO or COCO"
+        )
+    return "cvat"
+
+
+def _said_once(pictures: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
+    """Without what is said twice. Raises InputError where two tables say different things of a picture."""
+    said: dict[tuple[str, int | None, str | None], AnnotatedPicture] = {}
+    for picture in pictures:
+        if said.setdefault((picture.file.uri, picture.frame, picture.split), picture) != picture:
+            frame = "" if picture.frame is None else f" frame {picture.frame}"
+            raise InputError(
+                f"{picture.file.relative}{frame} is labelled twice, and not the same; name the one file of labels to take in place of the folder"
+            )
+    return list(said.values())
+
+
+def _counted(found: Pictures, tree: Tree) -> Pictures:
+    """Every box once, and what is to be said of them all. Raises InputError if there are too many classes."""
+    classes = {label for picture in found.pictures for label in picture.labels}
+    if len(classes) > MOST_CLASSES:
+        raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MOST_CLASSES:,} are read")
+    pictures = [_without_repeats(picture) for picture in found.pictures]
+    notes = list(found.notes)
+    if repeated := sum(
+        len(before.boxes) - len(after.boxes) for before, after in zip(found.pictures, pictures, strict=True)
+    ):
+        notes.append(f"boxes given twice in their picture, which count once: {repeated:,}")
+    if ignored := sum(sum(picture.ignored) for picture in pictures):
+        notes.append(
+            f"boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): {ignored:,}"
+        )
+    if tree.videos and found.layout in OF_STILLS:
+        notes.append(
+            f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of pictures"
+        )
+    if strange := _unread_labels(tree, found.layout):
+        more = f" and {len(strange) - NAMES_TOLD} more" if len(strange) > NAMES_TOLD else ""
+        notes.append(
+            f"not read, since the layout is {found.layout}, though they may hold labels: {', '.join(strange[:NAMES_TOLD])}{more}"
+        )
+    if tree.unread:
+        kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
+        notes.append(
+            f"pictures of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}"
+        )
+    return replace(found, pictures=pictures, notes=notes)
+
+
+def _unread_labels(tree: Tree, layout: str) -> list[str]:
+    """Of the first MOST_LOOKED_AT JSON and XML files that the layout does not read, those that look like labels."""
+    if tree.named:
+        return []
+    read = {"coco": coco_voc.coco_tables, "voc": coco_voc.voc_tables, "cvat": cvat.cvat_tables}.get(
+        layout, lambda tree: []
+    )(tree)
+    others = sorted({name for name in tree.files if name.lower().endswith((".json", ".xml"))}.difference(read))
+    return [name for name in others[:MOST_LOOKED_AT] if LIKE_LABELS.search(tree.begins(name))]
+
+
+def _without_repeats(picture: AnnotatedPicture) -> AnnotatedPicture:
+    count = len(picture.boxes)
+    rows = list(
+        zip(
+            picture.boxes,
+            picture.labels,
+            picture.ignored or (False,) * count,
+            picture.tubes or ("",) * count,
+            strict=True,
+        )
+    )
+    first = {row: place for place, row in reversed(list(enumerate(rows)))}
+    if len(first) == count:
+        return picture
+    kept = sorted(first.values())
+    chosen = {
+        name: tuple(getattr(picture, name)[place] for place in kept)
+        for name in ("boxes", "labels", "tubes", "ignored")
+        if getattr(picture, name)
+    }
+    return replace(picture, **chosen)
+
+
+def _with_splits(found: Pictures, named_val: str) -> Pictures:
+    """The same with the splits that the store is to keep, and None where it decides."""
+    pictures, notes = _without_repeated_lists(found.pictures), list(found.notes)
+    named = {picture.split for picture in pictures} - {None}
+    if named == {"train"}:
+        pictures = [replace(picture, split=None) for picture in pictures]
+    elif "val" in named and "test" not in named and named_val == "test":
+        pictures = [replace(picture, split="test") if picture.split == "val" else picture for picture in pictures]
+        notes.append(
+            "val is the only part that is held out, so it is taken as test, and another val is carved from train by group "
+            "(--named-val val takes it as it is named)"
+        )
+    groups = {picture.group for picture in pictures if picture.split is None} if not named - {"train"} else set()
+    if len(groups) == 1 and "" not in groups and len(pictures) > 1:
+        notes.append(
+            f"everything is of one group, {groups.pop()}, so nothing can be held out for val or test; a group is a video, or a folder of its frames"
+        )
+    if groups == {""} and len(pictures) > 1 and found.layout in OF_STILLS:
+        notes.append(
+            "every picture is a group of its own, so two frames of one recording may stand on two sides of a split; to keep them together, name them "
+            "by their video (match3_frame_0012.jpg), or number them in a folder for each video (match3/0012.jpg)"
+        )
+    return replace(found, pictures=pictures, notes=notes)
+
+
+def _without_repeated_lists(pictures: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
+    """Where two splits are the same files, as in data sets made only to try something out, they name no split."""
+    files: dict[str | None, set[str]] = {}
+    for picture in pictures:
+        files.setdefault(picture.split, set()).add(picture.file.uri)
+    repeated = {split for split in files for other in files if split != other and files[split] == files[other]}
+    if not repeated:
+        return pictures
+    kept = {
+        (picture.file.uri, picture.frame): replace(picture, split=None)
+        for picture in pictures
+        if picture.split in repeated
+    }
+    return [picture for picture in pictures if picture.split not in repeated] + list(kept.values())

@@ -1,0 +1,145 @@
+"""Footage in which people have drawn boxes around athletes: labelled segments, and the tubes to cut them along.
+
+| beside the videos | says |
+|---|---|
+| boxes.csv: video,frame,athlete,x1,y1,x2,y2 | where each athlete is; pixels, x2 and y2 just past the box, frames from 0; labels as in any footage |
+| an XML file of CVAT for video 1.1 | the same |
+| finalAnnots.mat of UCF101-24 | where each athlete is, and what each does: every tube is a labelled segment of its own |
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from posture.data.labels import cvat
+from posture.data.labels import tubes as tube_layouts
+from posture.data.labels.found import choose_layout
+from posture.data.labels.names import VideoNames, seen
+from posture.data.labels.table import SUFFIXES, Line
+from posture.data.labels.tree import Tree, video_group
+from posture.data.labels.tubes import Box, TrackedFootage, TrackedVideo, Tube
+from posture.data.labels.unread import open_tables
+from posture.data.labels.videos import LAYOUTS, AnnotatedVideo, Footage, Label, read_footage
+from posture.data.store.files import list_files
+from posture.errors import InputError
+
+WITH_TUBES = (*LAYOUTS, "ucf101_24")
+"""Layouts whose segments can be cut along boxes that people drew."""
+
+
+def read_tracked_footage(
+    source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True
+) -> Footage:
+    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are
+    asked for.
+
+    The layout `ucf101_24`, whose tubes are the labelled segments, is recognised by its finalAnnots.mat; with another
+    `layout` that gives the boxes alone. Raises InputError as `read_footage` does, where there are no boxes, and naming
+    file and line where they cannot be read.
+    """
+    if layout is not None and layout not in WITH_TUBES:
+        raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
+    if layout == "ucf101_24" or (layout is None and choose_layout(source, clips=True) == "ucf101_24"):
+        tracked = tube_layouts.read_ucf101_24(Tree(source), split_number=split_number)
+        if tracked is not None:
+            return _labelled_tubes(tracked)
+        raise InputError(f"{source}: the layout ucf101_24 needs {tube_layouts.UCF101_24} and its videos")
+    footage = read_footage(source, layout=layout, split_number=split_number)
+    if not drawn:
+        return footage
+    tubes, missing = _tubes(footage, split_number)
+    if not tubes:
+        raise InputError(
+            f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the columns "
+            f"video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or {tube_layouts.UCF101_24}"
+            + (f" (the first that are here are of {missing[0]}, which is not)" if missing else "")
+        )
+    videos = [replace(video, tubes=tuple(tubes.get(video.file.relative, ()))) for video in footage.videos]
+    return replace(footage, videos=videos, missing=[*footage.missing, *missing])
+
+
+def _labelled_tubes(tracked: TrackedFootage) -> Footage:
+    """Every tube as a segment of its own."""
+    videos = []
+    for video in tracked.videos:
+        group = video_group(PurePosixPath(video.file.relative))
+        labels = tuple(
+            Label(
+                0.0,
+                None,
+                tube.label,
+                group,
+                video.split,
+                athlete=tube.name,
+                frames=(min(tube.boxes), max(tube.boxes) + 1),
+            )
+            for tube in video.tubes
+            if tube.boxes
+        )
+        if labels:
+            videos.append(AnnotatedVideo(video.file, labels, tuple(_named(video))))
+    if not videos:
+        raise InputError(f"{tracked.root}: not one tube is of a video that is here")
+    refused = [
+        {"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused
+    ]
+    return Footage(tracked.root, tracked.layout, videos, tracked.missing, tracked.unlabelled, refused, tracked.notes)
+
+
+def _tubes(footage: Footage, split_number: int) -> tuple[dict[str, list[Tube]], list[str]]:
+    """Everybody's tubes by the video's relative path, and the boxes of videos that are not here, as `where: video`."""
+    tree = Tree(footage.root)
+    tubes: dict[str, list[Tube]] = {}
+    missing: list[str] = []
+    for tracked in (tube_layouts.read_ucf101_24(tree, split_number=split_number), cvat.read_cvat(tree)):
+        if tracked is not None:
+            tubes |= {video.file.relative: _named(video) for video in tracked.videos}
+            missing += tracked.missing
+    drawn, lost = _read_box_tables(footage)
+    return tubes | drawn, missing + lost
+
+
+def _named(video: TrackedVideo) -> list[Tube]:
+    return [replace(tube, size=video.size) for tube in video.tubes if tube.boxes]
+
+
+def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]]:
+    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError if an athlete has two boxes
+    in one frame.
+    """
+    root = footage.root
+    tables, _ = open_tables(root, list_files(root, suffixes=SUFFIXES))
+    named = VideoNames(list_files(root))
+    boxes: dict[str, dict[str, dict[int, Box]]] = defaultdict(lambda: defaultdict(dict))
+    lost: dict[str, str] = {}
+    for where, row in (row for table in tables if table.kind == "boxes" for row in table.rows()):
+        file = named.find(row["video"], where.file)
+        if file is None:
+            lost.setdefault(row["video"], f"{where}: {row['video']}")
+            continue
+        athlete = seen(row["athlete"])
+        frame, box = _box(where, row)
+        if boxes[file.relative][athlete].setdefault(frame, box) != box:
+            raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")
+    return {
+        video: [Tube(athlete, "", frames) for athlete, frames in athletes.items()] for video, athletes in boxes.items()
+    }, list(lost.values())
+
+
+def _box(where: Line, row: dict[str, str]) -> tuple[int, Box]:
+    """The frame and x1, y1, x2, y2 of a row. Raises InputError naming the field at fault."""
+    values = [where.number(name, row[name]) for name in ("frame", "x1", "y1", "x2", "y2")]
+    for name, value in zip(("frame", "x1", "y1", "x2", "y2"), values, strict=True):
+        if not math.isfinite(value):
+            raise InputError(f"{where}: {name} {row[name][:40]!r} is not a number")
+    frame, left, top, right, bottom = values
+    if frame < 0 or frame != int(frame):
+        raise InputError(f"{where}: frame {row['frame']} is not a whole number from 0 on")
+    if right <= left or bottom <= top:
+        raise InputError(
+            f"{where}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} hold no pixel; x2 and y2 are just past the box"
+        )
+    return int(frame), (left, top, right, bottom)

@@ -1,0 +1,309 @@
+"""Files with boxes drawn on them, before anything is decoded: what every layout is read into, and the folder it is read
+from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import posixpath
+import re
+import reprlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from posture.data.decode.video import VIDEO_SUFFIXES
+from posture.data.labels.videos import SPLIT_NAMES
+from posture.data.store.files import File, absolute, is_remote, join, list_files, reachable, read_bytes
+from posture.errors import InputError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
+UNREAD_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2", ".dng"})
+"""Of pictures that are not read; they are named, so that nobody takes them for missing."""
+TABLE_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".xml", ".mat", ".txt"})
+NAMED_SUFFIXES = TABLE_SUFFIXES - {".txt"}
+"""Of a file that may be given in place of its folder."""
+LISTED_SUFFIXES = PICTURE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
+BEGINNING = 65_536
+"""Bytes of a file that are read to tell what it is."""
+LONGEST_NAME = 200
+"""Letters of a class's name."""
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 from the picture's upper left corner, where pixel columns 0 to 9 are x from 0 to 10."""
+
+
+@dataclass(frozen=True)
+class AnnotatedPicture:
+    """A picture file, or one frame of a video, and what people say of it."""
+
+    file: File
+    boxes: tuple[Box, ...] = ()
+    labels: tuple[str, ...] = ()
+    group: str = ""
+    """The athlete or source video; empty where the picture is a group of its own."""
+    split: str | None = None
+    """None: the store decides by group."""
+    tubes: tuple[str, ...] = ()
+    """For each box, the athlete's track through the video; none for stills."""
+    frame: int | None = None
+    """Of a video, from 0."""
+    normalised: bool = False
+    """Boxes are shares of the picture's sides, not pixels."""
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels of the picture that the boxes were drawn on, where the labels say it."""
+    ignored: tuple[bool, ...] = ()
+    """For each box, whether it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file whose labels cannot be used."""
+
+    file: File
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a folder or bucket of pictures with boxes holds, in its own words."""
+
+    root: str
+    layout: str
+    pictures: list[AnnotatedPicture]
+    missing: list[str] = field(default_factory=list)
+    """Labels of a picture or video which is not there: `where: file`."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Files that no label and no list names."""
+    refused: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Sentences that whoever ingests them should read."""
+
+
+class BadLabel(Exception):
+    """What is said of one picture cannot be used. `verdict` is one of `rows.VERDICTS`."""
+
+    def __init__(self, reason: str, *, verdict: str = "bad_label") -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+
+
+class Tree:
+    """The files below a folder or an `s3://` prefix. `source` may also be a table of labels in it, which is then the
+    one to read.
+    """
+
+    def __init__(self, source: str) -> None:
+        source = absolute(source)
+        self._beginnings: dict[str, str] = {}
+        self.named: str | None = None
+        self.root = source
+        if PurePosixPath(source).suffix.lower() in NAMED_SUFFIXES:
+            self.root, _, self.named = source.rpartition("/")
+        self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
+        if self.named and self.named not in self.files:
+            raise InputError(f"{source}: no such file")
+        # annotations/instances_train.json: one up
+        if self.named and not self.pictures and not self.videos and not is_remote(self.root):
+            self.root, _, folder = self.root.rpartition("/")
+            self.named = f"{folder}/{self.named}"
+            self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
+            del self.files, self.pictures, self.videos
+
+    @cached_property
+    def files(self) -> dict[str, File]:
+        return {file.relative: file for file in self._listed}
+
+    @cached_property
+    def pictures(self) -> list[File]:
+        return self._with_suffix(PICTURE_SUFFIXES)
+
+    @cached_property
+    def videos(self) -> list[File]:
+        return self._with_suffix(VIDEO_SUFFIXES)
+
+    @cached_property
+    def unread(self) -> list[File]:
+        """Pictures of kinds that are not read."""
+        return self._with_suffix(UNREAD_SUFFIXES)
+
+    @cached_property
+    def _by_path(self) -> dict[str, File]:
+        return {folded(file.relative): file for file in self._listed}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[File]]:
+        found = defaultdict(list)
+        for file in self._listed:
+            found[folded(PurePosixPath(file.relative).name)].append(file)
+        return found
+
+    def at(self, path: str) -> File | None:
+        """The file at that path below the root, or one whose path differs in letter case or Unicode form alone."""
+        return self.files.get(path) or self._by_path.get(folded(path))
+
+    def ending(self, path: str, suffixes: frozenset[str]) -> list[File]:
+        """Files of these suffixes whose path ends in `path`, letter case and Unicode form aside; if some end in it
+        exactly, these alone.
+        """
+        path = "/" + re.sub(r"^(\.\./)+", "", posixpath.normpath(path.replace("\\", "/"))).lstrip("/")
+        found = [
+            file
+            for file in self._by_name.get(folded(PurePosixPath(path).name), ())
+            if _suffix(file) in suffixes and folded(f"/{file.relative}").endswith(folded(path))
+        ]
+        return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
+
+    def pictures_without(self, used: Iterable[str]) -> list[str]:
+        """Relative paths of the pictures that are not among `used`."""
+        used = set(used)
+        return [file.relative for file in self.pictures if file.relative not in used]
+
+    def tables(self, *suffixes: str) -> list[str]:
+        """Relative paths of the tables with these suffixes, nearest to the root first; of the named file alone where
+        there is one.
+        """
+        names = [self.named] if self.named else sorted(self.files, key=lambda name: (name.count("/"), name))
+        return [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+
+    def content(self, name: str) -> bytes:
+        """Raises InputError if the file cannot be read: that is not an empty one."""
+        content = read_bytes(join(self.root, name))
+        if content is None:
+            raise InputError(
+                f"{join(self.root, name)}: the file of labels cannot be read; is it a link to what is gone, or no regular file?"
+            )
+        return content
+
+    def contents(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Many small files at once."""
+        names = list(names)
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return dict(zip(names, pool.map(self.content, names), strict=True))
+
+    def text(self, name: str) -> str:
+        """Raises InputError if the file is not UTF-8, UTF-16 or UTF-32."""
+        try:
+            return decoded(self.content(name))
+        except UnicodeDecodeError:
+            raise InputError(f"{join(self.root, name)}: the file is not UTF-8 text") from None
+
+    def begins(self, name: str) -> str:
+        """How a file that may be anything begins, to tell what it is."""
+        if name not in self._beginnings:
+            place = join(self.root, name)
+            if is_remote(place):
+                content = self.content(name)
+            elif not os.path.isfile(place):  # opening a pipe would wait for ever
+                content = b""
+            else:
+                with reachable(place), open(place, "rb") as file:
+                    content = file.read(BEGINNING)
+            self._beginnings[name] = decoded(content[:BEGINNING], errors="replace")
+        return self._beginnings[name]
+
+    def _with_suffix(self, suffixes: frozenset[str]) -> list[File]:
+        return [file for file in self._listed if _suffix(file) in suffixes]
+
+
+def _suffix(file: File) -> str:
+    return PurePosixPath(file.relative).suffix.lower()
+
+
+def decoded(content: bytes, *, errors: str = "strict") -> str:
+    """A text in UTF-8, UTF-16 or UTF-32, without its byte order mark. Raises UnicodeDecodeError."""
+    # which asks for the mark and for zeros, and has nothing to do with JSON
+    return content.decode(json.detect_encoding(content), errors)
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS and archives may give the same name in another."""
+    return unicodedata.normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """What two names have in common that differ in letter case or Unicode form alone."""
+    return composed(composed(name).casefold())
+
+
+def class_name(text: str | None, where: str) -> str:
+    """A class's name in composed form, with single spaces. Raises BadLabel if it is empty, longer than LONGEST_NAME, or
+    has control characters.
+    """
+    name = " ".join(composed(text or "").split())
+    if not name:
+        raise BadLabel(f"{where}: the class has no name")
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise BadLabel(f"{where}: the class {name[:40]!r} must be one line of at most {LONGEST_NAME} letters")
+    return name
+
+
+def around(points: Iterable[tuple[float, float]]) -> Box:
+    """The smallest box around at least one point."""
+    x, y = zip(*points, strict=True)
+    return min(x), min(y), max(x), max(y)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or list is named after: `train2017` -> `train`."""
+    return SPLIT_NAMES.get(name.lower().rstrip("0123456789"))
+
+
+_UCF = re.compile(r"v_(\w+?)_(g\d\d)_c\d\d(?![0-9A-Za-z])")
+_FRAME = re.compile(r"(.+?)[_.-]+(?:frame|f)[_.-]?\d+", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:frame|image|img)?[_.-]?\d+", re.IGNORECASE)
+_COPY = re.compile(r"[_.](?:jpe?g|png|webp|bmp)\.rf\.[0-9A-Za-z]+")
+
+
+def video_group(path: PurePosixPath) -> str:
+    """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the video itself."""
+    match = _UCF.match(path.stem)
+    return f"{match[1]}_{match[2]}" if match else path.stem
+
+
+def still_group(relative: str) -> str:
+    """What may not be divided between splits, told by a picture's name; empty where it stands for itself.
+
+    In this order: UCF101's group; the video of a frame whose name says so (`match3_frame_0012.jpg`, `match3_f12.jpg`);
+    the folder of a picture that has only a number, below the folder of its split (`images/train/match3/000012.jpg`);
+    the picture of which Roboflow made this copy (`jump_jpg.rf.3f2a.jpg`).
+    """
+    path = PurePosixPath(relative)
+    parts = list(path.parts[:-1])
+    for place in reversed(range(len(parts))):
+        if parts[place].lower() in ("images", "jpegimages"):
+            parts = parts[place + 1 :]
+            break
+    while parts and split_of(parts[0]):
+        parts = parts[1:]
+    stem = _COPY.sub("", path.stem)
+    if match := _UCF.match(stem):
+        return f"{match[1]}_{match[2]}"
+    if match := _FRAME.fullmatch(stem):
+        return "/".join([*parts, match[1]])
+    if parts and _NUMBER.fullmatch(stem):
+        return "/".join(parts)
+    return "/".join([*parts, stem]) if stem != path.stem else ""
+
+
+def numbers(fields: Iterable[object], where: str) -> list[float]:
+    """Finite numbers. Raises BadLabel naming the one that is none."""
+    found = []
+    for value in fields:
+        try:
+            number = math.nan if isinstance(value, str) and "_" in value else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise BadLabel(
+                f"{where}: {reprlib.repr(value) if isinstance(value, dict | list) else repr(str(value)[:40])} is not a number"
+            )
+        found.append(number)
+    return found

@@ -1,0 +1,171 @@
+"""Videos in which athletes are tracked -> tubes, and frames sampled from them; the tubes of UCF101-24. CVAT's are read
+in `labels/cvat.py`.
+
+A tube is one athlete's box through a video. Frames are counted from 0, as the video's decoder gives them.
+Source: the corrected annotations of UCF101-24 (Singh 2017), whose coordinates and frames begin at 1.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from posture.data.labels import ucf101
+from posture.data.labels.names import VideoNames
+from posture.data.labels.tree import AnnotatedPicture, BadLabel, Box, Pictures, Refusal, Tree, numbers, video_group
+from posture.data.store.files import File, join, read_bytes
+from posture.errors import InputError
+
+UCF101_24 = "finalAnnots.mat"
+UCF101_24_SIZE = (240, 320)
+"""Height and width of UCF101's videos in pixels, on which its boxes were drawn."""
+
+
+@dataclass(frozen=True)
+class Tube:
+    """One athlete's box through a video."""
+
+    name: str
+    """The video's stem and a number."""
+    label: str
+    boxes: dict[int, Box]
+    """By frame, in pixels."""
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels of the video that the boxes were drawn on, if the annotations say it."""
+
+
+@dataclass(frozen=True)
+class TrackedVideo:
+    file: File
+    tubes: list[Tube]
+    seen: range | None = None
+    """The frames that were annotated; None where nobody looked at those without a box."""
+    unusable: frozenset[int] = frozenset()
+    """Frames that show something of which no box can be made: they are left out."""
+    split: str | None = None
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels, where the annotations say it."""
+
+
+@dataclass(frozen=True)
+class TrackedFootage:
+    """What a folder or bucket holds of tracked videos; the lists are those of `Pictures`."""
+
+    root: str
+    layout: str
+    videos: list[TrackedVideo] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def sample(footage: TrackedFootage, *, every: int) -> Pictures:
+    """Every `every`-th annotated frame, those without a box too.
+
+    Where only the frames of tubes are known, the others are left out, for athletes may well be seen there, and every
+    tube gives a frame at least.
+    """
+    pictures = []
+    for video in footage.videos:
+        group = video_group(PurePosixPath(video.file.relative))
+        for frame in _sampled(video, every):
+            shown = [(tube.boxes[frame], tube.label, tube.name) for tube in video.tubes if frame in tube.boxes]
+            boxes, labels, tubes = zip(*shown, strict=True) if shown else ((), (), ())
+            pictures.append(
+                AnnotatedPicture(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size)
+            )
+    return Pictures(
+        footage.root, footage.layout, pictures, footage.missing, footage.unlabelled, footage.refused, footage.notes
+    )
+
+
+def _sampled(video: TrackedVideo, every: int) -> list[int]:
+    if video.seen is not None:
+        return [frame for frame in video.seen[:: max(1, every // video.seen.step)] if frame not in video.unusable]
+    chosen = {frame for tube in video.tubes for frame in tube.boxes if frame % every == 0}
+    middles = [
+        sorted(tube.boxes)[len(tube.boxes) // 2] for tube in video.tubes if tube.boxes and chosen.isdisjoint(tube.boxes)
+    ]
+    return sorted(chosen.union(middles))
+
+
+def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | None:
+    """The tubes of the videos that are here. The class is the video's: its folder's name in the annotations."""
+    table = next(
+        (name for name in tree.tables(".mat") if name == tree.named or PurePosixPath(name).name == UCF101_24), None
+    )
+    if table is None:
+        return None
+    named = VideoNames(tree.videos)
+    splits = _ucf101_splits(tree, split_number, named)
+    found = TrackedFootage(tree.root, "ucf101_24")
+    used, absent = set(), 0
+    for entry in _annotations(join(tree.root, table)):
+        name = _text(entry["name"])
+        file = named.find(name, table, any_suffix=True)
+        if file is None:
+            absent += 1
+            continue
+        used.add(file.relative)
+        try:
+            tubes = _ucf101_24_tubes(
+                entry["tubes"], PurePosixPath(name), PurePosixPath(file.relative).parent.name, f"{table}: {name}"
+            )
+            found.videos.append(TrackedVideo(file, tubes, split=splits.get(file.relative), size=UCF101_24_SIZE))
+        except BadLabel as error:
+            found.refused.append(Refusal(file, error.verdict, str(error)))
+    if absent:
+        found.notes.append(f"{absent:,} of the videos that {table} describes are not here")
+    found.unlabelled.extend(file.relative for file in tree.videos if file.relative not in used)
+    return found
+
+
+def _annotations(uri: str) -> list[Any]:
+    """The struct array `annot`, one entry a video."""
+    from scipy.io import loadmat
+
+    try:
+        entries = loadmat(io.BytesIO(read_bytes(uri) or b""), variable_names=["annot"])["annot"].ravel()
+        if not {"name", "tubes"} <= set(entries.dtype.names or ()):
+            raise ValueError("`annot` has not the fields name and tubes")
+    except Exception as error:  # the reader has an error of its own for every way in which bytes can be wrong
+        raise InputError(
+            f"{uri}: not the annotations of UCF101-24: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
+    return list(entries)
+
+
+def _text(cell: Any) -> str:
+    return str(cell.ravel()[0]) if getattr(cell, "size", 0) else ""
+
+
+def _ucf101_24_tubes(entries: Any, name: PurePosixPath, folder: str, where: str) -> list[Tube]:
+    tubes = []
+    for number, entry in enumerate(getattr(entries, "ravel", list)(), start=1):
+        try:
+            first, last = (int(entry[side].ravel()[0]) - 1 for side in ("sf", "ef"))
+            corners = entry["boxes"].astype(float).reshape(-1, 4).tolist()  # stored as bytes, where sums would overflow
+        except (ValueError, IndexError, TypeError, KeyError):
+            raise BadLabel(f"{where}: tube {number} has not sf, ef and boxes of four numbers") from None
+        if first < 0 or len(corners) != last - first + 1:
+            raise BadLabel(f"{where}: tube {number} has {len(corners)} boxes for the frames {first + 1} to {last + 1}")
+        boxes = (numbers(corner, f"{where}: tube {number}") for corner in corners)
+        placed = {
+            frame: (x - 1, y - 1, x - 1 + width, y - 1 + height)
+            for frame, (x, y, width, height) in enumerate(boxes, start=first)
+        }
+        tubes.append(Tube(f"{name.name}/{number}", name.parent.name or folder, placed))
+    return tubes
+
+
+def _ucf101_splits(tree: Tree, number: int, named: VideoNames) -> dict[str, str]:
+    """Relative path of a video -> train, val or test, if UCF101's lists lie there too."""
+    splits = {}
+    for split, file in ucf101.lists_of([tree.files[name] for name in tree.tables(".txt")], number).items():
+        for where, names in ucf101.listed(tree.root, file.relative)[0]:
+            found = (named.find(name, where.file, any_suffix=True) for name in names)
+            splits |= {video.relative: split for video in found if video}
+    return splits

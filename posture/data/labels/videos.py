@@ -1,0 +1,479 @@
+"""Layouts people have -> one shape: files, and the labelled segments in each.
+
+| layout | recognised by |
+|---|---|
+| segments | a table with the columns video, start, end, label (and split, group) |
+| kinetics | a table with the columns label, youtube_id, time_start, time_end (and split) |
+| ucf101 | trainlistNN.txt and testlistNN.txt |
+| folders | one folder per class, perhaps below train/, val/, test/ |
+
+Beside any of them may lie review.csv, people's answers of `posture review`: it labels files that the layout itself
+leaves unlabelled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from posture.data.decode.video import VIDEO_SUFFIXES
+from posture.data.labels import ucf101
+from posture.data.labels.names import SPLIT_NAMES, VideoNames, seen
+from posture.data.labels.review_csv import REVIEWED
+from posture.data.labels.table import COLUMNS, SUFFIXES, Line, Table, read_rows, table_of
+from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
+from posture.data.store.files import File, absolute, list_files
+from posture.data.store.schema import SPLITS
+from posture.errors import InputError
+
+if TYPE_CHECKING:
+    from posture.data.labels.tubes import Tube
+
+LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
+UNLABELLED = ("unlabelled", "unlabeled")
+"""Folders of the layout `folders` that are no class."""
+UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
+NO_GROUPS = "every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; to keep them together, "
+TO_NAME_GROUPS = {
+    "segments": "add a column group to the table",
+    "folders": "name them as UCF101 does (v_Jump_g01_c01.mp4 and v_Jump_g01_c02.mp4 are of group g01), or list them in a table with a "
+    "column group",
+}
+UCF101_CLIP = re.compile(r"v_(.+_g\d\d)_c\d\d")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A labelled stretch of one video. `end` None: to its end. `split` None: the store decides by group."""
+
+    start: float  # seconds
+    end: float | None  # seconds
+    label: str
+    group: str
+    split: str | None = None
+    athlete: str = ""
+    """The tube that is labelled, where it is one athlete's doing that is, not all that the video shows."""
+    frames: tuple[int, int] | None = None
+    """First, and one after the last, where the layout counts frames; `start` and `end` are then known with the video's
+    frame rate.
+    """
+
+    def timed(self, fps: float) -> Label:
+        """The same with start and end in seconds."""
+        return self if self.frames is None else replace(self, start=self.frames[0] / fps, end=self.frames[1] / fps)
+
+
+@dataclass(frozen=True)
+class AnnotatedVideo:
+    file: File
+    labels: tuple[Label, ...]
+    tubes: tuple[Tube, ...] | None = None
+    """Where the athletes are; None where nobody said."""
+
+    @property
+    def said(self) -> str:
+        """The names of its labels."""
+        return ", ".join(sorted({label.label for label in self.labels}))
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What a folder or bucket holds, in its own words."""
+
+    root: str
+    layout: str
+    videos: list[AnnotatedVideo]
+    missing: list[str] = field(default_factory=list)
+    """Labels that name a video which is not there: `where: video`."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Files that no label names."""
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """{uri, verdict, reason} of files whose annotations cannot be used."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that whoever ingests it should read."""
+
+
+class NoLabels(InputError):
+    """There are videos, and nothing that could say what any of them shows."""
+
+
+def read_footage(source: str, *, layout: str | None = None, split_number: int = 1, reviewed: bool = True) -> Footage:
+    """The annotated videos at `source`: a folder, an `s3://` prefix, or a table of labels beside its videos.
+
+    `split_number` chooses among UCF101's three official splits; `reviewed`: with the answers in review.csv. Raises
+    InputError naming the file, line and field at fault, and if several layouts are there, or a table that seems to hold
+    labels is not understood, and no `layout` is named.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
+    root, table = table_of(absolute(source))
+    listed = list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES | SPREADSHEETS | DOCUMENTS)
+    videos = [file for file in listed if _suffix(file) in VIDEO_SUFFIXES]
+    others = [file for file in listed if _suffix(file) not in VIDEO_SUFFIXES]
+    if not videos:
+        raise InputError(f"{root}: no video files here ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    answers = reviewed and table != REVIEWED and any(file.relative == REVIEWED for file in others)
+    try:
+        footage = _read_layout(root, table, layout, videos, others, split_number)
+    except NoLabels:
+        reading = _segments(videos, [REVIEWED], root) if answers else None
+        if reading is None or not reading.labels:
+            raise
+        return _collect(root, "segments", videos, reading)
+    return _with_answers(footage, videos) if answers else footage
+
+
+def _suffix(file: File) -> str:
+    return PurePosixPath(file.relative).suffix.lower()
+
+
+def find_unlabelled(source: str) -> tuple[str, list[File]]:
+    """The root of the footage at `source`, and its videos that nothing but review.csv says anything of. Raises
+    InputError as `read_footage` does.
+    """
+    root, _ = table_of(absolute(source))
+    videos = list_files(root)
+    try:
+        labelled = {video.file.relative for video in read_footage(source, reviewed=False).videos}
+    except NoLabels:
+        labelled = set()
+    return root, [file for file in videos if file.relative not in labelled]
+
+
+def _read_layout(
+    root: str, table: str, layout: str | None, videos: list[File], others: list[File], split_number: int
+) -> Footage:
+    """By the table that is named, else by the layout that is, else by the one that is there."""
+    chosen = [
+        file
+        for file in others
+        if (file.relative == table if table else file.relative != REVIEWED and not ucf101.LIST.fullmatch(_name(file)))
+    ]
+    tables, broken = open_tables(root, chosen)
+    kinds = {kind: [found for found in tables if found.kind == kind] for kind in ("segments", "kinetics")}
+    if table and not kinds["segments"] + kinds["kinetics"]:
+        raise InputError(
+            broken.get(table)
+            or f"{root}/{table}: no such file, or neither the columns {','.join(COLUMNS['segments'])} nor "
+            f"{','.join(COLUMNS['kinetics'])}"
+        )
+    lists = ucf101.lists_of(others, split_number) if not table and layout in (None, "ucf101") else {}
+    found = layout or _recognised(root, kinds, lists, others, split_number)
+    notes = (
+        [] if table else unread(root, tables, broken, others, VideoNames(videos), layout=found, guessed=layout is None)
+    )
+    unused = (
+        [file.relative for file in others if ucf101.LIST.fullmatch(_name(file))]
+        if found != "ucf101" and not table
+        else []
+    )
+    if unused:
+        notes.append(f"not read, since the layout is {found}: {_first(set(unused))}")
+    if found == "ucf101":
+        reading = _ucf101(root, videos, _both(root, lists, split_number))
+    elif found == "folders":
+        reading = _folders(root, videos)
+    elif kinds[found]:
+        reading = (_segments if found == "segments" else _kinetics)(videos, kinds[found])
+    else:
+        raise InputError(
+            next(iter(broken.values()), "")
+            or f"{root}: the layout {found} needs a CSV with the columns {','.join(COLUMNS[found])}"
+        )
+    reading.notes += notes
+    return _collect(root, found, videos, reading)
+
+
+def _recognised(
+    root: str, kinds: dict[str, list[Table]], lists: dict[str, File], others: list[File], split_number: int
+) -> str:
+    """The one layout whose tables or lists are there, else `folders`. Raises InputError if there are several, or other
+    lists than those asked for.
+    """
+    there = {kind: tables[0].name for kind, tables in kinds.items() if tables} | (
+        {"ucf101": next(iter(lists.values())).relative} if lists else {}
+    )
+    if len(there) > 1:
+        raise InputError(
+            f"{root}: labels in several layouts, {', '.join(f'{kind} ({name})' for kind, name in there.items())}; "
+            "name the one to read with --layout"
+        )
+    if not there and any(ucf101.LIST.fullmatch(_name(file)) for file in others):
+        return "ucf101"  # which says what is missing
+    return next(iter(there), "folders")
+
+
+def _both(root: str, lists: dict[str, File], split_number: int) -> dict[str, File]:
+    if not {"train", "test"} <= set(lists):
+        raise InputError(
+            f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and testlist{split_number:02d}.txt (--split-number {split_number})"
+        )
+    return lists
+
+
+def _name(file: File) -> str:
+    return PurePosixPath(file.relative).name
+
+
+def _with_answers(footage: Footage, videos: list[File]) -> Footage:
+    """The footage with the labels that review.csv gives to files that have none; where the layout has come to label a
+    file, it is right.
+    """
+    reading = _segments(videos, [REVIEWED], footage.root)
+    open_files = set(footage.unlabelled)
+    footage = replace(
+        footage,
+        missing=footage.missing + reading.missing,
+        refused=footage.refused + reading.refused,
+        notes=footage.notes + reading.notes,
+    )
+    answers = {name: found for name, found in reading.labels.items() if name in open_files}
+    if not answers:
+        return footage
+    labelled = {
+        video.file.relative: video
+        for video in [*footage.videos, *_collect(footage.root, footage.layout, videos, Reading(answers)).videos]
+    }
+    count = sum(map(len, answers.values()))
+    return replace(
+        footage,
+        videos=[labelled[name] for name in sorted(labelled)],
+        unlabelled=[name for name in footage.unlabelled if name not in answers],
+        notes=[
+            *footage.notes,
+            f"{REVIEWED} labels {count:,} segment{'s' * (count != 1)} of {len(answers):,} "
+            f"file{'s' * (len(answers) != 1)} that had no label",
+        ],
+    )
+
+
+@dataclass
+class Reading:
+    """What tables, lists or folders say."""
+
+    labels: dict[str, list[Label]] = field(default_factory=dict)
+    """By the video's relative path."""
+    missing: list[str] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    own: set[str] = field(default_factory=set)
+    """Groups that nobody named, neither in a table nor by the files' names: each is a file's."""
+
+    def group_of(self, label: str, path: PurePosixPath) -> str:
+        """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the file itself."""
+        if match := UCF101_GROUP.search(path.stem):
+            return f"{label}_{match[1]}"
+        self.own.add(f"{label}/{path.stem}")
+        return f"{label}/{path.stem}"
+
+    def add(self, found: list[File], where: Line, name: str) -> File | None:
+        """The one file that was found for a name; what is missing, or may be several, is kept to be told."""
+        if len(found) == 1:
+            return found[0]
+        if found:
+            paths = " or ".join(file.relative for file in found[:3])
+            self.refused.append({
+                "uri": name,
+                "verdict": "missing_video",
+                "reason": f"named by {where}, which may be {paths}; write its folder and suffix too",
+            })
+        else:
+            self.missing.append(f"{where}: {name}")
+        return None
+
+
+def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "") -> Reading:
+    """Rows of tables; of review.csv, which is given by name and below `root`, those that have a label."""
+    named = VideoNames(videos)
+    reading = Reading()
+    for table in tables:
+        reading.notes += [] if isinstance(table, str) else table.told()
+        for where, row in read_rows(root, table, "segments") if isinstance(table, str) else table.rows():
+            if where.file == REVIEWED and not row["label"]:
+                continue
+            file = reading.add(
+                named.candidates(row["video"], where.file, moved=where.file == REVIEWED), where, row["video"]
+            )
+            if file is None:
+                continue
+            start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
+            group = seen(row.get("group", ""))
+            if not group:
+                reading.own.add(group := PurePosixPath(file.relative).stem)
+            reading.labels.setdefault(file.relative, []).append(
+                _label(where, start, end, row["label"], group, row.get("split"))
+            )
+    return reading
+
+
+def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
+    """A video's file has its id as its name, or the id and the times if it is cut already. Of several, the one in the
+    folder of its label or split.
+    """
+    stems: dict[str, list[File]] = {}
+    for file in videos:
+        stems.setdefault(PurePosixPath(file.relative).stem, []).append(file)
+    reading = Reading()
+    for table in tables:
+        reading.notes += table.told()
+        for where, row in table.rows():
+            video = row["youtube_id"]
+            start, end = (
+                where.seconds("time_start", row["time_start"]) or 0.0,
+                where.seconds("time_end", row["time_end"]),
+            )
+            trimmed = stems.get(f"{video}_{round(start):06d}_{round(end or 0):06d}")
+            label = _label(where, *((0.0, None) if trimmed else (start, end)), row["label"], video, row.get("split"))
+            file = reading.add(_in_folder_of(label, trimmed or stems.get(video, [])), where, video)
+            if file is not None:
+                reading.labels.setdefault(file.relative, []).append(label)
+    return reading
+
+
+def _in_folder_of(label: Label, files: list[File]) -> list[File]:
+    """Of several files with one name, those below a folder of that class, else of that split."""
+
+    def folders(file: File) -> set[str]:
+        return {seen(part).casefold().replace("_", " ") for part in PurePosixPath(file.relative).parts[:-1]}
+
+    of_class = [file for file in files if label.label.casefold().replace("_", " ") in folders(file)]
+    of_split = [
+        file
+        for file in of_class or files
+        if label.split in {SPLIT_NAMES.get(folder) for folder in folders(file)} - {None}
+    ]
+    return files if len(files) < 2 else of_split or of_class or files
+
+
+def _ucf101(root: str, videos: list[File], lists: dict[str, File]) -> Reading:
+    named = VideoNames(videos)
+    reading = Reading()
+    for split, file_of_list in lists.items():
+        lines, guessed = ucf101.listed(root, file_of_list.relative)
+        reading.notes += [f"{file_of_list.relative} is not UTF-8 and was read as {guessed}"] if guessed else []
+        for where, names in lines:
+            found = next(
+                (found for name in names if (found := named.candidates(name, where.file, any_suffix=True))), []
+            )
+            file = reading.add(found, where, names[-1])
+            if file is None:
+                continue
+            path = PurePosixPath(names[-1])
+            label = path.parent.name or PurePosixPath(file.relative).parent.name
+            group = reading.group_of(label, path)
+            reading.labels.setdefault(file.relative, []).append(_label(where, 0.0, None, label, group, split))
+    return reading
+
+
+def _folders(root: str, videos: list[File]) -> Reading:
+    reading = Reading()
+    deeper = set()
+    for file in videos:
+        path = PurePosixPath(file.relative)
+        parts = path.parts
+        split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 2 else None
+        if len(parts) < 2 or parts[0].lower() in UNLABELLED:
+            continue
+        label = parts[1] if split else parts[0]
+        reading.labels[file.relative] = [Label(0.0, None, seen(label), reading.group_of(label, path), split)]
+        deeper |= set(parts[1 + bool(split) : -1])
+    if not reading.labels:
+        raise NoLabels(
+            f"{root}: no layout recognised; put videos in one folder per class, or add a CSV with the columns "
+            "video,start,end,label beside them"
+        )
+    classes = {found[0].label for found in reading.labels.values()}
+    if deeper:
+        reading.notes.append(
+            f"the classes are the uppermost folders ({_first(classes)}), not those below them ({_first(deeper)}); "
+            "if these are the classes, name the folder that they lie in"
+        )
+    elif len(classes) == 1:
+        reading.notes.append(
+            f"all videos are of one class, {_first(classes)}: a class is a folder, and there is one alone"
+        )
+    return reading
+
+
+def _first(names: set[str]) -> str:
+    """The first few names in a sentence."""
+    return ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+
+
+def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Footage:
+    """The labelled videos. Repeated rows count once. Raises InputError if one stretch has two labels, or no video has
+    any.
+    """
+    labels = {name: tuple(sorted(set(found), key=_place)) for name, found in reading.labels.items()}
+    for name, found in labels.items():
+        for first, second in itertools.pairwise(found):
+            if (first.start, first.end) == (second.start, second.end):
+                raise InputError(
+                    f"{name}: {first.start} s to {first.end or 'its end'} is labelled twice: "
+                    f"{first.label} ({first.group}, {first.split}) and {second.label} ({second.group}, {second.split})"
+                )
+    if not labels:
+        told = reading.missing[:1] or [f"{refusal['uri']}, {refusal['reason']}" for refusal in reading.refused[:1]]
+        raise InputError(f"{root}: not one label names a video that is here (the first: {told[0] if told else 'none'})")
+    repeated = sum(map(len, reading.labels.values())) - sum(map(len, labels.values()))
+    notes = [
+        *reading.notes,
+        *([f"{repeated:,} row{'s' * (repeated != 1)} repeated; each counts once"] if repeated else []),
+    ]
+    drawn = set(SPLITS) - {label.split for found in labels.values() for label in found}
+    if drawn and len(labels) > 1 and all(label.group in reading.own for found in labels.values() for label in found):
+        notes.append(NO_GROUPS + TO_NAME_GROUPS["segments" if layout == "segments" else "folders"])
+    labels = _without_torn(labels, reading.own)
+    annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
+    return Footage(
+        root,
+        layout,
+        annotated,
+        reading.missing,
+        [file.relative for file in videos if file.relative not in labels],
+        reading.refused,
+        notes,
+    )
+
+
+def _without_torn(labels: dict[str, tuple[Label, ...]], own: set[str]) -> dict[str, tuple[Label, ...]]:
+    """The same, but files of one name in several splits are no group: `train/jump/001.mp4` and `test/jump/001.mp4` are
+    two recordings.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    for label in itertools.chain.from_iterable(labels.values()):
+        splits[label.group] |= {label.split} - {None}
+    torn = {group for group in own if len(splits[group]) > 1}
+    return {
+        name: tuple(
+            replace(label, group=str(PurePosixPath(name).with_suffix(""))) if label.group in torn else label
+            for label in found
+        )
+        for name, found in labels.items()
+    }
+
+
+def _place(label: Label) -> tuple[float, float, str]:
+    return label.start, label.end or float("inf"), label.label
+
+
+def _label(where: Line, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
+    """The label of a row. Raises InputError naming the field at fault."""
+    if not label:
+        raise InputError(f"{where}: label is empty")
+    if any(unicodedata.category(letter) == "Cc" for letter in label):
+        raise InputError(
+            f"{where}: label {label[:40]!r} has a line break or another control character in it; is a quote not closed?"
+        )
+    if end is not None and end <= start:
+        raise InputError(f"{where}: end {end} is not after start {start}")
+    split = (split or "").lower()
+    if split and split not in SPLIT_NAMES:
+        raise InputError(f"{where}: split {split!r}; the splits are {', '.join(SPLITS)}")
+    return Label(start, end, seen(label), group, SPLIT_NAMES.get(split))

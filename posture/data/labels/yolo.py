@@ -1,0 +1,346 @@
+"""YOLO folders -> `Pictures`, as Ultralytics reads them and Roboflow writes them."""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+import re
+from collections import Counter, defaultdict
+from pathlib import PurePosixPath
+from typing import Any
+
+from posture.data.labels.limits import MOST_CLASSES, load_yaml
+from posture.data.labels.tree import (
+    AnnotatedPicture,
+    BadLabel,
+    Box,
+    Pictures,
+    Refusal,
+    Tree,
+    around,
+    class_name,
+    decoded,
+    folded,
+    numbers,
+    still_group,
+)
+from posture.data.store.files import File, exists, is_remote, join
+from posture.data.store.schema import SPLITS
+from posture.display.text import counted
+from posture.errors import InputError
+
+LABELS_FOLDER = "labels"
+"""The folder of labels beside the one of pictures, in any letter case."""
+MOST_SHARE = 2.0
+"""A larger coordinate is in pixels. One that is a little over 1 belongs to a box that leaves its picture."""
+KNOWN_KEYS = frozenset({
+    *SPLITS,
+    "names",
+    "nc",
+    "path",
+    "kpt_shape",
+    "kpt_names",
+    "flip_idx",
+    "channels",
+    "download",
+    "roboflow",
+    "yaml_file",
+})
+"""Of a data.yaml; others are named, since `valid` in place of `val` would lose a split."""
+
+
+def yolo_table(tree: Tree) -> str | None:
+    """The data set's YAML file. Raises InputError if there are several, or the one is broken."""
+    found = []
+    for name in tree.tables(".yaml", ".yml"):
+        is_it = name == tree.named or PurePosixPath(name).stem.lower() == "data"
+        try:
+            content = load_yaml(tree.text(name), join(tree.root, name))
+        except InputError:
+            if is_it:
+                raise
+            continue
+        if isinstance(content, dict) and "names" in content and any(split in content for split in SPLITS):
+            found.append(name)
+        elif is_it:
+            raise InputError(
+                f"{join(tree.root, name)}: a YOLO data set needs names and at least one of train, val and test"
+            )
+    nearest = [name for name in found if name.count("/") == found[0].count("/")]
+    if len(nearest) > 1:
+        raise InputError(
+            f"{tree.root}: {', '.join(nearest)} describe a data set each; name the one to take in place of the folder"
+        )
+    return nearest[0] if nearest else None
+
+
+def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
+    """Each picture's boxes stand in a text file of its name, `class x y w h` in shares of the picture, below `labels`
+    beside the pictures' folder.
+
+    Polygons and turned boxes give the box around them. A picture without such a file shows nothing, as training by
+    Ultralytics takes it; how many those are is said. Raises InputError if the YAML file is broken, or its `path` leads
+    out of the tree and `outside` does not allow that.
+    """
+    table = yolo_table(tree)
+    if table is None:
+        return None
+    content, where = load_yaml(tree.text(table), join(tree.root, table)), join(tree.root, table)
+    names = _class_names(content["names"], content.get("nc"), where)
+    points = _keypoints(content.get("kpt_shape"), where)
+    folder = join(tree.root, posixpath.dirname(table)).rstrip("/")
+    for base in dict.fromkeys((_base(tree, folder, content.get("path"), where, outside=outside), tree.root)):
+        tree = tree if base == tree.root else Tree(base)
+        pictures, missing, notes = _pictures(tree, content, folder, table)
+        if pictures:
+            break
+    else:
+        raise InputError(f"{where}: neither train nor val nor test names a folder or list with pictures below {base}")
+    notes += [
+        f"{table}: {key} is not read; the splits are train, val and test" for key in content if key not in KNOWN_KEYS
+    ]
+    labels = {file.relative: _label(tree, file.relative) for file in dict.fromkeys(file for file, _ in pictures)}
+    contents = tree.contents(sorted({name for name in labels.values() if name}))
+    if bare := [picture for picture, name in labels.items() if not name]:
+        notes.append(
+            f"pictures without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}"
+        )
+    owners: dict[str, set[str]] = defaultdict(set)
+    for picture, name in labels.items():
+        owners[name].add(posixpath.dirname(picture))
+    read, refused = [], []
+    for file, split in sorted(pictures, key=lambda pair: pair[0].relative):
+        name = labels[file.relative]
+        try:
+            if name and len(owners[name]) > 1:
+                raise BadLabel(f"{name} may belong to pictures in {' and '.join(sorted(owners[name]))}")
+            boxes, its_labels = _read_boxes(name, contents.get(name, b""), names, points=points)
+        except BadLabel as error:
+            refused.append(Refusal(file, error.verdict, str(error)))
+            continue
+        read.append(AnnotatedPicture(file, boxes, its_labels, still_group(file.relative), split, normalised=True))
+    return Pictures(
+        tree.root,
+        "yolo",
+        read,
+        missing + _lonely(tree, labels),
+        tree.pictures_without(labels),
+        list(dict.fromkeys(refused)),
+        notes,
+    )
+
+
+def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not names or not all(number.isdecimal() and len(number) < 10 for number in names):
+        raise InputError(f"{where}: names must be a list of classes, or number: class for each")
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"{where}: {len(names):,} classes; at most {MOST_CLASSES:,} are read")
+    try:
+        found = {
+            int(number): class_name(name if isinstance(name, str) else None, f"{where}: names, class {number}")
+            for number, name in names.items()
+        }
+    except BadLabel as error:
+        raise InputError(str(error)) from None
+    repeated = [name for name, times in Counter(found.values()).items() if times > 1]
+    if repeated:
+        raise InputError(f"{where}: names has {repeated[0]!r} twice; every class needs a name of its own")
+    if isinstance(count, str) and count.isdecimal() and count != str(len(found)):
+        raise InputError(f"{where}: nc is {count[:20]}, but names has {counted(len(found), 'class', 'classes')}")
+    return found
+
+
+def _keypoints(shape: Any, where: str) -> int:
+    """How many numbers of keypoints follow a pose's box; 0 if there are none."""
+    if not shape:
+        return 0
+    if not isinstance(shape, list) or not all(
+        isinstance(side, str) and side.isdecimal() and len(side) < 4 for side in shape
+    ):
+        raise InputError(f"{where}: kpt_shape must be [points, 2] or [points, 3]")
+    return math.prod(map(int, shape))
+
+
+def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> str:
+    """The data set's folder: `path` as it is or from the YAML file's folder, which itself it is if `path` names nothing
+    here.
+    """
+    path = path if isinstance(path, str) else ""
+    if is_remote(folder):
+        inside = posixpath.normpath(path or ".")
+        return (
+            folder
+            if inside == "." or inside.startswith(("/", "..")) or not exists(join(folder, inside))
+            else join(folder, inside)
+        )
+    place = posixpath.normpath(posixpath.join(folder, path)) if "\0" not in path else folder
+    if not path or not exists(place):
+        return folder
+    root, real = os.path.realpath(tree.root), os.path.realpath(place)
+    if not outside and os.path.commonpath([root, real]) != root:
+        raise InputError(f"{where}: path: {path} leads out of {tree.root}; add --outside to read what lies there")
+    return place
+
+
+def _pictures(
+    tree: Tree, content: dict[str, Any], folder: str, table: str
+) -> tuple[list[tuple[File, str]], list[str], list[str]]:
+    """Pictures with their split, what is named in vain, and entries that name nothing."""
+    pictures: list[tuple[File, str]] = []
+    missing: list[str] = []
+    notes = []
+    for split in SPLITS:
+        entries = content.get(split)
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if not isinstance(entry, str) or entry.strip() in ("", "~", "null", "None"):
+                continue
+            found, lost = _entry(tree, entry, folder)
+            if not found and not lost:
+                notes.append(f"{table}: {split}: {entry} names no folder or list with pictures here")
+            pictures += [(file, split) for file in found]
+            missing += lost
+    return pictures, missing, notes
+
+
+def _entry(tree: Tree, entry: str, folder: str) -> tuple[list[File], list[str]]:
+    """The pictures that one entry of train, val or test names, and what it names in vain."""
+    entry = entry.strip().replace("\\", "/")
+    home = posixpath.relpath(folder, tree.root) if folder.startswith(tree.root) else "."
+    for place in (_inside(tree, entry, "."), _inside(tree, entry, home), re.sub(r"^(\.\./)+", "", entry)):
+        place = posixpath.normpath(place or "..")
+        if place.lower().endswith(".txt") and (listed := tree.at(place)):
+            return _list(tree, listed.relative)
+        found = [
+            file for file in tree.pictures if place == "." or folded(file.relative).startswith(folded(f"{place}/"))
+        ]
+        if found:
+            return found, []
+    return [], []
+
+
+def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
+    found, missing = [], []
+    for number, line in enumerate(tree.text(name).splitlines(), start=1):
+        line = line.strip().replace("\\", "/")
+        if not line:
+            continue
+        parts = line.split("/")  # a list that was made on another machine still ends in the same folders
+        places = [
+            _inside(tree, line, "."),
+            _inside(tree, line, posixpath.dirname(name)),
+            *("/".join(parts[at:]) for at in range(1, len(parts) - 1)),
+        ]
+        file = next((file for place in places if place and (file := tree.at(place))), None)
+        if file is None:
+            missing.append(f"{name} line {number}: {line}")
+        else:
+            found.append(file)
+    return found, missing
+
+
+def _inside(tree: Tree, place: str, folder: str) -> str | None:
+    """`place`, given from `folder` or absolutely, as a path below the tree's root; None where it lies elsewhere."""
+    if place.startswith(f"{tree.root}/"):
+        return posixpath.normpath(place[len(tree.root) + 1 :])
+    if place.startswith("/"):
+        return None
+    inside = posixpath.normpath(posixpath.join(folder, place))
+    return None if inside.startswith("..") else inside
+
+
+def _places(picture: str) -> list[str]:
+    """Where a picture's labels may lie: Ultralytics' place, below `labels` in place of another folder of its path, and
+    beside it.
+    """
+    parts = PurePosixPath(picture).with_suffix(".txt").parts
+    swapped = {at: "/".join([*parts[:at], LABELS_FOLDER, *parts[at + 1 :]]) for at in reversed(range(len(parts) - 1))}
+    first = next((at for at in swapped if parts[at].lower() == "images"), None)
+    return [*([swapped[first]] if first is not None else []), *swapped.values(), "/".join(parts)]
+
+
+def _label(tree: Tree, picture: str) -> str:
+    """The file of a picture's labels; "" if it has none."""
+    return next((file.relative for place in _places(picture) if (file := tree.at(place))), "")
+
+
+def _read_boxes(
+    name: str, content: bytes, names: dict[int, str], *, points: int
+) -> tuple[tuple[Box, ...], tuple[str, ...]]:
+    """`points`: how many numbers of keypoints follow each box."""
+    boxes: list[Box] = []
+    labels = []
+    try:
+        text = decoded(content)
+    except UnicodeDecodeError:
+        raise BadLabel(f"{name}: the file is not UTF-8 text") from None
+    for line, row in enumerate(text.splitlines(), start=1):
+        where = f"{name} line {line}"
+        fields = numbers(row.split(), where)
+        if not fields:
+            continue
+        number, *shape = fields
+        if number not in names:
+            raise BadLabel(f"{where}: class {number:g}, and there is {_span(names)}", verdict="unknown_class")
+        shape = shape[:4] if points and len(shape) == 4 + points else shape
+        if any(share > MOST_SHARE for share in shape):
+            raise BadLabel(
+                f"{where}: {max(shape):g} is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height"
+            )
+        if len(shape) == 4:
+            x, y, width, height = shape
+            boxes.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+        elif len(shape) >= 6 and len(shape) % 2 == 0 and not points:
+            boxes.append(around(zip(shape[::2], shape[1::2], strict=True)))
+        else:
+            raise BadLabel(
+                f"{where}: {len(fields)} numbers; a box has 5, a polygon 7, 9 or more"
+                + (
+                    f", a pose {5 + points} by kpt_shape"
+                    if points
+                    else "; a sixth, a confidence or a track's number, must be left out"
+                )
+            )
+        labels.append(names[int(number)])
+    return tuple(boxes), tuple(labels)
+
+
+def _span(names: dict[int, str]) -> str:
+    if len(names) == 1 or len(names) <= max(names) - min(names):
+        return ", ".join(map(str, sorted(names)[:20])) + (" ..." if len(names) > 20 else "")
+    return f"{min(names)} to {max(names)}"
+
+
+def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
+    """Files of labels that belong to no picture, and are empty or begin with a number.
+
+    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like a picture
+    that has no labels.
+    """
+    used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
+    used |= {_label(tree, file.relative) for file in tree.pictures if file.relative not in labels}
+    bare = {folded(PurePosixPath(picture).stem) for picture, name in labels.items() if not name}
+    strays = [
+        name
+        for name in tree.files
+        if name.lower().endswith(".txt")
+        and name not in used
+        and (
+            posixpath.dirname(name) in folders
+            or LABELS_FOLDER in name.lower().split("/")[:-1]
+            or folded(PurePosixPath(name).stem) in bare
+        )
+    ]
+    return [
+        f"{name}: {PurePosixPath(name).stem}" for name, content in tree.contents(strays).items() if _is_label(content)
+    ]
+
+
+def _is_label(content: bytes) -> bool:
+    first = decoded(content, errors="replace").split(maxsplit=1)[:1]
+    try:
+        return not first or math.isfinite(float(first[0]))
+    except ValueError:
+        return False

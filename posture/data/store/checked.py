@@ -1,0 +1,260 @@
+"""Checks of what is read back from stores, runs and registries: names, paths, JSON values. Any of it may come from
+elsewhere, or be damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import is_dataclass
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.labels.limits import load_json
+from posture.data.store.files import is_remote, join, plain, reachable, read_bytes
+from posture.data.store.schema import SPLITS
+from posture.errors import InputError
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of everything that becomes part of a path: content hashes and ids made of them, names of runs, versions, passes and
+checkpoints.
+"""
+
+IDS = ("video", "segment", "clip", "image")
+"""Columns of a store's tables with content hashes and ids made of them; empty for a file that could not be read."""
+TEXTS = ("uri", "group", "label", "recipe", "method", "codec", "verdict", "reason", "ingest", "report")
+NUMBERS = {
+    "bytes": (-1, 2**62),
+    "modified": (-1e11, 1e11),
+    "frames": (0, 2**40),
+    "fps": (0, 1e9),
+    "seconds": (0, 1e9),
+    "width": (0, 2**20),
+    "height": (0, 2**20),
+    "start": (0, 1e9),
+    "end": (0, 1e9),
+}
+"""Columns with numbers, and from which to which they are."""
+
+Name = Annotated[str, Field(pattern=rf"\A{PLAIN_NAME.pattern}\z")]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Since 1970, or of footage; up to the year 5138, which a date can still hold."""
+
+
+class Commit(TypedDict):
+    """An entry of a table's history."""
+
+    timestamp: Annotated[int, Field(ge=0, le=10**14)]
+    """Milliseconds since 1970."""
+
+
+class CheckpointState(TypedDict, total=False):
+    """state.json of a checkpoint."""
+
+    epoch: Count
+    step: Count
+    best: float | None
+    best_epoch: Count
+    loss_sums: dict[str, float]
+    loss_counts: dict[str, float]
+    history: list[dict[str, float | None]]
+    optimizer: str
+    scaler: dict[str, float | int]
+    order: dict[str, Any]
+
+
+class MissingField(InputError, KeyError):
+    """A field that is not in a file."""
+
+    __str__ = ValueError.__str__
+
+
+class Fields(dict[str, Any]):
+    """An object of a JSON file; a field that it lacks is an error naming the file."""
+
+    where = ""
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingField(f"{self.where}: the field {name!r} is missing, which Posture writes")
+
+    def __or__(self, other: dict[str, Any]) -> Fields:
+        return _fields({**self, **other}, self.where)
+
+
+def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
+    """The value of a JSON text, its objects as `Fields`. Raises InputError, beginning with `where`, if it is no JSON,
+    is too large or too deep, or is not of the type `kind`.
+
+    `kind` may be any type that pydantic knows; fields that a TypedDict does not name are kept.
+    """
+    return _with_fields(checked_value(load_json(content, where), where, kind), where)
+
+
+def _with_fields(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return _fields({name: _with_fields(item, where) for name, item in value.items()}, where)
+    return (
+        [_with_fields(item, where) for item in value]
+        if isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
+        else value
+    )
+
+
+def _fields(value: dict[str, Any], where: str) -> Fields:
+    fields = Fields(value)
+    fields.where = where
+    return fields
+
+
+def checked_value(value: Any, where: str, kind: Any) -> Any:
+    """`value` itself, or the dataclass `kind` of its fields. Raises InputError, beginning with `where`, if it is not of
+    that type.
+    """
+    try:
+        made = _adapter(kind).validate_python(value, strict=not is_dataclass(kind))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"][:4])[:100]
+        raise InputError(
+            f"{where}: its content is not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}"
+        ) from None
+    return made if is_dataclass(kind) else value
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+@contextlib.contextmanager
+def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]:
+    """While a table, or a file of one, is read. Raises InputError with that sentence and the reason if its log or a
+    file is missing or damaged.
+
+    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the
+    caller.
+    """
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        with reachable(table):
+            try:
+                yield
+            except OSError as error:
+                # pyarrow's of damaged data; the operating system's have numbers
+                if error.errno is None and not is_remote(table):
+                    raise InputError(f"{table}: {sentence.format(plain(error)[:300])}") from None
+                raise
+    except (InputError, TableNotFoundError):
+        raise
+    except Exception as error:
+        raise InputError(f"{table}: {sentence.format(plain(error)[:300])}") from None
+
+
+def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
+    """A Parquet file that Posture has written beside a store. Raises InputError if it is missing, is none, or lacks one
+    of `columns`.
+    """
+    content = read_bytes(uri)
+    if content is None:
+        raise InputError(f"{uri}: the file is missing")
+    with readable(uri):
+        table = pq.read_table(io.BytesIO(content))
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise InputError(f"{uri}: the column {missing[0]} is missing, which Posture writes")
+    return table
+
+
+def refuse_odd_values(table: pa.Table, where: str) -> None:
+    """Raise InputError naming the first value of a store's table that Posture does not write: an id that leads
+    elsewhere, a split or number that is none.
+    """
+    held = set(table.column_names)
+    bad = {
+        name: pc.invert(pc.match_substring_regex(table[name], rf"\A({PLAIN_NAME.pattern})?\z"))
+        for name in IDS
+        if name in held
+    }
+    bad |= {name: pc.is_null(table[name]) for name in TEXTS if name in held}
+    bad |= {
+        name: pc.invert(pc.and_(pc.greater_equal(table[name], least), pc.less_equal(table[name], most)))
+        for name, (least, most) in NUMBERS.items()
+        if name in held
+    }
+    bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array([*SPLITS, ""])))} if "split" in held else {}
+    bad |= {"boxes": _odd_boxes(table)} if {"boxes", "labels"} <= held else {}
+    for name, wrong in bad.items():
+        place = pc.index(pc.fill_null(wrong, True), True).as_py()
+        if place >= 0:
+            value = str(table[name][place].as_py())[:100]
+            raise InputError(
+                f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or was made by something else"
+            )
+
+
+def _odd_boxes(table: pa.Table) -> pa.Array:
+    """Which rows of `boxes` do not have four finite numbers for each box, and one label."""
+    boxes = table["boxes"].combine_chunks()
+    sides, owners = pc.list_flatten(boxes), pc.list_parent_indices(boxes)
+    numbers = pc.list_flatten(sides)
+    whole = (
+        pa
+        .array(owners)
+        .take(pc.list_parent_indices(sides))
+        .filter(pc.invert(pc.fill_null(pc.is_finite(numbers), False)))
+    )
+    wrong = pa.concat_arrays([owners.filter(pc.fill_null(pc.not_equal(pc.list_value_length(sides), 4), True)), whole])
+    rows = pa.array(range(len(boxes)), owners.type)
+    return pc.or_(
+        pc.is_in(rows, wrong),
+        pc.not_equal(pc.list_value_length(boxes), pc.list_value_length(table["labels"].combine_chunks())),
+    )
+
+
+def path_below(root: str, *parts: str) -> str:
+    """The path of `parts` below `root`. Raises InputError if one of them leads out of it: by "..", or through a
+    symbolic link.
+    """
+    names = [name for part in parts for name in part.split("/")]
+    if bad := [name for name in names if name in ("", ".", "..") or "\0" in name]:
+        raise InputError(f"{root}: {'/'.join(parts)!r} is no path below it, because of {bad[0]!r}")
+    place = root.rstrip("/")
+    for name in names if not is_remote(root) else ():
+        place = f"{place}/{name}"
+        if os.path.islink(place):
+            _refuse(place, root)
+    return join(root, *names)
+
+
+def refuse_links(folder: str) -> None:
+    """Raise InputError naming the first entry below the local `folder` that is a symbolic link, or neither file nor
+    folder.
+    """
+    waiting = [folder]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif not entry.is_file(follow_symlinks=False):
+                _refuse(entry.path, folder)
+
+
+def _refuse(path: str, root: str) -> None:
+    what = f"a symbolic link to {os.readlink(path)}" if os.path.islink(path) else "neither a file nor a folder"
+    raise InputError(
+        f"{path}: {what}; nothing outside of {root} is read or removed through it: put the files themselves there, or remove it"
+    )

@@ -1,0 +1,309 @@
+"""Files by uri, in a folder or in a bucket: listing, reading, publishing. One interface for both (obstore)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from posture.data.decode.video import VIDEO_SUFFIXES
+from posture.errors import Busy, InputError, Unreachable
+
+PATIENCE_SECONDS = 60
+"""So long a bucket's server may be away before a command gives up."""
+LONGEST_PAUSE_SECONDS = 2
+"""Between two tries."""
+CAUSE = "↳"
+"""So begins a line of deltalake's errors that says what was behind the line before it."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as its folder or bucket lists it. `bytes` is -1 where even that cannot be read."""
+
+    uri: str
+    relative: str
+    """Path below the listed root, with forward slashes."""
+    bytes: int
+    modified: float
+    """Seconds since 1970."""
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri
+
+
+def absolute(uri: str | Path) -> str:
+    """The uri itself, or the absolute path: workers run in other folders. Raises InputError if a uri has credentials in
+    it, or is of another scheme.
+    """
+    _refuse_address(str(uri))
+    return str(uri).rstrip("/") if is_remote(str(uri)) else os.path.abspath(os.path.expanduser(str(uri)))
+
+
+def _refuse_address(uri: str) -> None:
+    """Credentials would be written down with every run that reads it. Addresses of other schemes may stand in a foreign
+    run, and are not contacted.
+    """
+    scheme, _, rest = uri.partition("://")
+    host = rest.partition("/")[0]
+    if "@" in host or (":" in host and "@" in rest):  # a secret key may have a / in it
+        raise InputError(
+            f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY"
+        )
+    if is_remote(uri) and scheme != "s3":
+        raise InputError(f"{uri}: an address is a folder, or begins with s3://; nothing else is read or written")
+
+
+def join(root: str, *parts: str) -> str:
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def open_root(uri: str, *, create: bool = False) -> Any:
+    """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_*
+    variables).
+    """
+    from obstore.store import LocalStore, from_url
+
+    _refuse_address(uri)
+    if is_remote(uri):
+        allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+        patience = {
+            "max_retries": 1000,
+            "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
+            "backoff": {
+                "init_backoff": timedelta(seconds=0.1),
+                "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS),
+                "base": 2,
+            },
+        }
+        return from_url(uri, client_options={"allow_http": allow_http}, retry_config=patience)
+    if create:
+        os.makedirs(uri, exist_ok=True)
+    return LocalStore(uri)
+
+
+def exists(uri: str) -> bool:
+    """Whether a folder, a file or any object below the prefix stands at `uri`."""
+    if not is_remote(uri):
+        return os.path.exists(uri)
+    import obstore
+
+    with reachable(uri):
+        return any(obstore.list(open_root(uri), chunk_size=1))
+
+
+def read_bytes(uri: str) -> bytes | None:
+    """The whole file, or None where it does not exist."""
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    if not is_remote(uri):
+        if not os.path.isfile(uri):
+            return None
+        with reachable(uri), open(uri, "rb") as file:  # obstore takes no line break in a name
+            return file.read()
+    with reachable(uri):
+        try:
+            return bytes(obstore.get(open_root(root), name).bytes())
+        except FileNotFoundError:
+            return None
+
+
+def write_bytes(uri: str, content: bytes | Path) -> None:
+    """Write a whole file, `content` or what the file at that path holds, so that a reader sees the old or the new one,
+    never half.
+
+    Raises InputError where it cannot be written: the disk is full, the bucket is gone, the credentials are refused.
+    """
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    with reachable(uri, "written"):
+        obstore.put(open_root(root, create=True), name, content)
+
+
+def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Replace a file by what `change` makes of its content (None: there is no file yet), so that no other writer's
+    change is lost.
+
+    In a folder a lock file beside it, .NAME.lock, keeps others out; in a bucket `change` is called again if the file
+    has changed meanwhile.
+    Raises InputError if it cannot be written, Busy if others write to it for longer than PATIENCE_SECONDS.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    if not is_remote(uri):
+        folder, _, name = uri.rpartition("/")
+        with reachable(uri, "written"), open(f"{folder}/.{name}.lock", "a") as lock:
+            while not _locked(lock):
+                if time.monotonic() > until:
+                    raise Busy(
+                        f"{uri}: another process holds {lock.name} since {PATIENCE_SECONDS} s; end it, then try again"
+                    )
+                time.sleep(0.02)
+            write_bytes(uri, change(read_bytes(uri)))
+        return
+    while not _replaced(uri, change):
+        if time.monotonic() > until:
+            raise Busy(f"{uri}: others have kept changing it for {PATIENCE_SECONDS} s; try again")
+
+
+def _locked(file: Any) -> bool:
+    import fcntl
+
+    try:
+        # held until the file is closed, also if this process is killed
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _replaced(uri: str, change: Callable[[bytes | None], bytes]) -> bool:
+    """Whether an object was replaced; not if another writer was quicker."""
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    root, _, name = uri.rpartition("/")
+    bucket = open_root(root)
+    with reachable(uri, "written"):
+        try:
+            found = obstore.get(bucket, name)
+            before, mode = bytes(found.bytes()), {"e_tag": found.meta["e_tag"]}
+        except FileNotFoundError:
+            before, mode = None, "create"
+        try:
+            obstore.put(bucket, name, change(before), mode=mode)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+    return True
+
+
+def remove_tree(uri: str) -> None:
+    """Remove everything below `uri`."""
+    import shutil
+
+    import obstore
+
+    if not is_remote(uri):
+        shutil.rmtree(uri, ignore_errors=True)
+        return
+    root = open_root(uri)
+    for page in obstore.list(root):
+        obstore.delete(root, [entry["path"] for entry in page])
+
+
+def list_files(root: str, *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[File]:
+    """Files below `root` whose suffix is among `suffixes`, sorted by relative path.
+
+    Raises InputError where there is no such folder, bucket or prefix.
+    """
+    files = _list_bucket(root, suffixes) if is_remote(root) else _list_folder(root, suffixes)
+    return sorted(files, key=lambda file: file.relative)
+
+
+def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
+    if not os.path.isdir(root):
+        raise InputError(f"{root}: no such folder")
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if PurePosixPath(name).suffix.lower() not in suffixes or name.startswith("."):
+                continue
+            path = os.path.join(folder, name)
+            relative = os.path.relpath(path, root).replace(os.sep, "/")
+            # no table and no page could hold it: it is listed by another name, and refused where it is read
+            if not _is_unicode(path):
+                yield File(_escaped(path), _escaped(relative), -1, 0.0)
+                continue
+            try:
+                status = os.stat(path)
+                yield File(path, relative, status.st_size if stat.S_ISREG(status.st_mode) else -1, status.st_mtime)
+            except OSError:  # a dangling link, a lost mount
+                yield File(path, relative, -1, 0.0)
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a name that the operating system gave is valid UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _escaped(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
+
+def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
+    import obstore
+
+    with reachable(root):
+        for page in obstore.list(open_root(root)):
+            for entry in page:
+                if PurePosixPath(entry["path"]).suffix.lower() in suffixes:
+                    yield File(
+                        join(root, entry["path"]), entry["path"], entry["size"], entry["last_modified"].timestamp()
+                    )
+
+
+@contextlib.contextmanager
+def reachable(uri: str, done: str = "read") -> Iterator[None]:
+    """Raise Unreachable in one line where what is `done` to storage fails: it does not answer, not to these
+    credentials, or has no room.
+    """
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        hint = " (bucket, AWS_* credentials, AWS_ENDPOINT_URL?)" if is_remote(uri) else ""
+        raise Unreachable(f"{uri}: storage cannot be {done}{hint}: {plain(error)}") from None
+
+
+def plain(error: Exception) -> str:
+    """An error that storage gave and what it says of its causes, in one line, without what only its authors understand."""
+    first, *others = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or [type(error).__name__]
+    return ": ".join([
+        first,
+        *(line.strip().removeprefix(CAUSE).strip() for line in others if line.strip().startswith(CAUSE)),
+    ])
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """A path to the file's bytes on this machine; a temporary copy where it lies in a bucket. Raises OSError."""
+    if not is_remote(uri):
+        if not os.path.isfile(uri):  # opening a pipe would wait for ever
+            raise OSError("it is gone, or no regular file")
+        with open(uri, "rb"):
+            yield uri
+        return
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    with tempfile.NamedTemporaryFile(suffix=PurePosixPath(name).suffix) as copy:
+        try:
+            for chunk in obstore.get(open_root(root), name).stream():
+                copy.write(chunk)
+        except Exception as error:
+            raise OSError(f"{uri}: {str(error).splitlines()[0]}") from None
+        copy.flush()
+        yield copy.name
+
+
+def hash_file(path: str) -> str:
+    """The content's 128-bit BLAKE2 hash: the id of a video."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

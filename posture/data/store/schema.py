@@ -1,0 +1,293 @@
+"""The columns of every table of the store, with their units, and how their keys are made from content.
+
+| table | one row per | key |
+|---|---|---|
+| videos | file that was looked at; `ok` means that all its clips stand | video, uri |
+| groups | athlete or source video | group |
+| segments | labelled stretch of a video | segment |
+| clips | decoded window of a segment | clip |
+| flows | clip and method | clip, method |
+| images | picture, or frame of a video, with boxes or known to have none | image |
+| boxes | picture of `images` | image |
+| pictures | picture file or video with boxes that was looked at; `ok` means that its images and boxes stand | image, uri |
+| ingests | ingest that added something or refused a file | ingest |
+| absences | segment in which a detector found no athlete, so that it is not searched again | segment, recipe |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from posture.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+TUBE = "-tube"
+"""How the keys of segments end that are of one athlete, not of all that a stretch of video shows."""
+
+VERDICTS = {
+    "ok": "decoded",
+    "empty": "the file has no bytes",
+    "not_video": "the file is no video",
+    "not_picture": "the file is no picture",
+    "no_video_stream": "a container without a video stream",
+    "no_frames": "a video stream without frames",
+    "no_decoder": "a video stream of a kind that cannot be decoded here",
+    "bad_times": "time stamps that make no frame rate of a video",
+    "truncated": "the file ends before its video or picture does",
+    "timeout": "the decoder did not finish in time",
+    "crashed": "the decoder's process died",
+    "failed": "this version of Posture cannot cope with the file",
+    "too_large": "more pixels than --max-pixels allows",
+    "out_of_memory": "decoding takes more than --file-memory allows",
+    "unreadable": "the file cannot be read",
+    "too_short": "shorter than one clip",
+    "duplicate": "the same content as another file",
+    "forgotten": "posture forget removed this video, and it does not come back",
+    "missing_video": "a label names a video that is not there",
+    "segment_past_end": "a segment starts or ends after its video",
+    "no_athlete": "nobody to cut the clip around in that segment",
+    "missing_picture": "a label names a picture that is not there",
+    "frame_past_end": "a box is on a frame after its video's last",
+    "bad_label": "what is said of a picture cannot be read",
+    "unknown_class": "a box is of a class that has no name",
+    "box_outside": "nothing of a box lies in its picture",
+    "size_mismatch": "the boxes were drawn on a picture of another size",
+}
+"""Every verdict on a file or a label, and what it means."""
+
+RETRIED = frozenset({"timeout", "crashed", "unreadable", "too_large", "out_of_memory"})
+"""Verdicts that the machine or a limit may be to blame for: such files are tried again by the next ingest."""
+
+READER = 2
+"""Raised whenever files are read otherwise than before: what an earlier version refused is then tried again, once."""
+
+VIDEOS = pa.schema([
+    ("video", pa.string()),  # content hash; empty where the file could not be read
+    ("uri", pa.string()),
+    ("bytes", pa.int64()),
+    ("modified", pa.float64()),  # seconds since 1970
+    ("frames", pa.int64()),
+    ("fps", pa.float64()),
+    ("seconds", pa.float64()),
+    ("width", pa.int32()),  # pixels, as the video is shown: upright, with square pixels
+    ("height", pa.int32()),
+    ("codec", pa.string()),
+    ("verdict", pa.string()),  # one of VERDICTS
+    ("reason", pa.string()),
+    # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
+    ("decoder", pa.string()),
+    # pixels, upright but before the pixel aspect ratio; null if an earlier version of Posture decoded it
+    ("coded_width", pa.int32()),
+    ("coded_height", pa.int32()),
+    ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
+])
+
+GROUPS = pa.schema([("group", pa.string()), ("split", pa.string())])
+
+SEGMENTS = pa.schema([
+    ("segment", pa.string()),
+    ("video", pa.string()),
+    ("start", pa.float64()),  # seconds
+    ("end", pa.float64()),  # seconds
+    ("label", pa.string()),
+    ("group", pa.string()),
+    ("split", pa.string()),  # one of SPLITS; empty until the ingest that decoded it has ended
+])
+
+CLIPS = pa.schema([
+    ("clip", pa.string()),
+    ("segment", pa.string()),
+    ("recipe", pa.string()),
+    ("start", pa.float64()),  # seconds, of the first frame
+    ("frames", pa.int32()),  # T
+    ("height", pa.int32()),  # H, pixels
+    ("width", pa.int32()),  # W, pixels
+    ("offsets", pa.list_(pa.int32())),  # where each JPEG frame starts in `pixels`; empty for raw frames
+    ("pixels", pa.binary()),  # uint8 T x H x W x 3, or JPEG frames one after the other
+])
+
+FLOWS = pa.schema([
+    ("clip", pa.string()),
+    ("method", pa.string()),  # one of flow.METHODS
+    ("bound", pa.float32()),  # pixels of the stored frame: displacements are clipped to +-bound
+    ("frames", pa.int32()),  # T - 1: one less than the clip has
+    ("height", pa.int32()),  # H, pixels
+    ("width", pa.int32()),  # W, pixels
+    ("vectors", pa.binary()),  # uint8 (T - 1) x H x W x 2, dx then dy, encoded as data/decode/optical_flow.py says
+])
+
+IMAGES = pa.schema([
+    ("image", pa.string()),  # the file's content hash; of a frame, frame_id
+    ("uri", pa.string()),  # the file; of a frame, video#t=seconds
+    ("height", pa.int32()),  # pixels
+    ("width", pa.int32()),  # pixels
+    ("bytes", pa.int64()),  # of `pixels`
+    ("pixels", pa.binary()),  # the file as it was (JPEG, PNG, WebP, BMP), turned upright; frames as JPEG
+    ("decoder", pa.string()),  # of a frame, as in `videos`; null of stills
+    # of a frame, pixels before the pixel aspect ratio, on which boxes may have been drawn; null of stills
+    ("coded_height", pa.int32()),
+    ("coded_width", pa.int32()),
+])
+
+BOXES = pa.schema([
+    ("image", pa.string()),
+    ("group", pa.string()),
+    ("split", pa.string()),  # one of SPLITS; empty until the ingest that added it has ended
+    # x1, y1, x2, y2 each, pixels of the picture, clipped to it; empty where it shows none
+    ("boxes", pa.list_(pa.list_(pa.float32()))),
+    ("labels", pa.list_(pa.string())),  # one for each box
+    ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none
+    ("time", pa.float64()),  # seconds from the video's first frame; NaN for stills
+    # ignore regions, as `boxes`: crowds and difficult objects; null in tables of before they were kept
+    ("ignored", pa.list_(pa.list_(pa.float32()))),
+    ("ignored_labels", pa.list_(pa.string())),  # one for each region
+])
+
+PICTURES = pa.schema([
+    ("image", pa.string()),  # content hash; empty where the file could not be read
+    ("uri", pa.string()),
+    ("bytes", pa.int64()),
+    ("modified", pa.float64()),  # seconds since 1970
+    ("verdict", pa.string()),  # one of VERDICTS
+    ("reason", pa.string()),
+    ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
+])
+
+INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
+
+ABSENCES = pa.schema([
+    ("segment", pa.string()),
+    ("recipe", pa.string()),
+    ("verdict", pa.string()),
+    ("reason", pa.string()),
+])
+
+
+def is_final(row: dict[str, Any]) -> bool:
+    """Whether a row of `videos` or `pictures` says that its file is refused, so that this version need not look at it
+    again.
+    """
+    return row["verdict"] not in ("ok", "duplicate", *RETRIED) and row["reader"] == READER
+
+
+TABLES = {
+    "videos": VIDEOS,
+    "groups": GROUPS,
+    "segments": SEGMENTS,
+    "clips": CLIPS,
+    "flows": FLOWS,
+    "images": IMAGES,
+    "boxes": BOXES,
+    "pictures": PICTURES,
+    "ingests": INGESTS,
+    "absences": ABSENCES,
+}
+
+
+WRITTEN = re.compile(
+    r"[0-9]{1,5}x[0-9]{1,5}-(stretch|crop|pad)-f[0-9]{1,5}-s[0-9]{1,5}-w[0-9]{1,5}-(raw|jpeg[0-9]{1,3})"
+    r"(-(boxes|detector-[0-9a-f]{1,32}-)[0-9.e+-]{1,12})?"
+)
+"""A decode recipe as a store names it."""
+
+
+@dataclass(frozen=True)
+class DecodeRecipe:
+    """How a segment becomes stored clips: larger and longer than one training clip, so that training can vary it."""
+
+    height: int = 128
+    width: int = 171
+    frames: int = 32
+    stride: int = 2
+    """Every `stride`-th frame of the file is stored."""
+    windows: int = 1
+    """Clips per segment, spread evenly over it."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """How another aspect ratio becomes height x width."""
+    jpeg: int = 0
+    """JPEG quality 1..100 of the stored frames; 0 stores raw frames."""
+    crop: str = ""
+    """What frames are cut along, as `crop_name` writes it; empty: they are stored whole."""
+
+    def __str__(self) -> str:
+        frames = f"jpeg{self.jpeg}" if self.jpeg else "raw"
+        crop = f"-{self.crop}" if self.crop else ""
+        return f"{self.height}x{self.width}-{self.fit}-f{self.frames}-s{self.stride}-w{self.windows}-{frames}{crop}"
+
+    @classmethod
+    def parse(cls, text: str) -> DecodeRecipe:
+        """The recipe that `str` wrote. Raises InputError if it is none."""
+        match = WRITTEN.fullmatch(text)
+        if match is None:
+            raise InputError(f"{text[:100]!r} is no decode recipe; one reads like {cls()}")
+        size, fit, frames, stride, windows, pixels, *crop = text.split("-", 6)
+        height, width = size.split("x")
+        return cls(
+            int(height),
+            int(width),
+            int(frames[1:]),
+            int(stride[1:]),
+            int(windows[1:]),
+            fit,  # type: ignore[arg-type]
+            int(pixels.removeprefix("jpeg")) if pixels != "raw" else 0,
+            *crop,
+        )
+
+    @property
+    def margin(self) -> float:
+        """What a cropped clip shows around the athlete on each side, as a share of the athlete's box."""
+        return float(self.crop.removeprefix("boxes").rpartition("-")[2])
+
+    @property
+    def searched(self) -> bool:
+        """Whether a detector says where the athlete is."""
+        return self.crop.startswith("detector-")
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one stored clip before compression; for JPEG frames an estimate (about a twelfth of raw)."""
+        raw = self.frames * self.height * self.width * 3
+        return raw // 12 if self.jpeg else raw
+
+
+def crop_name(margin: float, *, detector: str = "") -> str:
+    """`boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for those that a detector finds whose weights have a hash
+    that begins with `detector`.
+    """
+    share = f"{round(margin, 4):g}"
+    return f"detector-{detector}-{share}" if detector else f"boxes{share}"
+
+
+def content_id(*parts: object) -> str:
+    """A 128-bit key of the values in `parts`, as 32 hexadecimal digits."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def segment_id(video: str, start_seconds: float, end_seconds: float | None, athlete: str = "") -> str:
+    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be
+    corrected.
+
+    Where what one `athlete` does is labelled, two may be seen at once: such a key has the athlete in it, and ends in
+    `TUBE`.
+    """
+    end = "end" if end_seconds is None else round(end_seconds * 1000)
+    stretch = ("segment", video, round(start_seconds * 1000), end)
+    return content_id(*stretch, athlete) + TUBE if athlete else content_id(*stretch)
+
+
+def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
+    """The key of one decoded window of a segment."""
+    return content_id("clip", segment, recipe, window)
+
+
+def frame_id(video: str, frame: int) -> str:
+    """The key of a picture that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with
+    that.
+    """
+    return f"{video}-{frame:07d}"

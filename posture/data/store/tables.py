@@ -1,0 +1,430 @@
+"""The store: Delta Lake tables below one folder or `s3://` prefix. Appends are atomic, versions stay readable.
+
+Only one process writes at a time (`data/store/lease.py`); any number read. Rows are described in `data/store/schema.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.store import schema as rows
+from posture.data.store.checked import (
+    Commit,
+    Count,
+    Name,
+    Seconds,
+    checked_json,
+    checked_value,
+    path_below,
+    readable,
+    refuse_links,
+    refuse_odd_values,
+)
+from posture.data.store.files import (
+    LONGEST_PAUSE_SECONDS,
+    PATIENCE_SECONDS,
+    absolute,
+    exists,
+    is_remote,
+    join,
+    list_files,
+    plain,
+    reachable,
+    read_bytes,
+    write_bytes,
+)
+from posture.errors import InputError
+
+COMMIT_TRIES = 3
+"""Of a commit whose connection breaks."""
+ARROW_TRIES = 11
+"""Of what pyarrow asks of a bucket: with its pauses, which double from 25 ms, they take 51 s, about as long as
+PATIENCE_SECONDS.
+"""
+FORGOTTEN = "_forgotten"
+"""Folder of marks, one for each video that was forgotten."""
+DELETE_AT_ONCE = 2000
+"""Values of one predicate: deltalake's parser overflows the stack with 100,000."""
+
+
+class Mark(TypedDict):
+    """What is kept of a video that was forgotten."""
+
+    video: Name
+    """Content hash."""
+    bytes: Count
+    time: Seconds
+    """Of the forgetting, since 1970."""
+    versions: dict[str, Count]
+    """Of each table, the oldest version that can be read; empty until the forgetting is complete."""
+
+
+class Store:
+    """The tables at `uri`. With `create=False` a missing store is refused (InputError)."""
+
+    def __init__(self, uri: str, *, create: bool = False) -> None:
+        self.uri = absolute(uri)
+        if not create and not exists(join(self.uri, "videos", "_delta_log")):
+            raise InputError(f"{uri}: there is no store here; make one with: posture ingest FOOTAGE --store {uri}")
+
+    def table_uri(self, name: str) -> str:
+        return join(self.uri, name)
+
+    def open(self, name: str, *, version: int | None = None) -> Any | None:
+        """The DeltaTable at `version` (None: newest), or None if it does not exist yet.
+
+        Raises InputError if it cannot be read, holds a symbolic link, or names a file outside of itself.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        place = path_below(self.uri, name)
+        if not is_remote(place):
+            refuse_links(place)
+        try:
+            with readable(
+                place, "cannot be read: {}" if version is None else f"version {version} cannot be read: {{}}"
+            ):
+                table = DeltaTable(place, version=version, storage_options=self._patience)
+                paths = pa.table(table.get_add_actions())["path"].to_pylist()
+        except TableNotFoundError:
+            return None
+        _refuse_outside(place, paths)
+        return table
+
+    def create_tables(self) -> None:
+        """Make the tables that are missing, all empty, and add the columns that tables of earlier versions lack; of
+        their rows these are null.
+        """
+        from deltalake import DeltaTable, Schema
+
+        for name, schema in rows.TABLES.items():
+            if (table := self.open(name)) is not None:
+                held = {field.name for field in table.schema().fields}
+                missing = [field for field in Schema.from_arrow(schema).fields if field.name not in held]
+                if missing:
+                    self._commit(
+                        name,
+                        lambda commit, name=name, missing=missing: self.open(name).alter.add_columns(
+                            missing, commit_properties=commit
+                        ),
+                    )
+            else:
+                self._commit(
+                    name,
+                    lambda commit, name=name, schema=schema: DeltaTable.create(
+                        self.table_uri(name),
+                        schema,
+                        mode="ignore",
+                        storage_options=self._patience,
+                        commit_properties=commit,
+                    ),
+                )
+
+    def versions(self) -> dict[str, int]:
+        """The newest version of every table: what a run records of the footage it saw."""
+        return {name: table.version() for name in rows.TABLES if (table := self.open(name)) is not None}
+
+    def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
+        """The table as a pyarrow dataset, for filters, columns and row groups.
+
+        Raises InputError if there is no such table, if that version ended with a forgotten video, and as `open` does.
+        """
+        if version is not None:
+            oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
+            if version < oldest:
+                raise InputError(
+                    f"{self.uri}: version {version} of {name} ended when a video was forgotten, and {oldest} is the oldest that can be "
+                    f"read; what was trained on it can be judged on the newest: posture evaluate RUN --store {self.uri}"
+                )
+        table = self.open(name, version=version)
+        if table is None:
+            raise InputError(f"{self.uri}: the store has no table {name!r}")
+        return table.to_pyarrow_dataset(schema=rows.TABLES[name], filesystem=_folder(self.table_uri(name)))
+
+    def scan(self, name: str, columns: list[str], *, version: int | None = None) -> pa.Table:
+        """These columns of a table that exists, `__filename` perhaps among them, with each file's rows in their order.
+
+        Raises InputError as `dataset` does, and if a file is missing or damaged, or a value is none that Posture
+        writes.
+        """
+        with readable(self.table_uri(name)):
+            table = self.dataset(name, version=version).to_table(columns=columns)
+        refuse_odd_values(table, self.table_uri(name))
+        return table
+
+    def read(
+        self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None
+    ) -> pa.Table:
+        """Rows of a table; empty with its schema if it does not exist yet. Raises InputError as `scan` does.
+
+        `where` is an expression over any column but pixels and vectors. It is applied here: pyarrow cannot compare
+        strings with the string views that deltalake gives as each file's statistics.
+        """
+        wanted = columns or rows.TABLES[name].names
+        if self.open(name) is None:
+            return rows.TABLES[name].empty_table().select(wanted)
+        if where is None:
+            return self.scan(name, wanted, version=version)
+        needed = [
+            column for column in rows.TABLES[name].names if column in wanted or column not in ("pixels", "vectors")
+        ]
+        return self.scan(name, needed, version=version).filter(where).select(wanted)
+
+    def append(self, name: str, table: pa.Table) -> None:
+        """Add rows in one commit; no rows make no commit."""
+        from deltalake import write_deltalake
+
+        if table.num_rows:
+            self._commit(
+                name,
+                lambda commit: write_deltalake(
+                    self.table_uri(name),
+                    table.cast(rows.TABLES[name]),
+                    mode="append",
+                    storage_options=self._patience,
+                    commit_properties=commit,
+                ),
+            )
+
+    def upsert(self, name: str, table: pa.Table, *, keys: list[str]) -> None:
+        """Replace the rows that share `keys` with one of `table`, add the others: one commit."""
+        if not table.num_rows:
+            return
+        match = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+        self._commit(
+            name,
+            lambda commit: (
+                self
+                .open(name)
+                .merge(
+                    table.cast(rows.TABLES[name]),
+                    match,
+                    source_alias="new",
+                    target_alias="old",
+                    commit_properties=commit,
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            ),
+        )
+
+    def delete(self, name: str, key: str, values: list[str]) -> None:
+        """Remove the rows whose `key` is among `values` from the newest version; earlier ones keep them. One commit for
+        every DELETE_AT_ONCE values.
+        """
+        for first in range(0, len(values), DELETE_AT_ONCE):
+            chosen = f"{key} IN ({', '.join(map(sql_text, values[first : first + DELETE_AT_ONCE]))})"
+            self._commit(name, lambda commit, chosen=chosen: self.open(name).delete(chosen, commit_properties=commit))
+
+    def replace(self, name: str, table: pa.Table, *, key: str, values: list[str]) -> None:
+        """Remove the rows whose `key` is among `values`, at most DELETE_AT_ONCE, and add those of `table`, whose keys
+        are too: one commit.
+        """
+        from deltalake import write_deltalake
+
+        if not table.num_rows:
+            return self.delete(name, key, values)
+        chosen = f"{key} IN ({', '.join(map(sql_text, values))})"
+        self._commit(
+            name,
+            lambda commit: write_deltalake(
+                self.table_uri(name),
+                table.cast(rows.TABLES[name]),
+                mode="overwrite",
+                predicate=chosen,
+                storage_options=self._patience,
+                commit_properties=commit,
+            ),
+        )
+
+    def refuse_undeletable(self, name: str) -> None:
+        """Raise InputError if rows of the table cannot be removed, because it is append-only or needs a newer writer.
+        Changes nothing.
+        """
+        if self.open(name) is not None:
+            self._commit(name, lambda commit: self.open(name).delete("1 = 0", commit_properties=commit))
+
+    def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
+        """Add Parquet files that workers wrote into the table's folder: `path` below it, `bytes`, `rows`. One commit."""
+        from deltalake.transaction import AddAction
+
+        now = int(time.time() * 1000)
+        actions = [
+            AddAction(file["path"], file["bytes"], {}, now, True, json.dumps({"numRecords": file["rows"]}))
+            for file in files
+        ]
+        if actions:
+            self._commit(
+                name,
+                lambda commit: self.open(name).create_write_transaction(
+                    actions, mode="append", schema=rows.TABLES[name], partition_by=None, commit_properties=commit
+                ),
+            )
+
+    def remove_orphans(self, name: str, *, earlier: bool = False) -> int:
+        """Delete the files that no version names, which a killed writer left, and with `earlier` those that only
+        earlier versions name; returns how many.
+        """
+        if (table := self.open(name)) is None:
+            return 0
+        everything: dict[str, Any] = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
+        with readable(self.table_uri(name)):
+            orphans = table.vacuum(dry_run=True, **everything)
+            if orphans and not earlier:
+                everything["keep_versions"] = sorted(entry["version"] for entry in table.history())
+                orphans = table.vacuum(dry_run=True, **everything)
+        if orphans:
+            self._commit(
+                name, lambda commit: self.open(name).vacuum(dry_run=False, commit_properties=commit, **everything)
+            )
+        return len(orphans)
+
+    def forget(self, video: str, *, bytes: int, versions: dict[str, int] | None = None) -> None:
+        """Remember that the video of this content hash is never to be taken in again, and the `versions` before which
+        no table can be read.
+        """
+        mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
+        write_bytes(path_below(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
+
+    def forgotten(self) -> dict[str, Mark]:
+        """Videos that are never to be taken in again, by content hash. Raises InputError if a mark is not as `forget`
+        writes it.
+        """
+        place = path_below(self.uri, FORGOTTEN)
+        names = [file.relative for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
+        files = ((path_below(place, name), read_bytes(path_below(place, name))) for name in names)
+        marks = [checked_json(content, uri, Mark) for uri, content in files if content]
+        return {mark["video"]: mark for mark in marks}
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """Commits of a table, newest first. Raises InputError if its log is damaged."""
+        table = self.open(name)
+        with readable(self.table_uri(name)):
+            commits = table.history() if table else []
+        return checked_value(commits, f"{self.table_uri(name)}/_delta_log", list[Commit])
+
+    def sizes(self) -> dict[str, tuple[int, int, int]]:
+        """Version, rows and bytes of every table."""
+        sizes = {}
+        for name in rows.TABLES:
+            if (table := self.open(name)) is not None:
+                with readable(self.table_uri(name)):
+                    actions = pa.table(table.get_add_actions(flatten=True))
+                    counts = [pc.sum(actions[column]).as_py() or 0 for column in ("num_records", "size_bytes")]
+                sizes[name] = (table.version(), *counts)
+        return sizes
+
+    @property
+    def _patience(self) -> dict[str, str] | None:
+        """Of deltalake with a bucket's server that is away."""
+        if not is_remote(self.uri):
+            return None
+        return {
+            "max_retries": "1000",
+            "retry_timeout": f"{PATIENCE_SECONDS}s",
+            "backoff_config.max_backoff": f"{LONGEST_PAUSE_SECONDS}s",
+        }
+
+    def _commit(self, name: str, write: Callable[[Any], Any]) -> None:
+        """One commit by `write(commit properties)`. A connection that breaks in its midst leaves open whether it was
+        made: then that is looked up, and if it was not, it is written again.
+
+        Raises InputError where storage cannot be written.
+        """
+        from deltalake import CommitProperties
+        from deltalake.exceptions import DeltaError
+
+        mark = uuid.uuid4().hex
+        for number in range(1, COMMIT_TRIES + 1):
+            try:
+                with reachable(self.table_uri(name), "written"):
+                    write(CommitProperties(custom_metadata={"commit": mark}))
+                return
+            except (InputError, DeltaError) as error:
+                if not is_remote(self.uri) or number == COMMIT_TRIES:
+                    raise (
+                        error
+                        if isinstance(error, InputError)
+                        else InputError(f"{self.table_uri(name)}: cannot be written: {plain(error)}")
+                    ) from None
+                if any(entry.get("commit") == mark for entry in self.history(name)):
+                    return
+            except Exception as error:  # of many classes, if the log or a file is damaged
+                raise InputError(f"{self.table_uri(name)}: cannot be written: {plain(error)[:300]}") from None
+
+
+def sql_text(value: str) -> str:
+    """A text as a literal of deltalake's SQL, which knows one special character in it: the quote, written twice."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _folder(uri: str) -> Any | None:
+    """A local table's folder for pyarrow; None leaves it to deltalake, in a bucket.
+
+    With deltalake's own, Arrow's threads hold memory of Python's, and where one of them still does when the process
+    ends, it ends with an abort.
+    """
+    import pyarrow.fs as fs
+
+    return None if is_remote(uri) else fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
+
+
+def _refuse_outside(table: str, paths: list[str]) -> None:
+    """A store from elsewhere must not make us read other files. Raises InputError naming the first of `paths`, below
+    `table`, that leads out of it.
+    """
+    for path in paths:
+        plainly = PurePosixPath(unquote(path))
+        if plainly.is_absolute() or ".." in plainly.parts or ":" in path.partition("/")[0]:
+            raise InputError(f"{table}: the table names a file outside of itself, {path}; a store's files lie below it")
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """A pyarrow file system and the path in it, for workers that write Parquet themselves."""
+    import pyarrow.fs as fs
+
+    if not is_remote(uri):
+        return fs.LocalFileSystem(), uri
+    place = urlsplit(absolute(uri))
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https:")
+    region = (
+        os.environ.get("AWS_REGION")
+        or os.environ.get("AWS_DEFAULT_REGION")
+        or (None if endpoint.netloc else fs.resolve_s3_region(place.netloc))
+    )
+    bucket = fs.S3FileSystem(
+        scheme=endpoint.scheme,
+        endpoint_override=endpoint.netloc or None,
+        region=region,
+        retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ARROW_TRIES),
+    )
+    return bucket, f"{place.netloc}{place.path}"
+
+
+@contextlib.contextmanager
+def writing(table: str, files: Any, path: str) -> Iterator[None]:
+    """While a worker writes the file `path` of a table by pyarrow. Raises InputError where storage takes no more; then
+    the half of it is removed.
+    """
+    try:
+        with reachable(table, "written"):
+            yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            files.delete_file(path)
+        raise

@@ -1,0 +1,145 @@
+"""Pictures with exact boxes from generated footage (`synthetic.py`), to try a detector on: a YOLO folder.
+
+    data.yaml                                train, val and test by athlete, as the footage has them; names: 0 athlete,
+    1 bystander images/train/athlete_03_frame_000700020.jpg ...    frame 20 of video 7, which is athlete 3's; JPEG of
+    quality 95 labels/train/athlete_03_frame_000700020.txt ...    class x y w h: the box's centre and size in shares of
+    the picture's sides pictures.json                            what the pictures were made of, and how many there are;
+    written last
+
+The athlete is the one whose actions the video shows; whoever else stands in the picture is a bystander. Boxes are those
+of boxes.csv, also where another figure hides part of one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from posture.data.decode.video import Reader
+from posture.errors import InputError
+
+VERSION = 1
+CLASSES = ("athlete", "bystander")
+JPEG_QUALITY = 95
+
+Boxes = dict[int, list[tuple[str, np.ndarray]]]
+"""Who is where in each frame of a video: (name, x1 y1 x2 y2)."""
+
+
+def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
+    """Writes every `every`-th frame of the generated footage in `footage` into `folder`, or finds them there already;
+    returns `folder`.
+
+    Raises InputError where `footage` is not generated footage, or `folder` already holds something else.
+    """
+    footage, folder = Path(footage), Path(folder)
+    if every < 1:
+        raise InputError(f"every must be at least 1 frame, not {every}")
+    try:
+        source = json.loads((footage / "footage.json").read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{footage} is not generated footage; make some with: posture generate {footage}") from None
+    made_of = {
+        "generator": "posture.data.synthetic_pictures",
+        "version": VERSION,
+        "footage": source,
+        "every": every,
+        "classes": list(CLASSES),
+    }
+    if _found(folder, made_of):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        boxes, counts = _boxes(footage), Counter()
+        for video, split, athlete in _videos(footage):
+            counts[split] += _write(partial, footage / video, split, athlete, boxes[video], every)
+        names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
+        (partial / "data.yaml").write_text(
+            "path: .\n"
+            + "".join(f"{split}: images/{split}\n" for split in ("train", "val", "test"))
+            + f"names:\n{names}"
+        )
+        (partial / "pictures.json").write_text(json.dumps(made_of | {"pictures": dict(counts)}, indent=2) + "\n")
+        partial.chmod(0o755)
+        os.replace(partial, folder)  # an empty folder may stand there; anything else was refused above
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _found(folder: Path, made_of: dict[str, Any]) -> bool:
+    """Whether the folder holds exactly these pictures, all of them. Raises InputError when something else is in the
+    way.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / "pictures.json").read_text())
+        counts = found.pop("pictures")
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise InputError(f"{folder} exists and holds no pictures of generated footage; name a new folder") from None
+    whole = all(
+        sum(1 for _ in (folder / part / split).glob("*")) == count
+        for split, count in counts.items()
+        for part in ("images", "labels")
+    )
+    if found == made_of and whole and (folder / "data.yaml").is_file():
+        return True
+    reason = (
+        "pictures of generated footage with files missing"
+        if found == made_of
+        else "pictures of other footage, or other frames of it"
+    )
+    raise InputError(f"{folder} holds {reason}; remove it or name a new folder")
+
+
+def _videos(footage: Path) -> list[tuple[str, str, str]]:
+    """Name, split and athlete of every video."""
+    with (footage / "segments.csv").open(newline="") as file:
+        return sorted({(row["video"], row["split"], row["group"]) for row in csv.DictReader(file)})
+
+
+def _boxes(footage: Path) -> dict[str, Boxes]:
+    """The boxes of every video."""
+    boxes: dict[str, Boxes] = defaultdict(lambda: defaultdict(list))
+    with (footage / "boxes.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            boxes[row["video"]][int(row["frame"])].append((
+                row["athlete"],
+                np.array([float(row[name]) for name in ("x1", "y1", "x2", "y2")]),
+            ))
+    return boxes
+
+
+def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, every: int) -> int:
+    """Writes the pictures of one video and their labels; returns how many."""
+    places = [folder / part / split for part in ("images", "labels")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+    reader = Reader(str(video))
+    number = int(video.stem.rpartition("_")[2])
+    frames = range(0, len(reader), every)
+    for frame, pixels in zip(frames, reader.frames(frames), strict=True):
+        name = f"{athlete}_frame_{number:04d}{frame:05d}"
+        content = cv2.imencode(
+            ".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        )[1]
+        places[0].joinpath(f"{name}.jpg").write_bytes(content.tobytes())
+        lines = [_line(who != athlete, box, pixels.shape[0], pixels.shape[1]) for who, box in boxes[frame]]
+        places[1].joinpath(f"{name}.txt").write_text("".join(lines))
+    return len(frames)
+
+
+def _line(label: int, box: np.ndarray, height: int, width: int) -> str:
+    centre, size = (box[:2] + box[2:]) / 2 / (width, height), (box[2:] - box[:2]) / (width, height)
+    return f"{int(label)} " + " ".join(f"{share:.8f}" for share in (*centre, *size)) + "\n"

@@ -1,0 +1,200 @@
+"""What commands print: progress, tables, sizes. Bars on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LOG_EVERY_SECONDS = 10.0
+LOG_COLUMNS = 160
+PACE_SECONDS = 60.0
+"""Of the past, by which the time that is left is estimated."""
+SILENCE_SECONDS = 2.5
+"""After which a command says what it waits for."""
+
+LOG: dict[str, Any] = {"width": LOG_COLUMNS, "force_terminal": False, "color_system": None}
+"""Of a console that writes to no terminal, whatever the environment says."""
+
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
+)
+"""What a terminal obeys instead of showing it, and what turns the direction of writing; names of files may contain it.
+"""
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """The text with such characters as Python writes them, `\\x1b`; with `lines` line breaks and tabs stay."""
+    shown = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown if lines else shown.replace("\n", "\\n").replace("\t", "\\t")
+
+
+class _Console(Console):
+    printed = 0
+    """How often something was printed."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        self.printed += 1
+        super().print(*(visible(item, lines=True) if isinstance(item, str) else item for item in objects), **options)
+
+
+# Names are printed as they are, lines stay whole.
+out = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({} if sys.stdout.isatty() else LOG))
+
+
+class _Lines(logging.Handler):
+    """What parts that print nothing by themselves have to say, such as that Ray is being started."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        out.print(record.getMessage())
+
+
+logging.getLogger("posture.display.console").addHandler(_Lines(logging.INFO))
+logging.getLogger("posture.display.console").setLevel(logging.INFO)
+logging.getLogger("posture.display.console").propagate = False
+
+
+class Pace:
+    """How many seconds are left, by what was done in the last minute: how the work began says little of how it goes on."""
+
+    def __init__(self) -> None:
+        self._looks: collections.deque[tuple[float, int]] = collections.deque()
+
+    def left(self, done: int, total: int, now: float) -> float | None:
+        """Seconds until `total`, of which `done` are done at the time `now`; None if nothing was done in the last
+        minute.
+        """
+        self._looks.append((now, done))
+        while len(self._looks) > 2 and now - self._looks[1][0] >= PACE_SECONDS:
+            self._looks.popleft()
+        then, before = self._looks[0]
+        return (now - then) / (done - before) * (total - done) if done > before else None
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say `what` is awaited if nothing else is printed within `SILENCE_SECONDS`."""
+    printed, over = out.printed, threading.Event()
+
+    def watch() -> None:
+        if not over.wait(SILENCE_SECONDS) and out.printed == printed:
+            out.print(f"{what} ...")
+
+    threading.Thread(target=watch, name="waiting", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[..., None]]:
+    """A function `advance(done, total, note="")` that shows how far `what` is, how long it has taken, and how long it
+    still takes.
+    """
+    if out.is_terminal:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=out, transient=True, speed_estimate_period=PACE_SECONDS) as bar:
+            task = bar.add_task(visible(what), total=None, note="")
+            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=visible(note))
+        return
+    began, last, pace = time.monotonic(), 0.0, Pace()
+
+    def advance(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        left = pace.left(done, total, now)
+        if now - last >= LOG_EVERY_SECONDS and left is not None:
+            last = now
+            out.print(
+                f"{what}: {done:,} of {total:,}{', ' + note if note else ''}; {duration(now - began)} elapsed, about {duration(left)} left"
+            )
+
+    with waiting(what):
+        yield advance
+
+
+def suggest(text: str) -> None:
+    """What to do next, as the last line of a command."""
+    out.print(f"next: {text}")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts; outside of the main thread, which alone
+    hears signals, neither does.
+    """
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        out.print("stopping after this step; once more to stop at once")
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) -> None:
+    """A plain table; columns whose cells are numbers are set flush right."""
+    shown = Table(
+        title=None if title is None else visible(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for place, name in enumerate(columns):
+        numeric = rows and all(
+            isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows
+        )
+        shown.add_column(visible(name), justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
+    for row in rows:
+        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else visible(str(cell)) for cell in row))
+    out.print(shown, soft_wrap=False)
+
+
+def size(count: float) -> str:
+    """Bytes for people: `1.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min 20 s`, `5 min`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    large, small, names = (
+        (whole // 60, whole % 60, ("min", "s")) if whole < 3600 else (whole // 3600, whole % 3600 // 60, ("h", "min"))
+    )
+    return f"{large} {names[0]}{f' {small} {names[1]}' if small else ''}"

@@ -1,0 +1,201 @@
+"""The pages people read: each is one file with its style, charts and pictures inside, so that it can be mailed,
+archived and printed.
+
+Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy
+forbids both. (`review.html` alone is no such page: `posture review` serves it, with a script, while it runs.)
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+THIN_SPACE = "\u202f"  # narrow and unbreakable: between a number and its unit
+NOTHING = "–"
+
+FOLDER = Path(__file__).parent / "templates"
+
+SEPARATED = re.compile(r"(?<=[/_=@-])(?=[^/_=@\s-])|(?<=[.,:])(?=[^\d\s.,:/])")
+"""Where a name may be broken: after a separator, but not within a number."""
+
+
+def render(template: str, **values: Any) -> str:
+    """The page `template` (a file of this folder) filled with `values`; all text is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        percent=percent,
+        decimal=decimal,
+        whole=whole,
+        duration=duration,
+        size=size,
+        moment=moment,
+        jpeg=jpeg,
+        breaks=breaks,
+        confidence=confidence,
+    )
+    style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
+
+
+def write(path: Path, page: str) -> None:
+    """Write `page`, making its folder. File names that are no valid text (lone surrogates) become question marks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page.encode("utf-8", "replace"))
+
+
+def breaks(name: Any) -> Markup:
+    """The name, escaped, with a place to break the line after every separator."""
+    return Markup("<wbr>").join(SEPARATED.split(str(name)))
+
+
+def origin(uri: str, start: float | None = None) -> dict[str, str]:
+    """Where a clip or picture comes from, for `origin.html`: {name, uri, href, at}.
+
+    `uri` is a path or an s3:// address, of a frame `video#t=seconds`; `start` seconds into the video, None for a
+    picture. A local file is named by its last part and linked to, at that moment; any other address is shown whole and
+    is not linked to.
+    """
+    path, mark, seconds = uri.rpartition("#t=")
+    if mark and start is None:
+        with contextlib.suppress(ValueError):
+            uri, start = path, float(seconds)
+    local = uri.startswith("/")
+    href = Path(uri).as_uri() + (f"#t={start:g}" if start is not None else "") if local else ""
+    return {
+        "name": PurePosixPath(uri).name if local else uri,
+        "uri": uri,
+        "href": href,
+        "at": "" if start is None else f"{start:.1f}{THIN_SPACE}s",
+    }
+
+
+def footage_table(footage: Any) -> dict[str, Any] | None:
+    """{split: {count name: n}}, or {split: n segments}, as the columns and rows of a table; None where there is
+    nothing.
+    """
+    if not footage:
+        return None
+    rows = {split: counts if isinstance(counts, Mapping) else {"segments": counts} for split, counts in footage.items()}
+    columns = list(dict.fromkeys(name for counts in rows.values() for name in counts))
+    forms = {"seconds": duration, "bytes": size}
+    return {
+        "columns": ["duration" if name == "seconds" else name for name in columns],
+        "rows": [
+            (split, [forms.get(name, whole)(counts.get(name)) for name in columns]) for split, counts in rows.items()
+        ],
+    }
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.573 as `57.3 %`."""
+    return f"{100 * share:.{digits}f}{THIN_SPACE}%" if _known(share) else NOTHING
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """0.5734 as `0.573`."""
+    return f"{value:.{digits}f}" if _known(value) else NOTHING
+
+
+def confidence(value: float | None) -> str:
+    """0.573 as `0.57`, 0.0049 as `0.0049`: the threshold of a detector that is never sure must not read as none."""
+    return decimal(value, 2 if not value or value >= 0.01 else 4)
+
+
+def whole(value: float | None) -> str:
+    """78409573 as `78,409,573`."""
+    return f"{value:,.0f}" if _known(value) else NOTHING
+
+
+def amount(value: float) -> str:
+    """38.55 as `38.55`, 0.2142 as `0.214`: networks differ in size by hundreds."""
+    return f"{value:,.{2 if value >= 1 else 3}f}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """4.12 as `+4.1`, with a true minus sign; what rounds to nothing has no sign."""
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
+def duration(seconds: float | None) -> str:
+    """4980 as `1 h 23 min`; the two largest units."""
+    if not _known(seconds):
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f}{THIN_SPACE}s"
+    whole_seconds = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(index for index, (_, length) in enumerate(units) if whole_seconds >= length)
+    parts = []
+    for name, length in units[first : first + 2]:
+        amount, whole_seconds = divmod(whole_seconds, length)
+        if amount:
+            parts.append(f"{amount}{THIN_SPACE}{name}")
+    return " ".join(parts)
+
+
+def size(count: float | None) -> str:
+    """Bytes as `1.2 GB` (powers of ten)."""
+    if not _known(count):
+        return NOTHING
+    power = min(4, int(math.log10(count) / 3 + 1e-9)) if count >= 1 else 0
+    return f"{count / 1000**power:.{1 if power else 0}f}{THIN_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def moment(value: Any) -> str:
+    """A datetime or ISO 8601 text as `3 May 2025, 14:05 UTC`; any other text as it is."""
+    if value is None or value == "":
+        return NOTHING
+    if not isinstance(value, datetime):
+        try:
+            value = datetime.fromisoformat(str(value))
+        except ValueError:
+            return str(value)
+    zone = ""
+    if value.tzinfo is not None:
+        value, zone = value.astimezone(UTC), " UTC"
+    return f"{value.day} {value:%B %Y, %H:%M}{zone}"
+
+
+def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 76) -> str:
+    """A frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address; larger ones are scaled down to `longest_pixels`."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(frame, dtype=np.uint8))
+    picture.thumbnail((longest_pixels, longest_pixels))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
+    """At most `most` of the frames, evenly over their time, first and last included."""
+    if len(frames) <= most:
+        return list(frames)
+    return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, most)]
+
+
+def short(name: str, most: int) -> str:
+    """The name, cut to `most` letters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,96 @@
+"""The runs of a study on the cluster: one task each, side by side where there is room.
+
+A task trains in its own process as `--local` does, reads its clips from the store, and writes to its run's folder after
+every epoch; that is also where the driver reads how far it is. A lost worker's task is started again and goes on from
+its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ray
+
+from posture.compare.study import Job, done, work
+from posture.data.store.files import is_remote
+from posture.distributed import cluster
+from posture.distributed.resources import refuse_none
+from posture.distributed.train import refuse_unshared
+from posture.errors import InputError
+
+LOOK_EVERY_SECONDS = 2.0
+ATTEMPTS = 3
+
+
+def execute(
+    what: str,
+    jobs: list[Job],
+    *,
+    concurrent: int | None,
+    on_progress: Callable[[int, int, str], None],
+    on_done: Callable[[Job, str], None],
+) -> dict[str, str]:
+    """`train` or `score` all jobs. Each gets a GPU where there are any, and an equal share of the CPUs; at most
+    `concurrent` at a time.
+
+    `on_progress(done, total, note)` counts epochs in training and runs in scoring; `on_done(job, why not)` follows each
+    job. Returns what `posture.study.work` said, by run name. Raises InputError where a run's folder cannot be shared
+    with the nodes.
+    """
+    waiting = {job.run.name: job for job in jobs}
+    said = {name: "" for name, job in waiting.items() if done(what, job)}
+    if len(said) == len(waiting):
+        return said
+    cluster.connect()
+    if cluster.nodes() > 1 and not is_remote(jobs[0].runs):
+        refuse_unshared(jobs[0].folder.path("run.json"))
+    nodes = cluster.sizes()
+    refuse_none(nodes)
+    resources = room(concurrent, jobs=len(waiting) - len(said), nodes=nodes)
+    place = {} if resources[1] else cluster.off_decoders()
+    task = _work.options(num_cpus=resources[0], num_gpus=resources[1], label_selector=place, max_retries=ATTEMPTS)
+    running = {task.remote(what, job): job for name, job in waiting.items() if name not in said}
+    total = sum(job.run.epochs for job in waiting.values()) if what == "train" else len(waiting)
+    try:
+        while running:
+            ended, _ = ray.wait(list(running), timeout=LOOK_EVERY_SECONDS)
+            for reference in ended:
+                job = running.pop(reference)
+                said[job.run.name] = ray.get(reference)
+                on_done(job, said[job.run.name])
+            epochs = (
+                sum(job.run.epochs if name in said else len(job.history) for name, job in waiting.items())
+                if what == "train"
+                else len(said)
+            )
+            on_progress(epochs, total, f"{len(said)} of {len(waiting)} runs")
+    except BaseException:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        raise
+    return said
+
+
+def room(concurrent: int | None, *, jobs: int, nodes: list[tuple[float, float]]) -> tuple[float, float]:
+    """CPUs and GPUs of one task on nodes of so many (CPUs, GPUs). Without `concurrent`: a GPU each, or a CPU each where
+    there is none.
+
+    A task runs on one node, so it never gets more than the largest has. Raises InputError where so many at a time do
+    not fit.
+    """
+    gpus = sum(node[1] for node in nodes)
+    able = [node[0] for node in nodes if node[1] or not gpus]
+    cpus = sum(able)
+    if concurrent is not None and not 1 <= concurrent <= cpus:
+        raise InputError(f"--concurrent {concurrent}: the cluster has {cpus:g} CPUs, a run needs at least one of them")
+    at_once = min(concurrent or (int(gpus) if gpus >= 1 else int(cpus)), jobs)
+    share = int(gpus / at_once * 100) / 100 if gpus else 0.0
+    return max(1.0, float(int(min(max(able), cpus / at_once)))), min(1.0, share)
+
+
+@ray.remote
+def _work(what: str, job: Job) -> str:
+    import torch
+
+    torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
+    return work(what, job)

@@ -1,0 +1,57 @@
+"""The challenger of a pass of retraining: what it is called, and its training, in this process or on Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from posture.config import Run
+from posture.display.console import interruptible
+from posture.retrain.intake import Progress
+from posture.runs.prepare import Session, tables_of, train_here
+
+
+def digest_of_wish(run: Run, *, store: str, from_scratch: bool) -> str:
+    """Of what the user asks for, whatever the footage: a pass that was killed goes on only where it is the same."""
+    return _digest(run.model_dump(mode="json", exclude={"tracking"}) | {"store": store, "from_scratch": from_scratch})
+
+
+def name_of(run: Run, *, wish: str, champion: str | None, versions: dict[str, int], left_out: tuple[str, ...]) -> str:
+    """The same for the same wish (`digest_of_wish`), champion and footage, so that nothing is trained twice."""
+    read = {name: versions.get(name) for name in tables_of(run)}
+    return f"{run.name[:80]}-{_digest({'asked': wish, 'champion': champion, 'left_out': left_out, 'versions': read})}"
+
+
+def fit(
+    session: Session, *, local: bool, on_device: Callable[[str], None], tell: Callable[[str], None], progress: Progress
+) -> dict[str, Any]:
+    """Train it, to its end or to Ctrl-C; returns what training came to. `on_device` is given the device once training
+    has begun.
+
+    Raises InputError where it cannot be trained.
+    """
+    with progress("training") as advance:
+
+        def on_progress(update: dict[str, Any]) -> None:
+            done = (update["epoch"] - 1) * update["steps"] + update["step"]
+            advance(done, update["epochs"] * update["steps"], f"epoch {update['epoch']}")
+
+        def on_record(record: dict[str, Any]) -> None:
+            if "train_loss" in record:
+                tell(
+                    f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}"
+                )
+
+        hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
+        if local:
+            return train_here(session, **hooks)
+        from posture.distributed.train import train
+
+        with interruptible() as asked:
+            return train(session, **hooks, asked_to_stop=asked.is_set)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()

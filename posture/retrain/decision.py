@@ -1,0 +1,432 @@
+"""Champion or challenger: which of two classifiers is to be used, by what both say of footage that neither was trained
+on.
+
+The hold-out has two parts: `frozen`, on which the champion was judged when it became one, and `new`, groups that came
+since. Both models are compared on segments of the classes that both know (the shared classes); a challenger is promoted
+where every check holds:
+
+1. frozen: not worse by more than `tolerance` (the 95 % interval of the difference in accuracy reaches no lower than
+   -tolerance).
+2. new: not worse beyond chance (the interval on the new hold-out does not lie below 0).
+3. better, on both parts together. Superiority: better by at least `margin`, and beyond chance (the interval lies above
+   0). Where the
+   hold-out is so small that a difference of `margin` could hardly have been seen, this would be a lottery, so that
+   non-inferiority (check 1) decides, and no more is asked for than that the challenger is not behind. Where there are
+   new classes, knowing them is the gain, and non-inferiority decides as well.
+4. class_drop: no shared class loses more than `max_class_drop` of its recall on the frozen part, on the new one or on
+   both together, beyond chance
+   (McNemar's exact test on its segments). One clip of three is a third of a class's recall and says nothing; six lost
+   and none won are the fewest that can refuse. Segments are taken one by one, though those of a group resemble each
+   other, and classes without regard to how many there are: both err towards refusal. A fall that may be chance is told.
+5. new_classes: every class that the champion does not know has a recall of at least `recall_floor` on the new hold-out.
+
+The first challenger, with no champion to beat, must be more accurate than always naming the most frequent class.
+Intervals are of a paired bootstrap over groups (`posture.compare.statistics`). Legend: s segments, K classes that either model
+knows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from posture.compare import statistics
+from posture.display.html import percent, signed
+from posture.display.text import counted
+
+Rule = Literal["first", "superiority", "non-inferiority"]
+POWER = 0.8
+"""The chance with which the smallest effect that a hold-out can show is shown."""
+FIGURES = ("accuracy", "map", "auc")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a challenger must keep; shares of 1."""
+
+    margin: float = 0.01
+    """How much more accurate it must be on the shared classes."""
+    tolerance: float = 0.05
+    """How much less accurate it surely must not be on the frozen hold-out."""
+    recall_floor: float = 0.5
+    """Of every new class."""
+    max_class_drop: float = 0.1
+    """Recall that no shared class may lose more of, beyond chance."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both models said of the hold-out's segments."""
+
+    segments: list[str]
+    groups: list[str]
+    labels: np.ndarray  # (s,) int64, places in `classes`
+    frozen: np.ndarray  # (s,) bool; the others are new
+    classes: tuple[str, ...]
+    """All that either model knows, or a segment shows."""
+    challenger: np.ndarray  # (s, K) probabilities; 0 for classes that it does not know
+    known: frozenset[str]
+    """To the challenger."""
+    champion: np.ndarray | None = None  # (s, K)
+    known_before: frozenset[str] = frozenset()
+    """To the champion."""
+
+    def of(self, names: Iterable[str]) -> np.ndarray:
+        """(s,) which segments are of these classes."""
+        return np.isin(self.labels, [self.classes.index(name) for name in names])
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition, and how it came out."""
+
+    name: str
+    passed: bool
+    sentence: str
+
+
+WHERE = {"frozen": "the frozen hold-out", "new": "the new hold-out", "both": "both hold-outs together"}
+"""The parts that a class is looked at on."""
+
+
+def judge(answers: Answers, limits: Limits, *, resamples: int = statistics.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """The decision, as plain values: `outcome` (promoted, refused), `verdict`, `reasons`, `checks`, `rule`,
+    `rule_sentence`, `limits`, `classes`, `sets`, `per_class` and `changed`, as the registry's decision.json has them.
+    """
+    first = answers.champion is None
+    shared = sorted(answers.known if first else answers.known & answers.known_before)
+    new = [] if first else sorted(answers.known - answers.known_before)
+    parts = {"frozen": answers.frozen, "new": ~answers.frozen, "both": np.ones(len(answers.segments), dtype=bool)}
+    some = {name: bool((part & ~answers.of(shared)).any()) for name, part in parts.items()}
+    sets = {
+        name: compare(answers, part & answers.of(shared), resamples=resamples, seed=seed)
+        for name, part in parts.items()
+    }
+    per_class = [
+        _recalls(answers, name, status) for status, names in (("shared", shared), ("new", new)) for name in names
+    ]
+    if first:
+        rule, checks = "first", [_beats_majority(answers, resamples=resamples, seed=seed)]
+    else:
+        rule = _rule(sets["both"], limits, new)
+        checks = [
+            _frozen(sets["frozen"], limits, some=some["frozen"]),
+            _new(sets["new"], some=some["new"]),
+            _better(sets["both"], limits, rule, new, some=some["both"]),
+            _class_drop(per_class, limits),
+            *([_new_classes(per_class, limits)] if new else []),
+        ]
+    promoted = all(check.passed for check in checks)
+    reasons = [check.sentence for check in checks if promoted or not check.passed]
+    return {
+        "outcome": "promoted" if promoted else "refused",
+        "verdict": ("Promoted: " if promoted else "Refused: ") + "; ".join(reasons) + ".",
+        "reasons": reasons,
+        "checks": [asdict(check) for check in checks],
+        "rule": rule,
+        "rule_sentence": _rule_sentence(rule, sets["both"], limits, new),
+        "limits": asdict(limits),
+        "level": statistics.LEVEL,
+        "classes": {"shared": shared, "new": new, "gone": sorted(answers.known_before - answers.known)},
+        "sets": sets,
+        "per_class": per_class,
+        "changed": [] if first else _changed(answers),
+    }
+
+
+def compare(answers: Answers, chosen: np.ndarray, *, resamples: int, seed: int) -> dict[str, Any] | None:
+    """Both models' figures on the segments `chosen`, (s,) bool, with 95 % intervals; None where there are none."""
+    if not chosen.any():
+        return None
+    groups = [group for group, taken in zip(answers.groups, chosen, strict=True) if taken]
+    counts = statistics.resampled_groups(groups, resamples=resamples, seed=seed)
+    ours = statistics.resampled_metrics(answers.challenger[chosen], answers.labels[chosen], groups, counts)
+    made = {
+        "segments": int(chosen.sum()),
+        "groups": counts.shape[1],
+        "challenger": _figures(ours, counts.shape[1]),
+        "champion": None,
+        "difference": None,
+        "detectable": None,
+    }
+    if answers.champion is None:
+        return made
+    theirs = statistics.resampled_metrics(answers.champion[chosen], answers.labels[chosen], groups, counts)
+    found = {figure: statistics.difference(ours[figure], theirs[figure], groups=counts.shape[1]) for figure in FIGURES}
+    return made | {
+        "champion": _figures(theirs, counts.shape[1]),
+        "detectable": detectable(found["accuracy"], made["segments"], made["groups"]),
+        "difference": {figure: _plain(asdict(value)) for figure, value in found.items()},
+    }
+
+
+def detectable(difference: statistics.Difference, segments: int, groups: int) -> float | None:
+    """The smallest difference in accuracy that such a hold-out shows to be beyond chance, four times out of five; None
+    for one group.
+
+    By the spread of the difference that was found; but never less than so many segments, each in another group, that a
+    bootstrap takes their winning side for more than chance where the models agree on all others.
+    """
+    from scipy.stats import norm, t
+
+    if difference.low is None or difference.high is None:
+        return None
+    ends = t.ppf(0.5 + statistics.LEVEL / 2, groups - 1)
+    spread = (difference.high - difference.low) / 2 * float((ends + t.ppf(POWER, groups - 1)) / ends)
+    outside = float(norm.cdf(-math.sqrt(groups / (groups - 1)) * ends))
+    # (1 - winning / groups)^groups: resamples in which none of them is
+    winning = math.ceil(groups * (1 - outside ** (1 / groups)))
+    return min(1.0, max(spread, winning / segments))
+
+
+def _figures(drawn: dict[str, np.ndarray], groups: int) -> dict[str, dict[str, float | None]]:
+    """{figure: value, low, high}."""
+    found = {
+        figure: statistics.difference(values, np.zeros_like(values), groups=groups) for figure, values in drawn.items()
+    }
+    return {
+        figure: _plain({"value": one.difference, "low": one.low, "high": one.high}) for figure, one in found.items()
+    }
+
+
+def _plain(values: dict[str, float | None]) -> dict[str, float | None]:
+    """None where a value is not finite, which JSON cannot say."""
+    return {name: None if value is None or not math.isfinite(value) else value for name, value in values.items()}
+
+
+def _recalls(answers: Answers, name: str, status: str) -> dict[str, Any]:
+    """Of one class, the recall of both models on the parts of the hold-out and on both; `lost`, `won`: segments that
+    one alone recognises, `p`: McNemar's.
+    """
+    row: dict[str, Any] = {"class": name, "status": status}
+    for part, chosen in (("frozen", answers.frozen), ("new", ~answers.frozen), ("both", np.ones_like(answers.frozen))):
+        chosen = chosen & answers.of([name])
+        labels = answers.labels[chosen]
+        if not len(labels):
+            row[part] = None
+            continue
+        ours = answers.challenger[chosen].argmax(axis=1) == labels
+        theirs = (
+            None if answers.champion is None or status == "new" else answers.champion[chosen].argmax(axis=1) == labels
+        )
+        row[part] = {
+            "segments": len(labels),
+            "champion": None if theirs is None else float(theirs.mean()),
+            "challenger": float(ours.mean()),
+            "change": None,
+            "lost": None,
+            "won": None,
+            "p": None,
+        }
+        if theirs is not None:
+            won, lost, p = statistics.mcnemar(ours, theirs)
+            row[part] |= {"change": (won - lost) / len(labels), "lost": lost, "won": won, "p": p}
+    return row
+
+
+def _changed(answers: Answers) -> list[dict[str, Any]]:
+    """Segments that the two models answer differently, the surest first."""
+    guesses = {"champion": answers.champion.argmax(axis=1), "challenger": answers.challenger.argmax(axis=1)}
+    sure = {"champion": answers.champion.max(axis=1), "challenger": answers.challenger.max(axis=1)}
+    rows = np.flatnonzero(guesses["champion"] != guesses["challenger"])
+    return [
+        {
+            "segment": answers.segments[row],
+            "set": "frozen" if answers.frozen[row] else "new",
+            "truth": answers.classes[answers.labels[row]],
+            **{model: answers.classes[guesses[model][row]] for model in guesses},
+            **{f"{model}_confidence": float(sure[model][row]) for model in guesses},
+        }
+        for row in sorted(rows.tolist(), key=lambda row: -sure["challenger"][row])
+    ]
+
+
+def _rule(both: dict[str, Any] | None, limits: Limits, new: list[str]) -> Rule:
+    small = both is None or both["detectable"] is None or both["detectable"] > limits.margin
+    return "non-inferiority" if small or new else "superiority"
+
+
+def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: Limits, new: list[str]) -> str:
+    if rule == "first":
+        return (
+            "There is no champion yet: the challenger must be more accurate than always naming the most frequent class."
+        )
+    seen = (
+        "No difference at all could be shown on this hold-out"
+        if both is None or both["detectable"] is None
+        else (
+            f"The smallest difference in accuracy that this hold-out could have shown is {_points(both['detectable'])} points "
+            f"({counted(both['segments'], 'segment')} in {counted(both['groups'], 'group')})"
+        )
+    )
+    if rule == "superiority":
+        return f"{seen}: the challenger must be better by {_points(limits.margin)} points, and beyond chance."
+    asked = f"must surely not be worse by more than {_points(limits.tolerance)} points"
+    if new:
+        return f"{seen}. The challenger knows {_listed(new)} besides, so that it {asked}."
+    return f"{seen}. A margin of {_points(limits.margin)} points cannot be asked for on so little: the challenger {asked}, and not be behind."
+
+
+def _frozen(part: dict[str, Any] | None, limits: Limits, *, some: bool) -> Check:
+    if part is None:
+        return Check("frozen", False, "nothing is left of the frozen hold-out in the classes that both know")
+    low = part["difference"]["accuracy"]["low"]
+    if low is None:
+        return Check("frozen", False, "the frozen hold-out is of one group, which tells nothing beyond chance")
+    told = _told(part, "frozen", some=some)
+    if low >= -limits.tolerance:
+        return Check("frozen", True, told)
+    return Check(
+        "frozen", False, f"{told}, and a loss of more than {_points(limits.tolerance)} points is not ruled out"
+    )
+
+
+def _new(part: dict[str, Any] | None, *, some: bool) -> Check:
+    if part is None:
+        return Check("new", True, "no new group of the shared classes is held out")
+    high = part["difference"]["accuracy"]["high"]
+    worse = high is not None and high < 0
+    return Check("new", not worse, _told(part, "new", some=some) + (", worse beyond chance" if worse else ""))
+
+
+def _better(both: dict[str, Any] | None, limits: Limits, rule: Rule, new: list[str], *, some: bool) -> Check:
+    if both is None:
+        return Check("better", False, "no hold-out segment is of a class that both know")
+    found = both["difference"]["accuracy"]
+    told = f"{signed(100 * found['difference'])} points on both hold-outs together{_known(some)}"
+    if rule == "superiority":
+        enough = found["difference"] >= limits.margin and found["low"] > 0
+        return Check(
+            "better",
+            enough,
+            told + ("" if enough else f", where {_points(limits.margin)} points beyond chance are asked for"),
+        )
+    if new:
+        return Check("better", True, f"{told}, and it knows {_listed(new)} besides")
+    ahead = found["difference"] >= 0
+    return Check("better", ahead, told + ("" if ahead else ", so that it is behind"))
+
+
+def _class_drop(per_class: list[dict[str, Any]], limits: Limits) -> Check:
+    shared = [row for row in per_class if row["status"] == "shared"]
+    compared = [(row["class"], part, row[part]) for row in shared for part in WHERE if row[part]]
+    compared.sort(key=lambda item: item[2]["change"])
+    limit = f"more than {_points(limits.max_class_drop)} points"
+    deep = [item for item in compared if item[2]["change"] < -limits.max_class_drop - 1e-9]
+    if fallen := [item for item in deep if beyond_chance(item[2])]:
+        return Check("class_drop", False, f"recall falls by {limit}, beyond chance: {_falls(fallen)}")
+    if deep:
+        return Check("class_drop", True, f"no class loses {limit} of recall beyond chance, but watch {_falls(deep)}")
+    if not compared:
+        return Check("class_drop", True, "no class that both know is held out")
+    worst, part, row = compared[0]
+    if row["change"] < 0:
+        return Check(
+            "class_drop",
+            True,
+            f"no class loses more recall than {worst}, {_points(-row['change'])} points on {WHERE[part]}",
+        )
+    parts = [part for part in ("frozen", "new") if any(row[part] for row in shared)]
+    return Check(
+        "class_drop", True, f"no class loses recall on {'either hold-out' if len(parts) == 2 else WHERE[parts[0]]}"
+    )
+
+
+def _falls(fallen: list[tuple[str, str, dict[str, Any]]]) -> str:
+    """Each class once, where it falls deepest: `kick by 25.0 points on the new hold-out (3 of its 8 segments lost, 1
+    won)`.
+    """
+    deepest: dict[str, str] = {}
+    for name, part, row in fallen:
+        deepest.setdefault(
+            name,
+            f"{name} by {_points(-row['change'])} points on {WHERE[part]} ({row['lost']:,} of its {_segments(row['segments'])} lost, "
+            f"{row['won']:,} won)",
+        )
+    return _listed(list(deepest.values()))
+
+
+def _segments(count: int, kind: str = "") -> str:
+    """`1 frozen segment`, `8 segments`."""
+    return counted(count, f"{kind} segment".strip())
+
+
+def beyond_chance(row: dict[str, Any]) -> bool:
+    """Whether the two models' recall on one part of a class differs by more than chance; `row` is of `per_class`."""
+    return row["p"] is not None and row["p"] < 1 - statistics.LEVEL
+
+
+def _new_classes(per_class: list[dict[str, Any]], limits: Limits) -> Check:
+    rows = {row["class"]: row["new"] for row in per_class if row["status"] == "new"}
+    told = {
+        name: "not held out"
+        if row is None
+        else f"recall {percent(row['challenger'])} of {_segments(row['segments'], 'new')}"
+        for name, row in rows.items()
+    }
+    below = [
+        f"{name} ({told[name]})" for name, row in rows.items() if row is None or row["challenger"] < limits.recall_floor
+    ]
+    if below:
+        return Check(
+            "new_classes", False, f"recall of new classes is below {percent(limits.recall_floor, 0)}: {_listed(below)}"
+        )
+    return Check("new_classes", True, f"new: {_listed([f'{name}, {said}' for name, said in told.items()])}")
+
+
+def _beats_majority(answers: Answers, *, resamples: int, seed: int) -> Check:
+    if not answers.segments:
+        return Check("majority", False, "nothing is held out to judge it on")
+    most = np.bincount(answers.labels).argmax()
+    constant = np.zeros_like(answers.challenger)
+    constant[:, most] = 1
+    found = statistics.cluster_bootstrap(
+        answers.challenger, constant, answers.labels, answers.groups, resamples=resamples, seed=seed
+    )["accuracy"]
+    accuracy, majority = (
+        float((scores.argmax(axis=1) == answers.labels).mean()) for scores in (answers.challenger, constant)
+    )
+    better = found.difference > 0
+    return Check(
+        "majority",
+        better,
+        f"it recognises {percent(accuracy)} of {_segments(len(answers.segments), 'held-out')}, where always naming "
+        f"{answers.classes[most]} would score {percent(majority)}{_interval(asdict(found))}",
+    )
+
+
+def _told(part: dict[str, Any], name: str, *, some: bool) -> str:
+    """`it recognises 82.1 % of 120 frozen segments, the champion 80.0 % (+2.1 points, 95 % CI -1.0 .. +5.2)`; `some`:
+    others are of other classes.
+    """
+    ours, theirs, found = (
+        part["challenger"]["accuracy"]["value"],
+        part["champion"]["accuracy"]["value"],
+        part["difference"]["accuracy"],
+    )
+    return f"it recognises {percent(ours)} of {_segments(part['segments'], name)}{_known(some)}, the champion {percent(theirs)}{_interval(found)}"
+
+
+def _known(some: bool) -> str:
+    return " in the classes that both know" if some else ""
+
+
+def _interval(found: dict[str, float | None]) -> str:
+    difference = f"{signed(100 * found['difference'])} points"
+    return (
+        f" ({difference})"
+        if found["low"] is None
+        else f" ({difference}, 95 % CI {signed(100 * found['low'])} .. {signed(100 * found['high'])})"
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

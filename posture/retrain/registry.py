@@ -1,0 +1,443 @@
+"""A lab's models: versions that never change once they are written, and a pointer to the one that is the champion. In a
+folder or a bucket.
+
+    REGISTRY/
+      champion.json          {"version", "history"}: the pointer, one file, written last
+      versions/v0001/        model.safetensors; version.json, written last: without it there is no version
+        forgotten/<video>.json   marks of videos that it was trained on and that were since forgotten
+      passes/0001-<time>/    decision.json and what belongs to it: what a pass of `posture retrain` came to
+      runs/                  the challengers' runs
+      current.json           the pass that is under way, or was killed
+      last.json              the last pass, whatever came of it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.store.checked import Count, Name, Seconds, checked_json, path_below, refuse_links
+from posture.data.store.files import absolute, is_remote, join, list_files, open_root, read_bytes, write_bytes
+from posture.data.store.lease import Lease
+from posture.errors import InputError
+
+VERSION = re.compile(r"v\d{4,}")
+PASS = re.compile(r"\d{4,}-\d{8}-\d{6}")
+WEIGHTS, RECORD = "model.safetensors", "version.json"
+JSON = frozenset({".json"})
+
+
+class Change(TypedDict):
+    """A change of champion."""
+
+    version: Name
+    former: Name | None
+    action: str
+    time: Seconds
+    why: str
+    # The pass that promoted it is the field `pass`, a word that Python keeps for itself.
+
+
+class Pointer(TypedDict):
+    """champion.json."""
+
+    version: Name
+    history: Annotated[list[Change], Field(min_length=1)]
+
+
+ClassRecall = TypedDict("ClassRecall", {"class": str, "recall": float | None}, total=False)
+
+
+class Measured(TypedDict, total=False):
+    """The figures of a version that are shown in tables."""
+
+    accuracy: float
+    per_class: list[ClassRecall]
+
+
+class Verdict(TypedDict):
+    """What a pass came to, in a version's record."""
+
+    outcome: str
+    verdict: str
+
+
+Version = TypedDict(
+    "Version",
+    {
+        "version": Name,
+        "created": Seconds,
+        "parent": Name | None,
+        "pass": Name,
+        "run": dict[str, Any],
+        "recipe": str,
+        "run_folder": str,
+        "store": str,
+        "footage_versions": dict[str, Count],
+        "classes": list[str],
+        "left_out": list[str],
+        "metrics": Measured | None,
+        "decision": Verdict,
+        "holdout": list[Name],
+        "trained_on": dict[str, Count],
+        "software": dict[str, str],
+    },
+    total=False,
+)
+"""version.json."""
+
+
+class Forgotten(TypedDict):
+    """A mark beside a version: a video that it was trained on and that was since forgotten."""
+
+    video: Name
+    time: Seconds
+    segments: Count
+    splits: list[str]
+
+
+class Segments(TypedDict):
+    """segments.json of a pass: label, split and group of every segment, which of them were new, and what had been
+    refused by then.
+    """
+
+    segments: dict[Name, Annotated[list[str], Field(min_length=3, max_length=3)]]
+    new: list[Name]
+    baseline: Name | None
+    refused: list[list[str]]
+    ingests: list[str]
+
+
+Plan = TypedDict(
+    "Plan",
+    {
+        "pass": Name,
+        "step": str,
+        "started": Seconds,
+        "asked": str,
+        "versions": dict[str, Count],
+        "run": Name,
+        "champion": Name | None,
+        "baseline": Name | None,
+        "left_out": list[str],
+        "look": dict[str, Any],
+        "record": dict[str, Any],
+    },
+    total=False,
+)
+"""current.json."""
+
+Look = TypedDict(
+    "Look",
+    {
+        "time": Seconds,
+        "status": str,
+        "sentence": str,
+        "pass": Name | None,
+        "unsettled": list[str],
+        "unlabelled": list[str],
+    },
+    total=False,
+)
+"""last.json."""
+
+Decision = TypedDict(
+    "Decision",
+    {
+        "pass": Name,
+        "started": Seconds,
+        "ended": Seconds,
+        "outcome": str,
+        "verdict": str,
+        "challenger": Name | None,
+        "champion": Name | None,
+        "changed": list[dict[str, Any]],
+        "store": str,
+        "versions": dict[str, Count],
+    },
+    total=False,
+)
+"""decision.json of a pass."""
+
+
+class Seen(TypedDict):
+    """A file that had not settled, as it was seen."""
+
+    bytes: int
+    modified: float
+    since: float
+
+
+class Settling(TypedDict, total=False):
+    """settling.json: what the last look at the footage remembers; `seen` has bytes and modification time by uri."""
+
+    looks: dict[str, Seen]
+    seen: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+    unlabelled: list[str]
+
+
+class Watcher(TypedDict, total=False):
+    """What a `posture watch` writes of itself."""
+
+    host: str
+    process: Count
+    schedule: str
+    footage: str
+    began: Seconds
+    beat: Seconds
+    next: Seconds | None
+    working_since: Seconds | None
+
+
+KINDS = {
+    "champion.json": Pointer,
+    RECORD: Version,
+    "segments.json": Segments,
+    "current.json": Plan,
+    "last.json": Look,
+    "decision.json": Decision,
+    "settling.json": Settling,
+}
+"""What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their
+own.
+"""
+FOLDERS = {"forgotten": Forgotten, "watchers": Watcher}
+
+
+class Registry:
+    """The versions at `uri`. With `create=False` a missing registry is refused (InputError)."""
+
+    def __init__(self, uri: str, *, create: bool = False) -> None:
+        self.uri = absolute(uri)
+        if not create and self.last() is None and self.current() is None and not self.history():
+            raise InputError(
+                f"{uri}: there is no registry here; make one with: posture retrain --footage FOOTAGE --store STORE --registry {uri}"
+            )
+
+    def path(self, *parts: str) -> str:
+        """Where a file of this registry lies. Raises InputError if that is outside of it."""
+        return path_below(self.uri, *parts)
+
+    def read_json(self, *parts: str) -> Any | None:
+        """The value in a file, or None if it does not exist. Raises InputError if it holds something else than Posture
+        writes.
+        """
+        content = read_bytes(self.path(*parts))
+        kind = KINDS.get(parts[-1]) or next((FOLDERS[part] for part in parts if part in FOLDERS), Any)
+        return None if content is None else checked_json(content, self.path(*parts), kind)
+
+    def write_json(self, value: Any, *parts: str) -> None:
+        write_bytes(self.path(*parts), json.dumps(value, indent=1).encode())
+
+    def lease(self) -> Lease:
+        """Whoever changes anything here holds it."""
+        return Lease(self.uri, who="pass", place="registry")
+
+    def versions(self) -> list[dict[str, Any]]:
+        """The record of every version, oldest first, with its `marks`."""
+        return [self.version(name) for name in self._named("versions", RECORD, VERSION)]
+
+    def version(self, name: str) -> dict[str, Any]:
+        """The record of a version, with its `marks` of forgotten videos. Raises InputError where there is none of that
+        name.
+        """
+        record = self.read_json("versions", name, RECORD) if VERSION.fullmatch(name) else None
+        if record is None:
+            known = self._named("versions", RECORD, VERSION)
+            raise InputError(
+                f"{self.uri}: {f'there is no version {name!r}; there is ' + ', '.join(known) if known else 'there is no version yet'}"
+            )
+        if record["version"] != name:
+            raise InputError(
+                f"{self.path('versions', name, RECORD)}: is the record of {record['version']}, not of {name}"
+            )
+        marks = [
+            self.read_json("versions", name, "forgotten", file) for file in self._files("versions", name, "forgotten")
+        ]
+        record["marks"] = [mark for mark in marks if mark]
+        return record
+
+    def add(self, record: dict[str, Any], weights: Path) -> str:
+        """A new version of these weights (.safetensors); returns its name. Of one `pass` there is one version, however
+        often it is added.
+        """
+        import obstore
+
+        known = self.versions()
+        for version in known:
+            if version["pass"] == record["pass"]:
+                return version["version"]
+        name = f"v{1 + max((int(version['version'][1:]) for version in known), default=0):04d}"
+        obstore.put(open_root(self.path("versions", name), create=True), WEIGHTS, weights)
+        self.write_json({"version": name, "created": time.time()} | record, "versions", name, RECORD)
+        return name
+
+    @contextlib.contextmanager
+    def checkpoint(self, name: str) -> Iterator[Path]:
+        """A local folder with the version's model.safetensors. Raises InputError where there is no such version."""
+        folder = self.path("versions", self.version(name)["version"])
+        if not is_remote(folder):
+            refuse_links(folder)
+            yield Path(folder)
+            return
+        with tempfile.TemporaryDirectory(prefix="posture-version-") as copy:
+            Path(copy, WEIGHTS).write_bytes(read_bytes(join(folder, WEIGHTS)) or b"")
+            yield Path(copy)
+
+    def mark(self, name: str, video: str, *, segments: int, splits: list[str]) -> None:
+        """Write beside a version that it was trained on a video that is forgotten. Raises InputError if there is no
+        such version.
+        """
+        mark = {"video": video, "time": time.time(), "segments": segments, "splits": splits}
+        self.write_json(mark, "versions", self.version(name)["version"], "forgotten", f"{video}.json")
+
+    def champion(self) -> str | None:
+        """The version in use; None before the first."""
+        pointer = self.read_json("champion.json")
+        return pointer and pointer["version"]
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every change of champion, oldest first: {version, former, action, time, why, pass}; `former` is what a
+        rollback goes to.
+        """
+        pointer = self.read_json("champion.json")
+        return pointer["history"] if pointer else []
+
+    def promote(self, name: str, *, why: str, by_pass: str | None = None) -> None:
+        """Make a version the champion; hold the lease. Does nothing where that pass has promoted it already. Raises
+        InputError: no such version.
+        """
+        version, history = self.version(name)["version"], self.history()
+        if by_pass is not None and any(entry["pass"] == by_pass for entry in history):
+            return
+        if version == self.champion():
+            raise InputError(f"{self.uri}: {version} is the champion already")
+        self._point(version, former=self.champion(), action="promote", why=why, by_pass=by_pass)
+
+    def rollback(self, *, why: str) -> str:
+        """Make the former champion the champion again; hold the lease. Returns its name. Raises InputError where there
+        was none.
+        """
+        history = self.history()
+        former = history[-1]["former"] if history else None
+        if former is None:
+            raise InputError(
+                f"{self.uri}: there is no champion before {self.champion()} to go back to"
+                if history
+                else f"{self.uri}: there is no champion yet"
+            )
+        before = next(entry["former"] for entry in reversed(history) if entry["version"] == former)
+        self._point(former, former=before, action="rollback", why=why, by_pass=None)
+        return former
+
+    def passes(self) -> list[str]:
+        """The passes that came to a decision, oldest first."""
+        return self._named("passes", "decision.json", PASS)
+
+    def decision(self, name: str) -> dict[str, Any]:
+        """What a pass came to. Raises InputError where there is none of that name."""
+        decision = self.read_json("passes", name, "decision.json") if PASS.fullmatch(name) else None
+        if decision is None:
+            raise InputError(
+                f"{self.uri}: there is no pass {name!r}; there is {', '.join(self.passes()) or 'none yet'}"
+            )
+        return decision
+
+    def new_pass(self) -> str:
+        """A name for a pass: numbered, so that a clock that jumps does not change their order."""
+        number = 1 + max((int(name.partition("-")[0]) for name in self.passes()), default=0)
+        return f"{number:04d}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+
+    def last(self) -> dict[str, Any] | None:
+        """The last pass, whatever came of it; None before the first."""
+        return self.read_json("last.json")
+
+    def current(self) -> dict[str, Any] | None:
+        """The pass that is under way, or was killed."""
+        return self.read_json("current.json")
+
+    def end_current(self) -> None:
+        remove_file(self.path("current.json"))
+
+    def _point(self, version: str, *, former: str | None, action: str, why: str, by_pass: str | None) -> None:
+        entry = {
+            "version": version,
+            "former": former,
+            "action": action,
+            "time": time.time(),
+            "why": why,
+            "pass": by_pass,
+        }
+        self.write_json({"version": version, "history": [*self.history(), entry]}, "champion.json")
+
+    def _named(self, folder: str, file: str, pattern: re.Pattern[str]) -> list[str]:
+        """Names of the folders below `folder` that hold `file`."""
+        found = [name.split("/") for name in self._files(folder)]
+        return sorted(parts[0] for parts in found if parts[1:] == [file] and pattern.fullmatch(parts[0]))
+
+    def _files(self, *folder: str) -> list[str]:
+        place = self.path(*folder)
+        if not is_remote(place) and not Path(place).is_dir():
+            return []
+        return [file.relative for file in list_files(place, suffixes=JSON)]
+
+
+def remove_file(uri: str) -> None:
+    """Remove one file; none is as well."""
+    if not is_remote(uri):
+        Path(uri).unlink(missing_ok=True)
+        return
+    import obstore
+
+    root, _, name = uri.rpartition("/")
+    obstore.delete(open_root(root), name)
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What differs between the records of two versions: (field, ours, theirs), fields dotted; of metrics the figures,
+    not the curves.
+    """
+    fields = [_flat(_told(record)) for record in (ours, theirs)]
+    names = [*fields[0], *(name for name in fields[1] if name not in fields[0])]
+    return [
+        (name, *(_text(of.get(name)) for of in fields)) for name in names if fields[0].get(name) != fields[1].get(name)
+    ]
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    metrics = {name: value for name, value in (record["metrics"] or {}).items() if isinstance(value, int | float)}
+    recall = {
+        row["class"]: row["recall"]
+        for row in (record["metrics"] or {}).get("per_class", ())
+        if row["recall"] is not None
+    }
+    return {
+        "classes": ", ".join(record["classes"]),
+        "trained_on": record["trained_on"],
+        "footage_versions": record["footage_versions"],
+        "store": record["store"],
+        "run": {name: value for name, value in record["run"].items() if name != "name"},
+        "metrics": metrics,
+        "recall": recall,
+        "software": record["software"],
+    }
+
+
+def _flat(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return flat
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,535 @@
+"""One pass of retraining: take in what is new, train a challenger on it and on what was there, judge it beside the
+champion, promote it or not.
+
+A pass is idempotent: with nothing new it ends in seconds and changes nothing. What it is about to do is written down
+before (`current.json` in the registry), so that a pass that was killed is finished by the next one: the challenger is
+named after all that it depends on and goes on from its last checkpoint, a version is added once, and the pointer to the
+champion is switched last. One pass at a time holds the registry's lease.
+
+The steps: `take_in` (posture/retrain/intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train`
+(posture/retrain/challenger.py) -> `judge` (posture/retrain/decision.py) -> `conclude`: version, decision, pointer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from posture.config import Run, override, validate
+from posture.data.feed.origins import places_of
+from posture.data.store.files import absolute, exists, remove_tree
+from posture.data.store.lease import Lease
+from posture.data.store.tables import Store
+from posture.display.console import duration
+from posture.display.text import counted
+from posture.errors import Busy, InputError, Unreachable
+from posture.retrain.challenger import digest_of_wish, fit, name_of
+from posture.retrain.decision import Answers, Limits, judge
+from posture.retrain.holdout import Model, ask, figures, write_predictions
+from posture.retrain.intake import Drop, Intake, Progress, look_for, refuse_uncuttable, silent, take_in
+from posture.retrain.new_data import arrivals, segments_record
+from posture.retrain.notify import Notification, notify
+from posture.retrain.registry import WEIGHTS, Registry
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import prepare, software
+from posture.runs.recipes import load_recipe
+
+FORMAT = 1
+"""Of decision.json."""
+
+
+@dataclass(frozen=True)
+class RetrainOptions:
+    """What `posture retrain` is asked."""
+
+    footage: str
+    store: str
+    registry: str
+    recipe: str = "jobs/action.py:improved"
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Dotted, of the recipe."""
+    local: bool = False
+    """Decode, train and score in this process, without Ray."""
+    runs: str | None = None
+    """Folder or s3:// prefix of the challengers' runs; None: in the registry."""
+    layout: str | None = None
+    split_number: int = 1
+    settle: float = 300.0
+    min_clips: int = 20
+    """New training clips that are worth a challenger."""
+    min_per_class: int = 8
+    """Training clips with which a new class is taken in; with fewer it is left out, and waits."""
+    from_scratch: bool = False
+    """Start from random weights instead of the champion's."""
+    force: bool = False
+    """Train a challenger though too little is new."""
+    val_share: float = 0.2
+    test_share: float = 0.2
+    seed: int = 0
+    limits: Limits = Limits()
+    notification: Notification = Notification()
+
+    @property
+    def drop(self) -> Drop:
+        return Drop(
+            self.footage, self.layout, self.split_number, self.settle, self.val_share, self.test_share, self.seed
+        )
+
+
+@dataclass
+class Outcome:
+    """What a pass came to."""
+
+    status: str
+    """promoted, refused or failed: a challenger was judged; waiting: there is something new, but not enough; nothing:
+    there is nothing new.
+    """
+    sentence: str
+    pass_id: str | None
+    decision: dict[str, Any] | None
+    look: dict[str, Any]
+    """As it stands in the registry's last.json."""
+
+
+Tell = Callable[[str], None]
+
+
+def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> Outcome:
+    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and
+    KeyboardInterrupt at Ctrl-C, after training has saved: the next pass goes on from there.
+    """
+    run = override(load_recipe(options.recipe), options.changes)
+    if not isinstance(run, Run):
+        raise InputError(
+            f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved"
+        )
+    look_for(options.footage)
+    registry = Registry(options.registry, create=True)
+    if not exists(registry.uri):
+        refuse_uncuttable(options.drop, Store(options.store, create=True), run)
+    with registry.lease() as lease:
+        return Pass(options, run, registry, lease, tell, progress).go()
+
+
+class Pass:
+    """One pass under way, with the registry's lease in hand."""
+
+    def __init__(
+        self, options: RetrainOptions, run: Run, registry: Registry, lease: Lease, tell: Tell, progress: Progress
+    ) -> None:
+        self.options, self.run, self.registry, self.lease, self.tell, self.progress = (
+            options,
+            run,
+            registry,
+            lease,
+            tell,
+            progress,
+        )
+        self.store = Store(options.store, create=True)
+        self.champion = registry.champion()
+        self.wish = digest_of_wish(run, store=self.store.uri, from_scratch=options.from_scratch)
+
+    def go(self) -> Outcome:
+        plan = self._unfinished()
+        if plan is None:
+            found = self._take_in()
+            plan = self._plan(found)
+            if isinstance(plan, Outcome):
+                return plan
+        decided = self.registry.read_json("passes", plan["pass"], "decision.json")
+        if decided is None:
+            failure = self._train(plan)
+            decided = self._failed(plan, failure) if failure else self._judge(plan)
+        return self._conclude(plan, decided)
+
+    # What is new
+
+    def _take_in(self) -> Intake:
+        self.tell(f"looking for new footage in {self.options.footage}")
+        found = take_in(
+            self.options.drop,
+            self.store,
+            self.run,
+            self.registry.read_json("settling.json") or {},
+            local=self.options.local,
+            progress=self.progress,
+        )
+        self.lease.check()
+        self.registry.write_json(found.memory, "settling.json")
+        for report in found.reports:
+            self.tell(
+                f"took in {counted(report.decoded, 'file')}, {counted(report.segments, 'segment')}, {counted(report.clips, 'clip')}; "
+                f"{len(report.refused):,} refused"
+            )
+        if found.unsettled:
+            self.tell(f"{self._unsettled(found.unsettled)}; left for the next pass: {_some(found.unsettled)}")
+        return found
+
+    def _unsettled(self, files: list[str]) -> str:
+        still = "changes" if len(files) == 1 else "change"
+        return f"{counted(len(files), 'file')} changed in the last {duration(self.options.settle)}, or still {still} (--settle {self.options.settle:g})"
+
+    def _plan(self, found: Intake) -> dict[str, Any] | Outcome:
+        """What is to be trained and judged, written down; or why nothing is."""
+        passes, store = self.registry.passes(), self.store
+        baseline = passes[-1] if passes else None
+        known = self.registry.version(self.champion)["classes"] if self.champion else ()
+        versions = store.versions()
+        new = arrivals(
+            store,
+            versions,
+            self.registry.read_json("passes", baseline, "segments.json") if baseline else None,
+            recipe=self.run.data.recipe,
+            known=known,
+            min_per_class=self.options.min_per_class,
+        )
+        look = {
+            "time": time.time(),
+            "footage": absolute(self.options.footage),
+            "store": store.uri,
+            "unsettled": found.unsettled,
+            "unlabelled": found.unlabelled,
+            "refused_files": new.refused,
+            "new": {"clips": new.new_clips.total(), "classes": dict(new.new_clips)},
+        }
+        if not self.options.force and new.new_clips.total() < max(1, self.options.min_clips):
+            return self._leave(look, new.left_out)
+        name = name_of(
+            self.run, wish=self.wish, champion=self.champion, versions=versions, left_out=tuple(new.left_out)
+        )
+        plan = {
+            "pass": self.registry.new_pass(),
+            "step": "train",
+            "started": time.time(),
+            "asked": self.wish,
+            "versions": versions,
+            "run": name,
+            "champion": self.champion,
+            "baseline": baseline,
+            "left_out": list(new.left_out),
+            "look": look,
+            "record": new.record(known),
+        }
+        self.lease.check()
+        self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
+        self.registry.write_json(plan, "current.json")
+        self.tell(
+            f"new: {counted(look['new']['clips'], 'training clip')} of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}"
+        )
+        return plan
+
+    def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
+        """Nothing to train: say why, and remember that somebody looked."""
+        clips = look["new"]["clips"]
+        reasons = (
+            [
+                f"{counted(clips, 'new training clip')}, and {self.options.min_clips:,} are worth a challenger (--min-clips)"
+            ]
+            if clips
+            else []
+        )
+        if left_out:
+            reasons.append(
+                f"{', '.join(left_out)}: a new class takes {counted(self.options.min_per_class, 'training clip')} and a group that is held out"
+            )
+        if look["unsettled"]:
+            reasons.append(self._unsettled(look["unsettled"]))
+        status = "waiting" if reasons else "nothing"
+        sentence = (
+            f"waiting: {'; '.join(reasons)}"
+            if reasons
+            else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
+        )
+        look = look | {"status": status, "sentence": sentence, "pass": None}
+        self.lease.check()
+        self.registry.write_json(look, "last.json")
+        return Outcome(status, sentence, None, None, look)
+
+    def _unfinished(self) -> dict[str, Any] | None:
+        """The plan of a pass that was killed, if it still holds; another recipe, champion or footage that was forgotten
+        make it void.
+        """
+        plan = self.registry.current()
+        if plan is None:
+            return None
+        forgotten = any(mark["time"] > plan["started"] for mark in self.store.forgotten().values())
+        if plan["asked"] != self.wish or forgotten or (plan["champion"] != self.champion and not self._concluded(plan)):
+            self.tell(
+                f"pass {plan['pass']} was not finished and no longer holds: the recipe, the champion or the footage is another; it is dropped"
+            )
+            self.registry.end_current()
+            return None
+        self.tell(f"going on with pass {plan['pass']}, which was interrupted")
+        return plan
+
+    def _concluded(self, plan: dict[str, Any]) -> bool:
+        return any(entry["pass"] == plan["pass"] for entry in self.registry.history())
+
+    # The challenger
+
+    def _folder(self, plan: dict[str, Any]) -> RunFolder:
+        return RunFolder(self.options.runs or self.registry.path("runs"), plan["run"])
+
+    def _train(self, plan: dict[str, Any]) -> str:
+        """Train the challenger, from where it was left. Returns why it cannot be trained, or ""."""
+        folder = self._folder(plan)
+        history = folder.read_json("history.json") or []
+        if plan["step"] != "train" or (len(history) >= self.run.epochs and folder.checkpoints()):
+            return ""
+        if not folder.exists():
+            remove_tree(folder.uri)  # what a killed pass had begun to write of it
+        warm = self.champion is not None and not self.options.from_scratch
+        changes = {"weights": self.registry.path("versions", self.champion)} if warm else {}
+        try:
+            session = prepare(
+                override(self.run, changes),
+                self.options.store,
+                runs=self.options.runs or self.registry.path("runs"),
+                name=plan["run"],
+                resume=folder.exists(),
+                versions=plan["versions"],
+                left_out=tuple(plan["left_out"]),
+            )
+        except InputError as error:
+            if folder.exists():
+                raise
+            self.registry.end_current()
+            hint = (
+                f"; {self.options.recipe} cannot go on from {self.champion}, if that is why: --from-scratch starts afresh"
+                if warm
+                else ""
+            )
+            raise InputError(f"{error}{hint}") from None
+        self.tell(
+            f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, {counted(len(session.classes), 'class', 'classes')}, "
+            f"{counted(session.run.epochs, 'epoch')}"
+            + (f"; {session.start}" if session.start else "")
+            + (f"; goes on after epoch {len(history)}" if session.resumed else "")
+        )
+        begun: list[str] = []
+
+        def on_device(name: str) -> None:
+            begun.append(name)
+            self.tell(f"running on {name}")
+
+        try:
+            outcome = fit(
+                session, local=self.options.local, on_device=on_device, tell=self.tell, progress=self.progress
+            )
+        except InputError as error:
+            # nothing is wrong with the challenger: a cluster that is away or too small, a full disk
+            if not begun or isinstance(error, Unreachable | Busy):
+                raise
+            return str(error)
+        if outcome.get("stopped") == "asked":
+            raise KeyboardInterrupt
+        self.lease.check()
+        plan["step"] = "judge"
+        self.registry.write_json(plan, "current.json")
+        return ""
+
+    # The decision
+
+    def _judge(self, plan: dict[str, Any]) -> dict[str, Any]:
+        folder = self._folder(plan)
+        record = folder.read_json("run.json")
+        before = self.registry.version(self.champion) if self.champion else None
+        challenger = Model(validate(record["run"]), tuple(record["classes"]), folder.checkpoint("best"))
+        champion = before and Model(
+            validate(before["run"]), tuple(before["classes"]), self.registry.checkpoint(before["version"])
+        )
+        said = self.registry.read_json("passes", plan["pass"], "segments.json")["segments"]
+        held_out = {segment: of for segment, of in said.items() if of[1] == "test"}
+        frozen = frozenset(before["holdout"] if before else ())
+        workers = 0 if self.options.local else self.run.scale.workers
+        answers = ask(
+            self.store,
+            plan["versions"],
+            held_out,
+            frozen,
+            challenger,
+            champion,
+            workers=workers,
+            progress=self.progress,
+        )
+        return self._record(
+            plan, record, answers, judge(answers, self.options.limits), missing=len(frozen - set(answers.segments))
+        )
+
+    def _record(
+        self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int
+    ) -> dict[str, Any]:
+        """Add the version, and write down the decision and what it rests on."""
+        folder = self._folder(plan)
+        history = folder.read_json("history.json") or []
+        best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
+        metrics = {
+            "challenger": figures(answers, answers.challenger, answers.known),
+            "champion": figures(answers, answers.champion, answers.known_before),
+        }
+        version = {
+            "parent": plan["champion"],
+            "pass": plan["pass"],
+            "run": record["run"],
+            "recipe": self.options.recipe,
+            "run_folder": folder.uri,
+            "store": self.store.uri,
+            "footage_versions": plan["versions"],
+            "classes": record["classes"],
+            "left_out": plan["left_out"],
+            "metrics": metrics["challenger"],
+            "decision": {name: judged[name] for name in ("outcome", "verdict")},
+            "holdout": answers.segments,
+            "trained_on": {split: counts["clips"] for split, counts in record["footage"].items()},
+            "software": software(),
+        }
+        self.lease.check()
+        with folder.checkpoint("best") as weights:
+            name = self.registry.add(version, weights / WEIGHTS)
+        write_predictions(self.registry.path("passes", plan["pass"], "predictions.parquet"), answers)
+        parts = {"frozen": answers.frozen, "new": ~answers.frozen}
+        holdout = {
+            part: {
+                "segments": [answers.segments[row] for row in np.flatnonzero(chosen)],
+                "groups": len({answers.groups[row] for row in np.flatnonzero(chosen)}),
+            }
+            for part, chosen in parts.items()
+        }
+        holdout["frozen"]["missing"] = missing
+        training = {
+            "epochs": len(history),
+            "best_epoch": best["epoch"],
+            "metric": self.run.metric,
+            "best": best[f"val_{self.run.metric}"],
+            **version["trained_on"],
+            "seconds": sum(row["seconds"] for row in history),
+        }
+        return self._written(
+            plan,
+            judged
+            | {
+                "challenger": name,
+                "start_sentence": record["start"],
+                "holdout": holdout,
+                "training": training,
+                "changed": self._placed(judged["changed"], plan),
+                "challenger_metrics": metrics["challenger"],
+                "champion_metrics": metrics["champion"],
+            },
+        )
+
+    def _failed(self, plan: dict[str, Any], why: str) -> dict[str, Any]:
+        """A challenger that could not be trained is a decision too: it is not tried again until there is something new."""
+        return self._written(
+            plan,
+            {
+                "outcome": "failed",
+                "verdict": f"Failed: the challenger could not be trained: {why}.",
+                "reasons": [why],
+                "checks": [],
+                "rule": None,
+                "rule_sentence": "",
+                "limits": {},
+                "level": None,
+                "classes": {"shared": [], "new": [], "gone": []},
+                "sets": {},
+                "per_class": [],
+                "changed": [],
+                "challenger": None,
+                "start_sentence": "",
+                "holdout": {},
+                "training": None,
+                "challenger_metrics": None,
+                "champion_metrics": None,
+            },
+        )
+
+    def _written(self, plan: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
+        look = {name: plan["look"][name] for name in ("unsettled", "unlabelled")}
+        decision = (
+            {
+                "format": FORMAT,
+                "pass": plan["pass"],
+                "started": plan["started"],
+                "ended": time.time(),
+                "registry": self.registry.uri,
+                "store": self.store.uri,
+                "footage": plan["look"]["footage"],
+                "recipe": self.options.recipe,
+                "run_folder": self._folder(plan).uri,
+                "versions": plan["versions"],
+                "champion": plan["champion"],
+                "baseline": plan["baseline"],
+                "start": "scratch" if self.champion is None or self.options.from_scratch else "champion",
+            }
+            | plan["record"]
+            | look
+            | judged
+        )
+        self.lease.check()
+        self.registry.write_json(decision, "passes", plan["pass"], "decision.json")
+        return decision
+
+    def _placed(self, changed: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
+        """The segments whose answer changed, with where they are to be found."""
+        places = places_of(self.store, [item["segment"] for item in changed], versions=plan["versions"])
+        return [
+            item
+            | {
+                "video": (place := places[item["segment"]]).video,
+                "uri": place.uri,
+                "start": place.start,
+                "end": place.end,
+            }
+            for item in changed
+        ]
+
+    def _conclude(self, plan: dict[str, Any], decision: dict[str, Any]) -> Outcome:
+        """Switch the pointer, tell the world, and end the pass. All of it may be done twice."""
+        self.lease.check()
+        if decision["outcome"] == "promoted":
+            self.registry.promote(decision["challenger"], why=decision["verdict"], by_pass=plan["pass"])
+        for problem in [*publish(self.registry, plan["pass"], decision), *notify(self.options.notification, decision)]:
+            self.tell(problem)
+        look = plan["look"] | {
+            "time": time.time(),
+            "status": decision["outcome"],
+            "sentence": decision["verdict"],
+            "pass": plan["pass"],
+        }
+        self.registry.write_json(look, "last.json")
+        self.registry.end_current()
+        return Outcome(decision["outcome"], decision["verdict"], plan["pass"], decision, look)
+
+
+def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[str]:
+    """Show a decision: its page, and where that is wanted W&B. Returns what went wrong, in sentences; it never stops
+    the pass.
+    """
+    from posture.retrain import page
+    from posture.runs.tracking import log_version
+
+    problems = []
+    try:
+        page.publish(registry, pass_id, decision)
+    except Exception as error:  # whatever it is, the decision stands
+        problems.append(f"the decision's page could not be written ({type(error).__name__}: {error})")
+    if decision["challenger"] is None:
+        return problems
+    version = registry.version(decision["challenger"])
+    with registry.checkpoint(version["version"]) as weights:
+        problem = log_version(
+            registry.uri,
+            weights / WEIGHTS,
+            version,
+            alias="champion" if decision["outcome"] == "promoted" else "challenger",
+        )
+    return [*problems, problem] if problem else problems
+
+
+def _some(uris: list[str]) -> str:
+    return ", ".join(uris[:3]) + (" ..." if len(uris) > 3 else "")

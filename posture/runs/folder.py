@@ -1,0 +1,299 @@
+"""A run's folder, on a local path or in a bucket; a reader never sees half of anything.
+
+RUNS/<name>/
+  run.json              configuration, classes, table versions, software: written before training holder.json
+  who trains it: the process that began, or went on, last history.json          one entry per epoch checkpoints.json
+  {"best": tag, "last": tag}: the switch, written after the files it names checkpoints/<tag>/    model.safetensors,
+  train.safetensors, state.json evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the
+  usual protocol on test, see `evaluation_name`
+                        (versions before December 2026 wrote a single one into evaluation/ itself)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from posture.data.store.checked import PLAIN_NAME, Count, Name, Seconds, checked_json, path_below, refuse_links
+from posture.data.store.files import (
+    absolute,
+    exists,
+    is_remote,
+    join,
+    open_root,
+    reachable,
+    read_bytes,
+    remove_tree,
+    write_bytes,
+)
+from posture.errors import Busy, InputError, Unreachable
+
+NAME = PLAIN_NAME
+
+
+class RunRecord(TypedDict, total=False):
+    """run.json; `posture.config.validate` checks `run`."""
+
+    run: dict[str, Any]
+    recipe: str
+    store: str
+    versions: dict[str, Count]
+    classes: list[str]
+    left_out: list[str]
+    start: str
+    anchors: str
+    footage: dict[str, dict[str, Count]]
+    software: dict[str, str]
+    machine: str
+    created: Seconds
+
+
+class Holder(TypedDict):
+    """holder.json."""
+
+    mark: str
+    host: str
+    process: Count
+    since: Seconds
+
+
+class Metrics(TypedDict, total=False):
+    """metrics.json of an evaluation: what is said of it, beside its figures."""
+
+    protocol: str
+    split: str
+    checkpoint: str
+    name: Name
+    epoch: Count
+    count: Count
+    device: str
+
+
+KINDS = {
+    "run.json": RunRecord,
+    "holder.json": Holder,
+    "history.json": list[dict[str, float | None]],
+    "checkpoints.json": dict[str, Name],
+    "forgotten.json": list[Name],
+    "metrics.json": Metrics,
+}
+"""What the files of a run's folder hold, by their names."""
+
+
+def unique_name(recipe: str) -> str:
+    """`improved-20260131-142233-3fa9d2c1`: nobody else's."""
+    return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+
+
+USUAL_PROTOCOLS = ("the windows in the store; of each, 1 span in time and the middle of the frame", "each picture once")
+"""How the protocol that is used if no option asks for another one begins in metrics.json: of a classifier, of a
+detector.
+"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run."""
+
+    place: str
+    """Folder or s3:// prefix with metrics.json, predictions.parquet and report.html."""
+    metrics: dict[str, Any]
+
+    def path(self, file: str) -> str:
+        return join(self.place, file)
+
+
+def evaluation_name(
+    split: str, *, crops: int = 1, spans: int = 1, source: int = 0, checkpoint: str = "best", store: str | None = None
+) -> str:
+    """The folder of an evaluation, named after its split and whatever is unusual: `test`, `val`, `test-3-crops`,
+    `test-last`, `test-store-new-1a2b3c4d`.
+
+    `crops`, `spans` and `source` are those of `posture.runs.action.Views`;
+    `store` is the uri of a store that was asked for: another one, or the run's own at its newest versions.
+    """
+    parts = [
+        split,
+        *([f"{crops}-crops"] if crops != 1 else []),
+        *([f"{spans}-spans"] if spans != 1 else []),
+        *([f"{source}-source-window{'s' * (source > 1)}"] if source else []),
+        *([checkpoint] if checkpoint != "best" else []),
+    ]
+    if store is not None:
+        label = re.sub(r"[^A-Za-z0-9._-]+", "_", store.rstrip("/").rpartition("/")[2])[:40]
+        parts.append(f"store-{label}-{hashlib.blake2b(store.encode(), digest_size=4).hexdigest()}")
+    return "-".join(parts)
+
+
+class RunFolder:
+    """One run below `runs`. Names cannot leave their root."""
+
+    def __init__(self, runs: str, name: str) -> None:
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
+            )
+        self.name = name
+        self.uri = join(absolute(runs), name)
+        self._mark = ""
+
+    @classmethod
+    def open(cls, uri: str) -> RunFolder:
+        """An existing run by its path. Raises InputError where there is none."""
+        runs, _, name = absolute(uri).rpartition("/")
+        folder = cls(runs or "/", name)
+        if not folder.exists():
+            raise InputError(
+                f"{uri}: there is no run here (no run.json); runs are made by: posture train RECIPE --store STORE"
+            )
+        return folder
+
+    def exists(self) -> bool:
+        return self.read_json("run.json") is not None
+
+    def path(self, *parts: str) -> str:
+        """Where a file of this run lies. Raises InputError if that is outside of its folder."""
+        return path_below(self.uri, *parts)
+
+    def read_json(self, name: str) -> Any | None:
+        """The value in a file of this folder, or None if it does not exist. Raises InputError if it holds something
+        else than Posture writes.
+        """
+        content = read_bytes(self.path(name))
+        return (
+            None if content is None else checked_json(content, self.path(name), KINDS.get(name.rpartition("/")[2], Any))
+        )
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_bytes(self.path(name), json.dumps(value, indent=1).encode())
+
+    def evaluation(self, name: str = "test") -> Evaluation | None:
+        """The evaluation `name`, also one that an older version wrote into evaluation/ itself; None if there is none."""
+        metrics = self.read_json(f"evaluation/{name}/metrics.json")
+        if metrics is not None:
+            return Evaluation(self.path("evaluation", name), metrics)
+        metrics = self.read_json("evaluation/metrics.json")
+        if (
+            metrics is not None
+            and str(metrics.get("protocol")).startswith(USUAL_PROTOCOLS)
+            and (evaluation_name(str(metrics.get("split")), checkpoint=str(metrics.get("checkpoint"))) == name)
+        ):
+            return Evaluation(self.path("evaluation"), metrics)
+        return None
+
+    def take(self) -> None:
+        """From here on this process alone publishes checkpoints; one that trained this run before, and may not know
+        that it is lost, stops at its next.
+        """
+        self._mark = secrets.token_hex(8)
+        self.write_json(
+            "holder.json",
+            {"mark": self._mark, "host": socket.gethostname(), "process": os.getpid(), "since": time.time()},
+        )
+
+    def _refuse_taken(self) -> None:
+        holder = self.read_json("holder.json") if self._mark else None
+        if holder and holder["mark"] != self._mark:
+            raise Busy(
+                f"{self.uri}: another process goes on with this run since {time.strftime('%H:%M:%S', time.localtime(holder['since']))} "
+                f"({holder['host']}, process {holder['process']}); this one stops, what it saved stands"
+            )
+
+    def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
+        """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names.
+
+        Raises InputError where it cannot be written, Busy where another process took the run; what stood before stands
+        then.
+        """
+        self._refuse_taken()
+        unique = f"{tag}-{secrets.token_hex(4)}"
+        before = self.checkpoints()
+        now = before | {"last": unique} | ({"best": unique} if best or "best" not in before else {})
+        try:
+            for file in sorted(directory.iterdir()):
+                write_bytes(self.path("checkpoints", unique, file.name), file)
+            self.write_json("checkpoints.json", now)
+        except InputError:
+            self._remove(unique)
+            raise
+        for old in set(before.values()) - set(now.values()):
+            self._remove(old)
+
+    def checkpoints(self) -> dict[str, str]:
+        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError if the file names
+        anything but folders of this run.
+        """
+        try:
+            return self.read_json("checkpoints.json") or {}
+        except Unreachable:
+            raise
+        except InputError as error:
+            raise InputError(
+                f"{self.path('checkpoints.json')}: names something else than checkpoints of this run ({error})"
+            ) from None
+
+    @contextlib.contextmanager
+    def checkpoint(self, which: str) -> Iterator[Path]:
+        """A local folder with the checkpoint `best` or `last`. Raises InputError where the run has none yet."""
+        tag = self.checkpoints().get(which)
+        if tag is None:
+            raise InputError(f"{self.uri}: this run has no {which} checkpoint yet; train it with --resume first")
+        uri = self.path("checkpoints", tag)
+        if not is_remote(uri):
+            refuse_links(uri)
+            yield Path(uri)
+            return
+        import obstore
+
+        with tempfile.TemporaryDirectory(prefix="posture-checkpoint-") as copy:
+            root = open_root(uri)
+            with reachable(uri):
+                for page in obstore.list(root):
+                    for entry in (entry for entry in page if "/" not in entry["path"]):
+                        with open(Path(copy, entry["path"]), "wb") as file:
+                            for chunk in obstore.get(root, entry["path"]).stream():
+                                file.write(chunk)
+            yield Path(copy)
+
+    def _remove(self, tag: str) -> None:
+        from obstore.exceptions import BaseError
+
+        with contextlib.suppress(BaseError):  # what cannot be removed takes up room, and no more
+            remove_tree(self.path("checkpoints", tag))
+
+
+def run_names(runs: str) -> list[str]:
+    """Names of the runs in a folder or s3:// prefix, in order; none if there is no such folder."""
+    root = absolute(runs)
+    if is_remote(root):
+        import obstore
+
+        with reachable(root):
+            names = [
+                prefix.rstrip("/").rpartition("/")[2]
+                for prefix in obstore.list_with_delimiter(open_root(root))["common_prefixes"]
+            ]
+    else:
+        names = os.listdir(root) if os.path.isdir(root) else []
+    return sorted(name for name in names if NAME.fullmatch(name) and exists(join(root, name, "run.json")))
+
+
+def refuse_existing(folder: RunFolder) -> None:
+    """Raise InputError where the name is taken: nothing that stands is overwritten or resumed unasked."""
+    if folder.exists() or exists(folder.uri):
+        raise InputError(
+            f"{folder.uri}: a run of this name exists; continue it with --resume, or choose another --name"
+        )

@@ -1,0 +1,347 @@
+"""Weights & Biases; the only file that imports wandb. Rank 0 alone tracks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import netrc
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import urlsplit
+
+from posture.data.store.files import is_remote, join, write_bytes
+from posture.errors import InputError
+
+INIT_SECONDS = 20
+"""That W&B's server may take to answer before a run is kept offline."""
+FINISH_SECONDS = 60
+"""That sending what is left may take at the end."""
+CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
+KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
+UPLOAD_SECONDS = 600
+"""That taking in the weights of a registry's version may take, before the registry goes on without W&B."""
+# W&B would also show the command line, with whatever stands in it, and where the code came from.
+QUIET = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}
+
+
+MODES = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "off",
+}
+"""What WANDB_MODE may be, in any case: W&B's own names and what they mean here."""
+YES = ("true", "1", "yes", "on", "t", "y")
+
+
+def tracking_mode(asked: str) -> tuple[str, str]:
+    """(online | offline | off, why). `auto` is online if a key is found; WANDB_DISABLED and then WANDB_MODE have the
+    last word.
+
+    Raises InputError if WANDB_MODE is no mode of W&B's.
+    """
+    variable = os.environ.get("WANDB_MODE", "").strip()
+    if asked == "off":
+        return "off", "tracking.mode is off"
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in YES:
+        return "off", "WANDB_DISABLED is set"
+    if variable:
+        if variable.lower() not in MODES:
+            raise InputError(
+                f"the environment variable WANDB_MODE is {variable!r}; it must be one of {', '.join(MODES)}"
+            )
+        os.environ["WANDB_MODE"] = variable.lower()  # W&B reads it too, and knows no capitals
+        return MODES[variable.lower()], f"WANDB_MODE is {variable}"
+    if asked != "auto":
+        return asked, f"tracking.mode is {asked}"
+    if _has_key():
+        return "online", "an API key was found"
+    return "offline", "no API key was found (wandb login, or WANDB_API_KEY)"
+
+
+class Tracker:
+    """One W&B run, named as ours. Offline runs lie in the run's folder.
+
+    W&B is talked to by a thread of its own: nothing here raises or waits for it, but `close`, and that not for long.
+    Where its server does not answer or refuses the key, the run is kept offline, for `wandb sync`, and `note` says so
+    once it is closed.
+
+    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of
+    what was written before. What W&B has not of the `past`, (step, numbers), it is told first: so there is one run, and
+    it is whole.
+    """
+
+    def __init__(
+        self, name: str, *, folder: str, config: dict[str, Any], past: Iterable[tuple[int, dict[str, Any]]] = ()
+    ) -> None:
+        self.note = ""
+        self._calls: SimpleQueue[Callable[[Any], None] | int] = SimpleQueue()
+        mode, _ = tracking_mode(config["tracking"]["mode"])
+        self.is_on = mode != "off"
+        if self.is_on:
+            self._thread = threading.Thread(
+                target=self._work, args=(mode, name, folder, config, list(past)), name="tracking", daemon=True
+            )
+            self._thread.start()
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Numbers at an optimiser step; steps must not go back."""
+        numbers = _numbers(metrics)
+        self._call(lambda run: run.log(numbers, step=step))
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        self._call(lambda run: run.summary.update(values))
+
+    def show(self, pictures: dict[str, bytes]) -> None:
+        """Pictures (PNG) by name."""
+        self._call(lambda run: run.log(_images(pictures)))
+
+    def close(self, *, failed: bool = False) -> None:
+        if not self.is_on:
+            return
+        self._calls.put(int(failed))
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self.note = f"Weights & Biases did not end within {CLOSE_SECONDS} s; {KEPT}"
+
+    def _call(self, call: Callable[[Any], None]) -> None:
+        if self.is_on:
+            self._calls.put(call)
+
+    def _work(
+        self, mode: str, name: str, folder: str, config: dict[str, Any], past: list[tuple[int, dict[str, Any]]]
+    ) -> None:
+        """Whatever W&B does: begin, take one call after the other, end."""
+        run, why, place = None, "", ""
+        try:
+            place, tracking = _place(folder), config["tracking"]
+            settings = {
+                "project": tracking["project"],
+                "group": tracking["group"],
+                "name": name,
+                "id": name,
+                "dir": place,
+                "config": config,
+            }
+            _forget_offline(folder, name)
+            run, why = _begin(mode, settings, resume="allow")
+            for step, numbers in past:
+                if step >= run.step:  # online, W&B has the others
+                    run.log(_numbers(numbers), step=step)
+            while callable(call := self._calls.get()):
+                call(run)
+        except Exception as error:  # of whatever kind: numbers that are not shown stop nobody
+            why = f"Weights & Biases took no more ({_first_line(error)})"
+            while callable(call := self._calls.get()):
+                pass
+        self.note = _end(run, why, place=place, folder=folder, failed=bool(call))
+
+
+def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
+    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline
+    cannot be reopened.
+
+    Returns what went wrong, in a sentence, or nothing.
+    """
+    mode, _ = tracking_mode(config["tracking"]["mode"])
+    if mode == "off":
+        return ""
+    place, tracking = _place(folder), config["tracking"]
+    settings = {
+        "project": tracking["project"],
+        "group": tracking["group"] or config["name"],
+        "name": title,
+        "job_type": "explain",
+        "dir": place,
+        "config": config,
+    }
+    run, why = None, ""
+    try:
+        run, why = _begin(mode, settings)
+        run.log(_images(pictures))
+    except Exception as error:
+        why = f"Weights & Biases took no more ({_first_line(error)})"
+    return _end(run, why, place=place, folder=folder, failed=False)
+
+
+def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) -> tuple[Any, str]:
+    """A W&B run; offline, and why, where it cannot be online."""
+    import wandb
+
+    note = ""
+    if mode == "online":
+        bounded = wandb.Settings(
+            **QUIET, init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS, finish_timeout_raises=True
+        )
+        try:
+            return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
+        except Exception as error:
+            note = f"Weights & Biases cannot be reached ({_first_line(error)})"
+            wandb.teardown()  # the run that could not begin would still hold its id
+    return wandb.init(**settings, mode="offline", settings=wandb.Settings(**QUIET)), note
+
+
+def _end(run: Any | None, why: str, *, place: str, folder: str, failed: bool) -> str:
+    """End a W&B run, if one began, and see that what its server has not got lies in the run's folder. Never raises.
+
+    `why` it has not, if that is known already. Returns what is left to say, if anything.
+    """
+    if run is None:
+        return why
+    import wandb
+
+    offline = run.offline
+    try:
+        run.finish(exit_code=int(failed))
+        if offline:
+            # what is logged is written to its end when W&B's process ends: finish alone does not wait for that
+            wandb.teardown()
+    except TimeoutError:
+        why = f"Weights & Biases did not take everything within {FINISH_SECONDS} s"
+    except Exception as error:
+        why = f"Weights & Biases took no more ({_first_line(error)})"
+    if is_remote(folder):
+        try:
+            if offline or why:
+                _keep(place, folder)
+        except Exception as error:
+            return f"{why or 'Weights & Biases is offline'}; what was logged cannot be kept in {folder} ({_first_line(error)}) and lies in {place}"
+        if offline or not why:  # else W&B may still be reading it
+            shutil.rmtree(place, ignore_errors=True)
+    return f"{why}; {KEPT}" if why else ""
+
+
+def _keep(place: str, folder: str) -> None:
+    """Copy what W&B wrote into the run's folder in a bucket."""
+    for path in Path(place, "wandb").glob("*run-*/**/*"):
+        if path.is_file() and not path.is_symlink():
+            write_bytes(join(folder, "wandb", path.relative_to(Path(place, "wandb")).as_posix()), path.read_bytes())
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _images(pictures: dict[str, bytes]) -> dict[str, Any]:
+    import wandb
+    from PIL import Image
+
+    return {name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias: str) -> str:
+    """A version of the registry at this uri as a version of its artifact, with the alias `champion` or `challenger`,
+    where W&B is online.
+
+    Returns why that could not be done, in a sentence, or "": whoever calls has more important things to finish.
+    """
+    config = version["run"]
+    if tracking_mode(config["tracking"]["mode"])[0] != "online":
+        return ""
+    try:
+        import wandb
+
+        tracking = config["tracking"]
+        bounded = wandb.Settings(
+            **QUIET, init_timeout=INIT_SECONDS, finish_timeout=UPLOAD_SECONDS, finish_timeout_raises=True
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="posture-wandb-", ignore_cleanup_errors=True) as place,
+            wandb.init(
+                project=tracking["project"],
+                group=tracking["group"],
+                name=f"{config['name']}-{version['version']}",
+                job_type="retrain",
+                dir=place,
+                config=config,
+                mode="online",
+                settings=bounded,
+            ) as run,
+        ):
+            artifact = wandb.Artifact(
+                artifact_name(registry),
+                type="model",
+                metadata={name: version[name] for name in ("version", "parent", "pass", "classes", "decision")},
+            )
+            artifact.add_file(str(weights))
+            run.log_artifact(artifact, aliases=[alias, version_alias(version["version"])])
+    except Exception as error:  # of many kinds: network, account, quota
+        return f"Weights & Biases did not get {version['version']}: {type(error).__name__}: {_first_line(error)}"
+    return ""
+
+
+def move_alias(registry: str, version: dict[str, Any], *, alias: str) -> str | None:
+    """Give a version's artifact an alias that another had, where W&B is online. Returns what went wrong, in a sentence,
+    or "".
+
+    None where W&B has no artifact of that version, because it was made offline: `log_version` sends it.
+    """
+    tracking = version["run"]["tracking"]
+    if tracking_mode(tracking["mode"])[0] != "online":
+        return ""
+    try:
+        import wandb
+
+        api, name = (
+            wandb.Api(timeout=INIT_SECONDS),
+            f"{tracking['project']}/{artifact_name(registry)}:{version_alias(version['version'])}",
+        )
+        if not api.artifact_exists(name):
+            return None
+        artifact = api.artifact(name)
+        if alias not in artifact.aliases:
+            # of the versions of an artifact, one alone has it: W&B takes it from the other
+            artifact.aliases.append(alias)
+            artifact.save()
+    except Exception as error:
+        return f"Weights & Biases did not make {version['version']} the {alias}: {type(error).__name__}: {_first_line(error)}"
+    return ""
+
+
+def artifact_name(registry: str) -> str:
+    """Of the registry at this uri: two registries of one project share no alias."""
+    place = hashlib.blake2b(registry.encode(), digest_size=4).hexdigest()
+    return f"posture-{re.sub(r'[^A-Za-z0-9_.-]', '-', registry.rpartition('/')[2])[:60]}-{place}"
+
+
+def version_alias(version: str) -> str:
+    """`registry-v0001`: v and digits alone is how W&B numbers versions itself, and its client can read no artifact that
+    has two of them.
+    """
+    return f"registry-{version}"
+
+
+def _place(folder: str) -> str:
+    """Where W&B keeps its files: the run's folder, or a temporary one where that is in a bucket."""
+    return tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
+
+
+def _forget_offline(folder: str, name: str) -> None:
+    """Remove what earlier attempts at this run wrote offline. In a bucket, it was in a temporary folder."""
+    if not is_remote(folder):
+        for path in Path(folder, "wandb").glob(f"offline-run-*/run-{name}.wandb"):
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        hosts = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    wanted = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    return wanted in hosts

@@ -1,0 +1,423 @@
+"""The page of a search: its history, what mattered, every parameter against the result, parallel coordinates, learning
+curves, and all trials.
+
+Importances are fANOVA's (Hutter 2014): shares of the variance of a random forest that was fitted to the complete
+trials.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
+
+from posture.display import html
+from posture.display.charts import LETTER, LONGEST, Chart, Dot, Line, ticks
+from posture.display.html import short
+from posture.display.text import counted
+from posture.search.study import leading, state_of
+from posture.search.trial import COSTS, MEASURED, Objective
+
+LEAST_FOR_IMPORTANCE = 5
+"""Complete trials, fewer of which tell nothing of what mattered."""
+MOST_CURVES = 60
+
+
+def write_search_page(path: Path, study: optuna.Study) -> None:
+    """Write the page of a study that `posture.search.Search` made."""
+    objectives = _objectives(study)
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if state_of(trial) in ("complete", "stopped", "failed", "running")
+    ]
+    best = leading(study)
+    epochs = study.user_attrs["terms"]["base"]["epochs"]
+    scales = scales_of(trials)
+    page = html.render(
+        "search.html",
+        name=study.study_name,
+        terms=study.user_attrs["terms"],
+        subtitle=_subtitle(trials),
+        verdict=_verdict(trials, best, objectives),
+        tiles=_tiles(trials, best, objectives, epochs),
+        history=_history(trials, objectives[0]),
+        front=_front(trials, best, objectives),
+        importances=importances(study, objectives),
+        slices=_slices(trials, scales, objectives[0]),
+        coordinates=coordinates(trials, scales, objectives[0], best),
+        curves=_curves(trials, best, objectives[0], epochs),
+        columns=list(scales),
+        objectives=objectives,
+        reasons=any("reason" in trial.user_attrs for trial in trials),
+        rows=[_row(trial, scales, objectives, trial in best) for trial in _ranked(trials, objectives[0])],
+    )
+    html.write(path, page)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One parameter's axis: `place` turns its values into 0..1; `marks` are the places that are written beside it."""
+
+    name: str
+    distribution: BaseDistribution
+
+    def place(self, value: Any) -> float:
+        distribution = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
+        low, high = float(distribution.low), float(distribution.high)
+        if high <= low:
+            return 0.0
+        return math.log(value / low) / math.log(high / low) if distribution.log else (value - low) / (high - low)
+
+    @property
+    def marks(self) -> list[tuple[float, str]]:
+        if isinstance(self.distribution, CategoricalDistribution):
+            return [(self.place(choice), short(str(choice), LONGEST)) for choice in self.distribution.choices]
+        return [(self.place(value), f"{value:.3g}") for value in (self.distribution.low, self.distribution.high)]
+
+
+def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, Scale]:
+    """An axis for every parameter that any trial has, in the order they were asked for."""
+    found: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        for name, distribution in trial.distributions.items():
+            found.setdefault(name, distribution)
+    return {name: Scale(name, distribution) for name, distribution in found.items()}
+
+
+def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+    """For each objective that varies: {"title", "rows": [(parameter, share, share of the largest)]}, of the parameters
+    that all complete trials have. Empty with fewer than 5 complete trials.
+    """
+    complete = [trial for trial in study.get_trials(deepcopy=False) if state_of(trial) == "complete"]
+    tables = []
+    for place, objective in enumerate(objectives):
+        values = [trial.values[place] for trial in complete]
+        if len(complete) < LEAST_FOR_IMPORTANCE or max(values) - min(values) <= 0:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            shares = optuna.importance.get_param_importances(
+                study,
+                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                target=lambda trial, place=place: trial.values[place],
+            )
+        most = max(shares.values(), default=0.0) or 1.0
+        tables.append({
+            "title": objective.name,
+            "rows": [(name, share, share / most) for name, share in shares.items()],
+        })
+    return tables
+
+
+def coordinates(
+    trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective, best: Sequence[FrozenTrial]
+) -> dict[str, Any] | None:
+    """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the
+    better the stronger, the `best` on top.
+
+    A trial without a parameter passes below its axis. None where no trial has a value.
+    """
+    valued = [(trial, value) for trial in trials if (value := reached(trial)) is not None]
+    if not valued or not scales:
+        return None
+    height, top, bottom, missing = 380, 34, 52, 24
+    values = [value for _, value in valued]
+    low, high = min(values), max(values)
+    axes = [*scales, objective.name]
+    marks = [scale.marks for scale in scales.values()] + [[(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]]
+    names = [short(name.rpartition(".")[2], LONGEST) for name in axes]
+    longest = max(len(text) for text in [*names, *(text for own in marks for _, text in own)])
+    step = max(890 / max(1, len(axes) - 1), LETTER * longest + 12)  # no label reaches the next axis
+    width = round(150 + step * (len(axes) - 1))
+    xs = [round(55 + step * place, 1) for place in range(len(axes))]
+
+    def y(place: float | None) -> float:
+        return (
+            round(height - bottom - place * (height - top - bottom), 1)
+            if place is not None
+            else height - bottom + missing
+        )
+
+    drawn = []
+    ranked = sorted(valued, key=lambda pair: (pair[0] in best[:1], pair[1] if objective.maximize else -pair[1]))
+    for rank, (trial, value) in enumerate(ranked):
+        own = [scale.place(trial.params[name]) if name in trial.params else None for name, scale in scales.items()]
+        ends = [*own, (value - low) / (high - low) if high > low else 0.5]
+        path = "M" + "L".join(f"{x:g} {y(place):g}" for x, place in zip(xs, ends, strict=True))
+        drawn.append({
+            "path": path,
+            "share": round((rank + 1) / len(ranked), 3),
+            "best": trial in best[:1],
+            "text": f"trial {trial.number}: {value:.4f}",
+        })
+    return {
+        "width": width,
+        "height": height,
+        "top": top,
+        "lines": drawn,
+        "missing": y(None),
+        "bottom": height - bottom,
+        "axes": [
+            {"x": x, "name": name, "full": full, "marks": [(y(place), text) for place, text in own]}
+            for x, name, full, own in zip(xs, names, axes, marks, strict=True)
+        ],
+    }
+
+
+def reached(trial: FrozenTrial) -> float | None:
+    """The first objective of a complete trial, or the best that one which was stopped or failed had come to."""
+    if state_of(trial) == "complete":
+        return trial.values[0]
+    return list(trial.intermediate_values.values())[-1] if trial.intermediate_values else None
+
+
+def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
+    known = {objective.name: objective for objective in (*MEASURED["action"], *MEASURED["detection"], *COSTS)}
+    return tuple(known[name] for name in study.user_attrs["terms"]["objectives"])
+
+
+def _ranked(trials: Sequence[FrozenTrial], objective: Objective) -> list[FrozenTrial]:
+    """The best first; complete before stopped before failed."""
+    order = {"complete": 0, "running": 1, "stopped": 2, "failed": 3}
+    sign = -1 if objective.maximize else 1
+    return sorted(
+        trials,
+        key=lambda trial: (order[state_of(trial)], math.inf if reached(trial) is None else sign * reached(trial)),
+    )
+
+
+def _subtitle(trials: Sequence[FrozenTrial]) -> list[str]:
+    counts = {
+        state: sum(state_of(trial) == state for trial in trials)
+        for state in ("complete", "stopped", "failed", "running")
+    }
+    began = [trial.datetime_start for trial in trials if trial.datetime_start]
+    return [
+        counted(sum(counts.values()), "trial"),
+        *(f"{count} {state}" for state, count in counts.items() if count),
+        *([html.moment(min(began))] if began else []),
+    ]
+
+
+def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> str:
+    if not best:
+        return "No trial is complete yet."
+    objective, first = objectives[0], next((trial for trial in trials if trial.number == 0), None)
+    told = f"Trial {best[0].number} reached {objective.name} {best[0].values[0]:.4f} on val"
+    if first is not None and state_of(first) == "complete" and first.number != best[0].number:
+        told += f", the base recipe {first.values[0]:.4f}"
+    elif best[0].number == 0:
+        told += ": that is the base recipe itself"
+    if len(objectives) > 1:
+        return f"{told}; {len(best)} trials are on the front of {' and '.join(objective.name for objective in objectives)}."
+    return f"{told}. It was chosen among {len(trials)} by the same val, so that it promises more than it will keep; posture compare tells on test."
+
+
+def _tiles(
+    trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective], epochs: int
+) -> list[dict[str, str]]:
+    spent = sum(trial.user_attrs.get("epochs", 0) for trial in trials)
+    finished = [trial for trial in trials if state_of(trial) in ("complete", "stopped")]
+    whole = epochs * len(finished)
+    seconds = sum(
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        for trial in trials
+        if trial.datetime_complete and trial.datetime_start
+    )
+    first = best[0].values if best else [None] * len(objectives)
+    return [
+        {
+            "name": f"Best {objective.name}",
+            "value": html.decimal(value),
+            "note": f"trial {best[0].number}" if best else "",
+        }
+        for objective, value in zip(objectives, first, strict=True)
+    ] + [
+        {
+            "name": "Epochs trained",
+            "value": html.whole(spent),
+            "note": f"{max(0, whole - spent):,} of {whole:,} saved by stopping early",
+        },
+        {
+            "name": "Time in trials",
+            "value": html.duration(seconds),
+            "note": f"{html.duration(seconds / len(trials))} each" if trials else "",
+        },
+    ]
+
+
+def _history(trials: Sequence[FrozenTrial], objective: Objective) -> Chart | None:
+    """Every trial's result, by its number, and the best complete one up to it."""
+    valued = [(trial, value) for trial in trials if (value := reached(trial)) is not None]
+    if not valued:
+        return None
+    dots = [
+        Dot(
+            trial.number,
+            value,
+            4.0 if state_of(trial) == "complete" else 2.0,
+            f"trial {trial.number}, {state_of(trial)}: {value:.4f}",
+        )
+        for trial, value in valued
+    ]
+    best: list[tuple[float, float]] = []
+    for trial, value in valued:
+        if state_of(trial) == "complete":
+            best.append((float(trial.number), objective.best([value, *([best[-1][1]] if best else [])])))
+    values = [value for _, value in valued]
+    return Chart(
+        objective.name,
+        "trial",
+        "",
+        ticks(0, max(trial.number for trial, _ in valued) or 1, 8, whole=True),
+        ticks(min(values), max(values)),
+        [Line("best so far", best)],
+        dots,
+        width=1040,
+        height=320,
+    )
+
+
+def _front(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> Chart | None:
+    complete = [trial for trial in trials if state_of(trial) == "complete"]
+    if len(objectives) < 2 or not complete:
+        return None
+    across = [trial.values[1] for trial in complete]
+    up = [trial.values[0] for trial in complete]
+    edge = sorted((trial.values[1], trial.values[0]) for trial in best)
+    dots = [
+        Dot(
+            trial.values[1],
+            trial.values[0],
+            4.5 if trial in best else 2.5,
+            f"trial {trial.number}: {trial.values[0]:.4f}, {trial.values[1]:.4g}",
+            str(trial.number) if trial in best else "",
+        )
+        for trial in complete
+    ]
+    return Chart(
+        "Pareto front",
+        objectives[1].name,
+        objectives[0].name,
+        ticks(min(across), max(across)),
+        ticks(min(up), max(up)),
+        [Line("front", edge)],
+        dots,
+        width=700,
+        height=380,
+    )
+
+
+def _slices(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective) -> list[dict[str, Any]]:
+    """For each parameter the results of the trials that have it: a chart over its axis, and the axis's own marks."""
+    slices = []
+    values = [value for trial in trials if (value := reached(trial)) is not None]
+    for name, scale in scales.items():
+        own = [(trial, value) for trial in trials if name in trial.params and (value := reached(trial)) is not None]
+        if not own:
+            continue
+        dots = [
+            Dot(
+                scale.place(trial.params[name]),
+                value,
+                3.5 if state_of(trial) == "complete" else 2.0,
+                f"trial {trial.number}, {_text(trial.params[name])}: {value:.4f}",
+            )
+            for trial, value in own
+        ]
+        chart = Chart(
+            name, "", objective.name, [0.0, 1.0], ticks(min(values), max(values)), [], dots, width=360, height=230
+        )
+        slices.append({
+            "chart": chart,
+            "marks": staggered([(chart.x(place), text) for place, text in scale.marks], chart.width),
+        })
+    return slices
+
+
+def staggered(marks: Sequence[tuple[float, str]], width: float) -> list[tuple[float, int, str]]:
+    """Labels below an axis, (left edge, row, label): in one row if there is room, else in two, or as many as it takes
+    for none to lie on another.
+    """
+    rows: list[float] = []  # how far each row is filled
+    placed = []
+    for x, text in marks:
+        length = LETTER * len(text)
+        left = min(max(x - length / 2, 0.0), width - length)
+        row = next((number for number, end in enumerate(rows) if left > end + 4), len(rows))
+        rows[row : row + 1] = [left + length]
+        placed.append((round(left, 1), row, text))
+    return placed
+
+
+def _curves(
+    trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective: Objective, epochs: int
+) -> Chart | None:
+    """The best value up to each epoch, a curve for each trial; of several objectives the study keeps none."""
+    drawn = sorted((trial for trial in trials if trial.intermediate_values), key=lambda trial: trial in best)[
+        -MOST_CURVES:
+    ]
+    if not drawn:
+        return None
+    lines = [
+        Line(
+            f"trial {trial.number}",
+            sorted(trial.intermediate_values.items()),
+            "first" if trial in best else "faint",
+            listed=trial in best,
+        )
+        for trial in drawn
+    ]
+    values = [value for trial in drawn for value in trial.intermediate_values.values()]
+    ends = [
+        Dot(float(epoch), value, 2.0, f"trial {trial.number}, {state_of(trial)}")
+        for trial in drawn
+        for epoch, value in [max(trial.intermediate_values.items())]
+    ]
+    return Chart(
+        f"best {objective.name} up to each epoch",
+        "epoch",
+        "",
+        ticks(1, max(epochs, 2), 8, whole=True),
+        ticks(min(values), max(values)),
+        lines,
+        ends,
+        width=1040,
+        height=330,
+    )
+
+
+def _row(
+    trial: FrozenTrial, scales: Mapping[str, Scale], objectives: Sequence[Objective], best: bool
+) -> dict[str, Any]:
+    values = list(trial.values) if state_of(trial) == "complete" else [reached(trial)] + [None] * (len(objectives) - 1)
+    seconds = (
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        if trial.datetime_complete and trial.datetime_start
+        else None
+    )
+    return {
+        "number": trial.number,
+        "state": state_of(trial),
+        "values": values,
+        "best": best,
+        "epochs": trial.user_attrs.get("epochs"),
+        "seconds": seconds,
+        "reason": trial.user_attrs.get("reason", ""),
+        "run": trial.user_attrs.get("run", ""),
+        "params": [_text(trial.params[name]) if name in trial.params else "" for name in scales],
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,210 @@
+"""One trial of a search: a run with the base recipe's footage, in a folder of its own; what it came to stands there in
+outcome.json.
+
+A trial's folder is a run like any other: it can be evaluated, and an interrupted trial goes on from its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from posture.config import AnyRun, Run, override
+from posture.data.store.checked import checked_value
+from posture.data.store.tables import Store
+from posture.errors import InputError
+from posture.runs.folder import RunFolder
+from posture.runs.prepare import Fitted, Session, begin
+
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search makes largest or smallest."""
+
+    name: str
+    key: str
+    """Its name in a record of history.json; empty for what is known of a network before it trains."""
+    maximize: bool
+
+    def best(self, values: list[float]) -> float:
+        return max(values) if self.maximize else min(values)
+
+
+LOSS = Objective("loss", "val_loss", maximize=False)
+COSTS = (Objective("gmacs", "", maximize=False), Objective("parameters", "", maximize=False))
+MEASURED = {
+    "action": (
+        Objective("accuracy", "val_accuracy", maximize=True),
+        Objective("map", "val_map", maximize=True),
+        Objective("mean_class_accuracy", "val_mean_class_accuracy", maximize=True),
+        LOSS,
+    ),
+    "detection": (Objective("map50_95", "val_map50_95", maximize=True), Objective("map50", "val_map50", maximize=True)),
+}
+"""On `val`, after every epoch; the first is what is taken if none is named."""
+
+
+def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
+    """`accuracy,gmacs` as objectives of runs like `base`; None: the task's first. Raises InputError naming those there
+    are.
+    """
+    known = {objective.name: objective for objective in (*MEASURED[base.task], *COSTS)}
+    names = [name.strip() for name in (MEASURED[base.task][0].name if text is None else text).split(",")]
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas"
+            )
+    if len(set(names)) != len(names) or not known[names[0]].key:
+        raise InputError(
+            f"--objective {','.join(names)}: name each objective once, and first one that training changes: "
+            f"{', '.join(objective.name for objective in MEASURED[base.task])}"
+        )
+    return tuple(known[name] for name in names)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all trials of a search share; it travels to workers."""
+
+    name: str
+    base: Fitted
+    recipe: str
+    """Where the base recipe came from."""
+    store: str
+    versions: dict[str, int]
+    runs: str
+    """Folder or s3:// prefix of the trials' runs."""
+    objectives: tuple[Objective, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a trial is to try."""
+
+    number: int
+    run: str
+    """Name of the run; that of an interrupted trial, where this goes on with it."""
+    changes: dict[str, Any]
+    refused: str = ""
+    """Why there is nothing to try: the space failed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to."""
+
+    state: Literal["complete", "stopped", "failed"]
+    values: list[float] = field(default_factory=list)
+    """One for each objective, where complete: the best epoch's."""
+    by_epoch: list[float] = field(default_factory=list)
+    """Of the first objective, the best up to each epoch."""
+    reason: str = ""
+    """Why it failed, in a sentence."""
+
+
+def start(plan: Plan, point: Point) -> Session:
+    """The trial's run, begun or gone on with. Raises InputError where the point makes no valid run, or asks for other
+    footage than the base.
+    """
+    if point.refused:
+        raise InputError(point.refused)
+    base, folder = plan.base.run, RunFolder(plan.runs, point.run)
+    run = override(base, point.changes | {"name": point.run, "tracking.group": base.tracking.group or plan.name})
+    for name, ours, theirs in _read_from_store(run, base):
+        if ours != theirs:
+            raise InputError(
+                f"{name} is {ours} where the base recipe has {theirs}; trials share the footage that is read for the base recipe"
+            )
+    fitted = Fitted(run, plan.base.train, plan.base.val, plan.base.anchors)
+    if not folder.exists():
+        return begin(fitted, folder, recipe=plan.recipe, store=Store(plan.store), versions=plan.versions)
+    return Session(run, folder, fitted.train, fitted.val, resumed=bool(folder.checkpoints()))
+
+
+def by_epoch(folder: RunFolder, objective: Objective) -> list[float]:
+    """The best value of the objective up to each finished epoch; NaN stays NaN only where nothing else came before it."""
+    best: list[float] = []
+    for record in folder.read_json("history.json") or []:
+        value = record.get(objective.key)
+        value = math.nan if value is None else float(value)
+        before = best[-1] if best else math.nan
+        known = [one for one in (before, value) if math.isfinite(one)]
+        best.append(objective.best(known) if known else math.nan)
+    return best
+
+
+def conclude(plan: Plan, session: Session, *, stopped: bool) -> Outcome:
+    """What a trial came to whose training has ended, or was `stopped` by the scheduler, written beside it.
+
+    A value that is no number makes the trial a failed one.
+    """
+    values = by_epoch(session.folder, plan.objectives[0])
+    if stopped:
+        return write(session.folder, Outcome("stopped", by_epoch=values))
+    found = [_value(objective, session) for objective in plan.objectives]
+    if not all(math.isfinite(value) for value in found):
+        what = next(
+            objective.name for objective, value in zip(plan.objectives, found, strict=True) if not math.isfinite(value)
+        )
+        return write(session.folder, Outcome("failed", by_epoch=values, reason=f"{what} on val is no number"))
+    return write(session.folder, Outcome("complete", found, values))
+
+
+def failure(plan: Plan, point: Point, error: BaseException) -> Outcome:
+    """A trial that crashed, with the reason, written into its folder."""
+    folder = RunFolder(plan.runs, point.run)
+    reason = (
+        str(error)
+        if isinstance(error, InputError)
+        else f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    )
+    return write(folder, Outcome("failed", by_epoch=by_epoch(folder, plan.objectives[0]), reason=reason[:1000]))
+
+
+def write(folder: RunFolder, outcome: Outcome) -> Outcome:
+    folder.write_json(OUTCOME, asdict(outcome))
+    return outcome
+
+
+def read(folder: RunFolder) -> Outcome | None:
+    """What a trial came to, or None where it has not ended."""
+    found = folder.read_json(OUTCOME)
+    return None if found is None else checked_value(found, folder.path(OUTCOME), Outcome)
+
+
+def _value(objective: Objective, session: Session) -> float:
+    if objective.key:
+        values = by_epoch(session.folder, objective)
+        return values[-1] if values else math.nan
+    return cost(session.run)[objective.name]
+
+
+def cost(run: AnyRun) -> dict[str, float]:
+    """GMAC of one clip or picture, and parameters."""
+    from posture.models import build
+    from posture.models.summary import gmacs, parameters, picture_gflops
+
+    model = build(run.model).eval()
+    compute = (
+        gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs)
+        if isinstance(run, Run)
+        else picture_gflops(model, run.model.size) / 2
+    )
+    return {"gmacs": compute, "parameters": float(parameters(model))}
+
+
+def _read_from_store(run: AnyRun, base: AnyRun) -> list[tuple[str, Any, Any]]:
+    """What decides which footage is read: (field, this run's, the base's)."""
+    if not isinstance(run, Run) or not isinstance(base, Run):
+        return [("the task", run.task, base.task)]
+    return [
+        ("model.inputs", run.model.inputs, base.model.inputs),
+        ("data.recipe", run.data.recipe, base.data.recipe),
+        ("data.flow", run.data.flow, base.data.flow),
+        ("data.feed", run.data.feed, base.data.feed),
+    ]

@@ -1,0 +1,61 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from posture.data.store.lease import Lease
+from posture.errors import Busy
+
+
+def check_lease(root):
+    """What a lease promises, on any storage."""
+    with Lease(root, limit_seconds=1.0) as first:
+        with pytest.raises(Busy, match="another ingest is writing to this store"):
+            Lease(root).__enter__()
+        time.sleep(1.5)  # it is renewed: its limit alone does not end it
+        with pytest.raises(Busy):
+            Lease(root).__enter__()
+        first.check()
+    with Lease(root):
+        pass
+
+
+def test_one_holder_at_a_time(tmp_path):
+    check_lease(str(tmp_path))
+
+
+def test_a_holder_that_overslept_loses_it(tmp_path):
+    sleepy = Lease(str(tmp_path), limit_seconds=0.4)
+    sleepy._renew = lambda: None  # as if the process had been stopped
+    with sleepy:
+        time.sleep(0.5)
+        with Lease(str(tmp_path), limit_seconds=5):
+            sleepy._limit = 0.04
+            Lease._renew(sleepy)  # woken up, it finds its next number taken
+            with pytest.raises(Busy, match="another ingest took over"):
+                sleepy.check()
+
+
+def test_a_killed_holder_on_this_machine_is_taken_over_at_once(tmp_path):
+    code = f"from posture.data.store.lease import Lease; import os; Lease({str(tmp_path)!r}).__enter__(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
+    began = time.monotonic()
+    with Lease(str(tmp_path)):
+        assert time.monotonic() - began < 10
+
+
+def test_a_holder_elsewhere_is_waited_for(tmp_path):
+    (tmp_path / "_lease").mkdir()
+    entry = {
+        "holder": "x",
+        "host": "elsewhere",
+        "machine": "another boot",
+        "process": os.getpid(),
+        "expires": time.time() + 30,
+    }
+    (tmp_path / "_lease" / f"{4:012d}.json").write_text(json.dumps(entry))
+    with pytest.raises(Busy, match="elsewhere"):
+        Lease(str(tmp_path)).__enter__()

@@ -1,0 +1,93 @@
+"""Every page in a real browser, as wide as a desk's screen and as narrow as a telephone's: nothing is cut off, nothing
+is too small to read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.retrain.review.test_server import BROWSER, FLAGS, asked, footage, review, server  # noqa: F401  (fixtures)
+from tests.runs.test_explain import improved, make_run, run_command  # noqa: F401  (fixtures)
+from tests.support.page_gallery import write_gallery
+
+CHECKS = (Path(__file__).parents[1] / "support" / "page_checks.js").read_text()
+WIDTHS = (400, 1300)
+BROKEN = """<!doctype html><style>main {{ overflow: visible; }}</style><main><div style="width: 900px">{text}</div>
+<div class="cut" style="width: 40px; overflow: hidden; white-space: nowrap">a name that is cut</div>
+<div style="overflow-x: auto; width: 100px"><div style="width: 300px">{text}</div></div>
+<table style="table-layout: fixed; width: 80px"><tr><td>unbreakable_and_long_name</td><td>1</td></tr></table>
+<figure class="chart"><svg viewBox="0 0 1000 200" style="width: 300px; height: 60px"><text x="10" y="50" font-size="12">too small</text>
+<text x="100" y="150" font-size="60">one</text><text x="120" y="150" font-size="60">other</text><text x="1800" y="90" font-size="60">far out</text>
+<text x="300" y="50" font-size="40">cut…</text></svg></figure></main>"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install .[dev]")
+    if BROWSER is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    return write_gallery(tmp_path_factory.mktemp("pages"))
+
+
+def problems(browser, address: str, width: int, *, ready: str = "main") -> list[str]:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(address)
+    page.locator(ready).first.wait_for(state="attached", timeout=60_000)
+    page.evaluate("() => document.querySelectorAll('details').forEach((node) => { node.open = true; })")
+    found = page.evaluate(CHECKS)
+    page.close()
+    return found
+
+
+def test_the_checks_find_what_is_wrong(browser, tmp_path):
+    (tmp_path / "broken.html").write_text(BROKEN.format(text="some words"))
+    found = " ".join(problems(browser, (tmp_path / "broken.html").as_uri(), 400))
+    for said in (
+        "pixels wide in a window of 400",
+        'cut off: "a name that is cut"',
+        "scrolls without a cue",
+        'runs over its cell: "unbreakable',
+        "pixels small",
+        'on top of each other: "one" and "other"',
+        'reaches out of its drawing: "far out"',
+        'cut: "cut…"',
+    ):
+        assert said in found, (said, found)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_fit_their_window_and_no_label_is_cut(browser, gallery, width):
+    found = {file.stem: problems(browser, file.as_uri(), width) for file in gallery}
+    assert len(found) == 11 and not any(found.values()), found
+
+
+def test_pages_fit_on_paper(browser, gallery):
+    page = browser.new_page(viewport={"width": 690, "height": 1000})  # A4 within its margins, in the pixels of CSS
+    page.emulate_media(media="print")
+    wide = {}
+    for file in gallery:
+        page.goto(file.as_uri())
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > 690:
+            wide[file.stem] = width
+    assert not wide
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_an_explanation_fits_its_window(browser, improved, video, tmp_path, width):  # noqa: F811
+    run_command(improved.uri, str(video("2025-11-07_indoor_meeting_athlete_017.mp4")), "--out", str(tmp_path / "out"))
+    assert problems(browser, (tmp_path / "out" / "explain.html").as_uri(), width) == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_of_a_review_fits_its_window(browser, server, width):  # noqa: F811
+    assert problems(browser, server.url, width, ready="#note:empty") == []

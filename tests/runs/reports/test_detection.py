@@ -1,0 +1,397 @@
+"""The report of a detector: its figures are those of the metrics, its drawings those of the boxes, and it asks for no
+more pictures than it shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from posture.commands.evaluate import print_detections
+from posture.data.feed.images import ImageIndex
+from posture.display.boxed_images import WIDE
+from posture.runs.detection import Found
+from posture.runs.folder import RunFolder
+from posture.runs.reports.detection import FEW_SHOTS, SHOTS, verdict, write_detector_report
+from posture.runs.reports.detection_errors import MOST_BOXES, judge
+from posture.tasks.detection_metrics import Picture, detection_metrics
+from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
+
+CLASSES = ("athlete", "ball")
+SPEED = {
+    "speed": {"model": {"median": 20.0, "p10": 19.1, "p90": 22.4}, "whole": {"median": 25.0, "p10": 23.6, "p90": 31.2}},
+    "fps": {"model": 50.0, "whole": 40.0},
+}
+HISTORY = [
+    {
+        "epoch": epoch,
+        "train_loss": 0.3 / epoch,
+        "train_loss_box": 0.2 / epoch,
+        "train_loss_loss_objectness": 0.1 / epoch,
+        "val_loss": 0.31 / epoch,
+        "val_map50": 0.9 * value,
+        "val_map50_95": value,
+        "val_precision": 0.8,
+        "val_recall": 0.7,
+        "lr": 0.001,
+    }
+    for epoch, value in ((1, 0.1), (2, 0.62), (3, 0.5))
+]
+
+
+def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> Picture:
+    """Of (box, score, label) and (box, label)."""
+    return (
+        np.array([box for box, _, _ in found], dtype=np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in found], dtype=np.float32),
+        np.array([label for _, _, label in found], dtype=np.int64),
+        np.array([box for box, _ in true], dtype=np.float32).reshape(-1, 4),
+        np.array([label for _, label in true], dtype=np.int64),
+    )
+
+
+class Pictures:
+    """Pictures that remember which of them were asked for."""
+
+    def __init__(self, height: int = 120, width: int = 160) -> None:
+        self.size, self.asked = (height, width, 3), []
+
+    def picture(self, place: int) -> np.ndarray:
+        self.asked.append(place)
+        return np.full(self.size, (200, 0, 0), dtype=np.uint8)
+
+
+HIT = picture([([10, 20, 50, 100], 0.9, 0)], [([10, 20, 50, 100], 0)])
+MISS = picture([], [([60, 30, 90, 80], 0)])
+VAIN = picture([([100, 20, 140, 60], 0.8, 1)], [])
+BALL = picture([([80, 40, 100, 60], 0.7, 1)], [([80, 40, 100, 60], 1)])
+BOTH = picture([([100, 20, 140, 60], 0.6, 0)], [([10, 20, 50, 100], 0), ([80, 40, 100, 60], 1)])
+
+
+def written(
+    path: Path, ones: list[Picture], *, classes: tuple[str, ...] = CLASSES, pictures: Any = None, **given: Any
+) -> str:
+    keys = [f"image{place:03d}" for place in range(len(ones))]
+    index = ImageIndex(
+        "store",
+        "test",
+        classes,
+        keys,
+        [one[3] for one in ones],
+        [one[4] for one in ones],
+        keys,
+        np.full((len(ones), 2), 120),
+        np.ones(len(ones), dtype=np.int64),
+        [],
+        *([[one[at] for one in ones] for at in (5, 6)] if len(ones[0]) > 5 else []),
+    )
+    values: dict[str, Any] = {
+        "run": {"name": "demo", "model": {"kind": "yolov5"}},
+        "metrics": detection_metrics(ones, classes) | SPEED,
+        "history": [],
+        "index": index,
+        "found": [Found(*one[:3]) for one in ones],
+        "pictures": pictures or Pictures(),
+        "facts": {},
+    } | given
+    write_detector_report(path / "report.html", **values)
+    return (path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
+    ones = [HIT, HIT, MISS, VAIN, BALL, BOTH]
+    metrics = detection_metrics(ones, CLASSES)
+    page = assert_self_contained(
+        written(
+            tmp_path,
+            ones,
+            history=HISTORY,
+            run={"name": "first-run", "model": {"kind": "yolov5", "size": 640}},
+            facts={
+                "evaluated": "2026-05-03T14:05:00+00:00",
+                "protocol": "each picture once",
+                "store": "s3://bucket/store",
+                "tables": {"images": 3},
+                "anchors": "anchors kept",
+                "void": "",
+                "parameters": 7_235_389,
+                "gflops": 16.54,
+                "pictures_per_second": 61.25,
+                "footage": {"test": {"pictures": 6}},
+            },
+        )
+    )
+    for words in (
+        "first-run",
+        "7.24 M parameters",
+        "16.54 GFLOPs per picture",
+        "Protocol: each picture once.",
+        "3 May 2026, 14:05 UTC",
+        "s3://bucket/store",
+        "images 3",
+        "Anchors anchors kept",
+        "61.2 pictures/s",
+        "7,235,389",
+        "640",
+    ):
+        assert words in page.text, words
+    assert "Void" not in page.text
+    for figure, name in (
+        ("map50_95", "mAP@0.5:0.95"),
+        ("map50", "mAP@0.5"),
+        ("precision", "Precision"),
+        ("recall", "Recall"),
+        ("f1", "F1"),
+        ("mean_iou", "Mean IoU"),
+    ):
+        assert f"{name} {metrics[figure]:.3f}" in page.text, figure
+    assert (
+        "Time per picture 25.0 ms the whole way (23.6 to 31.2)" in page.text
+        and "FPS 40.0 network alone: 50.0 (20.0 ms)" in page.text
+    )
+    assert "The network alone 20.0 19.1 to 22.4 50.0" in page.text and "25.0 23.6 to 31.2 40.0" in page.text
+    for row in metrics["per_class"]:
+        figures = " ".join(f"{row[key]:.3f}" for key in ("ap50", "ap", "precision", "recall", "f1"))
+        assert f"{row['class']} {row['pictures']} {row['boxes']} {figures}" in page.text
+    assert f"{metrics['f1']:.2f} at {metrics['confidence']:.2f}" in page.text and "0.620 at epoch 2" in page.text
+    assert "box" in page.text and "objectness" in page.text and "loss objectness" not in page.text
+    assert f"mean of 2 classes {metrics['map50']:.3f}" in page.text
+
+
+def test_the_verdict_counts_boxes_and_says_how_many_were_found_and_right() -> None:
+    ones = [HIT, HIT, MISS, VAIN]
+    metrics = detection_metrics(ones, CLASSES) | {"confidence": 0.5, "mean_iou": 0.987}
+    said = verdict(metrics, [judge(one, CLASSES, confidence=0.5) for one in ones]).replace("\u202f", " ")
+    assert said == (
+        "Of 3 labelled boxes in 4 test pictures, 2 (66.7 %) were found at confidence 0.50. "
+        "Of 3 reported, 66.7 % were right; right ones overlap the true box by 0.99 on average."
+    )
+    one = detection_metrics([HIT], CLASSES[:1]) | {"split": "val"}
+    assert verdict(one, [judge(HIT, CLASSES, confidence=0.5)]).startswith(
+        "Of 1 box labelled athlete in 1 val picture, 1 (100.0"
+    )
+    nothing = detection_metrics([MISS], CLASSES)
+    assert verdict(nothing, [judge(MISS, CLASSES, confidence=0.0)]).endswith(
+        "were found at confidence 0.00. Nothing was reported."
+    )
+    empty = detection_metrics([VAIN], CLASSES)
+    assert "hold no box to find, so nothing can be said of what the detector finds; it reported 1 in vain." in verdict(
+        empty, [judge(VAIN, CLASSES, confidence=0.5)]
+    )
+
+
+def rectangles(text: str, kind: str) -> list[tuple[float, ...]]:
+    found = re.findall(
+        rf'<rect class="edge {kind}" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/></g>', text
+    )
+    return [tuple(map(float, values)) for values in found]
+
+
+def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
+    metrics = detection_metrics([HIT], CLASSES) | SPEED | {"confidence": 0.5}
+    text = written(tmp_path, [HIT], metrics=metrics)
+    scale = WIDE / 160
+    x, y, width, height = (round(scale * side, 1) for side in (10, 20, 40, 80))
+    assert rectangles(text, "right") == rectangles(text, "found") == [(x, y, width, height)]
+    assert not rectangles(text, "false") and not rectangles(text, "missed")
+    page = assert_self_contained(text)
+    assert (
+        "1 of 1 found" in page.text and "athlete 0.90" in page.text and "athlete, confidence 0.90: right" in page.text
+    )
+    source = page.values("image", "href")[0].removeprefix("data:image/jpeg;base64,")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+    assert pixels.shape == (120, 160, 3) and pixels.mean(axis=(0, 1)) == pytest.approx([200, 0, 0], abs=4)
+
+
+def test_a_tall_picture_keeps_its_shape_within_the_frame(tmp_path: Path) -> None:
+    text = written(
+        tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES) | SPEED, pictures=Pictures(height=320, width=160)
+    )
+    ((left, top, width, height),) = re.findall(
+        r'<image href="[^"]+" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', text
+    )[:1]
+    assert (float(left), float(top), float(width), float(height)) == (WIDE / 4, 0, WIDE / 2, WIDE)
+    scale = WIDE / 320
+    assert rectangles(text, "right") == [
+        (round(WIDE / 4 + scale * 10, 1), round(scale * 20, 1), round(scale * 40, 1), round(scale * 80, 1))
+    ]
+
+
+def test_the_worst_pictures_come_first_each_with_its_reasons(tmp_path: Path) -> None:
+    worse = picture([], [([60, 30, 90, 80], 0)] * 4)
+    slight = picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.55, 0)], [([10, 20, 50, 100], 0)])
+    ones = [HIT, slight, BOTH, HIT, worse, VAIN, MISS]
+    page = Page(written(tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}))
+    mistakes = page.text[page.text.index("The worst pictures") :]
+    assert re.findall(r"image(\d+)", mistakes) == ["004", "002", "006", "005", "001"]  # 4; 2 + 0.6; 1; 0.8; 0.55
+    assert (
+        "0 of 4 found athlete missed: nothing found for it athlete missed: nothing found for it athlete missed: nothing found for it and 1 more"
+        in mistakes
+    )
+    assert "0 of 2 found, 1 of 1 in vain" in mistakes and "athlete 0.60: nothing is labelled there" in mistakes
+    assert "nothing to find, 1 of 1 in vain ball 0.80: nothing is labelled there" in mistakes
+    assert (
+        "Missed 7 of 10 true boxes Nothing found for it 7" in page.text
+        and "Reported in vain 3 of 6 reported boxes Nothing is labelled there 3" in page.text
+    )
+
+
+def test_shown_pictures_are_spread_over_all_and_no_others_are_read(tmp_path: Path) -> None:
+    pictures = Pictures()
+    ones = [HIT] * 99 + [MISS]
+    text = written(
+        tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}, pictures=pictures
+    )
+    assert pictures.asked[:SHOTS] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99] and pictures.asked[SHOTS:] == [99]
+    assert f"{SHOTS} of 100 test pictures, evenly spread" in Page(text).text
+
+
+def test_a_detector_without_a_mistake(tmp_path: Path) -> None:
+    page = assert_self_contained(written(tmp_path, [HIT, BALL]))
+    assert "no box was missed, and none was reported in vain" in page.text and "The worst pictures" not in page.text
+
+
+@pytest.mark.parametrize("ones", [[picture([], [])], [MISS], [VAIN], [picture([], []), MISS, VAIN]])
+def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[Picture]) -> None:
+    page = assert_self_contained(written(tmp_path, ones))
+    assert not any(
+        re.search(r"\bnan\b", value)
+        for _, name, value in page.attributes
+        if name in {"d", "x", "y", "cx", "cy", "width", "height"}
+    )
+    assert ("no curve is defined" in page.text) == (not any(len(one[3]) for one in ones))
+
+
+def test_ignore_regions_are_drawn_and_explained_and_counted_nowhere(tmp_path: Path) -> None:
+    crowd = (
+        *picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.8, 1)], [([10, 20, 50, 100], 0)]),
+        np.float32([[95, 10, 150, 70]]),
+        np.array([1]),
+    )
+    metrics = detection_metrics([crowd], CLASSES) | SPEED | {"confidence": 0.5}
+    text = written(tmp_path, [crowd], metrics=metrics)
+    assert "neither right nor in vain" in text and "an ignore region, or reported inside one: not counted" in text
+    assert text.count('class="edge ignored"') == 3, "in the key, the region, and what was reported inside it"
+    assert "Of 1 reported" in text and "in an ignore region, so it is not counted" in text
+    plain = written(
+        tmp_path, [crowd[:5]], metrics=detection_metrics([crowd[:5]], CLASSES) | SPEED | {"confidence": 0.5}
+    )
+    assert "ignore region" not in plain and "Of 2 reported" in plain
+
+
+def test_a_class_without_true_boxes_claims_nothing(tmp_path: Path) -> None:
+    page = assert_self_contained(written(tmp_path, [HIT, MISS]))
+    assert "1 of 2 classes have no true box" in page.text and "ball 0 0 – – – – –" in page.text
+    assert "athlete 0.5" in page.text and "weakest classes" not in page.text  # the one curve there is needs no mean
+
+
+def test_many_classes_stay_readable(tmp_path: Path) -> None:
+    names = tuple(f"sport number {number}" for number in range(80))
+    ones = [
+        picture([([10, 10, 60, 60], 0.5 + number / 200, number)], [([10, 10, 60, 60 + number / 2], number)])
+        for number in range(80)
+    ]
+    page = assert_self_contained(written(tmp_path, ones, classes=names))
+    assert (
+        "mean of 80 classes" in page.text
+        and sum(value == "line faint" for value in page.values("path", "class")) == 2 * 77
+    )  # broad and narrow
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"epoch": 1}],
+        [{"epoch": 1, "train_loss": 2.0, "val_map50_95": None}],
+        [{"epoch": 1, "train_loss": float("nan")}] * 2,
+    ],
+)
+def test_histories_with_gaps(tmp_path: Path, history: list[dict[str, Any]]) -> None:
+    page = assert_self_contained(written(tmp_path, [HIT], history=history))
+    assert ("No training history" in page.text) == (
+        not any(np.isfinite(row.get("train_loss", np.nan)) for row in history)
+    )
+
+
+def test_without_speed_none_is_claimed(tmp_path: Path) -> None:
+    page = assert_self_contained(written(tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES)))
+    assert "Milliseconds" not in page.text and "Time per picture" not in page.text
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    page = assert_self_contained(
+        written(
+            tmp_path,
+            [HIT, MISS, VAIN, BALL],
+            classes=(HOSTILE, "b"),
+            history=HISTORY,
+            run={"name": HOSTILE, "model": {"kind": HOSTILE}},
+            facts={"store": HOSTILE, "protocol": HOSTILE, HOSTILE: HOSTILE},
+        )
+    )
+    assert (
+        "<script" not in (tmp_path / "report.html").read_text()
+        and page.text.count("<script>alert('x')</script> & \"y\"") > 6
+    )
+
+
+def test_a_detector_that_has_learned_nothing_says_so_and_draws_little(tmp_path: Path) -> None:
+    noise = picture(
+        [([place % 100, place % 50, place % 100 + 20, place % 50 + 30], 0.2 + place / 1000, 0) for place in range(67)],
+        [([150, 100, 158, 118], 0)],
+    )
+    ones = [noise] * 20
+    metrics = detection_metrics(ones, CLASSES)
+    assert metrics["map50"] < 0.05
+    pictures = Pictures()
+    text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, pictures=pictures)
+    page = assert_self_contained(text)
+    assert (
+        "This detector has learned next to nothing: its mAP@0.5 is 0.000" in page.text
+        and "The worst pictures" not in page.text
+    )
+    assert len(pictures.asked) == FEW_SHOTS and page.text.count("68 boxes are not drawn") == FEW_SHOTS
+    assert (
+        len(rectangles(text, "false")) == FEW_SHOTS * (MOST_BOXES - 1) and len(rectangles(text, "missed")) == FEW_SHOTS
+    )
+    assert "learned next to nothing" not in Page(written(tmp_path, [HIT] * 20)).text
+
+
+def test_pictures_name_their_files_and_frames_their_moment(tmp_path: Path) -> None:
+    page = assert_self_contained(
+        written(tmp_path, [HIT, MISS], uris={"image000": "/films/a.mp4#t=3.48", "image001": "/pictures/b.jpg"})
+    )
+    assert set(page.values("a", "href")) == {"file:///films/a.mp4#t=3.48", "file:///pictures/b.jpg"}
+    assert "a.mp4 at 3.5 s" in page.text and "b.jpg" in page.text
+
+
+def test_the_map_stands_beside_its_interval(tmp_path: Path) -> None:
+    metrics = detection_metrics([HIT, MISS], CLASSES) | SPEED
+    sure = {"of": "map50_95", "low": 0.21, "high": 0.84, "groups": 7, "resamples": 100}
+    assert (
+        "95 % interval 0.210 to 0.840, over 7 groups"
+        in Page(written(tmp_path, [HIT, MISS], metrics=metrics | {"interval": sure})).text
+    )
+
+
+def test_the_terminal_says_the_interval_and_what_was_not_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"split": "test", "protocol": "each picture once", "device": "cpu", "name": "test"} | SPEED
+    sure = {"of": "map50_95", "low": 0.21, "high": 0.84, "groups": 7, "resamples": 100}
+    for ones, learned in (([HIT] * 7, True), ([MISS, VAIN] * 7, False)):
+        print_detections(detection_metrics(ones, CLASSES) | about | {"interval": sure}, RunFolder(str(tmp_path), "run"))
+        said = capsys.readouterr().out.replace("\u202f", " ")
+        assert (
+            "mAP@0.5:0.95, 95 % interval 0.2100 to 0.8400, over 7 groups" in said
+            and ("learned next to nothing" in said) != learned
+        )

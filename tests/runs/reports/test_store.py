@@ -1,0 +1,231 @@
+"""The page and the picture of a store: what was given is there, nothing is fetched, any name is safe."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from posture.runs.reports.store import REFUSED, picture, write_show_page
+from tests.support.image_store import make_pictures, write_image_store
+
+HOSTILE = "<script>alert(1)</script>"
+
+SUMMARY: dict[str, Any] = {
+    "uri": "s3://bucket/store",
+    "tables": [
+        {
+            "name": "clips",
+            "version": 12,
+            "rows": 10822,
+            "bytes": 6_100_000_000,
+            "modified": datetime(2025, 5, 3, 14, 5, tzinfo=UTC),
+        },
+        {"name": "videos", "version": 3, "rows": 612, "bytes": 100_000_000, "modified": "2025-05-03T14:06:00+00:00"},
+    ],
+    "classes": [
+        {"class": "jump", "train": 40, "val": 10, "test": 10},
+        {"class": "run", "train": 20, "val": 0, "test": 10},
+    ],
+    "splits": [
+        {"split": "train", "segments": 60, "clips": 120, "groups": 9, "seconds": 3600.0},
+        {"split": "val", "segments": 10, "clips": 20, "groups": 2, "seconds": 600.0},
+        {"split": "test", "segments": 20, "clips": 40, "groups": 3, "seconds": 780.0},
+    ],
+    "refused": [{"uri": "s3://raw/broken.mp4", "verdict": "truncated", "reason": "no index"}],
+    "recipes": [{"recipe": "16 frames, 128x171", "clips": 10822}],
+    "history": [{"version": 12, "time": "2025-05-03T14:05:00+00:00", "operation": "WRITE", "rows": 777}],
+}
+EMPTY: dict[str, Any] = {
+    "uri": "/data/store",
+    "tables": [],
+    "classes": [],
+    "splits": [],
+    "refused": [],
+    "recipes": [],
+    "history": [],
+}
+
+
+class Page(HTMLParser):
+    """The page's text outside its style, and every attribute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: list[str] = []
+        self.pieces: list[str] = []
+        self.broken = self.styling = False
+        self.feed(text)
+        self.text = " ".join(" ".join(self.pieces).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.broken = tag == "wbr"  # a place to break a name, which goes on
+        self.styling = tag == "style"
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        if not self.styling:
+            self.pieces[-1:] = [self.pieces[-1] + data] if self.broken and self.pieces else [*self.pieces[-1:], data]
+        self.broken = False
+
+
+def shown(path: Path, summary: dict[str, Any], sheet: list[dict[str, Any]]) -> Page:
+    write_show_page(path / "show.html", summary=summary, sheet=sheet)
+    text = (path / "show.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags and "link" not in page.tags and "url(" not in text and "@import" not in text
+    assert all(
+        value.startswith("file:///" if tag == "a" else "data:image/jpeg;base64,")
+        for tag, name, value in page.attributes
+        if name in {"src", "href"}
+    )
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
+    return page
+
+
+def clip(
+    label: str, split: str, group: str, *, frames: int = 8, shape: tuple[int, int] = (56, 56), value: int = 120
+) -> dict[str, Any]:
+    return {
+        "label": label,
+        "split": split,
+        "group": group,
+        "frames": [np.full((*shape, 3), value, dtype=np.uint8)] * frames,
+    }
+
+
+def test_a_store_is_shown_with_all_its_figures(tmp_path: Path) -> None:
+    page = shown(
+        tmp_path, SUMMARY, [clip("run", "test", "anna"), clip("run", "train", "ben"), clip("jump", "val", "carl")]
+    )
+    for words in (
+        "s3://bucket/store",
+        "Segments 90",
+        "1 h 23 min of footage",
+        "Clips 180",
+        "from 14 groups",
+        "Classes 2",
+        "30 to 60 segments each",
+        "Size 6.2 GB",
+        "train 60 120 9 1 h",
+        "test 20 40 3 13 min",
+        "clips 12 10,822 6.1 GB 3 May 2025, 14:05 UTC",
+        "videos 3 612 100.0 MB 3 May 2025, 14:06 UTC",
+        "s3://raw/broken.mp4 truncated no index",
+        "16 frames, 128x171 10,822",
+        "12 3 May 2025, 14:05 UTC WRITE 777",
+        "jump 40 train, 10 val, 10 test",
+        "run 20 train, 10 test",
+    ):
+        assert words in page.text, words
+    assert page.tags.count("img") == 3 * 4
+    places = [page.text.index(words) for words in ("jump 40 train", "carl", "run 20 train", "ben", "anna")]
+    assert places == sorted(places)
+
+
+def test_the_bars_of_the_class_balance_have_their_lengths(tmp_path: Path) -> None:
+    page = shown(tmp_path, SUMMARY, [])
+    classes = [value for tag, name, value in page.attributes if tag == "i" and name == "class"]
+    widths = [
+        float(re.fullmatch(r"width:([\d.]+)%", value)[1])
+        for tag, name, value in page.attributes
+        if tag == "i" and name == "style"
+    ]
+    assert classes == ["train", "val", "test", "train", "test"]  # equal counts keep their own split
+    assert widths == pytest.approx([100 * count / 60 for count in (40, 10, 10, 20, 10)], abs=0.01)
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    summary = {
+        name: [{key: HOSTILE if isinstance(value, str) else value for key, value in row.items()} for row in rows]
+        for name, rows in SUMMARY.items()
+        if name != "uri"
+    } | {"uri": HOSTILE}
+    page = shown(tmp_path, summary, [clip(HOSTILE, HOSTILE, HOSTILE)])
+    assert page.text.count(HOSTILE) > 10
+
+
+def test_an_empty_store(tmp_path: Path) -> None:
+    page = shown(tmp_path, EMPTY, [])
+    for words in ("Segments 0", "No labelled segments yet.", "No clips yet.", "None: every file could be read."):
+        assert words in page.text, words
+
+
+def test_missing_figures_are_dashes(tmp_path: Path) -> None:
+    page = shown(
+        tmp_path,
+        EMPTY | {"tables": [{"name": "clips", "version": 0, "rows": None, "bytes": None, "modified": None}]},
+        [],
+    )
+    assert "clips 0 – – –" in page.text
+
+
+def test_many_refused_files_are_counted(tmp_path: Path) -> None:
+    refused = [{"uri": f"file-{index}.mp4", "verdict": "corrupt", "reason": ""} for index in range(REFUSED + 37)]
+    page = shown(tmp_path, EMPTY | {"refused": refused}, [])
+    assert page.text.count("corrupt") == REFUSED and "37 more are not listed." in page.text
+
+
+def test_the_picture_holds_every_frame_of_the_sheet(tmp_path: Path) -> None:
+    sheet = [clip("run", "train", "anna", frames=3, value=40), clip("jump", "test", HOSTILE * 9, frames=16, value=90)]
+    picture(tmp_path / "new" / "sheet.png", sheet)
+    with Image.open(tmp_path / "new" / "sheet.png") as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("L"))
+    assert (pixels == 40).sum() == pytest.approx(3 * 96 * 96, rel=0.02)
+    assert (pixels == 90).sum() == pytest.approx(6 * 96 * 96, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "sheet", [[], [clip("run", "train", "anna", frames=0)], [clip("run", "", "", frames=1, shape=(240, 20))]]
+)
+def test_odd_sheets_make_a_picture_and_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
+    picture(tmp_path / "sheet.png", sheet)
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.width > 500 and image.height > 40
+    shown(tmp_path, EMPTY, sheet)
+
+
+def test_pictures_with_boxes_are_drawn_and_clips_are_not_missed(tmp_path: Path) -> None:
+    """A store of pictures alone says nothing of clips; its boxes lie where they are in the picture."""
+    pictures = {
+        "splits": [{"split": "train", "pictures": 3, "empty": 1, "boxes": 4, "groups": 2}],
+        "classes": [
+            {"class": "athlete", "train": 3, "val": 0, "test": 0},
+            {"class": HOSTILE, "train": 1, "val": 0, "test": 0},
+        ],
+        "sheet": [
+            {
+                "image": "0123456789abcdef",
+                "pixels": np.zeros((100, 170, 3), np.uint8),
+                "boxes": np.array([[17, 10, 51, 60]], np.float32),
+                "labels": ["athlete"],
+            }
+        ],
+    }
+    write_show_page(tmp_path / "show.html", summary=EMPTY, sheet=[], pictures=pictures)
+    text = (tmp_path / "show.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "Pictures with boxes" in page.text and "1 box" in page.text and "0123456789ab" in page.text
+    assert "No clips yet" not in page.text and "Segments" not in page.text
+    # the last rectangle drawn: 340 units are 170 pixels
+    edge = {name: value for tag, name, value in page.attributes if tag == "rect"}
+    assert [float(edge[name]) for name in ("x", "y", "width", "height")] == [34, 20, 68, 100]
+
+
+def test_a_store_of_pictures_is_shown(tmp_path: Path) -> None:
+    from posture.commands.show import show_store
+
+    store = write_image_store(tmp_path / "store", make_pictures(12))
+    show_store(store.uri, out=tmp_path / "show.html", recipe=None, items=5, seed=0)
+    page = Page((tmp_path / "show.html").read_text(encoding="utf-8"))
+    assert page.tags.count("image") == 5 and "athlete" in page.text and "ball" in page.text

@@ -1,0 +1,253 @@
+import json
+import re
+
+import pytest
+
+from posture.config import Run
+from posture.errors import InputError
+from posture.runs.prepare import recipe_path
+from posture.runs.recipes import (
+    PACKAGE,
+    full_path,
+    functions,
+    load_module,
+    load_recipe,
+    load_study,
+    points,
+    winner_study,
+)
+from tests.support.image_store import make_pictures, write_image_store
+from tests.support.processes import posture
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "jobs/action.py:c3d",
+        "jobs/action.py:improved",
+        "jobs/action.py:r3d_18",
+        "jobs/action.py:mc3_18",
+        "jobs/action.py:r2plus1d_18",
+        "jobs/demo.py:demo",
+    ],
+)
+def test_recipes_that_come_with_posture(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = load_recipe(path)
+    assert isinstance(run, Run) and run.name == path.rpartition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("jobs/action.py", ("AdamW", "Stem", "tandardised", "Widths", "Dropout", "Attention", "branches")),
+        ("jobs/detector.py", ("warm-up", "mosaics", "objectness", "windows of 8", "DIoU")),
+    ],
+)
+def test_what_departs_from_the_paper_stands_in_the_recipe_and_is_true(file, named):
+    """And a study takes it from there."""
+    recipes = functions(load_module(file))
+    listed = points(recipes["improved"])
+    assert recipes["study"]().departures == listed and all(any(word in point for point in listed) for word in named)
+    assert all(point.endswith(".") and "* " not in point and "\n" not in point for point in listed)
+    run, text = recipes["improved"](), " ".join(listed)
+    if run.task == "action":
+        for value in (
+            run.optim.lr,
+            run.optim.weight_decay,
+            run.model.dropout,
+            ", ".join(map(str, run.model.widths)),
+            ", ".join(map(str, run.model.depths)),
+            f"{run.model.groups} groups",
+            f"gain {run.model.branch_gain:g}",
+        ):
+            assert str(value) in text, value
+        assert (
+            run.optim.name == "adamw"
+            and run.optim.clip_norm == 0
+            and run.model.standardize
+            and run.model.stem == "conv7"
+            and run.model.stem_motion == 1
+        )
+    else:
+        for value in (
+            f"{run.optim.warmup_epochs:g} epochs",
+            f"norm of {run.optim.clip_norm:g}",
+            run.optim.ema,
+            f"Weights {run.loss.l1:g} of the class",
+            f"windows of {run.model.window}",
+        ):
+            assert str(value) in text, value
+        assert run.detect.nms_overlap == "diou" and run.data.mosaic_until == 0.9
+
+
+def test_points_of_a_docstring():
+    def recipe():
+        """A run.
+
+        * One point
+          on two lines.
+        * Another.
+
+        No point.
+        """
+
+    assert points(recipe) == ("One point on two lines.", "Another.") and points(lambda: None) == ()
+
+
+def test_the_working_directory_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    code = "from posture.config import Run\nfrom posture.models.configs import C3D\n\ndef mine():\n    return Run(name='mine', model=C3D())\n"
+    (tmp_path / "jobs" / "action.py").write_text(code)
+    assert load_recipe("jobs/action.py:mine").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("improved", "names 2 recipes; write one of jobs/action.py:improved, jobs/detector.py:improved"),
+        ("two_streem", "'two_streem' names no recipe; write FILE.py:function, for example jobs/action.py:two_stream"),
+        ("qqqqqqqqqqqq", "names no recipe; write FILE.py:function, for example jobs/action.py:improved"),
+        ("improved.py", "names no recipe; write FILE.py:function"),
+        ("jobs/action.py:ablations", r"is a list of runs; write jobs/action.py:ablations.A1, or another of A2, "),
+        ("jobs/action.py:ablations.Z9", "jobs/action.py:ablations has no run 'Z9'; it has A1, A2"),
+        ("jobs/action.py:ablations[Z9]", "jobs/action.py:ablations has no run 'Z9'; it has A1, A2"),
+        (
+            "jobs/action.py:study",
+            r"study of several runs; compare them with posture compare jobs/action.py:study, or name one .* jobs/action.py:study.improved,",
+        ),
+        ("jobs/action.py:c3d.A1", "jobs/action.py:c3d is a single recipe; leave out .A1"),
+        ("jobs/action.py:ablations[A1", "names no recipe; write FILE.py:function"),
+        ("jobs/none.py:improved", "no such file here; recipes that come with Posture: jobs/action.py, jobs/demo.py"),
+        ("jobs/action.py:imporved", r"has no recipe 'imporved'; it has .*c3d, .*improved, .*r3d_18"),
+    ],
+)
+def test_wrong_paths_say_what_there_is(path, complaint):
+    with pytest.raises(InputError, match=complaint):
+        load_recipe(path)
+
+
+def test_a_wrong_study_is_told_with_a_study_as_the_example(small_store):
+    with pytest.raises(
+        InputError, match=r"'qqqqqqqqqqqq' names no study; write FILE.py:function, for example jobs/action.py:study"
+    ):
+        load_study("qqqqqqqqqqqq")
+    done = posture("compare", "qqqqqqqqqqqq", "--store", small_store)
+    assert done.returncode == 2 and done.stderr.rstrip().endswith(
+        "names no study; write FILE.py:function, for example jobs/action.py:study"
+    ), done.stderr
+
+
+@pytest.mark.parametrize("file", ["jobs/action.py", "jobs/detector.py"])
+@pytest.mark.parametrize("function", ["ablations", "study"])
+def test_every_run_of_a_list_or_study_is_named_in_two_spellings(file, function):
+    """And the error that lists them gives a spelling that works."""
+    with pytest.raises(InputError) as said:
+        load_recipe(f"{file}:{function}")
+    example = re.search(rf"({file}:{function}\.\w+), or another of (.+)$", str(said.value))
+    names = [example[1].rpartition(".")[2], *example[2].split(", ")]
+    assert load_recipe(example[1]).name == names[0]
+    assert [load_recipe(f"{file}:{function}.{name}").name for name in names] == names
+    assert [load_recipe(f"{file}:{function}[{name}]") for name in names] == [
+        load_recipe(f"{file}:{function}.{name}") for name in names
+    ]
+    assert len(set(names)) == len(names) > 4
+
+
+def test_a_name_without_its_file_is_enough_if_one_file_has_it_or_the_task_says_which(tmp_path, monkeypatch):
+    assert (
+        full_path("c3d") == "jobs/action.py:c3d"
+        and full_path("yolov7") == "jobs/detector.py:yolov7"
+        and load_recipe("demo").name == "demo"
+    )
+    assert (
+        full_path("improved", task="detection") == "jobs/detector.py:improved"
+        and full_path("ablations.B1", task="action") == "jobs/action.py:ablations.B1"
+    )
+    assert (
+        full_path("study", task="action") == "jobs/action.py:study"
+        and full_path("jobs/x.py:improved") == "jobs/x.py:improved"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "mine.py").write_text(
+        "from posture.runs.recipes import load_recipe\n\ndef ours():\n    return load_recipe('c3d')\n\n"
+        "def with_argument(width):\n    return None\n\ndef _hidden():\n    return None\n"
+    )
+    (tmp_path / "jobs" / "broken.py").write_text("def ours(:\n")
+    (tmp_path / "jobs" / "never_run.py").write_text("raise SystemExit(3)\n")
+    assert load_recipe("ours").name == "c3d" and full_path("c3d") == "jobs/action.py:c3d"
+    for name in ("with_argument", "_hidden"):
+        with pytest.raises(InputError, match="names no recipe"):
+            load_recipe(name)
+    # hides the file of that name that comes with Posture
+    (tmp_path / "jobs" / "action.py").write_text("def elsewhere():\n    return None\n")
+    with pytest.raises(InputError, match="'c3d' names no recipe"):
+        full_path("c3d")
+
+
+def test_the_store_decides_between_recipes_of_one_name(small_store, tmp_path):
+    pictures = write_image_store(tmp_path / "pictures", make_pictures(8, splits=("train", "val"))).uri
+    assert recipe_path("improved", small_store) == "jobs/action.py:improved"
+    assert recipe_path("improved", pictures) == "jobs/detector.py:improved"
+    with pytest.raises(InputError, match="names 2 recipes"):
+        recipe_path("improved", None)
+
+
+def test_only_a_modules_own_functions_are_recipes():
+    found = set(functions(load_module("jobs/action.py")))
+    assert {"c3d", "improved", "r3d_18", "mc3_18", "r2plus1d_18"} <= found and not found & {
+        "Run",
+        "Optim",
+        "override",
+        "C3D",
+    }
+
+
+def test_a_file_that_fails_says_where(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("def oops(:\n")
+    with pytest.raises(InputError, match=r"broken.py: invalid syntax"):
+        load_recipe("broken.py:oops")
+    (tmp_path / "number.py").write_text("def seven():\n    return 7\n")
+    with pytest.raises(InputError, match="returns int, but a recipe returns a Run"):
+        load_recipe("number.py:seven")
+    assert PACKAGE.name == "posture"
+
+
+def test_a_winner_is_compared_with_the_recipe_it_came_from(tmp_path):
+    file = tmp_path / "best.json"
+    best = {
+        "base": "jobs/action.py:improved",
+        "base_changes": {"epochs": 7},
+        "search": "action-improved",
+        "trial": 4,
+        "accuracy": 0.9,
+        "changes": {"epochs": 7, "optim.lr": 0.01},
+    }
+    file.write_text(json.dumps(best))
+    study = winner_study(str(file))
+    assert study.subject.optim.lr == 0.01 and study.baselines[0].optim.lr == 0.002 and study.epochs == 7
+    assert {run.epochs for run in study.runs} == {7} and study.learning_rates == (1.0,)
+    file.write_text(json.dumps(best | {"changes": {"epochs": 7}}))
+    with pytest.raises(
+        InputError,
+        match=r"the best trial of this search is jobs/action.py:improved as it stands, so there is nothing to compare it with",
+    ):
+        winner_study(str(file))
+    file.write_text(
+        json.dumps(
+            best
+            | {
+                "changes": {"epochs": 7, "optim.lr": 0.002},
+                "runner_up": {"trial": 2, "changes": {"epochs": 7, "optim.lr": 0.03}},
+            }
+        )
+    )
+    study = winner_study(str(file))
+    assert study.subject.optim.lr == 0.03 and study.subject.name == "runner-up" and study.baselines[0].optim.lr == 0.002
+    assert study.titles == {"runner-up": "improved, trial 2", "default": "improved as it stands"}
+    file.write_text("{}")
+    with pytest.raises(InputError, match="not what posture tune writes"):
+        winner_study(str(file))
