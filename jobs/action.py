@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from posture.config import Optim, Run, Study, override
+from posture.config import ActionRun, Optim, Study, override
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
 from posture.runs.recipes import points
 
 
-def c3d() -> Run:
+def c3d() -> ActionRun:
     """C3D as published (Tran 2015) with the paper's training values: lr 0.025, weight decay 0.0003.
 
     The paper names no optimiser; that learning rate is one for SGD with momentum. Without normalisation it throws a
     fresh network off within a few steps unless gradients are clipped. The paper's frames are 56 x 56: `--set
     model.size=56`.
     """
-    return Run(
+    return ActionRun(
         name="c3d", model=C3D(), optim=Optim(name="sgd", lr=0.025, weight_decay=0.0003, momentum=0.9, clip_norm=1.0)
     )
 
 
-def improved() -> Run:
+def improved() -> ActionRun:
     """The paper's improved C3D on 16 frames of 56 x 56.
 
     Where it departs from the paper, or from C3D where the paper says nothing:
@@ -49,31 +49,31 @@ def improved() -> Run:
     )
 
 
-def r3d_18() -> Run:
+def r3d_18() -> ActionRun:
     """torchvision's 3-D ResNet-18 with random weights, at the paper's 56 x 56: a reference that people would pick
     instead.
 
     Optimiser as in torchvision's own training script, from scratch: SGD at 0.01 (there for 24 clips), momentum 0.9,
     weight decay 0.0001.
     """
-    return Run(
+    return ActionRun(
         name="r3d_18",
         model=VideoResNet(kind="r3d_18", size=56),
         optim=Optim(name="sgd", lr=0.01, weight_decay=0.0001, momentum=0.9),
     )
 
 
-def mc3_18() -> Run:
+def mc3_18() -> ActionRun:
     """torchvision's ResNet-18 that convolves over time in its first stage alone, as `r3d_18` otherwise."""
     return override(r3d_18(), {"name": "mc3_18", "model.kind": "mc3_18"})
 
 
-def r2plus1d_18() -> Run:
+def r2plus1d_18() -> ActionRun:
     """torchvision's R(2+1)D-18, whose convolutions are split in space and time, as `r3d_18` otherwise."""
     return override(r3d_18(), {"name": "r2plus1d_18", "model.kind": "r2plus1d_18"})
 
 
-def two_stream() -> Run:
+def two_stream() -> ActionRun:
     """Two-Stream (Simonyan & Zisserman 2014) on frames of 56 x 56: CNN-M-2048 on the middle frame and on ten fields of
     optical flow, fused late.
 
@@ -83,20 +83,20 @@ def two_stream() -> Run:
     SGD at 0.01 and 0.05.
     """
     optim = Optim(name="adamw", lr=0.001, weight_decay=0.05, momentum=0.9)
-    return Run(name="two_stream", model=TwoStream(size=56, dropout=0.5), optim=optim)
+    return ActionRun(name="two_stream", model=TwoStream(size=56, dropout=0.5), optim=optim)
 
 
-def spatial_stream() -> Run:
+def spatial_stream() -> ActionRun:
     """Two-Stream's spatial stream alone: a single frame."""
     return override(two_stream(), {"name": "spatial_stream", "model.streams": "spatial"})
 
 
-def temporal_stream() -> Run:
+def temporal_stream() -> ActionRun:
     """Two-Stream's temporal stream alone: optical flow."""
     return override(two_stream(), {"name": "temporal_stream", "model.streams": "temporal"})
 
 
-def ablations() -> list[Run]:
+def ablations() -> list[ActionRun]:
     """The paper's Figure 11: `improved` with one part taken away (A1-A3) or two (B1-B3)."""
     residual, asymmetric, attention = (
         {"model.residual": False},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from posture.config import Run, override
+from posture.config import ActionRun, override
 from posture.runs.recipes import load_recipe
 
 
-def demo() -> Run:
+def demo() -> ActionRun:
     """A quarter of the paper's widths, small batches, and milder crops and colours than real footage wants: it learns
     in fewer steps.
     """

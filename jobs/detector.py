@@ -4,21 +4,21 @@ compared with.
 
 from __future__ import annotations
 
-from posture.config import DetectorRun, Optim, Study, override
+from posture.config import DetectionRun, Optim, Study, override
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.runs.recipes import points
 
 OTHER_LOSSES = ("iou", "giou", "diou", "ciou", "siou")
 
 
-def yolov5s() -> DetectorRun:
+def yolov5s() -> DetectionRun:
     """YOLOv5s with the paper's training values (Table 2): Adam at 0.001, weight decay 0.0005, beta1 0.937, anchor ratio
     4, box weight 0.05.
     """
-    return DetectorRun(name="yolov5s", model=YOLOv5())
+    return DetectionRun(name="yolov5s", model=YOLOv5())
 
 
-def improved() -> DetectorRun:
+def improved() -> DetectionRun:
     """The paper's improved YOLOv5s: Focus stem, Swin-v2 in the backbone's last stage, CBAM at the neck's tail, equation
     (8) for boxes.
 
@@ -37,31 +37,31 @@ def improved() -> DetectorRun:
     )
 
 
-def yolov7() -> DetectorRun:
+def yolov7() -> DetectionRun:
     """YOLOv7 with YOLOv5's matching of boxes to anchors, trained as `yolov5s` is."""
-    return DetectorRun(name="yolov7", model=YOLOv7())
+    return DetectionRun(name="yolov7", model=YOLOv7())
 
 
-def ssd300() -> DetectorRun:
+def ssd300() -> DetectionRun:
     """torchvision's SSD300 with VGG-16 and its own loss; SGD as in torchvision's training script, scaled to 16
-    pictures.
+    images.
     """
-    return DetectorRun(
+    return DetectionRun(
         name="ssd300",
         model=SSD300(),
         optim=Optim(name="sgd", lr=0.001, weight_decay=0.0005, warmup_epochs=3.0, clip_norm=10.0, ema=0.999),
     )
 
 
-def faster_rcnn() -> DetectorRun:
-    """torchvision's Faster R-CNN with ResNet-50-FPN and its own losses; SGD at 0.02 for 16 pictures as in torchvision's
+def faster_rcnn() -> DetectionRun:
+    """torchvision's Faster R-CNN with ResNet-50-FPN and its own losses; SGD at 0.02 for 16 images as in torchvision's
     training script.
     """
     optim = Optim(name="sgd", lr=0.02, weight_decay=0.0001, warmup_epochs=3.0, clip_norm=10.0, ema=0.999)
-    return DetectorRun(name="faster_rcnn", model=FasterRCNN(), optim=optim)
+    return DetectionRun(name="faster_rcnn", model=FasterRCNN(), optim=optim)
 
 
-def ablations() -> list[DetectorRun]:
+def ablations() -> list[DetectionRun]:
     """`improved` with one part taken away, or with another loss for boxes than equation (8)."""
     parts = {
         "conv_stem": {"model.stem": "conv"},
@@ -103,7 +103,7 @@ def study() -> Study:
 
 
 def small_study() -> Study:
-    """`study` for a CPU: every network narrowed, pictures of 256 pixels, batches of 8, fewer epochs, and norms that
+    """`study` for a CPU: every network narrowed, images of 256 pixels, batches of 8, fewer epochs, and norms that
     follow so few steps.
     """
     whole = study()

@@ -90,7 +90,7 @@ def ingest(
     outside: bool = False,
     recheck: bool = False,
 ) -> None:
-    """Decode footage, or pictures with boxes, into a store; what is there already is not decoded again.
+    """Decode footage, or images with boxes, into a store; what is there already is not decoded again.
 
     Parameters
     ----------
@@ -125,23 +125,23 @@ def ingest(
         Share of each class's training groups that becomes val, where the footage names no val.
     test_share
         Share of each class's groups that becomes test, where the footage names no test; left out, 0.2 of footage and
-        0.3 of pictures.
+        0.3 of images.
     seed
         Of the choice of groups.
     file_limit
-        Seconds that one file's decoding may take, a video's or a picture's.
+        Seconds that one file's decoding may take, a video's or an image's.
     file_memory
         GB of memory that one file's decoding may take (on Linux).
     max_pixels
-        Height x width that a picture or a video's frame may have.
+        Height x width that an image or a video's frame may have.
     max_refused
         Share of refused files above which the command fails.
     every
-        Pictures: take every n-th annotated frame of a video.
+        Images: take every n-th annotated frame of a video.
     boxes
-        Pictures: cut boxes off at the picture's edge, or refuse the picture.
+        Images: cut boxes off at the image's edge, or refuse the image.
     named_val
-        Pictures: what a named val is where no test is named: the part held out for the result, or a val as everywhere.
+        Images: what a named val is where no test is named: the part held out for the result, or a val as everywhere.
     crop
         Cut clips around the athlete: along `boxes` that lie beside the videos, or along what a trained detector finds,
         detector=RUN. They stand beside whole clips.
@@ -155,7 +155,7 @@ def ingest(
     report
         Show the last ingest again instead.
     outside
-        Pictures: read what the `path` of a data.yaml names even if it lies outside of FOOTAGE.
+        Images: read what the `path` of a data.yaml names even if it lies outside of FOOTAGE.
     recheck
         First look at the videos that an earlier version of Posture decoded, and decode again those of which it may have
         stored other frames than asked; FOOTAGE may be left out.
@@ -163,7 +163,7 @@ def ingest(
     from posture.commands.ingest import (
         add_flow,
         ask_and_ingest,
-        ask_and_ingest_pictures,
+        ask_and_ingest_images,
         read_crop,
         recheck_videos,
         show_report,
@@ -206,19 +206,19 @@ def ingest(
         )
     cropped, detector = read_crop(crop, margin)
     recipe = DecodeRecipe(height, width, frames, stride, windows, fit, jpeg, cropped)
-    from posture.data.decode.limits import Limits
+    from posture.data.decode.limits import DecodeLimits
     from posture.data.ingest.clip_ledger import IngestOptions
     from posture.data.ingest.image_ledger import ImageOptions
     from posture.data.labels import images
     from posture.data.labels.found import choose_layout
 
-    limits = Limits(pixels=int(max_pixels), memory_bytes=int(file_memory * 1e9))
+    limits = DecodeLimits(pixels=int(max_pixels), memory_bytes=int(file_memory * 1e9))
     if crop is None and layout is None:
         layout = choose_layout(
             footage, clips=fit != "stretch" or windows != 1 or jpeg > 0 or background or flow is not None
         )
     if crop is None and layout in images.LAYOUTS:
-        pictures = images.read_pictures(
+        pictures = images.read_images(
             footage, layout=layout, every=every, named_val=named_val, split_number=split_number, outside=outside
         )
         options = ImageOptions(
@@ -230,7 +230,7 @@ def ingest(
             limits=limits,
             max_refused_share=max_refused,
         )
-        ask_and_ingest_pictures(pictures, store, options, yes=yes)
+        ask_and_ingest_images(pictures, store, options, yes=yes)
         console.suggest(f"posture show {store}, then posture train jobs/detector.py:improved --store {store}")
         return
     options = IngestOptions(
@@ -254,7 +254,7 @@ def ingest(
 def show(
     store: str, /, *, out: Path = Path("show.html"), recipe: str | None = None, clips: int = 24, seed: int = 0
 ) -> None:
-    """Look into a store: clips and pictures as training sees them, class balance, splits, versions; an HTML page.
+    """Look into a store: clips and images as training sees them, class balance, splits, versions; an HTML page.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def show(
     recipe
         Whose augmentation to show; jobs/action.py:improved and jobs/detector.py:improved where not given.
     clips
-        How many clips, and how many pictures.
+        How many clips, and how many images.
     seed
         Of the augmentation.
     """
@@ -557,10 +557,10 @@ def tune(
     report
         Write the page of what was searched so far, and search nothing.
     """
-    from posture.commands.tune import Asked, tune_space
+    from posture.commands.tune import SearchOptions, tune_space
     from posture.runs.prepare import recipe_path
 
-    asked = Asked(
+    asked = SearchOptions(
         space, recipe_path(base, store), _changes(sets, epochs=epochs), objective, name, folder, storage, sampler, seed
     )
     if report:
@@ -786,7 +786,7 @@ def status(*, registry: str) -> None:
 
 def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
     """Raises InputError."""
-    from posture.retrain.decision import Limits
+    from posture.retrain.decision import DecodeLimits
     from posture.retrain.notify import Notification
     from posture.retrain.run_pass import RetrainOptions
     from posture.runs.recipes import full_path
@@ -822,7 +822,7 @@ def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOption
         force=force,
         val_share=given.val_share,
         test_share=given.test_share,
-        limits=Limits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
+        limits=DecodeLimits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
         notification=Notification(given.notify_url, given.notify_command),
     )
 
@@ -999,7 +999,7 @@ def explain(
     out: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
 ) -> None:
-    """Why a run takes a video for what it does: probabilities, attention in space and time, Grad-CAM; pictures and a
+    """Why a run takes a video for what it does: probabilities, attention in space and time, Grad-CAM; images and a
     page.
 
     Parameters
@@ -1060,17 +1060,10 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 @app.command
 def generate(
-    folder: str,
-    /,
-    *,
-    videos: int = 120,
-    athletes: int = 20,
-    seed: int = 0,
-    pictures: str | None = None,
-    every: int = 10,
+    folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int = 0, images: str | None = None, every: int = 10
 ) -> None:
     """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart;
-    and pictures with boxes.
+    and images with boxes.
 
     Parameters
     ----------
@@ -1082,11 +1075,11 @@ def generate(
         How many different ones; a fifth of them is kept for testing. More make a comparison surer.
     seed
         Another seed gives other athletes, places and motions.
-    pictures
-        Also write pictures with exact boxes around athletes and bystanders there, in the YOLO layout, to train
+    images
+        Also write images with exact boxes around athletes and bystanders there, in the YOLO layout, to train
         detectors on.
     every
-        Pictures: every n-th frame of the videos.
+        Images: every n-th frame of the videos.
     """
     if every < 1:
         raise InputError(f"--every {every}: must be at least 1")
@@ -1096,14 +1089,14 @@ def generate(
     with console.progress("generating videos") as advance:
         path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed, progress=advance)
     console.out.print(f"{path}: {counted(videos, 'video')} of {counted(athletes, 'athlete')}")
-    if pictures is not None:
-        from posture.data.synthetic.images import write_pictures
+    if images is not None:
+        from posture.data.synthetic.images import write_images
 
-        with console.waiting("cutting pictures"):
-            made = write_pictures(path, Path(pictures), every=every)
+        with console.waiting("cutting images"):
+            made = write_images(path, Path(images), every=every)
         console.out.print(f"{made}: {'every frame' if every == 1 else f'one of {every} frames'} with its boxes")
     console.suggest(
-        " and ".join(f"posture ingest {place} --store STORE" for place in (path, pictures) if place is not None)
+        " and ".join(f"posture ingest {place} --store STORE" for place in (path, images) if place is not None)
     )
 
 

@@ -34,7 +34,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Data(Section):
+class ClipData(Section):
     """How stored clips become training batches."""
 
     recipe: Text | None = None
@@ -63,7 +63,7 @@ class Data(Section):
     """Hold the footage in memory (our order, exact), or stream it (coverage and equal step counts only)."""
 
     @model_validator(mode="after")
-    def _ranges(self) -> Data:
+    def _ranges(self) -> ClipData:
         for name in ("crop_scale", "crop_aspect"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -72,20 +72,20 @@ class Data(Section):
 
 
 class ImageData(Section):
-    """How stored pictures with boxes become training batches."""
+    """How stored images with boxes become training batches."""
 
     anchors: Literal["auto", "kmeans", "keep"] = "auto"
     """k-means anchors from the training boxes, the model's own kept, or, `auto`, kept where they reach nearly every box
     already.
     """
     mosaic: Fraction = 1.0
-    """Probability that four pictures become one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
+    """Probability that four images become one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
     mosaic_until: Fraction = 0.9
-    """Share of the epochs after which pictures come one by one, as they will be judged."""
+    """Share of the epochs after which images come one by one, as they will be judged."""
     mosaic_buffer: Count = 256
-    """Decoded pictures that a worker keeps to make mosaics of."""
+    """Decoded images that a worker keeps to make mosaics of."""
     resize: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    """Pictures grow and shrink by up to this share; grown, they are cropped."""
+    """Images grow and shrink by up to this share; grown, they are cropped."""
     shift: Fraction = 0.1
     """Moves by up to this share of the side."""
     rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
@@ -97,14 +97,14 @@ class ImageData(Section):
     value: Fraction = 0.4
     """Colours in HSV change by factors up to 1 -+ these."""
     least_visible: Fraction = 0.1
-    """A box of which less than this share of its area remains in the picture is dropped."""
+    """A box of which less than this share of its area remains in the image is dropped."""
     multi_scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Each step's pictures are up to this share smaller or larger, in steps of 32 pixels."""
+    """Each step's images are up to this share smaller or larger, in steps of 32 pixels."""
     feed: Literal["auto", "materialize", "stream"] = "auto"
-    """Hold the encoded pictures in memory (our order, exact), or stream them (coverage and equal step counts only)."""
+    """Hold the encoded images in memory (our order, exact), or stream them (coverage and equal step counts only)."""
 
 
-class Loss(Section):
+class ActionLoss(Section):
     """Cross-entropy over the classes."""
 
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -138,7 +138,7 @@ class Detect(Section):
     nms_overlap: Literal["iou", "diou", "eiou"] = "diou"
     """How overlap is measured; `diou` and `eiou` spare boxes whose centres lie apart."""
     most: Count = 300
-    """Boxes kept in a picture."""
+    """Boxes kept in an image."""
 
 
 class Optim(Section):
@@ -247,7 +247,7 @@ class BaseRun(Section):
     tracking: Tracking = Tracking()
 
 
-class Run(BaseRun):
+class ActionRun(BaseRun):
     """Everything one training run of an action classifier depends on."""
 
     task: ClassVar[str] = "action"
@@ -255,11 +255,11 @@ class Run(BaseRun):
     metric: Literal["accuracy", "mean_class_accuracy", "map"] = "accuracy"
     """What selects the best checkpoint, measured on `val`."""
     model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
-    data: Data = Data()
-    loss: Loss = Loss()
+    data: ClipData = ClipData()
+    loss: ActionLoss = ActionLoss()
 
     @model_validator(mode="after")
-    def _neighbouring_frames(self) -> Run:
+    def _neighbouring_frames(self) -> ActionRun:
         if "flow" in self.model.inputs and self.data.step != 1:
             raise ValueError(
                 f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: flow is between neighbouring stored frames"
@@ -267,7 +267,7 @@ class Run(BaseRun):
         return self
 
 
-class DetectorRun(BaseRun):
+class DetectionRun(BaseRun):
     """Everything one training run of a detector depends on; the defaults are the paper's Table 2 where it has them."""
 
     task: ClassVar[str] = "detection"
@@ -285,7 +285,7 @@ class DetectorRun(BaseRun):
     scale: Scale = Scale(global_batch=16)
 
     @model_validator(mode="after")
-    def _scaled_size(self) -> DetectorRun:
+    def _scaled_size(self) -> DetectionRun:
         if self.data.multi_scale and self.model.kind == "ssd300":
             raise ValueError(
                 f"data.multi_scale must be 0 for ssd300, not {self.data.multi_scale:g}: its boxes are laid out for one size"
@@ -293,10 +293,13 @@ class DetectorRun(BaseRun):
         return self
 
 
-AnyRun = Run | DetectorRun
+AnyRun = ActionRun | DetectionRun
 KINDS: dict[str, type[AnyRun]] = {
     kind: run
-    for run, models in ((Run, (C3D, TwoStream, VideoResNet)), (DetectorRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)))
+    for run, models in (
+        (ActionRun, (C3D, TwoStream, VideoResNet)),
+        (DetectionRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)),
+    )
     for model in models
     for kind in get_args(get_type_hints(model)["kind"])
 }

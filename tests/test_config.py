@@ -1,11 +1,11 @@
 import pytest
 
 from posture.__main__ import parse_workers
-from posture.config import KINDS, Run, Scale, override, parse_assignments, read_changes, validate
+from posture.config import KINDS, ActionRun, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet
 
-RUN = Run(name="test", model=C3D())
+RUN = ActionRun(name="test", model=C3D())
 
 
 def test_dotted_changes_reach_every_level():
@@ -115,7 +115,7 @@ def test_groups_that_do_not_divide_are_refused_with_those_that_do():
 
 
 def test_each_kind_of_model_has_its_own_fields():
-    run = Run(name="r3d", model=VideoResNet(kind="mc3_18", size=56))
+    run = ActionRun(name="r3d", model=VideoResNet(kind="mc3_18", size=56))
     assert validate(run.model_dump(mode="json")) == run
     assert override(run, {"model.kind": "r3d_18", "model.dropout": 0.2}).model == VideoResNet(
         kind="r3d_18", size=56, dropout=0.2
@@ -136,14 +136,14 @@ def test_each_kind_of_model_has_its_own_fields():
 
 
 def test_flow_is_between_neighbouring_frames():
-    temporal = Run(name="test", model=TwoStream(streams="temporal"))
+    temporal = ActionRun(name="test", model=TwoStream(streams="temporal"))
     with pytest.raises(InputError, match=r"data.step must be 1 for a model that reads optical flow, not 2"):
         override(temporal, {"data.step": 2})
     assert override(temporal, {"model.streams": "spatial", "data.step": 2}).data.step == 2
 
 
 def test_a_two_stream_run_survives_being_written_down():
-    run = override(Run(name="test", model=TwoStream()), {"model.backbone": "resnet18", "data.flow": "farneback"})
+    run = override(ActionRun(name="test", model=TwoStream()), {"model.backbone": "resnet18", "data.flow": "farneback"})
     assert validate(run.model_dump(mode="json")) == run
     with pytest.raises(InputError, match=r"model: .*frames must be greater than flow_frames 10, not 10"):
         override(run, {"model.frames": 10})

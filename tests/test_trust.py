@@ -11,7 +11,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from posture.commands.tune import Asked, place_of
+from posture.commands.tune import SearchOptions, place_of
 from posture.config import override, validate
 from posture.data.store import schema
 from posture.data.store.files import absolute, open_root
@@ -52,7 +52,7 @@ def test_names_cannot_leave_their_root(monkeypatch, tmp_path, name):
         RunFolder("runs", name)
     if name:  # left out, a search is named after its space
         with pytest.raises(InputError, match=r"--name .*use letters, digits"):
-            place_of(Asked("tune_spaces/action.py", "jobs/action.py:improved", {}, name=name))
+            place_of(SearchOptions("tune_spaces/action.py", "jobs/action.py:improved", {}, name=name))
     with pytest.raises(InputError, match="name"):
         override(load_recipe("jobs/action.py:improved"), {"name": name})
     assert not os.listdir(tmp_path)

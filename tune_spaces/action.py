@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.runs.recipes import load_recipe
 
 MOST_GROUPS = 32
 
 
-def space(trial: Any, base: Run | None = None) -> dict[str, Any]:
+def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
     """Optimiser, loss, dropout; of a C3D also its normalisation, its groups where it has any, its attention, and where
     that stands.
     """
@@ -35,7 +35,7 @@ def space(trial: Any, base: Run | None = None) -> dict[str, Any]:
     return changes
 
 
-def stages(trial: Any, base: Run | None = None) -> dict[str, Any]:
+def stages(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
     """Attention stage by stage, of a C3D that has it: which of the five carry it. The learning rate goes along."""
     base = base or load_recipe("jobs/action.py:improved")
     standing = base.model.attention_stages if base.model.attention != "none" else ()
@@ -52,7 +52,7 @@ def stages(trial: Any, base: Run | None = None) -> dict[str, Any]:
     return changes | {"model.attention": attention, "model.placement": placement}
 
 
-def _training(trial: Any, base: Run) -> dict[str, Any]:
+def _training(trial: Any, base: ActionRun) -> dict[str, Any]:
     decay = base.optim.weight_decay or 1e-4
     return {
         "optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True),
@@ -62,7 +62,7 @@ def _training(trial: Any, base: Run) -> dict[str, Any]:
     }
 
 
-def _divisors(base: Run) -> list[int]:
+def _divisors(base: ActionRun) -> list[int]:
     """Numbers of groups that divide the width of every stage."""
     common = math.gcd(*base.model.channels)
     return [groups for groups in range(1, min(common, MOST_GROUPS) + 1) if common % groups == 0]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from posture.config import DetectorRun
+from posture.config import DetectionRun
 from posture.runs.recipes import load_recipe
 
 BOX_LOSSES = ("iou", "giou", "diou", "ciou", "eiou", "siou")
 
 
-def space(trial: Any, base: DetectorRun | None = None) -> dict[str, Any]:
+def space(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
     """Optimiser, and, of networks that read them, lambdas and the loss of boxes; of a YOLOv5 also its attention, and
     where that stands.
     """
@@ -31,7 +31,7 @@ def space(trial: Any, base: DetectorRun | None = None) -> dict[str, Any]:
     return changes
 
 
-def lambdas(trial: Any, base: DetectorRun | None = None) -> dict[str, Any]:
+def lambdas(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
     """The ratios l1 : l2 : l3 of class, objectness and box, l2 held; and the learning rate, on which the best ratios
     depend.
     """
@@ -43,5 +43,5 @@ def lambdas(trial: Any, base: DetectorRun | None = None) -> dict[str, Any]:
     }
 
 
-def _rate(trial: Any, base: DetectorRun) -> dict[str, Any]:
+def _rate(trial: Any, base: DetectionRun) -> dict[str, Any]:
     return {"optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True)}

@@ -6,14 +6,14 @@ the rounds' medians, round by round. Networks are fused for inference where ther
 and eager; on a GPU also recorded as CUDA graphs (`graphed`), but for torchvision's, which wait for it within. Two kinds
 of work are timed:
 
-* `forward`: pictures on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point:
+* `forward`: images on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point:
   they suppress inside.
-* `whole`: pictures on the device to the boxes that are left in each, by each network's own decoding and suppression of
+* `whole`: images on the device to the boxes that are left in each, by each network's own decoding and suppression of
   overlaps.
 
-Weights are random and so is the picture, of which batches are copies. Outputs are scaled so that scores differ, and
-each network's threshold is the one that lets 300 boxes of a picture through to suppression. GFLOPs are twice the
-multiply-accumulates of convolutions and matrix products, of one picture. Needs torch and numpy; rows of networks that
+Weights are random and so is the image, of which batches are copies. Outputs are scaled so that scores differ, and
+each network's threshold is the one that lets 300 boxes of an image through to suppression. GFLOPs are twice the
+multiply-accumulates of convolutions and matrix products, of one image. Needs torch and numpy; rows of networks that
 are made of ultralytics' blocks, or are torchvision's, appear where those import.
 """
 
@@ -41,13 +41,13 @@ from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.models.fuse import channels_last, fuse
 from posture.models.graphs import Graphed
-from posture.models.summary import picture_gflops
+from posture.models.summary import image_gflops
 from posture.models.ultralytics_blocks import ultralytics_blocks
 from posture.tasks.detection import DetectionTask
 
 CLASSES = 80
 CANDIDATES = 300
-"""Boxes of a picture that are certain enough to be compared with each other; as many are kept at most."""
+"""Boxes of an image that are certain enough to be compared with each other; as many are kept at most."""
 OVERLAP = 0.6
 SSD_SIZE = 300
 """Pixels: what SSD300 is laid out for, whatever the others look at."""
@@ -69,12 +69,12 @@ it says otherwise.
 
 
 @dataclass(frozen=True)
-class Settings:
+class DetectorSettings:
     """What is held equal between the networks."""
 
     device: str
     batches: tuple[int, ...]
-    """Pictures of a batch; each network is timed with each number."""
+    """Images of a batch; each network is timed with each number."""
     rounds: int
     pictures: int = 1
     """Looked at by each network in one round, in single batches; one batch at least."""
@@ -91,7 +91,7 @@ class Yolo:
     """One of our YOLO networks, fused.
 
     As of every `Detector` below: `forward` gives raw outputs, `look` what boxes are found in by `find`, which gives the
-    scores of at most `most` of them in each picture, best first.
+    scores of at most `most` of them in each image, best first.
     """
 
     def __init__(self, config: YOLOv5 | YOLOv7) -> None:
@@ -108,8 +108,8 @@ class Yolo:
             tuple(str(label) for label in range(config.classes)),
         )
 
-    def forward(self, pictures: Tensor) -> Any:
-        return self.network(pictures)
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
 
     look = forward
 
@@ -142,10 +142,10 @@ class Torchvision:
         _scale(self.network, predictors, size=config.size, normed=self.network.backbone)
 
     def find(
-        self, pictures: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES
+        self, images: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES
     ) -> list[Tensor]:
         self.last.score_thresh, self.last.nms_thresh, self.last.detections_per_img = confidence, overlap, most
-        return [found.scores for found in self.network(pictures)]
+        return [found.scores for found in self.network(images)]
 
 
 class Ultralytics:
@@ -165,14 +165,14 @@ class Ultralytics:
         self.network = network.eval().fuse(verbose=False).requires_grad_(False)
         self.head = self.network.model[-1]
 
-    def forward(self, pictures: Tensor) -> Any:
+    def forward(self, images: Tensor) -> Any:
         self.head.training = True  # of the head alone, which then leaves its outputs undecoded, as ours does
-        outputs = self.network(pictures)
+        outputs = self.network(images)
         self.head.training = False
         return outputs
 
-    def look(self, pictures: Tensor) -> Tensor:
-        return self.network(pictures)[0]
+    def look(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]
 
     def find(
         self, decoded: Tensor, *, confidence: float, overlap: float = OVERLAP, most: int = CANDIDATES
@@ -184,8 +184,8 @@ class Ultralytics:
 Detector = Yolo | Torchvision | Ultralytics
 
 
-class Entry:
-    """A network and a number of pictures, in one mode and precision: a row of the table."""
+class DetectorBench:
+    """A network and a number of images, in one mode and precision: a row of the table."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Entry:
         detector: Detector,
         gflops: float,
         batch: int,
-        settings: Settings,
+        settings: DetectorSettings,
         *,
         mode: str = "eager",
         precision: str = "fp32",
@@ -201,13 +201,13 @@ class Entry:
         self.name, self.detector, self.gflops, self.batch, self.settings = name, detector, gflops, batch, settings
         self.mode, self.precision = mode, precision
         self.pictures = (
-            _picture(detector.size)
+            _image(detector.size)
             .to(settings.device)
             .repeat(batch, 1, 1, 1)
             .contiguous(memory_format=torch.channels_last)
         )
         ran = Graphed if mode == "graphed" else lambda work: work
-        self.look = ran(detector.look) if detector.look else lambda pictures: pictures
+        self.look = ran(detector.look) if detector.look else lambda images: images
         self.work: dict[str, Callable[[Tensor], Any]] = (
             {"forward": ran(detector.forward)} if detector.forward else {}
         ) | {"whole": self.whole}
@@ -220,11 +220,11 @@ class Entry:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.settings.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def whole(self, pictures: Tensor) -> list[Tensor]:
-        return self.detector.find(self.look(pictures), confidence=self.confidence)
+    def whole(self, images: Tensor) -> list[Tensor]:
+        return self.detector.find(self.look(images), confidence=self.confidence)
 
     def warm_up(self) -> None:
-        """Runs everything untimed; notes the memory that it takes on a GPU, weights and pictures included, other
+        """Runs everything untimed; notes the memory that it takes on a GPU, weights and images included, other
         networks and recordings not.
         """
         for work in self.work.values():
@@ -252,7 +252,7 @@ class Entry:
             self.rounds[kind].append(milliseconds)
 
     def row(self) -> dict[str, Any]:
-        """Results as plain values: a list of milliseconds per round for each kind of work, and pictures per second at
+        """Results as plain values: a list of milliseconds per round for each kind of work, and images per second at
         their median.
         """
         speeds = {
@@ -275,9 +275,9 @@ class Entry:
         }
 
 
-def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
-    """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. `configs`: by name, a config, or for
-    a network of Ultralytics' the name of its table and the pictures' side. Networks take turns in every round; those
+def measure(settings: DetectorSettings, configs: dict[str, Any]) -> dict[str, Any]:
+    """`{"settings", "rows", "ratios", "left_out"}`, see `DetectorBench.row` and `ratios`. `configs`: by name, a config, or for
+    a network of Ultralytics' the name of its table and the images' side. Networks take turns in every round; those
     that do not import are left out, with the reason.
     """
     entries, left_out = [], []
@@ -289,11 +289,11 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
         except (InputError, ImportError) as error:
             left_out.append(f"{name}: {error}")
             continue
-        gflops = picture_gflops(detector.network, detector.size)
+        gflops = image_gflops(detector.network, detector.size)
         channels_last(detector.network.to(settings.device))
         with torch.inference_mode():
             entries += [
-                Entry(name, detector, gflops, batch, settings, mode=mode, precision=precision)
+                DetectorBench(name, detector, gflops, batch, settings, mode=mode, precision=precision)
                 for batch in settings.batches
                 for mode in settings.modes
                 for precision in settings.precisions
@@ -336,7 +336,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
     yield (
         f"fused, channels last; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
-        f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of a picture"
+        f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of an image"
     )
     if settings["tf32"]:
         yield "fp32: convolutions and matrix products run as TF32; bf16: autocast"
@@ -349,13 +349,13 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
             f"{f'  ({where})' if where else ''}"
         )
     yield (
-        f"GFLOPs: twice the multiply-accumulates, of one picture; published: as its authors state it, for 640 pixels and {CLASSES} classes "
+        f"GFLOPs: twice the multiply-accumulates, of one image; published: as its authors state it, for 640 pixels and {CLASSES} classes "
         "where nothing else is said"
     )
-    yield f"{'network':<13}{'mode':<9}{'type':<5}{'batch':>6}{'forward ms':>27}{'pictures/s':>11}{'whole ms':>27}{'pictures/s':>11}{'peak MiB':>10}"
+    yield f"{'network':<13}{'mode':<9}{'type':<5}{'batch':>6}{'forward ms':>27}{'images/s':>11}{'whole ms':>27}{'images/s':>11}{'peak MiB':>10}"
     for row in rows:
         work = "".join(
-            f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_pictures_per_second')):>11}"
+            f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_images_per_second')):>11}"
             for kind in ("forward", "whole")
         )
         peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)"
     )
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures in a batch")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="images in a batch")
     parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--json", type=Path, help="also write every number here")
@@ -390,7 +390,7 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown := set(given.networks or ()) - configs.keys():
         parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
     gpu = given.device == "cuda"
-    settings = Settings(
+    settings = DetectorSettings(
         device=given.device,
         batches=tuple(given.batch),
         rounds=given.rounds,
@@ -414,7 +414,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def networks(size: int) -> dict[str, Any]:
-    """Every detector by name, for pictures of `size` x `size`, as `measure` takes them."""
+    """Every detector by name, for images of `size` x `size`, as `measure` takes them."""
     same = {"classes": CLASSES, "size": size}
     ours = {"improved": YOLOv5(**IMPROVED_YOLOV5, **same), "yolov5s": YOLOv5(**same), "yolov7": YOLOv7(**same)}
     theirs = {"ssd300": SSD300(classes=CLASSES, size=SSD_SIZE), "faster_rcnn": FasterRCNN(**same)}
@@ -428,7 +428,7 @@ def _detector(config: Any) -> Detector:
     return Torchvision(config) if config.takes_targets else Yolo(config)
 
 
-def _picture(size: int) -> Tensor:
+def _image(size: int) -> Tensor:
     """(1, 3, size, size), random from coarse to fine: in mere noise every place would be the same to a network that
     sees far.
     """
@@ -444,31 +444,31 @@ def _picture(size: int) -> Tensor:
 def _scale(
     network: nn.Module, predictors: Iterable[nn.Conv2d | nn.Linear], *, size: int, normed: nn.Module | None = None
 ) -> None:
-    """Gives a fresh network outputs that differ on the picture; leaves it in evaluation mode.
+    """Gives a fresh network outputs that differ on the image; leaves it in evaluation mode.
 
     As they come, most scores of some networks are the same, to the last digit, and those of others 1. Norms take the
     statistics of what they see (of `normed`, the part that can be run in training without targets), and each of the
     `predictors` gets outputs with a standard deviation of 1.
     """
-    picture = _picture(size)
+    image = _image(size)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # statistics are means of what was seen
-    (network if normed is None else normed).train()(picture)
+    (network if normed is None else normed).train()(image)
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         deviations.setdefault(layer, float(outputs.std()))
 
     deviations: dict[nn.Module, float] = {}
     watched = [predictor.register_forward_hook(look) for predictor in predictors]
-    network.eval()(picture)
+    network.eval()(image)
     for hook in watched:
         hook.remove()
     for predictor, deviation in deviations.items():
         predictor.weight /= deviation
 
 
-def _described(settings: Settings) -> dict[str, Any]:
+def _described(settings: DetectorSettings) -> dict[str, Any]:
     gpu = settings.device == "cuda"
     return asdict(settings) | {
         "hardware": torch.cuda.get_device_name() if gpu else "CPU",

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from posture.bench import facts, generated, ratio
-from posture.config import Run, override
+from posture.config import ActionRun, override
 from posture.data.decode.cut import Cut
-from posture.data.feed.clips import FootageIndex, index_footage
+from posture.data.feed.clips import ClipIndex, index_footage
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
@@ -101,7 +101,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
 class _Consumer:
     """A training worker without its network."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ActionRun) -> None:
         from posture.train import batches
 
         self._run, self._module = run, batches
@@ -136,7 +136,7 @@ def resident_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _spans(store: Store, index: FootageIndex) -> list[tuple[str, list[int]]]:
+def _spans(store: Store, index: ClipIndex) -> list[tuple[str, list[int]]]:
     """(file, frame numbers of the stored window) of every clip, for the loader that decodes."""
     clips = {
         row["clip"]: row for row in store.read("clips", columns=["clip", "segment", "start", "frames"]).to_pylist()
@@ -152,7 +152,7 @@ def _spans(store: Store, index: FootageIndex) -> list[tuple[str, list[int]]]:
     return spans
 
 
-def _table_loader(index: FootageIndex, run: Run, *, processes: int) -> float:
+def _table_loader(index: ClipIndex, run: ActionRun, *, processes: int) -> float:
     """Clips/s of a map-style dataset over the same Parquet files, read into memory beforehand (not timed)."""
     from posture.data.feed.clips import open_footage
 
@@ -160,14 +160,14 @@ def _table_loader(index: FootageIndex, run: Run, *, processes: int) -> float:
     return _drain(_Clips(len(index), run, footage.clip), processes)
 
 
-def _decord_loader(spans: list[tuple[str, list[int]]], index: FootageIndex, run: Run) -> float:
+def _decord_loader(spans: list[tuple[str, list[int]]], index: ClipIndex, run: ActionRun) -> float:
     """Clips/s of a map-style dataset that decodes the 16 frames it needs."""
     some = spans[:: max(1, len(spans) // 160)]
-    return _drain(_Decoded(some, run), 1)
+    return _drain(_DecodedClips(some, run), 1)
 
 
 class _Clips:
-    def __init__(self, count: int, run: Run, clip: Any) -> None:
+    def __init__(self, count: int, run: ActionRun, clip: Any) -> None:
         self.count, self.frames, self.clip = count, run.model.frames, clip
 
     def __len__(self) -> int:
@@ -179,8 +179,8 @@ class _Clips:
         return np.ascontiguousarray(stored[np.minimum(np.arange(start, start + self.frames), len(stored) - 1)])
 
 
-class _Decoded:
-    def __init__(self, spans: list[tuple[str, list[int]]], run: Run) -> None:
+class _DecodedClips:
+    def __init__(self, spans: list[tuple[str, list[int]]], run: ActionRun) -> None:
         self.spans, self.frames = spans, run.model.frames
 
     def __len__(self) -> int:

@@ -37,7 +37,7 @@ COMPARED = {"improved": ("c3d", "r3d_18")}
 
 
 @dataclass(frozen=True)
-class Settings:
+class ModelSettings:
     """What is held equal between the networks."""
 
     device: str
@@ -54,9 +54,9 @@ class Settings:
 
 
 class Network:
-    """A network on the device with its optimiser and a batch; its timings come from `Entry`."""
+    """A network on the device with its optimiser and a batch; its timings come from `ModelBench`."""
 
-    def __init__(self, name: str, config: Any, settings: Settings) -> None:
+    def __init__(self, name: str, config: Any, settings: ModelSettings) -> None:
         self.name, self.settings = name, settings
         self.clip = f"{config.frames} x {config.size} x {config.size}"
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ class Network:
         self.optimiser.zero_grad()
 
 
-class Entry:
+class ModelBench:
     """A network in one mode and one precision: a row of the table."""
 
     def __init__(self, network: Network, mode: str, precision: str) -> None:
@@ -156,8 +156,8 @@ class Entry:
         }
 
 
-def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
-    """`{"settings", "rows", "ratios", "left_out"}`, see `Entry.row` and `ratios`. Networks take turns in every round."""
+def measure(settings: ModelSettings, configs: dict[str, Any]) -> dict[str, Any]:
+    """`{"settings", "rows", "ratios", "left_out"}`, see `ModelBench.row` and `ratios`. Networks take turns in every round."""
     entries, left_out = [], []
     torch.set_num_threads(settings.threads)
     # Each network is compiled for three kinds of work in two precisions, and those of one class share torch's limit of
@@ -166,7 +166,7 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
         for name, config in configs.items():
             network = Network(name, config, settings)
             for mode in settings.modes:
-                found = [Entry(network, mode, precision) for precision in ("fp32", "bf16")]
+                found = [ModelBench(network, mode, precision) for precision in ("fp32", "bf16")]
                 try:
                     for entry in found:
                         entry.warm_up()
@@ -185,7 +185,7 @@ def measure(settings: Settings, configs: dict[str, Any]) -> dict[str, Any]:
     return {"settings": _described(settings), "rows": rows, "ratios": ratios(rows), "left_out": left_out}
 
 
-def peak_on_cpu(name: str, config: Any, settings: Settings) -> float | None:
+def peak_on_cpu(name: str, config: Any, settings: ModelSettings) -> float | None:
     """MiB by which the memory of a process of its own grows at most while it builds the network and trains it for two
     steps, in fp32.
 
@@ -196,7 +196,7 @@ def peak_on_cpu(name: str, config: Any, settings: Settings) -> float | None:
         return process.submit(_grown, name, config, settings).result()
 
 
-def _grown(name: str, config: Any, settings: Settings) -> float | None:
+def _grown(name: str, config: Any, settings: ModelSettings) -> float | None:
     torch.set_num_threads(settings.threads)
     small = Network("small", C3D(classes=2, frames=16, size=16, width=0.125), settings)
     small.train(small.model)  # torch's own code comes into memory with its first use
@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
     configs, left_out = networks(size)
     if unknown := set(given.networks or ()) - configs.keys():
         parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
-    settings = Settings(
+    settings = ModelSettings(
         device=given.device,
         batch=batch,
         rounds=given.rounds,
@@ -315,7 +315,7 @@ def networks(size: int) -> tuple[dict[str, Any], list[str]]:
     return ours | {kind: VideoResNet(kind=kind, **same) for kind in PEERS}, []
 
 
-def _described(settings: Settings) -> dict[str, Any]:
+def _described(settings: ModelSettings) -> dict[str, Any]:
     gpu = settings.device == "cuda"
     return asdict(settings) | {
         "hardware": torch.cuda.get_device_name() if gpu else "CPU",

@@ -10,7 +10,7 @@ from typing import Any
 from posture.compare import action as actions
 from posture.compare import detection
 from posture.compare.action import Comparison
-from posture.compare.study import Comparing, Job, done, tried_for, work
+from posture.compare.study import Job, StudyRunner, done, tried_for, work
 from posture.data.store.files import absolute, join, write_bytes
 from posture.display import console
 from posture.display.text import counted
@@ -45,7 +45,7 @@ def compare_study(
         )
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
-    comparing = Comparing(
+    comparing = StudyRunner(
         study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal
     )
     rates = len(study.learning_rates)

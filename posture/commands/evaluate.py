@@ -56,7 +56,7 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
         "mean_iou": "mean IoU",
     }
     console.out.print(
-        f"{counted(metrics['count'], metrics['split'] + ' picture')}: {metrics['protocol']}; on {metrics['device']}"
+        f"{counted(metrics['count'], metrics['split'] + ' image')}: {metrics['protocol']}; on {metrics['device']}"
     )
     console.table(*shown.values(), rows=[tuple(_figure(metrics[name]) for name in shown)])
     if not has_learned(metrics):
@@ -64,7 +64,7 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     console.out.print(f"mAP@0.5:0.95, {interval_text(metrics, _figure)}")
     console.out.print(f"precision, recall, F1 and mean IoU at confidence {_figure(metrics['confidence'])}, IoU 0.5\n")
     console.table(
-        "one picture at a time",
+        "one image at a time",
         "median ms",
         "10-90 %",
         "FPS",

@@ -1,4 +1,4 @@
-"""`posture explain`: the answer with its evidence, on the terminal, as pictures and as a page."""
+"""`posture explain`: the answer with its evidence, on the terminal, as images and as a page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from posture.display import console
 from posture.runs.explain import explain
 from posture.runs.folder import RunFolder
 from posture.runs.reports.explanation import folder_name, verdict, write
-from posture.runs.tracking import log_pictures, tracking_mode
+from posture.runs.tracking import log_images, tracking_mode
 
 
 def explain_video(
     run: str, video: str, *, start: float | None, class_name: str | None, out: str | None, checkpoint: str
 ) -> None:
-    """Explain what the run at the path `run` takes `video` for; print it, write the files, log the pictures. Raises
+    """Explain what the run at the path `run` takes `video` for; print it, write the files, log the images. Raises
     InputError.
     """
     folder = RunFolder.open(run)
@@ -29,7 +29,7 @@ def explain_video(
     elif keys := explanation.key_frames:
         console.out.print("key frames at " + ", ".join(f"{explanation.window.seconds[key]:.2f} s" for key in keys))
     mode, why = tracking_mode(explanation.run.tracking.mode)
-    note = log_pictures(
+    note = log_images(
         sheets,
         title=f"{explanation.run.name}: {folder_name(explanation, start)}",
         folder=folder.uri,

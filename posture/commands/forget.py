@@ -8,7 +8,7 @@ from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.retrain.forget import Found, find, forget
+from posture.retrain.forget import FoundRows, find, forget
 from posture.retrain.registry import Registry
 
 
@@ -46,7 +46,7 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     )
 
 
-def _describe(found: Found) -> None:
+def _describe(found: FoundRows) -> None:
     console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}")
     counts = {
         name: len(keys)

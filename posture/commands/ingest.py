@@ -5,25 +5,25 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
-from posture.data.ingest.clip_ledger import IngestOptions, Report, estimate_bytes
-from posture.data.ingest.image_ledger import ImageOptions, PictureReport, last_report
+from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_bytes
+from posture.data.ingest.image_ledger import ImageOptions, ImageReport, last_report
 from posture.data.ingest.recheck import earlier_frames, earlier_videos, recheck
 from posture.data.ingest.small_splits import small_splits
 from posture.data.labels.tracked_videos import read_tracked_footage
-from posture.data.labels.tree import Pictures
-from posture.data.labels.videos import Footage, read_footage
+from posture.data.labels.tree import AnnotatedImages
+from posture.data.labels.videos import LabelledVideos, read_footage
 from posture.data.store.schema import SPLITS, crop_name
 from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted
-from posture.distributed.image_ingest import ingest_pictures
+from posture.distributed.image_ingest import ingest_images
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import InputError
 from posture.runs.athlete_finder import AthleteDetector, open_detector
 
 ASK_ABOVE_BYTES = 5e9
 ASK_ABOVE_FILES = 2_000
-ASK_ABOVE_PICTURES = 50_000
+ASK_ABOVE_IMAGES = 50_000
 REFUSALS_SHOWN = 50
 
 
@@ -55,7 +55,7 @@ def ask_and_ingest(
     split_number: int,
     yes: bool,
     detector: AthleteDetector | None = None,
-) -> Report:
+) -> ClipReport:
     """Recognise the footage, say how much it will be, ask if that is a lot, ingest, and print the table.
 
     `detector` finds athletes where the recipe's crop is by one.
@@ -94,39 +94,34 @@ def ask_and_ingest(
     return report
 
 
-def ask_and_ingest_pictures(pictures: Pictures, store_uri: str, options: ImageOptions, *, yes: bool) -> PictureReport:
+def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: ImageOptions, *, yes: bool) -> ImageReport:
     """Say what there is, ask if that is a lot, ingest, and print the table."""
     store = Store(store_uri, create=True)
-    files = {picture.file.uri: max(0, picture.file.bytes) for picture in pictures.pictures}
-    boxes = sum(len(picture.boxes) for picture in pictures.pictures)
-    frames = sum(picture.frame is not None for picture in pictures.pictures)
+    files = {image.file.uri: max(0, image.file.bytes) for image in images.pictures}
+    boxes = sum(len(image.boxes) for image in images.pictures)
+    frames = sum(image.frame is not None for image in images.pictures)
     what = (
         f"{counted(frames, 'frame')} of {counted(len(files), 'video')}"
         if frames
-        else f"{counted(len(files), 'picture')}, {console.size(sum(files.values()))}"
+        else f"{counted(len(files), 'image')}, {console.size(sum(files.values()))}"
     )
-    classes = {label for picture in pictures.pictures for label in picture.labels}
+    classes = {label for image in images.pictures for label in image.labels}
     console.out.print(
-        f"{pictures.root}: layout {pictures.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}"
+        f"{images.root}: layout {images.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}"
     )
-    for note in pictures.notes:
+    for note in images.notes:
         console.out.print(note)
-    if not yes and (
-        len(pictures.pictures) > ASK_ABOVE_PICTURES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)
-    ):
+    if not yes and (len(images.pictures) > ASK_ABOVE_IMAGES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)):
         _ask_a_person("add --yes to go ahead")
     try:
-        with console.progress("checking pictures") as advance:
-            report = ingest_pictures(
-                pictures,
-                store,
-                options,
-                progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} pictures/s"),
+        with console.progress("checking images") as advance:
+            report = ingest_images(
+                images, store, options, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} images/s")
             )
     except TooManyRefused as error:
-        print_picture_report(error.report)
+        print_image_report(error.report)
         raise
-    print_picture_report(report)
+    print_image_report(report)
     _print_small_splits(store, pictures=True)
     if old := earlier_frames(store):
         console.out.print(
@@ -207,7 +202,7 @@ def _say_what_is_earlier(store: Store) -> None:
         )
 
 
-def _ask(footage: Footage, options: IngestOptions) -> None:
+def _ask(footage: LabelledVideos, options: IngestOptions) -> None:
     if estimate_bytes(footage, options.cut.recipe) <= ASK_ABOVE_BYTES and len(footage.videos) <= ASK_ABOVE_FILES:
         return
     _ask_a_person("add --yes to go ahead, or --jpeg 90 or fewer --windows to store less")
@@ -226,14 +221,14 @@ def show_report(store_uri: str) -> None:
     report = last_report(store)
     if report is None:
         raise InputError(f"{store_uri}: no ingest has changed this store yet")
-    if isinstance(report, PictureReport):
-        print_picture_report(report)
+    if isinstance(report, ImageReport):
+        print_image_report(report)
     else:
         print_report(report)
-    _print_small_splits(store, pictures=isinstance(report, PictureReport), title="the store now:")
+    _print_small_splits(store, pictures=isinstance(report, ImageReport), title="the store now:")
 
 
-def print_report(report: Report) -> None:
+def print_report(report: ClipReport) -> None:
     rate = f"{report.clips_per_second:.1f}" if report.clips else "-"
     console.table(
         "files",
@@ -285,16 +280,16 @@ def print_report(report: Report) -> None:
     _print_refused(report.refused)
 
 
-def print_picture_report(report: PictureReport) -> None:
+def print_image_report(report: ImageReport) -> None:
     rate = f"{report.added / report.check_seconds:.0f}" if report.check_seconds and report.added else "-"
     console.table(
-        "pictures",
+        "images",
         "unchanged",
         "added",
         "refused",
         "boxes",
         "classes",
-        "pictures/s",
+        "images/s",
         "took",
         rows=[
             (
@@ -311,27 +306,23 @@ def print_picture_report(report: PictureReport) -> None:
     )
     if report.relabelled or report.retired:
         console.out.print(
-            f"labels corrected: {counted(report.relabelled, 'picture')} changed, {counted(report.retired, 'picture')} removed"
+            f"labels corrected: {counted(report.relabelled, 'image')} changed, {counted(report.retired, 'image')} removed"
         )
     if report.clipped:
-        console.out.print(f"{counted(report.clipped, 'box', 'boxes')} cut off at the edge of the picture")
+        console.out.print(f"{counted(report.clipped, 'box', 'boxes')} cut off at the edge of the image")
     if report.unlabelled:
         console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
     if report.added:
         console.out.print()
-        counts = [
-            *sorted(report.classes.items()),
-            ("pictures", report.by_split),
-            ("pictures without a box", report.empty),
-        ]
+        counts = [*sorted(report.classes.items()), ("images", report.by_split), ("images without a box", report.empty)]
         console.table(
             "boxes of class", *SPLITS, rows=[(name, *(split[side] for side in SPLITS)) for name, split in counts]
         )
-    _print_splits(report, "picture")
+    _print_splits(report, "image")
     _print_refused(report.refused)
 
 
-def _print_splits(report: Report | PictureReport, what: str) -> None:
+def _print_splits(report: ClipReport | ImageReport, what: str) -> None:
     if report.splits:
         console.out.print(report.splits)
     if report.waiting:
@@ -342,7 +333,7 @@ def _print_splits(report: Report | PictureReport, what: str) -> None:
 
 def _print_small_splits(store: Store, *, pictures: bool = False, title: str = "") -> None:
     """Of all that the store holds, not of what was added alone; below `title` if one is given."""
-    table, columns, what = ("boxes", "labels", "pictures") if pictures else ("segments", "label", "segments")
+    table, columns, what = ("boxes", "labels", "images") if pictures else ("segments", "label", "segments")
     sentences = small_splits(store.read(table, columns=["split", "group", columns]), what)
     for sentence in ([title] if title and sentences else []) + list(sentences):
         console.out.print(sentence)

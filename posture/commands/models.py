@@ -8,7 +8,7 @@ from typing import Any
 from posture.config import BaseRun
 from posture.display import console
 from posture.models import build
-from posture.models.summary import parameters, picture_gflops
+from posture.models.summary import image_gflops, parameters
 from posture.models.summary import table as summaries
 from posture.runs.recipes import functions, load_module
 
@@ -35,14 +35,14 @@ def print_models(classes: int) -> None:
     console.table(
         "detector",
         "parameters",
-        "picture",
+        "image",
         "GFLOPs (2 x GMAC)",
         rows=[
             (
                 name,
                 f"{parameters(network):,}",
                 f"{sizes[name]} x {sizes[name]}",
-                f"{picture_gflops(network, sizes[name]):,.2f}",
+                f"{image_gflops(network, sizes[name]):,.2f}",
             )
             for name, network in networks.items()
         ],

@@ -10,12 +10,12 @@ from posture.display import console
 from posture.display.html import percent, signed
 from posture.display.text import counted
 from posture.retrain.page import PAGE
-from posture.retrain.run_pass import Outcome, RetrainOptions, run_pass
+from posture.retrain.run_pass import PassResult, RetrainOptions, run_pass
 
 CHANGES_SHOWN = 10
 
 
-def retrain_once(options: RetrainOptions) -> Outcome:
+def retrain_once(options: RetrainOptions) -> PassResult:
     """One pass. Exits with 1 where the challenger could not be trained. Raises InputError, KeyboardInterrupt as
     `run_pass` does.
     """

@@ -25,7 +25,7 @@ WORDS = {"accuracy": "accuracy", "map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"}
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """One run; what is not known is None, or empty."""
 
     name: str
@@ -39,7 +39,7 @@ class Row:
     test_text: str = ""
 
 
-def list_runs(runs: str, *, order: Order, page: Path | None) -> list[Row]:
+def list_runs(runs: str, *, order: Order, page: Path | None) -> list[RunRow]:
     """Print the runs of a folder or s3:// prefix, sorted; with `page` also write them there as HTML. Raises InputError
     if there is no run.
     """
@@ -78,7 +78,7 @@ def list_runs(runs: str, *, order: Order, page: Path | None) -> list[Row]:
     return rows
 
 
-def read_row(folder: RunFolder) -> Row:
+def read_row(folder: RunFolder) -> RunRow:
     """What there is to say of a run; one that cannot be read says why."""
     try:
         record = folder.read_json("run.json")
@@ -91,7 +91,7 @@ def read_row(folder: RunFolder) -> Row:
             + counted(len(record["classes"]), "class", "classes")
         )
         result, text = _test(folder, run.task)
-        return Row(
+        return RunRow(
             folder.name,
             _state(folder, run, history),
             record.get("created", 0.0),
@@ -103,13 +103,13 @@ def read_row(folder: RunFolder) -> Row:
             text,
         )
     except (InputError, KeyError, TypeError, AttributeError) as error:
-        return Row(
+        return RunRow(
             folder.name,
             f"cannot be read: {error}" if isinstance(error, InputError) else f"cannot be read: run.json lacks {error}",
         )
 
 
-def ordered(rows: list[Row], order: Order) -> list[Row]:
+def ordered(rows: list[RunRow], order: Order) -> list[RunRow]:
     """The runs sorted; what is best or newest comes first, what is not known last."""
     return sorted(sorted(rows, key=lambda row: -row.created), key=SORTS[order])
 

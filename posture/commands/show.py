@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from posture.config import DetectorRun, Run, override
-from posture.data.feed.clips import FootageIndex, index_footage, open_footage
+from posture.config import ActionRun, DetectionRun, override
+from posture.data.feed.clips import ClipIndex, index_footage, open_footage
 from posture.data.feed.images import index_images, open_images
-from posture.data.feed.origins import picture_uris, places_of
+from posture.data.feed.origins import image_uris, places_of
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.display import console
@@ -31,19 +31,19 @@ RECIPES = {"action": "jobs/action.py:improved", "detection": "jobs/detector.py:i
 def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int) -> None:
     """Write the page about the store at `uri` to `out`, and its figures to the terminal. Raises InputError.
 
-    `recipe` augments clips or pictures, whichever it is for.
+    `recipe` augments clips or images, whichever it is for.
     """
     store = Store(uri)
     runs = {task: load_recipe(name) for task, name in RECIPES.items()}
     if recipe is not None:
         chosen = load_recipe(recipe)
         runs[chosen.task] = chosen
-    summary, pictures = summarize(store), summarize_pictures(store)
+    summary, images = summarize(store), summarize_images(store)
     segments = sum(row["segments"] for row in summary["splits"])
-    if pictures:
-        pictures["sheet"] = picture_sheet(store, runs["detection"], count=items, seed=seed)
-    sheet = contact_sheet(store, runs["action"], clips=items, seed=seed) if segments or not pictures else []
-    write_show_page(out, summary=summary, sheet=sheet, pictures=pictures)
+    if images:
+        images["sheet"] = image_sheet(store, runs["detection"], count=items, seed=seed)
+    sheet = contact_sheet(store, runs["action"], clips=items, seed=seed) if segments or not images else []
+    write_show_page(out, summary=summary, sheet=sheet, pictures=images)
     console.out.print(f"{store.uri}: {console.size(sum(table['bytes'] for table in summary['tables']))}")
     if segments:
         console.table("class", *schema.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
@@ -60,16 +60,16 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
             ],
         )
         console.out.print()
-    if pictures:
-        console.table("class of boxes", *schema.SPLITS, rows=[tuple(row.values()) for row in pictures["classes"]])
+    if images:
+        console.table("class of boxes", *schema.SPLITS, rows=[tuple(row.values()) for row in images["classes"]])
         console.out.print()
         console.table(
             "split",
-            "pictures",
+            "images",
             "without a box",
             "boxes",
             "groups",
-            rows=[tuple(row.values()) for row in pictures["splits"]],
+            rows=[tuple(row.values()) for row in images["splits"]],
         )
         console.out.print()
     console.table(
@@ -164,8 +164,8 @@ def _absences(store: Store, segments: list[dict[str, Any]]) -> list[dict[str, st
     ]
 
 
-def summarize_pictures(store: Store) -> dict[str, Any] | None:
-    """What the page shows of a store's pictures with boxes, but for the pictures; None where it has none."""
+def summarize_images(store: Store) -> dict[str, Any] | None:
+    """What the page shows of a store's images with boxes, but for the images; None where it has none."""
     labelled = store.read("boxes", columns=["group", "split", "labels"]).to_pylist()
     if not labelled:
         return None
@@ -187,8 +187,8 @@ def summarize_pictures(store: Store) -> dict[str, Any] | None:
     }
 
 
-def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> list[dict[str, Any]]:
-    """Up to `count` training pictures after the recipe's augmentation, mosaics too: {image, uri, pixels, boxes,
+def image_sheet(store: Store, run: DetectionRun, *, count: int, seed: int) -> list[dict[str, Any]]:
+    """Up to `count` training images after the recipe's augmentation, mosaics too: {image, uri, pixels, boxes,
     labels}.
     """
     from posture.train.image_batches import ImageBatches
@@ -203,7 +203,7 @@ def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> l
     (batch,) = next(steps)
     steps.close()
     keys = [index.keys[number] for number in batch.indices]
-    uris = picture_uris(store, keys)
+    uris = image_uris(store, keys)
     return [
         {
             "image": keys[place],
@@ -216,7 +216,7 @@ def picture_sheet(store: Store, run: DetectorRun, *, count: int, seed: int) -> l
     ]
 
 
-def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
+def contact_sheet(store: Store, run: ActionRun, *, clips: int, seed: int) -> list[dict[str, Any]]:
     """Up to `clips` training clips, classes in turn, after the recipe's augmentation: {label, split, group, uri, start,
     frames}.
 
@@ -235,7 +235,7 @@ def contact_sheet(store: Store, run: Run, *, clips: int, seed: int) -> list[dict
     return sheet[:clips]
 
 
-def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str, Any]]:
+def _clips_of(store: Store, run: ActionRun, *, clips: int, seed: int) -> list[dict[str, Any]]:
     """Those of one decode recipe."""
     import torch
 
@@ -257,8 +257,8 @@ def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str
         generator = clip_generator(TEMPORAL, seed=seed, epoch=0, clip=clip) if run.data.temporal_jitter else None
         frames = stored[frame_indices(len(stored), run.model.frames, step=run.data.step, generator=generator)][None]
         augmentation = draw_augmentation(run.data, frames.shape[2:4], seed=seed, epoch=0, clips=np.array([clip]))
-        pictures = augmented_frames(torch.from_numpy(frames), augmentation, size=run.model.size)[0].numpy()
-        picked = np.linspace(0, len(pictures) - 1, FRAMES_SHOWN).round().astype(int)
+        images = augmented_frames(torch.from_numpy(frames), augmentation, size=run.model.size)[0].numpy()
+        picked = np.linspace(0, len(images) - 1, FRAMES_SHOWN).round().astype(int)
         origin = places[index.segment_ids[index.segments[clip]]]
         sheet.append({
             "label": index.classes[index.labels[clip]],
@@ -266,12 +266,12 @@ def _clips_of(store: Store, run: Run, *, clips: int, seed: int) -> list[dict[str
             "group": origin.group,
             "uri": origin.uri,
             "start": origin.start,
-            "frames": [pictures[at] for at in picked],
+            "frames": [images[at] for at in picked],
         })
     return sheet
 
 
-def _one_class_after_another(index: FootageIndex, count: int, seed: int) -> np.ndarray:
+def _one_class_after_another(index: ClipIndex, count: int, seed: int) -> np.ndarray:
     """Clip indices, ascending: as many of each class as `count` allows."""
     order = np.random.default_rng(seed).permutation(len(index))
     by_class = [[clip for clip in order.tolist() if index.labels[clip] == label] for label in np.unique(index.labels)]

@@ -46,7 +46,7 @@ LINE_EVERY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchOptions:
     """What a search is told to be on the command line."""
 
     space: str
@@ -61,7 +61,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Place:
+class SearchPaths:
     """A search by its names."""
 
     space: Space
@@ -71,7 +71,7 @@ class Place:
     storage: str
 
 
-def place_of(asked: Asked) -> Place:
+def place_of(asked: SearchOptions) -> SearchPaths:
     """Where a search stands. Raises InputError: no such space or recipe, no name, or a bucket without --storage, which
     holds no database.
     """
@@ -91,11 +91,11 @@ def place_of(asked: Asked) -> Place:
         raise InputError(
             f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database"
         )
-    return Place(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
+    return SearchPaths(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
 
 
 def tune_space(
-    asked: Asked,
+    asked: SearchOptions,
     store: str,
     *,
     trials: int,
@@ -156,7 +156,7 @@ def _make(folder: str) -> None:
         raise InputError(f"--folder {folder}: cannot be made: {error.strerror}") from None
 
 
-def _announce(place: Place, search: Search, plan: Plan, trials: int) -> None:
+def _announce(place: SearchPaths, search: Search, plan: Plan, trials: int) -> None:
     run, finished = plan.base.run, len(search.finished)
     goals = ", ".join(f"{'most' if objective.maximize else 'least'} {objective.name}" for objective in plan.objectives)
     console.out.print(
@@ -288,7 +288,7 @@ def best_text(search: Search, objectives: tuple[Objective, ...]) -> str:
     return f"best {', '.join(f'{objective.name} {value:.4f}' for objective, value in zip(objectives, found[0].values, strict=True))} (trial {found[0].number})"
 
 
-def write_report(asked: Asked) -> None:
+def write_report(asked: SearchOptions) -> None:
     """Write report.html of a search that was begun, running or not. Raises InputError where there is none."""
     place = place_of(asked)
     unknown = InputError(
@@ -302,7 +302,7 @@ def write_report(asked: Asked) -> None:
     console.out.print(_write_page(place, optuna.load_study(study_name=place.name, storage=storage)))
 
 
-def _write_page(place: Place, study: optuna.Study) -> str:
+def _write_page(place: SearchPaths, study: optuna.Study) -> str:
     from posture.search.page import write_search_page
 
     with tempfile.TemporaryDirectory(prefix="posture-search-") as folder:
@@ -312,7 +312,14 @@ def _write_page(place: Place, study: optuna.Study) -> str:
 
 
 def _conclude(
-    place: Place, search: Search, plan: Plan, asked: Asked, trials: int, *, out: str | None, interrupted: bool
+    place: SearchPaths,
+    search: Search,
+    plan: Plan,
+    asked: SearchOptions,
+    trials: int,
+    *,
+    out: str | None,
+    interrupted: bool,
 ) -> None:
     finished = search.finished
     if leading(search.study):

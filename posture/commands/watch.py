@@ -17,7 +17,7 @@ from posture.retrain.heartbeats import Heartbeat, watchers
 from posture.retrain.intake import look_for
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions
-from posture.retrain.watch import Watcher, trigger_of
+from posture.retrain.watch import PassWatcher, trigger_of
 from posture.runs.recipes import load_recipe
 
 PASSES_SHOWN = 5
@@ -33,7 +33,7 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
     schedule = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
     registry = Registry(options.registry, create=True)
     heartbeat = Heartbeat(registry, schedule=schedule, footage=options.footage)
-    watcher = Watcher(
+    watcher = PassWatcher(
         trigger, lambda: _pass(options, watcher), beat=heartbeat.beat, tell=_say, at_once=every is not None
     )
     _say(
@@ -64,7 +64,7 @@ def print_status(registry_uri: str) -> None:
     _print_waiting(registry)
 
 
-def _pass(options: RetrainOptions, watcher: Watcher) -> None:
+def _pass(options: RetrainOptions, watcher: PassWatcher) -> None:
     """One pass, whose failure is told and no more."""
     try:
         retrain_once(options)

@@ -33,7 +33,7 @@ class Measures:
     """What the models of one task are compared by. Figures are keys of metrics.json, dotted where they lie deeper."""
 
     unit: str
-    """What is scored, each in a group: segment, picture."""
+    """What is scored, each in a group: segment, image."""
     spread: tuple[str, ...]
     """Figures whose mean and spread over seeds are told."""
     tested: dict[str, str]
@@ -74,7 +74,7 @@ class Scored:
 
     @property
     def truths(self) -> dict[str, Any]:
-        """What was to be said of each segment or picture, by its id."""
+        """What was to be said of each segment or image, by its id."""
         raise NotImplementedError
 
 
@@ -100,7 +100,7 @@ class Entry:
     kind: Kind
     parameters: int
     gmacs: float
-    """Of one clip, or of one picture."""
+    """Of one clip, or of one image."""
     epochs: int
     lr: float
     lr_search: list[dict[str, float | None]] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Entry:
     loss: dict[str, Any] = field(default_factory=dict)
     """The run's section `loss`: losses of other settings cannot be compared."""
     clips_per_second: float | None = None
-    """Clips or pictures, in training."""
+    """Clips or images, in training."""
     results: list[Any] = field(default_factory=list)
     """A `Scored` per seed."""
     not_measured: str = ""
@@ -144,14 +144,14 @@ class Comparison:
     subject: str
     """Name of the entry that the others are compared with."""
     groups: dict[str, str]
-    """Segment or picture id -> group: those of one group are not independent."""
+    """Segment or image id -> group: those of one group are not independent."""
     classes: tuple[str, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     """How it was done; see `write_page`."""
 
 
 def common(comparison: Comparison, measures: Measures) -> list[str]:
-    """Ids of the segments or pictures that all runs were scored on, sorted; none where no entry is measured.
+    """Ids of the segments or images that all runs were scored on, sorted; none where no entry is measured.
 
     Raises InputError where two runs were not scored on the same, or one of them has no group; ValueError where no entry
     is the subject.

@@ -1,7 +1,7 @@
-"""Detectors trained on one budget and judged on the same test pictures: the paper's section 3.1, Figures 7-9, and what
+"""Detectors trained on one budget and judged on the same test images: the paper's section 3.1, Figures 7-9, and what
 each part brings.
 
-What is compared, tested and said is arranged as in `posture.compare.action`. Legend: P pictures, G groups of them, B
+What is compared, tested and said is arranged as in `posture.compare.action`. Legend: P images, G groups of them, B
 resamples.
 """
 
@@ -30,10 +30,10 @@ from posture.compare.action import (
 from posture.compare.page import OVER_SEEDS, Row, columns, costs, differences, other, ratio, shared
 from posture.compare.statistics import resampled_map
 from posture.display import html
-from posture.display.charts import LOOKS, Chart, Columns, Line, over_epochs, ticks
+from posture.display.charts import LOOKS, Chart, ChartLine, Columns, over_epochs, ticks
 from posture.display.html import THIN_SPACE, amount
 from posture.runs.reports.detection import mean_curve
-from posture.tasks.detection_metrics import Picture
+from posture.tasks.detection_metrics import ScoredImage
 
 PAPER: dict[str, dict[str, float]] = {
     "improved": {"precision": 0.988, "map50": 0.942, "map50_95": 0.872, "fps": 28.5},
@@ -47,14 +47,14 @@ never ours.
 
 
 @dataclass
-class PictureResult(Scored):
+class DetectionResult(Scored):
     """A detector's; its metrics as `posture.tasks.detection_metrics.detection_metrics` makes them, with `speed` and
     `fps` beside them.
     """
 
     images: list[str]
-    predictions: list[Picture]
-    """What was found in each picture, and what is there."""
+    predictions: list[ScoredImage]
+    """What was found in each image, and what is there."""
 
     @property
     def truths(self) -> dict[str, tuple[bytes, bytes]]:
@@ -69,19 +69,19 @@ def _opening(analysis: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
     seeds = f"mean of {len(subject['seeds'])} seeds" if len(subject["seeds"]) > 1 else "one seed"
     said = (
         f"{subject['title']} reaches an mAP@0.5:0.95 of {html.decimal(found.get('map50_95'))} and an mAP@0.5 of {html.decimal(found.get('map50'))} "
-        f"on {analysis['pictures']:,} test pictures ({seeds})"
+        f"on {analysis['images']:,} test images ({seeds})"
     )
     if "precision" not in found:
         return f"{said}."
     return (
         f"{said}: where its F1 is best it finds {html.percent(found['recall'])} of what is there, {html.percent(found['precision'])} of what it "
-        f"reports is right, and it takes {found['speed.whole.median']:.1f}{THIN_SPACE}ms for a picture."
+        f"reports is right, and it takes {found['speed.whole.median']:.1f}{THIN_SPACE}ms for an image."
     )
 
 
 SPEEDS = tuple(f"speed.{part}.{point}" for part in ("whole", "model") for point in ("median", "p10", "p90"))
 DETECTION = Measures(
-    unit="picture",
+    unit="image",
     spread=("precision", "recall", "f1", "mean_iou", "map50", "map75", "map50_95", "fps.whole", "fps.model", *SPEEDS),
     tested={"map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"},
     shares=(),
@@ -89,12 +89,12 @@ DETECTION = Measures(
         "map50_95": (
             "has a higher mAP@0.5:0.95 than",
             "has a lower mAP@0.5:0.95 than",
-            "cannot be told, by mAP@0.5:0.95 on these pictures, from",
+            "cannot be told, by mAP@0.5:0.95 on these images, from",
         ),
         "map50": (
             "has a higher mAP@0.5 than",
             "has a lower mAP@0.5 than",
-            "cannot be told, by mAP@0.5 on these pictures, from",
+            "cannot be told, by mAP@0.5 on these images, from",
         ),
     },
     ablated="map50_95",
@@ -110,8 +110,8 @@ def analyse(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, se
 
     Detections of several seeds cannot be averaged as a classifier's scores can: each seed's mAP is computed on every
     resample of the groups, and the mean over seeds is compared. A difference is thus that of the means over seeds;
-    seeds are not taken for more pictures.
-    Raises InputError where two runs were not judged on the same pictures and boxes, ValueError where no entry is the
+    seeds are not taken for more images.
+    Raises InputError where two runs were not judged on the same images and boxes, ValueError where no entry is the
     subject.
     """
     images = common(comparison, DETECTION)
@@ -131,7 +131,7 @@ def analyse(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, se
     return tabulated(comparison, DETECTION, drawn, items=images, resamples=resamples)
 
 
-def _ordered(result: PictureResult, images: Sequence[str]) -> list[Picture]:
+def _ordered(result: DetectionResult, images: Sequence[str]) -> list[ScoredImage]:
     place = {image: row for row, image in enumerate(result.images)}
     return [result.predictions[place[image]] for image in images]
 
@@ -257,7 +257,7 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
             "note": f"{beside['title']}: {theirs:.1f}" if beside and theirs else "",
         },
         {
-            "name": "Time per picture",
+            "name": "Time per image",
             "value": f"{html.decimal(_mean_of('speed.whole.median')(subject), 1)}{THIN_SPACE}ms",
             "note": "from pixels to boxes",
         },
@@ -275,12 +275,12 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _speeds(main: Sequence[Row]) -> list[Columns]:
-    """Figure 9 (c) and (d): pictures a second, and milliseconds for one."""
+    """Figure 9 (c) and (d): images a second, and milliseconds for one."""
     charts = []
     for title, figures in (
         ("FPS (more is better)", {"fps.whole": "whole way", "fps.model": "network alone"}),
         (
-            "Milliseconds a picture (less is better)",
+            "Milliseconds an image (less is better)",
             {"speed.whole.median": "whole way", "speed.model.median": "network alone"},
         ),
     ):
@@ -322,7 +322,7 @@ def _precision_recall(entries: Sequence[Entry]) -> Chart | None:
             mean = np.mean([[precision for _, precision in curve] for curve in curves], axis=0)
             area = np.mean([result.metrics["map50"] for result in entry.results])
             points = list(zip([recall for recall, _ in curves[0]], mean.tolist(), strict=True))
-            lines.append(Line(f"{entry.title} {area:.3f}", points, LOOKS[place % len(LOOKS)]))
+            lines.append(ChartLine(f"{entry.title} {area:.3f}", points, LOOKS[place % len(LOOKS)]))
     return (
         Chart(
             "Precision and recall, with mAP@0.5",
@@ -350,7 +350,7 @@ def _over_epochs(entries: Sequence[Entry], figure: str, title: str) -> Chart | N
             (column[0][0], float(np.mean([value for _, value in column]))) for column in zip(*seeds, strict=False)
         ]
         if any(math.isfinite(value) for _, value in points):
-            lines.append(Line(entry.title, points, LOOKS[place % len(LOOKS)]))
+            lines.append(ChartLine(entry.title, points, LOOKS[place % len(LOOKS)]))
     last = max((x for line in lines for x, _ in line.points), default=0.0)
     return (
         Chart(

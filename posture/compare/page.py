@@ -17,7 +17,18 @@ import numpy as np
 from posture.compare.action import ACTION, PAPER, Comparison, Entry, Measures, flow_notes, mean_text, whole_ms
 from posture.compare.verdict import SIGNIFICANT, probability, told
 from posture.display import html
-from posture.display.charts import LONGEST, LOOKS, Chart, Column, Columns, Interval, Intervals, Line, over_epochs, ticks
+from posture.display.charts import (
+    LONGEST,
+    LOOKS,
+    Chart,
+    ChartLine,
+    Column,
+    Columns,
+    Interval,
+    Intervals,
+    over_epochs,
+    ticks,
+)
 from posture.display.html import THIN_SPACE, amount, short, signed
 
 KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References: torchvision's networks"}
@@ -102,7 +113,7 @@ def _roc(entries: Sequence[Entry]) -> Chart | None:
             mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves], axis=0)
             area = np.mean([result.metrics["auc"] for result in entry.results])
             lines.append(
-                Line(
+                ChartLine(
                     f"{entry.title} {area:.3f}",
                     [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)],
                     look(place),
@@ -110,7 +121,7 @@ def _roc(entries: Sequence[Entry]) -> Chart | None:
             )
     if not lines:
         return None
-    guide = Line("chance", [(0, 0), (1, 1)], "guide", listed=False)
+    guide = ChartLine("chance", [(0, 0), (1, 1)], "guide", listed=False)
     return Chart(
         "ROC, with AUC",
         "false positive rate",
@@ -319,7 +330,7 @@ def losses(entries: Sequence[Entry], *, one_scale: bool) -> list[Chart]:
         (
             entry,
             [
-                Line(
+                ChartLine(
                     f"{name}, seed {result.seed}",
                     [(epoch, value / parts) for epoch, value in over_epochs(result.history, key)],
                     look,

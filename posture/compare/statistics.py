@@ -2,7 +2,7 @@
 over seeds.
 
 Segments cut from one source video are not independent, so the bootstrap draws whole groups (Field and Welsh 2007; the
-paper names no test). Legend: s segments, P pictures, K classes, G groups, B resamples. Labels are class indices, scores
+paper names no test). Legend: s segments, P images, K classes, G groups, B resamples. Labels are class indices, scores
 are probabilities, higher is more likely.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.tasks.detection_metrics import Picture, match_detections, weighted_ap
+from posture.tasks.detection_metrics import ScoredImage, match_detections, weighted_ap
 
 RESAMPLES = 10_000
 LEAST_GROUPS = 5
@@ -196,12 +196,12 @@ def resampled_accuracy(right: np.ndarray, groups: Sequence[Hashable], counts: np
 
 
 def resampled_map(
-    predictions: Sequence[Picture], groups: Sequence[Hashable], counts: np.ndarray, *, classes: int
+    predictions: Sequence[ScoredImage], groups: Sequence[Hashable], counts: np.ndarray, *, classes: int
 ) -> dict[str, np.ndarray]:
     """{`map50_95`, `map50`: float64 (1 + B,)} of a detector on each row of `counts` (of `resampled_groups`); `groups`
-    of the P pictures.
+    of the P images.
 
-    A picture counts as often as its group does: so groups can stand for their pictures, which are many more.
+    An image counts as often as its group does: so groups can stand for their images, which are many more.
     """
     matched = match_detections(predictions, classes)
     number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
@@ -209,7 +209,7 @@ def resampled_map(
     truths = np.zeros((classes, len(number)), dtype=np.int64)
     np.add.at(truths.T, group_of, matched.truths.T)
     return weighted_ap(
-        replace(matched, pictures=[group_of[pictures] for pictures in matched.pictures], truths=truths), counts
+        replace(matched, pictures=[group_of[images] for images in matched.pictures], truths=truths), counts
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from posture.compare.action import Comparison, Entry, Scored, SeedResult
-from posture.compare.detection import PictureResult
+from posture.compare.detection import DetectionResult
 from posture.config import AnyRun, Optim, Study, override
 from posture.data.decode.optical_flow import milliseconds
 from posture.data.feed.clips import open_footage
@@ -118,7 +118,7 @@ class Contender:
     not_measured: str = ""
 
 
-class Comparing:
+class StudyRunner:
     """One study on one store, step by step: `search`, `train`, `score`, `collect`."""
 
     def __init__(
@@ -280,7 +280,7 @@ class Comparing:
         )
         latency = {
             "action": "latency: one clip, after all runs",
-            "detection": "milliseconds and FPS: one picture at a time, after each run",
+            "detection": "milliseconds and FPS: one image at a time, after each run",
         }[run.task]
         facts = {
             "budget": budget,
@@ -417,13 +417,13 @@ def _has(run: AnyRun, path: str) -> bool:
 
 
 def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:
-    """Compute of one clip or picture, and of a classifier the milliseconds; a detector's are measured with its boxes."""
+    """Compute of one clip or image, and of a classifier the milliseconds; a detector's are measured with its boxes."""
     import torch
 
-    from posture.models.summary import gmacs, latency_ms, picture_gflops
+    from posture.models.summary import gmacs, image_gflops, latency_ms
 
     if run.task == "detection":
-        return {"gmacs": picture_gflops(model, run.model.size) / 2}
+        return {"gmacs": image_gflops(model, run.model.size) / 2}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {
         "gmacs": gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs),
@@ -439,8 +439,8 @@ def _result(job: Job) -> Scored:
         names, later = ("boxes", "scores", "labels", "true_boxes", "true_labels"), ("ignored", "ignored_labels")
         table = read_parquet(scored.path("predictions.parquet"), ("image", *names))
         columns = (table[name].to_pylist() for name in (*names, *later) if name in table.column_names)
-        return PictureResult(
-            *common, table["image"].to_pylist(), [_arrays(*picture) for picture in zip(*columns, strict=True)]
+        return DetectionResult(
+            *common, table["image"].to_pylist(), [_arrays(*image) for image in zip(*columns, strict=True)]
         )
     table = read_parquet(scored.path("predictions.parquet"), ("segment", "label", "scores"))
     return SeedResult(

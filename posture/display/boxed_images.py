@@ -1,4 +1,4 @@
-"""Pictures with boxes, as pages draw them: every picture in a frame of one shape, every box with its tag beside it."""
+"""Images with boxes, as pages draw them: every image in a frame of one shape, every box with its tag beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Box:
     """A box to draw."""
 
     corners: tuple[float, float, float, float]
-    """xyxy in pixels of the picture."""
+    """xyxy in pixels of the image."""
     kind: str
     """How it looks: a class of shots.html."""
     tag: str
@@ -33,22 +33,22 @@ class Box:
     """Whether the tag stands above it or below; inside where there is no room."""
 
 
-def frame_all(pictures: Sequence[tuple[np.ndarray, Sequence[Box]]]) -> list[dict[str, Any]]:
-    """What `shots.html` draws of pictures, uint8 (h, w, 3) RGB each, with their boxes: in frames of the shape that the
+def frame_all(images: Sequence[tuple[np.ndarray, Sequence[Box]]]) -> list[dict[str, Any]]:
+    """What `shots.html` draws of images, uint8 (h, w, 3) RGB each, with their boxes: in frames of the shape that the
     middle one of them has.
     """
-    if not pictures:
+    if not images:
         return []
-    tall = round(WIDE * min(1.0, float(np.median([picture.shape[0] / picture.shape[1] for picture, _ in pictures]))), 1)
-    return [_framed(picture, boxes, tall) for picture, boxes in pictures]
+    tall = round(WIDE * min(1.0, float(np.median([image.shape[0] / image.shape[1] for image, _ in images]))), 1)
+    return [_framed(image, boxes, tall) for image, boxes in images]
 
 
-def _framed(picture: np.ndarray, boxes: Sequence[Box], tall: float) -> dict[str, Any]:
-    height, width = picture.shape[:2]
+def _framed(image: np.ndarray, boxes: Sequence[Box], tall: float) -> dict[str, Any]:
+    height, width = image.shape[:2]
     scale = min(WIDE / width, tall / height)
     left, top = (WIDE - scale * width) / 2, (tall - scale * height) / 2
     return {
-        "picture": picture,
+        "picture": image,
         "width": WIDE,
         "height": tall,
         "left": round(left, 1),

@@ -25,7 +25,7 @@ LETTER = 6.6
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One curve. `look` is its class in the style sheet: first, second, third, fourth, faint or guide."""
 
     name: str
@@ -66,7 +66,7 @@ class Chart:
     y_label: str
     x_ticks: list[float]
     y_ticks: list[float]
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ChartLine] = field(default_factory=list)
     dots: list[Dot] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     width: int = 480
@@ -87,7 +87,7 @@ class Chart:
             self.height - self.bottom - (value - low) / (high - low) * (self.height - self.top - self.bottom), 1
         )
 
-    def path(self, line: Line) -> str:
+    def path(self, line: ChartLine) -> str:
         """The curve's SVG path; values that are not finite break it."""
         steps, pen = [], "M"
         for x, y in line.points:
@@ -99,7 +99,7 @@ class Chart:
         return "".join(steps)
 
     @property
-    def legend(self) -> list[tuple[Line, str]]:
+    def legend(self) -> list[tuple[ChartLine, str]]:
         """The lines that are listed, each with what its key says: its name, and the lines that it hides because they
         run the same way.
         """
@@ -126,7 +126,7 @@ class Chart:
         """A sentence on lines without a key that run the same way; empty if there are none. Faint ones are many, and
         are not told apart anyway.
         """
-        groups: list[list[Line]] = []
+        groups: list[list[ChartLine]] = []
         for line in self.lines:
             if line.listed or line.look in ("faint", "guide") or len(line.points) < 2:
                 continue
@@ -138,7 +138,7 @@ class Chart:
         same = [" = ".join(line.name for line in group) for group in groups if len(group) > 1]
         return f"The same curve: {'; '.join(same)}." if same else ""
 
-    def _same(self, line: Line, other: Line) -> bool:
+    def _same(self, line: ChartLine, other: ChartLine) -> bool:
         """Whether two lines cannot be told apart in the drawing: at each x they lie within a unit of each other."""
         if [x for x, _ in line.points] != [x for x, _ in other.points]:
             return False

@@ -53,14 +53,14 @@ class _Console(Console):
 out = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({} if sys.stdout.isatty() else LOG))
 
 
-class _Lines(logging.Handler):
+class _LineHandler(logging.Handler):
     """What parts that print nothing by themselves have to say, such as that Ray is being started."""
 
     def emit(self, record: logging.LogRecord) -> None:
         out.print(record.getMessage())
 
 
-logging.getLogger("posture.display.console").addHandler(_Lines(logging.INFO))
+logging.getLogger("posture.display.console").addHandler(_LineHandler(logging.INFO))
 logging.getLogger("posture.display.console").setLevel(logging.INFO)
 logging.getLogger("posture.display.console").propagate = False
 

@@ -1,4 +1,4 @@
-"""Heat over frames: a network's few positions laid on the pictures it looked at, and sheets of them to save and to log.
+"""Heat over frames: a network's few positions laid on the images it looked at, and sheets of them to save and to log.
 
 Legend: T frames, H x W their pixels; t x h x w the positions of a map. Frames are uint8 RGB (T, H, W, 3).
 """
@@ -27,8 +27,8 @@ WIDTH_INCHES = SHEET_INCHES - 2 * MARGIN_INCHES
 
 
 @dataclass(frozen=True)
-class Row:
-    """A filmstrip: what it shows, in what range, and its pictures with a caption each."""
+class HeatmapRow:
+    """A filmstrip: what it shows, in what range, and its images with a caption each."""
 
     title: str
     note: str
@@ -75,12 +75,12 @@ def heated(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """
     from matplotlib import colormaps
 
-    pictures = frames.astype(np.float32) / 255.0
-    grey = (pictures @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    images = frames.astype(np.float32) / 255.0
+    grey = (images @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
     glow = colormaps[HEAT](COLDEST + (1.0 - COLDEST) * heat)[..., :3].astype(np.float32)
     # a little later than the colour, so that lukewarm places stay readable
     strength = (heat.astype(np.float32) ** 1.3)[..., None]
-    lit = (1.0 - strength) * DIM * grey + strength * pictures
+    lit = (1.0 - strength) * DIM * grey + strength * images
     mixed = (1.0 - COVER * strength) * lit + COVER * strength * glow
     return (mixed.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
 
@@ -100,7 +100,7 @@ def flow_colours(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.cvtColor(colours, cv2.COLOR_HSV2RGB)
 
 
-def sheet(title: str, rows: Sequence[Row]) -> bytes:
+def sheet(title: str, rows: Sequence[HeatmapRow]) -> bytes:
     """Filmstrips one below the other: a PNG."""
     across = WIDTH_INCHES / max(len(row.pictures) for row in rows)
     heights = [_height(row, across) for row in rows]
@@ -118,7 +118,7 @@ def curve_sheet(
     *,
     bounds: tuple[float, float],
     keys: Sequence[int],
-    row: Row,
+    row: HeatmapRow,
 ) -> bytes:
     """Weights (T,) of each name over `seconds` (T,), the last one strong with the frames `keys` marked, above a
     filmstrip of them: a PNG.
@@ -156,8 +156,8 @@ def curve_sheet(
     return _png(figure)
 
 
-def _height(row: Row, across: float) -> float:
-    """Inches that a filmstrip takes when its pictures are `across` wide."""
+def _height(row: HeatmapRow, across: float) -> float:
+    """Inches that a filmstrip takes when its images are `across` wide."""
     return across * row.pictures.shape[1] / row.pictures.shape[2] + 0.68
 
 
@@ -172,7 +172,7 @@ def _figure(title: str, *, inches: float) -> tuple[Any, float]:
     return figure, inches
 
 
-def _strip(figure: Any, row: Row, *, top: float, across: float) -> None:
+def _strip(figure: Any, row: HeatmapRow, *, top: float, across: float) -> None:
     """Draw a filmstrip from `top` inches above the foot downwards."""
     total, down = figure.get_figheight(), across * row.pictures.shape[1] / row.pictures.shape[2]
     taken = _write(
@@ -188,7 +188,7 @@ def _strip(figure: Any, row: Row, *, top: float, across: float) -> None:
         align="right",
         room=WIDTH_INCHES - taken - 0.2,
     )
-    for place, (picture, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
+    for place, (image, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
         left = MARGIN_INCHES + place * across
         axes = figure.add_axes((
             left / SHEET_INCHES,
@@ -196,7 +196,7 @@ def _strip(figure: Any, row: Row, *, top: float, across: float) -> None:
             (across - 0.04) / SHEET_INCHES,
             down / total,
         ))
-        axes.imshow(picture, interpolation="lanczos", aspect="auto")
+        axes.imshow(image, interpolation="lanczos", aspect="auto")
         axes.set_axis_off()
         _write(figure, left, top - 0.28 - down - 0.13, caption, size=9, colour=SOFT, room=across - 0.08)
 

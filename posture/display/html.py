@@ -1,4 +1,4 @@
-"""The pages people read: each is one file with its style, charts and pictures inside, so that it can be mailed,
+"""The pages people read: each is one file with its style, charts and images inside, so that it can be mailed,
 archived and printed.
 
 Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy
@@ -66,10 +66,10 @@ def breaks(name: Any) -> Markup:
 
 
 def origin(uri: str, start: float | None = None) -> dict[str, str]:
-    """Where a clip or picture comes from, for `origin.html`: {name, uri, href, at}.
+    """Where a clip or image comes from, for `origin.html`: {name, uri, href, at}.
 
     `uri` is a path or an s3:// address, of a frame `video#t=seconds`; `start` seconds into the video, None for a
-    picture. A local file is named by its last part and linked to, at that moment; any other address is shown whole and
+    image. A local file is named by its last part and linked to, at that moment; any other address is shown whole and
     is not linked to.
     """
     path, mark, seconds = uri.rpartition("#t=")
@@ -178,10 +178,10 @@ def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 76) -> str
     """A frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address; larger ones are scaled down to `longest_pixels`."""
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(frame, dtype=np.uint8))
-    picture.thumbnail((longest_pixels, longest_pixels))
+    image = Image.fromarray(np.ascontiguousarray(frame, dtype=np.uint8))
+    image.thumbnail((longest_pixels, longest_pixels))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, optimize=True)
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -1,4 +1,4 @@
-"""Scoring on several Ray tasks: segments or pictures are dealt to them, everything is scored exactly once."""
+"""Scoring on several Ray tasks: segments or images are dealt to them, everything is scored exactly once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import ray
 
-from posture.config import AnyRun, DetectorRun, Run
+from posture.config import ActionRun, AnyRun, DetectionRun
 from posture.distributed import cluster
 from posture.distributed.resources import refuse_crowd, resources
 
 
 def score_on_ray(
     index: Any,
-    run: Run,
+    run: ActionRun,
     checkpoint: Path,
     *,
     views: Any,
@@ -43,14 +43,14 @@ def score_on_ray(
 
 def detect_on_ray(
     index: Any,
-    run: DetectorRun,
+    run: DetectionRun,
     checkpoint: Path,
     *,
     workers: int,
     batch: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Any], str]:
-    """What is found in every picture of `index`, by `workers` tasks; and the devices that found it. Raises InputError
+    """What is found in every image of `index`, by `workers` tasks; and the devices that found it. Raises InputError
     as `score_on_ray` does.
     """
     shares = [np.arange(len(index))[worker::workers] for worker in range(workers)]
@@ -61,7 +61,7 @@ def detect_on_ray(
             found[place] = one
         devices.append(device)
     if any(one is None for one in found):
-        raise RuntimeError("some pictures were not looked at")
+        raise RuntimeError("some images were not looked at")
     return found, _together(devices)
 
 

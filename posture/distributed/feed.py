@@ -1,4 +1,4 @@
-"""Footage and pictures from the store to training workers.
+"""Footage and images from the store to training workers.
 
 What fits is read once into Ray's object store, one object per Parquet file, spread over the nodes by plain tasks; a
 worker maps the objects of its node without copying and takes any clip at any time, in our order. (A Ray Data execution
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from posture.data.feed.clips import Footage, FootageIndex, Shard, StreamedFootage, read_shard
+from posture.data.feed.clips import ClipIndex, Clips, Shard, StreamedClips, read_shard
 from posture.data.feed.images import ImageIndex, Images, StreamedImages
 from posture.distributed import cluster
 from posture.distributed.resources import READER_CPUS
@@ -25,26 +25,26 @@ OBJECT_STORE_SHARE = 0.6
 
 @dataclass
 class Feed:
-    """How workers get the clips or pictures of an index: for each input, references to its shards in memory, or None to
+    """How workers get the clips or images of an index: for each input, references to its shards in memory, or None to
     stream. Travels to workers whole.
     """
 
-    index: FootageIndex | ImageIndex
+    index: ClipIndex | ImageIndex
     shards: dict[str, list[Any]] | None
 
-    def open(self) -> Footage | StreamedFootage | Images | StreamedImages:
-        """On a worker: the clips or pictures."""
+    def open(self) -> Clips | StreamedClips | Images | StreamedImages:
+        """On a worker: the clips or images."""
         if isinstance(self.index, ImageIndex):
             if self.shards is None:
                 return StreamedImages(self.index)
             (shards,) = self.shards.values()
             return Images(self.index, lambda number: ray.get(shards[number]))
         if self.shards is None:
-            return StreamedFootage(self.index)
-        return Footage(self.index, lambda name, number: ray.get(self.shards[name][number]))
+            return StreamedClips(self.index)
+        return Clips(self.index, lambda name, number: ray.get(self.shards[name][number]))
 
 
-def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: bool = False) -> list[Feed]:
+def feed(indices: list[ClipIndex] | list[ImageIndex], *, mode: str, wait: bool = False) -> list[Feed]:
     """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended.
 
     `wait`: it has ended, and held no CPU, a few shards at a time. Then what is lost with a node is read again even
@@ -68,7 +68,7 @@ def feed(indices: list[FootageIndex] | list[ImageIndex], *, mode: str, wait: boo
         ]
     at_once, reading = max(1, int(cluster.decoding_cpus())), []
 
-    def read(index: FootageIndex | ImageIndex, shard: Shard) -> Any:
+    def read(index: ClipIndex | ImageIndex, shard: Shard) -> Any:
         if len(reading) >= at_once:
             ray.wait(reading, num_returns=len(reading) - at_once + 1, fetch_local=False)
         reading.append(task.remote(index.store_uri, shard))

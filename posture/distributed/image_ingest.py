@@ -1,4 +1,4 @@
-"""Pictures with boxes -> store: every picture is decoded once, somewhere on the cluster, before anything is trained on
+"""Images with boxes -> store: every image is decoded once, somewhere on the cluster, before anything is trained on
 it.
 
 Workers write Parquet files beside the `images` table (`data/ingest/image_part.py`); this process alone commits them
@@ -21,17 +21,10 @@ import pyarrow as pa
 from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox, sandbox_with
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.check_image import Encoded
-from posture.data.ingest.image_ledger import (
-    CheckedPicture,
-    ImageLedger,
-    ImageOptions,
-    Outcome,
-    PictureJob,
-    PictureReport,
-)
-from posture.data.ingest.image_part import PicturePart
-from posture.data.labels.tree import Pictures
+from posture.data.ingest.check_image import EncodedImage
+from posture.data.ingest.image_ledger import CheckedImage, ImageJob, ImageLedger, ImageOptions, ImageReport, ImageResult
+from posture.data.ingest.image_part import ImagePart
+from posture.data.labels.tree import AnnotatedImages
 from posture.data.store import schema
 from posture.data.store.files import local_copy
 from posture.data.store.lease import Lease
@@ -40,37 +33,37 @@ from posture.distributed.ingest import TooManyRefused, refuse_outside
 from posture.distributed.metrics import Throughput
 from posture.errors import InputError
 
-PICTURES_PER_TASK = 96
+IMAGES_PER_TASK = 96
 """Three row groups: enough to hide what a task costs, few enough that a lost task is a small loss."""
 
 
-def ingest_pictures(
-    pictures: Pictures,
+def ingest_images(
+    images: AnnotatedImages,
     store: Store,
     options: ImageOptions,
     *,
     progress: Callable[[int, int, float], None] | None = None,
-) -> PictureReport:
-    """Add what is new in `pictures` to the store. `progress(pictures done, pictures to do, pictures/s)` is called as
+) -> ImageReport:
+    """Add what is new in `images` to the store. `progress(images done, images to do, images/s)` is called as
     results come.
 
-    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many pictures
+    Raises Busy where another ingest holds the store, InputError where a group would change sides or too many images
     were refused (what was good is committed all the same).
     """
     begun = time.time()
-    report = PictureReport(
-        uuid.uuid4().hex[:12], pictures.root, pictures.layout, unlabelled=len(pictures.unlabelled), notes=pictures.notes
+    report = ImageReport(
+        uuid.uuid4().hex[:12], images.root, images.layout, unlabelled=len(images.unlabelled), notes=images.notes
     )
-    kind = "missing_video" if pictures.layout in ("cvat", "ucf101_24") else "missing_picture"
+    kind = "missing_video" if images.layout in ("cvat", "ucf101_24") else "missing_picture"
     report.refused += [
         {"uri": line.rpartition(": ")[2], "verdict": kind, "reason": f"named by {line.rpartition(': ')[0]}"}
-        for line in pictures.missing
+        for line in images.missing
     ]
     with Lease(store.uri) as lease:
         store.create_tables()
         store.remove_orphans("images")
         ledger = ImageLedger(store, options, report, lease)
-        jobs = ledger.plan(pictures)
+        jobs = ledger.plan(images)
         if jobs:
             checking = time.time()
             done, total, throughput = 0, sum(job.pictures for job in jobs), Throughput("decode", report.ingest)
@@ -94,16 +87,16 @@ def ingest_pictures(
     if bad > options.max_refused_share * report.pictures:
         raise TooManyRefused(
             report,
-            f"{pictures.root}: {bad} of {report.pictures} pictures were refused, more than the allowed share of "
+            f"{images.root}: {bad} of {report.pictures} images were refused, more than the allowed share of "
             f"{options.max_refused_share:g} (--max-refused); the others are stored",
         )
     return report
 
 
 def _checked(
-    jobs: list[PictureJob], store: Store, options: ImageOptions, ingest: str
-) -> Iterator[tuple[list[Outcome], dict[str, Any] | None]]:
-    """Run the jobs on the cluster, tens of pictures a task; yields (an outcome per job, the Parquet file written) as
+    jobs: list[ImageJob], store: Store, options: ImageOptions, ingest: str
+) -> Iterator[tuple[list[ImageResult], dict[str, Any] | None]]:
+    """Run the jobs on the cluster, tens of images a task; yields (an outcome per job, the Parquet file written) as
     tasks end.
 
     Raises InputError where one could not write into the store.
@@ -114,7 +107,7 @@ def _checked(
 
     cluster.connect()
     blocks = min(
-        len(jobs), max(int(2 * cluster.decoding_cpus()), round(sum(job.pictures for job in jobs) / PICTURES_PER_TASK))
+        len(jobs), max(int(2 * cluster.decoding_cpus()), round(sum(job.pictures for job in jobs) / IMAGES_PER_TASK))
     )
     items = [{"jobs": json.dumps([asdict(job) for job in jobs[block::blocks]])} for block in range(blocks)]
     check = functools.partial(check_block, store_uri=store.uri, options=options, ingest=ingest)
@@ -129,24 +122,30 @@ def _checked(
 
 
 def check_block(batch: dict[str, Any], *, store_uri: str, options: ImageOptions, ingest: str) -> dict[str, Any]:
-    """One task: decode every picture of the block, write the good ones as one Parquet file beside the table (not
+    """One task: decode every image of the block, write the good ones as one Parquet file beside the table (not
     committed).
     """
     sandbox = sandbox_with(options.limits)
     done = []
     for jobs in batch["jobs"]:
-        part = PicturePart(store_uri, ingest)
+        part = ImagePart(store_uri, ingest)
         try:
-            outcomes = [_check_one(PictureJob(**job), sandbox, part, options) for job in json.loads(jobs)]
+            outcomes = [_check_one(ImageJob(**job), sandbox, part, options) for job in json.loads(jobs)]
             done.append(json.dumps({"outcomes": outcomes, "part": part.close()}))
         except InputError as error:
             done.append(json.dumps({"stopped": str(error)}))
     return {"outcome": done}
 
 
-def _check_one(job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions) -> Outcome:
+def _check_one(job: ImageJob, sandbox: Sandbox, part: ImagePart, options: ImageOptions) -> ImageResult:
     """One job. A file whose decoder died gets a second try: it may not have been the file's fault."""
-    outcome: Outcome = {"content": job.content, "asked": job.pictures, "verdict": "ok", "reason": "", "pictures": []}
+    outcome: ImageResult = {
+        "content": job.content,
+        "asked": job.pictures,
+        "verdict": "ok",
+        "reason": "",
+        "pictures": [],
+    }
     take = _take_frames if job.frames else _take_still
     try:
         with local_copy(job.uri) as path:
@@ -162,8 +161,8 @@ def _check_one(job: PictureJob, sandbox: Sandbox, part: PicturePart, options: Im
 
 
 def _take_still(
-    path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions
-) -> list[CheckedPicture]:
+    path: str, job: ImageJob, sandbox: Sandbox, part: ImagePart, options: ImageOptions
+) -> list[CheckedImage]:
     encoded = sandbox.picture(path, job.content, limit_seconds=options.file_limit_seconds)
     part.write(job.content, job.uri, encoded)
     return [
@@ -172,8 +171,8 @@ def _take_still(
 
 
 def _take_frames(
-    path: str, job: PictureJob, sandbox: Sandbox, part: PicturePart, options: ImageOptions
-) -> list[CheckedPicture]:
+    path: str, job: ImageJob, sandbox: Sandbox, part: ImagePart, options: ImageOptions
+) -> list[CheckedImage]:
     """Frames are written only when all have decoded."""
     frames, taken = [], []
     for message in sandbox.frames(
@@ -186,7 +185,7 @@ def _take_frames(
             frames.append((
                 image,
                 f"{job.uri}#t={row['time']:.6f}",
-                Encoded(message.pixels, row["height"], row["width"]),
+                EncodedImage(message.pixels, row["height"], row["width"]),
                 of_frame,
             ))
             taken.append({

@@ -22,12 +22,12 @@ from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox, sandbox_with
 from posture.data.decode.tracks import link, tubes_from_json, tubes_to_json
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.clip_ledger import IngestOptions, Job, Ledger, Report, video_row
+from posture.data.ingest.clip_ledger import ClipJob, ClipLedger, ClipReport, IngestOptions, video_row
 from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.ingest.parquet_part import Part
 from posture.data.ingest.place_boxes import MOST_OUTSIDE
 from posture.data.labels.tubes import Tube
-from posture.data.labels.videos import Footage, Label
+from posture.data.labels.videos import Label, LabelledVideos
 from posture.data.store import schema
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.lease import Lease
@@ -47,14 +47,14 @@ it.
 
 
 def ingest(
-    footage: Footage,
+    footage: LabelledVideos,
     store: Store,
     options: IngestOptions,
     *,
     detector: AthleteDetector | None = None,
     local: bool = False,
     progress: Callable[[int, int, int, float], None] | None = None,
-) -> Report:
+) -> ClipReport:
     """Add what is new in `footage` to the store. `progress(files done, files to do, clips, clips/s)` is called as
     results come.
 
@@ -65,7 +65,7 @@ def ingest(
     refused (what was readable is committed all the same).
     """
     begun = time.time()
-    report = Report(
+    report = ClipReport(
         uuid.uuid4().hex[:12],
         footage.root,
         footage.layout,
@@ -80,7 +80,7 @@ def ingest(
     with Lease(store.uri) as lease:
         store.create_tables()
         store.remove_orphans("clips")
-        ledger = Ledger(store, options, report, lease)
+        ledger = ClipLedger(store, options, report, lease)
         jobs = ledger.plan(footage)
         if jobs:
             decoding = time.time()
@@ -122,23 +122,23 @@ def ingest(
 class TooManyRefused(InputError):
     """The ingest finished, but most of its files were bad; carries the report."""
 
-    def __init__(self, report: Report, message: str) -> None:
+    def __init__(self, report: ClipReport, message: str) -> None:
         super().__init__(message)
         self.report = report
 
 
 def refuse_outside(report: Any, outside: int, drawn: int) -> None:
-    """Raise TooManyRefused, with the report, if too many of the boxes that were `drawn` lie outside of their pictures."""
+    """Raise TooManyRefused, with the report, if too many of the boxes that were `drawn` lie outside of their images."""
     if outside > MOST_OUTSIDE * drawn:
         raise TooManyRefused(
             report,
-            f"{report.footage}: {outside:,} of {drawn:,} boxes lie outside of their pictures or belong to another size, more than "
-            f"{100 * MOST_OUTSIDE:.0f} %: these are other pictures than the boxes were drawn on; what fits is stored",
+            f"{report.footage}: {outside:,} of {drawn:,} boxes lie outside of their images or belong to another size, more than "
+            f"{100 * MOST_OUTSIDE:.0f} %: these are other images than the boxes were drawn on; what fits is stored",
         )
 
 
 def _decode(
-    jobs: list[Job],
+    jobs: list[ClipJob],
     store: Store,
     options: IngestOptions,
     ingest: str,
@@ -169,7 +169,7 @@ def _decode(
 
 
 def _decode_here(
-    jobs: list[Job], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str]
+    jobs: list[ClipJob], store: Store, options: IngestOptions, ingest: str, orphans: frozenset[str]
 ) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
     """The same in this process, one file after the other."""
     for first in range(0, len(jobs), CLIPS_PER_TASK):
@@ -227,19 +227,19 @@ def _finder(digest: str, detector: Any) -> Finder:
     return _finders[digest]
 
 
-def _packed(job: Job) -> dict[str, Any]:
+def _packed(job: ClipJob) -> dict[str, Any]:
     """A job as JSON takes it."""
     return asdict(replace(job, tubes=())) | {"tubes": tubes_to_json(job.tubes)}
 
 
-def _unpacked(job: dict[str, Any]) -> Job:
-    return Job(
+def _unpacked(job: dict[str, Any]) -> ClipJob:
+    return ClipJob(
         **job | {"labels": tuple(Label(**label) for label in job["labels"]), "tubes": tubes_from_json(job["tubes"])}
     )
 
 
 def _cut_one(
-    job: Job, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None
+    job: ClipJob, sandbox: Sandbox, part: Part, options: IngestOptions, orphans: frozenset[str], finder: Finder | None
 ) -> dict[str, Any]:
     """One file: {row, segments, refused, notes}. Its clips are in `part` only if the whole file was good.
 
@@ -269,7 +269,7 @@ def _cut_one(
 
 
 def _try_to_cut(
-    job: Job,
+    job: ClipJob,
     row: dict[str, Any],
     sandbox: Sandbox,
     part: Part,

@@ -15,8 +15,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "posture_clips_total": ("Clips or pictures decoded (stage decode) or trained on (stage train)", ("stage", "run")),
-    "posture_clips_per_second": ("Clips or pictures a second, of this ingest or epoch so far", ("stage", "run")),
+    "posture_clips_total": ("Clips or images decoded (stage decode) or trained on (stage train)", ("stage", "run")),
+    "posture_clips_per_second": ("Clips or images a second, of this ingest or epoch so far", ("stage", "run")),
     "posture_data_wait_share": ("Share of the last epoch's time that training waited for data", ("run",)),
     "posture_epoch": ("Epoch in progress, counted from 1", ("run",)),
     "posture_validation": ("What the last epoch came to on val", ("run", "metric")),

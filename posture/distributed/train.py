@@ -19,7 +19,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from posture.config import Run, Scale
+from posture.config import ActionRun, Scale
 from posture.data.store.files import exists, is_remote
 from posture.distributed import cluster
 from posture.distributed.context import Board, RayContext
@@ -131,7 +131,7 @@ def room_for(scale: Scale) -> tuple[float, float, dict[str, str]]:
 
 def _work(config: dict[str, Any]) -> None:
     """One Ray Train worker."""
-    run: Run = config["run"]
+    run: ActionRun = config["run"]
     folder: RunFolder = config["folder"]
     feeds: list[Feed] = config["feeds"]
     if not folder.exists():

@@ -37,7 +37,7 @@ from posture.errors import InputError
 from posture.runs.folder import RunFolder
 from posture.runs.prepare import run_worker
 from posture.search.study import Search, state_of
-from posture.search.trial import Outcome, Plan, Point, conclude, failure, read, start
+from posture.search.trial import Plan, Point, TrialResult, conclude, failure, read, start
 
 REDUCTION = 3
 """Of successive halving: about one in so many trials goes on from each rung."""
@@ -105,8 +105,8 @@ def search_on_tune(
     # no other node that is lost takes it along
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = SearchBoard.options(scheduling_strategy=here).remote()
-    asking = Asking(search, plan, on_trial)
-    ending = Ending(
+    asking = StudySearcher(search, plan, on_trial)
+    ending = StopCallback(
         asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update
     )
     halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
@@ -125,7 +125,7 @@ def search_on_tune(
                 scheduler=Halving(search, plan, board, asking) if halving else None,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            callbacks=[ending, Silence()],
+            callbacks=[ending, NoOutput()],
         )
     finally:
         ray.kill(board)
@@ -162,7 +162,7 @@ class NotKept:
         return {}
 
 
-class Asking(NotKept, Searcher):
+class StudySearcher(NotKept, Searcher):
     """Between Tune and the search: what Tune asks for, and what its trials came to."""
 
     def __init__(self, search: Search, plan: Plan, on_trial: Callable[[int], None]) -> None:
@@ -213,7 +213,7 @@ class Halving(NotKept, AsyncHyperBandScheduler):
     A search that goes on has the rungs it had: what trials reached before is read from the study.
     """
 
-    def __init__(self, search: Search, plan: Plan, board: Any, asking: Asking) -> None:
+    def __init__(self, search: Search, plan: Plan, board: Any, asking: StudySearcher) -> None:
         run = plan.base.run
         super().__init__(
             time_attr="epoch",
@@ -248,12 +248,12 @@ class _Before:
     trial_id: str
 
 
-class Ending(NotKept, ray.tune.Callback):
+class StopCallback(NotKept, ray.tune.Callback):
     """Looks, between Tune's steps, whether time is up or somebody asks to stop; and hands on what the board says."""
 
     def __init__(
         self,
-        asking: Asking,
+        asking: StudySearcher,
         board: Any,
         *,
         until: float,
@@ -279,7 +279,7 @@ class Ending(NotKept, ray.tune.Callback):
             self._on_update(ray.get(self._board.read.remote()))
 
 
-class Silence(TrialProgressCallback):
+class NoOutput(TrialProgressCallback):
     """In place of what Tune prints of its trials whatever it is told: `posture tune` shows them."""
 
     def on_trial_result(self, *_: Any, **__: Any) -> None: ...
@@ -332,7 +332,7 @@ def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], b
     _attempt(plan, point, board, work)
 
 
-def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[str, Any]]) -> Outcome | None:
+def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[str, Any]]) -> TrialResult | None:
     """Train a trial and write what it came to; whatever goes wrong in it is its outcome, and not the search's. None
     where it is interrupted.
     """

@@ -1,7 +1,7 @@
 """Boxes and what is said of them, in pixels, as (x1, y1, x2, y2): how well two fit, the losses made of that (section
 2.1), suppression.
 
-Tensor legend: B boxes of a batch, M and N boxes, D detections of a picture. w, h: sides; c: the smallest box around
+Tensor legend: B boxes of a batch, M and N boxes, D detections of an image. w, h: sides; c: the smallest box around
 two.
 """
 
@@ -29,7 +29,7 @@ SHAPE_POWER = 4
 """SIoU's theta: how little small differences in shape matter (Gevorgyan 2022: near 4, from 2 to 6)."""
 
 BLOCK, TOGETHER = 256, 1
-"""Candidates of a picture that suppression compares with each other at once, and of how many pictures, on a CPU, in
+"""Candidates of an image that suppression compares with each other at once, and of how many images, on a CPU, in
 whose cache their pairs stay.
 """
 
@@ -37,26 +37,26 @@ ENOUGH_INSIDE = 0.5
 """Share of a box inside an ignore region from which on it counts for nothing, as at an IoU of 0.5."""
 
 GPU_BLOCK = 512
-"""Candidates on a GPU, of all pictures: each comparison is waited for once."""
+"""Candidates on a GPU, of all images: each comparison is waited for once."""
 
 
 class Targets(NamedTuple):
-    """The boxes to find in a batch of pictures, in pixels of the network's picture."""
+    """The boxes to find in a batch of images, in pixels of the network's image."""
 
     boxes: Tensor
     """(B, 4) float32, xyxy."""
     labels: Tensor
     """(B,) int64, class indices."""
     images: Tensor
-    """(B,) int64, the picture of the batch that each box is in, ascending."""
+    """(B,) int64, the image of the batch that each box is in, ascending."""
     count: int
-    """Pictures in the batch; some may have no box."""
+    """Images in the batch; some may have no box."""
     ignored: Targets | None = None
-    """The ignore regions in the same pictures; None: there are none."""
+    """The ignore regions in the same images; None: there are none."""
 
 
 class Detections(NamedTuple):
-    """What was found in one picture, best first."""
+    """What was found in one image, best first."""
 
     boxes: Tensor
     """(D, 4) float32, xyxy."""
@@ -149,7 +149,7 @@ def nms(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     *,
     count: int,
     threshold: float,
@@ -157,19 +157,19 @@ def nms(
     most: int = 300,
     candidates: int | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """Which of the boxes (N, 4) of `count` pictures no better one of the same picture and class overlaps by more than
+    """Which of the boxes (N, 4) of `count` images no better one of the same image and class overlaps by more than
     `threshold`.
 
-    Their indices, one picture behind the other and best first, and how many there are in each: at most `most`. Greedy:
-    whoever is suppressed suppresses nobody. Equal scores rank by index. `pictures` (N,): which one a box is in. Of
+    Their indices, one image behind the other and best first, and how many there are in each: at most `most`. Greedy:
+    whoever is suppressed suppresses nobody. Equal scores rank by index. `images` (N,): which one a box is in. Of
     each, the `candidates` best boxes (None: all) are looked at. `overlap`: how it is measured, see the function of that
     name.
     """
     order = scores.argsort(descending=True, stable=True)
     if count > 1:
-        order = order[pictures[order].argsort(stable=True)]
-    numbers = np.bincount(pictures.cpu().numpy(), minlength=count)
-    firsts = np.cumsum(numbers) - numbers  # of each picture, in `order`
+        order = order[images[order].argsort(stable=True)]
+    numbers = np.bincount(images.cpu().numpy(), minlength=count)
+    firsts = np.cumsum(numbers) - numbers  # of each image, in `order`
     if candidates is not None:
         numbers = np.minimum(numbers, candidates)
     kept = [np.zeros(0, dtype=np.int64) for _ in range(count)]  # positions in `order`
@@ -177,15 +177,15 @@ def nms(
     # enough without them.
     size, together = (GPU_BLOCK, count) if boxes.is_cuda else (BLOCK, TOGETHER)
     for start in range(0, numbers.max(initial=0), size):
-        waiting = [picture for picture in range(count) if numbers[picture] > start and len(kept[picture]) < most]
+        waiting = [image for image in range(count) if numbers[image] > start and len(kept[image]) < most]
         for some in (waiting[place : place + together] for place in range(0, len(waiting), together)):
             block = _padded([
-                firsts[picture] + np.arange(start, min(start + size, numbers[picture])) for picture in some
+                firsts[image] + np.arange(start, min(start + size, numbers[image])) for image in some
             ])  # (P, W)
-            before = _padded([kept[picture] for picture in some])  # (P, V)
+            before = _padded([kept[image] for image in some])  # (P, V)
             gone, suppressed = _suppressed(before, block, order, boxes, labels, threshold=threshold, kind=overlap)
-            for picture, positions, remain in zip(some, block, _greedy(gone | (block < 0), suppressed), strict=True):
-                kept[picture] = np.concatenate([kept[picture], positions[remain]])
+            for image, positions, remain in zip(some, block, _greedy(gone | (block < 0), suppressed), strict=True):
+                kept[image] = np.concatenate([kept[image], positions[remain]])
     kept = [positions[:most] for positions in kept]
     return order[torch.from_numpy(np.concatenate([*kept, np.zeros(0, dtype=np.int64)])).to(order.device)], [
         len(positions) for positions in kept
@@ -217,15 +217,15 @@ def _suppressed(
         (pairwise_iou(boxes, others) > threshold) & (labels[:, :, None] == other_labels[:, None]) & there[:, :, None]
     )
     if kind != "iou":  # never more than IoU, and dearer: asked of the few pairs that are left
-        picture, row, column = covered.nonzero(as_tuple=True)
-        covered[picture, row, column] = _overlap(boxes[picture, row], others[picture, column], kind) > threshold
+        image, row, column = covered.nonzero(as_tuple=True)
+        covered[image, row, column] = _overlap(boxes[image, row], others[image, column], kind) > threshold
     # one copy, and one wait for a GPU
     found = torch.cat([covered[:, :width].any(1, keepdim=True), covered[:, width:].triu(1)], dim=1).cpu().numpy()
     return found[:, 0], found[:, 1:]
 
 
 def _greedy(gone: np.ndarray, suppressed: np.ndarray) -> np.ndarray:
-    """Which of W candidates, best first, remain in each of P pictures (P, W); `gone` (P, W) are out from the start,
+    """Which of W candidates, best first, remain in each of P images (P, W); `gone` (P, W) are out from the start,
     rows of `suppressed` (P, W, W) say whom each would take out.
     """
     gone = gone.copy()

@@ -1,7 +1,7 @@
 """The detectors' toggles in one place: frozen dataclasses, free of torch, as `posture/models/configs.py` has them for
 classifiers.
 
-Every config has `classes` and `size`: networks take letterboxed pictures, float32 (N, 3, size, size) in 0..1.
+Every config has `classes` and `size`: networks take letterboxed images, float32 (N, 3, size, size) in 0..1.
 `takes_targets` says that a network in training also takes the boxes to find and answers with its losses (torchvision's
 do); the others answer with raw outputs.
 """
@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from posture.models.configs import AtMost, Classes, Share, Size, Width, refuse_too_much, refuse_unknown_choices, require
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]
-"""For each level, from the finest on, the (width, height) of its anchor boxes in pixels of the network's picture."""
+"""For each level, from the finest on, the (width, height) of its anchor boxes in pixels of the network's image."""
 
 YOLOV5_ANCHORS: Anchors = (
     ((10, 13), (16, 30), (33, 23)),
@@ -27,11 +27,11 @@ YOLOV7_ANCHORS: Anchors = (
     ((36, 75), (76, 55), (72, 146)),
     ((142, 110), (192, 243), (459, 401)),
 )
-"""As published, for pictures of 640 pixels."""
+"""As published, for images of 640 pixels."""
 MOST_ANCHORS = 32
 """Of a level."""
 STRIDES = (8, 16, 32)
-"""Pixels of the picture per cell of each level of a YOLO head."""
+"""Pixels of the image per cell of each level of a YOLO head."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class YOLOv5:
     kind: Literal["yolov5"] = "yolov5"
     classes: Classes = 80
     size: Size = 640
-    """Side of the picture in pixels; a multiple of 32."""
+    """Side of the image in pixels; a multiple of 32."""
     depth: Annotated[float, AtMost(16)] = 0.33
     """Multiplies the number of bottlenecks of each C3; 0.33 is the small network's."""
     width: Width = 0.5
@@ -95,7 +95,7 @@ class YOLOv7:
     kind: Literal["yolov7"] = "yolov7"
     classes: Classes = 80
     size: Size = 640
-    """Side of the picture in pixels; a multiple of 32."""
+    """Side of the image in pixels; a multiple of 32."""
     width: Width = 1.0
     """Multiplies every width, rounded up to a multiple of 8."""
     norm_momentum: Share = 0.03
@@ -126,7 +126,7 @@ class SSD300:
     kind: Literal["ssd300"] = "ssd300"
     classes: Classes = 80
     size: Size = 300
-    """Side of the picture in pixels, at least 160; the published network has 300."""
+    """Side of the image in pixels, at least 160; the published network has 300."""
     width: Width = 1.0
     """Multiplies every width; other than 1, the result is rounded to a multiple of 8, at least 8, and published weights
     do not fit.
@@ -140,9 +140,7 @@ class SSD300:
                 f"{name} must be a finite number greater than 0, not {getattr(self, name)}",
             )
         refuse_too_much(self)
-        require(
-            self.size >= 160, f"size must be at least 160 pixels, not {self.size}: smaller pictures are strided away"
-        )
+        require(self.size >= 160, f"size must be at least 160 pixels, not {self.size}: smaller images are strided away")
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class FasterRCNN:
     kind: Literal["fasterrcnn"] = "fasterrcnn"
     classes: Classes = 80
     size: Size = 640
-    """Side of the picture in pixels; a multiple of 32."""
+    """Side of the image in pixels; a multiple of 32."""
     width: Width = 1.0
     """Multiplies every width; other than 1, the result is rounded to a multiple of 8, at least 8, and published weights
     do not fit.

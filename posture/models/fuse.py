@@ -22,7 +22,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """`model` itself, the weights of its convolutions over pictures laid out as pictures come: each place's channels
+    """`model` itself, the weights of its convolutions over images laid out as images come: each place's channels
     side by side.
     """
     for module in model.modules():

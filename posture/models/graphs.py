@@ -1,6 +1,6 @@
 """Networks whose kernels a GPU launches all at once: CUDA graphs.
 
-Looking at a picture or two, a GPU waits for Python to launch the next kernel most of the time. What a network launches
+Looking at an image or two, a GPU waits for Python to launch the next kernel most of the time. What a network launches
 depends on the shape of its input alone, so it is recorded once for each shape and replayed from then on.
 """
 

@@ -1,4 +1,4 @@
-"""Randomness within networks that belongs to a clip or picture: the same in whatever batch, on whatever worker, it is
+"""Randomness within networks that belongs to a clip or image: the same in whatever batch, on whatever worker, it is
 computed.
 
 Each row of a batch has a key (see `posture.train.batches.Batch.keys`), and a part of a network draws its numbers from

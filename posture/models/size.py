@@ -109,7 +109,7 @@ def _shapes(config: Any) -> nn.Module:
 
 @functools.lru_cache(maxsize=64)
 def _activations(config: Any) -> int:
-    """Bytes of all tensors that autograd keeps of one clip or picture, each once, without the parameters."""
+    """Bytes of all tensors that autograd keeps of one clip or image, each once, without the parameters."""
     from posture.models.summary import input_shapes
 
     network = _shapes(config).train()

@@ -63,11 +63,11 @@ def _attention_flops(
 
 
 @torch.no_grad()
-def picture_gflops(model: nn.Module, size: int) -> float:
-    """Floating-point operations, in 1e9, of a detector's forward pass over one picture of `size` x `size`: twice its
+def image_gflops(model: nn.Module, size: int) -> float:
+    """Floating-point operations, in 1e9, of a detector's forward pass over one image of `size` x `size`: twice its
     multiply-accumulates.
 
-    That is how detectors are mostly quoted (GMAC for classifiers). Counted as in `gmacs`, on a grey picture and on the
+    That is how detectors are mostly quoted (GMAC for classifiers). Counted as in `gmacs`, on a grey image and on the
     CPU, where a copy of `model` runs once: what a detector with proposals computes depends on what it finds.
     """
     network = copy.deepcopy(model).cpu().float().eval()

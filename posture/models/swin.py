@@ -1,6 +1,6 @@
 """Swin Transformer V2 blocks (Liu 2021, arXiv 2111.09883) for feature maps of any height and width.
 
-Tensor legend: N pictures, C channels, H x W cells, `heads` x D = C, windows of w x w cells, L = w * w. The second
+Tensor legend: N images, C channels, H x W cells, `heads` x D = C, windows of w x w cells, L = w * w. The second
 version's parts: attention by cosine with a learned temperature (section 3.3), a position bias that a small network
 computes from log-spaced distances (section 3.2), and normalisation after each branch, whose gain starts at 0, so that a
 fresh block is the identity.
@@ -77,7 +77,7 @@ class WindowAttention(nn.Module):
         self.projection = _linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        pictures, height, width, _ = x.shape
+        images, height, width, _ = x.shape
         (top, bottom), (left, right) = (_padding(length, self.window, self.shift) for length in (height, width))
         parts = self.queries_keys_values(x)
         bias = self.position_bias()  # (heads, L, L)
@@ -85,31 +85,31 @@ class WindowAttention(nn.Module):
             parts = functional.pad(parts, (0, 0, left, right, top, bottom))
             # (windows, heads, L, L)
             bias = _padding_bias(height, width, self.window, self.shift, bias.dtype, bias.device) + bias
-            bias = bias.repeat(pictures, 1, 1, 1) if pictures > 1 else bias  # (N * windows, heads, L, L)
+            bias = bias.repeat(images, 1, 1, 1) if images > 1 else bias  # (N * windows, heads, L, L)
         parts = self._to_windows(parts)  # (3, N * windows, heads, L, D)
         queries, keys = functional.normalize(parts[:2], dim=-1, eps=SMALLEST_NORM)
         values = functional.scaled_dot_product_attention(
             queries * self.scale(), keys, parts[2], attn_mask=bias, scale=1.0
         )
-        x = self.projection(self._from_windows(values, pictures, top + height + bottom, left + width + right))
+        x = self.projection(self._from_windows(values, images, top + height + bottom, left + width + right))
         return x[:, top : top + height, left : left + width]
 
     def _to_windows(self, parts: Tensor) -> Tensor:
         """(N, R * w, S * w, 3C) -> (3, N * R * S, heads, L, D)."""
-        pictures, height, width, channels = parts.shape
+        images, height, width, channels = parts.shape
         side, depth = self.window, channels // (3 * self.heads)
-        parts = parts.reshape(pictures, height // side, side, width // side, side, 3, self.heads, depth).permute(
+        parts = parts.reshape(images, height // side, side, width // side, side, 3, self.heads, depth).permute(
             5, 0, 1, 3, 6, 2, 4, 7
         )
         return parts.reshape(3, -1, self.heads, side * side, depth)
 
-    def _from_windows(self, values: Tensor, pictures: int, height: int, width: int) -> Tensor:
+    def _from_windows(self, values: Tensor, images: int, height: int, width: int) -> Tensor:
         """(N * R * S, heads, L, D) -> (N, R * w, S * w, C), which is `height` x `width` cells."""
         side = self.window
-        values = values.reshape(pictures, height // side, width // side, self.heads, side, side, -1).permute(
+        values = values.reshape(images, height // side, width // side, self.heads, side, side, -1).permute(
             0, 1, 4, 2, 5, 3, 6
         )
-        return values.reshape(pictures, height, width, -1)
+        return values.reshape(images, height, width, -1)
 
     def fused(self) -> FusedWindowAttention:
         return FusedWindowAttention(self)
@@ -133,11 +133,11 @@ class FusedWindowAttention(nn.Module):
         self.register_buffer("position_bias", attention.position_bias().detach().contiguous())  # (heads, L, L)
 
     def forward(self, x: Tensor) -> Tensor:
-        pictures, height, width, channels = x.shape
+        images, height, width, channels = x.shape
         inwards, outwards = _selections(height, width, self.window, self.shift, self.heads, x.device)
         depth, across = channels // self.heads, self.window**2
-        parts = self.queries_keys_values(x).view(pictures, -1, depth).index_select(1, inwards)
-        parts = parts.view(pictures, 3, -1, across, depth)  # (N, 3, R * S * heads, L, D)
+        parts = self.queries_keys_values(x).view(images, -1, depth).index_select(1, inwards)
+        parts = parts.view(images, 3, -1, across, depth)  # (N, 3, R * S * heads, L, D)
         lengths = torch.linalg.vector_norm(parts[:, :2], dim=-1, keepdim=True).clamp_(min=SMALLEST_NORM)
         queries, keys = (
             (parts[:, :2].unflatten(2, (-1, self.heads)) * (self.scales / lengths.unflatten(2, (-1, self.heads))))
@@ -151,8 +151,8 @@ class FusedWindowAttention(nn.Module):
         values = functional.scaled_dot_product_attention(
             queries, keys, parts[:, 2], attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1.0
         )
-        values = values.transpose(1, 2).reshape(pictures, -1, depth)  # in memory, torch puts the heads last already
-        return self.projection(values.index_select(1, outwards).view(pictures, height, width, channels))
+        values = values.transpose(1, 2).reshape(images, -1, depth)  # in memory, torch puts the heads last already
+        return self.projection(values.index_select(1, outwards).view(images, height, width, channels))
 
 
 class QueriesKeysValues(nn.Module):

@@ -3,7 +3,7 @@ Lin 2017).
 
 At width 1 these are torchvision's networks under torchvision's names, so that published weights fit: SSD300 with
 VGG-16, 35,641,826 parameters for 90 classes, and Faster R-CNN with ResNet-50, 41,808,406, or 41,755,286 without its
-norms. Their losses and what they keep are torchvision's too. Here they take batches of letterboxed pictures as they
+norms. Their losses and what they keep are torchvision's too. Here they take batches of letterboxed images as they
 are, without resizing, and leave torchvision's background class, its number 0, to themselves.
 
 Norms: Faster R-CNN's batch normalisation trains, as torchvision has it for a network from scratch; published weights
@@ -13,8 +13,8 @@ narrow SSD has batch normalisation as far as fc7, so that it learns from scratch
 Ignore regions: default boxes, anchors and proposals that lie in one by half or more, and are like no true box, are not
 learned from as background.
 
-Tensor legend: N pictures of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are
-float32 in mixed precision too, where half the digits are no longer enough to say where in a picture something is.
+Tensor legend: N images of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are
+float32 in mixed precision too, where half the digits are no longer enough to say where in an image something is.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ DETECT = SimpleNamespace(confidence=0.001, overlap=0.6, most=300)
 
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 SSD_PIXELS = 300
-"""Side of the pictures that the published SSD is laid out for."""
+"""Side of the images that the published SSD is laid out for."""
 SSD_RATIOS = ([2], [2, 3], [2, 3], [2, 3], [2], [2])
 """Of the default boxes' sides, for each of the six maps; each map also has two squares, and each ratio turned by 90
 degrees.
 """
 SSD_SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
-"""Sides of the default boxes as shares of the picture's."""
+"""Sides of the default boxes as shares of the image's."""
 SSD_STEPS = [8, 16, 32, 64, 100, 300]
-"""Pixels between the default boxes of each map in pictures of 300."""
+"""Pixels between the default boxes of each map in images of 300."""
 SSD_UNPADDED = 268
-"""Side of the smallest picture in which something is left of six maps when the last two layers do without padding."""
+"""Side of the smallest image in which something is left of six maps when the last two layers do without padding."""
 CAFFE_MEAN, CAFFE_STD = [0.48235, 0.45882, 0.40784], [1 / 255, 1 / 255, 1 / 255]
-"""What the published SSD takes away from a picture, and divides it by."""
+"""What the published SSD takes away from an image, and divides it by."""
 
 RESNET50 = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Channels and number of the bottlenecks of each stage."""
@@ -63,11 +63,11 @@ ROI_SIDE = 224
 """Pixels. Objects as large as this are looked at on the pyramid's third level (Lin 2017, equation 1)."""
 ROI_CELLS = 7
 PROPOSALS, NARROW_PROPOSALS = 512, 128
-"""Of a picture that are learned from. A narrow network has as many as Fast R-CNN in a step (Girshick 2015): to pool
+"""Of an image that are learned from. A narrow network has as many as Fast R-CNN in a step (Girshick 2015): to pool
 them is most of what a step takes on a CPU.
 """
 NARROW_PIXELS = 640
-"""Side of the pictures in which a narrow Faster R-CNN has the published anchors; in others they grow with the picture.
+"""Side of the images in which a narrow Faster R-CNN has the published anchors; in others they grow with the image.
 """
 
 CERTAIN = 30.0
@@ -84,12 +84,12 @@ OLD_LAYERS = {
 
 
 def ssd300(config: configs.SSD300, detect: Any = None) -> nn.Module:
-    """SSD with fresh weights. `forward(pictures (N, 3, S, S), float in 0..1)` in evaluation -> N `Detections`, best
+    """SSD with fresh weights. `forward(images (N, 3, S, S), float in 0..1)` in evaluation -> N `Detections`, best
     first.
 
-    In training `forward(pictures, targets)` -> the mean losses "bbox_regression" and "classification". `detect` has
-    `confidence`, `overlap` and `most` (see `posture.config.Detect`). Pictures of 300 pixels have the published 8,732
-    default boxes; in others they are spread evenly over each map, and the last two maps of pictures under 268 pixels
+    In training `forward(images, targets)` -> the mean losses "bbox_regression" and "classification". `detect` has
+    `confidence`, `overlap` and `most` (see `posture.config.Detect`). Images of 300 pixels have the published 8,732
+    default boxes; in others they are spread evenly over each map, and the last two maps of images under 268 pixels
     are padded. Raises InputError where torchvision does not import.
     """
     parts, detect = _torchvision(config), detect or DETECT
@@ -247,16 +247,16 @@ def _parts() -> SimpleNamespace:
     from torchvision.ops import MultiScaleRoIAlign
 
     class SSD(ssd.SSD):
-        def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
+        def forward(self, images: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
             _refuse_other_use(self, targets)
-            listed = _listed(ImageList, pictures)
+            listed = _listed(ImageList, images)
             # the first, scaled, is float32: so are default boxes
-            maps = list(self.backbone(_normalised(self.transform, pictures)).values())
+            maps = list(self.backbone(_normalised(self.transform, images)).values())
             outputs = {name: values.float() for name, values in self.head(maps).items()}
             boxes = self.anchor_generator(listed, maps)
             if targets is None:
                 return _detections(self.postprocess_detections(outputs, boxes, listed.image_sizes))
-            truth = _by_picture(targets)
+            truth = _by_image(targets)
             matches = [self._matches(true["boxes"], default) for true, default in zip(truth, boxes, strict=True)]
             # boxes that are sure to be background have no loss and no gradient, and come last among hard ones
             if targets.ignored is not None:
@@ -309,10 +309,10 @@ def _parts() -> SimpleNamespace:
             # torchvision makes the two; these know ignore regions
             self.rpn.__class__, self.roi_heads.__class__ = ProposalNetwork, Heads
 
-        def forward(self, pictures: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
+        def forward(self, images: Tensor, targets: Targets | None = None) -> dict[str, Tensor] | list[Detections]:
             _refuse_other_use(self, targets)
-            listed, truth = _listed(ImageList, pictures), None if targets is None else _by_picture(targets)
-            levels = self.backbone(_normalised(self.transform, pictures))
+            listed, truth = _listed(ImageList, images), None if targets is None else _by_image(targets)
+            levels = self.backbone(_normalised(self.transform, images))
             levels = OrderedDict((name, level.float()) for name, level in levels.items())
             proposals, proposal_losses = self.rpn(listed, levels, truth)
             found, losses = self.roi_heads(levels, proposals, listed.image_sizes, truth)
@@ -321,12 +321,12 @@ def _parts() -> SimpleNamespace:
             return _detections(found) if truth is None else proposal_losses | losses
 
     class Sampler(Keyed, nn.Module):
-        """Which anchors or proposals of each picture are learned from: as many positive ones as allowed, the rest
+        """Which anchors or proposals of each image are learned from: as many positive ones as allowed, the rest
         negative.
 
-        torchvision's, but that a picture's choice depends on its key, not on the pictures before it. Takes the match of
+        torchvision's, but that an image's choice depends on its key, not on the images before it. Takes the match of
         each (-1: neither), answers with a mask of the positive and one of the negative that were chosen, as lists over
-        pictures.
+        images.
         """
 
         def __init__(self, plain: Any) -> None:
@@ -389,20 +389,20 @@ def _refuse_other_use(network: nn.Module, targets: Targets | None) -> None:
         )
 
 
-def _listed(image_list: type, pictures: Tensor) -> Any:
-    """The batch as torchvision's `ImageList`: all of it is picture."""
-    return image_list(pictures, [tuple(pictures.shape[-2:])] * len(pictures))
+def _listed(image_list: type, images: Tensor) -> Any:
+    """The batch as torchvision's `ImageList`: all of it is image."""
+    return image_list(images, [tuple(images.shape[-2:])] * len(images))
 
 
-def _normalised(transform: Any, pictures: Tensor) -> Tensor:
+def _normalised(transform: Any, images: Tensor) -> Tensor:
     mean, deviation = (
-        pictures.new_tensor(values)[:, None, None] for values in (transform.image_mean, transform.image_std)
+        images.new_tensor(values)[:, None, None] for values in (transform.image_mean, transform.image_std)
     )
-    return (pictures - mean) / deviation
+    return (images - mean) / deviation
 
 
-def _by_picture(targets: Targets) -> list[dict[str, Tensor]]:
-    """The true boxes of each picture, with 0 for torchvision's background, and its ignore regions. Boxes without area,
+def _by_image(targets: Targets) -> list[dict[str, Tensor]]:
+    """The true boxes of each image, with 0 for torchvision's background, and its ignore regions. Boxes without area,
     which have no logarithm, are left out.
     """
     area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(1)
@@ -421,7 +421,7 @@ def _by_picture(targets: Targets) -> list[dict[str, Tensor]]:
 
 
 def _inside(boxes: Tensor, true: dict[str, Tensor]) -> Tensor:
-    """Whether each of (B, 4) lies in one of its picture's ignore regions: (B,) bool."""
+    """Whether each of (B, 4) lies in one of its image's ignore regions: (B,) bool."""
     regions = true.get("ignored")
     if regions is None or not len(regions):
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
@@ -485,7 +485,7 @@ def _layer(inputs: int, outputs: int, *, kernel: int = 3, padding: int = 1, dila
 
 
 def _extra(inputs: int, middle: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
-    """An extra layer of SSD. Without norms: of a map of one cell there is one value for each picture."""
+    """An extra layer of SSD. Without norms: of a map of one cell there is one value for each image."""
     layers = nn.Sequential(
         nn.Conv2d(inputs, middle, 1),
         nn.ReLU(inplace=True),

@@ -65,7 +65,7 @@ class Temporal(nn.Module):
         return self.network(flow.transpose(1, 2).flatten(1, 2))
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """ResNet's basic block: x + two 3 x 3 convolutions, a projection of x where its shape changes."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
@@ -136,7 +136,7 @@ def _resnet18(config: configs.TwoStream, channels: int) -> nn.Sequential:
     widths = [config.scaled(width) for width in (64, 64, 128, 256, 512)]
     blocks = []
     for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-        blocks += [Residual(inputs, outputs, stride=2 if stage else 1), Residual(outputs, outputs, stride=1)]
+        blocks += [ResidualBlock(inputs, outputs, stride=2 if stage else 1), ResidualBlock(outputs, outputs, stride=1)]
     return nn.Sequential(
         *_normed(channels, widths[0], 7, stride=2),  # (N, 64, 112, 112)
         nn.ReLU(inplace=True),

@@ -3,7 +3,7 @@ built of them.
 
 Importing ultralytics also changes the process that does so: it looks up hosts in the DNS, writes a settings file and
 says so on standard output, puts OMP_NUM_THREADS=1 into the environment (which every process started later inherits),
-wraps `torch.save`, PIL's `Image.open` (which from then on installs a package by pip where a picture is unreadable), and
+wraps `torch.save`, PIL's `Image.open` (which from then on installs a package by pip where an image is unreadable), and
 sets how torch and numpy print and how many threads OpenCV has. Here it is imported offline and in silence, it may
 install nothing, and all of that is put back but the settings file.
 """

@@ -1,6 +1,6 @@
 """YOLOv5s 6.x (Jocher 2020) and the paper's improved YOLOv5s (section 2.1, Figure 1), as one network with toggles.
 
-Tensor legend: N pictures, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
+Tensor legend: N images, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
 x 640 at width 0.5. With every toggle off this is the published YOLOv5s: 7,235,389 parameters for 80 classes.
 
 Toggles: `stem="focus"` puts every second pixel in a channel of its own before a 3x3 convolution; `swin` gives the
@@ -59,7 +59,7 @@ PUBLISHED = {
 
 
 class YOLOv5(nn.Module):
-    """A detector. `forward`: pictures (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
+    """A detector. `forward`: images (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
     K) at strides 8, 16, 32.
 
     Raises InputError where ultralytics, whose blocks it is built of, does not import.
@@ -97,8 +97,8 @@ class YOLOv5(nn.Module):
         self.head = Head(config, [predictor(config, level, channels) for level, channels in enumerate((c3, c4, c5))])
         set_norms(self, config.norm_momentum)
 
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        x = self.attend1(self.stage1(self.down1(self.stem(pictures))))  # (N, 64, 160, 160)
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.attend1(self.stage1(self.down1(self.stem(images))))  # (N, 64, 160, 160)
         p3 = self.attend2(self.stage2(self.down2(x)))  # (N, 128, 80, 80)
         p4 = self.attend3(self.stage3(self.down3(p3)))  # (N, 256, 40, 40)
         p5 = self.pyramid(self.attend4(self.stage4(self.down4(p4))))  # (N, 512, 20, 20)
@@ -139,8 +139,8 @@ class Head(nn.Module):
         return raw.unflatten(1, (self.anchors, -1)).permute(0, 1, 3, 4, 2)
 
 
-class PictureCBAM(nn.Module):
-    """Equations (1) and (2), channel and then space, for pictures: a picture is a clip of one frame; (N, C, H, W) ->
+class ImageCBAM(nn.Module):
+    """Equations (1) and (2), channel and then space, for images: an image is a clip of one frame; (N, C, H, W) ->
     (N, C, H, W).
     """
 
@@ -157,7 +157,7 @@ class PictureCBAM(nn.Module):
 
 
 class FlatCBAM(nn.Module):
-    """What PictureCBAM computes of averages, without an axis of time: fewer operations, which count where one picture
+    """What PictureCBAM computes of averages, without an axis of time: fewer operations, which count where one image
     at a time is looked at.
     """
 
@@ -194,7 +194,7 @@ class AttendedPredictor(nn.Module):
 
 
 def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int) -> nn.Conv2d:
-    """The 1x1 convolution of a level, with biases for 8 objects in a picture of 640 pixels and for classes that are all
+    """The 1x1 convolution of a level, with biases for 8 objects in an image of 640 pixels and for classes that are all
     rare (Lin 2017, 3.3).
     """
     anchors = len(config.anchors[level])
@@ -270,11 +270,11 @@ def scaled(channels: int, width: float) -> int:
 
 def _attention(config: configs.YOLOv5, place: str, channels: int) -> nn.Module:
     attends = config.attention == "cbam" and config.placement in (place, "all")
-    return PictureCBAM(channels, pool=config.attention_pool) if attends else nn.Identity()
+    return ImageCBAM(channels, pool=config.attention_pool) if attends else nn.Identity()
 
 
 def _without_time(layer: nn.Module) -> nn.Module:
-    """A convolution over one frame at a time as one over pictures."""
+    """A convolution over one frame at a time as one over images."""
     if not isinstance(layer, nn.Conv3d):
         return layer
     flat = nn.Conv2d(1, 1, layer.kernel_size[1:], padding=layer.padding[1:], device="meta")

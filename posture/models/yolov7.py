@@ -1,6 +1,6 @@
 """YOLOv7 (Wang 2022, arXiv 2207.02696), the network for 640 pixels, in training form, from its published layer table.
 
-Tensor legend: N pictures, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
+Tensor legend: N images, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
 x 640 at width 1. 37,622,682 parameters for 80 classes as it trains; `posture.models.fuse.fuse` makes the 36.9 M of
 inference of it.
 
@@ -26,7 +26,7 @@ from posture.models.yolov5 import RGB, Head, predictor, rename, scaled, set_norm
 
 
 class YOLOv7(nn.Module):
-    """A detector. `forward`: pictures (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
+    """A detector. `forward`: images (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
     K) at strides 8, 16, 32.
 
     Raises InputError where ultralytics, whose Conv it is built of, does not import.
@@ -65,8 +65,8 @@ class YOLOv7(nn.Module):
         )
         set_norms(self, config.norm_momentum)
 
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        x = self.stage1(self.stem(pictures))  # (N, 256, 160, 160)
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.stage1(self.stem(images))  # (N, 256, 160, 160)
         p3 = self.stage2(self.down2(x))  # (N, 512, 80, 80)
         p4 = self.stage3(self.down3(p3))  # (N, 1024, 40, 40)
         p5 = self.pyramid(self.stage4(self.down4(p4)))  # (N, 512, 20, 20)

@@ -7,18 +7,20 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.display.console import interruptible
 from posture.retrain.intake import Progress
 from posture.runs.prepare import Session, tables_of, train_here
 
 
-def digest_of_wish(run: Run, *, store: str, from_scratch: bool) -> str:
+def digest_of_wish(run: ActionRun, *, store: str, from_scratch: bool) -> str:
     """Of what the user asks for, whatever the footage: a pass that was killed goes on only where it is the same."""
     return _digest(run.model_dump(mode="json", exclude={"tracking"}) | {"store": store, "from_scratch": from_scratch})
 
 
-def name_of(run: Run, *, wish: str, champion: str | None, versions: dict[str, int], left_out: tuple[str, ...]) -> str:
+def name_of(
+    run: ActionRun, *, wish: str, champion: str | None, versions: dict[str, int], left_out: tuple[str, ...]
+) -> str:
     """The same for the same wish (`digest_of_wish`), champion and footage, so that nothing is trained twice."""
     read = {name: versions.get(name) for name in tables_of(run)}
     return f"{run.name[:80]}-{_digest({'asked': wish, 'champion': champion, 'left_out': left_out, 'versions': read})}"

@@ -45,7 +45,7 @@ FIGURES = ("accuracy", "map", "auc")
 
 
 @dataclass(frozen=True)
-class Limits:
+class DecisionLimits:
     """What a challenger must keep; shares of 1."""
 
     margin: float = 0.01
@@ -93,7 +93,9 @@ WHERE = {"frozen": "the frozen hold-out", "new": "the new hold-out", "both": "bo
 """The parts that a class is looked at on."""
 
 
-def judge(answers: Answers, limits: Limits, *, resamples: int = statistics.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def judge(
+    answers: Answers, limits: DecisionLimits, *, resamples: int = statistics.RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
     """The decision, as plain values: `outcome` (promoted, refused), `verdict`, `reasons`, `checks`, `rule`,
     `rule_sentence`, `limits`, `classes`, `sets`, `per_class` and `changed`, as the registry's decision.json has them.
     """
@@ -245,12 +247,12 @@ def _changed(answers: Answers) -> list[dict[str, Any]]:
     ]
 
 
-def _rule(both: dict[str, Any] | None, limits: Limits, new: list[str]) -> Rule:
+def _rule(both: dict[str, Any] | None, limits: DecisionLimits, new: list[str]) -> Rule:
     small = both is None or both["detectable"] is None or both["detectable"] > limits.margin
     return "non-inferiority" if small or new else "superiority"
 
 
-def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: Limits, new: list[str]) -> str:
+def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: DecisionLimits, new: list[str]) -> str:
     if rule == "first":
         return (
             "There is no champion yet: the challenger must be more accurate than always naming the most frequent class."
@@ -271,7 +273,7 @@ def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: Limits, new:
     return f"{seen}. A margin of {_points(limits.margin)} points cannot be asked for on so little: the challenger {asked}, and not be behind."
 
 
-def _frozen(part: dict[str, Any] | None, limits: Limits, *, some: bool) -> Check:
+def _frozen(part: dict[str, Any] | None, limits: DecisionLimits, *, some: bool) -> Check:
     if part is None:
         return Check("frozen", False, "nothing is left of the frozen hold-out in the classes that both know")
     low = part["difference"]["accuracy"]["low"]
@@ -293,7 +295,7 @@ def _new(part: dict[str, Any] | None, *, some: bool) -> Check:
     return Check("new", not worse, _told(part, "new", some=some) + (", worse beyond chance" if worse else ""))
 
 
-def _better(both: dict[str, Any] | None, limits: Limits, rule: Rule, new: list[str], *, some: bool) -> Check:
+def _better(both: dict[str, Any] | None, limits: DecisionLimits, rule: Rule, new: list[str], *, some: bool) -> Check:
     if both is None:
         return Check("better", False, "no hold-out segment is of a class that both know")
     found = both["difference"]["accuracy"]
@@ -311,7 +313,7 @@ def _better(both: dict[str, Any] | None, limits: Limits, rule: Rule, new: list[s
     return Check("better", ahead, told + ("" if ahead else ", so that it is behind"))
 
 
-def _class_drop(per_class: list[dict[str, Any]], limits: Limits) -> Check:
+def _class_drop(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Check:
     shared = [row for row in per_class if row["status"] == "shared"]
     compared = [(row["class"], part, row[part]) for row in shared for part in WHERE if row[part]]
     compared.sort(key=lambda item: item[2]["change"])
@@ -360,7 +362,7 @@ def beyond_chance(row: dict[str, Any]) -> bool:
     return row["p"] is not None and row["p"] < 1 - statistics.LEVEL
 
 
-def _new_classes(per_class: list[dict[str, Any]], limits: Limits) -> Check:
+def _new_classes(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Check:
     rows = {row["class"]: row["new"] for row in per_class if row["status"] == "new"}
     told = {
         name: "not held out"

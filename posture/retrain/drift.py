@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.feed.clips import index_footage, open_footage
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
@@ -33,7 +33,7 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Described:
+class Features:
     """Segments as the champion sees them, one row each."""
 
     features: np.ndarray  # (n, D) float32
@@ -41,14 +41,14 @@ class Described:
     labels: np.ndarray  # (n,) str
     groups: np.ndarray  # (n,) str
 
-    def of(self, chosen: np.ndarray) -> Described:
+    def of(self, chosen: np.ndarray) -> Features:
         """Those rows alone."""
-        return Described(self.features[chosen], self.confidence[chosen], self.labels[chosen], self.groups[chosen])
+        return Features(self.features[chosen], self.confidence[chosen], self.labels[chosen], self.groups[chosen])
 
 
 def describe_segments(
-    store: Store, run: Run, weights: Path, segments: Iterable[str], *, versions: dict[str, int], seed: int = 0
-) -> Described:
+    store: Store, run: ActionRun, weights: Path, segments: Iterable[str], *, versions: dict[str, int], seed: int = 0
+) -> Features:
     """At most `MOST` of the segments, one clip of each, as the model `run` sees them whose model.safetensors lies in
     the folder `weights`.
     """
@@ -75,14 +75,14 @@ def describe_segments(
             (row, float(of.max()), one["label"], one["group"])
             for row, of, one in zip(features, probabilities, said, strict=True)
         ]
-    return Described(
+    return Features(
         np.array([item[0] for item in found], dtype=np.float32).reshape(len(found), -1),
         np.array([item[1] for item in found], dtype=np.float32),
         *(np.array([item[place] for item in found], dtype=str) for place in (2, 3)),
     )
 
 
-def measure(old: Described, new: Described, *, seed: int = 0) -> dict[str, Any]:
+def measure(old: Features, new: Features, *, seed: int = 0) -> dict[str, Any]:
     """Plain values: `segments` and `groups` of each side, `too_few` (a sentence, or None), `auc`, `classes`,
     `confidence`.
 
@@ -115,7 +115,7 @@ def measure(old: Described, new: Described, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def two_sample_auc(old: Described, new: Described, *, seed: int = 0) -> dict[str, float]:
+def two_sample_auc(old: Features, new: Features, *, seed: int = 0) -> dict[str, float]:
     """{value, low, high}: the AUC of a logistic regression that tells new segments from old ones, asked about groups
     that it was not fitted on.
 
@@ -159,7 +159,7 @@ def two_sample_auc(old: Described, new: Described, *, seed: int = 0) -> dict[str
     return _interval(drawn)
 
 
-def class_shift(old: Described, new: Described, name: str, *, seed: int = 0) -> dict[str, Any]:
+def class_shift(old: Features, new: Features, name: str, *, seed: int = 0) -> dict[str, Any]:
     """How far the new segments of a class lie from the old ones: {class, old, new, distance, chance, shifted}.
 
     `distance` is between the means, in units of the spread within either side; `chance` is what 95 % of divisions of
@@ -196,7 +196,7 @@ def _distance(features: np.ndarray, is_new: np.ndarray) -> float:
     return float(np.linalg.norm(means[0] - means[1]) / max(np.sqrt(within), 1e-9))
 
 
-def _confidence(old: Described, new: Described, unknown: Described, *, seed: int) -> dict[str, Any]:
+def _confidence(old: Features, new: Features, unknown: Features, *, seed: int) -> dict[str, Any]:
     """Histograms (shares) of the champion's confidence, their means, and the difference new - old; `unknown`: segments
     of classes it does not know.
     """

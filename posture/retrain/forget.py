@@ -1,4 +1,4 @@
-"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show pictures of it, what runs
+"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show images of it, what runs
 and passes answered of it, and the versions and runs that were trained on it are marked. Its file is not touched: what
 lies in the user's footage is the user's; but it is not taken in again.
 
@@ -51,7 +51,7 @@ SHORTEST_ID = 8
 
 
 @dataclass
-class Found:
+class FoundRows:
     """What a store, and what stands beside it, holds of one video."""
 
     video: str
@@ -78,7 +78,7 @@ class Found:
         return {"segment": set(self.segments), "image": {*self.keys["boxes"], *self.keys["images"]}}
 
 
-def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]) -> Found:
+def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]) -> FoundRows:
     """What there is of a video, named by its path, file name or content hash. Raises InputError where there is none, or
     several have that name.
     """
@@ -111,7 +111,7 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
             f"{video!r} names {len(matching)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(matching)[:5])}"
         )
     content = matching.pop()
-    found = Found(
+    found = FoundRows(
         content,
         next((size for (one, _), size in held.items() if one == content), 0),
         sorted(uri for one, uri in held if one == content),
@@ -141,7 +141,7 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
 
 
 def forget(
-    found: Found, store: Store, *, registry: Registry | None, tell: Callable[[str], None] = lambda _: None
+    found: FoundRows, store: Store, *, registry: Registry | None, tell: Callable[[str], None] = lambda _: None
 ) -> None:
     """Remove it all, for good. Raises Busy where an ingest or a pass is under way."""
     if registry is not None:
@@ -151,7 +151,7 @@ def forget(
         _forget(found, store, None, tell)
 
 
-def _forget(found: Found, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
+def _forget(found: FoundRows, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
     with Lease(store.uri) as lease:
         store.forgotten(), store.versions()
         changed = _changed_files(found, registry)
@@ -168,7 +168,7 @@ def _forget(found: Found, store: Store, registry: Registry | None, tell: Callabl
 
 
 def _remove(
-    found: Found,
+    found: FoundRows,
     store: Store,
     registry: Registry | None,
     changed: dict[str, bytes],
@@ -190,7 +190,7 @@ def _remove(
             tell(f"{name}: {counted(len(found.keys[name]), 'row')} removed, {counted(removed, 'file')} deleted")
 
 
-def _changed_files(found: Found, registry: Registry | None) -> dict[str, bytes]:
+def _changed_files(found: FoundRows, registry: Registry | None) -> dict[str, bytes]:
     """What files beside the store hold afterwards. All of it is read before anything is removed: what cannot be read
     must not stop that half-way.
     """
@@ -218,7 +218,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1).encode()
 
 
-def _without(found: Found, predictions: str) -> bytes | None:
+def _without(found: FoundRows, predictions: str) -> bytes | None:
     """A file of predictions without the video's rows; None where it has none. Raises InputError where it cannot be
     read.
     """
@@ -291,7 +291,7 @@ def _strings(values: list[str]) -> Any:
     return pa.array(values, pa.string())
 
 
-def _trained(found: Found, store: Store, registry: Registry) -> dict[str, list[str]]:
+def _trained(found: FoundRows, store: Store, registry: Registry) -> dict[str, list[str]]:
     """Versions whose pass trained, or chose its best epoch, on a segment of the video."""
     trained = {}
     for version in registry.versions():
@@ -306,8 +306,8 @@ def _trained(found: Found, store: Store, registry: Registry) -> dict[str, list[s
     return trained
 
 
-def _trained_runs(found: Found, store: Store, runs: str) -> list[str]:
-    """Folders of runs that read the video's segments, or its pictures, in train or val."""
+def _trained_runs(found: FoundRows, store: Store, runs: str) -> list[str]:
+    """Folders of runs that read the video's segments, or its images, in train or val."""
     trained = []
     for uri in _files(runs, ".json"):
         if not uri.endswith("/run.json"):
@@ -318,7 +318,7 @@ def _trained_runs(found: Found, store: Store, runs: str) -> list[str]:
     return trained
 
 
-def _reads(found: Found, store: Store, versions: dict[str, int]) -> bool:
+def _reads(found: FoundRows, store: Store, versions: dict[str, int]) -> bool:
     try:
         segments = store.read(
             "segments",

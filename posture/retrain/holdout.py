@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import Run
-from posture.data.feed.clips import FootageIndex, index_footage
+from posture.config import ActionRun
+from posture.data.feed.clips import ClipIndex, index_footage
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.retrain.decision import Answers
@@ -27,7 +27,7 @@ BATCH = 16
 
 def score_segments(
     store: Store,
-    run: Run,
+    run: ActionRun,
     weights: Path,
     segments: Iterable[str],
     *,
@@ -60,7 +60,7 @@ def score_segments(
     return [index.segment_ids[number] for number in merged.segments], merged.scores
 
 
-def only_segments(index: FootageIndex, segments: set[str]) -> FootageIndex:
+def only_segments(index: ClipIndex, segments: set[str]) -> ClipIndex:
     """The clips of those segments alone."""
     wanted = np.array([segment in segments for segment in index.segment_ids], dtype=bool)
     return index.part(np.flatnonzero(wanted[index.segments]) if len(index) else np.zeros(0, dtype=np.int64))
@@ -70,7 +70,7 @@ def only_segments(index: FootageIndex, segments: set[str]) -> FootageIndex:
 class Model:
     """A model that is asked."""
 
-    run: Run
+    run: ActionRun
     classes: tuple[str, ...]
     weights: AbstractContextManager[Path]
     """Gives the folder of its model.safetensors."""

@@ -18,13 +18,13 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.decode.cut import BACKGROUND, Cut
 from posture.data.decode.video import VIDEO_SUFFIXES
-from posture.data.ingest.clip_ledger import IngestOptions, Report
+from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
 from posture.data.labels.table import SUFFIXES, table_of
 from posture.data.labels.tracked_videos import read_tracked_footage
-from posture.data.labels.videos import Footage, NoLabels, read_footage
+from posture.data.labels.videos import LabelledVideos, NoLabels, read_footage
 from posture.data.store.files import File, absolute, exists, is_remote, list_files, read_bytes
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
@@ -43,7 +43,7 @@ def silent(what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Drop:
+class InboxOptions:
     """Where footage arrives, and how it is taken in."""
 
     footage: str
@@ -60,7 +60,7 @@ class Drop:
 class Intake:
     """What one look at the drop folder came to."""
 
-    reports: list[Report] = field(default_factory=list)
+    reports: list[ClipReport] = field(default_factory=list)
     """Of the ingests that it took; none where nothing was new."""
     unsettled: list[str] = field(default_factory=list)
     """Files that are left for the next pass."""
@@ -86,7 +86,7 @@ def look_for(footage: str) -> None:
         raise InputError(f"--footage {footage}: no such table of labels")
 
 
-def refuse_uncuttable(drop: Drop, store: Store, run: Run) -> None:
+def refuse_uncuttable(drop: InboxOptions, store: Store, run: ActionRun) -> None:
     """Before a registry is made: raise InputError where there are videos that nobody could cut as the store's clips
     are.
     """
@@ -95,7 +95,13 @@ def refuse_uncuttable(drop: Drop, store: Store, run: Run) -> None:
 
 
 def take_in(
-    drop: Drop, store: Store, run: Run, memory: dict[str, Any], *, local: bool = False, progress: Progress = silent
+    drop: InboxOptions,
+    store: Store,
+    run: ActionRun,
+    memory: dict[str, Any],
+    *,
+    local: bool = False,
+    progress: Progress = silent,
 ) -> Intake:
     """Ingest what is new, whole and labelled, as `run` wants its clips; `local`: without Ray. `memory` is what the last
     look left.
@@ -130,16 +136,16 @@ def take_in(
 
 
 def _ingest(
-    footage: Footage,
-    drop: Drop,
+    footage: LabelledVideos,
+    drop: InboxOptions,
     store: Store,
-    run: Run,
+    run: ActionRun,
     known: set[tuple[Any, ...]],
     *,
     corrected: bool,
     local: bool,
     progress: Progress,
-) -> list[Report]:
+) -> list[ClipReport]:
     """Two ingests at most: of videos with a new group, whose groups are then split by themselves, and of the others
     where something changed.
     """
@@ -182,7 +188,7 @@ def _ingest(
     return reports
 
 
-def _cut(store: Store, run: Run) -> Cut:
+def _cut(store: Store, run: ActionRun) -> Cut:
     """How the store's clips are cut: as those that it holds. Raises InputError where they are of several kinds and the
     run chooses none.
     """
@@ -198,7 +204,7 @@ def _cut(store: Store, run: Run) -> Cut:
     )
 
 
-def _known_cut(store: Store, run: Run) -> DecodeRecipe:
+def _known_cut(store: Store, run: ActionRun) -> DecodeRecipe:
     """`_cut`'s recipe. Raises InputError where a detector says where the athlete is: there is none here."""
     recipe = _cut(store, run).recipe
     if recipe.searched:
@@ -209,7 +215,7 @@ def _known_cut(store: Store, run: Run) -> DecodeRecipe:
     return recipe
 
 
-def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
+def _footage(drop: InboxOptions, run: ActionRun, store: Store, videos: list[File]) -> LabelledVideos:
     """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
     crop = _known_cut(store, run).crop
     try:
@@ -217,7 +223,9 @@ def _footage(drop: Drop, run: Run, store: Store, videos: list[File]) -> Footage:
             drop.footage, layout=drop.layout, split_number=drop.split_number
         )
     except NoLabels:
-        return Footage(_root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos])
+        return LabelledVideos(
+            _root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos]
+        )
 
 
 def _root(footage: str) -> str:

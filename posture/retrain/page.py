@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import Run, validate
+from posture.config import ActionRun, validate
 from posture.data.feed.clips import index_footage, open_footage
 from posture.data.store.files import write_bytes
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
 from posture.display import html
-from posture.display.charts import Chart, Interval, Intervals, Line, ticks
+from posture.display.charts import Chart, ChartLine, Interval, Intervals, ticks
 from posture.display.html import THIN_SPACE, percent, short, signed
 from posture.display.text import counted
 from posture.retrain.decision import beyond_chance
@@ -34,11 +34,11 @@ MOST_REFUSED = 50
 STRIP_FRAMES = 5
 
 Frames = Mapping[str, Sequence[np.ndarray]]
-"""Pictures, uint8 (H, W, 3), of segments by id."""
+"""Images, uint8 (H, W, 3), of segments by id."""
 
 
 def publish(registry: Registry, pass_id: str, decision: Mapping[str, Any]) -> str:
-    """Write the page of a pass, with drift and pictures from its store, and drift.json beside it; returns the page's
+    """Write the page of a pass, with drift and images from its store, and drift.json beside it; returns the page's
     uri.
 
     Raises InputError where the store or a version is gone.
@@ -166,7 +166,7 @@ def _drift(registry: Registry, pass_id: str, decision: Mapping[str, Any], store:
     return measure(*sides) if all(len(side.labels) for side in sides) else None
 
 
-def _pictures(store: Store, run: Run, segments: Sequence[str], versions: dict[str, int]) -> Frames:
+def _pictures(store: Store, run: ActionRun, segments: Sequence[str], versions: dict[str, int]) -> Frames:
     """A few frames of the first stored clip of each segment, all of which are held out."""
     index = only_segments(index_footage(store, "test", versions=versions, recipe=run.data.recipe), set(segments))
     if not len(index):
@@ -360,7 +360,7 @@ def _confidence(drift: Mapping[str, Any]) -> Chart | None:
         name, look = looks[side]
         corners = [(edge / BINS, share) for place, share in enumerate(shares) for edge in (place, place + 1)]
         lines.append(
-            Line(
+            ChartLine(
                 f"{name}, mean {percent(drift['confidence']['mean'][side], 0)}",
                 [(0.0, 0.0), *corners, (1.0, 0.0)],
                 look,

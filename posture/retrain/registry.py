@@ -185,7 +185,7 @@ class Settling(TypedDict, total=False):
     unlabelled: list[str]
 
 
-class Watcher(TypedDict, total=False):
+class RegistryWatcher(TypedDict, total=False):
     """What a `posture watch` writes of itself."""
 
     host: str
@@ -210,7 +210,7 @@ KINDS = {
 """What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their
 own.
 """
-FOLDERS = {"forgotten": Forgotten, "watchers": Watcher}
+FOLDERS = {"forgotten": Forgotten, "watchers": RegistryWatcher}
 
 
 class Registry:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import Run, override, validate
+from posture.config import ActionRun, override, validate
 from posture.data.feed.origins import places_of
 from posture.data.store.files import absolute, exists, remove_tree
 from posture.data.store.lease import Lease
@@ -28,9 +28,9 @@ from posture.display.console import duration
 from posture.display.text import counted
 from posture.errors import Busy, InputError, Unreachable
 from posture.retrain.challenger import digest_of_wish, fit, name_of
-from posture.retrain.decision import Answers, Limits, judge
+from posture.retrain.decision import Answers, DecisionLimits, judge
 from posture.retrain.holdout import Model, ask, figures, write_predictions
-from posture.retrain.intake import Drop, Intake, Progress, look_for, refuse_uncuttable, silent, take_in
+from posture.retrain.intake import InboxOptions, Intake, Progress, look_for, refuse_uncuttable, silent, take_in
 from posture.retrain.new_data import arrivals, segments_record
 from posture.retrain.notify import Notification, notify
 from posture.retrain.registry import WEIGHTS, Registry
@@ -70,18 +70,18 @@ class RetrainOptions:
     val_share: float = 0.2
     test_share: float = 0.2
     seed: int = 0
-    limits: Limits = Limits()
+    limits: DecisionLimits = DecisionLimits()
     notification: Notification = Notification()
 
     @property
-    def drop(self) -> Drop:
-        return Drop(
+    def drop(self) -> InboxOptions:
+        return InboxOptions(
             self.footage, self.layout, self.split_number, self.settle, self.val_share, self.test_share, self.seed
         )
 
 
 @dataclass
-class Outcome:
+class PassResult:
     """What a pass came to."""
 
     status: str
@@ -98,12 +98,12 @@ class Outcome:
 Tell = Callable[[str], None]
 
 
-def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> Outcome:
+def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> PassResult:
     """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and
     KeyboardInterrupt at Ctrl-C, after training has saved: the next pass goes on from there.
     """
     run = override(load_recipe(options.recipe), options.changes)
-    if not isinstance(run, Run):
+    if not isinstance(run, ActionRun):
         raise InputError(
             f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved"
         )
@@ -119,7 +119,7 @@ class Pass:
     """One pass under way, with the registry's lease in hand."""
 
     def __init__(
-        self, options: RetrainOptions, run: Run, registry: Registry, lease: Lease, tell: Tell, progress: Progress
+        self, options: RetrainOptions, run: ActionRun, registry: Registry, lease: Lease, tell: Tell, progress: Progress
     ) -> None:
         self.options, self.run, self.registry, self.lease, self.tell, self.progress = (
             options,
@@ -133,12 +133,12 @@ class Pass:
         self.champion = registry.champion()
         self.wish = digest_of_wish(run, store=self.store.uri, from_scratch=options.from_scratch)
 
-    def go(self) -> Outcome:
+    def go(self) -> PassResult:
         plan = self._unfinished()
         if plan is None:
             found = self._take_in()
             plan = self._plan(found)
-            if isinstance(plan, Outcome):
+            if isinstance(plan, PassResult):
                 return plan
         decided = self.registry.read_json("passes", plan["pass"], "decision.json")
         if decided is None:
@@ -173,7 +173,7 @@ class Pass:
         still = "changes" if len(files) == 1 else "change"
         return f"{counted(len(files), 'file')} changed in the last {duration(self.options.settle)}, or still {still} (--settle {self.options.settle:g})"
 
-    def _plan(self, found: Intake) -> dict[str, Any] | Outcome:
+    def _plan(self, found: Intake) -> dict[str, Any] | PassResult:
         """What is to be trained and judged, written down; or why nothing is."""
         passes, store = self.registry.passes(), self.store
         baseline = passes[-1] if passes else None
@@ -222,7 +222,7 @@ class Pass:
         )
         return plan
 
-    def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> Outcome:
+    def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> PassResult:
         """Nothing to train: say why, and remember that somebody looked."""
         clips = look["new"]["clips"]
         reasons = (
@@ -247,7 +247,7 @@ class Pass:
         look = look | {"status": status, "sentence": sentence, "pass": None}
         self.lease.check()
         self.registry.write_json(look, "last.json")
-        return Outcome(status, sentence, None, None, look)
+        return PassResult(status, sentence, None, None, look)
 
     def _unfinished(self) -> dict[str, Any] | None:
         """The plan of a pass that was killed, if it still holds; another recipe, champion or footage that was forgotten
@@ -488,7 +488,7 @@ class Pass:
             for item in changed
         ]
 
-    def _conclude(self, plan: dict[str, Any], decision: dict[str, Any]) -> Outcome:
+    def _conclude(self, plan: dict[str, Any], decision: dict[str, Any]) -> PassResult:
         """Switch the pointer, tell the world, and end the pass. All of it may be done twice."""
         self.lease.check()
         if decision["outcome"] == "promoted":
@@ -503,7 +503,7 @@ class Pass:
         }
         self.registry.write_json(look, "last.json")
         self.registry.end_current()
-        return Outcome(decision["outcome"], decision["verdict"], plan["pass"], decision, look)
+        return PassResult(decision["outcome"], decision["verdict"], plan["pass"], decision, look)
 
 
 def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[str]:

@@ -124,7 +124,7 @@ def _zone(name: str | None) -> tzinfo:
         raise InputError(f"{what}; name one, as --timezone Europe/Berlin or --timezone UTC") from None
 
 
-class Watcher:
+class PassWatcher:
     """Does `work` in the thread that calls `run` whenever `trigger` says so, never twice at once.
 
     `beat` is called with {next, working_since} (seconds since 1970, or None) every `beat_seconds` and whenever one of

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from posture.compare import statistics
-from posture.config import AnyRun, DetectorRun, Run, validate
-from posture.data.feed.clips import FootageIndex, index_footage, open_footage
-from posture.data.feed.origins import Place, places_of
+from posture.config import ActionRun, AnyRun, DetectionRun, validate
+from posture.data.feed.clips import ClipIndex, index_footage, open_footage
+from posture.data.feed.origins import Origin, places_of
 from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_sources
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
@@ -99,10 +99,10 @@ def evaluate(
         store=store.uri if store_uri is not None else None,
     )
     about = {"name": name, "split": split, "checkpoint": which, "store": store.uri, "notice": unfinished(run, folder)}
-    if isinstance(run, DetectorRun):
+    if isinstance(run, DetectionRun):
         if views != Views():
             raise InputError(
-                f"{folder.uri} is a detector, which looks at each picture once: --crops, --spans and --source are for action classifiers"
+                f"{folder.uri} is a detector, which looks at each image once: --crops, --spans and --source are for action classifiers"
             )
         return evaluate_detector(
             folder,
@@ -130,7 +130,7 @@ def evaluate(
         raise InputError(
             f"{store.uri}: the {split} split has no clips to evaluate on; name a test split in the labels, or ingest with --test-share"
         )
-    looked_at: FootageIndex | SourceIndex = (
+    looked_at: ClipIndex | SourceIndex = (
         index_sources(store, index, windows=views.source, **reads) if views.source else index
     )
     about["tag"] = folder.checkpoints().get(which)
@@ -167,8 +167,8 @@ def unfinished(run: AnyRun, folder: RunFolder) -> str:
 
 
 def score_here(
-    index: FootageIndex | SourceIndex,
-    run: Run,
+    index: ClipIndex | SourceIndex,
+    run: ActionRun,
     checkpoint: Path,
     *,
     views: Views,
@@ -200,7 +200,7 @@ def score_here(
     return probabilities, ctx.device_name
 
 
-def merge(probabilities: np.ndarray, index: FootageIndex | SourceIndex, views: Views) -> Predictions:
+def merge(probabilities: np.ndarray, index: ClipIndex | SourceIndex, views: Views) -> Predictions:
     """Average the windows of each segment. Raises RuntimeError where a segment has none: every one counts, once."""
     from posture.train.evaluate import merge_by_segment
 
@@ -222,7 +222,7 @@ def measure(predictions: Predictions) -> dict[str, Any]:
     return classification_metrics(predictions.scores, predictions.labels, predictions.classes)
 
 
-def accuracy_interval(predictions: Predictions, places: Mapping[str, Place]) -> dict[str, Any]:
+def accuracy_interval(predictions: Predictions, places: Mapping[str, Origin]) -> dict[str, Any]:
     """How sure the accuracy is, as `posture.compare.statistics.told_interval` says it: a bootstrap over the groups that the segments
     are of.
     """
@@ -235,12 +235,12 @@ def accuracy_interval(predictions: Predictions, places: Mapping[str, Place]) -> 
 def _write(
     folder: RunFolder,
     record: dict[str, Any],
-    run: Run,
+    run: ActionRun,
     store: Store,
-    index: FootageIndex,
+    index: ClipIndex,
     predictions: Predictions,
     metrics: dict[str, Any],
-    places: Mapping[str, Place],
+    places: Mapping[str, Origin],
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -273,7 +273,7 @@ def _write(
     folder.write_json(f"evaluation/{metrics['name']}/metrics.json", metrics)
 
 
-def _examples(index: FootageIndex, predictions: Predictions, places: Mapping[str, Place]) -> list[dict[str, Any]]:
+def _examples(index: ClipIndex, predictions: Predictions, places: Mapping[str, Origin]) -> list[dict[str, Any]]:
     """Filmstrips of the most confident right and wrong answers, from the stored clips."""
     guesses, confidence = predictions.scores.argmax(axis=1), predictions.scores.max(axis=1)
     right = guesses == predictions.labels
@@ -301,7 +301,7 @@ def _examples(index: FootageIndex, predictions: Predictions, places: Mapping[str
 
 
 def _facts(
-    record: dict[str, Any], run: Run, store: Store, metrics: dict[str, Any], folder: RunFolder
+    record: dict[str, Any], run: ActionRun, store: Store, metrics: dict[str, Any], folder: RunFolder
 ) -> dict[str, Any]:
     from posture.models import build
     from posture.models.summary import gmacs, parameters

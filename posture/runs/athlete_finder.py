@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posture.config import DetectorRun, override, validate
+from posture.config import DetectionRun, override, validate
 from posture.data.decode.tracks import LEAST_CONFIDENCE
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
@@ -35,7 +35,7 @@ class AthleteDetector:
     """A detector as it travels to workers: nothing here needs the run's folder again."""
 
     uri: str
-    run: DetectorRun
+    run: DetectionRun
     classes: tuple[str, ...]
     weights: bytes
     """The best checkpoint's safetensors."""
@@ -53,7 +53,7 @@ def open_detector(uri: str) -> AthleteDetector:
     folder = RunFolder.open(uri)
     record = folder.read_json("run.json")
     run = validate(record["run"])
-    if not isinstance(run, DetectorRun):
+    if not isinstance(run, DetectionRun):
         raise InputError(
             f"{uri}: this run classifies clips ({run.model.kind}), and finding athletes takes a detector; "
             "train one with: posture train jobs/detector.py:improved --store STORE"

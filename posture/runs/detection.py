@@ -1,4 +1,4 @@
-"""A trained detector on pictures it never saw: every test picture judged exactly once, metrics, speed, and the report."""
+"""A trained detector on images it never saw: every test image judged exactly once, metrics, speed, and the report."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 
 from posture.compare import statistics
-from posture.config import DetectorRun
+from posture.config import DetectionRun
 from posture.data.feed.images import ImageIndex, index_images, open_images
-from posture.data.feed.origins import picture_uris
+from posture.data.feed.origins import image_uris
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
 
 Detect = Callable[..., tuple[list[Any], str]]
-"""What was found in every picture of an index, and the devices that found it; called as `detect_here` is."""
+"""What was found in every image of an index, and the devices that found it; called as `detect_here` is."""
 
 TIMED = 50
-"""Pictures that the speed is measured on."""
+"""Images that the speed is measured on."""
 RESAMPLES = 2_000
-"""Of the groups of pictures, for the interval of mAP@0.5:0.95."""
+"""Of the groups of images, for the interval of mAP@0.5:0.95."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found in one picture, best first, in pixels of the stored picture."""
+class Detections:
+    """What was found in one image, best first, in pixels of the stored image."""
 
     boxes: np.ndarray
     """(D, 4) float32, xyxy."""
@@ -47,7 +47,7 @@ class Found:
 def evaluate_detector(
     folder: RunFolder,
     record: dict[str, Any],
-    run: DetectorRun,
+    run: DetectionRun,
     *,
     about: dict[str, Any],
     batch: int,
@@ -72,7 +72,7 @@ def evaluate_detector(
     index = index_images(store, split, versions=record["versions"] if pinned else None, classes=classes)
     if not len(index):
         raise InputError(
-            f"{store.uri}: the {split} split has no pictures to evaluate on; name a test split in the labels, or ingest with --test-share"
+            f"{store.uri}: the {split} split has no images to evaluate on; name a test split in the labels, or ingest with --test-share"
         )
     about["tag"] = folder.checkpoints().get(which)
     with folder.checkpoint(which) as checkpoint:
@@ -93,41 +93,41 @@ def evaluate_detector(
         "fps": {name: 1000.0 / times["median"] for name, times in speed.items()},
         "seconds": time.time() - began,
     }
-    uris = picture_uris(store, index.keys, versions=record["versions"] if pinned else None)
+    uris = image_uris(store, index.keys, versions=record["versions"] if pinned else None)
     _write(folder, record, run, store, index, found, metrics, uris)
     return metrics
 
 
-def describe(run: DetectorRun) -> str:
-    """How pictures are judged, in words, for the report."""
+def describe(run: DetectionRun) -> str:
+    """How images are judged, in words, for the report."""
     detect = run.detect
     return (
-        f"each picture once, letterboxed to {run.model.size} x {run.model.size} pixels; boxes above confidence {detect.confidence:g}, "
-        f"overlaps ({detect.nms_overlap}) above {detect.overlap:g} suppressed, at most {detect.most} in a picture"
+        f"each image once, letterboxed to {run.model.size} x {run.model.size} pixels; boxes above confidence {detect.confidence:g}, "
+        f"overlaps ({detect.nms_overlap}) above {detect.overlap:g} suppressed, at most {detect.most} in an image"
     )
 
 
 def detect_here(
     index: ImageIndex,
-    run: DetectorRun,
+    run: DetectionRun,
     checkpoint: Path,
     *,
     batch: int,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Found], str]:
-    """What is found in every picture of the index, and the device that found it."""
+) -> tuple[list[Detections], str]:
+    """What is found in every image of the index, and the device that found it."""
     from posture.train.context import LocalContext
-    from posture.train.detect import detect_pictures
+    from posture.train.detect import detect_images
 
     ctx = LocalContext()
     network, task = load_detector(run, index.classes, checkpoint)
-    found = detect_pictures(
+    found = detect_images(
         network, task, open_images(index, feed=run.data.feed), run, ctx.device, batch=batch, progress=progress
     )
-    return [Found(*one) for one in found], ctx.device_name
+    return [Detections(*one) for one in found], ctx.device_name
 
 
-def load_detector(run: DetectorRun, classes: tuple[str, ...], checkpoint: Path) -> tuple[Any, Any]:
+def load_detector(run: DetectionRun, classes: tuple[str, ...], checkpoint: Path) -> tuple[Any, Any]:
     """The checkpoint's network, fused for inference, and its task."""
     from posture.models import build
     from posture.models.fuse import fuse
@@ -139,18 +139,18 @@ def load_detector(run: DetectorRun, classes: tuple[str, ...], checkpoint: Path) 
     return fuse(network.eval()), DetectionTask(run, classes)
 
 
-def measure_speed(index: ImageIndex, run: DetectorRun, checkpoint: Path) -> dict[str, dict[str, float]]:
-    """Milliseconds per picture, one after the other: of the `model` alone, and of the `whole` way from decoded pixels
+def measure_speed(index: ImageIndex, run: DetectionRun, checkpoint: Path) -> dict[str, dict[str, float]]:
+    """Milliseconds per image, one after the other: of the `model` alone, and of the `whole` way from decoded pixels
     to boxes.
 
-    Median, tenth and ninetieth percentile over `TIMED` pictures, on the GPU if there is one.
+    Median, tenth and ninetieth percentile over `TIMED` images, on the GPU if there is one.
     """
     from posture.train.context import LocalContext
-    from posture.train.detect import time_pictures
+    from posture.train.detect import time_images
 
     network, task = load_detector(run, index.classes, checkpoint)
     part = index.part(np.arange(min(TIMED, len(index))))
-    times = time_pictures(network, task, open_images(part, feed="materialize"), run, LocalContext().device)
+    times = time_images(network, task, open_images(part, feed="materialize"), run, LocalContext().device)
     return {
         name: dict(zip(("median", "p10", "p90"), np.percentile(values, (50, 10, 90)).tolist(), strict=True))
         for name, values in times.items()
@@ -160,10 +160,10 @@ def measure_speed(index: ImageIndex, run: DetectorRun, checkpoint: Path) -> dict
 def _write(
     folder: RunFolder,
     record: dict[str, Any],
-    run: DetectorRun,
+    run: DetectionRun,
     store: Store,
     index: ImageIndex,
-    found: list[Found],
+    found: list[Detections],
     metrics: dict[str, Any],
     uris: dict[str, str],
 ) -> None:
@@ -207,7 +207,7 @@ def _write(
 
 
 class _Shown:
-    """The few pictures of an index that a report shows, each read when it is asked for."""
+    """The few images of an index that a report shows, each read when it is asked for."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
@@ -217,12 +217,12 @@ class _Shown:
 
 
 def sheets(
-    run: DetectorRun, classes: tuple[str, ...], folder: RunFolder, val: ImageIndex, *, most: int = 96
+    run: DetectionRun, classes: tuple[str, ...], folder: RunFolder, val: ImageIndex, *, most: int = 96
 ) -> dict[str, bytes]:
-    """Pictures (PNG) to track a finished run with, of its best checkpoint on the first `most` validation pictures:
+    """Images (PNG) to track a finished run with, of its best checkpoint on the first `most` validation images:
     detections, and the PR curve.
     """
-    from posture.runs.reports.detection_errors import detections_sheet, pr_picture
+    from posture.runs.reports.detection_errors import detections_sheet, pr_image
     from posture.tasks.detection_metrics import detection_metrics
 
     part = val.part(np.arange(min(most, len(val))))
@@ -231,28 +231,28 @@ def sheets(
     judged = _judged(found, part)
     metrics = detection_metrics(judged, classes)
     shown = np.linspace(0, len(part) - 1, min(12, len(part))).round().astype(int).tolist()
-    pictures = _Shown(part)
+    images = _Shown(part)
     sheet = detections_sheet(
         f"{run.name} on val",
-        [pictures.picture(number) for number in shown],
+        [images.picture(number) for number in shown],
         [judged[number] for number in shown],
         classes,
         confidence=metrics["confidence"] or 0.5,
     )
-    return {"detections": sheet, "precision_recall": pr_picture(f"{run.name} on val", metrics)}
+    return {"detections": sheet, "precision_recall": pr_image(f"{run.name} on val", metrics)}
 
 
-def _judged(found: list[Found], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:
-    """Each picture's detections and what is there, as `detection_metrics` takes them."""
+def _judged(found: list[Detections], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:
+    """Each image's detections and what is there, as `detection_metrics` takes them."""
     there = zip(index.boxes, index.labels, index.ignored, index.ignored_labels, strict=True)
     return [(one.boxes, one.scores, one.labels, *boxes) for one, boxes in zip(found, there, strict=True)]
 
 
 def _facts(
-    record: dict[str, Any], run: DetectorRun, store: Store, metrics: dict[str, Any], folder: RunFolder
+    record: dict[str, Any], run: DetectionRun, store: Store, metrics: dict[str, Any], folder: RunFolder
 ) -> dict[str, Any]:
     from posture.models import build
-    from posture.models.summary import parameters, picture_gflops
+    from posture.models.summary import image_gflops, parameters
 
     history = folder.read_json("history.json") or []
     speeds = [row["clips_per_second"] for row in history]
@@ -270,7 +270,7 @@ def _facts(
         "epochs": f"{len(history)} of {run.epochs}",
         "checkpoint": f"{metrics['checkpoint']}, epoch {metrics['epoch']}",
         "parameters": parameters(network),
-        "gflops": picture_gflops(network, run.model.size),
+        "gflops": image_gflops(network, run.model.size),
         "pictures_per_second": float(np.median(speeds)) if speeds else None,
         "wall_seconds": sum(row["seconds"] for row in history),
         "footage": record["footage"] | {metrics["split"]: {"pictures": metrics["count"]}},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posture.config import Run, validate
+from posture.config import ActionRun, validate
 from posture.data.feed.video_window import Window, cut_window
 from posture.data.store.schema import DecodeRecipe
 from posture.display import heatmaps
@@ -35,7 +35,7 @@ TOGETHER = "all blocks together"
 class Explanation:
     """One clip of one video, seen by one run."""
 
-    run: Run
+    run: ActionRun
     checkpoint: str
     video: str
     window: Window
@@ -107,9 +107,9 @@ def explain(
 
     record = folder.read_json("run.json")
     run, classes = validate(record["run"]), tuple(record["classes"])
-    if not isinstance(run, Run):
+    if not isinstance(run, ActionRun):
         raise InputError(
-            f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; pictures with what a detector found "
+            f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; images with what a detector found "
             f"and missed, and why, are in the report of: posture evaluate {folder.uri}"
         )
     asked = None if class_name is None else _number(class_name, classes)

@@ -98,7 +98,7 @@ def unique_name(recipe: str) -> str:
     return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
-USUAL_PROTOCOLS = ("the windows in the store; of each, 1 span in time and the middle of the frame", "each picture once")
+USUAL_PROTOCOLS = ("the windows in the store; of each, 1 span in time and the middle of the frame", "each image once")
 """How the protocol that is used if no option asks for another one begins in metrics.json: of a classifier, of a
 detector.
 """

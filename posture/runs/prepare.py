@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posture.config import AnyRun, override, validate
-from posture.data.feed.clips import FootageIndex, index_footage, open_footage
+from posture.data.feed.clips import ClipIndex, index_footage, open_footage
 from posture.data.feed.images import ImageIndex, index_images, open_images
 from posture.data.store.files import absolute
 from posture.data.store.tables import Store
@@ -26,15 +26,15 @@ PACKAGES = ("posture", "torch", "ray", "numpy", "pyarrow", "deltalake", "decord2
 RECALL = 0.98
 """Share of the training boxes that anchors must reach to be kept (YOLOv5's)."""
 
-UNITS = {"action": "clips", "detection": "pictures"}
+UNITS = {"action": "clips", "detection": "images"}
 """What runs of each task train on."""
 
-Index = FootageIndex | ImageIndex
+Index = ClipIndex | ImageIndex
 
 
 @dataclass
 class Session:
-    """A run, its folder, and the clips or pictures it trains and validates on."""
+    """A run, its folder, and the clips or images it trains and validates on."""
 
     run: AnyRun
     folder: RunFolder
@@ -187,7 +187,7 @@ def recipe_path(path: str, store_uri: str | None, **said: str) -> str:
 
 
 def _task_of(store: Store) -> str | None:
-    """What can be trained on a store that holds only clips, or only pictures; None if it holds both or neither."""
+    """What can be trained on a store that holds only clips, or only images; None if it holds both or neither."""
     held = {
         "action": store.read("segments", columns=["segment"]).num_rows,
         "detection": store.read("images", columns=["image"]).num_rows,
@@ -230,13 +230,13 @@ def index_run(
 
 
 def open_run(index: Index, *, feed: str) -> Any:
-    """The clips or pictures of this process alone."""
+    """The clips or images of this process alone."""
     return open_images(index, feed=feed) if isinstance(index, ImageIndex) else open_footage(index, feed=feed)
 
 
 def _fitted(run: AnyRun, train: Index) -> tuple[AnyRun, str]:
     """The run with what it takes over from its footage; and a sentence on its anchors."""
-    if isinstance(train, FootageIndex):
+    if isinstance(train, ClipIndex):
         return override(run, {"data.recipe": train.recipe, "data.flow": train.flow or run.data.flow}), ""
     if not hasattr(run.model, "anchors") or not len(train):
         return run, ""

@@ -101,9 +101,9 @@ class Tracker:
     def summarize(self, values: dict[str, Any]) -> None:
         self._call(lambda run: run.summary.update(values))
 
-    def show(self, pictures: dict[str, bytes]) -> None:
-        """Pictures (PNG) by name."""
-        self._call(lambda run: run.log(_images(pictures)))
+    def show(self, images: dict[str, bytes]) -> None:
+        """Images (PNG) by name."""
+        self._call(lambda run: run.log(_images(images)))
 
     def close(self, *, failed: bool = False) -> None:
         if not self.is_on:
@@ -146,8 +146,8 @@ class Tracker:
         self.note = _end(run, why, place=place, folder=folder, failed=bool(call))
 
 
-def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
-    """Pictures (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline
+def log_images(images: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
+    """Images (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline
     cannot be reopened.
 
     Returns what went wrong, in a sentence, or nothing.
@@ -167,7 +167,7 @@ def log_pictures(pictures: dict[str, bytes], *, title: str, folder: str, config:
     run, why = None, ""
     try:
         run, why = _begin(mode, settings)
-        run.log(_images(pictures))
+        run.log(_images(images))
     except Exception as error:
         why = f"Weights & Biases took no more ({_first_line(error)})"
     return _end(run, why, place=place, folder=folder, failed=False)
@@ -231,11 +231,11 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _images(pictures: dict[str, bytes]) -> dict[str, Any]:
+def _images(images: dict[str, bytes]) -> dict[str, Any]:
     import wandb
     from PIL import Image
 
-    return {name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in pictures.items()}
+    return {name: wandb.Image(Image.open(io.BytesIO(content))) for name, content in images.items()}
 
 
 def _first_line(error: Exception) -> str:

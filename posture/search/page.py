@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from posture.display import html
-from posture.display.charts import LETTER, LONGEST, Chart, Dot, Line, ticks
+from posture.display.charts import LETTER, LONGEST, Chart, ChartLine, Dot, ticks
 from posture.display.html import short
 from posture.display.text import counted
 from posture.search.study import leading, state_of
@@ -63,7 +63,7 @@ def write_search_page(path: Path, study: optuna.Study) -> None:
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """One parameter's axis: `place` turns its values into 0..1; `marks` are the places that are written beside it."""
 
     name: str
@@ -85,13 +85,13 @@ class Scale:
         return [(self.place(value), f"{value:.3g}") for value in (self.distribution.low, self.distribution.high)]
 
 
-def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, Scale]:
+def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, AxisScale]:
     """An axis for every parameter that any trial has, in the order they were asked for."""
     found: dict[str, BaseDistribution] = {}
     for trial in trials:
         for name, distribution in trial.distributions.items():
             found.setdefault(name, distribution)
-    return {name: Scale(name, distribution) for name, distribution in found.items()}
+    return {name: AxisScale(name, distribution) for name, distribution in found.items()}
 
 
 def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[di
 
 
 def coordinates(
-    trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective, best: Sequence[FrozenTrial]
+    trials: Sequence[FrozenTrial], scales: Mapping[str, AxisScale], objective: Objective, best: Sequence[FrozenTrial]
 ) -> dict[str, Any] | None:
     """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the
     better the stronger, the `best` on top.
@@ -281,7 +281,7 @@ def _history(trials: Sequence[FrozenTrial], objective: Objective) -> Chart | Non
         "",
         ticks(0, max(trial.number for trial, _ in valued) or 1, 8, whole=True),
         ticks(min(values), max(values)),
-        [Line("best so far", best)],
+        [ChartLine("best so far", best)],
         dots,
         width=1040,
         height=320,
@@ -311,14 +311,16 @@ def _front(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective
         objectives[0].name,
         ticks(min(across), max(across)),
         ticks(min(up), max(up)),
-        [Line("front", edge)],
+        [ChartLine("front", edge)],
         dots,
         width=700,
         height=380,
     )
 
 
-def _slices(trials: Sequence[FrozenTrial], scales: Mapping[str, Scale], objective: Objective) -> list[dict[str, Any]]:
+def _slices(
+    trials: Sequence[FrozenTrial], scales: Mapping[str, AxisScale], objective: Objective
+) -> list[dict[str, Any]]:
     """For each parameter the results of the trials that have it: a chart over its axis, and the axis's own marks."""
     slices = []
     values = [value for trial in trials if (value := reached(trial)) is not None]
@@ -370,7 +372,7 @@ def _curves(
     if not drawn:
         return None
     lines = [
-        Line(
+        ChartLine(
             f"trial {trial.number}",
             sorted(trial.intermediate_values.items()),
             "first" if trial in best else "faint",
@@ -398,7 +400,7 @@ def _curves(
 
 
 def _row(
-    trial: FrozenTrial, scales: Mapping[str, Scale], objectives: Sequence[Objective], best: bool
+    trial: FrozenTrial, scales: Mapping[str, AxisScale], objectives: Sequence[Objective], best: bool
 ) -> dict[str, Any]:
     values = list(trial.values) if state_of(trial) == "complete" else [reached(trial)] + [None] * (len(objectives) - 1)
     seconds = (

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from posture.config import AnyRun, override, validate
 from posture.errors import InputError
 from posture.search.spaces import Space, base_point, sample
-from posture.search.trial import LOSS, Objective, Outcome, Point
+from posture.search.trial import LOSS, Objective, Point, TrialResult
 
 RANDOM_TRIALS = 10
 """Points drawn at random, the base recipe's among them, before the sampler models what it was told (Optuna's default).
@@ -168,7 +168,7 @@ class Search:
         """Trials that count: complete, stopped by the scheduler, or failed of their own."""
         return [trial for trial in self.trials if state_of(trial) in ("complete", "stopped", "failed")]
 
-    def recover(self, read: Callable[[str], Outcome | None]) -> int:
+    def recover(self, read: Callable[[str], TrialResult | None]) -> int:
         """Settle what an interrupted driver left running, and return how many points are queued again.
 
         A trial that ended meanwhile (`read` gives what the run of that name came to) is told so; any other is failed,
@@ -226,7 +226,7 @@ class Search:
             if epoch not in known and math.isfinite(value):
                 trial.report(value, step=epoch)
 
-    def tell(self, number: int, outcome: Outcome) -> None:
+    def tell(self, number: int, outcome: TrialResult) -> None:
         """What a trial came to. A complete trial without a finite value for every objective is a failed one."""
         self.report(number, outcome.by_epoch)
         trial = self._asked.pop(number)

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from posture.config import AnyRun, Run, override
+from posture.config import ActionRun, AnyRun, override
 from posture.data.store.checked import checked_value
 from posture.data.store.tables import Store
 from posture.errors import InputError
@@ -95,7 +95,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What a trial came to."""
 
     state: Literal["complete", "stopped", "failed"]
@@ -138,24 +138,24 @@ def by_epoch(folder: RunFolder, objective: Objective) -> list[float]:
     return best
 
 
-def conclude(plan: Plan, session: Session, *, stopped: bool) -> Outcome:
+def conclude(plan: Plan, session: Session, *, stopped: bool) -> TrialResult:
     """What a trial came to whose training has ended, or was `stopped` by the scheduler, written beside it.
 
     A value that is no number makes the trial a failed one.
     """
     values = by_epoch(session.folder, plan.objectives[0])
     if stopped:
-        return write(session.folder, Outcome("stopped", by_epoch=values))
+        return write(session.folder, TrialResult("stopped", by_epoch=values))
     found = [_value(objective, session) for objective in plan.objectives]
     if not all(math.isfinite(value) for value in found):
         what = next(
             objective.name for objective, value in zip(plan.objectives, found, strict=True) if not math.isfinite(value)
         )
-        return write(session.folder, Outcome("failed", by_epoch=values, reason=f"{what} on val is no number"))
-    return write(session.folder, Outcome("complete", found, values))
+        return write(session.folder, TrialResult("failed", by_epoch=values, reason=f"{what} on val is no number"))
+    return write(session.folder, TrialResult("complete", found, values))
 
 
-def failure(plan: Plan, point: Point, error: BaseException) -> Outcome:
+def failure(plan: Plan, point: Point, error: BaseException) -> TrialResult:
     """A trial that crashed, with the reason, written into its folder."""
     folder = RunFolder(plan.runs, point.run)
     reason = (
@@ -163,18 +163,18 @@ def failure(plan: Plan, point: Point, error: BaseException) -> Outcome:
         if isinstance(error, InputError)
         else f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     )
-    return write(folder, Outcome("failed", by_epoch=by_epoch(folder, plan.objectives[0]), reason=reason[:1000]))
+    return write(folder, TrialResult("failed", by_epoch=by_epoch(folder, plan.objectives[0]), reason=reason[:1000]))
 
 
-def write(folder: RunFolder, outcome: Outcome) -> Outcome:
+def write(folder: RunFolder, outcome: TrialResult) -> TrialResult:
     folder.write_json(OUTCOME, asdict(outcome))
     return outcome
 
 
-def read(folder: RunFolder) -> Outcome | None:
+def read(folder: RunFolder) -> TrialResult | None:
     """What a trial came to, or None where it has not ended."""
     found = folder.read_json(OUTCOME)
-    return None if found is None else checked_value(found, folder.path(OUTCOME), Outcome)
+    return None if found is None else checked_value(found, folder.path(OUTCOME), TrialResult)
 
 
 def _value(objective: Objective, session: Session) -> float:
@@ -185,22 +185,22 @@ def _value(objective: Objective, session: Session) -> float:
 
 
 def cost(run: AnyRun) -> dict[str, float]:
-    """GMAC of one clip or picture, and parameters."""
+    """GMAC of one clip or image, and parameters."""
     from posture.models import build
-    from posture.models.summary import gmacs, parameters, picture_gflops
+    from posture.models.summary import gmacs, image_gflops, parameters
 
     model = build(run.model).eval()
     compute = (
         gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs)
-        if isinstance(run, Run)
-        else picture_gflops(model, run.model.size) / 2
+        if isinstance(run, ActionRun)
+        else image_gflops(model, run.model.size) / 2
     )
     return {"gmacs": compute, "parameters": float(parameters(model))}
 
 
 def _read_from_store(run: AnyRun, base: AnyRun) -> list[tuple[str, Any, Any]]:
     """What decides which footage is read: (field, this run's, the base's)."""
-    if not isinstance(run, Run) or not isinstance(base, Run):
+    if not isinstance(run, ActionRun) or not isinstance(base, ActionRun):
         return [("the task", run.task, base.task)]
     return [
         ("model.inputs", run.model.inputs, base.model.inputs),

@@ -1,7 +1,7 @@
 """Anchors: which cells of a YOLO head answer for which box, and what anchors suit a set of boxes.
 
 Legend: B boxes, A anchors of each level, M matches of a level. Sides are (width, height) in pixels of the network's
-picture. The rule is that of YOLOv5 6.x (Jocher 2022): any anchor of a like shape on any level, in the cell of the box's
+image. The rule is that of YOLOv5 6.x (Jocher 2022): any anchor of a like shape on any level, in the cell of the box's
 centre and its two nearest neighbours.
 """
 
@@ -47,7 +47,7 @@ def match(targets: Targets, anchors: Anchors, *, size: int | tuple[int, int], ra
     box's.
 
     A pair is matched in the cell of the box's centre and, where its centre is off the cell's, in the neighbour it leans
-    to in x and the one in y; never outside the grid, which covers `size`, the pictures' side or (height, width) in
+    to in x and the one in y; never outside the grid, which covers `size`, the images' side or (height, width) in
     pixels. One place may answer for several boxes.
     """
     height, width = (size, size) if isinstance(size, int) else size

@@ -1,7 +1,7 @@
-"""Finding objects in pictures: equation (3) for YOLO networks, what raw outputs mean, and what is kept to judge them.
+"""Finding objects in images: equation (3) for YOLO networks, what raw outputs mean, and what is kept to judge them.
 
-Tensor legend: N pictures, A anchors of each level, H x W cells of a level, K classes, B true boxes, M matches, D
-detections of a picture. A YOLO network's outputs are a list of raw tensors (N, A, H, W, 5 + K), the finest level first:
+Tensor legend: N images, A anchors of each level, H x W cells of a level, K classes, B true boxes, M matches, D
+detections of an image. A YOLO network's outputs are a list of raw tensors (N, A, H, W, 5 + K), the finest level first:
 x, y, width, height, objectness and classes, all logits. torchvision's detectors compute their losses themselves, and
 answer with `Detections`.
 """
@@ -21,10 +21,10 @@ from posture.errors import InputError
 from posture.models.boxes import ENOUGH_INSIDE, Detections, Targets, box_loss, iou, nms, share_inside, xyxy_from_cxcywh
 from posture.models.detector_configs import STRIDES
 from posture.tasks.anchors import Matches, match
-from posture.tasks.detection_metrics import Picture, detection_metrics
+from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 
 CANDIDATES = 3000
-"""Boxes of a picture that are compared with each other, at most: the most certain ones."""
+"""Boxes of an image that are compared with each other, at most: the most certain ones."""
 
 OWN_TERMS = {
     "ssd300": ("bbox_regression", "classification"),
@@ -38,9 +38,9 @@ FIGURES = ("map50_95", "map50", "precision", "recall", "f1")
 
 @dataclass(frozen=True)
 class Totals:
-    """What was found in some pictures."""
+    """What was found in some images."""
 
-    pictures: list[Picture]
+    pictures: list[ScoredImage]
     loss: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Sum and count of each term; empty for networks that give no losses in evaluation."""
 
@@ -69,9 +69,9 @@ class DetectionTask:
 
     def counts(self, targets: Targets, *, size: int | tuple[int, int]) -> dict[str, float]:
         """What each term of the loss will be divided by, known before the forward pass: matches for "class" and "box",
-        pictures for the others.
+        images for the others.
 
-        `size`: the pictures' side, or (height, width), in pixels.
+        `size`: the images' side, or (height, width), in pixels.
         """
         counts = dict.fromkeys(self.terms, float(targets.count))
         if not self.in_network:
@@ -85,7 +85,7 @@ class DetectionTask:
         the sums.
 
         `outputs`: raw tensors of a YOLO network, or mean losses of one that computes them itself, which are taken for
-        means over pictures.
+        means over images.
         Raises InputError where the network has another number of classes.
         """
         if self.in_network:
@@ -106,23 +106,23 @@ class DetectionTask:
 
     @torch.no_grad()
     def detect(self, outputs: Any) -> list[Detections]:
-        """What `run.detect` lets through of the outputs in evaluation, picture by picture, best first, in pixels of the
-        network's picture.
+        """What `run.detect` lets through of the outputs in evaluation, image by image, best first, in pixels of the
+        network's image.
 
         Of a YOLO network the score is objectness times class probability, every class of a place that is certain enough
-        is a candidate, and boxes are clipped to the picture. torchvision's networks have suppressed overlaps
+        is a candidate, and boxes are clipped to the image. torchvision's networks have suppressed overlaps
         themselves.
         """
         if self.in_network:
             return [self._certain(detections) for detections in outputs]
         self._refuse_other_classes(outputs)
-        pictures, boxes, scores, labels = self._candidates(outputs)
+        images, boxes, scores, labels = self._candidates(outputs)
         section, (height, width) = self.detect_section, _size(outputs)
         kept, numbers = nms(
             boxes,
             scores,
             labels,
-            pictures,
+            images,
             count=len(outputs[0]),
             threshold=section.overlap,
             overlap=section.nms_overlap,
@@ -146,7 +146,7 @@ class DetectionTask:
             in_each = torch.bincount(targets.ignored.images, minlength=targets.count).tolist()
             regions = zip(targets.ignored.boxes.split(in_each), targets.ignored.labels.split(in_each), strict=True)
             truth = [(*true, *ignored) for true, ignored in zip(truth, regions, strict=True)]
-        pictures = [
+        images = [
             tuple(part.cpu().numpy() for part in (*found, *true))
             for found, true in zip(self.detect(outputs), truth, strict=True)
         ]
@@ -155,7 +155,7 @@ class DetectionTask:
             if self.in_network
             else {term: (float(total), count) for term, (total, count) in self.loss(outputs, targets).items()}
         )
-        return Totals(pictures, loss)
+        return Totals(images, loss)
 
     def added(self, totals: Totals, more: Totals) -> Totals:
         """The totals of two batches as those of one."""
@@ -167,8 +167,8 @@ class DetectionTask:
         return Totals(totals.pictures + more.pictures, loss)
 
     def metrics(self, parts: Sequence[Totals | None]) -> dict[str, float]:
-        """Totals of all workers (None of one without pictures) -> map50_95, map50, precision, recall, f1, count
-        (pictures), and loss if there is one.
+        """Totals of all workers (None of one without images) -> map50_95, map50, precision, recall, f1, count
+        (images), and loss if there is one.
 
         As in `detection_metrics`; 0 where there is nothing to find.
         """
@@ -182,7 +182,7 @@ class DetectionTask:
         return metrics
 
     def _level_loss(self, level: int, raw: Tensor, found: Matches, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        """Without l1, l2, l3: the class loss summed over matches, the balanced objectness loss over pictures, the box
+        """Without l1, l2, l3: the class loss summed over matches, the balanced objectness loss over images, the box
         loss over matches.
         """
         smoothing, (_, anchors, rows, columns, _) = self.loss_section.label_smoothing, raw.shape
@@ -205,12 +205,12 @@ class DetectionTask:
         if targets.ignored is not None:
             weight = self._weight(level, raw, targets.ignored)
             weight.view(-1)[place] = 1.0
-        per_picture = functional.binary_cross_entropy_with_logits(objectness, wanted, weight, reduction="sum") / (
+        per_image = functional.binary_cross_entropy_with_logits(objectness, wanted, weight, reduction="sum") / (
             anchors * rows * columns
         )  # (4)
         return (
             class_loss,
-            self.loss_section.balance[level] * per_picture,
+            self.loss_section.balance[level] * per_image,
             box_loss(boxes, true_boxes, self.loss_section.box_loss).sum(),
         )
 
@@ -220,11 +220,11 @@ class DetectionTask:
         region, else 1.
         """
         weight, places = torch.ones(raw.shape[:4], device=raw.device), self._places(level, raw)
-        for picture in regions.images.unique().tolist():
+        for image in regions.images.unique().tolist():
             # (A * H * W, 4)
-            boxes = decoded(raw[picture, ..., :4].float().sigmoid().flatten(0, 2), places.flatten(0, 2))
-            inside = share_inside(boxes, regions.boxes[regions.images == picture].float()).amax(dim=1) >= ENOUGH_INSIDE
-            weight[picture].view(-1)[inside] = 0.0
+            boxes = decoded(raw[image, ..., :4].float().sigmoid().flatten(0, 2), places.flatten(0, 2))
+            inside = share_inside(boxes, regions.boxes[regions.images == image].float()).amax(dim=1) >= ENOUGH_INSIDE
+            weight[image].view(-1)[inside] = 0.0
         return weight
 
     def _places(self, level: int, raw: Tensor) -> Tensor:
@@ -233,17 +233,17 @@ class DetectionTask:
         return _level_places(tuple(map(tuple, self.anchors[level])), STRIDES[level], rows, columns, raw.device)
 
     def _candidates(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that is certain enough: the picture it is in, box, score and label; a box comes once for each such class."""
+        """All that is certain enough: the image it is in, box, score and label; a box comes once for each such class."""
         confidence, levels = self.detect_section.confidence, []
         for level, raw in enumerate(outputs):
             # no score is higher than its objectness
             places = (raw[..., 4].float().sigmoid() >= confidence).nonzero(as_tuple=True)
             levels.append((places[0], raw[places], self._places(level, raw)[places[1:]]))
-        pictures, raw, places = (torch.cat(parts) for parts in zip(*levels, strict=True))
+        images, raw, places = (torch.cat(parts) for parts in zip(*levels, strict=True))
         predicted = raw.float().sigmoid()  # (M, 5 + K)
         scores = predicted[:, 4:5] * predicted[:, 5:]
         which, labels = (scores >= confidence).nonzero(as_tuple=True)
-        return pictures[which], decoded(predicted[:, :4], places)[which], scores[which, labels], labels
+        return images[which], decoded(predicted[:, :4], places)[which], scores[which, labels], labels
 
     def _certain(self, detections: Detections) -> Detections:
         kept = (detections.scores >= self.detect_section.confidence).nonzero().flatten()[: self.detect_section.most]
@@ -252,7 +252,7 @@ class DetectionTask:
     def _refuse_other_classes(self, outputs: list[Tensor]) -> None:
         if outputs[0].shape[-1] != 5 + len(self.classes):
             raise InputError(
-                f"model.classes is {outputs[0].shape[-1] - 5}, but the pictures have {len(self.classes)} classes"
+                f"model.classes is {outputs[0].shape[-1] - 5}, but the images have {len(self.classes)} classes"
             )
 
 
@@ -283,7 +283,7 @@ def _level_places(
 
 
 def _size(outputs: list[Tensor]) -> tuple[int, int]:
-    """Height and width in pixels of the pictures that a YOLO network looked at: they may differ from batch to batch."""
+    """Height and width in pixels of the images that a YOLO network looked at: they may differ from batch to batch."""
     _, _, rows, columns, _ = outputs[0].shape
     return rows * STRIDES[0], columns * STRIDES[0]
 

@@ -1,7 +1,7 @@
 """How well a detector did: average precision as COCO defines it (Lin 2014; the code of its API), and figures at one
 confidence.
 
-Legend: P pictures, K classes, D detections and B true boxes of a class, T overlap thresholds, R resamples. Boxes are
+Legend: P images, K classes, D detections and B true boxes of a class, T overlap thresholds, R resamples. Boxes are
 xyxy in pixels, labels are class indices.
 """
 
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Picture(NamedTuple):
-    """What was found in a picture, and what is there. Plain tuples of the first five, or of all seven, serve as well."""
+class ScoredImage(NamedTuple):
+    """What was found in an image, and what is there. Plain tuples of the first five, or of all seven, serve as well."""
 
     boxes: np.ndarray
     """(D, 4)."""
@@ -50,7 +50,7 @@ CELLS = 1 << 22
 @dataclass(frozen=True)
 class Matched:
     """Which detections found a true box. A list has an entry for each class, whose detections come by descending score,
-    equal ones by picture.
+    equal ones by image.
     """
 
     scores: list[np.ndarray]
@@ -68,9 +68,9 @@ class Matched:
     """(K, P) int64: true boxes."""
 
 
-def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, most: int = 300) -> dict[str, Any]:
+def detection_metrics(images: Sequence[ScoredImage], classes: Sequence[str], *, most: int = 300) -> dict[str, Any]:
     """All figures of a detection report, as plain Python values ready for JSON. At most `most` detections of a class
-    count in a picture.
+    count in an image.
 
     A detection that finds no true box, and of which a share of at least the IoU threshold lies in an ignore region of
     its class, is neither right nor wrong; an ignore region is nothing to find. So COCO treats crowds; VOC's difficult
@@ -82,17 +82,17 @@ def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, mo
       one at which that mean of F1
       is highest (the higher one of equals; 0 without detections). `mean_iou`: over their matched pairs of all classes;
       None where there are none.
-    * `per_class`: `class`, `pictures` (with such boxes), `boxes`, `ap50`, `ap` (over all IoU), and `precision`,
+    * `per_class`: `class`, `images` (with such boxes), `boxes`, `ap50`, `ap` (over all IoU), and `precision`,
       `recall`, `f1` at that confidence.
     * `curves`: at IoU 0.5, against `recall` (101 points) `classes[name]["precision_at_recall"]`, interpolated as
       average precision is, and against
       `confidence` (101 points) `precision` (None where nothing is so certain), `recall`, `f1`.
-    * `count`: pictures.
+    * `count`: images.
 
     A class without true boxes has None for every figure of its own, no curve, and counts in no mean. One that is never
     found at that confidence has precision 0. Raises ValueError for arrays that do not fit.
     """
-    matched = match_detections(pictures, len(classes), most=most)
+    matched = match_detections(images, len(classes), most=most)
     precisions = average_precisions(matched)[0]  # (K, T)
     confidence = _best_confidence(matched)
     per_class, curves, overlaps = [], {}, []
@@ -123,35 +123,35 @@ def detection_metrics(pictures: Sequence[Picture], classes: Sequence[str], *, mo
         "f1": _mean([row["f1"] for row in per_class]),
         "confidence": confidence,
         "mean_iou": float(pairs.mean()) if len(pairs) else None,
-        "count": len(pictures),
+        "count": len(images),
         "per_class": per_class,
         "curves": {"recall": RECALLS.round(2).tolist(), "confidence": RECALLS.round(2).tolist(), "classes": curves},
     }
 
 
-def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 300) -> Matched:
-    """Detections and true boxes brought together, picture by picture and class by class, at every threshold of
+def match_detections(images: Sequence[ScoredImage], classes: int, *, most: int = 300) -> Matched:
+    """Detections and true boxes brought together, image by image and class by class, at every threshold of
     `OVERLAPS`.
 
     As COCO does it: the `most` best detections, in the order of their scores (equal ones in the order given), each take
     the true box that they overlap most among those not yet taken, if it is enough. What has found none lies in an
     ignore region if enough of it does.
     """
-    pictures = [Picture(*picture) for picture in pictures]
-    boxes, scores, labels, where = _flat(pictures, classes, (0, 1, 2))
-    true_boxes, _, true_labels, true_where = _flat(pictures, classes, (3, None, 4))
+    images = [ScoredImage(*image) for image in images]
+    boxes, scores, labels, where = _flat(images, classes, (0, 1, 2))
+    true_boxes, _, true_labels, true_where = _flat(images, classes, (3, None, 4))
     order = np.lexsort((-scores, where, labels))
-    group = (labels * len(pictures) + where)[order]  # of one class in one picture
+    group = (labels * len(images) + where)[order]  # of one class in one image
     order = order[np.arange(len(group)) - np.searchsorted(group, group) < most]
     boxes, scores, labels, where = boxes[order], scores[order], labels[order], where[order]
     truth_order = np.lexsort((true_where, true_labels))
-    true_group = (true_labels * len(pictures) + true_where)[truth_order]
-    group = labels * len(pictures) + where
+    true_group = (true_labels * len(images) + true_where)[truth_order]
+    group = labels * len(images) + where
     hits, overlaps = _greedy(_pairs(boxes, group, true_boxes[truth_order], true_group), group, len(true_group))
-    ignored = _in_regions(boxes, group, _flat(pictures, classes, (5, None, 6)), len(pictures)) & ~hits
+    ignored = _in_regions(boxes, group, _flat(images, classes, (5, None, 6)), len(images)) & ~hits
 
     found = Matched(
-        [], [], [], [], [], np.bincount(true_group, minlength=classes * len(pictures)).reshape(classes, len(pictures))
+        [], [], [], [], [], np.bincount(true_group, minlength=classes * len(images)).reshape(classes, len(images))
     )
     ends = np.searchsorted(labels, np.arange(classes + 1))
     for start, end in pairwise(ends):
@@ -167,15 +167,15 @@ def match_detections(pictures: Sequence[Picture], classes: int, *, most: int = 3
 def average_precisions(matched: Matched, weights: np.ndarray | None = None) -> np.ndarray:
     """(R, K, T) average precision of each class at each threshold of `OVERLAPS`, NaN where the class has no true box.
 
-    `weights` (R, P), whole numbers: how often each picture stands in each resample; None: once, R = 1. A picture that
-    stands there twice counts as two pictures would.
+    `weights` (R, P), whole numbers: how often each image stands in each resample; None: once, R = 1. An image that
+    stands there twice counts as two images would.
     """
-    classes, pictures = matched.truths.shape
-    weights = np.ones((1, pictures)) if weights is None else np.asarray(weights)
+    classes, images = matched.truths.shape
+    weights = np.ones((1, images)) if weights is None else np.asarray(weights)
     found = np.full((len(weights), classes, len(OVERLAPS)), np.nan)
     for index in range(classes):
         drawn = weights @ matched.truths[index].astype(np.float64)  # (R,) true boxes
-        rows = max(1, CELLS // max(1, pictures, matched.hits[index].any(axis=0).sum()))
+        rows = max(1, CELLS // max(1, images, matched.hits[index].any(axis=0).sum()))
         for start in range(0, len(weights), rows):
             part = slice(start, start + rows)
             found[part, index] = _weighted_precisions(
@@ -185,7 +185,7 @@ def average_precisions(matched: Matched, weights: np.ndarray | None = None) -> n
 
 
 def weighted_ap(matched: Matched, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """{`map50`, `map50_95`: (R,)} of the resamples `weights` (R, P) of the pictures, see `average_precisions`.
+    """{`map50`, `map50_95`: (R,)} of the resamples `weights` (R, P) of the images, see `average_precisions`.
 
     Means over the classes that a resample has true boxes of; NaN where it has none. A row of ones gives the figures of
     `detection_metrics`.
@@ -201,23 +201,23 @@ def weighted_ap(matched: Matched, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _flat(
-    pictures: Sequence[Picture], classes: int, places: tuple[int, int | None, int]
+    images: Sequence[ScoredImage], classes: int, places: tuple[int, int | None, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4) float64, scores (n,) float64, labels (n,) int64 of all pictures in a row, and the picture each is
+    """Boxes (n, 4) float64, scores (n,) float64, labels (n,) int64 of all images in a row, and the image each is
     in.
     """
     boxes_at, scores_at, labels_at = places
     none = np.zeros(0)
-    boxes = [np.asarray(picture[boxes_at], dtype=np.float64).reshape(-1, 4) for picture in pictures]
-    labels = [np.asarray(picture[labels_at]) for picture in pictures]
+    boxes = [np.asarray(image[boxes_at], dtype=np.float64).reshape(-1, 4) for image in images]
+    labels = [np.asarray(image[labels_at]) for image in images]
     scores = [
-        np.zeros(len(one)) if scores_at is None else np.asarray(picture[scores_at], dtype=np.float64)
-        for picture, one in zip(pictures, labels, strict=True)
+        np.zeros(len(one)) if scores_at is None else np.asarray(image[scores_at], dtype=np.float64)
+        for image, one in zip(images, labels, strict=True)
     ]
     for number, parts in enumerate(zip(boxes, scores, labels, strict=True)):
         if len({len(part) for part in parts}) != 1:
             raise ValueError(
-                f"picture {number} has {len(parts[0])} boxes, {len(parts[1])} scores and {len(parts[2])} labels; each box takes one of each"
+                f"image {number} has {len(parts[0])} boxes, {len(parts[1])} scores and {len(parts[2])} labels; each box takes one of each"
             )
     flat_boxes = np.concatenate([none.reshape(-1, 4), *boxes])
     flat_scores, flat_labels = np.concatenate([none, *scores]), np.concatenate([none, *labels]).astype(np.int64)
@@ -225,11 +225,11 @@ def _flat(
         raise ValueError("boxes and scores must be finite numbers")
     if len(flat_labels) and not 0 <= flat_labels.min() <= flat_labels.max() < classes:
         raise ValueError(f"labels must lie in 0..{classes - 1}, not {flat_labels.min()}..{flat_labels.max()}")
-    return flat_boxes, flat_scores, flat_labels, np.repeat(np.arange(len(pictures)), [len(one) for one in labels])
+    return flat_boxes, flat_scores, flat_labels, np.repeat(np.arange(len(images)), [len(one) for one in labels])
 
 
 def _in_regions(
-    boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], pictures: int
+    boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: int
 ) -> np.ndarray:
     """(T, detections) bool: whether enough of each detection lies in one ignore region of its group, for each
     threshold.
@@ -238,7 +238,7 @@ def _in_regions(
     inside = np.zeros(len(boxes))
     if len(corners):
         order = np.lexsort((where, labels))
-        detections, _, shares = _pairs(boxes, group, corners[order], (labels * pictures + where)[order], crowd=True)
+        detections, _, shares = _pairs(boxes, group, corners[order], (labels * images + where)[order], crowd=True)
         np.maximum.at(inside, detections, shares)
     return inside >= OVERLAPS[:, None]
 
@@ -313,29 +313,29 @@ def _greedy(
 
 
 def _weighted_precisions(matched: Matched, index: int, weights: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """(T, r) average precisions of a class; `weights` (P, r) of the pictures, `truths` (r,) true boxes.
+    """(T, r) average precisions of a class; `weights` (P, r) of the images, `truths` (r,) true boxes.
 
     Precision is highest at hits, so only they are looked at: how much was found, right or wrong, up to each of them.
     """
-    hits, pictures, ignored = matched.hits[index], matched.pictures[index], matched.ignored[index]
+    hits, images, ignored = matched.hits[index], matched.pictures[index], matched.ignored[index]
     found = np.zeros((len(OVERLAPS), weights.shape[1]))
     places = np.flatnonzero(hits.any(axis=0))
     counted = np.zeros((0, weights.shape[1]))
     for level, right in enumerate(hits[:, places]):
         if level == 0 or (ignored[level] != ignored[level - 1]).any():
-            counted = _counted(pictures, ~ignored[level], places, weights)
-        found[level] = _average_precision(weights[pictures[places[right]]], counted[right], truths)
+            counted = _counted(images, ~ignored[level], places, weights)
+        found[level] = _average_precision(weights[images[places[right]]], counted[right], truths)
     found[:, truths == 0] = np.nan
     return found
 
 
-def _counted(pictures: np.ndarray, counts: np.ndarray, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(J, r) by weight: how many of the detections in `pictures` that `counts` (D,) there are up to each of J places,
+def _counted(images: np.ndarray, counts: np.ndarray, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(J, r) by weight: how many of the detections in `images` that `counts` (D,) there are up to each of J places,
     theirs included.
     """
     counted = np.zeros((len(places), weights.shape[1]))
     for row, (start, end) in enumerate(zip([0, *places[:-1] + 1], places + 1, strict=True)) if len(places) else ():
-        where, times = np.unique(pictures[start:end][counts[start:end]], return_counts=True)
+        where, times = np.unique(images[start:end][counts[start:end]], return_counts=True)
         counted[row] = times @ weights[where]
     return counted.cumsum(axis=0)
 

@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 
 @runtime_checkable
-class Footage(Protocol):
+class ClipSource(Protocol):
     """Clips in memory. `labels`: (clips,) int64 class indices; `segments`: (clips,) int64, shared by the clips of a
     segment.
     """
@@ -53,8 +53,8 @@ class Footage(Protocol):
     # And, where the model takes flow: flow(index) -> (T - 1, H, W, 2) uint8.
 
 
-class StreamedFootage(Protocol):
-    """Clips that do not fit in memory: as `Footage`, but they come as they come."""
+class StreamedClipSource(Protocol):
+    """Clips that do not fit in memory: as `ClipSource`, but they come as they come."""
 
     classes: tuple[str, ...]
     labels: np.ndarray
@@ -134,17 +134,17 @@ class Batches:
 
     def __init__(
         self,
-        footage: Footage | StreamedFootage,
+        footage: ClipSource | StreamedClipSource,
         run: Any,
         *,
         rank: int,
         world_size: int,
-        validation: Footage | StreamedFootage,
+        validation: ClipSource | StreamedClipSource,
     ) -> None:
         self.footage, self.validation, self.run, self.rank, self.world_size = footage, validation, run, rank, world_size
         self.share = order.share_size(run.scale.global_batch, world_size=world_size)
         self.steps_per_epoch = order.steps_per_epoch(len(footage), global_batch=run.scale.global_batch)
-        if not isinstance(footage, Footage):
+        if not isinstance(footage, ClipSource):
             # The same in all epochs and on all workers, and enough for every clip; whoever has fewer repeats some.
             longest = max(footage.longest_share(epoch, world_size, run.seed) for epoch in range(run.epochs))
             self.steps_per_epoch = -(-longest // self.share)
@@ -155,7 +155,7 @@ class Batches:
             raise InputError(
                 f"scale.micro_batch {self.micro_batch} does not divide the {self.share} clips of each of {world_size} workers"
             )
-        if not isinstance(footage, Footage) and run.data.balanced:
+        if not isinstance(footage, ClipSource) and run.data.balanced:
             raise InputError(
                 "data.balanced needs footage held in memory; set data.feed to materialize, or data.balanced to false"
             )
@@ -171,7 +171,7 @@ class Batches:
             "balanced": self.run.data.balanced,
             "clips": len(self.footage),
         }
-        return found if isinstance(self.footage, Footage) else found | {"workers": self.world_size}
+        return found if isinstance(self.footage, ClipSource) else found | {"workers": self.world_size}
 
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[Batch]]:
         """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""
@@ -186,7 +186,7 @@ class Batches:
         return prefetched(self._batch(self.validation, chunk) for chunk in chunks(clips, self.micro_batch))
 
     def _steps(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
-        if isinstance(self.footage, Footage):
+        if isinstance(self.footage, ClipSource):
             clips = self._ordered_clips(self.footage, epoch, start_step)
         else:
             clips = self._streamed_clips(self.footage, epoch, start_step)
@@ -196,7 +196,7 @@ class Batches:
                 for _ in range(self.accumulation)
             ]
 
-    def _ordered_clips(self, footage: Footage, epoch: int, start_step: int) -> Iterator[Clip]:
+    def _ordered_clips(self, footage: ClipSource, epoch: int, start_step: int) -> Iterator[Clip]:
         """In the order that is ours: a function of seed, epoch and step."""
         run = self.run
         key = {"seed": run.seed, "epoch": epoch}
@@ -209,7 +209,7 @@ class Batches:
             for index, repeat in mine.tolist():
                 yield index, _take(footage, index, run.model.inputs), repeat
 
-    def _streamed_clips(self, footage: StreamedFootage, epoch: int, start_step: int) -> Iterator[Clip]:
+    def _streamed_clips(self, footage: StreamedClipSource, epoch: int, start_step: int) -> Iterator[Clip]:
         """As the stream has them, then its first ones again, without end. A resumed epoch skips what it has seen."""
         first: list[tuple[int, tuple[np.ndarray, ...]]] = []
         stream = footage.stream(epoch, self.rank, self.world_size, self.run.seed)
@@ -225,7 +225,7 @@ class Batches:
         for number, (index, arrays) in enumerate(cycle(first)):
             yield index, arrays, 1 + number // len(first)
 
-    def _batch(self, footage: Footage | StreamedFootage, clips: list[Clip], *, epoch: int | None = None) -> Batch:
+    def _batch(self, footage: ClipSource | StreamedClipSource, clips: list[Clip], *, epoch: int | None = None) -> Batch:
         """Stack clips of `model.frames` frames, with a random start if this is training and `data.temporal_jitter` is
         on.
         """
@@ -246,7 +246,7 @@ class Batches:
 
 
 def read(
-    footage: Footage | StreamedFootage,
+    footage: ClipSource | StreamedClipSource,
     indices: np.ndarray,
     inputs: tuple[str, ...],
     *,
@@ -254,7 +254,7 @@ def read(
     world_size: int = 1,
 ) -> Iterator[Clip]:
     """The clips `indices`, once; from streamed footage, whatever this worker's part of the stream holds."""
-    if isinstance(footage, Footage):
+    if isinstance(footage, ClipSource):
         for index in indices.tolist():
             yield index, _take(footage, index, inputs), 0
     else:
@@ -289,7 +289,7 @@ def _take(footage: Any, index: int, inputs: tuple[str, ...]) -> tuple[np.ndarray
 
 
 def clip_keys(stream: int, clips: np.ndarray, repeats: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """A random number for each clip, or picture, of one epoch: (n,) int64."""
+    """A random number for each clip, or image, of one epoch: (n,) int64."""
     drawn = [
         clip_generator(stream, seed=seed, epoch=epoch, clip=clip, repeat=repeat).integers(2**63)
         for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)

@@ -19,7 +19,7 @@ from torch import nn
 
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.train.publish import Publisher, RunFolder, SaveCheckpoint
+from posture.train.publish import CheckpointTarget, Publisher, SaveCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class LocalContext:
 
     def __init__(
         self,
-        folder: RunFolder | None = None,
+        folder: CheckpointTarget | None = None,
         *,
         device: str | torch.device | None = None,
         on_progress: Callable[[dict[str, Any]], None] | None = None,

@@ -1,6 +1,6 @@
-"""A trained detector on pictures: what it finds in each, and how long it takes.
+"""A trained detector on images: what it finds in each, and how long it takes.
 
-Found boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the picture as
+Found boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the image as
 it is stored.
 """
 
@@ -17,28 +17,28 @@ from torch import nn
 from posture.data.feed.image_transforms import Letterbox, letterbox
 from posture.models.boxes import Detections
 from posture.models.graphs import Graphed
-from posture.train.image_batches import Images, StreamedImages, letterboxed
+from posture.train.image_batches import ImageSource, StreamedImageSource, letterboxed
 from posture.train.optim import Precision
 
 WARM_UPS = 3
 
 
 @torch.inference_mode()
-def detect_pictures(
+def detect_images(
     network: nn.Module,
     task: Any,
-    images: Images | StreamedImages,
+    images: ImageSource | StreamedImageSource,
     run: Any,
     device: torch.device,
     *,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Boxes, scores and labels of every picture, by index; `task` is a DetectionTask, `run` a
+    """Boxes, scores and labels of every image, by index; `task` is a DetectionTask, `run` a
     `posture.config.DetectorRun`.
 
-    `batch` pictures are looked at together; `progress` is called with the number of pictures done and in total.
-    Raises RuntimeError where the pictures do not come exactly once each.
+    `batch` images are looked at together; `progress` is called with the number of images done and in total.
+    Raises RuntimeError where the images do not come exactly once each.
     """
     forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     found: list[Any] = [None] * len(images)
@@ -51,13 +51,13 @@ def detect_pictures(
             pictures.indices.tolist(), pictures.letterboxes, task.detect(outputs), strict=True
         ):
             if found[index] is not None:
-                raise RuntimeError(f"picture {index} came twice")
-            found[index] = in_picture(detections, where)
+                raise RuntimeError(f"image {index} came twice")
+            found[index] = in_image(detections, where)
         done += len(pictures.indices)
         if progress is not None:
             progress(done, len(images))
     if any(one is None for one in found):
-        raise RuntimeError(f"{sum(one is None for one in found)} of {len(images)} pictures never came")
+        raise RuntimeError(f"{sum(one is None for one in found)} of {len(images)} images never came")
     return found
 
 
@@ -80,21 +80,21 @@ def detect_frames(
     )
     with Precision(run.scale.amp, device).autocast():
         outputs = network.eval()(inputs)
-    return [in_picture(detections, where) for detections, (_, _, where) in zip(task.detect(outputs), laid, strict=True)]
+    return [in_image(detections, where) for detections, (_, _, where) in zip(task.detect(outputs), laid, strict=True)]
 
 
-def in_picture(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, scores and labels as arrays, in pixels of the picture that was letterboxed."""
+def in_image(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores and labels as arrays, in pixels of the image that was letterboxed."""
     boxes, scores, labels = (part.cpu().numpy() for part in detections)
-    return where.boxes_to_picture(boxes).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
+    return where.boxes_to_image(boxes).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
 
 
 @torch.inference_mode()
-def time_pictures(
-    network: nn.Module, task: Any, images: Images, run: Any, device: torch.device
+def time_images(
+    network: nn.Module, task: Any, images: ImageSource, run: Any, device: torch.device
 ) -> dict[str, list[float]]:
-    """Milliseconds of each picture, one after the other: the `model` alone, and the `whole` way from decoded pixels to
-    boxes in the picture.
+    """Milliseconds of each image, one after the other: the `model` alone, and the `whole` way from decoded pixels to
+    boxes in the image.
     """
     forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     none = np.zeros((0, 4), dtype=np.float32)
@@ -110,7 +110,7 @@ def time_pictures(
             outputs = forward(inputs)
         _wait(device)
         after = time.perf_counter()
-        in_picture(task.detect(outputs)[0], where)
+        in_image(task.detect(outputs)[0], where)
         if number >= 0:
             times["model"].append(1e3 * (after - before))
             times["whole"].append(1e3 * (time.perf_counter() - began))

@@ -17,7 +17,16 @@ from torch import nn
 from posture.data.feed.clip_transforms import evaluation_view, frame_indices, network_inputs
 from posture.models.features import penultimate
 from posture.tasks.action import probabilities as task_probabilities
-from posture.train.batches import Batches, Footage, StreamedFootage, chunks, prefetched, read, stack, stored_frames
+from posture.train.batches import (
+    Batches,
+    ClipSource,
+    StreamedClipSource,
+    chunks,
+    prefetched,
+    read,
+    stack,
+    stored_frames,
+)
 from posture.train.context import Context
 from posture.train.optim import Precision
 
@@ -42,7 +51,7 @@ def validate(model: nn.Module, task: Any, batches: Batches, ctx: Context, *, pre
 @torch.inference_mode()
 def score(
     model: nn.Module,
-    footage: Footage | StreamedFootage,
+    footage: ClipSource | StreamedClipSource,
     indices: np.ndarray,
     run: Any,
     device: torch.device,
@@ -69,7 +78,7 @@ def score(
 @torch.inference_mode()
 def describe(
     model: nn.Module,
-    footage: Footage | StreamedFootage,
+    footage: ClipSource | StreamedClipSource,
     run: Any,
     device: torch.device,
     *,
@@ -102,7 +111,7 @@ def describe(
 
 def _outputs(
     model: nn.Module,
-    footage: Footage | StreamedFootage,
+    footage: ClipSource | StreamedClipSource,
     indices: np.ndarray,
     run: Any,
     device: torch.device,

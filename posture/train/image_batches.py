@@ -1,8 +1,8 @@
-"""Micro batches of pictures with boxes, decoded and augmented by threads in the background while the network computes.
+"""Micro batches of images with boxes, decoded and augmented by threads in the background while the network computes.
 
-Tensor legend: n pictures of a micro batch, B boxes in all of them, S the side in pixels of the network's square. A
-picture looks the same in an epoch whatever the number of workers. Its partners in a mosaic come from the pictures that
-precede it in the whole epoch's order, so that a worker decodes some of the others' pictures too. Streamed pictures have
+Tensor legend: n images of a micro batch, B boxes in all of them, S the side in pixels of the network's square. A
+image looks the same in an epoch whatever the number of workers. Its partners in a mosaic come from the images that
+precede it in the whole epoch's order, so that a worker decodes some of the others' images too. Streamed images have
 partners from their own worker's stream.
 """
 
@@ -30,13 +30,13 @@ from posture.data.feed.image_transforms import (
     NO_BOXES,
     NO_LABELS,
     SIDE,
+    BoxedImage,
     Letterbox,
-    Picture,
     augment,
-    decode_picture,
+    decode_image,
     draw_view,
     letterbox,
-    read_picture,
+    read_image,
     use_one_thread,
 )
 from posture.errors import InputError
@@ -49,26 +49,26 @@ THREADS = min(8, os.cpu_count() or 1)
 
 
 @runtime_checkable
-class Images(Protocol):
-    """Encoded pictures in memory, with what is in them: `posture.data.feed.images.Images`, which also has `ignored` and
+class ImageSource(Protocol):
+    """Encoded images in memory, with what is in them: `posture.data.feed.images.Images`, which also has `ignored` and
     `ignored_labels`.
     """
 
     classes: tuple[str, ...]
     keys: list[str]
-    boxes: list[np.ndarray]  # (B, 4) float32 each, xyxy in pixels of the stored picture
+    boxes: list[np.ndarray]  # (B, 4) float32 each, xyxy in pixels of the stored image
     labels: list[np.ndarray]  # (B,) int64 each
-    sizes: np.ndarray  # (pictures, 2) int64, height and width
+    sizes: np.ndarray  # (images, 2) int64, height and width
 
     def __len__(self) -> int: ...
 
     def encoded(self, index: int) -> np.ndarray:
-        """The picture's file, uint8 (bytes,)."""
+        """The image's file, uint8 (bytes,)."""
         ...
 
 
-class StreamedImages(Protocol):
-    """Pictures that do not fit in memory: as `Images`, but they come as they come."""
+class StreamedImageSource(Protocol):
+    """Images that do not fit in memory: as `ImageSource`, but they come as they come."""
 
     classes: tuple[str, ...]
     keys: list[str]
@@ -79,16 +79,16 @@ class StreamedImages(Protocol):
     def __len__(self) -> int: ...
 
     def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(picture index, its file) of this worker's part; over all workers every picture once."""
+        """(image index, its file) of this worker's part; over all workers every image once."""
         ...
 
     def longest_share(self, epoch: int, world_size: int, seed: int) -> int:
-        """Pictures of the worker that gets most of them in this epoch."""
+        """Images of the worker that gets most of them in this epoch."""
         ...
 
 
 class Encoded(NamedTuple):
-    """A picture on its way to be decoded."""
+    """An image on its way to be decoded."""
 
     index: int
     file: np.ndarray
@@ -102,14 +102,14 @@ class Draw(NamedTuple):
 
     picture: Encoded
     repeat: int
-    """How often the picture came earlier in this epoch."""
+    """How often the image came earlier in this epoch."""
     partners: list[Encoded]
     """The other three of a mosaic, or none."""
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Pictures for one forward pass, as the network sees them."""
+    """Images for one forward pass, as the network sees them."""
 
     pictures: np.ndarray
     """(n, S, S, 3) uint8, RGB."""
@@ -118,13 +118,13 @@ class ImageBatch:
     labels: np.ndarray
     """(B,) int64."""
     images: np.ndarray
-    """(B,) int64, the picture that each box is in, ascending."""
+    """(B,) int64, the image that each box is in, ascending."""
     indices: np.ndarray
-    """(n,) int64, picture indices; of a mosaic, of its first picture."""
+    """(n,) int64, image indices; of a mosaic, of its first image."""
     repeats: np.ndarray
-    """(n,) int64, how often the picture came earlier in this epoch."""
+    """(n,) int64, how often the image came earlier in this epoch."""
     letterboxes: tuple[Letterbox, ...] = ()
-    """In evaluation, where each picture lies in its square: the way back to pixels of the stored picture."""
+    """In evaluation, where each image lies in its square: the way back to pixels of the stored image."""
     ignored: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     """Ignore regions, as `boxes`, `labels` and `images`; None: there are none."""
 
@@ -145,14 +145,14 @@ class ImageBatch:
     def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor], Targets]:
         """The network's input, float32 (n, 3, S, S) in 0..1 laid out channels last, and the targets, on `device`.
 
-        `run` and `epoch` are for batches of clips: pictures are augmented already.
+        `run` and `epoch` are for batches of clips: images are augmented already.
         """
-        pictures = torch.from_numpy(self.pictures).to(device, non_blocking=True)
-        return (pictures.permute(0, 3, 1, 2).to(torch.float32).div_(255.0),), _moved(self.targets, device)
+        images = torch.from_numpy(self.pictures).to(device, non_blocking=True)
+        return (images.permute(0, 3, 1, 2).to(torch.float32).div_(255.0),), _moved(self.targets, device)
 
 
 class ImageBatches:
-    """One worker's share of training pictures (`images`) and of `validation` pictures; `run` is a
+    """One worker's share of training images (`images`) and of `validation` images; `run` is a
     `posture.config.DetectorRun`.
 
     Raises InputError where the global batch cannot be filled or dealt evenly.
@@ -160,23 +160,23 @@ class ImageBatches:
 
     def __init__(
         self,
-        images: Images | StreamedImages,
+        images: ImageSource | StreamedImageSource,
         run: Any,
         *,
         rank: int,
         world_size: int,
-        validation: Images | StreamedImages,
+        validation: ImageSource | StreamedImageSource,
     ) -> None:
         self.footage, self.validation, self.run, self.rank, self.world_size = images, validation, run, rank, world_size
         global_batch = run.scale.global_batch
         self.share = order.share_size(global_batch, world_size=world_size)
         if global_batch > len(images):
             raise InputError(
-                f"scale.global_batch is {global_batch}, but there are only {len(images)} training pictures; choose at most {len(images)}"
+                f"scale.global_batch is {global_batch}, but there are only {len(images)} training images; choose at most {len(images)}"
             )
         self.steps_per_epoch = order.steps_per_epoch(len(images), global_batch=global_batch)
-        if not isinstance(images, Images):
-            # The same in all epochs and on all workers, and enough for every picture; whoever has fewer repeats some.
+        if not isinstance(images, ImageSource):
+            # The same in all epochs and on all workers, and enough for every image; whoever has fewer repeats some.
             longest = max(images.longest_share(epoch, world_size, run.seed) for epoch in range(run.epochs))
             self.steps_per_epoch = -(-longest // self.share)
         self.steps_per_epoch = min(self.steps_per_epoch, run.steps_per_epoch or self.steps_per_epoch)
@@ -184,18 +184,18 @@ class ImageBatches:
         self.accumulation, rest = divmod(self.share, self.micro_batch)
         if rest:
             raise InputError(
-                f"scale.micro_batch {self.micro_batch} does not divide the {self.share} pictures of each of {world_size} workers"
+                f"scale.micro_batch {self.micro_batch} does not divide the {self.share} images of each of {world_size} workers"
             )
         if not len(validation):
-            raise InputError("there are no pictures to validate on; the split `val` is empty")
-        # Kept are the pictures that mosaics are made of, and those that the threads are at.
+            raise InputError("there are no images to validate on; the split `val` is empty")
+        # Kept are the images that mosaics are made of, and those that the threads are at.
         self._decoded = _Decoded(images, longest=max(self._sides()), most=run.data.mosaic_buffer + THREADS)
 
     @property
     def order(self) -> dict[str, Any]:
-        """What decides which pictures come in which step."""
+        """What decides which images come in which step."""
         found = {"seed": self.run.seed, "global_batch": self.run.scale.global_batch, "pictures": len(self.footage)}
-        return found if isinstance(self.footage, Images) else found | {"workers": self.world_size}
+        return found if isinstance(self.footage, ImageSource) else found | {"workers": self.world_size}
 
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[ImageBatch]]:
         """For every step of the epoch from `start_step`, this worker's micro batches. Whoever stops early closes it."""
@@ -203,7 +203,7 @@ class ImageBatches:
             yield from prefetched(self._steps(pool, epoch, start_step))
 
     def evaluation(self) -> Generator[ImageBatch]:
-        """This worker's share of the validation pictures, each exactly once, letterboxed; the last batch may be
+        """This worker's share of the validation images, each exactly once, letterboxed; the last batch may be
         smaller.
         """
         size, batch = self.run.model.size, self.micro_batch
@@ -223,7 +223,9 @@ class ImageBatches:
         return [32 * count for count in range(max(1, math.ceil(least - 1e-6)), math.floor(most + 1e-6) + 1)]
 
     def _steps(self, pool: ThreadPoolExecutor, epoch: int, start_step: int) -> Iterator[list[ImageBatch]]:
-        draws = (self._ordered if isinstance(self.footage, Images) else self._streamed)(self.footage, epoch, start_step)
+        draws = (self._ordered if isinstance(self.footage, ImageSource) else self._streamed)(
+            self.footage, epoch, start_step
+        )
         for step in range(start_step, self.steps_per_epoch):
             mine, side = list(islice(draws, self.share)), self.side(epoch, step)
             squares = np.empty((self.share, side, side, 3), dtype=np.uint8)
@@ -239,7 +241,7 @@ class ImageBatches:
                 for part in micro
             ]
 
-    def _ordered(self, images: Images, epoch: int, start_step: int) -> Iterator[Draw]:
+    def _ordered(self, images: ImageSource, epoch: int, start_step: int) -> Iterator[Draw]:
         """In the order that is ours: a function of seed, epoch and step."""
         dealt = {"global_batch": self.run.scale.global_batch, "rank": self.rank, "world_size": self.world_size}
         every = order.permutation(len(images), seed=self.run.seed, epoch=epoch)[
@@ -247,7 +249,7 @@ class ImageBatches:
         ].tolist()
         for step in range(start_step, self.steps_per_epoch):
             for place in order.share_of_step(np.arange(len(every)), step, **dealt).tolist():
-                # Partners come from all workers' pictures. Before the epoch's first picture come its last: it is a
+                # Partners come from all workers' images. Before the epoch's first image come its last: it is a
                 # circle, and any place in it has as many to draw from.
                 back = [0, *self._distances(epoch, every[place], reach=len(every) - 1)]
                 drawn = [
@@ -256,31 +258,31 @@ class ImageBatches:
                 ]
                 yield Draw(drawn[0], 0, drawn[1:])
 
-    def _streamed(self, images: StreamedImages, epoch: int, start_step: int) -> Iterator[Draw]:
+    def _streamed(self, images: StreamedImageSource, epoch: int, start_step: int) -> Iterator[Draw]:
         """As the stream has them, then its first ones again, without end. A resumed epoch skips what it has seen."""
         before: deque[Encoded] = deque(maxlen=self.run.data.mosaic_buffer)
         for number, (index, file, repeat) in enumerate(self._endless(images, epoch)):
-            picture = Encoded(index, file, epoch * self.steps_per_epoch * self.share + number)
+            image = Encoded(index, file, epoch * self.steps_per_epoch * self.share + number)
             if number >= start_step * self.share:
                 back = self._distances(epoch, index, repeat=repeat, reach=len(before))
-                yield Draw(picture, repeat, [before[-far] if far else picture for far in back])
-            before.append(picture)
+                yield Draw(image, repeat, [before[-far] if far else image for far in back])
+            before.append(image)
 
-    def _endless(self, images: StreamedImages, epoch: int) -> Iterator[tuple[int, np.ndarray, int]]:
+    def _endless(self, images: StreamedImageSource, epoch: int) -> Iterator[tuple[int, np.ndarray, int]]:
         first: list[tuple[int, np.ndarray]] = []
-        for picture in images.stream(epoch, self.rank, self.world_size, self.run.seed):
+        for image in images.stream(epoch, self.rank, self.world_size, self.run.seed):
             if len(first) < self.share:
-                first.append(picture)
-            yield *picture, 0
+                first.append(image)
+            yield *image, 0
         if not first:
             raise InputError(
-                f"worker {self.rank} of {self.world_size} got no pictures from the stream; use fewer workers"
+                f"worker {self.rank} of {self.world_size} got no images from the stream; use fewer workers"
             )
-        for number, picture in enumerate(cycle(first)):
-            yield *picture, 1 + number // len(first)
+        for number, image in enumerate(cycle(first)):
+            yield *image, 1 + number // len(first)
 
     def _distances(self, epoch: int, index: int, *, repeat: int = 0, reach: int) -> list[int]:
-        """How far back the three partners of a picture are, or none if it comes alone; `reach` is how far they can be."""
+        """How far back the three partners of an image are, or none if it comes alone; `reach` is how far they can be."""
         data = self.run.data
         if not data.mosaic or epoch >= data.mosaic_until * self.run.epochs:
             return []
@@ -290,16 +292,16 @@ class ImageBatches:
         reach = min(reach, data.mosaic_buffer)
         return (1 + generator.choice(reach, 3, replace=reach < 3)).tolist() if reach else [0, 0, 0]
 
-    def _augmented(self, draw: Draw, out: np.ndarray, *, epoch: int) -> Picture:
-        """A draw's picture or mosaic, drawn into `out` (S, S, 3)."""
+    def _augmented(self, draw: Draw, out: np.ndarray, *, epoch: int) -> BoxedImage:
+        """A draw's image or mosaic, drawn into `out` (S, S, 3)."""
         run = self.run
         view = draw_view(run.data, seed=run.seed, epoch=epoch, picture=draw.picture.index, repeat=draw.repeat)
-        pictures = [self._decoded(picture) for picture in (draw.picture, *draw.partners)]
-        return augment(pictures, view, len(out), least_visible=run.data.least_visible, out=out)
+        images = [self._decoded(image) for image in (draw.picture, *draw.partners)]
+        return augment(images, view, len(out), least_visible=run.data.least_visible, out=out)
 
 
 def letterboxed(
-    images: Images | StreamedImages,
+    images: ImageSource | StreamedImageSource,
     indices: np.ndarray | None = None,
     *,
     size: int,
@@ -307,13 +309,13 @@ def letterboxed(
     rank: int = 0,
     world_size: int = 1,
 ) -> Generator[ImageBatch]:
-    """Pictures as they are judged, each exactly once over all workers, `batch` at a time: all boxes, however small, and
+    """Images as they are judged, each exactly once over all workers, `batch` at a time: all boxes, however small, and
     the way back.
 
-    `indices` chooses pictures (None: all); of streamed ones, each worker gets those that its part of the stream holds.
+    `indices` chooses images (None: all); of streamed ones, each worker gets those that its part of the stream holds.
     """
     wanted = np.arange(len(images)) if indices is None else indices
-    if isinstance(images, Images):
+    if isinstance(images, ImageSource):
         found: Iterator[tuple[int, np.ndarray]] = (
             (index, images.encoded(index)) for index in wanted[rank::world_size].tolist()
         )
@@ -321,12 +323,12 @@ def letterboxed(
         chosen = set(wanted.tolist())
         found = ((index, encoded) for index, encoded in images.stream(0, rank, world_size, 0) if index in chosen)
 
-    def laid(picture: tuple[int, np.ndarray], out: np.ndarray) -> tuple[Picture, Letterbox]:
-        index, encoded = picture
-        pixels = decode_picture(encoded, images.sizes[index].tolist(), name=images.keys[index])
+    def laid(image: tuple[int, np.ndarray], out: np.ndarray) -> tuple[BoxedImage, Letterbox]:
+        index, encoded = image
+        pixels = decode_image(encoded, images.sizes[index].tolist(), name=images.keys[index])
         square, boxes, where = letterbox(pixels, images.boxes[index], size, out=out)
         ignored, ignored_labels = _regions(images, index)
-        return Picture(square, boxes, images.labels[index], where.boxes_to_square(ignored), ignored_labels), where
+        return BoxedImage(square, boxes, images.labels[index], where.boxes_to_square(ignored), ignored_labels), where
 
     def batches(pool: ThreadPoolExecutor) -> Iterator[ImageBatch]:
         for chunk in chunks(found, batch):
@@ -339,24 +341,24 @@ def letterboxed(
 
 
 class _Decoded:
-    """Decoded pictures no larger than the network's square; the `most` that came last in the worker's order are kept.
+    """Decoded images no larger than the network's square; the `most` that came last in the worker's order are kept.
     Threads share it.
     """
 
-    def __init__(self, images: Images | StreamedImages, *, longest: int, most: int) -> None:
+    def __init__(self, images: ImageSource | StreamedImageSource, *, longest: int, most: int) -> None:
         self._images, self._longest, self._most = images, longest, most
-        self._kept: dict[int, Picture] = {}
+        self._kept: dict[int, BoxedImage] = {}
         self._places: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, picture: Encoded) -> Picture:
-        index, file, place = picture
+    def __call__(self, image: Encoded) -> BoxedImage:
+        index, file, place = image
         with self._lock:
             if index in self._kept:
                 self._places[index] = max(self._places[index], place)
                 return self._kept[index]
         images = self._images
-        decoded = read_picture(
+        decoded = read_image(
             file,
             images.sizes[index].tolist(),
             images.boxes[index],
@@ -374,7 +376,7 @@ class _Decoded:
 
 
 def _regions(images: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture's ignore regions (R, 4) and their labels; none if `images` has none for all."""
+    """An image's ignore regions (R, 4) and their labels; none if `images` has none for all."""
     return (
         (images.ignored[index], images.ignored_labels[index]) if hasattr(images, "ignored") else (NO_BOXES, NO_LABELS)
     )
@@ -400,9 +402,9 @@ def _batch(
 
 
 def _together(seen: Any, boxes: str, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes and labels of all pictures, and the picture that each is in."""
-    images = np.repeat(np.arange(len(seen), dtype=np.int64), [len(getattr(picture, boxes)) for picture in seen])
-    return *(np.concatenate([getattr(picture, name) for picture in seen]) for name in (boxes, labels)), images
+    """Boxes and labels of all images, and the image that each is in."""
+    images = np.repeat(np.arange(len(seen), dtype=np.int64), [len(getattr(image, boxes)) for image in seen])
+    return *(np.concatenate([getattr(image, name) for image in seen]) for name in (boxes, labels)), images
 
 
 def _moved(targets: Targets, device: torch.device) -> Targets:

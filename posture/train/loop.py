@@ -5,7 +5,7 @@ counts over all workers, so that any number of workers and any accumulation give
 is keyed on seed, epoch and clip: a run that is stopped and resumed, in the middle of an epoch too, ends where an
 undisturbed one does, and any number of workers learns the same from footage held in memory. What depends on more than
 single clips does not: batch normalisation sees the clips of one forward pass of all workers, which are fewer with
-`scale.micro_batch`; SSD and Faster R-CNN average their losses over one worker's pictures.
+`scale.micro_batch`; SSD and Faster R-CNN average their losses over one worker's images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ READ_EVERY = 10
 """Steps between readings of the loss, for which the GPU must be waited for."""
 
 
-class Tracker(Protocol):
+class MetricTracker(Protocol):
     """Where numbers are shown while they come."""
 
     def log(self, metrics: dict[str, Any], step: int) -> None: ...
@@ -86,7 +86,7 @@ def fit(
     task: Any,
     batches: Batches,
     ctx: Context,
-    tracker: Tracker | None,
+    tracker: MetricTracker | None,
     *,
     model: nn.Module,
     resume: Path | None = None,
@@ -179,7 +179,7 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
     tells how far.
 
     Returns figures and what was asked. Figures: train_loss, its terms where it has several, lr, clips_per_second (of a
-    detector, pictures) and data_wait_share (the time spent waiting for them).
+    detector, images) and data_wait_share (the time spent waiting for them).
     """
     run, ctx, task = learner.run, learner.ctx, learner.task
     first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0

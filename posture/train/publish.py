@@ -17,7 +17,7 @@ SaveCheckpoint = Callable[[Path], None]
 """Writes a checkpoint into an existing, empty folder."""
 
 
-class RunFolder(Protocol):
+class CheckpointTarget(Protocol):
     """Where a run keeps its results (`posture.runs`)."""
 
     uri: str
@@ -38,7 +38,7 @@ class Publisher:
     becomes of the next.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: CheckpointTarget) -> None:
         self._folder = folder
         self._upload: Future[None] | None = None
 

@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
     "faster_rcnn": FasterRCNN(classes=3, size=64, width=0.0625),
     "yolov5su": ("yolov5n.yaml", 64),
 }
-SETTINGS = detectors.Settings(device="cpu", batches=(1, 2), rounds=2, pictures=3, warm_ups=1)
+SETTINGS = detectors.DetectorSettings(device="cpu", batches=(1, 2), rounds=2, pictures=3, warm_ups=1)
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +67,12 @@ def test_every_network_has_a_row_for_each_batch():
 
 @pytest.mark.parametrize("name", TINY)
 def test_as_many_boxes_go_into_every_networks_suppression(name: str):
-    """As many as a picture has above the threshold that was found when nothing is suppressed and all are kept; no more
+    """As many as an image has above the threshold that was found when nothing is suppressed and all are kept; no more
     come out.
     """
     detector = detectors._detector(TINY[name])
     with torch.inference_mode():
-        entry = detectors.Entry(name, detector, 0.0, 1, SETTINGS)
+        entry = detectors.DetectorBench(name, detector, 0.0, 1, SETTINGS)
         (before,), (after,) = (
             detector.find(entry.look(entry.pictures), confidence=entry.confidence, overlap=1.0, most=2000),
             entry.whole(entry.pictures),
@@ -83,9 +83,9 @@ def test_as_many_boxes_go_into_every_networks_suppression(name: str):
 
 
 def test_ultralytics_forward_ends_before_its_boxes_are_decoded():
-    detector, picture = detectors._detector(TINY["yolov5su"]), torch.rand(1, 3, 64, 64)
+    detector, image = detectors._detector(TINY["yolov5su"]), torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        raw, decoded = detector.forward(picture), detector.network(picture)[0]
+        raw, decoded = detector.forward(image), detector.network(image)[0]
     assert (
         raw["boxes"].shape[-1] == decoded.shape[-1] == 84
         and raw["boxes"].shape[1] == 4 * 16
@@ -138,12 +138,12 @@ def test_what_is_published_is_what_our_networks_have():
             "ssd300": build(SSD300(classes=90)),
             "faster_rcnn": build(FasterRCNN(classes=90)),
         }
-        picture = torch.empty(1, 3, 640, 640)
+        image = torch.empty(1, 3, 640, 640)
     for name, network in networks.items():
         assert millions(network) == pytest.approx(detectors.PUBLISHED[name][0], abs=0.06), name
     for name in ("yolov5s", "yolov7"):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            networks[name].eval()(picture)
+            networks[name].eval()(image)
         assert counter.get_total_flops() / 1e9 == pytest.approx(detectors.PUBLISHED[name][1], rel=0.01)
 
 

@@ -16,7 +16,7 @@ from posture.bench import models
 from posture.models.configs import C3D, IMPROVED, TwoStream
 
 TINY = {"classes": 3, "size": 36, "width": 0.125}
-SETTINGS = models.Settings(device="cpu", batch=2, rounds=2, warm_ups=1)
+SETTINGS = models.ModelSettings(device="cpu", batch=2, rounds=2, warm_ups=1)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_a_machine_without_a_compiler_is_told_what_was_left_out(tmp_path: Path):
     shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU"
 )
 def test_compiled_networks_stand_beside_eager_ones():
-    settings = models.Settings(device="cpu", batch=2, rounds=1, warm_ups=1, modes=("eager", "compiled"))
+    settings = models.ModelSettings(device="cpu", batch=2, rounds=1, warm_ups=1, modes=("eager", "compiled"))
     result = models.measure(settings, {"c3d": C3D(**TINY)})
     assert [(row["mode"], row["precision"]) for row in result["rows"]] == [
         ("eager", "fp32"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from posture.__main__ import main
-from posture.config import Run
+from posture.config import ActionRun
 from posture.models.configs import C3D
 
 
@@ -93,7 +93,7 @@ def test_a_network_too_large_for_this_machine_is_refused_before_anything_is_writ
 def test_in_a_run_from_elsewhere(
     change: dict | None, small_store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    tree = Run(name="one", model=C3D(classes=2)).model_dump(mode="json")
+    tree = ActionRun(name="one", model=C3D(classes=2)).model_dump(mode="json")
     tree["model"] = None if change is None else tree["model"] | change
     folder = tmp_path / "one"
     folder.mkdir()

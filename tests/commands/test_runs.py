@@ -121,8 +121,7 @@ def test_every_state_is_told_with_the_results(place):
         and rows["athletes"].test_text == "mAP@0.5:0.95 0.400"
     )
     assert (
-        rows["whole"].footage == "pool: 1 clip, 2 classes"
-        and rows["athletes"].footage == "pool: 40 pictures, 2 classes"
+        rows["whole"].footage == "pool: 1 clip, 2 classes" and rows["athletes"].footage == "pool: 40 images, 2 classes"
     )
     assert (
         rows["bare"].recipe == "jobs/action.py:improved" and rows["bare"].val is None and rows["bare"].test_text == ""

@@ -17,7 +17,7 @@ from posture.runs.folder import RunFolder
 from posture.runs.prepare import fit_to_store
 from posture.runs.recipes import functions, load_module, load_recipe
 from posture.runs.weights import START, copy_weights
-from tests.support.image_store import make_pictures, write_image_store
+from tests.support.image_store import make_images, write_image_store
 
 RECIPES = [
     f"jobs/{file}.py:{name}"
@@ -28,8 +28,8 @@ RECIPES = [
 
 
 @pytest.fixture(scope="module")
-def picture_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_pictures(12)).uri
+def image_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_images(12)).uri
 
 
 def small(recipe: str) -> dict[str, object]:
@@ -57,8 +57,8 @@ def test_every_kind_of_network_has_a_recipe():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_state_dict_of_every_network_is_taken_whole(recipe: str, flow_store: str, picture_store: str, tmp_path: Path):
-    store = picture_store if "detector" in recipe else flow_store
+def test_a_state_dict_of_every_network_is_taken_whole(recipe: str, flow_store: str, image_store: str, tmp_path: Path):
+    store = image_store if "detector" in recipe else flow_store
     run = override(load_recipe(recipe), small(recipe))
     fitted = fit_to_store(run, Store(store), versions=Store(store).versions()).run
     torch.manual_seed(5)

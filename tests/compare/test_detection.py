@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from posture.compare import statistics
 from posture.compare.action import Comparison, Entry, write_json
-from posture.compare.detection import PictureResult, analyse, rows_for_console, write_page
+from posture.compare.detection import DetectionResult, analyse, rows_for_console, write_page
 from posture.errors import InputError
-from posture.tasks.detection_metrics import Picture, detection_metrics
+from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
 from tests.runs.reports.test_detection import picture
 
@@ -26,8 +26,8 @@ GROUPS = {image: f"group{number // 2:02d}" for number, image in enumerate(IMAGES
 FIGURES = ("map50_95", "map50")
 
 
-def judged(found: int, shift: float = 0.0, *, vain: int = 0) -> list[Picture]:
-    """24 pictures with an athlete and a ball each; boxes of the first `found` are found, `shift` pixels off, and the
+def judged(found: int, shift: float = 0.0, *, vain: int = 0) -> list[ScoredImage]:
+    """24 images with an athlete and a ball each; boxes of the first `found` are found, `shift` pixels off, and the
     first `vain` have one too many.
     """
     ones = []
@@ -50,13 +50,13 @@ def judged(found: int, shift: float = 0.0, *, vain: int = 0) -> list[Picture]:
 
 
 def result(
-    predictions: list[Picture],
+    predictions: list[ScoredImage],
     seed: int = 0,
     *,
     classes: tuple[str, ...] = CLASSES,
     ms: float = 25.0,
     images: list[str] | None = None,
-) -> PictureResult:
+) -> DetectionResult:
     history = [
         {
             "epoch": epoch,
@@ -76,10 +76,10 @@ def result(
         "speed": speed,
         "fps": {name: 1000 / one["median"] for name, one in speed.items()},
     }
-    return PictureResult(seed, f"runs/{seed}", history, metrics, images or list(IMAGES), predictions)
+    return DetectionResult(seed, f"runs/{seed}", history, metrics, images or list(IMAGES), predictions)
 
 
-def entry(name: str, kind: Any, *predictions: list[Picture], **given: Any) -> Entry:
+def entry(name: str, kind: Any, *predictions: list[ScoredImage], **given: Any) -> Entry:
     values: dict[str, Any] = {
         "title": name.upper(),
         "parameters": 7_235_389,
@@ -117,7 +117,7 @@ ABSENT = entry("faster_rcnn", "baseline", not_measured="no GPU was at hand.", cl
 
 
 @st.composite
-def predictions(draw: st.DrawFn) -> list[Picture]:
+def predictions(draw: st.DrawFn) -> list[ScoredImage]:
     side = st.integers(0, 8)
 
     def box() -> list[float]:
@@ -125,7 +125,7 @@ def predictions(draw: st.DrawFn) -> list[Picture]:
         return [x, y, x + 2 + draw(side), y + 2 + draw(side)]
 
     counts = [draw(st.integers(0, 4)) for _ in range(5)]
-    # no two are equal: of equal ones the order of pictures decides
+    # no two are equal: of equal ones the order of images decides
     scores = iter(draw(st.permutations(range(1, sum(counts) + 1))))
     return [
         picture(
@@ -139,7 +139,7 @@ def predictions(draw: st.DrawFn) -> list[Picture]:
 @settings(max_examples=40, deadline=None)
 @given(predictions(), st.lists(st.sampled_from("abc"), min_size=5, max_size=5), st.integers(0, 99))
 def test_a_resample_is_the_footage_with_its_groups_as_often_as_they_were_drawn(
-    ones: list[Picture], groups: list[str], seed: int
+    ones: list[ScoredImage], groups: list[str], seed: int
 ) -> None:
     counts = statistics.resampled_groups(groups, resamples=4, seed=seed)
     found = statistics.resampled_map(ones, groups, counts, classes=2)
@@ -192,7 +192,7 @@ def test_the_test_is_the_bootstrap_over_groups_of_the_mean_over_seeds() -> None:
         assert against[figure]["p_holm"] == against[figure]["p"]  # one baseline
 
 
-def test_the_order_of_pictures_does_not_matter() -> None:
+def test_the_order_of_images_does_not_matter() -> None:
     order = np.random.default_rng(0).permutation(24)
     ones = judged(13, vain=5)
     shuffled = result([ones[place] for place in order], images=[IMAGES[place] for place in order])
@@ -204,7 +204,7 @@ def test_the_order_of_pictures_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("change", ["fewer", "moved", "relabelled"])
-def test_runs_judged_on_other_pictures_or_boxes_are_refused(change: str) -> None:
+def test_runs_judged_on_other_images_or_boxes_are_refused(change: str) -> None:
     one = result(judged(5), 7)
     boxes, scores, labels, true_boxes, true_labels = one.predictions[3]
     if change == "fewer":
@@ -213,12 +213,12 @@ def test_runs_judged_on_other_pictures_or_boxes_are_refused(change: str) -> None
         one.predictions[3] = (boxes, scores, labels, true_boxes + 1, true_labels)
     else:
         one.predictions[3] = (boxes, scores, labels, true_boxes, 1 - true_labels)
-    with pytest.raises(InputError, match=r"^runs/7: scored on other test pictures"):
+    with pytest.raises(InputError, match=r"^runs/7: scored on other test images"):
         analysed(IMPROVED, entry("yolov7", "baseline", results=[one]))
 
 
-def test_a_picture_without_a_group_is_refused() -> None:
-    with pytest.raises(InputError, match="no group is known for 1 of 24 test pictures, such as image23"):
+def test_a_image_without_a_group_is_refused() -> None:
+    with pytest.raises(InputError, match="no group is known for 1 of 24 test images, such as image23"):
         analysed(IMPROVED, groups={image: group for image, group in GROUPS.items() if image != "image23"})
 
 
@@ -235,15 +235,15 @@ def test_the_verdict_goes_by_both_map_figures() -> None:
         for figure in (*FIGURES, "recall", "precision")
     }
     assert sentences[0] == (
-        f"IMPROVED reaches an mAP@0.5:0.95 of {means['map50_95']:.3f} and an mAP@0.5 of {means['map50']:.3f} on 24 test pictures "
+        f"IMPROVED reaches an mAP@0.5:0.95 of {means['map50_95']:.3f} and an mAP@0.5 of {means['map50']:.3f} on 24 test images "
         f"(mean of 3 seeds): where its F1 is best it finds {100 * means['recall']:.1f} % of what is there, "
-        f"{100 * means['precision']:.1f} % of what it reports is right, and it takes 26.0 ms for a picture."
+        f"{100 * means['precision']:.1f} % of what it reports is right, and it takes 26.0 ms for an image."
     )
     assert (
         sentences[1].startswith("It has a higher mAP@0.5:0.95 than YOLOV7 (+0.") and "and SSD300 (+0." in sentences[1]
     )
     assert sentences[2].startswith("It has a higher mAP@0.5 than YOLOV7 (+0.") and "SSD300" not in sentences[2]
-    assert sentences[3].startswith("It cannot be told, by mAP@0.5 on these pictures, from SSD300 (0.000, 95 % CI")
+    assert sentences[3].startswith("It cannot be told, by mAP@0.5 on these images, from SSD300 (0.000, 95 % CI")
     assert sentences[4:] == ["Not measured: FASTER_RCNN."]
 
 
@@ -259,7 +259,7 @@ def test_where_groups_are_too_few_for_any_p_the_verdict_says_so() -> None:
         and analysis["least_p"]["baseline"] > 0.05
     )
     assert any(
-        "With 4 groups of test pictures" in sentence and "0.10 for the 2 baselines" in sentence
+        "With 4 groups of test images" in sentence and "0.10 for the 2 baselines" in sentence
         for sentence in analysis["verdict"]
     )
 
@@ -344,7 +344,7 @@ def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
         *parts,
         facts={
             "when": "2026-05-03T14:05:00+00:00",
-            "budget": "3 epochs of 90 pictures",
+            "budget": "3 epochs of 90 images",
             "hardware": "two cores",
             "weather": "sunny",
             "footage": {"test": {"pictures": 24}},
@@ -353,12 +353,12 @@ def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
     for words in (
         "5 of 6 models measured",
         "3 seeds each",
-        "24 test pictures in 12 groups",
+        "24 test images in 12 groups",
         "3 May 2026, 14:05 UTC",
-        "3 epochs of 90 pictures",
+        "3 epochs of 90 images",
         "two cores",
         "Weather sunny",
-        "pictures of one video or athlete are not independent",
+        "images of one video or athlete are not independent",
         "Detections of several seeds cannot be averaged",
     ):
         assert words in page.text, words

@@ -3,18 +3,18 @@ import shutil
 
 import pytest
 
-from posture.compare.study import Comparing, Job, work
-from posture.config import Data, Optim, Run, Scale, Study, override
+from posture.compare.study import Job, StudyRunner, work
+from posture.config import ActionRun, ClipData, Optim, Scale, Study, override
 from posture.errors import InputError
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
 from posture.runs.action import Views, evaluate
 
-PLAIN = Run(
+PLAIN = ActionRun(
     name="plain",
     model=C3D(width=0.125, size=32, hidden=64),
     optim=Optim(name="adamw", lr=0.001),
     scale=Scale(global_batch=4),
-    data=Data(flip=0.0),
+    data=ClipData(flip=0.0),
 )
 BETTER = override(
     PLAIN, {"name": "better", **{f"model.{field}": value for field, value in IMPROVED.items()}, "model.size": 32}
@@ -35,7 +35,7 @@ def execute_here(what, jobs):
 
 
 def comparing(study, store, folder, *, seeds=1, changes=None, execute=execute_here, equal="epochs"):
-    return Comparing(study, store, runs=str(folder), seeds=seeds, changes=changes or {}, execute=execute, equal=equal)
+    return StudyRunner(study, store, runs=str(folder), seeds=seeds, changes=changes or {}, execute=execute, equal=equal)
 
 
 def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_store, tmp_path):
@@ -60,7 +60,7 @@ def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_
 
 
 def test_the_time_of_the_optical_flow_that_a_network_reads_is_measured(flow_store, tmp_path):
-    two = Run(
+    two = ActionRun(
         name="two",
         model=TwoStream(width=0.05, size=32),
         optim=Optim(name="adamw", lr=0.001),
@@ -153,7 +153,7 @@ def test_a_run_that_cannot_be_trained_is_not_measured_and_says_why(small_store, 
 
 
 def test_a_network_that_cannot_be_narrowed_gets_the_time_of_the_subject(small_store, tmp_path):
-    whole = Run(name="whole", model=VideoResNet(kind="r3d_18", size=16, frames=8), scale=Scale(global_batch=4))
+    whole = ActionRun(name="whole", model=VideoResNet(kind="r3d_18", size=16, frames=8), scale=Scale(global_batch=4))
     study = Study(name="tiny", subject=BETTER, references=(whole,), epochs=1, learning_rates=(1.0,))
     entry = comparing(study, small_store, tmp_path, changes={"model.width": 0.125}).run().entries[1]
     if entry.not_measured:

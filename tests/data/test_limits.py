@@ -1,4 +1,4 @@
-"""What one file may ask of the process that decodes it: pixels, memory and time, the same for pictures and videos."""
+"""What one file may ask of the process that decodes it: pixels, memory and time, the same for images and videos."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from posture.data.decode.cut import Cut
-from posture.data.decode.limits import Limits
+from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.sandbox import Sandbox
 from posture.data.decode.video import Unreadable
 from posture.data.labels.videos import Label
@@ -48,7 +48,7 @@ def png_with(width, height):
     )
 
 
-def test_pictures_come_from_another_process_which_is_kept(tmp_path):
+def test_images_come_from_another_process_which_is_kept(tmp_path):
     paths = [save(tmp_path / f"{number}.png", seed=number) for number in range(3)]
     with Sandbox() as sandbox:
         for path in paths:
@@ -65,18 +65,18 @@ def test_pictures_come_from_another_process_which_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_the_pixels_of_a_picture_are_limited(tmp_path, suffix):
+def test_the_pixels_of_a_image_are_limited(tmp_path, suffix):
     path = save(tmp_path / f"a{suffix}")
-    with Sandbox(Limits(pixels=48 * 64)) as sandbox:
+    with Sandbox(DecodeLimits(pixels=48 * 64)) as sandbox:
         assert take(sandbox, path).width == 64
-    with Sandbox(Limits(pixels=48 * 64 - 1)) as sandbox:
+    with Sandbox(DecodeLimits(pixels=48 * 64 - 1)) as sandbox:
         assert refusal(lambda: take(sandbox, path)) == (
             "too_large",
             "64 x 48 pixels; at most 3,071 are decoded (--max-pixels)",
         )
 
 
-def test_small_files_that_promise_large_pictures_are_refused_before_they_are_decoded(tmp_path):
+def test_small_files_that_promise_large_images_are_refused_before_they_are_decoded(tmp_path):
     jpeg = cv2.imencode(".jpg", draw([]))[1].tobytes()
     size = jpeg.index(b"\xff\xc0") + 5
     (tmp_path / "wide.jpg").write_bytes(jpeg[:size] + struct.pack(">HH", 65500, 65500) + jpeg[size + 4 :])
@@ -86,7 +86,7 @@ def test_small_files_that_promise_large_pictures_are_refused_before_they_are_dec
     (tmp_path / "endless.png").write_bytes(png_with(2**31 - 1, 2**31 - 1))
     saved(tmp_path / "bomb.png", Image.new("1", (20000, 20000)))  # 50 kB on the disk, 1.2 GB in memory
     good = save(tmp_path / "good.png")
-    with Sandbox(Limits(memory_bytes=800_000_000)) as sandbox:
+    with Sandbox(DecodeLimits(memory_bytes=800_000_000)) as sandbox:
         verdicts = {
             path.name: refusal(lambda path=path: take(sandbox, path))[0]
             for path in sorted(tmp_path.iterdir())
@@ -96,9 +96,9 @@ def test_small_files_that_promise_large_pictures_are_refused_before_they_are_dec
         assert take(sandbox, good).height == 48
 
 
-def test_the_memory_for_a_picture_is_limited(tmp_path):
+def test_the_memory_for_a_image_is_limited(tmp_path):
     bomb = saved(tmp_path / "bomb.png", Image.new("L", (16000, 16000)), compress_level=1)
-    with Sandbox(Limits(pixels=10**9, memory_bytes=700_000_000)) as sandbox:
+    with Sandbox(DecodeLimits(pixels=10**9, memory_bytes=700_000_000)) as sandbox:
         assert refusal(lambda: take(sandbox, bomb)) == (
             "out_of_memory",
             "decoding it takes more than 0.7 GB of memory (--file-memory)",
@@ -106,7 +106,7 @@ def test_the_memory_for_a_picture_is_limited(tmp_path):
         assert take(sandbox, save(tmp_path / "good.png")).height == 48
 
 
-def test_the_time_for_a_picture_is_limited(tmp_path):
+def test_the_time_for_a_image_is_limited(tmp_path):
     path = save(tmp_path / "a.png")
     with Sandbox() as sandbox:
         take(sandbox, path)
@@ -126,12 +126,12 @@ def test_the_time_for_a_picture_is_limited(tmp_path):
         (
             "a.webp",
             {"format": "WEBP", "lossless": True},
-            "an animation of 3 frames; save the frame that the labels are about as a picture of its own",
+            "an animation of 3 frames; save the frame that the labels are about as an image of its own",
         ),
         (
             "a.png",
             {"format": "PNG"},
-            "an animation of 3 frames; save the frame that the labels are about as a picture of its own",
+            "an animation of 3 frames; save the frame that the labels are about as an image of its own",
         ),
     ],
 )
@@ -142,7 +142,7 @@ def test_animations_and_other_formats_are_refused_by_name(tmp_path, name, how, r
         assert refusal(lambda: take(sandbox, path)) == ("not_picture", reason)
 
 
-def test_of_a_camera_s_several_pictures_in_one_jpeg_the_first_counts(tmp_path):
+def test_of_a_camera_s_several_images_in_one_jpeg_the_first_counts(tmp_path):
     frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
     path = saved(tmp_path / "a.jpg", frames[0], format="MPO", save_all=True, append_images=frames[1:])
     with Sandbox() as sandbox:
@@ -168,9 +168,9 @@ def write_stills(path, *, size, frames=2):
 
 def test_the_pixels_of_a_video_are_limited(tmp_path, video):
     path = str(video("a.mp4"))
-    with Sandbox(Limits(pixels=64 * 96)) as sandbox:
+    with Sandbox(DecodeLimits(pixels=64 * 96)) as sandbox:
         assert len(list(sandbox.cut(path, "content", WHOLE, CUT, limit_seconds=60))) == 3
-    with Sandbox(Limits(pixels=64 * 96 - 1)) as sandbox:
+    with Sandbox(DecodeLimits(pixels=64 * 96 - 1)) as sandbox:
         for decode in (
             lambda: list(sandbox.cut(path, "content", WHOLE, CUT, limit_seconds=60)),
             lambda: list(sandbox.frames(path, [0], limit_seconds=60)),
@@ -181,7 +181,7 @@ def test_the_pixels_of_a_video_are_limited(tmp_path, video):
 
 def test_the_memory_for_a_video_is_limited(tmp_path, video):
     large = str(write_stills(tmp_path / "large.avi", size=(12000, 12000)))
-    with Sandbox(Limits(pixels=10**9, memory_bytes=450_000_000)) as sandbox:
+    with Sandbox(DecodeLimits(pixels=10**9, memory_bytes=450_000_000)) as sandbox:
         assert refusal(lambda: list(sandbox.cut(large, "content", WHOLE, CUT, limit_seconds=120)))[0] == "out_of_memory"
         assert len(list(sandbox.cut(str(video("a.mp4")), "content", WHOLE, CUT, limit_seconds=60))) == 3
     with Sandbox() as sandbox:

@@ -187,7 +187,7 @@ def test_one_video_of_one_class_is_told_in_the_singular_and_what_comes_next(tmp_
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "starting Ray on this machine ..." in said
     assert (
-        not re.search(r"(?<![\d,.])1 (videos|files|segments|clips|classes|pictures)\b", said)
+        not re.search(r"(?<![\d,.])1 (videos|files|segments|clips|classes|images)\b", said)
         and "1 file, 1 segment" in said
     ), said
     assert (

@@ -5,7 +5,7 @@ from PIL import Image
 
 from posture.display.heatmaps import (
     DOTS_PER_INCH,
-    Row,
+    HeatmapRow,
     curve_sheet,
     flow_colours,
     heated,
@@ -36,9 +36,9 @@ def test_heat_leaves_cold_places_grey_and_colours_hot_ones():
     frames = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
     heat = np.zeros((2, 16, 16), dtype=np.float32)
     heat[:, :, 8:] = 1.0
-    pictures = heated(frames, heat)
-    assert pictures.dtype == np.uint8 and pictures.shape == frames.shape
-    cold, hot = pictures[:, :, :8].astype(int), pictures[:, :, 8:].astype(int)
+    images = heated(frames, heat)
+    assert images.dtype == np.uint8 and images.shape == frames.shape
+    cold, hot = images[:, :, :8].astype(int), images[:, :, 8:].astype(int)
     assert np.ptp(cold, axis=-1).max() <= 1 and cold.max() < 0.6 * 255
     # inferno's hottest is a pale yellow
     assert hot.mean() > 1.5 * cold.mean() and (hot[..., 0] - hot[..., 2]).mean() > 20
@@ -54,24 +54,24 @@ def test_motion_is_white_where_there_is_none_and_coloured_by_direction():
     assert right.argmax() == 0 and left.argmin() == 0  # red to the right, cyan to the left
 
 
-def test_sheets_are_pictures_whatever_the_names():
-    pictures = np.full((3, 20, 30, 3), 90, dtype=np.uint8)
-    row = Row("$x_1$ {} \\frac", "a_$b$", pictures, ["$", "<b>", "跳"])
-    wide = Image.open(io.BytesIO(sheet("v_$a$_b.mp4", [row, Row("one", "", pictures[:1], ["x"])])))
+def test_sheets_are_images_whatever_the_names():
+    images = np.full((3, 20, 30, 3), 90, dtype=np.uint8)
+    row = HeatmapRow("$x_1$ {} \\frac", "a_$b$", images, ["$", "<b>", "跳"])
+    wide = Image.open(io.BytesIO(sheet("v_$a$_b.mp4", [row, HeatmapRow("one", "", images[:1], ["x"])])))
     seconds = np.linspace(1, 2, 8)
     curves = {"stage4": np.linspace(0.2, 0.4, 8), "all blocks together": np.linspace(0.1, 0.3, 8)}
     curve = Image.open(io.BytesIO(curve_sheet("v", curves, seconds, bounds=(0.0, 0.5), keys=[0, 4, 7], row=row)))
     assert wide.format == curve.format == "PNG" and wide.width == curve.width > 1000
-    assert (np.asarray(wide.convert("RGB")) == 90).all(axis=-1).mean() > 0.2  # the pictures are there
+    assert (np.asarray(wide.convert("RGB")) == 90).all(axis=-1).mean() > 0.2  # the images are there
 
 
 def test_long_names_are_written_smaller_and_never_cut():
-    pictures = np.full((6, 20, 30, 3), 90, dtype=np.uint8)
+    images = np.full((6, 20, 30, 3), 90, dtype=np.uint8)
     name = "2025-11-07_indoor_meeting_camera_2_athlete_017_attempt_3.mp4: what speaks for exercising with an exercise ball (34.3%)"
-    row = Row(
+    row = HeatmapRow(
         "Attention, stage4 of the spatial stream",
         "nearly even: weights 0.95220 to 0.95265; 14 x 14 positions for each of 8 times; " * 2,
-        pictures,
+        images,
         ["12.48 s, weight 0.523, one of two"] * 6,
     )
     drawn = np.asarray(Image.open(io.BytesIO(sheet(name, [row]))).convert("L")).astype(int)

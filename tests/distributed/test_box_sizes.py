@@ -1,4 +1,4 @@
-"""Boxes that were drawn on other pictures than those that lie here: compared, refused by name, and an error if they are
+"""Boxes that were drawn on other images than those that lie here: compared, refused by name, and an error if they are
 many.
 """
 
@@ -8,9 +8,9 @@ import pytest
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.ingest.image_ledger import ImageLedger, ImageOptions, PictureReport
+from posture.data.ingest.image_ledger import ImageLedger, ImageOptions, ImageReport
 from posture.data.ingest.place_boxes import count_outside
-from posture.data.labels.images import read_pictures
+from posture.data.labels.images import read_images
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe, frame_id
@@ -42,7 +42,7 @@ def test_videos_of_another_size_than_ucf101_24s_boxes_are_refused_by_name(tmp_pa
     for _ in range(2):
         with pytest.raises(
             TooManyRefused,
-            match=r"films: 60 of 360 boxes lie outside of their pictures or belong to another size, more than 10 %",
+            match=r"films: 60 of 360 boxes lie outside of their images or belong to another size, more than 10 %",
         ):
             cut(root, tmp_path / "two")
     assert Store(str(tmp_path / "two" / "store")).read("clips").num_rows == 10, "what fits is stored"
@@ -86,13 +86,13 @@ def test_more_than_half_of_a_box_has_to_be_inside():
 
 def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
     root = write_ucf101_24(tmp_path / "films", {"Jump/v_Jump_g01_c01": [(1, 30)], "Jump/v_Jump_g02_c01": [(1, 30)]})
-    pictures = read_pictures(str(root))
-    assert {picture.size for picture in pictures.pictures} == {(240, 320)}
-    store, report = Store(str(tmp_path / "store"), create=True), PictureReport("i", str(root), "ucf101_24")
+    images = read_images(str(root))
+    assert {image.size for image in images.pictures} == {(240, 320)}
+    store, report = Store(str(tmp_path / "store"), create=True), ImageReport("i", str(root), "ucf101_24")
     with Lease(store.uri) as lease:
         store.create_tables()
         ledger = ImageLedger(store, ImageOptions(), report, lease)
-        jobs = ledger.plan(pictures)
+        jobs = ledger.plan(images)
         for job, (height, width) in zip(jobs, ((240, 320), (128, 172)), strict=True):
             shown = [
                 {
@@ -109,22 +109,22 @@ def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
                 None,
             )
         ledger.commit()
-    assert (report.boxes_drawn, report.boxes_outside) == (4, 0), "those of another size are refused with their pictures"
+    assert (report.boxes_drawn, report.boxes_outside) == (4, 0), "those of another size are refused with their images"
     assert {item["verdict"] for item in report.refused} == {"size_mismatch"} and len(report.refused) == 4
-    assert "for 320 x 240 pixels, the picture is 172 x 128" in report.refused[0]["reason"]
+    assert "for 320 x 240 pixels, the image is 172 x 128" in report.refused[0]["reason"]
 
 
-def test_boxes_of_pictures_that_lie_outside(tmp_path):
+def test_boxes_of_images_that_lie_outside(tmp_path):
     write_yolo(tmp_path / "in", {"train": 12})
     for number, box in enumerate([(1.4, 0.5, 0.2, 0.2), (1.2, 0.5, 0.3, 0.2)]):
         label = tmp_path / "in" / "labels" / "train" / f"t{number:03d}.txt"
         label.write_text(label.read_text() + "0 " + " ".join(map(str, box)) + "\n")
-    pictures = read_pictures(str(tmp_path / "in"))
-    store, report = Store(str(tmp_path / "store"), create=True), PictureReport("i", "in", "yolo")
+    images = read_images(str(tmp_path / "in"))
+    store, report = Store(str(tmp_path / "store"), create=True), ImageReport("i", "in", "yolo")
     with Lease(store.uri) as lease:
         store.create_tables()
         ledger = ImageLedger(store, ImageOptions(), report, lease)
-        jobs = ledger.plan(pictures)
+        jobs = ledger.plan(images)
         ledger.add(
             [
                 {
@@ -142,5 +142,5 @@ def test_boxes_of_pictures_that_lie_outside(tmp_path):
         )
         ledger.commit()
     assert (report.boxes_drawn, report.boxes_outside) == (14, 2)
-    with pytest.raises(TooManyRefused, match="in: 2 of 14 boxes lie outside of their pictures"):
+    with pytest.raises(TooManyRefused, match="in: 2 of 14 boxes lie outside of their images"):
         refuse_outside(report, report.boxes_outside, report.boxes_drawn)

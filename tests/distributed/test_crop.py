@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 import pytest
 
 from posture.commands.show import show_store
-from posture.config import DetectorRun
+from posture.config import DetectionRun
 from posture.data.decode.cut import Cut, decode_frames, frames_to_search
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.labels.tracked_videos import read_tracked_footage
@@ -99,7 +99,7 @@ def narrow_detector():
     from posture.models import build
     from posture.models.detector_configs import YOLOv5
 
-    run = DetectorRun(name="narrow", model=YOLOv5(classes=1, width=0.125, depth=0.34, size=64))
+    run = DetectionRun(name="narrow", model=YOLOv5(classes=1, width=0.125, depth=0.34, size=64))
     return AthleteDetector("runs/narrow", run, ("athlete",), save(build(run.model).state_dict()))
 
 

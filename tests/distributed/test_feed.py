@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from posture.data.feed.clips import Footage, StreamedFootage, index_footage, open_footage
+from posture.data.feed.clips import Clips, StreamedClips, index_footage, open_footage
 from posture.data.store.tables import Store
 from posture.distributed.feed import feed
 from tests.support.footage import make_class_folders
@@ -15,14 +15,14 @@ def test_workers_get_the_clips_that_this_process_reads(small_store, ray_cluster)
     here = open_footage(index, feed="materialize")
     (item,) = feed([index], mode="auto")
     there = item.open()
-    assert isinstance(there, Footage)
+    assert isinstance(there, Clips)
     for clip in range(len(index)):
         np.testing.assert_array_equal(there.clip(clip), here.clip(clip))
 
 
 def test_streaming_can_be_asked_for(small_store, ray_cluster):
     (item,) = feed([index_footage(Store(small_store), "train")], mode="stream")
-    assert item.shards is None and isinstance(item.open(), StreamedFootage)
+    assert item.shards is None and isinstance(item.open(), StreamedClips)
 
 
 @pytest.mark.slow

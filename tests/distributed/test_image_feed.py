@@ -4,17 +4,17 @@ import ray
 
 from posture.data.feed.images import Images, StreamedImages, index_images, open_images
 from posture.distributed.feed import feed
-from tests.support.image_store import make_pictures, write_image_store
+from tests.support.image_store import make_images, write_image_store
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     return index_images(
-        write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_pictures(50), files=3), "train"
+        write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_images(50), files=3), "train"
     )
 
 
-def test_workers_get_the_pictures_that_this_process_reads(index, ray_cluster):
+def test_workers_get_the_images_that_this_process_reads(index, ray_cluster):
     here = open_images(index, feed="materialize")
     (item,) = feed([index], mode="auto")
 
@@ -24,9 +24,9 @@ def test_workers_get_the_pictures_that_this_process_reads(index, ray_cluster):
         assert isinstance(there, Images)
         return [there.encoded(number).tobytes() for number in range(len(there))], there.boxes, there.picture(3)
 
-    files, boxes, picture = ray.get(on_a_worker.remote(item))
+    files, boxes, image = ray.get(on_a_worker.remote(item))
     assert files == [here.encoded(number).tobytes() for number in range(len(here))]
-    np.testing.assert_array_equal(picture, here.picture(3))
+    np.testing.assert_array_equal(image, here.picture(3))
     for theirs, ours in zip(boxes, here.boxes, strict=True):
         np.testing.assert_array_equal(theirs, ours)
 

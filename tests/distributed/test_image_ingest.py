@@ -17,14 +17,14 @@ from posture.__main__ import main
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.image_ledger import ImageOptions, last_report
-from posture.data.labels.images import read_pictures
+from posture.data.labels.images import read_images
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.files import open_root
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.image_ingest import ingest_pictures
+from posture.distributed.image_ingest import ingest_images
 from posture.distributed.ingest import TooManyRefused, ingest
 from posture.errors import Busy, InputError
 from tests.support.image_folders import (
@@ -48,11 +48,11 @@ PIXEL_TABLES = ("images", "boxes", "pictures", "groups")
 
 
 def run(root, store, options=ImageOptions(), **settings):  # noqa: B008
-    return ingest_pictures(read_pictures(str(root), **settings), Store(str(store), create=True), options)
+    return ingest_images(read_images(str(root), **settings), Store(str(store), create=True), options)
 
 
 def contents(store):
-    """What a store holds of pictures, whatever way it came there."""
+    """What a store holds of images, whatever way it came there."""
     store = Store(str(store))
     return {name: sorted(map(str, store.read(name).to_pylist())) for name in PIXEL_TABLES}
 
@@ -120,7 +120,7 @@ def test_stored_boxes_lie_on_what_was_boxed(write, layout, tmp_path):
         assert math.isnan(row["time"]) and (row["split"] == "test") == name.startswith("v")
 
 
-def test_the_same_pictures_twice_add_nothing(yolo, tmp_path):
+def test_the_same_images_twice_add_nothing(yolo, tmp_path):
     first = run(yolo, tmp_path / "store")
     store = Store(str(tmp_path / "store"))
     versions = store.versions()
@@ -135,7 +135,7 @@ def test_the_same_pictures_twice_add_nothing(yolo, tmp_path):
     assert all(after[name] == before[name] for name in ("images", "boxes", "groups")) and len(after["pictures"]) == 32
 
 
-def test_new_pictures_alone_are_decoded_and_corrected_labels_decode_nothing(yolo, tmp_path):
+def test_new_images_alone_are_decoded_and_corrected_labels_decode_nothing(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     before = labelled(tmp_path / "store")
     save(yolo / "images" / "train" / "new.png", seed=99)
@@ -149,17 +149,17 @@ def test_new_pictures_alone_are_decoded_and_corrected_labels_decode_nothing(yolo
         and after["t004.png"]["boxes"] == after["new.png"]["boxes"] == []
     )
     assert sum(report.empty.values()) == 1
-    assert len(Store(str(tmp_path / "store")).history("images")) == 3, "made, first ingest, one new picture"
+    assert len(Store(str(tmp_path / "store")).history("images")) == 3, "made, first ingest, one new image"
     assert all(after[name]["split"] == before[name]["split"] for name in before)
 
 
-def test_every_bad_picture_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
+def test_every_bad_image_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
     train, labels = yolo / "images" / "train", yolo / "labels" / "train"
     shutil.copy(yolo / "images" / "val" / "v001.png", train / "copy.png")
     shutil.copy(train / "t000.png", train / "twin.png")
     (train / "cut.png").write_bytes((train / "t001.png").read_bytes()[:3000])
     (train / "empty.png").touch()
-    (train / "text.png").write_text("no picture" * 50)
+    (train / "text.png").write_text("no image" * 50)
     (train / "lost.png").symlink_to(train / "nowhere.png")
     os.mkfifo(train / "pipe.png")
     (labels / "t002.txt").write_text("0 0.5 0.5 nan 0.1\n")
@@ -214,7 +214,7 @@ def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path,
     for odd in (("--max-pixels", "0"), ("--file-memory", "0.1"), ("--max-pixels", "nan")):
         assert command(*arguments, *odd) == 2 and f"{odd[0]} " in capsys.readouterr().err
     assert command(*arguments, "--max-pixels", "3000") == 2
-    assert "17 of 17 pictures were refused" in capsys.readouterr().err
+    assert "17 of 17 images were refused" in capsys.readouterr().err
     assert command(*arguments, "--file-memory", "1") == 0
     said = capsys.readouterr().out
     assert (
@@ -224,7 +224,7 @@ def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path,
     assert len(labelled(tmp_path / "store")) == 16
 
 
-def test_labels_that_turn_bad_take_their_picture_back_until_they_are_mended(yolo, tmp_path):
+def test_labels_that_turn_bad_take_their_image_back_until_they_are_mended(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     label = yolo / "labels" / "train" / "t005.txt"
     good = label.read_text()
@@ -256,7 +256,7 @@ def test_a_copy_on_the_other_side_of_what_stands_is_refused(yolo, tmp_path):
     assert contents(tmp_path / "store") == before
 
 
-def test_a_picture_that_was_replaced_takes_the_old_one_with_it(yolo, tmp_path):
+def test_a_image_that_was_replaced_takes_the_old_one_with_it(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     save(yolo / "images" / "train" / "t005.png", [(10, 10, 50, 40)], seed=77)
     report = run(yolo, tmp_path / "store")
@@ -264,17 +264,17 @@ def test_a_picture_that_was_replaced_takes_the_old_one_with_it(yolo, tmp_path):
     assert len(labelled(tmp_path / "store")) == 16 and Store(str(tmp_path / "store")).read("images").num_rows == 17
 
 
-def test_pictures_of_another_size_than_their_labels_are_refused(tmp_path):
+def test_images_of_another_size_than_their_labels_are_refused(tmp_path):
     write_voc(tmp_path / "pictures", {"train": 4})
     save(tmp_path / "pictures" / "JPEGImages" / "train_000002.png", size=(96, 128), seed=7)
     assert verdicts(run(tmp_path / "pictures", tmp_path / "store")) == [("train_000002.png", "size_mismatch")]
 
 
-def test_too_many_refused_pictures_fail_and_keep_the_good(yolo, tmp_path):
+def test_too_many_refused_images_fail_and_keep_the_good(yolo, tmp_path):
     for number in range(9):
-        (yolo / "images" / "train" / f"t{number:03d}.png").write_text(f"no picture {number}")
+        (yolo / "images" / "train" / f"t{number:03d}.png").write_text(f"no image {number}")
     with pytest.raises(
-        TooManyRefused, match=r"9 of 16 pictures were refused, more than the allowed share of 0\.5"
+        TooManyRefused, match=r"9 of 16 images were refused, more than the allowed share of 0\.5"
     ) as caught:
         run(yolo, tmp_path / "store")
     assert caught.value.report.added == len(labelled(tmp_path / "store")) == 7
@@ -298,7 +298,7 @@ def test_splits_never_share_a_group(tmp_path):
     assert report.by_split == {"train": 24, "val": 4, "test": 12}, "70/30 by group, then a fifth of seven groups"
 
 
-def test_a_picture_or_group_that_would_change_sides_is_refused_by_name(yolo, tmp_path):
+def test_a_image_or_group_that_would_change_sides_is_refused_by_name(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     (yolo / "images" / "train" / "t000.png").rename(yolo / "images" / "val" / "t000.png")
     with pytest.raises(
@@ -394,8 +394,8 @@ def test_a_video_in_several_jobs_stands_whole_or_not_at_all(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("boxes_committed", [False, True])
-def test_a_killed_ingest_leaves_pictures_that_are_not_decoded_twice(yolo, tmp_path, boxes_committed):
-    """The worst moments: between the commit of images and that of boxes, and between boxes and pictures."""
+def test_a_killed_ingest_leaves_images_that_are_not_decoded_twice(yolo, tmp_path, boxes_committed):
+    """The worst moments: between the commit of images and that of boxes, and between boxes and images."""
     run(yolo, tmp_path / "store")
     whole = contents(tmp_path / "store")
     store = Store(str(tmp_path / "store"))
@@ -409,8 +409,8 @@ def test_a_killed_ingest_leaves_pictures_that_are_not_decoded_twice(yolo, tmp_pa
     assert contents(tmp_path / "store") == whole and store.versions()["images"] == version
 
 
-def test_footage_and_pictures_share_a_store_and_its_groups(small_store, class_folders, tmp_path):
-    """Also one that was made before there were pictures."""
+def test_footage_and_images_share_a_store_and_its_groups(small_store, class_folders, tmp_path):
+    """Also one that was made before there were images."""
     uri = shutil.copytree(small_store, tmp_path / "store")
     for name in ("images", "boxes", "pictures"):
         shutil.rmtree(uri / name)
@@ -443,7 +443,7 @@ def test_the_last_report_may_be_of_either_kind(yolo, small_store, tmp_path):
     assert last_report(Store(str(uri))) == report
 
 
-def test_real_pictures(tmp_path):
+def test_real_images(tmp_path):
     report = run(shared("sports_target"), tmp_path / "store")
     assert (report.pictures, report.added, report.boxes, report.refused) == (288, 288, 288, [])
     assert report.by_split["test"] == 96 and report.by_split["val"] > 20
@@ -465,7 +465,7 @@ def test_real_tubes(tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_in_a_bucket(yolo, tmp_path, monkeypatch):
+def test_images_in_a_bucket(yolo, tmp_path, monkeypatch):
     import obstore
 
     with s3_server() as environment:
@@ -494,7 +494,7 @@ def many(tmp_path_factory):
 
 
 def ingest_process(many, store):
-    """An ingest of tiny tasks that commits every few pictures, as a process of its own group."""
+    """An ingest of tiny tasks that commits every few images, as a process of its own group."""
     code = f"""
 from posture.data.labels.images import read_pictures
 from posture.data.ingest.image_ledger import ImageOptions
@@ -562,7 +562,7 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
     assert following.startswith("next: posture show") and "jobs/detector.py:improved" in following
     # a line of progress may stand before the table
     rest = rest[[line.startswith("pictures") for line in rest].index(True) :]
-    assert "layout yolo, 15 pictures" in first and "15 boxes of 1 class" in first and "so it is taken as test" in second
+    assert "layout yolo, 15 images" in first and "15 boxes of 1 class" in first and "so it is taken as test" in second
     table = [line.split() for line in rest]
     assert table[0][:6] == ["pictures", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == [
         "16",
@@ -573,7 +573,7 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
         "1",
     ]
     assert ["athlete", "9", "2", "4"] in table and ["pictures", "9", "2", "4"] in table and "unknown_class: 1" in rest
-    assert rest[-1] == "test is 4 pictures of 4 groups: too few to tell models apart by"
+    assert rest[-1] == "test is 4 images of 4 groups: too few to tell models apart by"
     assert command("ingest", "--report", "--store", str(tmp_path / "store")) == 0
     again = lines_of(capsys)
     again.remove("the store now:")  # stands above what is said of the splits, which are not that ingest's alone
@@ -587,7 +587,7 @@ def test_bad_requests_are_one_sentence_each(yolo, tmp_path, capsys):
     broken = shutil.copytree(yolo, tmp_path / "broken")
     (broken / "data.yaml").write_text("names: [a\n")
     for arguments, complaint in (
-        ((str(tmp_path / "plain"), *store), "pictures without labels"),
+        ((str(tmp_path / "plain"), *store), "images without labels"),
         ((str(broken), *store), "not YAML"),
         ((str(yolo), *store, "--every", "0"), "--every 0: must be from 1"),
         ((str(yolo), *store, "--layout", "coco"), "the layout coco needs a JSON file"),

@@ -13,14 +13,14 @@ from posture.data.feed.clips import index_footage
 from posture.data.feed.images import index_images
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.image_ledger import ImageOptions
-from posture.data.labels.images import read_pictures
+from posture.data.labels.images import read_images
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed import image_ingest
 from posture.distributed import ingest as clip_ingest
 from posture.errors import InputError
-from posture.retrain.intake import Drop, take_in
+from posture.retrain.intake import InboxOptions, take_in
 from posture.runs.recipes import load_recipe
 from tests.support.footage import make_video, write_bad_files
 from tests.support.image_folders import save, some_boxes, yolo_line
@@ -163,7 +163,7 @@ def test_a_pass_takes_in_what_a_stopped_ingest_left(folders, tmp_path):
     store = Store(str(tmp_path / "store"), create=True)
     with pytest.raises(KeyboardInterrupt):
         ingest(folders, tmp_path / "store", commit_files=1, stop_after=16)
-    drop = Drop(str(folders), settle=0.0)
+    drop = InboxOptions(str(folders), settle=0.0)
     taken = take_in(drop, store, run, {}, local=True)
     assert [(report.decoded, report.segments) for report in taken.reports] == [(0, 16)]
     assert set(splits(tmp_path / "store").values()) == {"train", "val", "test"}
@@ -172,7 +172,7 @@ def test_a_pass_takes_in_what_a_stopped_ingest_left(folders, tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """40 pictures for which no split is named."""
+    """40 images for which no split is named."""
     root = tmp_path / "pictures"
     for number, box in enumerate(some_boxes(40)):
         save(root / "images" / f"p{number:03d}.png", [box], seed=number)
@@ -183,15 +183,15 @@ def pictures(tmp_path):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_bad_pictures_move_no_good_one(pictures, tmp_path):
+def test_bad_images_move_no_good_one(pictures, tmp_path):
     def take(root, store):
-        return image_ingest.ingest_pictures(
-            read_pictures(str(root)), Store(str(store), create=True), ImageOptions(max_refused_share=1.0)
+        return image_ingest.ingest_images(
+            read_images(str(root)), Store(str(store), create=True), ImageOptions(max_refused_share=1.0)
         )
 
     take(pictures, tmp_path / "good")
     for number in range(50):
-        (pictures / "images" / f"bad{number}.png").write_bytes(f"no picture {number}".encode() * 20)
+        (pictures / "images" / f"bad{number}.png").write_bytes(f"no image {number}".encode() * 20)
         (pictures / "labels" / f"bad{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     report = take(pictures, tmp_path / "mixed")
     assert (report.added, report.refused_pictures) == (40, 50) and report.by_split == {
@@ -208,15 +208,12 @@ def test_bad_pictures_move_no_good_one(pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_pictures_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp_path, monkeypatch):
+def test_images_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(image_ingest, "PICTURES_PER_TASK", 4)
 
     def take(store, progress=None):
-        return image_ingest.ingest_pictures(
-            read_pictures(str(pictures)),
-            Store(str(store), create=True),
-            ImageOptions(commit_pictures=4),
-            progress=progress,
+        return image_ingest.ingest_images(
+            read_images(str(pictures)), Store(str(store), create=True), ImageOptions(commit_images=4), progress=progress
         )
 
     def stop(done, *_):
@@ -227,7 +224,7 @@ def test_pictures_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp
     with pytest.raises(KeyboardInterrupt):
         take(tmp_path / "store", stop)
     assert set(splits(tmp_path / "store", "boxes", "image").values()) == {""}
-    with pytest.raises(InputError, match="its pictures have no split yet"):
+    with pytest.raises(InputError, match="its images have no split yet"):
         index_images(Store(str(tmp_path / "store")), "train")
     assert take(tmp_path / "store").added == 40
     tables = ("groups", "boxes", "pictures")

@@ -1,4 +1,4 @@
-"""Boxes, pictures and clips of one video are in pixels of the video as it is shown, whatever its rotation and pixel
+"""Boxes, images and clips of one video are in pixels of the video as it is shown, whatever its rotation and pixel
 aspect.
 """
 
@@ -12,11 +12,11 @@ from PIL import Image
 from posture.data.decode.cut import Cut, decode_frames
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.image_ledger import ImageOptions
-from posture.data.labels.images import read_pictures
+from posture.data.labels.images import read_images
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.image_ingest import ingest_pictures
+from posture.distributed.image_ingest import ingest_images
 from posture.distributed.ingest import ingest
 from tests.support.numbered import CORNERS, corners_of, write_numbered
 
@@ -30,7 +30,7 @@ FILMS = {
 
 @pytest.fixture(params=FILMS)
 def film(tmp_path, request):
-    """A video with CVAT's boxes around the white corner, drawn on upright pictures without the pixel aspect ratio as
+    """A video with CVAT's boxes around the white corner, drawn on upright images without the pixel aspect ratio as
     CVAT draws.
     """
     settings, (height, width), shown = FILMS[request.param]
@@ -50,17 +50,17 @@ def film(tmp_path, request):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_boxes_and_pictures(film, tmp_path):
+def test_boxes_and_images(film, tmp_path):
     root, (height, width) = film
     store = Store(str(tmp_path / "store"), create=True)
     for added in (5, 0):  # the second time from what is stored
-        report = ingest_pictures(read_pictures(str(root), layout="cvat"), store, ImageOptions())
+        report = ingest_images(read_images(str(root), layout="cvat"), store, ImageOptions())
         assert report.added == added and not report.refused
         held = {row["image"]: row for row in store.read("boxes").to_pylist()}
         for row in store.read("images").to_pylist():
             assert (row["height"], row["width"]) == (height, width)
-            picture = np.asarray(Image.open(io.BytesIO(row["pixels"])))
-            assert picture.shape == (height, width, 3) and corners_of(picture) == list(CORNERS)
+            image = np.asarray(Image.open(io.BytesIO(row["pixels"])))
+            assert image.shape == (height, width, 3) and corners_of(image) == list(CORNERS)
             np.testing.assert_allclose(
                 held[row["image"]]["boxes"], [[width * 3 / 4, height * 3 / 4, width, height]], atol=1
             )

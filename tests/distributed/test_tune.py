@@ -17,7 +17,7 @@ from posture.runs.recipes import load_recipe
 from posture.search.spaces import load_space
 from posture.search.study import Search, Terms, leading, open_storage, state_of
 from posture.search.trial import Plan, parse_objectives
-from tests.support.image_store import make_pictures, write_image_store
+from tests.support.image_store import make_images, write_image_store
 from tests.support.known_function import known_trial
 
 TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
@@ -251,7 +251,7 @@ def space(trial):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_detector_is_searched_too_and_its_lambdas_change_what_it_learns(tmp_path, ray_cluster):
-    store = write_image_store(tmp_path / "store", make_pictures(24, sides=(64, 64)))
+    store = write_image_store(tmp_path / "store", make_images(24, sides=(64, 64)))
     one = Tried(
         store.uri,
         tmp_path,

@@ -1,4 +1,4 @@
-"""Broken footage: `python -m tests.fuzz --videos 1000 --pictures 500 --labels 200 --seed 0` plays so many files, and
+"""Broken footage: `python -m tests.fuzz --videos 1000 --images 500 --labels 200 --seed 0` plays so many files, and
 fails if one of them does harm.
 """
 

@@ -25,7 +25,7 @@ from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.image_ingest import ingest_pictures
+from posture.distributed.image_ingest import ingest_images
 from posture.distributed.ingest import ingest
 from posture.errors import InputError
 from tests.fuzz.mutations import mutate, mutate_text
@@ -34,11 +34,11 @@ from tests.fuzz.sources import (
     LAYOUTS,
     PICTURES,
     SUFFIXES,
-    add_picture,
-    encode_picture,
+    add_image,
+    encode_image,
     encode_video,
     labels_of,
-    write_good_pictures,
+    write_good_images,
 )
 
 CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 4)
@@ -79,8 +79,8 @@ def take(root: Path, store: Path) -> list[dict[str, str]]:
     with no_hang():
         layout = choose_layout(str(root), clips=False)
         if layout in images.LAYOUTS:
-            found = images.read_pictures(str(root), layout=layout)
-            report = ingest_pictures(
+            found = images.read_images(str(root), layout=layout)
+            report = ingest_images(
                 found, Store(str(store), create=True), ImageOptions(max_refused_share=1.0, file_limit_seconds=60)
             )
         else:
@@ -146,30 +146,30 @@ def play_videos(folder: Path, *, seed: int, number: int, count: int = BATCH) -> 
     return outcome
 
 
-def play_pictures(folder: Path, *, seed: int, number: int, count: int = BATCH) -> Outcome:
-    """Broken pictures beside twelve good ones. Needs Ray."""
+def play_images(folder: Path, *, seed: int, number: int, count: int = BATCH) -> Outcome:
+    """Broken images beside twelve good ones. Needs Ray."""
     chance, outcome, what = (
-        random.Random(f"pictures {seed} {number}"),
+        random.Random(f"images {seed} {number}"),
         Outcome(),
-        f"pictures, seed {seed}, round {number}",
+        f"images, seed {seed}, round {number}",
     )
     mixed = folder / "mixed"
-    write_good_pictures(mixed, 12)
-    sources = [(suffix, encode_picture(suffix, seed=chance.randrange(10**6))) for suffix in PICTURES]
+    write_good_images(mixed, 12)
+    sources = [(suffix, encode_image(suffix, seed=chance.randrange(10**6))) for suffix in PICTURES]
     for place in range(count):
         (suffix, content), (_, other) = chance.choice(sources), chance.choice(sources)
         suffix = chance.choice(PICTURES[:4]) if suffix == ".tif" or chance.random() < 0.15 else suffix
-        add_picture(mixed, f"{chance.randrange(1000)}-{place}{suffix}", _broken(chance, content, other))
+        add_image(mixed, f"{chance.randrange(1000)}-{place}{suffix}", _broken(chance, content, other))
     refused = attempt(what, outcome, mixed, folder / "store")
     if refused is None:
-        outcome.wrong.append(f"{what}: good pictures were not taken in")
+        outcome.wrong.append(f"{what}: good images were not taken in")
         return outcome
     gone = {
         row["uri"] for row in Store(str(folder / "store")).read("pictures").to_pylist() if row["verdict"] != "ok"
     } | {item["uri"] for item in refused}
     outcome.verdicts["ok"] += count + 12 - len(gone)
     if lost := [uri for uri in gone if "/good" in uri]:
-        outcome.wrong.append(f"{what}: good pictures were refused: {lost}")
+        outcome.wrong.append(f"{what}: good images were refused: {lost}")
     _compare(what, outcome, folder, gone, {"groups": [], "boxes": [], "images": ["uri"]})
     return outcome
 
@@ -202,7 +202,7 @@ def play_labels(folder: Path, *, seed: int, number: int, layout: str | None = No
     return outcome
 
 
-PLAY: dict[str, Callable[..., Outcome]] = {"videos": play_videos, "pictures": play_pictures}
+PLAY: dict[str, Callable[..., Outcome]] = {"videos": play_videos, "pictures": play_images}
 
 
 def _broken(chance: random.Random, content: bytes, other: bytes) -> bytes:

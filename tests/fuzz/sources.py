@@ -47,8 +47,8 @@ def encode_video(path: Path, kind: tuple, *, seed: int, frames: int = 20, size: 
     return content
 
 
-def encode_picture(suffix: str, *, seed: int) -> bytes:
-    """A picture of 48 x 64 pixels with one bright box."""
+def encode_image(suffix: str, *, seed: int) -> bytes:
+    """An image of 48 x 64 pixels with one bright box."""
     pixels = cv2.GaussianBlur(draw(some_boxes(1, seed=seed), seed=seed), (3, 3), 1)
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
@@ -109,8 +109,8 @@ def labels_of(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.suffix in TABLES)
 
 
-def add_picture(root: Path, name: str, content: bytes) -> None:
-    """A picture of the layout yolo, with a box."""
+def add_image(root: Path, name: str, content: bytes) -> None:
+    """An image of the layout yolo, with a box."""
     path = root / "images" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -119,8 +119,8 @@ def add_picture(root: Path, name: str, content: bytes) -> None:
     label.write_text(yolo_line((8, 8, 40, 40)))
 
 
-def write_good_pictures(root: Path, count: int) -> None:
-    """Pictures of the layout yolo that name no split."""
+def write_good_images(root: Path, count: int) -> None:
+    """Images of the layout yolo that name no split."""
     for number, box in enumerate(some_boxes(count)):
         save(root / "images" / f"good{number:02d}.png", [box], seed=number)
         (root / "labels").mkdir(exist_ok=True)

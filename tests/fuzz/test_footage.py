@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fuzz.rounds import play_labels, play_pictures, play_videos
+from tests.fuzz.rounds import play_images, play_labels, play_videos
 from tests.fuzz.sources import LAYOUTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -19,8 +19,8 @@ def test_broken_videos_do_no_harm(tmp_path, seed):
     assert outcome.verdicts["ok"] >= 6 and sum(outcome.verdicts.values()) >= 106
 
 
-def test_broken_pictures_do_no_harm(tmp_path, seed):
-    outcome = play_pictures(tmp_path / "round", seed=seed, number=0, count=100)
+def test_broken_images_do_no_harm(tmp_path, seed):
+    outcome = play_images(tmp_path / "round", seed=seed, number=0, count=100)
     assert not outcome.wrong, "\n".join(outcome.wrong)
     assert outcome.verdicts["ok"] >= 12 and sum(outcome.verdicts.values()) >= 112
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from posture.data.decode.video import VIDEO_SUFFIXES
-from posture.data.labels.tree import PICTURE_SUFFIXES
+from posture.data.labels.tree import IMAGE_SUFFIXES
 from tests.infra.manifests import ROOT
 
 MIB = 1024**2
@@ -155,7 +155,7 @@ def test_footage_weights_and_keys_do_not_travel(tmp_path):
     footage = [
         f"{place}match{suffix}"
         for place in ("", "jobs/footage/deep/")
-        for small in VIDEO_SUFFIXES | PICTURE_SUFFIXES
+        for small in VIDEO_SUFFIXES | IMAGE_SUFFIXES
         for suffix in (small, small.upper())
     ]
     for name in [*CODE, *KEPT, *footage]:

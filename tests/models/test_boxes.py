@@ -310,7 +310,7 @@ def test_unknown_kinds_are_refused() -> None:
 
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, **how: Any) -> Tensor:
-    """Of one picture."""
+    """Of one image."""
     return module.nms(boxes, scores, labels, torch.zeros_like(labels), count=1, **how)[0]
 
 
@@ -376,24 +376,24 @@ def test_suppression_is_what_a_plain_loop_does(
     st.sampled_from([1, 3, 4]),
     st.randoms(use_true_random=False),
 )
-def test_pictures_are_settled_all_at_once_as_one_by_one(
+def test_images_are_settled_all_at_once_as_one_by_one(
     drawn: list, kind: str, most: int, best: int | None, block: int, together: int, shuffled
 ) -> None:
-    mixed = [(picture, *candidate) for picture, found in enumerate(drawn) for candidate in zip(*found, strict=True)]
+    mixed = [(image, *candidate) for image, found in enumerate(drawn) for candidate in zip(*found, strict=True)]
     shuffled.shuffle(mixed)
     expected = []
-    for picture in range(len(drawn)):
-        mine = [index for index, candidate in enumerate(mixed) if candidate[0] == picture]
+    for image in range(len(drawn)):
+        mine = [index for index, candidate in enumerate(mixed) if candidate[0] == image]
         mine = sorted(sorted(mine, key=lambda index: -mixed[index][2])[:best])
         boxes, scores, labels = ([mixed[index][part] for index in mine] for part in (1, 2, 3))
         expected.append([
             mine[index] for index in plain_nms(boxes, scores, labels, threshold=0.2317, kind=kind, most=most)
         ])
-    pictures, boxes, scores, labels = ([candidate[part] for candidate in mixed] for part in range(4))
+    images, boxes, scores, labels = ([candidate[part] for candidate in mixed] for part in range(4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
         patch.setattr(module, "TOGETHER", together)
-        indices = (torch.tensor(values, dtype=torch.int64) for values in (labels, pictures))
+        indices = (torch.tensor(values, dtype=torch.int64) for values in (labels, images))
         found, numbers = module.nms(
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor(scores),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from posture.config import Run, validate
+from posture.config import ActionRun, validate
 from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.c3d import Residual, StandardizedConv3d
@@ -144,7 +144,7 @@ def test_a_stem_that_starts_with_motion_does_not_see_what_stands_still(split: st
     filters = nn.Sequential(*[layer for layer in network.stage1 if isinstance(layer, nn.Conv3d)])
     # up to the one over time
     first = filters[: next(place for place, layer in enumerate(filters) if layer.kernel_size[0] > 1) + 1]
-    still_answer, moving_answer = (first(picture)[0, :, 2:-2].abs().amax((1, 2, 3)) for picture in (still, moving))
+    still_answer, moving_answer = (first(image)[0, :, 2:-2].abs().amax((1, 2, 3)) for image in (still, moving))
     half = len(first[-1].weight) // 2
     assert (still_answer[:half] < 1e-5).all() and (moving_answer > 0.1).all() and (still_answer[half:] > 0.01).all()
 
@@ -300,11 +300,11 @@ def test_the_fifth_pooling_has_caffes_windows(frames: int, size: int):
 
 @pytest.mark.parametrize("size", [56, 64])
 def test_runs_from_before_that_keep_their_shapes_and_what_they_compute(size: int):
-    run = Run(name="x", model=C3D(**{**NARROW, "size": size})).model_dump(mode="json")
+    run = ActionRun(name="x", model=C3D(**{**NARROW, "size": size})).model_dump(mode="json")
     assert validate(run).model.pool5 == "caffe"
     del run["model"]["pool5"]
     old = validate(run).model
-    assert old.pool5 == "padded" and validate(Run(name="x", model=old).model_dump(mode="json")).model == old
+    assert old.pool5 == "padded" and validate(ActionRun(name="x", model=old).model_dump(mode="json")).model == old
     network = build(old)
     cells = torch.randn(1, 64, 2, size // 16, size // 16)
     wanted = functional.max_pool3d(functional.pad(cells, (1, 1, 1, 1), value=-torch.inf), 2)

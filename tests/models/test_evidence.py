@@ -121,6 +121,6 @@ def test_each_stream_has_its_own_map(backbone):
     found = evidence(model, [clip(64), flow], target=1).class_maps
     assert {item.stream for item in found} == {0, 1} and all(item.flat and item.values.shape[0] == 1 for item in found)
     assert all(item.layer.split(".")[1] == ("rgb", "flow")[item.stream] for item in found)
-    other = evidence(model, [clip(64), flow], target=1).class_maps  # another picture, the same motion
+    other = evidence(model, [clip(64), flow], target=1).class_maps  # another image, the same motion
     for item, again in zip(found, other, strict=True):
         assert np.array_equal(item.values, again.values) == (item.stream == 1)

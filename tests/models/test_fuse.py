@@ -32,9 +32,9 @@ def test_a_fused_network_computes_the_same(config: YOLOv5 | YOLOv7):
     network = randomised(build(config))
     fused = fuse(network.train())
     network.eval()
-    pictures = torch.rand(2, 3, 96, 160)
+    images = torch.rand(2, 3, 96, 160)
     with torch.no_grad():
-        for output, other in zip(fused(pictures), network(pictures), strict=True):
+        for output, other in zip(fused(images), network(images), strict=True):
             assert other.std() > 0.1  # there is something to compare
             torch.testing.assert_close(output, other, rtol=1e-4, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())

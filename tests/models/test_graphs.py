@@ -25,12 +25,12 @@ def network():
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_every_picture_gets_its_own_answer(network, dtype):
+def test_every_image_gets_its_own_answer(network, dtype):
     graphed = Graphed(network)
     with torch.inference_mode(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype is not None):
         for count in (2, 2, 2, 1, 2, 1, 1):  # the first pass of a shape is plain, the next recorded, then replayed
-            pictures = torch.rand(count, 3, 96, 160, device="cuda")
-            for output, other in zip(graphed(pictures), network(pictures), strict=True):
+            images = torch.rand(count, 3, 96, 160, device="cuda")
+            for output, other in zip(graphed(images), network(images), strict=True):
                 torch.testing.assert_close(output, other, rtol=1e-2, atol=1e-3 if dtype is None else 3e-2)
     assert len(graphed._recorded) == 2
 
@@ -41,8 +41,8 @@ def test_layouts_are_shapes_of_their_own_and_recordings_have_a_limit(network, mo
     with torch.inference_mode():
         for side in (64, 64, 96, 96, 128, 128, 64):
             for layout in (torch.contiguous_format, torch.channels_last):
-                pictures = torch.rand(2, 3, side, 96, device="cuda").contiguous(memory_format=layout)
-                for output, other in zip(graphed(pictures), network(pictures), strict=True):
+                images = torch.rand(2, 3, side, 96, device="cuda").contiguous(memory_format=layout)
+                for output, other in zip(graphed(images), network(images), strict=True):
                     torch.testing.assert_close(output, other, rtol=1e-2, atol=1e-3)
     assert len(graphed._recorded) == 2
 
@@ -62,15 +62,15 @@ def test_suppression_keeps_what_it_keeps_on_the_cpu(kind):
     assert others == numbers and found.tolist() == expected.tolist()
 
 
-def test_boxes_of_a_batch_are_those_of_its_pictures(network):
+def test_boxes_of_a_batch_are_those_of_its_images(network):
     detect = SimpleNamespace(confidence=1e-4, overlap=0.5, nms_overlap="diou", most=50)
     task = DetectionTask(SimpleNamespace(model=CONFIG, loss=None, detect=detect), ("a", "b", "c"))
-    pictures = torch.rand(4, 3, 96, 96, device="cuda")
+    images = torch.rand(4, 3, 96, 96, device="cuda")
     with torch.inference_mode():
-        outputs = network(pictures)
+        outputs = network(images)
         together = task.detect(outputs)
-        for picture, found in enumerate(together):
-            (alone,) = task.detect([level[picture : picture + 1] for level in outputs])
+        for image, found in enumerate(together):
+            (alone,) = task.detect([level[image : image + 1] for level in outputs])
             assert len(found.scores) == 50 and all(
                 torch.equal(part, other) for part, other in zip(found, alone, strict=True)
             )

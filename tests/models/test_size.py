@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from posture.config import KINDS, DetectorRun, Run, override
+from posture.config import KINDS, ActionRun, DetectionRun, override
 from posture.errors import InputError
 from posture.models import build
 from posture.models.configs import C3D, TwoStream
@@ -14,7 +14,7 @@ from posture.models.detector_configs import FasterRCNN, YOLOv5
 from posture.models.size import memory, refuse_too_large, training_need
 
 CPU = torch.device("cpu")
-SMALL = Run(name="small", model=C3D(classes=3, frames=8, size=16, head="gap", width=0.125, norm="group"))
+SMALL = ActionRun(name="small", model=C3D(classes=3, frames=8, size=16, head="gap", width=0.125, norm="group"))
 
 
 def test_parameters_and_what_training_keeps_of_each():
@@ -41,7 +41,7 @@ def test_activations_of_a_convolution_and_relu_by_hand():
 
 def test_a_real_pass_keeps_as_much_as_the_one_without_numbers():
     for model in (SMALL.model, YOLOv5(classes=2, size=64, width=0.125, swin=True, attention="cbam")):
-        run = SMALL if isinstance(model, C3D) else DetectorRun(name="d", model=model)
+        run = SMALL if isinstance(model, C3D) else DetectionRun(name="d", model=model)
         run, network = override(run, {"scale.global_batch": 2}), build(model).train()
         own, kept = {tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())}, {}
 
@@ -70,13 +70,13 @@ def test_a_real_pass_keeps_as_much_as_the_one_without_numbers():
                 "model.head": "fc",
             },
         ),
-        Run(name="t", model=TwoStream(width=16, size=4096, frames=1024, flow_frames=1023)),
-        DetectorRun(name="y", model=YOLOv5(width=16, depth=4, size=4096, swin=True, window=64, classes=25_000)),
-        DetectorRun(name="f", model=FasterRCNN(width=16, size=4096, classes=25_000)),
+        ActionRun(name="t", model=TwoStream(width=16, size=4096, frames=1024, flow_frames=1023)),
+        DetectionRun(name="y", model=YOLOv5(width=16, depth=4, size=4096, swin=True, window=64, classes=25_000)),
+        DetectionRun(name="f", model=FasterRCNN(width=16, size=4096, classes=25_000)),
     ],
     ids=lambda run: run.model.kind,
 )
-def test_the_largest_values_are_refused_before_they_take_memory(run: Run | DetectorRun):
+def test_the_largest_values_are_refused_before_they_take_memory(run: ActionRun | DetectionRun):
     with pytest.raises(
         InputError,
         match=r"^model: [\d,]+ parameters; training takes at least [\d,.]+ GB of memory for each worker, but this machine's cpu "

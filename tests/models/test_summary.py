@@ -10,7 +10,7 @@ from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED
 from posture.models.detector_configs import YOLOv5
-from posture.models.summary import flop_counter, gmacs, latency_ms, parameters, picture_gflops, table
+from posture.models.summary import flop_counter, gmacs, image_gflops, latency_ms, parameters, table
 from posture.models.swin import WindowAttention
 
 
@@ -66,7 +66,7 @@ def test_a_detectors_attention_is_counted():
     token.
     """
     plain, swin = (YOLOv5(classes=2, width=0.125, size=64, swin=swin) for swin in (False, True))
-    whole, without = (picture_gflops(build(config), 64) for config in (swin, plain))
+    whole, without = (image_gflops(build(config), 64) for config in (swin, plain))
     channels, hidden = 64, 256
     bottleneck = 4 * channels * channels * (1 + 9)
     block = (

@@ -73,7 +73,7 @@ def published_windows(length: int, window: int, shift: int) -> list[tuple[int, i
 
 
 def attention(x: np.ndarray, module: WindowAttention, window: int, shift: int, heads: int) -> np.ndarray:
-    """Section 3.3 for one picture (H, W, C): cell by cell, over the cells of its own window and region."""
+    """Section 3.3 for one image (H, W, C): cell by cell, over the cells of its own window and region."""
     height, width, channels = x.shape
     layer = module.queries_keys_values
     bias = np.concatenate([values(layer.query_bias), np.zeros(channels), values(layer.value_bias)])
@@ -118,9 +118,9 @@ def test_window_attention(height: int, width: int, shifted: bool):
     module.scale.logarithm.data[1] = 9.0  # beyond the limit
     x = torch.randn(2, height, width, 8)
     result = module(x)
-    for picture in range(2):
-        wanted = attention(x[picture].numpy(), module, window, window // 2 if shifted else 0, heads)
-        np.testing.assert_allclose(values(result[picture]), wanted, rtol=1e-9, atol=1e-9)
+    for image in range(2):
+        wanted = attention(x[image].numpy(), module, window, window // 2 if shifted else 0, heads)
+        np.testing.assert_allclose(values(result[image]), wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("window", [2, 3, 5])
@@ -176,7 +176,7 @@ def test_queries_and_keys_of_zeros_are_finite():
     torch.testing.assert_close(fuse(module)(x), module(x))
 
 
-def test_pictures_of_a_batch_do_not_meet():
+def test_images_of_a_batch_do_not_meet():
     stage = randomised(SwinStage(8, window=4))
     x = torch.randn(3, 8, 6, 7)
     torch.testing.assert_close(stage(x)[1:2], stage(x[1:2]), rtol=1e-12, atol=1e-12)

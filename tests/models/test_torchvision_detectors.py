@@ -1,4 +1,4 @@
-"""torchvision's detectors as ours: the same numbers and names, batches as they are, and pictures with anything in them
+"""torchvision's detectors as ours: the same numbers and names, batches as they are, and images with anything in them
 or nothing.
 """
 
@@ -60,7 +60,7 @@ def with_weights(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
 
 
 def some_targets(size: int, *, pictures: int = 2) -> Targets:
-    """Three boxes in each picture: small, middling and nearly all of it."""
+    """Three boxes in each image: small, middling and nearly all of it."""
     boxes = (
         torch.tensor([[0.1, 0.2, 0.3, 0.35], [0.4, 0.3, 0.9, 0.8], [0.05, 0.02, 0.95, 0.97]]).repeat(pictures, 1) * size
     )
@@ -111,7 +111,7 @@ def test_published_sizes():
     ("config", "size"), [(SSD300(classes=3), 300), (FasterRCNN(classes=3, size=64), 64)], ids=["ssd300", "fasterrcnn"]
 )
 def test_at_width_1_it_finds_what_torchvisions_network_finds(config: SSD300 | FasterRCNN, size: int):
-    """With its weights, and what it keeps by default; of Faster R-CNN, which resizes, in pictures that are as large as
+    """With its weights, and what it keeps by default; of Faster R-CNN, which resizes, in images that are as large as
     asked for.
     """
     keep = {"confidence": 0.05, "overlap": 0.45 if config.kind == "ssd300" else 0.5, "most": 20}
@@ -121,9 +121,9 @@ def test_at_width_1_it_finds_what_torchvisions_network_finds(config: SSD300 | Fa
     last.score_thresh, last.nms_thresh, last.detections_per_img = keep["confidence"], keep["overlap"], keep["most"]
     if config.kind == "fasterrcnn":
         theirs.transform.min_size, theirs.transform.max_size = (size,), size
-    picture = torch.rand(1, 3, size, size)
+    image = torch.rand(1, 3, size, size)
     with torch.no_grad():
-        (found,), (expected,) = network(picture), theirs(list(picture))
+        (found,), (expected,) = network(image), theirs(list(image))
     assert len(found.boxes) == 20 and expected["labels"].min() >= 1
     torch.testing.assert_close(
         found, Detections(expected["boxes"], expected["scores"], expected["labels"] - 1), rtol=1e-4, atol=1e-3
@@ -132,23 +132,23 @@ def test_at_width_1_it_finds_what_torchvisions_network_finds(config: SSD300 | Fa
 
 @narrow
 def test_batches_and_targets_mean_what_torchvisions_lists_do(config: SSD300 | FasterRCNN):
-    """The same network through torchvision's own `forward`: lists of pictures, of targets, its resizing to the same
+    """The same network through torchvision's own `forward`: lists of images, of targets, its resizing to the same
     size.
     """
     network, theirs = build(config), torchvision_detectors._parts()
     their_forward = getattr(theirs, {"ssd300": "SSD", "fasterrcnn": "FasterRCNN"}[config.kind]).__bases__[0].forward
-    pictures, targets = torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    images, targets = torch.rand(2, 3, config.size, config.size), some_targets(config.size)
     network.train()
     torch.manual_seed(5)
-    torch.rand(len(pictures) if config.kind == "fasterrcnn" else 0)  # torchvision draws a size for each picture, of one
-    losses = network(pictures, targets)  # and both draw the proposals that are learned from
+    torch.rand(len(images) if config.kind == "fasterrcnn" else 0)  # torchvision draws a size for each image, of one
+    losses = network(images, targets)  # and both draw the proposals that are learned from
     torch.manual_seed(5)
-    expected = their_forward(network, list(pictures), as_torchvision(targets))
+    expected = their_forward(network, list(images), as_torchvision(targets))
     assert losses.keys() == expected.keys() == LOSSES[config.kind]
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
     network.eval()
     with torch.no_grad():
-        found, expected = network(pictures), their_forward(network, list(pictures))
+        found, expected = network(images), their_forward(network, list(images))
     assert len(found) == 2 and all(len(one.boxes) > 10 for one in found)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(
@@ -169,11 +169,11 @@ def test_batches_and_targets_mean_what_torchvisions_lists_do(config: SSD300 | Fa
 )
 def test_narrow_networks_take_any_size_and_number_of_classes(config: SSD300 | FasterRCNN):
     network, targets = build(config), some_targets(config.size, pictures=1)
-    picture = torch.rand(1, 3, config.size, config.size)
-    losses = network.train()(picture, targets._replace(labels=targets.labels % config.classes))
+    image = torch.rand(1, 3, config.size, config.size)
+    losses = network.train()(image, targets._replace(labels=targets.labels % config.classes))
     assert losses.keys() == LOSSES[config.kind] and all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
     with torch.no_grad():
-        network.eval()(picture)
+        network.eval()(image)
     assert sum(parameter.numel() for parameter in network.parameters()) < 2.5e6
 
 
@@ -188,12 +188,12 @@ def layout(network: nn.Module) -> list[tuple]:
     ]
 
 
-def test_pictures_are_not_resized():
+def test_images_are_not_resized():
     """Those of a multi-scale run are larger or smaller than `config.size`; boxes are in their own pixels."""
-    network, pictures, targets = build(NARROW[1]), torch.rand(1, 3, 128, 128), some_targets(128, pictures=1)
-    assert all(loss.isfinite() for loss in network.train()(pictures, targets).values())
+    network, images, targets = build(NARROW[1]), torch.rand(1, 3, 128, 128), some_targets(128, pictures=1)
+    assert all(loss.isfinite() for loss in network.train()(images, targets).values())
     with torch.no_grad():
-        (found,) = network.eval()(pictures)
+        (found,) = network.eval()(images)
     assert 64 < found.boxes.max() <= 128
 
 
@@ -239,12 +239,12 @@ def test_ssd_has_six_maps_at_any_size(width: float, size: int, cells: tuple[int,
 
 
 def test_default_boxes_of_ssd():
-    """8,732 of them, those of torchvision's network; at other sizes they cover the picture evenly."""
-    network, picture = build(SSD300(classes=1, width=0.125)), torch.empty(1, 3, 300, 300)
+    """8,732 of them, those of torchvision's network; at other sizes they cover the image evenly."""
+    network, image = build(SSD300(classes=1, width=0.125)), torch.empty(1, 3, 300, 300)
     maps = list(network.backbone(torch.rand(2, 3, 300, 300)).values())
     from torchvision.models.detection.image_list import ImageList
 
-    listed = ImageList(picture, [(300, 300)])
+    listed = ImageList(image, [(300, 300)])
     theirs = published("ssd300").anchor_generator
     theirs = type(theirs)(theirs.aspect_ratios, scales=theirs.scales, steps=theirs.steps)
     (boxes,), (expected,) = network.anchor_generator(listed, maps), theirs(listed, maps)
@@ -257,7 +257,7 @@ def test_default_boxes_of_ssd():
     torch.testing.assert_close(centres.mean(0), torch.full((2,), 80.0))
 
 
-def test_anchors_of_a_narrow_faster_rcnn_grow_with_the_picture():
+def test_anchors_of_a_narrow_faster_rcnn_grow_with_the_image():
     def sides(config: FasterRCNN) -> list[float]:
         return [size for level in build(config).rpn.anchor_generator.sizes for size in level]
 
@@ -270,10 +270,10 @@ def default_boxes(network: nn.Module, size: int) -> Tensor:
     """Of SSD: the first of each map."""
     from torchvision.models.detection.image_list import ImageList
 
-    picture = torch.rand(1, 3, size, size)
+    image = torch.rand(1, 3, size, size)
     with torch.no_grad():
-        maps = list(network.eval().backbone(picture).values())
-    (boxes,) = network.anchor_generator(ImageList(picture, [(size, size)]), maps)
+        maps = list(network.eval().backbone(image).values())
+    (boxes,) = network.anchor_generator(ImageList(image, [(size, size)]), maps)
     numbers = [
         level.shape[-1] ** 2 * count
         for level, count in zip(maps, network.anchor_generator.num_anchors_per_location(), strict=True)
@@ -295,7 +295,7 @@ def test_gradients_reach_every_parameter(config: SSD300 | FasterRCNN):
 
 
 EMPTY = {
-    "one picture without boxes": lambda targets: Targets(targets.boxes[3:], targets.labels[3:], targets.images[3:], 2),
+    "one image without boxes": lambda targets: Targets(targets.boxes[3:], targets.labels[3:], targets.images[3:], 2),
     "no boxes at all": lambda targets: Targets(targets.boxes[:0], targets.labels[:0], targets.images[:0], 2),
     "boxes without area alone": lambda targets: targets._replace(boxes=targets.boxes[:, [0, 1, 0, 3]]),
 }
@@ -303,7 +303,7 @@ EMPTY = {
 
 @narrow
 @pytest.mark.parametrize("change", EMPTY.values(), ids=EMPTY.keys())
-def test_pictures_without_boxes_train(config: SSD300 | FasterRCNN, change: Callable[[Targets], Targets]):
+def test_images_without_boxes_train(config: SSD300 | FasterRCNN, change: Callable[[Targets], Targets]):
     """Every parameter has a gradient, be it 0: workers wait for each other's."""
     network, targets = build(config).train(), change(some_targets(config.size))
     losses = network(torch.rand(2, 3, config.size, config.size), targets)
@@ -314,7 +314,7 @@ def test_pictures_without_boxes_train(config: SSD300 | FasterRCNN, change: Calla
 
 def test_boxes_without_area_change_nothing():
     config = NARROW[0]
-    network, pictures, targets = (
+    network, images, targets = (
         build(config).train(),
         torch.rand(2, 3, config.size, config.size),
         some_targets(config.size),
@@ -326,11 +326,11 @@ def test_boxes_without_area_change_nothing():
         torch.cat([torch.tensor([0]), targets.images, torch.tensor([1])]),
         2,
     )
-    torch.testing.assert_close(network(pictures, more), network(pictures, targets))
+    torch.testing.assert_close(network(images, more), network(images, targets))
 
 
 def regions_of(corners: tuple[float, ...], pictures: int) -> Targets:
-    """The same ignore region in every picture."""
+    """The same ignore region in every image."""
     return Targets(
         torch.tensor([corners]).repeat(pictures, 1),
         torch.zeros(pictures, dtype=torch.int64),
@@ -341,7 +341,7 @@ def regions_of(corners: tuple[float, ...], pictures: int) -> Targets:
 
 @narrow
 def test_an_ignore_region_away_from_everything_changes_nothing(config: SSD300 | FasterRCNN):
-    network, pictures, targets = (
+    network, images, targets = (
         build(config).train(),
         torch.rand(2, 3, config.size, config.size),
         some_targets(config.size),
@@ -350,30 +350,30 @@ def test_an_ignore_region_away_from_everything_changes_nothing(config: SSD300 | 
     losses = []
     for one in (targets, away):
         torch.manual_seed(3)  # proposals are sampled
-        losses.append(network(pictures, one))
+        losses.append(network(images, one))
     torch.testing.assert_close(*losses, rtol=0, atol=0)
 
 
 def test_ssd_learns_no_background_in_an_ignore_region():
     config = NARROW[0]
-    network, pictures, targets = (
+    network, images, targets = (
         build(config).train(),
         torch.rand(2, 3, config.size, config.size),
         some_targets(config.size),
     )
     everywhere = targets._replace(ignored=regions_of((-900.0, -900.0, 900.0, 900.0), 2))
     network.neg_to_pos_ratio = 0  # without any background
-    alone = network(pictures, targets)
+    alone = network(images, targets)
     network.neg_to_pos_ratio = 3
-    found, plain = network(pictures, everywhere), network(pictures, targets)
+    found, plain = network(images, everywhere), network(images, targets)
     torch.testing.assert_close(found, alone)
     assert plain["classification"] > 1.1 * alone["classification"]
 
 
 def test_faster_rcnn_learns_no_background_in_an_ignore_region():
     config = NARROW[1]
-    network, pictures = build(config).train(), torch.rand(2, 3, config.size, config.size)
-    truth = torchvision_detectors._by_picture(
+    network, images = build(config).train(), torch.rand(2, 3, config.size, config.size)
+    truth = torchvision_detectors._by_image(
         some_targets(config.size)._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2))
     )
     anchors = [
@@ -386,7 +386,7 @@ def test_faster_rcnn_learns_no_background_in_an_ignore_region():
     )
     assert (torch.cat(classes) > 0).all() and all(len(found) >= 3 for found in proposals)
     none = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 2)
-    losses = network(pictures, none._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2)))
+    losses = network(images, none._replace(ignored=regions_of((0.0, 0.0, float(config.size), config.size), 2)))
     assert losses["loss_classifier"] == losses["loss_box_reg"] == 0 and all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
@@ -394,21 +394,19 @@ def test_faster_rcnn_learns_no_background_in_an_ignore_region():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=5))
-def test_each_picture_has_its_own_boxes(labels_of_pictures: list[list[int]]):
-    labels = [label for labels in labels_of_pictures for label in labels]
-    images = [number for number, labels in enumerate(labels_of_pictures) for _ in labels]
+def test_each_image_has_its_own_boxes(labels_of_images: list[list[int]]):
+    labels = [label for labels in labels_of_images for label in labels]
+    images = [number for number, labels in enumerate(labels_of_images) for _ in labels]
     boxes = torch.tensor([[float(place), 0.0, place + 1.0, 1.0] for place in range(len(labels))]).reshape(-1, 4)
-    found = torchvision_detectors._by_picture(
+    found = torchvision_detectors._by_image(
         Targets(
             boxes,
             torch.tensor(labels, dtype=torch.int64),
             torch.tensor(images, dtype=torch.int64),
-            len(labels_of_pictures),
+            len(labels_of_images),
         )
     )
-    assert [one["labels"].tolist() for one in found] == [
-        [label + 1 for label in labels] for labels in labels_of_pictures
-    ]
+    assert [one["labels"].tolist() for one in found] == [[label + 1 for label in labels] for labels in labels_of_images]
     assert torch.cat([one["boxes"] for one in found])[:, 0].tolist() == list(range(len(labels)))
 
 
@@ -432,23 +430,23 @@ def test_what_is_found_is_valid_and_the_best_comes_first(config: SSD300 | Faster
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @narrow
 def test_half_precision_leaves_boxes_and_losses_whole(config: SSD300 | FasterRCNN, dtype: torch.dtype):
-    """A box of a large picture is out by pixels in half precision, and its area more than float16 can say."""
-    network, pictures, targets = build(config), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
+    """A box of a large image is out by pixels in half precision, and its area more than float16 can say."""
+    network, images, targets = build(config), torch.rand(2, 3, config.size, config.size), some_targets(config.size)
     coders = [network.box_coder] if config.kind == "ssd300" else [network.rpn.box_coder, network.roi_heads.box_coder]
     seen: list[tuple[Tensor, ...]] = []
     for coder in coders:
         coder.encode_single, coder.decode_single = _noted(coder.encode_single, seen), _noted(coder.decode_single, seen)
     with torch.autocast("cpu", dtype=dtype):
-        losses = network.train()(pictures, targets)
+        losses = network.train()(images, targets)
         with torch.no_grad():
-            found = network.eval()(pictures)
+            found = network.eval()(images)
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     assert {part.dtype for one in found for part in (one.boxes, one.scores)} == {torch.float32}
     assert len(seen) >= 2 * len(coders) and {tensor.dtype for tensors in seen for tensor in tensors} == {torch.float32}
-    default = seen[-2][1]  # SSD's of the first picture, or Faster R-CNN's anchors, ahead of its proposals
+    default = seen[-2][1]  # SSD's of the first image, or Faster R-CNN's anchors, ahead of its proposals
     seen.clear()
     with torch.no_grad():
-        network(pictures)
+        network(images)
     assert torch.equal(default, seen[0][1])  # boxes that nothing depends on are the same to the last digit
 
 
@@ -462,12 +460,12 @@ def _noted(function: Callable[..., Tensor], seen: list[tuple[Tensor, ...]]) -> C
 
 @narrow
 def test_it_is_told_apart_whether_it_trains(config: SSD300 | FasterRCNN):
-    network, pictures = build(config), torch.rand(1, 3, config.size, config.size)
+    network, images = build(config), torch.rand(1, 3, config.size, config.size)
     message = "takes targets in training, for its losses, and none in evaluation"
     with pytest.raises(ValueError, match=message):
-        network.train()(pictures)
+        network.train()(images)
     with pytest.raises(ValueError, match=message):
-        network.eval()(pictures, some_targets(config.size, pictures=1))
+        network.eval()(images, some_targets(config.size, pictures=1))
 
 
 @pytest.mark.parametrize(
@@ -475,20 +473,20 @@ def test_it_is_told_apart_whether_it_trains(config: SSD300 | FasterRCNN):
     [(NARROW[0], 30, 3e-3, 20), (NARROW[1], 30, 1e-3, 4)],
     ids=["ssd300", "fasterrcnn"],
 )
-def test_two_pictures_are_learned_by_heart(config: SSD300 | FasterRCNN, steps: int, rate: float, least: float):
+def test_two_images_are_learned_by_heart(config: SSD300 | FasterRCNN, steps: int, rate: float, least: float):
     """The loss falls to less than a `least`-th, the mean of the last five steps; each class has a colour."""
-    pictures = torch.rand(2, 3, config.size, config.size) * 0.2
+    images = torch.rand(2, 3, config.size, config.size) * 0.2
     boxes = (torch.tensor([[0.1, 0.2, 0.5, 0.7], [0.6, 0.5, 0.9, 0.95], [0.3, 0.1, 0.8, 0.6]]) * config.size).round()
     targets = Targets(boxes, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2)
     for (left, top, right, bottom), label, image in zip(
         boxes.int().tolist(), targets.labels, targets.images, strict=True
     ):
-        pictures[image, label, top:bottom, left:right] += 0.7
+        images[image, label, top:bottom, left:right] += 0.7
     network = build(config).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     losses = []
     for _ in range(steps):
-        loss = sum(network(pictures, targets).values())
+        loss = sum(network(images, targets).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

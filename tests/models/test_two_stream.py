@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posture.config import Run, validate
+from posture.config import ActionRun, validate
 from posture.models import build
 from posture.models.configs import TwoStream
 from posture.models.summary import gmacs, input_shapes, parameters
@@ -204,7 +204,7 @@ def test_cnn_m_pools_overlapping_windows_of_three_at_stride_two(size: int, cells
 
 
 def test_runs_from_before_keep_their_windows_of_two() -> None:
-    run = Run(name="x", model=NARROW).model_dump(mode="json")
+    run = ActionRun(name="x", model=NARROW).model_dump(mode="json")
     del run["model"]["pooling"]
     old = validate(run).model
     windows = [layer.kernel_size for layer in build(old).modules() if isinstance(layer, nn.MaxPool2d)]

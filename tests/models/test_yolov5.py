@@ -148,7 +148,7 @@ def test_any_multiple_of_32(changes: dict, classes: int):
             ]
 
 
-def test_odd_sizes_of_a_real_picture():
+def test_odd_sizes_of_a_real_image():
     network = build(YOLOv5(**{**NARROW, **IMPROVED_YOLOV5})).eval()
     with torch.no_grad():
         for height, width in ((32, 32), (96, 160), (352, 32), (416, 416)):
@@ -187,43 +187,43 @@ def published_state(layers: nn.Sequential, heads: list[tuple[Tensor, Tensor]]) -
 
 @pytest.fixture(scope="module")
 def published() -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
-    """A synthetic state dict with the published names, what it computes for a picture, and the picture."""
+    """A synthetic state dict with the published names, what it computes for an image, and the image."""
     torch.manual_seed(1)
     layers = randomised(ultralytics_layers())
     heads = [(torch.randn(3 * 9, channels, 1, 1) / 8, torch.randn(3 * 9)) for channels in (64, 128, 256)]
-    picture = torch.rand(2, 3, 64, 96)
+    image = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        features = run_layers(layers, picture)
+        features = run_layers(layers, image)
         outputs = [
             functional.conv2d(x, *head).view(2, 3, 9, *x.shape[2:]).permute(0, 1, 3, 4, 2)
             for x, head in zip(features, heads, strict=True)
         ]
-    return published_state(layers, heads), outputs, picture
+    return published_state(layers, heads), outputs, image
 
 
 def test_published_weights_compute_what_they_did(published: tuple):
-    state, wanted, picture = published
+    state, wanted, image = published
     config = YOLOv5(classes=4, width=0.25)
     network = build(config).eval()
     assert set(published_names(config)) == set(state) - {"model.24.anchors"}
     network.load_state_dict(from_published(state, config))  # strict: every tensor
     with torch.no_grad():
-        for output, other in zip(network(picture), wanted, strict=True):
+        for output, other in zip(network(image), wanted, strict=True):
             torch.testing.assert_close(output, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_published_stem_becomes_a_focus_stem(published: tuple):
-    state, wanted, picture = published
+    state, wanted, image = published
     config = YOLOv5(classes=4, width=0.25, stem="focus")
     network = build(config).eval()
     network.load_state_dict(from_published(state, config))
     with torch.no_grad():
-        for output, other in zip(network(picture), wanted, strict=True):
+        for output, other in zip(network(image), wanted, strict=True):
             torch.testing.assert_close(output, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_improved_network_takes_published_weights_but_for_its_own_parts(published: tuple):
-    state, _, picture = published
+    state, _, image = published
     config = YOLOv5(classes=4, width=0.25, **IMPROVED_YOLOV5)
     network = build(config).eval()
     missing, unexpected = network.load_state_dict(from_published(state, config), strict=False)
@@ -240,7 +240,7 @@ def test_the_improved_network_takes_published_weights_but_for_its_own_parts(publ
         results = []
         for each in (network, plain):  # the same up to the stage that differs
             each.down4.register_forward_pre_hook(lambda _, inputs: results.append(inputs[0]))
-            each(picture)
+            each(image)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
@@ -287,12 +287,12 @@ def test_attention_stands_where_it_is_placed(placement: str, names: set[str]):
     network = randomised(build(YOLOv5(**NARROW, attention="cbam", placement=placement)))
     assert {name.split(".")[0] for name, module in network.named_modules() if isinstance(module, CBAM)} == names
     silenced = dict(network.named_modules())
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     for name in names:  # each matters to what comes out
         with torch.no_grad():
-            before = network(picture)
+            before = network(image)
             silenced[f"{name}.cbam.channel.mlp.2"].bias.sub_(3.0)
-            assert any(not torch.equal(one, other) for one, other in zip(before, network(picture), strict=True)), name
+            assert any(not torch.equal(one, other) for one, other in zip(before, network(image), strict=True)), name
 
 
 @pytest.mark.parametrize("changes", [{}, IMPROVED_YOLOV5], ids=["plain", "improved"])
@@ -303,10 +303,10 @@ def test_weights_survive_safetensors(changes: dict, tmp_path: Path):
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     again = build(config)
     again.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    picture = torch.rand(1, 3, 96, 64)
+    image = torch.rand(1, 3, 96, 64)
     with torch.no_grad():
         assert all(
-            torch.equal(one, other) for one, other in zip(network.eval()(picture), again.eval()(picture), strict=True)
+            torch.equal(one, other) for one, other in zip(network.eval()(image), again.eval()(image), strict=True)
         )
 
 
@@ -326,14 +326,12 @@ def test_the_same_seed_gives_the_same_network():
 def test_a_few_steps_fit_raw_outputs():
     """The gradient is of use from the first step on: mean squares to fixed targets fall, with every toggle on."""
     network = build(YOLOv5(**{**NARROW, **IMPROVED_YOLOV5, "width": 0.125}))
-    picture = torch.rand(2, 3, 64, 64)
-    targets = [torch.randn_like(output) for output in network(picture)]
+    image = torch.rand(2, 3, 64, 64)
+    targets = [torch.randn_like(output) for output in network(image)]
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
     losses = []
     for _ in range(20):
-        loss = sum(
-            functional.mse_loss(output, target) for output, target in zip(network(picture), targets, strict=True)
-        )
+        loss = sum(functional.mse_loss(output, target) for output, target in zip(network(image), targets, strict=True))
         losses.append(loss.item())
         optimiser.zero_grad()
         loss.backward()
@@ -357,7 +355,7 @@ def test_compiled_network_computes_the_same():
 
 
 def compare_compiled(network: nn.Module, compiled: nn.Module) -> None:
-    picture = torch.rand(2, 3, 160, 192)
+    image = torch.rand(2, 3, 160, 192)
     with torch.no_grad():
-        for output, other in zip(compiled(picture), network(picture), strict=True):
+        for output, other in zip(compiled(image), network(image), strict=True):
             torch.testing.assert_close(output, other, rtol=1e-3, atol=1e-4)

@@ -185,9 +185,9 @@ def test_it_computes_what_the_published_table_says():
     ours = network.state_dict()
     state = {theirs: ours[name] for theirs, name in published_names(config).items()}
     assert len(state) == len(ours)
-    pictures = torch.rand(2, 3, 64, 96).double()
+    images = torch.rand(2, 3, 64, 96).double()
     with torch.no_grad():
-        for output, wanted in zip(network(pictures), interpret(state, pictures, 3), strict=True):
+        for output, wanted in zip(network(images), interpret(state, images, 3), strict=True):
             torch.testing.assert_close(output, wanted, rtol=1e-9, atol=1e-9)
 
 
@@ -218,10 +218,10 @@ def test_weights_survive_safetensors(tmp_path: Path):
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     again = build(YOLOv7(**NARROW))
     again.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    picture = torch.rand(1, 3, 96, 64)
+    image = torch.rand(1, 3, 96, 64)
     with torch.no_grad():
         assert all(
-            torch.equal(one, other) for one, other in zip(network.eval()(picture), again.eval()(picture), strict=True)
+            torch.equal(one, other) for one, other in zip(network.eval()(image), again.eval()(image), strict=True)
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from posture.compare.statistics import Difference
-from posture.retrain.decision import Answers, Limits, compare, detectable, judge
+from posture.retrain.decision import Answers, DecisionLimits, compare, detectable, judge
 
 CLASSES = ("dive", "jump", "kick", "vault")
 KNOWN = frozenset(CLASSES[:3])
@@ -61,7 +61,7 @@ def answers(
 
 
 def decide(found, **limits):
-    return judge(found, Limits(**limits), resamples=500)
+    return judge(found, DecisionLimits(**limits), resamples=500)
 
 
 def failed(decision):
@@ -84,7 +84,7 @@ def test_a_large_hold_out_asks_for_a_margin_beyond_chance():
 def test_a_small_one_says_what_it_could_have_seen_and_asks_not_to_be_worse():
     equal = decide(answers(groups=30))
     assert (equal["rule"], equal["outcome"]) == ("non-inferiority", "promoted")
-    assert equal["sets"]["both"]["detectable"] > Limits().margin
+    assert equal["sets"]["both"]["detectable"] > DecisionLimits().margin
     assert equal["rule_sentence"].startswith(
         "The smallest difference in accuracy that this hold-out could have shown is "
     )
@@ -387,7 +387,7 @@ def test_every_sentence_of_a_verdict_is_true_on_both_hold_outs(seed):
         champion,
         KNOWN,
     )
-    limits = Limits(
+    limits = DecisionLimits(
         tolerance=float(generator.choice([0.05, 1.0])), max_class_drop=float(generator.choice([0.0, 0.1, 0.5, 1.0]))
     )
     decision = judge(found, limits, resamples=200)

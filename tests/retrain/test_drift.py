@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posture.retrain.drift import Described, class_shift, measure, two_sample_auc
+from posture.retrain.drift import Features, class_shift, measure, two_sample_auc
 
 
 def footage(seed, *, groups=12, per_group=6, shift=0.0, classes=("jump", "run"), dimensions=16, sure=0.8):
@@ -16,7 +16,7 @@ def footage(seed, *, groups=12, per_group=6, shift=0.0, classes=("jump", "run"),
             labels.append(classes[label])
             names.append(f"{seed}-{group}")
     confidence = np.clip(sure + 0.05 * generator.normal(size=len(labels)), 0, 1)
-    return Described(np.array(features, np.float32), confidence.astype(np.float32), np.array(labels), np.array(names))
+    return Features(np.array(features, np.float32), confidence.astype(np.float32), np.array(labels), np.array(names))
 
 
 def test_footage_of_one_kind_cannot_be_told_apart():
@@ -40,7 +40,7 @@ def test_another_mix_of_classes_is_no_drift():
 
 def test_the_class_that_shifted_is_named():
     old, new = footage(0), footage(1)
-    moved = Described(
+    moved = Features(
         np.where((new.labels == "run")[:, None], new.features + 2.0, new.features),
         new.confidence,
         new.labels,

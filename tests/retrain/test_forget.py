@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posture.data.decode.cut import Cut
-from posture.data.feed.clips import StreamedFootage, index_footage, open_footage
+from posture.data.feed.clips import StreamedClips, index_footage, open_footage
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
@@ -234,7 +234,7 @@ def test_the_others_are_read_as_before(place):
     assert (
         len(before) > 1 and before.keys() == after.keys() and all((after[key] == before[key]).all() for key in before)
     )
-    streamed = StreamedFootage(index_footage(store, "train"))
+    streamed = StreamedClips(index_footage(store, "train"))
     assert {streamed.keys[index]: clip.tobytes() for index, clip in streamed.stream(0, 0, 1, 0)} == {
         key: clip.tobytes() for key, clip in after.items()
     }

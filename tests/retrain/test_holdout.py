@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.feed.clips import index_footage
 from posture.data.store import schema
 from posture.data.store.tables import Store
@@ -64,7 +64,7 @@ def store(tmp_path):
 
 def model(folder: Path, classes):
     """A network with random weights that knows these classes."""
-    run = Run(name="small", model=C3D(classes=len(classes), frames=8, size=16, width=0.125, head="gap"))
+    run = ActionRun(name="small", model=C3D(classes=len(classes), frames=8, size=16, width=0.125, head="gap"))
     torch.manual_seed(len(classes))
     folder.mkdir()
     save_file(build(run.model).state_dict(), folder / "model.safetensors")

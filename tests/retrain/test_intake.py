@@ -10,7 +10,7 @@ import pytest
 from posture.config import override
 from posture.data.store.tables import Store
 from posture.errors import InputError
-from posture.retrain.intake import Drop, take_in
+from posture.retrain.intake import InboxOptions, take_in
 from posture.retrain.run_pass import RetrainOptions, run_pass
 from posture.runs.recipes import load_recipe
 from tests.support.footage import make_class_folders, make_video
@@ -35,7 +35,7 @@ def store(tmp_path):
 
 
 def look(drop, store, run, memory=None, **settings):
-    return take_in(Drop(str(drop), **{"settle": 0.0} | settings), store, run, memory or {}, local=True)
+    return take_in(InboxOptions(str(drop), **{"settle": 0.0} | settings), store, run, memory or {}, local=True)
 
 
 def groups(store):

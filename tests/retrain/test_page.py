@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posture.retrain.decision import Answers, Limits, beyond_chance, judge
+from posture.retrain.decision import Answers, DecisionLimits, beyond_chance, judge
 from posture.retrain.drift import measure
 from posture.retrain.page import drift_sentence, render, title_of
 from tests.retrain.test_drift import footage
@@ -42,7 +42,7 @@ def answers(*, first=False, seed=0, groups=20, better=0.3):
 def decision(given, **changes):
     """What a pass would write."""
     first = given.champion is None
-    judged = judge(given, Limits(tolerance=1.0, max_class_drop=1.0), resamples=300)
+    judged = judge(given, DecisionLimits(tolerance=1.0, max_class_drop=1.0), resamples=300)
     judged["changed"] = [
         item | {"video": "v", "uri": "/in/a.mp4", "start": 0.0, "end": 3.0} for item in judged["changed"]
     ]

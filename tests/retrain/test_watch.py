@@ -12,7 +12,7 @@ from apscheduler.schedulers import base
 from apscheduler.triggers.date import DateTrigger
 
 from posture.errors import InputError
-from posture.retrain.watch import Watcher, trigger_of, weekdays
+from posture.retrain.watch import PassWatcher, trigger_of, weekdays
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -138,7 +138,7 @@ class Interrupting:
     def __init__(self, trigger, *, at_once=False, lasts=0.0):
         self.worked, self.beats, self.told, self.at_work, self.most_at_work = [], [], [], 0, 0
         self._lasts = lasts
-        self.watcher = Watcher(
+        self.watcher = PassWatcher(
             trigger, self._work, beat=self.beats.append, tell=self.told.append, at_once=at_once, beat_seconds=0.05
         )
 

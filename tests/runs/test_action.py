@@ -93,7 +93,7 @@ def test_the_place_where_older_versions_wrote_is_still_read(run, tmp_path):
     folder.write_json("evaluation/metrics.json", older | {"protocol": Views(crops=3).describe()})
     assert folder.evaluation("test") is None
     folder.write_json(
-        "evaluation/metrics.json", older | {"protocol": "each picture once, letterboxed to 640 x 640 pixels"}
+        "evaluation/metrics.json", older | {"protocol": "each image once, letterboxed to 640 x 640 pixels"}
     )
     folder.write_json("evaluation/test/metrics.json", older | {"accuracy": 0.75})
     assert folder.evaluation("test").metrics["accuracy"] == 0.75
@@ -161,7 +161,7 @@ def test_a_file_that_is_gone_says_what_to_do(small_store):
         list(SourceFootage(lost).stream(0, 0, 1, 0))
 
 
-def test_the_report_has_pictures_and_facts(run):
+def test_the_report_has_images_and_facts(run):
     evaluate(run, views=Views())
     page = Path(run.path("evaluation", "test", "report.html")).read_text()
     assert "data:image/jpeg" in page and "<svg" in page and "accuracy of" in page

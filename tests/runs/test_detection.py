@@ -1,4 +1,4 @@
-"""Detectors from a store to a report: every kind of network, resuming, workers, weights, and a net that learns pictures
+"""Detectors from a store to a report: every kind of network, resuming, workers, weights, and a net that learns images
 by heart.
 """
 
@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from posture.compare.study import _arrays
-from posture.config import DetectorRun, override
+from posture.config import DetectionRun, override
 from posture.data.feed.images import index_images, open_images
 from posture.data.ingest.image_ledger import ImageOptions
-from posture.data.labels.images import read_pictures
+from posture.data.labels.images import read_images
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.distributed.evaluate import detect_on_ray
-from posture.distributed.image_ingest import ingest_pictures
+from posture.distributed.image_ingest import ingest_images
 from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
@@ -35,7 +35,7 @@ from posture.train.context import LocalContext
 from posture.train.image_batches import ImageBatches
 from posture.train.loop import fit
 from tests.support.image_folders import shared
-from tests.support.image_store import CLASSES, boxes_table, make_pictures, write_image_store
+from tests.support.image_store import CLASSES, boxes_table, make_images, write_image_store
 
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
 NETWORKS = {
@@ -48,14 +48,14 @@ FIGURES = ("map50", "map50_95", "precision", "recall", "f1")
 
 
 def small(network="improved", **changes):
-    run = DetectorRun(name=network, model=NETWORKS[network])
+    run = DetectionRun(name=network, model=NETWORKS[network])
     return override(run, {"epochs": 2, "scale.global_batch": 4, "tracking.mode": "off", **changes})
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return write_image_store(
-        tmp_path_factory.mktemp("pictures") / "store", make_pictures(36, splits=("train", "train", "val", "test"))
+        tmp_path_factory.mktemp("pictures") / "store", make_images(36, splits=("train", "train", "val", "test"))
     ).uri
 
 
@@ -86,7 +86,7 @@ def test_every_network_trains_and_is_judged(network, store, tmp_path):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_ignore_regions_reach_loss_figures_and_report(network, tmp_path):
-    made = make_pictures(36, splits=("train", "train", "val", "test"))
+    made = make_images(36, splits=("train", "train", "val", "test"))
     store = write_image_store(tmp_path / "store", made)
     crowds = [
         row | {"ignored": [[0.0, 0.0, 20.0, 20.0]], "ignored_labels": ["athlete"]}
@@ -102,13 +102,13 @@ def test_ignore_regions_reach_loss_figures_and_report(network, tmp_path):
         and table["ignored_labels"].to_pylist() == [[0]] * 9
     )
     columns = ("boxes", "scores", "labels", "true_boxes", "true_labels", "ignored", "ignored_labels")
-    pictures = [_arrays(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
-    again = detection_metrics(pictures, CLASSES)
+    images = [_arrays(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
+    again = detection_metrics(images, CLASSES)
     assert {name: metrics[name] for name in FIGURES} == pytest.approx({name: again[name] for name in FIGURES}, abs=1e-6)
     assert "an ignore region" in Path(folder.path("evaluation", "test", "report.html")).read_text()
 
 
-def test_a_run_records_what_it_found_in_its_pictures(folder):
+def test_a_run_records_what_it_found_in_its_images(folder):
     record = folder.read_json("run.json")
     assert record["classes"] == ["athlete", "ball"] and record["run"]["model"]["classes"] == 2
     assert record["footage"]["train"] == {"pictures": 18, "boxes": 18}
@@ -157,7 +157,7 @@ def test_weights_of_the_loss_and_its_kind_change_what_is_learned(changes, folder
     assert not torch.equal(first, second)
 
 
-def test_every_test_picture_is_judged_once_on_any_number_of_workers(folder, ray_cluster):
+def test_every_test_image_is_judged_once_on_any_number_of_workers(folder, ray_cluster):
     alone = evaluate(folder, views=Views())
     before = predictions(folder)
     spread = evaluate(folder, views=Views(), score=partial(detect_on_ray, workers=2))
@@ -175,18 +175,18 @@ def predictions(folder):
 def test_networks_that_suppress_overlaps_themselves_do_so_as_the_run_says(network, tmp_path):
     run = override(small(network), {"model.classes": 2, "detect.most": 100_000})
     save_file(build(run.model).state_dict(), tmp_path / "model.safetensors")
-    pictures = torch.rand(1, 3, run.model.size, run.model.size)
+    images = torch.rand(1, 3, run.model.size, run.model.size)
     found = []
     for overlap in (0.2, 0.9):
         network, task = load_detector(override(run, {"detect.overlap": overlap}), ("athlete", "ball"), tmp_path)
         with torch.no_grad():
-            found.append(len(task.detect(network(pictures))[0].boxes))
+            found.append(len(task.detect(network(images))[0].boxes))
     assert 0 < found[0] < found[1]
 
 
 def test_classifiers_views_are_refused(folder):
     with pytest.raises(
-        InputError, match="looks at each picture once: --crops, --spans and --source are for action classifiers"
+        InputError, match="looks at each image once: --crops, --spans and --source are for action classifiers"
     ):
         evaluate(folder, views=Views(crops=3))
 
@@ -234,11 +234,11 @@ def test_recipes_of_detectors_are_valid_and_a_study_is_of_one_task():
 
 
 def test_a_store_of_clips_is_refused_with_what_to_do(small_store, tmp_path):
-    with pytest.raises(InputError, match="no labelled pictures; add some with: posture ingest"):
+    with pytest.raises(InputError, match="no labelled images; add some with: posture ingest"):
         prepare(small(), small_store, runs=str(tmp_path), name="clips")
 
 
-def test_pictures_of_a_run_are_tracked(store, tmp_path, monkeypatch):
+def test_images_of_a_run_are_tracked(store, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = trained(small(**{"tracking.mode": "auto", "epochs": 1}), store, tmp_path, "tracked")
     media = sorted(path.name.partition("_")[0] for path in Path(folder.uri, "wandb").rglob("media/images/*.png"))
@@ -246,9 +246,9 @@ def test_pictures_of_a_run_are_tracked(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_narrow_net_learns_real_pictures_by_heart(tmp_path, ray_cluster):
+def test_a_narrow_net_learns_real_images_by_heart(tmp_path, ray_cluster):
     store = Store(str(tmp_path / "store"), create=True)
-    ingest_pictures(read_pictures(str(shared("sports_target"))), store, ImageOptions())
+    ingest_images(read_images(str(shared("sports_target"))), store, ImageOptions())
     whole = index_images(store, "train")
     images = open_images(whole.part(np.arange(0, len(whole), len(whole) // 16)[:16]), feed="materialize")
     still = {f"data.{name}": 0.0 for name in ("mosaic", "resize", "shift", "flip", "hue", "saturation", "value")}

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from posture.__main__ import main
-from posture.config import Run
+from posture.config import ActionRun
 from posture.errors import InputError
 from posture.models import build
 from posture.models.attention import STCBAM
@@ -29,7 +29,7 @@ def make_run(tmp_path_factory):
     def make(config, **data):
         torch.manual_seed(0)
         folder = RunFolder(str(tmp_path_factory.mktemp("runs")), "one")
-        run = Run(name="one", model=config, data={"recipe": "40x52-stretch-f20-s2-w2-raw", **data})
+        run = ActionRun(name="one", model=config, data={"recipe": "40x52-stretch-f20-s2-w2-raw", **data})
         model = build(config)
         for module in model.modules():
             if isinstance(module, torch.nn.GroupNorm):  # residual branches start at zero
@@ -90,8 +90,8 @@ def test_the_files_tell_what_the_network_did(improved, video, tmp_path):
     weights = np.array(said["temporal"]["all blocks together"])
     assert weights.shape == (16,) and said["key_frames"][0]["weight"] >= np.median(weights)
     for name in said["pictures"]:
-        picture = np.asarray(Image.open(tmp_path / "out" / name).convert("RGB"))
-        assert picture.shape[1] > 1000 and picture.std() > 10
+        image = np.asarray(Image.open(tmp_path / "out" / name).convert("RGB"))
+        assert image.shape[1] > 1000 and image.std() > 10
 
 
 def test_the_page_is_one_file_that_names_the_evidence(improved, video, tmp_path):

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.errors import InputError
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import (
@@ -16,7 +16,7 @@ from posture.runs.recipes import (
     points,
     winner_study,
 )
-from tests.support.image_store import make_pictures, write_image_store
+from tests.support.image_store import make_images, write_image_store
 from tests.support.processes import posture
 
 
@@ -34,7 +34,7 @@ from tests.support.processes import posture
 def test_recipes_that_come_with_posture(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = load_recipe(path)
-    assert isinstance(run, Run) and run.name == path.rpartition(":")[2]
+    assert isinstance(run, ActionRun) and run.name == path.rpartition(":")[2]
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_a_name_without_its_file_is_enough_if_one_file_has_it_or_the_task_says_w
 
 
 def test_the_store_decides_between_recipes_of_one_name(small_store, tmp_path):
-    pictures = write_image_store(tmp_path / "pictures", make_pictures(8, splits=("train", "val"))).uri
+    images = write_image_store(tmp_path / "pictures", make_images(8, splits=("train", "val"))).uri
     assert recipe_path("improved", small_store) == "jobs/action.py:improved"
-    assert recipe_path("improved", pictures) == "jobs/detector.py:improved"
+    assert recipe_path("improved", images) == "jobs/detector.py:improved"
     with pytest.raises(InputError, match="names 2 recipes"):
         recipe_path("improved", None)
 

@@ -9,7 +9,7 @@ from posture.bench.tracking import failing_server, silent_server
 from posture.data.store.files import list_files, read_bytes
 from posture.errors import InputError
 from posture.runs import tracking
-from posture.runs.tracking import Tracker, log_pictures, log_version, tracking_mode
+from posture.runs.tracking import Tracker, log_images, log_version, tracking_mode
 from tests.support.processes import s3_server
 from tests.support.wandb_files import read_run
 
@@ -125,7 +125,7 @@ def test_offline_a_resumed_run_takes_the_place_of_what_it_began(tmp_path):
 def test_a_call_that_fails_loses_nothing_of_what_came_before(tmp_path):
     tracker = Tracker("one", folder=str(tmp_path), config=TRACKING)
     tracker.log({"loss": 1.0}, 1)
-    tracker.show({"broken": b"no picture"})
+    tracker.show({"broken": b"no image"})
     tracker.log({"loss": 2.0}, 2)
     tracker.close(failed=True)
     assert tracker.note.startswith("Weights & Biases took no more (cannot identify image") and tracker.note.endswith(
@@ -144,17 +144,17 @@ def test_no_tracking_leaves_no_trace(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_pictures_are_a_run_of_their_own(monkeypatch, tmp_path):
+def test_images_are_a_run_of_their_own(monkeypatch, tmp_path):
     content = io.BytesIO()
     Image.new("RGB", (8, 6), "orange").save(content, "PNG")
     config = {"name": "one", **TRACKING}
-    log_pictures({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path), config=config)
+    log_images({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path), config=config)
     assert len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1 and not list(
         tmp_path.glob("wandb/*/run-one.wandb")
     )
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/grad_cam*.png"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    log_pictures({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path / "none"), config=config)
+    log_images({"grad_cam": content.getvalue()}, title="one: a video", folder=str(tmp_path / "none"), config=config)
     assert not (tmp_path / "none").exists()
 
 
@@ -190,7 +190,7 @@ def test_a_host_that_is_not_there_stops_nobody_either(monkeypatch, tmp_path):
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.setattr(tracking, "INIT_SECONDS", 4)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    note = log_pictures({}, title="one", folder=str(tmp_path), config={"name": "one", **TRACKING})
+    note = log_images({}, title="one", folder=str(tmp_path), config={"name": "one", **TRACKING})
     assert (
         note.startswith("Weights & Biases cannot be reached")
         and len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1
@@ -237,11 +237,11 @@ def test_of_a_run_in_a_bucket_what_is_offline_lies_there_too(monkeypatch, tmp_pa
         tracker.log({"loss": 1.0}, 1)
         tracker.close()
         (kept,) = list_files("s3://lab/runs/one/wandb", suffixes=frozenset({".wandb"}))
-        assert log_pictures({}, title="explained", folder="s3://lab/runs/one", config={"name": "one", **TRACKING}) == ""
+        assert log_images({}, title="explained", folder="s3://lab/runs/one", config={"name": "one", **TRACKING}) == ""
         assert len(list_files("s3://lab/runs/one/wandb", suffixes=frozenset({".wandb"}))) == 2
         (tmp_path / "run-one.wandb").write_bytes(read_bytes(kept.uri))
         broken = Tracker("two", folder="s3://lab/runs/two", config=TRACKING)
-        broken.show({"broken": b"no picture"})
+        broken.show({"broken": b"no image"})
         broken.close()
         assert broken.note.endswith("for: wandb sync") and list_files(
             "s3://lab/runs/two/wandb", suffixes=frozenset({".wandb"})

@@ -8,10 +8,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from posture.config import override
 from posture.display.charts import LETTER
 from posture.runs.recipes import load_recipe
-from posture.search.page import Scale, coordinates, importances, scales_of, staggered, write_search_page
+from posture.search.page import AxisScale, coordinates, importances, scales_of, staggered, write_search_page
 from posture.search.spaces import load_space
 from posture.search.study import Search, Terms, leading
-from posture.search.trial import Outcome, parse_objectives
+from posture.search.trial import TrialResult, parse_objectives
 from tests.runs.reports.test_action import assert_self_contained
 
 HOSTILE = "<script>alert('x')</script> & \"y\""
@@ -41,13 +41,13 @@ def searched():
             point = search.ask()
             value = 1 - abs(math.log10(point.changes["optim.lr"] / 0.002)) / 2
             if number % 7 == 3:
-                search.tell(point.number, Outcome("failed", reason=HOSTILE))
+                search.tell(point.number, TrialResult("failed", reason=HOSTILE))
             elif number % 7 == 5 and objectives == "accuracy":
-                search.tell(point.number, Outcome("stopped", by_epoch=[value / 2]))
+                search.tell(point.number, TrialResult("stopped", by_epoch=[value / 2]))
             else:
                 search.tell(
                     point.number,
-                    Outcome(
+                    TrialResult(
                         "complete",
                         [value, 1 + point.changes["model.dropout"]][: len(search.terms.objectives)],
                         [value] * 3,
@@ -101,7 +101,7 @@ def test_scales_and_coordinates(searched):
     rate = scales["optim.lr"]
     assert rate.place(0.002) == pytest.approx(0.5) and [place for place, _ in rate.marks] == [0.0, 1.0]
     assert scales["model.attention"].place("cbam") == 0.5
-    assert Scale("optim.lr", FloatDistribution(0.01, 0.01, log=True)).place(0.01) == 0.0
+    assert AxisScale("optim.lr", FloatDistribution(0.01, 0.01, log=True)).place(0.01) == 0.0
     (objective,) = parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))
     drawn = coordinates(trials, scales, objective, leading(study))
     assert len(drawn["axes"]) == len(scales) + 1 and [line["best"] for line in drawn["lines"]].count(True) == 1
@@ -115,7 +115,7 @@ def test_long_names_and_values_of_parameters_have_room(searched):
     study = searched(6)
     values = ("separable_bottleneck_with_attention", "separable_bottleneck", "plain", "another_long_value")
     name = "model.a_rather_long_parameter_name"
-    scales = scales_of(study.get_trials()) | {name: Scale(name, CategoricalDistribution(values))}
+    scales = scales_of(study.get_trials()) | {name: AxisScale(name, CategoricalDistribution(values))}
     (objective,) = parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))
     drawn = coordinates(study.get_trials(), scales, objective, leading(study))
     texts = [text for axis in drawn["axes"] for text in (axis["name"], *(text for _, text in axis["marks"]))]

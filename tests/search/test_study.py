@@ -8,7 +8,7 @@ from posture.errors import InputError
 from posture.runs.recipes import load_recipe
 from posture.search.spaces import load_space
 from posture.search.study import Search, Terms, leading, open_storage, state_of, stored_terms, winner
-from posture.search.trial import Outcome, parse_objectives
+from posture.search.trial import TrialResult, parse_objectives
 from tests.support.known_function import known_quality
 
 BASE = override(load_recipe("jobs/action.py:improved"), {"epochs": 9})
@@ -45,7 +45,7 @@ def quality(point):
 def complete(one, count):
     points = [one.ask() for _ in range(count)]
     for point in points:
-        one.tell(point.number, Outcome("complete", [quality(point)], [quality(point)] * 9))
+        one.tell(point.number, TrialResult("complete", [quality(point)], [quality(point)] * 9))
     return points
 
 
@@ -67,7 +67,7 @@ def test_interrupted_it_goes_on_with_the_same_points_and_loses_none(storage_url,
     again = [second.ask(), second.ask()]
     assert [(point.run, point.changes) for point in again] == [(point.run, point.changes) for point in left]
     for point in again:
-        second.tell(point.number, Outcome("complete", [quality(point)], [quality(point)] * 9))
+        second.tell(point.number, TrialResult("complete", [quality(point)], [quality(point)] * 9))
     complete(second, 4)
     assert len(second.finished) == 9
     found = [str(trial.params) for trial in second.finished]
@@ -79,7 +79,7 @@ def test_what_ended_while_nobody_looked_is_told_not_repeated(storage_url, space)
     first = search(storage_url, space)
     ended, running = first.ask(), first.ask()
     second = search(storage_url, space)
-    assert second.recover(lambda run: Outcome("complete", [0.7], [0.5, 0.7]) if run == ended.run else None) == 1
+    assert second.recover(lambda run: TrialResult("complete", [0.7], [0.5, 0.7]) if run == ended.run else None) == 1
     assert second.trials[ended.number].value == 0.7 and second.trials[ended.number].intermediate_values == {
         1: 0.5,
         2: 0.7,
@@ -109,11 +109,11 @@ def test_stopped_failed_and_nan_are_told_apart_and_none_is_best(storage_url, spa
     for point, outcome in zip(
         points,
         [
-            Outcome("complete", [0.4], [0.3, 0.4]),
-            Outcome("stopped", by_epoch=[0.2]),
-            Outcome("failed", reason="the loss became nan in epoch 1, at step 3"),
-            Outcome("complete", [math.nan], [math.nan]),
-            Outcome("failed", by_epoch=[0.99], reason="OutOfMemoryError: 3 GB"),
+            TrialResult("complete", [0.4], [0.3, 0.4]),
+            TrialResult("stopped", by_epoch=[0.2]),
+            TrialResult("failed", reason="the loss became nan in epoch 1, at step 3"),
+            TrialResult("complete", [math.nan], [math.nan]),
+            TrialResult("failed", by_epoch=[0.99], reason="OutOfMemoryError: 3 GB"),
         ],
         strict=True,
     ):
@@ -138,7 +138,7 @@ def test_a_winner_says_whether_it_is_the_base_and_which_other_trial_is_best(
 ):
     one = search(storage_url, space)
     for value in values:
-        one.tell(one.ask().number, Outcome("complete", [value], [value]))
+        one.tell(one.ask().number, TrialResult("complete", [value], [value]))
     found = winner(one.study, recipe="r.py:base", base_changes={"epochs": 9}, runs="runs")
     assert (found["is_base"], found["trial"], found.get("runner_up", {}).get("trial")) == (is_base, trial, runner_up)
     if runner_up is not None:
@@ -150,7 +150,7 @@ def test_two_objectives_give_a_front(storage_url, space):
     for values in ([0.8, 4.0], [0.9, 6.0], [0.7, 5.0]):
         point = one.ask()
         one.report(point.number, [0.5])
-        one.tell(point.number, Outcome("complete", values, [values[0]]))
+        one.tell(point.number, TrialResult("complete", values, [values[0]]))
     found = winner(one.study, recipe="r.py:base", base_changes={"epochs": 9}, runs="runs")
     assert [trial.number for trial in leading(one.study)] == [1, 0] and [
         entry["gmacs"] for entry in found["front"]
@@ -231,7 +231,7 @@ def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
             for _ in range(40):
                 point = one.ask()
                 value = known_quality(point.changes)
-                one.tell(point.number, Outcome("complete", [value], [value] * 9))
+                one.tell(point.number, TrialResult("complete", [value], [value] * 9))
             best[sampler].append(leading(one.study)[0].value)
     gains = sorted(searched - drawn for searched, drawn in zip(best["tpe"], best["random"], strict=True))
     assert gains[1] > 0 and gains[4] > 0.1, best

@@ -9,9 +9,9 @@ from posture.runs.prepare import Fitted, Session
 from posture.runs.recipes import load_recipe
 from posture.search.trial import (
     LOSS,
-    Outcome,
     Plan,
     Point,
+    TrialResult,
     by_epoch,
     conclude,
     cost,
@@ -50,8 +50,8 @@ def session(folder, *accuracies):
 
 def test_a_trial_is_worth_its_best_epoch(tmp_path):
     found = conclude(plan(tmp_path), session(tmp_path, 0.2, 0.6, 0.5), stopped=False)
-    assert found == Outcome("complete", [0.6], [0.2, 0.6, 0.6]) == read(RunFolder(str(tmp_path), "trial"))
-    assert conclude(plan(tmp_path), session(tmp_path, 0.2, 0.1), stopped=True) == Outcome(
+    assert found == TrialResult("complete", [0.6], [0.2, 0.6, 0.6]) == read(RunFolder(str(tmp_path), "trial"))
+    assert conclude(plan(tmp_path), session(tmp_path, 0.2, 0.1), stopped=True) == TrialResult(
         "stopped", by_epoch=[0.2, 0.2]
     )
     assert (
@@ -84,7 +84,7 @@ def test_a_crash_keeps_its_reason_in_a_line(tmp_path):
     )
     assert (
         found
-        == Outcome("failed", by_epoch=[0.4], reason="RuntimeError: CUDA out of memory.")
+        == TrialResult("failed", by_epoch=[0.4], reason="RuntimeError: CUDA out of memory.")
         == read(RunFolder(str(tmp_path), "trial"))
     )
 

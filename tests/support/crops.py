@@ -33,11 +33,11 @@ def make_film(path: Path, athletes: Mapping[str, Path_], *, frames: int = 60, se
 
     def pictures():
         for number in range(frames):
-            picture = ground.copy()
+            image = ground.copy()
             for colour, place in athletes.items():
                 if (box := place(number)) is not None:
-                    picture[box[1] : box[3], box[0] : box[2]] = COLOURS[colour]
-            yield picture
+                    image[box[1] : box[3], box[0] : box[2]] = COLOURS[colour]
+            yield image
 
     write_video(path, pictures(), fps=25.0)
     return path

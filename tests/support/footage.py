@@ -15,7 +15,7 @@ from posture.data.decode.video import write_video
 def moving_square(
     frames: int, *, seed: int = 0, size: tuple[int, int] = (64, 96), direction: int = 1
 ) -> Iterator[np.ndarray]:
-    """uint8 frames (H, W, 3) of a bright square that crosses a noisy picture from left to right (or back)."""
+    """uint8 frames (H, W, 3) of a bright square that crosses a noisy image from left to right (or back)."""
     generator = np.random.default_rng(seed)
     backdrop = generator.integers(0, 90, (*size, 3), dtype=np.uint8)
     top = int(generator.integers(4, size[0] - 24))

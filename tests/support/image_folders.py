@@ -1,4 +1,4 @@
-"""Small labelled pictures and tracked videos for tests, in the layouts that people have. What is boxed is bright, all
+"""Small labelled images and tracked videos for tests, in the layouts that people have. What is boxed is bright, all
 else is dark.
 """
 
@@ -44,13 +44,13 @@ def save(path: Path, boxes: Sequence[Box] = (), *, size: tuple[int, int] = (48, 
 
 
 def bright_box(encoded: bytes) -> Box | None:
-    """Around what is bright in an encoded picture."""
+    """Around what is bright in an encoded image."""
     rows, columns = np.nonzero(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR).mean(axis=2) > BRIGHT)
     return (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1) if len(rows) else None
 
 
 def some_boxes(count: int, *, seed: int = 0) -> list[Box]:
-    """One box for each of `count` pictures of 48 x 64 pixels."""
+    """One box for each of `count` images of 48 x 64 pixels."""
     generator = np.random.default_rng(seed)
     return [
         (x, y, x + int(generator.integers(4, 20)), y + int(generator.integers(4, 20)))
@@ -68,7 +68,7 @@ def yolo_line(box: Box, number: int = 0, *, size: tuple[int, int] = (48, 64)) ->
 def write_yolo(
     root: Path, counts: dict[str, int], *, names: Sequence[str] = ("athlete",), suffix: str = ".png"
 ) -> Path:
-    """`counts` pictures with one box each for every split, named a000 on, all different."""
+    """`counts` images with one box each for every split, named a000 on, all different."""
     seed = 0
     for split, count in counts.items():
         for number, box in enumerate(some_boxes(count, seed=len(split))):

@@ -1,4 +1,4 @@
-"""A small store of pictures with boxes for tests, every picture told by its colour."""
+"""A small store of images with boxes for tests, every image told by its colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES = ("athlete", "ball")
 
 
 class Made(NamedTuple):
-    """A picture of one colour, with what the store says of it."""
+    """An image of one colour, with what the store says of it."""
 
     key: str
     pixels: np.ndarray
@@ -33,10 +33,10 @@ class Made(NamedTuple):
         return cv2.imencode(self.suffix, np.ascontiguousarray(self.pixels[..., ::-1]))[1].tobytes()
 
 
-def make_pictures(
+def make_images(
     count: int, *, seed: int = 0, splits: tuple[str, ...] = ("train", "train", "val"), sides: tuple[int, int] = (20, 60)
 ) -> list[Made]:
-    """Pictures of any sizes: number n has n % 3 boxes, and keys that do not sort as they are numbered."""
+    """Images of any sizes: number n has n % 3 boxes, and keys that do not sort as they are numbered."""
     generator = np.random.default_rng(seed)
     made = []
     for number in range(count):
@@ -57,7 +57,7 @@ def make_pictures(
 
 
 def write_image_store(folder: Path, made: list[Made], *, files: int = 1) -> Store:
-    """A store of these pictures, whose images are in so many Parquet files."""
+    """A store of these images, whose images are in so many Parquet files."""
     store = Store(str(folder), create=True)
     store.create_tables()
     for part in range(files):

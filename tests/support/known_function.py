@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from posture.runs.folder import RunFolder
-from posture.search.trial import Outcome, Plan, Point, write
+from posture.search.trial import Plan, Point, TrialResult, write
 
 ATTENTION = {"none": 0.2, "cbam": 0.1, "stcbam": 0.0}
 PLACEMENT = {"late": 0.1, "all": 0.05, "early": 0.0}
@@ -28,4 +28,4 @@ def known_trial(config: dict[str, Any], *, plan: Plan, **_: Any) -> None:
     """A trial that comes to the known function's value at once, in place of one that trains."""
     point = Point(**config["point"])
     value = known_quality(point.changes)
-    write(RunFolder(plan.runs, point.run), Outcome("complete", [value], [value]))
+    write(RunFolder(plan.runs, point.run), TrialResult("complete", [value], [value]))

@@ -1,6 +1,6 @@
 """Videos whose frames carry their own number and say which way is up, in the containers and codecs that FFmpeg writes.
 
-A picture has four corner blocks: red upper left, green upper right, blue lower left, white lower right. In the half
+An image has four corner blocks: red upper left, green upper right, blue lower left, white lower right. In the half
 between them lie two rows of five blocks, black (0) or white (1): bits 0 to 4 of the number in the upper row, 5 to 9 in
 the lower, the lowest bit first.
 """
@@ -74,7 +74,7 @@ def write_numbered(
     """Encode `frames` numbered frames of `size` (height, width), as stored, at `path`.
 
     `container` is FFmpeg's name of the container, if the suffix does not give it; `stamps` are the frames' times in
-    1/600 s instead of an even pace; `aspect` is that of a pixel. Pictures are stored turned by `turn` degrees
+    1/600 s instead of an even pace; `aspect` is that of a pixel. Images are stored turned by `turn` degrees
     clockwise, a multiple of 90, and `mirror`ed left to right before that, and the file says how that is undone.
     `options` go to the encoder, `muxer` to the muxer.
     """
@@ -95,10 +95,10 @@ def write_numbered(
         for number in range(frames):
             shown = numbered_frame(number, height=size[turn % 180 != 0], width=size[turn % 180 == 0])
             stored = np.rot90(shown[:, ::-1] if mirror else shown, -turn // 90)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
             if stamps is not None:
-                picture.pts, picture.time_base = stamps[number], Fraction(1, 600)
-            file.mux(stream.encode(picture))
+                image.pts, image.time_base = stamps[number], Fraction(1, 600)
+            file.mux(stream.encode(image))
         file.mux(stream.encode())
     return path
 

@@ -16,7 +16,7 @@ from posture.config import override
 from posture.data.feed.images import ImageIndex
 from posture.retrain import page as decision_page
 from posture.retrain.drift import measure
-from posture.runs.detection import Found
+from posture.runs.detection import Detections
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.action import write_report
 from posture.runs.reports.detection import write_detector_report
@@ -24,7 +24,7 @@ from posture.runs.reports.store import write_show_page
 from posture.search.page import write_search_page
 from posture.search.spaces import load_space
 from posture.search.study import Search, Terms
-from posture.search.trial import Outcome, parse_objectives
+from posture.search.trial import TrialResult, parse_objectives
 from posture.tasks.detection_metrics import detection_metrics
 from tests.commands import test_runs
 from tests.compare import test_action as test_comparison
@@ -171,7 +171,7 @@ def detector_report(folder: Path) -> Path:
         metrics=metrics,
         history=history,
         index=index,
-        found=[Found(*one[:3]) for one in ones],
+        found=[Detections(*one[:3]) for one in ones],
         pictures=test_detector_report.Pictures(),
         facts=FACTS | {"gflops": 16.54},
         uris={key: f"{FILE}#t=12.48" for key in keys},
@@ -259,12 +259,13 @@ def searched(folder: Path, objectives: str, name: str) -> Path:
         value = float(random.random())
         if number % 7 == 3:
             search.tell(
-                point.number, Outcome("failed", reason=f"the loss became nan in epoch 2; {STORE}/searches/runs/{RUN}")
+                point.number,
+                TrialResult("failed", reason=f"the loss became nan in epoch 2; {STORE}/searches/runs/{RUN}"),
             )
         else:
             search.tell(
                 point.number,
-                Outcome(
+                TrialResult(
                     "complete",
                     [value, 1 + value][: len(terms.objectives)],
                     [value * epoch / 12 for epoch in range(1, 13)],
@@ -310,7 +311,7 @@ def shown(folder: Path) -> Path:
         test_show_page.clip(name, "train", f"athlete_{place:03d}_of_2025-11-07 · 128x171-stretch-f32-s2-w2-raw")
         for place, name in enumerate(CLASSES)
     ]
-    pictures = {
+    images = {
         "splits": [
             {"split": split, "pictures": 3000, "empty": 1, "boxes": 4000, "groups": 200}
             for split in ("train", "val", "test")
@@ -327,7 +328,7 @@ def shown(folder: Path) -> Path:
         ]
         * 3,
     }
-    write_show_page(folder / "show.html", summary=summary, sheet=sheet, pictures=pictures)
+    write_show_page(folder / "show.html", summary=summary, sheet=sheet, pictures=images)
     return folder / "show.html"
 
 

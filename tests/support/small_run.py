@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posture.config import Run, override
+from posture.config import ActionRun, override
 from posture.models.configs import C3D
 
 CLASSES: tuple[str, ...] = ("still", "left", "right")
@@ -97,9 +97,9 @@ class DiskFolder:
         return self.path / self.tags["last"]
 
 
-def small_run(**changes: Any) -> Run:
+def small_run(**changes: Any) -> ActionRun:
     """12 clips to a batch, 4 epochs; `changes` are dotted, with __ for the dot: `optim__lr=0.1`."""
-    run = Run(name="small", epochs=4, model=C3D(classes=3, frames=8, size=16, head="gap", width=0.125))
+    run = ActionRun(name="small", epochs=4, model=C3D(classes=3, frames=8, size=16, head="gap", width=0.125))
     defaults = {"scale.global_batch": 12, "scale.amp": "off", "optim.lr": 0.05, "optim.warmup_epochs": 0.5}
     return override(run, defaults | {name.replace("__", "."): value for name, value in changes.items()})
 

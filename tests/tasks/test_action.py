@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posture.config import Loss, Run
+from posture.config import ActionLoss, ActionRun
 from posture.errors import InputError
 from posture.models.configs import C3D
 from posture.tasks.action import ActionTask, probabilities
@@ -16,7 +16,9 @@ CLASSES = ("bowl", "clean", "jerk", "snatch")
 
 
 def task_with(label_smoothing: float = 0.0) -> ActionTask:
-    return ActionTask(Run(name="r", model=C3D(classes=4), loss=Loss(label_smoothing=label_smoothing)), CLASSES)
+    return ActionTask(
+        ActionRun(name="r", model=C3D(classes=4), loss=ActionLoss(label_smoothing=label_smoothing)), CLASSES
+    )
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])

@@ -29,7 +29,7 @@ def targets_of(*boxes: tuple[float, float, float, float], images: list[int] | No
 
 
 def found_by(matches: list[Matches]) -> list[set[tuple[int, ...]]]:
-    """Of each level, (picture, anchor, row, column, box)."""
+    """Of each level, (image, anchor, row, column, box)."""
     found = [list(zip(*(part.tolist() for part in level), strict=True)) for level in matches]
     assert all(len(set(level)) == len(level) for level in found)
     return [set(level) for level in found]
@@ -42,7 +42,7 @@ def plain_match(targets: Targets, anchors: tuple, height: int, width: int, ratio
     found = []
     for level, stride in zip(anchors, STRIDES, strict=True):
         answers = set()
-        for number, (box, picture) in enumerate(zip(targets.boxes.tolist(), targets.images.tolist(), strict=True)):
+        for number, (box, image) in enumerate(zip(targets.boxes.tolist(), targets.images.tolist(), strict=True)):
             sides, centre = (
                 (box[2] - box[0], box[3] - box[1]),
                 tuple(Fraction(low + high) / 2 / stride for low, high in zip(box[:2], box[2:], strict=True)),
@@ -64,7 +64,7 @@ def plain_match(targets: Targets, anchors: tuple, height: int, width: int, ratio
                             side > 0 and max(side / length, length / side) < ratio
                             for side, length in zip(sides, shape, strict=True)
                         ):
-                            answers.add((picture, anchor, row, column, number))
+                            answers.add((image, anchor, row, column, number))
         found.append(answers)
     return found
 

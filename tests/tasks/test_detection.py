@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from posture.config import DetectorRun, override
+from posture.config import DetectionRun, override
 from posture.errors import InputError
 from posture.models.boxes import Detections, Targets
 from posture.models.detector_configs import SSD300, STRIDES, FasterRCNN, YOLOv5
@@ -26,9 +26,9 @@ ANCHORS = (((10.0, 14.0), (24.0, 20.0)), ((30.0, 60.0), (50.0, 40.0)), ((70.0, 6
 SIZE = 96
 
 
-def run_with(**changes: object) -> DetectorRun:
+def run_with(**changes: object) -> DetectionRun:
     """`changes` are dotted, with __ for the dot."""
-    run = DetectorRun(name="r", model=YOLOv5(anchors=ANCHORS, size=SIZE))
+    run = DetectionRun(name="r", model=YOLOv5(anchors=ANCHORS, size=SIZE))
     return override(run, {name.replace("__", "."): value for name, value in changes.items()})
 
 
@@ -48,12 +48,12 @@ def raw_outputs(
 
 
 def targets_of(rows: list[tuple[float, ...]], pictures: int) -> Targets:
-    """Rows of x1, y1, x2, y2, label, picture."""
+    """Rows of x1, y1, x2, y2, label, image."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     return Targets(table[:, :4].clone(), table[:, 4].long(), table[:, 5].long(), pictures)
 
 
-# Two boxes of one picture share cells and anchors; one picture has none.
+# Two boxes of one image share cells and anchors; one image has none.
 ROWS = [
     (10, 12, 30, 30, 0, 0),
     (11, 12, 29, 34, 2, 0),
@@ -65,7 +65,7 @@ ROWS = [
 
 
 def cut(values: list[Tensor], targets: Targets, part: slice) -> tuple[list[Tensor], Targets]:
-    """Some of the pictures."""
+    """Some of the images."""
     start, stop, _ = part.indices(targets.count)
     mine = (targets.images >= start) & (targets.images < stop)
     regions = None if targets.ignored is None else cut([], targets.ignored, part)[1]
@@ -147,7 +147,7 @@ def loss_of(
 
 
 def in_a_region(box: np.ndarray, picture: int, regions: Targets | None) -> bool:
-    """Whether half of it or more lies in an ignore region of its picture."""
+    """Whether half of it or more lies in an ignore region of its image."""
     for region in [] if regions is None else regions.boxes[regions.images == picture].double().numpy():
         inside = (np.minimum(box[2:], region[2:]) - np.maximum(box[:2], region[:2])).clip(min=0).prod()
         if inside / (box[2:] - box[:2]).prod() >= 0.5:
@@ -156,7 +156,7 @@ def in_a_region(box: np.ndarray, picture: int, regions: Targets | None) -> bool:
 
 
 REGIONS = [(30, 30, 90, 80, 0, 0), (0, 0, 30, 30, 2, 0), (10, 5, 96, 60, 1, 1)]
-"""The first two overlap true boxes; the third is in the picture without any."""
+"""The first two overlap true boxes; the third is in the image without any."""
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -211,13 +211,13 @@ def test_nothing_is_learned_in_an_ignore_region_but_its_true_boxes() -> None:
     assert float(task.loss(outputs, found)["objectness"][0].detach()) > 0
 
 
-def test_totals_keep_ignore_regions_with_their_picture() -> None:
+def test_totals_keep_ignore_regions_with_their_image() -> None:
     task, targets = task_with(detect__confidence=0.05), targets_of(ROWS, 3)._replace(ignored=targets_of(REGIONS, 3))
-    pictures = task.totals(raw_outputs(3, 3, scale=2.0), targets).pictures
-    assert [one[5].tolist() for one in pictures] == [
+    images = task.totals(raw_outputs(3, 3, scale=2.0), targets).pictures
+    assert [one[5].tolist() for one in images] == [
         [list(map(float, row[:4])) for row in REGIONS if row[5] == number] for number in range(3)
     ]
-    assert [one[6].tolist() for one in pictures] == [[0, 2], [1], []] and [len(one[3]) for one in pictures] == [3, 0, 3]
+    assert [one[6].tolist() for one in images] == [[0, 2], [1], []] and [len(one[3]) for one in images] == [3, 0, 3]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_the_kind_of_box_loss_is_the_runs() -> None:
 
 @pytest.mark.parametrize("classes", [1, 80])
 @pytest.mark.parametrize("pictures", [1, 3])
-def test_pictures_without_boxes_only_lower_objectness(classes: int, pictures: int) -> None:
+def test_images_without_boxes_only_lower_objectness(classes: int, pictures: int) -> None:
     outputs, targets, task = (
         [level.requires_grad_() for level in raw_outputs(pictures, classes)],
         targets_of([], pictures),
@@ -480,7 +480,7 @@ def test_totals_of_parts_are_those_of_the_whole() -> None:
     assert len(whole.pictures[1][3]) == 0
 
 
-def test_metrics_are_those_of_the_pictures_and_the_mean_loss() -> None:
+def test_metrics_are_those_of_the_images_and_the_mean_loss() -> None:
     outputs, targets, task = raw_outputs(3, 3, scale=2.0), targets_of(ROWS, 3), task_with()
     totals = task.totals(outputs, targets)
     metrics, expected = task.metrics([totals]), detection_metrics(totals.pictures, task.classes)
@@ -495,7 +495,7 @@ def test_metrics_are_those_of_the_pictures_and_the_mean_loss() -> None:
 def test_a_network_for_other_classes_is_refused() -> None:
     outputs, targets = raw_outputs(1, 5), targets_of([], 1)
     for method in (lambda: task_with(3).loss(outputs, targets), lambda: task_with(3).detect(outputs)):
-        with pytest.raises(InputError, match=r"model.classes is 5, but the pictures have 3 classes"):
+        with pytest.raises(InputError, match=r"model.classes is 5, but the images have 3 classes"):
             method()
 
 
@@ -508,7 +508,7 @@ TORCHVISION = {
 @pytest.mark.parametrize("kind", TORCHVISION)
 def test_networks_with_losses_of_their_own(kind: str) -> None:
     model, terms = TORCHVISION[kind]
-    task = DetectionTask(DetectorRun(name="r", model=model), ("a", "b"))
+    task = DetectionTask(DetectionRun(name="r", model=model), ("a", "b"))
     targets = targets_of(ROWS, 3)
     means = {
         term: torch.tensor(0.5 + place, dtype=torch.bfloat16, requires_grad=True) for place, term in enumerate(terms)
@@ -523,7 +523,7 @@ def test_networks_with_losses_of_their_own(kind: str) -> None:
 
 def test_detections_of_networks_that_suppress_themselves_are_only_cut() -> None:
     task = DetectionTask(
-        override(DetectorRun(name="r", model=SSD300()), {"detect.confidence": 0.3, "detect.most": 2}), ("a", "b")
+        override(DetectionRun(name="r", model=SSD300()), {"detect.confidence": 0.3, "detect.most": 2}), ("a", "b")
     )
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(4, 1)
     outputs = [

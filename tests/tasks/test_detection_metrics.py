@@ -1,4 +1,4 @@
-"""Detection figures against COCO's own code, cases worked out by hand, and pictures that really stand there as often as
+"""Detection figures against COCO's own code, cases worked out by hand, and images that really stand there as often as
 they are drawn.
 """
 
@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from posture.tasks import detection_metrics as module
 from posture.tasks.detection_metrics import (
-    Picture,
+    ScoredImage,
     average_precisions,
     detection_metrics,
     match_detections,
@@ -31,7 +31,7 @@ def names(count: int) -> list[str]:
     return [f"class {index}" for index in range(count)]
 
 
-def picture(found: list[tuple[float, ...]] = (), truth: list[tuple[float, ...]] = ()) -> Picture:
+def picture(found: list[tuple[float, ...]] = (), truth: list[tuple[float, ...]] = ()) -> ScoredImage:
     """Found as (x1, y1, x2, y2, score, label), truth as (x1, y1, x2, y2, label)."""
     found_rows, true_rows = (
         np.array(found, dtype=np.float64).reshape(-1, 6),
@@ -46,9 +46,9 @@ def picture(found: list[tuple[float, ...]] = (), truth: list[tuple[float, ...]] 
     )
 
 
-def random_pictures(
+def random_images(
     count: int, classes: int, *, seed: int, most: int = 12, whole: bool = False, side: float = 60.0
-) -> list[Picture]:
+) -> list[ScoredImage]:
     """Some empty, most crowded: boxes on a small area, detections near them or anywhere, scores often equal. `whole`:
     at whole pixels, so that overlaps are often equal, or exactly on a threshold.
     """
@@ -59,7 +59,7 @@ def random_pictures(
         boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
         return np.concatenate([boxes[:, :2].round(), boxes[:, 2:].round() + 1], axis=1) if whole else boxes
 
-    pictures = []
+    images = []
     for _ in range(count):
         truths, found = random.integers(0, most), random.integers(0, 2 * most)
         if random.random() < 0.15:
@@ -83,17 +83,17 @@ def random_pictures(
                 np.where(random.random(found) < 0.8, true_labels[which], labels)[near],
             )
         scores = np.where(random.random(found) < 0.5, random.random(found).round(1), random.random(found))
-        pictures.append((
+        images.append((
             boxes.astype(np.float32),
             scores.astype(np.float32),
             labels,
             true_boxes.astype(np.float32),
             true_labels,
         ))
-    return pictures
+    return images
 
 
-def coco_figures(pictures: list[Picture], classes: int, most: int) -> tuple[float, float, float, np.ndarray]:
+def coco_figures(pictures: list[ScoredImage], classes: int, most: int) -> tuple[float, float, float, np.ndarray]:
     """mAP over all thresholds, at 0.5 and at 0.75 (-1 where undefined), and precision (T, 101, K). Ignore regions are
     crowds.
     """
@@ -158,14 +158,14 @@ def coco_figures(pictures: list[Picture], classes: int, most: int) -> tuple[floa
     ],
 )
 def test_average_precision_is_cocos(seed: int, count: int, classes: int, most: int, whole: bool, tenths: bool) -> None:
-    pictures = random_pictures(count, classes, seed=seed, whole=whole)
+    images = random_images(count, classes, seed=seed, whole=whole)
     if tenths:  # in float64: sides are rounded, and overlaps with them
-        pictures = [
+        images = [
             (boxes.astype(np.float64) / 10, scores, labels, true_boxes.astype(np.float64) / 10, true_labels)
-            for boxes, scores, labels, true_boxes, true_labels in pictures
+            for boxes, scores, labels, true_boxes, true_labels in images
         ]
-    found = detection_metrics(pictures, names(classes), most=most)
-    all_thresholds, at_50, at_75, precision = coco_figures(pictures, classes, most)
+    found = detection_metrics(images, names(classes), most=most)
+    all_thresholds, at_50, at_75, precision = coco_figures(images, classes, most)
     assert (found["map50_95"], found["map50"], found["map75"]) == pytest.approx(
         (all_thresholds, at_50, at_75), abs=1e-9
     )
@@ -182,7 +182,7 @@ def test_average_precision_is_cocos(seed: int, count: int, classes: int, most: i
             assert row["ap"] is None and (precision[:, :, index] == -1).all()
 
 
-def with_regions(pictures: list[Picture], classes: int, *, seed: int) -> list[Picture]:
+def with_regions(pictures: list[ScoredImage], classes: int, *, seed: int) -> list[ScoredImage]:
     """The same with some true boxes turned into ignore regions, some of these larger, and now and then one over nearly
     everything.
     """
@@ -217,13 +217,13 @@ def with_regions(pictures: list[Picture], classes: int, *, seed: int) -> list[Pi
     ],
 )
 def test_ignore_regions_are_cocos_crowds(seed: int, count: int, classes: int, most: int, whole: bool) -> None:
-    pictures = with_regions(random_pictures(count, classes, seed=seed, whole=whole), classes, seed=seed)
-    found = detection_metrics(pictures, names(classes), most=most)
-    all_thresholds, at_50, at_75, precision = coco_figures(pictures, classes, most)
+    images = with_regions(random_images(count, classes, seed=seed, whole=whole), classes, seed=seed)
+    found = detection_metrics(images, names(classes), most=most)
+    all_thresholds, at_50, at_75, precision = coco_figures(images, classes, most)
     assert (found["map50_95"], found["map50"], found["map75"]) == pytest.approx(
         (all_thresholds, at_50, at_75), abs=1e-9
     )
-    plain = detection_metrics([one[:5] for one in pictures], names(classes), most=most)
+    plain = detection_metrics([one[:5] for one in images], names(classes), most=most)
     assert found["map50"] > plain["map50"] and [row["boxes"] for row in found["per_class"]] == [
         row["boxes"] for row in plain["per_class"]
     ]
@@ -233,7 +233,7 @@ def test_ignore_regions_are_cocos_crowds(seed: int, count: int, classes: int, mo
                 precision[0, :, index].tolist(), abs=1e-6
             )
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), 3)
-    drawn = weighted_ap(match_detections(pictures, classes, most=most), np.concatenate([np.ones((1, count)), weights]))
+    drawn = weighted_ap(match_detections(images, classes, most=most), np.concatenate([np.ones((1, count)), weights]))
     assert drawn["map50_95"][0] == pytest.approx(found["map50_95"], abs=1e-12)
 
 
@@ -247,10 +247,10 @@ def test_an_ignore_region_worked_out_by_hand() -> None:
         (22, 22, 26, 26, 0.6, 1),  # of another class, in vain
         (38, 38, 58, 58, 0.5, 0),
     ]  # inside by a hundredth, in vain
-    pictures = [(*picture(found, [(*TRUTH, 0), (60, 60, 70, 70, 1)]), *region)]
-    matched = match_detections(pictures, 2)
+    images = [(*picture(found, [(*TRUTH, 0), (60, 60, 70, 70, 1)]), *region)]
+    matched = match_detections(images, 2)
     assert matched.ignored[0].sum(axis=1).tolist() == [2] + [1] * 9 and not matched.ignored[1].any()
-    first = detection_metrics(pictures, names(2))["curves"]["classes"]["class 0"]
+    first = detection_metrics(images, names(2))["curves"]["classes"]["class 0"]
     at = {confidence: first["precision"][round(100 * confidence)] for confidence in (0.85, 0.65, 0.45)}
     assert at == {0.85: 1.0, 0.65: 1.0, 0.45: 0.5}
     alone = detection_metrics([(*picture([(21, 21, 25, 25, 0.8, 0)]), *region)], names(1))
@@ -258,33 +258,33 @@ def test_an_ignore_region_worked_out_by_hand() -> None:
 
 
 def test_a_large_crowd_is_judged_as_coco_does() -> None:
-    pictures = random_pictures(4, 1, seed=7, most=120, whole=True, side=90.0)
-    found = detection_metrics(pictures, names(1), most=100)
+    images = random_images(4, 1, seed=7, most=120, whole=True, side=90.0)
+    found = detection_metrics(images, names(1), most=100)
     assert (found["map50_95"], found["map50"], found["map75"]) == pytest.approx(
-        coco_figures(pictures, 1, 100)[:3], abs=1e-9
+        coco_figures(images, 1, 100)[:3], abs=1e-9
     )
-    assert max(len(one[0]) for one in pictures) > 120
+    assert max(len(one[0]) for one in images) > 120
 
 
 def test_pairs_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = random_pictures(20, 2, seed=8)
-    whole = detection_metrics(pictures, names(2))
+    images = random_images(20, 2, seed=8)
+    whole = detection_metrics(images, names(2))
     for pairs in (1, 7, 100):
         monkeypatch.setattr(module, "PAIRS", pairs)
-        assert detection_metrics(pictures, names(2)) == whole
+        assert detection_metrics(images, names(2)) == whole
 
 
 TRUTH = (0, 0, 10, 10)
 
 
 def test_a_case_worked_out_by_hand() -> None:
-    pictures = [
+    images = [
         picture([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 8, 0.6, 0)], [(*TRUTH, 0)]),  # found; then again, in vain
         picture([(0, 0, 10, 6, 0.8, 0)], [(*TRUTH, 0), (50, 50, 60, 60, 0)]),  # found with IoU 0.6; one missed
         picture([(0, 0, 10, 10, 0.7, 1)], [(*TRUTH, 2)]),  # taken for another class
         picture(),
     ]
-    found = detection_metrics(pictures, ["run", "jump", "throw", "rest"])
+    found = detection_metrics(images, ["run", "jump", "throw", "rest"])
     # run, IoU 0.5: 1/1 at recall 1/3, 2/2 at 2/3, then wrong: 67 of 101 recall points (0 .. 0.66) have precision 1.
     # Above 0.6: 34 points.
     run, jump, throw, rest = found["per_class"]
@@ -332,13 +332,13 @@ def test_a_case_worked_out_by_hand() -> None:
 
 
 def test_each_takes_the_box_it_overlaps_most_of_those_left() -> None:
-    pictures = [
+    images = [
         picture(
             [(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.8, 0), (0, 0, 10, 10, 0.7, 0)],
             [(0, 0, 10, 7, 0), (0, 0, 10, 9, 0)],
         )
     ]
-    found = match_detections(pictures, 1)
+    found = match_detections(images, 1)
     assert found.overlaps[0] == pytest.approx([0.9, 0.7, 0])
     # 0.7 counts at 0.7, by COCO's rounding; 0.9 at 0.9
     assert found.hits[0].sum(axis=1).tolist() == [2] * 5 + [1] * 4 + [0]
@@ -347,11 +347,11 @@ def test_each_takes_the_box_it_overlaps_most_of_those_left() -> None:
 def test_of_equal_overlaps_the_later_box_is_taken() -> None:
     # The first detection covers 0.8 of either box; the second, only the first box enough. COCO gives the first the
     # later box.
-    pictures = [picture([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 5, 0.8, 0)], [(0, 0, 10, 8, 0), (0, 2, 10, 10, 0)])]
-    assert match_detections(pictures, 1).overlaps[0] == pytest.approx([0.8, 0.625])
+    images = [picture([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 5, 0.8, 0)], [(0, 0, 10, 8, 0), (0, 2, 10, 10, 0)])]
+    assert match_detections(images, 1).overlaps[0] == pytest.approx([0.8, 0.625])
     assert (
-        detection_metrics(pictures, names(1))["map50"]
-        == pytest.approx(coco_figures(pictures, 1, 100)[1])
+        detection_metrics(images, names(1))["map50"]
+        == pytest.approx(coco_figures(images, 1, 100)[1])
         == pytest.approx(1.0)
     )
 
@@ -371,7 +371,7 @@ def test_equal_scores_are_on_the_same_side_of_the_confidence() -> None:
 
 
 def test_perfect_detections_score_one() -> None:
-    truth = [one[3:] for one in random_pictures(20, 5, seed=9)]
+    truth = [one[3:] for one in random_images(20, 5, seed=9)]
     found = detection_metrics(
         [(boxes, np.ones(len(boxes)), labels, boxes, labels) for boxes, labels in truth], names(5)
     )
@@ -382,11 +382,11 @@ def test_perfect_detections_score_one() -> None:
 
 
 def test_the_confidence_is_that_of_the_best_mean_f1() -> None:
-    pictures, classes = random_pictures(25, 4, seed=10), 4
-    found, matched = detection_metrics(pictures, names(classes)), match_detections(pictures, classes)
+    images, classes = random_images(25, 4, seed=10), 4
+    found, matched = detection_metrics(images, names(classes)), match_detections(images, classes)
     best, at_best = -1.0, 0.0
     for confidence in sorted({score for scores in matched.scores for score in scores.tolist()}, reverse=True):
-        kept = [tuple(part[one[1] >= confidence] for part in one[:3]) + one[3:] for one in pictures]
+        kept = [tuple(part[one[1] >= confidence] for part in one[:3]) + one[3:] for one in images]
         rows = detection_metrics(kept, names(classes))["per_class"]
         f1 = []
         for row, hits in zip(rows, match_detections(kept, classes).hits, strict=True):
@@ -395,7 +395,7 @@ def test_the_confidence_is_that_of_the_best_mean_f1() -> None:
             best, at_best = float(np.mean(f1)), confidence
     assert (found["confidence"], found["f1"]) == (at_best, pytest.approx(best))
     assert found["f1"] == pytest.approx(np.mean([row["f1"] for row in found["per_class"]]))
-    kept = [tuple(part[one[1] >= found["confidence"]] for part in one[:3]) + one[3:] for one in pictures]
+    kept = [tuple(part[one[1] >= found["confidence"]] for part in one[:3]) + one[3:] for one in images]
     again = match_detections(kept, classes)
     for row, hits, truths in zip(found["per_class"], again.hits, again.truths.sum(axis=1), strict=True):
         assert (row["precision"], row["recall"]) == pytest.approx((hits[0].mean(), hits[0].sum() / truths))
@@ -405,7 +405,7 @@ def test_the_confidence_is_that_of_the_best_mean_f1() -> None:
 
 
 @pytest.mark.parametrize("pictures", [[], [picture()], [picture(), picture([(*TRUTH, 0.5, 1)])]])
-def test_nothing_to_find_is_no_error(pictures: list[Picture]) -> None:
+def test_nothing_to_find_is_no_error(pictures: list[ScoredImage]) -> None:
     found = detection_metrics(pictures, names(2))
     assert all(found[name] is None for name in ("map50_95", "map50", "map75", "precision", "recall", "f1", "mean_iou"))
     assert found["confidence"] == 0.0 and found["count"] == len(pictures) and found["curves"]["classes"] == {}
@@ -417,26 +417,26 @@ def test_nothing_found_scores_zero() -> None:
     assert found["mean_iou"] is None and found["confidence"] == 0.0
 
 
-def copies(pictures: list[Picture], times: np.ndarray) -> list[Picture]:
+def copies(pictures: list[ScoredImage], times: np.ndarray) -> list[ScoredImage]:
     return [one for one, count in zip(pictures, times.tolist(), strict=True) for _ in range(int(count))]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 8))
-def test_a_picture_drawn_twice_counts_as_two(seed: int, classes: int, count: int) -> None:
-    pictures = random_pictures(count, classes, seed=seed)
+def test_a_image_drawn_twice_counts_as_two(seed: int, classes: int, count: int) -> None:
+    images = random_images(count, classes, seed=seed)
     random = np.random.default_rng(seed)
-    # Copies of one picture come together only where no other picture has the same scores.
-    pictures = [
+    # Copies of one image come together only where no other image has the same scores.
+    images = [
         (boxes, (scores + random.random(len(scores)) * 1e-3).astype(np.float32), *rest)
-        for boxes, scores, *rest in pictures
+        for boxes, scores, *rest in images
     ]
     weights = np.concatenate([np.ones((1, count)), random.multinomial(count, np.full(count, 1 / count), 5)]).astype(
         np.float32
     )
-    found = weighted_ap(match_detections(pictures, classes), weights)
+    found = weighted_ap(match_detections(images, classes), weights)
     for row, times in enumerate(weights):
-        expected = detection_metrics(copies(pictures, times), names(classes))
+        expected = detection_metrics(copies(images, times), names(classes))
         for name in ("map50", "map50_95"):
             assert found[name].shape == (6,)
             assert found[name][row] == pytest.approx(
@@ -445,14 +445,14 @@ def test_a_picture_drawn_twice_counts_as_two(seed: int, classes: int, count: int
 
 
 def test_many_resamples_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = random_pictures(15, 3, seed=11)
-    matched = match_detections(pictures, 3)
+    images = random_images(15, 3, seed=11)
+    matched = match_detections(images, 3)
     weights = np.random.default_rng(0).multinomial(15, np.full(15, 1 / 15), 40)
     whole = average_precisions(matched, weights)
     assert whole.shape == (40, 3, 10) and len(np.unique(whole[:, 0, 0])) > 20
     monkeypatch.setattr(module, "CELLS", 50)
     np.testing.assert_allclose(average_precisions(matched, weights), whole, rtol=1e-12)
-    plain = detection_metrics(pictures, names(3))
+    plain = detection_metrics(images, names(3))
     assert weighted_ap(matched, np.ones((1, 15)))["map50_95"].tolist() == [pytest.approx(plain["map50_95"], abs=1e-12)]
 
 
@@ -465,7 +465,7 @@ def test_a_resample_without_boxes_has_no_figure() -> None:
 
 
 def test_everything_is_plain_json() -> None:
-    found = detection_metrics(random_pictures(10, 3, seed=12), names(3))
+    found = detection_metrics(random_images(10, 3, seed=12), names(3))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -475,8 +475,8 @@ GOOD = picture([(*TRUTH, 0.5, 0)], [(*TRUTH, 0)])
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (1, np.ones(2), "picture 1 has 1 boxes, 2 scores and 1 labels"),
-        (4, np.zeros(3, dtype=int), "picture 1 has 1 boxes, 3 scores and 3 labels"),
+        (1, np.ones(2), "image 1 has 1 boxes, 2 scores and 1 labels"),
+        (4, np.zeros(3, dtype=int), "image 1 has 1 boxes, 3 scores and 3 labels"),
         (2, np.array([2]), r"labels must lie in 0\.\.1, not 0\.\.2"),
         (4, np.array([-1]), r"labels must lie in 0\.\.1, not -1\.\.0"),
         (1, np.array([np.nan]), "finite"),

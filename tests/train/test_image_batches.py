@@ -1,4 +1,4 @@
-"""Micro batches of pictures: order, mosaics, sizes, and the threads that make them."""
+"""Micro batches of images: order, mosaics, sizes, and the threads that make them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from posture.config import DetectorRun, override
+from posture.config import DetectionRun, override
 from posture.data.feed import image_transforms
 from posture.data.feed.image_transforms import GREY, letterbox
 from posture.errors import InputError
@@ -20,7 +20,7 @@ from posture.models.boxes import Targets
 from posture.models.detector_configs import YOLOv5
 from posture.train import image_batches
 from posture.train.image_batches import ImageBatch, ImageBatches, letterboxed
-from tests.support.image_store import CLASSES, make_pictures
+from tests.support.image_store import CLASSES, make_images
 
 PLAIN = {
     "data.mosaic": 0.0,
@@ -34,10 +34,10 @@ PLAIN = {
 
 
 class SmallImages:
-    """Pictures of one colour each, in memory."""
+    """Images of one colour each, in memory."""
 
     def __init__(self, count: int, *, seed: int = 0) -> None:
-        made = make_pictures(count, seed=seed)
+        made = make_images(count, seed=seed)
         self.classes, self.keys, self.boxes = CLASSES, [one.key for one in made], [one.boxes for one in made]
         self.labels = [np.array([CLASSES.index(label) for label in one.labels], np.int64) for one in made]
         self.sizes = np.array([one.pixels.shape[:2] for one in made]).reshape(-1, 2)
@@ -51,7 +51,7 @@ class SmallImages:
 
 
 class Streamed:
-    """The same pictures dealt out in shares, in the order that they say."""
+    """The same images dealt out in shares, in the order that they say."""
 
     def __init__(self, images: SmallImages, shares: list[list[int]]) -> None:
         self.classes, self.keys, self.boxes, self.labels, self.sizes = (
@@ -78,9 +78,9 @@ class Streamed:
 IMAGES = SmallImages(41)
 
 
-def small_run(**changes: Any) -> DetectorRun:
-    """12 pictures of 64 pixels to a step, 4 epochs; `changes` are dotted, with __ for the dot: `data__mosaic=0.5`."""
-    run = DetectorRun(name="small", epochs=4, model=YOLOv5(classes=2, size=64))
+def small_run(**changes: Any) -> DetectionRun:
+    """12 images of 64 pixels to a step, 4 epochs; `changes` are dotted, with __ for the dot: `data__mosaic=0.5`."""
+    run = DetectionRun(name="small", epochs=4, model=YOLOv5(classes=2, size=64))
     return override(
         run,
         {"scale.global_batch": 12, "scale.amp": "off"}
@@ -88,18 +88,16 @@ def small_run(**changes: Any) -> DetectorRun:
     )
 
 
-def plain_run(**changes: Any) -> DetectorRun:
+def plain_run(**changes: Any) -> DetectionRun:
     return override(small_run(**changes), PLAIN)
 
 
-def batches_of(run: DetectorRun, *, rank: int = 0, images: Any = IMAGES) -> ImageBatches:
+def batches_of(run: DetectionRun, *, rank: int = 0, images: Any = IMAGES) -> ImageBatches:
     return ImageBatches(images, run, rank=rank, world_size=run.scale.workers, validation=IMAGES)
 
 
-def by_picture(
-    batches: ImageBatches, epoch: int, *, start_step: int = 0
-) -> list[dict[int, tuple[bytes, bytes, bytes]]]:
-    """Of each step, what is shown for each picture index: pixels, boxes, labels."""
+def by_image(batches: ImageBatches, epoch: int, *, start_step: int = 0) -> list[dict[int, tuple[bytes, bytes, bytes]]]:
+    """Of each step, what is shown for each image index: pixels, boxes, labels."""
     steps = []
     for step in batches.training(epoch, start_step=start_step):
         shown = {}
@@ -122,11 +120,11 @@ def threads() -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("micro_batch", [None, 2])
 @pytest.mark.parametrize("mosaic", [0.0, 0.5, 1.0])
-def test_any_workers_and_accumulation_show_the_same_pictures(
+def test_any_workers_and_accumulation_show_the_same_images(
     workers: int, micro_batch: int | None, mosaic: float
 ) -> None:
     """Mosaics too: their partners come from the whole epoch's order."""
-    whole = by_picture(batches_of(small_run(data__mosaic=mosaic, data__mosaic_buffer=7, data__multi_scale=0.4)), 2)
+    whole = by_image(batches_of(small_run(data__mosaic=mosaic, data__mosaic_buffer=7, data__multi_scale=0.4)), 2)
     assert [len(step) for step in whole] == [12, 12, 12]
     run = small_run(
         data__mosaic=mosaic,
@@ -137,7 +135,7 @@ def test_any_workers_and_accumulation_show_the_same_pictures(
     )
     shares = [batches_of(run, rank=rank) for rank in range(workers)]
     assert {share.steps_per_epoch for share in shares} == {3}
-    parts = [by_picture(share, 2) for share in shares]
+    parts = [by_image(share, 2) for share in shares]
     for step in range(3):
         together = {index: shown for part in parts for index, shown in part[step].items()}
         assert together == whole[step]
@@ -146,7 +144,7 @@ def test_any_workers_and_accumulation_show_the_same_pictures(
 
 def test_the_order_is_the_seeds_and_every_epochs_own() -> None:
     orders = [
-        [list(step) for step in by_picture(batches_of(plain_run(seed=seed)), epoch)]
+        [list(step) for step in by_image(batches_of(plain_run(seed=seed)), epoch)]
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert orders[0] == orders[3] and orders[0] != orders[1] and orders[0] != orders[2]
@@ -154,16 +152,16 @@ def test_the_order_is_the_seeds_and_every_epochs_own() -> None:
     assert len(set(flat)) == 36
 
 
-def test_a_picture_looks_different_in_every_epoch_and_seed() -> None:
+def test_a_image_looks_different_in_every_epoch_and_seed() -> None:
     shown = []
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        steps = by_picture(batches_of(small_run(seed=seed, data__mosaic=0.0)), epoch)
+        steps = by_image(batches_of(small_run(seed=seed, data__mosaic=0.0)), epoch)
         shown.append({index: pixels for step in steps for index, (pixels, _, _) in step.items()})
     common = set(shown[0]) & set(shown[1]) & set(shown[2])
     assert len(common) > 20 and all(len({views[index] for views in shown}) == 3 for index in common)
 
 
-def test_a_batch_shows_the_pictures_it_names_with_their_boxes() -> None:
+def test_a_batch_shows_the_images_it_names_with_their_boxes() -> None:
     for (batch,) in batches_of(plain_run()).training(0):
         assert batch.pictures.shape == (12, 64, 64, 3) and batch.pictures.dtype == np.uint8
         assert (
@@ -206,7 +204,7 @@ def test_tensors_are_what_networks_take() -> None:
     )
 
 
-def test_ignore_regions_come_with_their_pictures() -> None:
+def test_ignore_regions_come_with_their_images() -> None:
     images = SmallImages(12)
     images.ignored = [
         np.float32([[0, 0, number + 5, 8]] * (number % 3)) if number % 3 else np.zeros((0, 4), np.float32)
@@ -266,12 +264,12 @@ def test_boxes_of_which_little_remains_are_dropped_as_asked() -> None:
 
 
 def colours_shown(pixels: np.ndarray) -> set[int]:
-    """The pictures whose colour fills part of a square, told by their red (5 times their number)."""
+    """The images whose colour fills part of a square, told by their red (5 times their number)."""
     found = Counter(pixels[..., 0].reshape(-1).tolist())
     return {red // 5 for red, count in found.items() if count > 30 and red % 5 == 0 and red != GREY}
 
 
-def test_a_mosaic_is_made_of_the_pictures_that_came_before_it() -> None:
+def test_a_mosaic_is_made_of_the_images_that_came_before_it() -> None:
     """Half as large, so that all four are seen; the epoch is a circle."""
     changes = {
         "data.mosaic": 1.0,
@@ -320,7 +318,7 @@ def test_the_share_of_mosaics_is_as_asked(share: float) -> None:
     assert abs(np.mean(mosaics) - share) < 0.1 and (0 < share < 1 or len(set(mosaics)) == 1)
 
 
-def test_few_pictures_make_mosaics_too() -> None:
+def test_few_images_make_mosaics_too() -> None:
     for count in (1, 2, 3):
         images = SmallImages(count)
         batches = ImageBatches(images, small_run(scale__global_batch=1), rank=0, world_size=1, validation=images)
@@ -331,16 +329,16 @@ def test_few_pictures_make_mosaics_too() -> None:
 def test_a_resumed_epoch_goes_on_with_the_same_mosaics(workers: int) -> None:
     run = small_run(scale__workers=workers, data__mosaic_buffer=7, data__multi_scale=0.4)
     for rank in range(workers):
-        whole = by_picture(batches_of(run, rank=rank), 1)
+        whole = by_image(batches_of(run, rank=rank), 1)
         again = batches_of(run, rank=rank)
-        assert by_picture(again, 1, start_step=2) == whole[2:]
-        by_picture(again, 0)
-        assert by_picture(again, 1, start_step=1) == whole[1:]  # whatever is kept decoded
+        assert by_image(again, 1, start_step=2) == whole[2:]
+        by_image(again, 0)
+        assert by_image(again, 1, start_step=1) == whole[1:]  # whatever is kept decoded
 
 
-def test_each_picture_is_decoded_about_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_about_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: Counter[str] = Counter()
-    real = image_transforms.read_picture
+    real = image_transforms.read_image
 
     def counting(*args: Any, name: str, **options: Any) -> Any:
         decoded[name] += 1
@@ -390,7 +388,7 @@ def test_sizes_are_all_multiples_of_32_in_the_range(size: int, share: float, sid
 
 
 def test_nothing_is_lost_at_the_largest_size() -> None:
-    """Kept decoded, pictures are as large as the largest square: noise of that size comes through untouched."""
+    """Kept decoded, images are as large as the largest square: noise of that size comes through untouched."""
     images = SmallImages(24)
     images.pixels = list(np.random.default_rng(0).integers(0, 256, (24, 96, 96, 3), dtype=np.uint8))
     images.files, images.sizes = (
@@ -418,7 +416,7 @@ def test_without_multi_scale_the_size_is_the_models() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 50])
-def test_evaluation_sees_every_picture_exactly_once_with_the_way_back(world_size: int) -> None:
+def test_evaluation_sees_every_image_exactly_once_with_the_way_back(world_size: int) -> None:
     run = small_run(scale__global_batch=50 if world_size == 50 else 12)
     seen = []
     for rank in range(world_size):
@@ -433,11 +431,11 @@ def test_evaluation_sees_every_picture_exactly_once_with_the_way_back(world_size
                 np.testing.assert_array_equal(batch.boxes[batch.images == place], boxes)  # all of them, however small
                 np.testing.assert_array_equal(batch.labels[batch.images == place], IMAGES.labels[index])
                 assert batch.letterboxes[place] == laid
-                np.testing.assert_allclose(laid.boxes_to_picture(boxes), IMAGES.boxes[index], atol=0.01)
+                np.testing.assert_allclose(laid.boxes_to_image(boxes), IMAGES.boxes[index], atol=0.01)
     assert sorted(seen) == list(range(41))
 
 
-def test_chosen_pictures_are_letterboxed_alone() -> None:
+def test_chosen_images_are_letterboxed_alone() -> None:
     streamed = Streamed(IMAGES, [list(range(41))[::-1]])
     chosen = np.array([3, 30, 31, 40])
     for images, expected in ((IMAGES, [3, 30, 31, 40]), (streamed, [40, 31, 30, 3])):
@@ -449,8 +447,8 @@ def test_chosen_pictures_are_letterboxed_alone() -> None:
 # Streams
 
 
-def test_a_stream_gives_equal_steps_and_every_picture() -> None:
-    # 25 pictures of one worker are 5 steps of 6, and the other one's 16 are 3
+def test_a_stream_gives_equal_steps_and_every_image() -> None:
+    # 25 images of one worker are 5 steps of 6, and the other one's 16 are 3
     shares = [list(range(16)), list(range(16, 41))]
     streamed = Streamed(IMAGES, shares)
     run = small_run(scale__workers=2)
@@ -467,11 +465,11 @@ def test_a_stream_gives_equal_steps_and_every_picture() -> None:
     assert parts[0] == list(range(16)) + [0, 1, 2, 3, 4, 5] * 2 + [0, 1]
 
 
-def test_a_stream_resumes_with_the_same_pictures_and_makes_mosaics_of_what_came_before() -> None:
+def test_a_stream_resumes_with_the_same_images_and_makes_mosaics_of_what_came_before() -> None:
     streamed = Streamed(IMAGES, [list(range(41))])
     run = small_run(data__mosaic_buffer=5)
-    whole = by_picture(batches_of(run, images=streamed), 0)
-    assert by_picture(batches_of(run, images=streamed), 0, start_step=2) == whole[2:]
+    whole = by_image(batches_of(run, images=streamed), 0)
+    assert by_image(batches_of(run, images=streamed), 0, start_step=2) == whole[2:]
     draws = batches_of(run, images=streamed)._streamed(streamed, 0, 0)
     for position, draw in zip(range(41), draws, strict=False):
         partners = {partner.index for partner in draw.partners}
@@ -492,24 +490,24 @@ def test_a_stream_resumes_with_the_same_pictures_and_makes_mosaics_of_what_came_
 
 def test_what_cannot_be_batched_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"scale.global_batch is 42, but there are only 41 training pictures; choose at most 41"
+        InputError, match=r"scale.global_batch is 42, but there are only 41 training images; choose at most 41"
     ):
         batches_of(small_run(scale__global_batch=42))
-    with pytest.raises(InputError, match="micro_batch 4 does not divide the 6 pictures of each of 2 workers"):
+    with pytest.raises(InputError, match="micro_batch 4 does not divide the 6 images of each of 2 workers"):
         ImageBatches(IMAGES, small_run(scale__micro_batch=4), rank=0, world_size=2, validation=IMAGES)
-    with pytest.raises(InputError, match="no pictures to validate on"):
+    with pytest.raises(InputError, match="no images to validate on"):
         ImageBatches(IMAGES, small_run(), rank=0, world_size=1, validation=SmallImages(0))
-    with pytest.raises(InputError, match="worker 0 of 2 got no pictures"):
+    with pytest.raises(InputError, match="worker 0 of 2 got no images"):
         next(batches_of(small_run(scale__workers=2), images=Streamed(IMAGES, [[], list(range(41))])).training(0))
 
 
-def test_a_picture_that_does_not_decode_is_named_and_leaves_no_thread() -> None:
+def test_a_image_that_does_not_decode_is_named_and_leaves_no_thread() -> None:
     images = SmallImages(12)
-    images.files[5] = np.frombuffer(b"no picture", np.uint8)
+    images.files[5] = np.frombuffer(b"no image", np.uint8)
     batches = ImageBatches(images, small_run(), rank=0, world_size=1, validation=images)
-    with pytest.raises(InputError, match=f"the stored picture {images.keys[5]} does not decode"):
+    with pytest.raises(InputError, match=f"the stored image {images.keys[5]} does not decode"):
         list(batches.training(0))
-    with pytest.raises(InputError, match=f"the stored picture {images.keys[5]} does not decode"):
+    with pytest.raises(InputError, match=f"the stored image {images.keys[5]} does not decode"):
         list(batches.evaluation())
     assert threads() == []
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.feed.clip_transforms import draw_augmentation, network_input
 from posture.errors import InputError
 from posture.models import build
@@ -52,7 +52,7 @@ class Log:
 
 
 def train(
-    run: Run,
+    run: ActionRun,
     folder: DiskFolder | None = None,
     *,
     network: nn.Module | None = None,

@@ -1,7 +1,7 @@
-"""The shipped recipes, narrow and on small clips and pictures, but otherwise as they are: two workers learn what one
+"""The shipped recipes, narrow and on small clips and images, but otherwise as they are: two workers learn what one
 does.
 
-Networks with batch normalisation compute in float64 here: on so few and small pictures they magnify float32's rounding
+Networks with batch normalisation compute in float64 here: on so few and small images they magnify float32's rounding
 a thousandfold in a few steps, on one worker as on two.
 """
 

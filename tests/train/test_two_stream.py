@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.feed.clip_transforms import evaluation_view, frame_indices, network_inputs
 from posture.models import build
 from posture.models.configs import TwoStream
@@ -58,7 +58,7 @@ class StreamedFlow:
 FOOTAGE = FlowFootage(18)
 
 
-def run_with(streams: str, **changes: Any) -> Run:
+def run_with(streams: str, **changes: Any) -> ActionRun:
     # 7 fields of the clip's 8 frames, at a size that ResNet-18 shrinks to a single cell.
     model = TwoStream(
         classes=3,

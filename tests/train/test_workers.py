@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import distributed, nn
 
-from posture.config import Run, validate
+from posture.config import ActionRun, validate
 from posture.tasks.action import ActionTask
 from posture.train.batches import Batches
 from posture.train.context import LocalContext
@@ -80,7 +80,7 @@ def work(rank: int, world_size: int, folder: str, steady: dict[str, Any], stoppe
     distributed.destroy_process_group()
 
 
-def train(run: Run, ctx: LocalContext, *, resume: Path | None = None) -> tuple[dict[str, Any], nn.Module]:
+def train(run: ActionRun, ctx: LocalContext, *, resume: Path | None = None) -> tuple[dict[str, Any], nn.Module]:
     training, validation = footage()
     batches = Batches(training, run, rank=ctx.rank, world_size=ctx.world_size, validation=validation)
     model = SmallNetwork()

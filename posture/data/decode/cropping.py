@@ -27,7 +27,7 @@ def cuts_along(
     """Where the frames `numbers` are cut: (T, 4), all of one size, in a video of `height` x `width` pixels.
 
     The centre follows that of the smoothed box. The size is the least that holds every box of these frames, widened by
-    `margin` of the largest on each side, and brought to `aspect` (width / height). Cuts are shifted into the picture as
+    `margin` of the largest on each side, and brought to `aspect` (width / height). Cuts are shifted into the image as
     far as they fit into it.
     """
     boxes, smooth = _boxes_at(tube, numbers, height, width)
@@ -37,13 +37,13 @@ def cuts_along(
     largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0)
     across, down = np.maximum(2 * (reach + margin * largest), LEAST_SIDE)
     side = np.ceil([max(across, down * aspect), max(down, across / aspect)])
-    room = np.array([width, height]) - side  # negative where the cut is larger than the picture
+    room = np.array([width, height]) - side  # negative where the cut is larger than the image
     corners = np.clip(centres - side / 2, np.minimum(0.0, room), np.maximum(0.0, room))
     return np.concatenate([corners, corners + side], axis=1)
 
 
 def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """The pixels of uint8 (h, w, 3) within `cut` as (H, W, 3); black where there is no picture.
+    """The pixels of uint8 (h, w, 3) within `cut` as (H, W, 3); black where there is no image.
 
     Enlarged, the cut lies between pixels, so that a slow centre does not move in steps; reduced, a step is less than
     one pixel of the result.
@@ -71,7 +71,7 @@ def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> n
 
 
 def _boxes_at(tube: Tube, numbers: Sequence[int], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tube's boxes in these frames, and smoothed ones, (T, 4) each, within the picture.
+    """The tube's boxes in these frames, and smoothed ones, (T, 4) each, within the image.
 
     Between two boxes they lie on a line; before the first and after the last they stay. A frame near one end of the
     tube takes as few neighbours on the other side as it has there, so that steady motion is not held back.

@@ -32,7 +32,7 @@ FRAMES_AT_ONCE = 8
 """So many of a video's frames are in memory at its own size."""
 
 STILL_LEVELS = 2
-"""Of 255: frames whose pixels differ by no more show the same picture."""
+"""Of 255: frames whose pixels differ by no more show the same image."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def cut_file(
             yield {
                 "kind": "note",
                 "note": f"most frames of {len(still):,} {'clip' if len(still) == 1 else 'clips'} repeat the frame before, the first "
-                f"from {still[0]:.2f} s on: a picture that stands still",
+                f"from {still[0]:.2f} s on: an image that stands still",
             }
         if reader.held:
             yield {
@@ -291,7 +291,7 @@ def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]
 
 
 def fit_frames(frames: np.ndarray, recipe: DecodeRecipe) -> np.ndarray:
-    """(T, h, w, 3) -> (T, H, W, 3): the middle of a larger picture, or a smaller one on black."""
+    """(T, h, w, 3) -> (T, H, W, 3): the middle of a larger image, or a smaller one on black."""
     _, height, width, _ = frames.shape
     if (height, width) == (recipe.height, recipe.width):
         return frames
@@ -309,10 +309,10 @@ def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview,
         return memoryview(np.ascontiguousarray(frames)).cast("B"), []
     import cv2
 
-    pictures = [
+    images = [
         cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for frame in frames
     ]
-    return b"".join(pictures), [0, *np.cumsum([len(picture) for picture in pictures[:-1]]).tolist()]
+    return b"".join(images), [0, *np.cumsum([len(image) for image in images[:-1]]).tolist()]
 
 
 def decode_frames(

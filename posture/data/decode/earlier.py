@@ -14,15 +14,15 @@ import numpy as np
 from posture.data.decode.orientation import Orientation
 from posture.data.decode.packets import Packets
 
-WHOLE_PICTURES = frozenset({"mjpeg", "prores", "dvvideo", "dnxhd", "ffv1", "rawvideo"})
+WHOLE_IMAGES = frozenset({"mjpeg", "prores", "dvvideo", "dnxhd", "ffv1", "rawvideo"})
 """Codecs in which every frame is a keyframe."""
 FORWARD_ONLY = frozenset({"h263", "flv1", "wmv1", "wmv2", "msmpeg4v2", "msmpeg4v3", "msmpeg4"})
 """Codecs without frames that refer to later ones."""
 STAMPED = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 """Codecs that were exact in containers that say when each frame is shown."""
 EXACT = (
-    ({"mov", "matroska", "flv"}, WHOLE_PICTURES | FORWARD_ONLY | STAMPED),
-    ({"avi", "asf", "mxf", "dv"}, WHOLE_PICTURES | FORWARD_ONLY),
+    ({"mov", "matroska", "flv"}, WHOLE_IMAGES | FORWARD_ONLY | STAMPED),
+    ({"avi", "asf", "mxf", "dv"}, WHOLE_IMAGES | FORWARD_ONLY),
 )
 
 
@@ -33,7 +33,7 @@ def doubt(container: Any, stream: Any, packets: Packets, order: np.ndarray | Non
     if not packets.shown.all():
         return "an edit list leaves frames out"
     if orientation != Orientation():
-        return "its pictures are turned"
+        return "its images are turned"
     if not any(
         names & containers and (codec in codecs or (is_forward and "mov" in containers)) for containers, codecs in EXACT
     ):

@@ -8,11 +8,11 @@ from posture.data.decode.stream import Unreadable
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of a decoder process, the same for videos and pictures."""
+class DecodeLimits:
+    """Of a decoder process, the same for videos and images."""
 
     pixels: int = 100_000_000
-    """Height x width of a picture or frame, as coded and as shown."""
+    """Height x width of an image or frame, as coded and as shown."""
     memory_bytes: int = 4_000_000_000
     """That the process may hold, the interpreter's 0.3 GB included."""
 
@@ -33,12 +33,12 @@ _ran_out = False
 
 
 def most_pixels() -> int | None:
-    """The pixels that a picture or frame may have in this process; None: any number."""
+    """The pixels that an image or frame may have in this process; None: any number."""
     return _pixels
 
 
 def refuse_large(height: int, width: int) -> None:
-    """Raise Unreadable (too_large) if a picture or frame of that size is not to be decoded in this process."""
+    """Raise Unreadable (too_large) if an image or frame of that size is not to be decoded in this process."""
     if _pixels is not None and height * width > _pixels:
         raise Unreadable("too_large", f"{width:,} x {height:,} pixels; at most {_pixels:,} are decoded (--max-pixels)")
 

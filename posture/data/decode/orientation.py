@@ -1,4 +1,4 @@
-"""How a coded picture is shown: turned and mirrored as the file's display matrix says, its pixels as wide as its pixel
+"""How a coded image is shown: turned and mirrored as the file's display matrix says, its pixels as wide as its pixel
 aspect ratio says.
 """
 
@@ -21,11 +21,11 @@ class Orientation:
     from_right: bool = False
     from_below: bool = False
 
-    def upright(self, picture: np.ndarray) -> np.ndarray:
-        """The coded picture (h, w, 3) as it is shown; a view."""
+    def upright(self, image: np.ndarray) -> np.ndarray:
+        """The coded image (h, w, 3) as it is shown; a view."""
         if self.exchanged:
-            picture = picture.transpose(1, 0, 2)
-        return picture[:: -1 if self.from_below else 1, :: -1 if self.from_right else 1]
+            image = image.transpose(1, 0, 2)
+        return image[:: -1 if self.from_below else 1, :: -1 if self.from_right else 1]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width shown of those coded, or those coded of those shown."""

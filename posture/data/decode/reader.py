@@ -18,7 +18,7 @@ from posture.data.decode.earlier import doubt
 from posture.data.decode.limits import most_pixels, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
 from posture.data.decode.packets import MISSING, Packet, demuxed, read_packets, refuse_cut
-from posture.data.decode.stream import SEEKING, SEQUENTIAL, Stream, Unreadable, failures, plain
+from posture.data.decode.stream import SEEKING, SEQUENTIAL, Unreadable, VideoStream, failures, plain
 from posture.data.decode.times import LARGEST_GAP_SECONDS, average_rate, frame_times
 
 CHECKED_FRAMES = 4
@@ -105,12 +105,12 @@ class Reader:
         wanted, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
             raise IndexError(f"frames {list(numbers)} of {len(self)}")
-        pictures = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
+        images = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
         for place, number in enumerate(wanted.tolist()):
-            pictures[place] = self._picture(self._frame(number))
+            images[place] = self._image(self._frame(number))
         if self._stands_in is not None:
             self.held += int(self._is_held[wanted].sum())
-        return pictures if (places == np.arange(len(numbers))).all() else pictures[places]
+        return images if (places == np.arange(len(numbers))).all() else images[places]
 
     def close(self) -> None:
         self._run: Iterator[Any] = iter(())
@@ -123,7 +123,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _described(self, frame: Any, stamps: np.ndarray) -> Stream:
+    def _described(self, frame: Any, stamps: np.ndarray) -> VideoStream:
         height, width = self._orientation.size(frame.height, shown_width(frame.width, self._video.sample_aspect_ratio))
         coded_height, coded_width = self._orientation.size(frame.height, frame.width)
         nominal = float(self._video.average_rate or self._video.guessed_rate or 0)
@@ -132,7 +132,7 @@ class Reader:
         times = frame_times(
             seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else LARGEST_GAP_SECONDS
         )
-        return Stream(
+        return VideoStream(
             average_rate(times, nominal),
             width,
             height,
@@ -144,7 +144,7 @@ class Reader:
             times,
         )
 
-    def _picture(self, frame: Any) -> np.ndarray:
+    def _image(self, frame: Any) -> np.ndarray:
         height, width = self._orientation.size(self.height, self.width)
         size_and_format = {
             "width": width,
@@ -160,7 +160,7 @@ class Reader:
             try:
                 scaled = self._scaler.reformat(frame, **size_and_format)
             except failures() as error:
-                raise Unreadable("no_decoder", f"its pictures cannot be converted to RGB: {plain(error)}") from None
+                raise Unreadable("no_decoder", f"its images cannot be converted to RGB: {plain(error)}") from None
         return self._orientation.upright(scaled.to_ndarray())
 
     def _frame(self, number: int) -> Any:
@@ -280,7 +280,7 @@ class Reader:
 
 
 def _open(path: str) -> tuple[Any, Any]:
-    """The file's container and the video stream that a player shows: the best one, never a cover picture. Raises
+    """The file's container and the video stream that a player shows: the best one, never a cover image. Raises
     Unreadable.
     """
     import av

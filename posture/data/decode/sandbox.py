@@ -21,10 +21,10 @@ from typing import Any
 
 from posture.data.decode.cut import Clip, Cut, cut_file, frames_to_search
 from posture.data.decode.frames import read_frames
-from posture.data.decode.limits import Limits, ran_out_of_memory
+from posture.data.decode.limits import DecodeLimits, ran_out_of_memory
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.check_image import Encoded, read_picture
+from posture.data.ingest.check_image import EncodedImage, read_image
 from posture.data.labels.tubes import Tube
 from posture.data.labels.videos import Label
 from posture.data.store.schema import DecodeRecipe
@@ -37,7 +37,7 @@ class Sandbox:
     The process is held to `limits` of pixels and memory; the time for a file comes with it.
     """
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, limits: DecodeLimits = DecodeLimits()) -> None:  # noqa: B008
         self.limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Connection | None = None
@@ -79,10 +79,10 @@ class Sandbox:
         """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
         return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
 
-    def picture(self, path: str, content_hash: str, *, limit_seconds: float) -> Encoded:
+    def picture(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
         """What `check_image.read_picture` returns, from the child. Raises Unreadable as `cut` does."""
         (clip,) = self._answers({"picture": path, "content": content_hash}, limit_seconds)
-        return Encoded(bytes(clip.pixels), **clip.row)
+        return EncodedImage(bytes(clip.pixels), **clip.row)
 
     def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
         channel = self._start()
@@ -165,7 +165,7 @@ class Sandbox:
 _kept: Sandbox | None = None
 
 
-def sandbox_with(limits: Limits) -> Sandbox:
+def sandbox_with(limits: DecodeLimits) -> Sandbox:
     """This process's own decoder, kept from task to task while the limits stay."""
     global _kept
     if _kept is not None and _kept.limits != limits:
@@ -185,7 +185,7 @@ def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Seque
     }
 
 
-def _serve(channel: Connection, limits: Limits) -> None:
+def _serve(channel: Connection, limits: DecodeLimits) -> None:
     """Answer jobs until the parent is gone."""
     limits.apply()
     while True:
@@ -210,7 +210,7 @@ def _serve(channel: Connection, limits: Limits) -> None:
         channel.send_bytes(json.dumps(answer).encode())
 
 
-def _verdict(error: Exception, limits: Limits) -> tuple[str, str]:
+def _verdict(error: Exception, limits: DecodeLimits) -> tuple[str, str]:
     """The verdict and reason of a file that raised `error`."""
     causes: list[BaseException] = [error]
     while causes[-1].__context__ is not None:
@@ -230,7 +230,7 @@ def _verdict(error: Exception, limits: Limits) -> tuple[str, str]:
 
 def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
     if "picture" in job:
-        encoded = read_picture(job["picture"], job["content"])
+        encoded = read_image(job["picture"], job["content"])
         return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
     if "frames" in job:
         return read_frames(job["path"], job["frames"])
@@ -254,4 +254,4 @@ def _die_with_parent() -> None:
 
 if __name__ == "__main__":
     _die_with_parent()
-    _serve(Connection(int(sys.argv[1])), Limits(**json.loads(sys.argv[2])))
+    _serve(Connection(int(sys.argv[1])), DecodeLimits(**json.loads(sys.argv[2])))

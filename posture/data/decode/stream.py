@@ -22,7 +22,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Stream:
+class VideoStream:
     """The video stream of a file as it is shown: upright, with square pixels."""
 
     fps: float

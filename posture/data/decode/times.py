@@ -15,7 +15,7 @@ NOMINAL_WITHIN = 0.02
 milliseconds.
 """
 LARGEST_GAP_SECONDS = 3600.0
-"""A longer gap is a wrong stamp, not a still picture."""
+"""A longer gap is a wrong stamp, not a still image."""
 DISORDER_SECONDS = 1.0
 """A stamp that is earlier than the one before it by less comes from frames in the wrong order, by more from two
 recordings in one file.

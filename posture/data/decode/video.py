@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from posture.data.decode.reader import Reader
-from posture.data.decode.stream import Stream, Unreadable
+from posture.data.decode.stream import Unreadable, VideoStream
 
-__all__ = ["VIDEO_SUFFIXES", "Reader", "Stream", "Unreadable", "probe", "write_video"]
+__all__ = ["VIDEO_SUFFIXES", "Reader", "Unreadable", "VideoStream", "probe", "write_video"]
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4",
@@ -49,7 +49,7 @@ VIDEO_SUFFIXES = frozenset({
 """Suffixes of video files in lower case; they are compared so."""
 
 
-def probe(path: str) -> Stream:
+def probe(path: str) -> VideoStream:
     """What is known of the video file at `path`. Raises Unreadable as Reader does."""
     with Reader(path) as reader:
         return reader.stream

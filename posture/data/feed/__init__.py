@@ -1,1 +1,1 @@
-"""How clips and pictures reach the network, and where they came from."""
+"""How clips and images reach the network, and where they came from."""

@@ -147,16 +147,16 @@ def network_input(clips: Tensor, augmentation: Augmentation, *, data: Any, size:
     """uint8 clips (N, T, H, W, 3) -> float32 (N, 3, T, S, S) on the same device, normalised with `data.mean`,
     `data.std` (`run.data`).
     """
-    pictures = _augmented(clips, augmentation, size)
+    images = _augmented(clips, augmentation, size)
     mean, std = (torch.tensor(values, device=clips.device).view(1, 3, 1, 1, 1) for values in (data.mean, data.std))
-    return pictures.sub_(mean).div_(std)
+    return images.sub_(mean).div_(std)
 
 
 def network_flow(flow: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
     """uint8 flow (N, T - 1, H, W, 2), as `data/decode/optical_flow.py` encodes it -> float32 (N, 2, T - 1, S, S), dx then dy, in
     hundredths of S.
 
-    Cropped, resized and flipped as the pixels are: vectors grow with the picture, by S / crop width and S / crop
+    Cropped, resized and flipped as the pixels are: vectors grow with the image, by S / crop width and S / crop
     height, and a flip turns dx round. Then they are divided by S / 100 pixels, which makes them about unit size,
     whatever S.
     """
@@ -169,16 +169,16 @@ def network_flow(flow: Tensor, augmentation: Augmentation, *, size: int) -> Tens
 
 def augmented_frames(clips: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
     """What the network sees, to look at: uint8 clips (N, T, H, W, 3) -> uint8 (N, T, S, S, 3)."""
-    pictures = _augmented(clips, augmentation, size)
-    return pictures.mul_(255.0).round_().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
+    images = _augmented(clips, augmentation, size)
+    return images.mul_(255.0).round_().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
 
 
 def _augmented(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
     """(N, 3, T, S, S) float32 in 0..1."""
-    pictures = _resample(clips, augmentation, size, white=255.0)
+    images = _resample(clips, augmentation, size, white=255.0)
     if not augmentation.keeps_colours:
-        pictures = _recolour(pictures, augmentation)
-    return pictures.clamp_(0.0, 1.0)
+        images = _recolour(images, augmentation)
+    return images.clamp_(0.0, 1.0)
 
 
 def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: float = 1.0) -> Tensor:
@@ -213,16 +213,16 @@ def _resampling_weights(start: Tensor, end: Tensor, length: int, size: int) -> T
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def _recolour(pictures: Tensor, augmentation: Augmentation) -> Tensor:
+def _recolour(images: Tensor, augmentation: Augmentation) -> Tensor:
     """Brightness, then saturation, then contrast about the clip's mean grey: one 3x3 matrix and one offset per clip."""
-    luma = pictures.new_tensor(LUMA)
+    luma = images.new_tensor(LUMA)
     factors = np.stack([augmentation.brightness, augmentation.saturation, augmentation.contrast]).astype(np.float32)
-    brightness, saturation, contrast = torch.from_numpy(factors).to(pictures.device)[..., None, None]  # (N, 1, 1) each
-    mixing = saturation * torch.eye(3, device=pictures.device) + (1.0 - saturation) * luma.expand(3, 3)  # (N, 3, 3)
-    flat = pictures.flatten(2)  # (N, 3, T * S * S)
+    brightness, saturation, contrast = torch.from_numpy(factors).to(images.device)[..., None, None]  # (N, 1, 1) each
+    mixing = saturation * torch.eye(3, device=images.device) + (1.0 - saturation) * luma.expand(3, 3)  # (N, 3, 3)
+    flat = images.flatten(2)  # (N, 3, T * S * S)
     mean_grey = (flat.mean(dim=2) @ luma)[:, None, None]  # (N, 1, 1)
     return torch.baddbmm((1.0 - contrast) * brightness * mean_grey, contrast * brightness * mixing, flat).view_as(
-        pictures
+        images
     )
 
 

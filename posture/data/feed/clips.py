@@ -1,7 +1,7 @@
 """Stored clips as training reads them: an index of what the run sees, and two ways to get at the frames.
 
-`Footage` holds every clip in memory (this process's, or Ray's object store): any clip at any time, so the order is
-ours. `StreamedFootage` reads the store from one end to the other in a shuffled order: for footage larger than memory.
+`Clips` holds every clip in memory (this process's, or Ray's object store): any clip at any time, so the order is
+ours. `StreamedClips` reads the store from one end to the other in a shuffled order: for footage larger than memory.
 Of a clip only what the model takes is read: "rgb", its frames, "flow", the optical flow between them
 (`posture/data/decode/optical_flow.py`), or both. Legend: T stored frames, H x W stored pixels; a clip's index is its position in the
 sorted list of clip ids.
@@ -41,7 +41,7 @@ WINDOW_CHUNKS = 8
 
 @dataclass(frozen=True)
 class Shard:
-    """The wanted clips (of `images`: pictures) of one Parquet file of a table: `rows` of the file (ascending) hold the
+    """The wanted clips (of `images`: images) of one Parquet file of a table: `rows` of the file (ascending) hold the
     clips `indices`.
     """
 
@@ -52,7 +52,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class FootageIndex:
+class ClipIndex:
     """Which clips one split of a store has, at fixed versions of its tables, and where their frames lie."""
 
     store_uri: str
@@ -89,7 +89,7 @@ class FootageIndex:
         """Where the input `name` lies."""
         return self.flow_shards if name == "flow" else self.shards
 
-    def part(self, indices: np.ndarray) -> FootageIndex:
+    def part(self, indices: np.ndarray) -> ClipIndex:
         """The same for the clips `indices` alone (ascending); they are numbered anew, segments keep their numbers."""
         return replace(
             self,
@@ -111,7 +111,7 @@ def index_footage(
     left_out: tuple[str, ...] = (),
     inputs: tuple[str, ...] = ("rgb",),
     flow: str | None = None,
-) -> FootageIndex:
+) -> ClipIndex:
     """The clips of `split` (train, val or test). `versions` pins the tables; `classes` fixes names and order (None: all
     labels, sorted).
 
@@ -151,7 +151,7 @@ def index_footage(
     segment_ids = sorted(set(segment_of.values()))
     number = {segment: place for place, segment in enumerate(segment_ids)}
     label_of = {name: place for place, name in enumerate(names)}
-    index = FootageIndex(
+    index = ClipIndex(
         store.uri,
         split,
         recipe,
@@ -208,7 +208,7 @@ def part_of_shards(shards: list[Shard], indices: np.ndarray) -> list[Shard]:
     return parts
 
 
-def _with_flow(index: FootageIndex, store: Store, version: int | None, chosen: str | None) -> FootageIndex:
+def _with_flow(index: ClipIndex, store: Store, version: int | None, chosen: str | None) -> ClipIndex:
     """The index with the places of its clips' flow. Raises InputError where that is missing, or is of several methods
     and none is chosen.
     """
@@ -262,12 +262,12 @@ def read_shard(store_uri: str, shard: Shard) -> pa.Table:
         return (table if places == list(range(table.num_rows)) else table.take(pa.array(places))).combine_chunks()
 
 
-class Footage:
+class Clips:
     """Clips in memory, by index. `load(input, shard number)` gives a shard's table; it is called once per shard, when
     first needed.
     """
 
-    def __init__(self, index: FootageIndex, load: Callable[[str, int], pa.Table]) -> None:
+    def __init__(self, index: ClipIndex, load: Callable[[str, int], pa.Table]) -> None:
         self.classes, self.keys, self.labels, self.segments = index.classes, index.keys, index.labels, index.segments
         self._inputs = {
             name: InMemory(index.shards_of(name), len(index), functools.partial(load, name)) for name in index.inputs
@@ -285,7 +285,7 @@ class Footage:
         return self._inputs["flow"][index]
 
 
-class Stream:
+class ShardStream:
     """The rows of some chunks of a store in a new shuffled order each epoch, never more than a window of them in
     memory.
 
@@ -304,7 +304,7 @@ class Stream:
 
     def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """This worker's clips as (index, *arrays), an array for each of the index's inputs: uint8 frames (T, H, W, 3),
-        flow (T - 1, H, W, 2); of pictures, the encoded bytes.
+        flow (T - 1, H, W, 2); of images, the encoded bytes.
 
         Over all workers every clip comes once. Chunks are dealt, then shuffled within a window.
         """
@@ -338,10 +338,10 @@ class Stream:
         return held
 
 
-class StreamedFootage(Stream):
+class StreamedClips(ShardStream):
     """Clips from the store, for footage larger than memory."""
 
-    def __init__(self, index: FootageIndex) -> None:
+    def __init__(self, index: ClipIndex) -> None:
         super().__init__(index.store_uri, _chunks(index), StoredArrays)
         self.classes, self.keys, self.labels, self.segments = index.classes, index.keys, index.labels, index.segments
 
@@ -349,19 +349,19 @@ class StreamedFootage(Stream):
         return len(self.keys)
 
 
-def open_footage(index: FootageIndex, *, feed: str, memory_bytes: int | None = None) -> Footage | StreamedFootage:
+def open_footage(index: ClipIndex, *, feed: str, memory_bytes: int | None = None) -> Clips | StreamedClips:
     """The clips of this process alone: in memory where `feed` says so or, on `auto`, where they fit `memory_bytes`
     (half of what is free).
     """
     room = available_memory() // 2 if memory_bytes is None else memory_bytes
     if feed == "stream" or (feed == "auto" and index.bytes > room):
-        return StreamedFootage(index)
+        return StreamedClips(index)
     with ThreadPoolExecutor(max_workers=4) as pool:
         tables = {
             name: list(pool.map(functools.partial(read_shard, index.store_uri), index.shards_of(name)))
             for name in index.inputs
         }
-    return Footage(index, lambda name, number: tables[name][number])
+    return Clips(index, lambda name, number: tables[name][number])
 
 
 def available_memory() -> int:
@@ -445,7 +445,7 @@ def cut_shards(shards: list[Shard], size: int) -> list[Shard]:
     ]
 
 
-def _chunks(index: FootageIndex) -> list[Chunk]:
+def _chunks(index: ClipIndex) -> list[Chunk]:
     """Neighbours in the first input's files; the other one's files hold them in the same order, as a rule."""
     first, *others = index.inputs
     pieces = cut_shards(index.shards_of(first), CHUNK_CLIPS)

@@ -1,11 +1,11 @@
-"""From stored pictures to what a detector sees: decoding, letterboxes for judging, and augmentation for learning. Boxes
+"""From stored images to what a detector sees: decoding, letterboxes for judging, and augmentation for learning. Boxes
 follow pixels.
 
-Legend: h x w a picture's own pixels, S = `size` the side in pixels of the network's square; boxes (B, 4) float32 as x1,
+Legend: h x w an image's own pixels, S = `size` the side in pixels of the network's square; boxes (B, 4) float32 as x1,
 y1, x2, y2. Coordinates are continuous: pixel i of a row covers i to i + 1, so that a box around one pixel is one wide,
-and resizing is a plain product. Whatever happens to a picture's geometry (letterbox, resize, turn, shift, flip, its
+and resizing is a plain product. Whatever happens to an image's geometry (letterbox, resize, turn, shift, flip, its
 place in a mosaic) is one affine map, and its pixels are resampled once. Random numbers are keyed on (seed, epoch,
-picture, repeat), as `posture/data/feed/clip_transforms.py` does it for clips.
+image, repeat), as `posture/data/feed/clip_transforms.py` does it for clips.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import numpy as np
 from posture.data.feed.clip_transforms import clip_generator
 from posture.errors import InputError
 
-# Each use of a picture's key draws from a stream of its own, so that switching one kind of augmentation off leaves the
+# Each use of an image's key draws from a stream of its own, so that switching one kind of augmentation off leaves the
 # others as they were.
 MOSAIC, VIEW, SIDE, NETWORK = 0, 1, 2, 3
 
 GREY = 114
-"""The level of all three colours where there is no picture."""
+"""The level of all three colours where there is no image."""
 LEAST_SIDE = 2.0
-"""A box with a side of less than so many pixels of the network's picture is dropped."""
+"""A box with a side of less than so many pixels of the network's image is dropped."""
 
 
 NO_BOXES, NO_LABELS = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
 
-class Picture(NamedTuple):
-    """A decoded picture and what is in it."""
+class BoxedImage(NamedTuple):
+    """A decoded image and what is in it."""
 
     pixels: np.ndarray
     """uint8 (h, w, 3), RGB."""
@@ -48,10 +48,10 @@ class Picture(NamedTuple):
     """(R,) int64."""
 
 
-def decode_picture(
+def decode_image(
     encoded: np.ndarray, stored_size: Sequence[int], *, name: str, longest: int | None = None
 ) -> np.ndarray:
-    """An encoded picture (JPEG, PNG, WebP, BMP) as uint8 (h, w, 3) RGB, turned upright as its EXIF data says.
+    """An encoded image (JPEG, PNG, WebP, BMP) as uint8 (h, w, 3) RGB, turned upright as its EXIF data says.
 
     With `longest`, one whose longer side is longer comes shrunk to that; a JPEG is then decoded no larger than it must
     be. `stored_size` is its (height, width) before that. Raises InputError, with its `name`, where it does not decode
@@ -64,11 +64,11 @@ def decode_picture(
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise InputError(f"the stored picture {name} does not decode")
+        raise InputError(f"the stored image {name} does not decode")
     if pixels.shape[:2] != tuple(-(-int(side) // reduction) for side in stored_size):
         found = f"{pixels.shape[0] * reduction} x {pixels.shape[1] * reduction}"
         raise InputError(
-            f"the stored picture {name} is {found} pixels high and wide, but the store says {stored_size[0]} x {stored_size[1]}"
+            f"the stored image {name} is {found} pixels high and wide, but the store says {stored_size[0]} x {stored_size[1]}"
         )
     height, width = pixels.shape[:2]
     if longest is None or max(height, width) <= longest:
@@ -76,7 +76,7 @@ def decode_picture(
     return cv2.resize(pixels, _fitted(height, width, longest), interpolation=cv2.INTER_AREA)
 
 
-def read_picture(
+def read_image(
     encoded: np.ndarray,
     stored_size: Sequence[int],
     boxes: np.ndarray,
@@ -85,22 +85,22 @@ def read_picture(
     name: str,
     longest: int | None = None,
     regions: tuple[np.ndarray, np.ndarray] = (NO_BOXES, NO_LABELS),
-) -> Picture:
-    """`decode_picture` with its boxes and ignore regions, which shrink with it. `regions`: these, (R, 4), and their
+) -> BoxedImage:
+    """`decode_image` with its boxes and ignore regions, which shrink with it. `regions`: these, (R, 4), and their
     labels.
     """
-    pixels = decode_picture(encoded, stored_size, name=name, longest=longest)
+    pixels = decode_image(encoded, stored_size, name=name, longest=longest)
     height, width = stored_size
     shrunk = np.array([pixels.shape[1] / width, pixels.shape[0] / height] * 2, dtype=np.float32)
-    return Picture(pixels, boxes * shrunk, labels, regions[0] * shrunk, regions[1])
+    return BoxedImage(pixels, boxes * shrunk, labels, regions[0] * shrunk, regions[1])
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where a picture of `height` x `width` lies in the network's square: x is at scale_x * x + dx, y at scale_y * y +
+    """Where an image of `height` x `width` lies in the network's square: x is at scale_x * x + dx, y at scale_y * y +
     dy.
 
-    The two scales differ by less than a pixel's worth, because the picture's sides there are whole pixels.
+    The two scales differ by less than a pixel's worth, because the image's sides there are whole pixels.
     """
 
     height: int
@@ -110,13 +110,13 @@ class Letterbox:
     dx: int
     dy: int
 
-    def boxes_to_picture(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (D, 4) of the square in pixels of the picture, clipped to it, as float32."""
+    def boxes_to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (D, 4) of the square in pixels of the image, clipped to it, as float32."""
         found = (np.asarray(boxes, dtype=np.float64) - [self.dx, self.dy] * 2) / ([self.scale_x, self.scale_y] * 2)
         return np.clip(found, 0.0, [self.width, self.height] * 2).astype(np.float32)
 
     def boxes_to_square(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (D, 4) of the picture in pixels of the square, as float32."""
+        """Boxes (D, 4) of the image in pixels of the square, as float32."""
         return (
             np.asarray(boxes, dtype=np.float64) * ([self.scale_x, self.scale_y] * 2) + [self.dx, self.dy] * 2
         ).astype(np.float32)
@@ -147,12 +147,12 @@ def letterbox(
 
 @dataclass(frozen=True)
 class View:
-    """What happens to a picture, or to four of them together, on the way to the network's square; the defaults change
+    """What happens to an image, or to four of them together, on the way to the network's square; the defaults change
     nothing.
     """
 
     scale: float = 1.0
-    """Factor on the letterboxed picture's size, about the square's middle."""
+    """Factor on the letterboxed image's size, about the square's middle."""
     degrees: float = 0.0
     """Clockwise turn, about the square's middle."""
     shift: tuple[float, float] = (0.0, 0.0)
@@ -164,9 +164,9 @@ class View:
     value: float = 1.0
     """Factors on the colours."""
     centre: tuple[float, float] = (0.5, 0.5)
-    """Where the corners of a mosaic's four pictures meet, in shares of S, before all this."""
+    """Where the corners of a mosaic's four images meet, in shares of S, before all this."""
     quarter: int = 0
-    """Where in a mosaic the first picture lies: 0 above left, 1 above right, 2 below left, 3 below right of the centre.
+    """Where in a mosaic the first image lies: 0 above left, 1 above right, 2 below left, 3 below right of the centre.
     """
 
     def matrix(self, size: int) -> np.ndarray:
@@ -181,7 +181,7 @@ class View:
 
 
 def draw_view(data: Any, *, seed: int, epoch: int, picture: int, repeat: int = 0) -> View:
-    """A picture's random view in one epoch; `data` is `run.data`, `picture` its index, `repeat` how often it came
+    """An image's random view in one epoch; `data` is `run.data`, `image` its index, `repeat` how often it came
     earlier in this epoch.
     """
     generator = clip_generator(VIEW, seed=seed, epoch=epoch, clip=picture, repeat=repeat)
@@ -201,35 +201,33 @@ def draw_view(data: Any, *, seed: int, epoch: int, picture: int, repeat: int = 0
 
 
 def augment(
-    pictures: Sequence[Picture], view: View, size: int, *, least_visible: float = 0.1, out: np.ndarray | None = None
-) -> Picture:
-    """One picture, or a mosaic of four, seen by `view` on a square of S pixels. `out`, uint8 (S, S, 3), is written to
+    images: Sequence[BoxedImage], view: View, size: int, *, least_visible: float = 0.1, out: np.ndarray | None = None
+) -> BoxedImage:
+    """One image, or a mosaic of four, seen by `view` on a square of S pixels. `out`, uint8 (S, S, 3), is written to
     if given.
 
-    A mosaic is that of Bochkovskiy 2020 (arXiv 2004.10934, section 3.4): four pictures, each as large as its letterbox,
+    A mosaic is that of Bochkovskiy 2020 (arXiv 2004.10934, section 3.4): four images, each as large as its letterbox,
     meet at `view.centre`; the square shows what of them the view shows. Boxes are clipped to the square; those of which
     less than the share `least_visible` of the area is left, or less than `LEAST_SIDE` pixels of a side, are dropped. Of
     ignore regions whatever is left stays.
     """
-    if len(pictures) not in (1, 4):
-        raise ValueError(f"a view shows one picture or a mosaic of four, not {len(pictures)}")
+    if len(images) not in (1, 4):
+        raise ValueError(f"a view shows one image or a mosaic of four, not {len(images)}")
     seen, square = view.matrix(size), _grey(size, out)
     boxes, regions = [], []
-    for number, picture in enumerate(pictures):
-        quarter = (view.quarter + number) % 4 if len(pictures) == 4 else None
-        matrix = seen @ _laid(
-            picture.pixels.shape[0], picture.pixels.shape[1], size, quarter=quarter, centre=view.centre
-        )
-        _paste(square, picture.pixels, matrix)
-        boxes.append(_moved(picture.boxes, matrix))
-        regions.append(_moved(picture.ignored, matrix))
+    for number, image in enumerate(images):
+        quarter = (view.quarter + number) % 4 if len(images) == 4 else None
+        matrix = seen @ _laid(image.pixels.shape[0], image.pixels.shape[1], size, quarter=quarter, centre=view.centre)
+        _paste(square, image.pixels, matrix)
+        boxes.append(_moved(image.boxes, matrix))
+        regions.append(_moved(image.ignored, matrix))
     recolour(square, hue=view.hue, saturation=view.saturation, value=view.value)
-    everything, labels = np.concatenate(boxes), np.concatenate([picture.labels for picture in pictures])
+    everything, labels = np.concatenate(boxes), np.concatenate([image.labels for image in images])
     clipped, kept = clip_boxes(everything, size, least_visible=least_visible)
     ignored = np.clip(np.concatenate(regions), 0.0, size).astype(np.float32)
     left = (ignored[:, 2:] > ignored[:, :2]).all(axis=1)
-    ignored_labels = np.concatenate([picture.ignored_labels for picture in pictures])
-    return Picture(square, clipped[kept], labels[kept], ignored[left], ignored_labels[left])
+    ignored_labels = np.concatenate([image.ignored_labels for image in images])
+    return BoxedImage(square, clipped[kept], labels[kept], ignored[left], ignored_labels[left])
 
 
 def clip_boxes(boxes: np.ndarray, size: int, *, least_visible: float) -> tuple[np.ndarray, np.ndarray]:
@@ -290,7 +288,7 @@ def _shifted(x: float, y: float) -> np.ndarray:
 
 
 def _laid(height: int, width: int, size: int, *, quarter: int | None, centre: tuple[float, float]) -> np.ndarray:
-    """A picture as large as its letterbox, in the middle of the square, or in a quarter of the plane around a mosaic's
+    """An image as large as its letterbox, in the middle of the square, or in a quarter of the plane around a mosaic's
     centre: (3, 3) float64.
     """
     scale = size / max(height, width)
@@ -311,7 +309,7 @@ def _moved(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _paste(square: np.ndarray, pixels: np.ndarray, matrix: np.ndarray) -> None:
-    """Draw a picture into the square where the affine `matrix` (3, 3) maps it: exactly those pixels whose centres it
+    """Draw an image into the square where the affine `matrix` (3, 3) maps it: exactly those pixels whose centres it
     covers.
     """
     height, width = pixels.shape[:2]

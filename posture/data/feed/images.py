@@ -1,9 +1,9 @@
-"""Stored pictures with boxes as training reads them: an index of what a split has, and two ways to get at the pixels.
+"""Stored images with boxes as training reads them: an index of what a split has, and two ways to get at the pixels.
 
-`Images` holds every picture, encoded, in memory (this process's, or Ray's object store): any picture at any time, so
-the order is ours. `StreamedImages` reads the store from one end to the other in a shuffled order: for pictures larger
+`Images` holds every image, encoded, in memory (this process's, or Ray's object store): any image at any time, so
+the order is ours. `StreamedImages` reads the store from one end to the other in a shuffled order: for images larger
 than memory. Legend: h x w stored pixels; boxes (B, 4) and ignore regions (R, 4) float32 as x1, y1, x2, y2 in pixels of
-the stored picture; a picture's index is its position in the sorted list of picture ids.
+the stored image; an image's index is its position in the sorted list of image ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from posture.data.feed.clips import (
     Chunk,
     InMemory,
     Shard,
-    Stream,
+    ShardStream,
     available_memory,
     cut_shards,
     find_shards,
@@ -32,18 +32,18 @@ from posture.data.feed.clips import (
 from posture.data.store.tables import Store
 from posture.errors import InputError
 
-CHUNK_PICTURES = 32
-"""Pictures read at once while streaming: a row group as ingest writes it."""
+CHUNK_IMAGES = 32
+"""Images read at once while streaming: a row group as ingest writes it."""
 
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """Which pictures one split of a store has, at fixed versions of its tables, what is in them, and where their bytes
+    """Which images one split of a store has, at fixed versions of its tables, what is in them, and where their bytes
     lie.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("images",)
-    """What is read of a picture."""
+    """What is read of an image."""
 
     store_uri: str
     split: str
@@ -52,8 +52,8 @@ class ImageIndex:
     boxes: list[np.ndarray]  # (B, 4) float32 each
     labels: list[np.ndarray]  # (B,) int64 each, positions in classes
     groups: list[str]
-    sizes: np.ndarray  # (pictures, 2) int64: h, w
-    encoded_bytes: np.ndarray  # (pictures,) int64
+    sizes: np.ndarray  # (images, 2) int64: h, w
+    encoded_bytes: np.ndarray  # (images,) int64
     shards: list[Shard]
     # (R, 4) float32 each, ignore regions; an empty list: none anywhere
     ignored: list[np.ndarray] = field(default_factory=list)
@@ -73,7 +73,7 @@ class ImageIndex:
         return {"pictures": len(self), "boxes": sum(map(len, self.boxes))}
 
     def box_sides(self, size: int) -> np.ndarray:
-        """Widths and heights of all boxes, (B, 2) float64, in pixels of a picture letterboxed to `size` x `size`."""
+        """Widths and heights of all boxes, (B, 2) float64, in pixels of an image letterboxed to `size` x `size`."""
         scales = size / self.sizes.max(axis=1)
         return np.concatenate([
             np.zeros((0, 2)),
@@ -82,7 +82,7 @@ class ImageIndex:
 
     @property
     def bytes(self) -> int:
-        """Size in memory of the encoded pictures."""
+        """Size in memory of the encoded images."""
         return int(self.encoded_bytes.sum())
 
     def shards_of(self, name: str) -> list[Shard]:
@@ -90,7 +90,7 @@ class ImageIndex:
         return self.shards
 
     def part(self, indices: np.ndarray) -> ImageIndex:
-        """The same for the pictures `indices` alone (ascending); they are numbered anew."""
+        """The same for the images `indices` alone (ascending); they are numbered anew."""
         chosen = {
             name: [getattr(self, name)[index] for index in indices]
             for name in ("keys", "boxes", "labels", "groups", "ignored", "ignored_labels")
@@ -107,32 +107,32 @@ class ImageIndex:
 def index_images(
     store: Store, split: str, *, versions: dict[str, int] | None = None, classes: tuple[str, ...] | None = None
 ) -> ImageIndex:
-    """The labelled pictures of `split` (train, val or test), those without any box too.
+    """The labelled images of `split` (train, val or test), those without any box too.
 
     `versions` pins the tables; `classes` fixes names and order (None: all labels of the store, sorted). Raises
-    InputError where the store has no labelled pictures, or the split has labels that `classes` lacks.
+    InputError where the store has no labelled images, or the split has labels that `classes` lacks.
     """
     versions = versions or store.versions()
     columns = ["image", "group", "split", "boxes", "labels", "ignored", "ignored_labels"]
     labelled = store.read("boxes", columns=columns, version=versions.get("boxes"), where=pc.field("split") != "")
     if not labelled.num_rows and store.read("boxes", columns=["image"], version=versions.get("boxes")).num_rows:
         raise InputError(
-            f"{store.uri}: its pictures have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again"
+            f"{store.uri}: its images have no split yet, since the ingest that decoded them was stopped; run the same posture ingest again"
         )
     names = classes or tuple(sorted(pc.unique(pc.list_flatten(labelled["labels"])).to_pylist()))
     if not names:
-        held = "no labelled pictures" if not labelled.num_rows else "pictures, but not one box in them"
+        held = "no labelled images" if not labelled.num_rows else "images, but not one box in them"
         raise InputError(
             f"{store.uri}: the store holds {held}; add some with: posture ingest FOLDER --store {store.uri}"
         )
-    pictures = store.scan("images", ["image", "height", "width", "bytes", "__filename"], version=versions.get("images"))
-    stored = pictures["image"].combine_chunks()
+    images = store.scan("images", ["image", "height", "width", "bytes", "__filename"], version=versions.get("images"))
+    stored = images["image"].combine_chunks()
     wanted = labelled.filter(
         pc.and_(pc.equal(labelled["split"], split), pc.is_in(labelled["image"], value_set=stored))
     ).sort_by("image")
     keys, place = wanted["image"].to_pylist(), pc.index_in(wanted["image"], value_set=stored)
     height, width, size = (
-        pictures[name].take(place).to_numpy().astype(np.int64) for name in ("height", "width", "bytes")
+        images[name].take(place).to_numpy().astype(np.int64) for name in ("height", "width", "bytes")
     )
     boxes, counts = _corners(wanted["boxes"])
     labels = _positions(pc.list_flatten(wanted["labels"]), names, f"{store.uri}: the {split} split")
@@ -146,19 +146,19 @@ def index_images(
         wanted["group"].to_pylist(),
         np.stack([height, width], axis=1),
         size,
-        find_shards("images", pictures, keys, key="image"),
+        find_shards("images", images, keys, key="image"),
         *_regions(wanted, names),
     )
 
 
 def _corners(boxes: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """All boxes of a column, (B, 4) float32, and how many each picture has; none if its entry is null."""
+    """All boxes of a column, (B, 4) float32, and how many each image has; none if its entry is null."""
     counts = pc.fill_null(pc.list_value_length(boxes), 0).to_numpy()
     return pc.list_flatten(pc.list_flatten(boxes)).to_numpy().astype(np.float32).reshape(-1, 4), counts
 
 
 def _regions(wanted: pa.Table, names: tuple[str, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Ignore regions of each picture and their labels; those of a class that is not in `names` are left out, since none
+    """Ignore regions of each image and their labels; those of a class that is not in `names` are left out, since none
     of it can be found.
     """
     boxes, counts = _corners(wanted["ignored"])
@@ -183,12 +183,12 @@ def _positions(labels: pa.ChunkedArray, names: tuple[str, ...], whose: str) -> n
 
 
 def _cut(values: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-    """The values of each picture."""
+    """The values of each image."""
     return [values[start:end] for start, end in itertools.pairwise([0, *np.cumsum(counts).tolist()])]
 
 
-class StoredPictures:
-    """A shard's encoded pictures, uint8 (bytes,) each: read-only views of the table's memory."""
+class StoredImages:
+    """A shard's encoded images, uint8 (bytes,) each: read-only views of the table's memory."""
 
     def __init__(self, table: pa.Table) -> None:
         self._bytes: list[np.ndarray] = []
@@ -204,7 +204,7 @@ class StoredPictures:
 
 
 class Images:
-    """Encoded pictures in memory, by index. `load(shard number)` gives a shard's table; it is called once per shard,
+    """Encoded images in memory, by index. `load(shard number)` gives a shard's table; it is called once per shard,
     when first needed.
 
     Threads may share it.
@@ -219,30 +219,30 @@ class Images:
             index.ignored,
             index.ignored_labels,
         )
-        self._pictures = InMemory(index.shards, len(index), load, StoredPictures)
+        self._pictures = InMemory(index.shards, len(index), load, StoredImages)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def encoded(self, index: int) -> np.ndarray:
-        """The picture's file, uint8 (bytes,), a read-only view of the table."""
+        """The image's file, uint8 (bytes,), a read-only view of the table."""
         return self._pictures[index]
 
     def picture(self, index: int) -> np.ndarray:
         """uint8 (h, w, 3), RGB. Raises InputError where it does not decode."""
-        from posture.data.feed.image_transforms import decode_picture  # loads torch, which an index does without
+        from posture.data.feed.image_transforms import decode_image  # loads torch, which an index does without
 
-        return decode_picture(self.encoded(index), self.sizes[index].tolist(), name=self.keys[index])
+        return decode_image(self.encoded(index), self.sizes[index].tolist(), name=self.keys[index])
 
 
-class StreamedImages(Stream):
-    """Encoded pictures from the store, for pictures larger than memory: `stream` gives (index, uint8 (bytes,)) pairs."""
+class StreamedImages(ShardStream):
+    """Encoded images from the store, for images larger than memory: `stream` gives (index, uint8 (bytes,)) pairs."""
 
     def __init__(self, index: ImageIndex) -> None:
         super().__init__(
             index.store_uri,
-            [Chunk(piece.indices, [[piece]]) for piece in cut_shards(index.shards, CHUNK_PICTURES)],
-            StoredPictures,
+            [Chunk(piece.indices, [[piece]]) for piece in cut_shards(index.shards, CHUNK_IMAGES)],
+            StoredImages,
         )
         self.index = index
         self.classes, self.keys, self.boxes, self.labels = index.classes, index.keys, index.boxes, index.labels
@@ -258,7 +258,7 @@ class StreamedImages(Stream):
 
 
 def open_images(index: ImageIndex, *, feed: str, memory_bytes: int | None = None) -> Images | StreamedImages:
-    """The pictures of this process alone: in memory where `feed` says so or, on `auto`, where they fit `memory_bytes`
+    """The images of this process alone: in memory where `feed` says so or, on `auto`, where they fit `memory_bytes`
     (half of what is free).
     """
     room = available_memory() // 2 if memory_bytes is None else memory_bytes

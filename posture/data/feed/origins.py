@@ -1,4 +1,4 @@
-"""Where a store's segments and pictures come from: the file, the moment in it, and the group."""
+"""Where a store's segments and images come from: the file, the moment in it, and the group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from posture.data.store.tables import Store
 
 
 @dataclass(frozen=True)
-class Place:
+class Origin:
     """The stretch of a video that a segment is."""
 
     video: str
@@ -26,7 +26,7 @@ class Place:
     group: str
 
 
-def places_of(store: Store, segments: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, Place]:
+def places_of(store: Store, segments: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, Origin]:
     """The place of each of these segments, by id; `versions` pins the tables. Segments that the store does not hold are
     left out.
     """
@@ -41,13 +41,13 @@ def places_of(store: Store, segments: Collection[str], *, versions: dict[str, in
     )
     wanted = table.filter(pc.is_in(table["segment"], value_set=pa.array(list(segments), pa.string())))
     return {
-        row["segment"]: Place(row["video"], uris.get(row["video"], ""), row["start"], row["end"], row["group"])
+        row["segment"]: Origin(row["video"], uris.get(row["video"], ""), row["start"], row["end"], row["group"])
         for row in wanted.to_pylist()
     }
 
 
-def picture_uris(store: Store, images: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, str]:
-    """The file of each of these pictures, by id; that of a frame of a video is `video#t=seconds`. `versions` pins the
+def image_uris(store: Store, images: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, str]:
+    """The file of each of these images, by id; that of a frame of a video is `video#t=seconds`. `versions` pins the
     tables.
     """
     table = store.read("images", columns=["image", "uri"], version=(versions or {}).get("images"))

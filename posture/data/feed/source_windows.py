@@ -15,7 +15,7 @@ from posture.data.decode.cut import Clip, Cut, decode_frames, frame_numbers
 from posture.data.decode.optical_flow import METHODS, flow_of_clip
 from posture.data.decode.sandbox import Sandbox
 from posture.data.decode.video import Unreadable
-from posture.data.feed.clips import FootageIndex
+from posture.data.feed.clips import ClipIndex
 from posture.data.labels.videos import Label
 from posture.data.store.files import local_copy
 from posture.data.store.schema import DecodeRecipe
@@ -69,7 +69,7 @@ class SourceIndex:
 
 
 def index_sources(
-    store: Store, index: FootageIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None
+    store: Store, index: ClipIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None
 ) -> SourceIndex:
     """The segments of `index` with `windows` clips each (fewer where they are short), of which the model takes
     `inputs`, flow by the method `flow`.

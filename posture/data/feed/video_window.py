@@ -1,6 +1,6 @@
 """One window of one video: cut as a store's decode recipe cuts it, and once more as large as a person wants to see it.
 
-Legend: T frames of the network's clip, H x W the recipe's pixels, h x w those of the pictures.
+Legend: T frames of the network's clip, H x W the recipe's pixels, h x w those of the images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from posture.errors import InputError
 LIMIT_SECONDS = 120.0
 """For decoding one window."""
 SHOWN_PIXELS = 288
-"""Shorter side of the pictures, at least; a small video is enlarged."""
+"""Shorter side of the images, at least; a small video is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _place(
 
 
 def _larger(recipe: DecodeRecipe) -> DecodeRecipe:
-    """The same cut at the size of the pictures."""
+    """The same cut at the size of the images."""
     scale = max(1.0, SHOWN_PIXELS / min(recipe.height, recipe.width))
     return replace(recipe, height=round(recipe.height * scale), width=round(recipe.width * scale))
 
@@ -106,7 +106,7 @@ def _decoded(messages: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_seen(frames: np.ndarray, stream: dict[str, Any], recipe: DecodeRecipe) -> np.ndarray:
-    """The middle square of stored frames; where storing stretched the picture, that is undone."""
+    """The middle square of stored frames; where storing stretched the image, that is undone."""
     import cv2
 
     side = min(frames.shape[1:3])

@@ -1,4 +1,4 @@
-"""A picture file, decoded to its end and turned upright. Runs in the decoder's process (`data/decode/sandbox.py`)."""
+"""An image file, decoded to its end and turned upright. Runs in the decoder's process (`data/decode/sandbox.py`)."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from posture.data.decode.limits import refuse_large
 from posture.data.decode.video import Unreadable
 
 JPEG_QUALITY = 95
-"""Of pictures that are encoded anew to stand upright."""
+"""Of images that are encoded anew to stand upright."""
 
 _SIGNATURES = {"JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG\r\n\x1a\n"), "WebP": (8, b"WEBP"), "BMP": (0, b"BM")}
 _OTHERS = {
     "GIF": (0, b"GIF8"),
     "TIFF": (0, b"II*\0"),
     "TIFF of a Mac": (0, b"MM\0*"),
-    "HEIC or AVIF picture": (4, b"ftyp"),
+    "HEIC or AVIF image": (4, b"ftyp"),
     "JPEG 2000": (4, b"jP  "),
     "JPEG XL": (0, b"\xff\x0a"),
     "Photoshop file": (0, b"8BPS"),
     "PDF": (0, b"%PDF"),
 }
-"""What lies under a picture's name now and then, and is not read."""
+"""What lies under an image's name now and then, and is not read."""
 _EXIF = (b"Exif\x00", b"eXIf", b"EXIF")
 """How the part of a JPEG, PNG or WebP begins that may say which side is up."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A picture as it is stored: its sides are those of what any viewer shows."""
+class EncodedImage:
+    """An image as it is stored: its sides are those of what any viewer shows."""
 
     pixels: bytes
     height: int
     width: int
 
 
-def read_picture(path: str, content_hash: str) -> Encoded:
-    """`check_picture` of the file at `path`. Raises Unreadable, also if its content has another hash
+def read_image(path: str, content_hash: str) -> EncodedImage:
+    """`check_image` of the file at `path`. Raises Unreadable, also if its content has another hash
     (`files.hash_file`) than `content_hash`.
     """
     import cv2
@@ -51,16 +51,16 @@ def read_picture(path: str, content_hash: str) -> Encoded:
         content = file.read()
     if hashlib.blake2b(content, digest_size=16).hexdigest() != content_hash:
         raise Unreadable("unreadable", "it changed while it was read")
-    return check_picture(content)
+    return check_image(content)
 
 
-def check_picture(content: bytes) -> Encoded:
-    """The picture whose file holds `content`, once it has decoded to its end. Raises Unreadable with its verdict,
+def check_image(content: bytes) -> EncodedImage:
+    """The image whose file holds `content`, once it has decoded to its end. Raises Unreadable with its verdict,
     MemoryError.
 
     Boxes are drawn on what a viewer shows: one whose EXIF data turns or mirrors it is encoded anew as it is seen (a
     JPEG as JPEG, others without loss as PNG), so that no reader can take it otherwise. All others stay byte for byte.
-    Of a JPEG that holds several pictures (MPO) the first counts.
+    Of a JPEG that holds several images (MPO) the first counts.
     """
     if not content:
         raise Unreadable("empty", "the file has no bytes")
@@ -86,7 +86,7 @@ def check_picture(content: bytes) -> Encoded:
                 if kind == "JPEG"
                 else cv2.imencode(".png", upright)[1].tobytes()
             )
-    return Encoded(content, height, width)
+    return EncodedImage(content, height, width)
 
 
 def _kind(content: bytes, signatures: dict[str, tuple[int, bytes]]) -> str | None:
@@ -94,7 +94,7 @@ def _kind(content: bytes, signatures: dict[str, tuple[int, bytes]]) -> str | Non
 
 
 def _refuse_by_header(content: bytes, kind: str) -> None:
-    """Raise Unreadable for a picture that is too large, or an animation, before anything is decoded.
+    """Raise Unreadable for an image that is too large, or an animation, before anything is decoded.
 
     A header that Pillow does not understand is left to the decoder, which has the same limit
     (OPENCV_IO_MAX_IMAGE_PIXELS).
@@ -102,7 +102,7 @@ def _refuse_by_header(content: bytes, kind: str) -> None:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd EXIF data, and of large pictures: our own limit says how large
+        warnings.simplefilter("ignore")  # of odd EXIF data, and of large images: our own limit says how large
         try:
             Image.MAX_IMAGE_PIXELS = None
             with Image.open(io.BytesIO(content), formats=[kind.upper()]) as header:
@@ -116,7 +116,7 @@ def _refuse_by_header(content: bytes, kind: str) -> None:
     if frames > 1:
         raise Unreadable(
             "not_picture",
-            f"an animation of {frames} frames; save the frame that the labels are about as a picture of its own",
+            f"an animation of {frames} frames; save the frame that the labels are about as an image of its own",
         )
 
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from posture.data.decode.cut import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
-from posture.data.decode.limits import Limits
+from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.labels.tubes import Tube
-from posture.data.labels.videos import AnnotatedVideo, Footage, Label
+from posture.data.labels.videos import AnnotatedVideo, Label, LabelledVideos
 from posture.data.store import schema
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.lease import Lease
@@ -40,7 +40,7 @@ class IngestOptions:
     """Time for probing and decoding one file."""
     seconds_per_label: float = 1.0
     """And this much more for each of its labels."""
-    limits: Limits = Limits()
+    limits: DecodeLimits = DecodeLimits()
     """Of pixels and memory, for one file."""
     commit_files: int = 256
     commit_seconds: float = 60.0
@@ -49,7 +49,7 @@ class IngestOptions:
 
 
 @dataclass
-class Report:
+class ClipReport:
     """What an ingest did, as `posture ingest --report` shows it again."""
 
     ingest: str
@@ -89,7 +89,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """One file to decode, as it travels to a worker (JSON)."""
 
     uri: str
@@ -106,15 +106,15 @@ class Job:
     """Where the athletes are, if clips are cut along boxes that people drew."""
 
 
-def estimate_bytes(footage: Footage, recipe: DecodeRecipe) -> int:
+def estimate_bytes(footage: LabelledVideos, recipe: DecodeRecipe) -> int:
     """An upper bound of what the store will grow by: every segment with all its windows, before compression."""
     return sum(len(video.labels) for video in footage.videos) * recipe.windows * recipe.clip_bytes
 
 
-class Ledger:
+class ClipLedger:
     """What the store holds, what this ingest adds, and the commits that bring the two together."""
 
-    def __init__(self, store: Store, options: IngestOptions, report: Report, lease: Lease) -> None:
+    def __init__(self, store: Store, options: IngestOptions, report: ClipReport, lease: Lease) -> None:
         self._store, self._options, self._report, self._lease = store, options, report, lease
         self._videos = store.read("videos").to_pylist()
         self._segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
@@ -142,7 +142,7 @@ class Ledger:
         self._parts: list[dict[str, Any]] = []
         self._last_commit = time.time()
 
-    def plan(self, footage: Footage) -> list[Job]:
+    def plan(self, footage: LabelledVideos) -> list[ClipJob]:
         """List the files to decode, largest first. Raises InputError if a group would stand on two sides."""
         contents = self._contents(footage)
         footage = replace(footage, videos=self._without_forgotten(footage, contents))
@@ -150,7 +150,7 @@ class Ledger:
         done = {row["video"]: row for row in self._videos if row["verdict"] == "ok"}
         files = {(row["uri"], row["bytes"], row["modified"]): row for row in self._videos}
         stored = self._stored_segments()
-        jobs: list[Job] = []
+        jobs: list[ClipJob] = []
         rows_seen: list[dict[str, Any]] = []
         first_with: dict[str, AnnotatedVideo] = {}
         stands = {(row["video"], row["uri"]) for row in self._videos if row["verdict"] == "ok"}
@@ -189,7 +189,7 @@ class Ledger:
                 self._standing += [_segment_row(content, label, row["seconds"]) for label in accepted]
                 if not self._decoded.union(empty).issuperset(segments):
                     jobs.append(
-                        Job(
+                        ClipJob(
                             file.uri,
                             file.bytes,
                             file.modified,
@@ -204,7 +204,7 @@ class Ledger:
                 # of a file that is decoded, the worker says so
                 self._report.refused += [{"uri": file.uri, **refusal} for refusal in refused]
             else:
-                jobs.append(Job(file.uri, file.bytes, file.modified, content, labels, (), tubes=video.tubes or ()))
+                jobs.append(ClipJob(file.uri, file.bytes, file.modified, content, labels, (), tubes=video.tubes or ()))
                 continue
             if row["verdict"] != "ok":
                 self._report.refused.append({key: row[key] for key in ("uri", "verdict", "reason")})
@@ -339,7 +339,7 @@ class Ledger:
         self._report.splits = splits_drawn(kept, splits, **drawing) if kept else ""
         return self._groups | splits
 
-    def _without_forgotten(self, footage: Footage, contents: dict[str, str]) -> list[AnnotatedVideo]:
+    def _without_forgotten(self, footage: LabelledVideos, contents: dict[str, str]) -> list[AnnotatedVideo]:
         """The others; those that are to stay forgotten are refused."""
         gone = {video.file.uri for video in footage.videos if contents.get(video.file.uri) in self._forgotten}
         self._report.refused += [
@@ -347,7 +347,7 @@ class Ledger:
         ]
         return [video for video in footage.videos if video.file.uri not in gone]
 
-    def _contents(self, footage: Footage) -> dict[str, str]:
+    def _contents(self, footage: LabelledVideos) -> dict[str, str]:
         """Content hashes: of files seen before, and of new ones as large as another file. The others are new, whatever
         they hold.
         """

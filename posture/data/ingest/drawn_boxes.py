@@ -11,7 +11,7 @@ from posture.data.store.tables import Store
 
 
 def boxes_outside(videos: Iterable[AnnotatedVideo], store: Store) -> tuple[int, int]:
-    """How many boxes lie outside of their video's picture, or were drawn on another size, and how many there are in all
+    """How many boxes lie outside of their video's image, or were drawn on another size, and how many there are in all
     videos of known size.
     """
     rows = store.read(

@@ -1,9 +1,9 @@
-"""What a store holds of pictures with boxes, what an ingest is to add, and the commits that bring the two together. It
+"""What a store holds of images with boxes, what an ingest is to add, and the commits that bring the two together. It
 decodes nothing.
 
 Commits come in batches, in the order images, boxes, pictures: a row in `pictures` means done. Killed anywhere, an
-ingest decodes at most one batch again. Boxes are put into pixels here, once a picture's size is known: labels never
-travel to the workers. Pictures of new groups wait without a split until everything is decoded: the splits are drawn
+ingest decodes at most one batch again. Boxes are put into pixels here, once an image's size is known: labels never
+travel to the workers. Images of new groups wait without a split until everything is decoded: the splits are drawn
 over what was kept.
 """
 
@@ -20,12 +20,12 @@ from typing import Any, Literal, NotRequired
 import pyarrow as pa
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from posture.data.decode.limits import Limits
+from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.clip_ledger import Report, other_labels
+from posture.data.ingest.clip_ledger import ClipReport, other_labels
 from posture.data.ingest.place_boxes import count_outside, place_boxes, scale_boxes
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
-from posture.data.labels.tree import AnnotatedPicture, Pictures
+from posture.data.labels.tree import AnnotatedImage, AnnotatedImages
 from posture.data.labels.videos import AnnotatedVideo, Label
 from posture.data.store import schema
 from posture.data.store.checked import checked_json, checked_value
@@ -41,25 +41,25 @@ FRAMES_PER_JOB = 128
 @dataclass(frozen=True)
 class ImageOptions:
     boxes: Literal["clip", "refuse"] = "clip"
-    """Of a box that leaves its picture: cut it off, or refuse the picture."""
+    """Of a box that leaves its image: cut it off, or refuse the image."""
     val_share: float = 0.2
     test_share: float = 0.3
     seed: int = 0
     file_limit_seconds: float = 120.0
-    """Time for one picture, or for opening one video."""
+    """Time for one image, or for opening one video."""
     seconds_per_frame: float = 1.0
     """And this much more for each frame that is taken."""
-    limits: Limits = Limits()
+    limits: DecodeLimits = DecodeLimits()
     """Of pixels and memory, for one file."""
-    commit_pictures: int = 2048
+    commit_images: int = 2048
     commit_seconds: float = 60.0
     max_refused_share: float = 0.5
-    """More refused pictures than this fails the ingest."""
+    """More refused images than this fails the ingest."""
 
 
 @dataclass
-class PictureReport:
-    """What an ingest of pictures did, as `posture ingest --report` shows it again."""
+class ImageReport:
+    """What an ingest of images did, as `posture ingest --report` shows it again."""
 
     ingest: str
     footage: str
@@ -69,19 +69,19 @@ class PictureReport:
     unchanged: int = 0
     added: int = 0
     relabelled: int = 0
-    """Pictures whose boxes, group or split were corrected, without decoding."""
+    """Images whose boxes, group or split were corrected, without decoding."""
     retired: int = 0
-    """Pictures that were replaced, or whose labels are gone or refused now."""
+    """Images that were replaced, or whose labels are gone or refused now."""
     boxes: int = 0
-    """In the pictures added."""
+    """In the images added."""
     boxes_drawn: int = 0
-    """In all pictures that could be read and have the size that their labels are for."""
+    """In all images that could be read and have the size that their labels are for."""
     boxes_outside: int = 0
-    """Of these, such as have less than half of their area in their picture."""
+    """Of these, such as have less than half of their area in their image."""
     clipped: int = 0
-    """Boxes that were cut off at their picture's edge, by more than rounding."""
+    """Boxes that were cut off at their image's edge, by more than rounding."""
     by_split: dict[str, int] = field(default_factory=lambda: dict.fromkeys(schema.SPLITS, 0))
-    """Pictures added."""
+    """Images added."""
     empty: dict[str, int] = field(default_factory=lambda: dict.fromkeys(schema.SPLITS, 0))
     """Of these, such as show nothing."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -90,21 +90,21 @@ class PictureReport:
     duplicates: int = 0
     """Of these."""
     splits: str = ""
-    """How many groups of these pictures stand on each side, and what put them there."""
+    """How many groups of these images stand on each side, and what put them there."""
     waiting: int = 0
-    """Pictures of other folders that wait for their split: their ingest was stopped."""
+    """Images of other folders that wait for their split: their ingest was stopped."""
     refused: list[dict[str, str]] = field(default_factory=list)
-    """{uri, verdict, reason} per refused picture, video, label or box."""
+    """{uri, verdict, reason} per refused image, video, label or box."""
     unlabelled: int = 0
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     check_seconds: float = 0.0
-    """From the first picture sent out to the last one committed."""
+    """From the first image sent out to the last one committed."""
 
 
 @dataclass(frozen=True)
-class PictureJob:
-    """One picture to check, or frames of one video to decode, as it travels to a worker (JSON)."""
+class ImageJob:
+    """One image to check, or frames of one video to decode, as it travels to a worker (JSON)."""
 
     uri: str
     content: str
@@ -116,8 +116,8 @@ class PictureJob:
         return len(self.frames) or 1
 
 
-class CheckedPicture(TypedDict):
-    """A picture that a worker stored, or a frame that it looked for in vain."""
+class CheckedImage(TypedDict):
+    """An image that a worker stored, or a frame that it looked for in vain."""
 
     image: str
     height: int
@@ -130,7 +130,7 @@ class CheckedPicture(TypedDict):
     """Height and width of a frame before its pixel aspect ratio."""
 
 
-class Outcome(TypedDict):
+class ImageResult(TypedDict):
     """What became of a job."""
 
     content: str
@@ -138,11 +138,11 @@ class Outcome(TypedDict):
     """Pictures."""
     verdict: str
     reason: str
-    pictures: list[CheckedPicture]
+    pictures: list[CheckedImage]
 
 
-def last_report(store: Store) -> Report | PictureReport | None:
-    """The newest ingest, of footage or of pictures, that changed the store or refused something."""
+def last_report(store: Store) -> ClipReport | ImageReport | None:
+    """The newest ingest, of footage or of images, that changed the store or refused something."""
     table = store.read("ingests")
     if not table.num_rows:
         return None
@@ -157,12 +157,12 @@ class Refused(TypedDict):
     reason: str
 
 
-def read_report(text: str, store: Store) -> Report | PictureReport:
+def read_report(text: str, store: Store) -> ClipReport | ImageReport:
     """A report as an ingest has stored it; fields that this version does not know are left out. Raises InputError if it
     is none.
     """
     content = _report(text, store)
-    return checked_value(content, _where(store), PictureReport if "pictures" in content else Report)
+    return checked_value(content, _where(store), ImageReport if "pictures" in content else ClipReport)
 
 
 def read_refused(text: str, store: Store) -> list[Refused]:
@@ -185,20 +185,20 @@ class _Video:
     """Frames come back a job at a time; their boxes wait until the whole video has proved good."""
 
     jobs: int
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ImageResult] = field(default_factory=list)
 
 
 class ImageLedger:
-    """What the store holds of pictures, what this ingest adds, and the commits."""
+    """What the store holds of images, what this ingest adds, and the commits."""
 
-    def __init__(self, store: Store, options: ImageOptions, report: PictureReport, lease: Lease) -> None:
+    def __init__(self, store: Store, options: ImageOptions, report: ImageReport, lease: Lease) -> None:
         self._store, self._options, self._report, self._lease = store, options, report, lease
         self._pictures = {(row["image"], row["uri"]): row for row in store.read("pictures").to_pylist()}
         self._seen = {(row["uri"], row["bytes"], row["modified"]): row for row in self._pictures.values()}
         of_pixels = [name for name in schema.IMAGES.names if name not in ("pixels", "bytes", "decoder")]
         self._images = {row["image"]: row for row in store.read("images", columns=of_pixels).to_pylist()}
         self._boxes = {row["image"]: row for row in store.read("boxes").to_pylist()}
-        self._wanted: dict[str, AnnotatedPicture] = {}
+        self._wanted: dict[str, AnnotatedImage] = {}
         """By image, what is to be stored."""
         self._files: dict[str, File] = {}
         """By content."""
@@ -211,21 +211,21 @@ class ImageLedger:
         """Of all images, those that come into a split by this ingest."""
         self._videos: dict[str, _Video] = {}
         self._told: set[tuple[str, str]] = set()
-        self._ready: list[Outcome] = []
+        self._ready: list[ImageResult] = []
         self._parts: list[dict[str, Any]] = []
         self._pending = 0
         self._last_commit = time.time()
         self.changed = False
 
-    def plan(self, pictures: Pictures) -> list[PictureJob]:
+    def plan(self, images: AnnotatedImages) -> list[ImageJob]:
         """List what must be decoded, and take back what is refused now. Raises InputError if a group would stand on two
         sides.
         """
-        self._report.pictures = len(pictures.pictures) + len(pictures.refused)
-        for refusal in pictures.refused:
+        self._report.pictures = len(images.pictures) + len(images.refused)
+        for refusal in images.refused:
             self._refuse(refusal.file, refusal.verdict, refusal.reason)
-        contents = self._contents(pictures.pictures)
-        self._wanted = self._without_duplicates(pictures.pictures, contents)
+        contents = self._contents(images.pictures)
+        self._wanted = self._without_duplicates(images.pictures, contents)
         self._files = {contents[picture.file.uri]: picture.file for picture in self._wanted.values()}
         self._refuse_two_sides()
         standing: list[str] = []
@@ -241,13 +241,13 @@ class ImageLedger:
                     [] if picture.frame is None else [picture.frame]
                 )
         self._stand(standing)
-        refused = {known["image"] for refusal in pictures.refused if (known := self._known(refusal.file))}
+        refused = {known["image"] for refusal in images.refused if (known := self._known(refusal.file))}
         self._retire({*contents.values(), *refused, *self._replaced(contents)})
         whole = {contents[self._wanted[image].file.uri] for image in standing} - set(missing)
-        self._remember([_picture_row(self._files[content], content) for content in sorted(whole)])
+        self._remember([_image_row(self._files[content], content) for content in sorted(whole)])
         return [job for content, frames in missing.items() for job in self._jobs(content, frames)]
 
-    def add(self, outcomes: list[Outcome], part: dict[str, Any] | None) -> None:
+    def add(self, outcomes: list[ImageResult], part: dict[str, Any] | None) -> None:
         """Take what one task did with its jobs; commit when enough has come."""
         self._parts += [part] if part else []
         self._pending += sum(outcome["asked"] for outcome in outcomes)
@@ -262,35 +262,35 @@ class ImageLedger:
                 self._ready.append({
                     **last,
                     "asked": sum(outcome["asked"] for outcome in video.outcomes),
-                    "pictures": [picture for outcome in video.outcomes for picture in outcome["pictures"]],
+                    "pictures": [image for outcome in video.outcomes for image in outcome["pictures"]],
                 })
         if (
-            self._pending >= self._options.commit_pictures
+            self._pending >= self._options.commit_images
             or time.time() - self._last_commit > self._options.commit_seconds
         ):
             self.commit()
 
     def commit(self) -> None:
-        """Images, then boxes, then pictures: whoever reads in between sees less, never something wrong."""
+        """Images, then boxes, then images: whoever reads in between sees less, never something wrong."""
         self._lease.check()
         self._store.commit_files("images", self._parts)
         placed: list[dict[str, Any]] = []
         done = []
         for outcome in self._ready:
             file = self._files[outcome["content"]]
-            done.append(_picture_row(file, outcome["content"], outcome["verdict"], outcome["reason"]))
+            done.append(_image_row(file, outcome["content"], outcome["verdict"], outcome["reason"]))
             if outcome["verdict"] != "ok":
                 self._refuse(file, outcome["verdict"], outcome["reason"], pictures=outcome["asked"])
                 continue
-            for picture in outcome["pictures"]:
-                if picture["past_end"] is None:
+            for image in outcome["pictures"]:
+                if image["past_end"] is None:
                     placed += self._place(
-                        picture["image"], picture["height"], picture["width"], picture["time"], picture.get("coded")
+                        image["image"], image["height"], image["width"], image["time"], image.get("coded")
                     )
                 else:
-                    frame = self._wanted[picture["image"]].frame
+                    frame = self._wanted[image["image"]].frame
                     self._refuse(
-                        file, "frame_past_end", f"frame {frame}: the video has {picture['past_end']}, counted from 0"
+                        file, "frame_past_end", f"frame {frame}: the video has {image['past_end']}, counted from 0"
                     )
         self._write(placed)
         self._remember(done)
@@ -323,46 +323,44 @@ class ImageLedger:
     def _known(self, file: File) -> dict[str, Any] | None:
         return self._seen.get((file.uri, file.bytes, file.modified))
 
-    def _contents(self, pictures: Iterable[AnnotatedPicture]) -> dict[str, str]:
+    def _contents(self, images: Iterable[AnnotatedImage]) -> dict[str, str]:
         """Content hash of every file; empty where it cannot be read or holds nothing. Files that were seen before are
         not read.
         """
-        files = {picture.file.uri: picture.file for picture in pictures}
+        files = {image.file.uri: image.file for image in images}
         contents = {file.uri: known["image"] if (known := self._known(file)) else "" for file in files.values()}
         unknown = [uri for uri, content in contents.items() if not content and files[uri].bytes]
         with ThreadPoolExecutor(max_workers=16) as pool:
             return contents | dict(zip(unknown, pool.map(_content, unknown), strict=True))
 
-    def _without_duplicates(
-        self, pictures: list[AnnotatedPicture], contents: dict[str, str]
-    ) -> dict[str, AnnotatedPicture]:
-        """One picture for each content: on the side that it has in the store; else the one that is held out, so that
+    def _without_duplicates(self, images: list[AnnotatedImage], contents: dict[str, str]) -> dict[str, AnnotatedImage]:
+        """One image for each content: on the side that it has in the store; else the one that is held out, so that
         nothing is trained on that is tested; else what stands, else the first.
         """
         order = {"test": 0, "val": 1}
         stands = {place for place, row in self._pictures.items() if row["verdict"] == "ok"}
         forgotten = self._store.forgotten()
 
-        def keeps_its_side(picture: AnnotatedPicture, content: str) -> bool:
+        def keeps_its_side(image: AnnotatedImage, content: str) -> bool:
             held = self._boxes.get(content)
-            if picture.group or held is None or held["group"] != content or held["split"] == "":
+            if image.group or held is None or held["group"] != content or held["split"] == "":
                 return False
-            return picture.split in (None, held["split"]) or (picture.split, held["split"]) == ("train", "val")
+            return image.split in (None, held["split"]) or (image.split, held["split"]) == ("train", "val")
 
-        def first_come(picture: AnnotatedPicture) -> tuple[Any, ...]:
-            file, content = picture.file, contents[picture.file.uri]
+        def first_come(image: AnnotatedImage) -> tuple[Any, ...]:
+            file, content = image.file, contents[image.file.uri]
             return (
-                not keeps_its_side(picture, content),
-                order.get(picture.split or "", 2),
+                not keeps_its_side(image, content),
+                order.get(image.split or "", 2),
                 (content, file.uri) not in stands,
                 file.relative,
-                picture.frame or 0,
+                image.frame or 0,
             )
 
-        first_with: dict[str, AnnotatedPicture] = {}
+        first_with: dict[str, AnnotatedImage] = {}
         kept = {}
-        for picture in sorted(pictures, key=first_come):
-            file, content = picture.file, contents[picture.file.uri]
+        for image in sorted(images, key=first_come):
+            file, content = image.file, contents[image.file.uri]
             if not content:
                 self._refuse(
                     file,
@@ -376,13 +374,13 @@ class ImageLedger:
             if content in forgotten:
                 self._refuse(file, "forgotten", schema.VERDICTS["forgotten"])
                 continue
-            first = first_with.setdefault(content, picture)
-            if (first.file.uri, first.split) == (file.uri, picture.split):
-                kept[content if picture.frame is None else schema.frame_id(content, picture.frame)] = picture
+            first = first_with.setdefault(content, image)
+            if (first.file.uri, first.split) == (file.uri, image.split):
+                kept[content if image.frame is None else schema.frame_id(content, image.frame)] = image
             else:
-                side = f", which is in {first.split}" if first.split != picture.split else ""
+                side = f", which is in {first.split}" if first.split != image.split else ""
                 self._refuse(
-                    file, "duplicate", f"the same content as {first.file.relative}{side}{_other_boxes(first, picture)}"
+                    file, "duplicate", f"the same content as {first.file.relative}{side}{_other_boxes(first, image)}"
                 )
         return kept
 
@@ -393,7 +391,7 @@ class ImageLedger:
         ]
         try:
             refuse_two_sides(labelled, stored=self._groups)
-        except InputError as error:  # a picture that is its own group has no name there
+        except InputError as error:  # an image that is its own group has no name there
             files = (
                 picture.file.relative
                 for image, picture in self._wanted.items()
@@ -402,7 +400,7 @@ class ImageLedger:
             raise InputError(": ".join([*list(files)[:1], str(error)])) from None
 
     def _assign_splits(self) -> dict[str, str]:
-        """The split of every group of the store; new ones, of the pictures that were kept, are drawn and committed."""
+        """The split of every group of the store; new ones, of the images that were kept, are drawn and committed."""
         kept = [
             Label(0.0, None, label, row["group"], self._wanted[image].split)
             for image, row in self._placed.items()
@@ -420,18 +418,18 @@ class ImageLedger:
         self._report.splits = splits_drawn(kept, splits, **drawing) if kept else ""
         return self._groups | splits
 
-    def _jobs(self, content: str, frames: list[int]) -> list[PictureJob]:
+    def _jobs(self, content: str, frames: list[int]) -> list[ImageJob]:
         uri = self._files[content].uri
         if not frames:
-            return [PictureJob(uri, content)]
+            return [ImageJob(uri, content)]
         pieces = [tuple(frames[at : at + FRAMES_PER_JOB]) for at in range(0, len(frames), FRAMES_PER_JOB)]
         self._videos[content] = _Video(len(pieces))
-        return [PictureJob(uri, content, piece) for piece in pieces]
+        return [ImageJob(uri, content, piece) for piece in pieces]
 
     def _place(
         self, image: str, height: int, width: int, seconds: float, coded: list[int] | None = None
     ) -> list[dict[str, Any]]:
-        """The picture's row of `boxes`, with its split if its group has one; none if it is refused. Boxes may have been
+        """The image's row of `boxes`, with its split if its group has one; none if it is refused. Boxes may have been
         drawn on the size `coded`.
         """
         picture = self._wanted[image]
@@ -465,7 +463,7 @@ class ImageLedger:
         return [self._placed[image]]
 
     def _stand(self, images: list[str]) -> None:
-        """Place the boxes of pictures that are stored as their labels say now."""
+        """Place the boxes of images that are stored as their labels say now."""
         for image in images:
             held = self._images[image]
             seconds = math.nan if self._wanted[image].frame is None else float(held["uri"].rpartition("#t=")[2])
@@ -484,7 +482,7 @@ class ImageLedger:
         self.changed = self.changed or bool(boxes)
 
     def _count(self, added: list[dict[str, Any]]) -> None:
-        """Count the pictures that have come into a split."""
+        """Count the images that have come into a split."""
         report = self._report
         for row in added:
             report.added += 1
@@ -495,14 +493,14 @@ class ImageLedger:
                 report.classes.setdefault(label, dict.fromkeys(schema.SPLITS, 0))[row["split"]] += 1
 
     def _replaced(self, contents: dict[str, str]) -> set[str]:
-        """Contents that every file which had them has lost to others: pictures that were drawn or exported anew."""
+        """Contents that every file which had them has lost to others: images that were drawn or exported anew."""
         places: dict[str, set[str]] = defaultdict(set)
         for image, uri in self._pictures:
             places[image].add(uri)
         return {image for image, uris in places.items() if all((contents.get(uri) or image) != image for uri in uris)}
 
     def _retire(self, contents: set[str]) -> None:
-        """Take back the boxes of pictures of these contents that are refused now, and of frames that their video's
+        """Take back the boxes of images of these contents that are refused now, and of frames that their video's
         labels no longer speak of.
         """
         retired = [image for image in self._boxes if image not in self._placed and image.partition("-")[0] in contents]
@@ -512,9 +510,9 @@ class ImageLedger:
         self._report.retired = len(retired)
         self.changed = self.changed or bool(retired)
 
-    def _remember(self, pictures: list[dict[str, Any]]) -> None:
-        """Write the rows of `pictures` that the table does not hold as they are."""
-        changed = [row for row in pictures if self._pictures.get(_place_of(row)) != row]
+    def _remember(self, images: list[dict[str, Any]]) -> None:
+        """Write the rows of `images` that the table does not hold as they are."""
+        changed = [row for row in images if self._pictures.get(_place_of(row)) != row]
         known = [row for row in changed if _place_of(row) in self._pictures]
         self._store.upsert("pictures", pa.Table.from_pylist(known, schema=schema.PICTURES), keys=["image", "uri"])
         self._store.append(
@@ -524,7 +522,7 @@ class ImageLedger:
         self.changed = self.changed or bool(changed)
 
     def _refuse(self, file: File, verdict: str, reason: str, *, pictures: int = 1) -> None:
-        """Count refused pictures; a reason that holds for many frames of a video is told once."""
+        """Count refused images; a reason that holds for many frames of a video is told once."""
         self._report.refused_pictures += pictures
         self._report.duplicates += pictures if verdict == "duplicate" else 0
         if (file.uri, reason) not in self._told:
@@ -532,7 +530,7 @@ class ImageLedger:
             self._report.refused.append({"uri": file.uri, "verdict": verdict, "reason": reason})
 
 
-def _picture_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
+def _image_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     return {
         "image": content,
         "uri": file.uri,
@@ -544,15 +542,15 @@ def _picture_row(file: File, content: str, verdict: str = "ok", reason: str = ""
     }
 
 
-def _other_boxes(first: AnnotatedPicture, other: AnnotatedPicture) -> str:
-    """What is added to the reason of a duplicate that is labelled in another way than the picture that is kept; of
+def _other_boxes(first: AnnotatedImage, other: AnnotatedImage) -> str:
+    """What is added to the reason of a duplicate that is labelled in another way than the image that is kept; of
     videos, other frames may be.
     """
     if first.frame is not None or (first.boxes, first.labels) == (other.boxes, other.labels):
         return ""
     counts = [
-        ", ".join(f"{count} {label}" for label, count in sorted(Counter(picture.labels).items())) or "nothing"
-        for picture in (first, other)
+        ", ".join(f"{count} {label}" for label, count in sorted(Counter(image.labels).items())) or "nothing"
+        for image in (first, other)
     ]
     return other_labels(*counts) or ", with other boxes"
 

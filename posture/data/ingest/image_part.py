@@ -1,4 +1,4 @@
-"""What one task made of its pictures, as a Parquet file in the table's folder, which no version of `images` names until
+"""What one task made of its images, as a Parquet file in the table's folder, which no version of `images` names until
 it is committed.
 """
 
@@ -10,17 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from posture.data.ingest.check_image import Encoded
+from posture.data.ingest.check_image import EncodedImage
 from posture.data.store import schema
 from posture.data.store.tables import filesystem, writing
 
-ROW_GROUP_PICTURES = 32
-"""Pictures per Parquet row group: what a streaming reader takes at once."""
+ROW_GROUP_IMAGES = 32
+"""Images per Parquet row group: what a streaming reader takes at once."""
 
 
-class PicturePart:
+class ImagePart:
     """Writes rows of `images` a row group at a time. Raises InputError where storage takes no more: that is no
-    picture's fault.
+    image's fault.
     """
 
     def __init__(self, store_uri: str, ingest: str) -> None:
@@ -32,8 +32,8 @@ class PicturePart:
         self._buffer: list[dict[str, Any]] = []
         self._written = 0
 
-    def write(self, image: str, uri: str, encoded: Encoded, **of_frame: Any) -> None:
-        """Add a picture; `of_frame` are the columns that only frames of videos have."""
+    def write(self, image: str, uri: str, encoded: EncodedImage, **of_frame: Any) -> None:
+        """Add an image; `of_frame` are the columns that only frames of videos have."""
         self._buffer.append({
             "image": image,
             "uri": uri,
@@ -43,7 +43,7 @@ class PicturePart:
             "pixels": encoded.pixels,
             **of_frame,
         })
-        if len(self._buffer) >= ROW_GROUP_PICTURES:
+        if len(self._buffer) >= ROW_GROUP_IMAGES:
             self._flush()
 
     def close(self) -> dict[str, Any] | None:

@@ -60,7 +60,7 @@ def earlier_videos(store: Store) -> list[dict[str, Any]]:
 
 
 def earlier_frames(store: Store) -> int:
-    """How many frames of videos an earlier version stored as pictures; they are not rechecked."""
+    """How many frames of videos an earlier version stored as images; they are not rechecked."""
     uris = store.read("images", columns=["uri"], where=pc.field("decoder").is_null())["uri"].to_pylist()
     return sum("#t=" in uri for uri in uris)
 
@@ -82,7 +82,7 @@ def recheck(
         report = Rechecked(len(by_content))
         for number, (places, looked) in enumerate(_looked_at(list(by_content.values()), limit_seconds), start=1):
             lease.check()
-            _Video(store, places, report, limit_seconds).bring_up_to_date(looked)
+            _RecheckedVideo(store, places, report, limit_seconds).bring_up_to_date(looked)
             if progress:
                 progress(number, len(by_content), report.clips)
     return report
@@ -119,7 +119,7 @@ def _looked_at(
                 sandbox.close()
 
 
-class _Video:
+class _RecheckedVideo:
     """One content, and the rows of the files that hold it."""
 
     def __init__(self, store: Store, places: list[dict[str, Any]], report: Rechecked, limit_seconds: float) -> None:

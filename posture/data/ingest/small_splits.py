@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 LEAST = 20
-"""Segments or pictures. Of fewer, one is more than 5 points of accuracy."""
+"""Segments or images. Of fewer, one is more than 5 points of accuracy."""
 PURPOSE = {"val": "to choose epochs and settings by", "test": "to tell models apart by"}
 CLASSES_NAMED = 8
 

@@ -1,4 +1,4 @@
-"""COCO JSON and Pascal VOC -> `Pictures`.
+"""COCO JSON and Pascal VOC -> `AnnotatedImages`.
 
 Sources: the COCO data format (Lin 2014), the VOC development kit (Everingham 2010).
 """
@@ -17,11 +17,11 @@ from posture.data.labels.limits import MOST_CLASSES, load_json
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
 from posture.data.labels.tree import (
-    PICTURE_SUFFIXES,
-    AnnotatedPicture,
+    IMAGE_SUFFIXES,
+    AnnotatedImage,
+    AnnotatedImages,
     BadLabel,
     Box,
-    Pictures,
     Refusal,
     Tree,
     around,
@@ -51,25 +51,25 @@ def coco_tables(tree: Tree) -> list[str]:
     return instances or found
 
 
-def read_coco(tree: Tree) -> Pictures | None:
+def read_coco(tree: Tree) -> AnnotatedImages | None:
     """Boxes as x, y, w, h in pixels; if an annotation has none, the box around its segmentation or keypoints. Crowds
     are ignore regions.
 
     Ids may be numbers or texts, and 7 and "7" are the same. Raises InputError if ids are given twice or no annotation
-    belongs to a picture.
+    belongs to an image.
     """
     tables = coco_tables(tree)
     if not tables:
         return None
-    found = Pictures(tree.root, "coco", [])
+    found = AnnotatedImages(tree.root, "coco", [])
     for table in tables:
         _read_coco_table(tree, table, found)
-    used = {picture.file.relative for picture in found.pictures} | {refusal.file.relative for refusal in found.refused}
-    found.unlabelled.extend(tree.pictures_without(used))
+    used = {image.file.relative for image in found.pictures} | {refusal.file.relative for refusal in found.refused}
+    found.unlabelled.extend(tree.images_without(used))
     return found
 
 
-def _read_coco_table(tree: Tree, table: str, found: Pictures) -> None:
+def _read_coco_table(tree: Tree, table: str, found: AnnotatedImages) -> None:
     content = _coco_content(tree, table)
     where = join(tree.root, table)
     stem = PurePosixPath(table).stem
@@ -102,9 +102,7 @@ def _read_coco_table(tree: Tree, table: str, found: Pictures) -> None:
             found.refused.append(Refusal(file, error.verdict, str(error)))
             continue
         size = (int(sides[0]), int(sides[1])) if all(sides) else None
-        found.pictures.append(
-            AnnotatedPicture(file, boxes, labels, still_group(name), split, size=size, ignored=ignored)
-        )
+        found.pictures.append(AnnotatedImage(file, boxes, labels, still_group(name), split, size=size, ignored=ignored))
     found.missing.extend(f"{table}: image {image[:40]} of {len(lost)} annotations" for image, lost in by_image.items())
 
 
@@ -204,10 +202,10 @@ def _coco_box(annotation: dict[str, Any], where: str) -> Box:
 
 
 def _coco_file(tree: Tree, name: str, table: str, tag: str, split: str | None) -> File | None:
-    """The picture of that name: beside the table, else in the folder that is named like the table, else in its split's,
+    """The image of that name: beside the table, else in the folder that is named like the table, else in its split's,
     else the only one.
     """
-    found = tree.ending(name, PICTURE_SUFFIXES)
+    found = tree.ending(name, IMAGE_SUFFIXES)
     beside = folded(posixpath.normpath(posixpath.join(posixpath.dirname(table), name.replace("\\", "/"))))
 
     def folders(file: File) -> list[str]:
@@ -246,7 +244,7 @@ def _voc_place(name: str) -> tuple[str | None, str]:
     return (None, "") if at is None else ("/".join(parts[:at]), "/".join(parts[at + 1 :]))
 
 
-def read_voc(tree: Tree) -> Pictures | None:
+def read_voc(tree: Tree) -> AnnotatedImages | None:
     """Boxes as xmin, ymin, xmax, ymax, the numbers from 1 of pixels that belong to the box. Lists in ImageSets/Main
     give the splits.
 
@@ -255,20 +253,20 @@ def read_voc(tree: Tree) -> Pictures | None:
     folders = voc_folders(tree)
     if not folders:
         return None
-    found = Pictures(tree.root, "voc", [])
+    found = AnnotatedImages(tree.root, "voc", [])
     for folder in folders:
         _read_voc_folder(tree, folder, found)
-    used = {picture.file.relative for picture in found.pictures} | {refusal.file.relative for refusal in found.refused}
-    found.unlabelled.extend(tree.pictures_without(used))
+    used = {image.file.relative for image in found.pictures} | {refusal.file.relative for refusal in found.refused}
+    found.unlabelled.extend(tree.images_without(used))
     return found
 
 
-def _read_voc_folder(tree: Tree, folder: str, found: Pictures) -> None:
+def _read_voc_folder(tree: Tree, folder: str, found: AnnotatedImages) -> None:
     prefix = f"{folder}/" if folder else ""
-    pictures: dict[str, list[File]] = defaultdict(list)
+    images: dict[str, list[File]] = defaultdict(list)
     for file in tree.pictures:
         if file.relative.startswith(prefix):
-            pictures[composed(PurePosixPath(file.relative).stem)].append(file)
+            images[composed(PurePosixPath(file.relative).stem)].append(file)
     tables: dict[str, list[str]] = defaultdict(list)
     for name in tree.tables(".xml"):
         if _voc_place(name)[0] == folder:
@@ -276,17 +274,17 @@ def _read_voc_folder(tree: Tree, folder: str, found: Pictures) -> None:
     contents = tree.contents(name for names in tables.values() for name in names)
     listed = _voc_lists(tree, prefix, set(tables))
     for stem, split, where in listed or [(stem, None, names[0]) for stem, names in tables.items()]:
-        if stem not in pictures:
+        if stem not in images:
             found.missing.append(f"{where}: {stem}")
             continue
         for name in tables.get(stem, ()):
-            _read_voc_file(name, contents[name], pictures[stem], split, found)
+            _read_voc_file(name, contents[name], images[stem], split, found)
     if listed:
-        found.missing.extend(f"{names[0]}: {stem}" for stem, names in tables.items() if stem not in pictures)
+        found.missing.extend(f"{names[0]}: {stem}" for stem, names in tables.items() if stem not in images)
 
 
-def _read_voc_file(name: str, content: bytes, files: list[File], split: str | None, found: Pictures) -> None:
-    """Add the picture that the file is about, or refuse it; `files` are the pictures with its stem."""
+def _read_voc_file(name: str, content: bytes, files: list[File], split: str | None, found: AnnotatedImages) -> None:
+    """Add the image that the file is about, or refuse it; `files` are the images with its stem."""
     try:
         root = parse_xml(content)
         inner = f"/{_voc_place(name)[1]}".rstrip("/")
@@ -307,12 +305,12 @@ def _read_voc_file(name: str, content: bytes, files: list[File], split: str | No
         found.refused.extend(Refusal(file, verdict, reason) for file in files)
         return
     found.pictures.append(
-        AnnotatedPicture(files[0], boxes, labels, still_group(files[0].relative), split, size=size, ignored=ignored)
+        AnnotatedImage(files[0], boxes, labels, still_group(files[0].relative), split, size=size, ignored=ignored)
     )
 
 
 def _voc_lists(tree: Tree, prefix: str, tables: set[str]) -> list[tuple[str, str, str]]:
-    """(stem, split, list and line) of every picture in ImageSets/Main; trainval counts where there is no train."""
+    """(stem, split, list and line) of every image in ImageSets/Main; trainval counts where there is no train."""
     lists = {name: tree.at(f"{prefix}ImageSets/Main/{name}.txt") for name in ("train", "val", "test", "trainval")}
     there = {name: file.relative for name, file in lists.items() if file}
     if "trainval" in there:

@@ -99,7 +99,7 @@ def read_cvat(tree: Tree) -> TrackedFootage | None:
             root = parse_xml(tree.content(table))
             if root.tag != "annotations" or root.find("image") is not None:
                 raise BadLabel(
-                    "this is not CVAT for video 1.1; export the task as that, and a task of pictures as YOLO or COCO"
+                    "this is not CVAT for video 1.1; export the task as that, and a task of images as YOLO or COCO"
                 )
             tasks = _tasks(root)
         except BadXML as error:

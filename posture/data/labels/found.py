@@ -20,22 +20,22 @@ splits.
 """
 
 
-class Found(NamedTuple):
+class LayoutGuess(NamedTuple):
     """A layout that is there."""
 
     layout: str
     file: str
     """One of the files that say so, by its path below the root."""
     folder: str
-    """The smallest folder around it that holds pictures or videos; "" is the root."""
+    """The smallest folder around it that holds images or videos; "" is the root."""
 
 
 def choose_layout(source: str, *, clips: bool = False) -> str | None:
-    """The layout of pictures that lies at `source` (a folder, an `s3://` prefix, or a file of labels), or None if
+    """The layout of images that lies at `source` (a folder, an `s3://` prefix, or a file of labels), or None if
     videos are labelled there.
 
     `clips`: if there are several, it is one of videos that is wanted. Raises InputError listing the layouts if there
-    are several, and as `picture_layout` does.
+    are several, and as `image_layout` does.
     """
     if table_of(source)[1]:
         return None
@@ -53,29 +53,29 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
             f"{tree.root}: several layouts are here: {listed}. Name one of these folders, or the layout with --layout"
         )
     if not found or tree.named:
-        return images.picture_layout(source)
+        return images.image_layout(source)
     layout = TOGETHER.get(layouts, next(iter(layouts)))
     return layout if layout in images.LAYOUTS else None
 
 
-def find_layouts(tree: Tree) -> list[Found]:
+def find_layouts(tree: Tree) -> list[LayoutGuess]:
     """Every layout in every folder that begins one, but `folders` only beside others. Raises InputError if a file that
     describes a data set is broken.
     """
     videos = [file.relative for file in tree.videos]
-    pictures = [file.relative for file in tree.pictures]
-    found: dict[tuple[str, str], Found] = {}
+    images = [file.relative for file in tree.pictures]
+    found: dict[tuple[str, str], LayoutGuess] = {}
 
     def add(layout: str, files: Iterable[str], media: list[str]) -> None:
         for name in files:
             folder = _around(name, media)
-            found.setdefault((layout, folder), Found(layout, name, folder))
+            found.setdefault((layout, folder), LayoutGuess(layout, name, folder))
 
-    if pictures:
+    if images:
         table = yolo.yolo_table(tree)
-        add("yolo", [table] if table else [], pictures)
-        add("coco", coco_voc.coco_tables(tree), pictures)
-        add("voc", (f"{folder}/Annotations".lstrip("/") for folder in coco_voc.voc_folders(tree)), pictures)
+        add("yolo", [table] if table else [], images)
+        add("coco", coco_voc.coco_tables(tree), images)
+        add("voc", (f"{folder}/Annotations".lstrip("/") for folder in coco_voc.voc_folders(tree)), images)
     if videos:
         add("ucf101_24", (name for name in tree.tables(".mat") if PurePosixPath(name).name == tubes.UCF101_24), videos)
         add("cvat", cvat.cvat_tables(tree), videos)
@@ -87,7 +87,7 @@ def find_layouts(tree: Tree) -> list[Found]:
     if found:
         outside = [name for name in videos if not any(_below(name, one.folder) for one in found.values())]
         classes = sorted({name.split("/")[0] for name in outside if "/" in name})
-        found |= {("folders", name): Found("folders", "", name) for name in classes[:1]}
+        found |= {("folders", name): LayoutGuess("folders", "", name) for name in classes[:1]}
     return sorted(found.values())
 
 

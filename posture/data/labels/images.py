@@ -1,4 +1,4 @@
-"""Layouts that people have pictures with boxes in -> one shape: picture files and frames of videos, with the boxes in
+"""Layouts that people have images with boxes in -> one shape: image files and frames of videos, with the boxes in
 each.
 
 | layout | recognised by |
@@ -24,35 +24,35 @@ from typing import Literal, get_args
 from posture.data.labels import coco_voc, cvat, tubes, yolo
 from posture.data.labels.limits import MOST_CLASSES
 from posture.data.labels.table import table_of
-from posture.data.labels.tree import AnnotatedPicture, Pictures, Tree
+from posture.data.labels.tree import AnnotatedImage, AnnotatedImages, Tree
 from posture.data.store.files import join
 from posture.errors import InputError
 
 Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 OF_STILLS = ("yolo", "coco", "voc")
-"""Layouts of picture files; the others are of videos, whose frames are taken."""
+"""Layouts of image files; the others are of videos, whose frames are taken."""
 
 LIKE_LABELS = re.compile(
     r'"(annotations|shapes|regions|objects|bbox|keypoints)"\s*:|<(annotations?|object|bndbox|track)[\s>]'
 )
-"""What a JSON or XML file with labels of pictures has in it, as COCO, LabelMe, VIA, VOC and CVAT write them."""
+"""What a JSON or XML file with labels of images has in it, as COCO, LabelMe, VIA, VOC and CVAT write them."""
 MOST_LOOKED_AT, NAMES_TOLD = 50, 5
 
 LABELS = {
     "yolo": "a data.yaml with names, train and val",
     "coco": "a JSON file with images, annotations and categories",
-    "voc": "Annotations/*.xml, one for each picture",
+    "voc": "Annotations/*.xml, one for each image",
     "cvat": "an XML file exported as CVAT for video 1.1, and its video",
     "ucf101_24": f"{tubes.UCF101_24} and its videos",
 }
 
 
-def picture_layout(source: str) -> str | None:
-    """Which layout of pictures with boxes is at `source` (a folder, an `s3://` prefix, or a file of labels); None where
+def image_layout(source: str) -> str | None:
+    """Which layout of images with boxes is at `source` (a folder, an `s3://` prefix, or a file of labels); None where
     it is none of them.
 
-    Raises InputError where there are pictures, and no video, but nothing says what is in them.
+    Raises InputError where there are images, and no video, but nothing says what is in them.
     """
     if table_of(source)[1]:
         return None
@@ -60,12 +60,12 @@ def picture_layout(source: str) -> str | None:
     layout = _recognise(tree)
     if layout is None and tree.pictures and not tree.videos:
         raise InputError(
-            f"{tree.root}: pictures without labels; put beside them {'; or '.join(LABELS[name] for name in ('yolo', 'coco', 'voc'))}"
+            f"{tree.root}: images without labels; put beside them {'; or '.join(LABELS[name] for name in ('yolo', 'coco', 'voc'))}"
         )
     return layout
 
 
-def read_pictures(
+def read_images(
     source: str,
     *,
     layout: str | None = None,
@@ -73,35 +73,35 @@ def read_pictures(
     named_val: str = "test",
     split_number: int = 1,
     outside: bool = False,
-) -> Pictures:
-    """The pictures at `source`, and the frames of its videos, with their boxes.
+) -> AnnotatedImages:
+    """The images at `source`, and the frames of its videos, with their boxes.
 
     Of videos, `every` n-th frame is taken. `named_val` is what becomes of a `val` where no `test` is named.
     `split_number` chooses among UCF101's three official splits, where their lists lie beside finalAnnots.mat.
-    `outside`: a data.yaml's `path` may lead out of `source`. What cannot be used of single pictures is in `refused`;
+    `outside`: a data.yaml's `path` may lead out of `source`. What cannot be used of single images is in `refused`;
     raises InputError if a file that speaks of all of them cannot be read.
     """
     if layout is not None and layout not in LAYOUTS:
-        raise InputError(f"--layout {layout}: the layouts of pictures are {', '.join(LAYOUTS)}")
+        raise InputError(f"--layout {layout}: the layouts of images are {', '.join(LAYOUTS)}")
     tree = Tree(source)
     found = layout or _recognise(tree)
     if found is None:
         raise InputError(
-            f"{tree.root}: no layout of pictures with boxes is recognised; those known are {', '.join(LAYOUTS)}"
+            f"{tree.root}: no layout of images with boxes is recognised; those known are {', '.join(LAYOUTS)}"
         )
     if found in ("cvat", "ucf101_24"):
         tracked = cvat.read_cvat(tree) if found == "cvat" else tubes.read_ucf101_24(tree, split_number=split_number)
-        pictures = None if tracked is None else tubes.sample(tracked, every=every)
+        images = None if tracked is None else tubes.sample(tracked, every=every)
     elif found == "yolo":
-        pictures = yolo.read_yolo(tree, outside=outside)
+        images = yolo.read_yolo(tree, outside=outside)
     else:
-        pictures = coco_voc.read_coco(tree) if found == "coco" else coco_voc.read_voc(tree)
-    if pictures is None:
+        images = coco_voc.read_coco(tree) if found == "coco" else coco_voc.read_voc(tree)
+    if images is None:
         raise InputError(f"{tree.root}: the layout {found} needs {LABELS[found]}")
-    if not pictures.pictures and not pictures.refused:
-        first = f" (the first: {pictures.missing[0]})" if pictures.missing else ""
-        raise InputError(f"{pictures.root}: not one label names a picture or video that is here{first}")
-    return _with_splits(_counted(replace(pictures, pictures=_said_once(pictures.pictures)), tree), named_val)
+    if not images.pictures and not images.refused:
+        first = f" (the first: {images.missing[0]})" if images.missing else ""
+        raise InputError(f"{images.root}: not one label names an image or video that is here{first}")
+    return _with_splits(_counted(replace(images, pictures=_said_once(images.pictures)), tree), named_val)
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -115,41 +115,41 @@ def _recognise(tree: Tree) -> str | None:
         return None
     if not tree.videos:
         raise InputError(
-            f"{join(tree.root, tables[0])}: CVAT's XML, but no video lies here; export a task of pictures as YOLO or COCO"
+            f"{join(tree.root, tables[0])}: CVAT's XML, but no video lies here; export a task of images as YOLO or COCO"
         )
     return "cvat"
 
 
-def _said_once(pictures: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
-    """Without what is said twice. Raises InputError where two tables say different things of a picture."""
-    said: dict[tuple[str, int | None, str | None], AnnotatedPicture] = {}
-    for picture in pictures:
-        if said.setdefault((picture.file.uri, picture.frame, picture.split), picture) != picture:
-            frame = "" if picture.frame is None else f" frame {picture.frame}"
+def _said_once(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+    """Without what is said twice. Raises InputError where two tables say different things of an image."""
+    said: dict[tuple[str, int | None, str | None], AnnotatedImage] = {}
+    for image in images:
+        if said.setdefault((image.file.uri, image.frame, image.split), image) != image:
+            frame = "" if image.frame is None else f" frame {image.frame}"
             raise InputError(
-                f"{picture.file.relative}{frame} is labelled twice, and not the same; name the one file of labels to take in place of the folder"
+                f"{image.file.relative}{frame} is labelled twice, and not the same; name the one file of labels to take in place of the folder"
             )
     return list(said.values())
 
 
-def _counted(found: Pictures, tree: Tree) -> Pictures:
+def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
     """Every box once, and what is to be said of them all. Raises InputError if there are too many classes."""
-    classes = {label for picture in found.pictures for label in picture.labels}
+    classes = {label for image in found.pictures for label in image.labels}
     if len(classes) > MOST_CLASSES:
         raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MOST_CLASSES:,} are read")
-    pictures = [_without_repeats(picture) for picture in found.pictures]
+    images = [_without_repeats(image) for image in found.pictures]
     notes = list(found.notes)
     if repeated := sum(
-        len(before.boxes) - len(after.boxes) for before, after in zip(found.pictures, pictures, strict=True)
+        len(before.boxes) - len(after.boxes) for before, after in zip(found.pictures, images, strict=True)
     ):
-        notes.append(f"boxes given twice in their picture, which count once: {repeated:,}")
-    if ignored := sum(sum(picture.ignored) for picture in pictures):
+        notes.append(f"boxes given twice in their image, which count once: {repeated:,}")
+    if ignored := sum(sum(image.ignored) for image in images):
         notes.append(
             f"boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): {ignored:,}"
         )
     if tree.videos and found.layout in OF_STILLS:
         notes.append(
-            f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of pictures"
+            f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of images"
         )
     if strange := _unread_labels(tree, found.layout):
         more = f" and {len(strange) - NAMES_TOLD} more" if len(strange) > NAMES_TOLD else ""
@@ -159,9 +159,9 @@ def _counted(found: Pictures, tree: Tree) -> Pictures:
     if tree.unread:
         kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
         notes.append(
-            f"pictures of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}"
+            f"images of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}"
         )
-    return replace(found, pictures=pictures, notes=notes)
+    return replace(found, pictures=images, notes=notes)
 
 
 def _unread_labels(tree: Tree, layout: str) -> list[str]:
@@ -175,65 +175,55 @@ def _unread_labels(tree: Tree, layout: str) -> list[str]:
     return [name for name in others[:MOST_LOOKED_AT] if LIKE_LABELS.search(tree.begins(name))]
 
 
-def _without_repeats(picture: AnnotatedPicture) -> AnnotatedPicture:
-    count = len(picture.boxes)
+def _without_repeats(image: AnnotatedImage) -> AnnotatedImage:
+    count = len(image.boxes)
     rows = list(
-        zip(
-            picture.boxes,
-            picture.labels,
-            picture.ignored or (False,) * count,
-            picture.tubes or ("",) * count,
-            strict=True,
-        )
+        zip(image.boxes, image.labels, image.ignored or (False,) * count, image.tubes or ("",) * count, strict=True)
     )
     first = {row: place for place, row in reversed(list(enumerate(rows)))}
     if len(first) == count:
-        return picture
+        return image
     kept = sorted(first.values())
     chosen = {
-        name: tuple(getattr(picture, name)[place] for place in kept)
+        name: tuple(getattr(image, name)[place] for place in kept)
         for name in ("boxes", "labels", "tubes", "ignored")
-        if getattr(picture, name)
+        if getattr(image, name)
     }
-    return replace(picture, **chosen)
+    return replace(image, **chosen)
 
 
-def _with_splits(found: Pictures, named_val: str) -> Pictures:
+def _with_splits(found: AnnotatedImages, named_val: str) -> AnnotatedImages:
     """The same with the splits that the store is to keep, and None where it decides."""
-    pictures, notes = _without_repeated_lists(found.pictures), list(found.notes)
-    named = {picture.split for picture in pictures} - {None}
+    images, notes = _without_repeated_lists(found.pictures), list(found.notes)
+    named = {image.split for image in images} - {None}
     if named == {"train"}:
-        pictures = [replace(picture, split=None) for picture in pictures]
+        images = [replace(image, split=None) for image in images]
     elif "val" in named and "test" not in named and named_val == "test":
-        pictures = [replace(picture, split="test") if picture.split == "val" else picture for picture in pictures]
+        images = [replace(image, split="test") if image.split == "val" else image for image in images]
         notes.append(
             "val is the only part that is held out, so it is taken as test, and another val is carved from train by group "
             "(--named-val val takes it as it is named)"
         )
-    groups = {picture.group for picture in pictures if picture.split is None} if not named - {"train"} else set()
-    if len(groups) == 1 and "" not in groups and len(pictures) > 1:
+    groups = {image.group for image in images if image.split is None} if not named - {"train"} else set()
+    if len(groups) == 1 and "" not in groups and len(images) > 1:
         notes.append(
             f"everything is of one group, {groups.pop()}, so nothing can be held out for val or test; a group is a video, or a folder of its frames"
         )
-    if groups == {""} and len(pictures) > 1 and found.layout in OF_STILLS:
+    if groups == {""} and len(images) > 1 and found.layout in OF_STILLS:
         notes.append(
-            "every picture is a group of its own, so two frames of one recording may stand on two sides of a split; to keep them together, name them "
+            "every image is a group of its own, so two frames of one recording may stand on two sides of a split; to keep them together, name them "
             "by their video (match3_frame_0012.jpg), or number them in a folder for each video (match3/0012.jpg)"
         )
-    return replace(found, pictures=pictures, notes=notes)
+    return replace(found, pictures=images, notes=notes)
 
 
-def _without_repeated_lists(pictures: list[AnnotatedPicture]) -> list[AnnotatedPicture]:
+def _without_repeated_lists(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
     """Where two splits are the same files, as in data sets made only to try something out, they name no split."""
     files: dict[str | None, set[str]] = {}
-    for picture in pictures:
-        files.setdefault(picture.split, set()).add(picture.file.uri)
+    for image in images:
+        files.setdefault(image.split, set()).add(image.file.uri)
     repeated = {split for split in files for other in files if split != other and files[split] == files[other]}
     if not repeated:
-        return pictures
-    kept = {
-        (picture.file.uri, picture.frame): replace(picture, split=None)
-        for picture in pictures
-        if picture.split in repeated
-    }
-    return [picture for picture in pictures if picture.split not in repeated] + list(kept.values())
+        return images
+    kept = {(image.file.uri, image.frame): replace(image, split=None) for image in images if image.split in repeated}
+    return [image for image in images if image.split not in repeated] + list(kept.values())

@@ -59,7 +59,7 @@ ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """Where a row stands, for messages, and the numbers in it."""
 
     file: str
@@ -136,7 +136,7 @@ class Table:
             lacking = next(name for name in COLUMNS[kind] if name not in self.columns)
             raise InputError(f"{where}: the column {lacking} is missing; its columns are {','.join(COLUMNS[kind])}")
 
-    def rows(self) -> Iterator[tuple[Line, dict[str, str]]]:
+    def rows(self) -> Iterator[tuple[TableLine, dict[str, str]]]:
         """Every row that is not empty, by column, and where it stands. Cells that are not there are empty.
 
         Raises InputError naming the line if quotes are not closed, a cell is too long, or a row has more cells than the
@@ -152,7 +152,7 @@ class Table:
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
-                where = Line(self.name, self._before + reader.line_num, self.delimiter)
+                where = TableLine(self.name, self._before + reader.line_num, self.delimiter)
                 if row_names is None:  # R writes a number before each row, and nothing above it
                     row_names = len(cells) == len(self.columns) + 1 and cells[0] == "1" and bool(cells[-1].strip())
                 cells = cells[row_names:]
@@ -201,7 +201,7 @@ def from_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[Line, dict[str, str]]]:
+def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[TableLine, dict[str, str]]]:
     """The rows of a table that must be of that kind; none if there is no such file or it is empty. Raises InputError."""
     content = read_bytes(join(root, name))
     if content:

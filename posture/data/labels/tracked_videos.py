@@ -18,11 +18,11 @@ from posture.data.labels import cvat
 from posture.data.labels import tubes as tube_layouts
 from posture.data.labels.found import choose_layout
 from posture.data.labels.names import VideoNames, seen
-from posture.data.labels.table import SUFFIXES, Line
+from posture.data.labels.table import SUFFIXES, TableLine
 from posture.data.labels.tree import Tree, video_group
 from posture.data.labels.tubes import Box, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.unread import open_tables
-from posture.data.labels.videos import LAYOUTS, AnnotatedVideo, Footage, Label, read_footage
+from posture.data.labels.videos import LAYOUTS, AnnotatedVideo, Label, LabelledVideos, read_footage
 from posture.data.store.files import list_files
 from posture.errors import InputError
 
@@ -32,7 +32,7 @@ WITH_TUBES = (*LAYOUTS, "ucf101_24")
 
 def read_tracked_footage(
     source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True
-) -> Footage:
+) -> LabelledVideos:
     """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are
     asked for.
 
@@ -61,7 +61,7 @@ def read_tracked_footage(
     return replace(footage, videos=videos, missing=[*footage.missing, *missing])
 
 
-def _labelled_tubes(tracked: TrackedFootage) -> Footage:
+def _labelled_tubes(tracked: TrackedFootage) -> LabelledVideos:
     """Every tube as a segment of its own."""
     videos = []
     for video in tracked.videos:
@@ -86,10 +86,12 @@ def _labelled_tubes(tracked: TrackedFootage) -> Footage:
     refused = [
         {"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused
     ]
-    return Footage(tracked.root, tracked.layout, videos, tracked.missing, tracked.unlabelled, refused, tracked.notes)
+    return LabelledVideos(
+        tracked.root, tracked.layout, videos, tracked.missing, tracked.unlabelled, refused, tracked.notes
+    )
 
 
-def _tubes(footage: Footage, split_number: int) -> tuple[dict[str, list[Tube]], list[str]]:
+def _tubes(footage: LabelledVideos, split_number: int) -> tuple[dict[str, list[Tube]], list[str]]:
     """Everybody's tubes by the video's relative path, and the boxes of videos that are not here, as `where: video`."""
     tree = Tree(footage.root)
     tubes: dict[str, list[Tube]] = {}
@@ -106,7 +108,7 @@ def _named(video: TrackedVideo) -> list[Tube]:
     return [replace(tube, size=video.size) for tube in video.tubes if tube.boxes]
 
 
-def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]]:
+def _read_box_tables(footage: LabelledVideos) -> tuple[dict[str, list[Tube]], list[str]]:
     """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError if an athlete has two boxes
     in one frame.
     """
@@ -129,7 +131,7 @@ def _read_box_tables(footage: Footage) -> tuple[dict[str, list[Tube]], list[str]
     }, list(lost.values())
 
 
-def _box(where: Line, row: dict[str, str]) -> tuple[int, Box]:
+def _box(where: TableLine, row: dict[str, str]) -> tuple[int, Box]:
     """The frame and x1, y1, x2, y2 of a row. Raises InputError naming the field at fault."""
     values = [where.number(name, row[name]) for name in ("frame", "x1", "y1", "x2", "y2")]
     for name, value in zip(("frame", "x1", "y1", "x2", "y2"), values, strict=True):

@@ -23,31 +23,31 @@ from posture.data.labels.videos import SPLIT_NAMES
 from posture.data.store.files import File, absolute, is_remote, join, list_files, reachable, read_bytes
 from posture.errors import InputError
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
 UNREAD_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2", ".dng"})
-"""Of pictures that are not read; they are named, so that nobody takes them for missing."""
+"""Of images that are not read; they are named, so that nobody takes them for missing."""
 TABLE_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".xml", ".mat", ".txt"})
 NAMED_SUFFIXES = TABLE_SUFFIXES - {".txt"}
 """Of a file that may be given in place of its folder."""
-LISTED_SUFFIXES = PICTURE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
+LISTED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
 BEGINNING = 65_536
 """Bytes of a file that are read to tell what it is."""
 LONGEST_NAME = 200
 """Letters of a class's name."""
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 from the picture's upper left corner, where pixel columns 0 to 9 are x from 0 to 10."""
+"""x1, y1, x2, y2 from the image's upper left corner, where pixel columns 0 to 9 are x from 0 to 10."""
 
 
 @dataclass(frozen=True)
-class AnnotatedPicture:
-    """A picture file, or one frame of a video, and what people say of it."""
+class AnnotatedImage:
+    """An image file, or one frame of a video, and what people say of it."""
 
     file: File
     boxes: tuple[Box, ...] = ()
     labels: tuple[str, ...] = ()
     group: str = ""
-    """The athlete or source video; empty where the picture is a group of its own."""
+    """The athlete or source video; empty where the image is a group of its own."""
     split: str | None = None
     """None: the store decides by group."""
     tubes: tuple[str, ...] = ()
@@ -55,9 +55,9 @@ class AnnotatedPicture:
     frame: int | None = None
     """Of a video, from 0."""
     normalised: bool = False
-    """Boxes are shares of the picture's sides, not pixels."""
+    """Boxes are shares of the image's sides, not pixels."""
     size: tuple[int, int] | None = None
-    """(height, width) in pixels of the picture that the boxes were drawn on, where the labels say it."""
+    """(height, width) in pixels of the image that the boxes were drawn on, where the labels say it."""
     ignored: tuple[bool, ...] = ()
     """For each box, whether it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
 
@@ -72,14 +72,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What a folder or bucket of pictures with boxes holds, in its own words."""
+class AnnotatedImages:
+    """What a folder or bucket of images with boxes holds, in its own words."""
 
     root: str
     layout: str
-    pictures: list[AnnotatedPicture]
+    pictures: list[AnnotatedImage]
     missing: list[str] = field(default_factory=list)
-    """Labels of a picture or video which is not there: `where: file`."""
+    """Labels of an image or video which is not there: `where: file`."""
     unlabelled: list[str] = field(default_factory=list)
     """Files that no label and no list names."""
     refused: list[Refusal] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Pictures:
 
 
 class BadLabel(Exception):
-    """What is said of one picture cannot be used. `verdict` is one of `rows.VERDICTS`."""
+    """What is said of one image cannot be used. `verdict` is one of `rows.VERDICTS`."""
 
     def __init__(self, reason: str, *, verdict: str = "bad_label") -> None:
         super().__init__(reason)
@@ -123,7 +123,7 @@ class Tree:
 
     @cached_property
     def pictures(self) -> list[File]:
-        return self._with_suffix(PICTURE_SUFFIXES)
+        return self._with_suffix(IMAGE_SUFFIXES)
 
     @cached_property
     def videos(self) -> list[File]:
@@ -131,7 +131,7 @@ class Tree:
 
     @cached_property
     def unread(self) -> list[File]:
-        """Pictures of kinds that are not read."""
+        """Images of kinds that are not read."""
         return self._with_suffix(UNREAD_SUFFIXES)
 
     @cached_property
@@ -161,8 +161,8 @@ class Tree:
         ]
         return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
 
-    def pictures_without(self, used: Iterable[str]) -> list[str]:
-        """Relative paths of the pictures that are not among `used`."""
+    def images_without(self, used: Iterable[str]) -> list[str]:
+        """Relative paths of the images that are not among `used`."""
         used = set(used)
         return [file.relative for file in self.pictures if file.relative not in used]
 
@@ -269,11 +269,11 @@ def video_group(path: PurePosixPath) -> str:
 
 
 def still_group(relative: str) -> str:
-    """What may not be divided between splits, told by a picture's name; empty where it stands for itself.
+    """What may not be divided between splits, told by an image's name; empty where it stands for itself.
 
     In this order: UCF101's group; the video of a frame whose name says so (`match3_frame_0012.jpg`, `match3_f12.jpg`);
-    the folder of a picture that has only a number, below the folder of its split (`images/train/match3/000012.jpg`);
-    the picture of which Roboflow made this copy (`jump_jpg.rf.3f2a.jpg`).
+    the folder of an image that has only a number, below the folder of its split (`images/train/match3/000012.jpg`);
+    the image of which Roboflow made this copy (`jump_jpg.rf.3f2a.jpg`).
     """
     path = PurePosixPath(relative)
     parts = list(path.parts[:-1])

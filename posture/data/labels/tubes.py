@@ -14,7 +14,7 @@ from typing import Any
 
 from posture.data.labels import ucf101
 from posture.data.labels.names import VideoNames
-from posture.data.labels.tree import AnnotatedPicture, BadLabel, Box, Pictures, Refusal, Tree, numbers, video_group
+from posture.data.labels.tree import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal, Tree, numbers, video_group
 from posture.data.store.files import File, join, read_bytes
 from posture.errors import InputError
 
@@ -51,7 +51,7 @@ class TrackedVideo:
 
 @dataclass(frozen=True)
 class TrackedFootage:
-    """What a folder or bucket holds of tracked videos; the lists are those of `Pictures`."""
+    """What a folder or bucket holds of tracked videos; the lists are those of `AnnotatedImages`."""
 
     root: str
     layout: str
@@ -62,23 +62,21 @@ class TrackedFootage:
     notes: list[str] = field(default_factory=list)
 
 
-def sample(footage: TrackedFootage, *, every: int) -> Pictures:
+def sample(footage: TrackedFootage, *, every: int) -> AnnotatedImages:
     """Every `every`-th annotated frame, those without a box too.
 
     Where only the frames of tubes are known, the others are left out, for athletes may well be seen there, and every
     tube gives a frame at least.
     """
-    pictures = []
+    images = []
     for video in footage.videos:
         group = video_group(PurePosixPath(video.file.relative))
         for frame in _sampled(video, every):
             shown = [(tube.boxes[frame], tube.label, tube.name) for tube in video.tubes if frame in tube.boxes]
             boxes, labels, tubes = zip(*shown, strict=True) if shown else ((), (), ())
-            pictures.append(
-                AnnotatedPicture(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size)
-            )
-    return Pictures(
-        footage.root, footage.layout, pictures, footage.missing, footage.unlabelled, footage.refused, footage.notes
+            images.append(AnnotatedImage(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size))
+    return AnnotatedImages(
+        footage.root, footage.layout, images, footage.missing, footage.unlabelled, footage.refused, footage.notes
     )
 
 

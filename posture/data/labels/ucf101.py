@@ -6,7 +6,7 @@ import io
 import re
 from pathlib import PurePosixPath
 
-from posture.data.labels.table import Line, decode
+from posture.data.labels.table import TableLine, decode
 from posture.data.store.files import File, join, read_bytes
 from posture.errors import InputError
 
@@ -31,7 +31,7 @@ def lists_of(files: list[File], number: int) -> dict[str, File]:
     return found
 
 
-def listed(root: str, name: str) -> tuple[list[tuple[Line, list[str]]], str]:
+def listed(root: str, name: str) -> tuple[list[tuple[TableLine, list[str]]], str]:
     """What each line of a list may name, likeliest last: the whole line, and the line without a class number; and the
     list's encoding if it was guessed.
 
@@ -39,7 +39,7 @@ def listed(root: str, name: str) -> tuple[list[tuple[Line, list[str]]], str]:
     """
     text, guessed = decode(read_bytes(join(root, name)) or b"", join(root, name))
     lines = [
-        (Line(name, number), line.strip())
+        (TableLine(name, number), line.strip())
         for number, line in enumerate(io.StringIO(text, newline=None), start=1)
         if line.strip()
     ]

@@ -26,7 +26,7 @@ from posture.data.decode.video import VIDEO_SUFFIXES
 from posture.data.labels import ucf101
 from posture.data.labels.names import SPLIT_NAMES, VideoNames, seen
 from posture.data.labels.review_csv import REVIEWED
-from posture.data.labels.table import COLUMNS, SUFFIXES, Line, Table, read_rows, table_of
+from posture.data.labels.table import COLUMNS, SUFFIXES, Table, TableLine, read_rows, table_of
 from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
 from posture.data.store.files import File, absolute, list_files
 from posture.data.store.schema import SPLITS
@@ -83,7 +83,7 @@ class AnnotatedVideo:
 
 
 @dataclass(frozen=True)
-class Footage:
+class LabelledVideos:
     """What a folder or bucket holds, in its own words."""
 
     root: str
@@ -103,7 +103,9 @@ class NoLabels(InputError):
     """There are videos, and nothing that could say what any of them shows."""
 
 
-def read_footage(source: str, *, layout: str | None = None, split_number: int = 1, reviewed: bool = True) -> Footage:
+def read_footage(
+    source: str, *, layout: str | None = None, split_number: int = 1, reviewed: bool = True
+) -> LabelledVideos:
     """The annotated videos at `source`: a folder, an `s3://` prefix, or a table of labels beside its videos.
 
     `split_number` chooses among UCF101's three official splits; `reviewed`: with the answers in review.csv. Raises
@@ -148,7 +150,7 @@ def find_unlabelled(source: str) -> tuple[str, list[File]]:
 
 def _read_layout(
     root: str, table: str, layout: str | None, videos: list[File], others: list[File], split_number: int
-) -> Footage:
+) -> LabelledVideos:
     """By the table that is named, else by the layout that is, else by the one that is there."""
     chosen = [
         file
@@ -221,7 +223,7 @@ def _name(file: File) -> str:
     return PurePosixPath(file.relative).name
 
 
-def _with_answers(footage: Footage, videos: list[File]) -> Footage:
+def _with_answers(footage: LabelledVideos, videos: list[File]) -> LabelledVideos:
     """The footage with the labels that review.csv gives to files that have none; where the layout has come to label a
     file, it is right.
     """
@@ -272,7 +274,7 @@ class Reading:
         self.own.add(f"{label}/{path.stem}")
         return f"{label}/{path.stem}"
 
-    def add(self, found: list[File], where: Line, name: str) -> File | None:
+    def add(self, found: list[File], where: TableLine, name: str) -> File | None:
         """The one file that was found for a name; what is missing, or may be several, is kept to be told."""
         if len(found) == 1:
             return found[0]
@@ -406,7 +408,7 @@ def _first(names: set[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
 
 
-def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Footage:
+def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> LabelledVideos:
     """The labelled videos. Repeated rows count once. Raises InputError if one stretch has two labels, or no video has
     any.
     """
@@ -431,7 +433,7 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> Fo
         notes.append(NO_GROUPS + TO_NAME_GROUPS["segments" if layout == "segments" else "folders"])
     labels = _without_torn(labels, reading.own)
     annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
-    return Footage(
+    return LabelledVideos(
         root,
         layout,
         annotated,
@@ -463,7 +465,7 @@ def _place(label: Label) -> tuple[float, float, str]:
     return label.start, label.end or float("inf"), label.label
 
 
-def _label(where: Line, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
+def _label(where: TableLine, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
     """The label of a row. Raises InputError naming the field at fault."""
     if not label:
         raise InputError(f"{where}: label is empty")

@@ -1,4 +1,4 @@
-"""YOLO folders -> `Pictures`, as Ultralytics reads them and Roboflow writes them."""
+"""YOLO folders -> `AnnotatedImages`, as Ultralytics reads them and Roboflow writes them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from posture.data.labels.limits import MOST_CLASSES, load_yaml
 from posture.data.labels.tree import (
-    AnnotatedPicture,
+    AnnotatedImage,
+    AnnotatedImages,
     BadLabel,
     Box,
-    Pictures,
     Refusal,
     Tree,
     around,
@@ -31,9 +31,9 @@ from posture.display.text import counted
 from posture.errors import InputError
 
 LABELS_FOLDER = "labels"
-"""The folder of labels beside the one of pictures, in any letter case."""
+"""The folder of labels beside the one of images, in any letter case."""
 MOST_SHARE = 2.0
-"""A larger coordinate is in pixels. One that is a little over 1 belongs to a box that leaves its picture."""
+"""A larger coordinate is in pixels. One that is a little over 1 belongs to a box that leaves its image."""
 KNOWN_KEYS = frozenset({
     *SPLITS,
     "names",
@@ -75,11 +75,11 @@ def yolo_table(tree: Tree) -> str | None:
     return nearest[0] if nearest else None
 
 
-def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
-    """Each picture's boxes stand in a text file of its name, `class x y w h` in shares of the picture, below `labels`
-    beside the pictures' folder.
+def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
+    """Each image's boxes stand in a text file of its name, `class x y w h` in shares of the image, below `labels`
+    beside the images' folder.
 
-    Polygons and turned boxes give the box around them. A picture without such a file shows nothing, as training by
+    Polygons and turned boxes give the box around them. An image without such a file shows nothing, as training by
     Ultralytics takes it; how many those are is said. Raises InputError if the YAML file is broken, or its `path` leads
     out of the tree and `outside` does not allow that.
     """
@@ -92,40 +92,40 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> Pictures | None:
     folder = join(tree.root, posixpath.dirname(table)).rstrip("/")
     for base in dict.fromkeys((_base(tree, folder, content.get("path"), where, outside=outside), tree.root)):
         tree = tree if base == tree.root else Tree(base)
-        pictures, missing, notes = _pictures(tree, content, folder, table)
-        if pictures:
+        images, missing, notes = _pictures(tree, content, folder, table)
+        if images:
             break
     else:
-        raise InputError(f"{where}: neither train nor val nor test names a folder or list with pictures below {base}")
+        raise InputError(f"{where}: neither train nor val nor test names a folder or list with images below {base}")
     notes += [
         f"{table}: {key} is not read; the splits are train, val and test" for key in content if key not in KNOWN_KEYS
     ]
-    labels = {file.relative: _label(tree, file.relative) for file in dict.fromkeys(file for file, _ in pictures)}
+    labels = {file.relative: _label(tree, file.relative) for file in dict.fromkeys(file for file, _ in images)}
     contents = tree.contents(sorted({name for name in labels.values() if name}))
-    if bare := [picture for picture, name in labels.items() if not name]:
+    if bare := [image for image, name in labels.items() if not name]:
         notes.append(
-            f"pictures without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}"
+            f"images without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}"
         )
     owners: dict[str, set[str]] = defaultdict(set)
-    for picture, name in labels.items():
-        owners[name].add(posixpath.dirname(picture))
+    for image, name in labels.items():
+        owners[name].add(posixpath.dirname(image))
     read, refused = [], []
-    for file, split in sorted(pictures, key=lambda pair: pair[0].relative):
+    for file, split in sorted(images, key=lambda pair: pair[0].relative):
         name = labels[file.relative]
         try:
             if name and len(owners[name]) > 1:
-                raise BadLabel(f"{name} may belong to pictures in {' and '.join(sorted(owners[name]))}")
+                raise BadLabel(f"{name} may belong to images in {' and '.join(sorted(owners[name]))}")
             boxes, its_labels = _read_boxes(name, contents.get(name, b""), names, points=points)
         except BadLabel as error:
             refused.append(Refusal(file, error.verdict, str(error)))
             continue
-        read.append(AnnotatedPicture(file, boxes, its_labels, still_group(file.relative), split, normalised=True))
-    return Pictures(
+        read.append(AnnotatedImage(file, boxes, its_labels, still_group(file.relative), split, normalised=True))
+    return AnnotatedImages(
         tree.root,
         "yolo",
         read,
         missing + _lonely(tree, labels),
-        tree.pictures_without(labels),
+        tree.images_without(labels),
         list(dict.fromkeys(refused)),
         notes,
     )
@@ -188,8 +188,8 @@ def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> s
 def _pictures(
     tree: Tree, content: dict[str, Any], folder: str, table: str
 ) -> tuple[list[tuple[File, str]], list[str], list[str]]:
-    """Pictures with their split, what is named in vain, and entries that name nothing."""
-    pictures: list[tuple[File, str]] = []
+    """Images with their split, what is named in vain, and entries that name nothing."""
+    images: list[tuple[File, str]] = []
     missing: list[str] = []
     notes = []
     for split in SPLITS:
@@ -199,14 +199,14 @@ def _pictures(
                 continue
             found, lost = _entry(tree, entry, folder)
             if not found and not lost:
-                notes.append(f"{table}: {split}: {entry} names no folder or list with pictures here")
-            pictures += [(file, split) for file in found]
+                notes.append(f"{table}: {split}: {entry} names no folder or list with images here")
+            images += [(file, split) for file in found]
             missing += lost
-    return pictures, missing, notes
+    return images, missing, notes
 
 
 def _entry(tree: Tree, entry: str, folder: str) -> tuple[list[File], list[str]]:
-    """The pictures that one entry of train, val or test names, and what it names in vain."""
+    """The images that one entry of train, val or test names, and what it names in vain."""
     entry = entry.strip().replace("\\", "/")
     home = posixpath.relpath(folder, tree.root) if folder.startswith(tree.root) else "."
     for place in (_inside(tree, entry, "."), _inside(tree, entry, home), re.sub(r"^(\.\./)+", "", entry)):
@@ -251,19 +251,19 @@ def _inside(tree: Tree, place: str, folder: str) -> str | None:
     return None if inside.startswith("..") else inside
 
 
-def _places(picture: str) -> list[str]:
-    """Where a picture's labels may lie: Ultralytics' place, below `labels` in place of another folder of its path, and
+def _places(image: str) -> list[str]:
+    """Where an image's labels may lie: Ultralytics' place, below `labels` in place of another folder of its path, and
     beside it.
     """
-    parts = PurePosixPath(picture).with_suffix(".txt").parts
+    parts = PurePosixPath(image).with_suffix(".txt").parts
     swapped = {at: "/".join([*parts[:at], LABELS_FOLDER, *parts[at + 1 :]]) for at in reversed(range(len(parts) - 1))}
     first = next((at for at in swapped if parts[at].lower() == "images"), None)
     return [*([swapped[first]] if first is not None else []), *swapped.values(), "/".join(parts)]
 
 
-def _label(tree: Tree, picture: str) -> str:
-    """The file of a picture's labels; "" if it has none."""
-    return next((file.relative for place in _places(picture) if (file := tree.at(place))), "")
+def _label(tree: Tree, image: str) -> str:
+    """The file of an image's labels; "" if it has none."""
+    return next((file.relative for place in _places(image) if (file := tree.at(place))), "")
 
 
 def _read_boxes(
@@ -287,7 +287,7 @@ def _read_boxes(
         shape = shape[:4] if points and len(shape) == 4 + points else shape
         if any(share > MOST_SHARE for share in shape):
             raise BadLabel(
-                f"{where}: {max(shape):g} is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height"
+                f"{where}: {max(shape):g} is no share of the image from 0 to 1; coordinates in pixels must be divided by its width and height"
             )
         if len(shape) == 4:
             x, y, width, height = shape
@@ -314,14 +314,14 @@ def _span(names: dict[int, str]) -> str:
 
 
 def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
-    """Files of labels that belong to no picture, and are empty or begin with a number.
+    """Files of labels that belong to no image, and are empty or begin with a number.
 
-    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like a picture
+    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like an image
     that has no labels.
     """
     used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
     used |= {_label(tree, file.relative) for file in tree.pictures if file.relative not in labels}
-    bare = {folded(PurePosixPath(picture).stem) for picture, name in labels.items() if not name}
+    bare = {folded(PurePosixPath(image).stem) for image, name in labels.items() if not name}
     strays = [
         name
         for name in tree.files

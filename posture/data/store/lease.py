@@ -32,7 +32,7 @@ HIGHEST = 10**11
 NUMBERED = re.compile(r"(\d{12})\.json")
 
 
-class Entry(TypedDict):
+class LeaseEntry(TypedDict):
     """A file of the log."""
 
     holder: str
@@ -142,7 +142,7 @@ class Lease:
         names = [NUMBERED.fullmatch(entry["path"]) for page in obstore.list(self._files) for entry in page]
         return [int(name[1]) for name in names if name]
 
-    def _latest(self) -> tuple[int, Entry | None]:
+    def _latest(self) -> tuple[int, LeaseEntry | None]:
         """The entry that counts, and its number. Raises InputError if it is none that a lease writes."""
         for number in sorted(self._numbers(), reverse=True):
             if entry := self._read(number):
@@ -154,7 +154,7 @@ class Lease:
                 return number, entry
         return 0, None
 
-    def _read(self, number: int) -> Entry | None:
+    def _read(self, number: int) -> LeaseEntry | None:
         """The entry, or None if its holder has just moved on."""
         import obstore
 
@@ -162,14 +162,14 @@ class Lease:
             content = bytes(obstore.get(self._files, _file(number)).bytes())
         except FileNotFoundError:
             return None
-        return checked_json(content, f"{self._folder}/{_file(number)}", Entry)
+        return checked_json(content, f"{self._folder}/{_file(number)}", LeaseEntry)
 
 
 def _file(number: int) -> str:
     return f"{number:012d}.json"
 
 
-def holder(root: str) -> Entry | None:
+def holder(root: str) -> LeaseEntry | None:
     """Who holds the lease of `root`; None if nobody does. Raises InputError."""
     if not exists(path_below(root, "_lease")):
         return None
@@ -187,7 +187,7 @@ def _machine() -> str:
         return uuid.uuid4().hex
 
 
-def _died_here(entry: Entry) -> bool:
+def _died_here(entry: LeaseEntry) -> bool:
     """Whether the holder was a process of this machine that is gone, so that nobody need wait for its limit."""
     if entry["machine"] != _machine():
         return False

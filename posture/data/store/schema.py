@@ -7,9 +7,9 @@
 | segments | labelled stretch of a video | segment |
 | clips | decoded window of a segment | clip |
 | flows | clip and method | clip, method |
-| images | picture, or frame of a video, with boxes or known to have none | image |
-| boxes | picture of `images` | image |
-| pictures | picture file or video with boxes that was looked at; `ok` means that its images and boxes stand | image, uri |
+| images | image file, or frame of a video, with boxes or known to have none | image |
+| boxes | image of `images` | image |
+| pictures | image file or video with boxes that was looked at; `ok` means that its images and boxes stand | image, uri |
 | ingests | ingest that added something or refused a file | ingest |
 | absences | segment in which a detector found no athlete, so that it is not searched again | segment, recipe |
 """
@@ -34,12 +34,12 @@ VERDICTS = {
     "ok": "decoded",
     "empty": "the file has no bytes",
     "not_video": "the file is no video",
-    "not_picture": "the file is no picture",
+    "not_picture": "the file is no image",
     "no_video_stream": "a container without a video stream",
     "no_frames": "a video stream without frames",
     "no_decoder": "a video stream of a kind that cannot be decoded here",
     "bad_times": "time stamps that make no frame rate of a video",
-    "truncated": "the file ends before its video or picture does",
+    "truncated": "the file ends before its video or image does",
     "timeout": "the decoder did not finish in time",
     "crashed": "the decoder's process died",
     "failed": "this version of Posture cannot cope with the file",
@@ -52,12 +52,12 @@ VERDICTS = {
     "missing_video": "a label names a video that is not there",
     "segment_past_end": "a segment starts or ends after its video",
     "no_athlete": "nobody to cut the clip around in that segment",
-    "missing_picture": "a label names a picture that is not there",
+    "missing_picture": "a label names an image that is not there",
     "frame_past_end": "a box is on a frame after its video's last",
-    "bad_label": "what is said of a picture cannot be read",
+    "bad_label": "what is said of an image cannot be read",
     "unknown_class": "a box is of a class that has no name",
-    "box_outside": "nothing of a box lies in its picture",
-    "size_mismatch": "the boxes were drawn on a picture of another size",
+    "box_outside": "nothing of a box lies in its image",
+    "size_mismatch": "the boxes were drawn on an image of another size",
 }
 """Every verdict on a file or a label, and what it means."""
 
@@ -139,7 +139,7 @@ BOXES = pa.schema([
     ("image", pa.string()),
     ("group", pa.string()),
     ("split", pa.string()),  # one of SPLITS; empty until the ingest that added it has ended
-    # x1, y1, x2, y2 each, pixels of the picture, clipped to it; empty where it shows none
+    # x1, y1, x2, y2 each, pixels of the image, clipped to it; empty where it shows none
     ("boxes", pa.list_(pa.list_(pa.float32()))),
     ("labels", pa.list_(pa.string())),  # one for each box
     ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none
@@ -287,7 +287,7 @@ def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
 
 
 def frame_id(video: str, frame: int) -> str:
-    """The key of a picture that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with
+    """The key of an image that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with
     that.
     """
     return f"{video}-{frame:07d}"

@@ -60,7 +60,7 @@ DELETE_AT_ONCE = 2000
 """Values of one predicate: deltalake's parser overflows the stack with 100,000."""
 
 
-class Mark(TypedDict):
+class StoreMark(TypedDict):
     """What is kept of a video that was forgotten."""
 
     video: Name
@@ -301,14 +301,14 @@ class Store:
         mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
         write_bytes(path_below(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
 
-    def forgotten(self) -> dict[str, Mark]:
+    def forgotten(self) -> dict[str, StoreMark]:
         """Videos that are never to be taken in again, by content hash. Raises InputError if a mark is not as `forget`
         writes it.
         """
         place = path_below(self.uri, FORGOTTEN)
         names = [file.relative for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
         files = ((path_below(place, name), read_bytes(path_below(place, name))) for name in names)
-        marks = [checked_json(content, uri, Mark) for uri, content in files if content]
+        marks = [checked_json(content, uri, StoreMark) for uri, content in files if content]
         return {mark["video"]: mark for mark in marks}
 
     def history(self, name: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ its athlete's drawing touches. Frames are a pure function of the arguments; the 
 encoder's version.
 
 The classes come in pairs that are one loop of poses run in two directions (`synthetic_figure`), begun at a uniformly
-random pose, while everything else in the picture is independent of the class and looks alike in both directions of time
+random pose, while everything else in the image is independent of the class and looks alike in both directions of time
 (`synthetic_scene`). So one frame of a segment, at whatever position, and an unordered set of its frames carry no
 information about which class of a pair it is: only the order does. Splits are by athlete.
 

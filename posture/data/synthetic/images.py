@@ -1,12 +1,12 @@
-"""Pictures with exact boxes from generated footage (`synthetic.py`), to try a detector on: a YOLO folder.
+"""Images with exact boxes from generated footage (`synthetic.py`), to try a detector on: a YOLO folder.
 
     data.yaml                                train, val and test by athlete, as the footage has them; names: 0 athlete,
     1 bystander images/train/athlete_03_frame_000700020.jpg ...    frame 20 of video 7, which is athlete 3's; JPEG of
     quality 95 labels/train/athlete_03_frame_000700020.txt ...    class x y w h: the box's centre and size in shares of
-    the picture's sides pictures.json                            what the pictures were made of, and how many there are;
+    the image's sides images.json                            what the images were made of, and how many there are;
     written last
 
-The athlete is the one whose actions the video shows; whoever else stands in the picture is a bystander. Boxes are those
+The athlete is the one whose actions the video shows; whoever else stands in the image is a bystander. Boxes are those
 of boxes.csv, also where another figure hides part of one.
 """
 
@@ -35,7 +35,7 @@ Boxes = dict[int, list[tuple[str, np.ndarray]]]
 """Who is where in each frame of a video: (name, x1 y1 x2 y2)."""
 
 
-def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
+def write_images(footage: Path, folder: Path, *, every: int = 10) -> Path:
     """Writes every `every`-th frame of the generated footage in `footage` into `folder`, or finds them there already;
     returns `folder`.
 
@@ -78,7 +78,7 @@ def write_pictures(footage: Path, folder: Path, *, every: int = 10) -> Path:
 
 
 def _found(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly these pictures, all of them. Raises InputError when something else is in the
+    """Whether the folder holds exactly these images, all of them. Raises InputError when something else is in the
     way.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -87,7 +87,7 @@ def _found(folder: Path, made_of: dict[str, Any]) -> bool:
         found = json.loads((folder / "pictures.json").read_text())
         counts = found.pop("pictures")
     except (OSError, ValueError, KeyError, AttributeError):
-        raise InputError(f"{folder} exists and holds no pictures of generated footage; name a new folder") from None
+        raise InputError(f"{folder} exists and holds no images of generated footage; name a new folder") from None
     whole = all(
         sum(1 for _ in (folder / part / split).glob("*")) == count
         for split, count in counts.items()
@@ -96,9 +96,9 @@ def _found(folder: Path, made_of: dict[str, Any]) -> bool:
     if found == made_of and whole and (folder / "data.yaml").is_file():
         return True
     reason = (
-        "pictures of generated footage with files missing"
+        "images of generated footage with files missing"
         if found == made_of
-        else "pictures of other footage, or other frames of it"
+        else "images of other footage, or other frames of it"
     )
     raise InputError(f"{folder} holds {reason}; remove it or name a new folder")
 
@@ -122,7 +122,7 @@ def _boxes(footage: Path) -> dict[str, Boxes]:
 
 
 def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, every: int) -> int:
-    """Writes the pictures of one video and their labels; returns how many."""
+    """Writes the images of one video and their labels; returns how many."""
     places = [folder / part / split for part in ("images", "labels")]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)

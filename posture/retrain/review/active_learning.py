@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.decode.cut import Cut, frame_numbers
 from posture.data.decode.optical_flow import METHODS
 from posture.data.decode.sandbox import Sandbox
@@ -45,7 +45,7 @@ COPY = 0.05
 
 
 @dataclass(frozen=True)
-class Asked:
+class FileStretch:
     """A stretch of one file."""
 
     stretch: Stretch
@@ -69,7 +69,7 @@ class Unlabelled:
     root: str
     files: int = 0
     """Without a label."""
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[FileStretch] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     """{uri, verdict, reason} of files that cannot be shown."""
 
@@ -150,44 +150,45 @@ def _probed(files: list[File], *, hashed: set[int]) -> Iterator[tuple[File, Any]
                 sandbox.close()
 
 
-def _stretches(file: File, stream: dict[str, Any]) -> list[Asked]:
+def _stretches(file: File, stream: dict[str, Any]) -> list[FileStretch]:
     """The whole file, or equal parts of a long one."""
     seconds, group = stream["seconds"], group_of(file.relative)
     properties = (file.uri, seconds, stream["fps"], stream["width"], stream["height"])
     parts = max(1, round(seconds / STRETCH_SECONDS)) if seconds > 1.5 * STRETCH_SECONDS else 1
     if parts == 1:
-        return [Asked(Stretch(file.relative, 0.0, None, group), *properties)]
+        return [FileStretch(Stretch(file.relative, 0.0, None, group), *properties)]
     edges = [round(edge, 2) for edge in np.linspace(0.0, seconds, parts + 1).tolist()]
     ends = [*edges[1:-1], None]
     return [
-        Asked(Stretch(file.relative, start, end, group), *properties) for start, end in zip(edges, ends, strict=False)
+        FileStretch(Stretch(file.relative, start, end, group), *properties)
+        for start, end in zip(edges, ends, strict=False)
     ]
 
 
-def _covered(asked: Asked, answered: Any) -> bool:
+def _covered(asked: FileStretch, answered: Any) -> bool:
     start, end = asked.span
     return any(min(end, last) - max(start, first) > 0.1 for first, last in answered)
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredClip:
     """What a run says of stretches; those that do not decode are left out."""
 
-    asked: list[Asked]
+    asked: list[FileStretch]
     probabilities: np.ndarray  # (s, K) float32
     features: np.ndarray  # (s, D) float32
     refused: list[dict[str, str]]
 
 
 def score_stretches(
-    asked: list[Asked],
-    run: Run,
+    asked: list[FileStretch],
+    run: ActionRun,
     classes: tuple[str, ...],
     checkpoint: Path,
     *,
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
-) -> Scored:
+) -> ScoredClip:
     """Score every stretch by the weights in the folder `checkpoint`, on windows cut from the original files.
 
     Raises InputError for a run on clips cut around the athlete: nothing says where the athlete is.
@@ -228,7 +229,7 @@ def score_stretches(
         for place, reason in sorted(footage.failed.items())
     ]
     means = [[values[index.segments == place].mean(axis=0) for place in kept] for values in (probabilities, features)]
-    return Scored(
+    return ScoredClip(
         [asked[place] for place in kept],
         *(np.array(mean, dtype=np.float32).reshape(len(kept), -1) for mean in means),
         refused,

@@ -1,4 +1,4 @@
-"""A round of questions about unlabelled footage: the stretches chosen, their pictures, and the answers, which go into
+"""A round of questions about unlabelled footage: the stretches chosen, their images, and the answers, which go into
 review.csv at once.
 """
 
@@ -21,17 +21,17 @@ from posture.data.labels.videos import Label
 from posture.data.store.files import join, local_copy
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError
-from posture.retrain.review.active_learning import Asked
+from posture.retrain.review.active_learning import FileStretch
 
 SHOWN_PIXELS = 480
-"""Longer side of the pictures, at most."""
+"""Longer side of the images, at most."""
 SHOWN_RATE = 12.5
-"""Pictures a second, about."""
+"""Images a second, about."""
 SHOWN_FRAMES = 150
 JPEG_QUALITY = 82
 LIMIT_SECONDS = 120.0
 HELD = 6
-"""Clips whose pictures are kept."""
+"""Clips whose images are kept."""
 SUGGESTED = 5
 
 
@@ -39,7 +39,7 @@ SUGGESTED = 5
 class Question:
     """A stretch, what the champion takes it for, and what became of it."""
 
-    asked: Asked
+    asked: FileStretch
     probabilities: np.ndarray
     """(K,) float32."""
     state: str = "open"
@@ -80,7 +80,7 @@ class Review:
                 self._named.append(label)
 
     def describe(self) -> dict[str, Any]:
-        """Everything the page shows, but for the pictures."""
+        """Everything the page shows, but for the images."""
         return {
             "path": self.path,
             "champion": self.champion,
@@ -96,7 +96,7 @@ class Review:
         }
 
     def pictures(self, number: int) -> bytes:
-        """JSON of a stretch's pictures in their order, as JPEG `data:` addresses, and how many to show in a second.
+        """JSON of a stretch's images in their order, as JPEG `data:` addresses, and how many to show in a second.
         Raises InputError.
         """
         question = self._question(number)
@@ -130,7 +130,7 @@ class Review:
             "suggested": [[self.classes[place], round(float(question.probabilities[place]), 4)] for place in ranked],
         }
 
-    def _decode(self, asked: Asked) -> bytes:
+    def _decode(self, asked: Question) -> bytes:
         start, end = asked.span
         scale = min(1.0, SHOWN_PIXELS / max(asked.width, asked.height, 1))
         length = max(1, round((end - start) * asked.fps))
@@ -153,6 +153,6 @@ class Review:
         except (Unreadable, OSError, StopIteration) as error:
             raise InputError(f"{asked.stretch.video} cannot be decoded: {error}") from None
         pixels, offsets = bytes(clip.pixels), clip.row["offsets"]
-        pictures = [pixels[begin:end] for begin, end in zip(offsets, [*offsets[1:], len(pixels)], strict=True)]
-        frames = ["data:image/jpeg;base64," + base64.b64encode(picture).decode() for picture in pictures]
+        images = [pixels[begin:end] for begin, end in zip(offsets, [*offsets[1:], len(pixels)], strict=True)]
+        frames = ["data:image/jpeg;base64," + base64.b64encode(image).decode() for image in images]
         return json.dumps({"rate": asked.fps / stride, "frames": frames}).encode()

@@ -14,7 +14,7 @@ import numpy as np
 
 from posture.compare.statistics import LEAST_GROUPS
 from posture.display import html
-from posture.display.charts import LOOKS, Bar, Chart, Dot, Line, matrix, over_epochs, ticks
+from posture.display.charts import LOOKS, Bar, Chart, ChartLine, Dot, matrix, over_epochs, ticks
 from posture.display.html import THIN_SPACE
 
 EXAMPLES = 8
@@ -134,7 +134,7 @@ def subtitle(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     if facts.get("gmacs") is not None:
         parts.append(f"{facts['gmacs']:.2f} GMAC per clip{', optical flow not counted' * ('flow' in _inputs(run))}")
     if facts.get("gflops") is not None:
-        parts.append(f"{facts['gflops']:.2f} GFLOPs per picture")
+        parts.append(f"{facts['gflops']:.2f} GFLOPs per image")
     if facts.get("evaluated"):
         parts.append(html.moment(facts["evaluated"]))
     return [part for part in parts if part]
@@ -209,7 +209,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, M
     drawn = []
     for title, named in charts.items():
         lines = [
-            Line(name, over_epochs(history, key), look, listed=len(named) > 1)
+            ChartLine(name, over_epochs(history, key), look, listed=len(named) > 1)
             for (name, key), look in zip(named.items(), LOOKS, strict=False)
         ]
         lines = [line for line in lines if _finite(line)]
@@ -242,7 +242,7 @@ def _epoch_ticks(epochs: list[float]) -> list[float]:
     return ticks(min(0.0, *epochs), max(epochs), 5, whole=True)
 
 
-def _finite(line: Line) -> list[tuple[float, float]]:
+def _finite(line: ChartLine) -> list[tuple[float, float]]:
     return [point for point in line.points if math.isfinite(point[1])]
 
 
@@ -263,10 +263,10 @@ def _roc(metrics: Mapping[str, Any]) -> Chart | None:
     if not curves:
         return None
     areas = {row["class"]: row["auc"] for row in metrics["per_class"]}
-    guide = Line("chance", [(0, 0), (1, 1)], "guide", listed=False)
+    guide = ChartLine("chance", [(0, 0), (1, 1)], "guide", listed=False)
     grid = np.linspace(0, 1, 201)
     mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves.values()], axis=0)
-    through = Line(
+    through = ChartLine(
         f"mean of {len(curves)} classes {metrics['auc']:.3f}",
         [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)],
     )
@@ -278,21 +278,21 @@ def _roc(metrics: Mapping[str, Any]) -> Chart | None:
 
 
 def of_classes(
-    curves: Mapping[str, Sequence[tuple[float, float]]], values: Mapping[str, float], mean: Line
-) -> tuple[list[Line], list[str]]:
+    curves: Mapping[str, Sequence[tuple[float, float]]], values: Mapping[str, float], mean: ChartLine
+) -> tuple[list[ChartLine], list[str]]:
     """A curve of each class, with the value that goes with it, and their mean; and the names of the weakest, which are
     told apart.
     """
     weakest = sorted(curves, key=lambda name: values[name])[:3] if len(curves) > 1 else []
     looks = dict(zip(weakest, ("second thin", "third", "fourth"), strict=False))
     faint = [
-        Line(f"{name} {values[name]:.3f}", curve, "faint", listed=False)
+        ChartLine(f"{name} {values[name]:.3f}", curve, "faint", listed=False)
         for name, curve in curves.items()
         if name not in looks
     ]
     return [
         *faint,
-        *[Line(f"{name} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)],
+        *[ChartLine(f"{name} {values[name]:.3f}", curves[name], looks[name]) for name in reversed(weakest)],
         mean,
     ], weakest
 
@@ -316,8 +316,8 @@ def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
             Dot(min(confidence, 1.0), accuracy, radius=min(9.0, max(2.5, 14 * math.sqrt(count / total))), text=text)
         )
         bars.append(Bar(index / bins, (index + 1) / bins, count / total, f"{count} of {total} segments"))
-    joined = Line("measured", [(dot.x, dot.y) for dot in dots], "first", listed=False)
-    guide = Line("perfectly calibrated", [(0, 0), (1, 1)], "guide", listed=False)
+    joined = ChartLine("measured", [(dot.x, dot.y) for dot in dots], "first", listed=False)
+    guide = ChartLine("perfectly calibrated", [(0, 0), (1, 1)], "guide", listed=False)
     return Chart(
         "Reliability", "confidence", "accuracy", ticks(0, 1), ticks(0, 1), [guide, joined], dots, bars, height=380
     )
@@ -351,11 +351,11 @@ def listed_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "checkpoint": ("Checkpoint", str),
         "parameters": ("Parameters", html.whole),
         "gmacs": ("Compute of one clip", lambda value: f"{value:.3f}{THIN_SPACE}GMAC"),
-        "gflops": ("Compute of one picture", lambda value: f"{value:.3f}{THIN_SPACE}GFLOPs"),
+        "gflops": ("Compute of one image", lambda value: f"{value:.3f}{THIN_SPACE}GFLOPs"),
         "epochs": ("Epochs", str),
         "seed": ("Seed", str),
         "clips_per_second": ("Training speed", lambda value: f"{value:,.1f}{THIN_SPACE}clips/s"),
-        "pictures_per_second": ("Training speed", lambda value: f"{value:,.1f}{THIN_SPACE}pictures/s"),
+        "pictures_per_second": ("Training speed", lambda value: f"{value:,.1f}{THIN_SPACE}images/s"),
         "wall_seconds": ("Training time", html.duration),
         "hardware": ("Hardware", str),
         "software": ("Software", versions),

@@ -16,7 +16,7 @@ import numpy as np
 
 from posture.display import html
 from posture.display.boxed_images import Box, frame_all
-from posture.display.charts import Chart, Dot, Line, ticks
+from posture.display.charts import Chart, ChartLine, Dot, ticks
 from posture.display.html import THIN_SPACE
 from posture.runs.reports.action import (
     configuration,
@@ -26,20 +26,20 @@ from posture.runs.reports.action import (
     of_classes,
     subtitle,
 )
-from posture.runs.reports.detection_errors import FALSE, MISSED, MOST_BOXES, Mark, drawn_of, judge
+from posture.runs.reports.detection_errors import FALSE, MISSED, MOST_BOXES, BoxMark, drawn_of, judge
 
 if TYPE_CHECKING:
     from posture.data.feed.images import ImageIndex
-    from posture.runs.detection import Found
+    from posture.runs.detection import Detections
 
 SHOTS = 12
-"""Pictures shown of each kind."""
+"""Images shown of each kind."""
 FEW_SHOTS = 4
-"""Pictures shown of a detector that has learned nothing."""
+"""Images shown of a detector that has learned nothing."""
 LEARNED = 0.05
 """The least mAP@0.5 and F1 of a detector that has learned something."""
 REASONS = 3
-"""Told below a picture."""
+"""Told below an image."""
 
 
 def write_detector_report(
@@ -49,7 +49,7 @@ def write_detector_report(
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     index: ImageIndex,
-    found: Sequence[Found],
+    found: Sequence[Detections],
     pictures: Any,
     facts: Mapping[str, Any],
     uris: Mapping[str, str] = {},
@@ -65,10 +65,10 @@ def write_detector_report(
     * `history`: a row per epoch, of `epoch` (from 1), `train_loss` and its terms `train_loss_...`, `val_loss`,
       `val_map50`, `val_map50_95`,
       `val_precision`, `val_recall`, `lr`; missing or None values leave gaps.
-    * `index`, `found`: the pictures that were judged, and what was found in each; `pictures.picture(place)` gives uint8
+    * `index`, `found`: the images that were judged, and what was found in each; `images.image(place)` gives uint8
       (h, w, 3), RGB, of at
       most 2 * SHOTS of them; `uris` names their files, `video#t=seconds` that of a frame.
-    * `facts`, all optional: as `posture.runs.reports.action.write_report` takes them, with `gflops` (of one picture) and
+    * `facts`, all optional: as `posture.runs.reports.action.write_report` takes them, with `gflops` (of one image) and
       `pictures_per_second` (training).
     """
     confidence = metrics["confidence"]
@@ -116,23 +116,23 @@ def has_learned(metrics: Mapping[str, Any]) -> bool:
     return not figures or min(figures) >= LEARNED
 
 
-def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[Mark]]) -> str:
+def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[BoxMark]]) -> str:
     """The result in sentences, of all classes together: how much of what is there was found, how much of what was
     reported is so, how closely.
     """
     kinds = Counter(mark.kind for marks in judged for mark in marks)
     true, right, reported = kinds["found"] + kinds["missed"], kinds["right"], kinds["right"] + kinds["false"]
     names, split = [row["class"] for row in metrics["per_class"]], metrics.get("split", "test")
-    pictures = f"{len(judged):,} {split} picture{'s' * (len(judged) != 1)}"
+    images = f"{len(judged):,} {split} image{'s' * (len(judged) != 1)}"
     if not true:
-        return f"The {pictures} hold no box to find, so nothing can be said of what the detector finds; it reported {reported:,} in vain."
+        return f"The {images} hold no box to find, so nothing can be said of what the detector finds; it reported {reported:,} in vain."
     boxes = (
         f"{'box' if true == 1 else 'boxes'} labelled {names[0]}"
         if len(names) == 1
         else f"labelled {'box' if true == 1 else 'boxes'}"
     )
     at = f"confidence {html.confidence(metrics['confidence'])}"
-    found = f"Of {true:,} {boxes} in {pictures}, {right:,} ({html.percent(right / true)}) were found at {at}."
+    found = f"Of {true:,} {boxes} in {images}, {right:,} ({html.percent(right / true)}) were found at {at}."
     if not has_learned(metrics):
         found = f"This detector has learned next to nothing: its mAP@0.5 is {html.decimal(metrics['map50'])}. {found}"
     if not reported:
@@ -167,7 +167,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
         whole, model = times["whole"], times["model"]
         tiles += [
             (
-                "Time per picture",
+                "Time per image",
                 f"{whole['median']:.1f}{THIN_SPACE}ms",
                 f"the whole way ({whole['p10']:.1f} to {whole['p90']:.1f})",
             ),
@@ -199,7 +199,7 @@ def _certainty(metrics: Mapping[str, Any]) -> list[Chart]:
     curves = metrics["curves"]["classes"]
     if not curves:
         return []
-    through = Line(
+    through = ChartLine(
         f"{f'mean of {len(curves)} classes' if len(curves) > 1 else next(iter(curves))} {metrics['map50']:.3f}",
         mean_curve(metrics["curves"], "precision_at_recall", over="recall"),
     )
@@ -211,7 +211,7 @@ def _certainty(metrics: Mapping[str, Any]) -> list[Chart]:
     lines, weakest = of_classes(each if len(curves) > 1 else {}, values, through)
     title = "Precision and recall, with the weakest classes" if weakest else "Precision and recall"
     against = [
-        Line(name, mean_curve(metrics["curves"], key, over="confidence"), look)
+        ChartLine(name, mean_curve(metrics["curves"], key, over="confidence"), look)
         for key, name, look in (
             ("precision", "precision", "third"),
             ("recall", "recall", "second thin"),
@@ -246,14 +246,14 @@ def _speed(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"what": words[name], **times[name], "fps": metrics["fps"][name]} for name in words if name in times]
 
 
-def _harm(marks: Sequence[Mark]) -> float:
-    """How badly a picture went: boxes missed, and the confidences of those reported in vain."""
+def _harm(marks: Sequence[BoxMark]) -> float:
+    """How badly an image went: boxes missed, and the confidences of those reported in vain."""
     return sum(mark.kind == "missed" for mark in marks) + sum(
         mark.confidence or 0.0 for mark in marks if mark.kind == "false"
     )
 
 
-def _mistakes(judged: Sequence[Sequence[Mark]]) -> list[tuple[str, str, list[tuple[str, int, float]]]]:
+def _mistakes(judged: Sequence[Sequence[BoxMark]]) -> list[tuple[str, str, list[tuple[str, int, float]]]]:
     """Missed boxes and those reported in vain, by cause: (title, how many of how many, [(cause in words, count,
     share)]).
     """
@@ -278,22 +278,20 @@ def _mistakes(judged: Sequence[Sequence[Mark]]) -> list[tuple[str, str, list[tup
 
 
 def _shots(
-    places: Sequence[int], judged: Sequence[Sequence[Mark]], index: ImageIndex, pictures: Any, uris: Mapping[str, str]
+    places: Sequence[int], judged: Sequence[Sequence[BoxMark]], index: ImageIndex, images: Any, uris: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Pictures with their boxes, and what became of these."""
+    """Images with their boxes, and what became of these."""
     told = [
         _told(judged[place])
         | {"image": str(index.keys[place])[:12], "origin": html.origin(uris.get(index.keys[place], ""))}
         for place in places
     ]
-    framed = frame_all([
-        (pictures.picture(place), [_box(mark) for mark in drawn_of(judged[place])]) for place in places
-    ])
+    framed = frame_all([(images.picture(place), [_box(mark) for mark in drawn_of(judged[place])]) for place in places])
     return [words | shot for words, shot in zip(told, framed, strict=True)]
 
 
-def _told(marks: Sequence[Mark]) -> dict[str, Any]:
-    """What is said below a picture."""
+def _told(marks: Sequence[BoxMark]) -> dict[str, Any]:
+    """What is said below an image."""
     kinds = Counter(mark.kind for mark in marks)
     true, reported = kinds["found"] + kinds["missed"], kinds["false"] + kinds["right"]
     summary = f"{kinds['found']} of {true} found" if true else "nothing to find"
@@ -307,7 +305,7 @@ def _told(marks: Sequence[Mark]) -> dict[str, Any]:
     return {"summary": summary, "reasons": reasons}
 
 
-def _box(mark: Mark) -> Box:
+def _box(mark: BoxMark) -> Box:
     words = {
         "right": "right",
         "false": f"in vain: {mark.reason}",

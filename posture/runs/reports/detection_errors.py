@@ -1,7 +1,7 @@
-"""What a detector found in a picture beside what is there: every box right or wrong, found or missed, and why; and
-pictures of it.
+"""What a detector found in an image beside what is there: every box right or wrong, found or missed, and why; and
+images of it.
 
-Legend: D reported and B true boxes of a picture, xyxy in pixels. Drawn boxes are told apart by more than colour: what
+Legend: D reported and B true boxes of an image, xyxy in pixels. Drawn boxes are told apart by more than colour: what
 was reported is solid, what is true is dashed; blue is right, orange wrong, grey counts for nothing: ignore regions, and
 what was reported inside one.
 """
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from posture.display.heatmaps import GROUND, INK, LINES, SOFT
-from posture.tasks.detection_metrics import Picture
+from posture.tasks.detection_metrics import ScoredImage
 
 ENOUGH = 0.5
 """Overlap (IoU) from which on a reported box counts for a true one of its class, as in mAP@0.5."""
@@ -42,8 +42,8 @@ MISSED = {
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A box in a picture and what became of it."""
+class BoxMark:
+    """A box in an image and what became of it."""
 
     box: tuple[float, float, float, float]
     """xyxy in pixels."""
@@ -72,10 +72,10 @@ class Mark:
 
 
 MOST_BOXES = 30
-"""Drawn in a picture; how many are left out is said."""
+"""Drawn in an image; how many are left out is said."""
 
 
-def drawn_of(marks: Sequence[Mark]) -> list[Mark]:
+def drawn_of(marks: Sequence[BoxMark]) -> list[BoxMark]:
     """The marks that are drawn, at most MOST_BOXES: true boxes and right ones first, then those reported in vain, the
     most certain first.
     """
@@ -85,7 +85,7 @@ def drawn_of(marks: Sequence[Mark]) -> list[Mark]:
     return [mark for mark in marks if mark in first]
 
 
-def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[Mark]:
+def judge(found: ScoredImage, classes: Sequence[str], *, confidence: float) -> list[BoxMark]:
     """Every true box, every box reported with at least that confidence, best first, and every ignore region.
 
     As COCO matches: each reported box takes, of the true boxes of its class that none before it took, the one that it
@@ -93,7 +93,7 @@ def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[
     nothing.
     """
     boxes, scores, labels, true_boxes, true_labels, regions, region_labels = (
-        np.asarray(part) for part in Picture(*found)
+        np.asarray(part) for part in ScoredImage(*found)
     )
     order = np.argsort(-scores, kind="stable")
     boxes, scores, labels = boxes[order], scores[order], labels[order]
@@ -110,23 +110,23 @@ def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[
     marks = []
     for place, (box, label) in enumerate(zip(true_boxes, true_labels, strict=True)):
         if place in match:
-            marks.append(Mark(_corners(box), "found", classes[label]))
+            marks.append(BoxMark(_corners(box), "found", classes[label]))
         else:
             cause, reason = _why_missed(
                 overlaps[:, place], same[:, place], scores, labels, match, reported=reported, classes=classes
             )
-            marks.append(Mark(_corners(box), "missed", classes[label], cause=cause, reason=reason))
+            marks.append(BoxMark(_corners(box), "missed", classes[label], cause=cause, reason=reason))
     inside = (_overlaps(boxes, regions, inside=True) * (labels[:, None] == region_labels)).max(
         axis=1, initial=0.0
     ) >= ENOUGH
     for row in range(reported):
         right = match[row] >= 0
         if inside[row] and not right:
-            marks.append(Mark(_corners(boxes[row]), "ignored", classes[labels[row]], float(scores[row])))
+            marks.append(BoxMark(_corners(boxes[row]), "ignored", classes[labels[row]], float(scores[row])))
             continue
         cause, reason = ("", "") if right else _why_false(overlaps[row], same[row], true_labels, match, classes=classes)
         marks.append(
-            Mark(
+            BoxMark(
                 _corners(boxes[row]),
                 "right" if right else "false",
                 classes[labels[row]],
@@ -136,7 +136,8 @@ def judge(found: Picture, classes: Sequence[str], *, confidence: float) -> list[
             )
         )
     return marks + [
-        Mark(_corners(region), "ignored", classes[label]) for region, label in zip(regions, region_labels, strict=True)
+        BoxMark(_corners(region), "ignored", classes[label])
+        for region, label in zip(regions, region_labels, strict=True)
     ]
 
 
@@ -195,32 +196,32 @@ def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
 
 
 COLOURS = {"right": "#4aa8ff", "found": "#ffffff", "false": "#ff9a33", "missed": "#ff9a33", "ignored": "#b4b9bf"}
-"""On pictures, which are neither light nor dark; the pages' blue and orange, brighter."""
+"""On images, which are neither light nor dark; the pages' blue and orange, brighter."""
 TILE, GAP, HEAD, ACROSS = 320, 8, 52, 4
 
 
 def detections_sheet(
     title: str,
-    pictures: Sequence[np.ndarray],
-    predictions: Sequence[Picture],
+    images: Sequence[np.ndarray],
+    predictions: Sequence[ScoredImage],
     classes: Sequence[str],
     *,
     confidence: float,
 ) -> bytes:
-    """Pictures, uint8 (h, w, 3) RGB, with their boxes, four in a row: a PNG. `predictions` are in pixels of these
-    pictures.
+    """Images, uint8 (h, w, 3) RGB, with their boxes, four in a row: a PNG. `predictions` are in pixels of these
+    images.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     judged = [judge(one, classes, confidence=confidence) for one in predictions]
-    tiles = [_drawn(picture, drawn_of(marks)) for picture, marks in zip(pictures, judged, strict=True)]
+    tiles = [_drawn(image, drawn_of(marks)) for image, marks in zip(images, judged, strict=True)]
     left_out = sum(len(marks) - len(drawn_of(marks)) for marks in judged)
     across = max(2, min(ACROSS, len(tiles)))
     rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
     heights = [max(tile.height for tile in row) + GAP for row in rows]
     sheet = Image.new("RGB", (across * (TILE + GAP) + GAP, HEAD + sum(heights) + GAP), GROUND)
     write = ImageDraw.Draw(sheet)
-    said = f"; {left_out:,} boxes, more than {MOST_BOXES} in a picture, are not drawn" if left_out else ""
+    said = f"; {left_out:,} boxes, more than {MOST_BOXES} in an image, are not drawn" if left_out else ""
     write.text((GAP, 8), f"{title}{said}", fill=INK, font=ImageFont.load_default(15))
     key = f"solid: reported from confidence {confidence:.2f} on (blue right, orange in vain); dashed: true (white found, orange missed)"
     write.text((GAP, 29), key, fill=SOFT, font=ImageFont.load_default(12))
@@ -232,13 +233,13 @@ def detections_sheet(
     return _png(sheet)
 
 
-def _drawn(picture: np.ndarray, marks: Sequence[Mark]) -> Any:
-    """The picture, `TILE` pixels wide, with its boxes: a PIL image."""
+def _drawn(image: np.ndarray, marks: Sequence[BoxMark]) -> Any:
+    """The image, `TILE` pixels wide, with its boxes: a PIL image."""
     from PIL import Image, ImageDraw, ImageFont
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = TILE / width
-    tile = Image.fromarray(np.ascontiguousarray(picture)).resize(
+    tile = Image.fromarray(np.ascontiguousarray(image)).resize(
         (TILE, max(1, round(height * scale))), Image.Resampling.BILINEAR
     )
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
@@ -273,15 +274,15 @@ def _dashes(
     return [(tuple(first + at * step), tuple(first + min(at + length, far) * step)) for at in steps]
 
 
-def pr_picture(title: str, metrics: Mapping[str, Any]) -> bytes:
+def pr_image(title: str, metrics: Mapping[str, Any]) -> bytes:
     """Precision over recall at an overlap of 0.5, of each class and their mean, of `posture.tasks.detection_metrics`: a
     PNG.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     side, left, top = 2 * 440, 2 * 60, 2 * 80  # twice as large as shown: PIL draws slanted lines in steps
-    picture = Image.new("RGB", (left + side + 2 * 24, top + side + 2 * 56), GROUND)
-    draw, small = ImageDraw.Draw(picture), ImageFont.load_default(2 * 12)
+    image = Image.new("RGB", (left + side + 2 * 24, top + side + 2 * 56), GROUND)
+    draw, small = ImageDraw.Draw(image), ImageFont.load_default(2 * 12)
     figures = [
         f"{name} {metrics[key]:.3f}"
         for key, name in (("map50", "mAP@0.5"), ("map50_95", "mAP@0.5:0.95"))
@@ -306,10 +307,10 @@ def pr_picture(title: str, metrics: Mapping[str, Any]) -> bytes:
             for recall, value in zip(metrics["curves"]["recall"], values, strict=True)
         ]
         draw.line(points, fill=colour, width=width, joint="curve")
-    return _png(picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS))
+    return _png(image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS))
 
 
-def _png(picture: Any) -> bytes:
+def _png(image: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

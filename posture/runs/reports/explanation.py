@@ -1,7 +1,7 @@
-"""An explanation as files: a sheet of pictures for each kind of evidence, explain.html with all of it, explain.json
+"""An explanation as files: a sheet of images for each kind of evidence, explain.html with all of it, explain.json
 with its numbers.
 
-Legend: T frames of the clip, H x W the pictures' pixels; t x h x w positions of a map.
+Legend: T frames of the clip, H x W the images' pixels; t x h x w positions of a map.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from posture.data.decode.optical_flow import decode
 from posture.data.store.files import absolute, join, write_bytes
 from posture.display import heatmaps, html
-from posture.display.charts import Chart, Dot, Line, ticks
-from posture.display.heatmaps import Row
+from posture.display.charts import Chart, ChartLine, Dot, ticks
+from posture.display.heatmaps import HeatmapRow
 from posture.display.html import THIN_SPACE
 from posture.runs.explain import EVEN, Explanation
 
@@ -148,10 +148,10 @@ def verdict(explanation: Explanation) -> str:
     return says
 
 
-def _seen(explanation: Explanation) -> Row:
+def _seen(explanation: Explanation) -> HeatmapRow:
     window, shown = explanation.window, _shown(explanation)
     side = explanation.run.model.size
-    return Row(
+    return HeatmapRow(
         "What the network saw",
         f"shown larger than its {side} × {side} pixels",
         window.pictures[shown],
@@ -159,32 +159,34 @@ def _seen(explanation: Explanation) -> Row:
     )
 
 
-def _class_rows(explanation: Explanation) -> list[Row]:
+def _class_rows(explanation: Explanation) -> list[HeatmapRow]:
     """Grad-CAM over frames, finer maps first; the maps of a 2-D network side by side, over the one frame it looks at."""
-    pictures, rows = explanation.window.pictures, []
+    images, rows = explanation.window.pictures, []
     names = explanation.run.model.inputs
     for stream, name in enumerate(names):
         found = [item for item in reversed(explanation.evidence.class_maps) if item.stream == stream]
-        heats = [heatmaps.over_frames(item.values, len(pictures), pictures.shape[1:3]) for item in found]
+        heats = [heatmaps.over_frames(item.values, len(images), images.shape[1:3]) for item in found]
         heats = [heat / (heat.max() or 1.0) for heat in heats]
         positions = [f"{' × '.join(map(str, item.values.shape[item.flat :]))} positions" for item in found]
         silent = (
             "" if any(item.values.any() for item in found) else f", where nothing speaks for {explanation.explained}"
         )
         if found[0].flat:
-            middle = len(pictures) // 2
-            looked_at = _flow_picture(explanation) if name == "flow" else pictures[middle]
-            beside = [heatmaps.heated(pictures[[middle]], heat[[middle]])[0] for heat in heats]
+            middle = len(images) // 2
+            looked_at = _flow_image(explanation) if name == "flow" else images[middle]
+            beside = [heatmaps.heated(images[[middle]], heat[[middle]])[0] for heat in heats]
             how = "; hue is direction, strength is speed" if name == "flow" else ""
             note = f"at {_times(explanation, [middle])[0]}; {' and '.join(item.layer for item in found)}{silent}{how}"
-            rows.append(Row(f"Grad-CAM, {name} stream", note, np.stack([looked_at, *beside]), [name, *positions]))
+            rows.append(
+                HeatmapRow(f"Grad-CAM, {name} stream", note, np.stack([looked_at, *beside]), [name, *positions])
+            )
             continue
         shown = _shown(explanation)
         rows += [
-            Row(
+            HeatmapRow(
                 "Grad-CAM",
                 f"{item.layer}, {size}{silent}",
-                heatmaps.heated(pictures[shown], heat[shown]),
+                heatmaps.heated(images[shown], heat[shown]),
                 _times(explanation, shown),
             )
             for item, size, heat in zip(found, positions, heats, strict=True)
@@ -192,34 +194,36 @@ def _class_rows(explanation: Explanation) -> list[Row]:
     return rows
 
 
-def _flow_picture(explanation: Explanation) -> np.ndarray:
-    """The flow in the middle of the clip, of the square the network sees: uint8 (H, W, 3), as large as the pictures."""
+def _flow_image(explanation: Explanation) -> np.ndarray:
+    """The flow in the middle of the clip, of the square the network sees: uint8 (H, W, 3), as large as the images."""
     flow, (height, width) = explanation.flow, explanation.window.pictures.shape[1:3]
     side = min(flow.shape[1:3])
     top, left = ((length - side) // 2 for length in flow.shape[1:3])
     return heatmaps.flow_colours(decode(flow[len(flow) // 2, top : top + side, left : left + side]), (height, width))
 
 
-def _spatial_rows(explanation: Explanation) -> list[Row]:
+def _spatial_rows(explanation: Explanation) -> list[HeatmapRow]:
     """Each block's attention in space over frames, its colours from its own least weight to its largest."""
-    pictures, shown, rows = explanation.window.pictures, _shown(explanation), []
+    images, shown, rows = explanation.window.pictures, _shown(explanation), []
     for block in explanation.evidence.attention:
-        heat = heatmaps.stretched(heatmaps.over_frames(block.spatial, len(pictures), pictures.shape[1:3]))[shown]
+        heat = heatmaps.stretched(heatmaps.over_frames(block.spatial, len(images), images.shape[1:3]))[shown]
         time, height, width = block.spatial.shape
         positions = f"{height} × {width} positions" + (
             f" for each of {time} times" if time > 1 else ", one map for the clip"
         )
         note = f"{'nearly even: ' if np.ptp(block.spatial) < EVEN else ''}weights {_range(block.spatial)}; {positions}"
         rows.append(
-            Row(f"Attention, {block.name}", note, heatmaps.heated(pictures[shown], heat), _times(explanation, shown))
+            HeatmapRow(
+                f"Attention, {block.name}", note, heatmaps.heated(images[shown], heat), _times(explanation, shown)
+            )
         )
     return rows
 
 
-def _key_row(explanation: Explanation) -> Row:
+def _key_row(explanation: Explanation) -> HeatmapRow:
     keys, weights = explanation.key_frames, _strong(explanation)
     captions = [f"{explanation.window.seconds[key]:.2f} s, weight {weights[key]:.3f}" for key in keys]
-    return Row("Key frames" if len(keys) > 1 else "Key frame", "", explanation.window.pictures[keys], captions)
+    return HeatmapRow("Key frames" if len(keys) > 1 else "Key frame", "", explanation.window.pictures[keys], captions)
 
 
 def _curve(explanation: Explanation) -> Chart:
@@ -227,10 +231,10 @@ def _curve(explanation: Explanation) -> Chart:
     *others, last = explanation.temporal.items()
     looks = ("third", "fourth", "second thin")
     lines = [
-        Line(name, list(zip(seconds, weights, strict=True)), looks[place % len(looks)])
+        ChartLine(name, list(zip(seconds, weights, strict=True)), looks[place % len(looks)])
         for place, (name, weights) in enumerate(others)
     ]
-    lines.append(Line(last[0], list(zip(seconds, last[1], strict=True))))
+    lines.append(ChartLine(last[0], list(zip(seconds, last[1], strict=True))))
     dots = [
         Dot(seconds[key], strong[key], 4.5, f"{seconds[key]:.2f} s: {strong[key]:.3f}", f"{seconds[key]:.2f} s")
         for key in explanation.key_frames

@@ -31,10 +31,10 @@ def write_show_page(
     * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}, and optional
       `uri` of the video and
       `start` in it (seconds).
-    * `pictures`, of a store that has some: {`splits`: [{split, pictures, empty, boxes, groups}], `classes`: [{class,
+    * `pictures`, of a store that has some: {`splits`: [{split, images, empty, boxes, groups}], `classes`: [{class,
       train, val, test}] (boxes),
       `sheet`: [{`pixels`: uint8 (h, w, 3), `boxes`: (B, 4) xyxy in pixels, `labels`: B names, `image`, optional
-      `uri`}]}. A store of pictures alone shows no clips.
+      `uri`}]}. A store of images alone shows no clips.
     """
     classes, splits, tables, refused = (summary.get(name) or [] for name in ("classes", "splits", "tables", "refused"))
     clips = bool(splits and any(row["segments"] for row in splits)) or not pictures
@@ -45,7 +45,7 @@ def write_show_page(
         uri=summary["uri"],
         tiles=[
             *(_clip_tiles(totals.values(), splits) if clips else []),
-            *(_picture_tiles(pictures) if pictures else []),
+            *(_image_tiles(pictures) if pictures else []),
             _size_tile(tables, refused),
         ],
         clips=clips,
@@ -122,8 +122,8 @@ def _clip_tiles(totals: Collection[int], splits: Rows) -> list[dict[str, str]]:
     ]
 
 
-def _picture_tiles(pictures: Mapping[str, Any]) -> list[dict[str, str]]:
-    splits, totals = pictures["splits"], [row["total"] for row in _balance(pictures["classes"])]
+def _image_tiles(images: Mapping[str, Any]) -> list[dict[str, str]]:
+    splits, totals = images["splits"], [row["total"] for row in _balance(images["classes"])]
     return [
         {
             "name": "Pictures",
@@ -161,10 +161,10 @@ def _largest(balance: Rows) -> int:
     return max((row["total"] for row in balance), default=0) or 1
 
 
-def _pictures(pictures: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of pictures with boxes."""
-    balance = _balance(pictures["classes"])
-    sheet = pictures["sheet"]
+def _pictures(images: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of images with boxes."""
+    balance = _balance(images["classes"])
+    sheet = images["sheet"]
     framed = frame_all([
         (
             item["pixels"],
@@ -185,7 +185,7 @@ def _pictures(pictures: Mapping[str, Any]) -> dict[str, Any]:
         for item in sheet
     ]
     return {
-        "splits": pictures["splits"],
+        "splits": images["splits"],
         "balance": balance,
         "largest": _largest(balance),
         "shots": [shot | word for shot, word in zip(framed, words, strict=True)],

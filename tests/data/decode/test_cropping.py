@@ -15,7 +15,7 @@ def tube(boxes):
 
 @st.composite
 def wanderings(draw):
-    """A tube whose athlete jumps about, with frames missing, partly outside the picture; and the frames of a clip."""
+    """A tube whose athlete jumps about, with frames missing, partly outside the image; and the frames of a clip."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     known = sorted(random.choice(90, size=draw(st.integers(1, 60)), replace=False).tolist())
     centres = np.cumsum(random.normal(0, draw(st.floats(0, 9)), (len(known), 2)), axis=0) + random.uniform(
@@ -57,7 +57,7 @@ def test_a_still_athlete_by_hand():
     np.testing.assert_allclose(wide, [[80, 80, 160, 100]])
 
 
-def test_a_cut_at_the_edge_is_shifted_and_one_that_is_too_large_holds_the_picture():
+def test_a_cut_at_the_edge_is_shifted_and_one_that_is_too_large_holds_the_image():
     corner = tube({0: (300, 0, 320, 40)})
     np.testing.assert_allclose(
         cuts_along(corner, [0], margin=0.5, height=HEIGHT, width=WIDTH, aspect=1.0), [[240, 0, 320, 80]]
@@ -123,7 +123,7 @@ def test_a_reduced_cut_averages():
 
 
 @pytest.mark.parametrize(("height", "width"), [(180, 240), (30, 40)])
-def test_outside_the_picture_is_black(height, width):
+def test_outside_the_image_is_black(height, width):
     found = cut_out(np.full((60, 80, 3), 200, np.uint8), np.array([-20.0, -15, 100, 75]), height=height, width=width)
     inner = np.zeros((height, width), bool)
     inner[height // 6 + 2 : -(height // 6) - 2, width // 6 + 2 : -(width // 6) - 2] = True

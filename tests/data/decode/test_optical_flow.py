@@ -1,4 +1,4 @@
-"""Optical flow: what it finds on pictures that move by a known amount, and how it is kept in a byte."""
+"""Optical flow: what it finds on images that move by a known amount, and how it is kept in a byte."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from posture.data.decode.optical_flow import BOUND, METHODS, ZERO, decode, encod
 def panned(frames: int, *, dx: int, dy: int, height: int = 48, width: int = 64) -> np.ndarray:
     """uint8 (T, H, W, 3) of a smooth pattern of which every point moves by (dx, dy) pixels a frame."""
     y, x = np.mgrid[:height, :width]
-    pictures = []
+    images = []
     for frame in range(frames):
         u, v = x - dx * frame, y - dy * frame
         pattern = np.sin(u / 3.1) + np.sin(v / 2.7) + np.sin((u + v) / 4.3) + np.sin((u - 2 * v) / 7.9)
-        pictures.append(np.repeat((128 + 30 * pattern)[..., None], 3, axis=2))
-    return np.stack(pictures).round().astype(np.uint8)
+        images.append(np.repeat((128 + 30 * pattern)[..., None], 3, axis=2))
+    return np.stack(images).round().astype(np.uint8)
 
 
 @pytest.mark.parametrize("method", METHODS)

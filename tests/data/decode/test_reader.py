@@ -181,12 +181,12 @@ def test_two_recordings_in_one_file_follow_each_other(tmp_path):
 def test_sound_may_begin_within_the_file(tmp_path):
     film = write_numbered(tmp_path / "film.ts", options=X264_B)
     with av.open(str(film)) as old, av.open(str(tmp_path / "loud.ts"), "w") as new:
-        picture, sound = new.add_stream_from_template(old.streams.video[0]), new.add_stream("mp2", rate=44100)
+        image, sound = new.add_stream_from_template(old.streams.video[0]), new.add_stream("mp2", rate=44100)
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
         samples.rate = 44100
         for packet in old.demux(video=0):
             if packet.size:
-                packet.stream = picture
+                packet.stream = image
                 new.mux(packet)
                 samples.pts = None
                 new.mux(sound.encode(samples))
@@ -250,7 +250,7 @@ def test_the_largest_stream_is_shown_and_covers_are_none(tmp_path):
 
 
 def _write_cover(path: Path) -> None:
-    """Sound with a picture of its cover."""
+    """Sound with an image of its cover."""
     from tests.support.numbered import numbered_frame
 
     with av.open(str(path), "w") as file:

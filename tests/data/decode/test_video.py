@@ -18,8 +18,8 @@ def test_frames_survive_a_round_trip(tmp_path):
     np.testing.assert_allclose(reader.times(), np.arange(40) / 20, atol=1e-3)
     decoded = reader.frames([0, 7, 39])
     assert decoded.shape == (3, 48, 64, 3)
-    for picture, number in zip(decoded, (0, 7, 39), strict=True):
-        np.testing.assert_allclose(picture.mean(axis=(0, 1)), frames[number][0, 0], atol=4)
+    for image, number in zip(decoded, (0, 7, 39), strict=True):
+        np.testing.assert_allclose(image.mean(axis=(0, 1)), frames[number][0, 0], atol=4)
 
 
 def test_files_without_times_run_at_an_even_pace():
@@ -34,12 +34,12 @@ def test_frames_are_resized_while_decoding(video):
 
 @pytest.mark.parametrize("width", [16, 31, 32, 48, 64, 95, 96, 97, 112, 128, 171])
 def test_every_width_decodes(video, width):
-    """The decoder misreads rows of some widths; the picture must be the same at all of them."""
+    """The decoder misreads rows of some widths; the image must be the same at all of them."""
     path = str(video("a.mp4", frames=5))
     (frame,) = Reader(path, height=64, width=width).frames([2])
     assert frame.shape == (64, width, 3)
     (wide,) = Reader(path, height=64, width=193).frames([2])
-    halves = [picture[:, : picture.shape[1] // 2].mean() for picture in (frame, wide)]
+    halves = [image[:, : image.shape[1] // 2].mean() for image in (frame, wide)]
     assert halves[0] == pytest.approx(halves[1], abs=4)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from posture.config import Data
+from posture.config import ClipData
 from posture.data.decode.optical_flow import BOUND, ZERO, decode, encode
 from posture.data.feed.clip_transforms import (
     LUMA,
@@ -28,8 +28,8 @@ from posture.data.feed.clip_transforms import (
     network_inputs,
 )
 
-RAW = Data(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-"""Leaves pictures in 0..1."""
+RAW = ClipData(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""Leaves images in 0..1."""
 
 
 def pairs(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
@@ -53,8 +53,8 @@ def unchanged(count: int, *, height: int = 24, width: int = 32, **changes: Any) 
 def test_without_a_change_it_is_a_plain_resize(size: int) -> None:
     clips = clips_of(2)
     ours = network_input(clips, unchanged(2), data=RAW, size=size)
-    pictures = clips.flatten(0, 1).permute(0, 3, 1, 2).double() / 255.0
-    theirs = functional.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+    images = clips.flatten(0, 1).permute(0, 3, 1, 2).double() / 255.0
+    theirs = functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
     torch.testing.assert_close(ours, theirs.view(2, 3, 3, size, size).transpose(1, 2).float(), rtol=0, atol=1e-5)
 
 
@@ -81,24 +81,27 @@ def test_colours_follow_their_formulas() -> None:
     )
     plain = network_input(clips, unchanged(2), data=RAW, size=24).double().numpy()
     for number in range(2):
-        picture = plain[number] * brightness[number]
-        grey = np.tensordot(LUMA, picture, axes=1)
-        picture = saturation[number] * picture + (1 - saturation[number]) * grey
-        mean_grey = np.tensordot(LUMA, picture, axes=1).mean()
-        picture = contrast[number] * picture + (1 - contrast[number]) * mean_grey
-        np.testing.assert_allclose(ours[number].numpy(), picture.clip(0, 1), atol=1e-5)
+        image = plain[number] * brightness[number]
+        grey = np.tensordot(LUMA, image, axes=1)
+        image = saturation[number] * image + (1 - saturation[number]) * grey
+        mean_grey = np.tensordot(LUMA, image, axes=1).mean()
+        image = contrast[number] * image + (1 - contrast[number]) * mean_grey
+        np.testing.assert_allclose(ours[number].numpy(), image.clip(0, 1), atol=1e-5)
 
 
 def test_all_frames_of_a_clip_are_treated_alike() -> None:
     still = clips_of(2, frames=1).expand(-1, 4, -1, -1, -1)
-    pictures = network_input(
-        still, draw_augmentation(Data(), (24, 32), seed=1, epoch=2, clips=np.array([3, 4])), data=Data(), size=16
+    images = network_input(
+        still,
+        draw_augmentation(ClipData(), (24, 32), seed=1, epoch=2, clips=np.array([3, 4])),
+        data=ClipData(),
+        size=16,
     )
-    torch.testing.assert_close(pictures, pictures[:, :, :1].expand_as(pictures), rtol=0, atol=1e-5)
+    torch.testing.assert_close(images, images[:, :, :1].expand_as(images), rtol=0, atol=1e-5)
 
 
-def test_normalisation_and_the_picture_to_look_at_agree() -> None:
-    clips, data = clips_of(2), Data()
+def test_normalisation_and_the_image_to_look_at_agree() -> None:
+    clips, data = clips_of(2), ClipData()
     augmentation = draw_augmentation(data, (24, 32), seed=0, epoch=0, clips=np.array([0, 1]))
     normalised = network_input(clips, augmentation, data=data, size=16)
     shown = augmented_frames(clips, augmentation, size=16)
@@ -108,7 +111,7 @@ def test_normalisation_and_the_picture_to_look_at_agree() -> None:
 
 
 def test_randomness_belongs_to_the_clip_not_to_its_batch() -> None:
-    data, clips, indices = Data(), clips_of(5), np.array([40, 7, 23, 8, 0])
+    data, clips, indices = ClipData(), clips_of(5), np.array([40, 7, 23, 8, 0])
     together = network_input(
         clips, draw_augmentation(data, (24, 32), seed=3, epoch=1, clips=indices), data=data, size=16
     )
@@ -123,8 +126,8 @@ def test_randomness_belongs_to_the_clip_not_to_its_batch() -> None:
 def test_every_part_of_the_key_matters(other: dict[str, Any]) -> None:
     key: dict[str, Any] = {"seed": 3, "epoch": 1, "clips": np.array([7])}
     assert not np.allclose(
-        draw_augmentation(Data(), (24, 32), **key).crops_xyxy,
-        draw_augmentation(Data(), (24, 32), **(key | other)).crops_xyxy,
+        draw_augmentation(ClipData(), (24, 32), **key).crops_xyxy,
+        draw_augmentation(ClipData(), (24, 32), **(key | other)).crops_xyxy,
     )
 
 
@@ -133,7 +136,7 @@ def test_every_part_of_the_key_matters(other: dict[str, Any]) -> None:
 def test_parameters_stay_in_their_ranges(
     height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float]
 ) -> None:
-    data = Data(crop_scale=scale, crop_aspect=aspect, brightness=0.4, contrast=0.2, saturation=1.0)
+    data = ClipData(crop_scale=scale, crop_aspect=aspect, brightness=0.4, contrast=0.2, saturation=1.0)
     drawn = draw_augmentation(data, (height, width), seed=-1, epoch=0, clips=np.arange(20))
     x0, y0, x1, y1 = drawn.crops_xyxy.T
     assert (x0 >= -1e-9).all() and (y0 >= -1e-9).all() and (x1 <= width + 1e-9).all() and (y1 <= height + 1e-9).all()
@@ -149,7 +152,7 @@ def test_parameters_stay_in_their_ranges(
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_flips_come_as_often_as_asked(probability: float) -> None:
-    flips = draw_augmentation(Data(flip=probability), (24, 32), seed=0, epoch=0, clips=np.arange(2000)).flips
+    flips = draw_augmentation(ClipData(flip=probability), (24, 32), seed=0, epoch=0, clips=np.arange(2000)).flips
     assert abs(flips.mean() - probability) < 0.04  # four standard deviations
 
 
@@ -200,7 +203,7 @@ def test_flow_at_its_own_size_is_in_hundredths_of_the_side() -> None:
 
 
 @pytest.mark.parametrize("size", [8, 16, 40])
-def test_vectors_grow_with_the_picture(size: int) -> None:
+def test_vectors_grow_with_the_image(size: int) -> None:
     """A uniform motion stays uniform, and is as many pixels longer as the crop is enlarged."""
     flow = torch.from_numpy(encode(np.tile([3.0, -2.0], (2, 4, 24, 32, 1))))
     crops = np.array([[2.0, 1.0, 22.0, 16.0], [0.0, 0.0, 32.0, 24.0]])
@@ -226,24 +229,24 @@ def test_a_flip_mirrors_flow_and_turns_dx_round() -> None:
 
 
 def test_flow_has_no_colours_and_lies_on_its_pixels() -> None:
-    """The same crop, flip and weights as the frames': a picture of the codes is resampled to the same numbers."""
-    augmentation = draw_augmentation(Data(flip=1.0), (24, 32), seed=5, epoch=1, clips=np.array([0, 1]))
+    """The same crop, flip and weights as the frames': an image of the codes is resampled to the same numbers."""
+    augmentation = draw_augmentation(ClipData(flip=1.0), (24, 32), seed=5, epoch=1, clips=np.array([0, 1]))
     codes = flow_of(2)[..., :1]
     ours = network_flow(codes.expand(-1, -1, -1, -1, 2).contiguous(), augmentation, size=16)
     ones = np.ones(2)
     colourless = replace(augmentation, brightness=ones, contrast=ones, saturation=ones)
-    picture = (
+    image = (
         network_input(codes.expand(-1, -1, -1, -1, 3).contiguous(), colourless, data=RAW, size=16)[:, 0] * 255 - ZERO
     )
     x0, y0, x1, y1 = augmentation.crops_xyxy.T
     for axis, scale in enumerate((-1 / (x1 - x0), 1 / (y1 - y0))):
-        expected = picture * torch.from_numpy(100 * BOUND / 127 * scale).float()[:, None, None, None]
+        expected = image * torch.from_numpy(100 * BOUND / 127 * scale).float()[:, None, None, None]
         torch.testing.assert_close(ours[:, axis], expected, rtol=1e-3, atol=1e-2)
 
 
 def test_a_networks_inputs_come_by_name_and_in_its_order() -> None:
     clips, flow = clips_of(2), flow_of(2)
-    data, augmentation = Data(), draw_augmentation(Data(), (24, 32), seed=5, epoch=1, clips=np.array([0, 1]))
+    data, augmentation = ClipData(), draw_augmentation(ClipData(), (24, 32), seed=5, epoch=1, clips=np.array([0, 1]))
     first, second = network_inputs({"flow": flow, "rgb": clips}, augmentation, data=data, size=16)
     torch.testing.assert_close(first, network_flow(flow, augmentation, size=16), rtol=0, atol=0)
     torch.testing.assert_close(second, network_input(clips, augmentation, data=data, size=16), rtol=0, atol=0)

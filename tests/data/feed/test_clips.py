@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from posture.data.decode.optical_flow import decode
-from posture.data.feed.clips import Footage, StreamedFootage, index_footage, open_footage, read_shard
+from posture.data.feed.clips import Clips, StreamedClips, index_footage, open_footage, read_shard
 from posture.data.store.tables import Store
 from posture.distributed.flow import compute_flow
 from posture.errors import InputError
@@ -28,7 +28,7 @@ def test_labels_and_frames_belong_to_their_clip(store):
     """The square of `left` wanders to the left: pixels and label came from the same video."""
     index = index_footage(store, "train")
     footage = open_footage(index, feed="materialize")
-    assert isinstance(footage, Footage) and len(footage) == len(index) == len(index.labels)
+    assert isinstance(footage, Clips) and len(footage) == len(index) == len(index.labels)
     for clip in range(len(footage)):
         frames = footage.clip(clip)
         assert frames.shape == (20, 32, 40, 3) and frames.dtype == np.uint8 and not frames.flags.writeable
@@ -38,7 +38,7 @@ def test_labels_and_frames_belong_to_their_clip(store):
 
 def test_streaming_gives_the_same_clips_to_all_workers_together(store):
     index = index_footage(store, "train")
-    whole, streamed = open_footage(index, feed="materialize"), StreamedFootage(index)
+    whole, streamed = open_footage(index, feed="materialize"), StreamedClips(index)
     for world_size in (1, 2, 3):
         seen = [clip for rank in range(world_size) for clip in streamed.stream(4, rank, world_size, 7)]
         assert sorted(number for number, _ in seen) == list(range(len(index)))
@@ -49,7 +49,7 @@ def test_streaming_gives_the_same_clips_to_all_workers_together(store):
 
 
 def test_streaming_order_follows_seed_and_epoch(store):
-    streamed = StreamedFootage(index_footage(store, "train"))
+    streamed = StreamedClips(index_footage(store, "train"))
 
     def order(epoch, seed):
         return [number for number, _ in streamed.stream(epoch, 0, 1, seed)]
@@ -60,8 +60,8 @@ def test_streaming_order_follows_seed_and_epoch(store):
 
 def test_what_does_not_fit_is_streamed(store):
     index = index_footage(store, "train")
-    assert isinstance(open_footage(index, feed="auto", memory_bytes=index.bytes - 1), StreamedFootage)
-    assert isinstance(open_footage(index, feed="auto", memory_bytes=index.bytes), Footage)
+    assert isinstance(open_footage(index, feed="auto", memory_bytes=index.bytes - 1), StreamedClips)
+    assert isinstance(open_footage(index, feed="auto", memory_bytes=index.bytes), Clips)
 
 
 def test_a_part_is_the_same_clips_numbered_anew(store):
@@ -113,7 +113,7 @@ def test_flow_is_read_beside_the_frames_or_alone(flow_store):
         return read_shard(flow_store, alone.shards_of(name)[number])
 
     alone = index_footage(Store(flow_store), "train", inputs=("flow",))
-    footage = Footage(alone, load)
+    footage = Clips(alone, load)
     for clip in range(len(footage)):
         flow = footage.flow(clip)
         assert flow.shape == (19, 32, 40, 2) and flow.dtype == np.uint8 and not flow.flags.writeable
@@ -133,7 +133,7 @@ def test_flow_belongs_to_its_clip(flow_store):
 @pytest.mark.parametrize("inputs", [("flow",), ("rgb", "flow")])
 def test_streamed_flow_is_that_in_memory(flow_store, inputs):
     index = index_footage(Store(flow_store), "train", inputs=inputs)
-    whole, streamed = open_footage(index, feed="materialize"), StreamedFootage(index)
+    whole, streamed = open_footage(index, feed="materialize"), StreamedClips(index)
     for world_size in (1, 2):
         seen = [clip for rank in range(world_size) for clip in streamed.stream(1, rank, world_size, 3)]
         assert sorted(number for number, *_ in seen) == list(range(len(index)))

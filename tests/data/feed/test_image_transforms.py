@@ -1,4 +1,4 @@
-"""Boxes follow pixels: pictures with bright rectangles, whose place is read back from the pixels, and independent
+"""Boxes follow pixels: images with bright rectangles, whose place is read back from the pixels, and independent
 formulas for the rest.
 """
 
@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from posture.data.feed.image_transforms import (
     GREY,
     LEAST_SIDE,
+    BoxedImage,
     Letterbox,
-    Picture,
     View,
     augment,
     clip_boxes,
-    decode_picture,
+    decode_image,
     draw_view,
     letterbox,
-    read_picture,
+    read_image,
     recolour,
 )
 from posture.errors import InputError
@@ -52,20 +52,20 @@ EVERYTHING = {
 }
 
 
-def picture_of(height: int, width: int, rectangles: dict[int, tuple[int, int, int, int]]) -> Picture:
-    """A black picture with one white rectangle (x1, y1, x2, y2) in each of the given colour channels, which is its
+def image_of(height: int, width: int, rectangles: dict[int, tuple[int, int, int, int]]) -> BoxedImage:
+    """A black image with one white rectangle (x1, y1, x2, y2) in each of the given colour channels, which is its
     label too.
     """
     pixels = np.zeros((height, width, 3), np.uint8)
     for channel, (x1, y1, x2, y2) in rectangles.items():
         pixels[y1:y2, x1:x2, channel] = 255
-    return Picture(
+    return BoxedImage(
         pixels, np.array(list(rectangles.values()), np.float32).reshape(-1, 4), np.array(list(rectangles), np.int64)
     )
 
 
 def seen_box(pixels: np.ndarray, channel: int) -> np.ndarray | None:
-    """The box around the bright pixels of a channel; the grey around pictures is darker than half."""
+    """The box around the bright pixels of a channel; the grey around images is darker than half."""
     rows, columns = np.nonzero(pixels[:, :, channel] > 127)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) if len(rows) else None
 
@@ -80,14 +80,14 @@ SIDES = st.integers(1, 90)
 
 
 @st.composite
-def pictures(draw: st.DrawFn, channels: tuple[int, ...], *, sides: st.SearchStrategy[int] = SIDES) -> Picture:
+def pictures(draw: st.DrawFn, channels: tuple[int, ...], *, sides: st.SearchStrategy[int] = SIDES) -> BoxedImage:
     height, width = draw(sides), draw(sides)
-    return picture_of(height, width, {channel: draw(rectangles(height, width)) for channel in channels})
+    return image_of(height, width, {channel: draw(rectangles(height, width)) for channel in channels})
 
 
 @st.composite
-def sets_of_pictures(draw: st.DrawFn) -> list[Picture]:
-    """One picture, or four that share the three channels."""
+def sets_of_images(draw: st.DrawFn) -> list[BoxedImage]:
+    """One image, or four that share the three channels."""
     if draw(st.booleans()):
         return [draw(pictures((0, 1, 2)))]
     owners = [draw(st.integers(0, 3)) for _ in range(3)]
@@ -108,9 +108,9 @@ UPRIGHT = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(sets_of_pictures(), UPRIGHT, st.sampled_from([32, 47, 96]), st.sampled_from([0.0, 0.1, 0.5]))
+@given(sets_of_images(), UPRIGHT, st.sampled_from([32, 47, 96]), st.sampled_from([0.0, 0.1, 0.5]))
 def test_boxes_follow_pixels_through_resizing_shifting_flipping_and_mosaics(
-    shown: list[Picture], view: View, size: int, least: float
+    shown: list[BoxedImage], view: View, size: int, least: float
 ) -> None:
     result = augment(shown, view, size, least_visible=least)
     assert result.pixels.shape == (size, size, 3) and result.pixels.dtype == np.uint8
@@ -118,9 +118,9 @@ def test_boxes_follow_pixels_through_resizing_shifting_flipping_and_mosaics(
         result.boxes.dtype == np.float32 and result.labels.dtype == np.int64 and len(result.boxes) == len(result.labels)
     )
     kept = dict(zip(result.labels.tolist(), result.boxes, strict=True))
-    for picture in shown:
-        longer = max(picture.pixels.shape[:2])
-        for channel, box in zip(picture.labels.tolist(), picture.boxes, strict=True):
+    for image in shown:
+        longer = max(image.pixels.shape[:2])
+        for channel, box in zip(image.labels.tolist(), image.boxes, strict=True):
             found = seen_box(result.pixels, channel)
             if channel in kept:
                 # Enlarged pixels fade into their neighbours: where the square cuts one before its middle, half a
@@ -151,9 +151,9 @@ def test_turned_boxes_hold_the_turned_pixels(data: st.DataObject, view: View, de
     turned = View(**{**view.__dict__, "degrees": degrees})
     result = augment(shown, turned, size, least_visible=0.0)
     thickness = {
-        channel: (box[2:] - box[:2]).min() * view.scale * size / max(picture.pixels.shape[:2])
-        for picture in shown
-        for channel, box in zip(picture.labels.tolist(), picture.boxes, strict=True)
+        channel: (box[2:] - box[:2]).min() * view.scale * size / max(image.pixels.shape[:2])
+        for image in shown
+        for channel, box in zip(image.labels.tolist(), image.boxes, strict=True)
     }
     for channel, box in zip(result.labels.tolist(), result.boxes, strict=True):
         found = seen_box(result.pixels, channel)
@@ -167,7 +167,7 @@ def test_turned_boxes_hold_the_turned_pixels(data: st.DataObject, view: View, de
 def test_a_quarter_turn_is_exact() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     result = augment(
-        [Picture(pixels, np.array([[4, 10, 12, 30]], np.float32), np.zeros(1, np.int64))], View(degrees=90.0), 40
+        [BoxedImage(pixels, np.array([[4, 10, 12, 30]], np.float32), np.zeros(1, np.int64))], View(degrees=90.0), 40
     )
     np.testing.assert_array_equal(result.pixels, np.rot90(pixels, -1))
     np.testing.assert_allclose(result.boxes, [[10, 4, 30, 12]], atol=1e-4)
@@ -175,35 +175,35 @@ def test_a_quarter_turn_is_exact() -> None:
 
 def test_ignore_regions_follow_the_pixels_and_stay_however_little_is_left() -> None:
     pixels, region = np.zeros((32, 32, 3), np.uint8), np.array([[8, 8, 24, 16]], np.float32)
-    picture = Picture(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), region, np.array([3]))
+    image = BoxedImage(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), region, np.array([3]))
     for view, left in [
         (View(), [8, 8, 24, 16]),
         (View(shift=(0.5, 0.0)), [24, 8, 32, 16]),
         (View(shift=(0.72, 0.0)), [31.04, 8, 32, 16]),
         (View(shift=(0.0, -0.5)), None),
     ]:
-        result = augment([picture], view, 32)
+        result = augment([image], view, 32)
         np.testing.assert_allclose(result.ignored, np.float32([left] if left else []).reshape(-1, 4), atol=1e-4)
         assert result.ignored_labels.tolist() == ([3] if left else []) and result.boxes.shape == (0, 4)
-    mosaic = augment([picture] * 4, View(centre=(0.5, 0.5)), 64)
+    mosaic = augment([image] * 4, View(centre=(0.5, 0.5)), 64)
     assert mosaic.ignored.tolist() == [[0, 48, 16, 64], [48, 48, 64, 64]] and mosaic.ignored_labels.tolist() == [
         3,
         3,
     ], "of the lower two, half each"
-    read = read_picture(
+    read = read_image(
         encoded(np.zeros((64, 32, 3), np.uint8), ".png"),
         (64, 32),
-        *picture[1:3],
+        *image[1:3],
         name="it",
         longest=32,
-        regions=picture[3:],
+        regions=image[3:],
     )
     assert read.ignored.tolist() == [[4, 4, 12, 8]] and read.ignored_labels.tolist() == [3]
 
 
 def test_whole_pixels_are_moved_untouched() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    picture = Picture(pixels, np.array([[8, 8, 24, 16]], np.float32), np.array([3]))
+    image = BoxedImage(pixels, np.array([[8, 8, 24, 16]], np.float32), np.array([3]))
     for view, expected, box in [
         (View(), pixels, [8, 8, 24, 16]),
         (View(flip=True), pixels[:, ::-1], [8, 8, 24, 16]),
@@ -218,18 +218,18 @@ def test_whole_pixels_are_moved_untouched() -> None:
             None,
         ),
     ]:
-        result = augment([picture], view, 32)
+        result = augment([image], view, 32)
         np.testing.assert_array_equal(result.pixels, expected)
         assert result.boxes.tolist() == ([] if box is None else [box])
 
 
-def test_a_mosaic_is_four_pictures_around_its_centre() -> None:
-    """Pictures of one colour each, of which the centre and the quarter say where they are: hand-computed for a wide one
+def test_a_mosaic_is_four_images_around_its_centre() -> None:
+    """Images of one colour each, of which the centre and the quarter say where they are: hand-computed for a wide one
     and a tall one.
     """
     shapes = [(32, 32), (16, 32), (32, 16), (32, 32)]
     shown = [
-        Picture(
+        BoxedImage(
             np.full((*shape, 3), 10 * number, np.uint8),
             np.array([[0, 0, shape[1], shape[0]]], np.float32),
             np.array([number]),
@@ -252,7 +252,7 @@ def test_a_mosaic_is_four_pictures_around_its_centre() -> None:
 
 
 def test_resampling_is_bilinear_about_pixel_centres() -> None:
-    """Against the formula in float64, on a smooth picture; to two levels, because OpenCV's weights are 32nds."""
+    """Against the formula in float64, on a smooth image; to two levels, because OpenCV's weights are 32nds."""
     height, width, size = 30, 44, 64
     down, across = np.mgrid[:height, :width]
     pixels = (
@@ -262,7 +262,7 @@ def test_resampling_is_bilinear_about_pixel_centres() -> None:
         .astype(np.uint8)
     )
     view = View(scale=1.3, shift=(0.05, -0.1), flip=True)
-    shown = augment([Picture(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))], view, size).pixels
+    shown = augment([BoxedImage(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))], view, size).pixels
     scale = 1.3 * size / width
     centres = np.arange(size) + 0.5
     # mirrored, moved back, shrunk back: in pixels from the first one's centre
@@ -278,13 +278,13 @@ def test_resampling_is_bilinear_about_pixel_centres() -> None:
     np.testing.assert_allclose(shown, expected, atol=2.0)
 
 
-def test_alone_and_unchanged_a_picture_is_its_letterbox() -> None:
+def test_alone_and_unchanged_a_image_is_its_letterbox() -> None:
     for height, width in ((24, 40), (40, 24), (33, 33), (64, 48)):
         down, across = np.mgrid[:height, :width]
         pixels = np.stack([across * 4, down * 3, across + down], axis=2).astype(np.uint8)
         boxes = np.array([[3, 2, 20, 17]], np.float32)
         square, laid, _ = letterbox(pixels, boxes, 64)
-        result = augment([Picture(pixels, boxes, np.zeros(1, np.int64))], View(), 64)
+        result = augment([BoxedImage(pixels, boxes, np.zeros(1, np.int64))], View(), 64)
         np.testing.assert_allclose(result.boxes, laid, atol=0.51)
         # but for a line where the halves of a pixel are
         assert (np.abs(result.pixels.astype(int) - square) > 3).any(axis=2).mean() < 0.04
@@ -295,7 +295,7 @@ def test_alone_and_unchanged_a_picture_is_its_letterbox() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(pictures((0, 1, 2), sides=st.integers(1, 200)), st.sampled_from([32, 64, 75]))
-def test_letterboxed_boxes_are_around_their_pixels(picture: Picture, size: int) -> None:
+def test_letterboxed_boxes_are_around_their_pixels(picture: BoxedImage, size: int) -> None:
     square, boxes, laid = letterbox(picture.pixels, picture.boxes, size)
     assert square.shape == (size, size, 3) and boxes.shape == (3, 4) and boxes.dtype == np.float32
     for channel, box in enumerate(boxes):
@@ -320,9 +320,9 @@ def test_the_way_back_from_a_letterbox(height: int, width: int, size: int, data:
     )
     boxes = np.array([[x1, y1, x2, y2]], np.float32)
     _, laid_boxes, laid = letterbox(np.ascontiguousarray(pixels), boxes, size)
-    np.testing.assert_allclose(laid.boxes_to_picture(laid_boxes), boxes, rtol=1e-5, atol=1e-2)
+    np.testing.assert_allclose(laid.boxes_to_image(laid_boxes), boxes, rtol=1e-5, atol=1e-2)
     everywhere = np.array([[-50.0, -50.0, size + 50.0, size + 50.0]])
-    np.testing.assert_allclose(laid.boxes_to_picture(everywhere), [[0, 0, width, height]])
+    np.testing.assert_allclose(laid.boxes_to_image(everywhere), [[0, 0, width, height]])
 
 
 def test_a_letterbox_by_hand() -> None:
@@ -354,7 +354,7 @@ def test_boxes_with_too_little_left_are_dropped() -> None:
         [10, 10, 12, 90],  # two pixels wide
         [10, 10, 11.9, 90],  # less
         [98.5, 0, 200, 100],  # a sliver
-        [-5, -5, 105, 105],  # larger than the picture
+        [-5, -5, 105, 105],  # larger than the image
         [120, 10, 130, 20],  # outside
         [30, 30, 30, 30],  # nothing
     ])  # fmt: skip
@@ -368,8 +368,8 @@ def test_boxes_with_too_little_left_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 200), (200, 1), (1, 1), (3, 7)])
-def test_pictures_of_any_shape_without_boxes(shape: tuple[int, int]) -> None:
-    empty = Picture(np.full((*shape, 3), 50, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+def test_images_of_any_shape_without_boxes(shape: tuple[int, int]) -> None:
+    empty = BoxedImage(np.full((*shape, 3), 50, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     for shown in ([empty], [empty] * 4):
         for view in (View(), View(scale=0.5, degrees=30.0), View(scale=1.5, flip=True, shift=(0.9, 0.9), hue=1.01)):
             result = augment(shown, view, 64)
@@ -378,10 +378,10 @@ def test_pictures_of_any_shape_without_boxes(shape: tuple[int, int]) -> None:
     assert (square == 50).any() and boxes.shape == (0, 4)
 
 
-def test_two_or_three_pictures_are_no_mosaic() -> None:
-    picture = picture_of(4, 4, {})
-    with pytest.raises(ValueError, match="one picture or a mosaic of four, not 2"):
-        augment([picture, picture], View(), 32)
+def test_two_or_three_images_are_no_mosaic() -> None:
+    image = image_of(4, 4, {})
+    with pytest.raises(ValueError, match="one image or a mosaic of four, not 2"):
+        augment([image, image], View(), 32)
 
 
 # Colours
@@ -416,7 +416,7 @@ def test_hue_runs_in_a_circle() -> None:
 # Random views
 
 
-def test_a_view_is_its_pictures_own() -> None:
+def test_a_view_is_its_images_own() -> None:
     data = SimpleNamespace(**EVERYTHING)
     key = {"seed": 3, "epoch": 2, "picture": 7}
     view = draw_view(data, **key)
@@ -435,16 +435,16 @@ def test_one_kind_of_augmentation_leaves_the_others_as_they_were() -> None:
         "saturation": "saturation",
         "value": "value",
     }
-    for picture in range(20):
-        everything = draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, picture=picture)
+    for image in range(20):
+        everything = draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, picture=image)
         for switched, field in fields.items():
-            less = draw_view(SimpleNamespace(**EVERYTHING | {switched: 0.0}), seed=0, epoch=0, picture=picture)
+            less = draw_view(SimpleNamespace(**EVERYTHING | {switched: 0.0}), seed=0, epoch=0, picture=image)
             changed = {name for name in View.__dataclass_fields__ if getattr(less, name) != getattr(everything, name)}
             assert changed <= {field} and getattr(less, field) == getattr(View(), field)
 
 
 def test_views_fill_their_ranges() -> None:
-    views = [draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, picture=picture) for picture in range(800)]
+    views = [draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, picture=image) for image in range(800)]
     drawn = np.array([
         (view.scale, view.degrees, *view.shift, view.hue, view.saturation, view.value, *view.centre) for view in views
     ])
@@ -486,54 +486,52 @@ SMOOTH = np.stack(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
-def test_pictures_decode_to_rgb(suffix: str) -> None:
-    decoded = decode_picture(encoded(SMOOTH, suffix), (100, 150), name="it")
+def test_images_decode_to_rgb(suffix: str) -> None:
+    decoded = decode_image(encoded(SMOOTH, suffix), (100, 150), name="it")
     assert decoded.shape == (100, 150, 3) and decoded.dtype == np.uint8
     assert np.abs(decoded.astype(int) - SMOOTH).max() <= (0 if suffix in (".png", ".bmp") else 8)
 
 
-def test_grey_and_transparent_and_16_bit_pictures_are_rgb_too() -> None:
+def test_grey_and_transparent_and_16_bit_images_are_rgb_too() -> None:
     grey = cv2.imencode(".png", SMOOTH[..., 0])[1].reshape(-1)
-    np.testing.assert_array_equal(decode_picture(grey, (100, 150), name="it"), np.repeat(SMOOTH[..., :1], 3, axis=2))
-    for picture in (np.dstack([SMOOTH, SMOOTH[..., 0]]), SMOOTH.astype(np.uint16) * 257):
-        decoded = decode_picture(cv2.imencode(".png", picture)[1].reshape(-1), (100, 150), name="it")
+    np.testing.assert_array_equal(decode_image(grey, (100, 150), name="it"), np.repeat(SMOOTH[..., :1], 3, axis=2))
+    for image in (np.dstack([SMOOTH, SMOOTH[..., 0]]), SMOOTH.astype(np.uint16) * 257):
+        decoded = decode_image(cv2.imencode(".png", image)[1].reshape(-1), (100, 150), name="it")
         assert decoded.shape == (100, 150, 3) and decoded.dtype == np.uint8
         assert np.abs(decoded[..., ::-1].astype(int) - SMOOTH).max() <= 1
 
 
 @pytest.mark.parametrize("longest", [150, 149, 75, 40, 30, 18, 9])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_shrunk_while_decoding_it_is_the_same_picture(suffix: str, longest: int) -> None:
-    small = decode_picture(encoded(SMOOTH, suffix), (100, 150), name="it", longest=longest)
+def test_shrunk_while_decoding_it_is_the_same_image(suffix: str, longest: int) -> None:
+    small = decode_image(encoded(SMOOTH, suffix), (100, 150), name="it", longest=longest)
     assert small.shape == (round(100 * longest / 150), longest, 3)
     expected = cv2.resize(SMOOTH, small.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - expected).max() <= 8
 
 
-def test_boxes_shrink_with_their_picture() -> None:
-    picture = picture_of(301, 403, {0: (40, 60, 300, 200), 1: (0, 0, 403, 301)})
-    small = read_picture(
-        encoded(picture.pixels, ".jpg"), (301, 403), picture.boxes, picture.labels, name="it", longest=100
-    )
+def test_boxes_shrink_with_their_image() -> None:
+    image = image_of(301, 403, {0: (40, 60, 300, 200), 1: (0, 0, 403, 301)})
+    small = read_image(encoded(image.pixels, ".jpg"), (301, 403), image.boxes, image.labels, name="it", longest=100)
     assert small.pixels.shape == (75, 100, 3) and small.boxes.dtype == np.float32
     np.testing.assert_allclose(small.boxes[0], seen_box(small.pixels, 0), atol=1.01)
     np.testing.assert_allclose(small.boxes[1], [0, 0, 100, 75], atol=1e-4)
 
 
-def test_pictures_stand_upright() -> None:
-    """A camera that was held sideways says so; the picture's size is that of what people see."""
+def test_images_stand_upright() -> None:
+    """A camera that was held sideways says so; the image's size is that of what people see."""
     turned = turned_by_exif(encoded(SMOOTH, ".jpg"), 6)
-    upright = decode_picture(turned, (150, 100), name="it")
+    upright = decode_image(turned, (150, 100), name="it")
     assert np.abs(upright.astype(int) - np.rot90(SMOOTH, -1)).max() <= 8
-    assert decode_picture(turned, (150, 100), name="it", longest=50).shape == (50, 33, 3)
+    assert decode_image(turned, (150, 100), name="it", longest=50).shape == (50, 33, 3)
 
 
 def test_what_does_not_decode_to_its_size_is_named() -> None:
-    with pytest.raises(InputError, match="the stored picture abc does not decode"):
-        decode_picture(np.frombuffer(b"no picture at all", np.uint8), (10, 10), name="abc")
-    with pytest.raises(InputError, match="the stored picture abc does not decode"):
-        decode_picture(np.zeros(0, np.uint8), (10, 10), name="abc")
+    with pytest.raises(InputError, match="the stored image abc does not decode"):
+        decode_image(np.frombuffer(b"no image at all", np.uint8), (10, 10), name="abc")
+    with pytest.raises(InputError, match="the stored image abc does not decode"):
+        decode_image(np.zeros(0, np.uint8), (10, 10), name="abc")
     with pytest.raises(
-        InputError, match="the stored picture abc is 100 x 150 pixels high and wide, but the store says 150 x 100"
+        InputError, match="the stored image abc is 100 x 150 pixels high and wide, but the store says 150 x 100"
     ):
-        decode_picture(encoded(SMOOTH), (150, 100), name="abc")
+        decode_image(encoded(SMOOTH), (150, 100), name="abc")

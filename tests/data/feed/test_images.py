@@ -7,13 +7,13 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from posture.data.feed.clips import read_shard
-from posture.data.feed.images import Images, StoredPictures, StreamedImages, index_images, open_images
+from posture.data.feed.images import Images, StoredImages, StreamedImages, index_images, open_images
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.errors import InputError
-from tests.support.image_store import CLASSES, boxes_table, images_table, make_pictures, write_image_store
+from tests.support.image_store import CLASSES, boxes_table, images_table, make_images, write_image_store
 
-MADE = make_pictures(90)
+MADE = make_images(90)
 BY_KEY = {one.key: one for one in MADE}
 
 
@@ -22,7 +22,7 @@ def store(tmp_path_factory):
     return write_image_store(tmp_path_factory.mktemp("pictures") / "store", MADE, files=4)
 
 
-def test_splits_hold_every_picture_once_with_what_is_in_it(store):
+def test_splits_hold_every_image_once_with_what_is_in_it(store):
     indices = [index_images(store, split) for split in ("train", "val", "test")]
     assert [len(index) for index in indices] == [60, 30, 0]
     for index in indices:
@@ -39,10 +39,10 @@ def test_splits_hold_every_picture_once_with_what_is_in_it(store):
                 and group == made.group
                 and tuple(size) == made.pixels.shape[:2]
             )
-    assert any(not len(boxes) for boxes in indices[0].boxes)  # pictures without boxes stay
+    assert any(not len(boxes) for boxes in indices[0].boxes)  # images without boxes stay
 
 
-def test_pictures_in_memory_are_those_that_were_stored(store):
+def test_images_in_memory_are_those_that_were_stored(store):
     index = index_images(store, "train")
     images = open_images(index, feed="materialize")
     assert isinstance(images, Images) and len(images) == 60 and images.classes == CLASSES
@@ -72,7 +72,7 @@ def test_threads_load_every_file_once_and_only_when_it_is_needed(store):
     assert sorted(loads) == [0, 1, 2, 3] and seen == [[BY_KEY[key].encoded for key in images.keys]] * 4
 
 
-def test_streaming_gives_the_same_pictures_to_all_workers_together(store):
+def test_streaming_gives_the_same_images_to_all_workers_together(store):
     index = index_images(store, "train")
     whole, streamed = open_images(index, feed="materialize"), open_images(index, feed="stream")
     assert isinstance(streamed, StreamedImages) and len(streamed) == 60
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_streamed(store):
 
 
 @pytest.mark.parametrize("feed", ["materialize", "stream"])
-def test_a_part_is_the_same_pictures_numbered_anew(store, feed):
+def test_a_part_is_the_same_images_numbered_anew(store, feed):
     index = index_images(store, "train")
     chosen = np.array([1, 4, 5, 33, 59])
     part = index.part(chosen)
@@ -120,13 +120,13 @@ def test_classes_of_the_run_are_kept_in_order_and_strangers_refused(store):
 
 
 def test_pinned_versions_see_the_boxes_of_their_time(tmp_path):
-    made = make_pictures(8)
+    made = make_images(8)
     store = write_image_store(tmp_path / "store", made)
     before = store.versions()
     corrected = made[1]._replace(boxes=np.array([[1, 2, 3, 4]], np.float32), labels=["net"])
     store.upsert("boxes", boxes_table([corrected]), keys=["image"])
-    more = make_pictures(10)[8:]
-    store.append("boxes", boxes_table(more))  # their pictures are not there yet
+    more = make_images(10)[8:]
+    store.append("boxes", boxes_table(more))  # their images are not there yet
     now, then = (index_images(store, "train", versions=versions) for versions in (None, before))
     assert now.keys == then.keys and now.classes == ("athlete", "ball", "net") and then.classes == CLASSES
     place = now.keys.index(corrected.key)
@@ -134,41 +134,41 @@ def test_pinned_versions_see_the_boxes_of_their_time(tmp_path):
     np.testing.assert_array_equal(then.boxes[place], made[1].boxes)
 
 
-def test_a_store_without_labelled_pictures_says_how_to_add_some(tmp_path):
+def test_a_store_without_labelled_images_says_how_to_add_some(tmp_path):
     empty = Store(str(tmp_path / "empty"), create=True)
     empty.create_tables()
     with pytest.raises(
         InputError,
-        match=rf"{empty.uri}: the store holds no labelled pictures; add some with: posture ingest FOLDER --store {empty.uri}",
+        match=rf"{empty.uri}: the store holds no labelled images; add some with: posture ingest FOLDER --store {empty.uri}",
     ):
         index_images(empty, "train")
-    unlabelled = [one._replace(boxes=np.zeros((0, 4), np.float32), labels=[]) for one in make_pictures(3)]
+    unlabelled = [one._replace(boxes=np.zeros((0, 4), np.float32), labels=[]) for one in make_images(3)]
     boxless = write_image_store(tmp_path / "boxless", unlabelled)
-    with pytest.raises(InputError, match="the store holds pictures, but not one box in them; add some with"):
+    with pytest.raises(InputError, match="the store holds images, but not one box in them; add some with"):
         index_images(boxless, "train")
     assert [len(boxes) for boxes in index_images(boxless, "train", classes=CLASSES).boxes] == [0, 0]
 
 
-def test_pictures_that_fill_several_chunks_are_all_there():
+def test_images_that_fill_several_chunks_are_all_there():
     """pyarrow cuts a column of more than 2 GiB in chunks."""
     contents = [b"one", b"", b"three", b"four4", b"5"]
     chunks = [pa.array(contents[:2], pa.binary()), pa.array([b"skipped", *contents[2:]], pa.binary())[1:]]
-    stored = StoredPictures(pa.table({"pixels": pa.chunked_array(chunks)}))
+    stored = StoredImages(pa.table({"pixels": pa.chunked_array(chunks)}))
     assert [stored[row].tobytes() for row in range(5)] == contents
 
 
-def test_a_picture_that_is_not_as_the_store_says_is_named(tmp_path):
-    made = make_pictures(4)
+def test_a_image_that_is_not_as_the_store_says_is_named(tmp_path):
+    made = make_images(4)
     store = write_image_store(tmp_path / "store", made)
     index = index_images(store, "train")
     table = read_shard(store.uri, index.shards[0])
-    spoilt = pa.table({"pixels": pa.array([b"no picture"] * table.num_rows, pa.binary())})
-    with pytest.raises(InputError, match=f"the stored picture {index.keys[0]} does not decode"):
+    spoilt = pa.table({"pixels": pa.array([b"no image"] * table.num_rows, pa.binary())})
+    with pytest.raises(InputError, match=f"the stored image {index.keys[0]} does not decode"):
         Images(index, lambda number: spoilt).picture(0)
 
 
 def test_a_store_from_before_ignore_regions_has_none_and_takes_them(tmp_path):
-    made = make_pictures(6, splits=("train",))
+    made = make_images(6, splits=("train",))
     store = Store(str(tmp_path / "store"), create=True)
     new = {"ignored", "ignored_labels"}
     DeltaTable.create(

@@ -36,7 +36,7 @@ def test_from_a_start_on(video):
 
 
 @pytest.mark.parametrize(("fit", "proportions"), [("stretch", (64, 96 * 32 / 40)), ("crop", (1, 1)), ("pad", (1, 1))])
-def test_pictures_are_what_the_network_sees_in_the_videos_proportions(video, fit, proportions):
+def test_images_are_what_the_network_sees_in_the_videos_proportions(video, fit, proportions):
     window = cut_window(str(video("a.mp4")), DecodeRecipe(32, 40, 20, 2, fit=fit), frames=8)
     height, width = window.pictures.shape[1:3]
     assert min(height, width) == SHOWN_PIXELS

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.check_image import Encoded, check_picture
-from posture.data.ingest.image_part import PicturePart
+from posture.data.ingest.check_image import EncodedImage, check_image
+from posture.data.ingest.image_part import ImagePart
 from posture.data.store.tables import Store
 from tests.support.image_folders import draw
 
@@ -26,7 +26,7 @@ def with_orientation(jpeg, orientation):
 
 
 def as_seen(pixels, orientation):
-    """What the eight values mean: which side of the picture row 0 and column 0 are."""
+    """What the eight values mean: which side of the image row 0 and column 0 are."""
     seen = {
         1: pixels,
         2: pixels[:, ::-1],
@@ -41,9 +41,9 @@ def as_seen(pixels, orientation):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_good_picture_stays_byte_for_byte(suffix):
+def test_a_good_image_stays_byte_for_byte(suffix):
     content = encode(draw([(4, 5, 20, 30)]), suffix)
-    assert check_picture(content) == Encoded(content, 48, 64)
+    assert check_image(content) == EncodedImage(content, 48, 64)
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_a_good_picture_stays_byte_for_byte(suffix):
         draw([]).astype(np.uint16) * 200,
     ],
 )
-def test_grey_transparent_and_deep_pictures_are_good_too(pixels):
-    checked = check_picture(encode(pixels, ".png"))
+def test_grey_transparent_and_deep_images_are_good_too(pixels):
+    checked = check_image(encode(pixels, ".png"))
     assert (checked.height, checked.width) == (48, 64)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.97])
-def test_a_picture_that_was_cut_off_is_found_out(suffix, kept):
+def test_a_image_that_was_cut_off_is_found_out(suffix, kept):
     content = encode(draw([(4, 5, 20, 30)], size=(96, 128)), suffix)
     with pytest.raises(Unreadable) as caught:
-        check_picture(content[: int(kept * len(content))])
+        check_image(content[: int(kept * len(content))])
     assert caught.value.verdict == "truncated"
 
 
@@ -72,23 +72,23 @@ def test_a_picture_that_was_cut_off_is_found_out(suffix, kept):
     ("content", "verdict"),
     [
         (b"", "empty"),
-        (b"not a picture" * 99, "not_picture"),
+        (b"not an image" * 99, "not_picture"),
         (b"GIF89a" + b"\0" * 99, "not_picture"),
         (b"\xff\xd8\xff" + b"\0" * 99, "truncated"),
         (b"BM", "truncated"),
     ],
 )
-def test_what_is_no_picture_is_refused(content, verdict):
+def test_what_is_no_image_is_refused(content, verdict):
     with pytest.raises(Unreadable) as caught:
-        check_picture(content)
+        check_image(content)
     assert caught.value.verdict == verdict
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_stored_as_viewers_show_it(orientation):
+def test_a_image_is_stored_as_viewers_show_it(orientation):
     pixels = cv2.GaussianBlur(draw([(4, 5, 40, 20)]), (5, 5), 2)
     plain = encode(pixels)
-    checked = check_picture(with_orientation(plain, orientation))
+    checked = check_image(with_orientation(plain, orientation))
     stored = np.frombuffer(checked.pixels, np.uint8)
     expected = as_seen(cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR), orientation)
     assert (checked.height, checked.width) == expected.shape[:2] == ((48, 64) if orientation < 5 else (64, 48))
@@ -102,9 +102,9 @@ def test_a_picture_is_stored_as_viewers_show_it(orientation):
 def test_rows_are_written_in_groups_of_32(tmp_path):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    part = PicturePart(store.uri, "ingest")
+    part = ImagePart(store.uri, "ingest")
     for number in range(70):
-        part.write(f"{number}", f"{number}.png", Encoded(b"x" * number, 1, 2))
+        part.write(f"{number}", f"{number}.png", EncodedImage(b"x" * number, 1, 2))
     made = part.close()
     assert made["rows"] == 70 and made["bytes"] == (tmp_path / "images" / made["path"]).stat().st_size
     file = pq.ParquetFile(tmp_path / "images" / made["path"])
@@ -114,4 +114,4 @@ def test_rows_are_written_in_groups_of_32(tmp_path):
         row["image"]: (row["bytes"], row["height"], row["width"], len(row["pixels"]))
         for row in store.read("images").to_pylist()
     } == {f"{number}": (number, 1, 2, number) for number in range(70)}
-    assert PicturePart(store.uri, "ingest").close() is None and len(list((tmp_path / "images").glob("*.parquet"))) == 1
+    assert ImagePart(store.uri, "ingest").close() is None and len(list((tmp_path / "images").glob("*.parquet"))) == 1

@@ -4,17 +4,17 @@ from hypothesis import strategies as st
 
 from posture.data.decode.video import Unreadable
 from posture.data.ingest.place_boxes import LEAST_SIDE, place_boxes
-from posture.data.labels.tree import AnnotatedPicture
+from posture.data.labels.tree import AnnotatedImage
 from posture.data.store.files import File
 
 FILE = File("/x/a.png", "a.png", 1, 0.0)
 
 
 def picture(*boxes, **settings):
-    return AnnotatedPicture(FILE, boxes, tuple(f"class{number}" for number in range(len(boxes))), **settings)
+    return AnnotatedImage(FILE, boxes, tuple(f"class{number}" for number in range(len(boxes))), **settings)
 
 
-def test_boxes_come_in_pixels_and_stay_in_the_picture():
+def test_boxes_come_in_pixels_and_stay_in_the_image():
     placed = place_boxes(picture((0.25, 0.5, 0.5, 1.0), normalised=True), 48, 64, "clip")
     assert placed == ([[16.0, 24.0, 32.0, 48.0]], [0], [], 0)
     placed = place_boxes(picture((-10, 4, 20, 60), (70, 4, 90, 8), (4, 4, 4.25, 9), (1, 2, 3, 4)), 48, 64, "clip")
@@ -37,19 +37,19 @@ def test_boxes_come_in_pixels_and_stay_in_the_picture():
         (
             [(0.1, 0.05, 0.9, 1.0), (0, 0, 0.2, 0.3)],
             "bad_label",
-            "all of its boxes lie within the first pixel; if these are shares of the picture from 0 to 1, "
+            "all of its boxes lie within the first pixel; if these are shares of the image from 0 to 1, "
             "multiply them by its width and height",
         ),
         ([(70, 4, 90, 8)], "box_outside", "box 1 (class0) has nothing inside 64 x 48: 70 4 90 8"),
     ],
 )
-def test_a_picture_whose_boxes_cannot_be_used_is_none_without_boxes(boxes, verdict, reason):
+def test_a_image_whose_boxes_cannot_be_used_is_none_without_boxes(boxes, verdict, reason):
     with pytest.raises(Unreadable) as caught:
         place_boxes(picture(*boxes), 48, 64, "clip")
     assert (caught.value.verdict, str(caught.value)) == (verdict, reason)
 
 
-def test_a_picture_may_be_refused_for_a_box_that_leaves_it():
+def test_a_image_may_be_refused_for_a_box_that_leaves_it():
     assert place_boxes(picture((-0.8, 0, 64.9, 48)), 48, 64, "refuse").boxes == [[0.0, 0.0, 64.0, 48.0]], (
         "labels are rounded"
     )
@@ -64,7 +64,7 @@ def test_a_picture_may_be_refused_for_a_box_that_leaves_it():
 
 def test_labels_of_another_size_are_refused():
     assert place_boxes(picture((1, 2, 3, 4), size=(48, 64)), 48, 64, "clip").kept == [0]
-    with pytest.raises(Unreadable, match="the labels are for 64 x 48 pixels, the picture is 48 x 64") as caught:
+    with pytest.raises(Unreadable, match="the labels are for 64 x 48 pixels, the image is 48 x 64") as caught:
         place_boxes(picture((1, 2, 3, 4), size=(48, 64)), 64, 48, "clip")
     assert caught.value.verdict == "size_mismatch"
 
@@ -81,7 +81,7 @@ upright = st.tuples(number, number, number, number).map(
     st.integers(1, 200),
     st.integers(1, 200),
 )
-def test_a_box_is_what_it_has_in_common_with_its_picture(boxes, height, width):
+def test_a_box_is_what_it_has_in_common_with_its_image(boxes, height, width):
     expected = {}
     for place, (x1, y1, x2, y2) in enumerate(boxes):
         common = [max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)]

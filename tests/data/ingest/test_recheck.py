@@ -167,9 +167,9 @@ def test_cropped_clips_and_flow_are_removed_and_counted(footage, earlier):
 def test_frames_of_earlier_versions_are_counted(tmp_path):
     store = Store(str(tmp_path / "store"), create=True)
     store.create_tables()
-    picture = {"height": 4, "width": 4, "bytes": 1, "pixels": b"x"}
+    image = {"height": 4, "width": 4, "bytes": 1, "pixels": b"x"}
     stored = [
-        picture | row
+        image | row
         for row in (
             {"image": "a-0000001", "uri": "a.mp4#t=1.000000"},
             {"image": "a-0000002", "uri": "a.mp4#t=2.000000", "decoder": "pyav"},

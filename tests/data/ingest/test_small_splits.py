@@ -54,7 +54,7 @@ def test_what_is_told_of_small_splits(rows, told):
     assert small_splits(rows) == told
 
 
-def test_pictures_have_several_labels_or_none():
+def test_images_have_several_labels_or_none():
     shown = (("train", ["a", "b"], 30), ("val", ["a"], 30), ("test", [], 3))
     rows = pa.Table.from_pylist([
         {"split": split, "group": str(number % 2), "labels": labels}
@@ -62,7 +62,7 @@ def test_pictures_have_several_labels_or_none():
         for number in range(count)
     ])
     assert small_splits(rows, "pictures") == [
-        "val has no picture of b",
-        "test is 3 pictures of 2 groups: too few to tell models apart by",
-        "test has no picture of a, b",
+        "val has no image of b",
+        "test is 3 images of 2 groups: too few to tell models apart by",
+        "test has no image of a, b",
     ]

@@ -3,7 +3,7 @@ import pytest
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder and a way to put text or bytes in it; reading labels looks at no pixels, so an empty file is a picture
+    """A folder and a way to put text or bytes in it; reading labels looks at no pixels, so an empty file is an image
     too.
     """
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from posture.data.labels.cvat import MOST_FRAMES
-from posture.data.labels.images import picture_layout, read_pictures
+from posture.data.labels.images import image_layout, read_images
 from posture.errors import InputError
 from tests.support.cases import case
 
@@ -14,7 +14,7 @@ META = "<meta><task><name>t</name><start_frame>0</start_frame><stop_frame>{stop}
 
 def read(root, tracks, *, stop=9, more="", every=1, meta=None):
     root("a.mp4"), root("a.xml", f"<annotations>{meta or META.format(stop=stop, more=more)}{tracks}</annotations>")
-    return read_pictures(root.path, every=every)
+    return read_images(root.path, every=every)
 
 
 def track(*shapes, number=0, label="athlete", more=""):
@@ -26,7 +26,7 @@ def box(frame, left, *, outside=0, more=""):
 
 
 def boxes(found):
-    return {picture.frame: picture.boxes for picture in found.pictures}
+    return {image.frame: image.boxes for image in found.pictures}
 
 
 def test_boxes_between_keyframes_are_interpolated_and_the_last_one_holds(root):
@@ -156,7 +156,7 @@ def test_of_a_project_every_video_has_the_boxes_of_its_own_task(root):
         + track(box(0, 200), number=1, label="ball", more="task_id='2'"),
         meta=meta,
     )
-    shown = {(picture.file.relative, picture.frame): picture.labels for picture in found.pictures}
+    shown = {(image.file.relative, image.frame): image.labels for image in found.pictures}
     assert shown == {
         ("a.mp4", 0): ("athlete",),
         ("a.mp4", 1): (),
@@ -184,17 +184,17 @@ def test_a_dump_of_images_is_refused_by_a_sentence(root):
     )
     with pytest.raises(
         InputError,
-        match=r"this is not CVAT for video 1.1; export the task as that, and a task of pictures as YOLO or COCO",
+        match=r"this is not CVAT for video 1.1; export the task as that, and a task of images as YOLO or COCO",
     ):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
-def test_cvats_xml_beside_pictures_alone_is_refused_by_a_sentence(root):
+def test_cvats_xml_beside_images_alone_is_refused_by_a_sentence(root):
     root("1.jpg"), root("a.xml", "<annotations><image id='0' name='1.jpg'/></annotations>")
     with pytest.raises(
-        InputError, match=r"a.xml: CVAT's XML, but no video lies here; export a task of pictures as YOLO or COCO"
+        InputError, match=r"a.xml: CVAT's XML, but no video lies here; export a task of images as YOLO or COCO"
     ):
-        picture_layout(root.path)
+        image_layout(root.path)
 
 
 def test_few_bytes_cannot_stand_for_millions_of_boxes(root):
@@ -215,13 +215,13 @@ def test_labels_in_the_encoding_that_the_file_declares(root):
     root("a.mp4")
     text = f"<?xml version='1.0' encoding='windows-1251'?><annotations>{META.format(stop=0, more='')}{track(box(0, 10), label='бегун')}</annotations>"
     root("a.xml", text.encode("cp1251"))
-    assert read_pictures(root.path).pictures[0].labels == ("бегун",)
+    assert read_images(root.path).pictures[0].labels == ("бегун",)
     root("a.xml", text.replace("windows-1251", "utf-16").encode("utf-16"))
-    assert picture_layout(root.path) == "cvat" and read_pictures(root.path).pictures[0].labels == ("бегун",)
+    assert image_layout(root.path) == "cvat" and read_images(root.path).pictures[0].labels == ("бегун",)
 
 
 def test_real_keyframes_only():
-    found = read_pictures(case("cvat_keyframes_only"), every=8)
+    found = read_images(case("cvat_keyframes_only"), every=8)
     assert (
         boxes(found)[8] == ((18, 20, 68, 120),)
         and boxes(found)[24] == boxes(found)[32] == ()
@@ -230,10 +230,10 @@ def test_real_keyframes_only():
 
 
 def test_real_skeletons():
-    assert set(boxes(read_pictures(case("cvat_skeletons"), every=8)).values()) == {((100, 50, 120, 150),)}
+    assert set(boxes(read_images(case("cvat_skeletons"), every=8)).values()) == {((100, 50, 120, 150),)}
 
 
 def test_real_project():
-    found = read_pictures(case("cvat_project"), every=8)
-    assert {(picture.labels, picture.boxes) for picture in found.pictures} == {(("athlete",), ((10, 20, 60, 120),))}
+    found = read_images(case("cvat_project"), every=8)
+    assert {(image.labels, image.boxes) for image in found.pictures} == {(("athlete",), ((10, 20, 60, 120),))}
     assert found.missing == ["annotations.xml: b"]

@@ -99,7 +99,7 @@ def test_several_layouts_are_listed(root, files, listed):
     )
 
 
-def test_options_of_clips_decide_between_videos_and_pictures(root):
+def test_options_of_clips_decide_between_videos_and_images(root):
     root("a.mp4"), root("annotations.xml", CVAT), root("labels.csv", SEGMENTS)
     assert choose_layout(root.path, clips=True) is None and read_footage(root.path).layout == "segments"
     assert choose_layout(f"{root.path}/labels.csv") is None and choose_layout(f"{root.path}/annotations.xml") == "cvat"

@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from posture.data.labels.images import picture_layout, read_pictures
+from posture.data.labels.images import image_layout, read_images
 from posture.data.labels.tree import still_group
 from posture.errors import InputError
 from tests.support.image_folders import (
@@ -32,7 +32,7 @@ def ucf101_24():
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder and a way to put text in it; reading labels looks at no pixels, so an empty file is a picture too."""
+    """A folder and a way to put text in it; reading labels looks at no pixels, so an empty file is an image too."""
 
     def put(name, content=""):
         path = tmp_path / name
@@ -47,46 +47,43 @@ def root(tmp_path):
 def shown(found):
     """{file or (file, frame): (boxes, labels)}"""
     return {
-        picture.file.relative if picture.frame is None else (picture.file.relative, picture.frame): (
-            picture.boxes,
-            picture.labels,
-        )
-        for picture in found.pictures
+        image.file.relative if image.frame is None else (image.file.relative, image.frame): (image.boxes, image.labels)
+        for image in found.pictures
     }
 
 
 def splits(found):
-    return {picture.file.relative: picture.split for picture in found.pictures}
+    return {image.file.relative: image.split for image in found.pictures}
 
 
 @pytest.mark.parametrize(("write", "layout"), [(write_yolo, "yolo"), (write_coco, "coco"), (write_voc, "voc")])
 def test_the_same_boxes_in_every_layout_of_stills(write, layout, tmp_path):
     counts = {"train": 3, "val": 2, "test": 2}
     write(tmp_path, counts)
-    assert picture_layout(str(tmp_path)) == layout
-    found = read_pictures(str(tmp_path))
+    assert image_layout(str(tmp_path)) == layout
+    found = read_images(str(tmp_path))
     assert (found.layout, found.missing, found.unlabelled, found.refused, found.notes) == (layout, [], [], [], [])
     scale = (64, 48, 64, 48) if layout == "yolo" else (1, 1, 1, 1)
     for split, count in counts.items():
-        boxes = [picture.boxes[0] for picture in found.pictures if picture.split == split]
+        boxes = [image.boxes[0] for image in found.pictures if image.split == split]
         for box, drawn in zip(boxes, some_boxes(count, seed=len(split)), strict=True):
             assert [side * factor for side, factor in zip(box, scale, strict=True)] == pytest.approx(drawn, abs=1e-4)
 
 
 def test_splits_that_are_held_out(tmp_path):
     write_yolo(tmp_path, {"train": 3, "val": 2})
-    found = read_pictures(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert sorted(map(str, splits(found).values())) == ["test"] * 2 + ["train"] * 3
     assert len(found.notes) == 1 and "val is the only part that is held out, so it is taken as test" in found.notes[0]
-    kept = read_pictures(str(tmp_path), named_val="val")
+    kept = read_images(str(tmp_path), named_val="val")
     assert sorted(map(str, splits(kept).values())) == ["train"] * 3 + ["val"] * 2 and kept.notes == []
 
 
 def test_where_nothing_is_held_out_the_store_decides(tmp_path):
     write_yolo(tmp_path, {"train": 4})
-    assert set(splits(read_pictures(str(tmp_path))).values()) == {None}
+    assert set(splits(read_images(str(tmp_path))).values()) == {None}
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [athlete]\n")
-    found = read_pictures(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert len(found.pictures) == 4 and set(splits(found).values()) == {None}
 
 
@@ -106,26 +103,26 @@ def test_yolo_places_and_names(root):
             "names": {1: "athlete", 4: "ball"},
         }),
     )
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     boxes = shown(found)
     assert boxes["images/a/1.jpg"] == (((0.4, 0.3, 0.6, 0.7),), ("athlete",))
     assert boxes["flat/5.jpg"] == (((0.1, 0.1, 0.7, 0.6),), ("ball",)), "a polygon gives the box around it"
     assert boxes["images/b/2.jpg"] == boxes["images/b/3.jpg"] == ((), ())
     assert found.missing == ["lists/val.txt line 4: images/b/gone.jpg"] and found.unlabelled == ["images/c/4.jpg"]
-    assert found.notes[0] == "data.yaml: test: images/none names no folder or list with pictures here"
-    assert read_pictures(str(table)).pictures == found.pictures
+    assert found.notes[0] == "data.yaml: test: images/none names no folder or list with images here"
+    assert read_images(str(table)).pictures == found.pictures
 
 
 def test_yolo_table_in_a_folder_of_its_own(root):
-    root("pictures/1.jpg"), root("cfg/data.yaml", "train: ../pictures\nnames: [athlete]\n")
-    assert list(shown(read_pictures(root.path))) == ["pictures/1.jpg"]
-    root("cfg/set.yaml", "path: ../pictures\ntrain: .\nnames: [athlete]\n")
-    assert list(shown(read_pictures(f"{root.path}/cfg/set.yaml"))) == ["1.jpg"]
+    root("pictures/1.jpg"), root("cfg/data.yaml", "train: ../images\nnames: [athlete]\n")
+    assert list(shown(read_images(root.path))) == ["pictures/1.jpg"]
+    root("cfg/set.yaml", "path: ../images\ntrain: .\nnames: [athlete]\n")
+    assert list(shown(read_images(f"{root.path}/cfg/set.yaml"))) == ["1.jpg"]
     with pytest.raises(InputError, match=r"cfg/data.yaml, cfg/set.yaml describe a data set each; name the one to take"):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
-def test_a_picture_that_two_tables_label_differently_is_refused(root):
+def test_a_image_that_two_tables_label_differently_is_refused(root):
     root("pictures/1.jpg")
     for name, label in (("a", "athlete"), ("b", "athlete"), ("c", "ball")):
         root(
@@ -136,10 +133,10 @@ def test_a_picture_that_two_tables_label_differently_is_refused(root):
                 "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
             }),
         )
-    with pytest.raises(InputError, match=r"pictures/1.jpg is labelled twice, and not the same"):
-        read_pictures(root.path)
+    with pytest.raises(InputError, match=r"images/1.jpg is labelled twice, and not the same"):
+        read_images(root.path)
     root("c.json").unlink()
-    assert len(read_pictures(root.path).pictures) == 1
+    assert len(read_images(root.path).pictures) == 1
 
 
 def test_yolo_as_roboflow_exports_it(root):
@@ -149,8 +146,8 @@ def test_yolo_as_roboflow_exports_it(root):
             root(f"{place}/labels/jump_jpg.rf.{place}1.txt", "0 0.5 0.5 1 1\n"),
         )
     root("data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['athlete']\n")
-    found = read_pictures(root.path)
-    assert [(picture.split, picture.group, len(picture.boxes)) for picture in found.pictures] == [
+    found = read_images(root.path)
+    assert [(image.split, image.group, len(image.boxes)) for image in found.pictures] == [
         (split, "jump", 1) for split in ("test", "train", "val")
     ]
 
@@ -158,10 +155,10 @@ def test_yolo_as_roboflow_exports_it(root):
 def test_yolo_pose_keeps_the_box(root):
     root("images/1.jpg"), root("labels/1.txt", "0 0.5 0.5 0.2 0.4 0.1 0.2 2 0.3 0.4 1\n")
     root("data.yaml", "train: images\nkpt_shape: [2, 3]\nnames: [person]\n")
-    assert shown(read_pictures(root.path)) == {"images/1.jpg": (((0.4, 0.3, 0.6, 0.7),), ("person",))}
+    assert shown(read_images(root.path)) == {"images/1.jpg": (((0.4, 0.3, 0.6, 0.7),), ("person",))}
 
 
-def test_a_label_without_its_picture(root):
+def test_a_label_without_its_image(root):
     (
         root("images/1.jpg"),
         root("labels/1.txt", "0 0.5 0.5 0.2 0.4\n"),
@@ -169,7 +166,7 @@ def test_a_label_without_its_picture(root):
         root("labels/classes.txt", "athlete\n"),
     )
     root("data.yaml", "train: images\nnames: [athlete]\n")
-    assert read_pictures(root.path).missing == ["labels/2.txt: 2"]
+    assert read_images(root.path).missing == ["labels/2.txt: 2"]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +182,10 @@ def test_a_label_without_its_picture(root):
         ("0 0.5 0.5 0.2 0.4 0.9", "bad_label", "labels/1.txt line 2: 6 numbers"),
     ],
 )
-def test_bad_yolo_lines_refuse_their_picture_alone(root, line, verdict, reason):
+def test_bad_yolo_lines_refuse_their_image_alone(root, line, verdict, reason):
     root("images/1.jpg"), root("labels/1.txt", f"0 0.5 0.5 0.2 0.4\n{line}\n"), root("images/2.jpg")
     root("data.yaml", "train: images\nnames: [athlete, ball]\n")
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert list(shown(found)) == ["images/2.jpg"]
     (refusal,) = found.refused
     assert (refusal.file.relative, refusal.verdict) == ("images/1.jpg", verdict) and refusal.reason.startswith(reason)
@@ -203,23 +200,23 @@ def test_bad_yolo_lines_refuse_their_picture_alone(root, line, verdict, reason):
         ("train: images\nnames: 3\n", "names must be a list of classes"),
         ("train: images\nnames: {a: b}\n", "names must be a list of classes"),
         ("train: images\nnames: [a, a]\n", "names has 'a' twice"),
-        ("train: pictures\nnames: [a]\n", "neither train nor val nor test names a folder"),
+        ("train: images\nnames: [a]\n", "neither train nor val nor test names a folder"),
     ],
 )
 def test_a_broken_data_yaml_is_named(root, content, complaint):
     root("images/1.jpg"), root("data.yaml", content)
     with pytest.raises(InputError, match=complaint):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
 def coco(root, annotations, images=None, categories=({"id": 3, "name": "athlete"},)):
     root("pictures/1.jpg")
     images = images or [{"id": 1, "file_name": "1.jpg", "height": 48, "width": 64}]
     root("labels.json", json.dumps({"images": images, "annotations": annotations, "categories": list(categories)}))
-    return read_pictures(root.path)
+    return read_images(root.path)
 
 
-def test_coco_boxes_crowds_and_pictures_that_are_not_there(root):
+def test_coco_boxes_crowds_and_images_that_are_not_there(root):
     found = coco(
         root,
         [
@@ -255,12 +252,12 @@ def test_coco_finds_the_same_name_in_the_folder_of_its_split(root):
             }),
         )
     root("annotations/captions_train2017.json", json.dumps({"images": [], "annotations": [{"caption": "a jump"}]}))
-    found = read_pictures(root.path, named_val="val")
-    assert {picture.file.relative: (picture.labels, picture.split) for picture in found.pictures} == {
+    found = read_images(root.path, named_val="val")
+    assert {image.file.relative: (image.labels, image.split) for image in found.pictures} == {
         "train2017/000001.jpg": (("train",), "train"),
         "val2017/000001.jpg": (("val",), "val"),
     }
-    one = read_pictures(f"{root.path}/annotations/instances_val2017.json", named_val="val")
+    one = read_images(f"{root.path}/annotations/instances_val2017.json", named_val="val")
     assert splits(one) == {"val2017/000001.jpg": "val"}
 
 
@@ -274,7 +271,7 @@ def test_coco_finds_the_same_name_in_the_folder_of_its_split(root):
         ({"category_id": 3, "bbox": [0, 0, 1, float("inf")]}, "bad_label", "'inf' is not a number"),
     ],
 )
-def test_bad_coco_annotations_refuse_their_picture(root, annotation, verdict, reason):
+def test_bad_coco_annotations_refuse_their_image(root, annotation, verdict, reason):
     found = coco(root, [{"id": 1, "image_id": 1} | annotation])
     (refusal,) = found.refused
     assert (
@@ -296,14 +293,14 @@ def test_bad_coco_annotations_refuse_their_picture(root, annotation, verdict, re
         ),
         (
             '{"images": [{"id": 1, "file_name": "7.jpg"}], "annotations": [], "categories": []}',
-            r"not one label names a picture .*labels.json: 7.jpg",
+            r"not one label names an image .*labels.json: 7.jpg",
         ),
     ],
 )
 def test_a_broken_coco_file_is_named(root, content, complaint):
     root("pictures/1.jpg"), root("labels.json", content)
     with pytest.raises(InputError, match=complaint):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
 def test_voc_counts_pixels_from_one_and_means_both_ends(root):
@@ -313,7 +310,7 @@ def test_voc_counts_pixels_from_one_and_means_both_ends(root):
         root("VOC/Annotations/2.xml", voc_xml("2.jpg", [])),
         root("VOC/Annotations/4.xml", ""),
     )
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert shown(found) == {
         "VOC/JPEGImages/1.jpg": (((0.0, 0.0, 64.0, 48.0),), ("athlete",)),
         "VOC/JPEGImages/2.jpg": ((), ()),
@@ -337,37 +334,37 @@ def test_voc_counts_pixels_from_one_and_means_both_ends(root):
         ('<annotation>\n<!ENTITY a SYSTEM "file:///etc/passwd"></annotation>', "line 2: <!ENTITY> is not allowed"),
     ],
 )
-def test_bad_voc_files_refuse_their_picture(root, content, reason):
+def test_bad_voc_files_refuse_their_image(root, content, reason):
     (
         root("JPEGImages/1.jpg"),
         root("Annotations/1.xml", content),
         root("JPEGImages/0.jpg"),
         root("Annotations/0.xml", voc_xml("0.jpg", [])),
     )
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     (refusal,) = found.refused
     assert list(shown(found)) == ["JPEGImages/0.jpg"] and refusal.verdict == "bad_label" and reason in refusal.reason
 
 
 def test_cvat_gives_every_nth_frame_and_no_box_that_is_outside(tmp_path):
     write_cvat(tmp_path, outside=[8, 9])
-    assert picture_layout(str(tmp_path)) == "cvat"
-    found = read_pictures(str(tmp_path))
+    assert image_layout(str(tmp_path)) == "cvat"
+    found = read_images(str(tmp_path))
     assert shown(found) == {
         ("jump.mp4", 0): ((moving_box(0),), ("athlete",)),
         ("jump.mp4", 8): ((), ()),
         ("jump.mp4", 16): ((moving_box(16),), ("athlete",)),
         ("jump.mp4", 24): ((moving_box(24),), ("athlete",)),
     }
-    assert {(picture.group, picture.size) for picture in found.pictures} == {("jump", (64, 112))}
+    assert {(image.group, image.size) for image in found.pictures} == {("jump", (64, 112))}
     assert "everything is of one group, jump" in found.notes[0]
-    assert len(read_pictures(str(tmp_path), every=1).pictures) == 30
+    assert len(read_images(str(tmp_path), every=1).pictures) == 30
 
 
 def cvat(root, track, meta="<meta><source>a.mp4</source></meta>"):
     root("a.mp4"), root("b.mp4")
     root("a.xml", f"<annotations>{meta}<track id='0' label='athlete'>{track}</track></annotations>")
-    return read_pictures(root.path, every=1)
+    return read_images(root.path, every=1)
 
 
 def test_cvat_turned_boxes_and_polygons_give_the_upright_box_around_them(root):
@@ -376,7 +373,7 @@ def test_cvat_turned_boxes_and_polygons_give_the_upright_box_around_them(root):
         "<box frame='0' outside='0' xtl='10' ytl='20' xbr='30' ybr='24' rotation='90'/>"
         "<polygon frame='1' outside='0' points='1,9;4,2;7,5'/><points frame='2' outside='0' points='1,2'/>",
     )
-    (first,), (second,), third = (picture.boxes for picture in found.pictures)
+    (first,), (second,), third = (image.boxes for image in found.pictures)
     assert first == pytest.approx((18, 12, 22, 32)) and second == (1, 2, 7, 9) and third == ((1, 2, 1, 2),), (
         "a point, which has no area, is refused later"
     )
@@ -393,8 +390,8 @@ def test_cvat_frames_of_a_task_that_took_every_third(root):
         "a.xml",
         f"<annotations>{meta}<track id='0' label='athlete'><box frame='9' outside='0' xtl='1' ytl='1' xbr='2' ybr='2'/></track></annotations>",
     )
-    assert [picture.frame for picture in read_pictures(root.path, every=1).pictures] == [6, 9, 12, 15, 18]
-    assert [picture.frame for picture in read_pictures(root.path, every=7).pictures] == [6, 12, 18]
+    assert [image.frame for image in read_images(root.path, every=1).pictures] == [6, 9, 12, 15, 18]
+    assert [image.frame for image in read_images(root.path, every=7).pictures] == [6, 12, 18]
 
 
 @pytest.mark.parametrize(
@@ -424,13 +421,13 @@ def test_bad_cvat_tracks_refuse_their_video(root, box):
 def test_a_broken_cvat_file_is_named(root, content, complaint):
     root("a.mp4"), root("a.xml", content)
     with pytest.raises(InputError, match=complaint):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
 def test_ucf101_24_gives_frames_of_tubes_counted_from_one(tmp_path):
     write_ucf101_24(tmp_path, {"Jump/v_Jump_g01_c01": [(3, 20), (10, 12)], "Run/v_Run_g02_c03": [(30, 30)]})
-    assert picture_layout(str(tmp_path)) == "ucf101_24"
-    found = read_pictures(str(tmp_path))
+    assert image_layout(str(tmp_path)) == "ucf101_24"
+    found = read_images(str(tmp_path))
     jump, run = "videos/Jump/v_Jump_g01_c01.avi", "videos/Run/v_Run_g02_c03.avi"
     # Tube 1 covers frames 2 to 19, tube 2 frames 9 to 11: of every eighth one 8 and 16, and 10 so that tube 2 is seen
     # at all.
@@ -440,13 +437,13 @@ def test_ucf101_24_gives_frames_of_tubes_counted_from_one(tmp_path):
         (jump, 16): ((moving_box(16),), ("Jump",)),
         (run, 29): ((moving_box(29),), ("Run",)),
     }
-    assert [picture.tubes for picture in found.pictures] == [
+    assert [image.tubes for image in found.pictures] == [
         ("v_Jump_g01_c01/1",),
         ("v_Jump_g01_c01/1", "v_Jump_g01_c01/2"),
         ("v_Jump_g01_c01/1",),
         ("v_Run_g02_c03/1",),
     ]
-    assert [picture.group for picture in found.pictures] == ["Jump_g01"] * 3 + ["Run_g02"]
+    assert [image.group for image in found.pictures] == ["Jump_g01"] * 3 + ["Run_g02"]
 
 
 def test_ucf101_24_with_the_official_lists_and_half_of_the_videos(tmp_path):
@@ -456,8 +453,8 @@ def test_ucf101_24_with_the_official_lists_and_half_of_the_videos(tmp_path):
     (tmp_path / "videos" / "Jump" / "v_Jump_g03_c01.avi").unlink()
     (tmp_path / "trainlist01.txt").write_text("Jump/v_Jump_g01_c01.avi 1\n")
     (tmp_path / "testlist01.txt").write_text("Jump/v_Jump_g02_c01.avi\n")
-    found = read_pictures(str(tmp_path))
-    assert {picture.group: picture.split for picture in found.pictures} == {"Jump_g01": "train", "Jump_g02": "test"}
+    found = read_images(str(tmp_path))
+    assert {image.group: image.split for image in found.pictures} == {"Jump_g01": "train", "Jump_g02": "test"}
     assert found.notes == ["1 of the videos that finalAnnots.mat describes are not here"] and found.missing == []
 
 
@@ -468,8 +465,8 @@ def test_ucf101_24_beside_copies_of_its_videos_and_lists_as_windows_writes_them(
         (tmp_path / copy / "Jump" / "v_Jump_g01_c01.mp4").touch()
     (root / "trainlist01.txt").write_text("Jump\\v_Jump_g01_c01.avi 1\r\n")
     (root / "testlist01.txt").write_text("Jump\\v_Jump_g02_c01.avi\r\n")
-    found = read_pictures(str(tmp_path), layout="ucf101_24")
-    assert {picture.file.relative: picture.split for picture in found.pictures} == {
+    found = read_images(str(tmp_path), layout="ucf101_24")
+    assert {image.file.relative: image.split for image in found.pictures} == {
         "two/videos/Jump/v_Jump_g01_c01.avi": "train",
         "two/videos/Jump/v_Jump_g02_c01.avi": "test",
     }
@@ -482,17 +479,17 @@ def test_a_broken_mat_file_is_named(root, tmp_path):
     for content in (b"", b"MATLAB 5.0 MAT-file" + b"x" * 500):
         (tmp_path / "finalAnnots.mat").write_bytes(content)
         with pytest.raises(InputError, match=r"finalAnnots.mat: not the annotations of UCF101-24"):
-            read_pictures(root.path)
+            read_images(root.path)
     savemat(tmp_path / "finalAnnots.mat", {"annot": [1, 2]})
     with pytest.raises(
         InputError,
         match=r"finalAnnots.mat: not the annotations of UCF101-24: `annot` has not the fields name and tubes",
     ):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
-def test_footage_is_not_taken_for_pictures(root, class_folders):
-    assert picture_layout(str(class_folders)) is None
+def test_footage_is_not_taken_for_images(root, class_folders):
+    assert image_layout(str(class_folders)) is None
     (
         root("kick/a.mp4"),
         root("kick/thumb.jpg"),
@@ -501,13 +498,13 @@ def test_footage_is_not_taken_for_pictures(root, class_folders):
         root("segments.csv", "video\n"),
     )
     (root("kick/latin.xml")).write_bytes("<?xml version='1.0' encoding='latin-1'?><größe/>".encode("latin-1"))
-    assert picture_layout(root.path) is None and picture_layout(f"{root.path}/segments.csv") is None
+    assert image_layout(root.path) is None and image_layout(f"{root.path}/segments.csv") is None
 
 
 def test_folders_without_labels_are_refused_with_what_is_missing(root):
     root("a.jpg")
-    with pytest.raises(InputError, match=r"pictures without labels; put beside them a data.yaml"):
-        picture_layout(root.path)
+    with pytest.raises(InputError, match=r"images without labels; put beside them a data.yaml"):
+        image_layout(root.path)
     for layout, needed in (
         ("yolo", "a data.yaml"),
         ("coco", "a JSON file"),
@@ -516,9 +513,9 @@ def test_folders_without_labels_are_refused_with_what_is_missing(root):
         ("ucf101_24", "finalAnnots.mat"),
     ):
         with pytest.raises(InputError, match=f"the layout {layout} needs {needed}"):
-            read_pictures(root.path, layout=layout)
+            read_images(root.path, layout=layout)
     with pytest.raises(InputError, match="no such file"):
-        read_pictures(f"{root.path}/other.yaml")
+        read_images(f"{root.path}/other.yaml")
 
 
 @pytest.mark.parametrize(
@@ -544,7 +541,7 @@ def test_groups_of_stills_are_told_by_their_names(name, group):
 
 
 def test_real_sports_target(sports_target):
-    found = read_pictures(str(sports_target))
+    found = read_images(str(sports_target))
     assert (found.layout, len(found.pictures), found.missing, found.refused, found.unlabelled) == (
         "yolo",
         288,
@@ -552,31 +549,29 @@ def test_real_sports_target(sports_target):
         [],
         [],
     )
-    groups = {
-        split: {picture.group for picture in found.pictures if picture.split == split} for split in ("train", "test")
-    }
+    groups = {split: {image.group for image in found.pictures if image.split == split} for split in ("train", "test")}
     assert not groups["train"] & groups["test"] and all(
         group.split("_")[0] in ("BasketballDunk", "Surfing") for group in groups["test"]
     )
 
 
 def test_real_ucf101_24(ucf101_24):
-    found = read_pictures(str(ucf101_24))
-    assert (found.layout, len({picture.file.uri for picture in found.pictures}), found.refused) == ("ucf101_24", 14, [])
-    assert {label for picture in found.pictures for label in picture.labels} == {"BasketballDunk", "Surfing"}
+    found = read_images(str(ucf101_24))
+    assert (found.layout, len({image.file.uri for image in found.pictures}), found.refused) == ("ucf101_24", 14, [])
+    assert {label for image in found.pictures for label in image.labels} == {"BasketballDunk", "Surfing"}
     assert all(
-        0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for picture in found.pictures for x1, y1, x2, y2 in picture.boxes
+        0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for image in found.pictures for x1, y1, x2, y2 in image.boxes
     )
 
 
 def test_labels_that_are_not_text_are_refused(tmp_path):
     write_yolo(tmp_path, {"train": 2})
     (tmp_path / "labels" / "train" / "t000.txt").write_bytes(b"0 0.5 \xff\xfe 0.2 0.4\n")
-    found = read_pictures(str(tmp_path))
+    found = read_images(str(tmp_path))
     assert [refusal.verdict for refusal in found.refused] == ["bad_label"] and len(found.pictures) == 1
     (tmp_path / "data.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8 text"):
-        read_pictures(str(tmp_path))
+        read_images(str(tmp_path))
 
 
 def test_yolo_line_of_the_tests_is_the_format_itself():

@@ -1,4 +1,4 @@
-"""Pictures with labels that are odd: what is understood, and what is refused by name in place of counting as a picture
+"""Images with labels that are odd: what is understood, and what is refused by name in place of counting as an image
 without anybody.
 """
 
@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from posture.data.labels.images import picture_layout, read_pictures
+from posture.data.labels.images import image_layout, read_images
 from posture.data.labels.limits import MOST_CLASSES
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
@@ -20,7 +20,7 @@ YOLO = "0 0.5 0.5 0.2 0.4\n"
 
 
 def shown(found):
-    return {picture.file.relative: (picture.boxes, picture.labels) for picture in found.pictures}
+    return {image.file.relative: (image.boxes, image.labels) for image in found.pictures}
 
 
 def refused(found):
@@ -41,33 +41,33 @@ def refused(found):
 )
 def test_yolo_labels_are_found_in_any_letter_case_and_form(root, picture, label):
     root(picture), root(label, YOLO), root("data.yaml", f"train: {picture.rpartition('/')[0]}\nnames: [athlete]\n")
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert shown(found) == {picture: (((0.4, 0.3, 0.6, 0.7),), ("athlete",))} and found.missing == []
 
 
-def test_pictures_without_a_file_of_labels_are_counted_and_an_empty_file_says_nobody(root):
+def test_images_without_a_file_of_labels_are_counted_and_an_empty_file_says_nobody(root):
     for number in range(4):
         root(f"images/{number}.jpg")
     root("labels/0.txt", YOLO), root("labels/1.txt", " \n"), root("data.yaml", "train: images\nnames: [athlete]\n")
-    found = read_pictures(root.path)
-    assert [len(picture.boxes) for picture in found.pictures] == [1, 0, 0, 0]
+    found = read_images(root.path)
+    assert [len(image.boxes) for image in found.pictures] == [1, 0, 0, 0]
     assert (
         found.notes[0]
-        == "pictures without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
+        == "images without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
     )
     assert found.notes[1].startswith(
-        "every picture is a group of its own, so two frames of one recording may stand on two sides of a split; "
+        "every image is a group of its own, so two frames of one recording may stand on two sides of a split; "
     )
     root("images/match_frame_0012.jpg")
-    assert len(read_pictures(root.path).notes) == 1
+    assert len(read_images(root.path).notes) == 1
 
 
 def test_a_file_of_labels_that_two_folders_may_own_refuses_both(root):
     root("train/1.jpg"), root("test/1.jpg"), root("train/2.jpg"), root("labels/1.txt", YOLO), root("labels/2.txt", YOLO)
     root("data.yaml", "train: train\ntest: test\nnames: [athlete]\n")
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert list(shown(found)) == ["train/2.jpg"] and set(refused(found).values()) == {
-        "labels/1.txt may belong to pictures in test and train"
+        "labels/1.txt may belong to images in test and train"
     }
 
 
@@ -78,9 +78,9 @@ def test_labels_of_another_kind_beside_those_that_are_read_are_named(root):
         root("data.yaml", "train: images\nnames: [a]\n"),
         root("package.json", '{"name": "x"}'),
     )
-    assert read_pictures(root.path).notes == []
+    assert read_images(root.path).notes == []
     root("images/1.json", '{"version": "5.0", "shapes": [{"label": "a", "points": [[1, 2], [3, 4]]}]}')
-    assert read_pictures(root.path).notes == [
+    assert read_images(root.path).notes == [
         "not read, since the layout is yolo, though they may hold labels: images/1.json"
     ]
 
@@ -89,7 +89,7 @@ def test_a_file_of_labels_that_cannot_be_read_is_not_an_empty_one(root, tmp_path
     root("images/1.jpg"), root("labels/2.txt"), root("data.yaml", "train: images\nnames: [athlete]\n")
     (tmp_path / "labels" / "1.txt").symlink_to(tmp_path / "gone.txt")
     with pytest.raises(InputError, match=r"labels/1.txt: the file of labels cannot be read"):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
 def test_files_of_labels_that_belong_to_nothing_are_named(root):
@@ -101,9 +101,9 @@ def test_files_of_labels_that_belong_to_nothing_are_named(root):
         root("labels/classes.txt", "athlete\n"),
     )
     root("notes/4.txt", YOLO), root("images/5.tif"), root("data.yaml", "train: images\nnames: [athlete]\n")
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert found.missing == ["labels/2.txt: 2", "labels/old/3.txt: 3"]
-    assert found.notes == ["pictures of a kind that is not read (.tif; convert them to JPEG or PNG): 1"]
+    assert found.notes == ["images of a kind that is not read (.tif; convert them to JPEG or PNG): 1"]
 
 
 def test_files_of_labels_in_a_folder_of_another_name_are_named(root):
@@ -116,16 +116,16 @@ def test_files_of_labels_in_a_folder_of_another_name_are_named(root):
         root("annotations/3.txt", "jump\n"),
     )
     root("data.yaml", "train: imgs\nnames: [athlete]\n")
-    assert read_pictures(root.path).missing == ["annotations/1.TXT: 1", "annotations/2.txt: 2"]
+    assert read_images(root.path).missing == ["annotations/1.TXT: 1", "annotations/2.txt: 2"]
 
 
-def test_a_picture_in_two_lists_is_refused_once(root):
+def test_a_image_in_two_lists_is_refused_once(root):
     (
         root("images/1.jpg"),
         root("labels/1.txt", "9 0.5 0.5 0.2 0.4"),
         root("data.yaml", "train: images\nval: images\nnames: [athlete]\n"),
     )
-    assert len(read_pictures(root.path).refused) == 1
+    assert len(read_images(root.path).refused) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_a_picture_in_two_lists_is_refused_once(root):
     [
         (
             "0 80 60 80 60",
-            "line 1: 80 is no share of the picture from 0 to 1; coordinates in pixels must be divided by its width and height",
+            "line 1: 80 is no share of the image from 0 to 1; coordinates in pixels must be divided by its width and height",
         ),
-        ("0 10 10 50 10 50 40", "line 1: 50 is no share of the picture"),
+        ("0 10 10 50 10 50 40", "line 1: 50 is no share of the image"),
         (
             "0 0.5 0.5 0.2 0.4 0.93",
             "line 1: 6 numbers; a box has 5, a polygon 7, 9 or more; a sixth, a confidence or a track's number, must be left out",
@@ -145,7 +145,7 @@ def test_a_picture_in_two_lists_is_refused_once(root):
         ("0 " + "9" * 5000 + " 0.5 0.2 0.4", "line 1: '9999999999"),
     ],
 )
-def test_yolo_rows_in_other_units_or_with_other_columns_refuse_their_picture(root, line, reason):
+def test_yolo_rows_in_other_units_or_with_other_columns_refuse_their_image(root, line, reason):
     (
         root("images/1.jpg"),
         root("labels/1.txt", line),
@@ -153,7 +153,7 @@ def test_yolo_rows_in_other_units_or_with_other_columns_refuse_their_picture(roo
         root("labels/2.txt", YOLO),
         root("data.yaml", "train: images\nnames: [a]\n"),
     )
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert list(shown(found)) == ["images/2.jpg"] and refused(found)["images/1.jpg"].startswith(
         f"labels/1.txt {reason}"
     )
@@ -162,14 +162,14 @@ def test_yolo_rows_in_other_units_or_with_other_columns_refuse_their_picture(roo
 def test_turned_boxes_and_utf16_are_read(root):
     root("images/1.jpg"), root("labels/1.txt", "0 0.5 0.1 0.9 0.5 0.5 0.9 0.1 0.5\n".encode("utf-16"))
     root("data.yaml", "train: images\nnames: {0: no}\n".encode("utf-16"))
-    assert shown(read_pictures(root.path)) == {"images/1.jpg": (((0.1, 0.1, 0.9, 0.9),), ("no",))}
+    assert shown(read_images(root.path)) == {"images/1.jpg": (((0.1, 0.1, 0.9, 0.9),), ("no",))}
 
 
 def test_a_pose_must_have_the_points_that_the_yaml_says(root):
     root("images/1.jpg"), root("labels/1.txt", "0 0.5 0.5 0.2 0.4 0.1 0.2 2 0.3 0.4 2\n")
     root("images/2.jpg"), root("labels/2.txt", "0 0.5 0.5 0.2 0.4 0.1 0.2\n")
     root("data.yaml", "train: images\nkpt_shape: [2, 3]\nnames: [a]\n")
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert (
         list(shown(found)) == ["images/1.jpg"]
         and "7 numbers; a box has 5, a polygon 7, 9 or more, a pose 11 by kpt_shape" in refused(found)["images/2.jpg"]
@@ -194,12 +194,12 @@ def test_a_pose_must_have_the_points_that_the_yaml_says(root):
 def test_a_data_yaml_that_contradicts_itself_or_is_too_much_is_an_error(root, text, complaint):
     root("images/1.jpg"), root("labels/1.txt", YOLO), root("data.yaml", text)
     with pytest.raises(InputError, match=complaint):
-        read_pictures(root.path)
+        read_images(root.path)
 
 
 def test_keys_of_a_data_yaml_that_are_not_read_are_named(root):
     root("images/1.jpg"), root("labels/1.txt", YOLO), root("data.yaml", "train: images\nvalid: images\nnames: [a]\n")
-    assert read_pictures(root.path).notes == ["data.yaml: valid is not read; the splits are train, val and test"]
+    assert read_images(root.path).notes == ["data.yaml: valid is not read; the splits are train, val and test"]
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -217,10 +217,10 @@ def test_path_leads_out_of_the_footage_only_if_that_is_allowed(root, tmp_path, l
     with pytest.raises(
         InputError, match=rf"data.yaml: path: {path} leads out of .*/set; add --outside to read what lies there"
     ):
-        read_pictures(f"{root.path}/set")
-    assert list(shown(read_pictures(f"{root.path}/set", outside=True))) == ["images/1.jpg"]
+        read_images(f"{root.path}/set")
+    assert list(shown(read_images(f"{root.path}/set", outside=True))) == ["images/1.jpg"]
     root("set/data.yaml", "path: /nowhere/at/all\ntrain: images\nnames: [a]\n")
-    assert list(shown(read_pictures(f"{root.path}/set"))) == ["images/2.jpg"], (
+    assert list(shown(read_images(f"{root.path}/set"))) == ["images/2.jpg"], (
         "a path of another machine names nothing here"
     )
 
@@ -233,7 +233,7 @@ def coco(
 ):
     root("pictures/1.jpg")
     root("labels.json", json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return read_pictures(root.path)
+    return read_images(root.path)
 
 
 @pytest.mark.parametrize(("image", "category"), [("1", "3"), (1.0, 3.0), (" 1 ", 3), (1, "3")])
@@ -284,21 +284,21 @@ def test_a_missing_bbox_is_the_box_around_what_else_was_drawn(root, annotation, 
         ({"category_id": [3]}, "category [3] is not in categories"),
     ],
 )
-def test_annotations_that_give_no_box_refuse_their_picture(root, annotation, reason):
+def test_annotations_that_give_no_box_refuse_their_image(root, annotation, reason):
     found = coco(root, [{"id": 1, "image_id": 1, "category_id": 3} | annotation])
     assert (reason is None and found.pictures) or (found.pictures == [] and reason in refused(found)["pictures/1.jpg"])
 
 
 @pytest.mark.parametrize("crowd", [{"iscrowd": 1}, {"iscrowd": "1"}, {"iscrowd": True}, {"ignore": 1}])
 def test_crowds_are_ignore_regions(root, crowd):
-    (picture,) = coco(
+    (image,) = coco(
         root,
         [
             {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": "0"},
             {"id": 2, "image_id": 1, "category_id": 3, "segmentation": {"size": [4, 5], "counts": [0, 20]}} | crowd,
         ],
     ).pictures
-    assert picture.boxes == ((1, 2, 4, 6), (0, 0, 5, 4)) and picture.ignored == (False, True)
+    assert image.boxes == ((1, 2, 4, 6), (0, 0, 5, 4)) and image.ignored == (False, True)
 
 
 def test_rows_that_are_repeated_count_once(root):
@@ -312,7 +312,7 @@ def test_rows_that_are_repeated_count_once(root):
         True,
         False,
     )
-    assert found.notes[0] == "boxes given twice in their picture, which count once: 1"
+    assert found.notes[0] == "boxes given twice in their image, which count once: 1"
 
 
 def test_coco_names_in_another_form(root):
@@ -374,11 +374,9 @@ def test_difficult_objects_are_ignore_regions(root):
             voc("1.jpg", [("a", "<difficult>0</difficult>"), ("b", "<difficult> 1 </difficult>"), ("c", "")]),
         ),
     )
-    (picture,) = read_pictures(root.path).pictures
+    (image,) = read_images(root.path).pictures
     assert (
-        picture.labels == ("a", "b", "c")
-        and picture.ignored == (False, True, False)
-        and picture.boxes[0] == (10, 20, 40, 60)
+        image.labels == ("a", "b", "c") and image.ignored == (False, True, False) and image.boxes[0] == (10, 20, 40, 60)
     )
 
 
@@ -396,7 +394,7 @@ def test_difficult_objects_are_ignore_regions(root):
 )
 def test_names_are_read_in_the_encoding_that_their_file_declares(root, declared, written):
     root("JPEGImages/1.jpg"), root("Annotations/1.xml", voc("1.jpg", [("足球", "")], encoding=declared).encode(written))
-    assert shown(read_pictures(root.path))["JPEGImages/1.jpg"][1] == ("足球",)
+    assert shown(read_images(root.path))["JPEGImages/1.jpg"][1] == ("足球",)
 
 
 @pytest.mark.parametrize(
@@ -441,28 +439,28 @@ def test_deep_xml_is_no_trouble():
         ("<root><annotation/></root>", "its root is <root>, not <annotation>"),
     ],
 )
-def test_voc_objects_of_another_kind_refuse_their_picture(root, content, reason):
+def test_voc_objects_of_another_kind_refuse_their_image(root, content, reason):
     (
         root("JPEGImages/1.jpg"),
         root("Annotations/1.xml", content),
         root("JPEGImages/2.jpg"),
         root("Annotations/2.xml", voc("2.jpg", [])),
     )
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert shown(found) == {"JPEGImages/2.jpg": ((), ())} and reason in refused(found)["JPEGImages/1.jpg"]
 
 
 def test_the_same_stem_in_two_folders(root):
     for folder in ("a", "b"):
         root(f"JPEGImages/{folder}/1.jpg"), root(f"Annotations/{folder}/1.xml", voc("1.jpg", [(folder, "")]))
-    assert {name: labels for name, (_, labels) in shown(read_pictures(root.path)).items()} == {
+    assert {name: labels for name, (_, labels) in shown(read_images(root.path)).items()} == {
         "JPEGImages/a/1.jpg": ("a",),
         "JPEGImages/b/1.jpg": ("b",),
     }
     root("JPEGImages/2.jpg"), root("JPEGImages/2.png"), root("Annotations/2.xml", voc("2.png", [("c", "")]))
-    assert shown(read_pictures(root.path))["JPEGImages/2.png"][1] == ("c",)
+    assert shown(read_images(root.path))["JPEGImages/2.png"][1] == ("c",)
     root("Annotations/2.xml", voc("gone.gif", [("c", "")]))
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert refused(found) == dict.fromkeys(
         ("JPEGImages/2.jpg", "JPEGImages/2.png"), "Annotations/2.xml: it may be of JPEGImages/2.jpg or JPEGImages/2.png"
     )
@@ -475,20 +473,20 @@ def test_voc_names_with_spaces_and_in_another_form(root):
         root(f"Annotations/{stem}.xml", voc("x.jpg", [("a", "")])),
     )
     root("ImageSets/Main/train.txt", f"{stem}\n")
-    found = read_pictures(root.path)
+    found = read_images(root.path)
     assert len(found.pictures) == 1 and found.missing == []
 
 
 def test_real_encodings_units_folders_and_ids():
-    assert {labels for _, labels in shown(read_pictures(case("voc_declared_encoding"))).values()} == {
+    assert {labels for _, labels in shown(read_images(case("voc_declared_encoding"))).values()} == {
         ("足球",),
         ("篮球",),
         ("跑步",),
     }
-    pixels = read_pictures(case("yolo_pixel_units"))
+    pixels = read_images(case("yolo_pixel_units"))
     assert len(pixels.pictures) == 1 and list(refused(pixels)) == ["images/train/j_pixels.jpg"]
-    assert sum(len(picture.boxes) for picture in read_pictures(case("yolo_capital_folder")).pictures) == 6
-    assert [len(picture.boxes) for picture in read_pictures(case("coco_text_ids")).pictures] == [1, 1, 1, 1]
+    assert sum(len(image.boxes) for image in read_images(case("yolo_capital_folder")).pictures) == 6
+    assert [len(image.boxes) for image in read_images(case("coco_text_ids")).pictures] == [1, 1, 1, 1]
 
 
 def test_layouts_are_recognised_in_utf16(root):
@@ -496,4 +494,4 @@ def test_layouts_are_recognised_in_utf16(root):
         root("pictures/1.jpg"),
         root("labels.json", json.dumps({"images": [], "annotations": [], "categories": []}).encode("utf-16")),
     )
-    assert picture_layout(root.path) == "coco"
+    assert image_layout(root.path) == "coco"

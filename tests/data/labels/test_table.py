@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from posture.data.labels.table import Line, read_rows, read_table
+from posture.data.labels.table import TableLine, read_rows, read_table
 from posture.data.labels.videos import read_footage
 from posture.errors import InputError
 
@@ -233,7 +233,7 @@ def test_whatever_a_table_holds_it_is_read_or_refused_in_a_sentence(tmp_path, na
 
 def test_a_semicolon_says_what_three_digits_after_a_comma_are(tmp_path):
     assert read(tmp_path, b"video;start;end;label\na.mp4;0;1,500;jump\n")[0] == [("a.mp4", 0.0, 1.5, "jump")]
-    assert Line("x", 1, ";").number("x1", "-,5") == -0.5
+    assert TableLine("x", 1, ";").number("x1", "-,5") == -0.5
 
 
 def test_a_table_that_must_be_of_a_kind(tmp_path):

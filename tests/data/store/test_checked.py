@@ -431,7 +431,7 @@ ODD_CLIPS = [
     {"offsets": [0]},
     {"offsets": [0, 10**9]},
     {"offsets": [0, -5]},
-    {"offsets": [0, len(JPEG)], "pixels": JPEG + b"no picture"},
+    {"offsets": [0, len(JPEG)], "pixels": JPEG + b"no image"},
     {"offsets": [0, len(JPEG)], "pixels": JPEG * 2, "height": 4},
 ]
 

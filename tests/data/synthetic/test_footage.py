@@ -224,7 +224,7 @@ def test_no_athlete_is_on_two_sides_and_classes_are_dealt_evenly():
     assert {scene.place for scene in planned} == set(PLACES)
 
 
-# What a picture may not say
+# What an image may not say
 
 
 def test_both_classes_of_a_pair_are_one_loop_in_two_directions():
@@ -341,7 +341,7 @@ def test_only_the_order_of_frames_tells_the_classes_of_a_pair_apart(clips):
 
     assert held_out_accuracy(ordered(parts), labels, people) > 0.8
     assert held_out_accuracy(ordered(shuffled), labels, people) < bound  # the same classifier, the order taken away
-    # And the pictures are worth something: unordered frames do tell which loop it is (chance 0.25).
+    # And the images are worth something: unordered frames do tell which loop it is (chance 0.25).
     loops = np.argmin(
         ((unordered[:, None] - np.array([unordered[labels // 2 == loop].mean(axis=0) for loop in range(4)])) ** 2).sum(
             axis=2

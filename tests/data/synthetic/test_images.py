@@ -1,4 +1,4 @@
-"""Pictures with boxes from generated footage: the boxes hold what they name, and a folder is written once."""
+"""Images with boxes from generated footage: the boxes hold what they name, and a folder is written once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch  # noqa: F401  decord must not be loaded before it
 
 from posture.data.decode.video import write_video
 from posture.data.synthetic.footage import generate
-from posture.data.synthetic.images import write_pictures
+from posture.data.synthetic.images import write_images
 from posture.errors import InputError
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 23
@@ -59,7 +59,7 @@ def footage(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(footage, tmp_path_factory) -> Path:
-    return write_pictures(footage, tmp_path_factory.mktemp("pictures") / "deep" / "pictures", every=5)
+    return write_images(footage, tmp_path_factory.mktemp("pictures") / "deep" / "pictures", every=5)
 
 
 def labels_of(path: Path) -> list[tuple[int, np.ndarray]]:
@@ -100,57 +100,57 @@ def test_boxes_hold_what_they_name(pictures):
             continue
         assert [label for label, _ in found] == ([0, 1] if number == 3 else [0])
         np.testing.assert_allclose(found[0][1], place_of(number, frame), atol=1e-4)
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB).astype(int)
-        assert picture.shape == (HEIGHT, WIDTH, 3)
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB).astype(int)
+        assert image.shape == (HEIGHT, WIDTH, 3)
         for label, (x1, y1, x2, y2) in found:
-            colour = picture[..., 2 * label] - picture[..., 2 - 2 * label]  # red for athletes, blue for bystanders
+            colour = image[..., 2 * label] - image[..., 2 - 2 * label]  # red for athletes, blue for bystanders
             rows, columns = np.nonzero(colour > 100)
             np.testing.assert_allclose(
                 (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), (x1, y1, x2, y2), atol=2.01
             )  # colours are half as fine
 
 
-def test_pictures_that_stand_are_used_again_and_nothing_is_overwritten(footage, pictures, tmp_path):
+def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, pictures, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in pictures.rglob("*")}
-    assert write_pictures(footage, pictures, every=5) == pictures
+    assert write_images(footage, pictures, every=5) == pictures
     assert {path: path.stat().st_mtime_ns for path in pictures.rglob("*")} == before
     with pytest.raises(
-        InputError, match="holds pictures of other footage, or other frames of it; remove it or name a new folder"
+        InputError, match="holds images of other footage, or other frames of it; remove it or name a new folder"
     ):
-        write_pictures(footage, pictures, every=4)
+        write_images(footage, pictures, every=4)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "holiday.jpg").touch()
-    with pytest.raises(InputError, match="exists and holds no pictures of generated footage; name a new folder"):
-        write_pictures(footage, mine, every=5)
+    with pytest.raises(InputError, match="exists and holds no images of generated footage; name a new folder"):
+        write_images(footage, mine, every=5)
     assert [path.name for path in mine.iterdir()] == ["holiday.jpg"]
     (tmp_path / "empty").mkdir()
-    again = write_pictures(footage, tmp_path / "empty", every=5)
+    again = write_images(footage, tmp_path / "empty", every=5)
     assert {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()} == {
         path.relative_to(pictures): path.read_bytes() for path in pictures.rglob("*") if path.is_file()
     }
     next(again.rglob("*.txt")).unlink()
     with pytest.raises(InputError, match="with files missing"):
-        write_pictures(footage, again, every=5)
+        write_images(footage, again, every=5)
 
 
 def test_what_is_no_generated_footage_is_refused(footage, tmp_path):
     with pytest.raises(
         InputError, match=rf"{tmp_path} is not generated footage; make some with: posture generate {tmp_path}"
     ):
-        write_pictures(tmp_path, tmp_path / "out")
+        write_images(tmp_path, tmp_path / "out")
     with pytest.raises(InputError, match="every must be at least 1 frame, not 0"):
-        write_pictures(footage, tmp_path / "out", every=0)
+        write_images(footage, tmp_path / "out", every=0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_generated_footage_gives_pictures(tmp_path):
+def test_generated_footage_gives_images(tmp_path):
     """The real generator: every video gives every twentieth frame, all of them with their athlete."""
     footage = generate(tmp_path / "footage", videos=3, athletes=3, size=(32, 48), segments_per_video=1, workers=1)
-    pictures = write_pictures(footage, tmp_path / "pictures", every=20)
+    images = write_images(footage, tmp_path / "pictures", every=20)
     with (footage / "boxes.csv").open(newline="") as file:
         frames = {(row["video"], int(row["frame"])) for row in csv.DictReader(file) if int(row["frame"]) % 20 == 0}
-    assert len(list(pictures.rglob("*.jpg"))) == len(frames) and {
-        path.name for path in (pictures / "images").iterdir()
+    assert len(list(images.rglob("*.jpg"))) == len(frames) and {
+        path.name for path in (images / "images").iterdir()
     } == {"train", "val", "test"}
-    assert all(path.read_text().startswith("0 ") for path in (pictures / "labels").rglob("*.txt"))
+    assert all(path.read_text().startswith("0 ") for path in (images / "labels").rglob("*.txt"))

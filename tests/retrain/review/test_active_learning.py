@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from posture.config import Run
+from posture.config import ActionRun
 from posture.data.labels.review_csv import Stretch, write_answer
 from posture.data.store.tables import Store
 from posture.errors import InputError
@@ -84,7 +84,7 @@ def test_groups_of_ucf101_are_those_of_its_labelled_files():
 def test_stretches_are_scored_on_their_own_frames_and_one_that_breaks_stops_nothing(footage, store, tmp_path):
     torch.manual_seed(0)
     save_file(build(SMALL).state_dict(), tmp_path / "model.safetensors")
-    run = Run(name="one", model=SMALL, data={"recipe": "40x52-stretch-f20-s2-w1-raw"})
+    run = ActionRun(name="one", model=SMALL, data={"recipe": "40x52-stretch-f20-s2-w1-raw"})
     asked = find_stretches(str(footage), store).asked
     (footage / "new.mp4").write_bytes(b"gone")
     scored = score_stretches(asked, run, ("a", "b", "c"), tmp_path)
@@ -94,7 +94,7 @@ def test_stretches_are_scored_on_their_own_frames_and_one_that_breaks_stops_noth
     with pytest.raises(InputError, match="clips cut around the athlete"):
         score_stretches(
             asked,
-            Run(name="one", model=SMALL, data={"recipe": "40x52-stretch-f20-s2-w1-raw-boxes0.2"}),
+            ActionRun(name="one", model=SMALL, data={"recipe": "40x52-stretch-f20-s2-w1-raw-boxes0.2"}),
             ("a", "b", "c"),
             tmp_path,
         )

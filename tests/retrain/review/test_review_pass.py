@@ -9,7 +9,7 @@ import pytest
 
 from posture.commands.review import choose
 from posture.commands.watch import print_status
-from posture.retrain.decision import Limits
+from posture.retrain.decision import DecisionLimits
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions, run_pass
 from tests.support.footage import make_class_folders, make_video
@@ -37,7 +37,7 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
         min_clips=1,
         min_per_class=1,
         test_share=0.34,
-        limits=Limits(margin=0.0, tolerance=1.0, recall_floor=0.0, max_class_drop=1.0),
+        limits=DecisionLimits(margin=0.0, tolerance=1.0, recall_floor=0.0, max_class_drop=1.0),
     )
     first = run_pass(options)
     assert first.decision is not None

@@ -120,7 +120,7 @@ def test_answers_that_are_none_change_nothing(review, footage, number, state, la
     assert not answers(footage) and review.counts()["open"] == 3
 
 
-def test_the_pictures_are_those_of_the_stretch(review):
+def test_the_images_are_those_of_the_stretch(review):
     import cv2
 
     from posture.data.decode.video import Reader
@@ -225,10 +225,10 @@ def test_who_has_waited_too_long_is_dropped(server, monkeypatch):
 @pytest.mark.parametrize(
     ("request_line", "headers", "status"),
     [
-        ("GET /{token}/pictures/" + "9" * 5000, "", 404),
-        ("GET /{token}/pictures/" + "9" * 18, "", 404),
+        ("GET /{token}/images/" + "9" * 5000, "", 404),
+        ("GET /{token}/images/" + "9" * 18, "", 404),
         ("GET /" + "x" * 40_000, "", 414),
-        ("GET /{token}/pictures/9999999999", "", 422),
+        ("GET /{token}/images/9999999999", "", 422),
         ("GET /{token}/questions", "X: " + "y" * 40_000, 431),
         ("GET /{token}/questions", "X: y\r\n" * 150, 431),
         ("POST /{token}/answer", "Content-Length: " + "9" * 5000, 413),

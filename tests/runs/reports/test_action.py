@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posture.display.charts import Chart, Dot, Line, matrix, ticks
+from posture.display.charts import Chart, ChartLine, Dot, matrix, ticks
 from posture.display.html import breaks, duration, moment, percent, size, whole
 from posture.runs.reports.action import verdict, write_report
 from posture.tasks.metrics import classification_metrics
@@ -293,15 +293,15 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert page.text.count("<script>alert('x')</script> & \"y\"") > 8
 
 
-def test_pictures_are_small_jpegs_of_the_frames(tmp_path: Path) -> None:
+def test_images_are_small_jpegs_of_the_frames(tmp_path: Path) -> None:
     frame = np.zeros((240, 320, 3), dtype=np.uint8)
     frame[..., 0] = 200
     example = filmed("run", "run", 0.9) | {"frames": [frame] * 16}
     sources = Page(written(tmp_path, examples=[example])).values("img", "src")
     assert len(sources) == 6
-    picture = Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix("data:image/jpeg;base64,"))))
-    assert picture.format == "JPEG" and picture.size == (160, 120)
-    red, green, blue = np.asarray(picture).mean(axis=(0, 1))
+    image = Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix("data:image/jpeg;base64,"))))
+    assert image.format == "JPEG" and image.size == (160, 120)
+    red, green, blue = np.asarray(image).mean(axis=(0, 1))
     assert red == pytest.approx(200, abs=3) and max(green, blue) < 4
 
 
@@ -349,7 +349,7 @@ def test_one_class_and_nothing_else(tmp_path: Path) -> None:
 
 def test_examples_without_frames(tmp_path: Path) -> None:
     page = assert_self_contained(written(tmp_path, examples=[filmed("run", "run", 1.0, frames=0)]))
-    assert "no pictures" in page.text and page.tags["img"] == 0
+    assert "no images" in page.text and page.tags["img"] == 0
 
 
 def test_file_names_that_are_no_text_do_not_stop_the_page(tmp_path: Path) -> None:
@@ -393,28 +393,28 @@ def test_whole_ticks_are_whole() -> None:
 
 def test_a_curve_breaks_where_a_value_is_missing() -> None:
     chart = Chart("", "", "", [0.0, 4.0], [0.0, 1.0], width=164, height=154)  # 100 by 100 inside
-    path = chart.path(Line("", [(0, 0), (1, 1), (2, float("nan")), (3, 0.5), (4, 0)]))
+    path = chart.path(ChartLine("", [(0, 0), (1, 1), (2, float("nan")), (3, 0.5), (4, 0)]))
     assert path == "M50 112L75 12M125 62L150 112"
 
 
 def test_curves_that_hide_each_other_are_told_in_the_legend() -> None:
-    def chart(*lines: Line) -> Chart:
+    def chart(*lines: ChartLine) -> Chart:
         return Chart("", "", "", ticks(0, 2), ticks(0, 1), list(lines))
 
     points = [(0, 0.2), (1, 0.5), (2, 0.9)]
     apart, near = [(0, 0.2), (1, 0.9), (2, 0.9)], [(0, 0.2), (1, 0.501), (2, 0.9)]
-    assert [name for _, name in chart(Line("a", points), Line("b", apart), Line("c", near)).legend] == [
+    assert [name for _, name in chart(ChartLine("a", points), ChartLine("b", apart), ChartLine("c", near)).legend] == [
         "b",
         "c, and the same: a",
     ]
-    assert [line.name for line, _ in chart(Line("a", points), Line("b", apart)).legend] == ["a", "b"]
-    seeds = [Line(f"seed {number}", one, listed=False) for number, one in enumerate((points, apart, near))]
+    assert [line.name for line, _ in chart(ChartLine("a", points), ChartLine("b", apart)).legend] == ["a", "b"]
+    seeds = [ChartLine(f"seed {number}", one, listed=False) for number, one in enumerate((points, apart, near))]
     assert chart(*seeds).coinciding == "The same curve: seed 0 = seed 2." and chart(*seeds[:2]).coinciding == ""
-    assert chart(*[Line(name, points, "faint", listed=False) for name in "ab"]).coinciding == "", (
+    assert chart(*[ChartLine(name, points, "faint", listed=False) for name in "ab"]).coinciding == "", (
         "faint curves are not told apart anyway"
     )
     gap = [(0, 0.2), (1, float("nan")), (2, 0.9)]
-    assert len(chart(Line("a", points), Line("b", gap)).legend) == 2
+    assert len(chart(ChartLine("a", points), ChartLine("b", gap)).legend) == 2
 
 
 def test_labels_of_dots_stand_beside_them_and_never_on_each_other() -> None:
@@ -429,7 +429,9 @@ def test_labels_of_dots_stand_beside_them_and_never_on_each_other() -> None:
 
 
 def test_wide_charts_have_a_narrow_twin_with_fewer_ticks() -> None:
-    chart = Chart("", "", "", ticks(0, 24, 20, whole=True), ticks(0, 1), [Line("a", [(0, 0), (24, 1)])], width=1040)
+    chart = Chart(
+        "", "", "", ticks(0, 24, 20, whole=True), ticks(0, 1), [ChartLine("a", [(0, 0), (24, 1)])], width=1040
+    )
     assert (
         chart.narrow.width == 380 and len(chart.narrow.x_ticks) < 9 < len(chart.x_ticks) and chart.narrow.narrow is None
     )

@@ -1,5 +1,5 @@
 """The report of a detector: its figures are those of the metrics, its drawings those of the boxes, and it asks for no
-more pictures than it shows.
+more images than it shows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 from posture.commands.evaluate import print_detections
 from posture.data.feed.images import ImageIndex
 from posture.display.boxed_images import WIDE
-from posture.runs.detection import Found
+from posture.runs.detection import Detections
 from posture.runs.folder import RunFolder
 from posture.runs.reports.detection import FEW_SHOTS, SHOTS, verdict, write_detector_report
 from posture.runs.reports.detection_errors import MOST_BOXES, judge
-from posture.tasks.detection_metrics import Picture, detection_metrics
+from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
 
 CLASSES = ("athlete", "ball")
@@ -46,7 +46,7 @@ HISTORY = [
 ]
 
 
-def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> Picture:
+def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> ScoredImage:
     """Of (box, score, label) and (box, label)."""
     return (
         np.array([box for box, _, _ in found], dtype=np.float32).reshape(-1, 4),
@@ -58,7 +58,7 @@ def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[f
 
 
 class Pictures:
-    """Pictures that remember which of them were asked for."""
+    """Images that remember which of them were asked for."""
 
     def __init__(self, height: int = 120, width: int = 160) -> None:
         self.size, self.asked = (height, width, 3), []
@@ -76,7 +76,7 @@ BOTH = picture([([100, 20, 140, 60], 0.6, 0)], [([10, 20, 50, 100], 0), ([80, 40
 
 
 def written(
-    path: Path, ones: list[Picture], *, classes: tuple[str, ...] = CLASSES, pictures: Any = None, **given: Any
+    path: Path, ones: list[ScoredImage], *, classes: tuple[str, ...] = CLASSES, pictures: Any = None, **given: Any
 ) -> str:
     keys = [f"image{place:03d}" for place in range(len(ones))]
     index = ImageIndex(
@@ -97,7 +97,7 @@ def written(
         "metrics": detection_metrics(ones, classes) | SPEED,
         "history": [],
         "index": index,
-        "found": [Found(*one[:3]) for one in ones],
+        "found": [Detections(*one[:3]) for one in ones],
         "pictures": pictures or Pictures(),
         "facts": {},
     } | given
@@ -116,7 +116,7 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
             run={"name": "first-run", "model": {"kind": "yolov5", "size": 640}},
             facts={
                 "evaluated": "2026-05-03T14:05:00+00:00",
-                "protocol": "each picture once",
+                "protocol": "each image once",
                 "store": "s3://bucket/store",
                 "tables": {"images": 3},
                 "anchors": "anchors kept",
@@ -131,13 +131,13 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
     for words in (
         "first-run",
         "7.24 M parameters",
-        "16.54 GFLOPs per picture",
-        "Protocol: each picture once.",
+        "16.54 GFLOPs per image",
+        "Protocol: each image once.",
         "3 May 2026, 14:05 UTC",
         "s3://bucket/store",
         "images 3",
         "Anchors anchors kept",
-        "61.2 pictures/s",
+        "61.2 images/s",
         "7,235,389",
         "640",
     ):
@@ -153,7 +153,7 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
     ):
         assert f"{name} {metrics[figure]:.3f}" in page.text, figure
     assert (
-        "Time per picture 25.0 ms the whole way (23.6 to 31.2)" in page.text
+        "Time per image 25.0 ms the whole way (23.6 to 31.2)" in page.text
         and "FPS 40.0 network alone: 50.0 (20.0 ms)" in page.text
     )
     assert "The network alone 20.0 19.1 to 22.4 50.0" in page.text and "25.0 23.6 to 31.2 40.0" in page.text
@@ -170,12 +170,12 @@ def test_the_verdict_counts_boxes_and_says_how_many_were_found_and_right() -> No
     metrics = detection_metrics(ones, CLASSES) | {"confidence": 0.5, "mean_iou": 0.987}
     said = verdict(metrics, [judge(one, CLASSES, confidence=0.5) for one in ones]).replace("\u202f", " ")
     assert said == (
-        "Of 3 labelled boxes in 4 test pictures, 2 (66.7 %) were found at confidence 0.50. "
+        "Of 3 labelled boxes in 4 test images, 2 (66.7 %) were found at confidence 0.50. "
         "Of 3 reported, 66.7 % were right; right ones overlap the true box by 0.99 on average."
     )
     one = detection_metrics([HIT], CLASSES[:1]) | {"split": "val"}
     assert verdict(one, [judge(HIT, CLASSES, confidence=0.5)]).startswith(
-        "Of 1 box labelled athlete in 1 val picture, 1 (100.0"
+        "Of 1 box labelled athlete in 1 val image, 1 (100.0"
     )
     nothing = detection_metrics([MISS], CLASSES)
     assert verdict(nothing, [judge(MISS, CLASSES, confidence=0.0)]).endswith(
@@ -210,7 +210,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
     assert pixels.shape == (120, 160, 3) and pixels.mean(axis=(0, 1)) == pytest.approx([200, 0, 0], abs=4)
 
 
-def test_a_tall_picture_keeps_its_shape_within_the_frame(tmp_path: Path) -> None:
+def test_a_tall_image_keeps_its_shape_within_the_frame(tmp_path: Path) -> None:
     text = written(
         tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES) | SPEED, pictures=Pictures(height=320, width=160)
     )
@@ -224,12 +224,12 @@ def test_a_tall_picture_keeps_its_shape_within_the_frame(tmp_path: Path) -> None
     ]
 
 
-def test_the_worst_pictures_come_first_each_with_its_reasons(tmp_path: Path) -> None:
+def test_the_worst_images_come_first_each_with_its_reasons(tmp_path: Path) -> None:
     worse = picture([], [([60, 30, 90, 80], 0)] * 4)
     slight = picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.55, 0)], [([10, 20, 50, 100], 0)])
     ones = [HIT, slight, BOTH, HIT, worse, VAIN, MISS]
     page = Page(written(tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}))
-    mistakes = page.text[page.text.index("The worst pictures") :]
+    mistakes = page.text[page.text.index("The worst images") :]
     assert re.findall(r"image(\d+)", mistakes) == ["004", "002", "006", "005", "001"]  # 4; 2 + 0.6; 1; 0.8; 0.55
     assert (
         "0 of 4 found athlete missed: nothing found for it athlete missed: nothing found for it athlete missed: nothing found for it and 1 more"
@@ -243,23 +243,23 @@ def test_the_worst_pictures_come_first_each_with_its_reasons(tmp_path: Path) -> 
     )
 
 
-def test_shown_pictures_are_spread_over_all_and_no_others_are_read(tmp_path: Path) -> None:
-    pictures = Pictures()
+def test_shown_images_are_spread_over_all_and_no_others_are_read(tmp_path: Path) -> None:
+    images = Pictures()
     ones = [HIT] * 99 + [MISS]
     text = written(
-        tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}, pictures=pictures
+        tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}, pictures=images
     )
-    assert pictures.asked[:SHOTS] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99] and pictures.asked[SHOTS:] == [99]
-    assert f"{SHOTS} of 100 test pictures, evenly spread" in Page(text).text
+    assert images.asked[:SHOTS] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99] and images.asked[SHOTS:] == [99]
+    assert f"{SHOTS} of 100 test images, evenly spread" in Page(text).text
 
 
 def test_a_detector_without_a_mistake(tmp_path: Path) -> None:
     page = assert_self_contained(written(tmp_path, [HIT, BALL]))
-    assert "no box was missed, and none was reported in vain" in page.text and "The worst pictures" not in page.text
+    assert "no box was missed, and none was reported in vain" in page.text and "The worst images" not in page.text
 
 
 @pytest.mark.parametrize("ones", [[picture([], [])], [MISS], [VAIN], [picture([], []), MISS, VAIN]])
-def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[Picture]) -> None:
+def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[ScoredImage]) -> None:
     page = assert_self_contained(written(tmp_path, ones))
     assert not any(
         re.search(r"\bnan\b", value)
@@ -324,7 +324,7 @@ def test_histories_with_gaps(tmp_path: Path, history: list[dict[str, Any]]) -> N
 
 def test_without_speed_none_is_claimed(tmp_path: Path) -> None:
     page = assert_self_contained(written(tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES)))
-    assert "Milliseconds" not in page.text and "Time per picture" not in page.text
+    assert "Milliseconds" not in page.text and "Time per image" not in page.text
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -352,21 +352,21 @@ def test_a_detector_that_has_learned_nothing_says_so_and_draws_little(tmp_path: 
     ones = [noise] * 20
     metrics = detection_metrics(ones, CLASSES)
     assert metrics["map50"] < 0.05
-    pictures = Pictures()
-    text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, pictures=pictures)
+    images = Pictures()
+    text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, pictures=images)
     page = assert_self_contained(text)
     assert (
         "This detector has learned next to nothing: its mAP@0.5 is 0.000" in page.text
-        and "The worst pictures" not in page.text
+        and "The worst images" not in page.text
     )
-    assert len(pictures.asked) == FEW_SHOTS and page.text.count("68 boxes are not drawn") == FEW_SHOTS
+    assert len(images.asked) == FEW_SHOTS and page.text.count("68 boxes are not drawn") == FEW_SHOTS
     assert (
         len(rectangles(text, "false")) == FEW_SHOTS * (MOST_BOXES - 1) and len(rectangles(text, "missed")) == FEW_SHOTS
     )
     assert "learned next to nothing" not in Page(written(tmp_path, [HIT] * 20)).text
 
 
-def test_pictures_name_their_files_and_frames_their_moment(tmp_path: Path) -> None:
+def test_images_name_their_files_and_frames_their_moment(tmp_path: Path) -> None:
     page = assert_self_contained(
         written(tmp_path, [HIT, MISS], uris={"image000": "/films/a.mp4#t=3.48", "image001": "/pictures/b.jpg"})
     )
@@ -386,7 +386,7 @@ def test_the_map_stands_beside_its_interval(tmp_path: Path) -> None:
 def test_the_terminal_says_the_interval_and_what_was_not_learned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    about = {"split": "test", "protocol": "each picture once", "device": "cpu", "name": "test"} | SPEED
+    about = {"split": "test", "protocol": "each image once", "device": "cpu", "name": "test"} | SPEED
     sure = {"of": "map50_95", "low": 0.21, "high": 0.84, "groups": 7, "resamples": 100}
     for ones, learned in (([HIT] * 7, True), ([MISS, VAIN] * 7, False)):
         print_detections(detection_metrics(ones, CLASSES) | about | {"interval": sure}, RunFolder(str(tmp_path), "run"))

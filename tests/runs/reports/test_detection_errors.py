@@ -20,14 +20,14 @@ from posture.runs.reports.detection_errors import (
     detections_sheet,
     drawn_of,
     judge,
-    pr_picture,
+    pr_image,
 )
-from posture.tasks.detection_metrics import Picture, detection_metrics, match_detections
+from posture.tasks.detection_metrics import ScoredImage, detection_metrics, match_detections
 
 CLASSES = ("athlete", "ball")
 
 
-def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> Picture:
+def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> ScoredImage:
     """Of (box, score, label) and (box, label)."""
     return (
         np.array([box for box, _, _ in found], dtype=np.float32).reshape(-1, 4),
@@ -38,7 +38,7 @@ def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[f
     )
 
 
-def told(one: Picture, confidence: float = 0.5) -> list[tuple[str, str, str]]:
+def told(one: ScoredImage, confidence: float = 0.5) -> list[tuple[str, str, str]]:
     return [(mark.kind, mark.cause, mark.reason) for mark in judge(one, CLASSES, confidence=confidence)]
 
 
@@ -138,7 +138,7 @@ def test_a_sheet_shows_ignore_regions() -> None:
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> Picture:
+def pictures(draw: st.DrawFn) -> ScoredImage:
     side = st.integers(0, 12)
 
     def box() -> list[float]:
@@ -151,7 +151,7 @@ def pictures(draw: st.DrawFn) -> Picture:
 
 @settings(max_examples=60, deadline=None)
 @given(pictures(), st.integers(0, 10))
-def test_as_many_are_right_as_average_precision_counts(one: Picture, tenths: int) -> None:
+def test_as_many_are_right_as_average_precision_counts(one: ScoredImage, tenths: int) -> None:
     confidence = tenths / 10 - 0.05
     marks = judge(one, CLASSES, confidence=confidence)
     matched = match_detections([one], len(CLASSES))
@@ -181,7 +181,7 @@ def test_a_sheet_draws_found_solid_and_true_dashed_in_colours_of_their_own() -> 
     sheet = np.asarray(
         Image.open(io.BytesIO(detections_sheet("run", [grey], [one], CLASSES, confidence=0.5))).convert("RGB")
     ).astype(int)
-    top = sheet.shape[0] - TILE - 16  # the picture stands at the foot
+    top = sheet.shape[0] - TILE - 16  # the image stands at the foot
 
     def near(row: int, columns: range, colour: str) -> list[bool]:
         """Whether the pixels of a row, or those beside it, have the colour."""
@@ -203,7 +203,7 @@ def test_sheets_and_curves_are_pngs() -> None:
     ones = [picture([(BOX, 0.9, 0), (AWAY, 0.8, 1)], [(BOX, 0)])] * 12
     sheets = [
         detections_sheet("<run>", shown, ones, CLASSES, confidence=0.5),
-        pr_picture("<run>", detection_metrics(ones, CLASSES)),
+        pr_image("<run>", detection_metrics(ones, CLASSES)),
     ]
     sizes = [Image.open(io.BytesIO(sheet)).size for sheet in sheets]
     assert (
@@ -214,18 +214,18 @@ def test_sheets_and_curves_are_pngs() -> None:
 
 
 @pytest.mark.parametrize("ones", [[], [picture([], [])], [picture([(BOX, 0.5, 0)], [])]])
-def test_pictures_of_nothing(ones: list[Picture]) -> None:
+def test_images_of_nothing(ones: list[ScoredImage]) -> None:
     assert detections_sheet(
         "run", [np.zeros((8, 16, 3), dtype=np.uint8)] * len(ones), ones, CLASSES, confidence=0.1
     ).startswith(b"\x89PNG")
-    assert pr_picture("run", detection_metrics(ones, CLASSES)).startswith(b"\x89PNG")
+    assert pr_image("run", detection_metrics(ones, CLASSES)).startswith(b"\x89PNG")
 
 
 def test_the_curve_of_precision_goes_through_its_points() -> None:
     # precision 1 up to recall 0.5, then nothing
     ones = [picture([(BOX, 0.9, 0)], [(BOX, 0)]), picture([(AWAY, 0.8, 0)], [(BOX, 0)])]
     drawn = np.asarray(
-        Image.open(io.BytesIO(pr_picture("run", detection_metrics(ones, CLASSES[:1])))).convert("RGB")
+        Image.open(io.BytesIO(pr_image("run", detection_metrics(ones, CLASSES[:1])))).convert("RGB")
     ).astype(int)
     blue = np.abs(drawn - rgb("#0b5fa5")).sum(axis=-1) < 40
     top, foot = (

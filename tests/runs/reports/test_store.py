@@ -1,4 +1,4 @@
-"""The page and the picture of a store: what was given is there, nothing is fetched, any name is safe."""
+"""The page and the image of a store: what was given is there, nothing is fetched, any name is safe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from posture.runs.reports.store import REFUSED, picture, write_show_page
-from tests.support.image_store import make_pictures, write_image_store
+from tests.support.image_store import make_images, write_image_store
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -174,7 +174,7 @@ def test_many_refused_files_are_counted(tmp_path: Path) -> None:
     assert page.text.count("corrupt") == REFUSED and "37 more are not listed." in page.text
 
 
-def test_the_picture_holds_every_frame_of_the_sheet(tmp_path: Path) -> None:
+def test_the_image_holds_every_frame_of_the_sheet(tmp_path: Path) -> None:
     sheet = [clip("run", "train", "anna", frames=3, value=40), clip("jump", "test", HOSTILE * 9, frames=16, value=90)]
     picture(tmp_path / "new" / "sheet.png", sheet)
     with Image.open(tmp_path / "new" / "sheet.png") as image:
@@ -187,16 +187,16 @@ def test_the_picture_holds_every_frame_of_the_sheet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sheet", [[], [clip("run", "train", "anna", frames=0)], [clip("run", "", "", frames=1, shape=(240, 20))]]
 )
-def test_odd_sheets_make_a_picture_and_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
+def test_odd_sheets_make_a_image_and_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
     picture(tmp_path / "sheet.png", sheet)
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.width > 500 and image.height > 40
     shown(tmp_path, EMPTY, sheet)
 
 
-def test_pictures_with_boxes_are_drawn_and_clips_are_not_missed(tmp_path: Path) -> None:
-    """A store of pictures alone says nothing of clips; its boxes lie where they are in the picture."""
-    pictures = {
+def test_images_with_boxes_are_drawn_and_clips_are_not_missed(tmp_path: Path) -> None:
+    """A store of images alone says nothing of clips; its boxes lie where they are in the image."""
+    images = {
         "splits": [{"split": "train", "pictures": 3, "empty": 1, "boxes": 4, "groups": 2}],
         "classes": [
             {"class": "athlete", "train": 3, "val": 0, "test": 0},
@@ -211,21 +211,21 @@ def test_pictures_with_boxes_are_drawn_and_clips_are_not_missed(tmp_path: Path) 
             }
         ],
     }
-    write_show_page(tmp_path / "show.html", summary=EMPTY, sheet=[], pictures=pictures)
+    write_show_page(tmp_path / "show.html", summary=EMPTY, sheet=[], pictures=images)
     text = (tmp_path / "show.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags
-    assert "Pictures with boxes" in page.text and "1 box" in page.text and "0123456789ab" in page.text
+    assert "Images with boxes" in page.text and "1 box" in page.text and "0123456789ab" in page.text
     assert "No clips yet" not in page.text and "Segments" not in page.text
     # the last rectangle drawn: 340 units are 170 pixels
     edge = {name: value for tag, name, value in page.attributes if tag == "rect"}
     assert [float(edge[name]) for name in ("x", "y", "width", "height")] == [34, 20, 68, 100]
 
 
-def test_a_store_of_pictures_is_shown(tmp_path: Path) -> None:
+def test_a_store_of_images_is_shown(tmp_path: Path) -> None:
     from posture.commands.show import show_store
 
-    store = write_image_store(tmp_path / "store", make_pictures(12))
+    store = write_image_store(tmp_path / "store", make_images(12))
     show_store(store.uri, out=tmp_path / "show.html", recipe=None, items=5, seed=0)
     page = Page((tmp_path / "show.html").read_text(encoding="utf-8"))
     assert page.tags.count("image") == 5 and "athlete" in page.text and "ball" in page.text
