@@ -218,7 +218,7 @@ def ingest(
             footage, clips=fit != "stretch" or windows != 1 or jpeg > 0 or background or flow is not None
         )
     if crop is None and layout in images.LAYOUTS:
-        pictures = images.read_images(
+        found = images.read_images(
             footage, layout=layout, every=every, named_val=named_val, split_number=split_number, outside=outside
         )
         options = ImageOptions(
@@ -230,7 +230,7 @@ def ingest(
             limits=limits,
             max_refused_share=max_refused,
         )
-        ask_and_ingest_images(pictures, store, options, yes=yes)
+        ask_and_ingest_images(found, store, options, yes=yes)
         console.suggest(f"posture show {store}, then posture train jobs/detector.py:improved --store {store}")
         return
     options = IngestOptions(
@@ -786,7 +786,7 @@ def status(*, registry: str) -> None:
 
 def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
     """Raises InputError."""
-    from posture.retrain.decision import DecodeLimits
+    from posture.retrain.decision import DecisionLimits
     from posture.retrain.notify import Notification
     from posture.retrain.run_pass import RetrainOptions
     from posture.runs.recipes import full_path
@@ -822,7 +822,7 @@ def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOption
         force=force,
         val_share=given.val_share,
         test_share=given.test_share,
-        limits=DecodeLimits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
+        limits=DecisionLimits(given.margin, given.tolerance, given.recall_floor, given.max_class_drop),
         notification=Notification(given.notify_url, given.notify_command),
     )
 
@@ -1060,7 +1060,14 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 @app.command
 def generate(
-    folder: str, /, *, videos: int = 120, athletes: int = 20, seed: int = 0, images: str | None = None, every: int = 10
+    folder: str,
+    /,
+    *,
+    videos: int = 120,
+    athletes: int = 20,
+    seed: int = 0,
+    images: Annotated[str | None, Parameter(name=["--images", "--pictures"])] = None,
+    every: int = 10,
 ) -> None:
     """Generate footage of moving athletes: eight actions in four pairs that only the order of their frames tells apart;
     and images with boxes.

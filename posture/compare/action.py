@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posture.compare import statistics
 from posture.compare.verdict import ablation_verdict, listed, probability, verdict
 from posture.display.html import THIN_SPACE, amount, percent, signed
 from posture.errors import InputError
+from posture.runs import statistics
 
 Kind = Literal["ours", "baseline", "ablation", "reference"]
 Drawn = dict[str, dict[str, np.ndarray]]

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare import statistics
 from posture.compare.action import (
     Comparison,
     Drawn,
@@ -28,11 +27,12 @@ from posture.compare.action import (
     tabulated,
 )
 from posture.compare.page import OVER_SEEDS, Row, columns, costs, differences, other, ratio, shared
-from posture.compare.statistics import resampled_map
 from posture.display import html
 from posture.display.charts import LOOKS, Chart, ChartLine, Columns, over_epochs, ticks
 from posture.display.html import THIN_SPACE, amount
+from posture.runs import statistics
 from posture.runs.reports.detection import mean_curve
+from posture.runs.statistics import resampled_map
 from posture.tasks.detection_metrics import ScoredImage
 
 PAPER: dict[str, dict[str, float]] = {

@@ -18,10 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from posture.data.decode.check_image import EncodedImage
 from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox, sandbox_with
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.check_image import EncodedImage
 from posture.data.ingest.image_ledger import CheckedImage, ImageJob, ImageLedger, ImageOptions, ImageReport, ImageResult
 from posture.data.ingest.image_part import ImagePart
 from posture.data.labels.tree import AnnotatedImages

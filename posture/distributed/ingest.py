@@ -25,7 +25,7 @@ from posture.data.decode.video import Unreadable
 from posture.data.ingest.clip_ledger import ClipJob, ClipLedger, ClipReport, IngestOptions, video_row
 from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.ingest.parquet_part import Part
-from posture.data.ingest.place_boxes import MOST_OUTSIDE
+from posture.data.labels.place_boxes import MOST_OUTSIDE
 from posture.data.labels.tubes import Tube
 from posture.data.labels.videos import Label, LabelledVideos
 from posture.data.store import schema

@@ -21,7 +21,7 @@ where every check holds:
 5. new_classes: every class that the champion does not know has a recall of at least `recall_floor` on the new hold-out.
 
 The first challenger, with no champion to beat, must be more accurate than always naming the most frequent class.
-Intervals are of a paired bootstrap over groups (`posture.compare.statistics`). Legend: s segments, K classes that either model
+Intervals are of a paired bootstrap over groups (`posture.runs.statistics`). Legend: s segments, K classes that either model
 knows.
 """
 
@@ -34,9 +34,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posture.compare import statistics
 from posture.display.html import percent, signed
 from posture.display.text import counted
+from posture.runs import statistics
 
 Rule = Literal["first", "superiority", "non-inferiority"]
 POWER = 0.8

@@ -218,7 +218,7 @@ def _confidence(old: Features, new: Features, unknown: Features, *, seed: int) -
 
 def _resampled(groups: np.ndarray, *, seed: int) -> np.ndarray:
     """(1 + B, rows) how often each row stands in each resample of whole groups; row 0 is the footage itself."""
-    from posture.compare.statistics import resampled_groups
+    from posture.runs.statistics import resampled_groups
 
     order = {group: place for place, group in enumerate(dict.fromkeys(groups.tolist()))}
     counts = resampled_groups(groups.tolist(), resamples=RESAMPLES, seed=seed)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare import statistics
 from posture.config import ActionRun, AnyRun, DetectionRun, validate
 from posture.data.feed.clips import ClipIndex, index_footage, open_footage
 from posture.data.feed.origins import Origin, places_of
@@ -22,6 +21,7 @@ from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_s
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
+from posture.runs import statistics
 from posture.runs.detection import evaluate_detector
 from posture.runs.folder import RunFolder, evaluation_name
 
@@ -223,7 +223,7 @@ def measure(predictions: Predictions) -> dict[str, Any]:
 
 
 def accuracy_interval(predictions: Predictions, places: Mapping[str, Origin]) -> dict[str, Any]:
-    """How sure the accuracy is, as `posture.compare.statistics.told_interval` says it: a bootstrap over the groups that the segments
+    """How sure the accuracy is, as `posture.runs.statistics.told_interval` says it: a bootstrap over the groups that the segments
     are of.
     """
     groups = [places[segment].group for segment in predictions.segments]

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare import statistics
 from posture.config import DetectionRun
 from posture.data.feed.images import ImageIndex, index_images, open_images
 from posture.data.feed.origins import image_uris
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
+from posture.runs import statistics
 from posture.runs.folder import RunFolder
 
 Detect = Callable[..., tuple[list[Any], str]]

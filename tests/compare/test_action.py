@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posture.compare import statistics
 from posture.compare.action import (
     Comparison,
     Entry,
@@ -27,6 +26,7 @@ from posture.compare.action import (
 from posture.compare.page import losses, ratio
 from posture.display.html import signed
 from posture.errors import InputError
+from posture.runs import statistics
 from posture.tasks.metrics import classification_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
 

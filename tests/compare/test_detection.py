@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.compare import statistics
 from posture.compare.action import Comparison, Entry, write_json
 from posture.compare.detection import DetectionResult, analyse, rows_for_console, write_page
 from posture.errors import InputError
+from posture.runs import statistics
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
 from tests.runs.reports.test_detection import picture

@@ -9,8 +9,8 @@ import pytest
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.image_ledger import ImageLedger, ImageOptions, ImageReport
-from posture.data.ingest.place_boxes import count_outside
 from posture.data.labels.images import read_images
+from posture.data.labels.place_boxes import count_outside
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe, frame_id

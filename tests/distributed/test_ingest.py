@@ -297,7 +297,7 @@ from pathlib import Path
 from posture.data.labels.videos import read_footage
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.ingest.check_image import Encoded
+from posture.data.decode.check_image import Encoded
 from posture.data.ingest.image_part import PicturePart
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store import Store

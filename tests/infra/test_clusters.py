@@ -9,8 +9,8 @@ from functools import cache
 import pytest
 import yaml
 
-from posture.data.decode.video import VIDEO_SUFFIXES
 from posture.data.labels.tree import IMAGE_SUFFIXES
+from posture.data.store.files import VIDEO_SUFFIXES
 from tests.infra.manifests import ROOT
 
 MIB = 1024**2

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from posture.compare.statistics import Difference
 from posture.retrain.decision import Answers, DecisionLimits, compare, detectable, judge
+from posture.runs.statistics import Difference
 
 CLASSES = ("dive", "jump", "kick", "vault")
 KNOWN = frozenset(CLASSES[:3])

@@ -15,7 +15,7 @@ import numpy as np
 
 from posture.data.decode.probe import open_video
 from posture.data.decode.tracks import as_shown, candidates, is_seen, other_size
-from posture.data.decode.video import Reader, Stream
+from posture.data.decode.video import Reader, VideoStream
 from posture.data.labels.tubes import Tube
 from posture.data.labels.videos import Label
 from posture.data.store.schema import DecodeRecipe, clip_id, segment_id
@@ -117,7 +117,7 @@ def cut_file(
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
     Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream",
-    **Stream.columns, doubt}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also
+    **VideoStream.columns, doubt}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also
     segment; segments: {"kind": "segment", **row}; what is odd without being wrong: {"kind": "note", note}. A recipe
     with a crop cuts along the `tubes`. Raises Unreadable.
     """
@@ -349,7 +349,7 @@ def decode_frames(
     return np.stack(frames)
 
 
-def _decoded_size(stream: Stream, recipe: DecodeRecipe) -> tuple[int, int]:
+def _decoded_size(stream: VideoStream, recipe: DecodeRecipe) -> tuple[int, int]:
     """Height and width to decode at, so that cropping or padding gives the recipe's: the decoder resizes, which costs
     least.
 

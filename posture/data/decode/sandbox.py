@@ -19,12 +19,12 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from posture.data.decode.check_image import EncodedImage, read_image
 from posture.data.decode.cut import Clip, Cut, cut_file, frames_to_search
 from posture.data.decode.frames import read_frames
 from posture.data.decode.limits import DecodeLimits, ran_out_of_memory
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.check_image import EncodedImage, read_image
 from posture.data.labels.tubes import Tube
 from posture.data.labels.videos import Label
 from posture.data.store.schema import DecodeRecipe

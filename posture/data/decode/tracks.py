@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.data.ingest.place_boxes import scale_boxes, size_mismatch
+from posture.data.labels.place_boxes import scale_boxes, size_mismatch
 from posture.data.labels.tubes import Tube
 
 LEAST_SEEN = 0.25

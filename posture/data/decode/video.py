@@ -14,39 +14,7 @@ import numpy as np
 from posture.data.decode.reader import Reader
 from posture.data.decode.stream import Unreadable, VideoStream
 
-__all__ = ["VIDEO_SUFFIXES", "Reader", "Unreadable", "VideoStream", "probe", "write_video"]
-
-VIDEO_SUFFIXES = frozenset({
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".qt",
-    ".avi",
-    ".divx",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".mpe",
-    ".m1v",
-    ".m2v",
-    ".ts",
-    ".m2ts",
-    ".m2t",
-    ".mts",
-    ".vob",
-    ".wmv",
-    ".asf",
-    ".flv",
-    ".f4v",
-    ".3gp",
-    ".3g2",
-    ".mxf",
-    ".ogv",
-    ".ogm",
-    ".dv",
-})
-"""Suffixes of video files in lower case; they are compared so."""
+__all__ = ["Reader", "Unreadable", "VideoStream", "probe", "write_video"]
 
 
 def probe(path: str) -> VideoStream:

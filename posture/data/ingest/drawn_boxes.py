@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from posture.data.decode.tracks import as_shown
-from posture.data.ingest.place_boxes import count_outside
+from posture.data.labels.place_boxes import count_outside
 from posture.data.labels.videos import AnnotatedVideo
 from posture.data.store.tables import Store
 

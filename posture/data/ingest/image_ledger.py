@@ -23,8 +23,8 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.video import Unreadable
 from posture.data.ingest.clip_ledger import ClipReport, other_labels
-from posture.data.ingest.place_boxes import count_outside, place_boxes, scale_boxes
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
+from posture.data.labels.place_boxes import count_outside, place_boxes, scale_boxes
 from posture.data.labels.tree import AnnotatedImage, AnnotatedImages
 from posture.data.labels.videos import AnnotatedVideo, Label
 from posture.data.store import schema

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from posture.data.ingest.check_image import EncodedImage
+from posture.data.decode.check_image import EncodedImage
 from posture.data.store import schema
 from posture.data.store.tables import filesystem, writing
 

@@ -13,7 +13,6 @@ from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from posture.data.labels.limits import MOST_CLASSES, load_json
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
 from posture.data.labels.tree import (
@@ -33,6 +32,7 @@ from posture.data.labels.tree import (
     still_group,
 )
 from posture.data.store.files import File, join
+from posture.data.store.safe_json import MOST_CLASSES, load_json
 from posture.errors import InputError
 
 _COCO_KEYS = ("images", "annotations", "categories")

@@ -22,10 +22,10 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from posture.data.labels import coco_voc, cvat, tubes, yolo
-from posture.data.labels.limits import MOST_CLASSES
 from posture.data.labels.table import table_of
 from posture.data.labels.tree import AnnotatedImage, AnnotatedImages, Tree
 from posture.data.store.files import join
+from posture.data.store.safe_json import MOST_CLASSES
 from posture.errors import InputError
 
 Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]

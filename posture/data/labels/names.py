@@ -8,8 +8,7 @@ import unicodedata
 from collections import defaultdict
 from pathlib import PurePosixPath
 
-from posture.data.decode.video import VIDEO_SUFFIXES
-from posture.data.store.files import File
+from posture.data.store.files import VIDEO_SUFFIXES, File
 
 SPLIT_NAMES = {
     "train": "train",

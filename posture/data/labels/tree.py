@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from posture.data.decode.video import VIDEO_SUFFIXES
 from posture.data.labels.videos import SPLIT_NAMES
-from posture.data.store.files import File, absolute, is_remote, join, list_files, reachable, read_bytes
+from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, is_remote, join, list_files, reachable, read_bytes
 from posture.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})

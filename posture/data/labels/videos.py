@@ -22,13 +22,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from posture.data.decode.video import VIDEO_SUFFIXES
 from posture.data.labels import ucf101
 from posture.data.labels.names import SPLIT_NAMES, VideoNames, seen
 from posture.data.labels.review_csv import REVIEWED
 from posture.data.labels.table import COLUMNS, SUFFIXES, Table, TableLine, read_rows, table_of
 from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
-from posture.data.store.files import File, absolute, list_files
+from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, list_files
 from posture.data.store.schema import SPLITS
 from posture.errors import InputError
 

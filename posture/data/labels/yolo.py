@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from posture.data.labels.limits import MOST_CLASSES, load_yaml
 from posture.data.labels.tree import (
     AnnotatedImage,
     AnnotatedImages,
@@ -26,6 +25,7 @@ from posture.data.labels.tree import (
     still_group,
 )
 from posture.data.store.files import File, exists, is_remote, join
+from posture.data.store.safe_json import MOST_CLASSES, load_yaml
 from posture.data.store.schema import SPLITS
 from posture.display.text import counted
 from posture.errors import InputError

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from posture.data.labels.limits import load_json
 from posture.data.store.files import is_remote, join, plain, reachable, read_bytes
+from posture.data.store.safe_json import load_json
 from posture.data.store.schema import SPLITS
 from posture.errors import InputError
 

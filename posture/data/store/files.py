@@ -15,8 +15,39 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from posture.data.decode.video import VIDEO_SUFFIXES
 from posture.errors import Busy, InputError, Unreachable
+
+VIDEO_SUFFIXES = frozenset({
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".qt",
+    ".avi",
+    ".divx",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".mpe",
+    ".m1v",
+    ".m2v",
+    ".ts",
+    ".m2ts",
+    ".m2t",
+    ".mts",
+    ".vob",
+    ".wmv",
+    ".asf",
+    ".flv",
+    ".f4v",
+    ".3gp",
+    ".3g2",
+    ".mxf",
+    ".ogv",
+    ".ogm",
+    ".dv",
+})
+"""Suffixes of video files in lower case; they are compared so."""
 
 PATIENCE_SECONDS = 60
 """So long a bucket's server may be away before a command gives up."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare.statistics import LEAST_GROUPS
 from posture.display import html
 from posture.display.charts import LOOKS, Bar, Chart, ChartLine, Dot, matrix, over_epochs, ticks
 from posture.display.html import THIN_SPACE
+from posture.runs.statistics import LEAST_GROUPS
 
 EXAMPLES = 8
 """Filmstrips shown of each kind, right and wrong."""
@@ -35,7 +35,7 @@ def write_report(
     * `run`: the run's configuration (`Run.model_dump()`); `name` and `model.kind` make the title.
     * `metrics`: what `posture.tasks.metrics.classification_metrics` returns, and beside it, all optional, `split`,
       `notice` (a warning, which
-      stands first) and `interval` (of the accuracy, as `posture.compare.statistics.told_interval` returns it).
+      stands first) and `interval` (of the accuracy, as `posture.runs.statistics.told_interval` returns it).
     * `history`: a row per epoch, of `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None
       values leave gaps.
     * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays},

@@ -60,7 +60,7 @@ def write_detector_report(
     * `metrics`: what `posture.tasks.detection_metrics.detection_metrics` returns, and beside it `split`, `device`,
       `speed`
       ({"model", "whole": {"median", "p10", "p90"}}, milliseconds), `fps` ({"model", "whole"}), `notice` (a warning,
-      which stands first) and `interval` (of mAP@0.5:0.95, as `posture.compare.statistics.told_interval` returns it), which may be
+      which stands first) and `interval` (of mAP@0.5:0.95, as `posture.runs.statistics.told_interval` returns it), which may be
       missing.
     * `history`: a row per epoch, of `epoch` (from 1), `train_loss` and its terms `train_loss_...`, `val_loss`,
       `val_map50`, `val_map50_95`,

@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from posture.data.decode.check_image import EncodedImage, check_image
 from posture.data.decode.video import Unreadable
-from posture.data.ingest.check_image import EncodedImage, check_image
 from posture.data.ingest.image_part import ImagePart
 from posture.data.store.tables import Store
 from tests.support.image_folders import draw

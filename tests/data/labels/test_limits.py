@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from posture.data.labels.limits import MOST_DEPTH, MOST_YAML_VALUES, load_json, load_yaml
+from posture.data.store.safe_json import MOST_DEPTH, MOST_YAML_VALUES, load_json, load_yaml
 from posture.errors import InputError
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -110,7 +110,7 @@ def test_yaml_that_is_broken_or_too_much_is_refused_in_one_sentence(text, senten
 
 def test_a_bomb_of_anchors_is_refused_within_a_process_of_little_memory():
     code = (
-        "import resource, sys\nfrom posture.data.labels.limits import load_yaml\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "import resource, sys\nfrom posture.data.store.safe_json import load_yaml\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\ntry:\n    load_yaml(sys.stdin.read(), 'x')\nexcept ValueError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=BOMB, capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from posture.data.labels.images import image_layout, read_images
-from posture.data.labels.limits import MOST_CLASSES
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
 from posture.data.labels.tree import BadLabel
+from posture.data.store.safe_json import MOST_CLASSES
 from posture.errors import InputError
 from tests.support.cases import case
 

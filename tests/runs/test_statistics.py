@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posture.compare import statistics
+from posture.runs import statistics
 from posture.tasks.metrics import classification_metrics
 
 # Two classes; columns are the scores of class 0 and 1. Class 1 ranks +-+-: AP (1 + 2/3) / 2, AUC 3/4. Class 0, read
