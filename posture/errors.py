@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: one clear sentence, exit code 2, no traceback."""
+"""Errors that a user can mend (InputError: one clear sentence, exit code 2, no traceback), and the verdict on a file."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ class Unreachable(InputError):
 
 class Busy(InputError):
     """Somebody else holds what this command needs (a store's lease)."""
+
+
+class Unreadable(Exception):
+    """A file without usable frames. `verdict` is one of `posture.data.store.schema.VERDICTS`."""
+
+    def __init__(self, verdict: str, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = verdict

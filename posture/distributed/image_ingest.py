@@ -21,7 +21,6 @@ import pyarrow as pa
 from posture.data.decode.check_image import EncodedImage
 from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox, sandbox_with
-from posture.data.decode.video import Unreadable
 from posture.data.ingest.image_ledger import CheckedImage, ImageJob, ImageLedger, ImageOptions, ImageReport, ImageResult
 from posture.data.ingest.image_part import ImagePart
 from posture.data.labels.tree import AnnotatedImages
@@ -31,7 +30,7 @@ from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
 from posture.distributed.ingest import TooManyRefused, refuse_outside
 from posture.distributed.metrics import Throughput
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 
 IMAGES_PER_TASK = 96
 """Three row groups: enough to hide what a task costs, few enough that a lost task is a small loss."""

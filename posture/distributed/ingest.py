@@ -21,7 +21,6 @@ import pyarrow as pa
 from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox, sandbox_with
 from posture.data.decode.tracks import link, tubes_from_json, tubes_to_json
-from posture.data.decode.video import Unreadable
 from posture.data.ingest.clip_ledger import ClipJob, ClipLedger, ClipReport, IngestOptions, video_row
 from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.ingest.parquet_part import Part
@@ -33,7 +32,7 @@ from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
 from posture.distributed.metrics import Throughput
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 
 if TYPE_CHECKING:
     from posture.runs.athlete_finder import AthleteDetector, Finder

@@ -33,7 +33,7 @@ RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
-class Detections:
+class FoundBoxes:
     """What was found in one image, best first, in pixels of the stored image."""
 
     boxes: np.ndarray
@@ -114,7 +114,7 @@ def detect_here(
     *,
     batch: int,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Detections], str]:
+) -> tuple[list[FoundBoxes], str]:
     """What is found in every image of the index, and the device that found it."""
     from posture.train.context import LocalContext
     from posture.train.detect import detect_images
@@ -124,7 +124,7 @@ def detect_here(
     found = detect_images(
         network, task, open_images(index, feed=run.data.feed), run, ctx.device, batch=batch, progress=progress
     )
-    return [Detections(*one) for one in found], ctx.device_name
+    return [FoundBoxes(*one) for one in found], ctx.device_name
 
 
 def load_detector(run: DetectionRun, classes: tuple[str, ...], checkpoint: Path) -> tuple[Any, Any]:
@@ -163,7 +163,7 @@ def _write(
     run: DetectionRun,
     store: Store,
     index: ImageIndex,
-    found: list[Detections],
+    found: list[FoundBoxes],
     metrics: dict[str, Any],
     uris: dict[str, str],
 ) -> None:
@@ -242,7 +242,7 @@ def sheets(
     return {"detections": sheet, "precision_recall": pr_image(f"{run.name} on val", metrics)}
 
 
-def _judged(found: list[Detections], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:
+def _judged(found: list[FoundBoxes], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:
     """Each image's detections and what is there, as `detection_metrics` takes them."""
     there = zip(index.boxes, index.labels, index.ignored, index.ignored_labels, strict=True)
     return [(one.boxes, one.scores, one.labels, *boxes) for one, boxes in zip(found, there, strict=True)]

@@ -14,10 +14,10 @@ from PIL import Image
 from posture.data.decode.cut import Cut
 from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
 from posture.data.labels.videos import Label
 from posture.data.store.files import hash_file
 from posture.data.store.schema import VERDICTS, DecodeRecipe
+from posture.errors import Unreadable
 from tests.support.image_folders import draw, save
 
 WHOLE = [Label(0.0, None, "kick", "ann")]

@@ -1,6 +1,6 @@
 """Count rooms, floors and circles of the package: `python -m tests.support.house [CHECKOUT]`.
 
-A room is a folder with modules, or a module at the top of the package. A room imports another if any of its files does,
+A room is a folder at the top of the package, a folder in `data/`, or a module at the top. A room imports another if any of its files does,
 inside functions too. Rooms that import each other, directly or in a ring, are a circle. The floor of a room is the
 longest chain of imports below it.
 """
@@ -57,9 +57,9 @@ def _known(files: dict[str, Path]) -> Callable[[str], str | None]:
 
 
 def room_of(path: Path, package: Path) -> str:
-    """`data/store` for a file in that folder, `config` for a module at the top."""
-    inner = path.relative_to(package)
-    return inner.parent.as_posix() if len(inner.parts) > 1 else inner.stem
+    """Return `data/store` for a file there, `runs` for one in `runs/reports`, `config` for a module at the top."""
+    *folders, _ = path.relative_to(package).parts
+    return "/".join(folders[: 2 if folders[0] == "data" else 1]) if folders else path.stem
 
 
 def circles(rooms: dict[str, set[str]]) -> list[set[str]]:

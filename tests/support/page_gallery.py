@@ -16,7 +16,7 @@ from posture.config import override
 from posture.data.feed.images import ImageIndex
 from posture.retrain import page as decision_page
 from posture.retrain.drift import measure
-from posture.runs.detection import Detections
+from posture.runs.detection import FoundBoxes
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.action import write_report
 from posture.runs.reports.detection import write_detector_report
@@ -171,7 +171,7 @@ def detector_report(folder: Path) -> Path:
         metrics=metrics,
         history=history,
         index=index,
-        found=[Detections(*one[:3]) for one in ones],
+        found=[FoundBoxes(*one[:3]) for one in ones],
         pictures=test_detector_report.Pictures(),
         facts=FACTS | {"gflops": 16.54},
         uris={key: f"{FILE}#t=12.48" for key in keys},

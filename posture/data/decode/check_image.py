@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posture.data.decode.limits import refuse_large
-from posture.data.decode.video import Unreadable
+from posture.errors import Unreadable
 
 JPEG_QUALITY = 95
 """Of images that are encoded anew to stand upright."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from posture.data.decode.stream import Unreadable
+from posture.errors import Unreadable
 
 
 @dataclass(frozen=True)

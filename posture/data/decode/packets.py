@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posture.data.decode.stream import Unreadable, failures, plain
+from posture.data.decode.stream import failures, plain
+from posture.errors import Unreadable
 
 MISSING = np.iinfo(np.int64).min
 """Of a packet without a time stamp."""

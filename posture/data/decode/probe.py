@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from posture.data.decode.video import Reader, Unreadable
+from posture.data.decode.video import Reader
+from posture.errors import Unreadable
 
 _SIGNATURES = (
     (4, b"ftyp"),

@@ -24,10 +24,10 @@ from posture.data.decode.cut import Clip, Cut, cut_file, frames_to_search
 from posture.data.decode.frames import read_frames
 from posture.data.decode.limits import DecodeLimits, ran_out_of_memory
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
-from posture.data.decode.video import Unreadable
 from posture.data.labels.tubes import Tube
 from posture.data.labels.videos import Label
 from posture.data.store.schema import DecodeRecipe
+from posture.errors import Unreadable
 
 
 class Sandbox:

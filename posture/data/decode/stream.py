@@ -13,14 +13,6 @@ SEEKING, SEQUENTIAL = "pyav", "pyav-sequential"
 """How frames are reached: from the keyframe before them, or from the start of the file."""
 
 
-class Unreadable(Exception):
-    """A file that gives no frames. `verdict` is one of `rows.VERDICTS`."""
-
-    def __init__(self, verdict: str, reason: str) -> None:
-        super().__init__(reason)
-        self.verdict = verdict
-
-
 @dataclass(frozen=True)
 class VideoStream:
     """The video stream of a file as it is shown: upright, with square pixels."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from posture.data.decode.stream import Unreadable
+from posture.errors import Unreadable
 
 LEAST_RATE, LARGEST_RATE = 1 / 60, 10_000.0
 """Frames per second, on average: a time-lapse of a frame a minute, and a high-speed camera."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from posture.data.decode.reader import Reader
-from posture.data.decode.stream import Unreadable, VideoStream
+from posture.data.decode.stream import VideoStream
 
-__all__ = ["Reader", "Unreadable", "VideoStream", "probe", "write_video"]
+__all__ = ["Reader", "VideoStream", "probe", "write_video"]
 
 
 def probe(path: str) -> VideoStream:

@@ -14,13 +14,12 @@ import numpy as np
 from posture.data.decode.cut import Clip, Cut, decode_frames, frame_numbers
 from posture.data.decode.optical_flow import METHODS, flow_of_clip
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
 from posture.data.feed.clips import ClipIndex
 from posture.data.labels.videos import Label
 from posture.data.store.files import local_copy
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 
 LIMIT_SECONDS = 120.0
 """For the windows of one segment."""

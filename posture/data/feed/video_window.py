@@ -13,12 +13,11 @@ import numpy as np
 
 from posture.data.decode.cut import Clip, Cut, decode_frames
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
 from posture.data.feed.clip_transforms import frame_indices
 from posture.data.labels.videos import Label
 from posture.data.store.files import local_copy
 from posture.data.store.schema import DecodeRecipe
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 
 LIMIT_SECONDS = 120.0
 """For decoding one window."""

@@ -21,7 +21,6 @@ import pyarrow as pa
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from posture.data.decode.limits import DecodeLimits
-from posture.data.decode.video import Unreadable
 from posture.data.ingest.clip_ledger import ClipReport, other_labels
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.labels.place_boxes import count_outside, place_boxes, scale_boxes
@@ -32,7 +31,7 @@ from posture.data.store.checked import checked_json, checked_value
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 
 FRAMES_PER_JOB = 128
 """Of one video: what a task holds in memory, and what is lost with it."""

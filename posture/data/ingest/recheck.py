@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
 from posture.data.labels.videos import Label
 from posture.data.store import schema
 from posture.data.store.files import hash_file, local_copy
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
+from posture.errors import Unreadable
 
 EXACT = "decord"
 """The decoder of videos that an earlier version decoded rightly."""

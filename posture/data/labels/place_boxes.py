@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from posture.data.decode.video import Unreadable
 from posture.data.labels.tree import AnnotatedImage, Box
+from posture.errors import Unreadable
 
 LEAST_SIDE = 0.5
 """Pixels. What is left of a box within its image is nothing where a side is shorter."""

@@ -22,7 +22,6 @@ from posture.config import ActionRun
 from posture.data.decode.cut import Cut, frame_numbers
 from posture.data.decode.optical_flow import METHODS
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
 from posture.data.feed.source_windows import SourceFootage, SourceIndex
 from posture.data.labels.names import VideoNames
 from posture.data.labels.review_csv import REVIEWED, Stretch
@@ -31,7 +30,7 @@ from posture.data.labels.videos import UCF101_CLIP, find_unlabelled
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 
 STRETCH_SECONDS = 10.0
 """A longer video is asked about in parts of about that length."""

@@ -30,7 +30,7 @@ from posture.runs.reports.detection_errors import FALSE, MISSED, MOST_BOXES, Box
 
 if TYPE_CHECKING:
     from posture.data.feed.images import ImageIndex
-    from posture.runs.detection import Detections
+    from posture.runs.detection import FoundBoxes
 
 SHOTS = 12
 """Images shown of each kind."""
@@ -49,7 +49,7 @@ def write_detector_report(
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     index: ImageIndex,
-    found: Sequence[Detections],
+    found: Sequence[FoundBoxes],
     pictures: Any,
     facts: Mapping[str, Any],
     uris: Mapping[str, str] = {},

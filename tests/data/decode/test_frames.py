@@ -4,7 +4,7 @@ import pytest
 from posture.data.decode.cut import Clip
 from posture.data.decode.frames import read_frames
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
+from posture.errors import Unreadable
 from tests.support.image_folders import bright_box, moving_box, shared, write_film
 
 

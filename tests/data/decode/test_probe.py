@@ -3,7 +3,7 @@
 import pytest
 
 from posture.data.decode.probe import open_video
-from posture.data.decode.video import Unreadable
+from posture.errors import Unreadable
 from tests.support.footage import write_bad_files
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from posture.data.decode.probe import open_video
 from posture.data.decode.stream import SEEKING, SEQUENTIAL
-from posture.data.decode.video import Unreadable
+from posture.errors import Unreadable
 from tests.support.numbered import CORNERS, corners_of, number_of, remux, write_numbered
 
 FAST = {"preset": "ultrafast"}

@@ -6,9 +6,9 @@ import pytest
 
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.video import Unreadable
 from posture.data.labels.videos import Label
 from posture.data.store.schema import DecodeRecipe
+from posture.errors import Unreadable
 
 CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 4)
 WHOLE = [Label(0.0, None, "kick", "ann", "train")]

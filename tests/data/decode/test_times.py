@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from posture.data.decode.times import average_rate, frame_times
-from posture.data.decode.video import Unreadable
+from posture.errors import Unreadable
 
 EVEN = np.arange(50) / 25
 

@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from posture.data.decode.video import Reader, Unreadable, probe, write_video
+from posture.data.decode.video import Reader, probe, write_video
+from posture.errors import Unreadable
 from tests.support.image_folders import shared
 
 

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from posture.data.decode.check_image import EncodedImage, check_image
-from posture.data.decode.video import Unreadable
 from posture.data.ingest.image_part import ImagePart
 from posture.data.store.tables import Store
+from posture.errors import Unreadable
 from tests.support.image_folders import draw
 
 SUFFIXES = (".jpg", ".png", ".webp", ".bmp")

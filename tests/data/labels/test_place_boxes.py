@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.data.decode.video import Unreadable
 from posture.data.labels.place_boxes import LEAST_SIDE, place_boxes
 from posture.data.labels.tree import AnnotatedImage
 from posture.data.store.files import File
+from posture.errors import Unreadable
 
 FILE = File("/x/a.png", "a.png", 1, 0.0)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from posture.commands.evaluate import print_detections
 from posture.data.feed.images import ImageIndex
 from posture.display.boxed_images import WIDE
-from posture.runs.detection import Detections
+from posture.runs.detection import FoundBoxes
 from posture.runs.folder import RunFolder
 from posture.runs.reports.detection import FEW_SHOTS, SHOTS, verdict, write_detector_report
 from posture.runs.reports.detection_errors import MOST_BOXES, judge
@@ -97,7 +97,7 @@ def written(
         "metrics": detection_metrics(ones, classes) | SPEED,
         "history": [],
         "index": index,
-        "found": [Detections(*one[:3]) for one in ones],
+        "found": [FoundBoxes(*one[:3]) for one in ones],
         "pictures": pictures or Pictures(),
         "facts": {},
     } | given
