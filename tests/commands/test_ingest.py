@@ -95,7 +95,7 @@ def ingest_process(many, store, commit_files=8):
 from posture.data.labels.videos import read_footage
 from posture.data.decode.cut import Cut
 from posture.data.store.schema import DecodeRecipe
-from posture.data.store import Store
+from posture.data.store.tables import Store
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.distributed.ingest import ingest
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import os
 from posture.data.labels.videos import read_footage
 from posture.data.decode.cut import Cut
 from posture.data.store.schema import DecodeRecipe
-from posture.data.store import Store
+from posture.data.store.tables import Store
 from posture.distributed import cluster
 from posture.distributed.feed import feed
 from posture.data.ingest.clip_ledger import IngestOptions

@@ -478,7 +478,7 @@ def test_images_in_a_bucket(yolo, tmp_path, monkeypatch):
             done = posture("ingest", "s3://lab/pictures", "--store", "s3://lab/store", environment=environment)
             assert done.returncode == 0, done.stderr
             lines = done.stdout.splitlines()
-            assert lines[[line.startswith("pictures") for line in lines].index(True) + 1].split()[:6] == expected, (
+            assert lines[[line.startswith("images") for line in lines].index(True) + 1].split()[:6] == expected, (
                 done.stdout
             )
         run(yolo, tmp_path / "store")
@@ -496,13 +496,13 @@ def many(tmp_path_factory):
 def ingest_process(many, store):
     """An ingest of tiny tasks that commits every few images, as a process of its own group."""
     code = f"""
-from posture.data.labels.images import read_pictures
+from posture.data.labels.images import read_images
 from posture.data.ingest.image_ledger import ImageOptions
-from posture.data.store import Store
+from posture.data.store.tables import Store
 from posture.distributed import image_ingest
-image_ingest.PICTURES_PER_TASK = 4
+image_ingest.IMAGES_PER_TASK = 4
 if __name__ == "__main__":
-    image_ingest.ingest_pictures(read_pictures({str(many)!r}), Store({str(store)!r}, create=True), ImageOptions(commit_pictures=8))
+    image_ingest.ingest_images(read_images({str(many)!r}), Store({str(store)!r}, create=True), ImageOptions(commit_images=8))
 """
     return subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -561,10 +561,10 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
     first, second, *rest, following = lines_of(capsys)
     assert following.startswith("next: posture show") and "jobs/detector.py:improved" in following
     # a line of progress may stand before the table
-    rest = rest[[line.startswith("pictures") for line in rest].index(True) :]
+    rest = rest[[line.startswith("images") for line in rest].index(True) :]
     assert "layout yolo, 15 images" in first and "15 boxes of 1 class" in first and "so it is taken as test" in second
     table = [line.split() for line in rest]
-    assert table[0][:6] == ["pictures", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == [
+    assert table[0][:6] == ["images", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == [
         "16",
         "0",
         "15",
@@ -572,7 +572,7 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
         "15",
         "1",
     ]
-    assert ["athlete", "9", "2", "4"] in table and ["pictures", "9", "2", "4"] in table and "unknown_class: 1" in rest
+    assert ["athlete", "9", "2", "4"] in table and ["images", "9", "2", "4"] in table and "unknown_class: 1" in rest
     assert rest[-1] == "test is 4 images of 4 groups: too few to tell models apart by"
     assert command("ingest", "--report", "--store", str(tmp_path / "store")) == 0
     again = lines_of(capsys)

@@ -297,10 +297,10 @@ from pathlib import Path
 from posture.data.labels.videos import read_footage
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.decode.check_image import Encoded
-from posture.data.ingest.image_part import PicturePart
+from posture.data.decode.check_image import EncodedImage
+from posture.data.ingest.image_part import ImagePart
 from posture.data.store.schema import DecodeRecipe
-from posture.data.store import Store
+from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
 from posture.errors import InputError
 
@@ -309,10 +309,10 @@ options = IngestOptions(cut=Cut(DecodeRecipe(64, 96, 20, 2, 1)))
 store = Store(f"{disk}/store", create=True)
 store.create_tables()
 before, filler = store.versions(), Path(disk, "filler")
-part = PicturePart(store.uri, "ingest")
+part = ImagePart(store.uri, "ingest")
 try:
     for number in range(64):
-        part.write(str(number), "a.jpg", Encoded(bytes(100_000), 1, 1))
+        part.write(str(number), "a.jpg", EncodedImage(bytes(100_000), 1, 1))
 except InputError as error:
     print(error)
 del part  # its file is closed with it

@@ -209,7 +209,7 @@ def test_bad_images_move_no_good_one(pictures, tmp_path):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_images_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_ingest, "PICTURES_PER_TASK", 4)
+    monkeypatch.setattr(image_ingest, "IMAGES_PER_TASK", 4)
 
     def take(store, progress=None):
         return image_ingest.ingest_images(

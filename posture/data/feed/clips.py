@@ -46,7 +46,7 @@ class Shard:
     """
 
     file: str
-    schema: np.ndarray
+    rows: np.ndarray
     indices: np.ndarray
     table: str = "clips"
 

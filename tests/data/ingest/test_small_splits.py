@@ -61,7 +61,7 @@ def test_images_have_several_labels_or_none():
         for split, labels, count in shown
         for number in range(count)
     ])
-    assert small_splits(rows, "pictures") == [
+    assert small_splits(rows, "images") == [
         "val has no image of b",
         "test is 3 images of 2 groups: too few to tell models apart by",
         "test has no image of a, b",
