@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from posture.display.text import listed
 from posture.errors import InputError
 from posture.models.configs import BEFORE, C3D, TwoStream, VideoResNet
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5, YOLOv7
@@ -213,7 +214,7 @@ class Scale(Section):
             each = f" of micro_batch {self.micro_batch}" if self.micro_batch else ""
             within = f", which scale.workers {list(self.workers)} allows" if len(self.sizes) > 1 else ""
             raise ValueError(
-                f"scale.global_batch {self.global_batch} cannot be cut evenly over {_listed(uneven)} workers{each}{within}; "
+                f"scale.global_batch {self.global_batch} cannot be cut evenly over {listed(uneven, 'or')} workers{each}{within}; "
                 f"global_batch must be a multiple of {self.multiple}"
             )
         return self
@@ -429,11 +430,6 @@ def read_changes(file: str) -> dict[str, Any]:
             f'--set-file {file}: holds no fields and values, such as {{"optim.lr": 0.01}}, nor what posture tune --out writes'
         )
     return changes
-
-
-def _listed(numbers: list[int]) -> str:
-    """`3`, `3 or 5`, `3, 5 or 6`."""
-    return " or ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])]) if len(numbers) > 1 else str(numbers[0])
 
 
 def _unknown_field(path: str, name: str, node: Any) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from posture.display import console
-from posture.display.html import percent
-from posture.display.text import counted
+from posture.display.text import counted, percent, stamp
 from posture.errors import InputError
 from posture.retrain.registry import WEIGHTS, Registry, differences
 
@@ -20,7 +18,7 @@ def list_versions(uri: str) -> None:
         (
             "*" if version["version"] == champion else "",
             version["version"],
-            _moment(version["created"]),
+            stamp(version["created"]),
             version["parent"] or "-",
             len(version["classes"]),
             version["trained_on"]["train"],
@@ -42,7 +40,7 @@ def list_versions(uri: str) -> None:
         "by",
         "why",
         rows=[
-            (entry["version"], _moment(entry["time"]), entry["pass"] or entry["action"], entry["why"])
+            (entry["version"], stamp(entry["time"]), entry["pass"] or entry["action"], entry["why"])
             for entry in registry.history()
         ],
     )
@@ -58,7 +56,7 @@ def show_version(uri: str, name: str | None) -> None:
     version = registry.version(wanted)
     shown = {
         "version": version["version"] + (" (champion)" if version["version"] == registry.champion() else ""),
-        "made": _moment(version["created"]),
+        "made": stamp(version["created"]),
         "pass": version["pass"],
         "parent": version["parent"] or "-",
         "recipe": version["recipe"],
@@ -74,7 +72,7 @@ def show_version(uri: str, name: str | None) -> None:
         console.out.print(f"{title:10s}{text}")
     for mark in version["marks"]:
         console.out.print(
-            f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {_moment(mark['time'])}"
+            f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {stamp(mark['time'])}"
         )
 
 
@@ -116,10 +114,6 @@ def _tell_wandb(registry: Registry, champion: str) -> None:
             problem = log_version(registry.uri, weights / WEIGHTS, version, alias="champion")
     if problem:
         console.out.print(problem)
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _accuracy(version: dict[str, Any]) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from posture.data.store.files import join
 from posture.display import console
-from posture.display.html import percent, signed
-from posture.display.text import counted
+from posture.display.text import counted, percent, signed
 from posture.retrain.page import PAGE
 from posture.retrain.run_pass import PassResult, RetrainOptions, run_pass
 

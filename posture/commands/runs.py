@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from posture.config import validate
 from posture.data.store.files import absolute
 from posture.display import console, html
-from posture.display.text import counted
+from posture.display.text import counted, stamp
 from posture.errors import InputError
 from posture.runs.action import unfinished
 from posture.runs.folder import RunFolder, run_names
@@ -56,7 +55,7 @@ def list_runs(runs: str, *, order: Order, page: Path | None) -> list[RunRow]:
         "test",
         "made",
         rows=[
-            (row.name, row.state, row.recipe, row.footage, row.val_text, row.test_text, _moment(row.created))
+            (row.name, row.state, row.recipe, row.footage, row.val_text, row.test_text, stamp(row.created))
             for row in rows
         ],
     )
@@ -68,7 +67,7 @@ def list_runs(runs: str, *, order: Order, page: Path | None) -> list[RunRow]:
                 runs=absolute(runs),
                 rows=rows,
                 count=counted(len(rows), "run"),
-                moment_of=_moment,
+                moment_of=stamp,
                 orders={
                     choice: {row.name: place for place, row in enumerate(ordered(rows, choice))} for choice in SORTS
                 },
@@ -149,7 +148,3 @@ def _test(folder: RunFolder, task: str) -> tuple[float | None, str]:
     sure = f" ({interval['low']:.3f} to {interval['high']:.3f})" if interval.get("low") is not None else ""
     stale = scored.metrics.get("tag") not in (None, folder.checkpoints().get("best"))
     return float(value), f"{WORDS[HEADLINE[task]]} {value:.3f}{sure}{', of an earlier checkpoint' if stale else ''}"
-
-
-def _moment(time: float) -> str:
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M}" if time else "-"

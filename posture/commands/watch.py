@@ -10,8 +10,7 @@ from posture.commands.retrain import retrain_once
 from posture.config import override
 from posture.data.store.lease import holder
 from posture.display import console
-from posture.display.html import NOTHING, moment, percent
-from posture.display.text import counted
+from posture.display.text import NOTHING, counted, moment, percent
 from posture.errors import InputError
 from posture.retrain.heartbeats import Heartbeat, watchers
 from posture.retrain.intake import look_for
@@ -81,15 +80,11 @@ def _pass(options: RetrainOptions, watcher: PassWatcher) -> None:
 
             disconnect()  # it would hold memory until the next one
     if following := watcher.next_time:
-        _say(f"the next pass is due {_moment(following)}")
+        _say(f"the next pass is due {moment(following)}")
 
 
 def _say(line: str) -> None:
-    console.out.print(f"{_moment(datetime.now(UTC).timestamp())}: {line}")
-
-
-def _moment(seconds: float) -> str:
-    return moment(datetime.fromtimestamp(seconds, UTC))
+    console.out.print(f"{moment(datetime.now(UTC))}: {line}")
 
 
 def _print_champion(registry: Registry) -> None:
@@ -100,7 +95,7 @@ def _print_champion(registry: Registry) -> None:
     version = registry.version(champion)
     accuracy = percent((version["metrics"] or {}).get("accuracy"))
     console.out.print(
-        f"champion: {champion} since {_moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
+        f"champion: {champion} since {moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
         f"accuracy {accuracy} on its hold-out"
     )
     if version["marks"]:
@@ -121,14 +116,14 @@ def _print_passes(registry: Registry) -> None:
     if rows:
         console.table("pass", "outcome", "champion", "challenger", "verdict", rows=rows)
     if last := registry.last():
-        console.out.print(f"last look: {_moment(last['time'])}: {last['sentence']}")
+        console.out.print(f"last look: {moment(last['time'])}: {last['sentence']}")
 
 
 def _told(watcher: dict[str, object]) -> str:
     where = f"{watcher['host']}, process {watcher['process']}, {watcher['schedule']}"
     if not watcher["lives"]:
-        return f"a watcher ({where}) was heard of last {_moment(watcher['beat'])}: it was killed, or its machine is off"  # type: ignore[arg-type]
-    following = "nothing is due" if watcher["next"] is None else f"the next pass is due {_moment(watcher['next'])}"  # type: ignore[arg-type]
+        return f"a watcher ({where}) was heard of last {moment(watcher['beat'])}: it was killed, or its machine is off"  # type: ignore[arg-type]
+    following = "nothing is due" if watcher["next"] is None else f"the next pass is due {moment(watcher['next'])}"  # type: ignore[arg-type]
     return f"watched by {where}: {following}" + ("; one is at work" if watcher["working_since"] else "")
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posture.compare.verdict import ablation_verdict, listed, probability, verdict
-from posture.display.html import THIN_SPACE, amount, percent, signed
+from posture.compare.verdict import ablation_verdict, probability, verdict
+from posture.display.text import THIN_SPACE, amount, listed, percent, signed
 from posture.errors import InputError
 from posture.runs import statistics
 
@@ -34,6 +34,8 @@ class Measures:
 
     unit: str
     """What is scored, each in a group: segment, image."""
+    count: str
+    """Key of the number of these in comparison.json."""
     spread: tuple[str, ...]
     """Figures whose mean and spread over seeds are told."""
     tested: dict[str, str]
@@ -201,7 +203,7 @@ def tabulated(
         "name": comparison.name,
         "subject": comparison.subject,
         "classes": list(comparison.classes),
-        f"{measures.unit}s": len(items),
+        measures.count: len(items),
         "groups": groups,
         "resamples": resamples,
         "least_p": least_p,
@@ -374,6 +376,7 @@ def _opening(analysis: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
 
 ACTION = Measures(
     unit="segment",
+    count="segments",
     spread=("accuracy", "top5", "macro_precision", "macro_recall", "macro_f1", "map", "auc"),
     tested={"accuracy": "Accuracy", "map": "mAP", "auc": "AUC"},
     shares=("accuracy", "top5"),

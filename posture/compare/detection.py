@@ -29,7 +29,7 @@ from posture.compare.action import (
 from posture.compare.page import OVER_SEEDS, Row, columns, costs, differences, other, ratio, shared
 from posture.display import html
 from posture.display.charts import LOOKS, Chart, ChartLine, Columns, over_epochs, ticks
-from posture.display.html import THIN_SPACE, amount
+from posture.display.text import THIN_SPACE, amount, decimal, percent
 from posture.runs import statistics
 from posture.runs.reports.detection import mean_curve
 from posture.runs.statistics import resampled_map
@@ -68,13 +68,13 @@ def _opening(analysis: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
     found = {figure: spread["mean"] for figure, spread in subject["metrics"].items() if spread}
     seeds = f"mean of {len(subject['seeds'])} seeds" if len(subject["seeds"]) > 1 else "one seed"
     said = (
-        f"{subject['title']} reaches an mAP@0.5:0.95 of {html.decimal(found.get('map50_95'))} and an mAP@0.5 of {html.decimal(found.get('map50'))} "
-        f"on {analysis['images']:,} test images ({seeds})"
+        f"{subject['title']} reaches an mAP@0.5:0.95 of {decimal(found.get('map50_95'))} and an mAP@0.5 of {decimal(found.get('map50'))} "
+        f"on {analysis['pictures']:,} test images ({seeds})"
     )
     if "precision" not in found:
         return f"{said}."
     return (
-        f"{said}: where its F1 is best it finds {html.percent(found['recall'])} of what is there, {html.percent(found['precision'])} of what it "
+        f"{said}: where its F1 is best it finds {percent(found['recall'])} of what is there, {percent(found['precision'])} of what it "
         f"reports is right, and it takes {found['speed.whole.median']:.1f}{THIN_SPACE}ms for an image."
     )
 
@@ -82,6 +82,7 @@ def _opening(analysis: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
 SPEEDS = tuple(f"speed.{part}.{point}" for part in ("whole", "model") for point in ("median", "p10", "p90"))
 DETECTION = Measures(
     unit="image",
+    count="pictures",
     spread=("precision", "recall", "f1", "mean_iou", "map50", "map75", "map50_95", "fps.whole", "fps.model", *SPEEDS),
     tested={"map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"},
     shares=(),
@@ -243,7 +244,7 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
     tiles = [
         {
             "name": name,
-            "value": html.decimal((subject["metrics"][figure] or {}).get("mean")),
+            "value": decimal((subject["metrics"][figure] or {}).get("mean")),
             "note": other(beside, figure, DETECTION),
         }
         for figure, name in named.items()
@@ -253,12 +254,12 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
         *tiles,
         {
             "name": "FPS",
-            "value": html.decimal(speed, 1),
+            "value": decimal(speed, 1),
             "note": f"{beside['title']}: {theirs:.1f}" if beside and theirs else "",
         },
         {
             "name": "Time per image",
-            "value": f"{html.decimal(_mean_of('speed.whole.median')(subject), 1)}{THIN_SPACE}ms",
+            "value": f"{decimal(_mean_of('speed.whole.median')(subject), 1)}{THIN_SPACE}ms",
             "note": "from pixels to boxes",
         },
         {

@@ -16,7 +16,7 @@ import numpy as np
 
 from posture.compare.action import ACTION, PAPER, Comparison, Entry, Measures, flow_notes, mean_text, whole_ms
 from posture.compare.verdict import SIGNIFICANT, probability, told
-from posture.display import html
+from posture.display import html, text
 from posture.display.charts import (
     LONGEST,
     LOOKS,
@@ -29,7 +29,7 @@ from posture.display.charts import (
     over_epochs,
     ticks,
 )
-from posture.display.html import THIN_SPACE, amount, short, signed
+from posture.display.text import NOTHING, THIN_SPACE, amount, decimal, percent, short, signed
 
 KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References: torchvision's networks"}
 BARS = {"accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1"}
@@ -82,12 +82,12 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
     return [
         {
             "name": "Accuracy",
-            "value": html.percent(subject["metrics"]["accuracy"]["mean"]),
+            "value": percent(subject["metrics"]["accuracy"]["mean"]),
             "note": other(beside, "accuracy", ACTION),
         },
         {
             "name": "mAP",
-            "value": html.decimal((subject["metrics"]["map"] or {}).get("mean")),
+            "value": decimal((subject["metrics"]["map"] or {}).get("mean")),
             "note": other(beside, "map", ACTION),
         },
         {
@@ -201,9 +201,9 @@ def _subtitle(analysis: Mapping[str, Any], facts: Mapping[str, Any], measures: M
     parts = [
         f"{sum(row['metrics'] is not None for row in rows)} of {len(rows)} models measured",
         each,
-        f"{analysis[units]:,} test {units} in {analysis['groups']:,} groups",
+        f"{analysis[measures.count]:,} test {units} in {analysis['groups']:,} groups",
     ]
-    return parts + ([html.moment(facts["when"])] if facts.get("when") else [])
+    return parts + ([text.moment(facts["when"])] if facts.get("when") else [])
 
 
 def ratio(subject: Row, beside: Row | None, key: str) -> str:
@@ -228,7 +228,7 @@ def other(beside: Row | None, figure: str, measures: Measures) -> str:
 def mean(row: Row, figure: str, measures: Measures) -> str:
     """`84.2 ± 1.3 %` or `0.842 ± 0.013`: mean and standard deviation over seeds."""
     if not row["metrics"] or not row["metrics"][figure]:
-        return html.NOTHING
+        return NOTHING
     return (
         f"{mean_text(row, figure, scale=100, digits=1)}{THIN_SPACE}%"
         if figure in measures.shares
@@ -239,7 +239,7 @@ def mean(row: Row, figure: str, measures: Measures) -> str:
 def points(figure: str, value: float | None, measures: Measures) -> str:
     """A difference as the table writes its figure: points of a share, decimals of the others."""
     if value is None:
-        return html.NOTHING
+        return NOTHING
     return signed(100 * value) if figure in measures.shares else signed(value, 3)
 
 
@@ -410,8 +410,8 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
         )
         if loss is None and figure is None:
             return "diverged"
-        form = html.percent if measures.ablated in measures.shares else html.decimal
-        return f"{html.decimal(loss)}, {form(figure)}" if loss is not None else form(figure)
+        form = percent if measures.ablated in measures.shares else decimal
+        return f"{decimal(loss)}, {form(figure)}" if loss is not None else form(figure)
 
     found = []
     for row in rows:

@@ -6,10 +6,10 @@ model that the others are compared with; p is the one after Holm's adjustment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from posture.display.html import THIN_SPACE, decimal, percent, signed
+from posture.display.text import THIN_SPACE, decimal, listed, percent, signed
 
 if TYPE_CHECKING:
     from posture.compare.action import Measures
@@ -119,8 +119,3 @@ def probability(p: float | None) -> str:
     if p is None:
         return "p unknown"
     return f"p < {LEAST_P}" if p < LEAST_P else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """`one`, `one and two`, `one, two and three`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

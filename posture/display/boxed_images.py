@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from posture.display.charts import LONGEST
-from posture.display.html import short
+from posture.display.text import short
 
 WIDE = 340.0
 """Width of a frame in its drawing's own units, about those of the screen."""

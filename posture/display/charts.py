@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from posture.display.html import short
+from posture.display.text import short
 
 Points = Sequence[tuple[float, float]]
 

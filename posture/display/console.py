@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from posture.display.text import duration
+from posture.display.text import size as size
+
 LOG_EVERY_SECONDS = 10.0
 LOG_COLUMNS = 160
 PACE_SECONDS = 60.0
@@ -178,23 +181,3 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) 
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else visible(str(cell)) for cell in row))
     out.print(shown, soft_wrap=False)
-
-
-def size(count: float) -> str:
-    """Bytes for people: `1.3 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `42 s`, `3 min 20 s`, `5 min`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    large, small, names = (
-        (whole // 60, whole % 60, ("min", "s")) if whole < 3600 else (whole // 3600, whole % 3600 // 60, ("h", "min"))
-    )
-    return f"{large} {names[0]}{f' {small} {names[1]}' if small else ''}"

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-THIN_SPACE = "\u202f"  # narrow and unbreakable: between a number and its unit
-NOTHING = "–"
+from posture.display import text
+from posture.display.text import THIN_SPACE, confidence, decimal, moment, percent, whole
+
+duration = functools.partial(text.duration, digits=1, space=THIN_SPACE)
+size = functools.partial(text.size, space=THIN_SPACE)
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -103,77 +105,6 @@ def footage_table(footage: Any) -> dict[str, Any] | None:
     }
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.573 as `57.3 %`."""
-    return f"{100 * share:.{digits}f}{THIN_SPACE}%" if _known(share) else NOTHING
-
-
-def decimal(value: float | None, digits: int = 3) -> str:
-    """0.5734 as `0.573`."""
-    return f"{value:.{digits}f}" if _known(value) else NOTHING
-
-
-def confidence(value: float | None) -> str:
-    """0.573 as `0.57`, 0.0049 as `0.0049`: the threshold of a detector that is never sure must not read as none."""
-    return decimal(value, 2 if not value or value >= 0.01 else 4)
-
-
-def whole(value: float | None) -> str:
-    """78409573 as `78,409,573`."""
-    return f"{value:,.0f}" if _known(value) else NOTHING
-
-
-def amount(value: float) -> str:
-    """38.55 as `38.55`, 0.2142 as `0.214`: networks differ in size by hundreds."""
-    return f"{value:,.{2 if value >= 1 else 3}f}"
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """4.12 as `+4.1`, with a true minus sign; what rounds to nothing has no sign."""
-    text = f"{abs(value):.{digits}f}"
-    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
-
-
-def duration(seconds: float | None) -> str:
-    """4980 as `1 h 23 min`; the two largest units."""
-    if not _known(seconds):
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.1f}{THIN_SPACE}s"
-    whole_seconds = round(seconds)
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    first = next(index for index, (_, length) in enumerate(units) if whole_seconds >= length)
-    parts = []
-    for name, length in units[first : first + 2]:
-        amount, whole_seconds = divmod(whole_seconds, length)
-        if amount:
-            parts.append(f"{amount}{THIN_SPACE}{name}")
-    return " ".join(parts)
-
-
-def size(count: float | None) -> str:
-    """Bytes as `1.2 GB` (powers of ten)."""
-    if not _known(count):
-        return NOTHING
-    power = min(4, int(math.log10(count) / 3 + 1e-9)) if count >= 1 else 0
-    return f"{count / 1000**power:.{1 if power else 0}f}{THIN_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
-
-
-def moment(value: Any) -> str:
-    """A datetime or ISO 8601 text as `3 May 2025, 14:05 UTC`; any other text as it is."""
-    if value is None or value == "":
-        return NOTHING
-    if not isinstance(value, datetime):
-        try:
-            value = datetime.fromisoformat(str(value))
-        except ValueError:
-            return str(value)
-    zone = ""
-    if value.tzinfo is not None:
-        value, zone = value.astimezone(UTC), " UTC"
-    return f"{value.day} {value:%B %Y, %H:%M}{zone}"
-
-
 def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 76) -> str:
     """A frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address; larger ones are scaled down to `longest_pixels`."""
     from PIL import Image
@@ -190,12 +121,3 @@ def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
     if len(frames) <= most:
         return list(frames)
     return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, most)]
-
-
-def short(name: str, most: int) -> str:
-    """The name, cut to `most` letters."""
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _known(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)

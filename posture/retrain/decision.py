@@ -34,8 +34,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posture.display.html import percent, signed
-from posture.display.text import counted
+from posture.display.text import counted, listed, percent, signed
 from posture.runs import statistics
 
 Rule = Literal["first", "superiority", "non-inferiority"]
@@ -269,7 +268,7 @@ def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: DecisionLimi
         return f"{seen}: the challenger must be better by {_points(limits.margin)} points, and beyond chance."
     asked = f"must surely not be worse by more than {_points(limits.tolerance)} points"
     if new:
-        return f"{seen}. The challenger knows {_listed(new)} besides, so that it {asked}."
+        return f"{seen}. The challenger knows {listed(new)} besides, so that it {asked}."
     return f"{seen}. A margin of {_points(limits.margin)} points cannot be asked for on so little: the challenger {asked}, and not be behind."
 
 
@@ -308,7 +307,7 @@ def _better(both: dict[str, Any] | None, limits: DecisionLimits, rule: Rule, new
             told + ("" if enough else f", where {_points(limits.margin)} points beyond chance are asked for"),
         )
     if new:
-        return Check("better", True, f"{told}, and it knows {_listed(new)} besides")
+        return Check("better", True, f"{told}, and it knows {listed(new)} besides")
     ahead = found["difference"] >= 0
     return Check("better", ahead, told + ("" if ahead else ", so that it is behind"))
 
@@ -349,7 +348,7 @@ def _falls(fallen: list[tuple[str, str, dict[str, Any]]]) -> str:
             f"{name} by {_points(-row['change'])} points on {WHERE[part]} ({row['lost']:,} of its {_segments(row['segments'])} lost, "
             f"{row['won']:,} won)",
         )
-    return _listed(list(deepest.values()))
+    return listed(list(deepest.values()))
 
 
 def _segments(count: int, kind: str = "") -> str:
@@ -375,9 +374,9 @@ def _new_classes(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Che
     ]
     if below:
         return Check(
-            "new_classes", False, f"recall of new classes is below {percent(limits.recall_floor, 0)}: {_listed(below)}"
+            "new_classes", False, f"recall of new classes is below {percent(limits.recall_floor, 0)}: {listed(below)}"
         )
-    return Check("new_classes", True, f"new: {_listed([f'{name}, {said}' for name, said in told.items()])}")
+    return Check("new_classes", True, f"new: {listed([f'{name}, {said}' for name, said in told.items()])}")
 
 
 def _beats_majority(answers: Answers, *, resamples: int, seed: int) -> Check:
@@ -428,7 +427,3 @@ def _interval(found: dict[str, float | None]) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ from posture.data.feed.clips import index_footage, open_footage
 from posture.data.store.files import write_bytes
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
-from posture.display import html
+from posture.display import html, text
 from posture.display.charts import Chart, ChartLine, Interval, Intervals, ticks
-from posture.display.html import THIN_SPACE, percent, short, signed
-from posture.display.text import counted
+from posture.display.text import NOTHING, THIN_SPACE, counted, decimal, listed, percent, short, signed
 from posture.retrain.decision import beyond_chance
 from posture.retrain.drift import BINS, describe_segments, measure
 from posture.retrain.holdout import only_segments
@@ -197,7 +195,7 @@ def _subtitle(decision: Mapping[str, Any]) -> list[str]:
     started, ended = decision["started"], decision["ended"]
     return [
         f"pass {decision['pass']}",
-        _moment(ended),
+        text.moment(ended),
         f"{html.duration(ended - started)} from the first look to the decision",
     ]
 
@@ -207,7 +205,7 @@ def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
     came = decision["came_in"]
     new = {
         "name": "Came in",
-        "value": html.whole(came["segments"]),
+        "value": text.whole(came["segments"]),
         "note": f"segments, and {_counted(sum(came['groups'].values()), 'new group')}",
     }
     if both is None:
@@ -221,11 +219,7 @@ def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
     if both["champion"] is None:
         return [
             ours,
-            {
-                "name": "mAP",
-                "value": html.decimal(both["challenger"]["map"]["value"]),
-                "note": "mean average precision",
-            },
+            {"name": "mAP", "value": decimal(both["challenger"]["map"]["value"]), "note": "mean average precision"},
             new,
         ]
     found = both["difference"]["accuracy"]
@@ -301,8 +295,7 @@ def _class_row(row: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
         found = row[part] or {"segments": 0, "champion": None, "challenger": None, "change": None, "p": None}
         look = "" if not beyond_chance(found) else "fallen" if found["change"] < 0 else "risen"
         cells.append(
-            found
-            | {"points": html.NOTHING if found["change"] is None else signed(100 * found["change"], 0), "look": look}
+            found | {"points": NOTHING if found["change"] is None else signed(100 * found["change"], 0), "look": look}
         )
     return {"class": row["class"], "status": row["status"], "cells": cells}
 
@@ -412,14 +405,9 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _moment(seconds: float) -> str:
-    return html.moment(datetime.fromtimestamp(seconds, UTC))
-
-
 def _counted(things: int | Sequence[Any], one: str) -> str:
     return counted(things if isinstance(things, int) else len(things), one)
 
 
 def _listed(words: Sequence[str]) -> str:
-    words = [short(word, 40) for word in words]
-    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return listed([short(word, 40) for word in words])

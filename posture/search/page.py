@@ -18,10 +18,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from posture.display import html
+from posture.display import html, text
 from posture.display.charts import LETTER, LONGEST, Chart, ChartLine, Dot, ticks
-from posture.display.html import short
-from posture.display.text import counted
+from posture.display.text import counted, decimal, short
 from posture.search.study import leading, state_of
 from posture.search.trial import COSTS, MEASURED, Objective
 
@@ -205,7 +204,7 @@ def _subtitle(trials: Sequence[FrozenTrial]) -> list[str]:
     return [
         counted(sum(counts.values()), "trial"),
         *(f"{count} {state}" for state, count in counts.items() if count),
-        *([html.moment(min(began))] if began else []),
+        *([text.moment(min(began))] if began else []),
     ]
 
 
@@ -236,16 +235,12 @@ def _tiles(
     )
     first = best[0].values if best else [None] * len(objectives)
     return [
-        {
-            "name": f"Best {objective.name}",
-            "value": html.decimal(value),
-            "note": f"trial {best[0].number}" if best else "",
-        }
+        {"name": f"Best {objective.name}", "value": decimal(value), "note": f"trial {best[0].number}" if best else ""}
         for objective, value in zip(objectives, first, strict=True)
     ] + [
         {
             "name": "Epochs trained",
-            "value": html.whole(spent),
+            "value": text.whole(spent),
             "note": f"{max(0, whole - spent):,} of {whole:,} saved by stopping early",
         },
         {
@@ -353,12 +348,12 @@ def staggered(marks: Sequence[tuple[float, str]], width: float) -> list[tuple[fl
     """
     rows: list[float] = []  # how far each row is filled
     placed = []
-    for x, text in marks:
-        length = LETTER * len(text)
+    for x, label in marks:
+        length = LETTER * len(label)
         left = min(max(x - length / 2, 0.0), width - length)
         row = next((number for number, end in enumerate(rows) if left > end + 4), len(rows))
         rows[row : row + 1] = [left + length]
-        placed.append((round(left, 1), row, text))
+        placed.append((round(left, 1), row, label))
     return placed
 
 

@@ -24,7 +24,7 @@ from posture.compare.action import (
     write_page,
 )
 from posture.compare.page import losses, ratio
-from posture.display.html import signed
+from posture.display.text import signed
 from posture.errors import InputError
 from posture.runs import statistics
 from posture.tasks.metrics import classification_metrics

@@ -15,7 +15,7 @@ from tests.support.footage import make_video
 from tests.support.processes import posture
 
 SCRIPT = """
-from posture import console
+from posture.display import console
 with console.progress("training") as advance:
     for done in range(1, 1001):
         advance(done, 1000, "epoch 1, [red]loss[/red] 0.5 :smile: " + "long " * 60)
@@ -62,7 +62,7 @@ def test_what_a_terminal_would_obey_is_shown(text, shown):
 def test_names_on_a_terminal_are_text():
     """Lines, tables and progress bars, on a pseudo-terminal."""
     script = f"""
-from posture import console
+from posture.display import console
 name = {HOSTILE!r}
 console.out.print(name)
 console.table(name, rows=[(name,), ("two\\nlines",)], title=name)

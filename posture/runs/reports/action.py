@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from posture.display import html
+from posture.display import html, text
 from posture.display.charts import LOOKS, Bar, Chart, ChartLine, Dot, matrix, over_epochs, ticks
-from posture.display.html import THIN_SPACE
+from posture.display.text import THIN_SPACE, decimal, percent
 from posture.runs.statistics import LEAST_GROUPS
 
 EXAMPLES = 8
@@ -96,12 +96,12 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     count, accuracy, majority = metrics["count"], metrics["accuracy"], metrics["majority_accuracy"]
     right, split = round(accuracy * count), metrics.get("split", "test")
     segments = "segment was" if count == 1 else "segments were"
-    sure = interval_text(metrics, html.percent)
-    result = f"{right:,} of {count:,} {split} {segments} recognised, an accuracy of {html.percent(accuracy)}{f' ({sure})' if sure else ''}"
+    sure = interval_text(metrics, percent)
+    result = f"{right:,} of {count:,} {split} {segments} recognised, an accuracy of {percent(accuracy)}{f' ({sure})' if sure else ''}"
     present = sum(row["count"] > 0 for row in metrics["per_class"])
     if present < 2:
         return f"{result}. The {split} split holds a single class, so this says nothing about telling classes apart."
-    baseline = f"{html.percent(majority)} that always naming the most frequent of {present} classes would reach"
+    baseline = f"{percent(majority)} that always naming the most frequent of {present} classes would reach"
     points = 100 * (accuracy - majority)
     if round(points, 1) > 0:
         return f"{result}: {points:.1f} points above the {baseline}."
@@ -136,7 +136,7 @@ def subtitle(run: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     if facts.get("gflops") is not None:
         parts.append(f"{facts['gflops']:.2f} GFLOPs per image")
     if facts.get("evaluated"):
-        parts.append(html.moment(facts["evaluated"]))
+        parts.append(text.moment(facts["evaluated"]))
     return [part for part in parts if part]
 
 
@@ -153,24 +153,24 @@ def _millions(parameters: float) -> str:
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    top, sure = min(5, len(metrics["per_class"])), interval_text(metrics, html.percent)
+    top, sure = min(5, len(metrics["per_class"])), interval_text(metrics, percent)
     tiles = [
         (
             "Accuracy",
-            html.percent(metrics["accuracy"]),
-            f"{f'{sure}; ' if sure else ''}most frequent class: {html.percent(metrics['majority_accuracy'])}",
+            percent(metrics["accuracy"]),
+            f"{f'{sure}; ' if sure else ''}most frequent class: {percent(metrics['majority_accuracy'])}",
         ),
         (
             "Top-min(5, K)",
-            html.percent(metrics["top5"]),
+            percent(metrics["top5"]),
             f"true class among the first {top}" if top > 1 else "a single class",
         ),
-        ("Macro precision", html.decimal(metrics["macro_precision"]), "of what was named, how much is so"),
-        ("Macro recall", html.decimal(metrics["macro_recall"]), "of what is so, how much was named"),
-        ("Macro F1", html.decimal(metrics["macro_f1"]), "harmonic mean of the two"),
-        ("mAP", html.decimal(metrics["map"]), "mean average precision"),
-        ("AUC", html.decimal(metrics["auc"]), "one against the rest, macro"),
-        ("ECE", html.decimal(metrics["ece"]), "calibration error, 0 is perfect"),
+        ("Macro precision", decimal(metrics["macro_precision"]), "of what was named, how much is so"),
+        ("Macro recall", decimal(metrics["macro_recall"]), "of what is so, how much was named"),
+        ("Macro F1", decimal(metrics["macro_f1"]), "harmonic mean of the two"),
+        ("mAP", decimal(metrics["map"]), "mean average precision"),
+        ("AUC", decimal(metrics["auc"]), "one against the rest, macro"),
+        ("ECE", decimal(metrics["ece"]), "calibration error, 0 is perfect"),
     ]
     return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
 
@@ -349,7 +349,7 @@ def listed_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "store": ("Store", str),
         "tables": ("Table versions", versions),
         "checkpoint": ("Checkpoint", str),
-        "parameters": ("Parameters", html.whole),
+        "parameters": ("Parameters", text.whole),
         "gmacs": ("Compute of one clip", lambda value: f"{value:.3f}{THIN_SPACE}GMAC"),
         "gflops": ("Compute of one image", lambda value: f"{value:.3f}{THIN_SPACE}GFLOPs"),
         "epochs": ("Epochs", str),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posture.display import html
+from posture.display import html, text
 from posture.display.boxed_images import Box, frame_all
 from posture.display.charts import Chart, ChartLine, Dot, ticks
-from posture.display.html import THIN_SPACE
+from posture.display.text import THIN_SPACE, decimal, percent
 from posture.runs.reports.action import (
     configuration,
     interval_text,
@@ -131,10 +131,10 @@ def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[BoxMark]]) -> 
         if len(names) == 1
         else f"labelled {'box' if true == 1 else 'boxes'}"
     )
-    at = f"confidence {html.confidence(metrics['confidence'])}"
-    found = f"Of {true:,} {boxes} in {images}, {right:,} ({html.percent(right / true)}) were found at {at}."
+    at = f"confidence {text.confidence(metrics['confidence'])}"
+    found = f"Of {true:,} {boxes} in {images}, {right:,} ({percent(right / true)}) were found at {at}."
     if not has_learned(metrics):
-        found = f"This detector has learned next to nothing: its mAP@0.5 is {html.decimal(metrics['map50'])}. {found}"
+        found = f"This detector has learned next to nothing: its mAP@0.5 is {decimal(metrics['map50'])}. {found}"
     if not reported:
         return f"{found} Nothing was reported."
     closely = (
@@ -142,7 +142,7 @@ def verdict(metrics: Mapping[str, Any], judged: Sequence[Sequence[BoxMark]]) -> 
         if metrics["mean_iou"] is None or not right
         else f"; right ones overlap the true box by {metrics['mean_iou']:.2f} on average"
     )
-    return f"{found} Of {reported:,} reported, {html.percent(right / reported)} were right{closely}."
+    return f"{found} Of {reported:,} reported, {percent(right / reported)} were right{closely}."
 
 
 def _protocol(facts: Mapping[str, Any]) -> str:
@@ -152,16 +152,12 @@ def _protocol(facts: Mapping[str, Any]) -> str:
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     tiles = [
-        (
-            "mAP@0.5:0.95",
-            html.decimal(metrics["map50_95"]),
-            interval_text(metrics, html.decimal) or "found, and closely boxed",
-        ),
-        ("mAP@0.5", html.decimal(metrics["map50"]), "found, at an overlap of half"),
-        ("Precision", html.decimal(metrics["precision"]), "of what was reported, how much is so"),
-        ("Recall", html.decimal(metrics["recall"]), "of what is there, how much was found"),
-        ("F1", html.decimal(metrics["f1"]), f"best, at confidence {html.confidence(metrics['confidence'])}"),
-        ("Mean IoU", html.decimal(metrics["mean_iou"]), "overlap of right boxes"),
+        ("mAP@0.5:0.95", decimal(metrics["map50_95"]), interval_text(metrics, decimal) or "found, and closely boxed"),
+        ("mAP@0.5", decimal(metrics["map50"]), "found, at an overlap of half"),
+        ("Precision", decimal(metrics["precision"]), "of what was reported, how much is so"),
+        ("Recall", decimal(metrics["recall"]), "of what is there, how much was found"),
+        ("F1", decimal(metrics["f1"]), f"best, at confidence {text.confidence(metrics['confidence'])}"),
+        ("Mean IoU", decimal(metrics["mean_iou"]), "overlap of right boxes"),
     ]
     if times := metrics.get("speed"):
         whole, model = times["whole"], times["model"]
@@ -173,7 +169,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
             ),
             (
                 "FPS",
-                html.decimal(metrics["fps"]["whole"], 1),
+                decimal(metrics["fps"]["whole"], 1),
                 f"network alone: {metrics['fps']['model']:.1f} ({model['median']:.1f}{THIN_SPACE}ms)",
             ),
         ]
@@ -222,7 +218,7 @@ def _certainty(metrics: Mapping[str, Any]) -> list[Chart]:
         metrics["confidence"],
         metrics["f1"],
         text=f"F1 {metrics['f1']:.3f} at confidence {metrics['confidence']:.3f}",
-        label=f"{metrics['f1']:.2f} at {html.confidence(metrics['confidence'])}",
+        label=f"{metrics['f1']:.2f} at {text.confidence(metrics['confidence'])}",
     )
     return [
         Chart(title, "recall", "precision at an overlap of 0.5", ticks(0, 1), ticks(0, 1), lines, height=380),

@@ -18,7 +18,7 @@ from posture.data.store.files import absolute, join, write_bytes
 from posture.display import heatmaps, html
 from posture.display.charts import Chart, ChartLine, Dot, ticks
 from posture.display.heatmaps import HeatmapRow
-from posture.display.html import THIN_SPACE
+from posture.display.text import THIN_SPACE, percent
 from posture.runs.explain import EVEN, Explanation
 
 SHOWN = 6
@@ -141,10 +141,10 @@ def page(explanation: Explanation) -> str:
 def verdict(explanation: Explanation) -> str:
     """What the network said, in a sentence or two."""
     (first, share), *others = explanation.top
-    says = f"The network takes this for {first}, with {html.percent(share)}"
-    says += f"; next comes {others[0][0]} with {html.percent(others[0][1])}." if others else "."
+    says = f"The network takes this for {first}, with {percent(share)}"
+    says += f"; next comes {others[0][0]} with {percent(others[0][1])}." if others else "."
     if explanation.explained != first:
-        says += f" Asked for here is {explanation.explained}, which it gives {html.percent(float(explanation.probabilities[explanation.target]))}."
+        says += f" Asked for here is {explanation.explained}, which it gives {percent(float(explanation.probabilities[explanation.target]))}."
     return says
 
 

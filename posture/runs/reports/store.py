@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.display import html
+from posture.display import html, text
 from posture.display.boxed_images import Box, frame_all
 
 Rows = Sequence[Mapping[str, Any]]
@@ -110,15 +110,15 @@ def _clip_tiles(totals: Collection[int], splits: Rows) -> list[dict[str, str]]:
     return [
         {
             "name": "Segments",
-            "value": html.whole(_total(splits, "segments")),
+            "value": text.whole(_total(splits, "segments")),
             "note": f"{html.duration(_total(splits, 'seconds'))} of footage",
         },
         {
             "name": "Clips",
-            "value": html.whole(_total(splits, "clips")),
-            "note": f"from {html.whole(_total(splits, 'groups'))} groups",
+            "value": text.whole(_total(splits, "clips")),
+            "note": f"from {text.whole(_total(splits, 'groups'))} groups",
         },
-        {"name": "Classes", "value": html.whole(len(totals)), "note": _evenness(totals, "segments")},
+        {"name": "Classes", "value": text.whole(len(totals)), "note": _evenness(totals, "segments")},
     ]
 
 
@@ -127,15 +127,15 @@ def _image_tiles(images: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "name": "Pictures",
-            "value": html.whole(_total(splits, "pictures")),
-            "note": f"{html.whole(_total(splits, 'empty'))} of them without a box",
+            "value": text.whole(_total(splits, "pictures")),
+            "note": f"{text.whole(_total(splits, 'empty'))} of them without a box",
         },
         {
             "name": "Boxes",
-            "value": html.whole(_total(splits, "boxes")),
-            "note": f"from {html.whole(_total(splits, 'groups'))} groups",
+            "value": text.whole(_total(splits, "boxes")),
+            "note": f"from {text.whole(_total(splits, 'groups'))} groups",
         },
-        {"name": "Classes of boxes", "value": html.whole(len(totals)), "note": _evenness(totals, "boxes")},
+        {"name": "Classes of boxes", "value": text.whole(len(totals)), "note": _evenness(totals, "boxes")},
     ]
 
 

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from posture.display.charts import Chart, ChartLine, Dot, matrix, ticks
-from posture.display.html import breaks, duration, moment, percent, size, whole
+from posture.display.html import breaks, duration, size
+from posture.display.text import moment, percent, whole
 from posture.runs.reports.action import verdict, write_report
 from posture.tasks.metrics import classification_metrics
 
