@@ -12,25 +12,16 @@ import pytest
 
 from posture.__main__ import app
 from tests.infra.manifests import MANIFESTS, ROOT, TEXTS
+from tests.support.guides import posture_commands, typed
 
 READMES = [ROOT / folder / "README.md" for folder in ("cluster", "infra")]
-
-
-def typed(path):
-    """Shell lines of a README, with those that go on put together."""
-    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-
-
 TYPED = [line for path in READMES for line in typed(path)]
 POSTURE = sorted({
-    " ".join(found.split())
-    for text in [
-        *TYPED,
-        *typed(ROOT / "README.md"),
-        *(path.read_text().replace("\\\n", " ") for path in TEXTS if path.suffix != ".md"),
-    ]
-    for found in re.findall(r"(?:python -m |^)posture ((?!\.\.\.)[^>\n]+)", text)
+    command
+    for path in TEXTS
+    for command in posture_commands(
+        "\n".join(typed(path)) if path.suffix == ".md" else path.read_text().replace("\\\n", " ")
+    )
 })
 RAY = [line for line in TYPED if re.match(r"ray (job )?\w", line)]
 
@@ -61,7 +52,7 @@ def test_ray_understands(line):
     if "entrypoint" in context.params:
         assert (
             context.params["submission_id"]
-            and context.params["entrypoint_resources"] == '{"driver": 1}'
+            and (context.params["entrypoint_resources"] == '{"driver": 1}' or context.params["entrypoint_num_cpus"])
             and context.params["working_dir"] == "."
         )
 
