@@ -16,7 +16,8 @@ import numpy as np
 
 from posture.bench import facts, generated, ratio
 from posture.data.decode.cut import Cut, frame_numbers
-from posture.data.labels.videos import AnnotatedVideo, read_footage
+from posture.data.labels.records import AnnotatedVideo
+from posture.data.labels.videos import read_footage
 from posture.data.store.schema import CLIPS, DecodeRecipe
 from posture.data.store.tables import Store
 
@@ -129,7 +130,7 @@ def decoding(videos: list[AnnotatedVideo], *, rounds: int) -> tuple[list[float],
 
 
 def _reader_clips(videos: list[AnnotatedVideo]) -> int:
-    from posture.data.decode.probe import open_video
+    from posture.data.decode.video import open_video
 
     clips = 0
     for video in videos:
@@ -168,7 +169,8 @@ def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
     It is CPU time, which other work on the machine hardly lengthens. {"files", "probe_share", "per_cpu_second": clips
     {"taken_in", "read"}, "clip_bytes": of a stored clip}.
     """
-    from posture.data.decode.cut import Clip, cut_file
+    from posture.data.decode.cut import Clip
+    from posture.data.decode.decode_file import cut_file
     from posture.data.decode.video import probe
     from posture.data.feed.clips import Shard, read_shard
     from posture.data.ingest.parquet_part import Part

@@ -9,9 +9,9 @@ from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_
 from posture.data.ingest.image_ledger import ImageOptions, ImageReport, last_report
 from posture.data.ingest.recheck import earlier_frames, earlier_videos, recheck
 from posture.data.ingest.small_splits import small_splits
+from posture.data.labels.records import AnnotatedImages, LabelledVideos
 from posture.data.labels.tracked_videos import read_tracked_footage
-from posture.data.labels.tree import AnnotatedImages
-from posture.data.labels.videos import LabelledVideos, read_footage
+from posture.data.labels.videos import read_footage
 from posture.data.store.schema import SPLITS, crop_name
 from posture.data.store.tables import Store
 from posture.display import console
@@ -97,21 +97,21 @@ def ask_and_ingest(
 def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: ImageOptions, *, yes: bool) -> ImageReport:
     """Say what there is, ask if that is a lot, ingest, and print the table."""
     store = Store(store_uri, create=True)
-    files = {image.file.uri: max(0, image.file.bytes) for image in images.pictures}
-    boxes = sum(len(image.boxes) for image in images.pictures)
-    frames = sum(image.frame is not None for image in images.pictures)
+    files = {image.file.uri: max(0, image.file.bytes) for image in images.images}
+    boxes = sum(len(image.boxes) for image in images.images)
+    frames = sum(image.frame is not None for image in images.images)
     what = (
         f"{counted(frames, 'frame')} of {counted(len(files), 'video')}"
         if frames
         else f"{counted(len(files), 'image')}, {console.size(sum(files.values()))}"
     )
-    classes = {label for image in images.pictures for label in image.labels}
+    classes = {label for image in images.images for label in image.labels}
     console.out.print(
         f"{images.root}: layout {images.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}"
     )
     for note in images.notes:
         console.out.print(note)
-    if not yes and (len(images.pictures) > ASK_ABOVE_IMAGES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)):
+    if not yes and (len(images.images) > ASK_ABOVE_IMAGES or (not frames and sum(files.values()) > ASK_ABOVE_BYTES)):
         _ask_a_person("add --yes to go ahead")
     try:
         with console.progress("checking images") as advance:

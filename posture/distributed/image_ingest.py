@@ -23,7 +23,7 @@ from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox, sandbox_with
 from posture.data.ingest.image_ledger import CheckedImage, ImageJob, ImageLedger, ImageOptions, ImageReport, ImageResult
 from posture.data.ingest.image_part import ImagePart
-from posture.data.labels.tree import AnnotatedImages
+from posture.data.labels.records import AnnotatedImages
 from posture.data.store import schema
 from posture.data.store.files import local_copy
 from posture.data.store.lease import Lease
@@ -162,7 +162,7 @@ def _check_one(job: ImageJob, sandbox: Sandbox, part: ImagePart, options: ImageO
 def _take_still(
     path: str, job: ImageJob, sandbox: Sandbox, part: ImagePart, options: ImageOptions
 ) -> list[CheckedImage]:
-    encoded = sandbox.picture(path, job.content, limit_seconds=options.file_limit_seconds)
+    encoded = sandbox.image(path, job.content, limit_seconds=options.file_limit_seconds)
     part.write(job.content, job.uri, encoded)
     return [
         {"image": job.content, "height": encoded.height, "width": encoded.width, "time": math.nan, "past_end": None}

@@ -25,8 +25,7 @@ from posture.data.ingest.clip_ledger import ClipJob, ClipLedger, ClipReport, Ing
 from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.ingest.parquet_part import Part
 from posture.data.labels.place_boxes import MOST_OUTSIDE
-from posture.data.labels.tubes import Tube
-from posture.data.labels.videos import Label, LabelledVideos
+from posture.data.labels.records import Label, LabelledVideos, Tube
 from posture.data.store import schema
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.lease import Lease

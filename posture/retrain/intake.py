@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 from posture.config import ActionRun
 from posture.data.decode.cut import BACKGROUND, Cut
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
+from posture.data.labels.records import LabelledVideos
 from posture.data.labels.table import SUFFIXES, table_of
 from posture.data.labels.tracked_videos import read_tracked_footage
-from posture.data.labels.videos import LabelledVideos, NoLabels, read_footage
+from posture.data.labels.videos import NoLabels, read_footage
 from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, exists, is_remote, list_files, read_bytes
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store

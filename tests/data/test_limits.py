@@ -14,7 +14,7 @@ from PIL import Image
 from posture.data.decode.cut import Cut
 from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.sandbox import Sandbox
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
 from posture.data.store.files import hash_file
 from posture.data.store.schema import VERDICTS, DecodeRecipe
 from posture.errors import Unreadable
@@ -25,7 +25,7 @@ CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 4)
 
 
 def take(sandbox, path, *, limit_seconds=60.0):
-    return sandbox.picture(str(path), hash_file(str(path)), limit_seconds=limit_seconds)
+    return sandbox.image(str(path), hash_file(str(path)), limit_seconds=limit_seconds)
 
 
 def refusal(decode):
@@ -56,7 +56,7 @@ def test_images_come_from_another_process_which_is_kept(tmp_path):
             assert (encoded.pixels, encoded.height, encoded.width) == (path.read_bytes(), 48, 64)
         process = sandbox._process
         assert process.pid != os.getpid()
-        assert refusal(lambda: sandbox.picture(str(paths[0]), "0" * 32, limit_seconds=60)) == (
+        assert refusal(lambda: sandbox.image(str(paths[0]), "0" * 32, limit_seconds=60)) == (
             "unreadable",
             "it changed while it was read",
         )

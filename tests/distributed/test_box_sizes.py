@@ -87,7 +87,7 @@ def test_more_than_half_of_a_box_has_to_be_inside():
 def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
     root = write_ucf101_24(tmp_path / "films", {"Jump/v_Jump_g01_c01": [(1, 30)], "Jump/v_Jump_g02_c01": [(1, 30)]})
     images = read_images(str(root))
-    assert {image.size for image in images.pictures} == {(240, 320)}
+    assert {image.size for image in images.images} == {(240, 320)}
     store, report = Store(str(tmp_path / "store"), create=True), ImageReport("i", str(root), "ucf101_24")
     with Lease(store.uri) as lease:
         store.create_tables()

@@ -6,10 +6,12 @@ import pytest
 
 from posture.commands.show import show_store
 from posture.config import DetectionRun
-from posture.data.decode.cut import Cut, decode_frames, frames_to_search
+from posture.data.decode.cut import Cut
+from posture.data.decode.decode_file import frames_to_search
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.labels.records import Label
 from posture.data.labels.tracked_videos import read_tracked_footage
-from posture.data.labels.videos import Label
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.distributed.ingest import find_tubes, ingest

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posture.data.decode.cut import Cut, decode_frames
+from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels.images import read_images
 from posture.data.labels.tracked_videos import read_tracked_footage
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed.image_ingest import ingest_images

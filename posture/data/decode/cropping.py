@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from posture.data.labels.tubes import Tube
+from posture.data.labels.records import Tube
 
 SMOOTHED_FRAMES = 4
 """A box is the mean of those of so many frames before it, of itself and of as many after it: what is drawn by hand or

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from posture.data.decode.earlier import doubt
+from posture.data.decode.decord_doubt import doubt
 from posture.data.decode.limits import most_pixels, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
 from posture.data.decode.packets import MISSING, Packet, demuxed, read_packets, refuse_cut
 from posture.data.decode.stream import SEEKING, SEQUENTIAL, VideoStream, failures, plain
-from posture.data.decode.times import LARGEST_GAP_SECONDS, average_rate, frame_times
+from posture.data.decode.timestamps import LARGEST_GAP_SECONDS, average_rate, frame_times
 from posture.errors import Unreadable
 
 CHECKED_FRAMES = 4

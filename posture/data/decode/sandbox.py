@@ -20,12 +20,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from posture.data.decode.check_image import EncodedImage, read_image
-from posture.data.decode.cut import Clip, Cut, cut_file, frames_to_search
-from posture.data.decode.frames import read_frames
+from posture.data.decode.cut import Clip, Cut
+from posture.data.decode.decode_file import cut_file, frames_to_search, read_frames
 from posture.data.decode.limits import DecodeLimits, ran_out_of_memory
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
-from posture.data.labels.tubes import Tube
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label, Tube
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import Unreadable
 
@@ -79,9 +78,9 @@ class Sandbox:
         """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
         return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
 
-    def picture(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
-        """What `check_image.read_picture` returns, from the child. Raises Unreadable as `cut` does."""
-        (clip,) = self._answers({"picture": path, "content": content_hash}, limit_seconds)
+    def image(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
+        """What `check_image.read_image` returns, from the child. Raises Unreadable as `cut` does."""
+        (clip,) = self._answers({"image": path, "content": content_hash}, limit_seconds)
         return EncodedImage(bytes(clip.pixels), **clip.row)
 
     def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
@@ -229,8 +228,8 @@ def _verdict(error: Exception, limits: DecodeLimits) -> tuple[str, str]:
 
 
 def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
-    if "picture" in job:
-        encoded = read_image(job["picture"], job["content"])
+    if "image" in job:
+        encoded = read_image(job["image"], job["content"])
         return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
     if "frames" in job:
         return read_frames(job["path"], job["frames"])

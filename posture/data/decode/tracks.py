@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from posture.data.labels.place_boxes import scale_boxes, size_mismatch
-from posture.data.labels.tubes import Tube
+from posture.data.labels.records import Tube
 
 LEAST_SEEN = 0.25
 """Share of a clip's frames through which a tube must last for the clip to be cut along it: the rest would be a guess.

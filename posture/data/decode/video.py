@@ -6,6 +6,7 @@ so a segment is stored in seconds and turned into frame numbers by the reader th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,14 +14,36 @@ import numpy as np
 
 from posture.data.decode.reader import Reader
 from posture.data.decode.stream import VideoStream
+from posture.errors import Unreadable
 
-__all__ = ["Reader", "VideoStream", "probe", "write_video"]
+_SIGNATURES = (
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (0, b"RIFF"),
+    (0, b"\x1aE\xdf\xa3"),
+    (0, b"FLV"),
+    (0, b"\x00\x00\x01\xba"),
+)
+"""How video containers begin: MP4/MOV, AVI, Matroska/WebM, FLV, MPEG program stream."""
 
 
 def probe(path: str) -> VideoStream:
     """What is known of the video file at `path`. Raises Unreadable as Reader does."""
     with Reader(path) as reader:
         return reader.stream
+
+
+def open_video(path: str, *, height: int | None = None, width: int | None = None) -> Reader:
+    """A reader of the file's frames (`Reader`). Raises Unreadable with the verdict if there is nothing to train on."""
+    if os.path.getsize(path) == 0:
+        raise Unreadable("empty", "the file has no bytes")
+    try:
+        return Reader(path, height=height, width=width)
+    except Unreadable as error:
+        if error.verdict == "not_video" and _begins_like_video(path):
+            raise Unreadable("truncated", f"it begins like a video, but its index is missing: {error}") from None
+        raise
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float, keyframe_every: int = 30) -> None:
@@ -42,3 +65,10 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float, k
         if stream is None:
             raise ValueError(f"{path}: a video needs at least one frame")
         container.mux(stream.encode())
+
+
+def _begins_like_video(path: str) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(188 * 4)
+    is_transport_stream = len(head) == 188 * 4 and set(head[::188]) == {0x47}  # MPEG-TS marks every 188-byte packet
+    return is_transport_stream or any(head[at : at + len(mark)] == mark for at, mark in _SIGNATURES)

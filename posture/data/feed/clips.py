@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from posture.data.decode.cut import decode_frames
 from posture.data.store import schema
 from posture.data.store.checked import readable, refuse_odd_values
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.tables import Store, filesystem
 from posture.errors import InputError
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from posture.data.decode.cut import Clip, Cut, decode_frames, frame_numbers
+from posture.data.decode.cut import Clip, Cut, frame_numbers
 from posture.data.decode.optical_flow import METHODS, flow_of_clip
 from posture.data.decode.sandbox import Sandbox
 from posture.data.feed.clips import ClipIndex
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
 from posture.data.store.files import local_copy
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.errors import InputError, Unreadable

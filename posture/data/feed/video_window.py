@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from posture.data.decode.cut import Clip, Cut, decode_frames
+from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.sandbox import Sandbox
 from posture.data.feed.clip_transforms import frame_indices
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
 from posture.data.store.files import local_copy
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError, Unreadable
 

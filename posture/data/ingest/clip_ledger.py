@@ -21,8 +21,7 @@ import pyarrow.compute as pc
 from posture.data.decode.cut import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
 from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
-from posture.data.labels.tubes import Tube
-from posture.data.labels.videos import AnnotatedVideo, Label, LabelledVideos
+from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos, Tube
 from posture.data.store import schema
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.lease import Lease

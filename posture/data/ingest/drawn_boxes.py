@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from posture.data.decode.tracks import as_shown
 from posture.data.labels.place_boxes import count_outside
-from posture.data.labels.videos import AnnotatedVideo
+from posture.data.labels.records import AnnotatedVideo
 from posture.data.store.tables import Store
 
 

@@ -24,8 +24,7 @@ from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.clip_ledger import ClipReport, other_labels
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
 from posture.data.labels.place_boxes import count_outside, place_boxes, scale_boxes
-from posture.data.labels.tree import AnnotatedImage, AnnotatedImages
-from posture.data.labels.videos import AnnotatedVideo, Label
+from posture.data.labels.records import AnnotatedImage, AnnotatedImages, AnnotatedVideo, Label
 from posture.data.store import schema
 from posture.data.store.checked import checked_json, checked_value
 from posture.data.store.files import File, hash_file, local_copy
@@ -220,11 +219,11 @@ class ImageLedger:
         """List what must be decoded, and take back what is refused now. Raises InputError if a group would stand on two
         sides.
         """
-        self._report.pictures = len(images.pictures) + len(images.refused)
+        self._report.pictures = len(images.images) + len(images.refused)
         for refusal in images.refused:
             self._refuse(refusal.file, refusal.verdict, refusal.reason)
-        contents = self._contents(images.pictures)
-        self._wanted = self._without_duplicates(images.pictures, contents)
+        contents = self._contents(images.images)
+        self._wanted = self._without_duplicates(images.images, contents)
         self._files = {contents[picture.file.uri]: picture.file for picture in self._wanted.values()}
         self._refuse_two_sides()
         standing: list[str] = []

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.sandbox import Sandbox
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
 from posture.data.store import schema
 from posture.data.store.files import hash_file, local_copy
 from posture.data.store.lease import Lease

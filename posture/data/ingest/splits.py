@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from posture.data.decode.cut import BACKGROUND
-from posture.data.labels.videos import AnnotatedVideo, Label
+from posture.data.labels.records import AnnotatedVideo, Label
 from posture.data.store.schema import SPLITS, content_id
 from posture.errors import InputError
 

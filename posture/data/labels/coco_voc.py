@@ -13,15 +13,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from posture.data.labels.records import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
 from posture.data.labels.tree import (
     IMAGE_SUFFIXES,
-    AnnotatedImage,
-    AnnotatedImages,
-    BadLabel,
-    Box,
-    Refusal,
     Tree,
     around,
     class_name,
@@ -64,7 +60,7 @@ def read_coco(tree: Tree) -> AnnotatedImages | None:
     found = AnnotatedImages(tree.root, "coco", [])
     for table in tables:
         _read_coco_table(tree, table, found)
-    used = {image.file.relative for image in found.pictures} | {refusal.file.relative for refusal in found.refused}
+    used = {image.file.relative for image in found.images} | {refusal.file.relative for refusal in found.refused}
     found.unlabelled.extend(tree.images_without(used))
     return found
 
@@ -102,7 +98,7 @@ def _read_coco_table(tree: Tree, table: str, found: AnnotatedImages) -> None:
             found.refused.append(Refusal(file, error.verdict, str(error)))
             continue
         size = (int(sides[0]), int(sides[1])) if all(sides) else None
-        found.pictures.append(AnnotatedImage(file, boxes, labels, still_group(name), split, size=size, ignored=ignored))
+        found.images.append(AnnotatedImage(file, boxes, labels, still_group(name), split, size=size, ignored=ignored))
     found.missing.extend(f"{table}: image {image[:40]} of {len(lost)} annotations" for image, lost in by_image.items())
 
 
@@ -256,7 +252,7 @@ def read_voc(tree: Tree) -> AnnotatedImages | None:
     found = AnnotatedImages(tree.root, "voc", [])
     for folder in folders:
         _read_voc_folder(tree, folder, found)
-    used = {image.file.relative for image in found.pictures} | {refusal.file.relative for refusal in found.refused}
+    used = {image.file.relative for image in found.images} | {refusal.file.relative for refusal in found.refused}
     found.unlabelled.extend(tree.images_without(used))
     return found
 
@@ -264,7 +260,7 @@ def read_voc(tree: Tree) -> AnnotatedImages | None:
 def _read_voc_folder(tree: Tree, folder: str, found: AnnotatedImages) -> None:
     prefix = f"{folder}/" if folder else ""
     images: dict[str, list[File]] = defaultdict(list)
-    for file in tree.pictures:
+    for file in tree.images:
         if file.relative.startswith(prefix):
             images[composed(PurePosixPath(file.relative).stem)].append(file)
     tables: dict[str, list[str]] = defaultdict(list)
@@ -304,7 +300,7 @@ def _read_voc_file(name: str, content: bytes, files: list[File], split: str | No
         )
         found.refused.extend(Refusal(file, verdict, reason) for file in files)
         return
-    found.pictures.append(
+    found.images.append(
         AnnotatedImage(files[0], boxes, labels, still_group(files[0].relative), split, size=size, ignored=ignored)
     )
 

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from posture.data.labels.names import SPLIT_NAMES
+from posture.data.labels.records import BadLabel, Box, Refusal, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.safe_xml import BadXML, parse_xml
-from posture.data.labels.tree import BadLabel, Box, Refusal, Tree, around, class_name, folded, numbers
-from posture.data.labels.tubes import TrackedFootage, TrackedVideo, Tube
-from posture.data.labels.videos import SPLIT_NAMES
+from posture.data.labels.tree import Tree, around, class_name, folded, numbers
 from posture.data.store.files import VIDEO_SUFFIXES, File, join
 from posture.errors import InputError
 

@@ -63,7 +63,7 @@ def find_layouts(tree: Tree) -> list[LayoutGuess]:
     describes a data set is broken.
     """
     videos = [file.relative for file in tree.videos]
-    images = [file.relative for file in tree.pictures]
+    images = [file.relative for file in tree.images]
     found: dict[tuple[str, str], LayoutGuess] = {}
 
     def add(layout: str, files: Iterable[str], media: list[str]) -> None:

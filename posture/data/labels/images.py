@@ -22,8 +22,9 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from posture.data.labels import coco_voc, cvat, tubes, yolo
+from posture.data.labels.records import AnnotatedImage, AnnotatedImages
 from posture.data.labels.table import table_of
-from posture.data.labels.tree import AnnotatedImage, AnnotatedImages, Tree
+from posture.data.labels.tree import Tree
 from posture.data.store.files import join
 from posture.data.store.safe_json import MOST_CLASSES
 from posture.errors import InputError
@@ -58,7 +59,7 @@ def image_layout(source: str) -> str | None:
         return None
     tree = Tree(source)
     layout = _recognise(tree)
-    if layout is None and tree.pictures and not tree.videos:
+    if layout is None and tree.images and not tree.videos:
         raise InputError(
             f"{tree.root}: images without labels; put beside them {'; or '.join(LABELS[name] for name in ('yolo', 'coco', 'voc'))}"
         )
@@ -98,16 +99,16 @@ def read_images(
         images = coco_voc.read_coco(tree) if found == "coco" else coco_voc.read_voc(tree)
     if images is None:
         raise InputError(f"{tree.root}: the layout {found} needs {LABELS[found]}")
-    if not images.pictures and not images.refused:
+    if not images.images and not images.refused:
         first = f" (the first: {images.missing[0]})" if images.missing else ""
         raise InputError(f"{images.root}: not one label names an image or video that is here{first}")
-    return _with_splits(_counted(replace(images, pictures=_said_once(images.pictures)), tree), named_val)
+    return _with_splits(_counted(replace(images, images=_said_once(images.images)), tree), named_val)
 
 
 def _recognise(tree: Tree) -> str | None:
     if tree.videos and any(PurePosixPath(name).name == tubes.UCF101_24 for name in tree.tables(".mat")):
         return "ucf101_24"
-    if tree.pictures or tree.named:
+    if tree.images or tree.named:
         for layout, holds in (("yolo", yolo.yolo_table), ("coco", coco_voc.coco_tables), ("voc", coco_voc.voc_folders)):
             if holds(tree):
                 return layout
@@ -134,13 +135,13 @@ def _said_once(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
 
 def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
     """Every box once, and what is to be said of them all. Raises InputError if there are too many classes."""
-    classes = {label for image in found.pictures for label in image.labels}
+    classes = {label for image in found.images for label in image.labels}
     if len(classes) > MOST_CLASSES:
         raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MOST_CLASSES:,} are read")
-    images = [_without_repeats(image) for image in found.pictures]
+    images = [_without_repeats(image) for image in found.images]
     notes = list(found.notes)
     if repeated := sum(
-        len(before.boxes) - len(after.boxes) for before, after in zip(found.pictures, images, strict=True)
+        len(before.boxes) - len(after.boxes) for before, after in zip(found.images, images, strict=True)
     ):
         notes.append(f"boxes given twice in their image, which count once: {repeated:,}")
     if ignored := sum(sum(image.ignored) for image in images):
@@ -161,7 +162,7 @@ def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
         notes.append(
             f"images of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}"
         )
-    return replace(found, pictures=images, notes=notes)
+    return replace(found, images=images, notes=notes)
 
 
 def _unread_labels(tree: Tree, layout: str) -> list[str]:
@@ -194,7 +195,7 @@ def _without_repeats(image: AnnotatedImage) -> AnnotatedImage:
 
 def _with_splits(found: AnnotatedImages, named_val: str) -> AnnotatedImages:
     """The same with the splits that the store is to keep, and None where it decides."""
-    images, notes = _without_repeated_lists(found.pictures), list(found.notes)
+    images, notes = _without_repeated_lists(found.images), list(found.notes)
     named = {image.split for image in images} - {None}
     if named == {"train"}:
         images = [replace(image, split=None) for image in images]
@@ -214,7 +215,7 @@ def _with_splits(found: AnnotatedImages, named_val: str) -> AnnotatedImages:
             "every image is a group of its own, so two frames of one recording may stand on two sides of a split; to keep them together, name them "
             "by their video (match3_frame_0012.jpg), or number them in a folder for each video (match3/0012.jpg)"
         )
-    return replace(found, pictures=images, notes=notes)
+    return replace(found, images=images, notes=notes)
 
 
 def _without_repeated_lists(images: list[AnnotatedImage]) -> list[AnnotatedImage]:

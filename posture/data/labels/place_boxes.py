@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from posture.data.labels.tree import AnnotatedImage, Box
+from posture.data.labels.records import AnnotatedImage, Box
 from posture.errors import Unreadable
 
 LEAST_SIDE = 0.5

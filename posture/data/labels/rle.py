@@ -7,7 +7,8 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any
 
-from posture.data.labels.tree import BadLabel, Box, around, numbers
+from posture.data.labels.records import BadLabel, Box
+from posture.data.labels.tree import around, numbers
 
 MOST_RUNS = 10_000_000
 

@@ -18,11 +18,11 @@ from posture.data.labels import cvat
 from posture.data.labels import tubes as tube_layouts
 from posture.data.labels.found import choose_layout
 from posture.data.labels.names import VideoNames, seen
+from posture.data.labels.records import AnnotatedVideo, Box, Label, LabelledVideos, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.table import SUFFIXES, TableLine
 from posture.data.labels.tree import Tree, video_group
-from posture.data.labels.tubes import Box, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.unread import open_tables
-from posture.data.labels.videos import LAYOUTS, AnnotatedVideo, Label, LabelledVideos, read_footage
+from posture.data.labels.videos import LAYOUTS, read_footage
 from posture.data.store.files import list_files
 from posture.errors import InputError
 

@@ -14,11 +14,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from posture.data.labels.videos import SPLIT_NAMES
+from posture.data.labels.names import SPLIT_NAMES
+from posture.data.labels.records import BadLabel, Box
 from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, is_remote, join, list_files, reachable, read_bytes
 from posture.errors import InputError
 
@@ -33,65 +33,6 @@ BEGINNING = 65_536
 """Bytes of a file that are read to tell what it is."""
 LONGEST_NAME = 200
 """Letters of a class's name."""
-
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 from the image's upper left corner, where pixel columns 0 to 9 are x from 0 to 10."""
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """An image file, or one frame of a video, and what people say of it."""
-
-    file: File
-    boxes: tuple[Box, ...] = ()
-    labels: tuple[str, ...] = ()
-    group: str = ""
-    """The athlete or source video; empty where the image is a group of its own."""
-    split: str | None = None
-    """None: the store decides by group."""
-    tubes: tuple[str, ...] = ()
-    """For each box, the athlete's track through the video; none for stills."""
-    frame: int | None = None
-    """Of a video, from 0."""
-    normalised: bool = False
-    """Boxes are shares of the image's sides, not pixels."""
-    size: tuple[int, int] | None = None
-    """(height, width) in pixels of the image that the boxes were drawn on, where the labels say it."""
-    ignored: tuple[bool, ...] = ()
-    """For each box, whether it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A file whose labels cannot be used."""
-
-    file: File
-    verdict: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class AnnotatedImages:
-    """What a folder or bucket of images with boxes holds, in its own words."""
-
-    root: str
-    layout: str
-    pictures: list[AnnotatedImage]
-    missing: list[str] = field(default_factory=list)
-    """Labels of an image or video which is not there: `where: file`."""
-    unlabelled: list[str] = field(default_factory=list)
-    """Files that no label and no list names."""
-    refused: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """Sentences that whoever ingests them should read."""
-
-
-class BadLabel(Exception):
-    """What is said of one image cannot be used. `verdict` is one of `rows.VERDICTS`."""
-
-    def __init__(self, reason: str, *, verdict: str = "bad_label") -> None:
-        super().__init__(reason)
-        self.verdict = verdict
 
 
 class Tree:
@@ -110,18 +51,18 @@ class Tree:
         if self.named and self.named not in self.files:
             raise InputError(f"{source}: no such file")
         # annotations/instances_train.json: one up
-        if self.named and not self.pictures and not self.videos and not is_remote(self.root):
+        if self.named and not self.images and not self.videos and not is_remote(self.root):
             self.root, _, folder = self.root.rpartition("/")
             self.named = f"{folder}/{self.named}"
             self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
-            del self.files, self.pictures, self.videos
+            del self.files, self.images, self.videos
 
     @cached_property
     def files(self) -> dict[str, File]:
         return {file.relative: file for file in self._listed}
 
     @cached_property
-    def pictures(self) -> list[File]:
+    def images(self) -> list[File]:
         return self._with_suffix(IMAGE_SUFFIXES)
 
     @cached_property
@@ -163,7 +104,7 @@ class Tree:
     def images_without(self, used: Iterable[str]) -> list[str]:
         """Relative paths of the images that are not among `used`."""
         used = set(used)
-        return [file.relative for file in self.pictures if file.relative not in used]
+        return [file.relative for file in self.images if file.relative not in used]
 
     def tables(self, *suffixes: str) -> list[str]:
         """Relative paths of the tables with these suffixes, nearest to the root first; of the named file alone where

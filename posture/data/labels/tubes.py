@@ -8,58 +8,27 @@ Source: the corrected annotations of UCF101-24 (Singh 2017), whose coordinates a
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from posture.data.labels import ucf101
 from posture.data.labels.names import VideoNames
-from posture.data.labels.tree import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal, Tree, numbers, video_group
-from posture.data.store.files import File, join, read_bytes
+from posture.data.labels.records import (
+    AnnotatedImage,
+    AnnotatedImages,
+    BadLabel,
+    Refusal,
+    TrackedFootage,
+    TrackedVideo,
+    Tube,
+)
+from posture.data.labels.tree import Tree, numbers, video_group
+from posture.data.store.files import join, read_bytes
 from posture.errors import InputError
 
 UCF101_24 = "finalAnnots.mat"
 UCF101_24_SIZE = (240, 320)
 """Height and width of UCF101's videos in pixels, on which its boxes were drawn."""
-
-
-@dataclass(frozen=True)
-class Tube:
-    """One athlete's box through a video."""
-
-    name: str
-    """The video's stem and a number."""
-    label: str
-    boxes: dict[int, Box]
-    """By frame, in pixels."""
-    size: tuple[int, int] | None = None
-    """(height, width) in pixels of the video that the boxes were drawn on, if the annotations say it."""
-
-
-@dataclass(frozen=True)
-class TrackedVideo:
-    file: File
-    tubes: list[Tube]
-    seen: range | None = None
-    """The frames that were annotated; None where nobody looked at those without a box."""
-    unusable: frozenset[int] = frozenset()
-    """Frames that show something of which no box can be made: they are left out."""
-    split: str | None = None
-    size: tuple[int, int] | None = None
-    """(height, width) in pixels, where the annotations say it."""
-
-
-@dataclass(frozen=True)
-class TrackedFootage:
-    """What a folder or bucket holds of tracked videos; the lists are those of `AnnotatedImages`."""
-
-    root: str
-    layout: str
-    videos: list[TrackedVideo] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unlabelled: list[str] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def sample(footage: TrackedFootage, *, every: int) -> AnnotatedImages:

@@ -20,19 +20,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from posture.data.labels import ucf101
 from posture.data.labels.names import SPLIT_NAMES, VideoNames, seen
+from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos
 from posture.data.labels.review_csv import REVIEWED
 from posture.data.labels.table import COLUMNS, SUFFIXES, Table, TableLine, read_rows, table_of
 from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
 from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, list_files
 from posture.data.store.schema import SPLITS
 from posture.errors import InputError
-
-if TYPE_CHECKING:
-    from posture.data.labels.tubes import Tube
 
 LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
 UNLABELLED = ("unlabelled", "unlabeled")
@@ -45,57 +42,6 @@ TO_NAME_GROUPS = {
     "column group",
 }
 UCF101_CLIP = re.compile(r"v_(.+_g\d\d)_c\d\d")
-
-
-@dataclass(frozen=True)
-class Label:
-    """A labelled stretch of one video. `end` None: to its end. `split` None: the store decides by group."""
-
-    start: float  # seconds
-    end: float | None  # seconds
-    label: str
-    group: str
-    split: str | None = None
-    athlete: str = ""
-    """The tube that is labelled, where it is one athlete's doing that is, not all that the video shows."""
-    frames: tuple[int, int] | None = None
-    """First, and one after the last, where the layout counts frames; `start` and `end` are then known with the video's
-    frame rate.
-    """
-
-    def timed(self, fps: float) -> Label:
-        """The same with start and end in seconds."""
-        return self if self.frames is None else replace(self, start=self.frames[0] / fps, end=self.frames[1] / fps)
-
-
-@dataclass(frozen=True)
-class AnnotatedVideo:
-    file: File
-    labels: tuple[Label, ...]
-    tubes: tuple[Tube, ...] | None = None
-    """Where the athletes are; None where nobody said."""
-
-    @property
-    def said(self) -> str:
-        """The names of its labels."""
-        return ", ".join(sorted({label.label for label in self.labels}))
-
-
-@dataclass(frozen=True)
-class LabelledVideos:
-    """What a folder or bucket holds, in its own words."""
-
-    root: str
-    layout: str
-    videos: list[AnnotatedVideo]
-    missing: list[str] = field(default_factory=list)
-    """Labels that name a video which is not there: `where: video`."""
-    unlabelled: list[str] = field(default_factory=list)
-    """Files that no label names."""
-    refused: list[dict[str, str]] = field(default_factory=list)
-    """{uri, verdict, reason} of files whose annotations cannot be used."""
-    notes: list[str] = field(default_factory=list)
-    """Sentences that whoever ingests it should read."""
 
 
 class NoLabels(InputError):

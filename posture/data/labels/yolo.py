@@ -10,20 +10,8 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from posture.data.labels.tree import (
-    AnnotatedImage,
-    AnnotatedImages,
-    BadLabel,
-    Box,
-    Refusal,
-    Tree,
-    around,
-    class_name,
-    decoded,
-    folded,
-    numbers,
-    still_group,
-)
+from posture.data.labels.records import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal
+from posture.data.labels.tree import Tree, around, class_name, decoded, folded, numbers, still_group
 from posture.data.store.files import File, exists, is_remote, join
 from posture.data.store.safe_json import MOST_CLASSES, load_yaml
 from posture.data.store.schema import SPLITS
@@ -92,7 +80,7 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
     folder = join(tree.root, posixpath.dirname(table)).rstrip("/")
     for base in dict.fromkeys((_base(tree, folder, content.get("path"), where, outside=outside), tree.root)):
         tree = tree if base == tree.root else Tree(base)
-        images, missing, notes = _pictures(tree, content, folder, table)
+        images, missing, notes = _images_listed(tree, content, folder, table)
         if images:
             break
     else:
@@ -185,7 +173,7 @@ def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> s
     return place
 
 
-def _pictures(
+def _images_listed(
     tree: Tree, content: dict[str, Any], folder: str, table: str
 ) -> tuple[list[tuple[File, str]], list[str], list[str]]:
     """Images with their split, what is named in vain, and entries that name nothing."""
@@ -213,9 +201,7 @@ def _entry(tree: Tree, entry: str, folder: str) -> tuple[list[File], list[str]]:
         place = posixpath.normpath(place or "..")
         if place.lower().endswith(".txt") and (listed := tree.at(place)):
             return _list(tree, listed.relative)
-        found = [
-            file for file in tree.pictures if place == "." or folded(file.relative).startswith(folded(f"{place}/"))
-        ]
+        found = [file for file in tree.images if place == "." or folded(file.relative).startswith(folded(f"{place}/"))]
         if found:
             return found, []
     return [], []
@@ -320,7 +306,7 @@ def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
     that has no labels.
     """
     used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
-    used |= {_label(tree, file.relative) for file in tree.pictures if file.relative not in labels}
+    used |= {_label(tree, file.relative) for file in tree.images if file.relative not in labels}
     bare = {folded(PurePosixPath(image).stem) for image, name in labels.items() if not name}
     strays = [
         name

@@ -15,8 +15,8 @@ import numpy as np
 
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.sandbox import Sandbox
+from posture.data.labels.records import Label
 from posture.data.labels.review_csv import REVIEWED, checked_label, write_answer
-from posture.data.labels.videos import Label
 from posture.data.store.files import join, local_copy
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError, Unreadable

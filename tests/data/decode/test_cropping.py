@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posture.data.decode.cropping import cut_out, cuts_along
-from posture.data.labels.tubes import Tube
+from posture.data.labels.records import Tube
 
 HEIGHT, WIDTH = 240, 320
 

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posture.data.decode.cut import Clip, Cut, accept, cut_file, decode_frames, encode_frames, fit_frames, frame_numbers
+from posture.data.decode.cut import Clip, Cut, accept, frame_numbers
+from posture.data.decode.decode_file import cut_file, fit_frames
 from posture.data.decode.video import write_video
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
+from posture.data.store.frame_codec import decode_frames, encode_frames
 from posture.data.store.schema import DecodeRecipe, segment_id
 from tests.support.numbered import numbered_frame, write_numbered
 

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from posture.data.decode.probe import open_video
 from posture.data.decode.stream import SEEKING, SEQUENTIAL
+from posture.data.decode.video import open_video
 from posture.errors import Unreadable
 from tests.support.numbered import CORNERS, corners_of, number_of, remux, write_numbered
 

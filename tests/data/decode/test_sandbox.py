@@ -6,7 +6,7 @@ import pytest
 
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.sandbox import Sandbox
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import Unreadable
 

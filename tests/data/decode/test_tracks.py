@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posture.data.decode.tracks import candidates, is_seen, link, tubes_from_json, tubes_to_json
-from posture.data.labels.tubes import Tube
+from posture.data.labels.records import Tube
 
 NONE = np.zeros((0, 4)), np.zeros(0)
 

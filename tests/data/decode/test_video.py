@@ -4,8 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from posture.data.decode.video import Reader, probe, write_video
+from posture.data.decode.video import Reader, open_video, probe, write_video
 from posture.errors import Unreadable
+from tests.support.footage import write_bad_files
 from tests.support.image_folders import shared
 
 
@@ -58,3 +59,17 @@ def test_the_decoder_goes_with_torch(video):
     path = video("a.mp4", frames=10)
     code = f"import torch; from posture.data.decode.video import Reader; print(Reader({str(path)!r}, height=64, width=98).frames([3]).shape, torch.ones(1).sum())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["empty.mp4", "text.mp4", "cut.mp4", "early.mp4", "sound.mp4", "frameless.mp4"])
+def test_every_kind_of_bad_file_has_its_own_verdict(tmp_path, video, name):
+    verdicts = write_bad_files(tmp_path / "bad", video("good.mp4", frames=80))
+    with pytest.raises(Unreadable) as caught:
+        open_video(str(tmp_path / "bad" / name), height=24, width=40)
+    assert caught.value.verdict == verdicts[name], str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_good_video_opens(video):
+    with open_video(str(video("good.mp4", frames=30)), height=10, width=20) as reader:
+        assert (reader.stream.frames, len(reader)) == (30, 30)

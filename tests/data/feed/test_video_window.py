@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from posture.data.decode.cut import Clip, Cut, cut_file, decode_frames
+from posture.data.decode.cut import Clip, Cut
+from posture.data.decode.decode_file import cut_file
 from posture.data.feed.clip_transforms import frame_indices
 from posture.data.feed.video_window import SHOWN_PIXELS, cut_window
-from posture.data.labels.videos import Label
+from posture.data.labels.records import Label
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError
 from tests.support.footage import write_bad_files

@@ -5,12 +5,13 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 
-from posture.data.decode.cut import Cut, decode_frames
+from posture.data.decode.cut import Cut
 from posture.data.ingest import recheck as module
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.recheck import EXACT, earlier_frames, earlier_videos, recheck
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
+from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest

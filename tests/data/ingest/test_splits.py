@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posture.data.ingest.splits import assign_splits, refuse_two_sides, splits_drawn
-from posture.data.labels.videos import AnnotatedVideo, Label
+from posture.data.labels.records import AnnotatedVideo, Label
 from posture.data.store.files import File
 from posture.errors import InputError
 

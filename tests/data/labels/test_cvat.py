@@ -26,7 +26,7 @@ def box(frame, left, *, outside=0, more=""):
 
 
 def boxes(found):
-    return {image.frame: image.boxes for image in found.pictures}
+    return {image.frame: image.boxes for image in found.images}
 
 
 def test_boxes_between_keyframes_are_interpolated_and_the_last_one_holds(root):
@@ -156,7 +156,7 @@ def test_of_a_project_every_video_has_the_boxes_of_its_own_task(root):
         + track(box(0, 200), number=1, label="ball", more="task_id='2'"),
         meta=meta,
     )
-    shown = {(image.file.relative, image.frame): image.labels for image in found.pictures}
+    shown = {(image.file.relative, image.frame): image.labels for image in found.images}
     assert shown == {
         ("a.mp4", 0): ("athlete",),
         ("a.mp4", 1): (),
@@ -201,7 +201,7 @@ def test_few_bytes_cannot_stand_for_millions_of_boxes(root):
     many = "".join(track(box(0, 10), box(MOST_FRAMES, 10), number=number) for number in range(2))
     found = read(root, many, every=1000)
     assert (
-        found.pictures == []
+        found.images == []
         and "boxes, interpolated ones included; at most 2,000,000 are read" in found.refused[0].reason
     )
     for stop in ("9" * 5000, "2000001", "x"):
@@ -215,9 +215,9 @@ def test_labels_in_the_encoding_that_the_file_declares(root):
     root("a.mp4")
     text = f"<?xml version='1.0' encoding='windows-1251'?><annotations>{META.format(stop=0, more='')}{track(box(0, 10), label='бегун')}</annotations>"
     root("a.xml", text.encode("cp1251"))
-    assert read_images(root.path).pictures[0].labels == ("бегун",)
+    assert read_images(root.path).images[0].labels == ("бегун",)
     root("a.xml", text.replace("windows-1251", "utf-16").encode("utf-16"))
-    assert image_layout(root.path) == "cvat" and read_images(root.path).pictures[0].labels == ("бегун",)
+    assert image_layout(root.path) == "cvat" and read_images(root.path).images[0].labels == ("бегун",)
 
 
 def test_real_keyframes_only():
@@ -235,5 +235,5 @@ def test_real_skeletons():
 
 def test_real_project():
     found = read_images(case("cvat_project"), every=8)
-    assert {(image.labels, image.boxes) for image in found.pictures} == {(("athlete",), ((10, 20, 60, 120),))}
+    assert {(image.labels, image.boxes) for image in found.images} == {(("athlete",), ((10, 20, 60, 120),))}
     assert found.missing == ["annotations.xml: b"]

@@ -48,12 +48,12 @@ def shown(found):
     """{file or (file, frame): (boxes, labels)}"""
     return {
         image.file.relative if image.frame is None else (image.file.relative, image.frame): (image.boxes, image.labels)
-        for image in found.pictures
+        for image in found.images
     }
 
 
 def splits(found):
-    return {image.file.relative: image.split for image in found.pictures}
+    return {image.file.relative: image.split for image in found.images}
 
 
 @pytest.mark.parametrize(("write", "layout"), [(write_yolo, "yolo"), (write_coco, "coco"), (write_voc, "voc")])
@@ -65,7 +65,7 @@ def test_the_same_boxes_in_every_layout_of_stills(write, layout, tmp_path):
     assert (found.layout, found.missing, found.unlabelled, found.refused, found.notes) == (layout, [], [], [], [])
     scale = (64, 48, 64, 48) if layout == "yolo" else (1, 1, 1, 1)
     for split, count in counts.items():
-        boxes = [image.boxes[0] for image in found.pictures if image.split == split]
+        boxes = [image.boxes[0] for image in found.images if image.split == split]
         for box, drawn in zip(boxes, some_boxes(count, seed=len(split)), strict=True):
             assert [side * factor for side, factor in zip(box, scale, strict=True)] == pytest.approx(drawn, abs=1e-4)
 
@@ -84,7 +84,7 @@ def test_where_nothing_is_held_out_the_store_decides(tmp_path):
     assert set(splits(read_images(str(tmp_path))).values()) == {None}
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [athlete]\n")
     found = read_images(str(tmp_path))
-    assert len(found.pictures) == 4 and set(splits(found).values()) == {None}
+    assert len(found.images) == 4 and set(splits(found).values()) == {None}
 
 
 def test_yolo_places_and_names(root):
@@ -110,20 +110,20 @@ def test_yolo_places_and_names(root):
     assert boxes["images/b/2.jpg"] == boxes["images/b/3.jpg"] == ((), ())
     assert found.missing == ["lists/val.txt line 4: images/b/gone.jpg"] and found.unlabelled == ["images/c/4.jpg"]
     assert found.notes[0] == "data.yaml: test: images/none names no folder or list with images here"
-    assert read_images(str(table)).pictures == found.pictures
+    assert read_images(str(table)).images == found.images
 
 
 def test_yolo_table_in_a_folder_of_its_own(root):
-    root("pictures/1.jpg"), root("cfg/data.yaml", "train: ../images\nnames: [athlete]\n")
-    assert list(shown(read_images(root.path))) == ["pictures/1.jpg"]
-    root("cfg/set.yaml", "path: ../images\ntrain: .\nnames: [athlete]\n")
+    root("photos/1.jpg"), root("cfg/data.yaml", "train: ../photos\nnames: [athlete]\n")
+    assert list(shown(read_images(root.path))) == ["photos/1.jpg"]
+    root("cfg/set.yaml", "path: ../photos\ntrain: .\nnames: [athlete]\n")
     assert list(shown(read_images(f"{root.path}/cfg/set.yaml"))) == ["1.jpg"]
     with pytest.raises(InputError, match=r"cfg/data.yaml, cfg/set.yaml describe a data set each; name the one to take"):
         read_images(root.path)
 
 
 def test_a_image_that_two_tables_label_differently_is_refused(root):
-    root("pictures/1.jpg")
+    root("photos/1.jpg")
     for name, label in (("a", "athlete"), ("b", "athlete"), ("c", "ball")):
         root(
             f"{name}.json",
@@ -133,10 +133,10 @@ def test_a_image_that_two_tables_label_differently_is_refused(root):
                 "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
             }),
         )
-    with pytest.raises(InputError, match=r"images/1.jpg is labelled twice, and not the same"):
+    with pytest.raises(InputError, match=r"photos/1.jpg is labelled twice, and not the same"):
         read_images(root.path)
     root("c.json").unlink()
-    assert len(read_images(root.path).pictures) == 1
+    assert len(read_images(root.path).images) == 1
 
 
 def test_yolo_as_roboflow_exports_it(root):
@@ -147,7 +147,7 @@ def test_yolo_as_roboflow_exports_it(root):
         )
     root("data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['athlete']\n")
     found = read_images(root.path)
-    assert [(image.split, image.group, len(image.boxes)) for image in found.pictures] == [
+    assert [(image.split, image.group, len(image.boxes)) for image in found.images] == [
         (split, "jump", 1) for split in ("test", "train", "val")
     ]
 
@@ -200,7 +200,7 @@ def test_bad_yolo_lines_refuse_their_image_alone(root, line, verdict, reason):
         ("train: images\nnames: 3\n", "names must be a list of classes"),
         ("train: images\nnames: {a: b}\n", "names must be a list of classes"),
         ("train: images\nnames: [a, a]\n", "names has 'a' twice"),
-        ("train: images\nnames: [a]\n", "neither train nor val nor test names a folder"),
+        ("train: photos\nnames: [a]\n", "neither train nor val nor test names a folder"),
     ],
 )
 def test_a_broken_data_yaml_is_named(root, content, complaint):
@@ -210,7 +210,7 @@ def test_a_broken_data_yaml_is_named(root, content, complaint):
 
 
 def coco(root, annotations, images=None, categories=({"id": 3, "name": "athlete"},)):
-    root("pictures/1.jpg")
+    root("photos/1.jpg")
     images = images or [{"id": 1, "file_name": "1.jpg", "height": 48, "width": 64}]
     root("labels.json", json.dumps({"images": images, "annotations": annotations, "categories": list(categories)}))
     return read_images(root.path)
@@ -229,11 +229,9 @@ def test_coco_boxes_crowds_and_images_that_are_not_there(root):
             {"id": 2, "file_name": "2.jpg", "height": 48, "width": 64},
         ],
     )
-    assert shown(found) == {
-        "pictures/1.jpg": (((1.5, 2.0, 11.5, 22.0), (0.0, 0.0, 60.0, 40.0)), ("athlete", "athlete"))
-    }
-    assert found.pictures[0].ignored == (False, True)
-    assert found.pictures[0].size == (48, 64) and found.pictures[0].split is None
+    assert shown(found) == {"photos/1.jpg": (((1.5, 2.0, 11.5, 22.0), (0.0, 0.0, 60.0, 40.0)), ("athlete", "athlete"))}
+    assert found.images[0].ignored == (False, True)
+    assert found.images[0].size == (48, 64) and found.images[0].split is None
     assert found.missing == ["labels.json: 2.jpg", "labels.json: image 9 of 1 annotations"]
     assert found.notes == [
         "boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): 1"
@@ -253,7 +251,7 @@ def test_coco_finds_the_same_name_in_the_folder_of_its_split(root):
         )
     root("annotations/captions_train2017.json", json.dumps({"images": [], "annotations": [{"caption": "a jump"}]}))
     found = read_images(root.path, named_val="val")
-    assert {image.file.relative: (image.labels, image.split) for image in found.pictures} == {
+    assert {image.file.relative: (image.labels, image.split) for image in found.images} == {
         "train2017/000001.jpg": (("train",), "train"),
         "val2017/000001.jpg": (("val",), "val"),
     }
@@ -275,7 +273,7 @@ def test_bad_coco_annotations_refuse_their_image(root, annotation, verdict, reas
     found = coco(root, [{"id": 1, "image_id": 1} | annotation])
     (refusal,) = found.refused
     assert (
-        found.pictures == []
+        found.images == []
         and refusal.verdict == verdict
         and reason in refusal.reason
         and "labels.json" in refusal.reason
@@ -298,7 +296,7 @@ def test_bad_coco_annotations_refuse_their_image(root, annotation, verdict, reas
     ],
 )
 def test_a_broken_coco_file_is_named(root, content, complaint):
-    root("pictures/1.jpg"), root("labels.json", content)
+    root("photos/1.jpg"), root("labels.json", content)
     with pytest.raises(InputError, match=complaint):
         read_images(root.path)
 
@@ -356,9 +354,9 @@ def test_cvat_gives_every_nth_frame_and_no_box_that_is_outside(tmp_path):
         ("jump.mp4", 16): ((moving_box(16),), ("athlete",)),
         ("jump.mp4", 24): ((moving_box(24),), ("athlete",)),
     }
-    assert {(image.group, image.size) for image in found.pictures} == {("jump", (64, 112))}
+    assert {(image.group, image.size) for image in found.images} == {("jump", (64, 112))}
     assert "everything is of one group, jump" in found.notes[0]
-    assert len(read_images(str(tmp_path), every=1).pictures) == 30
+    assert len(read_images(str(tmp_path), every=1).images) == 30
 
 
 def cvat(root, track, meta="<meta><source>a.mp4</source></meta>"):
@@ -373,7 +371,7 @@ def test_cvat_turned_boxes_and_polygons_give_the_upright_box_around_them(root):
         "<box frame='0' outside='0' xtl='10' ytl='20' xbr='30' ybr='24' rotation='90'/>"
         "<polygon frame='1' outside='0' points='1,9;4,2;7,5'/><points frame='2' outside='0' points='1,2'/>",
     )
-    (first,), (second,), third = (image.boxes for image in found.pictures)
+    (first,), (second,), third = (image.boxes for image in found.images)
     assert first == pytest.approx((18, 12, 22, 32)) and second == (1, 2, 7, 9) and third == ((1, 2, 1, 2),), (
         "a point, which has no area, is refused later"
     )
@@ -390,8 +388,8 @@ def test_cvat_frames_of_a_task_that_took_every_third(root):
         "a.xml",
         f"<annotations>{meta}<track id='0' label='athlete'><box frame='9' outside='0' xtl='1' ytl='1' xbr='2' ybr='2'/></track></annotations>",
     )
-    assert [image.frame for image in read_images(root.path, every=1).pictures] == [6, 9, 12, 15, 18]
-    assert [image.frame for image in read_images(root.path, every=7).pictures] == [6, 12, 18]
+    assert [image.frame for image in read_images(root.path, every=1).images] == [6, 9, 12, 15, 18]
+    assert [image.frame for image in read_images(root.path, every=7).images] == [6, 12, 18]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +403,7 @@ def test_cvat_frames_of_a_task_that_took_every_third(root):
 )
 def test_bad_cvat_tracks_refuse_their_video(root, box):
     found = cvat(root, box)
-    assert found.pictures == [] and [(refusal.file.relative, refusal.verdict) for refusal in found.refused] == [
+    assert found.images == [] and [(refusal.file.relative, refusal.verdict) for refusal in found.refused] == [
         ("a.mp4", "bad_label")
     ]
 
@@ -437,13 +435,13 @@ def test_ucf101_24_gives_frames_of_tubes_counted_from_one(tmp_path):
         (jump, 16): ((moving_box(16),), ("Jump",)),
         (run, 29): ((moving_box(29),), ("Run",)),
     }
-    assert [image.tubes for image in found.pictures] == [
+    assert [image.tubes for image in found.images] == [
         ("v_Jump_g01_c01/1",),
         ("v_Jump_g01_c01/1", "v_Jump_g01_c01/2"),
         ("v_Jump_g01_c01/1",),
         ("v_Run_g02_c03/1",),
     ]
-    assert [image.group for image in found.pictures] == ["Jump_g01"] * 3 + ["Run_g02"]
+    assert [image.group for image in found.images] == ["Jump_g01"] * 3 + ["Run_g02"]
 
 
 def test_ucf101_24_with_the_official_lists_and_half_of_the_videos(tmp_path):
@@ -454,7 +452,7 @@ def test_ucf101_24_with_the_official_lists_and_half_of_the_videos(tmp_path):
     (tmp_path / "trainlist01.txt").write_text("Jump/v_Jump_g01_c01.avi 1\n")
     (tmp_path / "testlist01.txt").write_text("Jump/v_Jump_g02_c01.avi\n")
     found = read_images(str(tmp_path))
-    assert {image.group: image.split for image in found.pictures} == {"Jump_g01": "train", "Jump_g02": "test"}
+    assert {image.group: image.split for image in found.images} == {"Jump_g01": "train", "Jump_g02": "test"}
     assert found.notes == ["1 of the videos that finalAnnots.mat describes are not here"] and found.missing == []
 
 
@@ -466,7 +464,7 @@ def test_ucf101_24_beside_copies_of_its_videos_and_lists_as_windows_writes_them(
     (root / "trainlist01.txt").write_text("Jump\\v_Jump_g01_c01.avi 1\r\n")
     (root / "testlist01.txt").write_text("Jump\\v_Jump_g02_c01.avi\r\n")
     found = read_images(str(tmp_path), layout="ucf101_24")
-    assert {image.file.relative: image.split for image in found.pictures} == {
+    assert {image.file.relative: image.split for image in found.images} == {
         "two/videos/Jump/v_Jump_g01_c01.avi": "train",
         "two/videos/Jump/v_Jump_g02_c01.avi": "test",
     }
@@ -542,14 +540,14 @@ def test_groups_of_stills_are_told_by_their_names(name, group):
 
 def test_real_sports_target(sports_target):
     found = read_images(str(sports_target))
-    assert (found.layout, len(found.pictures), found.missing, found.refused, found.unlabelled) == (
+    assert (found.layout, len(found.images), found.missing, found.refused, found.unlabelled) == (
         "yolo",
         288,
         [],
         [],
         [],
     )
-    groups = {split: {image.group for image in found.pictures if image.split == split} for split in ("train", "test")}
+    groups = {split: {image.group for image in found.images if image.split == split} for split in ("train", "test")}
     assert not groups["train"] & groups["test"] and all(
         group.split("_")[0] in ("BasketballDunk", "Surfing") for group in groups["test"]
     )
@@ -557,18 +555,16 @@ def test_real_sports_target(sports_target):
 
 def test_real_ucf101_24(ucf101_24):
     found = read_images(str(ucf101_24))
-    assert (found.layout, len({image.file.uri for image in found.pictures}), found.refused) == ("ucf101_24", 14, [])
-    assert {label for image in found.pictures for label in image.labels} == {"BasketballDunk", "Surfing"}
-    assert all(
-        0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for image in found.pictures for x1, y1, x2, y2 in image.boxes
-    )
+    assert (found.layout, len({image.file.uri for image in found.images}), found.refused) == ("ucf101_24", 14, [])
+    assert {label for image in found.images for label in image.labels} == {"BasketballDunk", "Surfing"}
+    assert all(0 <= x1 < x2 <= 320 and 0 <= y1 < y2 <= 240 for image in found.images for x1, y1, x2, y2 in image.boxes)
 
 
 def test_labels_that_are_not_text_are_refused(tmp_path):
     write_yolo(tmp_path, {"train": 2})
     (tmp_path / "labels" / "train" / "t000.txt").write_bytes(b"0 0.5 \xff\xfe 0.2 0.4\n")
     found = read_images(str(tmp_path))
-    assert [refusal.verdict for refusal in found.refused] == ["bad_label"] and len(found.pictures) == 1
+    assert [refusal.verdict for refusal in found.refused] == ["bad_label"] and len(found.images) == 1
     (tmp_path / "data.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8 text"):
         read_images(str(tmp_path))

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posture.data.labels.place_boxes import LEAST_SIDE, place_boxes
-from posture.data.labels.tree import AnnotatedImage
+from posture.data.labels.records import AnnotatedImage
 from posture.data.store.files import File
 from posture.errors import Unreadable
 

@@ -3,9 +3,10 @@ import multiprocessing
 
 import pytest
 
+from posture.data.labels.records import Label
 from posture.data.labels.review_csv import Stretch, checked_label, write_answer
 from posture.data.labels.table import as_text, from_text
-from posture.data.labels.videos import Label, NoLabels, find_unlabelled, read_footage
+from posture.data.labels.videos import NoLabels, find_unlabelled, read_footage
 from posture.data.store.files import read_bytes
 from posture.errors import InputError
 from tests.support.processes import s3_server

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from posture.data.labels.images import image_layout, read_images
+from posture.data.labels.records import BadLabel
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
-from posture.data.labels.tree import BadLabel
 from posture.data.store.safe_json import MOST_CLASSES
 from posture.errors import InputError
 from tests.support.cases import case
@@ -20,7 +20,7 @@ YOLO = "0 0.5 0.5 0.2 0.4\n"
 
 
 def shown(found):
-    return {image.file.relative: (image.boxes, image.labels) for image in found.pictures}
+    return {image.file.relative: (image.boxes, image.labels) for image in found.images}
 
 
 def refused(found):
@@ -50,7 +50,7 @@ def test_images_without_a_file_of_labels_are_counted_and_an_empty_file_says_nobo
         root(f"images/{number}.jpg")
     root("labels/0.txt", YOLO), root("labels/1.txt", " \n"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_images(root.path)
-    assert [len(image.boxes) for image in found.pictures] == [1, 0, 0, 0]
+    assert [len(image.boxes) for image in found.images] == [1, 0, 0, 0]
     assert (
         found.notes[0]
         == "images without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
@@ -231,7 +231,7 @@ def coco(
     images=({"id": 1, "file_name": "1.jpg", "height": 48, "width": 64},),
     categories=({"id": 3, "name": "athlete"},),
 ):
-    root("pictures/1.jpg")
+    root("photos/1.jpg")
     root("labels.json", json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return read_images(root.path)
 
@@ -239,7 +239,7 @@ def coco(
 @pytest.mark.parametrize(("image", "category"), [("1", "3"), (1.0, 3.0), (" 1 ", 3), (1, "3")])
 def test_ids_as_texts_join(root, image, category):
     found = coco(root, [{"id": 1, "image_id": image, "category_id": category, "bbox": [1, 2, 3, 4]}])
-    assert shown(found) == {"pictures/1.jpg": (((1, 2, 4, 6),), ("athlete",))}
+    assert shown(found) == {"photos/1.jpg": (((1, 2, 4, 6),), ("athlete",))}
 
 
 def test_ids_that_do_not_join_or_are_there_twice_are_an_error(root):
@@ -266,7 +266,7 @@ def test_ids_that_do_not_join_or_are_there_twice_are_an_error(root):
 )
 def test_a_missing_bbox_is_the_box_around_what_else_was_drawn(root, annotation, box):
     assert shown(coco(root, [{"id": 1, "image_id": 1, "category_id": 3} | annotation])) == {
-        "pictures/1.jpg": ((box,), ("athlete",))
+        "photos/1.jpg": ((box,), ("athlete",))
     }
 
 
@@ -286,7 +286,7 @@ def test_a_missing_bbox_is_the_box_around_what_else_was_drawn(root, annotation, 
 )
 def test_annotations_that_give_no_box_refuse_their_image(root, annotation, reason):
     found = coco(root, [{"id": 1, "image_id": 1, "category_id": 3} | annotation])
-    assert (reason is None and found.pictures) or (found.pictures == [] and reason in refused(found)["pictures/1.jpg"])
+    assert (reason is None and found.images) or (found.images == [] and reason in refused(found)["photos/1.jpg"])
 
 
 @pytest.mark.parametrize("crowd", [{"iscrowd": 1}, {"iscrowd": "1"}, {"iscrowd": True}, {"ignore": 1}])
@@ -297,7 +297,7 @@ def test_crowds_are_ignore_regions(root, crowd):
             {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": "0"},
             {"id": 2, "image_id": 1, "category_id": 3, "segmentation": {"size": [4, 5], "counts": [0, 20]}} | crowd,
         ],
-    ).pictures
+    ).images
     assert image.boxes == ((1, 2, 4, 6), (0, 0, 5, 4)) and image.ignored == (False, True)
 
 
@@ -307,7 +307,7 @@ def test_rows_that_are_repeated_count_once(root):
         root,
         [{"id": 1} | row, {"id": 2} | row, {"id": 3, "iscrowd": 1} | row, {"id": 4} | row | {"bbox": [1, 2, 3, 5]}],
     )
-    assert found.pictures[0].boxes == ((1, 2, 4, 6), (1, 2, 4, 6), (1, 2, 4, 7)) and found.pictures[0].ignored == (
+    assert found.images[0].boxes == ((1, 2, 4, 6), (1, 2, 4, 6), (1, 2, 4, 7)) and found.images[0].ignored == (
         False,
         True,
         False,
@@ -316,10 +316,10 @@ def test_rows_that_are_repeated_count_once(root):
 
 
 def test_coco_names_in_another_form(root):
-    root("pictures/" + unicodedata.normalize("NFD", "Läufer.JPG")), root("pictures/1.jpg")
-    image = {"id": 1, "file_name": unicodedata.normalize("NFC", "pictures\\Läufer.jpg")}
+    root("photos/" + unicodedata.normalize("NFD", "Läufer.JPG")), root("photos/1.jpg")
+    image = {"id": 1, "file_name": unicodedata.normalize("NFC", "photos\\Läufer.jpg")}
     found = coco(root, [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}], [image])
-    assert len(shown(found)) == 1 and found.missing == [] and found.unlabelled == ["pictures/1.jpg"]
+    assert len(shown(found)) == 1 and found.missing == [] and found.unlabelled == ["photos/1.jpg"]
 
 
 def test_runs_of_masks_give_the_box_of_the_mask():
@@ -374,7 +374,7 @@ def test_difficult_objects_are_ignore_regions(root):
             voc("1.jpg", [("a", "<difficult>0</difficult>"), ("b", "<difficult> 1 </difficult>"), ("c", "")]),
         ),
     )
-    (image,) = read_images(root.path).pictures
+    (image,) = read_images(root.path).images
     assert (
         image.labels == ("a", "b", "c") and image.ignored == (False, True, False) and image.boxes[0] == (10, 20, 40, 60)
     )
@@ -474,7 +474,7 @@ def test_voc_names_with_spaces_and_in_another_form(root):
     )
     root("ImageSets/Main/train.txt", f"{stem}\n")
     found = read_images(root.path)
-    assert len(found.pictures) == 1 and found.missing == []
+    assert len(found.images) == 1 and found.missing == []
 
 
 def test_real_encodings_units_folders_and_ids():
@@ -484,14 +484,14 @@ def test_real_encodings_units_folders_and_ids():
         ("跑步",),
     }
     pixels = read_images(case("yolo_pixel_units"))
-    assert len(pixels.pictures) == 1 and list(refused(pixels)) == ["images/train/j_pixels.jpg"]
-    assert sum(len(image.boxes) for image in read_images(case("yolo_capital_folder")).pictures) == 6
-    assert [len(image.boxes) for image in read_images(case("coco_text_ids")).pictures] == [1, 1, 1, 1]
+    assert len(pixels.images) == 1 and list(refused(pixels)) == ["images/train/j_pixels.jpg"]
+    assert sum(len(image.boxes) for image in read_images(case("yolo_capital_folder")).images) == 6
+    assert [len(image.boxes) for image in read_images(case("coco_text_ids")).images] == [1, 1, 1, 1]
 
 
 def test_layouts_are_recognised_in_utf16(root):
     (
-        root("pictures/1.jpg"),
+        root("photos/1.jpg"),
         root("labels.json", json.dumps({"images": [], "annotations": [], "categories": []}).encode("utf-16")),
     )
     assert image_layout(root.path) == "coco"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from posture.data.labels.videos import Label, read_footage
+from posture.data.labels.records import Label
+from posture.data.labels.videos import read_footage
 from posture.data.store.files import list_files
 from posture.errors import InputError
 

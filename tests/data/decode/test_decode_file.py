@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from posture.data.decode.cut import Clip
-from posture.data.decode.frames import read_frames
+from posture.data.decode.decode_file import read_frames
 from posture.data.decode.sandbox import Sandbox
 from posture.errors import Unreadable
 from tests.support.image_folders import bright_box, moving_box, shared, write_film

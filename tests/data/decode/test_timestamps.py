@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from posture.data.decode.times import average_rate, frame_times
+from posture.data.decode.timestamps import average_rate, frame_times
 from posture.errors import Unreadable
 
 EVEN = np.arange(50) / 25
