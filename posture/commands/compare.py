@@ -9,7 +9,8 @@ from typing import Any
 
 from posture.compare import action as actions
 from posture.compare import detection
-from posture.compare.action import Comparison
+from posture.compare.analysis import flow_notes, optimizer_notes, write_json
+from posture.compare.results import Comparison
 from posture.compare.study import Job, StudyRunner, done, tried_for, work
 from posture.data.store.files import absolute, join, write_bytes
 from posture.display import console
@@ -112,7 +113,7 @@ def _show(comparison: Comparison, task: str, folder: str) -> dict[str, Any]:
     analysis = words.analyse(comparison)
     with tempfile.TemporaryDirectory(prefix="posture-comparison-") as place:
         for name, write in (
-            ("comparison.json", lambda path: actions.write_json(path, analysis)),
+            ("comparison.json", lambda path: write_json(path, analysis)),
             ("comparison.html", lambda path: words.write_page(path, comparison, analysis)),
         ):
             write(Path(place, name))
@@ -120,8 +121,8 @@ def _show(comparison: Comparison, task: str, folder: str) -> dict[str, Any]:
     columns, rows = words.rows_for_console(analysis)
     console.table(*columns, rows=rows)
     for sentence in [
-        *actions.optimizer_notes(analysis),
-        *actions.flow_notes(analysis),
+        *optimizer_notes(analysis),
+        *flow_notes(analysis),
         *analysis["verdict"],
         *analysis["ablations"].values(),
     ]:

@@ -1,8 +1,6 @@
-"""Detectors trained on one budget and judged on the same test images: the paper's section 3.1, Figures 7-9, and what
-each part brings.
+"""The comparison of detectors: the paper's section 3.1 and Figures 7 to 9.
 
-What is compared, tested and said is arranged as in `posture.compare.action`. Legend: P images, G groups of them, B
-resamples.
+Legend: P images, G groups of them, B resamples.
 """
 
 from __future__ import annotations
@@ -15,18 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare.action import (
-    Comparison,
-    Drawn,
-    Entry,
-    Measures,
-    Scored,
-    common,
-    difference_texts,
-    mean_text,
-    tabulated,
-)
-from posture.compare.page import OVER_SEEDS, Row, columns, costs, differences, other, ratio, shared
+from posture.compare.analysis import common_items, difference_texts, mean_text, tabulate
+from posture.compare.page import OVER_SEEDS, Row, beside_text, columns, costs, differences, ratio, shared
+from posture.compare.results import Comparison, Entry, Measures, Resampled, Scored
 from posture.display import html
 from posture.display.charts import LOOKS, Chart, ChartLine, Columns, over_epochs, ticks
 from posture.display.text import THIN_SPACE, amount, decimal, percent
@@ -41,20 +30,16 @@ PAPER: dict[str, dict[str, float]] = {
     "ssd300": {"precision": 0.965, "map50": 0.867},
     "faster_rcnn": {"precision": 0.959, "map50": 0.845},
 }
-"""What the paper prints for these models (section 3.1): precision on UCF101, the rest on its own data and hardware,
-never ours.
-"""
+"""Figures that the paper prints (section 3.1): precision on UCF101, the others on its own data and hardware."""
 
 
 @dataclass
 class DetectionResult(Scored):
-    """A detector's; its metrics as `posture.tasks.detection_metrics.detection_metrics` makes them, with `speed` and
-    `fps` beside them.
-    """
+    """A scored detector; its metrics are those of `detection_metrics`, with `speed` and `fps`."""
 
     images: list[str]
     predictions: list[ScoredImage]
-    """What was found in each image, and what is there."""
+    """Detections and true boxes of each image."""
 
     @property
     def truths(self) -> dict[str, tuple[bytes, bytes]]:
@@ -67,15 +52,15 @@ class DetectionResult(Scored):
 def _opening(analysis: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
     found = {figure: spread["mean"] for figure, spread in subject["metrics"].items() if spread}
     seeds = f"mean of {len(subject['seeds'])} seeds" if len(subject["seeds"]) > 1 else "one seed"
-    said = (
-        f"{subject['title']} reaches an mAP@0.5:0.95 of {decimal(found.get('map50_95'))} and an mAP@0.5 of {decimal(found.get('map50'))} "
-        f"on {analysis['pictures']:,} test images ({seeds})"
+    result = (
+        f"{subject['title']} reaches an mAP@0.5:0.95 of {decimal(found.get('map50_95'))} and an mAP@0.5 of "
+        f"{decimal(found.get('map50'))} on {analysis['pictures']:,} test images ({seeds})"
     )
     if "precision" not in found:
-        return f"{said}."
+        return f"{result}."
     return (
-        f"{said}: where its F1 is best it finds {percent(found['recall'])} of what is there, {percent(found['precision'])} of what it "
-        f"reports is right, and it takes {found['speed.whole.median']:.1f}{THIN_SPACE}ms for an image."
+        f"{result}. At the confidence with the best F1, recall is {percent(found['recall'])} and precision "
+        f"{percent(found['precision'])}; an image takes {found['speed.whole.median']:.1f}{THIN_SPACE}ms end to end."
     )
 
 
@@ -86,16 +71,16 @@ DETECTION = Measures(
     spread=("precision", "recall", "f1", "mean_iou", "map50", "map75", "map50_95", "fps.whole", "fps.model", *SPEEDS),
     tested={"map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"},
     shares=(),
-    judged={
+    phrases={
         "map50_95": (
             "has a higher mAP@0.5:0.95 than",
             "has a lower mAP@0.5:0.95 than",
-            "cannot be told, by mAP@0.5:0.95 on these images, from",
+            "does not differ significantly in mAP@0.5:0.95 from",
         ),
         "map50": (
             "has a higher mAP@0.5 than",
             "has a lower mAP@0.5 than",
-            "cannot be told, by mAP@0.5 on these images, from",
+            "does not differ significantly in mAP@0.5 from",
         ),
     },
     ablated="map50_95",
@@ -106,17 +91,14 @@ DETECTION = Measures(
 
 
 def analyse(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Every figure of the page of compared detectors, as plain values: as `posture.compare.action.analyse`, with `pictures`
-    for segments.
+    """Return every figure of the page, as `posture.compare.action.analyse` does, with `pictures` instead of `segments`.
 
-    Detections of several seeds cannot be averaged as a classifier's scores can: each seed's mAP is computed on every
-    resample of the groups, and the mean over seeds is compared. A difference is thus that of the means over seeds;
-    seeds are not taken for more images.
-    Raises InputError where two runs were not judged on the same images and boxes, ValueError where no entry is the
-    subject.
+    Detections of several seeds cannot be averaged as a classifier's scores can. So each seed's mAP is computed on every
+    resample of the groups, and the means over seeds are compared; several seeds do not count as more images.
+    Raises InputError if two runs were scored on different images or boxes, ValueError if no entry is the subject.
     """
-    images = common(comparison, DETECTION)
-    drawn: Drawn = {}
+    images = common_items(comparison, DETECTION)
+    drawn: Resampled = {}
     if images:
         groups = [comparison.groups[image] for image in images]
         counts = statistics.resampled_groups(groups, resamples=resamples, seed=seed)
@@ -129,7 +111,7 @@ def analyse(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, se
                 drawn[entry.name] = {
                     figure: np.mean([one[figure] for one in found], axis=0) for figure in DETECTION.tested
                 }
-    return tabulated(comparison, DETECTION, drawn, items=images, resamples=resamples)
+    return tabulate(comparison, DETECTION, drawn, items=images, resamples=resamples)
 
 
 def _ordered(result: DetectionResult, images: Sequence[str]) -> list[ScoredImage]:
@@ -138,7 +120,7 @@ def _ordered(result: DetectionResult, images: Sequence[str]) -> list[ScoredImage
 
 
 def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column names and a row per entry, for `posture.display.console.table`; the difference is of mAP@0.5:0.95."""
+    """Return column names and a row per entry, for a table on the terminal; the difference is in mAP@0.5:0.95."""
     columns = (
         "model",
         "mAP@0.5:0.95",
@@ -184,9 +166,9 @@ TABLE = {
 
 
 def write_page(path: Path, comparison: Comparison, analysis: Mapping[str, Any]) -> None:
-    """Write the comparison as one self-contained page; curves come from the comparison's histories and metrics.
+    """Write the comparison as one self-contained page; its curves come from the histories and metrics of the runs.
 
-    `comparison.facts` as in `posture.compare.action.write_page`.
+    `comparison.facts`: see `posture.compare.action.write_page`.
     """
     given = shared(
         comparison,
@@ -196,7 +178,7 @@ def write_page(path: Path, comparison: Comparison, analysis: Mapping[str, Any]) 
         kinds={"ours": "Ours", "baseline": "Baselines", "reference": "References"},
     )
     if len(comparison.classes) == 1:
-        given["per_class"] = None  # it is the mean
+        given["per_class"] = None  # one class: the same as the mean
     subject, main, ablations = given["subject"], given["main"], given["ablations"]
     entries = [entry for entry in comparison.entries if entry.kind != "ablation"]
     curves = [
@@ -238,14 +220,14 @@ def _mean_of(figure: str) -> Any:
 
 
 def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
-    """The subject's figures, each beside the first baseline's."""
+    """Return tiles with the subject's figures, each beside the first baseline's."""
     beside = next((row for row in main if row["kind"] == "baseline"), None)
     named = {"map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5", "precision": "Precision", "mean_iou": "Mean IoU"}
     tiles = [
         {
             "name": name,
             "value": decimal((subject["metrics"][figure] or {}).get("mean")),
-            "note": other(beside, figure, DETECTION),
+            "note": beside_text(beside, figure, DETECTION),
         }
         for figure, name in named.items()
     ]
@@ -260,7 +242,7 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
         {
             "name": "Time per image",
             "value": f"{decimal(_mean_of('speed.whole.median')(subject), 1)}{THIN_SPACE}ms",
-            "note": "from pixels to boxes",
+            "note": "end to end",
         },
         {
             "name": "Compute",
@@ -276,16 +258,16 @@ def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def _speeds(main: Sequence[Row]) -> list[Columns]:
-    """Figure 9 (c) and (d): images a second, and milliseconds for one."""
+    """Draw Figure 9 (c) and (d): images per second, and milliseconds per image."""
     charts = []
     for title, figures in (
-        ("FPS (more is better)", {"fps.whole": "whole way", "fps.model": "network alone"}),
+        ("FPS (more is better)", {"fps.whole": "end to end", "fps.model": "network only"}),
         (
-            "Milliseconds an image (less is better)",
-            {"speed.whole.median": "whole way", "speed.model.median": "network alone"},
+            "Milliseconds per image (less is better)",
+            {"speed.whole.median": "end to end", "speed.model.median": "network only"},
         ),
     ):
-        most = max(
+        highest = max(
             (
                 max(row["metrics"][figure]["values"])
                 for row in main
@@ -295,15 +277,15 @@ def _speeds(main: Sequence[Row]) -> list[Columns]:
             ),
             default=0.0,
         )
-        if most:
-            charts.append(columns(title, main, figures, top=most, digits=1, width=520))
+        if highest:
+            charts.append(columns(title, main, figures, top=highest, digits=1, width=520))
     return charts
 
 
 def _ablation_bars(ablations: Sequence[Row]) -> list[Columns]:
-    """The subject beside what has a part taken away, and beside what has another in its place: another loss for boxes."""
+    """Draw the subject beside models without a part, and beside models with another box loss."""
     charts = []
-    for title, replaced in (("Parts taken away", False), ("Other losses for boxes", True)):
+    for title, replaced in (("Parts removed", False), ("Other box losses", True)):
         rows = [row for row in ablations[1:] if row["replaced"] == replaced]
         if rows:
             charts.append(columns(f"{title}: mean, lowest and highest seed", [ablations[0], *rows], BARS))
@@ -311,7 +293,7 @@ def _ablation_bars(ablations: Sequence[Row]) -> list[Columns]:
 
 
 def _precision_recall(entries: Sequence[Entry]) -> Chart | None:
-    """Figure 7: per model the mean of its classes' curves and seeds, at an overlap of 0.5."""
+    """Draw Figure 7: for each model the mean curve over classes and seeds, at IoU 0.5."""
     lines = []
     for place, entry in enumerate(entries):
         curves = [
@@ -341,9 +323,7 @@ def _precision_recall(entries: Sequence[Entry]) -> Chart | None:
 
 
 def _over_epochs(entries: Sequence[Entry], figure: str, title: str) -> Chart | None:
-    """Figure 9 (a) and (b): per model the mean over seeds of a figure on `val` after every epoch that all of them
-    reached.
-    """
+    """Draw Figure 9 (a) and (b): for each model a figure on `val` after every epoch, mean over seeds."""
     lines = []
     for place, entry in enumerate(entries):
         seeds = [over_epochs(result.history, f"val_{figure}") for result in entry.results]
@@ -355,7 +335,7 @@ def _over_epochs(entries: Sequence[Entry], figure: str, title: str) -> Chart | N
     last = max((x for line in lines for x, _ in line.points), default=0.0)
     return (
         Chart(
-            f"{title} in validation",
+            f"Validation {title}",
             "epoch",
             "",
             ticks(0.0, last, 5, whole=True),

@@ -1,21 +1,15 @@
-"""The page of a comparison: Table 3, differences, ablations (Figure 11), classes (Figure 12), ROC (Figure 13), losses,
-speed, and how it was done.
-
-`shared` and what stands below it serve every task's page; `posture.compare.detection` has the detectors'.
-"""
+"""The parts of a comparison's page that all tasks share: tables, differences, classes, losses, cost and facts."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from posture.compare.action import ACTION, PAPER, Comparison, Entry, Measures, flow_notes, mean_text, whole_ms
-from posture.compare.verdict import SIGNIFICANT, probability, told
+from posture.compare.analysis import flow_notes, mean_text, whole_ms
+from posture.compare.results import Comparison, Entry, Measures
+from posture.compare.verdict import SIGNIFICANT, difference_text, probability
 from posture.display import html, text
 from posture.display.charts import (
     LONGEST,
@@ -31,106 +25,10 @@ from posture.display.charts import (
 )
 from posture.display.text import NOTHING, THIN_SPACE, amount, decimal, percent, short, signed
 
-KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References: torchvision's networks"}
-BARS = {"accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1"}
-COLUMNS = {
-    "accuracy": "Accuracy",
-    "macro_precision": "Precision",
-    "macro_recall": "Recall",
-    "macro_f1": "F1",
-    "map": "mAP",
-}
-"""Figures told of ablations, drawn and in their table."""
 OVER_SEEDS = "Mean over seeds, whiskers from the lowest to the highest seed"
 
 Row = Mapping[str, Any]
 """An entry of an analysis."""
-
-
-def write_comparison_page(path: Path, *, comparison: Comparison, analysis: Mapping[str, Any]) -> None:
-    """Write the page of `analysis` (of `posture.compare.action.analyse`); curves come from the comparison's histories and
-    metrics.
-    """
-    papers = any(row["name"] in PAPER for row in analysis["entries"])
-    given = shared(
-        comparison, analysis, ACTION, paper=PAPER, kinds=KINDS if papers else KINDS | {"baseline": "Baselines"}
-    )
-    subject, main = given["subject"], given["main"]
-    page = html.render(
-        "comparison.html",
-        **given,
-        tiles=_tiles(subject, main) if subject["metrics"] else [],
-        ablation_columns=COLUMNS,
-        bars=[columns(OVER_SEEDS, given["ablations"], BARS)] if given["ablations"] else [],
-        curves=_roc([entry for entry in comparison.entries if entry.kind != "ablation"]),
-        costs=costs(
-            main,
-            {
-                "clips_per_second": (lambda row: row["clips_per_second"], lambda value: f"{value:,.1f}"),
-                "latency": (lambda row: row["latency_ms"] and whole_ms(row)["median"], lambda value: f"{value:,.1f}"),
-                "gmacs": (lambda row: row["gmacs"], amount),
-                "parameters": (lambda row: row["parameters"] / 1e6, amount),
-            },
-        ),
-    )
-    html.write(path, page)
-
-
-def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
-    """The subject in four figures, each beside the first baseline's."""
-    beside = next((row for row in main if row["kind"] == "baseline"), None)
-    return [
-        {
-            "name": "Accuracy",
-            "value": percent(subject["metrics"]["accuracy"]["mean"]),
-            "note": other(beside, "accuracy", ACTION),
-        },
-        {
-            "name": "mAP",
-            "value": decimal((subject["metrics"]["map"] or {}).get("mean")),
-            "note": other(beside, "map", ACTION),
-        },
-        {
-            "name": "Compute",
-            "value": f"{amount(subject['gmacs'])}{THIN_SPACE}GMAC",
-            "note": ratio(subject, beside, "gmacs"),
-        },
-        {
-            "name": "Parameters",
-            "value": f"{amount(subject['parameters'] / 1e6)}{THIN_SPACE}M",
-            "note": ratio(subject, beside, "parameters"),
-        },
-    ]
-
-
-def _roc(entries: Sequence[Entry]) -> Chart | None:
-    """Figure 13: per model the mean of its classes' curves and seeds, each class against the rest."""
-    grid = np.linspace(0, 1, 201)
-    lines = []
-    for place, entry in enumerate(entries):
-        curves = [curve for result in entry.results for curve in result.metrics["roc"].values()]
-        if curves:
-            mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves], axis=0)
-            area = np.mean([result.metrics["auc"] for result in entry.results])
-            lines.append(
-                ChartLine(
-                    f"{entry.title} {area:.3f}",
-                    [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)],
-                    look(place),
-                )
-            )
-    if not lines:
-        return None
-    guide = ChartLine("chance", [(0, 0), (1, 1)], "guide", listed=False)
-    return Chart(
-        "ROC, with AUC",
-        "false positive rate",
-        "true positive rate",
-        ticks(0, 1),
-        ticks(0, 1),
-        [guide, *lines],
-        height=400,
-    )
 
 
 def shared(
@@ -139,10 +37,11 @@ def shared(
     measures: Measures,
     *,
     paper: Mapping[str, Mapping[str, float]],
-    kinds: Mapping[str, str] = KINDS,
+    kinds: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the pages of all tasks show, for `pages.render`. `paper`: {entry: {figure: what the paper prints}}; `kinds`:
-    titles of the table's parts.
+    """Return the values of the template that all tasks share.
+
+    `paper`: {entry: {figure: value printed in the paper}}; `kinds`: {kind: title of its part of the table}.
     """
     rows = analysis["entries"]
     main = [row for row in rows if row["kind"] != "ablation"]
@@ -207,7 +106,7 @@ def _subtitle(analysis: Mapping[str, Any], facts: Mapping[str, Any], measures: M
 
 
 def ratio(subject: Row, beside: Row | None, key: str) -> str:
-    """How a cost compares with that of another model, in words."""
+    """Compare a cost with that of another model, in words."""
     ours, theirs = subject[key], beside and beside[key]
     if not ours or not theirs or beside is None:
         return ""
@@ -220,13 +119,13 @@ def ratio(subject: Row, beside: Row | None, key: str) -> str:
     )
 
 
-def other(beside: Row | None, figure: str, measures: Measures) -> str:
-    """Another model's figure, with its name."""
+def beside_text(beside: Row | None, figure: str, measures: Measures) -> str:
+    """Return another model's figure with its name."""
     return f"{beside['title']}: {mean(beside, figure, measures)}" if beside and beside["metrics"] else ""
 
 
 def mean(row: Row, figure: str, measures: Measures) -> str:
-    """`84.2 ± 1.3 %` or `0.842 ± 0.013`: mean and standard deviation over seeds."""
+    """Return `84.2 ± 1.3 %` or `0.842 ± 0.013`: mean and standard deviation over seeds."""
     if not row["metrics"] or not row["metrics"][figure]:
         return NOTHING
     return (
@@ -237,14 +136,14 @@ def mean(row: Row, figure: str, measures: Measures) -> str:
 
 
 def points(figure: str, value: float | None, measures: Measures) -> str:
-    """A difference as the table writes its figure: points of a share, decimals of the others."""
+    """Return a difference as the table shows its figure: in points for a share, else as a decimal."""
     if value is None:
         return NOTHING
     return signed(100 * value) if figure in measures.shares else signed(value, 3)
 
 
 def differences(rows: Sequence[Row], measures: Measures) -> list[Intervals]:
-    """The subject's difference to each other model with its interval, in hundredths, a chart for each figure."""
+    """Draw, for each tested figure, the subject's difference to every other model with its interval, in hundredths."""
     compared = [row for row in rows if row["against"]]
     charts = []
     for figure, title in measures.tested.items():
@@ -263,7 +162,7 @@ def differences(rows: Sequence[Row], measures: Measures) -> list[Intervals]:
                     low,
                     high,
                     look,
-                    f"{row['title']}: {told(against, unit=unit)}",
+                    f"{row['title']}: {difference_text(against, unit=unit)}",
                 )
             )
         reach = [value for row in drawn for value in (row.value, row.low, row.high) if value is not None]
@@ -275,8 +174,9 @@ def differences(rows: Sequence[Row], measures: Measures) -> list[Intervals]:
 def columns(
     title: str, rows: Sequence[Row], bars: Mapping[str, str], *, top: float = 1.0, digits: int = 3, width: int = 1040
 ) -> Columns:
-    """Figures (0..top) of each model, named as in `bars`, as bars side by side; whiskers from the lowest to the highest
-    seed.
+    """Draw figures (0..top) of each model as bars side by side, named as in `bars`.
+
+    Whiskers go from the lowest to the highest seed.
     """
     groups = []
     letters = min(20, int((width - Columns.left - Columns.right) / max(len(rows), 1) / 6.5))
@@ -288,10 +188,11 @@ def columns(
                 drawn.append(Column(None))
                 continue
             values = spread["values"]
-            text = f"{row['title']}, {name}: {spread['mean']:.{digits}f}, seeds {min(values):.{digits}f} to {max(values):.{digits}f}"
+            low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+            label = f"{row['title']}, {name}: {spread['mean']:.{digits}f}, seeds {low} to {high}"
             several = len(values) > 1
             drawn.append(
-                Column(spread["mean"], min(values) if several else None, max(values) if several else None, text)
+                Column(spread["mean"], min(values) if several else None, max(values) if several else None, label)
             )
         name = textwrap.wrap(row["title"], max(4, letters))
         groups.append((name if row["metrics"] else [*name, "not measured"], drawn))
@@ -299,7 +200,7 @@ def columns(
 
 
 def _per_class(main: Sequence[Row], classes: Sequence[str]) -> dict[str, Any] | None:
-    """The figure of each class and model."""
+    """Return the table of each class and model."""
     measured = [row for row in main if row["per_class"]]
     if not measured:
         return None
@@ -316,15 +217,15 @@ def _per_class(main: Sequence[Row], classes: Sequence[str]) -> dict[str, Any] | 
     return {"titles": [row["title"] for row in measured], "rows": rows}
 
 
-def look(place: int) -> str:
-    """The style of a model's curve, by its place among them."""
-    return LOOKS[place] if place < len(LOOKS) else "faint"
+def look(index: int) -> str:
+    """Return the style class of a model's curve, by its index."""
+    return LOOKS[index] if index < len(LOOKS) else "faint"
 
 
 def losses(entries: Sequence[Entry], *, one_scale: bool) -> list[Chart]:
-    """Training and validation loss of each model, a curve for each seed, all to one scale if they are the same loss.
+    """Draw training and validation loss of each model, a curve for each seed; `one_scale` if all use the same loss.
 
-    The training loss of several streams is their sum, and is drawn as their mean.
+    The training loss of several streams is their sum; their mean is drawn.
     """
     drawn = [
         (
@@ -360,10 +261,10 @@ def losses(entries: Sequence[Entry], *, one_scale: bool) -> list[Chart]:
 
 
 def _loss_notes(entries: Sequence[Entry]) -> list[str]:
-    """Where training and validation losses of one model do not measure the same."""
+    """Return sentences on models whose training and validation losses measure different things."""
     notes = [
-        f"{entry.title}: its training loss is drawn as the mean of its {entry.streams} streams, each judged alone; in validation their common "
-        "answer is judged."
+        f"{entry.title}: the training loss is the mean over its {entry.streams} streams, the validation loss that of "
+        "their fused prediction."
         for entry in entries
         if entry.streams > 1 and entry.results
     ]
@@ -374,8 +275,8 @@ def _loss_notes(entries: Sequence[Entry]) -> list[str]:
     }
     if smoothed:
         notes.append(
-            f"Label smoothing is in the training loss of {', '.join(f'{title} ({value:g})' for title, value in smoothed.items())}, "
-            "and in no validation loss."
+            f"The training loss of {', '.join(f'{title} ({value:g})' for title, value in smoothed.items())} includes "
+            "label smoothing; no validation loss does."
         )
     return notes
 
@@ -383,7 +284,7 @@ def _loss_notes(entries: Sequence[Entry]) -> list[str]:
 def costs(
     main: Sequence[Row], figures: Mapping[str, tuple[Callable[[Row], float | None], Callable[[float], str]]]
 ) -> list[dict[str, Any]]:
-    """What each model costs, every figure (its value and how it is written) with its share of the largest."""
+    """Return the cost table: for each figure (its value, its format) the text and its share of the largest value."""
     largest = {name: max((value(row) or 0 for row in main), default=0) or 1 for name, (value, _) in figures.items()}
     return [
         {
@@ -399,11 +300,9 @@ def costs(
 
 
 def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
-    """Per model its optimiser and every learning rate tried, lowest first; `taken`: the one that its runs were trained
-    with.
-    """
+    """Return for each model its optimiser and every learning rate tried, lowest first; `taken` marks the one used."""
 
-    def text(tried: Mapping[str, float | None]) -> str:
+    def result(tried: Mapping[str, float | None]) -> str:
         loss, figure = (
             tried.get("val_loss"),
             next((tried[f"val_{name}"] for name in measures.tested if f"val_{name}" in tried), None),
@@ -416,7 +315,7 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
     found = []
     for row in rows:
         tried = [
-            {"lr": one["lr"], "text": text(one), "taken": one["lr"] == row["lr"]}
+            {"lr": one["lr"], "text": result(one), "taken": one["lr"] == row["lr"]}
             for one in sorted(row["lr_search"], key=lambda one: one["lr"])
         ]
         if tried or row["optimizer"]:
@@ -431,7 +330,7 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The known facts in a fixed order, then any others by their names."""
+    """Return the known facts in a fixed order, then any others by their names."""
 
     def words(value: Any) -> str:
         if isinstance(value, Mapping):

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare.action import Comparison, Entry, Scored, SeedResult
+from posture.compare.action import SeedResult
 from posture.compare.detection import DetectionResult
+from posture.compare.results import Comparison, Entry, Scored
 from posture.config import AnyRun, Optim, Study, override
 from posture.data.decode.optical_flow import milliseconds
 from posture.data.feed.clips import open_footage

@@ -161,7 +161,10 @@ def compare(answers: Answers, chosen: np.ndarray, *, resamples: int, seed: int) 
     return made | {
         "champion": _figures(theirs, counts.shape[1]),
         "detectable": detectable(found["accuracy"], made["segments"], made["groups"]),
-        "difference": {figure: _plain(asdict(value)) for figure, value in found.items()},
+        "difference": {
+            figure: {name: statistics.finite(number) for name, number in asdict(value).items()}
+            for figure, value in found.items()
+        },
     }
 
 
@@ -189,14 +192,11 @@ def _figures(drawn: dict[str, np.ndarray], groups: int) -> dict[str, dict[str, f
     found = {
         figure: statistics.difference(values, np.zeros_like(values), groups=groups) for figure, values in drawn.items()
     }
+    finite = statistics.finite
     return {
-        figure: _plain({"value": one.difference, "low": one.low, "high": one.high}) for figure, one in found.items()
+        figure: {"value": finite(one.difference), "low": finite(one.low), "high": finite(one.high)}
+        for figure, one in found.items()
     }
-
-
-def _plain(values: dict[str, float | None]) -> dict[str, float | None]:
-    """None where a value is not finite, which JSON cannot say."""
-    return {name: None if value is None or not math.isfinite(value) else value for name, value in values.items()}
 
 
 def _recalls(answers: Answers, name: str, status: str) -> dict[str, Any]:

@@ -275,3 +275,8 @@ def _two_sided(against: int, resamples: int, *, groups: int) -> float:
     tail = (1 + against) / (1 + resamples)  # never 0: resamples are finite
     deviations = norm.ppf(min(tail, 0.5)) / math.sqrt(groups / (groups - 1))
     return float(min(1.0, 2 * t.cdf(deviations, groups - 1)))
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value; None if it is not finite, which JSON cannot hold."""
+    return None if value is None or not math.isfinite(value) else float(value)

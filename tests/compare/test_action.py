@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posture.compare.action import (
-    Comparison,
-    Entry,
-    SeedResult,
-    analyse,
-    flow_notes,
-    optimizer_notes,
-    probability,
-    rows_for_console,
-    write_json,
-    write_page,
-)
+from posture.compare.action import SeedResult, analyse, rows_for_console, write_page
+from posture.compare.analysis import flow_notes, optimizer_notes, write_json
 from posture.compare.page import losses, ratio
+from posture.compare.results import Comparison, Entry
+from posture.compare.verdict import probability
 from posture.display.text import signed
 from posture.errors import InputError
 from posture.runs import statistics
@@ -220,13 +212,13 @@ def test_the_verdict_says_above_below_undecided_and_not_measured() -> None:
     sentences = analysed(weak, C3D, entry("near", "baseline", scored(first_right(8), 0.7)), BETTER, ABSENT)["verdict"]
     assert sentences[0].replace("\u202f", " ") == (
         "IMPROVED recognised 66.7 % of 36 test segments (one seed); "
-        "always naming the most frequent class would score 33.3 %."
+        "always predicting the most frequent class would score 33.3 %."
     )
     assert sentences[1].startswith("It is more accurate than C3D (+25.0 points, 95")
     assert sentences[2].startswith("It is less accurate than R3D_18 (−33.3 points, 95")
-    assert sentences[3].startswith("It cannot be told, on this footage, from NEAR (0.0 points, 95") and sentences[
-        3
-    ].endswith("p = 1.00).")
+    assert sentences[3].startswith(
+        "It does not differ significantly in accuracy from NEAR (0.0 points, 95"
+    ) and sentences[3].endswith("p = 1.00).")
     assert sentences[4:] == ["Not measured: MC3_18."]
 
 
@@ -245,11 +237,11 @@ def test_where_groups_are_too_few_for_any_p_the_verdict_says_so() -> None:
     # worse in every group, and still
     assert named(analysis, "c3d")["against"]["accuracy"]["p_holm"] == analysis["least_p"]["baseline"] > 0.05
     assert (
-        "With 4 groups of test segments and 10,000 resamples of them, p, adjusted for how many are compared, could not fall below 0.10 for the "
-        "2 baselines: none of these could be told from chance, however large the difference."
+        "With 4 groups of test segments and 10,000 resamples, the adjusted p cannot fall below 0.10 for the "
+        "2 baselines: no difference can be significant, however large."
     ) in analysis["verdict"]
     assert not any(
-        "could not fall" in sentence for sentence in analyse(comparison(*perfect), resamples=10_000)["verdict"]
+        "cannot fall" in sentence for sentence in analyse(comparison(*perfect), resamples=10_000)["verdict"]
     )  # twelve groups
 
 
@@ -267,22 +259,22 @@ def test_an_ablated_part_that_does_not_help_is_said_so() -> None:
         entry("missing", "ablation", not_measured="diverged"),
     )["ablations"]
     assert set(said) == {"helps", "idle", "slight", "better"}
-    assert "33.3 % without it, 91.7 % with it; what was taken away helps on this footage (+58.3 points" in said[
-        "helps"
-    ].replace("\u202f", " ")
-    assert "what was taken away does not help on this footage (0.0 points" in said["idle"]
-    assert "a gain that this footage cannot tell from chance (+2.8 points" in said["slight"]
-    assert "what was taken away does not help on this footage (−8.3 points" in said["better"]
+    assert "33.3 % without it, 91.7 % with it; the part helps on this footage (+58.3 points" in said["helps"].replace(
+        "\u202f", " "
+    )
+    assert "the part does not help on this footage (0.0 points" in said["idle"]
+    assert "the gain is not significant (+2.8 points" in said["slight"]
+    assert "the part does not help on this footage (−8.3 points" in said["better"]
     weak = entry("improved", "ours", *[scored(first_right(5))] * 3)
     assert (
-        "what was taken away harms on this footage (−58.3 points"
+        "the part harms on this footage (−58.3 points"
         in analysed(weak, ablated("better", first_right(12)))["ablations"]["better"]
     )
 
 
 def test_where_the_subject_is_not_measured_nothing_is_claimed() -> None:
     analysis = analysed(entry("improved", "ours", not_measured="it diverged"), C3D)
-    assert analysis["verdict"] == ["IMPROVED was not measured: it diverged. Nothing can be said about it."]
+    assert analysis["verdict"] == ["IMPROVED was not measured: it diverged. There is nothing to compare."]
     assert named(analysis, "c3d")["against"] is None and named(analysis, "c3d")["metrics"]["accuracy"][
         "mean"
     ] == pytest.approx(5 / 12)
@@ -371,7 +363,7 @@ def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
         assert fact in page.text, fact
     assert "38.55 78.01 M 41.7 ± 8.3 % +50.0" in page.text
     assert "IMPROVED 0.9" in page.text and "18.3 times less than C3D" in page.text
-    assert "A1 no residual: 91.7 % without it, 91.7 % with it; what was taken away does not help" in page.text
+    assert "A1 no residual: 91.7 % without it, 91.7 % with it; the part does not help" in page.text
     assert "0.001: 0.912, 61.0 %" in page.text and "0.003: 0.743, 72.0 %" in page.text
     assert "61.2" in page.text and "17.1 to 21.9" in page.text
     assert (
@@ -402,8 +394,12 @@ def test_the_papers_figures_stand_in_a_column_of_their_own(tmp_path: Path) -> No
 def test_the_page_says_where_the_subject_departs_from_the_paper(tmp_path: Path) -> None:
     facts = FACTS | {"departures": ["Optimiser: AdamW.", "Dropout <0.2>."]}
     page = page_of(tmp_path, IMPROVED, C3D, facts=facts)
-    assert "departs from the paper" in page.text and "Optimiser: AdamW." in page.text and "Dropout <0.2>." in page.text
-    assert "departs from the paper" not in page_of(tmp_path, IMPROVED, C3D, facts=FACTS).text
+    assert (
+        "Differences between IMPROVED and the paper" in page.text
+        and "Optimiser: AdamW." in page.text
+        and "Dropout <0.2>." in page.text
+    )
+    assert "Differences between IMPROVED and the paper" not in page_of(tmp_path, IMPROVED, C3D, facts=FACTS).text
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -442,9 +438,9 @@ def test_nothing_measured(tmp_path: Path) -> None:
 def test_one_group_gives_no_interval(tmp_path: Path) -> None:
     compared = comparison(IMPROVED, C3D, groups=dict.fromkeys(SEGMENTS, "one"))
     analysis = analyse(compared, resamples=20)
-    assert "too few groups for an interval" in " ".join(analysis["verdict"]) and "cannot be told" in " ".join(
+    assert "too few groups for an interval" in " ".join(
         analysis["verdict"]
-    )
+    ) and "does not differ significantly" in " ".join(analysis["verdict"])
     write_page(tmp_path / "page.html", compared, analysis)
     write_json(tmp_path / "page.json", analysis)
 
@@ -486,8 +482,8 @@ def test_milliseconds_of_a_network_that_reads_flow_have_it_in_them_and_say_so(tm
     assert [dict(zip(columns, row, strict=True))["ms"] for row in rows] == ["18.2", "41.6", "-"]
     notes = [note.replace("\u202f", " ") for note in flow_notes(analysis)]
     assert notes == [
-        "TWO_STREAM: of its 41.6 ms a clip, 23.4 are for optical flow (dis); its compute is that of the network alone.",
-        "TEMPORAL_STREAM: its milliseconds are without its optical flow (farneback); its compute is that of the network alone.",
+        "TWO_STREAM: of its 41.6 ms per clip, optical flow (dis) takes 23.4; its compute is that of the network only.",
+        "TEMPORAL_STREAM: its time does not include optical flow (farneback); its compute is that of the network only.",
     ]
     write_page(tmp_path / "page.html", compared, analysis)
     text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
@@ -510,14 +506,14 @@ def test_losses_share_a_scale_where_they_are_one_loss_and_streams_are_drawn_as_t
     ].points == alone.lines[1].points
     text = page_of(tmp_path, plain, summed).text
     assert (
-        "all to one scale" in text
-        and "TWO_STREAM: its training loss is drawn as the mean of its 2 streams" in text
+        "all on one scale" in text
+        and "TWO_STREAM: the training loss is the mean over its 2 streams" in text
         and "smoothing" not in text
     )
     text = page_of(
         tmp_path, plain, entry("c3d", "baseline", scored(first_right(9)), loss={"label_smoothing": 0.1})
     ).text
-    assert "each model to a scale of its own" in text and "Label smoothing is in the training loss of C3D (0.1)" in text
+    assert "each model on its own scale" in text and "The training loss of C3D (0.1) includes label smoothing" in text
 
 
 def test_learning_rates_say_how_long_each_was_tried_and_then_trained(tmp_path: Path) -> None:

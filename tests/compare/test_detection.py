@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.compare.action import Comparison, Entry, write_json
+from posture.compare.analysis import write_json
 from posture.compare.detection import DetectionResult, analyse, rows_for_console, write_page
+from posture.compare.results import Comparison, Entry
 from posture.errors import InputError
 from posture.runs import statistics
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
@@ -236,14 +237,14 @@ def test_the_verdict_goes_by_both_map_figures() -> None:
     }
     assert sentences[0] == (
         f"IMPROVED reaches an mAP@0.5:0.95 of {means['map50_95']:.3f} and an mAP@0.5 of {means['map50']:.3f} on 24 test images "
-        f"(mean of 3 seeds): where its F1 is best it finds {100 * means['recall']:.1f} % of what is there, "
-        f"{100 * means['precision']:.1f} % of what it reports is right, and it takes 26.0 ms for an image."
+        f"(mean of 3 seeds). At the confidence with the best F1, recall is {100 * means['recall']:.1f} % and precision "
+        f"{100 * means['precision']:.1f} %; an image takes 26.0 ms end to end."
     )
     assert (
         sentences[1].startswith("It has a higher mAP@0.5:0.95 than YOLOV7 (+0.") and "and SSD300 (+0." in sentences[1]
     )
     assert sentences[2].startswith("It has a higher mAP@0.5 than YOLOV7 (+0.") and "SSD300" not in sentences[2]
-    assert sentences[3].startswith("It cannot be told, by mAP@0.5 on these images, from SSD300 (0.000, 95 % CI")
+    assert sentences[3].startswith("It does not differ significantly in mAP@0.5 from SSD300 (0.000, 95 % CI")
     assert sentences[4:] == ["Not measured: FASTER_RCNN."]
 
 
@@ -283,21 +284,18 @@ def test_ablations_say_what_was_taken_away_and_what_was_put_in_its_place() -> No
         for results in (IMPROVED.results, ablated("x", 6).results)
     )
     assert said["no_swin"].startswith(
-        f"NO_SWIN: mAP@0.5:0.95 {less:.3f} without it, {full:.3f} with it; what was taken away helps on this footage (+"
+        f"NO_SWIN: mAP@0.5:0.95 {less:.3f} without it, {full:.3f} with it; the part helps on this footage (+"
     )
-    assert (
-        f"{1:.3f} without it, {full:.3f} with it; what was taken away does not help on this footage (−"
-        in said["no_cbam"]
-    )
+    assert f"{1:.3f} without it, {full:.3f} with it; the part does not help on this footage (−" in said["no_cbam"]
     assert said["ciou"].startswith(
-        f"CIOU: mAP@0.5:0.95 {less:.3f} with it, {full:.3f} with IMPROVED's own; its own is better on this footage (+"
+        f"CIOU: mAP@0.5:0.95 {less:.3f} with it, {full:.3f} with IMPROVED's own; the original is better on this footage (+"
     )
-    assert "its own is no better on this footage (−" in said["siou"]
+    assert "the original is no better on this footage (−" in said["siou"]
 
 
 def test_where_the_subject_is_not_measured_nothing_is_claimed(tmp_path: Path) -> None:
     analysis = analysed(entry("improved", "ours", not_measured="it diverged"), YOLOV7)
-    assert analysis["verdict"] == ["IMPROVED was not measured: it diverged. Nothing can be said about it."]
+    assert analysis["verdict"] == ["IMPROVED was not measured: it diverged. There is nothing to compare."]
     assert named(analysis, "yolov7")["against"] is None and named(analysis, "yolov7")["metrics"]["map50"]["mean"] > 0
 
 
@@ -359,7 +357,7 @@ def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
         "two cores",
         "Weather sunny",
         "images of one video or athlete are not independent",
-        "Detections of several seeds cannot be averaged",
+        "averaged over seeds, on the images and on every resample",
     ):
         assert words in page.text, words
     told = {
@@ -380,11 +378,11 @@ def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
     assert "FASTER_RCNN not measured : no GPU was at hand" in page.text
     assert "0.001: 0.041, 0.472" in page.text and "0.003: 0.311" in page.text and "0.01: diverged" in page.text
     assert (
-        "Parts taken away: mean, lowest and highest seed" in page.text
-        and "Other losses for boxes: mean, lowest and highest seed" in page.text
+        "Parts removed: mean, lowest and highest seed" in page.text
+        and "Other box losses: mean, lowest and highest seed" in page.text
     )
     area = np.mean([one.metrics["map50"] for one in YOLOV7.results])
-    assert f"YOLOV7 {area:.3f}" in page.text and "mAP@0.5:0.95 in validation" in page.text
+    assert f"YOLOV7 {area:.3f}" in page.text and "Validation mAP@0.5:0.95" in page.text
     bars = page.values("rect", "class")
     # models, parts, losses; two of speed
     assert bars.count("column3") == 3 + 2 + 2 and bars.count("column1") == bars.count("column3") + 2 * 3

@@ -11,7 +11,7 @@ import optuna
 from posture.commands.runs import list_runs
 from posture.compare import action as comparison
 from posture.compare import detection as detector_comparison
-from posture.compare.action import Comparison, Entry
+from posture.compare.results import Comparison, Entry
 from posture.config import override
 from posture.data.feed.images import ImageIndex
 from posture.retrain import page as decision_page
