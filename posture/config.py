@@ -1,6 +1,6 @@
 """A training run as a typed value: made by a Python function, changed by dotted overrides, saved beside its weights.
 
-This module imports no torch: a mistake in a configuration is found in a fraction of a second.
+This module imports no torch, so that a mistake in a configuration is found in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 Positive = Annotated[float, Field(gt=0.0, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Text = Annotated[str, Field(max_length=4096)]
-MOST_WORKERS = 1024
-MOST_SHOWN = 200
-"""Characters of a wrong value that are shown."""
-MOST_SAID = 800
-"""Characters of what is wrong with a field."""
+MAX_WORKERS = 1024
+MAX_SHOWN = 200
+"""Maximum number of characters of a wrong value in a message."""
+MAX_MESSAGE = 800
+"""Maximum number of characters of a message about one field."""
 
 
 class Section(BaseModel):
-    """A part of a run: unknown names are refused, values never change in place."""
+    """Part of a run. Unknown fields are refused and values cannot be changed in place."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,29 +39,33 @@ class ClipData(Section):
     """How stored clips become training batches."""
 
     recipe: Text | None = None
-    """Decode recipe to train on, where a store has several."""
+    """Decode recipe to train on; required if the store has several."""
     step: Count = 1
-    """Every `step`-th stored frame is used; a clip spans `model.frames * step` stored frames."""
+    """Distance between frames of a clip, in stored frames; a clip spans `model.frames * step` of them."""
     flow: Literal["dis", "farneback"] | None = None
-    """Optical flow that a model with flow reads, where a store has both."""
+    """Method of the optical flow to read; required if the model reads flow and the store has both."""
     temporal_jitter: bool = True
-    """Training starts a clip at a random stored frame; otherwise in the middle."""
+    """Start training clips at a random stored frame; false: always use the middle."""
     crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
-    """Area of the random crop, as a share of the stored frame."""
+    """Range of the random crop's area, as a share of the stored frame's."""
     crop_aspect: tuple[Positive, Positive] = (0.75, 1.3333)
-    """Aspect ratio (width / height) of the random crop before it is resized."""
+    """Range of the random crop's aspect ratio (width / height) before it is resized."""
     flip: Fraction = 0.5
     """Probability of a left-right flip."""
     brightness: Fraction = 0.3
+    """Maximum change of brightness, as a share: factors from 1 - b to 1 + b. Likewise `contrast` and `saturation`."""
     contrast: Fraction = 0.3
     saturation: Fraction = 0.3
     mean: tuple[Fraction, Fraction, Fraction] = (0.43216, 0.394666, 0.37645)
-    """Per-channel mean of RGB in 0..1 (Kinetics)."""
+    """Mean of each RGB channel, in 0..1 (Kinetics), subtracted from the input."""
     std: tuple[Positive, Positive, Positive] = (0.22803, 0.22145, 0.216989)
+    """Standard deviation of each RGB channel, in 0..1 (Kinetics), by which the input is divided."""
     balanced: bool = False
-    """Draw classes equally often, whatever their number of clips."""
+    """Draw every class equally often, regardless of its number of clips."""
     feed: Literal["auto", "materialize", "stream"] = "auto"
-    """Hold the footage in memory (our order, exact), or stream it (coverage and equal step counts only)."""
+    """`materialize`: hold the clips in memory, in a reproducible order. `stream`: read them from the store in a
+    shuffled order, each once an epoch. `auto`: stream only if they do not fit in memory.
+    """
 
     @model_validator(mode="after")
     def _ranges(self) -> ClipData:
@@ -76,70 +80,75 @@ class ImageData(Section):
     """How stored images with boxes become training batches."""
 
     anchors: Literal["auto", "kmeans", "keep"] = "auto"
-    """k-means anchors from the training boxes, the model's own kept, or, `auto`, kept where they reach nearly every box
-    already.
+    """Anchors of a YOLO network. `kmeans`: made from the training boxes; `keep`: the model's own; `auto`: the model's
+    own if they match nearly every box, else k-means.
     """
     mosaic: Fraction = 1.0
-    """Probability that four images become one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
+    """Probability that four images are joined into one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
     mosaic_until: Fraction = 0.9
-    """Share of the epochs after which images come one by one, as they will be judged."""
+    """Share of the epochs with mosaics; afterwards images come one by one, as in evaluation."""
     mosaic_buffer: Count = 256
-    """Decoded images that a worker keeps to make mosaics of."""
+    """Number of decoded images that each worker keeps for mosaics."""
     resize: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    """Images grow and shrink by up to this share; grown, they are cropped."""
+    """Maximum change of an image's size, as a share; enlarged images are cropped."""
     shift: Fraction = 0.1
-    """Moves by up to this share of the side."""
+    """Maximum shift, as a share of the image's side."""
     rotate: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
-    """Turns by up to so many degrees; boxes become those around the turned boxes."""
+    """Maximum rotation in degrees; boxes become the boxes around the rotated ones."""
     flip: Fraction = 0.5
     """Probability of a left-right flip."""
     hue: Fraction = 0.015
+    """Maximum change of the hue (HSV), as a share: factors from 1 - h to 1 + h. Likewise `saturation` and `value`."""
     saturation: Fraction = 0.7
     value: Fraction = 0.4
-    """Colours in HSV change by factors up to 1 -+ these."""
     least_visible: Fraction = 0.1
-    """A box of which less than this share of its area remains in the image is dropped."""
+    """Minimum share of a box's area that must remain in the image; other boxes are dropped."""
     multi_scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Each step's images are up to this share smaller or larger, in steps of 32 pixels."""
+    """Maximum change of the network's image side from step to step, as a share, in steps of 32 pixels."""
     feed: Literal["auto", "materialize", "stream"] = "auto"
-    """Hold the encoded images in memory (our order, exact), or stream them (coverage and equal step counts only)."""
+    """`materialize`: hold the encoded images in memory, in a reproducible order. `stream`: read them from the store in
+    a shuffled order, each once an epoch. `auto`: stream only if they do not fit in memory.
+    """
 
 
 class ActionLoss(Section):
     """Cross-entropy over the classes."""
 
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability mass spread equally over all classes."""
 
 
 class DetectionLoss(Section):
-    """Equation (3): l1 * class + l2 * objectness + l3 * box. torchvision's detectors have losses of their own and do
-    not read it.
-    """
+    """Equation (3): l1 * class + l2 * objectness + l3 * box. torchvision's detectors use their own losses instead."""
 
     l1: Weight = 0.5
+    """Weight of the class loss."""
     l2: Weight = 1.0
+    """Weight of the objectness loss."""
     l3: Weight = 0.05
+    """Weight of the box loss."""
     box_loss: Literal["iou", "giou", "diou", "ciou", "eiou", "siou"] = "eiou"
     """`eiou` is equation (8), the paper's improved CIoU; `ciou` equations (5)-(7); `siou` its smoothed IoU (Figure 3).
     """
     anchor_ratio: Annotated[float, Field(gt=1.0, le=1000.0)] = 4.0
-    """A box is matched with the anchors whose sides are less than so many times as long or as short (Table 2)."""
+    """Maximum ratio between the sides of a box and of an anchor that is matched with it (Table 2)."""
     balance: tuple[Positive, Positive, Positive] = (4.0, 1.0, 0.4)
     """Weights of the levels' objectness, the finest first (YOLOv5's)."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability mass spread equally over both answers for each class."""
 
 
 class Detect(Section):
     """From a detector's raw outputs to boxes. torchvision's networks suppress overlaps themselves, always by IoU."""
 
     confidence: Fraction = 0.001
-    """Less certain boxes are dropped; low for mAP, which ranks, higher for people."""
+    """Confidence threshold. Keep it low to compute mAP, which ranks detections; raise it for display."""
     overlap: Fraction = 0.6
-    """Of two boxes of a class that overlap more, the less certain one is suppressed."""
+    """Overlap threshold of non-maximum suppression between boxes of the same class."""
     nms_overlap: Literal["iou", "diou", "eiou"] = "diou"
-    """How overlap is measured; `diou` and `eiou` spare boxes whose centres lie apart."""
+    """Measure of that overlap; `diou` and `eiou` keep more boxes whose centres are apart."""
     most: Count = 300
-    """Boxes kept in an image."""
+    """Maximum number of detections in an image."""
 
 
 class Optim(Section):
@@ -147,64 +156,66 @@ class Optim(Section):
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0.0, le=1e30)] = 0.025
-    """Peak learning rate at `scale.global_batch`. One that is too high costs no memory: training says that it diverged.
-    """
+    """Peak learning rate at `scale.global_batch`. If it is too high, training stops and reports divergence."""
     weight_decay: Weight = 0.0003
+    """Weight decay of filters and matrices; norms and biases have none."""
     momentum: Fraction = 0.9
     """SGD's momentum, or Adam's beta1."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: half a cosine down to 0, or constant."""
     warmup_epochs: Weight = 1.0
+    """Epochs of linear warm-up, at most half of the run."""
     clip_norm: Weight = 0.0
-    """Largest gradient norm; 0 leaves gradients alone."""
+    """Maximum norm of the gradient; 0 does not clip."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the exponential moving average of the weights; 0 keeps none."""
 
 
 def _workers(value: Any) -> Any:
-    least, most = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
-    if not all(type(count) is int and 1 <= count <= MOST_WORKERS for count in (least, most)) or least > most:
+    low, high = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    if not all(type(count) is int and 1 <= count <= MAX_WORKERS for count in (low, high)) or low > high:
         raise ValueError(
-            f"must be a number of workers from 1, or a range of them [least, most] with least <= most, at most {MOST_WORKERS}, "
-            f"not {_shortened(value)}"
+            "must be a number of workers from 1, or a range of them [least, most] with least <= most, "
+            f"at most {MAX_WORKERS}, not {_shortened(value)}"
         )
-    return least if least == most else (least, most)
+    return low if low == high else (low, high)
 
 
 class Scale(Section):
-    """How much hardware, and how a batch is cut over it."""
+    """How much hardware a run uses, and how a batch is divided over it."""
 
     workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
-    """Or a range [least, most]: as many as the cluster has room for while the run goes on. Every size in it must divide
-    `global_batch`.
+    """Number of workers, or a range [least, most]: as many as the cluster has room for during the run. Every size in
+    the range must divide `global_batch`.
     """
     gpus_per_worker: Annotated[float, Field(ge=0.0, le=64.0)] | Literal["auto"] = "auto"
-    """`auto`: 1 where the cluster has a GPU for every worker, else 0."""
+    """GPUs of each worker. `auto`: 1 if the cluster has a GPU for every worker, else 0."""
     cpus_per_worker: Annotated[float, Field(gt=0.0, le=4096.0)] | Literal["auto"] = "auto"
-    """`auto`: an equal share that leaves room for Ray Data."""
+    """CPUs of each worker. `auto`: an equal share that leaves room for Ray Data."""
     global_batch: Count = 32
-    """Clips per optimiser step, over all workers."""
+    """Clips, or images, per optimiser step, over all workers."""
     micro_batch: Count | None = None
-    """Clips per forward pass on one worker; the rest of its share is accumulated. None: its whole share."""
+    """Clips, or images, per forward pass on one worker; gradients are accumulated. None: the worker's whole share."""
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    """Mixed precision. `auto`: bf16 on a GPU, off on the CPU."""
+    """Mixed precision. `auto`: bf16 on a GPU (fp16 on old ones), off on the CPU."""
     compile: bool = False
-    """`torch.compile` the network."""
+    """Compile the network with `torch.compile`."""
 
     @property
     def accumulation(self) -> int:
-        """Forward passes per optimiser step on one worker, where all are there."""
-        most = self.sizes[-1]
-        return self.global_batch // (most * (self.micro_batch or self.global_batch // most))
+        """Forward passes per optimiser step on one worker, with the maximum number of workers."""
+        workers = self.sizes[-1]
+        return self.global_batch // (workers * (self.micro_batch or self.global_batch // workers))
 
     @property
     def sizes(self) -> range:
         """All numbers of workers that the run may have."""
-        least, most = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
-        return range(least, most + 1)
+        low, high = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+        return range(low, high + 1)
 
     @property
     def multiple(self) -> int:
-        """What `global_batch` must be a multiple of."""
+        """Number that `global_batch` must be a multiple of."""
         return math.lcm(*self.sizes) * (self.micro_batch or 1)
 
     @model_validator(mode="after")
@@ -214,8 +225,8 @@ class Scale(Section):
             each = f" of micro_batch {self.micro_batch}" if self.micro_batch else ""
             within = f", which scale.workers {list(self.workers)} allows" if len(self.sizes) > 1 else ""
             raise ValueError(
-                f"scale.global_batch {self.global_batch} cannot be cut evenly over {listed(uneven, 'or')} workers{each}{within}; "
-                f"global_batch must be a multiple of {self.multiple}"
+                f"scale.global_batch {self.global_batch} cannot be cut evenly over {listed(uneven, 'or')} workers"
+                f"{each}{within}; global_batch must be a multiple of {self.multiple}"
             )
         return self
 
@@ -225,23 +236,26 @@ class Tracking(Section):
 
     project: Annotated[str, Field(min_length=1, max_length=128)] = "posture"
     mode: Literal["auto", "online", "offline", "off"] = "auto"
-    """`auto`: online where an API key is found, else offline."""
+    """`auto`: online if an API key is found, else offline."""
     group: Annotated[str, Field(max_length=128)] | None = None
+    """Group of runs that Weights & Biases shows together."""
 
 
 class BaseRun(Section):
-    """What training runs of all kinds have."""
+    """Fields of training runs of both tasks."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0
+    """Seed of all random numbers: initial weights, order, augmentation, dropout."""
     epochs: Count = 50
+    """Passes over the training data."""
     steps_per_epoch: Annotated[int, Field(ge=1, le=10**9)] | None = None
-    """An epoch, after which the run validates and saves, ends after so many steps; None: when everything was seen."""
+    """Maximum number of optimiser steps before the run validates and saves; None: a whole pass over the data."""
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Stop after this many epochs without a better `metric`; 0 never stops early."""
+    """Number of epochs without a better `metric` after which the run stops; 0 never stops early."""
     weights: Text = ""
-    """Weights to start from: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth); empty:
-    random ones.
+    """Initial weights: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth). Empty: random
+    weights.
     """
     optim: Optim = Optim()
     scale: Scale = Scale()
@@ -254,7 +268,7 @@ class ActionRun(BaseRun):
     task: ClassVar[str] = "action"
 
     metric: Literal["accuracy", "mean_class_accuracy", "map"] = "accuracy"
-    """What selects the best checkpoint, measured on `val`."""
+    """Metric on the split `val` that selects the best checkpoint; higher is better."""
     model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
     data: ClipData = ClipData()
     loss: ActionLoss = ActionLoss()
@@ -263,19 +277,20 @@ class ActionRun(BaseRun):
     def _neighbouring_frames(self) -> ActionRun:
         if "flow" in self.model.inputs and self.data.step != 1:
             raise ValueError(
-                f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: flow is between neighbouring stored frames"
+                f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: "
+                "flow is between neighbouring stored frames"
             )
         return self
 
 
 class DetectionRun(BaseRun):
-    """Everything one training run of a detector depends on; the defaults are the paper's Table 2 where it has them."""
+    """Everything one training run of a detector depends on. Defaults are the paper's (Table 2) if it has them."""
 
     task: ClassVar[str] = "detection"
 
     epochs: Count = 100
     metric: Literal["map50_95", "map50"] = "map50_95"
-    """What selects the best checkpoint, measured on `val`."""
+    """Metric on the split `val` that selects the best checkpoint; higher is better."""
     model: Annotated[YOLOv5 | YOLOv7 | SSD300 | FasterRCNN, Field(discriminator="kind")]
     data: ImageData = ImageData()
     loss: DetectionLoss = DetectionLoss()
@@ -289,10 +304,14 @@ class DetectionRun(BaseRun):
     def _scaled_size(self) -> DetectionRun:
         if self.data.multi_scale and self.model.kind == "ssd300":
             raise ValueError(
-                f"data.multi_scale must be 0 for ssd300, not {self.data.multi_scale:g}: its boxes are laid out for one size"
+                f"data.multi_scale must be 0 for ssd300, not {self.data.multi_scale:g}: "
+                "its boxes are laid out for one size"
             )
         return self
 
+
+# Names in recipes written before December 2026.
+Run, DetectorRun, Data, Loss = ActionRun, DetectionRun, ClipData, ActionLoss
 
 AnyRun = ActionRun | DetectionRun
 KINDS: dict[str, type[AnyRun]] = {
@@ -304,40 +323,37 @@ KINDS: dict[str, type[AnyRun]] = {
     for model in models
     for kind in get_args(get_type_hints(model)["kind"])
 }
-"""The kind of run that each kind of model is trained by."""
+"""Class of run for each kind of model."""
 
 
 class Study(Section):
-    """Runs to train on one budget, from several seeds, and to compare on the same test segments. `posture compare`
-    takes one.
-    """
+    """Runs that `posture compare` trains on one budget, from several seeds, and compares on the same test segments."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
     subject: AnyRun
-    """What the others are compared with."""
+    """Run that the others are compared with."""
     baselines: tuple[AnyRun, ...] = ()
+    """Other published networks."""
     ablations: tuple[AnyRun, ...] = ()
     """The subject with parts taken away."""
     references: tuple[AnyRun, ...] = ()
-    """What a user would take instead. Networks that cannot be narrowed, where the subject is: they then train as long
-    as it does.
-    """
+    """Common alternatives. Those that cannot be narrowed while the subject is train for as long as it does."""
     replacements: tuple[str, ...] = ()
-    """Names of those ablations in which something else stands in the part's place."""
+    """Names of the ablations that replace a part by another one."""
     departures: tuple[Text, ...] = ()
-    """Where the subject departs from the paper, a sentence or two each; see `posture.runs.recipes.points`."""
+    """Departures of the subject from the paper, a sentence or two each; see `posture.runs.recipes.points`."""
     titles: dict[str, str] = {}
-    """Names for people, by run name."""
+    """Display names, by run name."""
     epochs: Count = 30
-    """The budget of every run, in passes over the training clips."""
+    """Budget of every run, in passes over the training clips."""
     learning_rates: tuple[Positive, ...] = (1 / 3, 1.0, 3.0)
-    """Factors on each run's own learning rate; the one with the least validation loss is taken."""
+    """Factors on each run's own learning rate; the one with the lowest validation loss is used."""
     search_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1 / 3
-    """Share of the epochs that each learning rate is tried for."""
+    """Share of the epochs for which each learning rate is tried."""
 
     @property
     def runs(self) -> tuple[AnyRun, ...]:
-        """All of them, the subject first."""
+        """All runs, the subject first."""
         return (self.subject, *self.baselines, *self.ablations, *self.references)
 
     @model_validator(mode="after")
@@ -347,15 +363,16 @@ class Study(Section):
             raise ValueError(f"study {self.name!r} has two runs named {twice!r}; every run needs a name of its own")
         if other := next((run for run in self.runs if run.task != self.subject.task), None):
             raise ValueError(
-                f"study {self.name!r} compares runs of one task; {self.subject.name!r} is of {self.subject.task}, {other.name!r} of {other.task}"
+                f"study {self.name!r} must compare runs of one task, but {self.subject.name!r} is of "
+                f"{self.subject.task} and {other.name!r} of {other.task}"
             )
         return self
 
 
 def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
-    """A new run with dotted `changes` (`{"model.groups": 4}`) applied and everything validated again.
+    """Return a new, validated run with dotted `changes` (`{"model.groups": 4}`) applied.
 
-    Raises InputError naming the field, the value and what is allowed.
+    Raises InputError with the field, the value and what is allowed.
     """
     tree = run.model_dump()
     for path, value in changes.items():
@@ -372,15 +389,14 @@ def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
 
 
 def validate(tree: dict[str, Any]) -> AnyRun:
-    """A run from plain values (a saved `run.json`), of whatever shape; one of an older version means what it did.
+    """Return a run from plain values (a saved `run.json`), including those of older versions.
 
-    Raises InputError naming field, value and what is allowed.
+    Raises InputError with the field, the value and what is allowed.
     """
     model = tree.get("model") if isinstance(tree, dict) else None
     if not isinstance(model, dict):
-        raise InputError(
-            f"model: a run has the fields of a model here (given {_shortened(model if isinstance(tree, dict) else tree)})"
-        )
+        given = _shortened(model if isinstance(tree, dict) else tree)
+        raise InputError(f"model: must be an object with the model's fields (given {given})")
     kind = model.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"model.kind: must be one of {', '.join(KINDS)} (given {_shortened(kind)})")
@@ -392,12 +408,12 @@ def validate(tree: dict[str, Any]) -> AnyRun:
 
 
 def sentences(error: ValidationError) -> str:
-    """What is wrong with a run, field by field."""
+    """Return the problems of a run as one text, field by field."""
     return "; ".join(_sentence(problem) for problem in error.errors())
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["optim.lr=0.01", "model.norm=group"]` as dotted changes; values are JSON where they parse as JSON, else text."""
+    """Return `["optim.lr=0.01", "model.norm=group"]` as dotted changes; values are JSON if they parse, else text."""
     changes: dict[str, Any] = {}
     for assignment in assignments:
         path, sign, text = assignment.partition("=")
@@ -411,10 +427,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def read_changes(file: str) -> dict[str, Any]:
-    """The dotted changes in a JSON file, or in `file` itself where that is JSON: `{"optim.lr": 0.01}`, or the `changes`
-    of what a search found.
+    """Return the dotted changes in a JSON file, or in `file` itself if that is JSON.
 
-    Raises InputError naming the file.
+    The JSON is `{"optim.lr": 0.01}`, or a search's result with such `changes`. Raises InputError with the file's name.
     """
     try:
         found = json.loads(file if file.lstrip().startswith("{") else Path(file).read_text())
@@ -422,12 +437,13 @@ def read_changes(file: str) -> dict[str, Any]:
         raise InputError(f"--set-file {file}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f'--set-file {file}: no JSON ({error}); write fields and values, such as {{"optim.lr": 0.01}}'
+            f'--set-file {file}: not JSON ({error}); write fields and values, such as {{"optim.lr": 0.01}}'
         ) from None
     changes = found.get("changes", found) if isinstance(found, dict) else None
     if not isinstance(changes, dict) or any(isinstance(value, dict) for value in changes.values()):
         raise InputError(
-            f'--set-file {file}: holds no fields and values, such as {{"optim.lr": 0.01}}, nor what posture tune --out writes'
+            f'--set-file {file}: must hold fields and values, such as {{"optim.lr": 0.01}}, or the output of '
+            "posture tune --out"
         )
     return changes
 
@@ -438,24 +454,24 @@ def _unknown_field(path: str, name: str, node: Any) -> str:
 
 
 def _sentence(problem: Any) -> str:
-    """One validation problem as `field: what is wrong (given value)`."""
+    """Return one validation problem as `field: what is wrong (given value)`."""
     parts = [str(part) for part in problem["loc"]]
     if parts[0:1] == ["model"]:
         del parts[1:2]  # the model's kind, which pydantic puts between model and field
     path = ".".join(parts) or "run"
-    message = _cut(problem["msg"].removeprefix("Value error, "), MOST_SAID)
+    message = _cut(problem["msg"].removeprefix("Value error, "), MAX_MESSAGE)
     given = problem.get("input")
     shown = "" if isinstance(given, dict) or problem["type"] == "value_error" else f" (given {_shortened(given)})"
     return f"{path}: {message[0].lower()}{message[1:]}{shown}"
 
 
 def _shortened(value: Any) -> str:
-    """A value as it is written in Python, or how that begins."""
+    """Return a value as written in Python, shortened."""
     try:
-        return _cut(repr(value), MOST_SHOWN)
+        return _cut(repr(value), MAX_SHOWN)
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         return f"a {type(value).__name__} too long to show"
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]} ..."
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."

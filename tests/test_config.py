@@ -90,12 +90,16 @@ def test_a_range_of_workers_must_divide_the_batch_at_every_size():
         == override(RUN, {"scale.workers": [1, 4], "scale.global_batch": 24}).scale.workers
     )
     assert Scale(workers=[2, 2]).workers == 2 and list(Scale(global_batch=24, workers=[2, 4]).sizes) == [2, 3, 4]
-    complaint = r"global_batch 32 cannot be cut evenly over 3, 5, 6 or 7 workers, which scale.workers \[2, 8\] allows; global_batch must be a multiple of 840"
+    complaint = (
+        r"global_batch 32 cannot be cut evenly over 3, 5, 6 or 7 workers, which scale.workers \[2, 8\] allows; "
+        "global_batch must be a multiple of 840"
+    )
     with pytest.raises(InputError, match=complaint):
         override(RUN, {"scale.workers": [2, 8]})
     with pytest.raises(
         InputError,
-        match=r"over 4 workers of micro_batch 3, which scale.workers \[3, 4\] allows; global_batch must be a multiple of 36",
+        match=r"over 4 workers of micro_batch 3, which scale.workers \[3, 4\] allows; "
+        "global_batch must be a multiple of 36",
     ):
         override(RUN, {"scale.workers": [3, 4], "scale.micro_batch": 3, "scale.global_batch": 18})
 
@@ -160,9 +164,9 @@ def test_changes_are_read_from_a_file_or_from_what_a_search_found(tmp_path):
     file.write_text('{"base": "jobs/action.py:c3d", "trial": 3, "changes": {"optim.lr": 0.25}}')
     assert read_changes(str(file)) == {"optim.lr": 0.25}
     for text, complaint in (
-        ("[1]", "holds no fields and values"),
-        ("{", "no JSON"),
-        ('{"optim": {"lr": 1}}', "holds no fields and values"),
+        ("[1]", "must hold fields and values"),
+        ("{", "not JSON"),
+        ('{"optim": {"lr": 1}}', "must hold fields and values"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=f"--set-file .*best.json: {complaint}"):
@@ -276,3 +280,10 @@ def test_a_range_of_many_workers_is_refused_shortly():
     with pytest.raises(InputError, match="cannot be cut evenly over 3, 5, 6") as refused:
         override(RUNS["c3d"], {"scale.workers": [1, 1024]})
     assert len(str(refused.value)) < 1500
+
+
+def test_recipes_written_with_the_old_names_still_work():
+    from posture.config import ActionLoss, ClipData, Data, DetectionRun, DetectorRun, Loss, Run
+
+    assert (Run, DetectorRun, Data, Loss) == (ActionRun, DetectionRun, ClipData, ActionLoss)
+    assert Run(name="mine", model=C3D(), data=Data(step=2), loss=Loss(label_smoothing=0.1)).data.step == 2

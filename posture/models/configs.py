@@ -1,8 +1,9 @@
-"""Every architecture's toggles in one place: frozen dataclasses, free of torch, so that configuration stays fast.
+"""Configurations of the clip classifiers: frozen dataclasses that import no torch, so that configuration stays fast.
 
-All defaults are the published baseline; each toggle is one ablation row and one search dimension. Every config has
-`classes`, `frames`, `size` and `inputs`: what its network's `forward` takes, in order, of "rgb", float32 (N, 3, frames,
-size, size), and "flow", float32 (N, 2, frames - 1, size, size); see `posture/data/feed/clip_transforms.py`.
+All defaults are the published baseline; each toggle is one ablation row and one search dimension. Every configuration
+has `classes`, `frames`, `size` and `inputs`. `inputs` lists the arguments of the network's `forward`, in order: "rgb"
+is float32 (N, 3, frames, size, size), "flow" is float32 (N, 2, frames - 1, size, size). See
+`posture/data/feed/clip_transforms.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 
 @dataclass(frozen=True)
 class AtMost:
-    """For `Annotated`: the largest absolute value of a number, or of each number of a tuple. What is larger is a
-    mistake, or an attack on memory.
+    """For `Annotated`: the largest absolute value of a number, or of each number of a tuple.
+
+    A larger value is a mistake, or an attack on memory.
     """
 
     most: float
@@ -32,14 +34,38 @@ Five = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True)
-class C3D:
-    """C3D (Tran 2015) and, toggle by toggle, the paper's improved C3D (section 2.2, Figures 4-6). See
-    `posture/models/c3d.py`.
+class ModelConfig:
+    """Base of all network configurations.
 
-    Raises ValueError, naming the field and what is allowed, for values that cannot be built.
+    Raises ValueError, with the field and the allowed values, if the network cannot be built.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
+    positive: ClassVar[tuple[str, ...]] = ("classes", "width")
+    """Fields that must be greater than 0."""
+
+    def __post_init__(self) -> None:
+        _refuse_unknown_choices(self)
+        for name in self.positive:
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"{name} must be a finite number greater than 0, not {value}")
+        _refuse_too_much(self)
+        dropout = getattr(self, "dropout", 0.0)
+        require(0.0 <= dropout < 1.0, f"dropout must be at least 0 and less than 1, not {dropout}")
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError for what else cannot be built."""
+
+
+@dataclass(frozen=True)
+class C3D(ModelConfig):
+    """C3D (Tran 2015) and, toggle by toggle, the paper's improved C3D (section 2.2, Figures 4-6).
+
+    See `posture/models/c3d.py`.
+    """
+
+    positive: ClassVar[tuple[str, ...]] = ("classes", "width", "hidden", "groups", "eps", "attention_reduction")
     stages: ClassVar[tuple[str, ...]] = ("stage1", "stage2", "stage3", "stage4", "stage5")
     inputs: ClassVar[tuple[str, ...]] = ("rgb",)
     placements: ClassVar[dict[str, tuple[str, ...]]] = {"early": stages[:2], "late": stages[3:], "all": stages}
@@ -47,82 +73,73 @@ class C3D:
     kind: Literal["c3d"] = "c3d"
     classes: Classes = 101
     frames: Frames = 16
-    """Frames in a clip: at least 16, or 8 with the `gap` head, which has no fifth pooling."""
+    """Frames of a clip: at least 16, or 8 with the `gap` head, which has no fifth pooling."""
     size: Size = 112
     """Height and width of a frame in pixels, at least 16."""
 
     width: Width = 1.0
-    """Multiplies every width, `hidden` too; other than 1, the result is rounded to a multiple of 8, at least 8."""
+    """Factor on every width, including `hidden`. Unless it is 1, results are rounded to multiples of 8, at least 8."""
     widths: Annotated[Five, AtMost(4096)] = (64, 128, 256, 512, 512)
     """Channels of each stage."""
     depths: Annotated[Five, AtMost(64)] = (1, 1, 2, 2, 2)
     """Convolutions of each stage; the stem is stage 1's first."""
     stem: Literal["c3d", "conv7"] = "c3d"
-    """`c3d`: 3x3x3, then a 1x2x2 pooling. `conv7`: 3x7x7 at spatial stride 2 instead of both; split as `asymmetric`
-    says (Figure 5).
+    """First layers. `c3d`: 3x3x3, then a 1x2x2 pooling. `conv7`: 3x7x7 at spatial stride 2 instead of both, split as
+    `asymmetric` says (Figure 5).
     """
     stem_motion: Share = 0.0
-    """Share of the stem's filters that start as differences over time, antisymmetric about the middle frame: what
-    stands still is not there.
+    """Share, 0 to 1, of the stem's filters that start as differences over time (antisymmetric about the middle frame).
+    They do not respond to what does not move.
     """
     residual: bool = False
-    """Each stage is x + F(x), with a 1x1x1 projection of x where the width changes. The stem stands before the first
-    sum.
+    """Compute x + F(x) in each stage, with a 1x1x1 projection of x if the width changes. The stem comes before the
+    first sum.
     """
     branch_gain: Annotated[float, AtMost(100)] = 0.0
-    """Gain of the last layer of F before training. At 0 a stage starts as its shortcut; at 1, F has its say from the
-    first step.
-    """
+    """Initial gain of the last layer of F. At 0 a stage starts as its shortcut; at 1, F counts from the first step."""
     norm: Literal["none", "batch", "group"] = "none"
-    """After each convolution; `group` is equations (10)-(13)."""
+    """Normalisation after each convolution; `group` is equations (10)-(13)."""
     groups: Annotated[int, AtMost(65_536)] = 8
-    """Groups of `norm = "group"`; must divide every stage's width."""
+    """Number of groups with `norm = "group"`; must divide every stage's width."""
     eps: Share = 1e-5
-    """Inside the normalisation's square root, equation (10)."""
+    """Constant inside the normalisation's square root, equation (10)."""
     standardize: bool = False
-    """Every filter's weights have mean 0 and variance 1 / (their number), times a gain (Qiao 2019): what group
-    normalisation learns fast with.
+    """Standardise every filter: mean 0 and variance 1 / (number of weights), times a learned gain (Qiao 2019). Group
+    normalisation learns fast with it.
     """
     asymmetric: Literal["none", "pair", "triple"] = "none"
-    """t x k x k kernels split into `pair` = (t,k,1), (1,1,k) or `triple` = (1,k,1), (1,1,k), (t,1,1)."""
+    """Split of t x k x k kernels: `pair` = (t,k,1), (1,1,k) or `triple` = (1,k,1), (1,1,k), (t,1,1)."""
     attention: Literal["none", "cbam", "stcbam"] = "none"
     """`cbam`: channel, then space, equations (14), (15). `stcbam`: and then time, equation (16)."""
     placement: str = "all"
-    """Stages with attention: early (1, 2), late (4, 5), all, or names such as "stage3+stage5". Without attention it has
-    no effect.
+    """Stages with attention: early (1, 2), late (4, 5), all, or names such as "stage3+stage5". No effect without
+    attention.
     """
     attention_pool: Literal["avg", "avgmax"] = "avg"
-    """What attention looks at: averages as the paper prints, or averages and maxima (CBAM, Woo 2018)."""
+    """Pooling before attention: averages as the paper prints, or averages and maxima (CBAM, Woo 2018)."""
     attention_reduction: Annotated[int, AtMost(65_536)] = 16
-    """The channel attention's hidden layer has width / this many units, at least 8."""
+    """Divisor of the width that gives the units of channel attention's hidden layer, at least 8."""
     spatial_attention: Literal["shared", "per_frame"] = "shared"
     """One H x W map for the whole clip ("two-dimensional", section 2.2), or one for each frame."""
     head: Literal["fc", "gap"] = "fc"
     """`fc`: pooling, two hidden layers, classes. `gap`: average over T, H, W, then classes."""
     pool5: Literal["caffe", "padded"] = "caffe"
-    """The `fc` head's pooling. `caffe`: windows begin with the first cell and frame, and the last may be smaller, as
-    the published network has it. `padded`: they begin a cell before, as in runs of versions before December 2026, which
-    have no such field.
+    """Pooling of the `fc` head. `caffe`: windows begin with the first cell and frame, and the last may be smaller, as
+    in the published network. `padded`: windows begin one cell earlier. Runs saved before December 2026 have no such
+    field and use `padded`.
     """
     hidden: Annotated[int, AtMost(65_536)] = 4096
     """Units of the `fc` head's two hidden layers."""
     dropout: Share = 0.5
+    """Probability of dropout before the last layers."""
 
-    def __post_init__(self) -> None:
-        refuse_unknown_choices(self)
-        for name in ("classes", "width", "hidden", "groups", "eps", "attention_reduction"):
-            require(
-                0 < getattr(self, name) < math.inf,
-                f"{name} must be a finite number greater than 0, not {getattr(self, name)}",
-            )
+    def check(self) -> None:
         for name in ("widths", "depths"):
             values = getattr(self, name)
             require(
                 len(values) == len(self.stages) and min(values) > 0,
                 f"{name} must be five numbers greater than 0, not {values}",
             )
-        refuse_too_much(self)
-        require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
         require(0.0 <= self.stem_motion <= 1.0, f"stem_motion must be a share from 0 to 1, not {self.stem_motion}")
         shorter = f"; head 'gap' takes {_LEAST_FRAMES['gap']}" if self.head == "fc" else ""
         require(
@@ -147,14 +164,12 @@ class C3D:
 
     @property
     def least_frames(self) -> int:
-        """The shortest clip that survives the poolings over time: three, and a fourth before the `fc` head."""
+        """Frames of the shortest clip that survives the three poolings over time, and a fourth before `fc`."""
         return _LEAST_FRAMES[self.head]
 
     @property
     def attention_stages(self) -> tuple[str, ...]:
-        """Names of the stages that `placement` selects, in order. Raises ValueError where it selects none, or one that
-        is not there.
-        """
+        """Names of the stages that `placement` selects, in order. Raises ValueError for an unknown or empty choice."""
         names = [name for name in re.split(r"[+,\s]+", self.placement) if name]
         allowed = f"allowed are {', '.join([*self.placements, *self.stages])}, or several joined by +"
         require(bool(names), f"placement {self.placement!r} selects no stage; {allowed}")
@@ -194,116 +209,100 @@ IMPROVED: dict[str, Any] = {
     "dropout": 0.2,
     "size": 56,
 }
-"""What turns `C3D()` into the paper's improved C3D at its own frame size: `C3D(**IMPROVED)`."""
+"""Changes that make `C3D()` the paper's improved C3D at its own frame size: `C3D(**IMPROVED)`."""
 
 BEFORE: dict[str, dict[str, str]] = {"c3d": {"pool5": "padded"}, "two_stream": {"pooling": "2x2"}}
-"""Of runs that were saved before a field existed, what it would have been, by kind of model."""
+"""Values of fields that older saved runs do not have, by kind of model."""
 
 _LEAST_FRAMES = {"fc": 16, "gap": 8}
 
 
 @dataclass(frozen=True)
-class VideoResNet:
-    """torchvision's 18-layer video ResNets with random weights: references that people would pick instead. See
+class VideoResNet(ModelConfig):
+    """torchvision's 18-layer video ResNets with random weights, as references. See
     `posture/models/torchvision_videos.py`.
 
-    `r3d_18` convolves over time throughout, `mc3_18` in its stem and first stage alone, `r2plus1d_18` splits every
-    convolution in space and time (Tran 2018, arXiv 1711.11248). They have no width. Raises ValueError, naming the field
-    and what is allowed.
+    `r3d_18` convolves over time throughout, `mc3_18` only in its stem and first stage, `r2plus1d_18` splits every
+    convolution in space and time (Tran 2018, arXiv 1711.11248). They have no width.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    positive: ClassVar[tuple[str, ...]] = ("classes", "frames")
     inputs: ClassVar[tuple[str, ...]] = ("rgb",)
 
     kind: Literal["r3d_18", "mc3_18", "r2plus1d_18"] = "r3d_18"
     classes: Classes = 101
     frames: Frames = 16
-    """Frames in a clip, any number: averaging over time is the last step."""
+    """Frames of a clip, any number: averaging over time is the last step."""
     size: Size = 112
     """Height and width of a frame in pixels, at least 16."""
     dropout: Share = 0.0
-    """Before the last layer; the published networks have none."""
+    """Probability of dropout before the last layer; the published networks have none."""
 
-    def __post_init__(self) -> None:
-        refuse_unknown_choices(self)
-        for name in ("classes", "frames"):
-            require(getattr(self, name) > 0, f"{name} must be greater than 0, not {getattr(self, name)}")
-        refuse_too_much(self)
+    def check(self) -> None:
         require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are strided away")
-        require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
 
 
 @dataclass(frozen=True)
-class TwoStream:
-    """Two-Stream (Simonyan & Zisserman 2014): one network looks at a frame, another at stacked optical flow. See
+class TwoStream(ModelConfig):
+    """Two-Stream (Simonyan & Zisserman 2014): one network for a frame, another for stacked optical flow. See
     `posture/models/two_stream.py`.
-
-    Raises ValueError, naming the field and what is allowed, for values that cannot be built.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    positive: ClassVar[tuple[str, ...]] = ("classes", "width", "frames", "flow_frames")
 
     kind: Literal["two_stream"] = "two_stream"
     classes: Classes = 101
     frames: Frames = 16
-    """Frames in a clip: at least `flow_frames` + 1 where there is a temporal stream."""
+    """Frames of a clip: at least `flow_frames` + 1 with a temporal stream."""
     size: Size = 224
     """Height and width of a frame in pixels, at least 16 with `resnet18`, 25 with `cnn_m`."""
 
     streams: Literal["both", "spatial", "temporal"] = "both"
-    """`spatial` sees the clip's middle frame, `temporal` the flow around it; `both` average their scores (late fusion).
+    """`spatial` sees the clip's middle frame, `temporal` the flow around it; `both` averages their scores (late
+    fusion).
     """
     backbone: Literal["cnn_m", "resnet18"] = "cnn_m"
-    """Of each stream: CNN-M-2048 (Chatfield 2014), as published, or ResNet-18 (He 2015)."""
+    """Network of each stream: CNN-M-2048 (Chatfield 2014), as published, or ResNet-18 (He 2015)."""
     pooling: Literal["3x3", "2x2"] = "3x3"
-    """Windows of `cnn_m`'s first two poolings, at stride 2; 3x3 is published. Runs of versions before December 2026,
-    which have no such field, have 2x2.
+    """Windows of `cnn_m`'s first two poolings, at stride 2; 3x3 is published. Runs saved before December 2026 have no
+    such field and use 2x2.
     """
     flow_frames: Annotated[int, AtMost(1023)] = 10
     """Flow fields that the temporal stream stacks; each is two channels."""
     subtract_mean_flow: bool = True
-    """Take each flow field's mean vector from it, which takes out much of the camera's motion (section 3.1)."""
+    """Subtract each flow field's mean vector, which removes much of the camera's motion (section 3.1)."""
     width: Width = 1.0
-    """Multiplies every width, hidden layers too; other than 1, the result is rounded to a multiple of 8, at least 8."""
+    """Factor on every width, hidden layers too. Unless it is 1, results are rounded to multiples of 8, at least 8."""
     dropout: Share = 0.9
-    """Before each of `cnn_m`'s last two layers, and before `resnet18`'s last. As published for training from scratch;
-    small footage asks for less.
+    """Probability of dropout before each of `cnn_m`'s last two layers, and before `resnet18`'s last. 0.9 is published
+    for training from scratch; small data sets need less.
     """
 
-    def __post_init__(self) -> None:
-        refuse_unknown_choices(self)
-        for name in ("classes", "width", "frames", "flow_frames"):
-            require(
-                0 < getattr(self, name) < math.inf,
-                f"{name} must be a finite number greater than 0, not {getattr(self, name)}",
-            )
-        refuse_too_much(self)
-        require(0.0 <= self.dropout < 1.0, f"dropout must be at least 0 and less than 1, not {self.dropout}")
+    def check(self) -> None:
         require(
             "flow" not in self.inputs or self.frames > self.flow_frames,
-            f"frames must be greater than flow_frames {self.flow_frames}, not {self.frames}: flow is between neighbouring frames",
+            f"frames must be greater than flow_frames {self.flow_frames}, not {self.frames}: "
+            "flow is between neighbouring frames",
         )
         least = {"cnn_m": 25, "resnet18": 16}[self.backbone]
         require(
             self.size >= least,
-            f"size must be at least {least} pixels with backbone {self.backbone!r}, not {self.size}: smaller frames are "
-            "strided away",
+            f"size must be at least {least} pixels with backbone {self.backbone!r}, not {self.size}: "
+            "smaller frames are strided away",
         )
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What `forward` takes, in order."""
+        """Arguments of `forward`, in order."""
         return {"both": ("rgb", "flow"), "spatial": ("rgb",), "temporal": ("flow",)}[self.streams]
 
     def scaled(self, width: int) -> int:
-        """A published width after `width`."""
+        """Return a published width times `width`, rounded."""
         return _scaled(width, self.width)
 
 
-def refuse_unknown_choices(config: Any) -> None:
-    """Raises ValueError where a `Literal` field of a dataclass holds something else; dataclasses themselves do not
-    look.
-    """
+def _refuse_unknown_choices(config: Any) -> None:
+    """Raise ValueError if a `Literal` field holds another value: dataclasses do not check."""
     hints = get_type_hints(type(config))
     for field in fields(config):
         if get_origin(hints[field.name]) is Literal and getattr(config, field.name) not in get_args(hints[field.name]):
@@ -311,23 +310,22 @@ def refuse_unknown_choices(config: Any) -> None:
             raise ValueError(f"{field.name} must be one of {allowed}, not {getattr(config, field.name)!r}")
 
 
-def refuse_too_much(config: Any) -> None:
-    """Raises ValueError if a field of a dataclass holds a number above the bound in its type (`AtMost`), or one that is
-    not finite.
-    """
+def _refuse_too_much(config: Any) -> None:
+    """Raise ValueError if a field holds a number above the bound in its type (`AtMost`), or one that is not finite."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         for bound in getattr(hints[field.name], "__metadata__", ()):
             for number in _numbers(getattr(config, field.name)):
+                short = isinstance(number, float) or abs(number) < 10**40
                 require(
-                    not number > bound.most and not number < -bound.most and number == number,
-                    f"{field.name} must be a finite number of at most "
-                    f"{bound.most:,}, not {number if isinstance(number, float) or abs(number) < 10**40 else 'a number of more than 40 digits'}",
+                    -bound.most <= number <= bound.most,
+                    f"{field.name} must be a finite number of at most {bound.most:,}, "
+                    f"not {number if short else 'a number of more than 40 digits'}",
                 )
 
 
 def _numbers(value: Any) -> list[float]:
-    """All numbers in tuples within tuples, or the number itself."""
+    """Return all numbers in nested tuples, or the number itself."""
     return [number for part in value for number in _numbers(part)] if isinstance(value, tuple | list) else [value]
 
 
@@ -336,6 +334,6 @@ def _scaled(width: int, by: float) -> int:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ValueError(message) unless the condition holds."""
+    """Raise ValueError(message) unless the condition holds."""
     if not condition:
         raise ValueError(message)

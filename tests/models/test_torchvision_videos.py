@@ -88,8 +88,8 @@ def test_a_machine_without_torchvision_is_told(monkeypatch: pytest.MonkeyPatch):
     ("changes", "message"),
     [
         ({"kind": "r3d_34"}, "kind must be one of 'r3d_18', 'mc3_18', 'r2plus1d_18', not 'r3d_34'"),
-        ({"classes": 0}, "classes must be greater than 0, not 0"),
-        ({"frames": 0}, "frames must be greater than 0, not 0"),
+        ({"classes": 0}, "classes must be a finite number greater than 0, not 0"),
+        ({"frames": 0}, "frames must be a finite number greater than 0, not 0"),
         ({"size": 8}, "size must be at least 16 pixels, not 8"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, not 1.0"),
     ],

@@ -227,7 +227,7 @@ def test_recipes_of_detectors_are_valid_and_a_study_is_of_one_task():
     names = [run.name for run in made["ablations"]()]
     assert len(names) == len(set(names)) == 8
     assert load_recipe("jobs/detector.py:improved").model.swin
-    with pytest.raises(ValueError, match="compares runs of one task"):
+    with pytest.raises(ValueError, match="must compare runs of one task"):
         from posture.config import Study
 
         Study(name="mixed", subject=small(), baselines=(load_recipe("jobs/action.py:c3d"),))
