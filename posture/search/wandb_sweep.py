@@ -23,9 +23,9 @@ from posture.search.trial import Objective
 
 SOURCE = '''"""The space of sweep.yaml for W&B's Optuna engine, written by posture sweep."""
 
-from posture import sweep
+from posture.search import wandb_sweep
 
-SWEPT = sweep.Swept({space!r}, {base!r}, {changes!r})
+SWEPT = wandb_sweep.Swept({space!r}, {base!r}, {changes!r})
 
 
 def space(trial):

@@ -218,7 +218,7 @@ def test_runs_judged_on_other_images_or_boxes_are_refused(change: str) -> None:
         analysed(IMPROVED, entry("yolov7", "baseline", results=[one]))
 
 
-def test_a_image_without_a_group_is_refused() -> None:
+def test_an_image_without_a_group_is_refused() -> None:
     with pytest.raises(InputError, match="no group is known for 1 of 24 test images, such as image23"):
         analysed(IMPROVED, groups={image: group for image, group in GROUPS.items() if image != "image23"})
 

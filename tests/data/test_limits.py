@@ -65,7 +65,7 @@ def test_images_come_from_another_process_which_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_the_pixels_of_a_image_are_limited(tmp_path, suffix):
+def test_the_pixels_of_an_image_are_limited(tmp_path, suffix):
     path = save(tmp_path / f"a{suffix}")
     with Sandbox(DecodeLimits(pixels=48 * 64)) as sandbox:
         assert take(sandbox, path).width == 64
@@ -96,7 +96,7 @@ def test_small_files_that_promise_large_images_are_refused_before_they_are_decod
         assert take(sandbox, good).height == 48
 
 
-def test_the_memory_for_a_image_is_limited(tmp_path):
+def test_the_memory_for_an_image_is_limited(tmp_path):
     bomb = saved(tmp_path / "bomb.png", Image.new("L", (16000, 16000)), compress_level=1)
     with Sandbox(DecodeLimits(pixels=10**9, memory_bytes=700_000_000)) as sandbox:
         assert refusal(lambda: take(sandbox, bomb)) == (
@@ -106,7 +106,7 @@ def test_the_memory_for_a_image_is_limited(tmp_path):
         assert take(sandbox, save(tmp_path / "good.png")).height == 48
 
 
-def test_the_time_for_a_image_is_limited(tmp_path):
+def test_the_time_for_an_image_is_limited(tmp_path):
     path = save(tmp_path / "a.png")
     with Sandbox() as sandbox:
         take(sandbox, path)

@@ -256,7 +256,7 @@ def test_a_copy_on_the_other_side_of_what_stands_is_refused(yolo, tmp_path):
     assert contents(tmp_path / "store") == before
 
 
-def test_a_image_that_was_replaced_takes_the_old_one_with_it(yolo, tmp_path):
+def test_an_image_that_was_replaced_takes_the_old_one_with_it(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     save(yolo / "images" / "train" / "t005.png", [(10, 10, 50, 40)], seed=77)
     report = run(yolo, tmp_path / "store")
@@ -298,7 +298,7 @@ def test_splits_never_share_a_group(tmp_path):
     assert report.by_split == {"train": 24, "val": 4, "test": 12}, "70/30 by group, then a fifth of seven groups"
 
 
-def test_a_image_or_group_that_would_change_sides_is_refused_by_name(yolo, tmp_path):
+def test_an_image_or_group_that_would_change_sides_is_refused_by_name(yolo, tmp_path):
     run(yolo, tmp_path / "store")
     (yolo / "images" / "train" / "t000.png").rename(yolo / "images" / "val" / "t000.png")
     with pytest.raises(

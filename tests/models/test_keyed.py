@@ -100,7 +100,7 @@ def test_networks_drop_by_key() -> None:
     torch.testing.assert_close(network(clips[2:]), whole[2:])
 
 
-def test_faster_rcnn_learns_from_the_same_anchors_of_a_image_in_any_batch() -> None:
+def test_faster_rcnn_learns_from_the_same_anchors_of_an_image_in_any_batch() -> None:
     """As many as torchvision takes, at random among the others."""
     sampler = build(FasterRCNN(classes=2, width=0.125, size=64)).rpn.fg_bg_sampler
     matches = [

@@ -423,7 +423,7 @@ def copies(pictures: list[ScoredImage], times: np.ndarray) -> list[ScoredImage]:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 8))
-def test_a_image_drawn_twice_counts_as_two(seed: int, classes: int, count: int) -> None:
+def test_an_image_drawn_twice_counts_as_two(seed: int, classes: int, count: int) -> None:
     images = random_images(count, classes, seed=seed)
     random = np.random.default_rng(seed)
     # Copies of one image come together only where no other image has the same scores.

@@ -152,7 +152,7 @@ def test_the_order_is_the_seeds_and_every_epochs_own() -> None:
     assert len(set(flat)) == 36
 
 
-def test_a_image_looks_different_in_every_epoch_and_seed() -> None:
+def test_an_image_looks_different_in_every_epoch_and_seed() -> None:
     shown = []
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
         steps = by_image(batches_of(small_run(seed=seed, data__mosaic=0.0)), epoch)
@@ -344,7 +344,7 @@ def test_each_image_is_decoded_about_once_an_epoch(monkeypatch: pytest.MonkeyPat
         decoded[name] += 1
         return real(*args, name=name, **options)
 
-    monkeypatch.setattr(image_batches, "read_picture", counting)
+    monkeypatch.setattr(image_batches, "read_image", counting)
     monkeypatch.setattr(image_batches, "THREADS", 1)
     images = SmallImages(300)
     batches = ImageBatches(
@@ -501,7 +501,7 @@ def test_what_cannot_be_batched_is_refused() -> None:
         next(batches_of(small_run(scale__workers=2), images=Streamed(IMAGES, [[], list(range(41))])).training(0))
 
 
-def test_a_image_that_does_not_decode_is_named_and_leaves_no_thread() -> None:
+def test_an_image_that_does_not_decode_is_named_and_leaves_no_thread() -> None:
     images = SmallImages(12)
     images.files[5] = np.frombuffer(b"no image", np.uint8)
     batches = ImageBatches(images, small_run(), rank=0, world_size=1, validation=images)

@@ -41,7 +41,7 @@ FULL = """
 import shutil, sys
 from pathlib import Path
 from posture.errors import Unreachable
-from posture.runs import RunFolder
+from posture.runs.folder import RunFolder
 from posture.train.publish import Publisher
 from tests.train.test_publish import saver, stored
 

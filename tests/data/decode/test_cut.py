@@ -161,7 +161,7 @@ def test_a_recipe_is_its_text(recipe):
     assert DecodeRecipe.parse(str(recipe)) == recipe
 
 
-def test_a_image_that_stands_still_is_noted(tmp_path):
+def test_an_image_that_stands_still_is_noted(tmp_path):
     moving, still = tmp_path / "moving.mp4", tmp_path / "still.mp4"
     write_numbered(moving, frames=50)
     write_video(still, [numbered_frame(number if number < 30 else 30) for number in range(90)], fps=25)

@@ -278,7 +278,7 @@ def test_resampling_is_bilinear_about_pixel_centres() -> None:
     np.testing.assert_allclose(shown, expected, atol=2.0)
 
 
-def test_alone_and_unchanged_a_image_is_its_letterbox() -> None:
+def test_alone_and_unchanged_an_image_is_its_letterbox() -> None:
     for height, width in ((24, 40), (40, 24), (33, 33), (64, 48)):
         down, across = np.mgrid[:height, :width]
         pixels = np.stack([across * 4, down * 3, across + down], axis=2).astype(np.uint8)

@@ -157,7 +157,7 @@ def test_images_that_fill_several_chunks_are_all_there():
     assert [stored[row].tobytes() for row in range(5)] == contents
 
 
-def test_a_image_that_is_not_as_the_store_says_is_named(tmp_path):
+def test_an_image_that_is_not_as_the_store_says_is_named(tmp_path):
     made = make_images(4)
     store = write_image_store(tmp_path / "store", made)
     index = index_images(store, "train")

@@ -61,7 +61,7 @@ def test_grey_transparent_and_deep_images_are_good_too(pixels):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.97])
-def test_a_image_that_was_cut_off_is_found_out(suffix, kept):
+def test_an_image_that_was_cut_off_is_found_out(suffix, kept):
     content = encode(draw([(4, 5, 20, 30)], size=(96, 128)), suffix)
     with pytest.raises(Unreadable) as caught:
         check_image(content[: int(kept * len(content))])
@@ -85,7 +85,7 @@ def test_what_is_no_image_is_refused(content, verdict):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_image_is_stored_as_viewers_show_it(orientation):
+def test_an_image_is_stored_as_viewers_show_it(orientation):
     pixels = cv2.GaussianBlur(draw([(4, 5, 40, 20)]), (5, 5), 2)
     plain = encode(pixels)
     checked = check_image(with_orientation(plain, orientation))

@@ -43,13 +43,13 @@ def test_boxes_come_in_pixels_and_stay_in_the_image():
         ([(70, 4, 90, 8)], "box_outside", "box 1 (class0) has nothing inside 64 x 48: 70 4 90 8"),
     ],
 )
-def test_a_image_whose_boxes_cannot_be_used_is_none_without_boxes(boxes, verdict, reason):
+def test_an_image_whose_boxes_cannot_be_used_is_none_without_boxes(boxes, verdict, reason):
     with pytest.raises(Unreadable) as caught:
         place_boxes(picture(*boxes), 48, 64, "clip")
     assert (caught.value.verdict, str(caught.value)) == (verdict, reason)
 
 
-def test_a_image_may_be_refused_for_a_box_that_leaves_it():
+def test_an_image_may_be_refused_for_a_box_that_leaves_it():
     assert place_boxes(picture((-0.8, 0, 64.9, 48)), 48, 64, "refuse").boxes == [[0.0, 0.0, 64.0, 48.0]], (
         "labels are rounded"
     )

@@ -119,7 +119,7 @@ def test_files_of_labels_in_a_folder_of_another_name_are_named(root):
     assert read_images(root.path).missing == ["annotations/1.TXT: 1", "annotations/2.txt: 2"]
 
 
-def test_a_image_in_two_lists_is_refused_once(root):
+def test_an_image_in_two_lists_is_refused_once(root):
     (
         root("images/1.jpg"),
         root("labels/1.txt", "9 0.5 0.5 0.2 0.4"),

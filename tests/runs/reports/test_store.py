@@ -187,7 +187,7 @@ def test_the_image_holds_every_frame_of_the_sheet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "sheet", [[], [clip("run", "train", "anna", frames=0)], [clip("run", "", "", frames=1, shape=(240, 20))]]
 )
-def test_odd_sheets_make_a_image_and_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
+def test_odd_sheets_make_an_image_and_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
     picture(tmp_path / "sheet.png", sheet)
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.width > 500 and image.height > 40
