@@ -786,6 +786,7 @@ def status(*, registry: str) -> None:
 
 def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOptions:
     """Raises InputError."""
+    from posture.distributed.backend import backend
     from posture.retrain.decision import DecisionLimits
     from posture.retrain.notify import Notification
     from posture.retrain.run_pass import RetrainOptions
@@ -811,7 +812,7 @@ def _retrain_options(given: Retraining, *, force: bool = False) -> RetrainOption
         given.registry,
         full_path(given.recipe, task="action"),
         changes,
-        local=given.local,
+        backend=backend(local=given.local),
         runs=given.runs,
         layout=given.layout,
         split_number=given.split_number,

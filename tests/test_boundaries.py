@@ -24,8 +24,7 @@ FLOORS = (
     ("train",),
     ("runs",),
     ("compare", "search"),
-    ("distributed",),
-    ("retrain",),
+    ("retrain", "distributed"),
     ("commands", "bench"),
     ("__main__",),
 )

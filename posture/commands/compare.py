@@ -11,10 +11,12 @@ from posture.compare import action as actions
 from posture.compare import detection
 from posture.compare.analysis import flow_notes, optimizer_notes, write_json
 from posture.compare.results import Comparison
-from posture.compare.study import Job, StudyRunner, done, tried_for, work
+from posture.compare.study import Job, StudyRunner, tried_for
 from posture.data.store.files import absolute, join, write_bytes
 from posture.display import console
 from posture.display.text import counted
+from posture.distributed.backend import backend
+from posture.runs.backend import Backend
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import load_study, winner_study
 
@@ -45,7 +47,7 @@ def compare_study(
             f"the search found nothing better than its base recipe; what is compared with it is the best other: {study.titles['runner-up']}"
         )
     folder = absolute(out or f"studies/{study.name}")
-    execute = functools.partial(_here if local else _on_cluster, concurrent=concurrent)
+    execute = functools.partial(_execute, backend(local=local), concurrent=concurrent)
     comparing = StudyRunner(
         study, store, runs=join(folder, "runs"), seeds=seeds, changes=changes, execute=execute, equal=equal
     )
@@ -68,36 +70,17 @@ def compare_study(
     return _show(comparison, study.subject.task, folder)
 
 
-def _here(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
-    """One after the other in this process."""
-    said = {}
-    with console.progress(_doing(what)) as advance:
-        for number, job in enumerate(jobs):
-            advance(number, len(jobs), job.run.name)
-            stood = done(what, job)
-            said[job.run.name] = work(what, job)
-            if not stood:
-                _print_run(what, job, said[job.run.name])
-    return said
-
-
-def _on_cluster(what: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
-    from posture.distributed.jobs import execute
-
-    with console.progress(_doing(what)) as advance:
-        return execute(
-            what, jobs, concurrent=concurrent, on_progress=advance, on_done=functools.partial(_print_run, what)
+def _execute(where: Backend, step: str, jobs: list[Job], *, concurrent: int | None) -> dict[str, str]:
+    with console.progress({"train": "training", "score": "scoring"}[step]) as advance:
+        return where.run_jobs(
+            step, jobs, concurrent=concurrent, on_progress=advance, on_done=functools.partial(_print_run, step)
         )
 
 
-def _doing(what: str) -> str:
-    return {"train": "training", "score": "scoring"}[what]
-
-
-def _print_run(what: str, job: Job, said: str) -> None:
+def _print_run(step: str, job: Job, said: str) -> None:
     if said:
         console.out.print(f"{job.run.name}: {said}")
-    elif what == "train":
+    elif step == "train":
         history = job.history
         best = max(record[f"val_{job.run.metric}"] for record in history)
         losses = [record["val_loss"] for record in history if "val_loss" in record]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from posture.config import validate
 from posture.display import console
 from posture.display.text import counted
+from posture.distributed.backend import backend
 from posture.runs.action import Views, evaluate, unfinished
 from posture.runs.folder import RunFolder
 from posture.runs.reports.action import interval_text
@@ -32,14 +32,17 @@ def evaluate_run(
     detects = trained.task == "detection"
     if notice := unfinished(trained, folder):
         console.out.print(notice)
-    score = None
-    if workers:
-        from posture.distributed.evaluate import detect_on_ray, score_on_ray
-
-        score = functools.partial(detect_on_ray if detects else score_on_ray, workers=workers)
     with console.progress("looking for boxes" if detects else "scoring clips") as advance:
         metrics = evaluate(
-            folder, views=views, split=split, which=which, batch=batch, store_uri=store, score=score, progress=advance
+            folder,
+            views=views,
+            split=split,
+            which=which,
+            batch=batch,
+            store_uri=store,
+            backend=backend(local=not workers),
+            workers=workers,
+            progress=advance,
         )
     (print_detections if detects else print_metrics)(metrics, folder)
     return metrics

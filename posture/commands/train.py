@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from posture.config import AnyRun
 from posture.data.ingest.small_splits import LEAST, too_few
 from posture.display import console
 from posture.display.text import counted
+from posture.distributed.backend import backend
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import UNITS, Session, prepare, train_here
+from posture.runs.prepare import UNITS, Session, prepare
 from posture.runs.tracking import tracking_mode
 
 
@@ -26,16 +26,8 @@ def train_run(
     """Prepare, train, report. Ctrl-C saves, twice stops at once; both say how to go on and exit with 130. Raises
     InputError.
     """
-    session = prepare(
-        recipe,
-        store,
-        runs=runs,
-        name=name,
-        changes=changes,
-        resume=resume,
-        here=local,
-        admit=None if local else admit_on_ray,
-    )
+    where = backend(local=local)
+    session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume, admit=where.admit)
     unit = UNITS[session.run.task]
     again = (
         f"posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume{' --local' * local}"
@@ -56,23 +48,11 @@ def train_run(
             if "train_loss" in record:  # not of a run that was stopped within an epoch
                 console.out.print(_epoch_line(record, session.run.task))
 
-        if local:
-            outcome = train_here(session, on_progress=on_progress, on_record=on_record, on_device=_print_device)
-        else:
-            from posture.distributed.train import train
-
-            try:
-                with console.interruptible() as asked:
-                    outcome = train(
-                        session,
-                        on_progress=on_progress,
-                        on_record=on_record,
-                        on_device=_print_device,
-                        asked_to_stop=asked.is_set,
-                    )
-            except KeyboardInterrupt:
-                console.out.print(f"stopped at once; continue from the last checkpoint with: {again}")
-                raise
+        try:
+            outcome = where.train(session, on_progress=on_progress, on_record=on_record, on_device=_print_device)
+        except KeyboardInterrupt:
+            console.out.print(f"stopped at once; continue from the last checkpoint with: {again}")
+            raise
     if outcome["note"]:
         console.out.print(outcome["note"])
     if outcome.get("stopped") == "asked":
@@ -88,15 +68,6 @@ def train_run(
     console.out.print(f"{session.folder.uri}")
     console.suggest(f"posture evaluate {session.folder.uri}")
     return session.folder
-
-
-def admit_on_ray(run: AnyRun) -> None:
-    """Raise InputError if the cluster, or this machine, has no room for the run: before its folder is made, so that the
-    name stays free.
-    """
-    from posture.distributed.train import room_for
-
-    room_for(run.scale)
 
 
 def _announce(session: Session, unit: str, *, local: bool) -> None:

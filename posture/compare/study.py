@@ -28,8 +28,9 @@ from posture.data.store.checked import read_parquet
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs.action import Views, evaluate
+from posture.runs.backend import Local
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import UNITS, index_run, prepare, tables_of, train_here
+from posture.runs.prepare import UNITS, index_run, prepare, tables_of
 
 PROBE_STEPS = 3
 LEAST_STEPS = 10
@@ -68,39 +69,42 @@ class Job:
             and scored.metrics.get("tag") in (None, self.folder.checkpoints()["best"])
         )
 
+    def is_done(self, step: str) -> bool:
+        """Return True if the step "train" or "score" is finished."""
+        return self.trained() if step == "train" else self.scored()
+
+    def work(self, step: str) -> str:
+        """ "train" the run in this process, from its last checkpoint if it has one, or "score" its best checkpoint on
+        the test split.
+
+        Return "", or the reason why it cannot be trained, such as a loss that diverged.
+        """
+        if self.is_done(step):
+            return ""
+        if step == "score":
+            evaluate(self.folder, views=Views())
+            return ""
+        try:
+            session = prepare(
+                self.run,
+                self.store,
+                runs=self.runs,
+                name=self.run.name,
+                resume=self.folder.exists(),
+                versions=self.versions,
+            )
+            outcome = Local().train(session, on_progress=_ignore, on_record=_ignore, on_device=_ignore)
+        except InputError as error:
+            return str(error)
+        if outcome["stopped"] == "asked":
+            raise KeyboardInterrupt
+        return ""
+
 
 Execute = Callable[[str, list[Job]], dict[str, str]]
 """Does "train" or "score" to all jobs, where there is room; returns for each run by name "", or in a sentence why it
 could not be done.
 """
-
-
-def done(what: str, job: Job) -> bool:
-    """Whether that stands already."""
-    return job.trained() if what == "train" else job.scored()
-
-
-def work(what: str, job: Job) -> str:
-    """`train` a run in this process, from its last checkpoint if it has one, or `score` its best checkpoint on every
-    test segment.
-
-    Returns "", or why it cannot be trained: its loss diverged, its flow is missing.
-    """
-    if done(what, job):
-        return ""
-    if what == "score":
-        evaluate(job.folder, views=Views())
-        return ""
-    try:
-        session = prepare(
-            job.run, job.store, runs=job.runs, name=job.run.name, resume=job.folder.exists(), versions=job.versions
-        )
-        outcome = train_here(session, on_progress=_ignore, on_record=_ignore, on_device=_ignore)
-    except InputError as error:
-        return str(error)
-    if outcome["stopped"] == "asked":
-        raise KeyboardInterrupt
-    return ""
 
 
 @dataclass

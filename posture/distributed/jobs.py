@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import ray
 
-from posture.compare.study import Job, done, work
+from posture.compare.study import Job
 from posture.data.store.files import is_remote
 from posture.distributed import cluster
 from posture.distributed.resources import refuse_none
@@ -34,11 +34,11 @@ def execute(
     `concurrent` at a time.
 
     `on_progress(done, total, note)` counts epochs in training and runs in scoring; `on_done(job, why not)` follows each
-    job. Returns what `posture.study.work` said, by run name. Raises InputError where a run's folder cannot be shared
+    job. Returns what `Job.work` returned, by run name. Raises InputError where a run's folder cannot be shared
     with the nodes.
     """
     waiting = {job.run.name: job for job in jobs}
-    said = {name: "" for name, job in waiting.items() if done(what, job)}
+    said = {name: "" for name, job in waiting.items() if job.is_done(what)}
     if len(said) == len(waiting):
         return said
     cluster.connect()
@@ -93,4 +93,4 @@ def _work(what: str, job: Job) -> str:
     import torch
 
     torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))))
-    return work(what, job)
+    return job.work(what)

@@ -27,7 +27,8 @@ from posture.distributed.feed import Feed, feed
 from posture.distributed.resources import READER_CPUS, refuse_crowd, resources
 from posture.errors import InputError, Unreachable
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import Session, run_worker
+from posture.runs.prepare import Session
+from posture.runs.worker import run_worker
 
 MAX_FAILURES = 3
 """Times that lost workers are started again, each from the last checkpoint."""

@@ -35,7 +35,7 @@ from posture.distributed.train import refuse_unshared
 from posture.distributed.tune_context import SearchBoard, TuneContext, report_epoch
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import run_worker
+from posture.runs.worker import run_worker
 from posture.search.study import Search, state_of
 from posture.search.trial import Plan, Point, TrialResult, conclude, failure, read, start
 

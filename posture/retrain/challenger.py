@@ -1,4 +1,4 @@
-"""The challenger of a pass of retraining: what it is called, and its training, in this process or on Ray."""
+"""The challenger of a pass of retraining: what it is called, and its training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from posture.config import ActionRun
-from posture.display.console import interruptible
 from posture.retrain.intake import Progress
-from posture.runs.prepare import Session, tables_of, train_here
+from posture.runs.backend import Backend
+from posture.runs.prepare import Session, tables_of
 
 
 def digest_of_wish(run: ActionRun, *, store: str, from_scratch: bool) -> str:
@@ -27,7 +27,12 @@ def name_of(
 
 
 def fit(
-    session: Session, *, local: bool, on_device: Callable[[str], None], tell: Callable[[str], None], progress: Progress
+    session: Session,
+    *,
+    backend: Backend,
+    on_device: Callable[[str], None],
+    tell: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Train it, to its end or to Ctrl-C; returns what training came to. `on_device` is given the device once training
     has begun.
@@ -46,13 +51,7 @@ def fit(
                     f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}"
                 )
 
-        hooks = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
-        if local:
-            return train_here(session, **hooks)
-        from posture.distributed.train import train
-
-        with interruptible() as asked:
-            return train(session, **hooks, asked_to_stop=asked.is_set)
+        return backend.train(session, on_progress=on_progress, on_record=on_record, on_device=on_device)
 
 
 def _digest(content: dict[str, Any]) -> str:

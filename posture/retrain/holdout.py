@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 from collections.abc import Callable, Iterable
@@ -19,7 +18,8 @@ from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.retrain.decision import Answers
 from posture.retrain.intake import Progress, silent
-from posture.runs.action import Views, score_here
+from posture.runs.action import Views
+from posture.runs.backend import LOCAL, Backend
 
 BATCH = 16
 """Clips per forward pass."""
@@ -33,12 +33,13 @@ def score_segments(
     *,
     versions: dict[str, int],
     split: str = "test",
-    workers: int = 0,
+    backend: Backend = LOCAL,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """The probabilities (s, K) of the model `run`, whose model.safetensors lies in the folder `weights`, for those of
-    `segments` that have clips in a `split` of the store; and which those are, sorted. In this process, or in `workers`
-    Ray tasks.
+    `segments` that have clips in a `split` of the store; and which those are, sorted. On Ray in `workers`
+    tasks.
     """
     from posture.train.evaluate import merge_by_segment
 
@@ -50,13 +51,10 @@ def score_segments(
     )
     if not len(index):
         return [], np.zeros((0, run.model.classes), dtype=np.float32)
-    score = score_here
-    if workers:
-        from posture.distributed.evaluate import score_on_ray
-
-        score = functools.partial(score_on_ray, workers=workers)
-    probabilities, _ = score(index, run, weights, views=Views(), batch=BATCH, progress=progress)
-    merged = merge_by_segment(probabilities, index.segments, index.labels)
+    probabilities, _ = backend.predict(
+        index, run, weights, views=Views(), batch=BATCH, workers=workers, progress=progress
+    )
+    merged = merge_by_segment(np.asarray(probabilities), index.segments, index.labels)
     return [index.segment_ids[number] for number in merged.segments], merged.scores
 
 
@@ -84,7 +82,8 @@ def ask(
     challenger: Model,
     champion: Model | None,
     *,
-    workers: int = 0,
+    backend: Backend = LOCAL,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> Answers:
     """What both say of the segments `held_out` ({id: label, split, group}) of classes that one of them knows, those of
@@ -98,7 +97,14 @@ def ask(
         if model is not None:
             with progress(f"scoring the {name}") as advance, model.weights as weights:
                 found, scores = score_segments(
-                    store, model.run, weights, segments, versions=versions, workers=workers, progress=advance
+                    store,
+                    model.run,
+                    weights,
+                    segments,
+                    versions=versions,
+                    backend=backend,
+                    workers=workers,
+                    progress=advance,
                 )
             kept = np.isin(segments, found)
             said = {other: before[kept] for other, before in said.items()} | {

@@ -31,6 +31,7 @@ from posture.data.store.tables import Store
 from posture.display.text import counted
 from posture.errors import InputError
 from posture.retrain.settling import settled
+from posture.runs.backend import Backend
 
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
 """Like `posture.display.console.progress`."""
@@ -100,10 +101,10 @@ def take_in(
     run: ActionRun,
     memory: dict[str, Any],
     *,
-    local: bool = False,
+    backend: Backend,
     progress: Progress = silent,
 ) -> Intake:
-    """Ingest what is new, whole and labelled, as `run` wants its clips; `local`: without Ray. `memory` is what the last
+    """Ingest what is new, whole and labelled, as `run` wants its clips. `memory` is what the last
     look left.
 
     Raises InputError, and Busy as `ingest` does.
@@ -128,7 +129,9 @@ def take_in(
     footage = replace(footage, videos=[video for video in footage.videos if video.file.uri not in unsettled])
     waiting = {uri: file for file in videos if (uri := file.uri) not in unsettled}
     unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
-    reports = _ingest(footage, drop, store, run, known, corrected=bool(labels_change), local=local, progress=progress)
+    reports = _ingest(
+        footage, drop, store, run, known, corrected=bool(labels_change), backend=backend, progress=progress
+    )
     forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
     remembered = {*unlabelled, *forgotten, *memory.get("seen", {})} - set(unsettled)
     seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or _is_table(file)}
@@ -143,14 +146,12 @@ def _ingest(
     known: set[tuple[Any, ...]],
     *,
     corrected: bool,
-    local: bool,
+    backend: Backend,
     progress: Progress,
 ) -> list[ClipReport]:
     """Two ingests at most: of videos with a new group, whose groups are then split by themselves, and of the others
     where something changed.
     """
-    from posture.distributed.ingest import ingest
-
     groups = set(store.read("groups", columns=["group"])["group"].to_pylist())
     fresh = [video for video in footage.videos if any(label.group not in groups for label in video.labels)]
     others = [video for video in footage.videos if all(label.group in groups for label in video.labels)]
@@ -166,21 +167,18 @@ def _ingest(
         if videos and (corrected or any(_state(video.file) not in known for video in videos)):
             with progress("decoding") as advance:
                 reports.append(
-                    ingest(
+                    backend.ingest(
                         replace(footage, videos=videos),
                         store,
                         options,
-                        local=local,
                         progress=lambda done, files, clips, rate, tell=advance: tell(
                             done, files, f"{counted(clips, 'clip')}, {rate:.0f} clips/s"
                         ),
                     )
                 )
     if reports and "flow" in run.model.inputs:
-        from posture.distributed.flow import compute_flow
-
         with progress("computing optical flow") as advance:
-            compute_flow(
+            backend.add_flow(
                 store,
                 run.data.flow or "dis",
                 progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s"),

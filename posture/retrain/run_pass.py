@@ -34,6 +34,7 @@ from posture.retrain.intake import InboxOptions, Intake, Progress, look_for, ref
 from posture.retrain.new_data import arrivals, segments_record
 from posture.retrain.notify import Notification, notify
 from posture.retrain.registry import WEIGHTS, Registry
+from posture.runs.backend import Backend
 from posture.runs.folder import RunFolder
 from posture.runs.prepare import prepare, software
 from posture.runs.recipes import load_recipe
@@ -52,8 +53,8 @@ class RetrainOptions:
     recipe: str = "jobs/action.py:improved"
     changes: dict[str, Any] = field(default_factory=dict)
     """Dotted, of the recipe."""
-    local: bool = False
-    """Decode, train and score in this process, without Ray."""
+    backend: Backend = field(kw_only=True)
+    """Where to decode, train and score."""
     runs: str | None = None
     """Folder or s3:// prefix of the challengers' runs; None: in the registry."""
     layout: str | None = None
@@ -155,7 +156,7 @@ class Pass:
             self.store,
             self.run,
             self.registry.read_json("settling.json") or {},
-            local=self.options.local,
+            backend=self.options.backend,
             progress=self.progress,
         )
         self.lease.check()
@@ -318,7 +319,7 @@ class Pass:
 
         try:
             outcome = fit(
-                session, local=self.options.local, on_device=on_device, tell=self.tell, progress=self.progress
+                session, backend=self.options.backend, on_device=on_device, tell=self.tell, progress=self.progress
             )
         except InputError as error:
             # nothing is wrong with the challenger: a cluster that is away or too small, a full disk
@@ -345,7 +346,6 @@ class Pass:
         said = self.registry.read_json("passes", plan["pass"], "segments.json")["segments"]
         held_out = {segment: of for segment, of in said.items() if of[1] == "test"}
         frozen = frozenset(before["holdout"] if before else ())
-        workers = 0 if self.options.local else self.run.scale.workers
         answers = ask(
             self.store,
             plan["versions"],
@@ -353,7 +353,8 @@ class Pass:
             frozen,
             challenger,
             champion,
-            workers=workers,
+            backend=self.options.backend,
+            workers=self.run.scale.sizes[0],
             progress=self.progress,
         )
         return self._record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tempfile
@@ -22,12 +23,9 @@ from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs import statistics
+from posture.runs.backend import LOCAL, Backend
 from posture.runs.detection import evaluate_detector
 from posture.runs.folder import RunFolder, evaluation_name
-
-Score = Callable[..., tuple[np.ndarray, str]]
-"""Class probabilities (clips, K) of every clip of an index, and the devices that made them; called as `score_here` is.
-"""
 
 EXAMPLES = 12
 EXAMPLE_FRAMES = 5
@@ -74,15 +72,15 @@ def evaluate(
     which: str = "best",
     batch: int = 16,
     store_uri: str | None = None,
-    score: Score | None = None,
+    backend: Backend = LOCAL,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score the run's `which` checkpoint on a split; writes {metrics.json, predictions.parquet, report.html} and
     returns the metrics.
 
     They go into evaluation/`metrics["name"]`, a folder for each split and protocol. `metrics["notice"]` says if
-    training is not finished. `score` says where: this process (the default), on its GPU if it has one, or Ray tasks: a
-    function called as `score_here` is, of a detector as `posture.runs.detection.detect_here`. Raises InputError.
+    training is not finished. `backend` defaults to this process; on Ray, `workers` tasks predict. Raises InputError.
     """
     from posture.train.checkpoint import read_state  # loads torch
 
@@ -112,7 +110,7 @@ def evaluate(
             batch=batch,
             store=store,
             pinned=store_uri is None,
-            detect=score,
+            detect=functools.partial(backend.predict, views=views, workers=workers),
             progress=progress,
         )
     reads = {"inputs": run.model.inputs, "flow": run.data.flow}
@@ -135,11 +133,11 @@ def evaluate(
     )
     about["tag"] = folder.checkpoints().get(which)
     with folder.checkpoint(which) as checkpoint:
-        probabilities, device = (score or score_here)(
-            looked_at, run, checkpoint, views=views, batch=batch, progress=progress
+        found, device = backend.predict(
+            looked_at, run, checkpoint, views=views, batch=batch, workers=workers, progress=progress
         )
         state = read_state(checkpoint)
-    predictions = merge(probabilities, looked_at, views)
+    predictions = merge(np.asarray(found), looked_at, views)
     places = places_of(store, predictions.segments, versions=record["versions"] if store_uri is None else None)
     metrics = measure(predictions) | {"interval": accuracy_interval(predictions, places)}
     metrics |= about | {

@@ -24,7 +24,7 @@ from posture.runs import statistics
 from posture.runs.folder import RunFolder
 
 Detect = Callable[..., tuple[list[Any], str]]
-"""What was found in every image of an index, and the devices that found it; called as `detect_here` is."""
+"""What was found in every image of an index, and the devices that found it; `Backend.predict` of some backend."""
 
 TIMED = 50
 """Images that the speed is measured on."""
@@ -53,15 +53,14 @@ def evaluate_detector(
     batch: int,
     store: Store,
     pinned: bool,
-    detect: Detect | None = None,
+    detect: Detect,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Judge a checkpoint of the run on a split, as `posture.runs.action.evaluate` does a classifier's; returns the
     metrics.
 
     `about` is what metrics.json says besides: `name` (of the evaluation's folder), `split`, `checkpoint` (best or
-    last), `store`, `notice`. `detect` says where: `detect_here` (the default) in this process, on its GPU if it has
-    one. `pinned`: at the table versions that the run read.
+    last), `store`, `notice`. `pinned`: at the table versions that the run read.
     Raises InputError.
     """
     from posture.tasks.detection_metrics import detection_metrics
@@ -76,7 +75,7 @@ def evaluate_detector(
         )
     about["tag"] = folder.checkpoints().get(which)
     with folder.checkpoint(which) as checkpoint:
-        found, device = (detect or detect_here)(index, run, checkpoint, batch=batch, progress=progress)
+        found, device = detect(index, run, checkpoint, batch=batch, progress=progress)
         speed = measure_speed(index, run, checkpoint)
         state = read_state(checkpoint)
     judged = _judged(found, index)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 from posture.config import AnyRun, override, validate
@@ -65,7 +64,6 @@ def prepare(
     resume: bool | Literal["if begun"] = False,
     versions: dict[str, int] | None = None,
     left_out: tuple[str, ...] = (),
-    here: bool = False,
     admit: Callable[[AnyRun], None] | None = None,
 ) -> Session:
     """Check everything that can be checked before hardware is taken, and write run.json.
@@ -73,8 +71,7 @@ def prepare(
     `recipe` is a run, or FILE.py:function, or a bare function that says enough with what the store holds; `versions`
     pins the store's tables, else the newest are taken; clips of the classes `left_out` stay out. `resume` continues the
     run `name` with the footage versions it began with; `changes` may then prolong it. "if begun" begins it if it is not
-    there. `here`: the run will be trained in this process, so that this machine's memory must be enough for it. `admit`
-    sees the run before anything is written, and may refuse it.
+    there. `admit` sees the run before anything is written, and may refuse it: `Backend.admit`.
     Raises InputError: unknown recipe or field, missing store, a name that is taken, an empty split, a batch that cannot
     be filled, weights that do not fit.
     """
@@ -98,11 +95,6 @@ def prepare(
     store = Store(store_uri)
     versions = versions or store.versions()
     fitted = fit_to_store(override(asked, {"name": name}), store, versions=versions, left_out=left_out)
-    if here:
-        from posture.models.size import refuse_too_large
-        from posture.train.context import LocalContext
-
-        refuse_too_large(fitted.run, LocalContext().device)
     if admit is not None:
         admit(fitted.run)
     return begin(
@@ -293,118 +285,6 @@ def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
             f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training {unit}; "
             f"use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}"
         )
-
-
-def train_here(
-    session: Session,
-    *,
-    on_progress: Callable[[dict[str, Any]], None],
-    on_record: Callable[[dict[str, Any]], None],
-    on_device: Callable[[str], None],
-) -> dict[str, Any]:
-    """Train in this process, without Ray, on its GPU if it has one. Returns what `fit` returns. The first Ctrl-C saves
-    and stops.
-    """
-    from posture.train.context import LocalContext
-
-    class Here(LocalContext):
-        def report(self, metrics: dict[str, Any], checkpoint: Any, *, best: bool) -> None:
-            super().report(metrics, checkpoint, best=best)
-            on_record(metrics)
-
-    with Here(session.folder, on_progress=on_progress) as ctx:
-        on_device(ctx.device_name)
-        mode = session.run.data.feed
-        return run_worker(
-            session.run,
-            session.classes,
-            session.folder,
-            ctx,
-            train=open_run(session.train, feed=mode),
-            val=open_run(session.val, feed=mode),
-        )
-
-
-def run_worker(
-    run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any
-) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit; rank
-    0 takes the run and tracks it.
-
-    Returns what `fit` returns, and a `note` where tracking did not go as it should.
-    """
-    import torch
-
-    from posture.models import build
-    from posture.models.size import refuse_too_large
-    from posture.runs.tracking import Tracker
-    from posture.runs.weights import load_start
-    from posture.train.loop import fit
-
-    refuse_too_large(run, ctx.device)
-    torch.manual_seed(run.seed)
-    model = build(run.model, detect=run.detect if run.task == "detection" else None)
-    task, batches = _task(run, classes), _batches(run, train, val, ctx)
-    tracker = None
-    if ctx.rank == 0:
-        folder.take()
-        past = [
-            (record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []
-        ]
-        tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json"), past=past)
-    failed = True
-    try:
-        if folder.checkpoints():
-            with folder.checkpoint("last") as checkpoint:
-                if ctx.rank == 0:
-                    _mend_history(folder, checkpoint)
-                outcome = fit(run, task, batches, ctx, tracker, model=model, resume=checkpoint)
-        else:
-            if run.weights:
-                load_start(model, folder)
-                if tracker is not None:
-                    tracker.summarize({"start": folder.read_json("run.json")["start"]})
-            outcome = fit(run, task, batches, ctx, tracker, model=model)
-        failed = False
-        if tracker is not None and outcome["best"] is not None:
-            tracker.summarize({f"best_val_{run.metric}": outcome["best"], "best_epoch": outcome["best_epoch"]})
-            if run.task == "detection" and tracker.is_on:
-                from posture.runs.detection import sheets
-
-                tracker.show(sheets(run, classes, folder, val.index))
-    finally:
-        ctx.close()
-        if tracker is not None:
-            tracker.close(failed=failed)
-    return outcome | {"note": tracker.note if tracker is not None else ""}
-
-
-def _mend_history(folder: RunFolder, checkpoint: Path) -> None:
-    """A run that was killed between publishing a checkpoint and its history gets the history that the checkpoint holds."""
-    from posture.train.checkpoint import read_state
-
-    history = read_state(checkpoint)["history"]
-    if folder.read_json("history.json") != history:
-        folder.write_json("history.json", history)
-
-
-def _task(run: AnyRun, classes: tuple[str, ...]) -> Any:
-    if run.task == "detection":
-        from posture.tasks.detection import DetectionTask
-
-        return DetectionTask(run, classes)
-    from posture.tasks.action import ActionTask
-
-    return ActionTask(run, classes)
-
-
-def _batches(run: AnyRun, train: Any, val: Any, ctx: Any) -> Any:
-    from posture.train.batches import Batches
-    from posture.train.image_batches import ImageBatches
-
-    return (ImageBatches if run.task == "detection" else Batches)(
-        train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val
-    )
 
 
 def software() -> dict[str, str]:

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from posture.compare.study import Job, StudyRunner, work
+from posture.compare.study import Job, StudyRunner
 from posture.config import ActionRun, ClipData, Optim, Scale, Study, override
 from posture.errors import InputError
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
@@ -31,7 +31,7 @@ STUDY = Study(
 
 
 def execute_here(what, jobs):
-    return {job.run.name: work(what, job) for job in jobs}
+    return {job.run.name: job.work(what) for job in jobs}
 
 
 def comparing(study, store, folder, *, seeds=1, changes=None, execute=execute_here, equal="epochs"):
@@ -91,10 +91,10 @@ def test_only_a_test_result_of_the_checkpoint_that_is_best_now_counts(small_stor
     """Not one of another protocol, nor of a checkpoint that was best before the run was trained on."""
     study = STUDY.model_copy(update={"baselines": (), "learning_rates": (1.0,)})
     job = comparing(study, small_store, tmp_path)._job(override(BETTER, {"epochs": 1}))
-    assert work("train", job) == "" and not job.scored()
+    assert job.work("train") == "" and not job.scored()
     evaluate(job.folder, views=Views(crops=3))
     assert not job.scored()
-    assert work("score", job) == "" and job.scored()
+    assert job.work("score") == "" and job.scored()
     metrics = job.folder.evaluation().metrics
     job.folder.write_json("evaluation/test/metrics.json", metrics | {"tag": "epoch-0000-of-before"})
     assert not job.scored()

@@ -21,7 +21,7 @@ from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed import cluster
-from posture.distributed.evaluate import score_on_ray
+from posture.distributed.evaluate import predict
 from posture.distributed.flow import compute_flow
 from posture.distributed.ingest import ingest
 from posture.distributed.train import train
@@ -75,7 +75,7 @@ def main(footage: str, folder: str) -> None:
             asked_to_stop=lambda: False,
         )
     with watched(names, seen["score"]), session.folder.checkpoint("last") as checkpoint:
-        score_on_ray(session.val, session.run, checkpoint, views=Views(), workers=1, batch=4)
+        predict(session.val, session.run, checkpoint, views=Views(), workers=1, batch=4)
     print(
         json.dumps(
             {what: sorted(found) for what, found in seen.items()}

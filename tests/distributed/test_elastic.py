@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from posture.runs.prepare import prepare, train_here
+from posture.runs.backend import Local
+from posture.runs.prepare import prepare
 from tests.distributed.changing_nodes import LONG
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def test_an_elastic_run_outlives_its_nodes_and_sees_every_clip(small_store, tmp_path):
     """Footage is in memory here, so that the losses even equal those of one process: every step had all of its clips."""
     alone = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="alone", changes=LONG)
-    train_here(alone, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
+    Local().train(alone, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     expected = alone.folder.read_json("history.json")
     done = subprocess.run(
         [sys.executable, "-m", "tests.distributed.changing_nodes", small_store, str(tmp_path)],

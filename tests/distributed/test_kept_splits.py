@@ -19,6 +19,7 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed import image_ingest
 from posture.distributed import ingest as clip_ingest
+from posture.distributed.backend import WithoutRay
 from posture.errors import InputError
 from posture.retrain.intake import InboxOptions, take_in
 from posture.runs.recipes import load_recipe
@@ -164,10 +165,10 @@ def test_a_pass_takes_in_what_a_stopped_ingest_left(folders, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ingest(folders, tmp_path / "store", commit_files=1, stop_after=16)
     drop = InboxOptions(str(folders), settle=0.0)
-    taken = take_in(drop, store, run, {}, local=True)
+    taken = take_in(drop, store, run, {}, backend=WithoutRay())
     assert [(report.decoded, report.segments) for report in taken.reports] == [(0, 16)]
     assert set(splits(tmp_path / "store").values()) == {"train", "val", "test"}
-    assert take_in(drop, store, run, taken.memory, local=True).reports == []
+    assert take_in(drop, store, run, taken.memory, backend=WithoutRay()).reports == []
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 
 from posture.distributed.train import train
 from posture.errors import InputError
-from posture.runs.prepare import prepare, train_here
+from posture.runs.backend import Local
+from posture.runs.prepare import prepare
 
 NARROW = {
     "model.width": 0.125,
@@ -48,7 +49,7 @@ def losses(session):
 def alone(small_store, tmp_path_factory):
     """The run in this process, which any number of workers must equal."""
     session = start(small_store, tmp_path_factory.mktemp("runs"), "alone")
-    outcome = train_here(session, on_progress=ignore, on_record=ignore, on_device=ignore)
+    outcome = Local().train(session, on_progress=ignore, on_record=ignore, on_device=ignore)
     assert (outcome["epoch"], outcome["stopped"]) == (2, "")
     return session
 
@@ -97,7 +98,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(alone, small_store, tmp_path):
     if outcome["stopped"] == "asked":
         resumed = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="stopped", resume=True)
         assert resumed.resumed
-        outcome = train_here(resumed, on_progress=ignore, on_record=ignore, on_device=ignore)
+        outcome = Local().train(resumed, on_progress=ignore, on_record=ignore, on_device=ignore)
     assert outcome["epoch"] == 2
     np.testing.assert_allclose(losses(session), losses(alone), rtol=1e-4)
 

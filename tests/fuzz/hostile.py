@@ -21,7 +21,8 @@ from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
 from posture.retrain.registry import Registry
 from posture.runs.action import Views, evaluate
-from posture.runs.prepare import prepare, train_here
+from posture.runs.backend import Local
+from posture.runs.prepare import prepare
 from tests.retrain.test_registry import RECORD
 from tests.support.footage import make_class_folders
 
@@ -100,7 +101,7 @@ def make_lab(place: Path) -> None:
         read_footage(str(place / "footage")), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1))), local=True
     )
     session = prepare("jobs/action.py:improved", store.uri, runs=str(place / "lab" / "runs"), name="one", changes=SMALL)
-    train_here(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
+    Local().train(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     evaluate(session.folder, views=Views())
     record = session.folder.read_json("run.json")
     segments = {

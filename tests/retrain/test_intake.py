@@ -9,6 +9,7 @@ import pytest
 
 from posture.config import override
 from posture.data.store.tables import Store
+from posture.distributed.backend import WithoutRay
 from posture.errors import InputError
 from posture.retrain.intake import InboxOptions, take_in
 from posture.retrain.run_pass import RetrainOptions, run_pass
@@ -35,7 +36,9 @@ def store(tmp_path):
 
 
 def look(drop, store, run, memory=None, **settings):
-    return take_in(InboxOptions(str(drop), **{"settle": 0.0} | settings), store, run, memory or {}, local=True)
+    return take_in(
+        InboxOptions(str(drop), **{"settle": 0.0} | settings), store, run, memory or {}, backend=WithoutRay()
+    )
 
 
 def groups(store):
@@ -132,7 +135,7 @@ def test_a_first_pass_that_is_refused_for_that_leaves_no_registry(drop, store, t
         store.uri,
         str(tmp_path / "registry"),
         changes={"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"},
-        local=True,
+        backend=WithoutRay(),
     )
     with pytest.raises(InputError, match="posture retrain has no detector"):
         run_pass(options)

@@ -1,7 +1,6 @@
 import dataclasses
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,12 @@ from posture.config import validate
 from posture.data.feed.clips import index_footage
 from posture.data.feed.source_windows import SourceFootage, index_sources
 from posture.data.store.tables import Store
-from posture.distributed.evaluate import score_on_ray
+from posture.distributed.backend import OnRay
 from posture.errors import InputError
 from posture.runs.action import Views, evaluate, unfinished
+from posture.runs.backend import Local
 from posture.runs.folder import RunFolder, evaluation_name
-from posture.runs.prepare import prepare, train_here
+from posture.runs.prepare import prepare
 from tests.runs.reports.test_action import assert_self_contained
 from tests.support.processes import posture
 
@@ -29,7 +29,7 @@ def run(small_store, tmp_path_factory):
         "jobs/action.py:improved", small_store, runs=str(tmp_path_factory.mktemp("runs")), name="one", changes=changes
     )
     quiet = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
-    train_here(session, **quiet)
+    Local().train(session, **quiet)
     return session.folder
 
 
@@ -45,7 +45,7 @@ def test_every_test_segment_is_scored_once_on_any_number_of_workers(run, small_s
     assert set(scores) == expected and alone["count"] == len(expected)
     assert alone["views"] == [2, 2]  # two stored windows each
     for workers in (1, 2, 3):
-        spread = evaluate(run, views=Views(), score=partial(score_on_ray, workers=workers))
+        spread = evaluate(run, views=Views(), backend=OnRay(), workers=workers)
         assert spread["count"] == len(expected) and spread["accuracy"] == alone["accuracy"]
         for segment, values in predictions(run).items():
             np.testing.assert_allclose(values, scores[segment], rtol=1e-4, atol=1e-6)
@@ -56,7 +56,7 @@ def test_more_views_and_the_original_files(run):
     assert more["views"] == [12, 12] and "3 crops" in more["protocol"]
     source = evaluate(run, views=Views(source=4))
     assert source["views"] == [4, 4] and "decoded from the original files" in source["protocol"]
-    spread = evaluate(run, views=Views(source=4), score=partial(score_on_ray, workers=2))
+    spread = evaluate(run, views=Views(source=4), backend=OnRay(), workers=2)
     assert spread["accuracy"] == source["accuracy"]
     assert run.evaluation("test-4-source-windows").metrics["count"] == source["count"]
 
@@ -198,7 +198,7 @@ def two_stream(flow_store, tmp_path_factory):
     session = prepare(
         "jobs/action.py:two_stream", flow_store, runs=str(tmp_path_factory.mktemp("runs")), name="two", changes=changes
     )
-    train_here(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
+    Local().train(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     return session.folder
 
 
@@ -208,7 +208,7 @@ def test_a_two_stream_run_is_scored_alike_wherever_its_flow_comes_from(two_strea
     stored = evaluate(two_stream, views=Views(crops=3))
     scores = predictions(two_stream, "test-3-crops")
     assert stored["count"] == len(scores) > 0
-    for options in ({"score": partial(score_on_ray, workers=2)}, {"views": Views(crops=3, source=2)}):
+    for options in ({"backend": OnRay(), "workers": 2}, {"views": Views(crops=3, source=2)}):
         metrics = evaluate(two_stream, **{"views": Views(crops=3)} | options)
         assert metrics["accuracy"] == stored["accuracy"]
         for segment, values in predictions(two_stream, metrics["name"]).items():

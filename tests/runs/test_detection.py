@@ -2,7 +2,6 @@
 by heart.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,16 @@ from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels.images import read_images
 from posture.data.store import schema
 from posture.data.store.tables import Store
-from posture.distributed.evaluate import detect_on_ray
+from posture.distributed.backend import OnRay
 from posture.distributed.image_ingest import ingest_images
 from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.runs.action import Views, evaluate
+from posture.runs.backend import Local
 from posture.runs.detection import load_detector
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import prepare, train_here
+from posture.runs.prepare import prepare
 from posture.runs.recipes import functions, load_module, load_recipe
 from posture.tasks.detection import DetectionTask
 from posture.tasks.detection_metrics import detection_metrics
@@ -61,7 +61,7 @@ def store(tmp_path_factory):
 
 def trained(run, store, runs, name, **options):
     session = prepare(run, store, runs=str(runs), name=name, **options)
-    train_here(session, **QUIET)
+    Local().train(session, **QUIET)
     return session.folder
 
 
@@ -137,10 +137,10 @@ def test_one_epoch_and_another_equal_two(folder, store, tmp_path):
         raise Half
 
     with pytest.raises(Half):
-        train_here(session, **QUIET | {"on_record": stop})
+        Local().train(session, **QUIET | {"on_record": stop})
     assert len(session.folder.read_json("history.json")) == 1
     resumed = prepare(stopped, store, runs=str(tmp_path), name="halves", resume=True)
-    train_here(resumed, **QUIET)
+    Local().train(resumed, **QUIET)
     with folder.checkpoint("last") as whole, resumed.folder.checkpoint("last") as halves:
         expected, found = (load_file(place / "model.safetensors") for place in (whole, halves))
     for name, tensor in expected.items():
@@ -160,7 +160,7 @@ def test_weights_of_the_loss_and_its_kind_change_what_is_learned(changes, folder
 def test_every_test_image_is_judged_once_on_any_number_of_workers(folder, ray_cluster):
     alone = evaluate(folder, views=Views())
     before = predictions(folder)
-    spread = evaluate(folder, views=Views(), score=partial(detect_on_ray, workers=2))
+    spread = evaluate(folder, views=Views(), backend=OnRay(), workers=2)
     assert spread["count"] == alone["count"] == len(before) == 9
     assert {name: spread[name] for name in FIGURES} == pytest.approx({name: alone[name] for name in FIGURES}, abs=1e-4)
     assert predictions(folder).keys() == before.keys()

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from posture.commands.train import admit_on_ray
+from posture.distributed.backend import OnRay
 from posture.errors import InputError
+from posture.runs.backend import Local
 from posture.runs.folder import run_names
-from posture.runs.prepare import prepare, train_here
+from posture.runs.prepare import prepare
 
 CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
@@ -62,21 +63,21 @@ def test_a_run_that_the_machine_has_no_room_for_leaves_its_name_free(small_store
             tmp_path,
             name="a",
             changes=CHANGES | {"scale.workers": 8, "scale.global_batch": 8},
-            admit=admit_on_ray,
+            admit=OnRay().admit,
         )
     assert not (tmp_path / "a").exists()
     assert start(
-        small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 4}, admit=admit_on_ray
+        small_store, tmp_path, name="a", changes=CHANGES | {"scale.workers": 4}, admit=OnRay().admit
     ).folder.exists()
 
 
 def test_resuming_a_finished_run_says_how_to_prolong_it(small_store, tmp_path):
     session = start(small_store, tmp_path, name="a")
-    train_here(session, **QUIET)
+    Local().train(session, **QUIET)
     with pytest.raises(InputError, match=r"has finished its 1 epoch; train it longer with --epochs 2"):
         start(small_store, tmp_path, name="a", resume=True, changes={})
     longer = start(small_store, tmp_path, name="a", resume=True, changes={"epochs": 2})
-    assert longer.resumed and train_here(longer, **QUIET)["epoch"] == 2
+    assert longer.resumed and Local().train(longer, **QUIET)["epoch"] == 2
     assert [row["epoch"] for row in longer.folder.read_json("history.json")] == [1, 2]
 
 
@@ -118,18 +119,18 @@ def saved(session, which="last"):
 def test_a_run_starts_from_the_weights_of_another_once(small_store, tmp_path):
     """Trained on at a rate of practically zero, they are still those; and a resumed run has no more need of them."""
     first = start(small_store, tmp_path, name="first")
-    train_here(first, **QUIET)
+    Local().train(first, **QUIET)
     still = CHANGES | {"weights": str(tmp_path / "first"), "optim.lr": 1e-12, "optim.weight_decay": 0.0, "seed": 5}
     second = start(small_store, tmp_path, name="second", changes=still)
     assert second.start == f"starting from {tmp_path}/first" == second.folder.read_json("run.json")["start"]
-    train_here(second, **QUIET)
+    Local().train(second, **QUIET)
     assert all(torch.allclose(tensor, saved(second)[name], atol=1e-6) for name, tensor in saved(first, "best").items())
 
     (tmp_path / "second" / "start.safetensors").unlink()
     longer = start(
         small_store, tmp_path, name="second", resume=True, changes={"epochs": 2, "weights": str(tmp_path / "first")}
     )
-    assert longer.resumed and longer.start == "" and train_here(longer, **QUIET)["epoch"] == 2
+    assert longer.resumed and longer.start == "" and Local().train(longer, **QUIET)["epoch"] == 2
     with pytest.raises(InputError, match="a run that is continued keeps its own weights"):
         start(
             small_store, tmp_path, name="second", resume=True, changes={"epochs": 3, "weights": str(tmp_path / "other")}

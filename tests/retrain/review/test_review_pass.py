@@ -9,6 +9,7 @@ import pytest
 
 from posture.commands.review import choose
 from posture.commands.watch import print_status
+from posture.distributed.backend import WithoutRay
 from posture.retrain.decision import DecisionLimits
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions, run_pass
@@ -32,7 +33,7 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
         str(tmp_path / "store"),
         registry.uri,
         changes=SMALL,
-        local=True,
+        backend=WithoutRay(),
         settle=0,
         min_clips=1,
         min_per_class=1,

@@ -1,0 +1,70 @@
+"""The two backends of a command: Ray, or this process without it. Ray is imported when work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from posture.config import AnyRun
+from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
+from posture.data.labels.videos import LabelledVideos
+from posture.data.store.tables import Store
+from posture.display.console import interruptible
+from posture.distributed.ingest import ingest
+from posture.runs.backend import Backend, Local
+from posture.runs.prepare import Session
+
+
+def backend(*, local: bool) -> Backend:
+    """Return the backend of a command: this process with --local, else Ray."""
+    return WithoutRay() if local else OnRay()
+
+
+class WithoutRay(Local):
+    """This process, also for decoding; optical flow alone is computed on a Ray that is started for it."""
+
+    def ingest(
+        self, footage: LabelledVideos, store: Store, options: IngestOptions, *, progress: Callable[..., None]
+    ) -> ClipReport:
+        return ingest(footage, store, options, local=True, progress=progress)
+
+    def add_flow(self, store: Store, method: str, *, progress: Callable[..., None]) -> Any:
+        from posture.distributed.flow import compute_flow
+
+        return compute_flow(store, method, progress=progress)
+
+
+class OnRay:
+    """The cluster that `cluster.connect` finds, or a Ray started on this machine."""
+
+    def admit(self, run: AnyRun) -> None:
+        from posture.distributed.train import room_for
+
+        room_for(run.scale)
+
+    def train(self, session: Session, **callbacks: Callable[..., None]) -> dict[str, Any]:
+        from posture.distributed.train import train
+
+        with interruptible() as asked:
+            return train(session, **callbacks, asked_to_stop=asked.is_set)
+
+    def predict(self, index: Any, run: AnyRun, checkpoint: Path, **options: Any) -> tuple[Any, str]:
+        from posture.distributed.evaluate import predict
+
+        return predict(index, run, checkpoint, **options)
+
+    def run_jobs(self, step: str, jobs: list[Any], **options: Any) -> dict[str, str]:
+        from posture.distributed.jobs import execute
+
+        return execute(step, jobs, **options)
+
+    def ingest(
+        self, footage: LabelledVideos, store: Store, options: IngestOptions, *, progress: Callable[..., None]
+    ) -> ClipReport:
+        return ingest(footage, store, options, progress=progress)
+
+    def add_flow(self, store: Store, method: str, *, progress: Callable[..., None]) -> Any:
+        from posture.distributed.flow import compute_flow
+
+        return compute_flow(store, method, progress=progress)
