@@ -1,6 +1,6 @@
 import pytest
 
-from posture.__main__ import parse_workers
+from posture.commands.train import parse_workers
 from posture.config import KINDS, ActionRun, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream, VideoResNet

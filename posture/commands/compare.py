@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from cyclopts import App
+
+from posture.commands.options import Sets, between, read_sets
 from posture.compare import action as actions
 from posture.compare import detection
 from posture.compare.analysis import flow_notes, optimizer_notes, write_json
@@ -19,6 +22,60 @@ from posture.distributed.backend import backend
 from posture.runs.backend import Backend
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import load_study, winner_study
+
+command = App(name="compare", help_epilogue="Example: posture compare jobs/action.py:study --store STORE")
+
+
+@command.default
+def compare(
+    study: str,
+    /,
+    *,
+    store: str,
+    seeds: Annotated[int, between(1)] = 3,
+    epochs: Annotated[int | None, between(1)] = None,
+    out: str | None = None,
+    sets: Sets = (),
+    equal: Literal["epochs", "time"] = "epochs",
+    concurrent: Annotated[int | None, between(1)] = None,
+    local: bool = False,
+) -> None:
+    """Train and score the models of a study on one budget, and compare them on one page.
+
+    If the study is interrupted, the same command continues it; finished runs are used again.
+
+    Parameters
+    ----------
+    study
+        FILE.py:function that returns a Study; or best.json of a search, to compare its winner with its base recipe.
+    store
+        Folder or s3:// prefix of the store.
+    seeds
+        Train each model with the seeds 0, 1, ... up to this number of runs.
+    epochs
+        Epochs of each model; by default the study's own.
+    out
+        Folder or s3:// prefix for runs and page; by default studies/NAME.
+    sets
+        Change a field of every model that has it: --set model.width=0.25 (repeatable).
+    equal
+        Give every model the same number of epochs, or the training time of the study's subject.
+    concurrent
+        Maximum runs at a time; by default one for each GPU, or for each CPU if there is no GPU.
+    local
+        Run one after the other in this process, without Ray.
+    """
+    compare_study(
+        study,
+        store,
+        out=out,
+        seeds=seeds,
+        changes=read_sets(sets, epochs=epochs),
+        local=local,
+        concurrent=concurrent,
+        equal=equal,
+    )
+    console.suggest(f"the same command with --seeds {seeds + 2} trains only the missing runs, and is more certain")
 
 
 def compare_study(

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cyclopts import App
+
 from posture.commands.evaluate import evaluate_run
 from posture.commands.ingest import ask_and_ingest
 from posture.commands.train import train_run
@@ -15,6 +17,25 @@ from posture.data.store.schema import DecodeRecipe
 from posture.display import console
 from posture.errors import InputError
 from posture.runs.action import Views
+
+command = App(name="demo", help_epilogue="Example: posture demo posture-demo --local")
+
+
+@command.default
+def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, local: bool = False) -> None:
+    """Go from footage to a report in a few minutes: ingest, train and evaluate, on generated footage or on yours.
+
+    Parameters
+    ----------
+    folder
+        Folder for everything.
+    footage
+        Your footage; by default footage is generated.
+    local
+        Train in this process, without Ray.
+    """
+    run_demo(folder, footage=footage, local=local)
+
 
 RECIPE = "jobs/demo.py:demo"
 STORED = DecodeRecipe(height=64, width=86, frames=24, stride=2)

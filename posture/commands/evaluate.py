@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from cyclopts import App
+
+from posture.commands.options import between
 from posture.config import validate
 from posture.display import console
 from posture.display.text import counted
 from posture.distributed.backend import backend
-from posture.runs.action import Views, evaluate, unfinished
+from posture.runs.action import Views, unfinished
+from posture.runs.action import evaluate as score_split
 from posture.runs.folder import RunFolder
 from posture.runs.reports.action import interval_text
 from posture.runs.reports.detection import has_learned
+
+command = App(name="evaluate", help_epilogue="Example: posture evaluate runs/NAME --crops 3 --spans 2")
+
+
+@command.default
+def evaluate(
+    run: str,
+    /,
+    *,
+    split: Literal["test", "val", "train"] = "test",
+    checkpoint: Literal["best", "last"] = "best",
+    workers: Annotated[int, between(0)] = 0,
+    crops: Literal[1, 3] = 1,
+    spans: Annotated[int, between(1)] = 1,
+    source: Annotated[int, between(0)] = 0,
+    store: str | None = None,
+    batch: Annotated[int, between(1)] = 16,
+) -> None:
+    """Score a run on footage that it was not trained on. Each split and protocol gets a folder with metrics.json and
+    report.html.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    split
+        `test` gives the result; the others are for exploration.
+    checkpoint
+        The checkpoint that is best on val, or the last one.
+    workers
+        Number of Ray tasks; 0 scores in this process.
+    crops
+        Views of each frame: the centre, or left, centre and right.
+    spans
+        Views in time of each stored clip, spread evenly over it.
+    source
+        Windows per segment to decode from the original videos; 0 scores the stored clips.
+    store
+        Another store than the run's own, at its newest versions.
+    batch
+        Views per forward pass.
+    """
+    metrics = evaluate_run(
+        run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store
+    )
+    if metrics["notice"]:
+        console.suggest("train it to its end: posture train with the same arguments and --resume")
+    elif split != "test":
+        console.suggest(f"posture evaluate {run} for the result on test")
+    elif "map50" in metrics:
+        console.suggest(f"posture ingest FOOTAGE --store STORE --crop detector={run} cuts clips around what it finds")
+    else:
+        console.suggest(f"posture explain {run} VIDEO shows where and when it looks")
 
 
 def evaluate_run(
@@ -33,7 +90,7 @@ def evaluate_run(
     if notice := unfinished(trained, folder):
         console.out.print(notice)
     with console.progress("looking for boxes" if detects else "scoring clips") as advance:
-        metrics = evaluate(
+        metrics = score_split(
             folder,
             views=views,
             split=split,

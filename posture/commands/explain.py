@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
 from posture.data.store.files import absolute, join
 from posture.display import console
-from posture.runs.explain import explain
 from posture.runs.folder import RunFolder
-from posture.runs.reports.explanation import folder_name, verdict, write
 from posture.runs.tracking import log_images, tracking_mode
+
+command = App(name="explain", help_epilogue="Example: posture explain runs/NAME VIDEO --start 3.5 --class Surfing")
+
+
+@command.default
+def explain(
+    run: str,
+    video: str,
+    /,
+    *,
+    start: float | None = None,
+    class_name: Annotated[str | None, Parameter(name="--class")] = None,
+    out: str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+) -> None:
+    """Show where and when a run looks in a video: probabilities, attention in space and time, and Grad-CAM, as images
+    and as a page.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    video
+        Path or s3:// address of a video.
+    start
+        Second at which the clip begins; by default the clip in the middle of the video.
+    class_name
+        Explain this class; by default the most probable one.
+    out
+        Folder or s3:// prefix for the files; by default a folder below the run's.
+    checkpoint
+        The checkpoint that is best on val, or the last one.
+    """
+    with console.waiting(f"looking at {video}"):
+        explain_video(run, video, start=start, class_name=class_name, out=out, checkpoint=checkpoint)
+    console.suggest("--class NAME explains another class, --start SECONDS another clip")
 
 
 def explain_video(
@@ -16,8 +54,11 @@ def explain_video(
     """Explain what the run at the path `run` takes `video` for; print it, write the files, log the images. Raises
     InputError.
     """
+    from posture.runs.explain import explain as explain_clip  # loads torch
+    from posture.runs.reports.explanation import folder_name, verdict, write
+
     folder = RunFolder.open(run)
-    explanation = explain(folder, absolute(video), start=start, class_name=class_name, which=checkpoint)
+    explanation = explain_clip(folder, absolute(video), start=start, class_name=class_name, which=checkpoint)
     place = absolute(out) if out else folder.path("explain", folder_name(explanation, start))
     sheets = write(explanation, place)
     console.out.print(verdict(explanation))

@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import sys
 
+from cyclopts import App
+
 from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.retrain.forget import FoundRows, find, forget
+from posture.retrain.forget import FoundRows, find
+from posture.retrain.forget import forget as remove
 from posture.retrain.registry import Registry
+
+command = App(
+    name="forget", help_epilogue="Example: posture forget VIDEO --store STORE --registry REGISTRY --runs runs"
+)
+
+
+@command.default
+def forget(
+    video: str, /, *, store: str, registry: str | None = None, runs: str | None = None, yes: bool = False
+) -> None:
+    """Remove a video, and everything made from it, from a store for good. Mark the models that were trained on it.
+
+    Parameters
+    ----------
+    video
+        Path or s3:// address of the video, its file name, or its id in the store.
+    store
+        Folder or s3:// prefix of the store.
+    registry
+        Registry whose versions to mark, and whose pages and predictions of the video to remove.
+    runs
+        Folder or s3:// prefix of runs whose pages and predictions of the video to remove.
+    yes
+        Do not ask.
+    """
+    with console.waiting(f"looking for {video}"):
+        forget_video(video, store, registry=registry, runs=runs, yes=yes)
+    console.suggest(f"posture show {store}")
 
 
 def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str | None, yes: bool) -> None:
@@ -31,7 +62,7 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
             raise InputError("this cannot be undone, and there is no terminal to ask at; add --yes to go ahead")
         if input("This cannot be undone. Forget it? [y/N] ").strip().lower() not in ("y", "yes"):
             raise InputError("nothing was removed")
-    forget(found, store, registry=known, tell=console.out.print)
+    remove(found, store, registry=known, tell=console.out.print)
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
     console.out.print(
         f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "

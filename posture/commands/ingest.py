@@ -4,22 +4,289 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+from cyclopts import App, Parameter
+
+from posture.commands.options import between
+from posture.data.decode.cut import Cut
+from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_bytes
 from posture.data.ingest.image_ledger import ImageOptions, ImageReport, last_report
 from posture.data.ingest.recheck import earlier_frames, earlier_videos, recheck
 from posture.data.ingest.small_splits import small_splits
+from posture.data.labels.found import choose_layout
+from posture.data.labels.images import LAYOUTS as IMAGE_LAYOUTS
+from posture.data.labels.images import read_images
 from posture.data.labels.records import AnnotatedImages, LabelledVideos
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.labels.videos import read_footage
-from posture.data.store.schema import SPLITS, crop_name
+from posture.data.store.schema import SPLITS, DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted
 from posture.distributed.image_ingest import ingest_images
-from posture.distributed.ingest import TooManyRefused, ingest
+from posture.distributed.ingest import TooManyRefused
+from posture.distributed.ingest import ingest as ingest_clips
 from posture.errors import InputError
 from posture.runs.athlete_finder import AthleteDetector, open_detector
+
+command = App(name="ingest", help_epilogue="Example: posture ingest FOOTAGE --store STORE")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width): `128x171` -> (128, 171). Raises InputError."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and 16 <= int(part) <= 2048 for part in parts):
+        raise InputError(f"--size {text}: write height x width in pixels, for example 128x171")
+    return int(parts[0]), int(parts[1])
+
+
+@Parameter(name="*", group="Clips")
+@dataclass(frozen=True)
+class ClipArguments:
+    """How clips are cut from videos.
+
+    Parameters
+    ----------
+    size
+        Height x width of stored frames in pixels. Store larger frames than the network takes, so that crops can vary.
+    frames
+        Frames per stored clip. Store more than the 16 of training, so that the start can vary.
+    stride
+        Store every n-th frame of the video.
+    windows
+        Clips per segment, spread evenly over it.
+    fit
+        How to handle another aspect ratio.
+    jpeg
+        JPEG quality of stored frames from 1 to 100: about a tenth of the size, slower to read. 0 stores raw frames.
+    min_frames
+        Minimum stored frames of a training clip.
+    short
+        Pad segments with fewer frames (training repeats their last frame), or refuse them.
+    background
+        Also cut clips of a class `background` from the gaps between labels.
+    crop
+        Cut clips around the athlete, beside whole clips: along hand-drawn `boxes` that lie beside the videos, or along
+        the boxes of a trained detector, `detector=RUN`.
+    margin
+        Margin around the athlete on each side of a cropped clip, as a share of the athlete's box.
+    flow
+        Afterwards compute the clips' missing optical flow, for two-stream models, with OpenCV's DIS or Farneback
+        method. Without FOOTAGE, for the clips that the store holds.
+    """
+
+    size: str = "128x171"
+    frames: Annotated[int, between(1, 1024)] = 32
+    stride: Annotated[int, between(1, 1000)] = 2
+    windows: Annotated[int, between(1, 1000)] = 1
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    jpeg: Annotated[int, between(0, 100)] = 0
+    min_frames: Annotated[int, between(1)] = 16
+    short: Literal["pad", "refuse"] = "pad"
+    background: bool = False
+    crop: str | None = None
+    margin: Annotated[float, between(0, 2)] = 0.2
+    flow: Literal["dis", "farneback"] | None = None
+
+    def __post_init__(self) -> None:
+        parse_size(self.size)
+        if self.min_frames > self.frames:
+            raise InputError(f"--min-frames {self.min_frames}: must be at most --frames, which is {self.frames}")
+        if self.crop is not None and self.fit != "stretch":
+            raise InputError(
+                f"--fit {self.fit}: what is cut out has the proportions of --size already; leave --fit out, or --crop"
+            )
+
+
+@Parameter(name="*", group="Images")
+@dataclass(frozen=True)
+class ImageArguments:
+    """How labelled images are read.
+
+    Parameters
+    ----------
+    every
+        Take every n-th annotated frame of a video.
+    boxes
+        Clip boxes at the edge of the image, or refuse the image.
+    named_val
+        If the layout names a val but no test: use it as the test split, or keep it as val.
+    outside
+        Read the `path` of a data.yaml even if it lies outside of FOOTAGE.
+    """
+
+    every: Annotated[int, between(1, 100_000)] = 8
+    boxes: Literal["clip", "refuse"] = "clip"
+    named_val: Literal["test", "val"] = "test"
+    outside: bool = False
+
+
+@Parameter(name="*", group="Splits")
+@dataclass(frozen=True)
+class SplitArguments:
+    """How groups are divided among train, val and test.
+
+    Parameters
+    ----------
+    split_number
+        Which of the three official splits of UCF101 to use.
+    val_share
+        Share of the training groups of each class that becomes val, if the footage names no val.
+    test_share
+        Share of the groups of each class that becomes test, if the footage names no test; by default 0.2 for clips and
+        0.3 for images.
+    seed
+        Seed for choosing the groups.
+    """
+
+    split_number: Annotated[int, between(1, 3)] = 1
+    val_share: Annotated[float, between(0, 0.9)] = 0.2
+    test_share: Annotated[float | None, between(0, 0.9)] = None
+    seed: int = 0
+
+
+@Parameter(name="*", group="Limits")
+@dataclass(frozen=True)
+class LimitArguments:
+    """What a single file may take.
+
+    Parameters
+    ----------
+    file_limit
+        Maximum seconds to decode one video or image.
+    file_memory
+        Maximum memory to decode one file, in GB (on Linux).
+    max_pixels
+        Maximum pixels (height x width) of an image or a frame.
+    max_refused
+        Fail if a larger share of the files is refused.
+    """
+
+    file_limit: Annotated[float, between(1, 86400)] = 120.0
+    file_memory: Annotated[float, between(0.5, 1e6)] = 4.0
+    max_pixels: Annotated[float, between(1, 1e10)] = 100e6
+    max_refused: Annotated[float, between(0, 1)] = 0.5
+
+
+@command.default
+def ingest(
+    footage: str | None = None,
+    /,
+    *,
+    store: str,
+    layout: Literal["segments", "kinetics", "ucf101", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"]
+    | None = None,
+    clips: ClipArguments = ClipArguments(),
+    images: ImageArguments = ImageArguments(),
+    splits: SplitArguments = SplitArguments(),
+    limits: LimitArguments = LimitArguments(),
+    yes: bool = False,
+    report: bool = False,
+    recheck: bool = False,
+) -> None:
+    """Decode footage, or images with boxes, into a store. Files that the store holds already are not decoded again.
+
+    Parameters
+    ----------
+    footage
+        Folder or s3:// prefix of the footage, or its file of labels (a segments CSV, data.yaml, COCO JSON ...).
+    store
+        Folder or s3:// prefix of the store.
+    layout
+        How labels are given; recognised by default.
+    yes
+        Do not ask before a long ingest.
+    report
+        Show the report of the last ingest again, and do nothing else.
+    recheck
+        First decode again the clips that an earlier version of Posture may have decoded wrongly. FOOTAGE may be left
+        out.
+    """
+    if report:
+        return show_report(store)
+    if recheck:
+        recheck_videos(store, limit_seconds=limits.file_limit)
+        if footage is None and clips.flow is None:
+            return None
+    if footage is not None:
+        if clips.crop is None and layout is None:
+            layout = choose_layout(footage, clips=_names_clips(clips))
+        if clips.crop is None and layout in IMAGE_LAYOUTS:
+            return _ingest_images(footage, store, layout, images, splits, limits, yes=yes)
+        _ingest_clips(footage, store, layout, clips, splits, limits, yes=yes)
+    elif clips.flow is None:
+        raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a file of labels")
+    if clips.flow is not None:
+        add_flow(store, clips.flow)
+    recipe = "improved" if clips.flow is None else "two_stream"
+    console.suggest(
+        f"{'' if footage is None else f'posture show {store}, then '}posture train jobs/action.py:{recipe} --store {store}"
+    )
+
+
+def _names_clips(clips: ClipArguments) -> bool:
+    """Return True if an option that only clips have was given: the footage is then read as videos."""
+    default = ClipArguments()
+    chosen = (clips.fit, clips.windows, clips.jpeg, clips.background, clips.flow)
+    return chosen != (default.fit, default.windows, default.jpeg, default.background, default.flow)
+
+
+def _ingest_clips(
+    footage: str,
+    store: str,
+    layout: str | None,
+    clips: ClipArguments,
+    splits: SplitArguments,
+    limits: LimitArguments,
+    *,
+    yes: bool,
+) -> None:
+    crop, detector = read_crop(clips.crop, clips.margin)
+    recipe = DecodeRecipe(
+        *parse_size(clips.size), clips.frames, clips.stride, clips.windows, clips.fit, clips.jpeg, crop
+    )
+    options = IngestOptions(
+        cut=Cut(recipe, clips.min_frames, clips.short, clips.background), **_shared(splits, limits, test_share=0.2)
+    )
+    ask_and_ingest(footage, store, options, layout=layout, split_number=splits.split_number, yes=yes, detector=detector)
+
+
+def _ingest_images(
+    footage: str,
+    store: str,
+    layout: str,
+    images: ImageArguments,
+    splits: SplitArguments,
+    limits: LimitArguments,
+    *,
+    yes: bool,
+) -> None:
+    found = read_images(
+        footage,
+        layout=layout,
+        every=images.every,
+        named_val=images.named_val,
+        split_number=splits.split_number,
+        outside=images.outside,
+    )
+    ask_and_ingest_images(found, store, ImageOptions(images.boxes, **_shared(splits, limits, test_share=0.3)), yes=yes)
+    console.suggest(f"posture show {store}, then posture train jobs/detector.py:improved --store {store}")
+
+
+def _shared(splits: SplitArguments, limits: LimitArguments, *, test_share: float) -> dict[str, Any]:
+    """Return the options that clips and images have in common."""
+    return {
+        "val_share": splits.val_share,
+        "test_share": test_share if splits.test_share is None else splits.test_share,
+        "seed": splits.seed,
+        "file_limit_seconds": limits.file_limit,
+        "limits": DecodeLimits(pixels=int(limits.max_pixels), memory_bytes=int(limits.file_memory * 1e9)),
+        "max_refused_share": limits.max_refused,
+    }
+
 
 ASK_ABOVE_BYTES = 5e9
 ASK_ABOVE_FILES = 2_000
@@ -33,8 +300,6 @@ def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | N
     """
     if text is None:
         return "", None
-    if not 0.0 <= margin <= 2.0:
-        raise InputError(f"--margin {margin:g}: must be from 0 to 2, a share of the athlete's box on each side")
     source, sign, run = text.partition("=")
     if text == "boxes":
         return crop_name(margin), None
@@ -77,7 +342,7 @@ def ask_and_ingest(
         _ask(footage, options)
     try:
         with console.progress("finding athletes" if detector else "decoding") as advance:
-            report = ingest(
+            report = ingest_clips(
                 footage,
                 store,
                 options,

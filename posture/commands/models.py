@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import App
+
+from posture.commands.options import between
 from posture.config import BaseRun
 from posture.display import console
-from posture.models import build
-from posture.models.summary import image_gflops, parameters
-from posture.models.summary import table as summaries
 from posture.runs.recipes import functions, load_module
+
+command = App(name="models", help_epilogue="Example: posture models --classes 10")
+
+
+@command.default
+def models(*, classes: Annotated[int, between(1)] = 101) -> None:
+    """List every classifier and detector with its parameters and operations.
+
+    Parameters
+    ----------
+    classes
+        Number of classes of the last layer.
+    """
+    with console.waiting("building every model"):
+        print_models(classes)
+    console.suggest("posture train RECIPE --store STORE")
 
 
 def print_models(classes: int) -> None:
     """The recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
+    from posture.models import build  # loads torch
+    from posture.models.summary import image_gflops, parameters
+    from posture.models.summary import table as summaries
+
     classifiers = _runs("jobs/action.py")
     rows = summaries({run.name: replace(run.model, classes=classes) for run in classifiers})
     console.table(

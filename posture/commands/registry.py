@@ -4,10 +4,92 @@ from __future__ import annotations
 
 from typing import Any
 
+from cyclopts import App, Group
+
 from posture.display import console
 from posture.display.text import counted, percent, stamp
 from posture.errors import InputError
 from posture.retrain.registry import WEIGHTS, Registry, differences
+
+command = App(
+    name="registry", group_commands=Group("Commands"), help_epilogue="Example: posture registry list REGISTRY"
+)
+
+
+@command.command(name="list", help_epilogue="Example: posture registry list REGISTRY")
+def list_registry(registry: str, /) -> None:
+    """List every version, and every change of champion.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    """
+    list_versions(registry)
+
+
+@command.command(name="show", help_epilogue="Example: posture registry show REGISTRY v0003")
+def show(registry: str, version: str | None = None, /) -> None:
+    """Show one version: the footage it was trained on, its results, and why it was promoted or not.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    version
+        Name of the version, such as v0003; by default the champion.
+    """
+    show_version(registry, version)
+    console.suggest(f"posture registry diff {registry} VERSION OTHER")
+
+
+@command.command(name="promote", help_epilogue="Example: posture registry promote REGISTRY v0002")
+def promote(registry: str, version: str, /, *, why: str = "by hand") -> None:
+    """Make a version the champion, whatever was decided.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    version
+        Name of the version, such as v0003.
+    why
+        Reason, which is kept with the change.
+    """
+    promote_version(registry, version, why=why)
+    console.suggest(f"posture registry rollback {registry} undoes it")
+
+
+@command.command(name="rollback", help_epilogue="Example: posture registry rollback REGISTRY --why 'too slow'")
+def rollback(registry: str, /, *, why: str = "by hand") -> None:
+    """Make the previous champion the champion again.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    why
+        Reason, which is kept with the change.
+    """
+    roll_back(registry, why=why)
+    console.suggest(f"posture registry list {registry}")
+
+
+@command.command(name="diff", help_epilogue="Example: posture registry diff REGISTRY v0001 v0002")
+def diff(registry: str, ours: str, theirs: str, /) -> None:
+    """Show what differs between two versions: configuration, footage, metrics.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry.
+    ours
+        Name of a version, such as v0001.
+    theirs
+        Name of the other version.
+    """
+    diff_versions(registry, ours, theirs)
+    console.suggest(f"posture registry promote {registry} VERSION")
 
 
 def list_versions(uri: str) -> None:

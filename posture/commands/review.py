@@ -5,7 +5,11 @@ people's answers.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Annotated
 
+from cyclopts import App, Parameter
+
+from posture.commands.options import between
 from posture.config import validate
 from posture.data.store.tables import Store
 from posture.display import console
@@ -15,6 +19,49 @@ from posture.retrain.registry import Registry
 from posture.retrain.review.active_learning import find_stretches, most_informative, score_stretches
 from posture.retrain.review.questions import Question, Review
 from posture.retrain.review.server import ReviewServer
+
+command = App(
+    name="review", help_epilogue="Example: posture review --registry REGISTRY --store STORE --footage INBOX --count 50"
+)
+
+
+@command.default
+def review(
+    *,
+    registry: str,
+    store: str,
+    footage: str,
+    port: Annotated[int, between(0, 65535)] = 0,
+    count: Annotated[int, between(1, 1000)] = 20,
+    only_list: Annotated[bool, Parameter(name="--list")] = False,
+) -> None:
+    """Label footage that has no label: a page on this machine shows the clips that would teach the champion most, and
+    takes your answers.
+
+    Answers are written into review.csv beside the footage, where posture ingest and posture retrain find them.
+
+    Parameters
+    ----------
+    registry
+        Folder or s3:// prefix of the registry, whose champion suggests labels.
+    store
+        Folder or s3:// prefix of the store; what it holds is left out.
+    footage
+        Folder or s3:// prefix where new footage arrives.
+    port
+        Port of the page on 127.0.0.1; 0 takes a free one.
+    count
+        Number of clips to label.
+    only_list
+        Print the clips, and serve no page.
+    """
+    review_footage(registry, store, footage, port=port, count=count, only_list=only_list)
+    console.suggest(
+        "the same command without --list asks for labels"
+        if only_list
+        else f"posture retrain --footage {footage} --store {store} --registry {registry}"
+    )
+
 
 REFUSED_SHOWN = 10
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cyclopts import App
+
 from posture.config import validate
 from posture.data.store.files import absolute
 from posture.display import console, html
@@ -18,6 +20,29 @@ from posture.runs.folder import RunFolder, run_names
 from posture.runs.prepare import UNITS
 
 Order = Literal["newest", "name", "state", "recipe", "val", "test"]
+
+command = App(name="runs", help_epilogue="Example: posture runs runs --sort test --page runs.html")
+
+
+@command.default
+def runs(folder: str = "runs", /, *, sort: Order = "newest", page: Path | None = None) -> None:
+    """List runs: state, recipe, footage, the best result on val, and the test result with its interval.
+
+    Parameters
+    ----------
+    folder
+        Folder or s3:// prefix of runs.
+    sort
+        Newest first, highest on val or test first, or in the order of name, state or recipe.
+    page
+        Also write a sortable HTML page to this file.
+    """
+    list_runs(folder, order=sort, page=page)
+    console.suggest(
+        "posture evaluate RUN, or posture train RECIPE --store STORE --name RUN --resume for one that is not finished"
+    )
+
+
 HEADLINE = {"action": "accuracy", "detection": "map50_95"}
 """The figure of a test result that comes first, by task."""
 WORDS = {"accuracy": "accuracy", "map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow.compute as pc
+from cyclopts import App
 
+from posture.commands.options import between
 from posture.config import ActionRun, DetectionRun, override
 from posture.data.feed.clips import ClipIndex, index_footage, open_footage
 from posture.data.feed.images import index_images, open_images
@@ -19,6 +21,40 @@ from posture.data.store.tables import Store
 from posture.display import console
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.store import write_show_page
+
+command = App(name="show", help_epilogue="Example: posture show STORE")
+
+
+@command.default
+def show(
+    store: str,
+    /,
+    *,
+    out: Path = Path("show.html"),
+    recipe: str | None = None,
+    clips: Annotated[int, between(0)] = 24,
+    seed: int = 0,
+) -> None:
+    """Look into a store: clips and images as training sees them, class balance, splits and table versions, on the
+    terminal and as an HTML page.
+
+    Parameters
+    ----------
+    store
+        Folder or s3:// prefix of the store.
+    out
+        File to write the page to.
+    recipe
+        Recipe whose augmentation is shown; by default jobs/action.py:improved and jobs/detector.py:improved.
+    clips
+        Maximum number of clips, and of images, on the page.
+    seed
+        Seed of the augmentation.
+    """
+    with console.waiting(f"reading {store}"):
+        show_store(store, out=out, recipe=recipe, items=clips, seed=seed)
+    console.suggest(f"posture train RECIPE --store {store}; posture models lists the recipes")
+
 
 FRAMES_SHOWN = 6
 COMMITS_SHOWN = 30

@@ -4,13 +4,102 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+<<<<<<< HEAD
 from posture.data.ingest.small_splits import LEAST, too_few
 from posture.display import console
 from posture.display.text import counted
 from posture.distributed.backend import backend
+=======
+from cyclopts import App
+
+from posture.commands.options import Sets, read_sets
+from posture.config import AnyRun, read_changes
+from posture.data.ingest.small_splits import LEAST, too_few
+from posture.display import console
+from posture.display.text import counted
+from posture.errors import InputError
+>>>>>>> 9cdd9b5 (A command in one file: options, help, call and printing; --help groups them and imports none)
 from posture.runs.folder import RunFolder
 from posture.runs.prepare import UNITS, Session, prepare
 from posture.runs.tracking import tracking_mode
+
+command = App(
+    name="train", help_epilogue="Example: posture train jobs/action.py:improved --store STORE --set epochs=80"
+)
+
+
+@command.default
+def train(
+    recipe: str,
+    /,
+    *,
+    store: str,
+    runs: str = "runs",
+    name: str | None = None,
+    epochs: int | None = None,
+    workers: str | None = None,
+    weights: str | None = None,
+    set_file: str | None = None,
+    local: bool = False,
+    resume: bool = False,
+    resume_if_begun: bool = False,
+    sets: Sets = (),
+) -> None:
+    """Train a recipe on a store. The run's folder gets its configuration, checkpoints and history.
+
+    Parameters
+    ----------
+    recipe
+        FILE.py:function, or FILE.py:function.NAME for one of several runs; looked up in the working directory, then
+        among the recipes of Posture. A bare function, such as `c3d`, is enough if only one file has it, or only one
+        whose runs train on what the store holds.
+    store
+        Folder or s3:// prefix of the store.
+    runs
+        Folder or s3:// prefix for runs.
+    name
+        Name of the run; unique by default.
+    epochs
+        Number of epochs, as --set epochs=N.
+    workers
+        Number of Ray Train workers (data-parallel), or a range such as 2-8: as many as the cluster has room for, which
+        may change during the run.
+    weights
+        Initial weights: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth) such as
+        torchvision's.
+    set_file
+        JSON file of changes: best.json of posture tune, or fields and values; or the JSON itself. --set takes
+        precedence.
+    local
+        Train in this process, without Ray.
+    resume
+        Resume the run --name from its last checkpoint.
+    resume_if_begun
+        Resume the run --name, or begin it: for jobs that are submitted again after a failure.
+    sets
+        Change a field of the recipe: --set optim.lr=0.01 (repeatable).
+    """
+    changes = read_changes(set_file) if set_file is not None else {}
+    changes |= read_sets(
+        sets, epochs=epochs, workers=None if workers is None else parse_workers(workers), weights=weights
+    )
+    train_run(
+        recipe,
+        store,
+        runs=runs,
+        name=name,
+        changes=changes,
+        local=local,
+        resume=resume or ("if begun" if resume_if_begun else False),
+    )
+
+
+def parse_workers(text: str) -> int | list[int]:
+    """Return a number of workers or a range: `4` -> 4, `2-8` -> [2, 8]. Raises InputError."""
+    counts = text.split("-")
+    if len(counts) > 2 or not all(count.isdecimal() for count in counts):
+        raise InputError(f"--workers {text}: write a number of workers, or a range of them, for example 2-8")
+    return int(text) if len(counts) == 1 else [int(count) for count in counts]
 
 
 def train_run(

@@ -9,13 +9,15 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import optuna
+from cyclopts import App, Parameter
 from optuna.trial import FrozenTrial
 from rich.live import Live
 from rich.table import Table
 
+from posture.commands.options import Sets, between, read_sets
 from posture.config import AnyRun, override
 from posture.data.store.files import absolute, is_remote, join, write_bytes
 from posture.data.store.lease import Lease
@@ -24,7 +26,7 @@ from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
 from posture.runs.folder import NAME
-from posture.runs.prepare import UNITS, fit_to_store
+from posture.runs.prepare import UNITS, fit_to_store, recipe_path
 from posture.runs.recipes import load_recipe
 from posture.runs.tracking import tracking_mode
 from posture.search.spaces import Space, load_space
@@ -40,6 +42,100 @@ from posture.search.study import (
     winner,
 )
 from posture.search.trial import Objective, Plan, parse_objectives
+
+command = App(
+    name="tune",
+    help_epilogue="Example: posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE --trials 40",
+)
+
+
+@command.default
+def tune(
+    space: str,
+    /,
+    *,
+    base: str,
+    store: str | None = None,
+    trials: Annotated[int, between(1)] = 40,
+    hours: Annotated[float | None, between(0)] = None,
+    objective: str | None = None,
+    max_concurrent: Annotated[int | None, between(1)] = None,
+    workers_per_trial: Annotated[int, between(1)] = 1,
+    halving: Annotated[bool, Parameter(negative="--no-halving")] = True,
+    name: str | None = None,
+    folder: str | None = None,
+    storage: str | None = None,
+    sampler: Literal["tpe", "random"] = "tpe",
+    seed: int = 0,
+    epochs: int | None = None,
+    sets: Sets = (),
+    out: str | None = None,
+    report: bool = False,
+) -> None:
+    """Search a space for the best changes to a recipe.
+
+    If the search is interrupted, the same command continues it; with more --trials it adds them.
+
+    Parameters
+    ----------
+    space
+        FILE.py:function of an Optuna trial (`space` if no function is named).
+    base
+        FILE.py:function of the recipe to change, which is also the first trial.
+    store
+        Folder or s3:// prefix of the store.
+    trials
+        Total number of trials, including stopped and failed ones.
+    hours
+        Start no trial after this time, and interrupt those that run.
+    objective
+        Metric on val to optimise: accuracy, map, map50_95 ... Two, such as accuracy,gmacs, give a Pareto front.
+    max_concurrent
+        Maximum trials at a time; by default one for each GPU, or for each free CPU if there is no GPU.
+    workers_per_trial
+        Ray Train workers of each trial.
+    halving
+        Stop trials early that fall behind (never with several objectives).
+    name
+        Name of the search; by default made of the names of the space and the recipe.
+    folder
+        Folder or s3:// prefix for trials, study and report; by default searches/NAME.
+    storage
+        Database of the study: postgresql://USER@HOST/NAME (with the password in PGPASSWORD or ~/.pgpass),
+        sqlite:///..., or the path of an Optuna journal; by default study.db in the folder.
+    sampler
+        Propose points with Optuna's TPE, or at random as a baseline for it.
+    seed
+        Seed of the sampler.
+    epochs
+        Epochs of each trial, as --set epochs=N.
+    sets
+        Change a field of the base recipe: --set optim.name=adamw (repeatable).
+    out
+        File to write the winner to; by default best.json in the folder.
+    report
+        Write the page about the trials so far, and search no further.
+    """
+    asked = SearchOptions(
+        space, recipe_path(base, store), read_sets(sets, epochs=epochs), objective, name, folder, storage, sampler, seed
+    )
+    if report:
+        write_report(asked)
+        console.suggest("the same command without --report continues the search")
+        return
+    if store is None:
+        raise InputError("tune needs --store STORE: the footage to train on, which posture ingest makes")
+    tune_space(
+        asked,
+        store,
+        trials=trials,
+        hours=hours,
+        concurrent=max_concurrent,
+        workers=workers_per_trial,
+        halving=halving,
+        out=out,
+    )
+
 
 SHOWN_TRIALS = 20
 LINE_EVERY_SECONDS = 20.0

@@ -1,4 +1,4 @@
-"""`posture watch`: passes on a schedule in this process. `posture status`: what a registry is up to."""
+"""`posture watch`: passes on a schedule, in this process."""
 
 from __future__ import annotations
 
@@ -6,21 +6,42 @@ import sys
 import traceback
 from datetime import UTC, datetime
 
-from posture.commands.retrain import retrain_once
+from cyclopts import App
+
+from posture.commands.retrain import RetrainArguments, retrain_once
 from posture.config import override
-from posture.data.store.lease import holder
 from posture.display import console
-from posture.display.text import NOTHING, counted, moment, percent
+from posture.display.text import moment
 from posture.errors import InputError
-from posture.retrain.heartbeats import Heartbeat, watchers
+from posture.retrain.heartbeats import Heartbeat
 from posture.retrain.intake import look_for
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions
 from posture.retrain.watch import PassWatcher, trigger_of
 from posture.runs.recipes import load_recipe
 
-PASSES_SHOWN = 5
-URIS_SHOWN = 3
+command = App(
+    name="watch", help_epilogue="Example: posture watch --footage INBOX --store STORE --registry REGISTRY --every 6h"
+)
+
+
+@command.default
+def watch(
+    *, arguments: RetrainArguments, every: str | None = None, cron: str | None = None, timezone: str | None = None
+) -> None:
+    """Repeat the pass of `posture retrain` on a schedule, in this process, until Ctrl-C. A pass that fails is reported,
+    and the schedule continues.
+
+    Parameters
+    ----------
+    every
+        Start a pass now, and then after each interval: 30m, 6h, 2d ...
+    cron
+        Start passes at these times, in the syntax of crontab: `"0 3 * * *"` is every day at three.
+    timezone
+        Time zone of --cron, such as Europe/Berlin; by default this machine's.
+    """
+    watch_footage(arguments.options(), every=every, cron=cron, timezone=timezone)
 
 
 def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | None, timezone: str | None) -> None:
@@ -45,24 +66,6 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
         _say("the watch has ended")
 
 
-def print_status(registry_uri: str) -> None:
-    """Champion, passes, who is at work, what is next and what waits. Raises InputError where there is no registry."""
-    registry = Registry(registry_uri)
-    _print_champion(registry)
-    _print_passes(registry)
-    current, held = registry.current(), holder(registry.uri)
-    if held:
-        what = f"pass {current['pass']}, step {current['step']}" if current else "looking for new footage"
-        console.out.print(f"at work: {held['host']}, process {held['process']}: {what}")
-    elif current:
-        console.out.print(
-            f"pass {current['pass']} was interrupted at the step {current['step']}; the next posture retrain finishes it"
-        )
-    for watcher in watchers(registry):
-        console.out.print(_told(watcher))
-    _print_waiting(registry)
-
-
 def _pass(options: RetrainOptions, watcher: PassWatcher) -> None:
     """One pass, whose failure is told and no more."""
     try:
@@ -85,58 +88,3 @@ def _pass(options: RetrainOptions, watcher: PassWatcher) -> None:
 
 def _say(line: str) -> None:
     console.out.print(f"{moment(datetime.now(UTC))}: {line}")
-
-
-def _print_champion(registry: Registry) -> None:
-    champion, history = registry.champion(), registry.history()
-    if champion is None:
-        console.out.print(f"{registry.uri}: no champion yet")
-        return
-    version = registry.version(champion)
-    accuracy = percent((version["metrics"] or {}).get("accuracy"))
-    console.out.print(
-        f"champion: {champion} since {moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
-        f"accuracy {accuracy} on its hold-out"
-    )
-    if version["marks"]:
-        console.out.print(f"it was trained on {counted(len(version['marks']), 'video')} forgotten since")
-
-
-def _print_passes(registry: Registry) -> None:
-    rows = []
-    for name in reversed(registry.passes()[-PASSES_SHOWN:]):
-        decision = registry.decision(name)
-        rows.append((
-            name,
-            decision["outcome"],
-            decision["champion"] or NOTHING,
-            decision["challenger"] or NOTHING,
-            decision["verdict"],
-        ))
-    if rows:
-        console.table("pass", "outcome", "champion", "challenger", "verdict", rows=rows)
-    if last := registry.last():
-        console.out.print(f"last look: {moment(last['time'])}: {last['sentence']}")
-
-
-def _told(watcher: dict[str, object]) -> str:
-    where = f"{watcher['host']}, process {watcher['process']}, {watcher['schedule']}"
-    if not watcher["lives"]:
-        return f"a watcher ({where}) was heard of last {moment(watcher['beat'])}: it was killed, or its machine is off"  # type: ignore[arg-type]
-    following = "nothing is due" if watcher["next"] is None else f"the next pass is due {moment(watcher['next'])}"  # type: ignore[arg-type]
-    return f"watched by {where}: {following}" + ("; one is at work" if watcher["working_since"] else "")
-
-
-def _print_waiting(registry: Registry) -> None:
-    last = registry.last() or {}
-    for name, hint in (
-        ("unlabelled", "without a label: posture review asks for them"),
-        ("unsettled", "just changed: left for the next pass"),
-    ):
-        if uris := last.get(name):
-            shown = ", ".join(uri.rpartition("/")[2] for uri in uris[:URIS_SHOWN])
-            console.out.print(
-                f"{counted(len(uris), 'file')} {hint} ({shown}{' ...' if len(uris) > URIS_SHOWN else ''})"
-            )
-    if last.get("status") == "waiting":
-        console.out.print(f"{counted(last['new']['clips'], 'new clip')}, too few for a challenger yet")

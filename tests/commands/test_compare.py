@@ -69,9 +69,12 @@ def test_a_study_is_trained_scored_and_shown_and_the_second_time_nothing_is_trai
 def test_bad_requests_are_one_sentence_each(small_store, place):
     for arguments, complaint in (
         (compare(str(place / "none"), place), "there is no store here"),
-        (["compare", "jobs/action.py:study", "--store", small_store, "--seeds", "0"], "--seeds 0: must be at least 1"),
+        (
+            ["compare", "jobs/action.py:study", "--store", small_store, "--seeds", "0"],
+            'Invalid value "0" for --seeds. Must be at least 1.',
+        ),
         (compare(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
-        (compare(small_store, place, "--epochs", "-1"), "--epochs -1: must be at least 1"),
+        (compare(small_store, place, "--epochs", "-1"), 'Invalid value "-1" for --epochs. Must be at least 1.'),
         (["compare", "jobs/action.py:study", "--store", small_store], "posture ingest --store"),
         (["compare", "jobs/action.py:improved", "--store", small_store], "returns a Run, but compare takes a Study"),
         (["train", "jobs/action.py:study", "--store", small_store], "is a study of several runs"),

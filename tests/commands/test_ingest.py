@@ -26,7 +26,7 @@ def test_bad_requests_are_one_sentence_each(tmp_path, class_folders):
         ),
         (
             ("ingest", str(class_folders), "--store", str(tmp_path / "s"), "--jpeg", "200"),
-            "--jpeg 200: must be from 0 to 100",
+            'Invalid value "200" for --jpeg. Must be from 0 to 100.',
         ),
         (("ingest", "--report", "--store", str(tmp_path / "s")), "there is no store here"),
     ):

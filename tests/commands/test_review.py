@@ -16,5 +16,7 @@ def test_without_a_champion_there_is_nobody_to_ask(tmp_path, capsys):
     assert "there is no registry here" in complaint(capsys, *places)
     Registry(str(tmp_path / "registry"), create=True).write_json({"time": 0.0}, "last.json")
     assert "there is no champion yet" in complaint(capsys, *places)
-    assert "--count 0: must be from 1 to 1000" in complaint(capsys, *places, "--count", "0")
-    assert "--port 70000: must be from 0 to 65535" in complaint(capsys, *places, "--port", "70000")
+    assert 'Invalid value "0" for --count. Must be from 1 to 1,000.' in complaint(capsys, *places, "--count", "0")
+    assert 'Invalid value "70000" for --port. Must be from 0 to 65,535.' in complaint(
+        capsys, *places, "--port", "70000"
+    )

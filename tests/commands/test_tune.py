@@ -113,7 +113,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
     ]
     for arguments, complaint in (
         (tune(str(place / "none"), place), "there is no store here"),
-        (tune(small_store, place, "--trials", "0"), "--trials 0: must be at least 1"),
+        (tune(small_store, place, "--trials", "0"), 'Invalid value "0" for --trials. Must be at least 1.'),
         (
             tune(small_store, place, "--objective", "speed"),
             "--objective speed: a search of action runs can go by accuracy, map",

@@ -589,7 +589,7 @@ def test_bad_requests_are_one_sentence_each(yolo, tmp_path, capsys):
     for arguments, complaint in (
         ((str(tmp_path / "plain"), *store), "images without labels"),
         ((str(broken), *store), "not YAML"),
-        ((str(yolo), *store, "--every", "0"), "--every 0: must be from 1"),
+        ((str(yolo), *store, "--every", "0"), 'Invalid value "0" for --every. Must be from 1 to'),
         ((str(yolo), *store, "--layout", "coco"), "the layout coco needs a JSON file"),
         ((str(yolo / "none.yaml"), *store), "no such file"),
     ):

@@ -316,7 +316,7 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
     (tmp_path / "in").mkdir()
     for more, complaint in (
         (("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
-        (("--settle", "-1"), "--settle -1.0: must be from 0"),
+        (("--settle", "-1"), 'Invalid value "-1.0" for --settle. Must be from 0 to'),
         (("--notify-url", "lab"), "--notify-url: must begin with http"),
         (("--set", "optim.rl=1"), "there is no field 'rl' here"),
         (("--footage", str(tmp_path / "no")), "no: no such folder; make it"),

@@ -1,0 +1,58 @@
+"""`posture bench`: measures Posture beside other tools, and prints ratios with their spread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App
+
+from posture.bench import run_bench
+from posture.commands.options import between
+from posture.errors import InputError
+
+command = App(name="bench", help_epilogue="Example: posture bench feed --rounds 5 --json feed.json")
+
+
+@command.default
+def bench(
+    name: Literal["ingest", "feed", "train", "tracking", "models", "detectors"],
+    /,
+    *,
+    json: Path | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    compile: bool = False,
+    rounds: Annotated[int, between(1)] = 3,
+    footage: str | None = None,
+) -> None:
+    """Measure Posture beside other tools, in turn in one run, and print ratios with their spread.
+
+    Parameters
+    ----------
+    name
+        ingest, feed, train (Ray Train and --local), tracking (W&B out of reach and off), models (classifiers), or
+        detectors.
+    json
+        Also write the figures to this file.
+    device
+        Device of models and detectors.
+    compile
+        Also measure compiled models (models).
+    rounds
+        Number of measurements of each.
+    footage
+        Footage to measure on; by default generated footage.
+    """
+    if compile and name != "models":
+        raise InputError(f"--compile: posture bench {name} has nothing to compile; it is for posture bench models")
+    if device != "cpu" and name not in ("models", "detectors"):
+        raise InputError(
+            f"--device {device}: posture bench {name} measures where it runs; "
+            "it is for posture bench models and detectors"
+        )
+    if footage is not None and name in ("models", "detectors"):
+        raise InputError(
+            f"--footage: posture bench {name} makes its own inputs; "
+            "it is for posture bench ingest, feed, train and tracking"
+        )
+    run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)

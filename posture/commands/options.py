@@ -1,0 +1,38 @@
+"""Options that several commands share, and how options are checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from posture.config import parse_assignments
+from posture.errors import InputError
+
+Sets = Annotated[list[str], Parameter(name="--set", metavar="FIELD=VALUE", consume_multiple=False)]
+
+
+def between(minimum: float, maximum: float = math.inf) -> Parameter:
+    """Return a parameter that refuses numbers outside of the range; None, an option that was left out, passes."""
+    allowed = f"at least {minimum:,}" if maximum == math.inf else f"from {minimum:,} to {maximum:,}"
+
+    def check(_: Any, value: float | None) -> None:
+        if value is not None and not minimum <= value <= maximum:  # NaN is refused too
+            raise ValueError(f"Must be {allowed}.")
+
+    return Parameter(validator=check)
+
+
+def read_sets(sets: list[str], **options: Any) -> dict[str, Any]:
+    """Return the changes to a recipe that `--set` and options such as `--epochs` ask for, by the field's path.
+
+    Raises InputError if both name one field.
+    """
+    changes = parse_assignments(sets)
+    for option, value in options.items():
+        path = {"workers": "scale.workers"}.get(option, option)
+        if value is not None and path in changes:
+            raise InputError(f"--{option} and --set {path}=... name the same field; give one of them")
+        changes |= {path: value} if value is not None else {}
+    return changes
