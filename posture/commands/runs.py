@@ -45,6 +45,8 @@ def runs(folder: str = "runs", /, *, sort: Order = "newest", page: Path | None =
 
 HEADLINE = {"action": "accuracy", "detection": "map50_95"}
 """The figure of a test result that comes first, by task."""
+KEYS = {"action": "clips", "detection": "pictures"}
+"""The key under which run.json counts what a run was trained on, by task."""
 WORDS = {"accuracy": "accuracy", "map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"}
 
 
@@ -109,9 +111,9 @@ def read_row(folder: RunFolder) -> RunRow:
         run, history = validate(record["run"]), folder.read_json("history.json") or []
         values = [row[f"val_{run.metric}"] for row in history if f"val_{run.metric}" in row]
         best = max(values, default=None)
-        unit, trained_on = UNITS[run.task], record.get("footage", {}).get("train", {})
+        trained_on = record.get("footage", {}).get("train", {})
         footage = (
-            f"{record['store'].rstrip('/').rpartition('/')[2]}: {counted(trained_on.get(unit, 0), unit[:-1])}, "
+            f"{record['store'].rstrip('/').rpartition('/')[2]}: {counted(trained_on.get(KEYS[run.task], 0), UNITS[run.task][:-1])}, "
             + counted(len(record["classes"]), "class", "classes")
         )
         result, text = _test(folder, run.task)
