@@ -24,15 +24,9 @@ FLOORS = (
     ("train",),
     ("runs",),
     ("compare", "search"),
-<<<<<<< HEAD
     ("retrain", "distributed"),
-    ("commands", "bench"),
-=======
-    ("distributed",),
-    ("retrain",),
     ("bench",),
     ("commands",),
->>>>>>> 9cdd9b5 (A command in one file: options, help, call and printing; --help groups them and imports none)
     ("__main__",),
 )
 """The folders and top modules of the package, from the ground up. A file imports from its own folder and from lower

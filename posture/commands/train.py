@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-<<<<<<< HEAD
+from cyclopts import App
+
+from posture.commands.options import Sets, read_sets
+from posture.config import read_changes
 from posture.data.ingest.small_splits import LEAST, too_few
 from posture.display import console
 from posture.display.text import counted
 from posture.distributed.backend import backend
-=======
-from cyclopts import App
-
-from posture.commands.options import Sets, read_sets
-from posture.config import AnyRun, read_changes
-from posture.data.ingest.small_splits import LEAST, too_few
-from posture.display import console
-from posture.display.text import counted
 from posture.errors import InputError
->>>>>>> 9cdd9b5 (A command in one file: options, help, call and printing; --help groups them and imports none)
 from posture.runs.folder import RunFolder
 from posture.runs.prepare import UNITS, Session, prepare
 from posture.runs.tracking import tracking_mode

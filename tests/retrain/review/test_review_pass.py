@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 
 from posture.commands.review import choose
-<<<<<<< HEAD
-from posture.commands.watch import print_status
-from posture.distributed.backend import WithoutRay
-=======
 from posture.commands.status import print_status
->>>>>>> 9cdd9b5 (A command in one file: options, help, call and printing; --help groups them and imports none)
+from posture.distributed.backend import WithoutRay
 from posture.retrain.decision import DecisionLimits
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions, run_pass
