@@ -4,6 +4,7 @@ one that reads the same table. All give micro batches of uint8 clips (n, T, H, W
 
 from __future__ import annotations
 
+import functools
 import resource
 import tempfile
 import time
@@ -15,7 +16,7 @@ import numpy as np
 from posture.bench import facts, generated, ratio
 from posture.config import ActionRun, override
 from posture.data.decode.cut import Cut
-from posture.data.feed.clips import ClipIndex, index_footage
+from posture.data.feed.clips import ClipIndex, Clips, StreamedClips, index_footage, open_footage
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
@@ -67,8 +68,8 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
                     f"{label}: worker memory after each of {EPOCHS} epochs {', '.join(f'{mib:.0f}' for mib in memory)} MiB"
                 )
                 ray.kill(worker)
-            measured["DataLoader, same table in memory"].append(_table_loader(index, run, processes=0))
-            measured["DataLoader, same table, 1 process"].append(_table_loader(index, run, processes=1))
+            measured["DataLoader, same table in memory"].append(_drain(_StoredClips(index, run), processes=0))
+            measured["DataLoader, same table, 1 process"].append(_drain(_StoredClips(index, run), processes=1))
             measured["DataLoader decoding with decord, 1 process"].append(_decord_loader(spans, index, run))
     best_table = [
         max(pair)
@@ -152,29 +153,29 @@ def _spans(store: Store, index: ClipIndex) -> list[tuple[str, list[int]]]:
     return spans
 
 
-def _table_loader(index: ClipIndex, run: ActionRun, *, processes: int) -> float:
-    """Clips/s of a map-style dataset over the same Parquet files, read into memory beforehand (not timed)."""
-    from posture.data.feed.clips import open_footage
-
-    footage = open_footage(index, feed="materialize")
-    return _drain(_Clips(len(index), run, footage.clip), processes)
-
-
 def _decord_loader(spans: list[tuple[str, list[int]]], index: ClipIndex, run: ActionRun) -> float:
     """Clips/s of a map-style dataset that decodes the 16 frames it needs."""
     some = spans[:: max(1, len(spans) // 160)]
     return _drain(_DecodedClips(some, run), 1)
 
 
-class _Clips:
-    def __init__(self, count: int, run: ActionRun, clip: Any) -> None:
-        self.count, self.frames, self.clip = count, run.model.frames, clip
+class _StoredClips:
+    """The clips of the table, which the loader's process reads into memory before its first batch, so untimed: open
+    clips cannot be sent to another process.
+    """
+
+    def __init__(self, index: ClipIndex, run: ActionRun) -> None:
+        self.index, self.frames = index, run.model.frames
+
+    @functools.cached_property
+    def clips(self) -> Clips | StreamedClips:
+        return open_footage(self.index, feed="materialize")
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.index)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        stored = self.clip(index)
+        stored = self.clips.clip(index)
         start = np.random.randint(max(1, len(stored) - self.frames + 1))
         return np.ascontiguousarray(stored[np.minimum(np.arange(start, start + self.frames), len(stored) - 1)])
 
