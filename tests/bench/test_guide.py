@@ -7,19 +7,24 @@ import sys
 
 import pytest
 
-from tests.support.footage import make_class_folders
+from posture.data.synthetic.footage import generate
 from tests.support.guides import ROOT, typed
 
 NAMES = [shlex.split(line)[2] for line in typed(ROOT / "posture" / "bench" / "README.md")]
 
 
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("footage") / "athletes", videos=24, athletes=8)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_benchmark_prints_and_writes_its_ratios(name, tmp_path):
+def test_a_benchmark_prints_and_writes_its_ratios(name, footage, tmp_path):
     options = ["--rounds", "1", "--json", str(tmp_path / "figures.json")]
     if name not in ("models", "detectors"):
-        options += ["--footage", str(make_class_folders(tmp_path / "footage", per_class=12))]
+        options += ["--footage", str(footage)]
     done = subprocess.run([sys.executable, "-m", "posture", "bench", name, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
