@@ -369,6 +369,16 @@ class Study(Section):
         return self
 
 
+def has_field(run: AnyRun, path: str) -> bool:
+    """Return True if the run has a field at the dotted `path`, such as `model.groups`."""
+    node: Any = run.model_dump()
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
 def override(run: AnyRun, changes: dict[str, Any]) -> AnyRun:
     """Return a new, validated run with dotted `changes` (`{"model.groups": 4}`) applied.
 

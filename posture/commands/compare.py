@@ -21,7 +21,8 @@ from posture.display.text import counted
 from posture.distributed.backend import backend
 from posture.runs.backend import Backend
 from posture.runs.prepare import recipe_path
-from posture.runs.recipes import load_study, winner_study
+from posture.runs.recipes import load_study
+from posture.search.winner import winner_study
 
 command = App(name="compare", help_epilogue="Example: posture compare jobs/action.py:study --store STORE")
 

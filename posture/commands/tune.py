@@ -39,9 +39,9 @@ from posture.search.study import (
     stands,
     state_of,
     stored_terms,
-    winner,
 )
 from posture.search.trial import Objective, Plan, parse_objectives
+from posture.search.winner import winner
 
 command = App(
     name="tune",

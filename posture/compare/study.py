@@ -21,7 +21,7 @@ import numpy as np
 from posture.compare.action import SeedResult
 from posture.compare.detection import DetectionResult
 from posture.compare.results import Comparison, Entry, Scored
-from posture.config import AnyRun, Optim, Study, override
+from posture.config import AnyRun, Optim, Study, has_field, override
 from posture.data.decode.optical_flow import milliseconds
 from posture.data.feed.clips import open_footage
 from posture.data.store.checked import read_parquet
@@ -401,24 +401,15 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
     }
     contenders: list[Contender] = []
     for kind, run in [(kind, run) for kind, members in kinds.items() for run in members]:
-        own = {path: value for path, value in changes.items() if _has(run, path)}
+        own = {path: value for path, value in changes.items() if has_field(run, path)}
         contenders.append(Contender(kind, override(run, own)))
     narrowed = getattr(contenders[0].run.model, "width", 1) != 1
     for contender in contenders:
         contender.full_size = narrowed and not hasattr(contender.run.model, "width")
     for path, value in changes.items():
-        if not any(_has(contender.run, path) for contender in contenders):
+        if not any(has_field(contender.run, path) for contender in contenders):
             override(study.subject, {path: value})  # raises, naming the fields there are
     return contenders
-
-
-def _has(run: AnyRun, path: str) -> bool:
-    node: Any = run.model_dump()
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
 
 
 def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:

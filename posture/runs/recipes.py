@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from posture.config import AnyRun, BaseRun, Study, override, sentences
-from posture.data.store.checked import Count, Name, checked_json
+from posture.config import AnyRun, BaseRun, Study, sentences
 from posture.errors import InputError
 
 PACKAGE = Path(__file__).parents[1]
@@ -31,16 +29,6 @@ ROOTS = (PACKAGE, PACKAGE.parent)
 
 RECIPE = re.compile(r"(?P<function>[A-Za-z_]\w*)(\[(?P<bracket>[\w.-]+)\]|\.(?P<dot>[\w.-]+))?")
 """What follows FILE.py: a function, and perhaps the name of one of the runs that it returns."""
-
-
-class Best(TypedDict):
-    """best.json of a search."""
-
-    search: Name
-    trial: Count
-    base: str
-    base_changes: dict[str, Any]
-    changes: dict[str, Any]
 
 
 def load_recipe(path: str) -> AnyRun:
@@ -72,39 +60,6 @@ def load_study(path: str) -> Study:
             f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study"
         )
     return study
-
-
-def winner_study(file: str) -> Study:
-    """The winner of a search (the JSON that `posture tune` writes) beside the recipe that it began with, both as they
-    stand, on the same budget.
-
-    If the winner is that recipe, the best other trial is the subject, named `runner-up`. Raises InputError if the file
-    is none, or has no such trial.
-    """
-    try:
-        best = checked_json(Path(file).read_bytes(), file, Best)
-        base, before, changes = load_recipe(best["base"]), best["base_changes"], best["changes"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{file}: not what posture tune writes ({type(error).__name__}: {error}); it writes best.json into the search's folder"
-        ) from None
-    name, trial = "winner", best["trial"]
-    if override(base, changes) == override(base, before):
-        if not isinstance(best.get("runner_up"), dict):
-            raise InputError(
-                f"{file}: the best trial of this search is {best['base']} as it stands, so there is nothing to compare it with; search on with "
-                "more --trials, or another space"
-            )
-        name, trial, changes = "runner-up", best["runner_up"]["trial"], best["runner_up"]["changes"]
-    subject, default = override(base, changes | {"name": name}), override(base, before | {"name": "default"})
-    return Study(
-        name=f"{best['search'][:40]}-{name}",
-        subject=subject,
-        baselines=(default,),
-        learning_rates=(1.0,),
-        epochs=subject.epochs,
-        titles={name: f"{base.name}, trial {trial}", "default": f"{base.name} as it stands"},
-    )
 
 
 def is_bare(path: str) -> bool:

@@ -1,8 +1,8 @@
 """Search spaces: `tune_spaces/action.py:space` is a function of an Optuna trial that returns changes to a run.
 
-A space asks the trial for its parameters under the paths that `--set` takes (`model.groups`), one after the other, so
-that what is asked can depend on what was answered; a second argument gets the base recipe. Parameters that are no field
-of a run are choices, of which the first is what the base recipe has.
+A space asks the trial for parameters by the paths that `--set` takes (`model.groups`), one after the other, so that a
+parameter can depend on an earlier one. A function with a second argument gets the base recipe. A parameter that is not
+a field of a run must be a choice, and its first value stands for the base recipe.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Space:
     path: str
     function: Callable[..., dict[str, Any]]
     identity: str
-    """Of what its file does: comments, docstrings and layout aside."""
+    """Hash of the code of its file without comments, docstrings and layout."""
 
     def changes(self, trial: Any, base: AnyRun) -> dict[str, Any]:
-        """Dotted changes to `base`, asked of an Optuna `trial`. Raises InputError where the function fails, or returns
-        something else.
+        """Return the changes to `base`, by dotted path, for an Optuna `trial`.
+
+        Raises InputError if the function fails, or returns anything else.
         """
         takes_base = len(inspect.signature(self.function).parameters) > 1
         try:
@@ -47,14 +48,16 @@ class Space:
             raise mistake(self.path, error) from None
         if not isinstance(changes, dict) or not all(isinstance(path, str) for path in changes):
             raise InputError(
-                f"{self.path} returned {type(changes).__name__}; a space returns a dict of changes by path, such as {{'optim.lr': 0.001}}"
+                f"{self.path} returned {type(changes).__name__}; a space returns a dict of changes by path, "
+                "such as {'optim.lr': 0.001}"
             )
         return changes
 
 
 def load_space(path: str) -> Space:
-    """The space at FILE.py or FILE.py:function (`space` if left out). Raises InputError naming the file or function
-    that is missing.
+    """Return the space at FILE.py:function; the function is `space` by default.
+
+    Raises InputError that names the file or function if it is missing.
     """
     name, _, function = path.partition(":")
     function = function or DEFAULT
@@ -72,9 +75,9 @@ def load_space(path: str) -> Space:
 
 
 class BaseAnswers:
-    """A trial that answers with what the base recipe has; `params` and `distributions` keep what was asked.
+    """Trial that answers with the values of the base recipe; `params` and `distributions` record the questions.
 
-    Raises InputError where the recipe's value lies outside of the space.
+    Raises InputError if a value of the recipe is outside the space.
     """
 
     def __init__(self, base: AnyRun, *, space: str) -> None:
@@ -99,27 +102,30 @@ class BaseAnswers:
             if not isinstance(value, dict) or part not in value:
                 if not isinstance(distribution, CategoricalDistribution):
                     raise InputError(
-                        f"{self._space}: {name} is no field of the run; only choices may be named freely, of which the first is the base's"
+                        f"{self._space}: {name} is not a field of the run, so it must be a choice, with the base "
+                        "recipe's value first"
                     )
                 value = distribution.choices[0]
                 break
             value = value[part]
         if not _contains(distribution, value):
             raise InputError(
-                f"{self._space}: the base recipe's {name} is {value!r}, which lies outside of {distribution}; widen the space, or --set it"
+                f"{self._space}: the base recipe's {name} is {value!r}, outside {distribution}; widen the space, or "
+                "--set it"
             )
         self.params[name], self.distributions[name] = value, distribution
         return value
 
 
 def base_point(space: Space, base: AnyRun) -> dict[str, Any]:
-    """The parameters under which `space` returns `base` itself. Raises InputError where it cannot."""
+    """Return the parameters with which `space` returns `base` itself. Raises InputError if there are none."""
     answers = BaseAnswers(base, space=space.path)
     changes = space.changes(answers, base)
     if override(base, changes) != base:
         changed = ", ".join(path for path, value in changes.items() if override(base, {path: value}) != base)
         raise InputError(
-            f"{space.path}: with the base recipe's own values it still changes {changed}; a search begins with the recipe as it is"
+            f"{space.path}: with the base recipe's own values it still changes {changed}; a search begins with the "
+            "unchanged recipe"
         )
     return answers.params
 
@@ -127,9 +133,7 @@ def base_point(space: Space, base: AnyRun) -> dict[str, Any]:
 def sample(
     space: Space, base: AnyRun, count: int, *, seed: int = 0
 ) -> Iterator[tuple[dict[str, BaseDistribution], dict[str, Any]]]:
-    """`count` random points: the distributions that were asked for, and the changes. Raises InputError where one makes
-    no valid run.
-    """
+    """Yield the distributions and changes of `count` random points. Raises InputError if a point is not a valid run."""
     study = _silent_study(seed)
     for _ in range(count):
         trial = study.ask()
@@ -137,15 +141,13 @@ def sample(
         try:
             override(base, changes)
         except InputError as error:
-            raise InputError(f"{space.path} gives a run that cannot be: {error} (from {trial.params})") from None
+            raise InputError(f"{space.path} gives an invalid run: {error} (from {trial.params})") from None
         yield trial.distributions, changes
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def unconditional(space: Space, base: AnyRun, *, samples: int = 200) -> tuple[dict[str, BaseDistribution], list[str]]:
-    """What every one of `samples` random points asks for in the same way; and the names of what only some of them ask
-    for.
-    """
+    """Return the parameters that all of `samples` random points have in common, and the names of the others."""
     asked = [distributions for distributions, _ in sample(space, base, samples)]
     names = list(dict.fromkeys(name for distributions in asked for name in distributions))
     always = {

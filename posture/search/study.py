@@ -1,10 +1,8 @@
-"""A search in its storage: an Optuna study that is asked for points and told what they came to, by one driver at a
-time.
+"""An Optuna study in its storage: one driver at a time asks it for points and reports their results.
 
-Ray Tune's OptunaSearch is not used: it tells stopped trials as complete, so that the sampler learns from half-trained
-scores, loses those whose value is NaN, keeps no reasons, and begins its random numbers again when a search goes on,
-which would repeat the first points. Everything a search needs to go on stands in the storage and in the trials'
-folders; there is no other state.
+Ray Tune's OptunaSearch is not used. It reports stopped trials as complete, so the sampler learns from half-trained
+scores; it loses trials whose value is NaN, keeps no reasons, and restarts its random numbers when a search resumes,
+which would repeat the first points. The state of a search is in the storage and in the trials' folders only.
 """
 
 from __future__ import annotations
@@ -21,31 +19,30 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from posture.config import AnyRun, override, validate
+from posture.config import AnyRun, override
 from posture.errors import InputError
 from posture.search.spaces import Space, base_point, sample
 from posture.search.trial import LOSS, Objective, Point, TrialResult
 
 RANDOM_TRIALS = 10
-"""Points drawn at random, the base recipe's among them, before the sampler models what it was told (Optuna's default).
-"""
+"""Random points, the base recipe included, before the sampler uses its model (Optuna's default)."""
 TRIED_POINTS = 50
-"""Sampled before a search begins, to find a space's mistakes."""
+"""Points sampled before a search begins, to find mistakes in the space."""
 
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-"""Packages of the modules by which SQLAlchemy, from 2.1 and before it, reaches PostgreSQL."""
+"""Package of each driver of PostgreSQL that SQLAlchemy imports: from version 2.1 on, and before it."""
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """`sqlite:///FILE`, `postgresql://...` or another database, or the path of an Optuna journal.
+    """Open `sqlite:///FILE`, `postgresql://...`, another database, or the path of an Optuna journal.
 
-    Raises InputError where it cannot be opened and read, or where the address has a password: process lists and a job's
-    metadata would show it.
+    Raises InputError if it cannot be opened and read, or if the address has a password, which process lists and a job's
+    metadata would show.
     """
     if _has_password(url):
         raise InputError(
-            f"--storage {_without_password(url)}: leave the password out of the address, where others can read it; PostgreSQL takes it from "
-            "the variable PGPASSWORD or the file ~/.pgpass"
+            f"--storage {_without_password(url)}: leave out the password, which others could read; PostgreSQL "
+            "takes it from the variable PGPASSWORD or the file ~/.pgpass"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -62,14 +59,14 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
             f"--storage {_without_password(url)}: {missing} is not installed; for PostgreSQL: pip install "
             f"{DRIVERS.get(missing, 'psycopg[binary]')}"
         ) from None
-    except Exception as error:  # of whatever driver the address asks for
+    except Exception as error:  # each database driver has its own
         raise InputError(
             f"--storage {_without_password(url)}: cannot be opened: {str(error).splitlines()[0]}"
         ) from None
 
 
 def stands(url: str) -> bool:
-    """Whether a study's file is there; a server's database is taken to be."""
+    """Return True if the file of a storage exists; a database on a server is assumed to."""
     file = url.removeprefix("sqlite:///").partition("?")[0]
     return "://" in file or Path(file).exists()
 
@@ -80,9 +77,7 @@ def _has_password(url: str) -> bool:
 
 
 def _without_password(url: str) -> str:
-    """The address of a storage as it may be shown: without its account and what follows a question mark, and where
-    these overlap, nothing at all.
-    """
+    """Return a storage's address without its account and query, or with `...` for its path if these overlap."""
     scheme, colon, rest = url.partition("://")
     bare = rest.partition("?")[0].rpartition("@")[2]
     return f"{scheme}{colon}{bare if bare == rest.rpartition('@')[2].partition('?')[0] else '...'}" if colon else url
@@ -90,10 +85,9 @@ def _without_password(url: str) -> str:
 
 @dataclass(frozen=True)
 class Terms:
-    """What every trial of a search has in common: a study goes on under the same alone.
+    """Settings that all trials of a search share; a study resumes only with the settings it began with.
 
-    Raises InputError: a space that does not fit the base recipe, or that fails; the loss as objective of a space that
-    weighs it.
+    Raises InputError if the space fails, does not fit the base recipe, or weighs the loss that is the objective.
     """
 
     space: Space
@@ -104,7 +98,7 @@ class Terms:
     seed: int = 0
     sampler: Literal["tpe", "random"] = "tpe"
     folder: str = ""
-    """Where the trials are, of a study that is kept elsewhere: nobody else's search may answer for it."""
+    """Folder of the trials if the study is stored elsewhere, so that another search cannot be taken for this one."""
 
     def __post_init__(self) -> None:
         _refuse_moving_loss(self)
@@ -127,15 +121,16 @@ class Terms:
 
 
 def stored_terms(storage: optuna.storages.BaseStorage, name: str) -> dict[str, Any] | None:
-    """The terms (`Terms.record`) under which a study of this name was begun; None where there is none."""
+    """Return the `Terms.record` that the study of this name began with; None if there is no such study."""
     if name not in optuna.study.get_all_study_names(storage):
         return None
     return optuna.load_study(study_name=name, storage=storage).user_attrs.get("terms")
 
 
 class Search:
-    """A study, new or gone on with. Raises InputError: other terms than it began with, a study of that name that is
-    none of ours.
+    """A new or resumed study.
+
+    Raises InputError if the terms are not those it began with, or if `posture tune` did not make the study.
     """
 
     def __init__(self, name: str, storage: optuna.storages.BaseStorage, terms: Terms) -> None:
@@ -165,15 +160,15 @@ class Search:
 
     @property
     def finished(self) -> list[FrozenTrial]:
-        """Trials that count: complete, stopped by the scheduler, or failed of their own."""
+        """Trials that are complete, were stopped by the scheduler, or failed by themselves."""
         return [trial for trial in self.trials if state_of(trial) in ("complete", "stopped", "failed")]
 
     def recover(self, read: Callable[[str], TrialResult | None]) -> int:
-        """Settle what an interrupted driver left running, and return how many points are queued again.
+        """End the trials that an interrupted driver left running, and return the number of points queued again.
 
-        A trial that ended meanwhile (`read` gives what the run of that name came to) is told so; any other is failed,
-        its point queued again under the same run, whose checkpoints it goes on from. Killed within, this can be called
-        again.
+        `read` returns the result of the run of that name, or None if the run has not ended. Its trial gets that result.
+        Any other trial fails, and its point is queued again under the same run, which resumes from its checkpoints. If
+        this is killed, it can be called again.
         """
         queued_again = {trial.user_attrs.get("again") for trial in self.trials}
         requeued = 0
@@ -196,11 +191,9 @@ class Search:
         return requeued
 
     def ask(self) -> Point:
-        """The next point: one that is queued, else one the sampler proposes. The same seed proposes the same from the
-        same past.
+        """Return the next queued point, or one that the sampler proposes: the same for the same seed and trials.
 
-        Where the space fails, which it did for none of the points tried before, the point says so, and is a trial that
-        failed.
+        If the space fails, `Point.refused` has the reason.
         """
         self.study.sampler = self._sampler(len(self.trials))
         trial, changes, refused = self.study.ask(), {}, ""
@@ -215,9 +208,7 @@ class Search:
         return Point(trial.number, run, changes, refused)
 
     def report(self, number: int, values: list[float]) -> None:
-        """The first objective's best up to each epoch so far, of a trial that goes on. Of several objectives Optuna
-        takes none meanwhile.
-        """
+        """Report the best value of the only objective up to each epoch; Optuna takes none of several objectives."""
         trial = self._asked[number]
         if len(self.terms.objectives) > 1:
             return
@@ -227,7 +218,7 @@ class Search:
                 trial.report(value, step=epoch)
 
     def tell(self, number: int, outcome: TrialResult) -> None:
-        """What a trial came to. A complete trial without a finite value for every objective is a failed one."""
+        """Store the result of a trial. A complete trial fails if an objective has no finite value."""
         self.report(number, outcome.by_epoch)
         trial = self._asked.pop(number)
         trial.set_user_attr("epochs", len(outcome.by_epoch))
@@ -236,7 +227,7 @@ class Search:
         elif outcome.state == "stopped" and len(self.terms.objectives) == 1:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            trial.set_user_attr("reason", outcome.reason or "an objective is no number")
+            trial.set_user_attr("reason", outcome.reason or "an objective is not a number")
             self.study.tell(trial, state=TrialState.FAIL)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -249,7 +240,7 @@ class Search:
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """complete, stopped, failed, interrupted (queued again since), running or waiting."""
+    """Return complete, stopped, failed, interrupted (its point is queued again), running or waiting."""
     if trial.state == TrialState.FAIL:
         return "failed" if "reason" in trial.user_attrs else "interrupted"
     return {
@@ -261,8 +252,9 @@ def state_of(trial: FrozenTrial) -> str:
 
 
 def leading(study: optuna.Study) -> list[FrozenTrial]:
-    """The best complete trial; of several objectives the Pareto front, the first objective's best first. Empty before
-    any is complete.
+    """Return the best complete trial, or the Pareto front of several objectives, sorted by the first one.
+
+    Empty if no trial is complete.
     """
     if len(study.directions) > 1:
         return sorted(
@@ -272,52 +264,6 @@ def leading(study: optuna.Study) -> list[FrozenTrial]:
         )
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     return [study.best_trial] if complete else []
-
-
-def winner(study: optuna.Study, *, recipe: str, base_changes: Mapping[str, Any], runs: str) -> dict[str, Any]:
-    """What --out writes and --set-file reads: `changes` turn the base recipe into the best trial's run, `base_changes`
-    are those all trials had.
-
-    `is_base`: that is the base recipe as it stands. `runner_up` is the best complete trial that is another run, if
-    there is one.
-    Raises InputError before any trial is complete.
-    """
-    trials, names = leading(study), study.user_attrs["terms"]["objectives"]
-    if not trials:
-        raise InputError(f"{study.study_name}: no trial is complete yet, so that there is no winner")
-
-    def entry(trial: FrozenTrial) -> dict[str, Any]:
-        changes = dict(base_changes) | trial.user_attrs["changes"]
-        return {
-            "trial": trial.number,
-            "run": f"{runs}/{trial.user_attrs['run']}",
-            **dict(zip(names, trial.values, strict=True)),
-            "changes": changes,
-        }
-
-    front = {"front": [entry(trial) for trial in trials]} if len(names) > 1 else {}
-    base = validate(study.user_attrs["terms"]["base"])
-    made = {
-        trial.number: override(base, trial.user_attrs["changes"])
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state == TrialState.COMPLETE
-    }
-    sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
-    others = sorted(
-        (
-            trial
-            for trial in study.get_trials(deepcopy=False)
-            if trial.number in made and made[trial.number] != made[trials[0].number]
-        ),
-        key=lambda trial: sign * trial.values[0],
-    )
-    found = {
-        "base": recipe,
-        "base_changes": dict(base_changes),
-        "search": study.study_name,
-        "is_base": made[trials[0].number] == base,
-    }
-    return found | entry(trials[0]) | front | ({"runner_up": entry(others[0])} if others else {})
 
 
 def _refuse_moving_loss(terms: Terms) -> None:
@@ -331,17 +277,17 @@ def _refuse_moving_loss(terms: Terms) -> None:
     }
     if moving:
         raise InputError(
-            f"--objective loss: {terms.space.path} varies {', '.join(sorted(moving))}, and losses that are weighted differently "
-            "cannot be compared; search by accuracy or map"
+            f"--objective loss: {terms.space.path} varies {', '.join(sorted(moving))}, and losses with other weights "
+            "cannot be compared; choose accuracy or map"
         )
 
 
 def refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises InputError naming the first term that differs from those the study began with."""
-    advice = "take that back, or begin another search with --name"
+    """Raise InputError that names the first term that differs from those the study began with."""
+    advice = "undo the change, or start a new search with --name"
     if begun["space"] != now["space"] or begun["identity"] != now["identity"]:
         what = f"{now['space']} has changed since" if begun["space"] == now["space"] else f"not {now['space']}"
-        raise InputError(f"search {name!r} was begun in the space {begun['space']}; {what}: {advice}")
+        raise InputError(f"search {name!r} began in the space {begun['space']}; {what}: {advice}")
     for key, words in (
         ("objectives", "--objective"),
         ("store", "--store"),
@@ -354,16 +300,16 @@ def refuse_other_terms(name: str, begun: Mapping[str, Any], now: Mapping[str, An
             then, given = (
                 ",".join(value) if isinstance(value, list) else value for value in (begun.get(key), now[key])
             )
-            raise InputError(f"search {name!r} was begun with {words} {then}, not {given}: {advice}")
+            raise InputError(f"search {name!r} began with {words} {then}, not {given}: {advice}")
     if begun["base"] != now["base"]:
         differing = ", ".join(
             f"{path} {old!r}, not {new!r}" for path, old, new in _differences(begun["base"], now["base"])
         )
-        raise InputError(f"search {name!r} was begun with a base recipe whose {differing}: {advice}")
+        raise InputError(f"search {name!r} began with a base recipe whose {differing}: {advice}")
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Fields of two runs that differ: (path, old, new)."""
+    """Return the fields in which two runs differ: (path, old, new)."""
     found = []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)

@@ -1,8 +1,7 @@
-"""Search spaces as W&B sweeps: a file for W&B's Optuna engine, which asks our function, and a plain one for what needs
-no conditions.
+"""Search spaces as W&B sweeps: for W&B's Optuna engine, which calls our function, and as a plain sweep.
 
-The agents of a sweep run `posture train`, with the sweep's choices as JSON in `--set-file`; W&B's server is in charge,
-so sweeps need an account.
+A plain sweep has no conditions. The agents of a sweep run `posture train` with the sweep's choices as JSON in
+`--set-file`. W&B's server controls a sweep, so it needs an account.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import optuna
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from posture.config import AnyRun, override
+from posture.config import AnyRun, has_field, override
 from posture.errors import InputError
 from posture.runs.recipes import load_recipe
 from posture.search.spaces import base_point, load_space, unconditional
@@ -36,15 +35,16 @@ def study(_):
     return SWEPT.study(maximize={maximize!r}, seed={seed!r})
 '''
 SUBMIT = (
-    'exec ray job submit --working-dir . --runtime-env-json "{\\"env_vars\\": {\\"WANDB_SWEEP_ID\\": \\"$WANDB_SWEEP_ID\\", '
+    "exec ray job submit --working-dir . --runtime-env-json "
+    '"{\\"env_vars\\": {\\"WANDB_SWEEP_ID\\": \\"$WANDB_SWEEP_ID\\", '
     '\\"WANDB_RUN_ID\\": \\"$WANDB_RUN_ID\\"}}" -- python -m posture train "$@"'
 )
-"""The agent's variables are those of its machine: the job must be told which run it is."""
+"""The agent's variables stay on its machine, so the job gets the id of its sweep and run."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep's own Python file asks of us."""
+    """Space and study that the Python file of a sweep asks for."""
 
     space_path: str
     base_path: str
@@ -55,11 +55,11 @@ class Swept:
         return override(load_recipe(self.base_path), self.changes)
 
     def space(self, trial: Any) -> dict[str, Any]:
-        """The changes for a trial of W&B's study."""
+        """Return the changes for a trial of W&B's study."""
         return load_space(self.space_path).changes(trial, self.base)
 
     def study(self, *, maximize: bool, seed: int) -> optuna.Study:
-        """The study that W&B's engine asks: TPE, multivariate and grouped, the base recipe first."""
+        """Return the study for W&B's engine: multivariate, grouped TPE that begins with the base recipe."""
         sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
         study = optuna.create_study(
             direction="maximize" if maximize else "minimize", sampler=sampler, pruner=optuna.pruners.NopPruner()
@@ -79,19 +79,19 @@ def sweep_files(
     seed: int = 0,
     submit: bool = False,
 ) -> dict[str, str]:
-    """{name: content} of `sweep.yaml` with `sweep_space.py` (a), and of `sweep_plain.yaml` (b). `submit`: agents hand
-    each run to a Ray cluster.
+    """Return {name: content} of `sweep.yaml`, its `sweep_space.py`, and `sweep_plain.yaml`.
 
-    Raises InputError: a space that does not fit the base, an objective that training does not report.
+    With `submit`, agents hand each run to a Ray cluster. Raises InputError if the space does not fit the base recipe,
+    or if training does not report the objective.
     """
     if not objective.key:
         raise InputError(
-            f"--objective {objective.name}: a sweep goes by what training reports, such as accuracy or map"
+            f"--objective {objective.name}: training does not report it; choose another, such as accuracy or map"
         )
     run, loaded = override(load_recipe(base), changes), load_space(space)
     base_point(loaded, run)
     always, sometimes = unconditional(loaded, run)
-    fields = {name: distribution for name, distribution in always.items() if _is_field(run, name)}
+    fields = {name: distribution for name, distribution in always.items() if has_field(run, name)}
     left_out = [*sometimes, *(name for name in always if name not in fields)]
     assignments = [
         part
@@ -122,7 +122,7 @@ def sweep_files(
     )
     notes = (
         [
-            "Left out, since a plain sweep knows no conditions; they stay as the base recipe has them:",
+            "Left out, because a plain sweep has no conditions; the base recipe's values are used for:",
             *(f"  {name}" for name in left_out),
         ]
         if left_out
@@ -132,21 +132,21 @@ def sweep_files(
         "sweep.yaml": _commented(
             engine,
             [
-                "wandb sweep sweep.yaml, then wandb sweep-scheduler ENTITY/PROJECT/SWEEP (here, beside sweep_space.py),",
-                "and on each machine wandb agent ENTITY/PROJECT/SWEEP, where the store and the recipes are.",
+                "Run wandb sweep sweep.yaml, then wandb sweep-scheduler ENTITY/PROJECT/SWEEP in this folder,",
+                "and wandb agent ENTITY/PROJECT/SWEEP on each machine, where it finds the store and the recipes.",
             ],
         ),
         "sweep_space.py": SOURCE.format(
             space=space, base=base, changes=changes, maximize=objective.maximize, seed=seed
         ),
         "sweep_plain.yaml": _commented(
-            plain, ["wandb sweep sweep_plain.yaml, then wandb agent ENTITY/PROJECT/SWEEP.", *notes]
+            plain, ["Run wandb sweep sweep_plain.yaml, then wandb agent ENTITY/PROJECT/SWEEP.", *notes]
         ),
     }
 
 
 def parameter(distribution: BaseDistribution) -> dict[str, Any]:
-    """An Optuna distribution as W&B writes it. Raises InputError for one that W&B cannot write."""
+    """Return an Optuna distribution in W&B's notation. Raises InputError if W&B has none for it."""
     if isinstance(distribution, CategoricalDistribution):
         return {"values": list(distribution.choices)}
     bounds = {"min": distribution.low, "max": distribution.high}
@@ -162,21 +162,12 @@ def parameter(distribution: BaseDistribution) -> dict[str, Any]:
             if distribution.step == 1
             else {"distribution": "q_uniform", "q": distribution.step} | bounds
         )
-    raise InputError(f"{distribution}: a plain sweep cannot be written of it")
+    raise InputError(f"{distribution}: W&B sweeps have no such distribution")
 
 
 def _selects(objective: Objective) -> bool:
-    """Whether the best checkpoint can be chosen by it."""
+    """Return True if the best checkpoint can be chosen by the objective."""
     return objective.key == f"val_{objective.name}" and objective.maximize
-
-
-def _is_field(run: AnyRun, name: str) -> bool:
-    node: Any = run.model_dump()
-    for part in name.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
 
 
 def _commented(content: dict[str, Any], notes: list[str]) -> str:

@@ -119,7 +119,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
             "--objective speed: a search of action runs can go by accuracy, map",
         ),
         (tune(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
-        (other, "the base recipe's model.groups is 4, which lies outside of"),
+        (other, "the base recipe's model.groups is 4, outside"),
         (fails, "fails.py:space: ZeroDivisionError in line 2: division by zero"),
         (
             [*fails[:3], f"{place / 'recipes.py'}:mine", *fails[4:]],

@@ -17,8 +17,8 @@ from posture.retrain.forget import find
 from posture.retrain.heartbeats import watchers
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder
-from posture.runs.recipes import winner_study
 from posture.search.trial import OUTCOME, read
+from posture.search.winner import winner_study
 from posture.train.checkpoint import read_state
 from tests.data.store.test_checked import GOOD, make_registry, make_store
 

@@ -1,4 +1,3 @@
-import json
 import re
 
 import pytest
@@ -6,16 +5,7 @@ import pytest
 from posture.config import ActionRun
 from posture.errors import InputError
 from posture.runs.prepare import recipe_path
-from posture.runs.recipes import (
-    PACKAGE,
-    full_path,
-    functions,
-    load_module,
-    load_recipe,
-    load_study,
-    points,
-    winner_study,
-)
+from posture.runs.recipes import PACKAGE, full_path, functions, load_module, load_recipe, load_study, points
 from tests.support.image_store import make_images, write_image_store
 from tests.support.processes import posture
 
@@ -214,40 +204,3 @@ def test_a_file_that_fails_says_where(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="returns int, but a recipe returns a Run"):
         load_recipe("number.py:seven")
     assert PACKAGE.name == "posture"
-
-
-def test_a_winner_is_compared_with_the_recipe_it_came_from(tmp_path):
-    file = tmp_path / "best.json"
-    best = {
-        "base": "jobs/action.py:improved",
-        "base_changes": {"epochs": 7},
-        "search": "action-improved",
-        "trial": 4,
-        "accuracy": 0.9,
-        "changes": {"epochs": 7, "optim.lr": 0.01},
-    }
-    file.write_text(json.dumps(best))
-    study = winner_study(str(file))
-    assert study.subject.optim.lr == 0.01 and study.baselines[0].optim.lr == 0.002 and study.epochs == 7
-    assert {run.epochs for run in study.runs} == {7} and study.learning_rates == (1.0,)
-    file.write_text(json.dumps(best | {"changes": {"epochs": 7}}))
-    with pytest.raises(
-        InputError,
-        match=r"the best trial of this search is jobs/action.py:improved as it stands, so there is nothing to compare it with",
-    ):
-        winner_study(str(file))
-    file.write_text(
-        json.dumps(
-            best
-            | {
-                "changes": {"epochs": 7, "optim.lr": 0.002},
-                "runner_up": {"trial": 2, "changes": {"epochs": 7, "optim.lr": 0.03}},
-            }
-        )
-    )
-    study = winner_study(str(file))
-    assert study.subject.optim.lr == 0.03 and study.subject.name == "runner-up" and study.baselines[0].optim.lr == 0.002
-    assert study.titles == {"runner-up": "improved, trial 2", "default": "improved as it stands"}
-    file.write_text("{}")
-    with pytest.raises(InputError, match="not what posture tune writes"):
-        winner_study(str(file))

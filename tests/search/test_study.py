@@ -7,8 +7,9 @@ from posture.config import override
 from posture.errors import InputError
 from posture.runs.recipes import load_recipe
 from posture.search.spaces import load_space
-from posture.search.study import Search, Terms, leading, open_storage, state_of, stored_terms, winner
+from posture.search.study import Search, Terms, leading, open_storage, state_of, stored_terms
 from posture.search.trial import TrialResult, parse_objectives
+from posture.search.winner import winner
 from tests.support.known_function import known_quality
 
 BASE = override(load_recipe("jobs/action.py:improved"), {"epochs": 9})
@@ -124,25 +125,9 @@ def test_stopped_failed_and_nan_are_told_apart_and_none_is_best(storage_url, spa
     assert one.trials[1].intermediate_values == {1: 0.2}
     assert (
         one.trials[2].user_attrs["reason"].startswith("the loss became nan")
-        and one.trials[3].user_attrs["reason"] == "an objective is no number"
+        and one.trials[3].user_attrs["reason"] == "an objective is not a number"
     )
     assert [trial.number for trial in leading(one.study)] == [0]
-
-
-@pytest.mark.parametrize(
-    ("values", "is_base", "trial", "runner_up"),
-    [([0.9, 0.4, 0.6], True, 0, 2), ([0.3, 0.4, 0.6], False, 2, 1), ([0.9], True, 0, None)],
-)
-def test_a_winner_says_whether_it_is_the_base_and_which_other_trial_is_best(
-    storage_url, space, values, is_base, trial, runner_up
-):
-    one = search(storage_url, space)
-    for value in values:
-        one.tell(one.ask().number, TrialResult("complete", [value], [value]))
-    found = winner(one.study, recipe="r.py:base", base_changes={"epochs": 9}, runs="runs")
-    assert (found["is_base"], found["trial"], found.get("runner_up", {}).get("trial")) == (is_base, trial, runner_up)
-    if runner_up is not None:
-        assert found["runner_up"]["changes"] == {"epochs": 9} | one.trials[runner_up].user_attrs["changes"]
 
 
 def test_two_objectives_give_a_front(storage_url, space):
@@ -192,9 +177,9 @@ def test_another_space_objective_or_base_is_refused(storage_url, space, tmp_path
         stored_terms(open_storage(storage_url), "mine")["versions"] == {"clips": 1}
         and stored_terms(open_storage(storage_url), "other") is None
     )
-    with pytest.raises(InputError, match="begun with --folder , not /elsewhere"):
+    with pytest.raises(InputError, match="began with --folder , not /elsewhere"):
         search(storage_url, space, folder="/elsewhere")
-    with pytest.raises(InputError, match="begun with --objective accuracy, not map"):
+    with pytest.raises(InputError, match="began with --objective accuracy, not map"):
         search(storage_url, space, objectives="map")
     with pytest.raises(InputError, match=r"base recipe whose epochs 9, not 3, optim\.lr 0\.002, not 0\.003"):
         search(storage_url, space, base=override(BASE, {"optim.lr": 0.003, "epochs": 3}))
@@ -247,7 +232,7 @@ def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
 )
 def test_a_password_in_the_address_is_refused_and_not_shown(url):
     with pytest.raises(
-        InputError, match="--storage postgresql://host:5432/db: leave the password out of the address"
+        InputError, match="--storage postgresql://host:5432/db: leave out the password"
     ) as told:
         open_storage(url)
     assert "secret" not in str(told.value) and "ret@" not in str(told.value)
@@ -259,3 +244,19 @@ def test_storage_that_cannot_be_opened_is_said(tmp_path):
     with pytest.raises(InputError) as told:
         open_storage("postgresql://me@localhost:1/none")
     assert "--storage postgresql://localhost:1/none: " in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_base", "trial", "runner_up"),
+    [([0.9, 0.4, 0.6], True, 0, 2), ([0.3, 0.4, 0.6], False, 2, 1), ([0.9], True, 0, None)],
+)
+def test_a_winner_says_whether_it_is_the_base_and_which_other_trial_is_best(
+    storage_url, space, values, is_base, trial, runner_up
+):
+    one = search(storage_url, space)
+    for value in values:
+        one.tell(one.ask().number, TrialResult("complete", [value], [value]))
+    found = winner(one.study, recipe="r.py:base", base_changes={"epochs": 9}, runs="runs")
+    assert (found["is_base"], found["trial"], found.get("runner_up", {}).get("trial")) == (is_base, trial, runner_up)
+    if runner_up is not None:
+        assert found["runner_up"]["changes"] == {"epochs": 9} | one.trials[runner_up].user_attrs["changes"]

@@ -136,7 +136,7 @@ def test_the_command_writes_them_and_refuses_costs(tmp_path):
         "sweep_plain.yaml",
         "sweep_space.py",
     ]
-    with pytest.raises(InputError, match="a sweep goes by what training reports"):
+    with pytest.raises(InputError, match="training does not report it"):
         sweep_files(
             "tune_spaces/action.py",
             "jobs/action.py:improved",
