@@ -13,20 +13,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from posture.data.labels.names import composed, folded
 from posture.data.labels.records import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
-from posture.data.labels.tree import (
-    IMAGE_SUFFIXES,
-    Tree,
-    around,
-    class_name,
-    composed,
-    folded,
-    numbers,
-    split_of,
-    still_group,
-)
+from posture.data.labels.tree import IMAGE_SUFFIXES, Tree, around, class_name, numbers, split_of, still_group
 from posture.data.store.files import File, join
 from posture.data.store.safe_json import MOST_CLASSES, load_json
 from posture.errors import InputError
@@ -60,8 +51,7 @@ def read_coco(tree: Tree) -> AnnotatedImages | None:
     found = AnnotatedImages(tree.root, "coco", [])
     for table in tables:
         _read_coco_table(tree, table, found)
-    used = {image.file.relative for image in found.images} | {refusal.file.relative for refusal in found.refused}
-    found.unlabelled.extend(tree.images_without(used))
+    found.unlabelled.extend(tree.images_without(one.file.relative for one in [*found.images, *found.refused]))
     return found
 
 
@@ -252,8 +242,7 @@ def read_voc(tree: Tree) -> AnnotatedImages | None:
     found = AnnotatedImages(tree.root, "voc", [])
     for folder in folders:
         _read_voc_folder(tree, folder, found)
-    used = {image.file.relative for image in found.images} | {refusal.file.relative for refusal in found.refused}
-    found.unlabelled.extend(tree.images_without(used))
+    found.unlabelled.extend(tree.images_without(one.file.relative for one in [*found.images, *found.refused]))
     return found
 
 
@@ -262,7 +251,7 @@ def _read_voc_folder(tree: Tree, folder: str, found: AnnotatedImages) -> None:
     images: dict[str, list[File]] = defaultdict(list)
     for file in tree.images:
         if file.relative.startswith(prefix):
-            images[composed(PurePosixPath(file.relative).stem)].append(file)
+            images[composed(file.stem)].append(file)
     tables: dict[str, list[str]] = defaultdict(list)
     for name in tree.tables(".xml"):
         if _voc_place(name)[0] == folder:
@@ -287,7 +276,7 @@ def _read_voc_file(name: str, content: bytes, files: list[File], split: str | No
         told = folded(PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/")).name)
         for chosen in (
             [file for file in files if f"/{posixpath.dirname(file.relative)}".endswith(inner)],
-            [file for file in files if folded(PurePosixPath(file.relative).name) == told],
+            [file for file in files if folded(file.name) == told],
             [file for file in files if "jpegimages" in file.relative.lower().split("/")[:-1]],
         ):
             files = [file for file in files if file in chosen] or files

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from posture.data.labels.names import SPLIT_NAMES
+from posture.data.labels.names import SPLIT_NAMES, folded
 from posture.data.labels.records import BadLabel, Box, Refusal, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.safe_xml import BadXML, parse_xml
-from posture.data.labels.tree import Tree, around, class_name, folded, numbers
+from posture.data.labels.tree import Tree, around, class_name, numbers
 from posture.data.store.files import VIDEO_SUFFIXES, File, join
 from posture.errors import InputError
 
@@ -180,11 +180,11 @@ def _video(tree: Tree, table: str, task: _Task, *, alone: bool) -> File | None:
 
 
 def _with_stem(tree: Tree, stem: str) -> list[File]:
-    return [file for file in tree.videos if folded(PurePosixPath(file.relative).stem) == folded(stem)]
+    return [file for file in tree.videos if folded(file.stem) == folded(stem)]
 
 
 def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, notes: list[str]) -> TrackedVideo:
-    stem = PurePosixPath(file.relative).stem
+    stem = file.stem
     drawn, unusable = [], {}
     for place, track in enumerate(tracks):
         where = f"{table}: track {track.get('id', place)}"

@@ -11,7 +11,7 @@ from posture.data.labels import coco_voc, cvat, images, tubes, ucf101, yolo
 from posture.data.labels.table import SUFFIXES, table_of
 from posture.data.labels.tree import Tree
 from posture.data.labels.unread import open_tables
-from posture.data.store.files import File, list_files
+from posture.data.store.files import list_files
 from posture.errors import InputError
 
 TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
@@ -80,19 +80,15 @@ def find_layouts(tree: Tree) -> list[LayoutGuess]:
         add("ucf101_24", (name for name in tree.tables(".mat") if PurePosixPath(name).name == tubes.UCF101_24), videos)
         add("cvat", cvat.cvat_tables(tree), videos)
         others = list_files(tree.root, suffixes=SUFFIXES)
-        tables, _ = open_tables(tree.root, [file for file in others if not _is_list(file)])
+        tables, _ = open_tables(tree.root, [file for file in others if not ucf101.is_list(file)])
         for kind in ("segments", "kinetics"):
             add(kind, (table.name for table in tables if table.kind == kind and table.name != "review.csv"), videos)
-        add("ucf101", (file.relative for file in others if _is_list(file)), videos)
+        add("ucf101", (file.relative for file in others if ucf101.is_list(file)), videos)
     if found:
         outside = [name for name in videos if not any(_below(name, one.folder) for one in found.values())]
         classes = sorted({name.split("/")[0] for name in outside if "/" in name})
         found |= {("folders", name): LayoutGuess("folders", "", name) for name in classes[:1]}
     return sorted(found.values())
-
-
-def _is_list(file: File) -> bool:
-    return ucf101.LIST.fullmatch(PurePosixPath(file.relative).name) is not None
 
 
 def _around(name: str, media: list[str]) -> str:

@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from posture.data.labels import coco_voc, cvat, tubes, yolo
+from posture.data.labels.names import first_few
 from posture.data.labels.records import AnnotatedImage, AnnotatedImages
 from posture.data.labels.table import table_of
 from posture.data.labels.tree import Tree
@@ -38,7 +39,7 @@ LIKE_LABELS = re.compile(
     r'"(annotations|shapes|regions|objects|bbox|keypoints)"\s*:|<(annotations?|object|bndbox|track)[\s>]'
 )
 """What a JSON or XML file with labels of images has in it, as COCO, LabelMe, VIA, VOC and CVAT write them."""
-MOST_LOOKED_AT, NAMES_TOLD = 50, 5
+MOST_LOOKED_AT = 50
 
 LABELS = {
     "yolo": "a data.yaml with names, train and val",
@@ -153,12 +154,9 @@ def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
             f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of images"
         )
     if strange := _unread_labels(tree, found.layout):
-        more = f" and {len(strange) - NAMES_TOLD} more" if len(strange) > NAMES_TOLD else ""
-        notes.append(
-            f"not read, since the layout is {found.layout}, though they may hold labels: {', '.join(strange[:NAMES_TOLD])}{more}"
-        )
+        notes.append(f"not read, since the layout is {found.layout}, though they may hold labels: {first_few(strange)}")
     if tree.unread:
-        kinds = sorted({PurePosixPath(file.relative).suffix.lower() for file in tree.unread})
+        kinds = sorted({file.suffix for file in tree.unread})
         notes.append(
             f"images of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}"
         )

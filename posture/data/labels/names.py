@@ -6,6 +6,7 @@ import itertools
 import posixpath
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from posture.data.store.files import VIDEO_SUFFIXES, File
@@ -35,8 +36,8 @@ class VideoNames:
         self._by_path: dict[str, list[File]] = defaultdict(list)
         self._by_stem: dict[str, list[File]] = defaultdict(list)
         for file in videos:
-            self._by_path[seen(file.relative)].append(file)
-            self._by_stem[PurePosixPath(seen(file.relative)).stem.casefold()].append(file)
+            self._by_path[composed(file.relative)].append(file)
+            self._by_stem[PurePosixPath(composed(file.relative)).stem.casefold()].append(file)
         self.count = len(videos)
         self._asked: dict[tuple[str, str, bool, bool], list[File]] = {}
         folders = {PurePosixPath(file.relative).parent for file in videos}
@@ -59,33 +60,42 @@ class VideoNames:
         return self._asked[asked]
 
     def _candidates(self, name: str, table: str, any_suffix: bool, moved: bool) -> list[File]:
-        name = seen(name).strip()
+        name = composed(name).strip()
         if name in self._by_path:  # a name may contain a backslash
             return self._by_path[name]
         name = name.replace("\\", "/")
         if not name:
             return []
-        for path in (name, posixpath.normpath(posixpath.join(posixpath.dirname(seen(table)), name))):
+        for path in (name, posixpath.normpath(posixpath.join(posixpath.dirname(composed(table)), name))):
             if path in self._by_path:
                 return self._by_path[path]
         path = PurePosixPath(posixpath.normpath(name))
         has_suffix = path.suffix.lower() in VIDEO_SUFFIXES
         named = self._by_stem.get((path.stem if has_suffix else path.name).casefold(), [])
-        exact = [
-            file for file in named if has_suffix and PurePosixPath(file.relative).suffix.lower() == path.suffix.lower()
-        ]
+        exact = [file for file in named if has_suffix and file.suffix == path.suffix.lower()]
         if has_suffix and not any_suffix:
             named = exact
         elif exact:
             named = _along(exact, path) or named
-        return _nearest(_along(named, path), seen(table)) or (
+        return _nearest(_along(named, path), composed(table)) or (
             named if len(named) == 1 and (self._together or moved) else []
         )
 
 
-def seen(name: str) -> str:
-    """The name with its letters composed: what looks alike is alike."""
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS and archives may give the same name in another."""
     return unicodedata.normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """What two names have in common that differ in letter case or Unicode form alone."""
+    return composed(composed(name).casefold())
+
+
+def first_few(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names in a sentence: `a, b and 3 more`."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _along(files: list[File], path: PurePosixPath) -> list[File]:
@@ -93,11 +103,11 @@ def _along(files: list[File], path: PurePosixPath) -> list[File]:
     wanted = _folders(path)
     agreeing: dict[tuple[int, bool], list[File]] = defaultdict(list)
     for file in files:
-        own = _folders(PurePosixPath(seen(file.relative)))
+        own = _folders(PurePosixPath(composed(file.relative)))
         shared = min(len(wanted), len(own))
         if [part.casefold() for part in own[:shared]] == [part.casefold() for part in wanted[:shared]]:
             agreeing[
-                shared, (own[:shared], PurePosixPath(seen(file.relative)).stem) == (wanted[:shared], path.stem)
+                shared, (own[:shared], PurePosixPath(composed(file.relative)).stem) == (wanted[:shared], path.stem)
             ].append(file)
     return agreeing[max(agreeing)] if agreeing else []
 
@@ -106,7 +116,7 @@ def _nearest(files: list[File], table: str) -> list[File]:
     """Those in the table's own data set: with most folders from the root on in common with it."""
 
     def shared(file: File) -> int:
-        pairs = zip(PurePosixPath(seen(file.relative)).parts[:-1], PurePosixPath(table).parts[:-1], strict=False)
+        pairs = zip(PurePosixPath(composed(file.relative)).parts[:-1], PurePosixPath(table).parts[:-1], strict=False)
         return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     most = max(map(shared, files), default=0)

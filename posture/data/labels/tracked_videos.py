@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from posture.data.labels import cvat
 from posture.data.labels import tubes as tube_layouts
 from posture.data.labels.found import choose_layout
-from posture.data.labels.names import VideoNames, seen
+from posture.data.labels.names import VideoNames, composed
 from posture.data.labels.records import AnnotatedVideo, Box, Label, LabelledVideos, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.table import SUFFIXES, TableLine
 from posture.data.labels.tree import Tree, video_group
@@ -122,7 +122,7 @@ def _read_box_tables(footage: LabelledVideos) -> tuple[dict[str, list[Tube]], li
         if file is None:
             lost.setdefault(row["video"], f"{where}: {row['video']}")
             continue
-        athlete = seen(row["athlete"])
+        athlete = composed(row["athlete"])
         frame, box = _box(where, row)
         if boxes[file.relative][athlete].setdefault(frame, box) != box:
             raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")

@@ -10,14 +10,13 @@ import os
 import posixpath
 import re
 import reprlib
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from posture.data.labels.names import SPLIT_NAMES
+from posture.data.labels.names import SPLIT_NAMES, composed, folded
 from posture.data.labels.records import BadLabel, Box
 from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, is_remote, join, list_files, reachable, read_bytes
 from posture.errors import InputError
@@ -82,7 +81,7 @@ class Tree:
     def _by_name(self) -> dict[str, list[File]]:
         found = defaultdict(list)
         for file in self._listed:
-            found[folded(PurePosixPath(file.relative).name)].append(file)
+            found[folded(file.name)].append(file)
         return found
 
     def at(self, path: str) -> File | None:
@@ -97,7 +96,7 @@ class Tree:
         found = [
             file
             for file in self._by_name.get(folded(PurePosixPath(path).name), ())
-            if _suffix(file) in suffixes and folded(f"/{file.relative}").endswith(folded(path))
+            if file.suffix in suffixes and folded(f"/{file.relative}").endswith(folded(path))
         ]
         return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
 
@@ -150,27 +149,13 @@ class Tree:
         return self._beginnings[name]
 
     def _with_suffix(self, suffixes: frozenset[str]) -> list[File]:
-        return [file for file in self._listed if _suffix(file) in suffixes]
-
-
-def _suffix(file: File) -> str:
-    return PurePosixPath(file.relative).suffix.lower()
+        return [file for file in self._listed if file.suffix in suffixes]
 
 
 def decoded(content: bytes, *, errors: str = "strict") -> str:
     """A text in UTF-8, UTF-16 or UTF-32, without its byte order mark. Raises UnicodeDecodeError."""
     # which asks for the mark and for zeros, and has nothing to do with JSON
     return content.decode(json.detect_encoding(content), errors)
-
-
-def composed(name: str) -> str:
-    """A name in Unicode's composed form: macOS and archives may give the same name in another."""
-    return unicodedata.normalize("NFC", name)
-
-
-def folded(name: str) -> str:
-    """What two names have in common that differ in letter case or Unicode form alone."""
-    return composed(composed(name).casefold())
 
 
 def class_name(text: str | None, where: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import PurePosixPath
 
 from posture.data.labels.table import TableLine, decode
 from posture.data.store.files import File, join, read_bytes
@@ -14,13 +13,18 @@ LIST = re.compile(r"(train|val|test)list_?(\d*)\.txt", re.IGNORECASE)
 CLASS_NUMBER = re.compile(r"(.*\S)[\s,;]+\d+")
 
 
+def is_list(file: File) -> bool:
+    """Return True if a file has the name of a list of videos."""
+    return LIST.fullmatch(file.name) is not None
+
+
 def lists_of(files: list[File], number: int) -> dict[str, File]:
     """The lists of split `number`, by `train`, `val` and `test`; a list without a number is of the first split. Raises
     InputError if there are two of one.
     """
     found: dict[str, File] = {}
     for file in files:
-        match = LIST.fullmatch(PurePosixPath(file.relative).name)
+        match = LIST.fullmatch(file.name)
         if match and int(match[2] or 1) == number:
             split = match[1].lower()
             if split in found:

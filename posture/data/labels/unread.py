@@ -9,9 +9,8 @@ import re
 import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
 
-from posture.data.labels.names import VideoNames
+from posture.data.labels.names import VideoNames, first_few
 from posture.data.labels.table import COLUMNS, DELIMITERS, SUFFIXES, Table, decode, read_table
 from posture.data.store.files import File, join, read_bytes
 from posture.errors import InputError
@@ -27,7 +26,6 @@ SHORTEST_NAME = 5
 """Letters; a shorter word in such a file may be anything."""
 MOST_SHEET_BYTES = 4 << 20
 LINES_LOOKED_AT = 200
-NAMES_TOLD = 5
 
 
 def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str, str]]:
@@ -77,7 +75,7 @@ def unread(
         for table in tables
         if table.name in strange and table.name not in lacking and _names_videos(root, table, names)
     ]
-    sheets = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SPREADSHEETS]
+    sheets = [file for file in files if file.suffix in SPREADSHEETS]
     documents = [file for file in _documents(files) if _names_several(file, names)] if layout == "folders" else []
     if guessed:
         suspects = {
@@ -112,26 +110,22 @@ def unread(
     notes += [f"{file.relative} was not read: it names videos that are here" for file in documents]
     others = [table.name for table in tables if table.kind not in (None, "boxes", layout)]
     if others:
-        notes.append(f"not read, since the layout is {layout}: {_list(others)}")
+        notes.append(f"not read, since the layout is {layout}: {first_few(others)}")
     quiet = [name for name in [*strange, *broken] if name not in lacking + naming and not _is_text(name)] + [
         file.relative for file in sheets
     ]
     if quiet:
         notes.append(
-            f"not read, since they are no tables of labels: {_list(quiet)}"
+            f"not read, since they are no tables of labels: {first_few(quiet)}"
             + ("; save a spreadsheet that holds labels as CSV" if sheets else "")
         )
     skipped = sum(_is_text(file.relative) for file in files) - MOST_TEXTS
     return notes + ([f"{skipped:,} of the .txt files were not looked at"] if skipped > 0 else [])
 
 
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:NAMES_TOLD]) + (f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else "")
-
-
 def _looked_at(files: Iterable[File]) -> list[File]:
     """All tables, and of the .txt files those nearest to the root."""
-    tables = [file for file in files if PurePosixPath(file.relative).suffix.lower() in SUFFIXES]
+    tables = [file for file in files if file.suffix in SUFFIXES]
     texts = sorted(
         (file for file in tables if _is_text(file.relative)), key=lambda file: (file.relative.count("/"), file.relative)
     )
@@ -176,7 +170,7 @@ def _sheet_names_videos(file: File, names: VideoNames) -> bool:
 
 def _documents(files: list[File]) -> list[File]:
     """JSON, XML and YAML files; the largest, since one that stands beside each video speaks of that alone."""
-    found = [file for file in files if PurePosixPath(file.relative).suffix.lower() in DOCUMENTS]
+    found = [file for file in files if file.suffix in DOCUMENTS]
     return sorted(found, key=lambda file: (-file.bytes, file.relative))[:MOST_DOCUMENTS]
 
 

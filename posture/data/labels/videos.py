@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from posture.data.labels import ucf101
-from posture.data.labels.names import SPLIT_NAMES, VideoNames, seen
+from posture.data.labels.names import SPLIT_NAMES, VideoNames, composed, first_few
 from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos
 from posture.data.labels.review_csv import REVIEWED
 from posture.data.labels.table import COLUMNS, SUFFIXES, Table, TableLine, read_rows, table_of
@@ -61,8 +61,8 @@ def read_footage(
         raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
     root, table = table_of(absolute(source))
     listed = list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES | SPREADSHEETS | DOCUMENTS)
-    videos = [file for file in listed if _suffix(file) in VIDEO_SUFFIXES]
-    others = [file for file in listed if _suffix(file) not in VIDEO_SUFFIXES]
+    videos = [file for file in listed if file.suffix in VIDEO_SUFFIXES]
+    others = [file for file in listed if file.suffix not in VIDEO_SUFFIXES]
     if not videos:
         raise InputError(f"{root}: no video files here ({', '.join(sorted(VIDEO_SUFFIXES))})")
     answers = reviewed and table != REVIEWED and any(file.relative == REVIEWED for file in others)
@@ -74,10 +74,6 @@ def read_footage(
             raise
         return _collect(root, "segments", videos, reading)
     return _with_answers(footage, videos) if answers else footage
-
-
-def _suffix(file: File) -> str:
-    return PurePosixPath(file.relative).suffix.lower()
 
 
 def find_unlabelled(source: str) -> tuple[str, list[File]]:
@@ -100,7 +96,7 @@ def _read_layout(
     chosen = [
         file
         for file in others
-        if (file.relative == table if table else file.relative != REVIEWED and not ucf101.LIST.fullmatch(_name(file)))
+        if (file.relative == table if table else file.relative != REVIEWED and not ucf101.is_list(file))
     ]
     tables, broken = open_tables(root, chosen)
     kinds = {kind: [found for found in tables if found.kind == kind] for kind in ("segments", "kinetics")}
@@ -115,13 +111,9 @@ def _read_layout(
     notes = (
         [] if table else unread(root, tables, broken, others, VideoNames(videos), layout=found, guessed=layout is None)
     )
-    unused = (
-        [file.relative for file in others if ucf101.LIST.fullmatch(_name(file))]
-        if found != "ucf101" and not table
-        else []
-    )
+    unused = [file.relative for file in others if ucf101.is_list(file)] if found != "ucf101" and not table else []
     if unused:
-        notes.append(f"not read, since the layout is {found}: {_first(set(unused))}")
+        notes.append(f"not read, since the layout is {found}: {first_few(sorted(unused), 3)}")
     if found == "ucf101":
         reading = _ucf101(root, videos, _both(root, lists, split_number))
     elif found == "folders":
@@ -151,7 +143,7 @@ def _recognised(
             f"{root}: labels in several layouts, {', '.join(f'{kind} ({name})' for kind, name in there.items())}; "
             "name the one to read with --layout"
         )
-    if not there and any(ucf101.LIST.fullmatch(_name(file)) for file in others):
+    if not there and any(ucf101.is_list(file) for file in others):
         return "ucf101"  # which says what is missing
     return next(iter(there), "folders")
 
@@ -162,10 +154,6 @@ def _both(root: str, lists: dict[str, File], split_number: int) -> dict[str, Fil
             f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and testlist{split_number:02d}.txt (--split-number {split_number})"
         )
     return lists
-
-
-def _name(file: File) -> str:
-    return PurePosixPath(file.relative).name
 
 
 def _with_answers(footage: LabelledVideos, videos: list[File]) -> LabelledVideos:
@@ -250,9 +238,9 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
             if file is None:
                 continue
             start, end = where.seconds("start", row["start"]) or 0.0, where.seconds("end", row["end"])
-            group = seen(row.get("group", ""))
+            group = composed(row.get("group", ""))
             if not group:
-                reading.own.add(group := PurePosixPath(file.relative).stem)
+                reading.own.add(group := file.stem)
             reading.labels.setdefault(file.relative, []).append(
                 _label(where, start, end, row["label"], group, row.get("split"))
             )
@@ -265,7 +253,7 @@ def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
     """
     stems: dict[str, list[File]] = {}
     for file in videos:
-        stems.setdefault(PurePosixPath(file.relative).stem, []).append(file)
+        stems.setdefault(file.stem, []).append(file)
     reading = Reading()
     for table in tables:
         reading.notes += table.told()
@@ -287,7 +275,7 @@ def _in_folder_of(label: Label, files: list[File]) -> list[File]:
     """Of several files with one name, those below a folder of that class, else of that split."""
 
     def folders(file: File) -> set[str]:
-        return {seen(part).casefold().replace("_", " ") for part in PurePosixPath(file.relative).parts[:-1]}
+        return {composed(part).casefold().replace("_", " ") for part in PurePosixPath(file.relative).parts[:-1]}
 
     of_class = [file for file in files if label.label.casefold().replace("_", " ") in folders(file)]
     of_split = [
@@ -328,7 +316,7 @@ def _folders(root: str, videos: list[File]) -> Reading:
         if len(parts) < 2 or parts[0].lower() in UNLABELLED:
             continue
         label = parts[1] if split else parts[0]
-        reading.labels[file.relative] = [Label(0.0, None, seen(label), reading.group_of(label, path), split)]
+        reading.labels[file.relative] = [Label(0.0, None, composed(label), reading.group_of(label, path), split)]
         deeper |= set(parts[1 + bool(split) : -1])
     if not reading.labels:
         raise NoLabels(
@@ -338,19 +326,14 @@ def _folders(root: str, videos: list[File]) -> Reading:
     classes = {found[0].label for found in reading.labels.values()}
     if deeper:
         reading.notes.append(
-            f"the classes are the uppermost folders ({_first(classes)}), not those below them ({_first(deeper)}); "
+            f"the classes are the uppermost folders ({first_few(sorted(classes), 3)}), not those below them ({first_few(sorted(deeper), 3)}); "
             "if these are the classes, name the folder that they lie in"
         )
     elif len(classes) == 1:
         reading.notes.append(
-            f"all videos are of one class, {_first(classes)}: a class is a folder, and there is one alone"
+            f"all videos are of one class, {first_few(sorted(classes), 3)}: a class is a folder, and there is one alone"
         )
     return reading
-
-
-def _first(names: set[str]) -> str:
-    """The first few names in a sentence."""
-    return ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
 
 
 def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> LabelledVideos:
@@ -423,4 +406,4 @@ def _label(where: TableLine, start: float, end: float | None, label: str, group:
     split = (split or "").lower()
     if split and split not in SPLIT_NAMES:
         raise InputError(f"{where}: split {split!r}; the splits are {', '.join(SPLITS)}")
-    return Label(start, end, seen(label), group, SPLIT_NAMES.get(split))
+    return Label(start, end, composed(label), group, SPLIT_NAMES.get(split))

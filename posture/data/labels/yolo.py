@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
+from posture.data.labels.names import folded
 from posture.data.labels.records import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal
-from posture.data.labels.tree import Tree, around, class_name, decoded, folded, numbers, still_group
+from posture.data.labels.tree import Tree, around, class_name, decoded, numbers, still_group
 from posture.data.store.files import File, exists, is_remote, join
 from posture.data.store.safe_json import MOST_CLASSES, load_yaml
 from posture.data.store.schema import SPLITS

@@ -68,6 +68,19 @@ class File:
     modified: float
     """Seconds since 1970."""
 
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.relative).name
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.relative).stem
+
+    @property
+    def suffix(self) -> str:
+        """The suffix in lower case, with its dot."""
+        return PurePosixPath(self.relative).suffix.lower()
+
 
 def is_remote(uri: str) -> bool:
     return "://" in uri
