@@ -562,7 +562,7 @@ def test_the_command_says_what_it_found_and_shows_it_again(yolo, tmp_path, capsy
     assert following.startswith("next: posture show") and "jobs/detector.py:improved" in following
     # a line of progress may stand before the table
     rest = rest[[line.startswith("images") for line in rest].index(True) :]
-    assert "layout yolo, 15 images" in first and "15 boxes of 1 class" in first and "so it is taken as test" in second
+    assert "layout yolo, 15 images" in first and "15 boxes of 1 class" in first and "so it becomes test" in second
     table = [line.split() for line in rest]
     assert table[0][:6] == ["images", "unchanged", "added", "refused", "boxes", "classes"] and table[1][:6] == [
         "16",

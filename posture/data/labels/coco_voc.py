@@ -1,4 +1,4 @@
-"""COCO JSON and Pascal VOC -> `AnnotatedImages`.
+"""Read COCO JSON and Pascal VOC into `AnnotatedImages`.
 
 Sources: the COCO data format (Lin 2014), the VOC development kit (Everingham 2010).
 """
@@ -28,7 +28,7 @@ _VOC_SHAPES = frozenset({"object", "bndbox", "robndbox", "polygon", "point"})
 
 
 def coco_tables(tree: Tree) -> list[str]:
-    """JSON files that look like COCO's; of COCO's own, the instances alone."""
+    """Return the JSON files that look like COCO's; only the `instances` files if there are any."""
     found = [
         name
         for name in tree.tables(".json")
@@ -39,11 +39,11 @@ def coco_tables(tree: Tree) -> list[str]:
 
 
 def read_coco(tree: Tree) -> AnnotatedImages | None:
-    """Boxes as x, y, w, h in pixels; if an annotation has none, the box around its segmentation or keypoints. Crowds
-    are ignore regions.
+    """Read COCO files. Boxes are x, y, w, h in pixels.
 
-    Ids may be numbers or texts, and 7 and "7" are the same. Raises InputError if ids are given twice or no annotation
-    belongs to an image.
+    An annotation without a box gets the box around its segmentation or keypoints. Crowds are ignore regions. Ids
+    may be numbers or texts: 7 equals "7". Raises InputError if an id is given twice or no annotation belongs to an
+    image.
     """
     tables = coco_tables(tree)
     if not tables:
@@ -72,7 +72,8 @@ def _read_coco_table(tree: Tree, table: str, found: AnnotatedImages) -> None:
     if by_image and by_image.keys().isdisjoint(images):
         first = next(iter(by_image))[:40]
         raise InputError(
-            f"{where}: not one image_id of {len(content['annotations']):,} annotations is the id of an image; the first is {first!r}"
+            f"{where}: none of the {len(content['annotations']):,} annotations has an image_id that is the id of "
+            f"an image; the first is {first!r}"
         )
     for image, entry in images.items():
         name = str(entry["file_name"])
@@ -102,13 +103,14 @@ def _coco_content(tree: Tree, table: str) -> dict[str, Any]:
             isinstance(entry, dict) and all(name in entry for name in fields) for entry in entries
         ):
             raise InputError(
-                f"{where}: {key} must be a list of objects{' with ' + ' and '.join(fields) if fields else ''}, as COCO has it"
+                f"{where}: {key} must be a list of objects{' with ' + ' and '.join(fields) if fields else ''}, as "
+                "in COCO"
             )
     return content
 
 
 def _coco_id(value: Any) -> str:
-    """An id as text: some exporters write numbers on one side and texts on the other."""
+    """Return an id as text. Some exporters write numbers in one place and texts in another."""
     return (
         str(int(value))
         if isinstance(value, float) and value.is_integer()
@@ -120,7 +122,7 @@ def _coco_id(value: Any) -> str:
 
 def _coco_names(categories: list[dict[str, Any]], where: str) -> dict[str, str]:
     if len(categories) > MOST_CLASSES:
-        raise InputError(f"{where}: {len(categories):,} categories; at most {MOST_CLASSES:,} are read")
+        raise InputError(f"{where}: {len(categories):,} categories; the maximum is {MOST_CLASSES:,}")
     names: dict[str, str] = {}
     for entry in categories:
         number = _coco_id(entry["id"])
@@ -138,16 +140,14 @@ def _coco_images(entries: list[dict[str, Any]], where: str) -> dict[str, dict[st
     for entry in entries:
         number = _coco_id(entry["id"])
         if images.setdefault(number, entry) != entry:
-            raise InputError(
-                f"{where}: two images have the id {number[:40]}, so it is unknown which of them their annotations belong to"
-            )
+            raise InputError(f"{where}: two images have the id {number[:40]}, so their annotations are ambiguous")
     return images
 
 
 def _coco_boxes(
     table: str, annotations: list[dict[str, Any]], names: dict[str, str]
 ) -> tuple[tuple[Box, ...], tuple[str, ...], tuple[bool, ...]]:
-    """Boxes, classes, and which of them are ignore regions: `iscrowd`, or `ignore` as some data sets have it."""
+    """Return boxes, classes, and True for each ignore region: `iscrowd`, or `ignore` in some data sets."""
     boxes: list[Box] = []
     labels, ignored = [], []
     for annotation in annotations:
@@ -188,8 +188,8 @@ def _coco_box(annotation: dict[str, Any], where: str) -> Box:
 
 
 def _coco_file(tree: Tree, name: str, table: str, tag: str, split: str | None) -> File | None:
-    """The image of that name: beside the table, else in the folder that is named like the table, else in its split's,
-    else the only one.
+    """Return the image of that name: beside the table, else in the folder named like it, else in its split's, else
+    the only one.
     """
     found = tree.ending(name, IMAGE_SUFFIXES)
     beside = folded(posixpath.normpath(posixpath.join(posixpath.dirname(table), name.replace("\\", "/"))))
@@ -209,7 +209,7 @@ def _coco_file(tree: Tree, name: str, table: str, tag: str, split: str | None) -
 
 
 def voc_folders(tree: Tree) -> list[str]:
-    """Relative paths of the folders that have Annotations in them; "" is the root."""
+    """Return the relative paths of the folders that contain Annotations; "" is the root."""
     found: dict[str, bool] = {}
     for name in tree.tables(".xml"):
         folder = _voc_place(name)[0]
@@ -219,22 +219,22 @@ def voc_folders(tree: Tree) -> list[str]:
 
 
 def voc_tables(tree: Tree) -> list[str]:
-    """The XML files in the folders Annotations."""
+    """Return the XML files in the folders Annotations."""
     return [name for name in tree.tables(".xml") if _voc_place(name)[0] is not None]
 
 
 def _voc_place(name: str) -> tuple[str | None, str]:
-    """Of an XML file the folder that Annotations is in, None if it is in none, and the folder below Annotations."""
+    """Return the folder that contains an XML file's Annotations, or None, and the folder below Annotations."""
     parts = posixpath.dirname(name).split("/")
     at = next((at for at, part in enumerate(parts) if part.lower() == "annotations"), None)
     return (None, "") if at is None else ("/".join(parts[:at]), "/".join(parts[at + 1 :]))
 
 
 def read_voc(tree: Tree) -> AnnotatedImages | None:
-    """Boxes as xmin, ymin, xmax, ymax, the numbers from 1 of pixels that belong to the box. Lists in ImageSets/Main
-    give the splits.
+    """Read VOC folders. Boxes are xmin, ymin, xmax, ymax: numbers, from 1, of the first and last pixels in the box.
 
-    `difficult` objects are ignore regions: VOC counts neither finding nor missing them.
+    Lists in ImageSets/Main give the splits. `difficult` objects are ignore regions: VOC counts them neither as
+    found nor as missed.
     """
     folders = voc_folders(tree)
     if not folders:
@@ -269,7 +269,7 @@ def _read_voc_folder(tree: Tree, folder: str, found: AnnotatedImages) -> None:
 
 
 def _read_voc_file(name: str, content: bytes, files: list[File], split: str | None, found: AnnotatedImages) -> None:
-    """Add the image that the file is about, or refuse it; `files` are the images with its stem."""
+    """Add the image that the file describes, or refuse it. `files` are the images with its stem."""
     try:
         root = parse_xml(content)
         inner = f"/{_voc_place(name)[1]}".rstrip("/")
@@ -281,7 +281,7 @@ def _read_voc_file(name: str, content: bytes, files: list[File], split: str | No
         ):
             files = [file for file in files if file in chosen] or files
         if len(files) > 1:
-            raise BadLabel(f"{name}: it may be of {' or '.join(file.relative for file in files)}")
+            raise BadLabel(f"{name}: it may belong to {' or '.join(file.relative for file in files)}")
         boxes, labels, ignored, size = _voc_boxes(name, root)
     except (BadXML, BadLabel) as error:
         verdict, reason = (
@@ -295,7 +295,7 @@ def _read_voc_file(name: str, content: bytes, files: list[File], split: str | No
 
 
 def _voc_lists(tree: Tree, prefix: str, tables: set[str]) -> list[tuple[str, str, str]]:
-    """(stem, split, list and line) of every image in ImageSets/Main; trainval counts where there is no train."""
+    """Return (stem, split, list and line) of each image in ImageSets/Main. trainval is used if there is no train."""
     lists = {name: tree.at(f"{prefix}ImageSets/Main/{name}.txt") for name in ("train", "val", "test", "trainval")}
     there = {name: file.relative for name, file in lists.items() if file}
     if "trainval" in there:
@@ -304,7 +304,7 @@ def _voc_lists(tree: Tree, prefix: str, tables: set[str]) -> list[tuple[str, str
     for name, path in there.items():
         for number, line in enumerate(tree.text(path).splitlines(), start=1):
             if stem := composed(line.strip()):
-                # a stem may have spaces; lists of one class have 1 or -1 behind it
+                # a stem may contain spaces; lists of one class add 1 or -1
                 stem = stem if stem in tables else stem.split()[0]
                 lines.append((stem, name.replace("trainval", "train"), f"{path} line {number}"))
     return list({(stem, split): (stem, split, where) for stem, split, where in lines}.values())
@@ -313,7 +313,7 @@ def _voc_lists(tree: Tree, prefix: str, tables: set[str]) -> list[tuple[str, str
 def _voc_boxes(
     name: str, root: Element
 ) -> tuple[tuple[Box, ...], tuple[str, ...], tuple[bool, ...], tuple[int, int] | None]:
-    """Boxes, classes, which of them are ignore regions, and (height, width) if the file says it."""
+    """Return boxes, classes, True for each ignore region, and (height, width) if the file gives it."""
     if root.tag != "annotation":
         raise BadLabel(f"{name}: its root is <{root.tag[:40]}>, not <annotation>")
     objects = root.findall("object")
@@ -327,7 +327,7 @@ def _voc_boxes(
         where = f"{name}: object {number}"
         labels.append(class_name(item.findtext("name"), where))
         if item.find("bndbox") is None:
-            raise BadLabel(f"{where} ({labels[-1]}): it has no bndbox")
+            raise BadLabel(f"{where} ({labels[-1]}): bndbox is missing")
         left, top, right, bottom = numbers(
             (item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")), f"{where}: bndbox"
         )

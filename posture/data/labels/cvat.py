@@ -1,8 +1,8 @@
-"""CVAT for video 1.1 (XML): exports of a task, a job or a project -> the tubes of the videos that are here.
+"""Read CVAT for video 1.1 (XML): exports of a task, job or project become the tubes of the videos that are here.
 
-Frames are those of the video, from 0, whichever of them a task took. Every shape gives the upright box around it. If a
-file has keyframes alone, as CVAT's own exports have not, boxes between them are interpolated as CVAT's player does it:
-linearly, the last one holding to the task's end. Source: CVAT's exporter and track manager (cvat/apps/dataset_manager).
+Frames are those of the video, from 0, whichever of them a task used. Each shape gives the upright box around it. A file
+with keyframes only, which CVAT itself does not export, is interpolated as in CVAT's player: linearly, and the last box
+is kept to the task's end. Source: CVAT's exporter and track manager (cvat/apps/dataset_manager).
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ from posture.errors import InputError
 LISTS = ("polygon", "polyline", "points")
 """Shapes that are given as `x,y;x,y`."""
 MOST_FRAMES = 2_000_000
-"""Of a video: 18 hours at 30 frames/s. Higher numbers are taken for mistakes."""
+"""Maximum frames of a video: 18 hours at 30 frames/s. Higher numbers are mistakes."""
 MOST_BOXES = 2_000_000
-"""Of a video, interpolated ones included: two keyframes can stand for millions. 22 players have as many in an hour."""
+"""Maximum boxes of a video, interpolated ones included; two keyframes can mean millions. 22 players have as many in 1
+h.
+"""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One video's task in an export."""
+    """A video's task in an export."""
 
     number: str
-    """In a project; "" in an export of one task or job, whose tracks do not name it."""
+    """The task's id in a project; "" in an export of one task or job, whose tracks do not name it."""
     name: str
     source: str
-    """The video's file name; "" if the export does not say it."""
+    """File name of the video; "" if the export does not give it."""
     start: int
     stop: int | None
     step: int
@@ -47,8 +49,10 @@ class _Task:
 
 
 class _Shape(NamedTuple):
-    """What was drawn in one frame. `values` are what is interpolated: of a box its corners and turn, of an ellipse
-    centre, radii and turn, of others the corners of the box around them; turns in degrees.
+    """A shape in one frame.
+
+    `values` are what is interpolated: corners and rotation of a box; centre, radii and rotation of an ellipse;
+    corners of the box around any other shape. Rotations are in degrees.
     """
 
     kind: str
@@ -82,10 +86,9 @@ def cvat_tables(tree: Tree) -> list[str]:
 
 
 def read_cvat(tree: Tree) -> TrackedFootage | None:
-    """The tubes of CVAT's tracks; of a project, those of the tasks whose video is here. Frames with a shape of which no
-    box can be made are left out.
+    """Read the tubes of CVAT's tracks. In a project, tasks whose video is missing are left out.
 
-    Raises InputError if a file is not CVAT for video 1.1.
+    Frames with a shape that gives no box are left out. Raises InputError if a file is not CVAT for video 1.1.
     """
     tables = cvat_tables(tree)
     if not tables:
@@ -98,7 +101,8 @@ def read_cvat(tree: Tree) -> TrackedFootage | None:
             root = parse_xml(tree.content(table))
             if root.tag != "annotations" or root.find("image") is not None:
                 raise BadLabel(
-                    "this is not CVAT for video 1.1; export the task as that, and a task of images as YOLO or COCO"
+                    "this is not CVAT for video 1.1; export the task in that format, and a task of images as "
+                    "YOLO or COCO"
                 )
             tasks = _tasks(root)
         except BadXML as error:
@@ -130,17 +134,18 @@ def _tasks(root: Element) -> list[_Task]:
     tasks = [_task((task.findtext("id") or "").strip(), [task]) for task in in_project]
     known = {task.number for task in tasks}
     if "" in known or len(known) < len(tasks):
-        raise BadLabel("every task of the project needs an id of its own")
+        raise BadLabel("each task of the project needs its own id")
     for track in root.findall("track"):
         if track.get("task_id") not in known:
             raise BadLabel(
-                f"track {track.get('id')} is of the task {track.get('task_id')}, which the project does not have"
+                f"track {track.get('id')} belongs to the task {track.get('task_id')}, which the project does not "
+                "contain"
             )
     return tasks
 
 
 def _task(number: str, holders: list[Element]) -> _Task:
-    """What `holders`, the elements that may describe it, say of a task."""
+    """Return a task as described by `holders`, the elements that may describe it."""
 
     def said(key: str) -> str:
         return next((text for element in holders if (text := (element.findtext(key) or "").strip())), "")
@@ -165,7 +170,7 @@ def _task(number: str, holders: list[Element]) -> _Task:
 
 
 def _video(tree: Tree, table: str, task: _Task, *, alone: bool) -> File | None:
-    """The video that the task names, else the one that is named like the task or the table, else the only one."""
+    """Return the video that the task names, else the one named like the task or table, else the only one."""
     wanted = PurePosixPath((task.source or task.name).replace("\\", "/")).name
     beside = PurePosixPath(table).parent
     stems = [PurePosixPath(wanted).stem, wanted] + ([] if task.number else [PurePosixPath(table).stem])
@@ -204,30 +209,32 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
         for _, _, shapes in drawn
         for first, second in pairwise(shapes)
     )
-    # who draws a box once means more than one frame
+    # a single box means more than one frame
     gaps |= bool(open_ended) and all(len(shapes) == 1 for shapes in open_ended)
     filled = [_filled(shapes, task.step, stop if gaps else None) for _, _, shapes in drawn]
     made = sum(len(shapes) for _, _, shapes in drawn) + sum(
         len(stretch) for stretches in filled for stretch in stretches.values()
     )
     if made > MOST_BOXES:
-        raise BadLabel(f"{table}: {made:,} boxes, interpolated ones included; at most {MOST_BOXES:,} are read")
+        raise BadLabel(f"{table}: {made:,} boxes, interpolated ones included; the maximum is {MOST_BOXES:,}")
     tubes = [
         Tube(name, label, _boxes(shapes, stretches))
         for (name, label, shapes), stretches in zip(drawn, filled, strict=True)
     ]
     if gaps:
         notes.append(
-            f"{table}: keyframes alone; boxes between them are interpolated, and the last one of a track holds to the end, as in CVAT's player"
+            f"{table}: keyframes only; boxes between them are interpolated, and the last one of a track is kept "
+            "to the end, as in CVAT's player"
         )
     if unusable:
         notes.append(
-            f"{table}: frames left out, since no box can be made of {' and '.join(sorted(set(unusable.values())))}: {len(unusable):,}"
+            f"{table}: frames left out, because {' and '.join(sorted(set(unusable.values())))} give no box: "
+            f"{len(unusable):,}"
         )
     if open_ended and not gaps:
         notes.append(
-            f"{table}: tracks that end before frame {stop} and are not marked as outside there; later frames count as without them: "
-            f"{len(open_ended):,}"
+            f"{table}: tracks that end before frame {stop} without being marked as outside; later frames count as "
+            f"frames without them: {len(open_ended):,}"
         )
     seen = range(task.start, stop + 1, task.step)
     return TrackedVideo(
@@ -241,24 +248,24 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
 
 
 def _shapes(track: Element, where: str) -> tuple[dict[int, _Shape], dict[int, str]]:
-    """A track's shapes by frame, in order, and the kinds of what is none, by frame."""
+    """Return a track's shapes by frame, in order, and the elements that are not shapes, by frame."""
     shapes: dict[int, _Shape] = {}
     strange: dict[int, str] = {}
     for element in track:
         here = f"{where}, {element.tag} at frame {element.get('frame')}"
         (number,) = numbers([element.get("frame")], here)
         if not 0 <= number <= MOST_FRAMES or number != int(number):
-            raise BadLabel(f"{here}: frames are counted from 0 to {MOST_FRAMES:,}")
+            raise BadLabel(f"{here}: frames are numbered from 0 to {MOST_FRAMES:,}")
         shape = _shape(element, here)
         if shape is None:
             strange[int(number)] = f"<{element.tag[:40]}>"
         elif shapes.setdefault(int(number), shape) != shape:
-            raise BadLabel(f"{here}: the track has another shape in that frame")
+            raise BadLabel(f"{here}: the track has two different shapes in that frame")
     return dict(sorted(shapes.items())), strange
 
 
 def _shape(element: Element, where: str) -> _Shape | None:
-    """None if the element is of no kind that a box can be made of."""
+    """Return the shape, or None if the element gives no box."""
     outside, get = element.get("outside") == "1", element.get
     if element.tag == "box":
         return _Shape(
@@ -299,8 +306,9 @@ def _shape(element: Element, where: str) -> _Shape | None:
 
 
 def _filled(shapes: dict[int, _Shape], step: int, stop: int | None) -> dict[tuple[int, int], range]:
-    """The frames between two keyframes, by these, the first of which is not outside. With `stop`, the last one holds as
-    far as that frame.
+    """Return the frames between each two keyframes, if the first is not outside.
+
+    With `stop`, the last keyframe is kept up to that frame.
     """
     stretches = {
         (first, second): range(first + step, second, step)
@@ -314,7 +322,7 @@ def _filled(shapes: dict[int, _Shape], step: int, stop: int | None) -> dict[tupl
 
 
 def _boxes(shapes: dict[int, _Shape], stretches: dict[tuple[int, int], range]) -> dict[int, Box]:
-    """The box in each frame in which the track is not outside, those between keyframes too."""
+    """Return the box in each frame in which the track is not outside, interpolated frames included."""
     boxes = {frame: shape.upright for frame, shape in shapes.items() if not shape.outside}
     for (first, second), frames in stretches.items():
         for frame in frames:
@@ -324,8 +332,8 @@ def _boxes(shapes: dict[int, _Shape], stretches: dict[tuple[int, int], range]) -
 
 
 def _between(first: _Shape, second: _Shape, share: float) -> _Shape:
-    """The shape at `share` of the way, 0..1; turns go the short way round. Shapes of two kinds are taken as the boxes
-    around them.
+    """Interpolate at `share` of the way, 0..1. Rotations take the shorter way. Two kinds of shapes become their
+    boxes.
     """
     if first.kind != second.kind:
         first, second = (_Shape("around", shape.upright, shape.outside) for shape in (first, second))

@@ -1,4 +1,4 @@
-"""Which layouts lie below a folder, and where each begins: one is taken, several are listed."""
+"""Find the layouts below a folder, and the folder that each begins in. One is used; several are reported."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from posture.data.store.files import list_files
 from posture.errors import InputError
 
 TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
-"""Layouts that are one data set if they lie in one folder, and what it is then: UCF101's lists give UCF101-24 its
+"""Layouts that form one data set if they are in the same folder, and its layout. UCF101's lists give UCF101-24 its
 splits.
 """
 
 
 class LayoutGuess(NamedTuple):
-    """A layout that is there."""
+    """A layout that was found."""
 
     layout: str
     file: str
-    """One of the files that say so, by its path below the root."""
+    """Relative path of one of the files that show it."""
     folder: str
-    """The smallest folder around it that holds images or videos; "" is the root."""
+    """Smallest folder around it that contains images or videos; "" is the root."""
 
 
 def choose_layout(source: str, *, clips: bool = False) -> str | None:
-    """The layout of images that lies at `source` (a folder, an `s3://` prefix, or a file of labels), or None if
-    videos are labelled there.
+    """Return the layout of images at `source`, or None if videos are labelled there.
 
-    `clips`: if there are several, it is one of videos that is wanted. Raises InputError listing the layouts if there
-    are several, and as `image_layout` does.
+    `source` is a folder, an `s3://` prefix or a label file. With `clips`, layouts of videos take precedence. Raises
+    InputError listing the layouts if there are several, and as `image_layout` does.
     """
     if table_of(source)[1]:
         return None
@@ -50,7 +49,8 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
             for one in found
         )
         raise InputError(
-            f"{tree.root}: several layouts are here: {listed}. Name one of these folders, or the layout with --layout"
+            f"{tree.root}: several layouts are here: {listed}. Give one of these folders, or choose the layout "
+            "with --layout"
         )
     if not found or tree.named:
         return images.image_layout(source)
@@ -59,8 +59,9 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
 
 
 def find_layouts(tree: Tree) -> list[LayoutGuess]:
-    """Every layout in every folder that begins one, but `folders` only beside others. Raises InputError if a file that
-    describes a data set is broken.
+    """Return every layout in every folder where one begins; `folders` only if there are others too.
+
+    Raises InputError if a file that describes a data set is broken.
     """
     videos = [file.relative for file in tree.videos]
     images = [file.relative for file in tree.images]
@@ -92,7 +93,7 @@ def find_layouts(tree: Tree) -> list[LayoutGuess]:
 
 
 def _around(name: str, media: list[str]) -> str:
-    """The nearest folder around the file that has one of `media` in it; else the root."""
+    """Return the nearest folder around the file that contains one of `media`, else the root."""
     folder = posixpath.dirname(name)
     while folder and not any(_below(other, folder) for other in media):
         folder = posixpath.dirname(folder)

@@ -1,5 +1,4 @@
-"""Layouts that people have images with boxes in -> one shape: image files and frames of videos, with the boxes in
-each.
+"""Read images with boxes: every layout becomes image files and frames of videos with boxes (`AnnotatedImages`).
 
 | layout | recognised by |
 |---|---|
@@ -9,9 +8,9 @@ each.
 | cvat | XML with the root `annotations` (CVAT for video 1.1) beside its video |
 | ucf101_24 | finalAnnots.mat and videos |
 
-A split is what the layout says. Where it names nothing but `train`, nothing is held out and the store decides all of it
-by group. Where it names `train` and `val` alone, `val` is what its owner holds out: it becomes `test`, and another
-`val` is carved from `train`.
+The layout gives the splits. If it names only `train`, nothing is held out, and the store assigns all splits by group.
+If it names only `train` and `val`, then `val` is the hold-out: it becomes `test`, and a new `val` is taken from
+`train`.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from posture.errors import InputError
 Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 OF_STILLS = ("yolo", "coco", "voc")
-"""Layouts of image files; the others are of videos, whose frames are taken."""
+"""Layouts of image files. The others are of videos, whose frames are sampled."""
 
 LIKE_LABELS = re.compile(
     r'"(annotations|shapes|regions|objects|bbox|keypoints)"\s*:|<(annotations?|object|bndbox|track)[\s>]'
 )
-"""What a JSON or XML file with labels of images has in it, as COCO, LabelMe, VIA, VOC and CVAT write them."""
+"""Text in a JSON or XML file that suggests labels of images, as COCO, LabelMe, VIA, VOC and CVAT write them."""
 MOST_LOOKED_AT = 50
 
 LABELS = {
@@ -51,10 +50,10 @@ LABELS = {
 
 
 def image_layout(source: str) -> str | None:
-    """Which layout of images with boxes is at `source` (a folder, an `s3://` prefix, or a file of labels); None where
-    it is none of them.
+    """Return the layout of images with boxes at `source`: a folder, an `s3://` prefix or a label file. None if
+    there is none.
 
-    Raises InputError where there are images, and no video, but nothing says what is in them.
+    Raises InputError if there are images, no video, and no labels.
     """
     if table_of(source)[1]:
         return None
@@ -62,7 +61,7 @@ def image_layout(source: str) -> str | None:
     layout = _recognise(tree)
     if layout is None and tree.images and not tree.videos:
         raise InputError(
-            f"{tree.root}: images without labels; put beside them {'; or '.join(LABELS[name] for name in ('yolo', 'coco', 'voc'))}"
+            f"{tree.root}: images without labels; add {'; or '.join(LABELS[name] for name in ('yolo', 'coco', 'voc'))}"
         )
     return layout
 
@@ -76,21 +75,19 @@ def read_images(
     split_number: int = 1,
     outside: bool = False,
 ) -> AnnotatedImages:
-    """The images at `source`, and the frames of its videos, with their boxes.
+    """Read the images at `source`, and sampled frames of its videos, with their boxes.
 
-    Of videos, `every` n-th frame is taken. `named_val` is what becomes of a `val` where no `test` is named.
-    `split_number` chooses among UCF101's three official splits, where their lists lie beside finalAnnots.mat.
-    `outside`: a data.yaml's `path` may lead out of `source`. What cannot be used of single images is in `refused`;
-    raises InputError if a file that speaks of all of them cannot be read.
+    Every `every`-th frame of a video is taken. `named_val` is the split that a `val` becomes if the layout has no
+    `test`. `split_number` selects one of UCF101's three official splits, if their lists are beside finalAnnots.mat.
+    `outside` allows the `path` of a data.yaml to leave `source`. Labels of single images that cannot be used are in
+    `refused`. Raises InputError if a file that describes all images cannot be read.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts of images are {', '.join(LAYOUTS)}")
     tree = Tree(source)
     found = layout or _recognise(tree)
     if found is None:
-        raise InputError(
-            f"{tree.root}: no layout of images with boxes is recognised; those known are {', '.join(LAYOUTS)}"
-        )
+        raise InputError(f"{tree.root}: no layout of images with boxes recognised; Posture reads {', '.join(LAYOUTS)}")
     if found in ("cvat", "ucf101_24"):
         tracked = cvat.read_cvat(tree) if found == "cvat" else tubes.read_ucf101_24(tree, split_number=split_number)
         images = None if tracked is None else tubes.sample(tracked, every=every)
@@ -102,7 +99,7 @@ def read_images(
         raise InputError(f"{tree.root}: the layout {found} needs {LABELS[found]}")
     if not images.images and not images.refused:
         first = f" (the first: {images.missing[0]})" if images.missing else ""
-        raise InputError(f"{images.root}: not one label names an image or video that is here{first}")
+        raise InputError(f"{images.root}: no label names an image or video that is here{first}")
     return _with_splits(_counted(replace(images, images=_said_once(images.images)), tree), named_val)
 
 
@@ -117,25 +114,26 @@ def _recognise(tree: Tree) -> str | None:
         return None
     if not tree.videos:
         raise InputError(
-            f"{join(tree.root, tables[0])}: CVAT's XML, but no video lies here; export a task of images as YOLO or COCO"
+            f"{join(tree.root, tables[0])}: CVAT's XML, but no video is here; export a task of images as YOLO or COCO"
         )
     return "cvat"
 
 
 def _said_once(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Without what is said twice. Raises InputError where two tables say different things of an image."""
+    """Remove repeated images. Raises InputError if two label files disagree about an image."""
     said: dict[tuple[str, int | None, str | None], AnnotatedImage] = {}
     for image in images:
         if said.setdefault((image.file.uri, image.frame, image.split), image) != image:
             frame = "" if image.frame is None else f" frame {image.frame}"
             raise InputError(
-                f"{image.file.relative}{frame} is labelled twice, and not the same; name the one file of labels to take in place of the folder"
+                f"{image.file.relative}{frame} is labelled twice, with different boxes; give one label file "
+                "instead of the folder"
             )
     return list(said.values())
 
 
 def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
-    """Every box once, and what is to be said of them all. Raises InputError if there are too many classes."""
+    """Remove repeated boxes and add notes for the user. Raises InputError if there are too many classes."""
     classes = {label for image in found.images for label in image.labels}
     if len(classes) > MOST_CLASSES:
         raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MOST_CLASSES:,} are read")
@@ -144,27 +142,32 @@ def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
     if repeated := sum(
         len(before.boxes) - len(after.boxes) for before, after in zip(found.images, images, strict=True)
     ):
-        notes.append(f"boxes given twice in their image, which count once: {repeated:,}")
+        notes.append(f"boxes given twice in their image, counted once: {repeated:,}")
     if ignored := sum(sum(image.ignored) for image in images):
         notes.append(
-            f"boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): {ignored:,}"
+            "boxes of crowds or difficult objects, kept as ignore regions (neither true nor false positives, and "
+            f"not trained on): {ignored:,}"
         )
     if tree.videos and found.layout in OF_STILLS:
         notes.append(
-            f"{len(tree.videos):,} videos lie here too and are left alone: the layout {found.layout} is of images"
+            f"{len(tree.videos):,} videos are here too and are not read, because the layout {found.layout} is for "
+            "images"
         )
     if strange := _unread_labels(tree, found.layout):
-        notes.append(f"not read, since the layout is {found.layout}, though they may hold labels: {first_few(strange)}")
+        notes.append(f"not read, because the layout is {found.layout}, but may hold labels: {first_few(strange)}")
     if tree.unread:
         kinds = sorted({file.suffix for file in tree.unread})
         notes.append(
-            f"images of a kind that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): {len(tree.unread):,}"
+            f"images in a format that is not read ({', '.join(kinds)}; convert them to JPEG or PNG): "
+            f"{len(tree.unread):,}"
         )
     return replace(found, images=images, notes=notes)
 
 
 def _unread_labels(tree: Tree, layout: str) -> list[str]:
-    """Of the first MOST_LOOKED_AT JSON and XML files that the layout does not read, those that look like labels."""
+    """Return the files that look like labels among the first MOST_LOOKED_AT JSON and XML files that the layout does
+    not read.
+    """
     if tree.named:
         return []
     read = {"coco": coco_voc.coco_tables, "voc": coco_voc.voc_tables, "cvat": cvat.cvat_tables}.get(
@@ -192,7 +195,7 @@ def _without_repeats(image: AnnotatedImage) -> AnnotatedImage:
 
 
 def _with_splits(found: AnnotatedImages, named_val: str) -> AnnotatedImages:
-    """The same with the splits that the store is to keep, and None where it decides."""
+    """Set the splits that the store keeps, and None if the store assigns them."""
     images, notes = _without_repeated_lists(found.images), list(found.notes)
     named = {image.split for image in images} - {None}
     if named == {"train"}:
@@ -200,24 +203,26 @@ def _with_splits(found: AnnotatedImages, named_val: str) -> AnnotatedImages:
     elif "val" in named and "test" not in named and named_val == "test":
         images = [replace(image, split="test") if image.split == "val" else image for image in images]
         notes.append(
-            "val is the only part that is held out, so it is taken as test, and another val is carved from train by group "
-            "(--named-val val takes it as it is named)"
+            "val is the only hold-out, so it becomes test, and a new val is taken from train by group (use "
+            "--named-val val to keep it as val)"
         )
     groups = {image.group for image in images if image.split is None} if not named - {"train"} else set()
     if len(groups) == 1 and "" not in groups and len(images) > 1:
         notes.append(
-            f"everything is of one group, {groups.pop()}, so nothing can be held out for val or test; a group is a video, or a folder of its frames"
+            f"all images are in one group, {groups.pop()}, so nothing can be held out for val or test; a group is "
+            "a video, or a folder of its frames"
         )
     if groups == {""} and len(images) > 1 and found.layout in OF_STILLS:
         notes.append(
-            "every image is a group of its own, so two frames of one recording may stand on two sides of a split; to keep them together, name them "
-            "by their video (match3_frame_0012.jpg), or number them in a folder for each video (match3/0012.jpg)"
+            "every image is a group of its own, so two frames of one recording may be in different splits; to "
+            "keep them together, name them by their video (match3_frame_0012.jpg), or number them in a folder "
+            "for each video (match3/0012.jpg)"
         )
     return replace(found, images=images, notes=notes)
 
 
 def _without_repeated_lists(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Where two splits are the same files, as in data sets made only to try something out, they name no split."""
+    """Remove the splits that have the same files, as in data sets made only to try something out."""
     files: dict[str | None, set[str]] = {}
     for image in images:
         files.setdefault(image.split, set()).add(image.file.uri)

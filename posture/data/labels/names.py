@@ -1,4 +1,4 @@
-"""Which file a table of labels means: names compared as people see them, identity by the path as far as it is given."""
+"""Find the file that a label table means: compare names as people see them, and paths as far as both are given."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SPLIT_NAMES = {
 
 
 class VideoNames:
-    """Videos as labels name them.
+    """Videos, found by the names that labels give them.
 
-    Unicode is compared normalised (NFC) and case is ignored, unless that leaves several files. A name with folders is
-    that of a file if one of the two paths ends with the other; a bare name, if one file alone has it. If all videos lie
-    together, in one folder or in folders of the splits, the folders in the table cannot be checked, and a name that one
-    file alone has is enough. Of several files, the nearest to the table are meant.
+    Names are compared in composed Unicode form (NFC). Letter case is ignored, unless that leaves several files. A
+    name with folders matches a file if one of the two paths ends with the other. A bare name matches if only one
+    file has it. If all videos are in one folder, or in folders of the splits, the table's folders cannot be
+    checked: then a name that only one file has is enough. Of several matches the nearest to the table is taken.
     """
 
     def __init__(self, videos: list[File]) -> None:
@@ -46,13 +46,16 @@ class VideoNames:
         )
 
     def find(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> File | None:
-        """The file that the table at the path `table` means by `name`; None if there is none, or there are several."""
+        """Return the file that the table at path `table` means by `name`; None if no file matches, or several
+        do.
+        """
         found = self.candidates(name, table, any_suffix=any_suffix, moved=moved)
         return found[0] if len(found) == 1 else None
 
     def candidates(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> list[File]:
-        """Every file that may be meant. `any_suffix`: files may have been converted since. `moved`: so may their
-        folders have been.
+        """Return every file that may be meant.
+
+        `any_suffix` allows that files were converted to another format, `moved` that they are in other folders.
         """
         asked = name, table, any_suffix, moved
         if asked not in self._asked:  # a video has many rows
@@ -83,12 +86,12 @@ class VideoNames:
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form: macOS and archives may give the same name in another."""
+    """Return a name in Unicode's composed form (NFC). macOS and archives may decompose it."""
     return unicodedata.normalize("NFC", name)
 
 
 def folded(name: str) -> str:
-    """What two names have in common that differ in letter case or Unicode form alone."""
+    """Return a name for comparisons that ignore letter case and Unicode form."""
     return composed(composed(name).casefold())
 
 
@@ -99,7 +102,9 @@ def first_few(names: Iterable[str], most: int = 5) -> str:
 
 
 def _along(files: list[File], path: PurePosixPath) -> list[File]:
-    """Those whose path agrees with `path` as far as both go; the closest, and those that agree in case if any does."""
+    """Return the files whose path agrees with `path` as far as both go: those that share most folders, with equal
+    case if any has it.
+    """
     wanted = _folders(path)
     agreeing: dict[tuple[int, bool], list[File]] = defaultdict(list)
     for file in files:
@@ -113,7 +118,7 @@ def _along(files: list[File], path: PurePosixPath) -> list[File]:
 
 
 def _nearest(files: list[File], table: str) -> list[File]:
-    """Those in the table's own data set: with most folders from the root on in common with it."""
+    """Return the files of the table's own data set: those that share most folders with it, counted from the root."""
 
     def shared(file: File) -> int:
         pairs = zip(PurePosixPath(composed(file.relative)).parts[:-1], PurePosixPath(table).parts[:-1], strict=False)
@@ -124,5 +129,5 @@ def _nearest(files: list[File], table: str) -> list[File]:
 
 
 def _folders(path: PurePosixPath) -> list[str]:
-    """From the innermost outwards."""
+    """Return the folders of a path, the innermost first."""
     return list(reversed(path.parts[:-1]))

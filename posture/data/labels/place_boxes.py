@@ -1,4 +1,4 @@
-"""Boxes as people drew them -> boxes in an image whose size is known."""
+"""Fit boxes as drawn to an image whose size is known."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from posture.data.labels.records import AnnotatedImage, Box
 from posture.errors import Unreadable
 
 LEAST_SIDE = 0.5
-"""Pixels. What is left of a box within its image is nothing where a side is shorter."""
+"""Pixels. A box with a shorter side inside its image is dropped."""
 MOST_OUTSIDE = 0.1
-"""Share of all boxes that may lie outside of their images before an ingest fails."""
+"""Maximum share of all boxes that may be outside their images in an ingest."""
 ROUNDING = 1.0
-"""Pixels by which a box may leave its image before it counts as outside: labels are rounded."""
+"""Pixels by which a box may leave its image without being counted: labels are rounded."""
 
 
 class Placed(NamedTuple):
-    """An image's boxes in pixels, within it."""
+    """Boxes of an image in pixels, clipped to it."""
 
     boxes: list[list[float]]
     kept: list[int]
-    """Which of the boxes drawn these are."""
+    """Indices of the drawn boxes that they come from."""
     complaints: list[str]
-    """About each of the others."""
+    """One sentence for each other box."""
     clipped: int
-    """How many were cut off at the image's edge."""
+    """Number of boxes cut off at the image's edge."""
 
     def columns(self, image: AnnotatedImage) -> dict[str, list[Any]]:
-        """What the table `boxes` holds of them: true boxes, and ignore regions in columns of their own."""
+        """Return the columns of the table `boxes`. Ignore regions have their own columns."""
         regions = [place for place, number in enumerate(self.kept) if image.ignored and image.ignored[number]]
         true = [place for place in range(len(self.kept)) if place not in set(regions)]
         tubes = image.tubes or ("",) * len(image.boxes)
@@ -44,11 +44,10 @@ class Placed(NamedTuple):
 
 
 def place_boxes(image: AnnotatedImage, height: int, width: int, mode: Literal["clip", "refuse"]) -> Placed:
-    """The boxes that were drawn, on an image of that size.
+    """Fit the drawn boxes to an image of that size.
 
-    Raises Unreadable if the image is refused: if its boxes belong to another size or are in another unit, one of them
-    has no area or none has anything inside the image (then somebody is there, but not where the labels say), and in
-    mode `refuse` if one leaves it.
+    Raises Unreadable if the boxes were drawn on another size or are in another unit, if one has no area, if none
+    has a part inside the image (the label is then wrong), or in mode `refuse` if one leaves it.
     """
     if image.size and image.size != (height, width):
         raise Unreadable("size_mismatch", size_mismatch(image.size, height, width, "image"))
@@ -67,8 +66,10 @@ def place_boxes(image: AnnotatedImage, height: int, width: int, mode: Literal["c
     if not image.normalised and drawn.max() <= 1.0 < min(height, width):
         raise Unreadable(
             "bad_label",
-            "all of its boxes lie within the first pixel; if these are shares of the image from 0 to 1, multiply them by its "
-            "width and height",
+            (
+                "all of its boxes are within the first pixel; if they are shares of the image from 0 to 1, "
+                "multiply them by its width and height"
+            ),
         )
     clipped = np.clip(drawn, 0.0, [width, height, width, height])
     left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= LEAST_SIDE
@@ -85,21 +86,21 @@ def place_boxes(image: AnnotatedImage, height: int, width: int, mode: Literal["c
 
 
 def scale_boxes(boxes: Sequence[Box], drawn: tuple[int, int], shown: tuple[int, int]) -> tuple[Box, ...]:
-    """Boxes that were drawn on images of one size, (height, width), in pixels of another."""
+    """Scale boxes in pixels from one image size, (height, width), to another."""
     down, across = shown[0] / drawn[0], shown[1] / drawn[1]
     return tuple((left * across, top * down, right * across, bottom * down) for left, top, right, bottom in boxes)
 
 
 def size_mismatch(labelled: tuple[int, int], height: int, width: int, what: str) -> str:
-    """The reason to refuse boxes that were drawn on another size, (height, width)."""
+    """Return the reason to refuse boxes that were drawn on another size, (height, width)."""
     return (
-        f"the labels are for {labelled[1]} x {labelled[0]} pixels, the {what} is {width} x {height}; take the {what} that the boxes were drawn on, "
-        "or scale the boxes"
+        f"the labels are for {labelled[1]} x {labelled[0]} pixels, but the {what} is {width} x {height}; use the "
+        f"{what} that the boxes were drawn on, or scale the boxes"
     )
 
 
 def count_outside(boxes: Sequence[Box], height: int, width: int) -> int:
-    """How many boxes, in pixels, have less than half of their area in an image of that size."""
+    """Count the boxes, in pixels, that have less than half of their area inside an image of that size."""
     if not boxes:
         return 0
     drawn = np.array(boxes, np.float64)

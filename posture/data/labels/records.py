@@ -1,4 +1,4 @@
-"""What labels are read into: videos with labelled segments, videos with tracked athletes, images with boxes."""
+"""Records that label files are read into: videos with labelled segments, tracked videos, images with boxes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from posture.data.store.files import File
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 from the image's upper left corner, where pixel columns 0 to 9 are x from 0 to 10."""
+"""x1, y1, x2, y2 in pixels from the image's upper left corner. A box around pixel columns 0 to 9 has x1 = 0, x2 = 10.
+"""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A labelled stretch of one video. `end` None: to its end. `split` None: the store decides by group."""
+    """A labelled segment of one video. It reaches the video's end if `end` is None. The store assigns the split by
+    group if `split` is None.
+    """
 
     start: float  # seconds
     end: float | None  # seconds
@@ -20,28 +23,26 @@ class Label:
     group: str
     split: str | None = None
     athlete: str = ""
-    """The tube that is labelled, where it is one athlete's doing that is, not all that the video shows."""
+    """Name of the tube of the labelled athlete, if the label describes one athlete and not the whole video."""
     frames: tuple[int, int] | None = None
-    """First, and one after the last, where the layout counts frames; `start` and `end` are then known with the video's
-    frame rate.
-    """
+    """First frame, and one past the last, if the layout counts frames. `timed` then replaces `start` and `end`."""
 
     def timed(self, fps: float) -> Label:
-        """The same with start and end in seconds."""
+        """Return the label with `start` and `end` in seconds."""
         return self if self.frames is None else replace(self, start=self.frames[0] / fps, end=self.frames[1] / fps)
 
 
 @dataclass(frozen=True)
 class Tube:
-    """One athlete's box through a video."""
+    """Boxes of one athlete in the frames of a video."""
 
     name: str
     """The video's stem and a number."""
     label: str
     boxes: dict[int, Box]
-    """By frame, in pixels."""
+    """Frame number -> box in pixels."""
     size: tuple[int, int] | None = None
-    """(height, width) in pixels of the video that the boxes were drawn on, if the annotations say it."""
+    """(height, width) in pixels of the video that the boxes were drawn on, or None if the annotations do not say."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,29 @@ class AnnotatedVideo:
     file: File
     labels: tuple[Label, ...]
     tubes: tuple[Tube, ...] | None = None
-    """Where the athletes are; None where nobody said."""
+    """Tubes of the athletes, or None if the annotations have none."""
 
     @property
     def said(self) -> str:
-        """The names of its labels."""
+        """Return the names of its labels, separated by commas."""
         return ", ".join(sorted({label.label for label in self.labels}))
 
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """What a folder or bucket holds, in its own words."""
+    """Labelled videos of a folder or bucket."""
 
     root: str
     layout: str
     videos: list[AnnotatedVideo]
     missing: list[str] = field(default_factory=list)
-    """Labels that name a video which is not there: `where: video`."""
+    """Labels of videos that are missing, as `where: video`."""
     unlabelled: list[str] = field(default_factory=list)
-    """Files that no label names."""
+    """Relative paths of the videos without a label."""
     refused: list[dict[str, str]] = field(default_factory=list)
     """{uri, verdict, reason} of files whose annotations cannot be used."""
     notes: list[str] = field(default_factory=list)
-    """Sentences that whoever ingests it should read."""
+    """Sentences for the user."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ class TrackedVideo:
     file: File
     tubes: list[Tube]
     seen: range | None = None
-    """The frames that were annotated; None where nobody looked at those without a box."""
+    """Annotated frames, or None if frames without a box may just not be annotated."""
     unusable: frozenset[int] = frozenset()
-    """Frames that show something of which no box can be made: they are left out."""
+    """Frames left out because they have a shape that gives no box."""
     split: str | None = None
     size: tuple[int, int] | None = None
-    """(height, width) in pixels, where the annotations say it."""
+    """(height, width) in pixels, or None if the annotations do not say."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class TrackedFootage:
-    """What a folder or bucket holds of tracked videos; the lists are those of `AnnotatedImages`."""
+    """Tracked videos of a folder or bucket. The lists are those of `AnnotatedImages`."""
 
     root: str
     layout: str
@@ -111,45 +112,45 @@ class TrackedFootage:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image file, or one frame of a video, and what people say of it."""
+    """An image file or one frame of a video, with its annotations."""
 
     file: File
     boxes: tuple[Box, ...] = ()
     labels: tuple[str, ...] = ()
     group: str = ""
-    """The athlete or source video; empty where the image is a group of its own."""
+    """Athlete or source video; empty if the image is a group of its own."""
     split: str | None = None
-    """None: the store decides by group."""
+    """The store assigns the split by group if this is None."""
     tubes: tuple[str, ...] = ()
-    """For each box, the athlete's track through the video; none for stills."""
+    """For each box, the name of its tube; empty for image files."""
     frame: int | None = None
-    """Of a video, from 0."""
+    """Frame number from 0, if the file is a video."""
     normalised: bool = False
-    """Boxes are shares of the image's sides, not pixels."""
+    """True if boxes are shares of the image's width and height, not pixels."""
     size: tuple[int, int] | None = None
-    """(height, width) in pixels of the image that the boxes were drawn on, where the labels say it."""
+    """(height, width) in pixels of the image that the boxes were drawn on, or None if the labels do not say."""
     ignored: tuple[bool, ...] = ()
-    """For each box, whether it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
+    """For each box, True if it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
 
 
 @dataclass(frozen=True)
 class AnnotatedImages:
-    """What a folder or bucket of images with boxes holds, in its own words."""
+    """Images with boxes of a folder or bucket."""
 
     root: str
     layout: str
     images: list[AnnotatedImage]
     missing: list[str] = field(default_factory=list)
-    """Labels of an image or video which is not there: `where: file`."""
+    """Labels of files that are missing, as `where: file`."""
     unlabelled: list[str] = field(default_factory=list)
-    """Files that no label and no list names."""
+    """Relative paths of the files that no label or list names."""
     refused: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences that whoever ingests them should read."""
+    """Sentences for the user."""
 
 
 class BadLabel(Exception):
-    """What is said of one image cannot be used. `verdict` is one of `rows.VERDICTS`."""
+    """Labels of one image that cannot be used. `verdict` is one of `schema.VERDICTS`."""
 
     def __init__(self, reason: str, *, verdict: str = "bad_label") -> None:
         super().__init__(reason)

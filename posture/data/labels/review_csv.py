@@ -1,9 +1,9 @@
-"""What people answered in `posture review`: the file review.csv beside the footage, in the layout `segments`.
+"""Write answers from `posture review` to review.csv beside the footage, in the layout `segments`.
 
-A row is a stretch of a video with its label; one whose label is empty shows nothing to learn from, and is not asked
-about again. A person may edit the file: columns and rows that are there already stay. Several people may answer at
-once, in a folder and in a bucket: no answer is lost. A cell that a spreadsheet would run as a formula is written with
-an apostrophe before it, and read without.
+A row is a segment of a video with its label. An empty label means that the segment shows nothing to learn from; it is
+not asked about again. People may edit the file: existing columns and rows are kept. Several people may answer at once,
+in a folder or a bucket, and no answer is lost. A cell that a spreadsheet would run as a formula is written with an
+apostrophe, which is removed when it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST_LABEL = 100
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of one video that is asked about; `end` None: to the video's end."""
+    """A segment of one video that is asked about. It reaches the video's end if `end` is None."""
 
     video: str
     """Path below the footage's root."""
@@ -32,20 +32,20 @@ class Stretch:
     """Seconds."""
     end: float | None
     group: str
-    """What never stands on two sides of a split: all stretches of one video, or of one athlete."""
+    """Group that stays in one split: all segments of a video, or of an athlete."""
 
     @property
     def times(self) -> tuple[str, str]:
-        """`start` and `end` as the file has them; both empty for the whole video."""
+        """Return `start` and `end` as the file writes them; both are empty for the whole video."""
         whole = self.start == 0 and self.end is None
         return "" if whole else _seconds(self.start), "" if self.end is None else _seconds(self.end)
 
 
 def write_answer(root: str, stretch: Stretch, label: str | None) -> None:
-    """Put the answer for `stretch` into review.csv, in place of an earlier one; None takes the answer away. A reader
-    sees the old file or the new one.
+    """Write the answer for `stretch` to review.csv, in place of an earlier one. None removes the answer.
 
-    Raises InputError if the file is no table of answers, or cannot be written; it is then as it was.
+    A reader sees the old file or the new one. Raises InputError, and leaves the file as it was, if it is not a
+    table of answers or cannot be written.
     """
     update_bytes(join(root, REVIEWED), lambda content: _answered(content, join(root, REVIEWED), stretch, label))
 
@@ -72,17 +72,17 @@ def _answered(content: bytes | None, where: str, stretch: Stretch, label: str | 
 
 
 def checked_label(label: Any) -> str:
-    """The label as it is stored. Raises InputError where it is none."""
+    """Return the label as it is stored. Raises InputError if it is not a label."""
     if not isinstance(label, str) or not label.strip():
-        raise InputError("a label needs at least one letter")
+        raise InputError("a label needs at least one character")
     label = " ".join(label.split())
     if len(label) > LONGEST_LABEL or not label.isprintable():
-        raise InputError(f"a label is one line of at most {LONGEST_LABEL} letters")
+        raise InputError(f"a label is one line of at most {LONGEST_LABEL} characters")
     return label
 
 
 def _seconds(value: float) -> str:
-    """To the millisecond, without trailing zeros."""
+    """Return seconds with at most three decimals, without trailing zeros."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
@@ -97,7 +97,7 @@ def _read(content: bytes | None, where: str) -> tuple[list[str], list[dict[str, 
         {title: row[name] for name, title in zip(table.columns, columns, strict=True) if name}
         for _, row in table.rows()
     ]
-    if table.delimiter != ",":  # as spreadsheets write tables where a comma divides a number
+    if table.delimiter != ",":  # spreadsheets write semicolons where the comma is the decimal sign
         rows = [row | {name: row[name].replace(",", ".") for name in ("start", "end")} for row in rows]
     columns = [name for name in columns if name]
     return columns + [name for name in COLUMNS if name not in columns], rows

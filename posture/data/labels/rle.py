@@ -1,6 +1,4 @@
-"""Masks as COCO run-length encodes them (Lin 2014; the code of its API) -> the box around what is set, without the
-mask.
-"""
+"""Compute the box around a COCO run-length mask (Lin 2014; the code of its API) without decoding the mask."""
 
 from __future__ import annotations
 
@@ -14,10 +12,10 @@ MOST_RUNS = 10_000_000
 
 
 def rle_box(mask: dict[str, Any], where: str) -> Box:
-    """The box around a mask {"size": [height, width], "counts": runs of 0 and 1 in turn, down the columns, as a list or
-    COCO's text}.
+    """Return the box around a mask {"size": [height, width], "counts": runs}.
 
-    Raises BadLabel if the runs are not as long as the mask, or nothing is set.
+    The runs of 0 and 1 alternate down the columns, as a list or as COCO's text. Raises BadLabel if they do not add
+    up to the size, or no pixel is set.
     """
     size = mask.get("size")
     height, width = map(int, numbers(size, f"{where}: size")) if isinstance(size, list) and len(size) == 2 else (0, 0)
@@ -28,7 +26,7 @@ def rle_box(mask: dict[str, Any], where: str) -> Box:
         else list(map(int, numbers(counts if isinstance(counts, list) else [], f"{where}: counts")))
     )
     if not runs or min(runs) < 0 or len(runs) > MOST_RUNS or sum(runs) != height * width:
-        raise BadLabel(f"{where}: its run lengths do not add up to its size, {height} x {width}")
+        raise BadLabel(f"{where}: the run lengths do not add up to the size, {height} x {width}")
     ends = list(accumulate(runs))
     corners: list[tuple[float, float]] = []
     for start, end in zip(ends[::2], ends[1::2], strict=False):
@@ -38,20 +36,22 @@ def rle_box(mask: dict[str, Any], where: str) -> Box:
         top, bottom = (first[1], last[1]) if first[0] == last[0] else (0, height - 1)
         corners += [(first[0], top), (last[0] + 1, bottom + 1)]
     if not corners:
-        raise BadLabel(f"{where}: nothing is set in its mask")
+        raise BadLabel(f"{where}: the mask is empty")
     return around(corners)
 
 
 def _runs(text: str, where: str) -> list[int]:
-    """COCO's text: numbers in groups of 5 bits, the lowest first, a sixth bit if more follow; from the fourth on, the
-    difference to the one before the last.
+    """Decode COCO's text.
+
+    A number is groups of 5 bits, the lowest first; a sixth bit says that more follow. From the fourth number on it
+    is the difference to the number two before.
     """
     runs: list[int] = []
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise BadLabel(f"{where}: counts is not COCO's text of run lengths")
+            raise BadLabel(f"{where}: counts is not COCO's run-length text")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

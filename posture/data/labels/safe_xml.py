@@ -1,6 +1,4 @@
-"""XML without document types and entities: labels need neither, and both let a small file become a huge one or read
-other files.
-"""
+"""Parse XML without document types and entities: they let a small file grow huge, or read others."""
 
 from __future__ import annotations
 
@@ -13,19 +11,19 @@ from posture.data.labels.tree import decoded
 _DECLARED = re.compile(r"<!(DOCTYPE|ENTITY)")
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
-"""Encodings that are declared where one with more letters was used; each is a part of the other."""
+"""Declared encodings whose files often use a larger one, which contains them."""
 _NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined", "utf-7"})
-"""Python's names of what only looks like one."""
+"""Python codecs that are not text encodings of files."""
 
 
 class BadXML(ValueError):
-    """Not XML, or more than plain XML."""
+    """Content that is not XML, or not plain XML."""
 
 
 def parse_xml(content: bytes) -> ElementTree.Element:
-    """The root element, its text decoded as the file declares, else as UTF-8, UTF-16 or UTF-32. Raises BadXML.
+    """Return the root element. The text is decoded as declared, else as UTF-8, UTF-16 or UTF-32. Raises BadXML.
 
-    Document types are looked for in the decoded text, so that no encoding can hide one.
+    Document types are searched for in the decoded text, so that no encoding can hide one.
     """
     text = _text(content)
     declared = _DECLARED.search(text)
@@ -35,7 +33,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
         return ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise BadXML(f"line {error.position[0]}: not XML ({str(error).partition(':')[0]})") from None
-    except ValueError as error:  # a zero or half of a surrogate pair
+    except ValueError as error:  # a NUL or half of a surrogate pair
         raise BadXML(f"not XML ({error})") from None
 
 
@@ -50,7 +48,7 @@ def _text(content: bytes) -> str:
             raise LookupError
         return content.decode(_WIDER.get(codec, codec))
     except LookupError:
-        raise BadXML(f"line 1: the encoding {name} is not known") from None
+        raise BadXML(f"line 1: unknown encoding {name}") from None
     except UnicodeError:
         what = f"it declares the encoding {name}" if declared else "it declares no encoding and is not UTF-8"
-        raise BadXML(f"{what}, which its letters are not in" if declared else what) from None
+        raise BadXML(f"{what}, but its bytes are not in it" if declared else what) from None

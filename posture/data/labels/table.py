@@ -1,8 +1,8 @@
-"""Tables of labels as Excel, R, pandas, old Macs and people write them: text with one row a line -> rows by column.
+"""Read label tables as Excel, R, pandas, old Macs and people write them: text with one row per line.
 
-Read are commas, semicolons, tabs and bars between cells, and spaces if the header is known by them; quotes; UTF-8,
-UTF-16 and UTF-32; all kinds of line ends; Excel's `sep=` line; blank lines; titles above the header; a header in any
-case; a decimal comma; R's row names.
+Accepted are commas, semicolons, tabs and bars between cells, and spaces if the header is known; quotes; UTF-8, UTF-16
+and UTF-32; all kinds of line ends; Excel's `sep=` line; blank lines; titles above the header; a header in any case;
+decimal commas; R's row names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = {
     "kinetics": ("label", "youtube_id", "time_start", "time_end"),
     "boxes": ("video", "frame", "athlete", "x1", "y1", "x2", "y2"),
 }
-"""What a table of each kind must have."""
+"""Required columns of each kind of table."""
 OPTIONAL = {"segments": ("split", "group"), "kinetics": ("split",), "boxes": ()}
 SYNONYMS = {
     "video": ("file", "filename", "file_name", "filepath", "path", "video_file", "video_name", "video_path"),
@@ -36,15 +36,15 @@ SYNONYMS = {
     "end": ("end_time", "end_seconds", "end_sec", "end_s", "stop"),
     "label": ("class", "class_name", "action", "activity", "category"),
 }
-"""Other names of a column, which are taken if one of them alone is there and the column itself is not."""
+"""Other names of a column. They are accepted if the column itself is missing and only one of them is there."""
 DELIMITERS = (",", ";", "\t", "|", " ")
 MOST_LINES_ABOVE = 20
-"""The header may stand below as many lines: titles, dates, names of people."""
+"""Maximum number of lines above the header: titles, dates, names of people."""
 SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'(?<=[^"])" +(?=[,;\t|]|$)')
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""So begin cells that a spreadsheet runs, or that have been given apostrophes against that."""
+"""Start of a cell that a spreadsheet runs as a formula, with or without apostrophes before it."""
 THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -53,14 +53,14 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks and what they announce; that of UTF-32 begins like that of UTF-16."""
+"""Byte order marks and their encodings. The mark of UTF-32 must come first: it begins like that of UTF-16."""
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""So begin files of spreadsheet programs: .xlsx and .ods, .xls."""
+"""First bytes of spreadsheet files: .xlsx and .ods, .xls."""
 
 
 @dataclass(frozen=True)
 class TableLine:
-    """Where a row stands, for messages, and the numbers in it."""
+    """File and line of a row, for messages, and the numbers in it."""
 
     file: str
     line: int
@@ -70,20 +70,19 @@ class TableLine:
         return f"{self.file} line {self.line}"
 
     def number(self, name: str, text: str, what: str = "a number") -> float:
-        """The number in a cell, with a point or a decimal comma; `what` is what should stand there. Raises InputError
-        if it does not.
+        """Return the number in a cell, written with a decimal point or comma.
+
+        Raises InputError if it is not a number; `what` says what is expected.
         """
         text = text.strip()
         if self.delimiter == "," and THOUSANDS.fullmatch(text):
-            raise InputError(
-                f"{self}: {name} {text!r} can be read in two ways; write it with a decimal point and without a comma"
-            )
+            raise InputError(f"{self}: {name} {text!r} is ambiguous; write it with a decimal point and without a comma")
         if not NUMBER.fullmatch(text):
             raise InputError(f"{self}: {name} {text[:40]!r} is not {what}")
         return float(text.replace(",", "."))
 
     def seconds(self, name: str, text: str) -> float | None:
-        """A time; None if the cell is empty."""
+        """Return a time in seconds, or None if the cell is empty."""
         if not text.strip():
             return None
         what = "a time in seconds, such as 12.5"
@@ -94,10 +93,10 @@ class TableLine:
 
 
 class Table:
-    """One table. `kind` is the key of COLUMNS whose columns it has, None if it is of no kind; `columns` are named as
-    there.
+    """A table.
 
-    Raises InputError if the file is not text.
+    `kind` is the key of COLUMNS that its columns match, or None. `columns` are named as there. Raises InputError if
+    the file is not text.
     """
 
     def __init__(self, name: str, content: bytes, where: str) -> None:
@@ -108,9 +107,7 @@ class Table:
         )
         self._lines, self._before, self.delimiter, titles = _header_at(text)
         if titles:
-            self.notes.append(
-                f"{name}: the columns are named in line {self._before + 1}; what stands above them is not read"
-            )
+            self.notes.append(f"{name}: the header is line {self._before + 1}; the lines above it are not read")
         try:
             header = next(self._reader(strict=False), [])
         except csv.Error as error:
@@ -118,10 +115,10 @@ class Table:
         self.columns, self.kind, renamed = _known(tuple(map(_plain, header)))
         self.header = [from_text(cell.strip()) for cell in header]
         """The columns as the file names them."""
-        self.notes += [f"{name}: the column {old} is taken as {new}" for old, new in renamed.items()]
+        self.notes += [f"{name}: the column {old} is read as {new}" for old, new in renamed.items()]
 
     def told(self) -> list[str]:
-        """Sentences about how it is read."""
+        """Return sentences about how the table is read."""
         unused = [
             name for name in self.columns if name and self.kind and name not in COLUMNS[self.kind] + OPTIONAL[self.kind]
         ]
@@ -131,20 +128,22 @@ class Table:
         ]
 
     def require(self, kind: str, where: str) -> None:
-        """Raise InputError, beginning with `where`, naming the first column that it lacks to be of that kind."""
+        """Raise InputError, beginning with `where`, naming the first column that a table of `kind` needs and
+        this one lacks.
+        """
         if self.kind != kind:
             lacking = next(name for name in COLUMNS[kind] if name not in self.columns)
             raise InputError(f"{where}: the column {lacking} is missing; its columns are {','.join(COLUMNS[kind])}")
 
     def rows(self) -> Iterator[tuple[TableLine, dict[str, str]]]:
-        """Every row that is not empty, by column, and where it stands. Cells that are not there are empty.
+        """Yield each row that is not empty, with its file and line. Missing cells are empty.
 
-        Raises InputError naming the line if quotes are not closed, a cell is too long, or a row has more cells than the
-        header.
+        Raises InputError naming the line if a quote is not closed, a cell is too long, or a row has more cells
+        than the header.
         """
         repeated = [name for name, count in Counter(self.columns).items() if name and count > 1]
         if repeated:
-            raise InputError(f"{self.name}: the column {repeated[0]} is there twice")
+            raise InputError(f"{self.name}: the column {repeated[0]} appears twice")
         reader = self._reader(strict=True)
         row_names: bool | None = None
         try:
@@ -153,12 +152,13 @@ class Table:
                 if not any(cell.strip() for cell in cells):
                     continue
                 where = TableLine(self.name, self._before + reader.line_num, self.delimiter)
-                if row_names is None:  # R writes a number before each row, and nothing above it
+                if row_names is None:  # R writes a number before each row, with nothing above it
                     row_names = len(cells) == len(self.columns) + 1 and cells[0] == "1" and bool(cells[-1].strip())
                 cells = cells[row_names:]
                 if any(cell.strip() for cell in cells[len(self.columns) :]):
                     raise InputError(
-                        f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell that contains {self.delimiter!r}"
+                        f"{where}: {len(cells)} cells, but the header has {len(self.columns)}; quote a cell "
+                        f"that contains {self.delimiter!r}"
                     )
                 pairs = itertools.zip_longest(self.columns, cells[: len(self.columns)], fillvalue="")
                 yield where, {name: from_text(cell.strip()) for name, cell in pairs if name}
@@ -176,7 +176,7 @@ class Table:
 
 
 def table_of(source: str) -> tuple[str, str]:
-    """The folder and the name of the table that `source` is; the name is empty if it is a folder."""
+    """Return the folder and the name of the table that `source` names. The name is empty if `source` is a folder."""
     if PurePosixPath(source).suffix.lower() not in SUFFIXES:
         return source, ""
     root, _, name = source.rpartition("/")
@@ -184,25 +184,25 @@ def table_of(source: str) -> tuple[str, str]:
 
 
 def read_table(root: str, name: str) -> Table:
-    """The table at a path below `root`. Raises InputError if it is not text."""
+    """Read the table at a path below `root`. Raises InputError if it is not text."""
     where = join(root, name)
     return Table(name, read_bytes(where) or b"", where)
 
 
 def as_text(cell: str) -> str:
-    """A cell as it is written: with an apostrophe before it if a spreadsheet would run it, or if `from_text` would take
-    one away.
+    """Return a cell as it is written: with an apostrophe if a spreadsheet would run it or `from_text` would remove
+    one.
     """
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
 def from_text(cell: str) -> str:
-    """What `as_text` was given."""
+    """Return the cell that `as_text` wrote."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[TableLine, dict[str, str]]]:
-    """The rows of a table that must be of that kind; none if there is no such file or it is empty. Raises InputError."""
+    """Yield the rows of a table that must be of `kind`; none if the file is missing or empty. Raises InputError."""
     content = read_bytes(join(root, name))
     if content:
         table = Table(name, content, join(root, name))
@@ -211,8 +211,9 @@ def read_rows(root: str, name: str, kind: str) -> Iterator[tuple[TableLine, dict
 
 
 def decode(content: bytes, where: str) -> tuple[str, str]:
-    """The text of a file, and the encoding if it had to be guessed, else "". Raises InputError, beginning with `where`,
-    if it is not text.
+    """Return the text of a file, and its encoding if that was guessed, else "".
+
+    Raises InputError, beginning with `where`, if it is not text.
     """
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
@@ -220,14 +221,15 @@ def decode(content: bytes, where: str) -> tuple[str, str]:
     except UnicodeDecodeError:
         if encoding != "utf-8":
             raise InputError(
-                f"{where}: it begins like {encoding.removesuffix('-sig').upper()} text, but is not; save it as UTF-8"
+                f"{where}: it has the byte order mark of {encoding.removesuffix('-sig').upper()}, but is not such "
+                "text; save it as UTF-8"
             ) from None
         text = ""
     if content.startswith(ARCHIVES):
         raise InputError(f"{where}: this is a spreadsheet or an archive, not text; save the table as CSV")
     if "\0" in text or (not text and b"\0" in content):
         raise InputError(
-            f"{where}: it holds NUL bytes, so it is not text, or text in an encoding that is not announced; save it as UTF-8"
+            f"{where}: it contains NUL bytes, so it is not text, or its encoding is unknown; save it as UTF-8"
         )
     if text or not content:
         return text, ""
@@ -239,8 +241,8 @@ def decode(content: bytes, where: str) -> tuple[str, str]:
 
 
 def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
-    """The table's lines, how many stand before its header, what stands between its cells, and whether there are titles
-    above it.
+    """Find the header: return the lines, the number of lines above it, the delimiter, and True if titles are above
+    it.
 
     The header is the first line with all columns of a kind, else the first line.
     """
@@ -263,7 +265,7 @@ def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
 
 
 def _delimiter(header: str) -> str:
-    """What divides the header into most columns that are known, or else into most; a space only for known ones."""
+    """Return the delimiter that gives most known columns, else most columns. A space needs known ones."""
     return max(
         DELIMITERS,
         key=lambda delimiter: (_known_cells(header, delimiter), header.count(delimiter) if delimiter != " " else 0),
@@ -271,13 +273,13 @@ def _delimiter(header: str) -> str:
 
 
 def _known_cells(header: str, delimiter: str) -> int:
-    """How many columns of any table are in the header."""
+    """Return how many known columns the header has."""
     names = {name for columns in (*COLUMNS.values(), *OPTIONAL.values(), *SYNONYMS.values()) for name in columns}
     return len(names.intersection(_columns(header, delimiter)))
 
 
 def _columns(header: str, delimiter: str) -> tuple[str, ...]:
-    """The columns that a line names; none if a cell is too long."""
+    """Return the columns that a line names; none if a cell is too long."""
     try:
         return tuple(map(_plain, next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))))
     except csv.Error:
@@ -285,13 +287,13 @@ def _columns(header: str, delimiter: str) -> tuple[str, ...]:
 
 
 def _plain(cell: str) -> str:
-    """A column's name without case, quotes and unit: ` "Start (s)"` -> `start`."""
+    """Return a column's name without case, quotes and unit: ` "Start (s)"` -> `start`."""
     name = unicodedata.normalize("NFC", cell).strip(" \t\n\"'#\ufeff").casefold()
     return re.sub(r"[\s-]+", "_", re.sub(r"\s*[(\[](s|sec|seconds)[)\]]$", "", name))
 
 
 def _known(columns: tuple[str, ...]) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
-    """The columns by the names of their kind, the kind, and what was renamed."""
+    """Return the columns under their usual names, the table's kind, and the columns that were renamed."""
     for kind, needed in COLUMNS.items():
         if set(needed) <= set(columns):
             return columns, kind, {}

@@ -1,10 +1,10 @@
-"""Footage in which people have drawn boxes around athletes: labelled segments, and the tubes to cut them along.
+"""Read labelled videos with boxes of athletes: segments, and the tubes that clips are cut along.
 
-| beside the videos | says |
+| beside the videos | gives |
 |---|---|
-| boxes.csv: video,frame,athlete,x1,y1,x2,y2 | where each athlete is; pixels, x2 and y2 just past the box, frames from 0; labels as in any footage |
+| boxes.csv: video,frame,athlete,x1,y1,x2,y2 | boxes of each athlete in pixels, x2 and y2 exclusive, frames from 0 |
 | an XML file of CVAT for video 1.1 | the same |
-| finalAnnots.mat of UCF101-24 | where each athlete is, and what each does: every tube is a labelled segment of its own |
+| finalAnnots.mat of UCF101-24 | boxes and actions of each athlete: every tube is a labelled segment |
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from posture.data.store.files import list_files
 from posture.errors import InputError
 
 WITH_TUBES = (*LAYOUTS, "ucf101_24")
-"""Layouts whose segments can be cut along boxes that people drew."""
+"""Layouts whose segments can be cut along boxes."""
 
 
 def read_tracked_footage(
     source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True
 ) -> LabelledVideos:
-    """The annotated videos at `source` (as `read_footage` takes it), with the tubes that are `drawn` there, if they are
-    asked for.
+    """Read the labelled videos at `source` as `read_footage` does, with their tubes if `drawn`.
 
-    The layout `ucf101_24`, whose tubes are the labelled segments, is recognised by its finalAnnots.mat; with another
-    `layout` that gives the boxes alone. Raises InputError as `read_footage` does, where there are no boxes, and naming
-    file and line where they cannot be read.
+    In the layout `ucf101_24`, recognised by finalAnnots.mat, the tubes are the labelled segments; with another
+    `layout` that file gives only the boxes. Raises InputError as `read_footage` does, if there are no boxes, and
+    naming file and line if boxes cannot be read.
     """
     if layout is not None and layout not in WITH_TUBES:
-        raise InputError(f"--layout {layout}: clips are cut from videos; their layouts are {', '.join(WITH_TUBES)}")
+        raise InputError(
+            f"--layout {layout}: clips are cut from videos; the layouts of videos are {', '.join(WITH_TUBES)}"
+        )
     if layout == "ucf101_24" or (layout is None and choose_layout(source, clips=True) == "ucf101_24"):
         tracked = tube_layouts.read_ucf101_24(Tree(source), split_number=split_number)
         if tracked is not None:
@@ -53,16 +54,19 @@ def read_tracked_footage(
     tubes, missing = _tubes(footage, split_number)
     if not tubes:
         raise InputError(
-            f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the columns "
-            f"video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or {tube_layouts.UCF101_24}"
-            + (f" (the first that are here are of {missing[0]}, which is not)" if missing else "")
+            (
+                f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the "
+                "columns video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or "
+                f"{tube_layouts.UCF101_24}"
+            )
+            + (f" (the first boxes found are for {missing[0]}, which is missing)" if missing else "")
         )
     videos = [replace(video, tubes=tuple(tubes.get(video.file.relative, ()))) for video in footage.videos]
     return replace(footage, videos=videos, missing=[*footage.missing, *missing])
 
 
 def _labelled_tubes(tracked: TrackedFootage) -> LabelledVideos:
-    """Every tube as a segment of its own."""
+    """Return every tube as a segment of its own."""
     videos = []
     for video in tracked.videos:
         group = video_group(PurePosixPath(video.file.relative))
@@ -82,7 +86,7 @@ def _labelled_tubes(tracked: TrackedFootage) -> LabelledVideos:
         if labels:
             videos.append(AnnotatedVideo(video.file, labels, tuple(_named(video))))
     if not videos:
-        raise InputError(f"{tracked.root}: not one tube is of a video that is here")
+        raise InputError(f"{tracked.root}: no tube belongs to a video that is here")
     refused = [
         {"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused
     ]
@@ -92,7 +96,7 @@ def _labelled_tubes(tracked: TrackedFootage) -> LabelledVideos:
 
 
 def _tubes(footage: LabelledVideos, split_number: int) -> tuple[dict[str, list[Tube]], list[str]]:
-    """Everybody's tubes by the video's relative path, and the boxes of videos that are not here, as `where: video`."""
+    """Return all tubes by the video's relative path, and boxes of missing videos as `where: video`."""
     tree = Tree(footage.root)
     tubes: dict[str, list[Tube]] = {}
     missing: list[str] = []
@@ -109,8 +113,9 @@ def _named(video: TrackedVideo) -> list[Tube]:
 
 
 def _read_box_tables(footage: LabelledVideos) -> tuple[dict[str, list[Tube]], list[str]]:
-    """The tubes of boxes.csv, or of tables of any name with its columns. Raises InputError if an athlete has two boxes
-    in one frame.
+    """Read boxes.csv, or tables of any name with its columns.
+
+    Raises InputError if an athlete has two boxes in one frame.
     """
     root = footage.root
     tables, _ = open_tables(root, list_files(root, suffixes=SUFFIXES))
@@ -125,23 +130,24 @@ def _read_box_tables(footage: LabelledVideos) -> tuple[dict[str, list[Tube]], li
         athlete = composed(row["athlete"])
         frame, box = _box(where, row)
         if boxes[file.relative][athlete].setdefault(frame, box) != box:
-            raise InputError(f"{where}: {athlete or 'the athlete'} has another box in frame {frame} already")
+            raise InputError(f"{where}: {athlete or 'the athlete'} already has another box in frame {frame}")
     return {
         video: [Tube(athlete, "", frames) for athlete, frames in athletes.items()] for video, athletes in boxes.items()
     }, list(lost.values())
 
 
 def _box(where: TableLine, row: dict[str, str]) -> tuple[int, Box]:
-    """The frame and x1, y1, x2, y2 of a row. Raises InputError naming the field at fault."""
+    """Return the frame and x1, y1, x2, y2 of a row. Raises InputError naming the field at fault."""
     values = [where.number(name, row[name]) for name in ("frame", "x1", "y1", "x2", "y2")]
     for name, value in zip(("frame", "x1", "y1", "x2", "y2"), values, strict=True):
         if not math.isfinite(value):
             raise InputError(f"{where}: {name} {row[name][:40]!r} is not a number")
     frame, left, top, right, bottom = values
     if frame < 0 or frame != int(frame):
-        raise InputError(f"{where}: frame {row['frame']} is not a whole number from 0 on")
+        raise InputError(f"{where}: frame {row['frame']} is not a whole number of at least 0")
     if right <= left or bottom <= top:
         raise InputError(
-            f"{where}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} hold no pixel; x2 and y2 are just past the box"
+            f"{where}: x1 {left:g} to x2 {right:g} and y1 {top:g} to y2 {bottom:g} contain no pixel; x2 and y2 "
+            "are exclusive"
         )
     return int(frame), (left, top, right, bottom)

@@ -1,6 +1,4 @@
-"""Files with boxes drawn on them, before anything is decoded: what every layout is read into, and the folder it is read
-from.
-"""
+"""The folder that labels of images are read from, and the parsing that several layouts share."""
 
 from __future__ import annotations
 
@@ -23,20 +21,21 @@ from posture.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
 UNREAD_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jp2", ".dng"})
-"""Of images that are not read; they are named, so that nobody takes them for missing."""
+"""Images of formats that are not read. They are listed, so that they can be reported."""
 TABLE_SUFFIXES = frozenset({".yaml", ".yml", ".json", ".xml", ".mat", ".txt"})
 NAMED_SUFFIXES = TABLE_SUFFIXES - {".txt"}
-"""Of a file that may be given in place of its folder."""
+"""Suffixes of label files that may be given in place of their folder."""
 LISTED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
 BEGINNING = 65_536
-"""Bytes of a file that are read to tell what it is."""
+"""Bytes read from the start of a file to recognise it."""
 LONGEST_NAME = 200
-"""Letters of a class's name."""
+"""Maximum characters of a class name."""
 
 
 class Tree:
-    """The files below a folder or an `s3://` prefix. `source` may also be a table of labels in it, which is then the
-    one to read.
+    """The files below a folder or an `s3://` prefix.
+
+    `source` may also be one label file in it; then only that one is read.
     """
 
     def __init__(self, source: str) -> None:
@@ -49,7 +48,7 @@ class Tree:
         self._listed = list_files(self.root, suffixes=LISTED_SUFFIXES)
         if self.named and self.named not in self.files:
             raise InputError(f"{source}: no such file")
-        # annotations/instances_train.json: one up
+        # annotations/instances_train.json: the images are one folder up
         if self.named and not self.images and not self.videos and not is_remote(self.root):
             self.root, _, folder = self.root.rpartition("/")
             self.named = f"{folder}/{self.named}"
@@ -70,7 +69,7 @@ class Tree:
 
     @cached_property
     def unread(self) -> list[File]:
-        """Images of kinds that are not read."""
+        """Return the images of formats that are not read."""
         return self._with_suffix(UNREAD_SUFFIXES)
 
     @cached_property
@@ -85,12 +84,15 @@ class Tree:
         return found
 
     def at(self, path: str) -> File | None:
-        """The file at that path below the root, or one whose path differs in letter case or Unicode form alone."""
+        """Return the file at that path below the root, ignoring letter case and Unicode form if no path matches
+        exactly.
+        """
         return self.files.get(path) or self._by_path.get(folded(path))
 
     def ending(self, path: str, suffixes: frozenset[str]) -> list[File]:
-        """Files of these suffixes whose path ends in `path`, letter case and Unicode form aside; if some end in it
-        exactly, these alone.
+        """Return the files with these suffixes whose path ends in `path`.
+
+        Letter case and Unicode form are ignored, unless some files match exactly.
         """
         path = "/" + re.sub(r"^(\.\./)+", "", posixpath.normpath(path.replace("\\", "/"))).lstrip("/")
         found = [
@@ -101,46 +103,46 @@ class Tree:
         return [file for file in found if composed(f"/{file.relative}").endswith(composed(path))] or found
 
     def images_without(self, used: Iterable[str]) -> list[str]:
-        """Relative paths of the images that are not among `used`."""
+        """Return the relative paths of the images that are not in `used`."""
         used = set(used)
         return [file.relative for file in self.images if file.relative not in used]
 
     def tables(self, *suffixes: str) -> list[str]:
-        """Relative paths of the tables with these suffixes, nearest to the root first; of the named file alone where
-        there is one.
+        """Return the relative paths of the label files with these suffixes, nearest to the root first; only the
+        named file if one was named.
         """
         names = [self.named] if self.named else sorted(self.files, key=lambda name: (name.count("/"), name))
         return [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
 
     def content(self, name: str) -> bytes:
-        """Raises InputError if the file cannot be read: that is not an empty one."""
+        """Return the bytes of a file. Raises InputError if it cannot be read."""
         content = read_bytes(join(self.root, name))
         if content is None:
             raise InputError(
-                f"{join(self.root, name)}: the file of labels cannot be read; is it a link to what is gone, or no regular file?"
+                f"{join(self.root, name)}: this label file cannot be read; it is a broken link or not a regular file"
             )
         return content
 
     def contents(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Many small files at once."""
+        """Return the bytes of many small files, read at the same time."""
         names = list(names)
         with ThreadPoolExecutor(max_workers=16) as pool:
             return dict(zip(names, pool.map(self.content, names), strict=True))
 
     def text(self, name: str) -> str:
-        """Raises InputError if the file is not UTF-8, UTF-16 or UTF-32."""
+        """Return the text of a file. Raises InputError if it is not UTF-8, UTF-16 or UTF-32."""
         try:
             return decoded(self.content(name))
         except UnicodeDecodeError:
             raise InputError(f"{join(self.root, name)}: the file is not UTF-8 text") from None
 
     def begins(self, name: str) -> str:
-        """How a file that may be anything begins, to tell what it is."""
+        """Return the first characters of a file, which may hold anything."""
         if name not in self._beginnings:
             place = join(self.root, name)
             if is_remote(place):
                 content = self.content(name)
-            elif not os.path.isfile(place):  # opening a pipe would wait for ever
+            elif not os.path.isfile(place):  # opening a pipe would block forever
                 content = b""
             else:
                 with reachable(place), open(place, "rb") as file:
@@ -153,31 +155,32 @@ class Tree:
 
 
 def decoded(content: bytes, *, errors: str = "strict") -> str:
-    """A text in UTF-8, UTF-16 or UTF-32, without its byte order mark. Raises UnicodeDecodeError."""
-    # which asks for the mark and for zeros, and has nothing to do with JSON
+    """Return a text in UTF-8, UTF-16 or UTF-32 without its byte order mark. Raises UnicodeDecodeError."""
+    # despite its name this only looks at the byte order mark and at zeros
     return content.decode(json.detect_encoding(content), errors)
 
 
 def class_name(text: str | None, where: str) -> str:
-    """A class's name in composed form, with single spaces. Raises BadLabel if it is empty, longer than LONGEST_NAME, or
-    has control characters.
+    """Return a class name in composed form, with single spaces.
+
+    Raises BadLabel if it is empty, longer than LONGEST_NAME, or has control characters.
     """
     name = " ".join(composed(text or "").split())
     if not name:
         raise BadLabel(f"{where}: the class has no name")
     if len(name) > LONGEST_NAME or not name.isprintable():
-        raise BadLabel(f"{where}: the class {name[:40]!r} must be one line of at most {LONGEST_NAME} letters")
+        raise BadLabel(f"{where}: the class {name[:40]!r} must be one line of at most {LONGEST_NAME} characters")
     return name
 
 
 def around(points: Iterable[tuple[float, float]]) -> Box:
-    """The smallest box around at least one point."""
+    """Return the smallest box around at least one point."""
     x, y = zip(*points, strict=True)
     return min(x), min(y), max(x), max(y)
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or list is named after: `train2017` -> `train`."""
+    """Return the split that a folder or list is named after: `train2017` -> `train`."""
     return SPLIT_NAMES.get(name.lower().rstrip("0123456789"))
 
 
@@ -188,17 +191,18 @@ _COPY = re.compile(r"[_.](?:jpe?g|png|webp|bmp)\.rf\.[0-9A-Za-z]+")
 
 
 def video_group(path: PurePosixPath) -> str:
-    """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the video itself."""
+    """Return UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the file's stem."""
     match = _UCF.match(path.stem)
     return f"{match[1]}_{match[2]}" if match else path.stem
 
 
 def still_group(relative: str) -> str:
-    """What may not be divided between splits, told by an image's name; empty where it stands for itself.
+    """Return the group that an image's name implies, which must stay in one split; empty if the image is its own
+    group.
 
-    In this order: UCF101's group; the video of a frame whose name says so (`match3_frame_0012.jpg`, `match3_f12.jpg`);
-    the folder of an image that has only a number, below the folder of its split (`images/train/match3/000012.jpg`);
-    the image of which Roboflow made this copy (`jump_jpg.rf.3f2a.jpg`).
+    Tried in this order: UCF101's group; the video of a frame that is named by it (`match3_frame_0012.jpg`,
+    `match3_f12.jpg`); the folder of an image that has only a number for a name, below the folder of its split
+    (`images/train/match3/000012.jpg`); the image that Roboflow copied (`jump_jpg.rf.3f2a.jpg`).
     """
     path = PurePosixPath(relative)
     parts = list(path.parts[:-1])
@@ -219,7 +223,7 @@ def still_group(relative: str) -> str:
 
 
 def numbers(fields: Iterable[object], where: str) -> list[float]:
-    """Finite numbers. Raises BadLabel naming the one that is none."""
+    """Return finite numbers. Raises BadLabel naming the first value that is not one."""
     found = []
     for value in fields:
         try:
@@ -228,7 +232,8 @@ def numbers(fields: Iterable[object], where: str) -> list[float]:
             number = math.nan
         if not math.isfinite(number):
             raise BadLabel(
-                f"{where}: {reprlib.repr(value) if isinstance(value, dict | list) else repr(str(value)[:40])} is not a number"
+                f"{where}: {reprlib.repr(value) if isinstance(value, dict | list) else repr(str(value)[:40])} "
+                "is not a number"
             )
         found.append(number)
     return found

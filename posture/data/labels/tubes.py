@@ -1,7 +1,6 @@
-"""Videos in which athletes are tracked -> tubes, and frames sampled from them; the tubes of UCF101-24. CVAT's are read
-in `labels/cvat.py`.
+"""Tubes of the athletes of tracked videos: sample frames from them, and read UCF101-24.
 
-A tube is one athlete's box through a video. Frames are counted from 0, as the video's decoder gives them.
+A tube has the boxes of one athlete in the frames of a video. Frames are numbered from 0, as the decoder gives them.
 Source: the corrected annotations of UCF101-24 (Singh 2017), whose coordinates and frames begin at 1.
 """
 
@@ -28,14 +27,14 @@ from posture.errors import InputError
 
 UCF101_24 = "finalAnnots.mat"
 UCF101_24_SIZE = (240, 320)
-"""Height and width of UCF101's videos in pixels, on which its boxes were drawn."""
+"""(height, width) of UCF101's videos in pixels, on which its boxes were drawn."""
 
 
 def sample(footage: TrackedFootage, *, every: int) -> AnnotatedImages:
-    """Every `every`-th annotated frame, those without a box too.
+    """Take every `every`-th annotated frame, including frames without a box.
 
-    Where only the frames of tubes are known, the others are left out, for athletes may well be seen there, and every
-    tube gives a frame at least.
+    If frames without a box may just not be annotated, only frames of tubes are taken, and at least one of each
+    tube.
     """
     images = []
     for video in footage.videos:
@@ -60,7 +59,7 @@ def _sampled(video: TrackedVideo, every: int) -> list[int]:
 
 
 def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | None:
-    """The tubes of the videos that are here. The class is the video's: its folder's name in the annotations."""
+    """Read the tubes of the videos that are here. The class is the name of the video's folder in the annotations."""
     table = next(
         (name for name in tree.tables(".mat") if name == tree.named or PurePosixPath(name).name == UCF101_24), None
     )
@@ -91,16 +90,17 @@ def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | Non
 
 
 def _annotations(uri: str) -> list[Any]:
-    """The struct array `annot`, one entry a video."""
+    """Return the struct array `annot`, one entry per video."""
     from scipy.io import loadmat
 
     try:
         entries = loadmat(io.BytesIO(read_bytes(uri) or b""), variable_names=["annot"])["annot"].ravel()
         if not {"name", "tubes"} <= set(entries.dtype.names or ()):
-            raise ValueError("`annot` has not the fields name and tubes")
-    except Exception as error:  # the reader has an error of its own for every way in which bytes can be wrong
+            raise ValueError("`annot` lacks the fields name and tubes")
+    except Exception as error:  # the reader raises many kinds of errors for damaged files
         raise InputError(
-            f"{uri}: not the annotations of UCF101-24: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"{uri}: not the annotations of UCF101-24: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from None
     return list(entries)
 
@@ -114,9 +114,9 @@ def _ucf101_24_tubes(entries: Any, name: PurePosixPath, folder: str, where: str)
     for number, entry in enumerate(getattr(entries, "ravel", list)(), start=1):
         try:
             first, last = (int(entry[side].ravel()[0]) - 1 for side in ("sf", "ef"))
-            corners = entry["boxes"].astype(float).reshape(-1, 4).tolist()  # stored as bytes, where sums would overflow
+            corners = entry["boxes"].astype(float).reshape(-1, 4).tolist()  # stored as bytes, whose sums would overflow
         except (ValueError, IndexError, TypeError, KeyError):
-            raise BadLabel(f"{where}: tube {number} has not sf, ef and boxes of four numbers") from None
+            raise BadLabel(f"{where}: tube {number} needs sf, ef and boxes of four numbers") from None
         if first < 0 or len(corners) != last - first + 1:
             raise BadLabel(f"{where}: tube {number} has {len(corners)} boxes for the frames {first + 1} to {last + 1}")
         boxes = (numbers(corner, f"{where}: tube {number}") for corner in corners)
@@ -129,7 +129,7 @@ def _ucf101_24_tubes(entries: Any, name: PurePosixPath, folder: str, where: str)
 
 
 def _ucf101_splits(tree: Tree, number: int, named: VideoNames) -> dict[str, str]:
-    """Relative path of a video -> train, val or test, if UCF101's lists lie there too."""
+    """Return relative path of a video -> train, val or test, if UCF101's lists are there too."""
     splits = {}
     for split, file in ucf101.lists_of([tree.files[name] for name in tree.tables(".txt")], number).items():
         for where, names in ucf101.listed(tree.root, file.relative)[0]:

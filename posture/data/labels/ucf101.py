@@ -1,4 +1,4 @@
-"""UCF101's lists of videos: `trainlist01.txt` and its like, one `Class/video.avi` and perhaps a class number a line."""
+"""UCF101's lists of videos, such as `trainlist01.txt`: one `Class/video.avi` per line, perhaps with a class number."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def is_list(file: File) -> bool:
 
 
 def lists_of(files: list[File], number: int) -> dict[str, File]:
-    """The lists of split `number`, by `train`, `val` and `test`; a list without a number is of the first split. Raises
-    InputError if there are two of one.
+    """Return the lists of split `number` under the keys `train`, `val` and `test`.
+
+    A list without a number belongs to the first split. Raises InputError if two lists are the same part.
     """
     found: dict[str, File] = {}
     for file in files:
@@ -29,17 +30,18 @@ def lists_of(files: list[File], number: int) -> dict[str, File]:
             split = match[1].lower()
             if split in found:
                 raise InputError(
-                    f"{found[split].relative} and {file.relative} are both the {split} list of split {number}; name the folder of one data set"
+                    f"{found[split].relative} and {file.relative} are both the {split} list of split {number}; "
+                    "give the folder of one data set"
                 )
             found[split] = file
     return found
 
 
 def listed(root: str, name: str) -> tuple[list[tuple[TableLine, list[str]]], str]:
-    """What each line of a list may name, likeliest last: the whole line, and the line without a class number; and the
-    list's encoding if it was guessed.
+    """Return the names that each line of a list may mean, the most likely last, and the list's encoding if it was
+    guessed.
 
-    Raises InputError if the file is not text.
+    A line may be a name, or a name and a class number. Raises InputError if the file is not text.
     """
     text, guessed = decode(read_bytes(join(root, name)) or b"", join(root, name))
     lines = [

@@ -1,4 +1,4 @@
-"""Tables that lie beside videos and are not read: those that seem to hold labels stop the ingest, the others are told."""
+"""Tables beside videos that are not read. Those that seem to hold labels stop the ingest; the others are reported."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from posture.errors import InputError
 
 SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
 MOST_TEXTS = 200
-"""Files .txt that are opened to see whether they are tables."""
+"""Maximum number of .txt files that are opened to see if they are tables."""
 MOST_BYTES = 1 << 30
 DOCUMENTS = frozenset({".json", ".jsonl", ".ndjson", ".xml", ".eaf", ".yaml", ".yml"})
-"""In which programs keep labels of videos that no layout reads."""
+"""Files in which other programs keep labels of videos. No layout reads them."""
 MOST_DOCUMENTS = 50
 SHORTEST_NAME = 5
-"""Letters; a shorter word in such a file may be anything."""
+"""Minimum characters of a word in such a file to be compared with video names."""
 MOST_SHEET_BYTES = 4 << 20
 LINES_LOOKED_AT = 200
 
 
 def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str, str]]:
-    """The tables among the files, and what is wrong with those that are none, by their paths."""
+    """Return the tables among the files, and for each file that cannot be opened, its path and the reason."""
     tables: list[Table] = []
     broken: dict[str, str] = {}
 
@@ -37,7 +37,7 @@ def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str
         try:
             if file.bytes > MOST_BYTES:
                 raise InputError(
-                    f"{join(root, file.relative)}: {file.bytes:,} bytes; tables of at most {MOST_BYTES:,} are read"
+                    f"{join(root, file.relative)}: {file.bytes:,} bytes; a table may have at most {MOST_BYTES:,}"
                 )
             return read_table(root, file.relative)
         except InputError as error:
@@ -63,10 +63,10 @@ def unread(
     layout: str,
     guessed: bool,
 ) -> list[str]:
-    """Sentences about the tables that are not read as labels of this `layout`.
+    """Return sentences about the tables that are not read as labels of this `layout`.
 
-    If the layout is `guessed`, raises InputError if a table cannot be opened, lacks some of the columns of a label
-    table, or names videos that no table that is read names (layout `folders`): it may be what says the labels.
+    Raises InputError if the layout is `guessed` and a table may hold the labels: it cannot be opened, has some
+    columns of a label table, or (layout `folders`) names videos.
     """
     strange = {table.name: ",".join(filter(None, table.columns))[:200] for table in tables if table.kind is None}
     lacking = [table.name for table in tables if table.name in strange and _has_label_columns(table)]
@@ -79,29 +79,27 @@ def unread(
     documents = [file for file in _documents(files) if _names_several(file, names)] if layout == "folders" else []
     if guessed:
         suspects = {
-            name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it"
-            for name in lacking
+            name: f"this seems to be a label table, but its columns are {strange[name]}; rename them to"
+            for name in [*lacking, *(naming if layout == "folders" else ())]
         }
         if layout == "folders":
             suspects |= {
-                name: f"this seems to be a table of labels, but its columns are {strange[name]}; correct it"
-                for name in naming
-            }
-            suspects |= {
-                file.relative: "this spreadsheet names videos that are here; save it as CSV"
+                file.relative: "this spreadsheet names videos that are here; save it as CSV with the columns"
                 for file in sheets
                 if _sheet_names_videos(file, names)
             }
             suspects |= {
-                file.relative: "this file names videos that are here, and no layout reads it; write a CSV"
+                file.relative: (
+                    "this file names videos that are here, but no layout reads it; write a CSV with the columns"
+                )
                 for file in documents
             }
         for message in (message for name, message in broken.items() if not _is_text(name)):
             raise InputError(message)
         for name, message in suspects.items():
             raise InputError(
-                f"{join(root, name)}: {message} with the columns {','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}, "
-                f"or leave it out with --layout {layout}"
+                f"{join(root, name)}: {message} {','.join(COLUMNS['segments'])} or "
+                f"{','.join(COLUMNS['kinetics'])}, or leave it out with --layout {layout}"
             )
     notes = [
         f"{name} was not read: it seems to hold labels, but its columns are {strange[name]}"
@@ -110,21 +108,21 @@ def unread(
     notes += [f"{file.relative} was not read: it names videos that are here" for file in documents]
     others = [table.name for table in tables if table.kind not in (None, "boxes", layout)]
     if others:
-        notes.append(f"not read, since the layout is {layout}: {first_few(others)}")
+        notes.append(f"not read, because the layout is {layout}: {first_few(others)}")
     quiet = [name for name in [*strange, *broken] if name not in lacking + naming and not _is_text(name)] + [
         file.relative for file in sheets
     ]
     if quiet:
         notes.append(
-            f"not read, since they are no tables of labels: {first_few(quiet)}"
+            f"not read, because they are not label tables: {first_few(quiet)}"
             + ("; save a spreadsheet that holds labels as CSV" if sheets else "")
         )
     skipped = sum(_is_text(file.relative) for file in files) - MOST_TEXTS
-    return notes + ([f"{skipped:,} of the .txt files were not looked at"] if skipped > 0 else [])
+    return notes + ([f"{skipped:,} of the .txt files were not examined"] if skipped > 0 else [])
 
 
 def _looked_at(files: Iterable[File]) -> list[File]:
-    """All tables, and of the .txt files those nearest to the root."""
+    """Return all tables, and of the .txt files those nearest to the root."""
     tables = [file for file in files if file.suffix in SUFFIXES]
     texts = sorted(
         (file for file in tables if _is_text(file.relative)), key=lambda file: (file.relative.count("/"), file.relative)
@@ -137,12 +135,12 @@ def _is_text(name: str) -> bool:
 
 
 def _has_label_columns(table: Table) -> bool:
-    """Two of the columns that make a table of labels are too many for chance."""
+    """Return True if the table has two or more columns of a label table, which is too many for chance."""
     return len(set(COLUMNS["segments"] + COLUMNS["kinetics"]).intersection(table.columns)) > 1
 
 
 def _names_videos(root: str, table: Table, names: VideoNames) -> bool:
-    """Whether four fifths of its first lines, without the header, name a video that is here."""
+    """Return True if at least 80 % of its first lines, without the header, name a video that is here."""
     text, _ = decode(read_bytes(join(root, table.name)) or b"", table.name)
     lines = [line for line in text[: 1 << 20].splitlines()[:LINES_LOOKED_AT] if line.strip()]
     naming = sum(any(names.candidates(cell, table.name) for cell in _cells(line)) for line in lines)
@@ -150,7 +148,7 @@ def _names_videos(root: str, table: Table, names: VideoNames) -> bool:
 
 
 def _sheet_names_videos(file: File, names: VideoNames) -> bool:
-    """Whether a text in the first pages of an .xlsx or .ods file is the name of a video that is here."""
+    """Return True if a text in the first pages of an .xlsx or .ods file is the name of a video that is here."""
     left = MOST_SHEET_BYTES
     try:
         with zipfile.ZipFile(io.BytesIO(read_bytes(file.uri) or b"")) as book:
@@ -163,20 +161,21 @@ def _sheet_names_videos(file: File, names: VideoNames) -> bool:
                         names.candidates(html.unescape(cell), file.relative) for cell in re.findall(r">([^<>]+)<", text)
                     ):
                         return True
-    except Exception:  # zipfile has an error of its own for every way in which bytes can be wrong
+    except Exception:  # zipfile raises many kinds of errors for damaged files
         return False
     return False
 
 
 def _documents(files: list[File]) -> list[File]:
-    """JSON, XML and YAML files; the largest, since one that stands beside each video speaks of that alone."""
+    """Return the largest JSON, XML and YAML files: small ones beside each video describe only that video."""
     found = [file for file in files if file.suffix in DOCUMENTS]
     return sorted(found, key=lambda file: (-file.bytes, file.relative))[:MOST_DOCUMENTS]
 
 
 def _names_several(file: File, names: VideoNames) -> bool:
-    """Whether a file that is no table names two videos that are here, or the only one. CVAT's XML says where athletes
-    are, and not what they do.
+    """Return True if a file that is not a table names two videos that are here, or the only one.
+
+    CVAT's XML is excepted: it says where athletes are, not what they do.
     """
     text = (read_bytes(file.uri) or b"")[: 1 << 20].decode("utf-8", errors="replace")
     words = {word.strip() for word in re.split(r"[\"'<>\n:,\[\]{}]+", text) if len(word.strip()) >= SHORTEST_NAME}
@@ -185,7 +184,9 @@ def _names_several(file: File, names: VideoNames) -> bool:
 
 
 def _cells(line: str) -> set[str]:
-    """Whatever may be a cell of the line; if spaces divide it, the first alone, for prose may name a video too."""
+    """Return what may be the cells of a line. Only the first counts between spaces, because prose may name a video
+    too.
+    """
     try:
         cells = {
             delimiter: next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])

@@ -1,4 +1,4 @@
-"""Layouts people have -> one shape: files, and the labelled segments in each.
+"""Read labelled videos: every layout becomes files with labelled segments (`LabelledVideos`).
 
 | layout | recognised by |
 |---|---|
@@ -7,8 +7,7 @@
 | ucf101 | trainlistNN.txt and testlistNN.txt |
 | folders | one folder per class, perhaps below train/, val/, test/ |
 
-Beside any of them may lie review.csv, people's answers of `posture review`: it labels files that the layout itself
-leaves unlabelled.
+With any of them review.csv, the answers from `posture review`, labels files that have no other label.
 """
 
 from __future__ import annotations
@@ -33,29 +32,34 @@ from posture.errors import InputError
 
 LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
 UNLABELLED = ("unlabelled", "unlabeled")
-"""Folders of the layout `folders` that are no class."""
+"""Folders of the layout `folders` that are not a class."""
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
-NO_GROUPS = "every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; to keep them together, "
+NO_GROUPS = (
+    "every file is a group of its own, so two files of one recording or one athlete may be in different splits; to "
+    "keep them together, "
+)
 TO_NAME_GROUPS = {
     "segments": "add a column group to the table",
-    "folders": "name them as UCF101 does (v_Jump_g01_c01.mp4 and v_Jump_g01_c02.mp4 are of group g01), or list them in a table with a "
-    "column group",
+    "folders": (
+        "name them as UCF101 does (v_Jump_g01_c01.mp4 and v_Jump_g01_c02.mp4 are of group g01), or list them in a "
+        "table with a column group"
+    ),
 }
 UCF101_CLIP = re.compile(r"v_(.+_g\d\d)_c\d\d")
 
 
 class NoLabels(InputError):
-    """There are videos, and nothing that could say what any of them shows."""
+    """Videos are there, but nothing that could label them."""
 
 
 def read_footage(
     source: str, *, layout: str | None = None, split_number: int = 1, reviewed: bool = True
 ) -> LabelledVideos:
-    """The annotated videos at `source`: a folder, an `s3://` prefix, or a table of labels beside its videos.
+    """Read the labelled videos at `source`: a folder, an `s3://` prefix, or a label table beside its videos.
 
-    `split_number` chooses among UCF101's three official splits; `reviewed`: with the answers in review.csv. Raises
-    InputError naming the file, line and field at fault, and if several layouts are there, or a table that seems to hold
-    labels is not understood, and no `layout` is named.
+    `split_number` selects one of UCF101's three official splits. `reviewed` adds the answers in review.csv. Raises
+    InputError naming the file, line and field at fault. Without `layout` it also raises InputError if several
+    layouts are there, or a table seems to hold labels but is not understood.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
@@ -77,8 +81,9 @@ def read_footage(
 
 
 def find_unlabelled(source: str) -> tuple[str, list[File]]:
-    """The root of the footage at `source`, and its videos that nothing but review.csv says anything of. Raises
-    InputError as `read_footage` does.
+    """Return the root of `source`, and its videos without a label other than in review.csv.
+
+    Raises InputError as `read_footage` does.
     """
     root, _ = table_of(absolute(source))
     videos = list_files(root)
@@ -92,7 +97,7 @@ def find_unlabelled(source: str) -> tuple[str, list[File]]:
 def _read_layout(
     root: str, table: str, layout: str | None, videos: list[File], others: list[File], split_number: int
 ) -> LabelledVideos:
-    """By the table that is named, else by the layout that is, else by the one that is there."""
+    """Read the named table, else the named layout, else the layout that is there."""
     chosen = [
         file
         for file in others
@@ -103,8 +108,10 @@ def _read_layout(
     if table and not kinds["segments"] + kinds["kinetics"]:
         raise InputError(
             broken.get(table)
-            or f"{root}/{table}: no such file, or neither the columns {','.join(COLUMNS['segments'])} nor "
-            f"{','.join(COLUMNS['kinetics'])}"
+            or (
+                f"{root}/{table}: no such file, or it has neither the columns {','.join(COLUMNS['segments'])} nor "
+                f"{','.join(COLUMNS['kinetics'])}"
+            )
         )
     lists = ucf101.lists_of(others, split_number) if not table and layout in (None, "ucf101") else {}
     found = layout or _recognised(root, kinds, lists, others, split_number)
@@ -113,7 +120,7 @@ def _read_layout(
     )
     unused = [file.relative for file in others if ucf101.is_list(file)] if found != "ucf101" and not table else []
     if unused:
-        notes.append(f"not read, since the layout is {found}: {first_few(sorted(unused), 3)}")
+        notes.append(f"not read, because the layout is {found}: {first_few(sorted(unused), 3)}")
     if found == "ucf101":
         reading = _ucf101(root, videos, _both(root, lists, split_number))
     elif found == "folders":
@@ -132,8 +139,9 @@ def _read_layout(
 def _recognised(
     root: str, kinds: dict[str, list[Table]], lists: dict[str, File], others: list[File], split_number: int
 ) -> str:
-    """The one layout whose tables or lists are there, else `folders`. Raises InputError if there are several, or other
-    lists than those asked for.
+    """Return the only layout whose tables or lists are there, else `folders`.
+
+    Raises InputError if there are several layouts.
     """
     there = {kind: tables[0].name for kind, tables in kinds.items() if tables} | (
         {"ucf101": next(iter(lists.values())).relative} if lists else {}
@@ -141,25 +149,24 @@ def _recognised(
     if len(there) > 1:
         raise InputError(
             f"{root}: labels in several layouts, {', '.join(f'{kind} ({name})' for kind, name in there.items())}; "
-            "name the one to read with --layout"
+            "choose one with --layout"
         )
     if not there and any(ucf101.is_list(file) for file in others):
-        return "ucf101"  # which says what is missing
+        return "ucf101"  # its reader then says which list is missing
     return next(iter(there), "folders")
 
 
 def _both(root: str, lists: dict[str, File], split_number: int) -> dict[str, File]:
     if not {"train", "test"} <= set(lists):
         raise InputError(
-            f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and testlist{split_number:02d}.txt (--split-number {split_number})"
+            f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and "
+            f"testlist{split_number:02d}.txt (--split-number {split_number})"
         )
     return lists
 
 
 def _with_answers(footage: LabelledVideos, videos: list[File]) -> LabelledVideos:
-    """The footage with the labels that review.csv gives to files that have none; where the layout has come to label a
-    file, it is right.
-    """
+    """Add the labels that review.csv gives to files without one. A label of the layout itself takes precedence."""
     reading = _segments(videos, [REVIEWED], footage.root)
     open_files = set(footage.unlabelled)
     footage = replace(
@@ -190,25 +197,25 @@ def _with_answers(footage: LabelledVideos, videos: list[File]) -> LabelledVideos
 
 @dataclass
 class Reading:
-    """What tables, lists or folders say."""
+    """Contents of tables, lists or folders."""
 
     labels: dict[str, list[Label]] = field(default_factory=dict)
-    """By the video's relative path."""
+    """Relative path of a video -> its labels."""
     missing: list[str] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     own: set[str] = field(default_factory=set)
-    """Groups that nobody named, neither in a table nor by the files' names: each is a file's."""
+    """Groups that neither a table nor a file name gives: each is a single file."""
 
     def group_of(self, label: str, path: PurePosixPath) -> str:
-        """UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else the file itself."""
+        """Return UCF101's group (`v_Archery_g08_c02` -> `Archery_g08`), else a group of the file's own."""
         if match := UCF101_GROUP.search(path.stem):
             return f"{label}_{match[1]}"
         self.own.add(f"{label}/{path.stem}")
         return f"{label}/{path.stem}"
 
     def add(self, found: list[File], where: TableLine, name: str) -> File | None:
-        """The one file that was found for a name; what is missing, or may be several, is kept to be told."""
+        """Return the only file found for a name. Otherwise record it as missing or ambiguous and return None."""
         if len(found) == 1:
             return found[0]
         if found:
@@ -216,7 +223,7 @@ class Reading:
             self.refused.append({
                 "uri": name,
                 "verdict": "missing_video",
-                "reason": f"named by {where}, which may be {paths}; write its folder and suffix too",
+                "reason": f"named by {where}, which may mean {paths}; add its folder and suffix",
             })
         else:
             self.missing.append(f"{where}: {name}")
@@ -224,7 +231,7 @@ class Reading:
 
 
 def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "") -> Reading:
-    """Rows of tables; of review.csv, which is given by name and below `root`, those that have a label."""
+    """Read the rows of tables. review.csv is given by name, below `root`; its rows without a label are skipped."""
     named = VideoNames(videos)
     reading = Reading()
     for table in tables:
@@ -248,8 +255,9 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
 
 
 def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
-    """A video's file has its id as its name, or the id and the times if it is cut already. Of several, the one in the
-    folder of its label or split.
+    """Read Kinetics tables. A video's file is named by its id, or by id and times if it is already trimmed.
+
+    If several files match, the one in the folder of its label or split is taken.
     """
     stems: dict[str, list[File]] = {}
     for file in videos:
@@ -272,7 +280,7 @@ def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
 
 
 def _in_folder_of(label: Label, files: list[File]) -> list[File]:
-    """Of several files with one name, those below a folder of that class, else of that split."""
+    """Return the files below a folder of the label's class, else of its split, if several files have one name."""
 
     def folders(file: File) -> set[str]:
         return {composed(part).casefold().replace("_", " ") for part in PurePosixPath(file.relative).parts[:-1]}
@@ -326,19 +334,20 @@ def _folders(root: str, videos: list[File]) -> Reading:
     classes = {found[0].label for found in reading.labels.values()}
     if deeper:
         reading.notes.append(
-            f"the classes are the uppermost folders ({first_few(sorted(classes), 3)}), not those below them ({first_few(sorted(deeper), 3)}); "
-            "if these are the classes, name the folder that they lie in"
+            f"the classes are the top folders ({first_few(sorted(classes), 3)}), not the folders inside them "
+            f"({first_few(sorted(deeper), 3)}); if those are the classes, give the folder that contains them"
         )
     elif len(classes) == 1:
         reading.notes.append(
-            f"all videos are of one class, {first_few(sorted(classes), 3)}: a class is a folder, and there is one alone"
+            f"all videos have one class, {first_few(sorted(classes), 3)}: each class is a folder, and there is only one"
         )
     return reading
 
 
 def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> LabelledVideos:
-    """The labelled videos. Repeated rows count once. Raises InputError if one stretch has two labels, or no video has
-    any.
+    """Return the labelled videos. Repeated rows count once.
+
+    Raises InputError if one segment has two labels, or no video has a label.
     """
     labels = {name: tuple(sorted(set(found), key=_place)) for name, found in reading.labels.items()}
     for name, found in labels.items():
@@ -350,7 +359,7 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
                 )
     if not labels:
         told = reading.missing[:1] or [f"{refusal['uri']}, {refusal['reason']}" for refusal in reading.refused[:1]]
-        raise InputError(f"{root}: not one label names a video that is here (the first: {told[0] if told else 'none'})")
+        raise InputError(f"{root}: no label names a video that is here (the first: {told[0] if told else 'none'})")
     repeated = sum(map(len, reading.labels.values())) - sum(map(len, labels.values()))
     notes = [
         *reading.notes,
@@ -373,8 +382,8 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
 
 
 def _without_torn(labels: dict[str, tuple[Label, ...]], own: set[str]) -> dict[str, tuple[Label, ...]]:
-    """The same, but files of one name in several splits are no group: `train/jump/001.mp4` and `test/jump/001.mp4` are
-    two recordings.
+    """Separate files of one name in several splits: `train/jump/001.mp4` and `test/jump/001.mp4` are two
+    recordings.
     """
     splits: dict[str, set[str]] = defaultdict(set)
     for label in itertools.chain.from_iterable(labels.values()):
@@ -394,12 +403,12 @@ def _place(label: Label) -> tuple[float, float, str]:
 
 
 def _label(where: TableLine, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
-    """The label of a row. Raises InputError naming the field at fault."""
+    """Return the label of a row. Raises InputError naming the field at fault."""
     if not label:
         raise InputError(f"{where}: label is empty")
     if any(unicodedata.category(letter) == "Cc" for letter in label):
         raise InputError(
-            f"{where}: label {label[:40]!r} has a line break or another control character in it; is a quote not closed?"
+            f"{where}: label {label[:40]!r} contains a line break or another control character; is a quote not closed?"
         )
     if end is not None and end <= start:
         raise InputError(f"{where}: end {end} is not after start {start}")

@@ -1,4 +1,4 @@
-"""YOLO folders -> `AnnotatedImages`, as Ultralytics reads them and Roboflow writes them."""
+"""Read YOLO folders into `AnnotatedImages`, as Ultralytics reads them and Roboflow writes them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from posture.display.text import counted
 from posture.errors import InputError
 
 LABELS_FOLDER = "labels"
-"""The folder of labels beside the one of images, in any letter case."""
+"""Name of the label folder beside the image folder, in any letter case."""
 MOST_SHARE = 2.0
-"""A larger coordinate is in pixels. One that is a little over 1 belongs to a box that leaves its image."""
+"""A larger coordinate must be in pixels. One a little over 1 belongs to a box that leaves its image."""
 KNOWN_KEYS = frozenset({
     *SPLITS,
     "names",
@@ -36,11 +36,11 @@ KNOWN_KEYS = frozenset({
     "roboflow",
     "yaml_file",
 })
-"""Of a data.yaml; others are named, since `valid` in place of `val` would lose a split."""
+"""Keys of a data.yaml. Other keys are reported: `valid` in place of `val` would lose a split."""
 
 
 def yolo_table(tree: Tree) -> str | None:
-    """The data set's YAML file. Raises InputError if there are several, or the one is broken."""
+    """Return the data set's YAML file. Raises InputError if there are several, or it is broken."""
     found = []
     for name in tree.tables(".yaml", ".yml"):
         is_it = name == tree.named or PurePosixPath(name).stem.lower() == "data"
@@ -59,18 +59,17 @@ def yolo_table(tree: Tree) -> str | None:
     nearest = [name for name in found if name.count("/") == found[0].count("/")]
     if len(nearest) > 1:
         raise InputError(
-            f"{tree.root}: {', '.join(nearest)} describe a data set each; name the one to take in place of the folder"
+            f"{tree.root}: {', '.join(nearest)} describe a data set each; give one of them instead of the folder"
         )
     return nearest[0] if nearest else None
 
 
 def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
-    """Each image's boxes stand in a text file of its name, `class x y w h` in shares of the image, below `labels`
-    beside the images' folder.
+    """Read the boxes of each image from the text file of its name in `labels` beside the image folder.
 
-    Polygons and turned boxes give the box around them. An image without such a file shows nothing, as training by
-    Ultralytics takes it; how many those are is said. Raises InputError if the YAML file is broken, or its `path` leads
-    out of the tree and `outside` does not allow that.
+    A line is `class x y w h` in shares of the image. Polygons and rotated boxes give the box around them. An image
+    without a label file has no boxes, as in Ultralytics; a note says how many there are. Raises InputError if the
+    YAML file is broken, or its `path` leaves the tree and `outside` is not set.
     """
     table = yolo_table(tree)
     if table is None:
@@ -85,7 +84,7 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
         if images:
             break
     else:
-        raise InputError(f"{where}: neither train nor val nor test names a folder or list with images below {base}")
+        raise InputError(f"{where}: none of train, val and test names a folder or list with images below {base}")
     notes += [
         f"{table}: {key} is not read; the splits are train, val and test" for key in content if key not in KNOWN_KEYS
     ]
@@ -93,7 +92,8 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
     contents = tree.contents(sorted({name for name in labels.values() if name}))
     if bare := [image for image, name in labels.items() if not name]:
         notes.append(
-            f"images without a file of labels, such as {_places(bare[0])[0]}, which are taken to show nothing: {len(bare):,} of {len(labels):,}"
+            f"images without a label file, such as {_places(bare[0])[0]}, taken as images without objects: "
+            f"{len(bare):,} of {len(labels):,}"
         )
     owners: dict[str, set[str]] = defaultdict(set)
     for image, name in labels.items():
@@ -126,7 +126,7 @@ def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
     if not isinstance(names, dict) or not names or not all(number.isdecimal() and len(number) < 10 for number in names):
         raise InputError(f"{where}: names must be a list of classes, or number: class for each")
     if len(names) > MOST_CLASSES:
-        raise InputError(f"{where}: {len(names):,} classes; at most {MOST_CLASSES:,} are read")
+        raise InputError(f"{where}: {len(names):,} classes; the maximum is {MOST_CLASSES:,}")
     try:
         found = {
             int(number): class_name(name if isinstance(name, str) else None, f"{where}: names, class {number}")
@@ -136,14 +136,14 @@ def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
         raise InputError(str(error)) from None
     repeated = [name for name, times in Counter(found.values()).items() if times > 1]
     if repeated:
-        raise InputError(f"{where}: names has {repeated[0]!r} twice; every class needs a name of its own")
+        raise InputError(f"{where}: names has {repeated[0]!r} twice; each class needs its own name")
     if isinstance(count, str) and count.isdecimal() and count != str(len(found)):
         raise InputError(f"{where}: nc is {count[:20]}, but names has {counted(len(found), 'class', 'classes')}")
     return found
 
 
 def _keypoints(shape: Any, where: str) -> int:
-    """How many numbers of keypoints follow a pose's box; 0 if there are none."""
+    """Return how many numbers for keypoints follow a pose's box; 0 if there are none."""
     if not shape:
         return 0
     if not isinstance(shape, list) or not all(
@@ -154,8 +154,8 @@ def _keypoints(shape: Any, where: str) -> int:
 
 
 def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> str:
-    """The data set's folder: `path` as it is or from the YAML file's folder, which itself it is if `path` names nothing
-    here.
+    """Return the data set's folder: `path`, absolute or from the YAML file's folder, or that folder if `path` does
+    not exist.
     """
     path = path if isinstance(path, str) else ""
     if is_remote(folder):
@@ -170,14 +170,16 @@ def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> s
         return folder
     root, real = os.path.realpath(tree.root), os.path.realpath(place)
     if not outside and os.path.commonpath([root, real]) != root:
-        raise InputError(f"{where}: path: {path} leads out of {tree.root}; add --outside to read what lies there")
+        raise InputError(f"{where}: path: {path} leads out of {tree.root}; add --outside to read it")
     return place
 
 
 def _images_listed(
     tree: Tree, content: dict[str, Any], folder: str, table: str
 ) -> tuple[list[tuple[File, str]], list[str], list[str]]:
-    """Images with their split, what is named in vain, and entries that name nothing."""
+    """Return the images with their split, the listed files that are missing, and notes about entries without
+    images.
+    """
     images: list[tuple[File, str]] = []
     missing: list[str] = []
     notes = []
@@ -195,7 +197,7 @@ def _images_listed(
 
 
 def _entry(tree: Tree, entry: str, folder: str) -> tuple[list[File], list[str]]:
-    """The images that one entry of train, val or test names, and what it names in vain."""
+    """Return the images that an entry of train, val or test names, and the listed files that are missing."""
     entry = entry.strip().replace("\\", "/")
     home = posixpath.relpath(folder, tree.root) if folder.startswith(tree.root) else "."
     for place in (_inside(tree, entry, "."), _inside(tree, entry, home), re.sub(r"^(\.\./)+", "", entry)):
@@ -214,7 +216,7 @@ def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
         line = line.strip().replace("\\", "/")
         if not line:
             continue
-        parts = line.split("/")  # a list that was made on another machine still ends in the same folders
+        parts = line.split("/")  # a list made on another machine still ends in the same folders
         places = [
             _inside(tree, line, "."),
             _inside(tree, line, posixpath.dirname(name)),
@@ -229,7 +231,7 @@ def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
 
 
 def _inside(tree: Tree, place: str, folder: str) -> str | None:
-    """`place`, given from `folder` or absolutely, as a path below the tree's root; None where it lies elsewhere."""
+    """Return `place`, absolute or relative to `folder`, as a path below the tree's root; None if it is outside."""
     if place.startswith(f"{tree.root}/"):
         return posixpath.normpath(place[len(tree.root) + 1 :])
     if place.startswith("/"):
@@ -239,8 +241,8 @@ def _inside(tree: Tree, place: str, folder: str) -> str | None:
 
 
 def _places(image: str) -> list[str]:
-    """Where an image's labels may lie: Ultralytics' place, below `labels` in place of another folder of its path, and
-    beside it.
+    """Return where an image's labels may be: first Ultralytics' place, then other folders replaced by `labels`,
+    then beside.
     """
     parts = PurePosixPath(image).with_suffix(".txt").parts
     swapped = {at: "/".join([*parts[:at], LABELS_FOLDER, *parts[at + 1 :]]) for at in reversed(range(len(parts) - 1))}
@@ -249,14 +251,14 @@ def _places(image: str) -> list[str]:
 
 
 def _label(tree: Tree, image: str) -> str:
-    """The file of an image's labels; "" if it has none."""
+    """Return the path of an image's label file; "" if it has none."""
     return next((file.relative for place in _places(image) if (file := tree.at(place))), "")
 
 
 def _read_boxes(
     name: str, content: bytes, names: dict[int, str], *, points: int
 ) -> tuple[tuple[Box, ...], tuple[str, ...]]:
-    """`points`: how many numbers of keypoints follow each box."""
+    """Return the boxes and classes in a label file. `points` numbers for keypoints follow each box."""
     boxes: list[Box] = []
     labels = []
     try:
@@ -270,11 +272,14 @@ def _read_boxes(
             continue
         number, *shape = fields
         if number not in names:
-            raise BadLabel(f"{where}: class {number:g}, and there is {_span(names)}", verdict="unknown_class")
+            raise BadLabel(
+                f"{where}: class {number:g} does not exist; the classes are {_span(names)}", verdict="unknown_class"
+            )
         shape = shape[:4] if points and len(shape) == 4 + points else shape
         if any(share > MOST_SHARE for share in shape):
             raise BadLabel(
-                f"{where}: {max(shape):g} is no share of the image from 0 to 1; coordinates in pixels must be divided by its width and height"
+                f"{where}: {max(shape):g} is not a share of the image between 0 and 1; divide coordinates in "
+                "pixels by its width and height"
             )
         if len(shape) == 4:
             x, y, width, height = shape
@@ -287,7 +292,7 @@ def _read_boxes(
                 + (
                     f", a pose {5 + points} by kpt_shape"
                     if points
-                    else "; a sixth, a confidence or a track's number, must be left out"
+                    else "; remove a sixth number, such as a confidence or a track id"
                 )
             )
         labels.append(names[int(number)])
@@ -301,10 +306,10 @@ def _span(names: dict[int, str]) -> str:
 
 
 def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
-    """Files of labels that belong to no image, and are empty or begin with a number.
+    """Return label files that belong to no image, and are empty or begin with a number.
 
-    They lie beside other files of labels, in a folder named `labels`, or anywhere, if they are named like an image
-    that has no labels.
+    They are in a folder with other label files, in a folder named `labels`, or named like an image that has no
+    labels.
     """
     used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
     used |= {_label(tree, file.relative) for file in tree.images if file.relative not in labels}

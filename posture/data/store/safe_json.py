@@ -95,7 +95,7 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
             continue
         if isinstance(event, yaml.NodeEvent) and opened and opened[-1].is_repeated(getattr(event, "value", None)):
             raise InputError(
-                f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} is there twice; keep one of them"
+                f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} appears twice; keep one of them"
             )
         if isinstance(event, yaml.AliasEvent):
             if any(outer.anchor == event.anchor for outer in opened):

@@ -9,7 +9,10 @@ from posture.data.labels.images import image_layout, read_images
 from posture.errors import InputError
 from tests.support.cases import case
 
-META = "<meta><task><name>t</name><start_frame>0</start_frame><stop_frame>{stop}</stop_frame>{more}</task><source>a.mp4</source></meta>"
+META = (
+    "<meta><task><name>t</name><start_frame>0</start_frame><stop_frame>{stop}</stop_frame>{more}</task>"
+    "<source>a.mp4</source></meta>"
+)
 
 
 def read(root, tracks, *, stop=9, more="", every=1, meta=None):
@@ -22,7 +25,10 @@ def track(*shapes, number=0, label="athlete", more=""):
 
 
 def box(frame, left, *, outside=0, more=""):
-    return f"<box frame='{frame}' keyframe='1' outside='{outside}' xtl='{left}' ytl='20' xbr='{left + 50}' ybr='120' {more}/>"
+    return (
+        f"<box frame='{frame}' keyframe='1' outside='{outside}' xtl='{left}' ytl='20' xbr='{left + 50}' ybr='120' "
+        f"{more}/>"
+    )
 
 
 def boxes(found):
@@ -33,18 +39,18 @@ def test_boxes_between_keyframes_are_interpolated_and_the_last_one_holds(root):
     found = read(root, track(box(0, 10), box(4, 50), box(6, 60, outside=1), box(8, 100)), stop=10)
     left = {frame: [one[0] for one in shown] for frame, shown in boxes(found).items()}
     assert left == {0: [10], 1: [20], 2: [30], 3: [40], 4: [50], 5: [55], 6: [], 7: [], 8: [100], 9: [100], 10: [100]}
-    assert (
-        found.notes[0]
-        == "a.xml: keyframes alone; boxes between them are interpolated, and the last one of a track holds to the end, as in CVAT's player"
+    assert found.notes[0] == (
+        "a.xml: keyframes only; boxes between them are interpolated, and the last one of a track is kept to "
+        "the end, as in CVAT's player"
     )
 
 
 def test_a_track_with_every_frame_ends_where_its_boxes_end(root):
     found = read(root, track(*(box(frame, 10) for frame in range(4))), stop=6)
     assert {frame: len(shown) for frame, shown in boxes(found).items()} == {0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 0, 6: 0}
-    assert (
-        found.notes[0]
-        == "a.xml: tracks that end before frame 6 and are not marked as outside there; later frames count as without them: 1"
+    assert found.notes[0] == (
+        "a.xml: tracks that end before frame 6 without being marked as outside; later frames count as frames "
+        "without them: 1"
     )
     closed = read(root, track(*(box(frame, 10) for frame in range(4)), box(4, 10, outside=1)), stop=6)
     assert not any("outside" in note or "keyframes" in note for note in closed.notes)
@@ -59,7 +65,7 @@ def test_a_box_that_is_drawn_once_holds_to_the_end(root):
         1: [50],
         **{frame: [10] for frame in range(2, 7)},
     }
-    assert found.notes[0].startswith("a.xml: keyframes alone")
+    assert found.notes[0].startswith("a.xml: keyframes only")
 
 
 def test_frames_of_a_task_with_a_step_are_those_of_the_video(root):
@@ -96,13 +102,18 @@ def test_turns_go_the_short_way_round(root):
         ),
         ("<mask frame='0' outside='0' rle='3, 5' left='7' top='8' width='10' height='4'/>", (7, 8, 17, 12)),
         (
-            "<cuboid frame='0' outside='0' xtl1='1' ytl1='2' xbl1='1' ybl1='9' xtr1='6' ytr1='3' xbr1='6' ybr1='8' xtl2='8' ytl2='1' xbl2='8' ybl2='7' xtr2='4' "
-            "ytr2='2' xbr2='4' ybr2='7'/>",
+            (
+                "<cuboid frame='0' outside='0' xtl1='1' ytl1='2' xbl1='1' ybl1='9' xtr1='6' ytr1='3' xbr1='6' "
+                "ybr1='8' xtl2='8' ytl2='1' xbl2='8' ybl2='7' xtr2='4' ytr2='2' xbr2='4' ybr2='7'/>"
+            ),
             (1, 1, 8, 9),
         ),
         (
-            "<skeleton frame='0'><points label='head' outside='0' points='100,50'/><points label='foot' outside='0' points='120,150'/>"
-            "<points label='hand' outside='1' points='500,500'/><attribute name='a'>b</attribute></skeleton>",
+            (
+                "<skeleton frame='0'><points label='head' outside='0' points='100,50'/><points label='foot' "
+                "outside='0' points='120,150'/><points label='hand' outside='1' points='500,500'/><attribute "
+                "name='a'>b</attribute></skeleton>"
+            ),
             (100, 50, 120, 150),
         ),
         ("<box frame='0' outside='0' xtl='10' ytl='20' xbr='30' ybr='24' rotation='90'/>", (18, 12, 22, 32)),
@@ -125,14 +136,14 @@ def test_frames_with_a_shape_that_gives_no_box_are_left_out_by_name(root):
         stop=3,
     )
     assert list(boxes(found)) == [0, 3]
-    assert found.notes[0] == "a.xml: frames left out, since no box can be made of <brush> and <skeleton>: 2"
+    assert found.notes[0] == "a.xml: frames left out, because <brush> and <skeleton> give no box: 2"
 
 
 def test_a_shape_that_is_repeated_counts_once_and_another_one_is_an_error(root):
     assert len(boxes(read(root, track(box(0, 10), box(0, 10)), stop=0))[0]) == 1
     found = read(root, track(box(0, 10), box(0, 11)), stop=0)
     assert [refusal.reason for refusal in found.refused] == [
-        "a.xml: track 0, box at frame 0: the track has another shape in that frame"
+        "a.xml: track 0, box at frame 0: the track has two different shapes in that frame"
     ]
 
 
@@ -168,9 +179,9 @@ def test_of_a_project_every_video_has_the_boxes_of_its_own_task(root):
 
 
 def test_a_track_of_no_task_of_its_project_is_an_error(root):
-    with pytest.raises(InputError, match=r"a.xml: track 0 is of the task 9, which the project does not have"):
+    with pytest.raises(InputError, match=r"a.xml: track 0 belongs to the task 9, which the project does not contain"):
         read(root, track(box(0, 10), more="task_id='9'"), meta=project((1, "a", 2, "")))
-    with pytest.raises(InputError, match=r"a.xml: track 0 is of the task None, which"):
+    with pytest.raises(InputError, match=r"a.xml: track 0 belongs to the task None, which"):
         read(root, track(box(0, 10)), meta=project((1, "a", 2, "")))
 
 
@@ -179,12 +190,15 @@ def test_a_dump_of_images_is_refused_by_a_sentence(root):
         root("a.mp4"),
         root(
             "a.xml",
-            "<annotations><image id='0' name='frame_000000'><box label='a' xtl='1' ytl='1' xbr='2' ybr='2'/></image></annotations>",
+            (
+                "<annotations><image id='0' name='frame_000000'><box label='a' xtl='1' ytl='1' xbr='2' "
+                "ybr='2'/></image></annotations>"
+            ),
         ),
     )
     with pytest.raises(
         InputError,
-        match=r"this is not CVAT for video 1.1; export the task as that, and a task of images as YOLO or COCO",
+        match=r"this is not CVAT for video 1.1; export the task in that format, and a task of images as YOLO or COCO",
     ):
         read_images(root.path)
 
@@ -192,7 +206,7 @@ def test_a_dump_of_images_is_refused_by_a_sentence(root):
 def test_cvats_xml_beside_images_alone_is_refused_by_a_sentence(root):
     root("1.jpg"), root("a.xml", "<annotations><image id='0' name='1.jpg'/></annotations>")
     with pytest.raises(
-        InputError, match=r"a.xml: CVAT's XML, but no video lies here; export a task of images as YOLO or COCO"
+        InputError, match=r"a.xml: CVAT's XML, but no video is here; export a task of images as YOLO or COCO"
     ):
         image_layout(root.path)
 
@@ -201,8 +215,7 @@ def test_few_bytes_cannot_stand_for_millions_of_boxes(root):
     many = "".join(track(box(0, 10), box(MOST_FRAMES, 10), number=number) for number in range(2))
     found = read(root, many, every=1000)
     assert (
-        found.images == []
-        and "boxes, interpolated ones included; at most 2,000,000 are read" in found.refused[0].reason
+        found.images == [] and "boxes, interpolated ones included; the maximum is 2,000,000" in found.refused[0].reason
     )
     for stop in ("9" * 5000, "2000001", "x"):
         with pytest.raises(InputError, match=r"stop_frame .* is not a whole number up to 2,000,000"):
@@ -213,7 +226,10 @@ def test_few_bytes_cannot_stand_for_millions_of_boxes(root):
 
 def test_labels_in_the_encoding_that_the_file_declares(root):
     root("a.mp4")
-    text = f"<?xml version='1.0' encoding='windows-1251'?><annotations>{META.format(stop=0, more='')}{track(box(0, 10), label='бегун')}</annotations>"
+    text = (
+        "<?xml version='1.0' encoding='windows-1251'?>"
+        f"<annotations>{META.format(stop=0, more='')}{track(box(0, 10), label='бегун')}</annotations>"
+    )
     root("a.xml", text.encode("cp1251"))
     assert read_images(root.path).images[0].labels == ("бегун",)
     root("a.xml", text.replace("windows-1251", "utf-16").encode("utf-16"))

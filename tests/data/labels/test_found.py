@@ -93,9 +93,9 @@ def test_several_layouts_are_listed(root, files, listed):
         root(name, content)
     with pytest.raises(InputError) as raised:
         choose_layout(root.path)
-    assert (
-        str(raised.value)
-        == f"{root.path}: several layouts are here: {'; '.join(listed)}. Name one of these folders, or the layout with --layout"
+    assert str(raised.value) == (
+        f"{root.path}: several layouts are here: {'; '.join(listed)}. Give one of these folders, or choose the "
+        "layout with --layout"
     )
 
 

@@ -74,7 +74,7 @@ def test_splits_that_are_held_out(tmp_path):
     write_yolo(tmp_path, {"train": 3, "val": 2})
     found = read_images(str(tmp_path))
     assert sorted(map(str, splits(found).values())) == ["test"] * 2 + ["train"] * 3
-    assert len(found.notes) == 1 and "val is the only part that is held out, so it is taken as test" in found.notes[0]
+    assert len(found.notes) == 1 and "val is the only hold-out, so it becomes test" in found.notes[0]
     kept = read_images(str(tmp_path), named_val="val")
     assert sorted(map(str, splits(kept).values())) == ["train"] * 3 + ["val"] * 2 and kept.notes == []
 
@@ -118,7 +118,7 @@ def test_yolo_table_in_a_folder_of_its_own(root):
     assert list(shown(read_images(root.path))) == ["photos/1.jpg"]
     root("cfg/set.yaml", "path: ../photos\ntrain: .\nnames: [athlete]\n")
     assert list(shown(read_images(f"{root.path}/cfg/set.yaml"))) == ["1.jpg"]
-    with pytest.raises(InputError, match=r"cfg/data.yaml, cfg/set.yaml describe a data set each; name the one to take"):
+    with pytest.raises(InputError, match=r"cfg/data.yaml, cfg/set.yaml describe a data set each; give one of them"):
         read_images(root.path)
 
 
@@ -133,7 +133,7 @@ def test_a_image_that_two_tables_label_differently_is_refused(root):
                 "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}],
             }),
         )
-    with pytest.raises(InputError, match=r"photos/1.jpg is labelled twice, and not the same"):
+    with pytest.raises(InputError, match=r"photos/1.jpg is labelled twice, with different boxes"):
         read_images(root.path)
     root("c.json").unlink()
     assert len(read_images(root.path).images) == 1
@@ -172,7 +172,7 @@ def test_a_label_without_its_image(root):
 @pytest.mark.parametrize(
     ("line", "verdict", "reason"),
     [
-        ("2 0.5 0.5 0.2 0.4", "unknown_class", "labels/1.txt line 2: class 2, and there is 0 to 1"),
+        ("2 0.5 0.5 0.2 0.4", "unknown_class", "labels/1.txt line 2: class 2 does not exist; the classes are 0 to 1"),
         ("-1 0.5 0.5 0.2 0.4", "unknown_class", "labels/1.txt line 2: class -1"),
         ("0.5 0.5 0.5 0.2 0.4", "unknown_class", "labels/1.txt line 2: class 0.5"),
         ("0 0.5 0.5 nan 0.4", "bad_label", "labels/1.txt line 2: 'nan' is not a number"),
@@ -200,7 +200,7 @@ def test_bad_yolo_lines_refuse_their_image_alone(root, line, verdict, reason):
         ("train: images\nnames: 3\n", "names must be a list of classes"),
         ("train: images\nnames: {a: b}\n", "names must be a list of classes"),
         ("train: images\nnames: [a, a]\n", "names has 'a' twice"),
-        ("train: photos\nnames: [a]\n", "neither train nor val nor test names a folder"),
+        ("train: photos\nnames: [a]\n", "none of train, val and test names a folder"),
     ],
 )
 def test_a_broken_data_yaml_is_named(root, content, complaint):
@@ -234,7 +234,10 @@ def test_coco_boxes_crowds_and_images_that_are_not_there(root):
     assert found.images[0].size == (48, 64) and found.images[0].split is None
     assert found.missing == ["labels.json: 2.jpg", "labels.json: image 9 of 1 annotations"]
     assert found.notes == [
-        "boxes of crowds or difficult objects, kept as ignore regions (neither found nor missed, and not learned from): 1"
+        (
+            "boxes of crowds or difficult objects, kept as ignore regions (neither true nor false positives, and "
+            "not trained on): 1"
+        )
     ]
 
 
@@ -291,7 +294,7 @@ def test_bad_coco_annotations_refuse_their_image(root, annotation, verdict, reas
         ),
         (
             '{"images": [{"id": 1, "file_name": "7.jpg"}], "annotations": [], "categories": []}',
-            r"not one label names an image .*labels.json: 7.jpg",
+            r"no label names an image .*labels.json: 7.jpg",
         ),
     ],
 )
@@ -326,7 +329,8 @@ def test_voc_counts_pixels_from_one_and_means_both_ends(root):
             "object 1: bndbox: 'None' is not a number",
         ),
         (
-            '<!DOCTYPE annotation [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>\n<annotation><object><name>&b;</name></object></annotation>',
+            '<!DOCTYPE annotation [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>\n'
+            "<annotation><object><name>&b;</name></object></annotation>",
             "<!DOCTYPE> is not allowed",
         ),
         ('<annotation>\n<!ENTITY a SYSTEM "file:///etc/passwd"></annotation>', "line 2: <!ENTITY> is not allowed"),
@@ -355,7 +359,7 @@ def test_cvat_gives_every_nth_frame_and_no_box_that_is_outside(tmp_path):
         ("jump.mp4", 24): ((moving_box(24),), ("athlete",)),
     }
     assert {(image.group, image.size) for image in found.images} == {("jump", (64, 112))}
-    assert "everything is of one group, jump" in found.notes[0]
+    assert "all images are in one group, jump" in found.notes[0]
     assert len(read_images(str(tmp_path), every=1).images) == 30
 
 
@@ -386,7 +390,10 @@ def test_cvat_frames_of_a_task_that_took_every_third(root):
     root("a.mp4")
     root(
         "a.xml",
-        f"<annotations>{meta}<track id='0' label='athlete'><box frame='9' outside='0' xtl='1' ytl='1' xbr='2' ybr='2'/></track></annotations>",
+        (
+            f"<annotations>{meta}<track id='0' label='athlete'><box frame='9' outside='0' xtl='1' ytl='1' xbr='2' "
+            "ybr='2'/></track></annotations>"
+        ),
     )
     assert [image.frame for image in read_images(root.path, every=1).images] == [6, 9, 12, 15, 18]
     assert [image.frame for image in read_images(root.path, every=7).images] == [6, 12, 18]
@@ -480,8 +487,7 @@ def test_a_broken_mat_file_is_named(root, tmp_path):
             read_images(root.path)
     savemat(tmp_path / "finalAnnots.mat", {"annot": [1, 2]})
     with pytest.raises(
-        InputError,
-        match=r"finalAnnots.mat: not the annotations of UCF101-24: `annot` has not the fields name and tubes",
+        InputError, match=r"finalAnnots.mat: not the annotations of UCF101-24: `annot` lacks the fields name and tubes"
     ):
         read_images(root.path)
 
@@ -501,7 +507,7 @@ def test_footage_is_not_taken_for_images(root, class_folders):
 
 def test_folders_without_labels_are_refused_with_what_is_missing(root):
     root("a.jpg")
-    with pytest.raises(InputError, match=r"images without labels; put beside them a data.yaml"):
+    with pytest.raises(InputError, match=r"images without labels; add a data.yaml"):
         image_layout(root.path)
     for layout, needed in (
         ("yolo", "a data.yaml"),

@@ -94,11 +94,8 @@ def test_yaml_anchors_are_read_as_long_as_they_stand_for_little():
         ("? [a, b]\n: c\n", "data.yaml line 1: not YAML"),
         ("x" * (5 << 20), "data.yaml: 5,242,880 bytes; at most 4,194,304 are read"),
         ("a: \0", "data.yaml"),
-        (
-            "names: [jump]\nnc: 1\nnames: [throw]\n",
-            "data.yaml line 3: the key 'names' is there twice; keep one of them",
-        ),
-        ("names:\n  0: jump\n  1: [a, b]\n  0: throw\n", "data.yaml line 4: the key '0' is there twice"),
+        ("names: [jump]\nnc: 1\nnames: [throw]\n", "data.yaml line 3: the key 'names' appears twice; keep one of them"),
+        ("names:\n  0: jump\n  1: [a, b]\n  0: throw\n", "data.yaml line 4: the key '0' appears twice"),
     ],
 )
 def test_yaml_that_is_broken_or_too_much_is_refused_in_one_sentence(text, sentence):
@@ -110,8 +107,10 @@ def test_yaml_that_is_broken_or_too_much_is_refused_in_one_sentence(text, senten
 
 def test_a_bomb_of_anchors_is_refused_within_a_process_of_little_memory():
     code = (
-        "import resource, sys\nfrom posture.data.store.safe_json import load_yaml\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\ntry:\n    load_yaml(sys.stdin.read(), 'x')\nexcept ValueError as error:\n    print(error)"
+        "import resource, sys\nfrom posture.data.store.safe_json import "
+        "load_yaml\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << "
+        "30))\nresource.setrlimit(resource.RLIMIT_CPU, (20, 20))\ntry:\n    load_yaml(sys.stdin.read(), "
+        "'x')\nexcept ValueError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=BOMB, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("x: more than")

@@ -37,7 +37,7 @@ def test_boxes_come_in_pixels_and_stay_in_the_image():
         (
             [(0.1, 0.05, 0.9, 1.0), (0, 0, 0.2, 0.3)],
             "bad_label",
-            "all of its boxes lie within the first pixel; if these are shares of the image from 0 to 1, "
+            "all of its boxes are within the first pixel; if they are shares of the image from 0 to 1, "
             "multiply them by its width and height",
         ),
         ([(70, 4, 90, 8)], "box_outside", "box 1 (class0) has nothing inside 64 x 48: 70 4 90 8"),
@@ -64,7 +64,7 @@ def test_an_image_may_be_refused_for_a_box_that_leaves_it():
 
 def test_labels_of_another_size_are_refused():
     assert place_boxes(picture((1, 2, 3, 4), size=(48, 64)), 48, 64, "clip").kept == [0]
-    with pytest.raises(Unreadable, match="the labels are for 64 x 48 pixels, the image is 48 x 64") as caught:
+    with pytest.raises(Unreadable, match="the labels are for 64 x 48 pixels, but the image is 48 x 64") as caught:
         place_boxes(picture((1, 2, 3, 4), size=(48, 64)), 64, 48, "clip")
     assert caught.value.verdict == "size_mismatch"
 

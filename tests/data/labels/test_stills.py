@@ -52,11 +52,10 @@ def test_images_without_a_file_of_labels_are_counted_and_an_empty_file_says_nobo
     found = read_images(root.path)
     assert [len(image.boxes) for image in found.images] == [1, 0, 0, 0]
     assert (
-        found.notes[0]
-        == "images without a file of labels, such as labels/2.txt, which are taken to show nothing: 2 of 4"
+        found.notes[0] == "images without a label file, such as labels/2.txt, taken as images without objects: 2 of 4"
     )
     assert found.notes[1].startswith(
-        "every image is a group of its own, so two frames of one recording may stand on two sides of a split; "
+        "every image is a group of its own, so two frames of one recording may be in different splits; "
     )
     root("images/match_frame_0012.jpg")
     assert len(read_images(root.path).notes) == 1
@@ -80,15 +79,13 @@ def test_labels_of_another_kind_beside_those_that_are_read_are_named(root):
     )
     assert read_images(root.path).notes == []
     root("images/1.json", '{"version": "5.0", "shapes": [{"label": "a", "points": [[1, 2], [3, 4]]}]}')
-    assert read_images(root.path).notes == [
-        "not read, since the layout is yolo, though they may hold labels: images/1.json"
-    ]
+    assert read_images(root.path).notes == ["not read, because the layout is yolo, but may hold labels: images/1.json"]
 
 
 def test_a_file_of_labels_that_cannot_be_read_is_not_an_empty_one(root, tmp_path):
     root("images/1.jpg"), root("labels/2.txt"), root("data.yaml", "train: images\nnames: [athlete]\n")
     (tmp_path / "labels" / "1.txt").symlink_to(tmp_path / "gone.txt")
-    with pytest.raises(InputError, match=r"labels/1.txt: the file of labels cannot be read"):
+    with pytest.raises(InputError, match=r"labels/1.txt: this label file cannot be read"):
         read_images(root.path)
 
 
@@ -103,7 +100,7 @@ def test_files_of_labels_that_belong_to_nothing_are_named(root):
     root("notes/4.txt", YOLO), root("images/5.tif"), root("data.yaml", "train: images\nnames: [athlete]\n")
     found = read_images(root.path)
     assert found.missing == ["labels/2.txt: 2", "labels/old/3.txt: 3"]
-    assert found.notes == ["images of a kind that is not read (.tif; convert them to JPEG or PNG): 1"]
+    assert found.notes == ["images in a format that is not read (.tif; convert them to JPEG or PNG): 1"]
 
 
 def test_files_of_labels_in_a_folder_of_another_name_are_named(root):
@@ -133,12 +130,18 @@ def test_an_image_in_two_lists_is_refused_once(root):
     [
         (
             "0 80 60 80 60",
-            "line 1: 80 is no share of the image from 0 to 1; coordinates in pixels must be divided by its width and height",
+            (
+                "line 1: 80 is not a share of the image between 0 and 1; divide coordinates in pixels by its "
+                "width and height"
+            ),
         ),
-        ("0 10 10 50 10 50 40", "line 1: 50 is no share of the image"),
+        ("0 10 10 50 10 50 40", "line 1: 50 is not a share of the image"),
         (
             "0 0.5 0.5 0.2 0.4 0.93",
-            "line 1: 6 numbers; a box has 5, a polygon 7, 9 or more; a sixth, a confidence or a track's number, must be left out",
+            (
+                "line 1: 6 numbers; a box has 5, a polygon 7, 9 or more; remove a sixth number, such as a "
+                "confidence or a track id"
+            ),
         ),
         ("0 0,5 0,5 0,2 0,4", "line 1: '0,5' is not a number"),
         ("0 1_0 0.5 0.2 0.4", "line 1: '1_0' is not a number"),
@@ -182,11 +185,11 @@ def test_a_pose_must_have_the_points_that_the_yaml_says(root):
         ("train: images\nnames: [a, b]\nnc: 3\n", "data.yaml: nc is 3, but names has 2 classes"),
         ("train: images\nnames: ['']\n", "data.yaml: names, class 0: the class has no name"),
         ("train: images\nnames: [[a, b]]\n", "data.yaml: names, class 0: the class has no name"),
-        ("train: images\nnames: [" + "a" * 300 + "]\n", "must be one line of at most 200 letters"),
+        ("train: images\nnames: [" + "a" * 300 + "]\n", "must be one line of at most 200 characters"),
         ("train: images\nnames: {'" + "9" * 5000 + "': a}\n", "data.yaml"),
         (
             "train: images\nnames:\n" + "".join(f"- c{number}\n" for number in range(MOST_CLASSES + 1)),
-            "25,001 classes; at most 25,000 are read",
+            "25,001 classes; the maximum is 25,000",
         ),
         ("train: images\nnames: [a]\nkpt_shape: 17\n", "kpt_shape must be"),
     ],
@@ -214,9 +217,7 @@ def test_path_leads_out_of_the_footage_only_if_that_is_allowed(root, tmp_path, l
     if link:
         (tmp_path / "set" / "inner").symlink_to(tmp_path / "elsewhere")
     root("set/data.yaml", f"path: {path}\ntrain: images\nnames: [a]\n")
-    with pytest.raises(
-        InputError, match=rf"data.yaml: path: {path} leads out of .*/set; add --outside to read what lies there"
-    ):
+    with pytest.raises(InputError, match=rf"data.yaml: path: {path} leads out of .*/set; add --outside to read it"):
         read_images(f"{root.path}/set")
     assert list(shown(read_images(f"{root.path}/set", outside=True))) == ["images/1.jpg"]
     root("set/data.yaml", "path: /nowhere/at/all\ntrain: images\nnames: [a]\n")
@@ -244,14 +245,14 @@ def test_ids_as_texts_join(root, image, category):
 
 def test_ids_that_do_not_join_or_are_there_twice_are_an_error(root):
     with pytest.raises(
-        InputError, match=r"not one image_id of 1 annotations is the id of an image; the first is '000001'"
+        InputError, match=r"none of the 1 annotations has an image_id that is the id of an image; the first is '000001'"
     ):
         coco(root, [{"id": 1, "image_id": "000001", "category_id": 3, "bbox": [1, 2, 3, 4]}])
     with pytest.raises(InputError, match="two images have the id 1"):
         coco(root, [], [{"id": 1, "file_name": "1.jpg"}, {"id": "1", "file_name": "2.jpg"}])
     with pytest.raises(InputError, match="category 3 is both 'a' and 'b'"):
         coco(root, [], categories=[{"id": 3, "name": "a"}, {"id": "3", "name": "b"}])
-    with pytest.raises(InputError, match="25,001 categories; at most 25,000 are read"):
+    with pytest.raises(InputError, match="25,001 categories; the maximum is 25,000"):
         coco(root, [], categories=[{"id": number, "name": str(number)} for number in range(MOST_CLASSES + 1)])
 
 
@@ -276,8 +277,8 @@ def test_a_missing_bbox_is_the_box_around_what_else_was_drawn(root, annotation, 
         ({}, "bbox None is not x, y, width, height"),
         ({"keypoints": [5, 6, 2, 0, 0, 0]}, "bbox None is not"),
         ({"segmentation": [[1, 2, 3]]}, "bbox None is not"),
-        ({"segmentation": {"size": [4, 5], "counts": [3]}}, "run lengths do not add up to its size, 4 x 5"),
-        ({"segmentation": {"size": [4, 5], "counts": [20]}}, "nothing is set in its mask"),
+        ({"segmentation": {"size": [4, 5], "counts": [3]}}, "run lengths do not add up to the size, 4 x 5"),
+        ({"segmentation": {"size": [4, 5], "counts": [20]}}, "the mask is empty"),
         ({"segmentation": {"counts": 3}}, "run lengths do not add up"),
         ({"bbox": [1, 2, 3, 10**30 * 10**9]}, None),
         ({"bbox": [[[[[1]]]], 2, 3, 4]}, "is not a number"),
@@ -312,7 +313,7 @@ def test_rows_that_are_repeated_count_once(root):
         True,
         False,
     )
-    assert found.notes[0] == "boxes given twice in their image, which count once: 1"
+    assert found.notes[0] == "boxes given twice in their image, counted once: 1"
 
 
 def test_coco_names_in_another_form(root):
@@ -341,7 +342,7 @@ def test_runs_of_masks_give_the_box_of_the_mask():
                 height if _wraps(pixels) else rows.max() + 1,
             )
         else:
-            with pytest.raises(BadLabel, match="nothing is set"):
+            with pytest.raises(BadLabel, match="the mask is empty"):
                 rle_box(mask, "x")
 
 
@@ -402,14 +403,14 @@ def test_names_are_read_in_the_encoding_that_their_file_declares(root, declared,
     [
         (
             voc("1.jpg", [("篮球", "")], encoding="utf-8").encode("gbk"),
-            "it declares the encoding utf-8, which its letters are not in",
+            "it declares the encoding utf-8, but its bytes are not in it",
         ),
         ("<annotation><name>篮</name></annotation>".encode("gbk"), "it declares no encoding and is not UTF-8"),
-        (voc("1.jpg", [], encoding="klingon").encode(), "the encoding klingon is not known"),
-        (voc("1.jpg", [], encoding="rot13").encode(), "is not known"),
-        (voc("1.jpg", [], encoding="base64").encode(), "is not known"),
-        (voc("1.jpg", [], encoding="punycode").encode(), "is not known"),
-        (("<?xml version='1.0' encoding='utf-7'?>" + "<!DOCTYPE a>").encode(), "the encoding utf-7 is not known"),
+        (voc("1.jpg", [], encoding="klingon").encode(), "unknown encoding klingon"),
+        (voc("1.jpg", [], encoding="rot13").encode(), "unknown encoding"),
+        (voc("1.jpg", [], encoding="base64").encode(), "unknown encoding"),
+        (voc("1.jpg", [], encoding="punycode").encode(), "unknown encoding"),
+        (("<?xml version='1.0' encoding='utf-7'?>" + "<!DOCTYPE a>").encode(), "unknown encoding utf-7"),
         (b"<annotation>\0</annotation>", "not XML"),
         (b"", "not XML"),
         ("<!DOCTYPE a><annotation/>".encode("utf-16"), "<!DOCTYPE> is not allowed"),
@@ -433,7 +434,7 @@ def test_deep_xml_is_no_trouble():
         ),
         (
             "<annotation><object><name>a</name><polygon><x1>1</x1></polygon></object></annotation>",
-            "object 1 (a): it has no bndbox",
+            "object 1 (a): bndbox is missing",
         ),
         ("<annotation><item><bndbox/></item></annotation>", "<bndbox> is not in an <object>"),
         ("<root><annotation/></root>", "its root is <root>, not <annotation>"),
@@ -462,7 +463,8 @@ def test_the_same_stem_in_two_folders(root):
     root("Annotations/2.xml", voc("gone.gif", [("c", "")]))
     found = read_images(root.path)
     assert refused(found) == dict.fromkeys(
-        ("JPEGImages/2.jpg", "JPEGImages/2.png"), "Annotations/2.xml: it may be of JPEGImages/2.jpg or JPEGImages/2.png"
+        ("JPEGImages/2.jpg", "JPEGImages/2.png"),
+        ("Annotations/2.xml: it may belong to JPEGImages/2.jpg or JPEGImages/2.png"),
     )
 
 

@@ -95,7 +95,7 @@ def test_titles_above_the_header_are_passed_over_and_told(tmp_path, above, delim
     line = above.count("\n") + 1
     assert read(tmp_path, (above + written(delimiter)).encode()) == (
         ROWS,
-        [f"labels.csv: the columns are named in line {line}; what stands above them is not read"],
+        [f"labels.csv: the header is line {line}; the lines above it are not read"],
     )
     with pytest.raises(InputError, match=f"^labels.csv line {line + 1}: end 'x' is not a time"):
         read(tmp_path, (above + written(delimiter).replace("1.5", "x")).encode())
@@ -118,7 +118,7 @@ def test_other_names_of_a_column_are_told_and_never_guessed_among_several(tmp_pa
     assert read(tmp_path, written(header="File Name,start_time,end_sec,class").encode()) == (
         ROWS,
         [
-            f"labels.csv: the column {old} is taken as {new}"
+            f"labels.csv: the column {old} is read as {new}"
             for new, old in (("video", "file_name"), ("start", "start_time"), ("end", "end_sec"), ("label", "class"))
         ],
     )
@@ -144,14 +144,14 @@ def test_other_names_of_a_column_are_told_and_never_guessed_among_several(tmp_pa
             r"labels.csv line 2: not readable as a table: field larger than field limit \(131072\)",
         ),
         (b"x" * 131_073 + b",label\n", r"labels.csv: not readable as a table: field larger than field limit"),
-        (b"video,start,end,label,Label\na.mp4,0,1,a,b\n", "labels.csv: the column label is there twice"),
+        (b"video,start,end,label,Label\na.mp4,0,1,a,b\n", "labels.csv: the column label appears twice"),
         (
             b"PK\x03\x04" + bytes(100),
             "labels.csv: this is a spreadsheet or an archive, not text; save the table as CSV",
         ),
-        ("video,start,end,label\n".encode("utf-16-le"), "labels.csv: it holds NUL bytes"),
-        (b"\xff\xfev", "labels.csv: it begins like UTF-16 text, but is not; save it as UTF-8"),
-        (b'video,start,end,label\na.mp4,0,"1,500",jump\n', "labels.csv line 2: end '1,500' can be read in two ways"),
+        ("video,start,end,label\n".encode("utf-16-le"), "labels.csv: it contains NUL bytes"),
+        (b"\xff\xfev", "labels.csv: it has the byte order mark of UTF-16, but is not such text; save it as UTF-8"),
+        (b'video,start,end,label\na.mp4,0,"1,500",jump\n', "labels.csv line 2: end '1,500' is ambiguous"),
         (
             b"video;start;end;label\na.mp4;0;1.500,5;jump\n",
             "labels.csv line 2: end '1.500,5' is not a time in seconds, such as 12.5",

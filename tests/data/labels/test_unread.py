@@ -48,7 +48,7 @@ def test_what_may_hold_the_labels_is_an_error_that_names_it_unless_the_layout_is
     footage = read_footage(root.path, layout="folders")
     assert (
         len(footage.videos) == 2
-        and any("was not read" in note or "not read, since" in note for note in footage.notes)
+        and any("was not read" in note or "not read, because" in note for note in footage.notes)
         and name in str(footage.notes)
     )
 
@@ -74,14 +74,15 @@ def test_a_spreadsheet_that_names_videos(root, tmp_path, name, member, text):
         ("lines.jsonl", '{"path": "videos\\\\first.mp4", "label": "jump"}\n{"path": "videos\\\\second.mp4"}\n'),
         (
             "elan.eaf",
-            '<ANNOTATION_DOCUMENT><MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/videos/first.mp4"/><X URL="videos/second.mp4"/></ANNOTATION_DOCUMENT>',
+            '<ANNOTATION_DOCUMENT><MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/videos/first.mp4"/>'
+            '<X URL="videos/second.mp4"/></ANNOTATION_DOCUMENT>',
         ),
         ("labels.yaml", "first.mp4: jump\nsecond.mp4: run\n"),
     ],
 )
 def test_labels_in_other_formats(root, name, content):
     root("videos/first.mp4"), root("videos/second.mp4"), root(name, content)
-    with pytest.raises(InputError, match=f"/{name}: this file names videos that are here, and no layout reads it"):
+    with pytest.raises(InputError, match=f"/{name}: this file names videos that are here, but no layout reads it"):
         read_footage(root.path)
     assert f"{name} was not read: it names videos that are here" in read_footage(root.path, layout="folders").notes
     root("labels.csv", "video,start,end,label\nfirst.mp4,0,1,jump\n")
@@ -105,7 +106,7 @@ def test_other_tables_are_told(root, tmp_path):
     footage = read_footage(root.path)
     assert footage.layout == "folders"
     assert footage.notes[1:-1] == [
-        "not read, since they are no tables of labels: prices.csv, broken.xls, money.xlsx; "
+        "not read, because they are not label tables: prices.csv, broken.xls, money.xlsx; "
         "save a spreadsheet that holds labels as CSV"
     ]
 
@@ -120,7 +121,7 @@ def test_beside_labels_that_are_understood(root):
     assert footage.notes == ["cameras.csv was not read: it seems to hold labels, but its columns are video,fps"]
     root("more.csv", "video,start,end,lable\nb.mp4,0,1,jump\n")
     with pytest.raises(
-        InputError, match=r"/more\.csv: this seems to be a table of labels, but its columns are video,start,end,lable"
+        InputError, match=r"/more\.csv: this seems to be a label table, but its columns are video,start,end,lable"
     ):
         read_footage(root.path)
     assert "labels.csv" in str(read_footage(root.path, layout="folders").notes), (
@@ -132,4 +133,4 @@ def test_many_texts_cost_little_and_are_told(root):
     for number in range(205):
         root(f"words/{number}.txt", "a jump\n")
     root("labels.csv", "video,start,end,label\na.mp4,0,1,jump\n")
-    assert "5 of the .txt files were not looked at" in read_footage(root.path).notes
+    assert "5 of the .txt files were not examined" in read_footage(root.path).notes

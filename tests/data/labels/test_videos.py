@@ -48,7 +48,9 @@ def test_segments_csv(root):
     root("clips/a.mp4"), root("b.mp4")
     root(
         "segments.csv",
-        "video,start,end,label,split,group\nclips/a.mp4,1.5,3,kick,train,ann\na.mp4,4,,throw,,\nb.mp4,,,idle,test,bob\ngone.mp4,0,1,kick,,\n",
+        (
+            "video,start,end,label,split,group\nclips/a.mp4,1.5,3,kick,train,ann\na.mp4,4,,throw,,\nb.mp4,,,idle,test,bob\ngone.mp4,0,1,kick,,\n"
+        ),
     )
     footage = read_footage(root.path)
     assert footage.layout == "segments"
@@ -64,7 +66,10 @@ def test_kinetics_csv_with_trimmed_and_whole_files(root):
     root("val/abc_000010_000020.mp4"), root("xyz.mp4")
     root(
         "annotations.csv",
-        "label,youtube_id,time_start,time_end,split\nlong jump,abc,10,20,validate\nsurfing,xyz,3,13,train\nsurfing,lost,1,11,train\n",
+        (
+            "label,youtube_id,time_start,time_end,split\nlong "
+            "jump,abc,10,20,validate\nsurfing,xyz,3,13,train\nsurfing,lost,1,11,train\n"
+        ),
     )
     footage = read_footage(root.path)
     assert footage.layout == "kinetics"
@@ -104,7 +109,7 @@ def test_real_ucf101(ucf101):
         ("a.mp4,nan,2,kick", "segments.csv line 2: start 'nan' is not a time"),
         ("a.mp4,0,2, ", "segments.csv line 2: label is empty"),
         ("a.mp4,0,2,kick\na.mp4,0,2,jump", "a.mp4: 0.0 s to 2.0 is labelled twice: jump"),
-        ("b.mp4,0,2,kick", "not one label names a video that is here"),
+        ("b.mp4,0,2,kick", "no label names a video that is here"),
     ],
 )
 def test_bad_rows_are_named(root, row, complaint):
@@ -159,7 +164,9 @@ def test_labels_of_another_folder_are_not_taken(root):
         {
             "uri": "001.mp4",
             "verdict": "missing_video",
-            "reason": "named by labels.csv line 5, which may be jump/001.mp4 or run/001.mp4; write its folder and suffix too",
+            "reason": (
+                "named by labels.csv line 5, which may mean jump/001.mp4 or run/001.mp4; add its folder and suffix"
+            ),
         }
     ]
 
@@ -174,7 +181,8 @@ def test_ucf101_lists_as_windows_and_people_write_them(root):
     )
     root(
         "lists/TrainList01.TXT",
-        '\ufeffLong Jump\\v_a b_g01_c01.avi 1\r\n\r\n"Long Jump/v_ab_g02_c01.avi" 1\r\nRun/v_c_g01_c01\t2\r\nRun/clip 7 2\r\n',
+        '\ufeffLong Jump\\v_a b_g01_c01.avi 1\r\n\r\n"Long Jump/v_ab_g02_c01.avi" 1\r\n'
+        "Run/v_c_g01_c01\t2\r\nRun/clip 7 2\r\n",
     )
     root("lists/testlist1.txt").write_bytes("Run/müde.avi\r\n".encode("cp1252"))
     footage = read_footage(root.path)
@@ -210,7 +218,7 @@ def test_ucf101_lists_beside_another_layout_that_was_named(root):
         root("testlist01.txt"),
     )
     assert read_footage(root.path, layout="folders").notes == [
-        "not read, since the layout is folders: old/trainlist01.txt, testlist01.txt, trainlist01.txt"
+        "not read, because the layout is folders: old/trainlist01.txt, testlist01.txt, trainlist01.txt"
     ]
 
 
@@ -224,7 +232,10 @@ def test_kinetics_files_of_one_name_are_told_apart_by_their_folder(root):
     root("a/lost.mp4"), root("b/lost.mp4")
     root(
         "k.csv",
-        "label,youtube_id,time_start,time_end,split\nlong jump,abc,0,5,train\nsurfing,abc,5,9,train\nkick,xyz,0,10,val\nkick,lost,0,1,train\n",
+        (
+            "label,youtube_id,time_start,time_end,split\nlong "
+            "jump,abc,0,5,train\nsurfing,abc,5,9,train\nkick,xyz,0,10,val\nkick,lost,0,1,train\n"
+        ),
     )
     footage = read_footage(root.path)
     assert {name: [label.label for label in found] for name, found in labels(footage).items()} == {
@@ -234,8 +245,7 @@ def test_kinetics_files_of_one_name_are_told_apart_by_their_folder(root):
     }
     (refusal,) = footage.refused
     assert (
-        refusal["reason"]
-        == "named by k.csv line 5, which may be a/lost.mp4 or b/lost.mp4; write its folder and suffix too"
+        refusal["reason"] == "named by k.csv line 5, which may mean a/lost.mp4 or b/lost.mp4; add its folder and suffix"
     )
 
 
@@ -251,7 +261,8 @@ def test_labels_and_groups_that_look_alike_are_alike(root):
     root("a.mp4"), root("b.mp4")
     root(
         "s.csv",
-        f"video,start,end,label,split,group\na.mp4,0,1,Sprünge,,Jörg\nb.mp4,0,1,{unicodedata.normalize('NFD', 'Sprünge,,Jörg')}\n",
+        "video,start,end,label,split,group\na.mp4,0,1,Sprünge,,Jörg\n"
+        f"b.mp4,0,1,{unicodedata.normalize('NFD', 'Sprünge,,Jörg')}\n",
     )
     assert {(label.label, label.group) for found in labels(read_footage(root.path)).values() for label in found} == {
         ("Sprünge", "Jörg")
@@ -268,7 +279,7 @@ def test_names_with_line_breaks_and_escapes(root):
     )
     assert labels(read_footage(root.path)) == {"jump/a\nb.mp4": [Label(0.0, 1.0, "kick", "a\nb")]}
     root("jump/lab\nels.csv", 'video,start,end,label\n\x1b[31mred.mp4,0,1,"kick\nb"\n')
-    with pytest.raises(InputError, match="has a line break or another control character in it; is a quote not closed"):
+    with pytest.raises(InputError, match="contains a line break or another control character; is a quote not closed"):
         read_footage(root.path)
 
 
@@ -279,13 +290,12 @@ def test_several_layouts_are_listed_and_one_is_named(root):
         root("k.csv", "label,youtube_id,time_start,time_end\njump,a,0,2\n"),
     )
     with pytest.raises(
-        InputError,
-        match=r"labels in several layouts, segments \(s.csv\), kinetics \(k.csv\); name the one to read with --layout",
+        InputError, match=r"labels in several layouts, segments \(s.csv\), kinetics \(k.csv\); choose one with --layout"
     ):
         read_footage(root.path)
     footage = read_footage(root.path, layout="kinetics")
     assert labels(footage) == {"a.mp4": [Label(0.0, 2.0, "jump", "a")]} and footage.notes == [
-        "not read, since the layout is kinetics: s.csv"
+        "not read, because the layout is kinetics: s.csv"
     ]
     assert labels(read_footage(f"{root.path}/s.csv")) == {"a.mp4": [Label(0.0, 1.0, "kick", "a")]}
 
@@ -304,7 +314,7 @@ def test_files_that_are_their_own_group_are_told(root):
     root("jump/a.mp4"), root("run/b.mp4")
     (note,) = read_footage(root.path).notes
     assert note.startswith(
-        "every file is a group of its own, so two files of one recording or one athlete may stand on two sides of a split; "
+        "every file is a group of its own, so two files of one recording or one athlete may be in different splits; "
     )
     assert "v_Jump_g01_c01.mp4" in note and "column group" in note
     root("s.csv", "video,start,end,label\na.mp4,0,1,kick\nb.mp4,0,1,kick\n")
@@ -342,8 +352,8 @@ def test_numbers_that_begin_anew_in_every_split_are_no_groups(root):
 def test_folders_that_are_not_the_classes_are_told(root):
     root("UCF-101/Archery/a.mp4"), root("UCF-101/Surfing/b.mp4")
     assert read_footage(root.path).notes[0] == (
-        "the classes are the uppermost folders (UCF-101), not those below them (Archery, Surfing); "
-        "if these are the classes, name the folder that they lie in"
+        "the classes are the top folders (UCF-101), not the folders inside them (Archery, Surfing); "
+        "if those are the classes, give the folder that contains them"
     )
     assert not [note for note in read_footage(f"{root.path}/UCF-101").notes if "class" in note]
 
@@ -352,7 +362,7 @@ def test_one_class_alone_is_told(root):
     root("videos/a.mp4"), root("videos/b.mp4")
     assert (
         read_footage(root.path).notes[0]
-        == "all videos are of one class, videos: a class is a folder, and there is one alone"
+        == "all videos have one class, videos: each class is a folder, and there is only one"
     )
 
 
