@@ -76,7 +76,7 @@ def test_a_store_from_elsewhere_reads_no_file_outside_itself(tmp_path, path):
         if "add" in action:
             action["add"]["path"] = path.format(root=tmp_path)
     log.write_text("\n".join(map(json.dumps, actions)) + "\n")
-    with pytest.raises(InputError, match="names a file outside of itself"):
+    with pytest.raises(InputError, match="names a file outside itself"):
         store.read("ingests")
 
 

@@ -1,5 +1,5 @@
 """Stores, runs and registries that are damaged or forged: every command ends in a result or in one sentence, and
-nothing outside of them changes.
+nothing outside them changes.
 """
 
 import random

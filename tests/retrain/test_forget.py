@@ -129,7 +129,7 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
     tokens = [segment["video"].encode(), segment["segment"].encode(), *(pixels[:200] for pixels in clips.values())]
     data = [path.read_bytes() for path in (place / "store").rglob("*.parquet")]
     assert not any(token in content for token in tokens for content in data)
-    with pytest.raises(InputError, match=r"version \d+ of segments ended when a video was forgotten"):
+    with pytest.raises(InputError, match=r"version \d+ of segments cannot be read, because a video was forgotten"):
         store.read("segments", version=versions["segments"])
 
     assert registry.version("v0001")["marks"][0] | {"time": 0} == {

@@ -1,6 +1,4 @@
-"""Checks of what is read back from stores, runs and registries: names, paths, JSON values. Any of it may come from
-elsewhere, or be damaged.
-"""
+"""Check names, paths and JSON values read from stores, runs and registries: they may be damaged or foreign."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from posture.data.store.files import is_remote, join, plain, reachable, read_bytes
 from posture.data.store.safe_json import load_json
@@ -25,12 +23,12 @@ from posture.data.store.schema import SPLITS
 from posture.errors import InputError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of everything that becomes part of a path: content hashes and ids made of them, names of runs, versions, passes and
+"""Everything that becomes part of a path: content hashes, ids made of them, and names of runs, versions, passes and
 checkpoints.
 """
 
 IDS = ("video", "segment", "clip", "image")
-"""Columns of a store's tables with content hashes and ids made of them; empty for a file that could not be read."""
+"""Columns with content hashes or ids made of them; empty for a file that could not be read."""
 TEXTS = ("uri", "group", "label", "recipe", "method", "codec", "verdict", "reason", "ingest", "report")
 NUMBERS = {
     "bytes": (-1, 2**62),
@@ -43,16 +41,16 @@ NUMBERS = {
     "start": (0, 1e9),
     "end": (0, 1e9),
 }
-"""Columns with numbers, and from which to which they are."""
+"""Columns with numbers, and their range."""
 
 Name = Annotated[str, Field(pattern=rf"\A{PLAIN_NAME.pattern}\z")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
-"""Since 1970, or of footage; up to the year 5138, which a date can still hold."""
+"""Seconds since 1970, or of footage; at most the year 5138, the largest that a date can hold."""
 
 
 class Commit(TypedDict):
-    """An entry of a table's history."""
+    """Entry of a table's history."""
 
     timestamp: Annotated[int, Field(ge=0, le=10**14)]
     """Milliseconds since 1970."""
@@ -74,28 +72,28 @@ class CheckpointState(TypedDict, total=False):
 
 
 class MissingField(InputError, KeyError):
-    """A field that is not in a file."""
+    """Error for a field that a file lacks."""
 
     __str__ = ValueError.__str__
 
 
 class Fields(dict[str, Any]):
-    """An object of a JSON file; a field that it lacks is an error naming the file."""
+    """Object of a JSON file. A missing field raises an error that names the file."""
 
     where = ""
 
     def __missing__(self, name: str) -> Any:
-        raise MissingField(f"{self.where}: the field {name!r} is missing, which Posture writes")
+        raise MissingField(f"{self.where}: the field {name!r} is missing")
 
     def __or__(self, other: dict[str, Any]) -> Fields:
         return _fields({**self, **other}, self.where)
 
 
 def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
-    """The value of a JSON text, its objects as `Fields`. Raises InputError, beginning with `where`, if it is no JSON,
-    is too large or too deep, or is not of the type `kind`.
+    """Return the value of a JSON text, with its objects as `Fields`.
 
-    `kind` may be any type that pydantic knows; fields that a TypedDict does not name are kept.
+    Raises InputError, beginning with `where`, if it is not JSON, is too large or too deep, or does not have the
+    type `kind`, any type that pydantic knows. Fields that a TypedDict does not name are kept.
     """
     return _with_fields(checked_value(load_json(content, where), where, kind), where)
 
@@ -117,8 +115,8 @@ def _fields(value: dict[str, Any], where: str) -> Fields:
 
 
 def checked_value(value: Any, where: str, kind: Any) -> Any:
-    """`value` itself, or the dataclass `kind` of its fields. Raises InputError, beginning with `where`, if it is not of
-    that type.
+    """Return `value`, or the dataclass `kind` made of it. Raises InputError, beginning with `where`, if the type
+    differs.
     """
     try:
         made = _adapter(kind).validate_python(value, strict=not is_dataclass(kind))
@@ -126,7 +124,7 @@ def checked_value(value: Any, where: str, kind: Any) -> Any:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:4])[:100]
         raise InputError(
-            f"{where}: its content is not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}"
+            f"{where}: not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}"
         ) from None
     return made if is_dataclass(kind) else value
 
@@ -138,11 +136,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @contextlib.contextmanager
 def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]:
-    """While a table, or a file of one, is read. Raises InputError with that sentence and the reason if its log or a
-    file is missing or damaged.
+    """Read a table, or a file of one, in a `with` block.
 
-    deltalake and pyarrow raise exceptions of many classes for that; only a table that does not exist is left to the
-    caller.
+    Raises InputError with the sentence and the reason if its log or a file is missing or damaged: deltalake and
+    pyarrow raise many kinds of exceptions for that. Only TableNotFoundError is passed on.
     """
     from deltalake.exceptions import TableNotFoundError
 
@@ -151,7 +148,7 @@ def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]
             try:
                 yield
             except OSError as error:
-                # pyarrow's of damaged data; the operating system's have numbers
+                # pyarrow's errors for damaged data have no number; the operating system's have one
                 if error.errno is None and not is_remote(table):
                     raise InputError(f"{table}: {sentence.format(plain(error)[:300])}") from None
                 raise
@@ -162,8 +159,9 @@ def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]
 
 
 def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
-    """A Parquet file that Posture has written beside a store. Raises InputError if it is missing, is none, or lacks one
-    of `columns`.
+    """Read a Parquet file that Posture has written beside a store.
+
+    Raises InputError if it is missing, is not Parquet, or lacks one of `columns`.
     """
     content = read_bytes(uri)
     if content is None:
@@ -171,14 +169,12 @@ def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
     with readable(uri):
         table = pq.read_table(io.BytesIO(content))
     if missing := [name for name in columns if name not in table.column_names]:
-        raise InputError(f"{uri}: the column {missing[0]} is missing, which Posture writes")
+        raise InputError(f"{uri}: the column {missing[0]} is missing")
     return table
 
 
 def refuse_odd_values(table: pa.Table, where: str) -> None:
-    """Raise InputError naming the first value of a store's table that Posture does not write: an id that leads
-    elsewhere, a split or number that is none.
-    """
+    """Raise InputError naming the first value of a table that Posture does not write, such as an id that is a path."""
     held = set(table.column_names)
     bad = {
         name: pc.invert(pc.match_substring_regex(table[name], rf"\A({PLAIN_NAME.pattern})?\z"))
@@ -198,12 +194,13 @@ def refuse_odd_values(table: pa.Table, where: str) -> None:
         if place >= 0:
             value = str(table[name][place].as_py())[:100]
             raise InputError(
-                f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or was made by something else"
+                f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or "
+                "another program wrote it"
             )
 
 
 def _odd_boxes(table: pa.Table) -> pa.Array:
-    """Which rows of `boxes` do not have four finite numbers for each box, and one label."""
+    """Return True for rows of `boxes` without four finite numbers and one label for each box."""
     boxes = table["boxes"].combine_chunks()
     sides, owners = pc.list_flatten(boxes), pc.list_parent_indices(boxes)
     numbers = pc.list_flatten(sides)
@@ -222,12 +219,12 @@ def _odd_boxes(table: pa.Table) -> pa.Array:
 
 
 def path_below(root: str, *parts: str) -> str:
-    """The path of `parts` below `root`. Raises InputError if one of them leads out of it: by "..", or through a
-    symbolic link.
+    """Return the path of `parts` below `root`. Raises InputError if a part leads out: by "..", or by a symbolic
+    link.
     """
     names = [name for part in parts for name in part.split("/")]
     if bad := [name for name in names if name in ("", ".", "..") or "\0" in name]:
-        raise InputError(f"{root}: {'/'.join(parts)!r} is no path below it, because of {bad[0]!r}")
+        raise InputError(f"{root}: {'/'.join(parts)!r} is not a path below it, because of {bad[0]!r}")
     place = root.rstrip("/")
     for name in names if not is_remote(root) else ():
         place = f"{place}/{name}"
@@ -237,7 +234,7 @@ def path_below(root: str, *parts: str) -> str:
 
 
 def refuse_links(folder: str) -> None:
-    """Raise InputError naming the first entry below the local `folder` that is a symbolic link, or neither file nor
+    """Raise InputError naming the first entry below a local folder that is a symbolic link, or not a file or
     folder.
     """
     waiting = [folder]
@@ -256,5 +253,6 @@ def refuse_links(folder: str) -> None:
 def _refuse(path: str, root: str) -> None:
     what = f"a symbolic link to {os.readlink(path)}" if os.path.islink(path) else "neither a file nor a folder"
     raise InputError(
-        f"{path}: {what}; nothing outside of {root} is read or removed through it: put the files themselves there, or remove it"
+        f"{path}: {what}; nothing outside {root} is read or removed through it: replace it by the files "
+        "themselves, or remove it"
     )

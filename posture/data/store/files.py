@@ -1,4 +1,4 @@
-"""Files by uri, in a folder or in a bucket: listing, reading, publishing. One interface for both (obstore)."""
+"""List, read and publish files by uri, in a folder or a bucket, with one interface (obstore)."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ VIDEO_SUFFIXES = frozenset({
     ".ogm",
     ".dv",
 })
-"""Suffixes of video files in lower case; they are compared so."""
+"""Suffixes of video files in lower case."""
 
 PATIENCE_SECONDS = 60
-"""So long a bucket's server may be away before a command gives up."""
+"""Time that a bucket's server may be away before a command fails."""
 LONGEST_PAUSE_SECONDS = 2
-"""Between two tries."""
+"""Maximum pause between two tries."""
 CAUSE = "↳"
-"""So begins a line of deltalake's errors that says what was behind the line before it."""
+"""Start of a line in deltalake's errors that gives the cause of the line before."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One file as its folder or bucket lists it. `bytes` is -1 where even that cannot be read."""
+    """A file as its folder or bucket lists it. `bytes` is -1 if the size cannot be read."""
 
     uri: str
     relative: str
@@ -87,26 +87,27 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str | Path) -> str:
-    """The uri itself, or the absolute path: workers run in other folders. Raises InputError if a uri has credentials in
-    it, or is of another scheme.
+    """Return the uri, or the absolute path, because workers run in other folders.
+
+    Raises InputError if a uri contains credentials or has a scheme other than s3.
     """
     _refuse_address(str(uri))
     return str(uri).rstrip("/") if is_remote(str(uri)) else os.path.abspath(os.path.expanduser(str(uri)))
 
 
 def _refuse_address(uri: str) -> None:
-    """Credentials would be written down with every run that reads it. Addresses of other schemes may stand in a foreign
-    run, and are not contacted.
+    """Raise InputError for credentials, which every run would record, and for other schemes, which are not
+    contacted.
     """
     scheme, _, rest = uri.partition("://")
     host = rest.partition("/")[0]
-    if "@" in host or (":" in host and "@" in rest):  # a secret key may have a / in it
+    if "@" in host or (":" in host and "@" in rest):  # a secret key may contain a /
         raise InputError(
-            f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are taken from the variables AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY"
+            f"{scheme}://...@{rest.rpartition('@')[2]}: leave credentials out of the address; they are read from "
+            "the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if is_remote(uri) and scheme != "s3":
-        raise InputError(f"{uri}: an address is a folder, or begins with s3://; nothing else is read or written")
+        raise InputError(f"{uri}: an address must be a folder or begin with s3://")
 
 
 def join(root: str, *parts: str) -> str:
@@ -114,8 +115,9 @@ def join(root: str, *parts: str) -> str:
 
 
 def open_root(uri: str, *, create: bool = False) -> Any:
-    """The obstore store whose root is `uri` (a folder, or `s3://bucket/prefix`; credentials and endpoint from AWS_*
-    variables).
+    """Return the obstore store whose root is `uri`, a folder or `s3://bucket/prefix`.
+
+    Credentials and endpoint come from AWS_* variables.
     """
     from obstore.store import LocalStore, from_url
 
@@ -138,7 +140,7 @@ def open_root(uri: str, *, create: bool = False) -> Any:
 
 
 def exists(uri: str) -> bool:
-    """Whether a folder, a file or any object below the prefix stands at `uri`."""
+    """Return True if a folder, a file or any object below the prefix exists at `uri`."""
     if not is_remote(uri):
         return os.path.exists(uri)
     import obstore
@@ -148,14 +150,14 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes | None:
-    """The whole file, or None where it does not exist."""
+    """Return the whole file, or None if it does not exist."""
     import obstore
 
     root, _, name = uri.rpartition("/")
     if not is_remote(uri):
         if not os.path.isfile(uri):
             return None
-        with reachable(uri), open(uri, "rb") as file:  # obstore takes no line break in a name
+        with reachable(uri), open(uri, "rb") as file:  # obstore rejects names with line breaks
             return file.read()
     with reachable(uri):
         try:
@@ -165,10 +167,10 @@ def read_bytes(uri: str) -> bytes | None:
 
 
 def write_bytes(uri: str, content: bytes | Path) -> None:
-    """Write a whole file, `content` or what the file at that path holds, so that a reader sees the old or the new one,
-    never half.
+    """Write a whole file: `content`, or the contents of the file at that path. A reader sees the old or the new
+    file.
 
-    Raises InputError where it cannot be written: the disk is full, the bucket is gone, the credentials are refused.
+    Raises InputError if it cannot be written: the disk is full, the bucket is gone, the credentials are refused.
     """
     import obstore
 
@@ -178,12 +180,12 @@ def write_bytes(uri: str, content: bytes | Path) -> None:
 
 
 def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Replace a file by what `change` makes of its content (None: there is no file yet), so that no other writer's
-    change is lost.
+    """Replace a file by `change(content)` without losing another writer's change. The content is None if there is
+    no file.
 
-    In a folder a lock file beside it, .NAME.lock, keeps others out; in a bucket `change` is called again if the file
-    has changed meanwhile.
-    Raises InputError if it cannot be written, Busy if others write to it for longer than PATIENCE_SECONDS.
+    In a folder, a lock file beside it, .NAME.lock, keeps other writers out. In a bucket, `change` is called again
+    if the file was changed meanwhile. Raises InputError if it cannot be written, and Busy if others write to it for
+    longer than PATIENCE_SECONDS.
     """
     until = time.monotonic() + PATIENCE_SECONDS
     if not is_remote(uri):
@@ -192,21 +194,21 @@ def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
             while not _locked(lock):
                 if time.monotonic() > until:
                     raise Busy(
-                        f"{uri}: another process holds {lock.name} since {PATIENCE_SECONDS} s; end it, then try again"
+                        f"{uri}: another process has held {lock.name} for {PATIENCE_SECONDS} s; end it, then try again"
                     )
                 time.sleep(0.02)
             write_bytes(uri, change(read_bytes(uri)))
         return
     while not _replaced(uri, change):
         if time.monotonic() > until:
-            raise Busy(f"{uri}: others have kept changing it for {PATIENCE_SECONDS} s; try again")
+            raise Busy(f"{uri}: other processes kept changing it for {PATIENCE_SECONDS} s; try again")
 
 
 def _locked(file: Any) -> bool:
     import fcntl
 
     try:
-        # held until the file is closed, also if this process is killed
+        # held until the file is closed, or this process is killed
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
@@ -214,7 +216,7 @@ def _locked(file: Any) -> bool:
 
 
 def _replaced(uri: str, change: Callable[[bytes | None], bytes]) -> bool:
-    """Whether an object was replaced; not if another writer was quicker."""
+    """Return True if the object was replaced, False if another writer was faster."""
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -248,9 +250,9 @@ def remove_tree(uri: str) -> None:
 
 
 def list_files(root: str, *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[File]:
-    """Files below `root` whose suffix is among `suffixes`, sorted by relative path.
+    """Return the files below `root` with one of `suffixes`, sorted by relative path.
 
-    Raises InputError where there is no such folder, bucket or prefix.
+    Raises InputError if the folder, bucket or prefix does not exist.
     """
     files = _list_bucket(root, suffixes) if is_remote(root) else _list_folder(root, suffixes)
     return sorted(files, key=lambda file: file.relative)
@@ -266,19 +268,19 @@ def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
                 continue
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root).replace(os.sep, "/")
-            # no table and no page could hold it: it is listed by another name, and refused where it is read
+            # no table or page could hold this name: list it escaped; reading it is refused
             if not _is_unicode(path):
                 yield File(_escaped(path), _escaped(relative), -1, 0.0)
                 continue
             try:
                 status = os.stat(path)
                 yield File(path, relative, status.st_size if stat.S_ISREG(status.st_mode) else -1, status.st_mtime)
-            except OSError:  # a dangling link, a lost mount
+            except OSError:  # a broken link or a lost mount
                 yield File(path, relative, -1, 0.0)
 
 
 def _is_unicode(name: str) -> bool:
-    """Whether a name that the operating system gave is valid UTF-8."""
+    """Return True if a name from the operating system is valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -304,8 +306,9 @@ def _list_bucket(root: str, suffixes: frozenset[str]) -> Iterator[File]:
 
 @contextlib.contextmanager
 def reachable(uri: str, done: str = "read") -> Iterator[None]:
-    """Raise Unreachable in one line where what is `done` to storage fails: it does not answer, not to these
-    credentials, or has no room.
+    """Raise Unreachable, in one line, if storage fails: it does not answer, refuses the credentials, or is full.
+
+    `done` says what was tried, `read` or `written`.
     """
     from obstore.exceptions import BaseError
 
@@ -317,7 +320,7 @@ def reachable(uri: str, done: str = "read") -> Iterator[None]:
 
 
 def plain(error: Exception) -> str:
-    """An error that storage gave and what it says of its causes, in one line, without what only its authors understand."""
+    """Return a storage error and its causes in one line, without details for its authors."""
     first, *others = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or [type(error).__name__]
     return ": ".join([
         first,
@@ -327,10 +330,10 @@ def plain(error: Exception) -> str:
 
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[str]:
-    """A path to the file's bytes on this machine; a temporary copy where it lies in a bucket. Raises OSError."""
+    """Give a local path to the file's bytes, a temporary copy if it is in a bucket. Raises OSError."""
     if not is_remote(uri):
-        if not os.path.isfile(uri):  # opening a pipe would wait for ever
-            raise OSError("it is gone, or no regular file")
+        if not os.path.isfile(uri):  # opening a pipe would block forever
+            raise OSError("it is missing or not a regular file")
         with open(uri, "rb"):
             yield uri
         return
@@ -348,6 +351,6 @@ def local_copy(uri: str) -> Iterator[str]:
 
 
 def hash_file(path: str) -> str:
-    """The content's 128-bit BLAKE2 hash: the id of a video."""
+    """Return the 128-bit BLAKE2 hash of a file's content, which is the id of a video."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,4 +1,4 @@
-"""Frames of a stored clip as bytes, and back: raw pixels, or one JPEG a frame."""
+"""Encode frames of a stored clip as bytes and decode them: raw pixels, or one JPEG per frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from posture.errors import InputError
 
 
 def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview, list[int]]:
-    """Frames as stored bytes, and where each JPEG frame starts; `quality` 0 keeps raw pixels and has no starts."""
+    """Encode frames uint8 (T, H, W, 3); return the bytes and where each JPEG starts. `quality` 0 keeps raw pixels."""
     if not quality:
         return memoryview(np.ascontiguousarray(frames)).cast("B"), []
     import cv2
@@ -25,16 +25,16 @@ def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview,
 def decode_frames(
     pixels: Any, offsets: Sequence[int], shape: tuple[int, int, int], *, numbers: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Stored bytes -> uint8 (T, H, W, 3); raw frames are a read-only view. `numbers` picks frames, and only those are
+    """Decode stored bytes to uint8 (T, H, W, 3); raw frames are a read-only view. Only the frames `numbers` are
     decoded.
 
-    Raises InputError if the bytes are not so many frames of that size.
+    Raises InputError if the bytes do not hold T frames of that size.
     """
     length, height, width = shape
     if not len(offsets):
         if len(pixels) != length * height * width * 3:
             raise InputError(
-                f"a clip of the store has {len(pixels):,} bytes, which are not {length} frames of {height} x {width} pixels"
+                f"a clip of the store has {len(pixels):,} bytes, not {length} frames of {height} x {width} pixels"
             )
         frames = np.frombuffer(pixels, np.uint8).reshape(length, height, width, 3)
         frames.flags.writeable = False
@@ -48,7 +48,7 @@ def decode_frames(
         not 0 <= start < end <= len(data) for start, end in zip(offsets, ends, strict=True)
     ):
         raise InputError(
-            f"a clip of the store has {len(data):,} bytes, in which the places of its {length} frames do not lie"
+            f"a clip of the store has {len(data):,} bytes, which do not match the offsets of its {length} frames"
         )
     frames = [cv2.imdecode(data[offsets[n] : ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted]
     if any(frame is None or frame.shape != (height, width, 3) for frame in frames):

@@ -1,8 +1,7 @@
-"""One writer at a time, on a folder or a bucket, with a time limit: a crashed holder is taken over.
+"""One writer at a time in a folder or bucket, with a time limit: the lease of a crashed holder is taken over.
 
-The lease is a numbered log of small files, each created only if it does not exist yet (the one conditional write that a
-local disk and S3 both have). The highest number counts; whoever creates the next one holds the lease, or still holds
-it.
+The lease is a numbered log of small files. Each is created only if it does not exist yet, the one conditional write
+that both a local disk and S3 have. The highest number counts: who creates the next one gets or keeps the lease.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import uuid
 from typing import Annotated
 
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from posture.data.store.checked import Seconds, checked_json, path_below, refuse_links
 from posture.data.store.files import exists, is_remote, open_root, reachable
@@ -26,14 +25,14 @@ from posture.errors import Busy, InputError
 
 LIMIT_SECONDS = 60.0
 LONGEST_SECONDS = 86400.0
-"""A lease that ends later was not written by this program, or by a clock that is days off."""
+"""A lease that ends later was written by another program, or by a clock that is days off."""
 HIGHEST = 10**11
-"""Number of a file of the log: one a second would take 3,000 years."""
+"""Highest number of a file in the log; one per second takes 3,000 years."""
 NUMBERED = re.compile(r"(\d{12})\.json")
 
 
 class LeaseEntry(TypedDict):
-    """A file of the log."""
+    """File of the log."""
 
     holder: str
     host: str
@@ -43,10 +42,9 @@ class LeaseEntry(TypedDict):
 
 
 class Lease:
-    """Holds `<root>/_lease` while in a `with` block, renewed in the background. Raises Busy where somebody else holds
-    it.
+    """Hold `<root>/_lease` in a `with` block; a thread renews it. Raises Busy if another process holds it.
 
-    `who` and `place` say in errors who else that is, and where.
+    `who` and `place` name the other process and the folder in errors.
     """
 
     def __init__(
@@ -70,14 +68,15 @@ class Lease:
         if entry and entry["expires"] > time.time() and not _died_here(entry):
             wait = max(1, round(entry["expires"] - time.time()))
             raise Busy(
-                f"{self.root}: another {self._who} is writing to this {self._place} ({entry['host']}, process {entry['process']}); "
-                f"try again when it has ended, or in {wait} s if it was killed"
+                f"{self.root}: another {self._who} is writing to this {self._place} ({entry['host']}, process "
+                f"{entry['process']}); try again when it has ended, or in {wait} s if it was killed"
             )
         with reachable(self.root, "written"):
             created = self._create(number + 1, self._limit)
         if not created:
             raise Busy(
-                f"{self.root}: another {self._who} has just begun to write to this {self._place}; try again when it has ended"
+                f"{self.root}: another {self._who} has just started writing to this {self._place}; try again when "
+                "it has ended"
             )
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._renewer.start()
@@ -90,14 +89,15 @@ class Lease:
         if self._renewer:
             self._renewer.join()
         if not self._lost:
-            with contextlib.suppress(BaseError, OSError):  # then it ends by itself, at its limit
+            with contextlib.suppress(BaseError, OSError):  # then it expires by itself
                 self._create(self._number + 1, 0.0)
 
     def check(self) -> None:
-        """Raise Busy where the lease was lost (this process slept past its limit and another took over)."""
+        """Raise Busy if the lease was lost: this process slept past its limit and another one took over."""
         if self._lost:
             raise Busy(
-                f"{self.root}: another {self._who} took over this {self._place}; this one stops, what it committed stands"
+                f"{self.root}: another {self._who} took over this {self._place}, so this one stops; its commits "
+                "are kept"
             )
 
     def _renew(self) -> None:
@@ -106,9 +106,9 @@ class Lease:
         while not self._stop.wait(self._limit / 4):
             try:
                 self._lost = not self._create(self._number + 1, self._limit)
-            except InputError:  # the next number is taken by something that no lease wrote
+            except InputError:  # a file that no lease wrote has the next number
                 self._lost = True
-            except (BaseError, OSError):  # storage is away: the next try, or the one after, may find it again
+            except (BaseError, OSError):  # storage is away; one of the next tries may work
                 continue
             if self._lost:
                 return
@@ -127,7 +127,7 @@ class Lease:
         try:
             obstore.put(self._files, _file(number), json.dumps(entry).encode(), mode="create")
         except (AlreadyExistsError, PreconditionError):
-            # else an earlier try got through, and its answer did not
+            # otherwise an earlier try was written, but its answer was lost
             if (self._read(number) or {}).get("holder") != self.holder:
                 return False
         self._number = number
@@ -143,19 +143,19 @@ class Lease:
         return [int(name[1]) for name in names if name]
 
     def _latest(self) -> tuple[int, LeaseEntry | None]:
-        """The entry that counts, and its number. Raises InputError if it is none that a lease writes."""
+        """Return the valid entry and its number. Raises InputError if no lease writes such an entry."""
         for number in sorted(self._numbers(), reverse=True):
             if entry := self._read(number):
                 if entry["expires"] > time.time() + LONGEST_SECONDS or number > HIGHEST:
                     raise InputError(
-                        f"{self._folder}/{_file(number)}: a lease until {entry['expires']:g} s after 1970, which no {self._who} has taken; "
-                        f"if none is writing to this {self._place}, remove that file"
+                        f"{self._folder}/{_file(number)}: a lease until {entry['expires']:g} s after 1970, which "
+                        f"no {self._who} writes; if nothing is writing to this {self._place}, remove that file"
                     )
                 return number, entry
         return 0, None
 
     def _read(self, number: int) -> LeaseEntry | None:
-        """The entry, or None if its holder has just moved on."""
+        """Return the entry, or None if its holder has just written the next one."""
         import obstore
 
         try:
@@ -170,7 +170,7 @@ def _file(number: int) -> str:
 
 
 def holder(root: str) -> LeaseEntry | None:
-    """Who holds the lease of `root`; None if nobody does. Raises InputError."""
+    """Return the entry of the process that holds the lease of `root`, or None. Raises InputError."""
     if not exists(path_below(root, "_lease")):
         return None
     with reachable(root):
@@ -179,7 +179,7 @@ def holder(root: str) -> LeaseEntry | None:
 
 
 def _machine() -> str:
-    """This boot of this machine, as this container sees it: process numbers mean something only here."""
+    """Return an id of this boot and container; process numbers are valid only within it."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -188,7 +188,7 @@ def _machine() -> str:
 
 
 def _died_here(entry: LeaseEntry) -> bool:
-    """Whether the holder was a process of this machine that is gone, so that nobody need wait for its limit."""
+    """Return True if the holder was a process of this machine that has ended. Then its limit need not be awaited."""
     if entry["machine"] != _machine():
         return False
     try:

@@ -1,6 +1,4 @@
-"""JSON and YAML that others wrote, read within limits: no small file may cost minutes or gigabytes, or end in a
-traceback.
-"""
+"""Read JSON and YAML from others within limits: no small file may take minutes or gigabytes, or end in a traceback."""
 
 from __future__ import annotations
 
@@ -15,20 +13,21 @@ MOST_JSON_BYTES = 2 << 30
 """COCO's own largest file has 0.5 GB, LVIS's 1.1 GB."""
 MOST_YAML_BYTES = 4 << 20
 MOST_YAML_VALUES = 100_000
-"""Keys and values of a YAML file, anchors repeated wherever they are used."""
+"""Maximum keys and values in a YAML file; anchors count wherever they are used."""
 MOST_DEPTH = 64
-"""Of lists and objects inside each other."""
+"""Maximum nesting of lists and objects."""
 MOST_DIGITS = 40
-"""Of a whole number. Longer ones fit no column, and their conversion takes quadratic time."""
+"""Maximum digits of a whole number. Longer ones fit no column, and converting them takes quadratic time."""
 MOST_CLASSES = 25_000
-"""Of a data set. V3Det, the largest published one, has 13,204."""
+"""Maximum classes of a data set. V3Det, the largest published one, has 13,204."""
 
 
 def load_json(content: bytes | str, where: str, *, most_bytes: int = MOST_JSON_BYTES) -> Any:
-    """The value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+    """Return the value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    Raises InputError, beginning with `where`, if the text is no JSON, or has more than `most_bytes`, more than
-    MOST_DEPTH levels, a whole number of more than MOST_DIGITS digits, or half of a surrogate pair, which is no letter.
+    Raises InputError, beginning with `where`, if the text is not JSON or is larger than `most_bytes`. The same
+    holds for more than MOST_DEPTH levels, whole numbers of more than MOST_DIGITS digits, and half of a surrogate
+    pair.
     """
     _refuse_long(content, where, most_bytes)
     try:
@@ -52,17 +51,17 @@ def load_json(content: bytes | str, where: str, *, most_bytes: int = MOST_JSON_B
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise InputError(
-                f"{where}: a text in it has half of a surrogate pair (\\ud800 to \\udfff), which is no letter"
+                f"{where}: a text contains half of a surrogate pair (\\ud800 to \\udfff), which is not a character"
             ) from None
     return value
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """Lists, dictionaries and texts of a YAML document; every single value is text as it is written, so that a class
-    named `no` or `01` stays that.
+    """Return the lists, dictionaries and texts of a YAML document.
 
-    Raises InputError, beginning with `where`, if the text is no YAML, or has more than MOST_YAML_BYTES, MOST_DEPTH
-    levels or MOST_YAML_VALUES values.
+    Every scalar stays the text that was written: a class may be named `no` or `01`. Raises InputError, beginning
+    with `where`, if the text is not YAML, or has more than MOST_YAML_BYTES, MOST_DEPTH levels or MOST_YAML_VALUES
+    values.
     """
     import yaml
 
@@ -70,7 +69,7 @@ def load_yaml(text: str, where: str) -> Any:
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         _refuse_large(yaml, yaml.parse(text, Loader=loader), where)
-        return yaml.load(text, Loader=loader)  # which makes nothing but lists, dictionaries and texts
+        return yaml.load(text, Loader=loader)  # this loader makes only lists, dictionaries and texts
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
@@ -80,10 +79,10 @@ def load_yaml(text: str, where: str) -> Any:
 
 
 def _refuse_large(yaml: Any, events: Any, where: str) -> None:
-    """Count what an anchor stands for wherever it is used, before any of it is made: ten lines can stand for a thousand
-    million values.
+    """Raise InputError if a YAML document would expand too much: ten lines of anchors can mean a billion values.
 
-    A key that a mapping has twice is refused too: only one of its values would be read.
+    Anchors are counted wherever they are used, before any value is made. A key that a mapping has twice is refused
+    too, because only one of its values would be read.
     """
     sizes: dict[str, int] = {}
     opened: list[_Opened] = []
@@ -95,7 +94,8 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
             continue
         if isinstance(event, yaml.NodeEvent) and opened and opened[-1].is_repeated(getattr(event, "value", None)):
             raise InputError(
-                f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} appears twice; keep one of them"
+                f"{where} line {event.start_mark.line + 1}: the key {event.value[:40]!r} appears twice; keep "
+                "one of them"
             )
         if isinstance(event, yaml.AliasEvent):
             if any(outer.anchor == event.anchor for outer in opened):
@@ -111,23 +111,24 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
             raise InputError(_too_deep(where))
         if count > MOST_YAML_VALUES:
             raise InputError(
-                f"{where}: more than {MOST_YAML_VALUES:,} values, anchors counted wherever they are used; a data set's description is shorter"
+                f"{where}: more than {MOST_YAML_VALUES:,} values, counting anchors wherever they are used; a data "
+                "set's description is shorter"
             )
 
 
 @dataclass
 class _Opened:
-    """A list or mapping whose end has not come yet."""
+    """List or mapping that is not closed yet."""
 
     anchor: str | None
     before: int
-    """Values before it."""
+    """Number of values before it."""
     keys: set[str] | None
-    """Of a mapping, so far."""
+    """Keys so far, if it is a mapping."""
     is_key_next: bool = True
 
     def is_repeated(self, key: str | None) -> bool:
-        """Take note of the next value in it; whether that is a key that is there already."""
+        """Count the next value; return True if it repeats a key."""
         if self.keys is None:
             return False
         is_key, self.is_key_next = self.is_key_next, not self.is_key_next
@@ -140,7 +141,7 @@ class _Opened:
 
 def _refuse_long(content: bytes | str, where: str, most_bytes: int) -> None:
     if len(content) > most_bytes:
-        raise InputError(f"{where}: {len(content):,} bytes; at most {most_bytes:,} are read")
+        raise InputError(f"{where}: {len(content):,} bytes; the maximum is {most_bytes:,}")
 
 
 def _refuse_deep(value: Any, where: str) -> None:
@@ -159,10 +160,10 @@ def _refuse_deep(value: Any, where: str) -> None:
 
 
 def _too_deep(where: str) -> str:
-    return f"{where}: lists and objects are nested more than {MOST_DEPTH} deep"
+    return f"{where}: lists and objects are nested more than {MOST_DEPTH} levels deep"
 
 
 def _whole(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(digits):,} digits; at most {MOST_DIGITS} are read")
+        raise ValueError(f"a whole number of {len(digits):,} digits; the maximum is {MOST_DIGITS}")
     return int(digits)

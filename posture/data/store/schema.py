@@ -1,17 +1,17 @@
-"""The columns of every table of the store, with their units, and how their keys are made from content.
+"""Columns of every table of the store, with their units, and keys made from content.
 
 | table | one row per | key |
 |---|---|---|
-| videos | file that was looked at; `ok` means that all its clips stand | video, uri |
+| videos | file that was examined; `ok` means that all its clips are stored | video, uri |
 | groups | athlete or source video | group |
-| segments | labelled stretch of a video | segment |
+| segments | labelled segment of a video | segment |
 | clips | decoded window of a segment | clip |
 | flows | clip and method | clip, method |
-| images | image file, or frame of a video, with boxes or known to have none | image |
+| images | image file, or frame of a video, with boxes or without objects | image |
 | boxes | image of `images` | image |
-| pictures | image file or video with boxes that was looked at; `ok` means that its images and boxes stand | image, uri |
+| pictures | examined image file, or video with boxes; `ok` means that its images and boxes are stored | image, uri |
 | ingests | ingest that added something or refused a file | ingest |
-| absences | segment in which a detector found no athlete, so that it is not searched again | segment, recipe |
+| absences | segment without an athlete for the detector, which is not searched again | segment, recipe |
 """
 
 from __future__ import annotations
@@ -28,64 +28,64 @@ from posture.errors import InputError
 SPLITS = ("train", "val", "test")
 
 TUBE = "-tube"
-"""How the keys of segments end that are of one athlete, not of all that a stretch of video shows."""
+"""Suffix of the key of a segment that labels one athlete, not all that the video shows."""
 
 VERDICTS = {
     "ok": "decoded",
     "empty": "the file has no bytes",
-    "not_video": "the file is no video",
-    "not_picture": "the file is no image",
+    "not_video": "the file is not a video",
+    "not_picture": "the file is not an image",
     "no_video_stream": "a container without a video stream",
     "no_frames": "a video stream without frames",
-    "no_decoder": "a video stream of a kind that cannot be decoded here",
-    "bad_times": "time stamps that make no frame rate of a video",
+    "no_decoder": "a video codec that cannot be decoded here",
+    "bad_times": "time stamps that give no frame rate of a video",
     "truncated": "the file ends before its video or image does",
     "timeout": "the decoder did not finish in time",
     "crashed": "the decoder's process died",
-    "failed": "this version of Posture cannot cope with the file",
+    "failed": "this version of Posture cannot decode the file",
     "too_large": "more pixels than --max-pixels allows",
     "out_of_memory": "decoding takes more than --file-memory allows",
     "unreadable": "the file cannot be read",
     "too_short": "shorter than one clip",
     "duplicate": "the same content as another file",
-    "forgotten": "posture forget removed this video, and it does not come back",
-    "missing_video": "a label names a video that is not there",
+    "forgotten": "posture forget removed this video; it is not ingested again",
+    "missing_video": "a label names a video that is missing",
     "segment_past_end": "a segment starts or ends after its video",
-    "no_athlete": "nobody to cut the clip around in that segment",
-    "missing_picture": "a label names an image that is not there",
-    "frame_past_end": "a box is on a frame after its video's last",
-    "bad_label": "what is said of an image cannot be read",
-    "unknown_class": "a box is of a class that has no name",
-    "box_outside": "nothing of a box lies in its image",
+    "no_athlete": "no athlete to cut the clip around",
+    "missing_picture": "a label names an image that is missing",
+    "frame_past_end": "a box belongs to a frame after the video's last one",
+    "bad_label": "the labels of an image cannot be read",
+    "unknown_class": "a box has a class without a name",
+    "box_outside": "a box lies outside its image",
     "size_mismatch": "the boxes were drawn on an image of another size",
 }
-"""Every verdict on a file or a label, and what it means."""
+"""Verdicts on files and labels, and their meaning."""
 
 RETRIED = frozenset({"timeout", "crashed", "unreadable", "too_large", "out_of_memory"})
-"""Verdicts that the machine or a limit may be to blame for: such files are tried again by the next ingest."""
+"""Verdicts that the machine or a limit may have caused: the next ingest tries such files again."""
 
 READER = 2
-"""Raised whenever files are read otherwise than before: what an earlier version refused is then tried again, once."""
+"""Incremented when files are read in a new way: files that an earlier version refused are then tried once more."""
 
 VIDEOS = pa.schema([
-    ("video", pa.string()),  # content hash; empty where the file could not be read
+    ("video", pa.string()),  # content hash; empty if the file could not be read
     ("uri", pa.string()),
     ("bytes", pa.int64()),
     ("modified", pa.float64()),  # seconds since 1970
     ("frames", pa.int64()),
     ("fps", pa.float64()),
     ("seconds", pa.float64()),
-    ("width", pa.int32()),  # pixels, as the video is shown: upright, with square pixels
+    ("width", pa.int32()),  # pixels of the video as shown: upright, with square pixels
     ("height", pa.int32()),
     ("codec", pa.string()),
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
-    # how its frames are reached, as data/decode/stream.py names it; null if an earlier version of Posture decoded it
+    # how frames are reached, as data/decode/stream.py names it; null if an earlier version decoded it
     ("decoder", pa.string()),
-    # pixels, upright but before the pixel aspect ratio; null if an earlier version of Posture decoded it
+    # pixels, upright, before the pixel aspect ratio; null if an earlier version decoded it
     ("coded_width", pa.int32()),
     ("coded_height", pa.int32()),
-    ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
+    ("reader", pa.int32()),  # READER that refused the file; null if it was not refused
 ])
 
 GROUPS = pa.schema([("group", pa.string()), ("split", pa.string())])
@@ -114,23 +114,23 @@ CLIPS = pa.schema([
 
 FLOWS = pa.schema([
     ("clip", pa.string()),
-    ("method", pa.string()),  # one of flow.METHODS
-    ("bound", pa.float32()),  # pixels of the stored frame: displacements are clipped to +-bound
-    ("frames", pa.int32()),  # T - 1: one less than the clip has
+    ("method", pa.string()),  # one of optical_flow.METHODS
+    ("bound", pa.float32()),  # pixels of the stored frame; displacements are clipped to +-bound
+    ("frames", pa.int32()),  # T - 1, one less than the clip has
     ("height", pa.int32()),  # H, pixels
     ("width", pa.int32()),  # W, pixels
-    ("vectors", pa.binary()),  # uint8 (T - 1) x H x W x 2, dx then dy, encoded as data/decode/optical_flow.py says
+    ("vectors", pa.binary()),  # uint8 (T - 1) x H x W x 2, dx then dy, encoded as in data/decode/optical_flow.py
 ])
 
 IMAGES = pa.schema([
-    ("image", pa.string()),  # the file's content hash; of a frame, frame_id
-    ("uri", pa.string()),  # the file; of a frame, video#t=seconds
+    ("image", pa.string()),  # content hash of a file; frame_id of a frame
+    ("uri", pa.string()),  # uri of a file; video#t=seconds of a frame
     ("height", pa.int32()),  # pixels
     ("width", pa.int32()),  # pixels
     ("bytes", pa.int64()),  # of `pixels`
-    ("pixels", pa.binary()),  # the file as it was (JPEG, PNG, WebP, BMP), turned upright; frames as JPEG
-    ("decoder", pa.string()),  # of a frame, as in `videos`; null of stills
-    # of a frame, pixels before the pixel aspect ratio, on which boxes may have been drawn; null of stills
+    ("pixels", pa.binary()),  # the file as it was (JPEG, PNG, WebP, BMP), upright; JPEG for a frame
+    ("decoder", pa.string()),  # for a frame, as in `videos`; null for an image file
+    # for a frame, pixels before the pixel aspect ratio, on which boxes may have been drawn; else null
     ("coded_height", pa.int32()),
     ("coded_width", pa.int32()),
 ])
@@ -139,24 +139,24 @@ BOXES = pa.schema([
     ("image", pa.string()),
     ("group", pa.string()),
     ("split", pa.string()),  # one of SPLITS; empty until the ingest that added it has ended
-    # x1, y1, x2, y2 each, pixels of the image, clipped to it; empty where it shows none
+    # x1, y1, x2, y2 each, in pixels of the image, clipped to it; empty if it shows none
     ("boxes", pa.list_(pa.list_(pa.float32()))),
-    ("labels", pa.list_(pa.string())),  # one for each box
-    ("tubes", pa.list_(pa.string())),  # the athlete's track through a video, for each box; empty where there is none
-    ("time", pa.float64()),  # seconds from the video's first frame; NaN for stills
-    # ignore regions, as `boxes`: crowds and difficult objects; null in tables of before they were kept
+    ("labels", pa.list_(pa.string())),  # one per box
+    ("tubes", pa.list_(pa.string())),  # for each box, the athlete's tube in a video; empty if there is none
+    ("time", pa.float64()),  # seconds from the video's first frame; NaN for image files
+    # ignore regions like `boxes`: crowds and difficult objects; null in tables of earlier versions
     ("ignored", pa.list_(pa.list_(pa.float32()))),
-    ("ignored_labels", pa.list_(pa.string())),  # one for each region
+    ("ignored_labels", pa.list_(pa.string())),  # one per region
 ])
 
 PICTURES = pa.schema([
-    ("image", pa.string()),  # content hash; empty where the file could not be read
+    ("image", pa.string()),  # content hash; empty if the file could not be read
     ("uri", pa.string()),
     ("bytes", pa.int64()),
     ("modified", pa.float64()),  # seconds since 1970
     ("verdict", pa.string()),  # one of VERDICTS
     ("reason", pa.string()),
-    ("reader", pa.int32()),  # of a refused file, the READER that refused it; else null
+    ("reader", pa.int32()),  # READER that refused the file; null if it was not refused
 ])
 
 INGESTS = pa.schema([("ingest", pa.string()), ("time", pa.float64()), ("report", pa.string())])
@@ -170,7 +170,7 @@ ABSENCES = pa.schema([
 
 
 def is_final(row: dict[str, Any]) -> bool:
-    """Whether a row of `videos` or `pictures` says that its file is refused, so that this version need not look at it
+    """Return True if a row of `videos` or `pictures` says that its file is refused and this version need not try it
     again.
     """
     return row["verdict"] not in ("ok", "duplicate", *RETRIED) and row["reader"] == READER
@@ -199,21 +199,23 @@ WRITTEN = re.compile(
 
 @dataclass(frozen=True)
 class DecodeRecipe:
-    """How a segment becomes stored clips: larger and longer than one training clip, so that training can vary it."""
+    """How a segment becomes stored clips, which are larger and longer than a training clip so that training can
+    vary it.
+    """
 
     height: int = 128
     width: int = 171
     frames: int = 32
     stride: int = 2
-    """Every `stride`-th frame of the file is stored."""
+    """Store every `stride`-th frame of the file."""
     windows: int = 1
     """Clips per segment, spread evenly over it."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
-    """How another aspect ratio becomes height x width."""
+    """How frames of another aspect ratio become height x width."""
     jpeg: int = 0
-    """JPEG quality 1..100 of the stored frames; 0 stores raw frames."""
+    """JPEG quality 1..100 of stored frames; 0 stores raw frames."""
     crop: str = ""
-    """What frames are cut along, as `crop_name` writes it; empty: they are stored whole."""
+    """What frames are cut along, as `crop_name` writes it; empty to store whole frames."""
 
     def __str__(self) -> str:
         frames = f"jpeg{self.jpeg}" if self.jpeg else "raw"
@@ -222,10 +224,10 @@ class DecodeRecipe:
 
     @classmethod
     def parse(cls, text: str) -> DecodeRecipe:
-        """The recipe that `str` wrote. Raises InputError if it is none."""
+        """Return the recipe that `str` wrote. Raises InputError if the text is not one."""
         match = WRITTEN.fullmatch(text)
         if match is None:
-            raise InputError(f"{text[:100]!r} is no decode recipe; one reads like {cls()}")
+            raise InputError(f"{text[:100]!r} is not a decode recipe; one looks like {cls()}")
         size, fit, frames, stride, windows, pixels, *crop = text.split("-", 6)
         height, width = size.split("x")
         return cls(
@@ -241,40 +243,41 @@ class DecodeRecipe:
 
     @property
     def margin(self) -> float:
-        """What a cropped clip shows around the athlete on each side, as a share of the athlete's box."""
+        """Return the margin around the athlete on each side of a cropped clip, as a share of the athlete's box."""
         return float(self.crop.removeprefix("boxes").rpartition("-")[2])
 
     @property
     def searched(self) -> bool:
-        """Whether a detector says where the athlete is."""
+        """Return True if a detector finds the athlete."""
         return self.crop.startswith("detector-")
 
     @property
     def clip_bytes(self) -> int:
-        """Bytes of one stored clip before compression; for JPEG frames an estimate (about a twelfth of raw)."""
+        """Return the bytes of a stored clip before compression; for JPEG frames an estimate (about 1/12 of
+        raw).
+        """
         raw = self.frames * self.height * self.width * 3
         return raw // 12 if self.jpeg else raw
 
 
 def crop_name(margin: float, *, detector: str = "") -> str:
-    """`boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for those that a detector finds whose weights have a hash
-    that begins with `detector`.
+    """Return `boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for a detector whose weights have the hash
+    `detector`.
     """
     share = f"{round(margin, 4):g}"
     return f"detector-{detector}-{share}" if detector else f"boxes{share}"
 
 
 def content_id(*parts: object) -> str:
-    """A 128-bit key of the values in `parts`, as 32 hexadecimal digits."""
+    """Return a 128-bit key of the values in `parts`, as 32 hexadecimal digits."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def segment_id(video: str, start_seconds: float, end_seconds: float | None, athlete: str = "") -> str:
-    """The key of a stretch of a video; `end_seconds` None means to its end. Labels are no part of it: they may be
-    corrected.
+    """Return the key of a segment. It ends with the video if `end_seconds` is None.
 
-    Where what one `athlete` does is labelled, two may be seen at once: such a key has the athlete in it, and ends in
-    `TUBE`.
+    The label is not part of the key, because it may be corrected. If an `athlete` is labelled, two may be seen at
+    once: the key then includes the athlete and ends in `TUBE`.
     """
     end = "end" if end_seconds is None else round(end_seconds * 1000)
     stretch = ("segment", video, round(start_seconds * 1000), end)
@@ -282,12 +285,12 @@ def segment_id(video: str, start_seconds: float, end_seconds: float | None, athl
 
 
 def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
-    """The key of one decoded window of a segment."""
+    """Return the key of a decoded window of a segment."""
     return content_id("clip", segment, recipe, window)
 
 
 def frame_id(video: str, frame: int) -> str:
-    """The key of an image that is frame `frame`, from 0, of the video whose content hash is `video`, and begins with
-    that.
+    """Return the key of frame `frame`, from 0, of the video with the content hash `video`. It begins with that
+    hash.
     """
     return f"{video}-{frame:07d}"

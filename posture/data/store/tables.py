@@ -1,6 +1,6 @@
-"""The store: Delta Lake tables below one folder or `s3://` prefix. Appends are atomic, versions stay readable.
+"""The store: Delta Lake tables below a folder or an `s3://` prefix. Appends are atomic; old versions stay readable.
 
-Only one process writes at a time (`data/store/lease.py`); any number read. Rows are described in `data/store/schema.py`.
+Only one process writes at a time (`data/store/lease.py`); any number may read. `data/store/schema.py` describes rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from posture.data.store import schema as rows
 from posture.data.store.checked import (
     Commit,
     Count,
@@ -46,34 +45,33 @@ from posture.data.store.files import (
     read_bytes,
     write_bytes,
 )
+from posture.data.store.schema import TABLES
 from posture.errors import InputError
 
 COMMIT_TRIES = 3
-"""Of a commit whose connection breaks."""
+"""Tries of a commit whose connection breaks."""
 ARROW_TRIES = 11
-"""Of what pyarrow asks of a bucket: with its pauses, which double from 25 ms, they take 51 s, about as long as
-PATIENCE_SECONDS.
-"""
+"""Tries of a pyarrow request to a bucket. With pauses that double from 25 ms they take 51 s, near PATIENCE_SECONDS."""
 FORGOTTEN = "_forgotten"
-"""Folder of marks, one for each video that was forgotten."""
+"""Folder of marks, one per forgotten video."""
 DELETE_AT_ONCE = 2000
-"""Values of one predicate: deltalake's parser overflows the stack with 100,000."""
+"""Maximum values in a predicate: with 100,000 deltalake's parser overflows the stack."""
 
 
 class StoreMark(TypedDict):
-    """What is kept of a video that was forgotten."""
+    """What is kept of a forgotten video."""
 
     video: Name
     """Content hash."""
     bytes: Count
     time: Seconds
-    """Of the forgetting, since 1970."""
+    """Time of forgetting, in seconds since 1970."""
     versions: dict[str, Count]
-    """Of each table, the oldest version that can be read; empty until the forgetting is complete."""
+    """Oldest readable version of each table; empty until the forgetting is complete."""
 
 
 class Store:
-    """The tables at `uri`. With `create=False` a missing store is refused (InputError)."""
+    """The tables at `uri`. Raises InputError if the store is missing and `create` is False."""
 
     def __init__(self, uri: str, *, create: bool = False) -> None:
         self.uri = absolute(uri)
@@ -84,9 +82,9 @@ class Store:
         return join(self.uri, name)
 
     def open(self, name: str, *, version: int | None = None) -> Any | None:
-        """The DeltaTable at `version` (None: newest), or None if it does not exist yet.
+        """Return the DeltaTable at `version` (None: the newest), or None if it does not exist yet.
 
-        Raises InputError if it cannot be read, holds a symbolic link, or names a file outside of itself.
+        Raises InputError if it cannot be read, contains a symbolic link, or names a file outside itself.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
@@ -106,12 +104,10 @@ class Store:
         return table
 
     def create_tables(self) -> None:
-        """Make the tables that are missing, all empty, and add the columns that tables of earlier versions lack; of
-        their rows these are null.
-        """
+        """Create missing tables, and add columns that tables of earlier versions lack, null in their rows."""
         from deltalake import DeltaTable, Schema
 
-        for name, schema in rows.TABLES.items():
+        for name, schema in TABLES.items():
             if (table := self.open(name)) is not None:
                 held = {field.name for field in table.schema().fields}
                 missing = [field for field in Schema.from_arrow(schema).fields if field.name not in held]
@@ -135,31 +131,34 @@ class Store:
                 )
 
     def versions(self) -> dict[str, int]:
-        """The newest version of every table: what a run records of the footage it saw."""
-        return {name: table.version() for name in rows.TABLES if (table := self.open(name)) is not None}
+        """Return the newest version of every table, which a run records as the footage it saw."""
+        return {name: table.version() for name in TABLES if (table := self.open(name)) is not None}
 
     def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
-        """The table as a pyarrow dataset, for filters, columns and row groups.
+        """Return the table as a pyarrow dataset, for filters, columns and row groups.
 
-        Raises InputError if there is no such table, if that version ended with a forgotten video, and as `open` does.
+        Raises InputError if the table is missing, if the version ended because a video was forgotten, and as
+        `open` does.
         """
         if version is not None:
             oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
             if version < oldest:
                 raise InputError(
-                    f"{self.uri}: version {version} of {name} ended when a video was forgotten, and {oldest} is the oldest that can be "
-                    f"read; what was trained on it can be judged on the newest: posture evaluate RUN --store {self.uri}"
+                    f"{self.uri}: version {version} of {name} cannot be read, because a video was forgotten; the "
+                    f"oldest readable version is {oldest}. Evaluate what was trained on it on the newest version: "
+                    f"posture evaluate RUN --store {self.uri}"
                 )
         table = self.open(name, version=version)
         if table is None:
             raise InputError(f"{self.uri}: the store has no table {name!r}")
-        return table.to_pyarrow_dataset(schema=rows.TABLES[name], filesystem=_folder(self.table_uri(name)))
+        return table.to_pyarrow_dataset(schema=TABLES[name], filesystem=_folder(self.table_uri(name)))
 
     def scan(self, name: str, columns: list[str], *, version: int | None = None) -> pa.Table:
-        """These columns of a table that exists, `__filename` perhaps among them, with each file's rows in their order.
+        """Return columns of an existing table, `__filename` included if asked for, with each file's rows in
+        order.
 
-        Raises InputError as `dataset` does, and if a file is missing or damaged, or a value is none that Posture
-        writes.
+        Raises InputError as `dataset` does, if a file is missing or damaged, or if Posture does not write such
+        a value.
         """
         with readable(self.table_uri(name)):
             table = self.dataset(name, version=version).to_table(columns=columns)
@@ -169,39 +168,27 @@ class Store:
     def read(
         self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None
     ) -> pa.Table:
-        """Rows of a table; empty with its schema if it does not exist yet. Raises InputError as `scan` does.
+        """Return rows of a table; empty, with its schema, if it does not exist yet. Raises InputError as `scan`
+        does.
 
-        `where` is an expression over any column but pixels and vectors. It is applied here: pyarrow cannot compare
-        strings with the string views that deltalake gives as each file's statistics.
+        `where` is an expression over any columns but pixels and vectors. It is applied here, because pyarrow
+        cannot compare strings with the string views that deltalake gives as a file's statistics.
         """
-        wanted = columns or rows.TABLES[name].names
+        wanted = columns or TABLES[name].names
         if self.open(name) is None:
-            return rows.TABLES[name].empty_table().select(wanted)
+            return TABLES[name].empty_table().select(wanted)
         if where is None:
             return self.scan(name, wanted, version=version)
-        needed = [
-            column for column in rows.TABLES[name].names if column in wanted or column not in ("pixels", "vectors")
-        ]
+        needed = [column for column in TABLES[name].names if column in wanted or column not in ("pixels", "vectors")]
         return self.scan(name, needed, version=version).filter(where).select(wanted)
 
     def append(self, name: str, table: pa.Table) -> None:
-        """Add rows in one commit; no rows make no commit."""
-        from deltalake import write_deltalake
-
+        """Add rows in one commit, or none if there are no rows."""
         if table.num_rows:
-            self._commit(
-                name,
-                lambda commit: write_deltalake(
-                    self.table_uri(name),
-                    table.cast(rows.TABLES[name]),
-                    mode="append",
-                    storage_options=self._patience,
-                    commit_properties=commit,
-                ),
-            )
+            self._write(name, table, mode="append")
 
     def upsert(self, name: str, table: pa.Table, *, keys: list[str]) -> None:
-        """Replace the rows that share `keys` with one of `table`, add the others: one commit."""
+        """Replace the rows that share `keys` with one of `table` and add the others, in one commit."""
         if not table.num_rows:
             return
         match = " AND ".join(f"old.{key} = new.{key}" for key in keys)
@@ -211,11 +198,7 @@ class Store:
                 self
                 .open(name)
                 .merge(
-                    table.cast(rows.TABLES[name]),
-                    match,
-                    source_alias="new",
-                    target_alias="old",
-                    commit_properties=commit,
+                    table.cast(TABLES[name]), match, source_alias="new", target_alias="old", commit_properties=commit
                 )
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
@@ -224,43 +207,34 @@ class Store:
         )
 
     def delete(self, name: str, key: str, values: list[str]) -> None:
-        """Remove the rows whose `key` is among `values` from the newest version; earlier ones keep them. One commit for
-        every DELETE_AT_ONCE values.
+        """Remove the rows whose `key` is in `values` from the newest version; older ones keep them.
+
+        One commit for every DELETE_AT_ONCE values.
         """
         for first in range(0, len(values), DELETE_AT_ONCE):
             chosen = f"{key} IN ({', '.join(map(sql_text, values[first : first + DELETE_AT_ONCE]))})"
             self._commit(name, lambda commit, chosen=chosen: self.open(name).delete(chosen, commit_properties=commit))
 
     def replace(self, name: str, table: pa.Table, *, key: str, values: list[str]) -> None:
-        """Remove the rows whose `key` is among `values`, at most DELETE_AT_ONCE, and add those of `table`, whose keys
-        are too: one commit.
+        """Replace the rows whose `key` is in `values`, at most DELETE_AT_ONCE, by those of `table`, in one
+        commit.
         """
-        from deltalake import write_deltalake
-
         if not table.num_rows:
             return self.delete(name, key, values)
-        chosen = f"{key} IN ({', '.join(map(sql_text, values))})"
-        self._commit(
-            name,
-            lambda commit: write_deltalake(
-                self.table_uri(name),
-                table.cast(rows.TABLES[name]),
-                mode="overwrite",
-                predicate=chosen,
-                storage_options=self._patience,
-                commit_properties=commit,
-            ),
-        )
+        predicate = f"{key} IN ({', '.join(map(sql_text, values))})"
+        self._write(name, table, mode="overwrite", predicate=predicate)
 
     def refuse_undeletable(self, name: str) -> None:
-        """Raise InputError if rows of the table cannot be removed, because it is append-only or needs a newer writer.
+        """Raise InputError if rows of the table cannot be removed: it is append-only or needs a newer writer.
         Changes nothing.
         """
         if self.open(name) is not None:
             self._commit(name, lambda commit: self.open(name).delete("1 = 0", commit_properties=commit))
 
     def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
-        """Add Parquet files that workers wrote into the table's folder: `path` below it, `bytes`, `rows`. One commit."""
+        """Add Parquet files that workers wrote to the table's folder, in one commit: `path` below it, `bytes`,
+        `rows`.
+        """
         from deltalake.transaction import AddAction
 
         now = int(time.time() * 1000)
@@ -272,13 +246,15 @@ class Store:
             self._commit(
                 name,
                 lambda commit: self.open(name).create_write_transaction(
-                    actions, mode="append", schema=rows.TABLES[name], partition_by=None, commit_properties=commit
+                    actions, mode="append", schema=TABLES[name], partition_by=None, commit_properties=commit
                 ),
             )
 
     def remove_orphans(self, name: str, *, earlier: bool = False) -> int:
-        """Delete the files that no version names, which a killed writer left, and with `earlier` those that only
-        earlier versions name; returns how many.
+        """Delete files that no version names, left by a killed writer; with `earlier`, also those that only old
+        versions name.
+
+        Returns the number of files.
         """
         if (table := self.open(name)) is None:
             return 0
@@ -295,14 +271,14 @@ class Store:
         return len(orphans)
 
     def forget(self, video: str, *, bytes: int, versions: dict[str, int] | None = None) -> None:
-        """Remember that the video of this content hash is never to be taken in again, and the `versions` before which
-        no table can be read.
+        """Record that the video with this content hash is not ingested again, and the oldest readable version
+        of each table.
         """
         mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
         write_bytes(path_below(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
 
     def forgotten(self) -> dict[str, StoreMark]:
-        """Videos that are never to be taken in again, by content hash. Raises InputError if a mark is not as `forget`
+        """Return the marks of forgotten videos by content hash. Raises InputError if a mark is not as `forget`
         writes it.
         """
         place = path_below(self.uri, FORGOTTEN)
@@ -312,16 +288,16 @@ class Store:
         return {mark["video"]: mark for mark in marks}
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """Commits of a table, newest first. Raises InputError if its log is damaged."""
+        """Return the commits of a table, newest first. Raises InputError if its log is damaged."""
         table = self.open(name)
         with readable(self.table_uri(name)):
             commits = table.history() if table else []
         return checked_value(commits, f"{self.table_uri(name)}/_delta_log", list[Commit])
 
     def sizes(self) -> dict[str, tuple[int, int, int]]:
-        """Version, rows and bytes of every table."""
+        """Return version, rows and bytes of every table."""
         sizes = {}
-        for name in rows.TABLES:
+        for name in TABLES:
             if (table := self.open(name)) is not None:
                 with readable(self.table_uri(name)):
                     actions = pa.table(table.get_add_actions(flatten=True))
@@ -331,7 +307,7 @@ class Store:
 
     @property
     def _patience(self) -> dict[str, str] | None:
-        """Of deltalake with a bucket's server that is away."""
+        """Return deltalake's retry options for a bucket, or None for a folder."""
         if not is_remote(self.uri):
             return None
         return {
@@ -340,11 +316,20 @@ class Store:
             "backoff_config.max_backoff": f"{LONGEST_PAUSE_SECONDS}s",
         }
 
-    def _commit(self, name: str, write: Callable[[Any], Any]) -> None:
-        """One commit by `write(commit properties)`. A connection that breaks in its midst leaves open whether it was
-        made: then that is looked up, and if it was not, it is written again.
+    def _write(self, name: str, table: pa.Table, **options: Any) -> None:
+        from deltalake import write_deltalake
 
-        Raises InputError where storage cannot be written.
+        options |= {"storage_options": self._patience}
+        table = table.cast(TABLES[name])
+        self._commit(
+            name, lambda commit: write_deltalake(self.table_uri(name), table, commit_properties=commit, **options)
+        )
+
+    def _commit(self, name: str, write: Callable[[Any], Any]) -> None:
+        """Commit by `write(commit properties)`.
+
+        A broken connection leaves open if the commit was made: the history is searched for it, and if it is not
+        there, it is written again. Raises InputError if storage cannot be written.
         """
         from deltalake import CommitProperties
         from deltalake.exceptions import DeltaError
@@ -369,15 +354,15 @@ class Store:
 
 
 def sql_text(value: str) -> str:
-    """A text as a literal of deltalake's SQL, which knows one special character in it: the quote, written twice."""
+    """Quote a text for deltalake's SQL, in which only the quote needs escaping: it is written twice."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _folder(uri: str) -> Any | None:
-    """A local table's folder for pyarrow; None leaves it to deltalake, in a bucket.
+    """Return pyarrow's file system for a local table; None, in a bucket, uses deltalake's.
 
-    With deltalake's own, Arrow's threads hold memory of Python's, and where one of them still does when the process
-    ends, it ends with an abort.
+    With deltalake's file system, Arrow's threads hold Python memory. If one still does when the process ends, it
+    aborts.
     """
     import pyarrow.fs as fs
 
@@ -385,17 +370,19 @@ def _folder(uri: str) -> Any | None:
 
 
 def _refuse_outside(table: str, paths: list[str]) -> None:
-    """A store from elsewhere must not make us read other files. Raises InputError naming the first of `paths`, below
-    `table`, that leads out of it.
+    """Raise InputError if one of `paths`, below `table`, leads out of it: a foreign store must not make us read
+    other files.
     """
     for path in paths:
         plainly = PurePosixPath(unquote(path))
         if plainly.is_absolute() or ".." in plainly.parts or ":" in path.partition("/")[0]:
-            raise InputError(f"{table}: the table names a file outside of itself, {path}; a store's files lie below it")
+            raise InputError(
+                f"{table}: the table names a file outside itself, {path}; a store's files must be below it"
+            )
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """A pyarrow file system and the path in it, for workers that write Parquet themselves."""
+    """Return a pyarrow file system and the path in it, for workers that write Parquet themselves."""
     import pyarrow.fs as fs
 
     if not is_remote(uri):
@@ -418,8 +405,9 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def writing(table: str, files: Any, path: str) -> Iterator[None]:
-    """While a worker writes the file `path` of a table by pyarrow. Raises InputError where storage takes no more; then
-    the half of it is removed.
+    """Write the file `path` of a table by pyarrow in a `with` block.
+
+    If storage takes no more, removes the incomplete file and raises InputError.
     """
     try:
         with reachable(table, "written"):

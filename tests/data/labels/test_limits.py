@@ -31,14 +31,14 @@ def test_json_is_read_in_the_encodings_that_it_may_have():
         (b'{"a": [1,\n 2', "labels.json line 2: not JSON"),
         (b"", "labels.json line 1: not JSON"),
         (b'{"a": "\xe4"}', "labels.json: the file is not UTF-8 text"),
-        (b"[" * 100_000, "labels.json: lists and objects are nested more than 64 deep"),
-        (b'{"a":' * 100_000, "labels.json: lists and objects are nested more than 64 deep"),
+        (b"[" * 100_000, "labels.json: lists and objects are nested more than 64 levels deep"),
+        (b'{"a":' * 100_000, "labels.json: lists and objects are nested more than 64 levels deep"),
         (
             b"[" * (MOST_DEPTH + 2) + b"]" * (MOST_DEPTH + 2),
-            "labels.json: lists and objects are nested more than 64 deep",
+            "labels.json: lists and objects are nested more than 64 levels deep",
         ),
-        (b"[" + b"1" * 5000 + b"]", "labels.json: a whole number of 5,000 digits; at most 40 are read"),
-        (b'["\\ud800"]', "labels.json: a text in it has half of a surrogate pair"),
+        (b"[" + b"1" * 5000 + b"]", "labels.json: a whole number of 5,000 digits; the maximum is 40"),
+        (b'["\\ud800"]', "labels.json: a text contains half of a surrogate pair"),
     ],
 )
 def test_json_that_is_broken_or_too_much_is_refused_in_one_sentence(content, sentence):
@@ -53,7 +53,7 @@ def test_json_as_deep_as_allowed_is_read():
 
 
 def test_long_files_are_refused_by_their_length():
-    with pytest.raises(InputError, match=r"^x: 12 bytes; at most 10 are read$"):
+    with pytest.raises(InputError, match=r"^x: 12 bytes; the maximum is 10$"):
         load_json(b'"0123456789"', "x", most_bytes=10)
 
 
@@ -81,7 +81,7 @@ def test_yaml_anchors_are_read_as_long_as_they_stand_for_little():
         ("names: &a [x, *a]\n", "data.yaml line 1: the anchor a contains itself"),
         ("names: [*b]\n", "data.yaml line 1: not YAML (found undefined alias)"),
         ("[" * 100_000, "data.yaml"),  # libyaml has a limit of its own
-        ("- " * 100_000, "data.yaml: lists and objects are nested more than 64 deep"),
+        ("- " * 100_000, "data.yaml: lists and objects are nested more than 64 levels deep"),
         (
             "names: [" + ",".join(f"c{number}" for number in range(200_000)) + "]",
             f"data.yaml: more than {MOST_YAML_VALUES:,} values",
@@ -92,7 +92,7 @@ def test_yaml_anchors_are_read_as_long_as_they_stand_for_little():
         ),
         ("a: [1\nb: 2", "data.yaml line 2: not YAML"),
         ("? [a, b]\n: c\n", "data.yaml line 1: not YAML"),
-        ("x" * (5 << 20), "data.yaml: 5,242,880 bytes; at most 4,194,304 are read"),
+        ("x" * (5 << 20), "data.yaml: 5,242,880 bytes; the maximum is 4,194,304"),
         ("a: \0", "data.yaml"),
         ("names: [jump]\nnc: 1\nnames: [throw]\n", "data.yaml line 3: the key 'names' appears twice; keep one of them"),
         ("names:\n  0: jump\n  1: [a, b]\n  0: throw\n", "data.yaml line 4: the key '0' appears twice"),
