@@ -392,7 +392,7 @@ def test_other_addresses_are_not_contacted(tmp_path, uri):
     ):
         with pytest.raises(InputError, match=r"an address must be a folder or begin with s3://"):
             use(uri)
-    with pytest.raises(OSError, match="an address is a folder"), local_copy(f"{uri}/a.mp4"):
+    with pytest.raises(OSError, match="an address must be a folder"), local_copy(f"{uri}/a.mp4"):
         pass
 
 
