@@ -16,7 +16,8 @@ import numpy as np
 from posture.bench import facts, generated, ratio
 from posture.config import ActionRun, override
 from posture.data.decode.cut import Cut
-from posture.data.feed.clips import ClipIndex, Clips, StreamedClips, index_footage, open_footage
+from posture.data.feed.clips import ClipIndex, Clips, StreamedClips, index_footage
+from posture.data.feed.shards import open_index
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
@@ -169,7 +170,7 @@ class _StoredClips:
 
     @functools.cached_property
     def clips(self) -> Clips | StreamedClips:
-        return open_footage(self.index, feed="materialize")
+        return open_index(self.index, feed="materialize")
 
     def __len__(self) -> int:
         return len(self.index)

@@ -172,7 +172,7 @@ def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
     from posture.data.decode.cut import Clip
     from posture.data.decode.decode_file import cut_file
     from posture.data.decode.video import probe
-    from posture.data.feed.clips import Shard, read_shard
+    from posture.data.feed.shards import Shard, read_shard
     from posture.data.ingest.parquet_part import Part
     from posture.data.store.files import hash_file
 

@@ -13,9 +13,10 @@ from cyclopts import App
 
 from posture.commands.options import between
 from posture.config import ActionRun, DetectionRun, override
-from posture.data.feed.clips import ClipIndex, index_footage, open_footage
-from posture.data.feed.images import index_images, open_images
+from posture.data.feed.clips import ClipIndex, index_footage
+from posture.data.feed.images import index_images
 from posture.data.feed.origins import image_uris, places_of
+from posture.data.feed.shards import open_index
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.display import console
@@ -234,7 +235,7 @@ def image_sheet(store: Store, run: DetectionRun, *, count: int, seed: int) -> li
         return []
     count = min(count, len(index))
     run = override(run, {"seed": seed, "scale.global_batch": count, "scale.micro_batch": None})
-    images = open_images(index, feed=run.data.feed)
+    images = open_index(index, feed=run.data.feed)
     steps = ImageBatches(images, run, rank=0, world_size=1, validation=images).training(0)
     (batch,) = next(steps)
     steps.close()
@@ -285,7 +286,7 @@ def _clips_of(store: Store, run: ActionRun, *, clips: int, seed: int) -> list[di
 
     index = index_footage(store, "train", recipe=run.data.recipe)
     chosen = _one_class_after_another(index, clips, seed)
-    footage = open_footage(index.part(chosen), feed="materialize")
+    footage = open_index(index.part(chosen), feed="materialize")
     places = places_of(store, [index.segment_ids[number] for number in index.segments[chosen]])
     sheet = []
     for place, clip in enumerate(chosen.tolist()):

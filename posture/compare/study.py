@@ -23,7 +23,7 @@ from posture.compare.detection import DetectionResult
 from posture.compare.results import Comparison, Entry, Scored
 from posture.config import AnyRun, Optim, Study, has_field, override
 from posture.data.decode.optical_flow import milliseconds
-from posture.data.feed.clips import open_footage
+from posture.data.feed.shards import open_index
 from posture.data.store.checked import read_parquet
 from posture.data.store.tables import Store
 from posture.errors import InputError
@@ -362,7 +362,7 @@ class StudyRunner:
         index = index_run(run, self.store, "test", versions=self.versions)
         if not timed:
             return {"flow": index.flow}
-        clip = open_footage(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
+        clip = open_index(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
         return {"flow": index.flow, "flow_ms": milliseconds(clip[: run.model.frames], index.flow)}
 
 

@@ -8,14 +8,14 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from posture.data.feed.clips import ClipIndex, Clips, Shard, StreamedClips, read_shard
-from posture.data.feed.images import ImageIndex, Images, StreamedImages
+from posture.data.feed.shards import Index, Shard, read_shard
 from posture.distributed import cluster
 from posture.distributed.resources import READER_CPUS
 
@@ -29,22 +29,17 @@ class Feed:
     stream. Travels to workers whole.
     """
 
-    index: ClipIndex | ImageIndex
+    index: Index
     shards: dict[str, list[Any]] | None
 
-    def open(self) -> Clips | StreamedClips | Images | StreamedImages:
-        """On a worker: the clips or images."""
-        if isinstance(self.index, ImageIndex):
-            if self.shards is None:
-                return StreamedImages(self.index)
-            (shards,) = self.shards.values()
-            return Images(self.index, lambda number: ray.get(shards[number]))
+    def open(self) -> Any:
+        """Return the clips or images, on a worker."""
         if self.shards is None:
-            return StreamedClips(self.index)
-        return Clips(self.index, lambda name, number: ray.get(self.shards[name][number]))
+            return self.index.streamed()
+        return self.index.in_memory(lambda name, number: ray.get(self.shards[name][number]))
 
 
-def feed(indices: list[ClipIndex] | list[ImageIndex], *, mode: str, wait: bool = False) -> list[Feed]:
+def feed(indices: Sequence[Index], *, mode: str, wait: bool = False) -> list[Feed]:
     """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended.
 
     `wait`: it has ended, and held no CPU, a few shards at a time. Then what is lost with a node is read again even
@@ -68,7 +63,7 @@ def feed(indices: list[ClipIndex] | list[ImageIndex], *, mode: str, wait: bool =
         ]
     at_once, reading = max(1, int(cluster.decoding_cpus())), []
 
-    def read(index: ClipIndex | ImageIndex, shard: Shard) -> Any:
+    def read(index: Index, shard: Shard) -> Any:
         if len(reading) >= at_once:
             ray.wait(reading, num_returns=len(reading) - at_once + 1, fetch_local=False)
         reading.append(task.remote(index.store_uri, shard))

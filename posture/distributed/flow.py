@@ -13,7 +13,8 @@ from typing import Any
 
 import ray
 
-from posture.data.feed.clips import Shard, clips_without_flow
+from posture.data.feed.clips import clips_without_flow
+from posture.data.feed.shards import Shard
 from posture.data.ingest.parquet_part import ROW_GROUP_CLIPS, write_flow
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from posture.config import ActionRun
-from posture.data.feed.clips import index_footage, open_footage
+from posture.data.feed.clips import index_footage
+from posture.data.feed.shards import open_index
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
 from posture.retrain.holdout import only_segments
@@ -69,7 +70,7 @@ def describe_segments(
         if not len(index):
             continue
         index = index.part(np.sort(np.unique(index.segments, return_index=True)[1]))
-        probabilities, features = describe(model, open_footage(index, feed=run.data.feed), run, device)
+        probabilities, features = describe(model, open_index(index, feed=run.data.feed), run, device)
         said = [rows[index.segment_ids[number]] for number in index.segments.tolist()]
         found += [
             (row, float(of.max()), one["label"], one["group"])

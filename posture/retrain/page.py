@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from posture.config import ActionRun, validate
-from posture.data.feed.clips import index_footage, open_footage
+from posture.data.feed.clips import index_footage
+from posture.data.feed.shards import open_index
 from posture.data.store.files import write_bytes
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
@@ -170,7 +171,7 @@ def _pictures(store: Store, run: ActionRun, segments: Sequence[str], versions: d
     if not len(index):
         return {}
     numbers, first = np.unique(index.segments, return_index=True)
-    footage = open_footage(replace(index.part(np.sort(first)), inputs=("rgb",)), feed="materialize")
+    footage = open_index(replace(index.part(np.sort(first)), inputs=("rgb",)), feed="materialize")
     place = {int(clip): number for number, clip in enumerate(np.sort(first))}
     return {
         index.segment_ids[number]: html.spread(footage.clip(place[int(clip)]), STRIP_FRAMES)

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from posture.config import ActionRun, AnyRun, DetectionRun, validate
-from posture.data.feed.clips import ClipIndex, index_footage, open_footage
+from posture.data.feed.clips import ClipIndex, index_footage
 from posture.data.feed.origins import Origin, places_of
+from posture.data.feed.shards import open_index
 from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_sources
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
@@ -183,7 +184,7 @@ def score_here(
     model = build(run.model)
     load_weights(model, checkpoint / "model.safetensors")
     ctx = LocalContext()
-    footage = SourceFootage(index) if isinstance(index, SourceIndex) else open_footage(index, feed=run.data.feed)
+    footage = SourceFootage(index) if isinstance(index, SourceIndex) else open_index(index, feed=run.data.feed)
     probabilities = score(
         model,
         footage,
@@ -279,7 +280,7 @@ def _examples(index: ClipIndex, predictions: Predictions, places: Mapping[str, O
     chosen = [*[row for row in ranked if right[row]][:EXAMPLES], *[row for row in ranked if not right[row]][:EXAMPLES]]
     clip_of = {index.segment_ids[number]: place for place, number in reversed(list(enumerate(index.segments.tolist())))}
     clips = np.array(sorted({clip_of[predictions.segments[row]] for row in chosen}), dtype=np.int64)
-    footage = open_footage(replace(index.part(clips), inputs=("rgb",)), feed="materialize")
+    footage = open_index(replace(index.part(clips), inputs=("rgb",)), feed="materialize")
     place = {int(clip): number for number, clip in enumerate(clips)}
     examples = []
     for row in chosen:

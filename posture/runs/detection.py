@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from posture.config import DetectionRun
-from posture.data.feed.images import ImageIndex, index_images, open_images
+from posture.data.feed.images import ImageIndex, index_images
 from posture.data.feed.origins import image_uris
+from posture.data.feed.shards import open_index
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
@@ -121,7 +122,7 @@ def detect_here(
     ctx = LocalContext()
     network, task = load_detector(run, index.classes, checkpoint)
     found = detect_images(
-        network, task, open_images(index, feed=run.data.feed), run, ctx.device, batch=batch, progress=progress
+        network, task, open_index(index, feed=run.data.feed), run, ctx.device, batch=batch, progress=progress
     )
     return [FoundBoxes(*one) for one in found], ctx.device_name
 
@@ -149,7 +150,7 @@ def measure_speed(index: ImageIndex, run: DetectionRun, checkpoint: Path) -> dic
 
     network, task = load_detector(run, index.classes, checkpoint)
     part = index.part(np.arange(min(TIMED, len(index))))
-    times = time_images(network, task, open_images(part, feed="materialize"), run, LocalContext().device)
+    times = time_images(network, task, open_index(part, feed="materialize"), run, LocalContext().device)
     return {
         name: dict(zip(("median", "p10", "p90"), np.percentile(values, (50, 10, 90)).tolist(), strict=True))
         for name, values in times.items()
@@ -212,7 +213,7 @@ class _Shown:
         self._index = index
 
     def picture(self, number: int) -> np.ndarray:
-        return open_images(self._index.part(np.array([number])), feed="materialize").picture(0)
+        return open_index(self._index.part(np.array([number])), feed="materialize").image(0)
 
 
 def sheets(
@@ -233,7 +234,7 @@ def sheets(
     images = _Shown(part)
     sheet = detections_sheet(
         f"{run.name} on val",
-        [images.picture(number) for number in shown],
+        [images.image(number) for number in shown],
         [judged[number] for number in shown],
         classes,
         confidence=metrics["confidence"] or 0.5,

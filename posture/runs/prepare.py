@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from posture.config import AnyRun, override, validate
-from posture.data.feed.clips import ClipIndex, index_footage, open_footage
-from posture.data.feed.images import ImageIndex, index_images, open_images
+from posture.data.feed.clips import ClipIndex, index_footage
+from posture.data.feed.images import ImageIndex, index_images
+from posture.data.feed.shards import open_index
 from posture.data.store.files import absolute
 from posture.data.store.tables import Store
 from posture.display.text import counted
@@ -223,7 +224,7 @@ def index_run(
 
 def open_run(index: Index, *, feed: str) -> Any:
     """The clips or images of this process alone."""
-    return open_images(index, feed=feed) if isinstance(index, ImageIndex) else open_footage(index, feed=feed)
+    return open_index(index, feed=feed) if isinstance(index, ImageIndex) else open_index(index, feed=feed)
 
 
 def _fitted(run: AnyRun, train: Index) -> tuple[AnyRun, str]:

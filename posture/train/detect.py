@@ -100,7 +100,7 @@ def time_images(
     none = np.zeros((0, 4), dtype=np.float32)
     times: dict[str, list[float]] = {"model": [], "whole": []}
     for number in range(-WARM_UPS, len(images)):
-        pixels = images.picture(max(number, 0))
+        pixels = images.image(max(number, 0))
         began = time.perf_counter()
         square, _, where = letterbox(pixels, none, run.model.size)
         inputs = torch.from_numpy(square).to(device)[None].permute(0, 3, 1, 2).to(torch.float32).div_(255.0)

@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from posture.data.feed.clips import Clips, StreamedClips, index_footage, open_footage
+from posture.data.feed.clips import Clips, StreamedClips, index_footage
+from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
 from posture.distributed.feed import feed
 from tests.support.footage import make_class_folders
@@ -12,7 +13,7 @@ from tests.support.footage import make_class_folders
 
 def test_workers_get_the_clips_that_this_process_reads(small_store, ray_cluster):
     index = index_footage(Store(small_store), "train")
-    here = open_footage(index, feed="materialize")
+    here = open_index(index, feed="materialize")
     (item,) = feed([index], mode="auto")
     there = item.open()
     assert isinstance(there, Clips)

@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from posture.data.decode.optical_flow import BOUND, flow_of_clip
-from posture.data.feed.clips import index_footage, open_footage
+from posture.data.feed.clips import index_footage
+from posture.data.feed.shards import open_index
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.lease import Lease
@@ -51,7 +52,7 @@ def test_what_is_stored_is_the_flow_of_the_stored_frames(flow_store):
     assert (row["frames"], row["height"], row["width"], row["bound"]) == (19, 32, 40, BOUND) and len(
         row["vectors"]
     ) == 19 * 32 * 40 * 2
-    footage = open_footage(index_footage(store, "train", inputs=("rgb", "flow")), feed="materialize")
+    footage = open_index(index_footage(store, "train", inputs=("rgb", "flow")), feed="materialize")
     for clip in range(len(footage)):
         np.testing.assert_array_equal(footage.flow(clip), flow_of_clip(footage.clip(clip), "dis"))
 
@@ -59,7 +60,7 @@ def test_what_is_stored_is_the_flow_of_the_stored_frames(flow_store):
 def test_ray_workers_get_the_flow_that_this_process_reads(flow_store):
     index = index_footage(Store(flow_store), "train", inputs=("flow",))
     (item,) = feed([index], mode="materialize")
-    here, there = open_footage(index, feed="materialize"), item.open()
+    here, there = open_index(index, feed="materialize"), item.open()
     assert list(item.shards) == ["flow"]
     for clip in range(len(index)):
         np.testing.assert_array_equal(there.flow(clip), here.flow(clip))

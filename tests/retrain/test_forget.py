@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from posture.data.decode.cut import Cut
-from posture.data.feed.clips import StreamedClips, index_footage, open_footage
+from posture.data.feed.clips import StreamedClips, index_footage
+from posture.data.feed.shards import open_index
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
@@ -221,7 +222,7 @@ def test_the_others_are_read_as_before(place):
 
     def clips():
         index = index_footage(store, "train")
-        footage = open_footage(index, feed="memory")
+        footage = open_index(index, feed="memory")
         return {
             key: footage.clip(number)
             for number, key in enumerate(index.keys)

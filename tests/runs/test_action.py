@@ -141,9 +141,9 @@ def test_the_same_windows_from_the_file_and_from_the_store(small_store):
     index = index_footage(store, "test")
     source = index_sources(store, index, windows=2)
     assert len(source) == len(index)
-    from posture.data.feed.clips import open_footage
+    from posture.data.feed.shards import open_index
 
-    stored = open_footage(index, feed="materialize")
+    stored = open_index(index, feed="materialize")
     by_segment = {}
     for clip in range(len(index)):
         by_segment.setdefault(index.segment_ids[index.segments[clip]], set()).add(stored.clip(clip).tobytes())

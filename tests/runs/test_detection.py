@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from posture.compare.study import _arrays
 from posture.config import DetectionRun, override
-from posture.data.feed.images import index_images, open_images
+from posture.data.feed.images import index_images
+from posture.data.feed.shards import open_index
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels.images import read_images
 from posture.data.store import schema
@@ -250,7 +251,7 @@ def test_a_narrow_net_learns_real_images_by_heart(tmp_path, ray_cluster):
     store = Store(str(tmp_path / "store"), create=True)
     ingest_images(read_images(str(shared("sports_target"))), store, ImageOptions())
     whole = index_images(store, "train")
-    images = open_images(whole.part(np.arange(0, len(whole), len(whole) // 16)[:16]), feed="materialize")
+    images = open_index(whole.part(np.arange(0, len(whole), len(whole) // 16)[:16]), feed="materialize")
     still = {f"data.{name}": 0.0 for name in ("mosaic", "resize", "shift", "flip", "hue", "saturation", "value")}
     run = override(
         small(),

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from posture.data.decode.cut import Clip
 from posture.data.decode.optical_flow import BOUND, flow_of_clip
-from posture.data.feed.clips import Shard, StoredArrays, read_shard
+from posture.data.feed.clips import StoredArrays
+from posture.data.feed.shards import Shard, read_shard
 from posture.data.store import schema
 from posture.data.store.tables import filesystem, writing
 

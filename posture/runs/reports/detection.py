@@ -282,7 +282,7 @@ def _shots(
         | {"image": str(index.keys[place])[:12], "origin": html.origin(uris.get(index.keys[place], ""))}
         for place in places
     ]
-    framed = frame_all([(images.picture(place), [_box(mark) for mark in drawn_of(judged[place])]) for place in places])
+    framed = frame_all([(images.image(place), [_box(mark) for mark in drawn_of(judged[place])]) for place in places])
     return [words | shot for words, shot in zip(told, framed, strict=True)]
 
 

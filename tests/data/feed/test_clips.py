@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from posture.data.decode.optical_flow import decode
-from posture.data.feed.clips import Clips, StreamedClips, index_footage, open_footage, read_shard
+from posture.data.feed.clips import Clips, StreamedClips, index_footage
+from posture.data.feed.shards import open_index, read_shard
 from posture.data.store.tables import Store
 from posture.distributed.flow import compute_flow
 from posture.errors import InputError
@@ -27,7 +28,7 @@ def test_splits_hold_every_clip_once(store):
 def test_labels_and_frames_belong_to_their_clip(store):
     """The square of `left` wanders to the left: pixels and label came from the same video."""
     index = index_footage(store, "train")
-    footage = open_footage(index, feed="materialize")
+    footage = open_index(index, feed="materialize")
     assert isinstance(footage, Clips) and len(footage) == len(index) == len(index.labels)
     for clip in range(len(footage)):
         frames = footage.clip(clip)
@@ -38,7 +39,7 @@ def test_labels_and_frames_belong_to_their_clip(store):
 
 def test_streaming_gives_the_same_clips_to_all_workers_together(store):
     index = index_footage(store, "train")
-    whole, streamed = open_footage(index, feed="materialize"), StreamedClips(index)
+    whole, streamed = open_index(index, feed="materialize"), StreamedClips(index)
     for world_size in (1, 2, 3):
         seen = [clip for rank in range(world_size) for clip in streamed.stream(4, rank, world_size, 7)]
         assert sorted(number for number, _ in seen) == list(range(len(index)))
@@ -60,14 +61,14 @@ def test_streaming_order_follows_seed_and_epoch(store):
 
 def test_what_does_not_fit_is_streamed(store):
     index = index_footage(store, "train")
-    assert isinstance(open_footage(index, feed="auto", memory_bytes=index.bytes - 1), StreamedClips)
-    assert isinstance(open_footage(index, feed="auto", memory_bytes=index.bytes), Clips)
+    assert isinstance(open_index(index, feed="auto", memory_bytes=index.bytes - 1), StreamedClips)
+    assert isinstance(open_index(index, feed="auto", memory_bytes=index.bytes), Clips)
 
 
 def test_a_part_is_the_same_clips_numbered_anew(store):
     index = index_footage(store, "train")
     chosen = np.array([1, 4, 5])
-    part, whole = (open_footage(item, feed="materialize") for item in (index.part(chosen), index))
+    part, whole = (open_index(item, feed="materialize") for item in (index.part(chosen), index))
     assert part.keys == [whole.keys[clip] for clip in chosen] and part.labels.tolist() == whole.labels[chosen].tolist()
     for place, clip in enumerate(chosen):
         np.testing.assert_array_equal(part.clip(place), whole.clip(int(clip)))
@@ -105,7 +106,7 @@ def test_pinned_versions_see_what_they_saw(store):
 def test_flow_is_read_beside_the_frames_or_alone(flow_store):
     both = index_footage(Store(flow_store), "train", inputs=("rgb", "flow"))
     assert both.flow == "dis" and both.bytes == len(both) * 32 * 40 * (20 * 3 + 19 * 2)
-    whole = open_footage(both, feed="materialize")
+    whole = open_index(both, feed="materialize")
     asked = set()
 
     def load(name, number):
@@ -124,7 +125,7 @@ def test_flow_is_read_beside_the_frames_or_alone(flow_store):
 def test_flow_belongs_to_its_clip(flow_store):
     """What moves in the clips of `left` moves to the left."""
     index = index_footage(Store(flow_store), "train", inputs=("flow",))
-    footage = open_footage(index, feed="materialize")
+    footage = open_index(index, feed="materialize")
     for clip in range(len(footage)):
         towards = decode(footage.flow(clip))[..., 0].sum()
         assert index.classes[index.labels[clip]] == ("right" if towards > 0 else "left")
@@ -133,7 +134,7 @@ def test_flow_belongs_to_its_clip(flow_store):
 @pytest.mark.parametrize("inputs", [("flow",), ("rgb", "flow")])
 def test_streamed_flow_is_that_in_memory(flow_store, inputs):
     index = index_footage(Store(flow_store), "train", inputs=inputs)
-    whole, streamed = open_footage(index, feed="materialize"), StreamedClips(index)
+    whole, streamed = open_index(index, feed="materialize"), StreamedClips(index)
     for world_size in (1, 2):
         seen = [clip for rank in range(world_size) for clip in streamed.stream(1, rank, world_size, 3)]
         assert sorted(number for number, *_ in seen) == list(range(len(index)))
@@ -145,7 +146,7 @@ def test_streamed_flow_is_that_in_memory(flow_store, inputs):
 def test_a_part_keeps_its_flow(flow_store):
     index = index_footage(Store(flow_store), "train", inputs=("rgb", "flow"))
     chosen = np.array([0, 3, 7])
-    part, whole = (open_footage(item, feed="materialize") for item in (index.part(chosen), index))
+    part, whole = (open_index(item, feed="materialize") for item in (index.part(chosen), index))
     for place, clip in enumerate(chosen.tolist()):
         np.testing.assert_array_equal(part.flow(place), whole.flow(clip))
         np.testing.assert_array_equal(part.clip(place), whole.clip(clip))
@@ -170,7 +171,7 @@ def test_of_several_methods_one_must_be_chosen(flow_store, tmp_path):
     ):
         index_footage(store, "train", inputs=("flow",))
     chosen, other = (
-        open_footage(index_footage(store, "train", inputs=("flow",), flow=method), feed="materialize")
+        open_index(index_footage(store, "train", inputs=("flow",), flow=method), feed="materialize")
         for method in ("dis", "farneback")
     )
     assert (chosen.flow(0) != other.flow(0)).any()

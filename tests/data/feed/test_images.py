@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from posture.data.feed.clips import read_shard
-from posture.data.feed.images import Images, StoredImages, StreamedImages, index_images, open_images
+from posture.data.feed.images import Images, StoredImages, StreamedImages, index_images
+from posture.data.feed.shards import open_index, read_shard
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.errors import InputError
@@ -44,10 +44,10 @@ def test_splits_hold_every_image_once_with_what_is_in_it(store):
 
 def test_images_in_memory_are_those_that_were_stored(store):
     index = index_images(store, "train")
-    images = open_images(index, feed="materialize")
+    images = open_index(index, feed="materialize")
     assert isinstance(images, Images) and len(images) == 60 and images.classes == CLASSES
     for number, key in enumerate(images.keys):
-        np.testing.assert_array_equal(images.picture(number), BY_KEY[key].pixels)
+        np.testing.assert_array_equal(images.image(number), BY_KEY[key].pixels)
         assert images.encoded(number).tobytes() == BY_KEY[key].encoded and not images.encoded(number).flags.writeable
         np.testing.assert_array_equal(images.boxes[number], BY_KEY[key].boxes)
 
@@ -56,7 +56,7 @@ def test_threads_load_every_file_once_and_only_when_it_is_needed(store):
     index = index_images(store, "train")
     loads, all_here = [], threading.Barrier(4)
 
-    def load(number):
+    def load(name, number):
         loads.append(number)
         return read_shard(store.uri, index.shards[number])
 
@@ -74,7 +74,7 @@ def test_threads_load_every_file_once_and_only_when_it_is_needed(store):
 
 def test_streaming_gives_the_same_images_to_all_workers_together(store):
     index = index_images(store, "train")
-    whole, streamed = open_images(index, feed="materialize"), open_images(index, feed="stream")
+    whole, streamed = open_index(index, feed="materialize"), open_index(index, feed="stream")
     assert isinstance(streamed, StreamedImages) and len(streamed) == 60
     for world_size in (1, 2, 3):
         parts = [list(streamed.stream(4, rank, world_size, 7)) for rank in range(world_size)]
@@ -87,8 +87,8 @@ def test_streaming_gives_the_same_images_to_all_workers_together(store):
 
 def test_what_does_not_fit_is_streamed(store):
     index = index_images(store, "train")
-    assert isinstance(open_images(index, feed="auto", memory_bytes=index.bytes - 1), StreamedImages)
-    assert isinstance(open_images(index, feed="auto", memory_bytes=index.bytes), Images)
+    assert isinstance(open_index(index, feed="auto", memory_bytes=index.bytes - 1), StreamedImages)
+    assert isinstance(open_index(index, feed="auto", memory_bytes=index.bytes), Images)
 
 
 @pytest.mark.parametrize("feed", ["materialize", "stream"])
@@ -96,7 +96,7 @@ def test_a_part_is_the_same_images_numbered_anew(store, feed):
     index = index_images(store, "train")
     chosen = np.array([1, 4, 5, 33, 59])
     part = index.part(chosen)
-    images = open_images(part, feed=feed)
+    images = open_index(part, feed=feed)
     assert images.keys == [index.keys[number] for number in chosen] and len(part) == 5
     assert part.bytes == sum(len(BY_KEY[key].encoded) for key in part.keys)
     found = (
@@ -144,7 +144,7 @@ def test_a_store_without_labelled_images_says_how_to_add_some(tmp_path):
         index_images(empty, "train")
     unlabelled = [one._replace(boxes=np.zeros((0, 4), np.float32), labels=[]) for one in make_images(3)]
     boxless = write_image_store(tmp_path / "boxless", unlabelled)
-    with pytest.raises(InputError, match="the store holds images, but not one box in them; add some with"):
+    with pytest.raises(InputError, match="the store holds images, but no boxes; add some with"):
         index_images(boxless, "train")
     assert [len(boxes) for boxes in index_images(boxless, "train", classes=CLASSES).boxes] == [0, 0]
 
@@ -164,7 +164,7 @@ def test_an_image_that_is_not_as_the_store_says_is_named(tmp_path):
     table = read_shard(store.uri, index.shards[0])
     spoilt = pa.table({"pixels": pa.array([b"no image"] * table.num_rows, pa.binary())})
     with pytest.raises(InputError, match=f"the stored image {index.keys[0]} does not decode"):
-        Images(index, lambda number: spoilt).picture(0)
+        Images(index, lambda name, number: spoilt).image(0)
 
 
 def test_a_store_from_before_ignore_regions_has_none_and_takes_them(tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from posture.data.feed.clips import index_footage, open_footage
+from posture.data.feed.clips import index_footage
+from posture.data.feed.shards import open_index
 from posture.data.store import schema
 from posture.data.store.checked import Count, Name, checked_json, path_below
 from posture.data.store.files import absolute, local_copy, open_root
@@ -442,12 +443,12 @@ def test_a_clip_whose_shape_contradicts_its_bytes_is_refused(tmp_path, odd):
     segment = {"segment": "s", "video": GOOD, "start": 0.0, "end": 0.4, "label": "jump", "group": "a", "split": "train"}
     store.append("segments", pa.Table.from_pylist([segment], schema=schema.SEGMENTS))
     store.append("clips", pa.Table.from_pylist([clip()], schema=schema.CLIPS))
-    assert open_footage(index_footage(store, "train"), feed="memory").clip(0).shape == (2, 3, 4, 3)
+    assert open_index(index_footage(store, "train"), feed="memory").clip(0).shape == (2, 3, 4, 3)
     store.delete("clips", "clip", ["c"])
     store.append("clips", pa.Table.from_pylist([clip(**odd)], schema=schema.CLIPS))
     index = index_footage(store, "train")
     with pytest.raises(InputError) as told:
-        open_footage(index, feed="memory").clip(0)
+        open_index(index, feed="memory").clip(0)
     assert "clip" in str(told.value) and "\n" not in str(told.value)
 
 
