@@ -120,6 +120,14 @@ def test_every_recipe_and_space_is_told(folder):
         assert f"`{file.name}" in guide and {name for name in made if f"{name}`" not in guide} == set()
 
 
+def test_files_that_the_guide_to_the_code_names_are_there():
+    guide = ROOT / "posture" / "README.md"
+    named = set(re.findall(r"`([a-z_/]+\.(?:py|md))`", guide.read_text()))
+    assert (
+        named and {name for name in named if not any((base / name).is_file() for base in (ROOT, guide.parent))} == set()
+    )
+
+
 def test_the_floors_are_those_that_are_checked():
     from tests.test_boundaries import FLOORS
 
