@@ -58,7 +58,7 @@ def test_images_come_from_another_process_which_is_kept(tmp_path):
         assert process.pid != os.getpid()
         assert refusal(lambda: sandbox.image(str(paths[0]), "0" * 32, limit_seconds=60)) == (
             "unreadable",
-            "it changed while it was read",
+            "the file changed while it was read",
         )
         take(sandbox, paths[0])
         assert sandbox._process is process
@@ -72,7 +72,7 @@ def test_the_pixels_of_an_image_are_limited(tmp_path, suffix):
     with Sandbox(DecodeLimits(pixels=48 * 64 - 1)) as sandbox:
         assert refusal(lambda: take(sandbox, path)) == (
             "too_large",
-            "64 x 48 pixels; at most 3,071 are decoded (--max-pixels)",
+            "64 x 48 pixels; the maximum is 3,071 (--max-pixels)",
         )
 
 
@@ -101,7 +101,7 @@ def test_the_memory_for_an_image_is_limited(tmp_path):
     with Sandbox(DecodeLimits(pixels=10**9, memory_bytes=700_000_000)) as sandbox:
         assert refusal(lambda: take(sandbox, bomb)) == (
             "out_of_memory",
-            "decoding it takes more than 0.7 GB of memory (--file-memory)",
+            "decoding needs more than 0.7 GB of memory (--file-memory)",
         )
         assert take(sandbox, save(tmp_path / "good.png")).height == 48
 
@@ -121,17 +121,17 @@ def test_the_time_for_an_image_is_limited(tmp_path):
 @pytest.mark.parametrize(
     ("name", "how", "reason"),
     [
-        ("a.gif", {"format": "GIF"}, "a GIF; what is read is JPEG, PNG, WebP and BMP"),
-        ("a.tif", {"format": "TIFF"}, "a TIFF; what is read is JPEG, PNG, WebP and BMP"),
+        ("a.gif", {"format": "GIF"}, "a GIF; Posture reads JPEG, PNG, WebP and BMP"),
+        ("a.tif", {"format": "TIFF"}, "a TIFF; Posture reads JPEG, PNG, WebP and BMP"),
         (
             "a.webp",
             {"format": "WEBP", "lossless": True},
-            "an animation of 3 frames; save the frame that the labels are about as an image of its own",
+            "an animation of 3 frames; save the labelled frame as an image of its own",
         ),
         (
             "a.png",
             {"format": "PNG"},
-            "an animation of 3 frames; save the frame that the labels are about as an image of its own",
+            "an animation of 3 frames; save the labelled frame as an image of its own",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_the_pixels_of_a_video_are_limited(tmp_path, video):
             lambda: list(sandbox.frames(path, [0], limit_seconds=60)),
             lambda: list(sandbox.search(path, "content", WHOLE, CUT, longest=64, limit_seconds=60)),
         ):
-            assert refusal(decode) == ("too_large", "96 x 64 pixels; at most 6,143 are decoded (--max-pixels)")
+            assert refusal(decode) == ("too_large", "96 x 64 pixels; the maximum is 6,143 (--max-pixels)")
 
 
 def test_the_memory_for_a_video_is_limited(tmp_path, video):

@@ -218,7 +218,7 @@ def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path,
     assert command(*arguments, "--file-memory", "1") == 0
     said = capsys.readouterr().out
     assert (
-        "20,000 x 20,000 pixels; at most 100,000,000 are decoded (--max-pixels)" in said
+        "20,000 x 20,000 pixels; the maximum is 100,000,000 (--max-pixels)" in said
         and "too_large: 1" in said.splitlines()
     )
     assert len(labelled(tmp_path / "store")) == 16

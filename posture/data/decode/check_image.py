@@ -1,4 +1,4 @@
-"""An image file, decoded to its end and turned upright. Runs in the decoder's process (`data/decode/sandbox.py`)."""
+"""Decode an image file to its end and turn it upright. Runs in the decoder's process (`data/decode/sandbox.py`)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from posture.data.decode.limits import refuse_large
 from posture.errors import Unreadable
 
 JPEG_QUALITY = 95
-"""Of images that are encoded anew to stand upright."""
+"""JPEG quality of images that are encoded again to stand upright."""
 
 _SIGNATURES = {"JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG\r\n\x1a\n"), "WebP": (8, b"WEBP"), "BMP": (0, b"BM")}
 _OTHERS = {
     "GIF": (0, b"GIF8"),
     "TIFF": (0, b"II*\0"),
-    "TIFF of a Mac": (0, b"MM\0*"),
+    "TIFF (big-endian)": (0, b"MM\0*"),
     "HEIC or AVIF image": (4, b"ftyp"),
     "JPEG 2000": (4, b"jP  "),
     "JPEG XL": (0, b"\xff\x0a"),
     "Photoshop file": (0, b"8BPS"),
     "PDF": (0, b"%PDF"),
 }
-"""What lies under an image's name now and then, and is not read."""
+"""Formats that may hide behind an image's suffix and are not read."""
 _EXIF = (b"Exif\x00", b"eXIf", b"EXIF")
-"""How the part of a JPEG, PNG or WebP begins that may say which side is up."""
+"""First bytes of the part of a JPEG, PNG or WebP that may hold an orientation."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image as it is stored: its sides are those of what any viewer shows."""
+    """An image as it is stored, with the height and width that any viewer shows."""
 
     pixels: bytes
     height: int
@@ -41,26 +41,25 @@ class EncodedImage:
 
 
 def read_image(path: str, content_hash: str) -> EncodedImage:
-    """`check_image` of the file at `path`. Raises Unreadable, also if its content has another hash
-    (`files.hash_file`) than `content_hash`.
+    """Check the image at `path`, as `check_image` does. Raises Unreadable, also if its hash (`files.hash_file`) is
+    not `content_hash`.
     """
     import cv2
 
-    cv2.setNumThreads(1)  # as many files at once as there are cores are enough
+    cv2.setNumThreads(1)  # files are decoded in parallel already
     with open(path, "rb") as file:
         content = file.read()
     if hashlib.blake2b(content, digest_size=16).hexdigest() != content_hash:
-        raise Unreadable("unreadable", "it changed while it was read")
+        raise Unreadable("unreadable", "the file changed while it was read")
     return check_image(content)
 
 
 def check_image(content: bytes) -> EncodedImage:
-    """The image whose file holds `content`, once it has decoded to its end. Raises Unreadable with its verdict,
-    MemoryError.
+    """Decode an image to its end and return it as it is stored. Raises Unreadable with its verdict, or MemoryError.
 
-    Boxes are drawn on what a viewer shows: one whose EXIF data turns or mirrors it is encoded anew as it is seen (a
-    JPEG as JPEG, others without loss as PNG), so that no reader can take it otherwise. All others stay byte for byte.
-    Of a JPEG that holds several images (MPO) the first counts.
+    Boxes are drawn on what a viewer shows. So an image that its EXIF data turns or mirrors is encoded again as it
+    is shown: JPEG as JPEG, other formats losslessly as PNG. All others are kept byte for byte. Only the first image
+    of a JPEG that holds several (MPO) counts.
     """
     if not content:
         raise Unreadable("empty", "the file has no bytes")
@@ -69,7 +68,7 @@ def check_image(content: bytes) -> EncodedImage:
         other = _kind(content, _OTHERS)
         raise Unreadable(
             "not_picture",
-            f"a {other}; what is read is JPEG, PNG, WebP and BMP" if other else "neither JPEG, PNG, WebP nor BMP",
+            f"a {other}; Posture reads JPEG, PNG, WebP and BMP" if other else "not a JPEG, PNG, WebP or BMP",
         )
     _refuse_by_header(content, kind)
     import cv2
@@ -96,13 +95,12 @@ def _kind(content: bytes, signatures: dict[str, tuple[int, bytes]]) -> str | Non
 def _refuse_by_header(content: bytes, kind: str) -> None:
     """Raise Unreadable for an image that is too large, or an animation, before anything is decoded.
 
-    A header that Pillow does not understand is left to the decoder, which has the same limit
-    (OPENCV_IO_MAX_IMAGE_PIXELS).
+    A header that Pillow cannot read is left to the decoder, which has the same limit (OPENCV_IO_MAX_IMAGE_PIXELS).
     """
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd EXIF data, and of large images: our own limit says how large
+        warnings.simplefilter("ignore")  # about odd EXIF data and large images, which our own limit covers
         try:
             Image.MAX_IMAGE_PIXELS = None
             with Image.open(io.BytesIO(content), formats=[kind.upper()]) as header:
@@ -115,13 +113,12 @@ def _refuse_by_header(content: bytes, kind: str) -> None:
     refuse_large(height, width)
     if frames > 1:
         raise Unreadable(
-            "not_picture",
-            f"an animation of {frames} frames; save the frame that the labels are about as an image of its own",
+            "not_picture", f"an animation of {frames} frames; save the labelled frame as an image of its own"
         )
 
 
 def _decoded(content: bytes, flags: int) -> np.ndarray | None:
-    """uint8 (H, W, 3), BGR; None if it does not decode to its end. Raises MemoryError."""
+    """Return uint8 (H, W, 3), BGR, or None if the image does not decode to its end. Raises MemoryError."""
     import cv2
 
     try:

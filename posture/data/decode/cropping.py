@@ -1,7 +1,7 @@
-"""Frames cut along an athlete's tube: where the cut lies in each frame, and the pixels there.
+"""Crop frames along an athlete's tube: compute the crop in each frame, and cut it out.
 
-Legend: T stored frames of H x W pixels, h x w the video's own; boxes and cuts (T, 4) float64 x1, y1, x2, y2 in pixels
-of the video's frames, where pixel columns 0 to 9 are x from 0 to 10.
+Legend: T stored frames of H x W pixels, h x w the video's own; boxes and crops (T, 4) float64 x1, y1, x2, y2 in pixels
+of the video's frames. A box around pixel columns 0 to 9 has x1 = 0, x2 = 10.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import numpy as np
 from posture.data.labels.records import Tube
 
 SMOOTHED_FRAMES = 4
-"""A box is the mean of those of so many frames before it, of itself and of as many after it: what is drawn by hand or
-found anew in every frame trembles.
-"""
+"""Frames on each side over which a box is averaged: boxes drawn by hand or detected frame by frame jitter."""
 LEAST_SIDE = 2.0
-"""Pixels. Nothing smaller is cut out."""
+"""Pixels. A crop is never smaller."""
 
 
 def cuts_along(
     tube: Tube, numbers: Sequence[int], *, margin: float, height: int, width: int, aspect: float
 ) -> np.ndarray:
-    """Where the frames `numbers` are cut: (T, 4), all of one size, in a video of `height` x `width` pixels.
+    """Return the crops (T, 4) of the frames `numbers`, all of one size, in a video of `height` x `width` pixels.
 
-    The centre follows that of the smoothed box. The size is the least that holds every box of these frames, widened by
-    `margin` of the largest on each side, and brought to `aspect` (width / height). Cuts are shifted into the image as
-    far as they fit into it.
+    The centre is that of the smoothed box. The size is the smallest that contains every box of these frames, plus
+    `margin` of the largest box on each side, extended to `aspect` (width / height). Crops are shifted into the
+    image if they fit.
     """
     boxes, smooth = _boxes_at(tube, numbers, height, width)
     centres = (smooth[:, :2] + smooth[:, 2:]) / 2
@@ -37,21 +35,21 @@ def cuts_along(
     largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0)
     across, down = np.maximum(2 * (reach + margin * largest), LEAST_SIDE)
     side = np.ceil([max(across, down * aspect), max(down, across / aspect)])
-    room = np.array([width, height]) - side  # negative where the cut is larger than the image
+    room = np.array([width, height]) - side  # negative if the crop is larger than the image
     corners = np.clip(centres - side / 2, np.minimum(0.0, room), np.maximum(0.0, room))
     return np.concatenate([corners, corners + side], axis=1)
 
 
 def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """The pixels of uint8 (h, w, 3) within `cut` as (H, W, 3); black where there is no image.
+    """Cut `cut` out of uint8 (h, w, 3) and resize it to (H, W, 3); black outside the image.
 
-    Enlarged, the cut lies between pixels, so that a slow centre does not move in steps; reduced, a step is less than
-    one pixel of the result.
+    An enlarged crop has subpixel corners, so that a slow centre does not move in steps. In a reduced one a step is
+    less than one pixel of the result.
     """
     across, down = cut[2] - cut[0], cut[3] - cut[1]
     scale_x, scale_y = width / across, height / down
     if min(scale_x, scale_y) >= 1.0:
-        # OpenCV counts from the middle of the first pixel; this maps the result's coordinates to the frame's
+        # OpenCV counts from the middle of the first pixel; this maps result coordinates to the frame's
         inverse = np.array([
             [1 / scale_x, 0.0, cut[0] + 0.5 / scale_x - 0.5],
             [0.0, 1 / scale_y, cut[1] + 0.5 / scale_y - 0.5],
@@ -71,10 +69,10 @@ def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> n
 
 
 def _boxes_at(tube: Tube, numbers: Sequence[int], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tube's boxes in these frames, and smoothed ones, (T, 4) each, within the image.
+    """Return the tube's boxes in these frames, and smoothed ones, (T, 4) each, inside the image.
 
-    Between two boxes they lie on a line; before the first and after the last they stay. A frame near one end of the
-    tube takes as few neighbours on the other side as it has there, so that steady motion is not held back.
+    Boxes are interpolated linearly between annotated frames and constant outside them. Near an end of the tube a
+    frame uses equally few neighbours on both sides, so that steady motion is not held back.
     """
     known = sorted(tube.boxes)
     frames = np.arange(known[0], known[-1] + 1)

@@ -1,5 +1,4 @@
-"""One file and its labels -> its row, its segments, its decoded clips. Runs where the file is decoded
-(`data/decode/sandbox.py`).
+"""Choose the clips of a file: which labels are accepted, their windows, and the frames of each window. Decodes nothing.
 
 Legend: T stored frames, H x W stored pixels; times in seconds from the first frame.
 """
@@ -18,10 +17,10 @@ from posture.data.labels.records import Label, Tube
 from posture.data.store.schema import DecodeRecipe, segment_id
 
 BACKGROUND = "background"
-"""The class of stretches between the labels."""
+"""Class of the gaps between the labels."""
 
 PAST_END_SECONDS = 0.5
-"""Labels are often rounded: an end this little past the video's is the video's end."""
+"""Labels are often rounded: an end at most this much past the video's counts as the video's end."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,15 @@ class Cut:
     min_frames: int = 16
     """A segment with fewer stored frames is shorter than one clip."""
     short: str = "pad"
-    """`pad`: short segments are kept, training repeats their last frame; `refuse`: they get the verdict too_short."""
+    """`pad` keeps short segments, and training repeats their last frame; `refuse` gives them the verdict too_short."""
     background: bool = False
     """Also cut a clip of class `background` from every gap between labels that is long enough."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clips row, and `times`: when each of its frames is shown. `pixels` are the raw frames, or JPEG frames that
-    start at `offsets`.
+    """A row of `clips`, plus `times`, when each frame is shown. `pixels` are raw frames, or JPEG frames at
+    `offsets`.
     """
 
     row: dict[str, Any]
@@ -56,11 +55,11 @@ def accept(
     shown: np.ndarray | None = None,
     stored: Callable[[Label], int] = lambda label: 0,
 ) -> tuple[list[Label], list[dict[str, str]]]:
-    """The labels that a video of this length can give clips for, in seconds, background included; and a refusal
-    {verdict, reason} for each other.
+    """Return the labels that can give clips, in seconds, background included, and {verdict, reason} of each other
+    label.
 
-    `shown` (frames,) is when each frame is, in seconds; without it, frames are taken to come at an even pace. `stored`
-    gives the frames of a label's clip in the store, 0 if it has none.
+    `shown` (frames,) is when each frame is shown, in seconds; without it a constant frame rate is assumed. `stored`
+    returns the number of frames of a label's stored clip, or 0.
     """
     labels = [label.timed(fps) for label in labels]
     accepted, refused = [], []
@@ -87,7 +86,7 @@ def accept(
 
 
 def _frames_in(label: Label, end: float, fps: float, shown: np.ndarray | None) -> int:
-    """How many of the video's frames the label holds up to `end`, in seconds."""
+    """Return how many frames of the video the label covers up to `end`, in seconds."""
     if shown is not None:
         first, last = label.frames or np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]).tolist()
         return min(last, len(shown)) - first
@@ -95,9 +94,7 @@ def _frames_in(label: Label, end: float, fps: float, shown: np.ndarray | None) -
 
 
 def span_of(label: Label, seconds: float, shown: np.ndarray) -> range:
-    """The segment's frames, at least one, in a video of that length; `shown` (frames,) is when each of its frames is,
-    in seconds.
-    """
+    """Return the segment's frames, at least one. `shown` (frames,) is when each frame is shown, in seconds."""
     end = seconds if label.end is None else min(label.end, seconds)
     first, last = label.frames or (int(place) for place in np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]))
     first = min(first, len(shown) - 1)  # a segment may begin while the last frame is shown
@@ -105,18 +102,17 @@ def span_of(label: Label, seconds: float, shown: np.ndarray) -> range:
 
 
 def segment_of(video: str, label: Label) -> str:
-    """The key of the label's segment; the label's times are in seconds."""
+    """Return the key of the label's segment. The label's times must be in seconds."""
     return segment_id(video, label.start, label.end, label.athlete)
 
 
 def windows_of(
     label: Label, segment: str, span: range, recipe: DecodeRecipe, tubes: Sequence[Tube]
 ) -> Iterator[tuple[int, list[int], Tube | None]]:
-    """The segment's windows: their number, their frames, and the tube that they are cut along; only those in which
-    there is one, if frames are cropped.
+    """Yield the segment's windows: index, frames, and the tube to crop along. If frames are cropped, each has a
+    tube.
 
-    `span` is the segment's frames. Tubes that a detector found have their segment's key as their name, and come best
-    first.
+    `span` is the segment's frames. Tubes that a detector found are named by the segment's key, the best first.
     """
     if recipe.searched:
         along = [tube for tube in tubes if tube.name == segment]
@@ -129,7 +125,7 @@ def windows_of(
 
 
 def no_athlete(label: Label, end: float) -> dict[str, str]:
-    """The refusal of a segment in which nobody is seen."""
+    """Return the refusal of a segment without an athlete."""
     return {
         "verdict": "no_athlete",
         "reason": f"{label.label} from {label.start:g} s to {end:g} s: no athlete there, or in too few frames",
@@ -137,10 +133,10 @@ def no_athlete(label: Label, end: float) -> dict[str, str]:
 
 
 def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]]:
-    """The file's frames that each window of the segment [first, last) stores.
+    """Return the frames that each window of the segment [first, last) stores.
 
-    Windows lie evenly from the segment's start to its end (one window: in its middle). A segment shorter than a window
-    is one shorter window.
+    Windows are spread evenly from the segment's start to its end; a single one is in the middle. A segment shorter
+    than a window gives one shorter window.
     """
     span = (recipe.frames - 1) * recipe.stride + 1
     slack = last - first - span
@@ -153,7 +149,7 @@ def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]
 
 
 def _gaps(labels: Sequence[Label], seconds: float, cut: Cut, fps: float) -> Iterator[Label]:
-    """A `background` label in the middle of every gap that holds a whole window; it stays in its neighbours' group."""
+    """Yield a `background` label in the middle of every gap that fits a window. It stays in its neighbours' group."""
     length = ((cut.recipe.frames - 1) * cut.recipe.stride + 1) / fps
     at = 0.0
     for label in [*sorted(labels, key=lambda item: item.start), None]:

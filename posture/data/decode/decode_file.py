@@ -1,4 +1,4 @@
-"""One file and its labels -> its row, its segments, its decoded clips. Runs where the file is decoded
+"""Decode one file: its row, its segments and clips, or single frames. Runs in the decoder's process
 (`data/decode/sandbox.py`).
 
 Legend: T stored frames, H x W stored pixels; times in seconds from the first frame.
@@ -19,13 +19,13 @@ from posture.data.store.frame_codec import encode_frames
 from posture.data.store.schema import DecodeRecipe, clip_id
 
 JPEG_QUALITY = 95
-"""Of single frames."""
+"""JPEG quality of single frames."""
 FRAMES_AT_ONCE = 8
-"""So many of a video's frames are in memory at its own size."""
+"""Number of frames in memory at the video's own size."""
 
 
 STILL_LEVELS = 2
-"""Of 255: frames whose pixels differ by no more show the same image."""
+"""Maximum difference, of 255, between pixels of frames that show the same image."""
 
 
 def cut_file(
@@ -39,10 +39,10 @@ def cut_file(
 ) -> Iterator[dict[str, Any] | Clip]:
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
-    Segments in `stored` have their clips already and give only their row. Properties: {"kind": "stream",
-    **VideoStream.columns, doubt}; refusals: {"kind": "refused", verdict, reason} and of the verdict `no_athlete` also
-    segment; segments: {"kind": "segment", **row}; what is odd without being wrong: {"kind": "note", note}. A recipe
-    with a crop cuts along the `tubes`. Raises Unreadable.
+    Segments in `stored` already have their clips and give only their row. A recipe with a crop cuts along the
+    `tubes`. Properties are {"kind": "stream", **VideoStream.columns, doubt}, refusals {"kind": "refused", verdict,
+    reason} (with segment if the verdict is `no_athlete`), segments {"kind": "segment", **row}, notes {"kind":
+    "note", note}. Raises Unreadable.
     """
     with open_video(path) as reader:
         reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
@@ -68,22 +68,25 @@ def cut_file(
         if still:
             yield {
                 "kind": "note",
-                "note": f"most frames of {len(still):,} {'clip' if len(still) == 1 else 'clips'} repeat the frame before, the first "
-                f"from {still[0]:.2f} s on: an image that stands still",
+                "note": (
+                    f"most frames of {len(still):,} {'clip' if len(still) == 1 else 'clips'} repeat the frame before, "
+                    f"the first from {still[0]:.2f} s on: the image does not move"
+                ),
             }
         if reader.held:
             yield {
                 "kind": "note",
-                "note": f"{reader.held:,} of the frames asked for do not decode; the ones shown before them stand in",
+                "note": f"{reader.held:,} of the frames do not decode and are replaced by the frames shown before them",
             }
 
 
 def _cut_segment(
     reader: Reader, video: str, label: Label, recipe: DecodeRecipe, tubes: Sequence[Tube], *, is_stored: bool
 ) -> Iterator[dict[str, Any] | Clip]:
-    """The segment's clips, unless they are stored, and its row; its refusal if it shows no athlete to cut it along.
+    """Yield the segment's clips, unless they are stored, and its row; or its refusal if it shows no athlete to cut
+    along.
 
-    Before a clip that stands still: {"kind": "still", start}.
+    A clip whose image does not move comes after {"kind": "still", start}.
     """
     stream, shown, segment = reader.stream, reader.times(), segment_of(video, label)
     end = stream.seconds if label.end is None else min(label.end, stream.seconds)
@@ -128,11 +131,11 @@ def _cut_segment(
 def frames_to_search(
     path: str, video: str, labels: Sequence[Label], cut: Cut, *, stored: frozenset[str], longest: int
 ) -> Iterator[dict[str, Any] | Clip]:
-    """Yield what a detector has to see of a file to find the athletes in the segments that are not `stored`.
+    """Yield the frames in which a detector must find athletes: those of the segments that are not `stored`.
 
-    First {"kind": "stream", width, height}, the video's own; then each segment's frames, few at a time, as Clips of raw
-    pixels with {segment, numbers, height, width}: every frame that any window of it stores, the longer side no longer
-    than `longest`. Raises Unreadable.
+    First comes {"kind": "stream", width, height} of the video; then each segment's frames, a few at a time, as
+    Clips of raw pixels with {segment, numbers, height, width}. These are all frames that any of its windows stores,
+    the longer side at most `longest`. Raises Unreadable.
     """
     with open_video(path) as reader:
         stream = reader.stream
@@ -156,10 +159,10 @@ def frames_to_search(
 
 
 def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | Clip]:
-    """Yield the frames (ascending, from 0) at the size that the video is shown at, each as a Clip of one JPEG with
-    {frame, time, height, width, coded_height, coded_width, decoder}; time in seconds.
+    """Yield the frames (ascending, from 0) in the size that the video is shown in, each as a Clip of one JPEG.
 
-    Of one past the end: {"kind": "past_end", frame, frames}, the latter how many there are. Raises Unreadable.
+    Its row is {frame, time, height, width, coded_height, coded_width, decoder}, with time in seconds. A frame past
+    the end gives {"kind": "past_end", frame, frames}, with the number of frames. Raises Unreadable.
     """
     with open_video(path) as reader:
         shown = reader.times()
@@ -183,7 +186,7 @@ def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | C
 
 
 def fit_frames(frames: np.ndarray, recipe: DecodeRecipe) -> np.ndarray:
-    """(T, h, w, 3) -> (T, H, W, 3): the middle of a larger image, or a smaller one on black."""
+    """Fit (T, h, w, 3) to (T, H, W, 3): the middle of a larger image, or a smaller one on black."""
     _, height, width, _ = frames.shape
     if (height, width) == (recipe.height, recipe.width):
         return frames
@@ -196,10 +199,9 @@ def fit_frames(frames: np.ndarray, recipe: DecodeRecipe) -> np.ndarray:
 
 
 def _decoded_size(stream: VideoStream, recipe: DecodeRecipe) -> tuple[int, int]:
-    """Height and width to decode at, so that cropping or padding gives the recipe's: the decoder resizes, which costs
-    least.
+    """Return the height and width to decode at, so that cropping or padding gives the recipe's size.
 
-    What is cut out is resized after.
+    The decoder resizes, which costs least. Crops along a tube are resized afterwards.
     """
     if recipe.crop:
         return stream.height, stream.width
@@ -212,7 +214,9 @@ def _decoded_size(stream: VideoStream, recipe: DecodeRecipe) -> tuple[int, int]:
 
 
 def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeRecipe) -> np.ndarray:
-    """The frames (T, H, W, 3) around the athlete. `reader` gives them at the size that the video is shown at."""
+    """Return the frames (T, H, W, 3) around the athlete. `reader` gives frames in the size that the video is shown
+    in.
+    """
     from posture.data.decode.cropping import cut_out, cuts_along
 
     size = {"height": recipe.height, "width": recipe.width}
@@ -233,7 +237,7 @@ def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeR
 
 
 def _stands_still(frames: np.ndarray) -> bool:
-    """Whether more than half of the frames (T, H, W, 3) show the same as the one before."""
+    """Return True if more than half of the frames (T, H, W, 3) show the same as the frame before."""
     some = frames[:, ::3, ::3].astype(np.int16)
     same = np.abs(np.diff(some, axis=0)).max(axis=(1, 2, 3), initial=0) <= STILL_LEVELS
     return bool(2 * same.sum() > len(same))

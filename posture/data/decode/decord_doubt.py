@@ -1,8 +1,7 @@
-"""Whether decord, by which earlier versions of Posture decoded, gave the frames that a player shows. Stores remember
-its clips.
+"""Tell if decord, the decoder of earlier versions, gave the frames that a player shows. Stores still hold its clips.
 
-Found by trying a hundred pairs of container and codec: what is not listed here gave other frames in some file, or
-failed.
+Found by trying a hundred pairs of container and codec: pairs that are not listed here gave other frames in some file,
+or failed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ EXACT = (
 
 
 def doubt(container: Any, stream: Any, packets: Packets, order: np.ndarray | None, orientation: Orientation) -> str:
-    """Why its frames may have been others, in a few words; empty if they were the same."""
+    """Return why decord may have given other frames, in a few words; empty if they were the same."""
     names, codec = set(container.format.name.split(",")), stream.codec_context.name
     is_forward = codec in ("mpeg4", "mpeg2video", "mpeg1video") and not stream.codec_context.has_b_frames
     if not packets.shown.all():

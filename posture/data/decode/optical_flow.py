@@ -1,9 +1,9 @@
-"""Optical flow between a stored clip's neighbouring frames, and how it is kept in a byte.
+"""Optical flow between neighbouring frames of a stored clip, stored in one byte per component.
 
 Legend: T stored frames of H x W pixels. Flow t, of T - 1, says where each pixel of frame t is in frame t + 1: dx to the
-right and dy down, in pixels of the stored frame. It is stored as uint8 (T - 1, H, W, 2), dx then dy, `code = round(127
-d / BOUND) + 128`, so that 128 is exactly no motion, a negated vector is 256 - code, and displacements beyond +-BOUND
-are clipped to it (codes 1 to 255; 0 is never used).
+right and dy down, in pixels of the stored frame. It is stored as uint8 (T - 1, H, W, 2), dx then dy, with `code =
+round(127 d / BOUND) + 128`. So 128 is exactly no motion, a negated vector is 256 - code, and displacements beyond
++-BOUND are clipped (codes 1 to 255; 0 is never used).
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ Method = Literal["dis", "farneback"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 BOUND = 20.0
-"""Largest displacement that is stored, in pixels of the stored frame: an eighth of the usual 171."""
+"""Largest stored displacement, in pixels of the stored frame: an eighth of the usual 171."""
 ZERO = 128
 """The code of no motion."""
 PIXELS_PER_STEP = BOUND / 127
-"""What one step of the code is worth: vectors are off by half of that, 0.08 pixels, at most."""
+"""Pixels per step of the code; the error is at most half of that, 0.08 pixels."""
 
 
 def encode(flow: np.ndarray) -> np.ndarray:
-    """Displacements in pixels, float (..., 2) -> uint8 of the same shape. Anything not finite is no motion."""
+    """Encode displacements in pixels, float (..., 2), as uint8 of the same shape. Values that are not finite are no
+    motion.
+    """
     clipped = np.clip(np.nan_to_num(flow, nan=0.0), -BOUND, BOUND)
     return (np.rint(clipped / PIXELS_PER_STEP) + ZERO).astype(np.uint8)
 
 
 def decode(codes: np.ndarray) -> np.ndarray:
-    """The float32 displacements, in pixels of the stored frame, of uint8 codes."""
+    """Decode uint8 codes to float32 displacements in pixels of the stored frame."""
     return (codes.astype(np.float32) - ZERO) * np.float32(PIXELS_PER_STEP)
 
 
 def flow_of_clip(frames: np.ndarray, method: str) -> np.ndarray:
-    """The flow of frames uint8 (T, H, W, 3), RGB: uint8 (T - 1, H, W, 2), encoded.
+    """Return the encoded flow, uint8 (T - 1, H, W, 2), of RGB frames uint8 (T, H, W, 3).
 
     `dis` is Dense Inverse Search (Kroeger 2016), `farneback` polynomial expansion (Farnebäck 2003), both OpenCV's,
     between grey frames.
@@ -52,8 +54,8 @@ def flow_of_clip(frames: np.ndarray, method: str) -> np.ndarray:
 
 
 def milliseconds(frames: np.ndarray, method: str, *, repeats: int = 10) -> float:
-    """Median milliseconds to compute the flow of frames uint8 (T, H, W, 3), over `repeats` after one that is not
-    counted.
+    """Return the median milliseconds to compute the flow of frames uint8 (T, H, W, 3), over `repeats` after a
+    warm-up.
     """
     took = []
     for _ in range(1 + repeats):
@@ -64,9 +66,9 @@ def milliseconds(frames: np.ndarray, method: str, *, repeats: int = 10) -> float
 
 
 def sampled(flow: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """The flow between stored frames `numbers` (T'), ascending by one: uint8 (T' - 1, H, W, 2).
+    """Return the flow between stored frames `numbers` (T'), ascending by one: uint8 (T' - 1, H, W, 2).
 
-    Where a short clip repeats its last frame, nothing moves.
+    If a short clip repeats its last frame, there is no motion.
     """
     starts, moves = numbers[:-1], np.diff(numbers) > 0
     between = np.full((len(starts), *flow.shape[1:]), ZERO, dtype=np.uint8)

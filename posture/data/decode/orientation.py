@@ -1,6 +1,4 @@
-"""How a coded image is shown: turned and mirrored as the file's display matrix says, its pixels as wide as its pixel
-aspect ratio says.
-"""
+"""Show a coded image as its file says: turned and mirrored by the display matrix, widened by the pixel aspect ratio."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 
 LARGEST_ASPECT = 10.0
-"""A pixel whose sides differ by a larger factor is a mistake in the file; then pixels are taken to be square."""
+"""A larger ratio of a pixel's sides is a mistake in the file; pixels are then taken as square."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +20,21 @@ class Orientation:
     from_below: bool = False
 
     def upright(self, image: np.ndarray) -> np.ndarray:
-        """The coded image (h, w, 3) as it is shown; a view."""
+        """Return the coded image (h, w, 3) as it is shown; a view."""
         if self.exchanged:
             image = image.transpose(1, 0, 2)
         return image[:: -1 if self.from_below else 1, :: -1 if self.from_right else 1]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width shown of those coded, or those coded of those shown."""
+        """Convert coded height and width to shown ones, or back."""
         return (width, height) if self.exchanged else (height, width)
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """That of a decoded frame. A matrix that turns by no quarter counts as the nearest that does.
+    """Return the orientation of a decoded frame. A matrix with another rotation counts as the nearest quarter turn.
 
-    The matrix (FFmpeg, libavutil/display.h) takes a coded point (x, y) to (a x + c y, b x + d y), with a, b, c, d at 0,
-    1, 3, 4.
+    The matrix (FFmpeg, libavutil/display.h) takes a coded point (x, y) to (a x + c y, b x + d y), with a, b, c, d
+    at 0, 1, 3, 4.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -48,6 +46,8 @@ def orientation_of(frame: Any) -> Orientation:
 
 
 def shown_width(coded_width: int, aspect: Any) -> int:
-    """The width in square pixels of `coded_width` pixels of this aspect (width / height), None if the file says none."""
+    """Return the width in square pixels of `coded_width` pixels with this aspect ratio (width / height), None if
+    unknown.
+    """
     ratio = float(aspect or 1.0)
     return max(1, round(coded_width * ratio)) if 1 / LARGEST_ASPECT <= ratio <= LARGEST_ASPECT else coded_width

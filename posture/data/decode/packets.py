@@ -1,4 +1,4 @@
-"""The packets of a file's video stream, read without decoding: which frames they promise, and where decoding can begin."""
+"""Read the packets of a video stream without decoding: which frames they promise, and where decoding can begin."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from posture.data.decode.stream import failures, plain
 from posture.errors import Unreadable
 
 MISSING = np.iinfo(np.int64).min
-"""Of a packet without a time stamp."""
+"""Stamp of a packet that has none."""
 DEEPEST_REORDERING = 40
-"""Packets. A frame is shown at most 16 frames, or 32 fields, before or after its place in the file."""
+"""Packets. A frame is shown at most 16 frames, or 32 fields, before or after its position in the file."""
 STAMPED_FORMATS = frozenset({"mov", "matroska", "flv", "mpegts"})
 """Containers whose packets say when their frame is shown. Others give the time of decoding, or only that of some
 frames.
@@ -23,7 +23,7 @@ frames.
 
 
 class Packet(NamedTuple):
-    """The stamps of one packet, in the stream's time base; MISSING if it has none."""
+    """Time stamps of a packet in the stream's time base; MISSING if it has none."""
 
     pts: int
     dts: int
@@ -31,33 +31,35 @@ class Packet(NamedTuple):
 
 @dataclass(frozen=True)
 class Packets:
-    """The packets that promise a frame, in the order of the file."""
+    """Packets that promise a frame, in the order of the file."""
 
     pts: np.ndarray
     """(packets,) int64 in the stream's time base, MISSING if unknown."""
     dts: np.ndarray
     key: np.ndarray
-    """(packets,) bool: decoding can begin here."""
+    """(packets,) bool: True if decoding can begin here."""
     shown: np.ndarray
-    """(packets,) bool. The others are decoded only: an edit list leaves them out."""
+    """(packets,) bool: False for packets that are only decoded, because an edit list leaves them out."""
     is_cut: bool
-    """Whether the last packet is incomplete."""
+    """True if the last packet is incomplete."""
     error: str
-    """What ended the reading, if it was not the end of the file."""
+    """Error that ended the reading before the end of the file."""
 
     def __len__(self) -> int:
         return len(self.pts)
 
     @property
     def stamps(self) -> np.ndarray:
-        """(packets,) int64: when each is shown or, if that is not known, decoded; sorted, without those of which
-        nothing is known.
+        """Return when each packet is shown or, if unknown, decoded: int64, sorted, without packets that have no
+        stamp.
         """
         stamps = np.where(self.pts == MISSING, self.dts, self.pts)
         return np.sort(stamps[stamps != MISSING])
 
     def order(self, container: Any, stream: Any) -> np.ndarray | None:
-        """The stamps of the frames in the order they are shown, (frames,) int64; None if only decoding can tell."""
+        """Return the stamps of the frames in the order they are shown, (frames,) int64; None if only decoding
+        can tell.
+        """
         pts = self.pts[self.shown]
         dts = self.dts[self.dts != MISSING]
         if not len(pts) or (pts == MISSING).any() or (np.diff(dts) < 0).any():
@@ -70,10 +72,11 @@ class Packets:
         return pts[order]
 
     def keyframes(self, order: np.ndarray) -> list[tuple[int, Packet, bool]]:
-        """(number of the first frame shown from there on, the packet, whether it is shown itself), by that number.
+        """Return (number of the first frame shown from there on, packet, True if it is shown itself), sorted by
+        number.
 
-        Frames after a keyframe that are shown before it need what lies before it, so they are not counted. A keyframe
-        whose stamp is another frame's too is left out.
+        Frames after a keyframe that are shown before it need earlier packets, so they are not counted. A
+        keyframe that shares its stamp with another frame is left out.
         """
         places = []
         for place in np.flatnonzero(self.key & (self.pts != MISSING)):
@@ -85,7 +88,7 @@ class Packets:
 
 
 def read_packets(container: Any, stream: Any) -> Packets:
-    """Read the whole file. Raises Unreadable if it holds no packet of the stream."""
+    """Read the packets of the whole file. Raises Unreadable if the stream has none."""
     found: list[tuple[int, int, bool, bool]] = []
     codec, is_cut, error = stream.codec_context.name, False, ""
     try:
@@ -107,28 +110,28 @@ def read_packets(container: Any, stream: Any) -> Packets:
 
 
 def demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets from where the file is read, and an empty one at its end; other streams may appear within
+    """Yield the stream's packets from the current position, and an empty one at its end. New streams may begin in
     the file.
     """
     while True:
         try:
             yield from container.demux(stream)
             return
-        except IndexError:  # PyAV's, of a packet whose stream it did not see at the beginning; it has been read
+        except IndexError:  # PyAV's error for a packet of a new stream; the packet has been read
             continue
 
 
 def refuse_cut(path: str, container: Any, stream: Any, packets: Packets) -> None:
-    """Raise Unreadable (truncated) if clearly more frames or bytes are announced by the file's structure than it holds.
+    """Raise Unreadable (truncated) if the file's structure announces clearly more frames or bytes than it holds.
 
-    Durations and frame rates are no proof: they are estimates, and the file may have another stream that is longer.
+    Durations and frame rates prove nothing: they are estimates, and another stream of the file may be longer.
     """
     listed = len(stream.index_entries) if "mov" in container.format.name.split(",") else 0
     if len(packets) < 0.95 * listed - 2:
-        raise Unreadable("truncated", f"its index lists {listed} frames, the file holds {len(packets)}")
+        raise Unreadable("truncated", f"its index lists {listed} frames, but the file holds {len(packets)}")
     held, announced = os.path.getsize(path), _announced_bytes(path)
     if held < 0.95 * announced:
-        raise Unreadable("truncated", f"it was written with {announced:,} bytes, {held:,} are left")
+        raise Unreadable("truncated", f"it was written with {announced:,} bytes, but {held:,} are left")
     seconds = max(float((stream.duration or 0) * (stream.time_base or 0)), (container.duration or 0) / 1_000_000)
     if (packets.is_cut or packets.error) and len(packets.stamps):
         begin = min(float(packets.stamps[0] * stream.time_base), (container.start_time or 0) / 1_000_000)
@@ -136,24 +139,29 @@ def refuse_cut(path: str, container: Any, stream: Any, packets: Packets) -> None
         if ends < 0.95 * seconds - 0.1:
             raise Unreadable(
                 "truncated",
-                f"it ends within a frame after {ends:.2f} s of {seconds:.2f} s{': ' * bool(packets.error)}{packets.error}",
+                (
+                    f"it ends within a frame after {ends:.2f} s of {seconds:.2f} "
+                    f"s{': ' * bool(packets.error)}{packets.error}"
+                ),
             )
 
 
 def _announced_bytes(path: str) -> int:
-    """The file's size as AVI, Matroska, WebM and ASF write it at the beginning; 0 if it does not say."""
+    """Return the file's size as AVI, Matroska, WebM and ASF write it at the start; 0 if it is not there."""
     with open(path, "rb") as file:
         head = file.read(4096)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         size = int.from_bytes(head[4:8], "little")
         return size + 8 if 12 < size < 0xFFFFFFFF else 0
     if head[:4] == b"\x1aE\xdf\xa3":
-        at = head.find(b"\x18S\x80g")  # the element that holds everything, its size in a number of variable length
+        at = head.find(b"\x18S\x80g")  # the element that contains everything; its size is a number of variable length
         if at < 0 or not head[at + 4 : at + 5] or not head[at + 4]:
             return 0
         length = 9 - head[at + 4].bit_length()
         size = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << 7 * length) - 1)
-        return at + 4 + length + size if size != (1 << 7 * length) - 1 else 0  # all ones: written while it was recorded
+        return (
+            at + 4 + length + size if size != (1 << 7 * length) - 1 else 0
+        )  # all ones: the file was written while it was recorded
     if head[:4] == b"0&\xb2u":
         at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))  # ASF's file properties
         return int.from_bytes(head[at + 40 : at + 48], "little") if at >= 0 else 0
@@ -161,8 +169,9 @@ def _announced_bytes(path: str) -> int:
 
 
 def _is_hidden(packet: Any, codec: str) -> bool:
-    """Whether a packet of VP8 or VP9 holds a frame that is never shown, which others refer to (RFC 6386, 9.1; VP9
-    bitstream, 6.2).
+    """Return True if a packet of VP8 or VP9 holds a frame that is never shown but referred to.
+
+    Sources: RFC 6386, 9.1; VP9 bitstream, 6.2.
     """
     if codec not in ("vp8", "vp9"):
         return False

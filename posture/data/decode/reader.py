@@ -1,9 +1,8 @@
-"""Frames of a video file by their number in the order they are shown, at their own time stamps, for every container and
-codec that FFmpeg decodes.
+"""Read frames of a video by their number in the order they are shown, with their own time stamps.
 
-Random access is exact by construction: where each frame is shown is known from the packets, decoding begins at a
-keyframe that the decoder confirms, and every frame that comes out is checked against what the packets promise. Files
-whose packets do not tell are decoded from their start.
+Works for every container and codec that FFmpeg decodes. Random access is exact by construction: the packets say when
+each frame is shown, decoding begins at a keyframe that the decoder confirms, and every decoded frame is compared with
+what the packets promise. If the packets do not say enough, the file is decoded from its start.
 """
 
 from __future__ import annotations
@@ -23,27 +22,24 @@ from posture.data.decode.timestamps import LARGEST_GAP_SECONDS, average_rate, fr
 from posture.errors import Unreadable
 
 CHECKED_FRAMES = 4
-"""Frames at the start that are decoded before any is asked for, to see whether packets and frames agree: fields, for
-one, come two packets a frame.
-"""
+"""Frames decoded at the start to see if packets and frames agree: fields, for example, come two packets per frame."""
 EARLY_SHARE = 0.95
-"""Of the packets' time: if nothing decodes after that, the file was cut off or its end is destroyed."""
+"""Share of the packets' time that must decode; otherwise the file was cut off or its end is damaged."""
 LEAST_DECODED = 0.5
-"""Share of the promised frames that must decode."""
+"""Minimum share of the promised frames that must decode."""
 BROADCAST_GAP_SECONDS = 10.0
-"""In transport and program streams, whose clocks jump, a longer gap is such a jump."""
+"""Longer gaps in transport and program streams are jumps of their clock."""
 UNSPECIFIED = 2
-"""FFmpeg's number for colours of which nothing is said."""
+"""FFmpeg's number for unspecified colours."""
 SEEK_TRIES = 2
 """Keyframes that are tried before decoding begins at the start of the file."""
 
 
 class Reader:
-    """Frames of one file, upright, resized to `height` x `width` (None: the size that the video is shown at), decoded
-    by one thread.
+    """Frames of one file, upright, resized to `height` x `width`, or the shown size if None. Decodes in one thread.
 
-    Close it, or use it in a `with` block. Raises Unreadable if the file is no video, holds no frames that decode, or
-    was cut off.
+    Close it, or use it in a `with` block. Raises Unreadable if the file is not a video, holds no frames that
+    decode, or was cut off.
     """
 
     def __init__(self, path: str, *, height: int | None = None, width: int | None = None) -> None:
@@ -67,12 +63,10 @@ class Reader:
             self._orientation = orientation_of(head[0])
             self._doubt = doubt(self._container, self._video, packets, order, self._orientation)
             self._order = order
-            """Stamps that frames must have; None if frames are counted from the start."""
+            """Stamps that frames must have, or None if frames are counted from the start."""
             self._keyframes = packets.keyframes(order) if order is not None else []
             self._stands_in: np.ndarray | None = None
-            """If some frames do not decode: by number, the place among decoded frames of the one that is shown at that
-            time.
-            """
+            """If some frames do not decode: for each frame, the index among decoded frames of the one shown then."""
             stamps = order if order is not None else self._all_stamps()
             self.stream = self._described(head[0], stamps)
             refuse_large(self.stream.height, self.stream.width)
@@ -85,7 +79,7 @@ class Reader:
         self._scaler = VideoReformatter()
         self._last: tuple[int, Any] | None = None
         self.held = 0
-        """Frames that were given in the place of such as do not decode."""
+        """Number of frames that did not decode and were replaced."""
 
     def __len__(self) -> int:
         return self.stream.frames
@@ -96,12 +90,14 @@ class Reader:
         return self.stream.fps
 
     def times(self) -> np.ndarray:
-        """When each frame is shown, (frames,) float64 seconds from the first; honest for variable frame rates too."""
+        """Return when each frame is shown, (frames,) float64 seconds from the first; exact for variable frame
+        rates too.
+        """
         return self.stream.times
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
-        """Frames (len(numbers), H, W, 3) uint8. Raises Unreadable if clearly fewer frames decode than the file
-        promises.
+        """Return frames uint8 (len(numbers), H, W, 3). Raises Unreadable if clearly fewer frames decode than
+        promised.
         """
         wanted, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
@@ -156,7 +152,7 @@ class Reader:
         }
         try:
             scaled = self._scaler.reformat(frame, **size_and_format)
-        except failures():  # the file says its colours are of a kind that is not known
+        except failures():  # the file declares an unknown kind of colours
             frame.colorspace = frame.color_trc = frame.color_primaries = UNSPECIFIED
             try:
                 scaled = self._scaler.reformat(frame, **size_and_format)
@@ -165,7 +161,9 @@ class Reader:
         return self._orientation.upright(scaled.to_ndarray())
 
     def _frame(self, number: int) -> Any:
-        """The frame of that number: the last one again, or by going on from it, or from a keyframe between."""
+        """Return a frame by number: the last one again, or decoded by going on from it or from a keyframe
+        between.
+        """
         if self._last is not None and self._last[0] == number:
             return self._last[1]
         if self._stands_in is not None:
@@ -184,7 +182,7 @@ class Reader:
         return self._last[1]  # type: ignore[index]
 
     def _counted(self, place: int) -> Any:
-        """The frame at that place among all that decode from the start."""
+        """Return a frame by its index among all that decode from the start."""
         if self._next > place and (self._last is None or self._last[0] != place):
             self._restart()
         while self._next <= place:
@@ -192,7 +190,7 @@ class Reader:
         return self._last[1]  # type: ignore[index]
 
     def _go_to(self, number: int) -> None:
-        """Be where frame `number` can be reached: at a keyframe before it, else at the start."""
+        """Go to a position from which frame `number` can be decoded: a keyframe before it, else the start."""
         before = [keyframe for keyframe in self._keyframes if 0 < keyframe[0] <= number][-SEEK_TRIES:]
         for first, packet, is_shown in reversed(before):
             run = self._from_keyframe(packet, int(self._order[first]))  # type: ignore[index]
@@ -203,7 +201,9 @@ class Reader:
         self._restart()
 
     def _from_keyframe(self, keyframe: Packet, first: int) -> Iterator[Any]:
-        """The frames shown from the stamp `first` on, decoded from that packet; none if the container does not find it."""
+        """Yield the frames shown from the stamp `first` on, decoded from that packet; none if the container
+        cannot find it.
+        """
         try:
             self._container.seek(keyframe.pts if keyframe.dts == MISSING else keyframe.dts, stream=self._video)
             packets = demuxed(self._container, self._video)
@@ -224,15 +224,13 @@ class Reader:
         self._run, self._next = self._decoded(demuxed(self._container, self._video)), 0
 
     def _restart(self) -> None:
-        """Be at the first frame again."""
+        """Go back to the first frame."""
         self._start()
         if self._order is not None:
             self._run = itertools.dropwhile(lambda frame: frame.pts != self._order[0], self._run)  # type: ignore[index]
 
     def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """All frames that come out, in the order they are shown. A packet that does not decode is passed over, as
-        players do.
-        """
+        """Yield all frames in the order they are shown. Packets that do not decode are skipped, as players do."""
         while True:
             try:
                 packet = next(packets, None)
@@ -248,8 +246,9 @@ class Reader:
                 return
 
     def _all_stamps(self) -> np.ndarray:
-        """The stamps of all frames that decode, (frames,) int64, MISSING if they have none. Raises Unreadable if
-        decoding ends early.
+        """Return the stamps of all frames that decode, (frames,) int64, MISSING if unknown.
+
+        Raises Unreadable if decoding ends early.
         """
         self._start()
         stamps = np.array([MISSING if frame.pts is None else frame.pts for frame in self._run], np.int64)
@@ -267,8 +266,9 @@ class Reader:
         return stamps
 
     def _stand_in(self) -> None:
-        """Some frames do not decode: from now on the frame that is shown at their time stands in for them. Raises
-        Unreadable (truncated) if many.
+        """Replace frames that do not decode by the frame shown at their time, from now on.
+
+        Raises Unreadable (truncated) if there are many.
         """
         stamps = self._all_stamps()
         if len(stamps) < LEAST_DECODED * len(self):
@@ -281,15 +281,16 @@ class Reader:
 
 
 def _open(path: str) -> tuple[Any, Any]:
-    """The file's container and the video stream that a player shows: the best one, never a cover image. Raises
-    Unreadable.
+    """Return the container and the video stream that a player shows: the best one, never a cover image.
+
+    Raises Unreadable.
     """
     import av
 
     try:
         container = av.open(path, metadata_errors="ignore")
     except failures() as error:
-        raise Unreadable("not_video", f"no video container: {plain(error)}") from None
+        raise Unreadable("not_video", f"not a video container: {plain(error)}") from None
     stills = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     videos = [stream for stream in container.streams.video if not stream.disposition & stills]
     if not videos:
@@ -298,28 +299,28 @@ def _open(path: str) -> tuple[Any, Any]:
     videos = [stream for stream in videos if stream.codec_context is not None]
     if not videos:
         container.close()
-        raise Unreadable("no_decoder", "its video is of a kind that cannot be decoded here")
+        raise Unreadable("no_decoder", "its video has a codec that cannot be decoded here")
     best = container.streams.best("video")
     stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
     stream.codec_context.thread_count = 1
     if (most := most_pixels()) is not None:
-        # padding included; frames may become larger than the header says
+        # includes padding; frames may become larger than the header says
         stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}
     return container, stream
 
 
 def _reaches(packet: Any, keyframe: Packet) -> bool:
-    """Whether the packet is the keyframe, or lies after it."""
+    """Return True if the packet is the keyframe, or comes after it."""
     if packet.pts == keyframe.pts and (packet.dts is None or keyframe.dts in (MISSING, packet.dts)):
         return True
     return packet.dts is not None and keyframe.dts != MISSING and packet.dts > keyframe.dts
 
 
 def _after_undecodable(order: np.ndarray, head: list[int | None]) -> np.ndarray | None:
-    """The stamps from the first frame that decodes on, if those of the first frames, `head`, follow each other there;
-    else None.
+    """Return the stamps from the first frame that decodes on, or None if the first frames, `head`, do not follow
+    them.
 
-    What is shown before the first keyframe of a recording that begins anywhere does not decode.
+    Frames before the first keyframe of a recording that begins in the middle do not decode.
     """
     (places,) = np.nonzero(order == (MISSING if head[0] is None else head[0]))
     if not len(places) or order[places[0] : places[0] + len(head)].tolist() != head:

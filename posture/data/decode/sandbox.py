@@ -1,8 +1,7 @@
-"""Probing and decoding in a child process that can be killed: a decoder may hang in native code, deaf to any signal but
-one.
+"""Decode in a child process that can be killed: a decoder may hang in native code and ignore every other signal.
 
-The child is `python -m posture.data.decode.sandbox FD LIMITS`. Over one socket it receives a job as JSON and answers with
-messages of one JSON header each, followed by the clip's bytes where the header says so; `{"kind": "end"}` closes a job.
+The child is `python -m posture.data.decode.sandbox FD LIMITS`. Over one socket it receives a job as JSON. It answers
+with messages of one JSON header each, followed by the clip's bytes if the header says so; `{"kind": "end"}` ends a job.
 No pickles.
 """
 
@@ -33,7 +32,7 @@ class Sandbox:
     """A decoder process, started when first needed and again after it was killed. Close it, or use it in a `with`
     block.
 
-    The process is held to `limits` of pixels and memory; the time for a file comes with it.
+    `limits` bounds its pixels and memory. Each call bounds the time for its file.
     """
 
     def __init__(self, limits: DecodeLimits = DecodeLimits()) -> None:  # noqa: B008
@@ -52,11 +51,11 @@ class Sandbox:
         tubes: Sequence[Tube] = (),
         limit_seconds: float,
     ) -> Iterator[dict[str, Any] | Clip]:
-        """What `cutting.cut_file` yields, from the child. Raises Unreadable, also with the verdicts `timeout`,
-        `crashed`, `out_of_memory` and `failed`.
+        """Yield what `decode_file.cut_file` yields in the child.
 
-        `limit_seconds` is for the whole file, as far as the caller waits for it; its clips are taken by the caller as
-        they come.
+        Raises Unreadable, also with the verdicts `timeout`, `crashed`, `out_of_memory` and `failed`.
+        `limit_seconds` bounds the time that the caller waits for the whole file, not the time it spends on the
+        clips.
         """
         return self._answers(_job(path, video, labels, cut, stored) | {"tubes": tubes_to_json(tubes)}, limit_seconds)
 
@@ -71,15 +70,15 @@ class Sandbox:
         longest: int,
         limit_seconds: float,
     ) -> Iterator[dict[str, Any] | Clip]:
-        """What `cutting.frames_to_search` yields, from the child. Raises Unreadable as `cut` does."""
+        """Yield what `decode_file.frames_to_search` yields in the child. Raises Unreadable as `cut` does."""
         return self._answers(_job(path, video, labels, cut, stored) | {"longest": longest}, limit_seconds)
 
     def frames(self, path: str, frames: Sequence[int], *, limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
-        """What `frames.read_frames` yields, from the child. Raises Unreadable as `cut` does."""
+        """Yield what `decode_file.read_frames` yields in the child. Raises Unreadable as `cut` does."""
         return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
 
     def image(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
-        """What `check_image.read_image` returns, from the child. Raises Unreadable as `cut` does."""
+        """Return what `check_image.read_image` returns in the child. Raises Unreadable as `cut` does."""
         (clip,) = self._answers({"image": path, "content": content_hash}, limit_seconds)
         return EncodedImage(bytes(clip.pixels), **clip.row)
 
@@ -92,7 +91,7 @@ class Sandbox:
             began = time.monotonic()
             if not channel.poll(max(0.0, left)):
                 raise TimeoutError
-            # what the caller does with an answer, such as finding athletes in it, is not the file's fault
+            # the caller's work on an answer, such as finding athletes, does not count
             left -= time.monotonic() - began
             return channel.recv_bytes()
 
@@ -104,7 +103,7 @@ class Sandbox:
                     return
                 if message["kind"] == "unreadable":
                     if message["verdict"] == "out_of_memory":
-                        self.close()  # what it holds may be in pieces
+                        self.close()  # its memory may be inconsistent
                     raise Unreadable(message["verdict"], message["reason"])
                 yield Clip(message["row"], received()) if message["kind"] == "clip" else message
         except TimeoutError:
@@ -113,12 +112,12 @@ class Sandbox:
         except (EOFError, OSError) as error:
             self.close()
             raise Unreadable("crashed", f"the decoder's process died: {type(error).__name__}") from None
-        except GeneratorExit:  # the caller stopped half-way: what the child still sends belongs to nobody
+        except GeneratorExit:  # the caller stopped halfway, and the child may still be sending
             self.close()
             raise
 
     def close(self) -> None:
-        """Kill the child, wherever it hangs."""
+        """Kill the child, even if it hangs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -165,7 +164,7 @@ _kept: Sandbox | None = None
 
 
 def sandbox_with(limits: DecodeLimits) -> Sandbox:
-    """This process's own decoder, kept from task to task while the limits stay."""
+    """Return this process's own decoder, kept from task to task while the limits stay the same."""
     global _kept
     if _kept is not None and _kept.limits != limits:
         _kept.close()
@@ -185,14 +184,14 @@ def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Seque
 
 
 def _serve(channel: Connection, limits: DecodeLimits) -> None:
-    """Answer jobs until the parent is gone."""
+    """Answer jobs until the parent has ended."""
     limits.apply()
     while True:
         try:
             job = json.loads(channel.recv_bytes())
         except EOFError:
             return
-        ran_out_of_memory()  # of the job before
+        ran_out_of_memory()  # forget failures of the job before
         try:
             for item in _items(job):
                 if isinstance(item, Clip):
@@ -210,20 +209,20 @@ def _serve(channel: Connection, limits: DecodeLimits) -> None:
 
 
 def _verdict(error: Exception, limits: DecodeLimits) -> tuple[str, str]:
-    """The verdict and reason of a file that raised `error`."""
+    """Return the verdict and reason of a file that raised `error`."""
     causes: list[BaseException] = [error]
     while causes[-1].__context__ is not None:
         causes.append(causes[-1].__context__)
     if ran_out_of_memory() or any(isinstance(cause, MemoryError) for cause in causes):
-        return (
-            "out_of_memory",
-            f"decoding it takes more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)",
-        )
+        return ("out_of_memory", f"decoding needs more than {limits.memory_bytes / 1e9:g} GB of memory (--file-memory)")
     if isinstance(error, Unreadable):
         return error.verdict, str(error)
     return (
         "failed",
-        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it again",
+        (
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; this version of Posture does not try it "
+            "again"
+        ),
     )
 
 
@@ -242,7 +241,7 @@ def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
 
 
 def _die_with_parent() -> None:
-    """Linux: the kernel kills this process when its parent ends, also while a decoder hangs."""
+    """Let the kernel (Linux) kill this process when its parent ends, even while a decoder hangs."""
     import contextlib
     import ctypes
     import signal

@@ -1,4 +1,4 @@
-"""What is known of a video file before its frames are used, and the error of a file that gives none."""
+"""Properties of a video stream, and the errors that reading and decoding raise."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class VideoStream:
     width: int
     height: int
     coded_width: int
-    """Upright, but before the pixel aspect ratio: what tools that pass over it, such as CVAT, call the width."""
+    """Width, upright, before the pixel aspect ratio; tools that ignore the ratio, such as CVAT, report this one."""
     coded_height: int
     codec: str
     decoder: str
     """SEEKING, or SEQUENTIAL for files whose packets do not say which frame is which."""
     doubt: str
-    """Why earlier versions of Posture may have given other frames (`earlier.doubt`)."""
+    """Why earlier versions of Posture may have given other frames (`decord_doubt.doubt`)."""
     times: np.ndarray
     """(frames,) float64: when each frame is shown, in seconds from the first; increasing."""
 
@@ -38,25 +38,25 @@ class VideoStream:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the table `videos` holds of it."""
+        """Return its columns of the table `videos`."""
         names = ("frames", "fps", "seconds", "width", "height", "coded_width", "coded_height", "codec", "decoder")
         return {name: getattr(self, name) for name in names}
 
     @property
     def seconds(self) -> float:
-        """How long the video lasts, its last frame included."""
+        """Return how long the video lasts, its last frame included."""
         return float(self.times[-1]) + 1.0 / self.fps
 
 
 @functools.cache
 def failures() -> tuple[type[Exception], ...]:
-    """What reading and decoding raise if the file is at fault."""
+    """Return the exceptions that reading and decoding raise if the file is at fault."""
     import av
 
     return av.error.FFmpegError, OSError, ValueError, MemoryError
 
 
 def plain(error: BaseException) -> str:
-    """The decoder's message in one line, without paths."""
+    """Return the decoder's message in one line, without paths."""
     lines = [line.strip() for line in (getattr(error, "strerror", None) or str(error)).splitlines() if line.strip()]
     return re.sub(r"\s?'?/\S+", "", lines[0] if lines else type(error).__name__)[:160]

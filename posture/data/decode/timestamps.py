@@ -1,6 +1,4 @@
-"""Time stamps of frames, as files have them, to times that increase. Each wrong stamp is mended by itself; the others
-stay as they are.
-"""
+"""Turn the time stamps of a file's frames into increasing times. Only wrong stamps are changed."""
 
 from __future__ import annotations
 
@@ -9,26 +7,23 @@ import numpy as np
 from posture.errors import Unreadable
 
 LEAST_RATE, LARGEST_RATE = 1 / 60, 10_000.0
-"""Frames per second, on average: a time-lapse of a frame a minute, and a high-speed camera."""
+"""Average frames per second: from a time-lapse of one frame a minute to a high-speed camera."""
 NOMINAL_WITHIN = 0.02
-"""The rate that the file names is taken if the times agree with it as closely as that: they are often rounded to
-milliseconds.
-"""
+"""Relative difference up to which the file's nominal rate is used: times are often rounded to milliseconds."""
 LARGEST_GAP_SECONDS = 3600.0
 """A longer gap is a wrong stamp, not a still image."""
 DISORDER_SECONDS = 1.0
-"""A stamp that is earlier than the one before it by less comes from frames in the wrong order, by more from two
-recordings in one file.
-"""
+"""A stamp that goes back by less is a frame in the wrong order; by more, a second recording in the file."""
 
 
 def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST_GAP_SECONDS) -> np.ndarray:
-    """Seconds from the first frame, (frames,) float64, increasing, for the `stamps` of frames in the order they are
-    shown: seconds, NaN if missing.
+    """Return increasing times in seconds from the first frame, (frames,) float64.
 
-    * Missing stamps, and single ones that are out of order, lie on a line between their neighbours.
-    * Repeated stamps are spread evenly up to the next.
-    * After a jump, back or ahead by more than `largest_gap` seconds, time goes on by the usual step.
+    `stamps` are those of the frames in the order they are shown, in seconds, NaN if missing.
+
+        * Missing stamps, and single ones that are out of order, are interpolated between their neighbours.
+        * Repeated stamps are spread evenly up to the next.
+        * After a jump, back or ahead by more than `largest_gap` seconds, time continues with the usual step.
 
     `rate` (frames per second) gives the step if the stamps give none.
     """
@@ -52,8 +47,9 @@ def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST
 
 
 def average_rate(times: np.ndarray, nominal: float) -> float:
-    """Frames per second of these times; `nominal` if they agree with it. Raises Unreadable (bad_times) if no video has
-    such a rate.
+    """Return the frames per second of these times, or `nominal` if they agree with it.
+
+    Raises Unreadable (bad_times) if no video has such a rate.
     """
     rate = (len(times) - 1) / float(times[-1]) if len(times) > 1 else nominal
     if nominal > 0 and abs(rate - nominal) <= NOMINAL_WITHIN * nominal:
@@ -61,13 +57,16 @@ def average_rate(times: np.ndarray, nominal: float) -> float:
     if not LEAST_RATE <= rate <= LARGEST_RATE:
         raise Unreadable(
             "bad_times",
-            f"its time stamps make {rate:.3g} frames a second; a video has from {LEAST_RATE:.3g} to {LARGEST_RATE:,.0f}",
+            (
+                f"its time stamps give {rate:.3g} frames per second; the range is {LEAST_RATE:.3g} to "
+                f"{LARGEST_RATE:,.0f}"
+            ),
         )
     return rate
 
 
 def _without_outliers(stamps: np.ndarray, largest_gap: float) -> np.ndarray:
-    """NaN for single stamps far from both neighbours, which agree with each other."""
+    """Return NaN for single stamps far from both neighbours, if those agree with each other."""
     before, after = np.roll(stamps, 1), np.roll(stamps, -1)
     with np.errstate(invalid="ignore"):
         far = (
@@ -81,16 +80,14 @@ def _without_outliers(stamps: np.ndarray, largest_gap: float) -> np.ndarray:
 
 
 def _without_jumps(stamps: np.ndarray, usual: np.ndarray, largest_gap: float) -> np.ndarray:
-    """Stamps of which each step that is a jump is the `usual` one (steps,)."""
+    """Return the stamps with each step that is a jump replaced by the `usual` one (steps,)."""
     steps = np.diff(stamps)
     jumps = (steps < -DISORDER_SECONDS) | (steps > np.maximum(largest_gap, 2 * usual))
     return stamps[0] + np.concatenate([[0.0], np.cumsum(np.where(jumps, usual, steps))])
 
 
 def _spread(stamps: np.ndarray, step: float) -> np.ndarray:
-    """Sorted stamps without repeats: a run of equal ones shares the time up to the next stamp, the last run that of the
-    run before it.
-    """
+    """Spread repeated stamps, which are sorted, up to the next stamp; the last run as the run before it."""
     values, counts = np.unique(stamps, return_counts=True)
     if len(values) == len(stamps):
         return stamps

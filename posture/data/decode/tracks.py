@@ -1,7 +1,7 @@
-"""Which way through the video a clip is cut along, and boxes found in single frames linked into such ways.
+"""Choose the tube that a clip is cut along, and link boxes of single frames to tubes.
 
-A tube is one athlete's box through a video (`tube_layouts.Tube`): x1, y1, x2, y2 in pixels of the video's own frames,
-by frame from 0. Legend: D boxes of one frame, (D, 4) xyxy; scores are a detector's confidences, 0..1.
+A tube (`records.Tube`) has an athlete's boxes x1, y1, x2, y2 in pixels of the video, by frame from 0. Legend: D boxes
+of one frame, (D, 4) xyxy; scores are a detector's confidences, 0..1.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from posture.data.labels.place_boxes import scale_boxes, size_mismatch
 from posture.data.labels.records import Tube
 
 LEAST_SEEN = 0.25
-"""Share of a clip's frames through which a tube must last for the clip to be cut along it: the rest would be a guess.
-"""
+"""Minimum share of a clip's frames that a tube must cover for the clip to be cut along it."""
 LEAST_OVERLAP = 0.2
-"""IoU of two boxes of one athlete from one look to the next; low, because athletes move fast and every second frame is
-looked at.
+"""Minimum IoU of an athlete's boxes in consecutive looks; low, because athletes move fast and every second frame is
+skipped.
 """
 LEAST_CONFIDENCE = 0.1
-"""Boxes below are no athlete."""
+"""Minimum confidence of an athlete's box."""
 SURE_CONFIDENCE = 0.25
-"""A tube begins with such a box; fainter ones may only continue it."""
+"""Minimum confidence to begin a tube; fainter boxes may only continue one."""
 MISSED_LOOKS = 3
-"""An athlete that was not found in so many looks in a row may still be found again."""
+"""Looks in a row after which an athlete that was not found may still be found again."""
 
 
 def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range) -> list[Tube]:
-    """The tube, of those that people drew, to cut the segment of these frames along; none where there is none.
+    """Return the annotated tube to cut a segment of these frames along; none if there is none.
 
-    The labelled athlete's; else that of the athlete who is the segment's group, where the video shows that one; else
+    It is the labelled athlete's; else that of the athlete who is the segment's group, if the video shows them; else
     the one with most boxes in the segment.
     """
     named = [tube for tube in tubes if tube.name == (athlete or group) and tube.boxes]
@@ -44,16 +43,16 @@ def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range
 
 
 def is_seen(tube: Tube, numbers: Sequence[int]) -> bool:
-    """Whether the tube lasts through enough of the frames `numbers`."""
+    """Return True if the tube covers enough of the frames `numbers`."""
     first, last = min(tube.boxes), max(tube.boxes)
     return sum(first <= number <= last for number in numbers) >= LEAST_SEEN * len(numbers)
 
 
 def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, stride: int) -> list[Tube]:
-    """Boxes (D, 4) and scores (D,) by frame -> tubes called `name`, the one with the largest summed confidence first.
+    """Link boxes (D, 4) and scores (D,) by frame to tubes called `name`, the largest summed confidence first.
 
-    Frame by frame, the pair of tube and box that overlaps most is joined first. `stride` is how many frames lie from
-    one look to the next.
+    In each frame, the pair of tube and box with the largest overlap is joined first. `stride` is the number of
+    frames between looks. Greedy linking is enough here, so no tracker library is needed.
     """
     open_tubes: list[_Open] = []
     closed: list[_Open] = []
@@ -99,8 +98,9 @@ def tubes_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Tube, ...]:
 
 
 def as_shown(tube: Tube, coded: tuple[int, int], shown: tuple[int, int]) -> Tube:
-    """The tube in pixels of the video as it is `shown`, (height, width), if its boxes were drawn on frames whose pixels
-    are not square, of size `coded`.
+    """Scale the tube to the shown video, (height, width), if its boxes were drawn on frames of size `coded`.
+
+    The sizes differ if pixels are not square.
     """
     if tube.size != coded or coded == shown:
         return tube
@@ -109,15 +109,13 @@ def as_shown(tube: Tube, coded: tuple[int, int], shown: tuple[int, int]) -> Tube
 
 
 def other_size(tubes: Iterable[Tube], height: int, width: int) -> dict[str, str] | None:
-    """The refusal of a video of that size in pixels if boxes in it were drawn on another size; None if they were not,
-    or nobody says it.
-    """
+    """Return the refusal of a video of that size in pixels if its boxes were drawn on another one, else None."""
     sizes = {tube.size for tube in tubes if tube.size} - {(height, width)}
     return {"verdict": "size_mismatch", "reason": size_mismatch(min(sizes), height, width, "video")} if sizes else None
 
 
 class _Open:
-    """A tube that may go on."""
+    """A tube that may continue."""
 
     def __init__(self, frame: int, box: np.ndarray, score: float) -> None:
         self.boxes: dict[int, tuple[float, ...]] = {}
@@ -135,7 +133,7 @@ class _Open:
 
 
 def _joined(tubes: list[_Open], frame: int, boxes: np.ndarray, scores: np.ndarray) -> set[int]:
-    """Give each tube its box of this frame, if it has one; returns the boxes that are taken."""
+    """Give each tube its box of this frame, if it has one; return the indices of the boxes used."""
     if not tubes or not len(boxes):
         return set()
     overlaps = _overlaps(np.array([tube.box for tube in tubes]), np.asarray(boxes, np.float64))
@@ -149,7 +147,7 @@ def _joined(tubes: list[_Open], frame: int, boxes: np.ndarray, scores: np.ndarra
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of (A, 4) and (B, 4): (A, B). In numpy, since a decoder's process should not have to load torch."""
+    """Return the IoU of (A, 4) and (B, 4): (A, B). Uses numpy so that decoder processes need not load torch."""
     corners = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     shared = np.clip(corners, 0.0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]

@@ -1,7 +1,7 @@
-"""Files to frames and back. Decoding is in `decode/`; together they are the only modules that import a decoder.
+"""Open, probe and write video files. Only modules in `decode/` import a video decoder.
 
-Frames are uint8 RGB, (T, H, W, 3). Times are seconds from the first frame: decoders disagree on frame numbers,
-so a segment is stored in seconds and turned into frame numbers by the reader that decodes it.
+Frames are uint8 RGB, (T, H, W, 3). Times are seconds from the first frame: decoders disagree on frame numbers, so a
+segment is stored in seconds, and the reader that decodes it turns them into frame numbers.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _SIGNATURES = (
     (0, b"FLV"),
     (0, b"\x00\x00\x01\xba"),
 )
-"""How video containers begin: MP4/MOV, AVI, Matroska/WebM, FLV, MPEG program stream."""
+"""First bytes of video containers: MP4/MOV, AVI, Matroska/WebM, FLV, MPEG program stream."""
 
 
 def probe(path: str) -> VideoStream:
-    """What is known of the video file at `path`. Raises Unreadable as Reader does."""
+    """Return the stream of the video file at `path`. Raises Unreadable as Reader does."""
     with Reader(path) as reader:
         return reader.stream
 
 
 def open_video(path: str, *, height: int | None = None, width: int | None = None) -> Reader:
-    """A reader of the file's frames (`Reader`). Raises Unreadable with the verdict if there is nothing to train on."""
+    """Open a reader of the file's frames (`Reader`). Raises Unreadable with the verdict if it has none to train on."""
     if os.path.getsize(path) == 0:
         raise Unreadable("empty", "the file has no bytes")
     try:
@@ -47,7 +47,7 @@ def open_video(path: str, *, height: int | None = None, width: int | None = None
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float, keyframe_every: int = 30) -> None:
-    """Encode uint8 RGB frames (H, W, 3), both even, as H.264 in the container that `path` names."""
+    """Encode uint8 RGB frames (H, W, 3), with even sides, as H.264 in the container that `path` names."""
     from fractions import Fraction
 
     import av

@@ -1,12 +1,12 @@
-"""The athlete of the generated footage: a jointed figure, its motions, and how it is drawn.
+"""The athlete of generated footage: a jointed figure, its motions, and how it is drawn.
 
-A pose is a row of joint angles. A motion is a closed loop of poses, run through at constant phase speed. Every loop has
-two directions, and each direction is a class: `throw` run backwards is `bowl`. Both classes of a pair therefore show
-the same poses equally often, and only their order tells them apart. A loop never returns along its own path (the
-kicking leg goes forward straight and comes back bent), so the direction shows wherever one looks.
+A pose is a row of joint angles. A motion is a closed loop of poses at constant phase speed. Each direction of a loop is
+a class: `throw` backwards is `bowl`. So both classes of a pair show the same poses equally often, and only the order
+distinguishes them. A loop never returns along its own path (the kicking leg goes forward straight and comes back bent),
+so every part of it shows the direction.
 
 Angles are degrees, seen from the figure's right side while it faces right: 0 hangs down, 90 points forward, 180 up.
-Knee and elbow are the flexion between the two bones. Lengths are shares of the standing height. Figure space: x
+Knee and elbow angles are the flexion between the two bones. Lengths are shares of the standing height. Figure space: x
 forward, y up, z to the figure's right.
 
 Legend: F frames, J joints, 3 = x, y, z.
@@ -24,7 +24,7 @@ ANGLES = (
     "hip_right", "knee_right", "hip_left", "knee_left",
     "shoulder_right", "elbow_right", "shoulder_left", "elbow_left",
 )  # fmt: skip
-"""The columns of a pose; `lift` is the height of the lower foot above the ground (share of the height), the rest are
+"""Columns of a pose. `lift` is the height of the lower foot above the ground (share of the height); the rest are
 degrees.
 """
 
@@ -95,8 +95,7 @@ LOOPS: dict[str, dict[str, tuple[float, ...]]] = {
         "elbow_left": (20, 20, 22, 26, 30, 30, 26, 22),
     },
 }
-"""Eight poses to a loop, evenly spaced in phase; a column may end whole turns away from where it began (see `TURNS`).
-"""
+"""Eight poses per loop, evenly spaced in phase. A column may end whole turns away from its start (see `TURNS`)."""
 
 TURNS: dict[str, dict[str, int]] = {
     "run": {},
@@ -105,7 +104,7 @@ TURNS: dict[str, dict[str, int]] = {
     "kick": {},
     "walk": {},
 }
-"""Whole turns of a joint in one loop: an arm that circles."""
+"""Whole turns of a joint in one loop, for an arm that circles."""
 
 REVERSED_PAIRS = (("run", "backpedal"), ("jump", "squat"), ("throw", "bowl"), ("kick", "back_heel"))
 """(class that runs its loop forwards, class that runs the same loop backwards)."""
@@ -137,8 +136,8 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Athlete:
-    """One person: looks and build stay the same in every video. Colours are RGB, lengths are shares of the standing
-    height.
+    """A person, whose looks and build stay the same in every video. Colours are RGB, lengths are shares of the
+    standing height.
     """
 
     name: str
@@ -153,16 +152,15 @@ class Athlete:
     girth: float
     """Thickness of limbs and torso, 1 = average."""
     legs: float
-    """Length of the legs, 1 = average; the torso makes up for it."""
+    """Length of the legs, 1 = average; the torso compensates."""
     tempo: float
     """Speed of every motion, 1 = average."""
 
 
 def loop_pose(motion: str, phase: np.ndarray) -> np.ndarray:
-    """Poses of a motion's loop at the given phases, by a Catmull-Rom spline through its eight poses.
+    """Interpolate poses of a motion's loop at the given phases by a Catmull-Rom spline through its eight poses.
 
-    phase: (F,) in loops, any real number. Returns (F, angles) float64, whole turns included (an arm that circles keeps
-    counting).
+    phase: (F,) in loops, any real number. Returns (F, angles) float64; an arm that circles keeps counting turns.
     """
     keys = np.array([LOOPS[motion][angle] for angle in ANGLES], dtype=np.float64).T  # (8, angles)
     turn = 360.0 * np.array([TURNS[motion].get(angle, 0) for angle in ANGLES])
@@ -184,13 +182,13 @@ def loop_pose(motion: str, phase: np.ndarray) -> np.ndarray:
 
 
 def _direction(degrees: np.ndarray) -> np.ndarray:
-    """Unit vectors (F, 3) in the plane of walking: 0 degrees down, 90 forward."""
+    """Return unit vectors (F, 3) in the plane of walking: 0 degrees down, 90 forward."""
     radians = np.deg2rad(degrees)
     return np.stack([np.sin(radians), -np.cos(radians), np.zeros_like(radians)], axis=-1)
 
 
 def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
-    """Forward kinematics: poses (F, angles) -> joint positions (F, J, 3), feet on the ground (y = 0) unless the pose
+    """Compute joint positions (F, J, 3) from poses (F, angles). Feet are on the ground (y = 0) unless the pose
     lifts them.
     """
     angle = dict(zip(ANGLES, poses.T, strict=True))
@@ -209,7 +207,7 @@ def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
         put(f"knee_{side}", f"hip_{side}", angle[f"hip_{side}"], thigh, 0.01 * sign)
         shin = angle[f"hip_{side}"] - np.maximum(angle[f"knee_{side}"], 2.0)
         put(f"ankle_{side}", f"knee_{side}", shin, shank)
-        # A foot lies flat while the shin is near upright, and hangs square to a shin that is swung back.
+        # a foot is flat if the shin is nearly upright, and at a right angle to a shin that is swung back
         put(
             f"toe_{side}",
             f"ankle_{side}",
@@ -228,10 +226,9 @@ def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
 
 
 def turn(points: np.ndarray, yaw_degrees: np.ndarray) -> np.ndarray:
-    """Turns joints (F, J, 3) about the vertical: yaw 0 faces right, 180 left, 90 the camera. Returns (F, J, 3): right,
-    up, towards the camera.
+    """Turn joints (F, J, 3) about the vertical: yaw 0 faces right, 180 left, 90 the camera.
 
-    The camera looks down a little, so what is nearer appears lower.
+    Returns (F, J, 3): right, up, towards the camera. The camera looks down a little, so nearer points appear lower.
     """
     radians = np.deg2rad(yaw_degrees)[:, None]
     x, y, z = np.moveaxis(points, -1, 0)
@@ -241,7 +238,7 @@ def turn(points: np.ndarray, yaw_degrees: np.ndarray) -> np.ndarray:
 
 
 def _bones(athlete: Athlete) -> list[tuple[str, str, float, float, Colour]]:
-    """(from joint, to joint, radius there, radius here, colour) of every limb."""
+    """Return (from joint, to joint, start radius, end radius, colour) of every limb."""
     girth = athlete.girth
     bones = [
         ("pelvis", "neck", 0.062 * girth, 0.075 * girth, athlete.shirt),
@@ -259,8 +256,9 @@ def _bones(athlete: Athlete) -> list[tuple[str, str, float, float, Colour]]:
 
 
 def _capsules(starts: np.ndarray, ends: np.ndarray, start_radii: np.ndarray, end_radii: np.ndarray) -> np.ndarray:
-    """Outlines of tapered limbs with round ends: starts, ends (B, 2), radii (B,) in pixels -> (B, 16, 2) int32 in steps
-    of `_fill`.
+    """Return outlines (B, 16, 2) int32, in steps of `_fill`, of tapered limbs with round ends.
+
+    starts, ends: (B, 2) in pixels. radii: (B,) in pixels.
     """
     along = ends - starts
     heading = np.arctan2(along[:, 1], along[:, 0])[:, None] + HALF_CIRCLE  # (B, 8)
@@ -278,11 +276,11 @@ def _fill(layer: np.ndarray, outline: np.ndarray, colour: Colour, gain: float = 
 
 
 def draw(layer: np.ndarray, athlete: Athlete, *, points: np.ndarray, height_pixels: float, facing: float) -> None:
-    """Draws one athlete, limb by limb from the far side to the near side, each with a dark rim and a lit upper edge.
+    """Draw an athlete, limb by limb from the far side to the near side, each with a dark rim and a lit upper edge.
 
-    layer: (SUPERSAMPLE * H, SUPERSAMPLE * W, 4) uint8 premultiplied RGBA, changed in place.
-    points: (J, 3) in pixels of the H x W frame: right, down, towards the camera.
-    height_pixels: the athlete's standing height. facing: -1 left, 0 towards the camera, 1 right.
+    layer: (SUPERSAMPLE * H, SUPERSAMPLE * W, 4) uint8 premultiplied RGBA, changed in place. points: (J, 3) in
+    pixels of the H x W frame: right, down, towards the camera. height_pixels: the athlete's standing height.
+    facing: -1 left, 0 towards the camera, 1 right.
     """
     bones = _bones(athlete)
     starts, ends = (points[[J[bone[end]] for bone in bones]] for end in (0, 1))  # (B, 3)

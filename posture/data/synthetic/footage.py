@@ -1,23 +1,22 @@
-"""Generated sports footage with exact labels: videos of jointed figures, to try, test and demonstrate everything on.
+"""Generate sports footage with exact labels: videos of jointed figures, for trials, tests and demonstrations.
 
 Footage is a folder:
 
-    videos/video_0000.mp4 ...   H.264, several labelled segments each, the athlete idles (stands, turns, walks) before,
-    between and after them segments.csv                video,start,end,label,split,group: times in seconds, end
-    exclusive; group is the athlete boxes.csv                   video,frame,athlete,x1,y1,x2,y2: whole pixels, x2 and y2
-    exclusive, frames from 0; bystanders have boxes too footage.json                generator version, arguments and
-    seed; written last
+    videos/video_0000.mp4 ...  H.264, with several labelled segments; between them the athlete stands, turns or walks
+    segments.csv               video,start,end,label,split,group: seconds, end exclusive; group is the athlete
+    boxes.csv                  video,frame,athlete,x1,y1,x2,y2: whole pixels, x2 and y2 exclusive, frames from 0;
+                               bystanders have boxes too
+    footage.json               generator version, arguments and seed; written last
 
-Exact: every frame of a segment shows its motion and no other frame shows any; a box is the smallest around all pixels
-its athlete's drawing touches. Frames are a pure function of the arguments; the encoded bytes also depend on the
-encoder's version.
+Labels are exact: every frame of a segment shows its motion, and no other frame does. A box is the smallest around all
+pixels that the athlete's drawing touches. Frames are a pure function of the arguments; the encoded bytes also depend on
+the encoder's version.
 
-The classes come in pairs that are one loop of poses run in two directions (`synthetic_figure`), begun at a uniformly
-random pose, while everything else in the image is independent of the class and looks alike in both directions of time
-(`synthetic_scene`). So one frame of a segment, at whatever position, and an unordered set of its frames carry no
-information about which class of a pair it is: only the order does. Splits are by athlete.
+Classes come in pairs: one loop of poses in two directions (`figure.py`), starting at a uniformly random pose. All else
+in the image is independent of the class and looks alike in both directions of time (`scene.py`). So neither a frame nor
+an unordered set of frames tells the class within a pair; only the order does. Splits are by athlete.
 
-The generator is frozen: whatever changes its frames or labels raises `VERSION`.
+The generator is frozen: any change of its frames or labels increments `VERSION`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ CLASSES: tuple[str, ...] = tuple(label for pair in REVERSED_PAIRS for label in p
 SEGMENT_SECONDS = (1.5, 2.6)
 GAP_SECONDS = (0.4, 0.8)
 SPLIT_SHARES = (("val", 0.15), ("test", 0.2))
-"""Shares of the athletes; at least one athlete each, the rest train."""
+"""Shares of the athletes, at least one each; the rest are train."""
 
 SKIN = ((246, 211, 184), (229, 184, 148), (198, 146, 108), (150, 102, 70), (106, 70, 50), (74, 50, 38))
 HAIR = ((34, 28, 26), (74, 48, 32), (122, 82, 44), (196, 160, 92), (150, 62, 36), (90, 90, 96))
@@ -71,12 +70,12 @@ def generate(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes generated footage into `folder`, or finds it there already; returns `folder`.
+    """Write generated footage to `folder`, unless it is already there; return `folder`.
 
-    size: (height, width) in pixels, both even. athletes: at least 3 (one for each split), and at most `videos`.
-    workers: processes; by default one for every core, and none for a handful of videos. Does not change the footage.
-    progress: told how many of how many videos are written.
-    Raises InputError when an argument is out of range, or the folder already holds something else.
+    size: (height, width) in pixels, both even. athletes: at least 3 (one per split), at most `videos`. workers:
+    number of processes, which does not change the footage; by default one per core, none for a handful of videos.
+    progress: called with the number of written videos and their total. Raises InputError if an argument is out of
+    range, or the folder holds something else.
     """
     folder = Path(folder)
     _check(videos=videos, seed=seed, size=size, fps=fps, athletes=athletes, segments_per_video=segments_per_video)
@@ -106,7 +105,7 @@ def generate(
         _write(partial, scenes, workers, progress)
         (partial / "footage.json").write_text(json.dumps(footage, indent=2) + "\n")
         partial.chmod(0o755)
-        os.replace(partial, folder)  # an empty folder may stand there; anything else was refused above
+        os.replace(partial, folder)  # an empty folder may be there; anything else was refused above
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -121,32 +120,33 @@ def _check(
     if seed < 0:
         raise InputError(f"seed must not be negative, not {seed}")
     if not fps >= 5:
-        raise InputError(f"fps must be at least 5, not {fps}: slower footage does not show which way a motion goes")
+        raise InputError(f"fps must be at least 5, not {fps}: slower footage does not show the direction of a motion")
     if len(size) != 2 or any(side < 32 or side % 2 for side in size):
         raise InputError(f"size must be an even height and an even width of at least 32 pixels, not {size}")
     if not 3 <= athletes <= videos:
         raise InputError(
-            f"athletes must be at least 3 (one for each of train, val, test) and at most videos = {videos}, not {athletes}"
+            f"athletes must be at least 3 (one for each of train, val, test) and at most videos = {videos}, "
+            f"not {athletes}"
         )
 
 
 def _found(folder: Path, footage: dict) -> bool:
-    """Whether the folder holds exactly this footage, whole. Raises InputError when something else is in the way."""
+    """Return True if the folder holds exactly this footage, complete. Raises InputError if it holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
         same = json.loads((folder / "footage.json").read_text()) == footage
     except (OSError, ValueError):
-        raise InputError(f"{folder} exists and is not generated footage; name a new folder") from None
+        raise InputError(f"{folder} exists and is not generated footage; give a new folder") from None
     videos = footage["arguments"]["videos"]
     if same and all(
         (folder / name).is_file() for name in ["segments.csv", "boxes.csv", *(_video_name(n) for n in range(videos))]
     ):
         return True
     reason = (
-        "generated footage with files missing" if same else "footage generated with other arguments or another version"
+        "generated footage with missing files" if same else "footage generated with other arguments or another version"
     )
-    raise InputError(f"{folder} holds {reason}; remove it or name a new folder")
+    raise InputError(f"{folder} holds {reason}; remove it or give a new folder")
 
 
 def _video_name(number: int) -> str:
@@ -154,7 +154,7 @@ def _video_name(number: int) -> str:
 
 
 def _write(folder: Path, scenes: list[Scene], workers: int | None, progress: Callable[[int, int], None] | None) -> None:
-    """Renders and encodes every scene, then writes both tables."""
+    """Render and encode every scene, then write both tables."""
     workers = min(workers if workers is not None else (os.cpu_count() or 1) if len(scenes) > 8 else 1, len(scenes))
     names = [_video_name(number) for number in range(len(scenes))]
     paths = [folder / name for name in names]
@@ -185,7 +185,7 @@ def _write(folder: Path, scenes: list[Scene], workers: int | None, progress: Cal
 
 
 def _film(scene: Scene, path: Path) -> list[tuple]:
-    """Writes one video; returns its boxes as rows (frame, athlete, x1, y1, x2, y2)."""
+    """Write one video; return its boxes as rows (frame, athlete, x1, y1, x2, y2)."""
     shot, rows = Shot(scene), []
 
     def frames():
@@ -201,9 +201,7 @@ def _film(scene: Scene, path: Path) -> list[tuple]:
 def plan(
     *, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int
 ) -> list[Scene]:
-    """The scenes of a footage, one a video, before anything is drawn. Athletes take turns; each one's classes are dealt
-    evenly.
-    """
+    """Plan the scenes of the footage, one per video. Athletes take turns, and each one's classes are dealt evenly."""
     people = _cast(athletes, np.random.default_rng([VERSION, seed, 0]))
     decks: dict[str, list[str]] = {person.name: [] for person in people}
     dealer = np.random.default_rng([VERSION, seed, 1])
@@ -220,7 +218,7 @@ def plan(
 
 
 def _cast(count: int, rng: np.random.Generator) -> list[Athlete]:
-    """The athletes with their looks and their splits; every split gets one at least."""
+    """Create the athletes with their looks and splits; every split has at least one."""
     held_out = [split for split, share in SPLIT_SHARES for _ in range(max(1, round(share * count)))]
     splits = rng.permutation(held_out + ["train"] * (count - len(held_out)))
 
@@ -256,7 +254,7 @@ def _wave(rng: np.random.Generator, amplitude: float, period_seconds: tuple[floa
 def stage(
     person: Athlete, labels: list[str], team: list[Athlete], *, seed: tuple[int, ...], size: tuple[int, int], fps: float
 ) -> Scene:
-    """Draws one scene by lot. Nothing drawn here looks at the labels."""
+    """Draw one scene at random. Nothing drawn here depends on the labels."""
     rng = np.random.default_rng(seed)
     segments, frame, x = [], round(rng.uniform(*GAP_SECONDS) * fps), float(rng.uniform(-0.12, 0.12))
     for label in labels:

@@ -1,13 +1,13 @@
-"""Images with exact boxes from generated footage (`synthetic.py`), to try a detector on: a YOLO folder.
+"""Write images with exact boxes from generated footage (`footage.py`), to try a detector on: a YOLO folder.
 
-    data.yaml                                train, val and test by athlete, as the footage has them; names: 0 athlete,
-    1 bystander images/train/athlete_03_frame_000700020.jpg ...    frame 20 of video 7, which is athlete 3's; JPEG of
-    quality 95 labels/train/athlete_03_frame_000700020.txt ...    class x y w h: the box's centre and size in shares of
-    the image's sides images.json                            what the images were made of, and how many there are;
-    written last
+    data.yaml                                        train, val and test by athlete, as in the footage;
+                                                     names: 0 athlete, 1 bystander
+    images/train/athlete_03_frame_000700020.jpg ...  frame 20 of video 7, athlete 3's; JPEG of quality 95
+    labels/train/athlete_03_frame_000700020.txt ...  class x y w h: centre and size of the box, in shares of the image
+    images.json                                      source and number of the images; written last
 
-The athlete is the one whose actions the video shows; whoever else stands in the image is a bystander. Boxes are those
-of boxes.csv, also where another figure hides part of one.
+The athlete is the one whose actions the video shows; everyone else in the image is a bystander. Boxes are those of
+boxes.csv, even if another figure hides part of one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ CLASSES = ("athlete", "bystander")
 JPEG_QUALITY = 95
 
 Boxes = dict[int, list[tuple[str, np.ndarray]]]
-"""Who is where in each frame of a video: (name, x1 y1 x2 y2)."""
+"""Figures in each frame of a video: (name, x1 y1 x2 y2)."""
 
 
 def write_images(footage: Path, folder: Path, *, every: int = 10) -> Path:
-    """Writes every `every`-th frame of the generated footage in `footage` into `folder`, or finds them there already;
-    returns `folder`.
+    """Write every `every`-th frame of generated footage to `folder`, unless it is already there; return `folder`.
 
-    Raises InputError where `footage` is not generated footage, or `folder` already holds something else.
+    Raises InputError if `footage` is not generated footage, or `folder` holds something else.
     """
     footage, folder = Path(footage), Path(folder)
     if every < 1:
@@ -71,23 +70,21 @@ def write_images(footage: Path, folder: Path, *, every: int = 10) -> Path:
         )
         (partial / "pictures.json").write_text(json.dumps(made_of | {"pictures": dict(counts)}, indent=2) + "\n")
         partial.chmod(0o755)
-        os.replace(partial, folder)  # an empty folder may stand there; anything else was refused above
+        os.replace(partial, folder)  # an empty folder may be there; anything else was refused above
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _found(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Whether the folder holds exactly these images, all of them. Raises InputError when something else is in the
-    way.
-    """
+    """Return True if the folder holds exactly these images, complete. Raises InputError if it holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
         found = json.loads((folder / "pictures.json").read_text())
         counts = found.pop("pictures")
     except (OSError, ValueError, KeyError, AttributeError):
-        raise InputError(f"{folder} exists and holds no images of generated footage; name a new folder") from None
+        raise InputError(f"{folder} exists and holds no images of generated footage; give a new folder") from None
     whole = all(
         sum(1 for _ in (folder / part / split).glob("*")) == count
         for split, count in counts.items()
@@ -96,21 +93,21 @@ def _found(folder: Path, made_of: dict[str, Any]) -> bool:
     if found == made_of and whole and (folder / "data.yaml").is_file():
         return True
     reason = (
-        "images of generated footage with files missing"
+        "images of generated footage with missing files"
         if found == made_of
         else "images of other footage, or other frames of it"
     )
-    raise InputError(f"{folder} holds {reason}; remove it or name a new folder")
+    raise InputError(f"{folder} holds {reason}; remove it or give a new folder")
 
 
 def _videos(footage: Path) -> list[tuple[str, str, str]]:
-    """Name, split and athlete of every video."""
+    """Return name, split and athlete of every video."""
     with (footage / "segments.csv").open(newline="") as file:
         return sorted({(row["video"], row["split"], row["group"]) for row in csv.DictReader(file)})
 
 
 def _boxes(footage: Path) -> dict[str, Boxes]:
-    """The boxes of every video."""
+    """Return the boxes of every video."""
     boxes: dict[str, Boxes] = defaultdict(lambda: defaultdict(list))
     with (footage / "boxes.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -122,7 +119,7 @@ def _boxes(footage: Path) -> dict[str, Boxes]:
 
 
 def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, every: int) -> int:
-    """Writes the images of one video and their labels; returns how many."""
+    """Write the images of one video and their labels; return their number."""
     places = [folder / part / split for part in ("images", "labels")]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)

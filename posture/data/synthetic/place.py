@@ -1,7 +1,7 @@
-"""Backgrounds of the generated footage: five kinds of sports ground, each painted anew for every video.
+"""Paint backgrounds of generated footage: five kinds of sports ground, painted anew for every video.
 
-A place is painted larger than the frame, so that a camera can pan, shake and roll over it. Nothing in it moves.
-Legend: H x W the frame in pixels; a place is uint8 (1.5 H, W + 1.2 H, 3) RGB, its middle the middle of the frame.
+A place is larger than the frame, so that a camera can pan, shake and roll over it. Nothing in it moves. Legend: H x W
+the frame in pixels; a place is uint8 (1.5 H, W + 1.2 H, 3) RGB, its middle the middle of the frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BRIGHT = (
 
 
 def paint_place(kind: str, rng: np.random.Generator, *, height: int, width: int) -> np.ndarray:
-    """Paints one place of a kind in `PLACES` for an H x W frame. Returns uint8 (1.5 H, W + 1.2 H, 3) RGB."""
+    """Paint a place of a kind in `PLACES` for an H x W frame. Returns uint8 (1.5 H, W + 1.2 H, 3) RGB."""
     paint = {"pitch": _pitch, "track": _track, "gym": _gym, "court": _court, "beach": _beach}[kind]
     canvas = np.zeros((round(1.5 * height), round(width + 1.2 * height), 3), np.float32)
     horizon = round(canvas.shape[0] * rng.uniform(0.42, 0.56))
@@ -50,7 +50,7 @@ def _gradient(area: np.ndarray, top: Colour, bottom: Colour) -> None:
 
 
 def _mottle(area: np.ndarray, rng: np.random.Generator, *, strength: float, cells: int) -> None:
-    """Adds smooth random light and dark patches, about `cells` of them along the width."""
+    """Add smooth random light and dark patches, about `cells` of them along the width."""
     coarse = rng.normal(0, strength, (max(2, round(cells * area.shape[0] / area.shape[1])), cells, 1)).astype(
         np.float32
     )
@@ -65,7 +65,7 @@ def _line(
 
 
 def _floor_lines(canvas: np.ndarray, horizon: int, rng: np.random.Generator, *, count: int, colour: Colour) -> None:
-    """Straight lines that run away from the camera to one vanishing point."""
+    """Draw straight lines that run away from the camera to one vanishing point."""
     height, width = canvas.shape[:2]
     vanishing = (rng.uniform(0.3, 0.7) * width, horizon - 0.35 * height)
     floor = canvas[horizon:]
@@ -80,7 +80,7 @@ def _floor_lines(canvas: np.ndarray, horizon: int, rng: np.random.Generator, *, 
 
 
 def _crowd(area: np.ndarray, rng: np.random.Generator) -> None:
-    """A stand: rows of dots in many colours on a dark slope."""
+    """Draw a stand: rows of dots in many colours on a dark slope."""
     _gradient(area, _near((58, 60, 72), rng), _near((84, 84, 96), rng))
     step = max(4, area.shape[1] // 60)
     for y in range(step // 2, area.shape[0], step):
@@ -91,7 +91,7 @@ def _crowd(area: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _boards(canvas: np.ndarray, horizon: int, rng: np.random.Generator) -> None:
-    """Advertising boards along the far side."""
+    """Draw advertising boards along the far side."""
     depth, x = round(canvas.shape[0] * 0.055), 0
     while x < canvas.shape[1]:
         length = round(canvas.shape[1] * rng.uniform(0.12, 0.25))

@@ -1,8 +1,8 @@
-"""One generated shot: a place, a camera, light, and athletes who move through labelled segments and idle between them.
+"""Render a generated shot: a place, a camera, light, and athletes who move in labelled segments and idle between them.
 
 Everything but the athlete's loop (camera, light, place, position, body, distractors) is drawn independently of the
-class and looks alike forwards and backwards in time: it stands still, swings as a sine of random phase, or is
-independent noise. So neither one frame nor an unordered set of frames says which way a loop runs.
+class. It looks alike forwards and backwards in time: it is constant, a sine of random phase, or independent noise. So
+neither one frame nor an unordered set of frames tells the direction of a loop.
 
 Lengths are shares of the frame height; x = 0 is the middle of the stage, y = 0 the top of the frame, y = 1 its bottom.
 Legend: F frames, H x W pixels.
@@ -39,8 +39,8 @@ WALK_PERIOD_SECONDS = 1.1
 
 @dataclass(frozen=True)
 class Wave:
-    """amplitude * sin(2 pi (t / period + phase)): with a random phase, its law is the same at every time and in both
-    directions of time.
+    """amplitude * sin(2 pi (t / period + phase)). With a random phase, its distribution is the same at every time
+    and in both directions of time.
     """
 
     amplitude: float
@@ -53,26 +53,26 @@ class Wave:
 
 @dataclass(frozen=True)
 class Segment:
-    """One labelled motion: frames `start_frame` (inclusive) to `end_frame` (exclusive) show its loop and nothing else."""
+    """A labelled motion: only frames `start_frame` (inclusive) to `end_frame` (exclusive) show its loop."""
 
     label: str
     start_frame: int
     end_frame: int
     phase: float
-    """Where in the loop the first frame stands; uniform, so that no frame number is tied to a pose."""
+    """Position of the first frame in the loop; uniform, so that no frame number implies a pose."""
     tempo: float
     """0 = shortest period of the loop, 1 = longest."""
     yaw_degrees: float
     x: float
     walk_here: bool
-    """Reach this segment's place on foot (else: stand until it begins)."""
+    """Walk to this segment's place; otherwise stand until it begins."""
     style_degrees: tuple[float, ...]
-    """Added to every pose: nobody moves quite the same way twice."""
+    """Added to every pose, because no one moves the same way twice."""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """An athlete in one shot. Without segments: a bystander who stands at (x, ground)."""
+    """An athlete in a shot; without segments, a bystander who stands at (x, ground)."""
 
     athlete: Athlete
     height: float
@@ -90,9 +90,9 @@ class Camera:
     """Swing in x and y, share of the frame height; the athlete is followed, the background moves."""
     shake: tuple[Wave, Wave]
     zoom: Wave
-    """Of the logarithm of the scale."""
+    """Logarithm of the scale."""
     roll: Wave
-    """Degrees, about `roll_degrees`."""
+    """Degrees, around `roll_degrees`."""
     roll_degrees: float
 
 
@@ -103,12 +103,12 @@ class Light:
     tint: tuple[float, float, float]
     vignette: float
     grain: float
-    """Standard deviation of the sensor noise, grey levels of 255."""
+    """Standard deviation of the sensor noise, in grey levels of 255."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All there is to know of one shot; rendering it is a pure function of this value."""
+    """Full description of a shot; rendering it is a pure function of this value."""
 
     height: int
     width: int
@@ -116,13 +116,13 @@ class Scene:
     frames: int
     place: str
     seed: tuple[int, ...]
-    """Of textures and grain."""
+    """Seed of textures and grain."""
     camera: Camera
     light: Light
     ball: tuple[Wave, Wave] | None
-    """A ball that wanders through the background: x about 0, y about 0.45."""
+    """Ball that wanders through the background: x around 0, y around 0.45."""
     actors: tuple[Actor, ...]
-    """From the far to the near; the last one is the athlete whose segments are labelled."""
+    """Actors from the farthest to the nearest; the last one is the athlete whose segments are labelled."""
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ def _smooth(share: np.ndarray) -> np.ndarray:
 
 
 def _loop(segment: Segment, athlete: Athlete, frames: np.ndarray, fps: float) -> np.ndarray:
-    """Poses (F, angles) of the segment at the given frame numbers; whole turns of an arm removed."""
+    """Return poses (F, angles) of the segment at the given frame numbers, without an arm's whole turns."""
     motion, direction = LOOP_OF[segment.label]
     shortest, longest = PERIOD_SECONDS[motion]
     period_seconds = (shortest + segment.tempo * (longest - shortest)) / athlete.tempo
@@ -142,7 +142,7 @@ def _loop(segment: Segment, athlete: Athlete, frames: np.ndarray, fps: float) ->
 
 
 def perform(actor: Actor, frames: int, fps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What an actor does in a whole shot: poses (F, angles), yaw in degrees (F,), x (F,)."""
+    """Compute an actor's motion in a whole shot: poses (F, angles), yaw in degrees (F,), x (F,)."""
     numbers = np.arange(frames)
     seconds = numbers / fps
     stand = np.tile(STAND, (frames, 1))
@@ -176,7 +176,7 @@ def perform(actor: Actor, frames: int, fps: float) -> tuple[np.ndarray, np.ndarr
 
 
 class Shot:
-    """A scene with its background painted and its motions worked out, ready to give any frame."""
+    """A scene with its background painted and its motions computed, ready to render any frame."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -199,7 +199,7 @@ class Shot:
         self.grain_corner = grain.integers(0, (height, width), size=(scene.frames, 2))
 
     def _camera(self, seconds: np.ndarray) -> np.ndarray:
-        """(F, 2, 3) affine maps from the place's pixels to the frame's."""
+        """Return affine maps (F, 2, 3) from the place's pixels to the frame's."""
         camera, (height, width) = self.scene.camera, (self.scene.height, self.scene.width)
         centre = np.array([self.place.shape[1] / 2, self.place.shape[0] / 2])
         shift = np.stack(
@@ -215,8 +215,9 @@ class Shot:
         return maps
 
     def _body(self, actor: int, index: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Joints in frame pixels (J, 3): right, down, towards the camera; where the shadow falls (2,); standing height
-        in pixels.
+        """Return an actor's joints, the position of the shadow (2,) and the standing height, in frame pixels.
+
+        Joints are (J, 3): right, down, towards the camera.
         """
         scene, camera = self.scene, self.scene.camera
         who, (points, _, x) = scene.actors[actor], self.bodies[actor]
@@ -237,11 +238,11 @@ class Shot:
     def frame(
         self, index: int, *, without: tuple[str, ...] = ()
     ) -> tuple[np.ndarray, dict[str, tuple[int, int, int, int]]]:
-        """One frame and the athletes in it.
+        """Render one frame; return it and the boxes of the athletes in it.
 
-        without: names of athletes to leave out (their shadows stay). Returns uint8 (H, W, 3) RGB, and name -> (x1, y1,
-        x2, y2), the smallest box in whole pixels, x2 and y2 exclusive, around every pixel that the athlete's drawing
-        touches (whether or not somebody nearer hides it); an athlete who is wholly out of the frame has none.
+        without: names of athletes to leave out (their shadows stay). Returns uint8 (H, W, 3) RGB and name ->
+        (x1, y1, x2, y2), the smallest box in whole pixels, x2 and y2 exclusive, around all pixels that the
+        athlete's drawing touches, hidden or not. An athlete outside the frame has no box.
         """
         scene = self.scene
         height, width = scene.height, scene.width
@@ -273,7 +274,7 @@ class Shot:
         return cv2.add(lit, self.grain[top : top + height, left : left + width], dtype=cv2.CV_8U), boxes
 
     def _paint_ground(self, image: np.ndarray, index: int, bodies: list) -> np.ndarray:
-        """Soft shadows under the athletes, and the ball."""
+        """Draw soft shadows under the athletes, and the ball."""
         layer = np.zeros((SUPERSAMPLE * self.scene.height, SUPERSAMPLE * self.scene.width, 4), np.uint8)
         for _, shadow, size in bodies:
             centre = tuple(round(float(value) * SUPERSAMPLE) for value in shadow)
@@ -305,7 +306,7 @@ class Shot:
 
 
 def _over(image: np.ndarray, layer: np.ndarray) -> np.ndarray:
-    """A premultiplied RGBA layer laid over an RGB image, both uint8."""
+    """Blend a premultiplied RGBA layer over an RGB image, both uint8."""
     clear = 255 - layer[..., 3]
     return cv2.add(
         cv2.multiply(image, cv2.merge([clear, clear, clear]), scale=1 / 255), cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB)

@@ -279,7 +279,7 @@ def test_rates_that_no_video_has_are_refused(tmp_path, seconds_per_frame):
         path = _fast(film, tmp_path / "fast.mp4")
     with pytest.raises(Unreadable) as caught:
         open_video(str(path))
-    assert caught.value.verdict == "bad_times" and "frames a second" in str(caught.value)
+    assert caught.value.verdict == "bad_times" and "frames per second" in str(caught.value)
 
 
 def _fast(film: Path, path: Path) -> Path:

@@ -57,7 +57,10 @@ def test_what_is_no_video_says_so(tmp_path):
 def test_the_decoder_goes_with_torch(video):
     """decord before torch in one process crashes; the import here is lazy, so whoever uses both decides the order."""
     path = video("a.mp4", frames=10)
-    code = f"import torch; from posture.data.decode.video import Reader; print(Reader({str(path)!r}, height=64, width=98).frames([3]).shape, torch.ones(1).sum())"
+    code = (
+        f"import torch; from posture.data.decode.video import Reader; print(Reader({str(path)!r}, height=64, "
+        "width=98).frames([3]).shape, torch.ones(1).sum())"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120).returncode == 0
 
 

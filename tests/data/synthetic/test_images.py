@@ -115,13 +115,13 @@ def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, pi
     assert write_images(footage, pictures, every=5) == pictures
     assert {path: path.stat().st_mtime_ns for path in pictures.rglob("*")} == before
     with pytest.raises(
-        InputError, match="holds images of other footage, or other frames of it; remove it or name a new folder"
+        InputError, match="holds images of other footage, or other frames of it; remove it or give a new folder"
     ):
         write_images(footage, pictures, every=4)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "holiday.jpg").touch()
-    with pytest.raises(InputError, match="exists and holds no images of generated footage; name a new folder"):
+    with pytest.raises(InputError, match="exists and holds no images of generated footage; give a new folder"):
         write_images(footage, mine, every=5)
     assert [path.name for path in mine.iterdir()] == ["holiday.jpg"]
     (tmp_path / "empty").mkdir()
