@@ -24,7 +24,7 @@ from posture.data.decode.tracks import link, tubes_from_json, tubes_to_json
 from posture.data.ingest.clip_ledger import ClipJob, ClipLedger, ClipReport, IngestOptions, video_row
 from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.ingest.parquet_part import Part
-from posture.data.labels.place_boxes import MOST_OUTSIDE
+from posture.data.labels.place_boxes import MAX_OUTSIDE
 from posture.data.labels.records import Label, LabelledVideos, Tube
 from posture.data.store import schema
 from posture.data.store.files import File, hash_file, local_copy
@@ -127,11 +127,11 @@ class TooManyRefused(InputError):
 
 def refuse_outside(report: Any, outside: int, drawn: int) -> None:
     """Raise TooManyRefused, with the report, if too many of the boxes that were `drawn` lie outside of their images."""
-    if outside > MOST_OUTSIDE * drawn:
+    if outside > MAX_OUTSIDE * drawn:
         raise TooManyRefused(
             report,
             f"{report.footage}: {outside:,} of {drawn:,} boxes lie outside of their images or belong to another size, more than "
-            f"{100 * MOST_OUTSIDE:.0f} %: these are other images than the boxes were drawn on; what fits is stored",
+            f"{100 * MAX_OUTSIDE:.0f} %: these are other images than the boxes were drawn on; what fits is stored",
         )
 
 

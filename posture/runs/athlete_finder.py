@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from posture.config import DetectionRun, override, validate
-from posture.data.decode.tracks import LEAST_CONFIDENCE
+from posture.data.decode.tracks import MIN_CONFIDENCE
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
 
@@ -74,7 +74,7 @@ class Finder:
         self.size = detector.run.model.size
         """Side in pixels of the network's square: frames need be no larger."""
         overlap = min(detector.run.detect.overlap, MOST_OVERLAP)
-        self._run = override(detector.run, {"detect.confidence": LEAST_CONFIDENCE, "detect.overlap": overlap})
+        self._run = override(detector.run, {"detect.confidence": MIN_CONFIDENCE, "detect.overlap": overlap})
         self._device = LocalContext().device
         self._athletes = [place for place, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(
             range(len(detector.classes))

@@ -15,7 +15,7 @@ from posture.data.labels.records import Tube
 
 SMOOTHED_FRAMES = 4
 """Frames on each side over which a box is averaged: boxes drawn by hand or detected frame by frame jitter."""
-LEAST_SIDE = 2.0
+MIN_SIDE = 2.0
 """Pixels. A crop is never smaller."""
 
 
@@ -33,7 +33,7 @@ def cuts_along(
     # smoothing must not push the athlete out
     reach = np.maximum(centres - boxes[:, :2], boxes[:, 2:] - centres).max(axis=0)
     largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0)
-    across, down = np.maximum(2 * (reach + margin * largest), LEAST_SIDE)
+    across, down = np.maximum(2 * (reach + margin * largest), MIN_SIDE)
     side = np.ceil([max(across, down * aspect), max(down, across / aspect)])
     room = np.array([width, height]) - side  # negative if the crop is larger than the image
     corners = np.clip(centres - side / 2, np.minimum(0.0, room), np.maximum(0.0, room))
@@ -79,6 +79,6 @@ def _boxes_at(tube: Tube, numbers: Sequence[int], height: int, width: int) -> tu
     drawn = np.clip(np.array([tube.boxes[frame] for frame in known], np.float64), 0.0, [width, height, width, height])
     every = np.stack([np.interp(frames, known, drawn[:, side]) for side in range(4)], axis=1)
     sums = np.concatenate([np.zeros((1, 4)), every.cumsum(axis=0)])
-    place = np.clip(np.asarray(numbers), known[0], known[-1]) - known[0]
-    reach = np.minimum(SMOOTHED_FRAMES, np.minimum(place, len(frames) - 1 - place))
-    return every[place], (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)[:, None]
+    index = np.clip(np.asarray(numbers), known[0], known[-1]) - known[0]
+    reach = np.minimum(SMOOTHED_FRAMES, np.minimum(index, len(frames) - 1 - index))
+    return every[index], (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)[:, None]

@@ -96,7 +96,7 @@ def _frames_in(label: Label, end: float, fps: float, shown: np.ndarray | None) -
 def span_of(label: Label, seconds: float, shown: np.ndarray) -> range:
     """Return the segment's frames, at least one. `shown` (frames,) is when each frame is shown, in seconds."""
     end = seconds if label.end is None else min(label.end, seconds)
-    first, last = label.frames or (int(place) for place in np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]))
+    first, last = label.frames or (int(index) for index in np.searchsorted(shown, [label.start - 1e-6, end - 1e-6]))
     first = min(first, len(shown) - 1)  # a segment may begin while the last frame is shown
     return range(first, max(min(last, len(shown)), first + 1))
 

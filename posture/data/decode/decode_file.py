@@ -231,8 +231,8 @@ def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeR
     frames = np.empty((len(numbers), recipe.height, recipe.width, 3), np.uint8)
     for begin in range(0, len(numbers), FRAMES_AT_ONCE):
         whole = reader.frames(numbers[begin : begin + FRAMES_AT_ONCE])
-        for place, frame in enumerate(whole, start=begin):
-            frames[place] = cut_out(frame, cuts[place], **size)
+        for index, frame in enumerate(whole, start=begin):
+            frames[index] = cut_out(frame, cuts[index], **size)
     return frames
 
 

@@ -32,7 +32,7 @@ _pixels: int | None = None
 _ran_out = False
 
 
-def most_pixels() -> int | None:
+def max_pixels() -> int | None:
     """Return the maximum pixels of an image or frame in this process; None means no limit."""
     return _pixels
 

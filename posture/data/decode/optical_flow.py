@@ -48,8 +48,8 @@ def flow_of_clip(frames: np.ndarray, method: str) -> np.ndarray:
     between = _METHODS[method]()
     greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     flow = np.empty((len(frames) - 1, *frames.shape[1:3], 2), dtype=np.uint8)
-    for place in range(len(flow)):
-        flow[place] = encode(between(greys[place], greys[place + 1]))
+    for index in range(len(flow)):
+        flow[index] = encode(between(greys[index], greys[index + 1]))
     return flow
 
 

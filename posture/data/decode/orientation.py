@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-LARGEST_ASPECT = 10.0
+MAX_ASPECT = 10.0
 """A larger ratio of a pixel's sides is a mistake in the file; pixels are then taken as square."""
 
 
@@ -50,4 +50,4 @@ def shown_width(coded_width: int, aspect: Any) -> int:
     unknown.
     """
     ratio = float(aspect or 1.0)
-    return max(1, round(coded_width * ratio)) if 1 / LARGEST_ASPECT <= ratio <= LARGEST_ASPECT else coded_width
+    return max(1, round(coded_width * ratio)) if 1 / MAX_ASPECT <= ratio <= MAX_ASPECT else coded_width

@@ -14,7 +14,7 @@ from posture.errors import Unreadable
 
 MISSING = np.iinfo(np.int64).min
 """Stamp of a packet that has none."""
-DEEPEST_REORDERING = 40
+MAX_REORDERING = 40
 """Packets. A frame is shown at most 16 frames, or 32 fields, before or after its position in the file."""
 STAMPED_FORMATS = frozenset({"mov", "matroska", "flv", "mpegts"})
 """Containers whose packets say when their frame is shown. Others give the time of decoding, or only that of some
@@ -67,7 +67,7 @@ class Packets:
         if STAMPED_FORMATS.isdisjoint(container.format.name.split(",")) and stream.codec_context.has_b_frames:
             return None
         order = np.argsort(pts, kind="stable")
-        if np.abs(order - np.arange(len(order))).max() > DEEPEST_REORDERING:
+        if np.abs(order - np.arange(len(order))).max() > MAX_REORDERING:
             return None
         return pts[order]
 
@@ -78,13 +78,13 @@ class Packets:
         Frames after a keyframe that are shown before it need earlier packets, so they are not counted. A
         keyframe that shares its stamp with another frame is left out.
         """
-        places = []
-        for place in np.flatnonzero(self.key & (self.pts != MISSING)):
-            pts = int(self.pts[place])
+        keyframes = []
+        for index in np.flatnonzero(self.key & (self.pts != MISSING)):
+            pts = int(self.pts[index])
             first, last = (int(np.searchsorted(order, pts, side)) for side in ("left", "right"))
             if last - first < 2 and first < len(order):
-                places.append((first, Packet(pts, int(self.dts[place])), bool(self.shown[place])))
-        return sorted(places, key=lambda keyframe: keyframe[0])
+                keyframes.append((first, Packet(pts, int(self.dts[index])), bool(self.shown[index])))
+        return sorted(keyframes, key=lambda keyframe: keyframe[0])
 
 
 def read_packets(container: Any, stream: Any) -> Packets:

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from posture.data.decode.decord_doubt import doubt
-from posture.data.decode.limits import most_pixels, note_failure, refuse_large
+from posture.data.decode.limits import max_pixels, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
 from posture.data.decode.packets import MISSING, Packet, demuxed, read_packets, refuse_cut
 from posture.data.decode.stream import SEEKING, SEQUENTIAL, VideoStream, failures, plain
-from posture.data.decode.timestamps import LARGEST_GAP_SECONDS, average_rate, frame_times
+from posture.data.decode.timestamps import MAX_GAP_SECONDS, average_rate, frame_times
 from posture.errors import Unreadable
 
 CHECKED_FRAMES = 4
 """Frames decoded at the start to see if packets and frames agree: fields, for example, come two packets per frame."""
 EARLY_SHARE = 0.95
 """Share of the packets' time that must decode; otherwise the file was cut off or its end is damaged."""
-LEAST_DECODED = 0.5
+MIN_DECODED = 0.5
 """Minimum share of the promised frames that must decode."""
 BROADCAST_GAP_SECONDS = 10.0
 """Longer gaps in transport and program streams are jumps of their clock."""
@@ -99,15 +99,15 @@ class Reader:
         """Return frames uint8 (len(numbers), H, W, 3). Raises Unreadable if clearly fewer frames decode than
         promised.
         """
-        wanted, places = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
+        wanted, indices = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
             raise IndexError(f"frames {list(numbers)} of {len(self)}")
         images = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
-        for place, number in enumerate(wanted.tolist()):
-            images[place] = self._image(self._frame(number))
+        for index, number in enumerate(wanted.tolist()):
+            images[index] = self._image(self._frame(number))
         if self._stands_in is not None:
             self.held += int(self._is_held[wanted].sum())
-        return images if (places == np.arange(len(numbers))).all() else images[places]
+        return images if (indices == np.arange(len(numbers))).all() else images[indices]
 
     def close(self) -> None:
         self._run: Iterator[Any] = iter(())
@@ -127,7 +127,7 @@ class Reader:
         seconds = np.where(stamps == MISSING, np.nan, stamps * float(self._video.time_base or 0))
         is_broadcast = self._container.format.name in ("mpegts", "mpeg")
         times = frame_times(
-            seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else LARGEST_GAP_SECONDS
+            seconds, rate=nominal, largest_gap=BROADCAST_GAP_SECONDS if is_broadcast else MAX_GAP_SECONDS
         )
         return VideoStream(
             average_rate(times, nominal),
@@ -181,11 +181,11 @@ class Reader:
             self._last, self._next = (self._next, frame), self._next + 1
         return self._last[1]  # type: ignore[index]
 
-    def _counted(self, place: int) -> Any:
+    def _counted(self, index: int) -> Any:
         """Return a frame by its index among all that decode from the start."""
-        if self._next > place and (self._last is None or self._last[0] != place):
+        if self._next > index and (self._last is None or self._last[0] != index):
             self._restart()
-        while self._next <= place:
+        while self._next <= index:
             self._last, self._next = (self._next, next(self._run)), self._next + 1
         return self._last[1]  # type: ignore[index]
 
@@ -271,13 +271,13 @@ class Reader:
         Raises Unreadable (truncated) if there are many.
         """
         stamps = self._all_stamps()
-        if len(stamps) < LEAST_DECODED * len(self):
+        if len(stamps) < MIN_DECODED * len(self):
             raise Unreadable("truncated", f"{len(stamps)} of its {len(self)} frames decode")
         by_stamp = np.argsort(stamps, kind="stable")
-        place = np.searchsorted(stamps[by_stamp], self._order, "right") - 1  # type: ignore[arg-type]
-        place = np.maximum(place, 0)
-        self._is_held = stamps[by_stamp[place]] != self._order
-        self._stands_in, self._last = by_stamp[place], None
+        index = np.searchsorted(stamps[by_stamp], self._order, "right") - 1  # type: ignore[arg-type]
+        index = np.maximum(index, 0)
+        self._is_held = stamps[by_stamp[index]] != self._order
+        self._stands_in, self._last = by_stamp[index], None
 
 
 def _open(path: str) -> tuple[Any, Any]:
@@ -303,7 +303,7 @@ def _open(path: str) -> tuple[Any, Any]:
     best = container.streams.best("video")
     stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
     stream.codec_context.thread_count = 1
-    if (most := most_pixels()) is not None:
+    if (most := max_pixels()) is not None:
         # includes padding; frames may become larger than the header says
         stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}
     return container, stream
@@ -322,7 +322,7 @@ def _after_undecodable(order: np.ndarray, head: list[int | None]) -> np.ndarray 
 
     Frames before the first keyframe of a recording that begins in the middle do not decode.
     """
-    (places,) = np.nonzero(order == (MISSING if head[0] is None else head[0]))
-    if not len(places) or order[places[0] : places[0] + len(head)].tolist() != head:
+    (indices,) = np.nonzero(order == (MISSING if head[0] is None else head[0]))
+    if not len(indices) or order[indices[0] : indices[0] + len(head)].tolist() != head:
         return None
-    return order[places[0] :]
+    return order[indices[0] :]

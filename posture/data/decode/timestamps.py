@@ -6,17 +6,17 @@ import numpy as np
 
 from posture.errors import Unreadable
 
-LEAST_RATE, LARGEST_RATE = 1 / 60, 10_000.0
+MIN_RATE, MAX_RATE = 1 / 60, 10_000.0
 """Average frames per second: from a time-lapse of one frame a minute to a high-speed camera."""
 NOMINAL_WITHIN = 0.02
 """Relative difference up to which the file's nominal rate is used: times are often rounded to milliseconds."""
-LARGEST_GAP_SECONDS = 3600.0
+MAX_GAP_SECONDS = 3600.0
 """A longer gap is a wrong stamp, not a still image."""
 DISORDER_SECONDS = 1.0
 """A stamp that goes back by less is a frame in the wrong order; by more, a second recording in the file."""
 
 
-def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST_GAP_SECONDS) -> np.ndarray:
+def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = MAX_GAP_SECONDS) -> np.ndarray:
     """Return increasing times in seconds from the first frame, (frames,) float64.
 
     `stamps` are those of the frames in the order they are shown, in seconds, NaN if missing.
@@ -27,21 +27,21 @@ def frame_times(stamps: np.ndarray, *, rate: float, largest_gap: float = LARGEST
 
     `rate` (frames per second) gives the step if the stamps give none.
     """
-    places = np.arange(len(stamps))
+    indices = np.arange(len(stamps))
     known = np.isfinite(stamps)
-    steps = np.diff(stamps[known]) / np.diff(places[known])
+    steps = np.diff(stamps[known]) / np.diff(indices[known])
     step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
     if not 0 < step <= largest_gap:
-        step = 1.0 / rate if LEAST_RATE <= rate <= LARGEST_RATE else 0.0
+        step = 1.0 / rate if MIN_RATE <= rate <= MAX_RATE else 0.0
     if known.sum() < 2 or not step:
-        return places * (step or 1.0)
+        return indices * (step or 1.0)
     stamps = _without_outliers(stamps.astype(np.float64), largest_gap)
     known = np.isfinite(stamps)
-    joined = _without_jumps(stamps[known], step * np.diff(places[known]), largest_gap)
-    stamps = np.interp(places, places[known], joined)
-    first, last = places[known][[0, -1]]
-    stamps[:first] = joined[0] - step * (first - places[:first])
-    stamps[last + 1 :] = joined[-1] + step * (places[last + 1 :] - last)
+    joined = _without_jumps(stamps[known], step * np.diff(indices[known]), largest_gap)
+    stamps = np.interp(indices, indices[known], joined)
+    first, last = indices[known][[0, -1]]
+    stamps[:first] = joined[0] - step * (first - indices[:first])
+    stamps[last + 1 :] = joined[-1] + step * (indices[last + 1 :] - last)
     stamps = _spread(np.sort(stamps), step)
     return stamps - stamps[0]
 
@@ -54,13 +54,10 @@ def average_rate(times: np.ndarray, nominal: float) -> float:
     rate = (len(times) - 1) / float(times[-1]) if len(times) > 1 else nominal
     if nominal > 0 and abs(rate - nominal) <= NOMINAL_WITHIN * nominal:
         rate = nominal
-    if not LEAST_RATE <= rate <= LARGEST_RATE:
+    if not MIN_RATE <= rate <= MAX_RATE:
         raise Unreadable(
             "bad_times",
-            (
-                f"its time stamps give {rate:.3g} frames per second; the range is {LEAST_RATE:.3g} to "
-                f"{LARGEST_RATE:,.0f}"
-            ),
+            (f"its time stamps give {rate:.3g} frames per second; the range is {MIN_RATE:.3g} to {MAX_RATE:,.0f}"),
         )
     return rate
 

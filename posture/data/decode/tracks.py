@@ -15,13 +15,13 @@ import numpy as np
 from posture.data.labels.place_boxes import scale_boxes, size_mismatch
 from posture.data.labels.records import Tube
 
-LEAST_SEEN = 0.25
+MIN_SEEN = 0.25
 """Minimum share of a clip's frames that a tube must cover for the clip to be cut along it."""
-LEAST_OVERLAP = 0.2
+MIN_OVERLAP = 0.2
 """Minimum IoU of an athlete's boxes in consecutive looks; low, because athletes move fast and every second frame is
 skipped.
 """
-LEAST_CONFIDENCE = 0.1
+MIN_CONFIDENCE = 0.1
 """Minimum confidence of an athlete's box."""
 SURE_CONFIDENCE = 0.25
 """Minimum confidence to begin a tube; fainter boxes may only continue one."""
@@ -45,7 +45,7 @@ def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range
 def is_seen(tube: Tube, numbers: Sequence[int]) -> bool:
     """Return True if the tube covers enough of the frames `numbers`."""
     first, last = min(tube.boxes), max(tube.boxes)
-    return sum(first <= number <= last for number in numbers) >= LEAST_SEEN * len(numbers)
+    return sum(first <= number <= last for number in numbers) >= MIN_SEEN * len(numbers)
 
 
 def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, stride: int) -> list[Tube]:
@@ -58,15 +58,15 @@ def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, strid
     closed: list[_Open] = []
     for frame in sorted(found):
         boxes, scores = found[frame]
-        kept = np.flatnonzero(scores >= LEAST_CONFIDENCE)
+        kept = np.flatnonzero(scores >= MIN_CONFIDENCE)
         lost = [tube for tube in open_tubes if frame - tube.last > (MISSED_LOOKS + 1) * stride]
         closed += lost
         open_tubes = [tube for tube in open_tubes if tube not in lost]
         taken = _joined(open_tubes, frame, boxes[kept], scores[kept])
         open_tubes += [
-            _Open(frame, boxes[place], float(scores[place]))
-            for number, place in enumerate(kept)
-            if number not in taken and scores[place] >= SURE_CONFIDENCE
+            _Open(frame, boxes[index], float(scores[index]))
+            for number, index in enumerate(kept)
+            if number not in taken and scores[index] >= SURE_CONFIDENCE
         ]
     everyone = sorted([*closed, *open_tubes], key=lambda tube: -tube.confidence)
     return [Tube(name, "", tube.boxes) for tube in everyone]
@@ -138,7 +138,7 @@ def _joined(tubes: list[_Open], frame: int, boxes: np.ndarray, scores: np.ndarra
         return set()
     overlaps = _overlaps(np.array([tube.box for tube in tubes]), np.asarray(boxes, np.float64))
     taken: set[int] = set()
-    while overlaps.max() >= LEAST_OVERLAP:
+    while overlaps.max() >= MIN_OVERLAP:
         row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
         tubes[row].add(frame, boxes[column], float(scores[column]))
         taken.add(int(column))

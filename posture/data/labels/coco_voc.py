@@ -19,7 +19,7 @@ from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
 from posture.data.labels.tree import IMAGE_SUFFIXES, Tree, around, class_name, numbers, split_of, still_group
 from posture.data.store.files import File, join
-from posture.data.store.safe_json import MOST_CLASSES, load_json
+from posture.data.store.safe_json import MAX_CLASSES, load_json
 from posture.errors import InputError
 
 _COCO_KEYS = ("images", "annotations", "categories")
@@ -121,8 +121,8 @@ def _coco_id(value: Any) -> str:
 
 
 def _coco_names(categories: list[dict[str, Any]], where: str) -> dict[str, str]:
-    if len(categories) > MOST_CLASSES:
-        raise InputError(f"{where}: {len(categories):,} categories; the maximum is {MOST_CLASSES:,}")
+    if len(categories) > MAX_CLASSES:
+        raise InputError(f"{where}: {len(categories):,} categories; the maximum is {MAX_CLASSES:,}")
     names: dict[str, str] = {}
     for entry in categories:
         number = _coco_id(entry["id"])

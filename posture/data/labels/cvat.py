@@ -24,9 +24,9 @@ from posture.errors import InputError
 
 LISTS = ("polygon", "polyline", "points")
 """Shapes that are given as `x,y;x,y`."""
-MOST_FRAMES = 2_000_000
+MAX_FRAMES = 2_000_000
 """Maximum frames of a video: 18 hours at 30 frames/s. Higher numbers are mistakes."""
-MOST_BOXES = 2_000_000
+MAX_BOXES = 2_000_000
 """Maximum boxes of a video, interpolated ones included; two keyframes can mean millions. 22 players have as many in 1
 h.
 """
@@ -152,8 +152,8 @@ def _task(number: str, holders: list[Element]) -> _Task:
 
     def whole(key: str) -> int | None:
         text = said(key)
-        if text and not (text.isdecimal() and len(text) < 10 and int(text) <= MOST_FRAMES):
-            raise BadLabel(f"{key} {text[:40]!r} is not a whole number up to {MOST_FRAMES:,}")
+        if text and not (text.isdecimal() and len(text) < 10 and int(text) <= MAX_FRAMES):
+            raise BadLabel(f"{key} {text[:40]!r} is not a whole number up to {MAX_FRAMES:,}")
         return int(text) if text else None
 
     step = re.search(r"step\s*=\s*(\d{1,7})", said("frame_filter"))
@@ -191,10 +191,10 @@ def _with_stem(tree: Tree, stem: str) -> list[File]:
 def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, notes: list[str]) -> TrackedVideo:
     stem = file.stem
     drawn, unusable = [], {}
-    for place, track in enumerate(tracks):
-        where = f"{table}: track {track.get('id', place)}"
+    for index, track in enumerate(tracks):
+        where = f"{table}: track {track.get('id', index)}"
         shapes, strange = _shapes(track, where)
-        drawn.append((f"{stem}/{track.get('id', place)}", class_name(track.get("label"), where), shapes))
+        drawn.append((f"{stem}/{track.get('id', index)}", class_name(track.get("label"), where), shapes))
         unusable |= strange
     frames = [frame for _, _, shapes in drawn for frame in shapes] + list(unusable)
     stop = max(frames, default=task.start) if task.stop is None else task.stop
@@ -215,8 +215,8 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
     made = sum(len(shapes) for _, _, shapes in drawn) + sum(
         len(stretch) for stretches in filled for stretch in stretches.values()
     )
-    if made > MOST_BOXES:
-        raise BadLabel(f"{table}: {made:,} boxes, interpolated ones included; the maximum is {MOST_BOXES:,}")
+    if made > MAX_BOXES:
+        raise BadLabel(f"{table}: {made:,} boxes, interpolated ones included; the maximum is {MAX_BOXES:,}")
     tubes = [
         Tube(name, label, _boxes(shapes, stretches))
         for (name, label, shapes), stretches in zip(drawn, filled, strict=True)
@@ -254,8 +254,8 @@ def _shapes(track: Element, where: str) -> tuple[dict[int, _Shape], dict[int, st
     for element in track:
         here = f"{where}, {element.tag} at frame {element.get('frame')}"
         (number,) = numbers([element.get("frame")], here)
-        if not 0 <= number <= MOST_FRAMES or number != int(number):
-            raise BadLabel(f"{here}: frames are numbered from 0 to {MOST_FRAMES:,}")
+        if not 0 <= number <= MAX_FRAMES or number != int(number):
+            raise BadLabel(f"{here}: frames are numbered from 0 to {MAX_FRAMES:,}")
         shape = _shape(element, here)
         if shape is None:
             strange[int(number)] = f"<{element.tag[:40]}>"

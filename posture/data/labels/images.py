@@ -26,7 +26,7 @@ from posture.data.labels.records import AnnotatedImage, AnnotatedImages
 from posture.data.labels.table import table_of
 from posture.data.labels.tree import Tree
 from posture.data.store.files import join
-from posture.data.store.safe_json import MOST_CLASSES
+from posture.data.store.safe_json import MAX_CLASSES
 from posture.errors import InputError
 
 Layout = Literal["yolo", "coco", "voc", "cvat", "ucf101_24"]
@@ -38,7 +38,7 @@ LIKE_LABELS = re.compile(
     r'"(annotations|shapes|regions|objects|bbox|keypoints)"\s*:|<(annotations?|object|bndbox|track)[\s>]'
 )
 """Text in a JSON or XML file that suggests labels of images, as COCO, LabelMe, VIA, VOC and CVAT write them."""
-MOST_LOOKED_AT = 50
+MAX_EXAMINED = 50
 
 LABELS = {
     "yolo": "a data.yaml with names, train and val",
@@ -135,8 +135,8 @@ def _said_once(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
 def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
     """Remove repeated boxes and add notes for the user. Raises InputError if there are too many classes."""
     classes = {label for image in found.images for label in image.labels}
-    if len(classes) > MOST_CLASSES:
-        raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MOST_CLASSES:,} are read")
+    if len(classes) > MAX_CLASSES:
+        raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MAX_CLASSES:,} are read")
     images = [_without_repeats(image) for image in found.images]
     notes = list(found.notes)
     if repeated := sum(
@@ -165,7 +165,7 @@ def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
 
 
 def _unread_labels(tree: Tree, layout: str) -> list[str]:
-    """Return the files that look like labels among the first MOST_LOOKED_AT JSON and XML files that the layout does
+    """Return the files that look like labels among the first MAX_EXAMINED JSON and XML files that the layout does
     not read.
     """
     if tree.named:
@@ -174,7 +174,7 @@ def _unread_labels(tree: Tree, layout: str) -> list[str]:
         layout, lambda tree: []
     )(tree)
     others = sorted({name for name in tree.files if name.lower().endswith((".json", ".xml"))}.difference(read))
-    return [name for name in others[:MOST_LOOKED_AT] if LIKE_LABELS.search(tree.begins(name))]
+    return [name for name in others[:MAX_EXAMINED] if LIKE_LABELS.search(tree.begins(name))]
 
 
 def _without_repeats(image: AnnotatedImage) -> AnnotatedImage:
@@ -182,12 +182,12 @@ def _without_repeats(image: AnnotatedImage) -> AnnotatedImage:
     rows = list(
         zip(image.boxes, image.labels, image.ignored or (False,) * count, image.tubes or ("",) * count, strict=True)
     )
-    first = {row: place for place, row in reversed(list(enumerate(rows)))}
+    first = {row: index for index, row in reversed(list(enumerate(rows)))}
     if len(first) == count:
         return image
     kept = sorted(first.values())
     chosen = {
-        name: tuple(getattr(image, name)[place] for place in kept)
+        name: tuple(getattr(image, name)[index] for index in kept)
         for name in ("boxes", "labels", "tubes", "ignored")
         if getattr(image, name)
     }

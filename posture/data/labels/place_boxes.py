@@ -10,9 +10,9 @@ import numpy as np
 from posture.data.labels.records import AnnotatedImage, Box
 from posture.errors import Unreadable
 
-LEAST_SIDE = 0.5
+MIN_SIDE = 0.5
 """Pixels. A box with a shorter side inside its image is dropped."""
-MOST_OUTSIDE = 0.1
+MAX_OUTSIDE = 0.1
 """Maximum share of all boxes that may be outside their images in an ingest."""
 ROUNDING = 1.0
 """Pixels by which a box may leave its image without being counted: labels are rounded."""
@@ -31,15 +31,15 @@ class Placed(NamedTuple):
 
     def columns(self, image: AnnotatedImage) -> dict[str, list[Any]]:
         """Return the columns of the table `boxes`. Ignore regions have their own columns."""
-        regions = [place for place, number in enumerate(self.kept) if image.ignored and image.ignored[number]]
-        true = [place for place in range(len(self.kept)) if place not in set(regions)]
+        regions = [index for index, number in enumerate(self.kept) if image.ignored and image.ignored[number]]
+        true = [index for index in range(len(self.kept)) if index not in set(regions)]
         tubes = image.tubes or ("",) * len(image.boxes)
         return {
-            "boxes": [self.boxes[place] for place in true],
-            "labels": [image.labels[self.kept[place]] for place in true],
-            "tubes": [tubes[self.kept[place]] for place in true],
-            "ignored": [self.boxes[place] for place in regions],
-            "ignored_labels": [image.labels[self.kept[place]] for place in regions],
+            "boxes": [self.boxes[index] for index in true],
+            "labels": [image.labels[self.kept[index]] for index in true],
+            "tubes": [tubes[self.kept[index]] for index in true],
+            "ignored": [self.boxes[index] for index in regions],
+            "ignored_labels": [image.labels[self.kept[index]] for index in regions],
         }
 
 
@@ -59,8 +59,8 @@ def place_boxes(image: AnnotatedImage, height: int, width: int, mode: Literal["c
         raise Unreadable(
             "bad_label",
             "; ".join(
-                f"box {place + 1} ({image.labels[place]}) has no area: {_corners(drawn[place])}"
-                for place in flat.tolist()
+                f"box {index + 1} ({image.labels[index]}) has no area: {_corners(drawn[index])}"
+                for index in flat.tolist()
             ),
         )
     if not image.normalised and drawn.max() <= 1.0 < min(height, width):
@@ -72,7 +72,7 @@ def place_boxes(image: AnnotatedImage, height: int, width: int, mode: Literal["c
             ),
         )
     clipped = np.clip(drawn, 0.0, [width, height, width, height])
-    left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= LEAST_SIDE
+    left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1) >= MIN_SIDE
     cut = left & (np.abs(drawn - clipped).max(axis=1) > ROUNDING)
     complaints = []
     for number, (box, label) in enumerate(zip(drawn, image.labels, strict=True)):

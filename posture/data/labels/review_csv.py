@@ -19,7 +19,7 @@ from posture.errors import InputError
 
 REVIEWED = "review.csv"
 COLUMNS = ("video", "start", "end", "label", "split", "group")
-LONGEST_LABEL = 100
+MAX_LABEL_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def checked_label(label: Any) -> str:
     if not isinstance(label, str) or not label.strip():
         raise InputError("a label needs at least one character")
     label = " ".join(label.split())
-    if len(label) > LONGEST_LABEL or not label.isprintable():
-        raise InputError(f"a label is one line of at most {LONGEST_LABEL} characters")
+    if len(label) > MAX_LABEL_LENGTH or not label.isprintable():
+        raise InputError(f"a label is one line of at most {MAX_LABEL_LENGTH} characters")
     return label
 
 

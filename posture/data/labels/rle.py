@@ -8,7 +8,7 @@ from typing import Any
 from posture.data.labels.records import BadLabel, Box
 from posture.data.labels.tree import around, numbers
 
-MOST_RUNS = 10_000_000
+MAX_RUNS = 10_000_000
 
 
 def rle_box(mask: dict[str, Any], where: str) -> Box:
@@ -25,7 +25,7 @@ def rle_box(mask: dict[str, Any], where: str) -> Box:
         if isinstance(counts, str)
         else list(map(int, numbers(counts if isinstance(counts, list) else [], f"{where}: counts")))
     )
-    if not runs or min(runs) < 0 or len(runs) > MOST_RUNS or sum(runs) != height * width:
+    if not runs or min(runs) < 0 or len(runs) > MAX_RUNS or sum(runs) != height * width:
         raise BadLabel(f"{where}: the run lengths do not add up to the size, {height} x {width}")
     ends = list(accumulate(runs))
     corners: list[tuple[float, float]] = []

@@ -38,7 +38,7 @@ SYNONYMS = {
 }
 """Other names of a column. They are accepted if the column itself is missing and only one of them is there."""
 DELIMITERS = (",", ";", "\t", "|", " ")
-MOST_LINES_ABOVE = 20
+MAX_LINES_ABOVE = 20
 """Maximum number of lines above the header: titles, dates, names of people."""
 SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 SPACE_AFTER_QUOTE = re.compile(r'(?<=[^"])" +(?=[,;\t|]|$)')
@@ -250,7 +250,7 @@ def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
     given = ""
     first: tuple[int, str] | None = None
     for before, line in enumerate(lines):
-        if first and before - first[0] > MOST_LINES_ABOVE:
+        if first and before - first[0] > MAX_LINES_ABOVE:
             break
         if match := SEPARATOR_LINE.fullmatch(line):
             given = given or match[1]

@@ -28,7 +28,7 @@ NAMED_SUFFIXES = TABLE_SUFFIXES - {".txt"}
 LISTED_SUFFIXES = IMAGE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES | TABLE_SUFFIXES
 BEGINNING = 65_536
 """Bytes read from the start of a file to recognise it."""
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 """Maximum characters of a class name."""
 
 
@@ -139,13 +139,13 @@ class Tree:
     def begins(self, name: str) -> str:
         """Return the first characters of a file, which may hold anything."""
         if name not in self._beginnings:
-            place = join(self.root, name)
-            if is_remote(place):
+            uri = join(self.root, name)
+            if is_remote(uri):
                 content = self.content(name)
-            elif not os.path.isfile(place):  # opening a pipe would block forever
+            elif not os.path.isfile(uri):  # opening a pipe would block forever
                 content = b""
             else:
-                with reachable(place), open(place, "rb") as file:
+                with reachable(uri), open(uri, "rb") as file:
                     content = file.read(BEGINNING)
             self._beginnings[name] = decoded(content[:BEGINNING], errors="replace")
         return self._beginnings[name]
@@ -163,13 +163,13 @@ def decoded(content: bytes, *, errors: str = "strict") -> str:
 def class_name(text: str | None, where: str) -> str:
     """Return a class name in composed form, with single spaces.
 
-    Raises BadLabel if it is empty, longer than LONGEST_NAME, or has control characters.
+    Raises BadLabel if it is empty, longer than MAX_NAME_LENGTH, or has control characters.
     """
     name = " ".join(composed(text or "").split())
     if not name:
         raise BadLabel(f"{where}: the class has no name")
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        raise BadLabel(f"{where}: the class {name[:40]!r} must be one line of at most {LONGEST_NAME} characters")
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise BadLabel(f"{where}: the class {name[:40]!r} must be one line of at most {MAX_NAME_LENGTH} characters")
     return name
 
 
@@ -206,9 +206,9 @@ def still_group(relative: str) -> str:
     """
     path = PurePosixPath(relative)
     parts = list(path.parts[:-1])
-    for place in reversed(range(len(parts))):
-        if parts[place].lower() in ("images", "jpegimages"):
-            parts = parts[place + 1 :]
+    for index in reversed(range(len(parts))):
+        if parts[index].lower() in ("images", "jpegimages"):
+            parts = parts[index + 1 :]
             break
     while parts and split_of(parts[0]):
         parts = parts[1:]

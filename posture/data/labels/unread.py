@@ -16,15 +16,15 @@ from posture.data.store.files import File, join, read_bytes
 from posture.errors import InputError
 
 SPREADSHEETS = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
-MOST_TEXTS = 200
+MAX_TEXTS = 200
 """Maximum number of .txt files that are opened to see if they are tables."""
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 DOCUMENTS = frozenset({".json", ".jsonl", ".ndjson", ".xml", ".eaf", ".yaml", ".yml"})
 """Files in which other programs keep labels of videos. No layout reads them."""
-MOST_DOCUMENTS = 50
-SHORTEST_NAME = 5
+MAX_DOCUMENTS = 50
+MIN_NAME_LENGTH = 5
 """Minimum characters of a word in such a file to be compared with video names."""
-MOST_SHEET_BYTES = 4 << 20
+MAX_SHEET_BYTES = 4 << 20
 LINES_LOOKED_AT = 200
 
 
@@ -35,9 +35,9 @@ def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str
 
     def opened(file: File) -> Table | InputError:
         try:
-            if file.bytes > MOST_BYTES:
+            if file.bytes > MAX_BYTES:
                 raise InputError(
-                    f"{join(root, file.relative)}: {file.bytes:,} bytes; a table may have at most {MOST_BYTES:,}"
+                    f"{join(root, file.relative)}: {file.bytes:,} bytes; a table may have at most {MAX_BYTES:,}"
                 )
             return read_table(root, file.relative)
         except InputError as error:
@@ -117,7 +117,7 @@ def unread(
             f"not read, because they are not label tables: {first_few(quiet)}"
             + ("; save a spreadsheet that holds labels as CSV" if sheets else "")
         )
-    skipped = sum(_is_text(file.relative) for file in files) - MOST_TEXTS
+    skipped = sum(_is_text(file.relative) for file in files) - MAX_TEXTS
     return notes + ([f"{skipped:,} of the .txt files were not examined"] if skipped > 0 else [])
 
 
@@ -127,7 +127,7 @@ def _looked_at(files: Iterable[File]) -> list[File]:
     texts = sorted(
         (file for file in tables if _is_text(file.relative)), key=lambda file: (file.relative.count("/"), file.relative)
     )
-    return [file for file in tables if not _is_text(file.relative)] + texts[:MOST_TEXTS]
+    return [file for file in tables if not _is_text(file.relative)] + texts[:MAX_TEXTS]
 
 
 def _is_text(name: str) -> bool:
@@ -149,7 +149,7 @@ def _names_videos(root: str, table: Table, names: VideoNames) -> bool:
 
 def _sheet_names_videos(file: File, names: VideoNames) -> bool:
     """Return True if a text in the first pages of an .xlsx or .ods file is the name of a video that is here."""
-    left = MOST_SHEET_BYTES
+    left = MAX_SHEET_BYTES
     try:
         with zipfile.ZipFile(io.BytesIO(read_bytes(file.uri) or b"")) as book:
             for member in book.namelist():
@@ -169,7 +169,7 @@ def _sheet_names_videos(file: File, names: VideoNames) -> bool:
 def _documents(files: list[File]) -> list[File]:
     """Return the largest JSON, XML and YAML files: small ones beside each video describe only that video."""
     found = [file for file in files if file.suffix in DOCUMENTS]
-    return sorted(found, key=lambda file: (-file.bytes, file.relative))[:MOST_DOCUMENTS]
+    return sorted(found, key=lambda file: (-file.bytes, file.relative))[:MAX_DOCUMENTS]
 
 
 def _names_several(file: File, names: VideoNames) -> bool:
@@ -178,7 +178,7 @@ def _names_several(file: File, names: VideoNames) -> bool:
     CVAT's XML is excepted: it says where athletes are, not what they do.
     """
     text = (read_bytes(file.uri) or b"")[: 1 << 20].decode("utf-8", errors="replace")
-    words = {word.strip() for word in re.split(r"[\"'<>\n:,\[\]{}]+", text) if len(word.strip()) >= SHORTEST_NAME}
+    words = {word.strip() for word in re.split(r"[\"'<>\n:,\[\]{}]+", text) if len(word.strip()) >= MIN_NAME_LENGTH}
     found = {video.uri for word in words for video in names.candidates(word, file.relative)}
     return len(found) >= min(2, names.count) and re.search(r"<annotations[\s>]", text) is None
 

@@ -14,14 +14,14 @@ from posture.data.labels.names import folded
 from posture.data.labels.records import AnnotatedImage, AnnotatedImages, BadLabel, Box, Refusal
 from posture.data.labels.tree import Tree, around, class_name, decoded, numbers, still_group
 from posture.data.store.files import File, exists, is_remote, join
-from posture.data.store.safe_json import MOST_CLASSES, load_yaml
+from posture.data.store.safe_json import MAX_CLASSES, load_yaml
 from posture.data.store.schema import SPLITS
 from posture.display.text import counted
 from posture.errors import InputError
 
 LABELS_FOLDER = "labels"
 """Name of the label folder beside the image folder, in any letter case."""
-MOST_SHARE = 2.0
+MAX_SHARE = 2.0
 """A larger coordinate must be in pixels. One a little over 1 belongs to a box that leaves its image."""
 KNOWN_KEYS = frozenset({
     *SPLITS,
@@ -125,8 +125,8 @@ def _class_names(names: Any, count: Any, where: str) -> dict[int, str]:
         names = {str(number): name for number, name in enumerate(names)}
     if not isinstance(names, dict) or not names or not all(number.isdecimal() and len(number) < 10 for number in names):
         raise InputError(f"{where}: names must be a list of classes, or number: class for each")
-    if len(names) > MOST_CLASSES:
-        raise InputError(f"{where}: {len(names):,} classes; the maximum is {MOST_CLASSES:,}")
+    if len(names) > MAX_CLASSES:
+        raise InputError(f"{where}: {len(names):,} classes; the maximum is {MAX_CLASSES:,}")
     try:
         found = {
             int(number): class_name(name if isinstance(name, str) else None, f"{where}: names, class {number}")
@@ -165,13 +165,13 @@ def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> s
             if inside == "." or inside.startswith(("/", "..")) or not exists(join(folder, inside))
             else join(folder, inside)
         )
-    place = posixpath.normpath(posixpath.join(folder, path)) if "\0" not in path else folder
-    if not path or not exists(place):
+    target = posixpath.normpath(posixpath.join(folder, path)) if "\0" not in path else folder
+    if not path or not exists(target):
         return folder
-    root, real = os.path.realpath(tree.root), os.path.realpath(place)
+    root, real = os.path.realpath(tree.root), os.path.realpath(target)
     if not outside and os.path.commonpath([root, real]) != root:
         raise InputError(f"{where}: path: {path} leads out of {tree.root}; add --outside to read it")
-    return place
+    return target
 
 
 def _images_listed(
@@ -200,11 +200,11 @@ def _entry(tree: Tree, entry: str, folder: str) -> tuple[list[File], list[str]]:
     """Return the images that an entry of train, val or test names, and the listed files that are missing."""
     entry = entry.strip().replace("\\", "/")
     home = posixpath.relpath(folder, tree.root) if folder.startswith(tree.root) else "."
-    for place in (_inside(tree, entry, "."), _inside(tree, entry, home), re.sub(r"^(\.\./)+", "", entry)):
-        place = posixpath.normpath(place or "..")
-        if place.lower().endswith(".txt") and (listed := tree.at(place)):
+    for path in (_inside(tree, entry, "."), _inside(tree, entry, home), re.sub(r"^(\.\./)+", "", entry)):
+        path = posixpath.normpath(path or "..")
+        if path.lower().endswith(".txt") and (listed := tree.at(path)):
             return _list(tree, listed.relative)
-        found = [file for file in tree.images if place == "." or folded(file.relative).startswith(folded(f"{place}/"))]
+        found = [file for file in tree.images if path == "." or folded(file.relative).startswith(folded(f"{path}/"))]
         if found:
             return found, []
     return [], []
@@ -217,12 +217,12 @@ def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
         if not line:
             continue
         parts = line.split("/")  # a list made on another machine still ends in the same folders
-        places = [
+        paths = [
             _inside(tree, line, "."),
             _inside(tree, line, posixpath.dirname(name)),
             *("/".join(parts[at:]) for at in range(1, len(parts) - 1)),
         ]
-        file = next((file for place in places if place and (file := tree.at(place))), None)
+        file = next((file for path in paths if path and (file := tree.at(path))), None)
         if file is None:
             missing.append(f"{name} line {number}: {line}")
         else:
@@ -230,13 +230,13 @@ def _list(tree: Tree, name: str) -> tuple[list[File], list[str]]:
     return found, missing
 
 
-def _inside(tree: Tree, place: str, folder: str) -> str | None:
-    """Return `place`, absolute or relative to `folder`, as a path below the tree's root; None if it is outside."""
-    if place.startswith(f"{tree.root}/"):
-        return posixpath.normpath(place[len(tree.root) + 1 :])
-    if place.startswith("/"):
+def _inside(tree: Tree, path: str, folder: str) -> str | None:
+    """Return `path`, absolute or relative to `folder`, as a path below the tree's root; None if it is outside."""
+    if path.startswith(f"{tree.root}/"):
+        return posixpath.normpath(path[len(tree.root) + 1 :])
+    if path.startswith("/"):
         return None
-    inside = posixpath.normpath(posixpath.join(folder, place))
+    inside = posixpath.normpath(posixpath.join(folder, path))
     return None if inside.startswith("..") else inside
 
 
@@ -252,7 +252,7 @@ def _places(image: str) -> list[str]:
 
 def _label(tree: Tree, image: str) -> str:
     """Return the path of an image's label file; "" if it has none."""
-    return next((file.relative for place in _places(image) if (file := tree.at(place))), "")
+    return next((file.relative for path in _places(image) if (file := tree.at(path))), "")
 
 
 def _read_boxes(
@@ -276,7 +276,7 @@ def _read_boxes(
                 f"{where}: class {number:g} does not exist; the classes are {_span(names)}", verdict="unknown_class"
             )
         shape = shape[:4] if points and len(shape) == 4 + points else shape
-        if any(share > MOST_SHARE for share in shape):
+        if any(share > MAX_SHARE for share in shape):
             raise BadLabel(
                 f"{where}: {max(shape):g} is not a share of the image between 0 and 1; divide coordinates in "
                 "pixels by its width and height"

@@ -122,9 +122,9 @@ def checked_value(value: Any, where: str, kind: Any) -> Any:
         made = _adapter(kind).validate_python(value, strict=not is_dataclass(kind))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"][:4])[:100]
+        field = ".".join(str(part) for part in first["loc"][:4])[:100]
         raise InputError(
-            f"{where}: not what Posture writes{' at ' + place if place else ''}: {first['msg'][:200]}"
+            f"{where}: not what Posture writes{' at ' + field if field else ''}: {first['msg'][:200]}"
         ) from None
     return made if is_dataclass(kind) else value
 
@@ -190,9 +190,9 @@ def refuse_odd_values(table: pa.Table, where: str) -> None:
     bad |= {"split": pc.invert(pc.is_in(table["split"], pa.array([*SPLITS, ""])))} if "split" in held else {}
     bad |= {"boxes": _odd_boxes(table)} if {"boxes", "labels"} <= held else {}
     for name, wrong in bad.items():
-        place = pc.index(pc.fill_null(wrong, True), True).as_py()
-        if place >= 0:
-            value = str(table[name][place].as_py())[:100]
+        index = pc.index(pc.fill_null(wrong, True), True).as_py()
+        if index >= 0:
+            value = str(table[name][index].as_py())[:100]
             raise InputError(
                 f"{where}: {value!r} in column {name} is not what Posture writes; the store is damaged, or "
                 "another program wrote it"
@@ -225,11 +225,11 @@ def path_below(root: str, *parts: str) -> str:
     names = [name for part in parts for name in part.split("/")]
     if bad := [name for name in names if name in ("", ".", "..") or "\0" in name]:
         raise InputError(f"{root}: {'/'.join(parts)!r} is not a path below it, because of {bad[0]!r}")
-    place = root.rstrip("/")
+    path = root.rstrip("/")
     for name in names if not is_remote(root) else ():
-        place = f"{place}/{name}"
-        if os.path.islink(place):
-            _refuse(place, root)
+        path = f"{path}/{name}"
+        if os.path.islink(path):
+            _refuse(path, root)
     return join(root, *names)
 
 

@@ -51,7 +51,7 @@ VIDEO_SUFFIXES = frozenset({
 
 PATIENCE_SECONDS = 60
 """Time that a bucket's server may be away before a command fails."""
-LONGEST_PAUSE_SECONDS = 2
+MAX_PAUSE_SECONDS = 2
 """Maximum pause between two tries."""
 CAUSE = "↳"
 """Start of a line in deltalake's errors that gives the cause of the line before."""
@@ -129,7 +129,7 @@ def open_root(uri: str, *, create: bool = False) -> Any:
             "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
             "backoff": {
                 "init_backoff": timedelta(seconds=0.1),
-                "max_backoff": timedelta(seconds=LONGEST_PAUSE_SECONDS),
+                "max_backoff": timedelta(seconds=MAX_PAUSE_SECONDS),
                 "base": 2,
             },
         }

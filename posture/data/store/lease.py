@@ -24,7 +24,7 @@ from posture.data.store.files import exists, is_remote, open_root, reachable
 from posture.errors import Busy, InputError
 
 LIMIT_SECONDS = 60.0
-LONGEST_SECONDS = 86400.0
+MAX_LEASE_SECONDS = 86400.0
 """A lease that ends later was written by another program, or by a clock that is days off."""
 HIGHEST = 10**11
 """Highest number of a file in the log; one per second takes 3,000 years."""
@@ -146,7 +146,7 @@ class Lease:
         """Return the valid entry and its number. Raises InputError if no lease writes such an entry."""
         for number in sorted(self._numbers(), reverse=True):
             if entry := self._read(number):
-                if entry["expires"] > time.time() + LONGEST_SECONDS or number > HIGHEST:
+                if entry["expires"] > time.time() + MAX_LEASE_SECONDS or number > HIGHEST:
                     raise InputError(
                         f"{self._folder}/{_file(number)}: a lease until {entry['expires']:g} s after 1970, which "
                         f"no {self._who} writes; if nothing is writing to this {self._place}, remove that file"

@@ -9,27 +9,27 @@ from typing import Any
 
 from posture.errors import InputError
 
-MOST_JSON_BYTES = 2 << 30
+MAX_JSON_BYTES = 2 << 30
 """COCO's own largest file has 0.5 GB, LVIS's 1.1 GB."""
-MOST_YAML_BYTES = 4 << 20
-MOST_YAML_VALUES = 100_000
+MAX_YAML_BYTES = 4 << 20
+MAX_YAML_VALUES = 100_000
 """Maximum keys and values in a YAML file; anchors count wherever they are used."""
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """Maximum nesting of lists and objects."""
-MOST_DIGITS = 40
+MAX_DIGITS = 40
 """Maximum digits of a whole number. Longer ones fit no column, and converting them takes quadratic time."""
-MOST_CLASSES = 25_000
+MAX_CLASSES = 25_000
 """Maximum classes of a data set. V3Det, the largest published one, has 13,204."""
 
 
-def load_json(content: bytes | str, where: str, *, most_bytes: int = MOST_JSON_BYTES) -> Any:
+def load_json(content: bytes | str, where: str, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return the value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    Raises InputError, beginning with `where`, if the text is not JSON or is larger than `most_bytes`. The same
-    holds for more than MOST_DEPTH levels, whole numbers of more than MOST_DIGITS digits, and half of a surrogate
+    Raises InputError, beginning with `where`, if the text is not JSON or is larger than `max_bytes`. The same
+    holds for more than MAX_DEPTH levels, whole numbers of more than MAX_DIGITS digits, and half of a surrogate
     pair.
     """
-    _refuse_long(content, where, most_bytes)
+    _refuse_long(content, where, max_bytes)
     try:
         text = (
             content.decode(json.detect_encoding(content))
@@ -60,21 +60,21 @@ def load_yaml(text: str, where: str) -> Any:
     """Return the lists, dictionaries and texts of a YAML document.
 
     Every scalar stays the text that was written: a class may be named `no` or `01`. Raises InputError, beginning
-    with `where`, if the text is not YAML, or has more than MOST_YAML_BYTES, MOST_DEPTH levels or MOST_YAML_VALUES
+    with `where`, if the text is not YAML, or has more than MAX_YAML_BYTES, MAX_DEPTH levels or MAX_YAML_VALUES
     values.
     """
     import yaml
 
-    _refuse_long(text, where, MOST_YAML_BYTES)
+    _refuse_long(text, where, MAX_YAML_BYTES)
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         _refuse_large(yaml, yaml.parse(text, Loader=loader), where)
         return yaml.load(text, Loader=loader)  # this loader makes only lists, dictionaries and texts
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
+        line = f" line {mark.line + 1}" if mark else ""
         raise InputError(
-            f"{where}{place}: not YAML ({getattr(error, 'problem', None) or 'it cannot be read'})"
+            f"{where}{line}: not YAML ({getattr(error, 'problem', None) or 'it cannot be read'})"
         ) from None
 
 
@@ -107,11 +107,11 @@ def _refuse_large(yaml: Any, events: Any, where: str) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
             sizes |= {event.anchor: 1} if event.anchor else {}
-        if len(opened) > MOST_DEPTH:
+        if len(opened) > MAX_DEPTH:
             raise InputError(_too_deep(where))
-        if count > MOST_YAML_VALUES:
+        if count > MAX_YAML_VALUES:
             raise InputError(
-                f"{where}: more than {MOST_YAML_VALUES:,} values, counting anchors wherever they are used; a data "
+                f"{where}: more than {MAX_YAML_VALUES:,} values, counting anchors wherever they are used; a data "
                 "set's description is shorter"
             )
 
@@ -139,14 +139,14 @@ class _Opened:
         return repeated
 
 
-def _refuse_long(content: bytes | str, where: str, most_bytes: int) -> None:
-    if len(content) > most_bytes:
-        raise InputError(f"{where}: {len(content):,} bytes; the maximum is {most_bytes:,}")
+def _refuse_long(content: bytes | str, where: str, max_bytes: int) -> None:
+    if len(content) > max_bytes:
+        raise InputError(f"{where}: {len(content):,} bytes; the maximum is {max_bytes:,}")
 
 
 def _refuse_deep(value: Any, where: str) -> None:
     level = [value]
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
@@ -160,10 +160,10 @@ def _refuse_deep(value: Any, where: str) -> None:
 
 
 def _too_deep(where: str) -> str:
-    return f"{where}: lists and objects are nested more than {MOST_DEPTH} levels deep"
+    return f"{where}: lists and objects are nested more than {MAX_DEPTH} levels deep"
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a whole number of {len(digits):,} digits; the maximum is {MOST_DIGITS}")
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits; the maximum is {MAX_DIGITS}")
     return int(digits)

@@ -33,7 +33,7 @@ from posture.data.store.checked import (
     refuse_odd_values,
 )
 from posture.data.store.files import (
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     PATIENCE_SECONDS,
     absolute,
     exists,
@@ -89,18 +89,16 @@ class Store:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        place = path_below(self.uri, name)
-        if not is_remote(place):
-            refuse_links(place)
+        uri = path_below(self.uri, name)
+        if not is_remote(uri):
+            refuse_links(uri)
         try:
-            with readable(
-                place, "cannot be read: {}" if version is None else f"version {version} cannot be read: {{}}"
-            ):
-                table = DeltaTable(place, version=version, storage_options=self._patience)
+            with readable(uri, "cannot be read: {}" if version is None else f"version {version} cannot be read: {{}}"):
+                table = DeltaTable(uri, version=version, storage_options=self._patience)
                 paths = pa.table(table.get_add_actions())["path"].to_pylist()
         except TableNotFoundError:
             return None
-        _refuse_outside(place, paths)
+        _refuse_outside(uri, paths)
         return table
 
     def create_tables(self) -> None:
@@ -281,9 +279,9 @@ class Store:
         """Return the marks of forgotten videos by content hash. Raises InputError if a mark is not as `forget`
         writes it.
         """
-        place = path_below(self.uri, FORGOTTEN)
-        names = [file.relative for file in list_files(place, suffixes=frozenset({".json"}))] if exists(place) else []
-        files = ((path_below(place, name), read_bytes(path_below(place, name))) for name in names)
+        folder = path_below(self.uri, FORGOTTEN)
+        names = [file.relative for file in list_files(folder, suffixes=frozenset({".json"}))] if exists(folder) else []
+        files = ((path_below(folder, name), read_bytes(path_below(folder, name))) for name in names)
         marks = [checked_json(content, uri, StoreMark) for uri, content in files if content]
         return {mark["video"]: mark for mark in marks}
 
@@ -313,7 +311,7 @@ class Store:
         return {
             "max_retries": "1000",
             "retry_timeout": f"{PATIENCE_SECONDS}s",
-            "backoff_config.max_backoff": f"{LONGEST_PAUSE_SECONDS}s",
+            "backoff_config.max_backoff": f"{MAX_PAUSE_SECONDS}s",
         }
 
     def _write(self, name: str, table: pa.Table, **options: Any) -> None:
@@ -387,12 +385,12 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
     if not is_remote(uri):
         return fs.LocalFileSystem(), uri
-    place = urlsplit(absolute(uri))
+    address = urlsplit(absolute(uri))
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https:")
     region = (
         os.environ.get("AWS_REGION")
         or os.environ.get("AWS_DEFAULT_REGION")
-        or (None if endpoint.netloc else fs.resolve_s3_region(place.netloc))
+        or (None if endpoint.netloc else fs.resolve_s3_region(address.netloc))
     )
     bucket = fs.S3FileSystem(
         scheme=endpoint.scheme,
@@ -400,7 +398,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
         region=region,
         retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ARROW_TRIES),
     )
-    return bucket, f"{place.netloc}{place.path}"
+    return bucket, f"{address.netloc}{address.path}"
 
 
 @contextlib.contextmanager

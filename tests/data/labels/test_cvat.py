@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from posture.data.labels.cvat import MOST_FRAMES
+from posture.data.labels.cvat import MAX_FRAMES
 from posture.data.labels.images import image_layout, read_images
 from posture.errors import InputError
 from tests.support.cases import case
@@ -212,7 +212,7 @@ def test_cvats_xml_beside_images_alone_is_refused_by_a_sentence(root):
 
 
 def test_few_bytes_cannot_stand_for_millions_of_boxes(root):
-    many = "".join(track(box(0, 10), box(MOST_FRAMES, 10), number=number) for number in range(2))
+    many = "".join(track(box(0, 10), box(MAX_FRAMES, 10), number=number) for number in range(2))
     found = read(root, many, every=1000)
     assert (
         found.images == [] and "boxes, interpolated ones included; the maximum is 2,000,000" in found.refused[0].reason

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from posture.data.store.safe_json import MOST_DEPTH, MOST_YAML_VALUES, load_json, load_yaml
+from posture.data.store.safe_json import MAX_DEPTH, MAX_YAML_VALUES, load_json, load_yaml
 from posture.errors import InputError
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -34,7 +34,7 @@ def test_json_is_read_in_the_encodings_that_it_may_have():
         (b"[" * 100_000, "labels.json: lists and objects are nested more than 64 levels deep"),
         (b'{"a":' * 100_000, "labels.json: lists and objects are nested more than 64 levels deep"),
         (
-            b"[" * (MOST_DEPTH + 2) + b"]" * (MOST_DEPTH + 2),
+            b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2),
             "labels.json: lists and objects are nested more than 64 levels deep",
         ),
         (b"[" + b"1" * 5000 + b"]", "labels.json: a whole number of 5,000 digits; the maximum is 40"),
@@ -49,12 +49,12 @@ def test_json_that_is_broken_or_too_much_is_refused_in_one_sentence(content, sen
 
 
 def test_json_as_deep_as_allowed_is_read():
-    assert load_json("[" * MOST_DEPTH + "]" * MOST_DEPTH, "x") is not None
+    assert load_json("[" * MAX_DEPTH + "]" * MAX_DEPTH, "x") is not None
 
 
 def test_long_files_are_refused_by_their_length():
     with pytest.raises(InputError, match=r"^x: 12 bytes; the maximum is 10$"):
-        load_json(b'"0123456789"', "x", most_bytes=10)
+        load_json(b'"0123456789"', "x", max_bytes=10)
 
 
 def test_yaml_values_are_texts_as_they_are_written():
@@ -77,18 +77,18 @@ def test_yaml_anchors_are_read_as_long_as_they_stand_for_little():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (BOMB, f"data.yaml: more than {MOST_YAML_VALUES:,} values"),
+        (BOMB, f"data.yaml: more than {MAX_YAML_VALUES:,} values"),
         ("names: &a [x, *a]\n", "data.yaml line 1: the anchor a contains itself"),
         ("names: [*b]\n", "data.yaml line 1: not YAML (found undefined alias)"),
         ("[" * 100_000, "data.yaml"),  # libyaml has a limit of its own
         ("- " * 100_000, "data.yaml: lists and objects are nested more than 64 levels deep"),
         (
             "names: [" + ",".join(f"c{number}" for number in range(200_000)) + "]",
-            f"data.yaml: more than {MOST_YAML_VALUES:,} values",
+            f"data.yaml: more than {MAX_YAML_VALUES:,} values",
         ),
         (
             "names:\n" + "".join(f"  {number}: c{number}\n" for number in range(200_000)),
-            f"data.yaml: more than {MOST_YAML_VALUES:,} values",
+            f"data.yaml: more than {MAX_YAML_VALUES:,} values",
         ),
         ("a: [1\nb: 2", "data.yaml line 2: not YAML"),
         ("? [a, b]\n: c\n", "data.yaml line 1: not YAML"),

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.data.labels.place_boxes import LEAST_SIDE, place_boxes
+from posture.data.labels.place_boxes import MIN_SIDE, place_boxes
 from posture.data.labels.records import AnnotatedImage
 from posture.data.store.files import File
 from posture.errors import Unreadable
@@ -85,7 +85,7 @@ def test_a_box_is_what_it_has_in_common_with_its_image(boxes, height, width):
     expected = {}
     for place, (x1, y1, x2, y2) in enumerate(boxes):
         common = [max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)]
-        if common[2] - common[0] >= LEAST_SIDE and common[3] - common[1] >= LEAST_SIDE:
+        if common[2] - common[0] >= MIN_SIDE and common[3] - common[1] >= MIN_SIDE:
             expected[place] = common
     if any(x2 <= x1 or y2 <= y1 for x1, y1, x2, y2 in boxes) or (boxes and not expected):
         with pytest.raises(Unreadable):

@@ -12,7 +12,7 @@ from posture.data.labels.images import image_layout, read_images
 from posture.data.labels.records import BadLabel
 from posture.data.labels.rle import rle_box
 from posture.data.labels.safe_xml import BadXML, parse_xml
-from posture.data.store.safe_json import MOST_CLASSES
+from posture.data.store.safe_json import MAX_CLASSES
 from posture.errors import InputError
 from tests.support.cases import case
 
@@ -188,7 +188,7 @@ def test_a_pose_must_have_the_points_that_the_yaml_says(root):
         ("train: images\nnames: [" + "a" * 300 + "]\n", "must be one line of at most 200 characters"),
         ("train: images\nnames: {'" + "9" * 5000 + "': a}\n", "data.yaml"),
         (
-            "train: images\nnames:\n" + "".join(f"- c{number}\n" for number in range(MOST_CLASSES + 1)),
+            "train: images\nnames:\n" + "".join(f"- c{number}\n" for number in range(MAX_CLASSES + 1)),
             "25,001 classes; the maximum is 25,000",
         ),
         ("train: images\nnames: [a]\nkpt_shape: 17\n", "kpt_shape must be"),
@@ -253,7 +253,7 @@ def test_ids_that_do_not_join_or_are_there_twice_are_an_error(root):
     with pytest.raises(InputError, match="category 3 is both 'a' and 'b'"):
         coco(root, [], categories=[{"id": 3, "name": "a"}, {"id": "3", "name": "b"}])
     with pytest.raises(InputError, match="25,001 categories; the maximum is 25,000"):
-        coco(root, [], categories=[{"id": number, "name": str(number)} for number in range(MOST_CLASSES + 1)])
+        coco(root, [], categories=[{"id": number, "name": str(number)} for number in range(MAX_CLASSES + 1)])
 
 
 @pytest.mark.parametrize(
