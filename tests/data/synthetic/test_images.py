@@ -130,7 +130,7 @@ def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, pi
         path.relative_to(pictures): path.read_bytes() for path in pictures.rglob("*") if path.is_file()
     }
     next(again.rglob("*.txt")).unlink()
-    with pytest.raises(InputError, match="with files missing"):
+    with pytest.raises(InputError, match="with missing files"):
         write_images(footage, again, every=5)
 
 
