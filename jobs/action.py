@@ -8,10 +8,10 @@ from posture.runs.recipes import points
 
 
 def c3d() -> ActionRun:
-    """C3D as published (Tran 2015) with the paper's training values: lr 0.025, weight decay 0.0003.
+    """C3D as published (Tran 2015) with the paper's training values: learning rate 0.025, weight decay 0.0003.
 
-    The paper names no optimiser; that learning rate is one for SGD with momentum. Without normalisation it throws a
-    fresh network off within a few steps unless gradients are clipped. The paper's frames are 56 x 56: `--set
+    The paper names no optimiser; its learning rate suits SGD with momentum. Without normalisation a fresh network
+    diverges within a few steps at this rate, so gradients are clipped. The paper's frames are 56 x 56: `--set
     model.size=56`.
     """
     return ActionRun(
@@ -22,26 +22,23 @@ def c3d() -> ActionRun:
 def improved() -> ActionRun:
     """The paper's improved C3D on 16 frames of 56 x 56.
 
-    Where it departs from the paper, or from C3D where the paper says nothing:
+    It departs from the paper, or from C3D if the paper says nothing, in these points:
 
-    * Optimiser: AdamW at a rate of 0.002 with weight decay 0.05, gradients not clipped. The paper has a rate of 0.025
-      and weight decay 0.0003, and
-      names no optimiser; that rate is one for SGD with momentum, which `c3d` has.
-    * Stem: one convolution of 3 x 7 x 7 at stride 2, split in two, in place of C3D's first convolution and pooling. All
-      of its filters start as
-      differences over time. The paper splits large kernels, and does not say which.
-    * Standardised filters (Qiao 2019) with a gain each, beside the paper's group normalisation of 4 groups.
+    * Optimiser: AdamW at a rate of 0.002 with weight decay 0.05, without gradient clipping. The paper has a rate of
+      0.025 and weight decay 0.0003, and names no optimiser; that rate suits SGD with momentum, which `c3d` has.
+    * Stem: one convolution of 3 x 7 x 7 at stride 2, split in two, instead of C3D's first convolution and pooling. All
+      of its filters start as differences over time. The paper splits large kernels but does not say which.
+    * Standardised filters (Qiao 2019) with one gain each, beside the paper's group normalisation of 4 groups.
     * Widths 32, 64, 128, 256, 512 and 1, 2, 2, 2, 2 convolutions; C3D has 64, 128, 256, 512, 512 and 1, 1, 2, 2, 2.
     * Dropout of 0.2 before the last layer; C3D has 0.5 before its last two.
-    * Attention in stages 4 and 5, which starts nearly open; the paper does not say where it stands.
-    * Residual branches that count from the first step (gain 1, where networks with batch normalisation often start at
-      0).
+    * Attention in stages 4 and 5, starting nearly open; the paper does not say in which stages it is.
+    * Residual branches that count from the first step (gain 1; networks with batch normalisation often start at 0).
 
-    What it owes its design to, at a quarter of the width, one seed, in the loss on 240 other clips after 16 epochs of
-    234 clips of generated athletes, where ln 8 = 2.08 is chance. In batches of 16: 1.90 with half of the stem's filters
-    starting with motion, 1.51 with standardised filters too, 1.43 with all of the stem's. In batches of 8: 1.16, and
-    0.72 with residual branches that have their say from the first step; 0.74 with batch normalisation and branches that
-    start at zero.
+    The design follows from these losses on 240 held-out clips after 16 epochs on 234 clips of generated athletes (a
+    quarter of the width, one seed; chance is ln 8 = 2.08). In batches of 16: 1.90 with half of the stem's filters
+    starting as differences, 1.51 with standardised filters too, 1.43 with all of the stem's filters starting as
+    differences. In batches of 8: 1.16, and 0.72 with residual branches that count from the first step; 0.74 with batch
+    normalisation and branches that start at zero.
     """
     training = {"optim.name": "adamw", "optim.lr": 0.002, "optim.weight_decay": 0.05, "optim.clip_norm": 0.0}
     return override(
@@ -50,11 +47,10 @@ def improved() -> ActionRun:
 
 
 def r3d_18() -> ActionRun:
-    """torchvision's 3-D ResNet-18 with random weights, at the paper's 56 x 56: a reference that people would pick
-    instead.
+    """torchvision's 3-D ResNet-18 with random weights at the paper's 56 x 56, as a reference.
 
-    Optimiser as in torchvision's own training script, from scratch: SGD at 0.01 (there for 24 clips), momentum 0.9,
-    weight decay 0.0001.
+    The optimiser is as in torchvision's own training script from scratch: SGD at 0.01 (there for batches of 24 clips),
+    momentum 0.9, weight decay 0.0001.
     """
     return ActionRun(
         name="r3d_18",
@@ -64,12 +60,12 @@ def r3d_18() -> ActionRun:
 
 
 def mc3_18() -> ActionRun:
-    """torchvision's ResNet-18 that convolves over time in its first stage alone, as `r3d_18` otherwise."""
+    """torchvision's ResNet-18 that convolves over time only in its first stage; otherwise as `r3d_18`."""
     return override(r3d_18(), {"name": "mc3_18", "model.kind": "mc3_18"})
 
 
 def r2plus1d_18() -> ActionRun:
-    """torchvision's R(2+1)D-18, whose convolutions are split in space and time, as `r3d_18` otherwise."""
+    """torchvision's R(2+1)D-18, whose convolutions are split in space and time; otherwise as `r3d_18`."""
     return override(r3d_18(), {"name": "r2plus1d_18", "model.kind": "r2plus1d_18"})
 
 
@@ -77,9 +73,9 @@ def two_stream() -> ActionRun:
     """Two-Stream (Simonyan & Zisserman 2014) on frames of 56 x 56: CNN-M-2048 on the middle frame and on ten fields of
     optical flow, fused late.
 
-    The store needs flow: `posture ingest --store STORE --flow dis`. AdamW and a dropout of 0.5, because that learns
-    from little footage: at an eighth of the width, in 20 epochs of 150 clips of UCF101, validation loss (one seed) was
-    0.48, and 1.16 with the published dropout of 0.9; of the temporal stream alone it was 0.70, and 1.03 and 0.76 with
+    The store needs flow: `posture ingest --store STORE --flow dis`. AdamW and a dropout of 0.5 learn from little
+    footage: at an eighth of the width, after 20 epochs on 150 clips of UCF101, the validation loss (one seed) was 0.48,
+    against 1.16 with the published dropout of 0.9. The temporal stream alone reached 0.70, against 1.03 and 0.76 with
     SGD at 0.01 and 0.05.
     """
     optim = Optim(name="adamw", lr=0.001, weight_decay=0.05, momentum=0.9)
@@ -87,17 +83,17 @@ def two_stream() -> ActionRun:
 
 
 def spatial_stream() -> ActionRun:
-    """Two-Stream's spatial stream alone: a single frame."""
+    """The spatial stream of Two-Stream alone: a single frame."""
     return override(two_stream(), {"name": "spatial_stream", "model.streams": "spatial"})
 
 
 def temporal_stream() -> ActionRun:
-    """Two-Stream's temporal stream alone: optical flow."""
+    """The temporal stream of Two-Stream alone: optical flow."""
     return override(two_stream(), {"name": "temporal_stream", "model.streams": "temporal"})
 
 
 def ablations() -> list[ActionRun]:
-    """The paper's Figure 11: `improved` with one part taken away (A1-A3) or two (B1-B3)."""
+    """`improved` without one of its parts (A1-A3) or two (B1-B3), as in the paper's Figure 11."""
     residual, asymmetric, attention = (
         {"model.residual": False},
         {"model.asymmetric": "none"},
@@ -115,8 +111,8 @@ def ablations() -> list[ActionRun]:
 
 
 def study() -> Study:
-    """The paper's Table 3 and Figures 11-13 from runs of your own, all at 56 x 56: `posture compare
-    jobs/action.py:study --store STORE`.
+    """Models of the paper's Table 3 and Figures 11-13, all at 56 x 56: `posture compare jobs/action.py:study --store
+    STORE`.
     """
     at_56 = {"model.size": 56}
     return Study(
@@ -146,11 +142,11 @@ def study() -> Study:
 
 
 def small_study() -> Study:
-    """`study` for a CPU: everything that can be narrowed is, to a quarter of its widths, and trains in batches of 8
-    with AdamW.
+    """`study` for a CPU: networks narrowed to a quarter of their widths if they can be, trained in batches of 8 with
+    AdamW.
 
-    C3D does without dropout: with its 0.5 it was still at chance after 24 epochs of generated footage, where without it
-    had learned.
+    C3D has no dropout here: with 0.5 it was still at chance after 24 epochs of generated footage, and without it had
+    learned.
     """
     whole = study()
     small = {"model.width": 0.25, "scale.global_batch": 8}

@@ -1,4 +1,4 @@
-"""The demo's run: the improved C3D, narrow enough to learn in minutes on two CPU cores."""
+"""Recipe of `posture demo`: the improved C3D, narrow enough to learn in minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from posture.runs.recipes import load_recipe
 
 
 def demo() -> ActionRun:
-    """A quarter of the paper's widths, small batches, and milder crops and colours than real footage wants: it learns
-    in fewer steps.
+    """`improved` with a quarter of its widths, small batches, and weaker crops and colours than real footage needs, so
+    that it learns in fewer steps.
     """
     return override(
         load_recipe("jobs/action.py:improved"),

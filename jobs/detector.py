@@ -1,5 +1,5 @@
-"""Athlete and sports-target detectors: YOLOv5s, the paper's improved YOLOv5s (sections 2.1 and 3.2), and what it is
-compared with.
+"""Detectors of athletes and sports targets: YOLOv5s, the paper's improved YOLOv5s (sections 2.1 and 3.2), and
+baselines.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def improved() -> DetectionRun:
     """The paper's improved YOLOv5s: Focus stem, Swin-v2 in the backbone's last stage, CBAM at the neck's tail, equation
     (8) for boxes.
 
-    Optimiser, rate, weight decay, beta1 and box weight are the paper's (Table 2). Where it departs from the paper, or
-    the paper says nothing:
+    Optimiser, rate, weight decay, beta1 and box weight are the paper's (Table 2). It departs from the paper, or adds
+    what the paper does not say, in these points:
 
     * Training: a warm-up of 3 epochs, half a cosine down to zero, gradients clipped at a norm of 10, and a moving
       average of the weights (0.999).
-    * Augmentation: mosaics until a tenth of the epochs is left, beside the paper's crops, flips and colours.
+    * Augmentation: mosaics until the last tenth of the epochs, beside the paper's crops, flips and colours.
     * Weights 0.5 of the class loss and 1 of objectness, which are YOLOv5's; the paper gives only the box loss's, 0.05.
-    * Swin: two blocks, plain and shifted, with windows of 8 cells, where the stage has one bottleneck.
-    * Suppression of overlaps by DIoU; the paper calls it "an improved CIoU".
+    * Swin: two blocks, plain and shifted, with windows of 8 cells, instead of the stage's one bottleneck.
+    * Overlaps are suppressed by DIoU; the paper calls its measure "an improved CIoU".
     """
     return override(
         yolov5s(), {"name": "improved", **{f"model.{field}": value for field, value in IMPROVED_YOLOV5.items()}}
@@ -62,7 +62,7 @@ def faster_rcnn() -> DetectionRun:
 
 
 def ablations() -> list[DetectionRun]:
-    """`improved` with one part taken away, or with another loss for boxes than equation (8)."""
+    """`improved` without one of its parts, or with another box loss than equation (8)."""
     parts = {
         "conv_stem": {"model.stem": "conv"},
         "no_swin": {"model.swin": False},
@@ -73,8 +73,8 @@ def ablations() -> list[DetectionRun]:
 
 
 def study() -> Study:
-    """The paper's Figures 7-9 from runs of your own, all at 640 pixels but SSD300: `posture compare
-    jobs/detector.py:study --store STORE`.
+    """Models of the paper's Figures 7-9, all at 640 pixels except SSD300: `posture compare jobs/detector.py:study
+    --store STORE`.
     """
     return Study(
         name="detector",
@@ -103,8 +103,8 @@ def study() -> Study:
 
 
 def small_study() -> Study:
-    """`study` for a CPU: every network narrowed, images of 256 pixels, batches of 8, fewer epochs, and norms that
-    follow so few steps.
+    """`study` for a CPU: narrower networks, images of 256 pixels, batches of 8, fewer epochs, and a momentum of the
+    norms that suits few steps.
     """
     whole = study()
     small = {"model.size": 256, "model.width": 0.25, "scale.global_batch": 8}

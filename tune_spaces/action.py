@@ -1,8 +1,7 @@
-"""Search spaces of action classifiers: functions of an Optuna trial that return changes to a run, asked for under their
-paths.
+"""Search spaces of action classifiers: functions of an Optuna trial that return changes to a run.
 
-A classifier's loss has one weight alone, that of label smoothing; the lambdas of equation (3) are in
-`tune_spaces/detector.py`.
+Parameters have the paths of the fields that they change. A classifier's loss has only one weight, label smoothing; the
+lambdas of equation (3) are in `tune_spaces/detector.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ MOST_GROUPS = 32
 
 
 def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
-    """Optimiser, loss, dropout; of a C3D also its normalisation, its groups where it has any, its attention, and where
-    that stands.
+    """Search learning rate, weight decay, label smoothing and dropout; for a C3D also normalisation and its groups,
+    attention and its placement.
     """
     base = base or load_recipe("jobs/action.py:improved")
     changes = _training(trial, base)
@@ -36,7 +35,7 @@ def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
 
 
 def stages(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
-    """Attention stage by stage, of a C3D that has it: which of the five carry it. The learning rate goes along."""
+    """Search which of a C3D's five stages have attention, and the learning rate."""
     base = base or load_recipe("jobs/action.py:improved")
     standing = base.model.attention_stages if base.model.attention != "none" else ()
     chosen = [
@@ -63,11 +62,11 @@ def _training(trial: Any, base: ActionRun) -> dict[str, Any]:
 
 
 def _divisors(base: ActionRun) -> list[int]:
-    """Numbers of groups that divide the width of every stage."""
+    """Return the numbers of groups that divide the width of every stage."""
     common = math.gcd(*base.model.channels)
     return [groups for groups in range(1, min(common, MOST_GROUPS) + 1) if common % groups == 0]
 
 
 def _with(value: Any, *choices: Any) -> list[Any]:
-    """The choices, and the base recipe's own if it is none of them."""
+    """Return the choices, with the base recipe's value if it is not among them."""
     return list(dict.fromkeys([*choices, value]))

@@ -1,7 +1,7 @@
-"""Search spaces of detectors: functions of an Optuna trial that return changes to a run, asked for under their paths.
+"""Search spaces of detectors: functions of an Optuna trial that return changes to a run.
 
-Of equation (3)'s lambdas, l2 (objectness) stays as it is: Adam does not see a common scale of the loss, so only ratios
-can be searched.
+Parameters have the paths of the fields that they change. Of equation (3)'s lambdas, l2 (objectness) is held: Adam does
+not see a common scale of the loss, so only ratios can be searched.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ BOX_LOSSES = ("iou", "giou", "diou", "ciou", "eiou", "siou")
 
 
 def space(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
-    """Optimiser, and, of networks that read them, lambdas and the loss of boxes; of a YOLOv5 also its attention, and
-    where that stands.
+    """Search learning rate and weight decay; for networks that read them also the lambdas and the box loss; for a
+    YOLOv5 also attention and its placement.
     """
     base = base or load_recipe("jobs/detector.py:improved")
     decay = base.optim.weight_decay or 1e-4
@@ -32,8 +32,8 @@ def space(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
 
 
 def lambdas(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
-    """The ratios l1 : l2 : l3 of class, objectness and box, l2 held; and the learning rate, on which the best ratios
-    depend.
+    """Search the ratios l1 : l2 : l3 of class, objectness and box, with l2 held, and the learning rate, on which the
+    best ratios depend.
     """
     base = base or load_recipe("jobs/detector.py:improved")
     class_weight, box_weight = base.loss.l1 or 0.1, base.loss.l3 or 0.01
