@@ -1,9 +1,8 @@
-"""What Ray itself costs: many logical nodes on this machine and many tiny blocks that do nothing: `python -m
-cluster.ray_overhead`.
+"""Measure Ray's own overhead: many logical nodes on this machine, and many blocks that do nothing.
 
-Nodes have one CPU each, the head has none. What is measured is bookkeeping, so the machine's own speed matters little
-for the driver's and Ray's CPU time for each block; blocks per second say how far one machine gets that plays all nodes
-at once, and a real cluster does better.
+`python -m cluster.ray_overhead`. Nodes have one CPU each, the head has none. The driver's and Ray's CPU time for each
+block is bookkeeping, which depends little on the machine. Blocks per second are those of one machine that plays all
+nodes; a real cluster does better.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from typing import Any
 
 OBJECT_STORE_BYTES = 100_000_000
 CONTROL = ("gcs_server", "raylet")
-"""Ray's own processes: one of the first for the cluster, one of the second for each node."""
+"""Ray's own processes: one gcs_server for the cluster, one raylet for each node."""
 START_SECONDS = 180
-"""That a node may take to start, many of them side by side on few cores; Ray would give it up after 30."""
+"""Time limit for a node to start. Many start side by side on few cores; Ray's own limit is 30."""
 SET = ("RAY_raylet_start_wait_time_s", "RAY_ADDRESS")
-"""Environment variables that a measurement sets; afterwards they are what they were."""
+"""Environment variables that a measurement sets and restores."""
 
 
 def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
-    """A row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds",
+    """Yield a row for each number of nodes, way of running, and number of blocks: {"nodes", "way", "blocks", "seconds",
     "driver_ms", "control_ms"}.
 
-    The last two are CPU time for each block, of this process and of Ray's own ones. `nodes` must grow: they are added
-    to those that are there.
+    The last two are the CPU time for each block of this process and of Ray's own processes. `nodes` must ascend,
+    because nodes are only added.
     """
     import ray
     from ray.cluster_utils import Cluster
@@ -53,7 +52,7 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
             there = count
             cluster.wait_for_nodes()
             for way, run in (("tasks", _tasks), ("Ray Data", _dataset)):
-                run(4 * count)  # starts a worker on each node, which is not what is measured
+                run(4 * count)  # starts a worker on each node, untimed
                 for number in blocks:
                     yield {"nodes": count, "way": way, "blocks": number, **_cost(run, number)}
     finally:
@@ -78,7 +77,7 @@ def _cost(run: Callable[[int], None], number: int) -> dict[str, float]:
 
 
 def _control_seconds() -> float:
-    """CPU time that Ray's own processes have taken so far."""
+    """Return the CPU time that Ray's own processes have used so far."""
     import psutil
 
     processes = [process for process in psutil.Process().children(recursive=True) if process.name() in CONTROL]
@@ -86,7 +85,7 @@ def _control_seconds() -> float:
 
 
 def _tasks(number: int) -> None:
-    """`number` plain tasks, as reading a store into memory takes them."""
+    """Run `number` plain tasks, as reading a store into memory does."""
     import ray
 
     nothing = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_nothing)
@@ -94,7 +93,7 @@ def _tasks(number: int) -> None:
 
 
 def _dataset(number: int) -> None:
-    """`number` blocks through a dataset, as ingest and streamed footage take them."""
+    """Send `number` blocks through a dataset, as ingest and streamed footage do."""
     import ray
 
     dataset = ray.data.from_items(
@@ -107,11 +106,13 @@ def _nothing(block: Any) -> Any:
     return block
 
 
-HEADER = "| nodes | blocks by | blocks | blocks/s | driver, CPU ms a block | Ray's processes, CPU ms a block |\n|---:|---|---:|---:|---:|---:|"
+HEADER = """\
+| nodes | blocks by | blocks | blocks/s | driver, CPU ms a block | Ray's processes, CPU ms a block |
+|---:|---|---:|---:|---:|---:|"""
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row as Markdown, below `HEADER`."""
+    """Return a row as Markdown, to go below `HEADER`."""
     return (
         f"| {row['nodes']} | {row['way']} | {row['blocks']:,} | {row['blocks'] / row['seconds']:,.0f} | "
         f"{row['driver_ms']:.2f} | {row['control_ms']:.2f} |"
@@ -121,13 +122,17 @@ def line(row: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m cluster.ray_overhead", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--nodes", type=int, nargs="+", default=[1, 4, 8], help="logical nodes, a growing list; each takes about 300 MB"
+        "--nodes",
+        type=int,
+        nargs="+",
+        default=[1, 4, 8],
+        help="ascending numbers of logical nodes; each takes about 300 MB",
     )
     parser.add_argument("--blocks", type=int, nargs="+", default=[200, 1000], help="tiny blocks")
     parser.add_argument("--json", type=Path, help="also write every number here")
     given = parser.parse_args(arguments)
     if given.nodes != sorted(set(given.nodes)) or min(given.nodes + given.blocks) < 1:
-        parser.error("--nodes must be a growing list, and all numbers at least 1")
+        parser.error("--nodes must ascend, and all numbers must be at least 1")
     rows = []
     print(HEADER)
     for row in measure(given.nodes, given.blocks):

@@ -1,7 +1,7 @@
-"""How much hardware footage needs, from measured figures: `python -m cluster.sizing ingest.json`, which `posture
-bench ingest --json` wrote.
+"""Compute the hardware that footage needs from measured figures, and print it as Markdown.
 
-Everything is taken to grow in proportion: twice the CPUs decode twice as fast. Prints Markdown.
+`python -m cluster.sizing ingest.json`, with a file that `posture bench ingest --json` wrote. The result assumes that
+everything grows in proportion: twice the CPUs decode twice as fast.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from posture.display.console import duration, size
 from posture.errors import InputError
 
 FOOTAGE = {"UCF101": 13_320, "Kinetics-400": 306_245, "10 M clips": 10_000_000}
-"""Clips, one for each labelled segment."""
+"""Number of clips: one for each labelled segment."""
 DEMANDS = (100.0, 1_000.0, 10_000.0)
-"""Clips/s that all GPUs take together, where it is not known what one takes."""
+"""Clips/s that all GPUs train on together, if the speed of one GPU is not given."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured."""
+    """Measured speeds and sizes."""
 
     taken_in: float
-    """Clips/s that one CPU takes in from files: probed, decoded, compressed, written."""
+    """Clips/s that one CPU ingests: probes, decodes, compresses and writes."""
     read: float
     """Clips/s that one CPU reads from the store."""
     stored: float
@@ -35,13 +35,14 @@ class Figures:
 
     @property
     def raw(self) -> int:
-        """Bytes of a clip in memory and between nodes: uint8 frames of RGB."""
+        """Return the bytes of a clip in memory and between nodes: uint8 frames of RGB."""
         return RECIPE.frames * RECIPE.height * RECIPE.width * 3
 
     @classmethod
     def of(cls, path: Path, *, busy: float = 1.0) -> Figures:
-        """From what `posture bench ingest --json` wrote; `busy`: share of its time that a CPU works. Raises InputError
-        where it is not such a file.
+        """Read a file that `posture bench ingest --json` wrote; `busy` is the share of its time that a CPU works.
+
+        Raises InputError if it is no such file.
         """
         try:
             cost = json.loads(path.read_text())["cost"]
@@ -54,7 +55,7 @@ class Figures:
 
 
 def footage_table(figures: Figures, *, cpus_per_node: int) -> str:
-    """What each set of footage needs once: place, and time to take it in."""
+    """Return what each set of footage needs once: space, and time to ingest it."""
     lines = [
         f"| footage | clips | in the store | in memory | CPU hours to take in | on 10 nodes of {cpus_per_node} CPUs |",
         "|---|---:|---:|---:|---:|---:|",
@@ -74,8 +75,8 @@ def footage_table(figures: Figures, *, cpus_per_node: int) -> str:
 
 
 def training_table(figures: Figures, demands: dict[str, float], *, cpus_per_node: int) -> str:
-    """What training needs that takes so many clips/s in all (`demands`: {label: clips/s}): nodes that read the store
-    beside it, or decode without one.
+    """Return the nodes and network that training at a total speed needs (`demands`: {label: clips/s}), if nodes read
+    a store and if they decode without one.
     """
     columns = [
         "training takes",
@@ -95,7 +96,7 @@ def training_table(figures: Figures, demands: dict[str, float], *, cpus_per_node
 
 
 def tables(figures: Figures, *, train_clips_per_second: float | None, gpus: list[int], cpus_per_node: int) -> str:
-    """Both tables. Without the speed of one GPU, rows are rates of training instead of numbers of GPUs."""
+    """Return both tables. Without the speed of one GPU, rows are training speeds instead of numbers of GPUs."""
     if train_clips_per_second is None:
         demands = {f"{rate:,.0f} clips/s": rate for rate in DEMANDS}
     else:
@@ -104,24 +105,27 @@ def tables(figures: Figures, *, train_clips_per_second: float | None, gpus: list
             for count in gpus
             for rate in [count * train_clips_per_second]
         }
-    return f"{footage_table(figures, cpus_per_node=cpus_per_node)}\n\n{training_table(figures, demands, cpus_per_node=cpus_per_node)}"
+    footage = footage_table(figures, cpus_per_node=cpus_per_node)
+    return f"{footage}\n\n{training_table(figures, demands, cpus_per_node=cpus_per_node)}"
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m cluster.sizing", description=__doc__.split("\n")[0])
-    parser.add_argument("figures", type=Path, help="what posture bench ingest --json wrote, best on footage like yours")
+    parser.add_argument(
+        "figures", type=Path, help="a file that posture bench ingest --json wrote, best on footage like yours"
+    )
     parser.add_argument(
         "--train-clips-per-second",
         type=float,
-        help="what one of your GPUs trains: clips_per_second in a run's history.json",
+        help="speed of one of your GPUs: clips_per_second in a run's history.json",
     )
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], help="how many of them")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], help="numbers of GPUs")
     parser.add_argument("--cpus-per-node", type=int, default=16, help="CPUs of a decode node")
     parser.add_argument(
         "--busy",
         type=float,
         default=0.7,
-        help="share of its time that a CPU works: Ray, and waiting for storage, take the rest",
+        help="share of its time that a CPU works; Ray and waiting for storage take the rest",
     )
     given = parser.parse_args(arguments)
     if (

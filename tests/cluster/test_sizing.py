@@ -79,5 +79,6 @@ def test_the_tables_in_the_readme_are_what_its_figures_give(capsys):
     assert capsys.readouterr().out.strip() in told
     cost = json.loads((cluster / "figures.json").read_text())["cost"]
     rates = cost["per_cpu_second"]
-    words = f"{rates['taken_in']:.1f} clips taken in by a second of CPU time, {rates['read']:.0f} read, {cost['clip_bytes'] / 1e6:.2f} MB each as stored"
-    assert words in " ".join(told.split())
+    words = " ".join(told.split())
+    assert f"{rates['taken_in']:.1f} clips taken in by a second of CPU time, {rates['read']:.0f} read" in words
+    assert f"{cost['clip_bytes'] / 1e6:.2f} MB each as stored" in words
