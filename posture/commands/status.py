@@ -7,7 +7,7 @@ from cyclopts import App
 from posture.data.store.lease import holder
 from posture.display import console
 from posture.display.text import NOTHING, counted, moment, percent
-from posture.retrain.heartbeats import watchers
+from posture.retrain.watch import watchers
 from posture.retrain.registry import Registry
 
 PASSES_SHOWN = 5

@@ -13,11 +13,10 @@ from posture.config import override
 from posture.display import console
 from posture.display.text import moment
 from posture.errors import InputError
-from posture.retrain.heartbeats import Heartbeat
 from posture.retrain.intake import look_for
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions
-from posture.retrain.watch import PassWatcher, trigger_of
+from posture.retrain.watch import Heartbeat, PassWatcher, schedule_of
 from posture.runs.recipes import load_recipe
 
 command = App(
@@ -49,15 +48,13 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
     or a change of it that cannot be understood."""
     override(load_recipe(options.recipe), options.changes)  # now, not at three in the morning
     look_for(options.footage)
-    trigger = trigger_of(every=every, cron=cron, timezone=timezone)
-    schedule = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
+    schedule = schedule_of(every=every, cron=cron, timezone=timezone)
+    words = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
     registry = Registry(options.registry, create=True)
-    heartbeat = Heartbeat(registry, schedule=schedule, footage=options.footage)
-    watcher = PassWatcher(
-        trigger, lambda: _pass(options, watcher), beat=heartbeat.beat, tell=_say, at_once=every is not None
-    )
+    heartbeat = Heartbeat(registry, schedule=words, footage=options.footage)
+    watcher = PassWatcher(schedule, lambda: _pass(options), beat=heartbeat.beat, report=_say, at_once=every is not None)
     _say(
-        f"watching {options.footage} ({schedule}); Ctrl-C ends it, and a pass that it interrupts is finished by the next one"
+        f"watching {options.footage} ({words}); Ctrl-C ends this, and the next pass finishes a pass that it interrupts"
     )
     try:
         watcher.run()
@@ -66,13 +63,13 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
         _say("the watch has ended")
 
 
-def _pass(options: RetrainOptions, watcher: PassWatcher) -> None:
-    """One pass, whose failure is told and no more."""
+def _pass(options: RetrainOptions) -> None:
+    """Run one pass; report its failure without raising it."""
     try:
         retrain_once(options)
     except InputError as error:
         _say(f"the pass was not done: {error}")
-    except SystemExit:  # a challenger that could not be trained: the pass has said so
+    except SystemExit:  # the pass has reported why its challenger could not be trained
         pass
     except Exception:
         traceback.print_exc()
@@ -81,9 +78,7 @@ def _pass(options: RetrainOptions, watcher: PassWatcher) -> None:
         if "ray" in sys.modules:
             from posture.distributed.cluster import disconnect
 
-            disconnect()  # it would hold memory until the next one
-    if following := watcher.next_time:
-        _say(f"the next pass is due {moment(following)}")
+            disconnect()  # Ray would hold memory until the next pass
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from posture.__main__ import main
-from posture.retrain.heartbeats import Heartbeat, watchers
+from posture.retrain.watch import Heartbeat, watchers
 from posture.retrain.registry import Registry
 
 LIMIT = 120
