@@ -1,5 +1,5 @@
 #!/bin/sh
-# Names what is left to fill in before the manifests are applied: images without a digest, and addresses that are reserved for documentation.
+# List what to fill in before applying the manifests: images without a digest, and addresses that are reserved for documentation.
 # Exit code 1 if there is any. Run it from the repository's root, or name other files: sh infra/check.sh FILE ...
 [ $# -gt 0 ] || set -- cluster/kuberay.yaml infra/kubernetes/*.yaml
 if grep -nE 'sha256:0{64}|image: [^@]*$|registry\.example\.org|cidr: (192\.0\.2|198\.51\.100|203\.0\.113)\.' "$@" /dev/null; then
