@@ -14,7 +14,7 @@ from posture.distributed.backend import backend
 from posture.runs.action import Views, unfinished
 from posture.runs.action import evaluate as score_split
 from posture.runs.folder import RunFolder
-from posture.runs.reports.action import interval_text
+from posture.runs.reports.common import interval_text
 from posture.runs.reports.detection import has_learned
 
 command = App(name="evaluate", help_epilogue="Example: posture evaluate runs/NAME --crops 3 --spans 2")

@@ -80,7 +80,7 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
     if images:
         images["sheet"] = image_sheet(store, runs["detection"], count=items, seed=seed)
     sheet = contact_sheet(store, runs["action"], clips=items, seed=seed) if segments or not images else []
-    write_show_page(out, summary=summary, sheet=sheet, pictures=images)
+    write_show_page(out, summary=summary, sheet=sheet, images=images)
     console.out.print(f"{store.uri}: {console.size(sum(table['bytes'] for table in summary['tables']))}")
     if segments:
         console.table("class", *schema.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])

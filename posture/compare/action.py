@@ -185,30 +185,14 @@ def write_page(path: Path, comparison: Comparison, analysis: Mapping[str, Any]) 
     html.write(path, page)
 
 
-def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
+def _tiles(subject: Row, main: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Return tiles with four figures of the subject, each beside the first baseline's."""
     beside = next((row for row in main if row["kind"] == "baseline"), None)
     return [
-        {
-            "name": "Accuracy",
-            "value": percent(subject["metrics"]["accuracy"]["mean"]),
-            "note": beside_text(beside, "accuracy", ACTION),
-        },
-        {
-            "name": "mAP",
-            "value": decimal((subject["metrics"]["map"] or {}).get("mean")),
-            "note": beside_text(beside, "map", ACTION),
-        },
-        {
-            "name": "Compute",
-            "value": f"{amount(subject['gmacs'])}{THIN_SPACE}GMAC",
-            "note": ratio(subject, beside, "gmacs"),
-        },
-        {
-            "name": "Parameters",
-            "value": f"{amount(subject['parameters'] / 1e6)}{THIN_SPACE}M",
-            "note": ratio(subject, beside, "parameters"),
-        },
+        ("Accuracy", percent(subject["metrics"]["accuracy"]["mean"]), beside_text(beside, "accuracy", ACTION)),
+        ("mAP", decimal((subject["metrics"]["map"] or {}).get("mean")), beside_text(beside, "map", ACTION)),
+        ("Compute", f"{amount(subject['gmacs'])}{THIN_SPACE}GMAC", ratio(subject, beside, "gmacs")),
+        ("Parameters", f"{amount(subject['parameters'] / 1e6)}{THIN_SPACE}M", ratio(subject, beside, "parameters")),
     ]
 
 

@@ -219,41 +219,21 @@ def _mean_of(figure: str) -> Any:
     return lambda row: row["metrics"] and row["metrics"][figure] and row["metrics"][figure]["mean"]
 
 
-def _tiles(subject: Row, main: Sequence[Row]) -> list[dict[str, str]]:
+def _tiles(subject: Row, main: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Return tiles with the subject's figures, each beside the first baseline's."""
     beside = next((row for row in main if row["kind"] == "baseline"), None)
     named = {"map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5", "precision": "Precision", "mean_iou": "Mean IoU"}
     tiles = [
-        {
-            "name": name,
-            "value": decimal((subject["metrics"][figure] or {}).get("mean")),
-            "note": beside_text(beside, figure, DETECTION),
-        }
+        (name, decimal((subject["metrics"][figure] or {}).get("mean")), beside_text(beside, figure, DETECTION))
         for figure, name in named.items()
     ]
     speed, theirs = _mean_of("fps.whole")(subject), beside and _mean_of("fps.whole")(beside)
     return [
         *tiles,
-        {
-            "name": "FPS",
-            "value": decimal(speed, 1),
-            "note": f"{beside['title']}: {theirs:.1f}" if beside and theirs else "",
-        },
-        {
-            "name": "Time per image",
-            "value": f"{decimal(_mean_of('speed.whole.median')(subject), 1)}{THIN_SPACE}ms",
-            "note": "end to end",
-        },
-        {
-            "name": "Compute",
-            "value": f"{amount(2 * subject['gmacs'])}{THIN_SPACE}GFLOPs",
-            "note": ratio(subject, beside, "gmacs"),
-        },
-        {
-            "name": "Parameters",
-            "value": f"{amount(subject['parameters'] / 1e6)}{THIN_SPACE}M",
-            "note": ratio(subject, beside, "parameters"),
-        },
+        ("FPS", decimal(speed, 1), f"{beside['title']}: {theirs:.1f}" if beside and theirs else ""),
+        ("Time per image", f"{decimal(_mean_of('speed.whole.median')(subject), 1)}{THIN_SPACE}ms", "end to end"),
+        ("Compute", f"{amount(2 * subject['gmacs'])}{THIN_SPACE}GFLOPs", ratio(subject, beside, "gmacs")),
+        ("Parameters", f"{amount(subject['parameters'] / 1e6)}{THIN_SPACE}M", ratio(subject, beside, "parameters")),
     ]
 
 

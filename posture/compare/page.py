@@ -10,7 +10,7 @@ from typing import Any
 from posture.compare.analysis import flow_notes, mean_text, whole_ms
 from posture.compare.results import Comparison, Entry, Measures
 from posture.compare.verdict import SIGNIFICANT, difference_text, probability
-from posture.display import html, text
+from posture.display import text
 from posture.display.charts import (
     LONGEST,
     LOOKS,
@@ -24,8 +24,19 @@ from posture.display.charts import (
     ticks,
 )
 from posture.display.text import NOTHING, THIN_SPACE, amount, decimal, percent, short, signed
+from posture.runs.reports.common import footage_table, list_facts, words
 
 OVER_SEEDS = "Mean over seeds, whiskers from the lowest to the highest seed"
+KNOWN = {
+    "budget": ("Budget", words),
+    "seeds": ("Seeds", words),
+    "protocol": ("Protocol", words),
+    "hardware": ("Hardware", words),
+    "software": ("Software", words),
+    "store": ("Store", words),
+    "tables": ("Table versions", words),
+}
+"""Facts in their order on the page, with their names."""
 
 Row = Mapping[str, Any]
 """An entry of an analysis."""
@@ -54,9 +65,9 @@ def shared(
     return {
         "analysis": analysis,
         "subject": subject,
-        "facts": _facts(facts),
+        "facts": list_facts(facts, KNOWN, ("when", "departures", "footage", "majority_accuracy")),
         "departures": facts.get("departures") or [],
-        "footage": html.footage_table(facts.get("footage")),
+        "footage": footage_table(facts.get("footage")),
         "subtitle": _subtitle(analysis, facts, measures),
         "kinds": [
             (title, [row for row in main if row["kind"] == kind])
@@ -327,29 +338,3 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
                 "tried": tried or [{"lr": row["lr"], "text": "the recipe's", "taken": True}],
             })
     return found
-
-
-def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the known facts in a fixed order, then any others by their names."""
-
-    def words(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in value.items())
-        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-    known = {
-        "budget": "Budget",
-        "seeds": "Seeds",
-        "protocol": "Protocol",
-        "hardware": "Hardware",
-        "software": "Software",
-        "store": "Store",
-        "tables": "Table versions",
-    }
-    listed = [(title, words(facts[key])) for key, title in known.items() if facts.get(key) is not None]
-    elsewhere = {"when", "departures", "footage", "majority_accuracy"}
-    return listed + [
-        (key.replace("_", " ").capitalize(), words(value))
-        for key, value in facts.items()
-        if key not in known and key not in elsewhere and value is not None
-    ]

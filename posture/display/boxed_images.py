@@ -1,4 +1,4 @@
-"""Images with boxes, as pages draw them: every image in a frame of one shape, every box with its tag beside it."""
+"""The layout of images with boxes: every image in a frame of one shape, every box with its tag beside it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,20 @@ from posture.display.charts import LONGEST
 from posture.display.text import short
 
 WIDE = 340.0
-"""Width of a frame in its drawing's own units, about those of the screen."""
+"""Width of a frame in the units of its drawing, which are about pixels of the screen."""
 TAG_LETTER = 7.4
-"""Mean width of a letter of a tag, in those units."""
+"""Mean width of a letter of a tag, in these units."""
+COLOURS = {
+    "right": "#4aa8ff",
+    "found": "#ffffff",
+    "labelled": "#ffffff",
+    "false": "#ff9a33",
+    "missed": "#ff9a33",
+    "ignored": "#b4b9bf",
+}
+"""Colour of each kind of box on an image; the same as in shots.html."""
+DASHED = ("found", "missed", "ignored")
+"""Kinds drawn dashed."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +35,18 @@ class Box:
     corners: tuple[float, float, float, float]
     """xyxy in pixels of the image."""
     kind: str
-    """How it looks: a class of shots.html."""
+    """Style of its edge: a key of COLOURS."""
     tag: str
-    """Written beside it."""
+    """Text beside it."""
     text: str
-    """Shown to who points at it."""
+    """Text shown on hover."""
     above: bool = True
-    """Whether the tag stands above it or below; inside where there is no room."""
+    """Place the tag above the box, or below; inside if there is no room."""
 
 
 def frame_all(images: Sequence[tuple[np.ndarray, Sequence[Box]]]) -> list[dict[str, Any]]:
-    """What `shots.html` draws of images, uint8 (h, w, 3) RGB each, with their boxes: in frames of the shape that the
-    middle one of them has.
+    """Return the layout of images, uint8 (h, w, 3) RGB, and their boxes, in frames of the median shape, for `shots.html`
+    and `posture.display.sheets`.
     """
     if not images:
         return []
@@ -48,19 +59,19 @@ def _framed(image: np.ndarray, boxes: Sequence[Box], tall: float) -> dict[str, A
     scale = min(WIDE / width, tall / height)
     left, top = (WIDE - scale * width) / 2, (tall - scale * height) / 2
     return {
-        "picture": image,
+        "pixels": image,
         "width": WIDE,
         "height": tall,
         "left": round(left, 1),
         "top": round(top, 1),
-        "across": round(scale * width, 1),
-        "down": round(scale * height, 1),
+        "image_width": round(scale * width, 1),
+        "image_height": round(scale * height, 1),
         "marks": [_placed(box, left, top, scale, tall) for box in boxes],
     }
 
 
 def _placed(box: Box, left: float, top: float, scale: float, tall: float) -> dict[str, Any]:
-    """A box in its drawing's units, and where its tag stands."""
+    """Return a box in units of its drawing, with the position of its tag."""
     x1, y1, x2, y2 = (
         round(start + scale * side, 1) for start, side in zip((left, top, left, top), box.corners, strict=True)
     )

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -85,23 +85,6 @@ def origin(uri: str, start: float | None = None) -> dict[str, str]:
         "uri": uri,
         "href": href,
         "at": "" if start is None else f"{start:.1f}{THIN_SPACE}s",
-    }
-
-
-def footage_table(footage: Any) -> dict[str, Any] | None:
-    """{split: {count name: n}}, or {split: n segments}, as the columns and rows of a table; None where there is
-    nothing.
-    """
-    if not footage:
-        return None
-    rows = {split: counts if isinstance(counts, Mapping) else {"segments": counts} for split, counts in footage.items()}
-    columns = list(dict.fromkeys(name for counts in rows.values() for name in counts))
-    forms = {"seconds": duration, "bytes": size}
-    return {
-        "columns": ["duration" if name == "seconds" else name for name in columns],
-        "rows": [
-            (split, [forms.get(name, whole)(counts.get(name)) for name in columns]) for split, counts in rows.items()
-        ],
     }
 
 

@@ -201,37 +201,29 @@ def _subtitle(decision: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _tiles(decision: Mapping[str, Any]) -> list[dict[str, str]]:
+def _tiles(decision: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     both = decision["sets"].get("both")
     came = decision["came_in"]
-    new = {
-        "name": "Came in",
-        "value": text.whole(came["segments"]),
-        "note": f"segments, and {_counted(sum(came['groups'].values()), 'new group')}",
-    }
+    new = (
+        "Came in",
+        text.whole(came["segments"]),
+        f"segments, and {_counted(sum(came['groups'].values()), 'new group')}",
+    )
     if both is None:
         return [new]
     held_out = "hold-out segments" + (", frozen and new" if len(_present(decision["sets"])) > 1 else "")
-    ours = {
-        "name": "Challenger",
-        "value": percent(both["challenger"]["accuracy"]["value"]),
-        "note": f"accuracy on {both['segments']:,} {held_out}",
-    }
+    ours = (
+        "Challenger",
+        percent(both["challenger"]["accuracy"]["value"]),
+        f"accuracy on {both['segments']:,} {held_out}",
+    )
     if both["champion"] is None:
-        return [
-            ours,
-            {"name": "mAP", "value": decimal(both["challenger"]["map"]["value"]), "note": "mean average precision"},
-            new,
-        ]
+        return [ours, ("mAP", decimal(both["challenger"]["map"]["value"]), "mean average precision"), new]
     found = both["difference"]["accuracy"]
     return [
         ours,
-        {"name": "Champion", "value": percent(both["champion"]["accuracy"]["value"]), "note": "on the same segments"},
-        {
-            "name": "Difference",
-            "value": signed(100 * found["difference"]),
-            "note": f"points, 95{THIN_SPACE}% interval {_span(found)}",
-        },
+        ("Champion", percent(both["champion"]["accuracy"]["value"]), "on the same segments"),
+        ("Difference", signed(100 * found["difference"]), f"points, 95{THIN_SPACE}% interval {_span(found)}"),
         new,
     ]
 

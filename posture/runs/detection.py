@@ -197,7 +197,7 @@ def _write(
             history=folder.read_json("history.json") or [],
             index=index,
             found=found,
-            pictures=_Shown(index),
+            images=_Shown(index),
             uris=uris,
             facts=_facts(record, run, store, metrics, folder),
         )
@@ -222,7 +222,7 @@ def sheets(
     """Images (PNG) to track a finished run with, of its best checkpoint on the first `most` validation images:
     detections, and the PR curve.
     """
-    from posture.runs.reports.detection_errors import detections_sheet, pr_image
+    from posture.runs.reports.detection import detections_sheet, precision_recall_sheet
     from posture.tasks.detection_metrics import detection_metrics
 
     part = val.part(np.arange(min(most, len(val))))
@@ -239,7 +239,7 @@ def sheets(
         classes,
         confidence=metrics["confidence"] or 0.5,
     )
-    return {"detections": sheet, "precision_recall": pr_image(f"{run.name} on val", metrics)}
+    return {"detections": sheet, "precision_recall": precision_recall_sheet(f"{run.name} on val", metrics)}
 
 
 def _judged(found: list[FoundBoxes], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:

@@ -224,7 +224,7 @@ def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objecti
 
 def _tiles(
     trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objectives: Sequence[Objective], epochs: int
-) -> list[dict[str, str]]:
+) -> list[tuple[str, str, str]]:
     spent = sum(trial.user_attrs.get("epochs", 0) for trial in trials)
     finished = [trial for trial in trials if state_of(trial) in ("complete", "stopped")]
     whole = epochs * len(finished)
@@ -235,19 +235,11 @@ def _tiles(
     )
     first = best[0].values if best else [None] * len(objectives)
     return [
-        {"name": f"Best {objective.name}", "value": decimal(value), "note": f"trial {best[0].number}" if best else ""}
+        (f"Best {objective.name}", decimal(value), f"trial {best[0].number}" if best else "")
         for objective, value in zip(objectives, first, strict=True)
     ] + [
-        {
-            "name": "Epochs trained",
-            "value": text.whole(spent),
-            "note": f"{max(0, whole - spent):,} of {whole:,} saved by stopping early",
-        },
-        {
-            "name": "Time in trials",
-            "value": html.duration(seconds),
-            "note": f"{html.duration(seconds / len(trials))} each" if trials else "",
-        },
+        ("Epochs trained", text.whole(spent), f"{max(0, whole - spent):,} of {whole:,} saved by stopping early"),
+        ("Time in trials", html.duration(seconds), f"{html.duration(seconds / len(trials))} each" if trials else ""),
     ]
 
 

@@ -99,9 +99,9 @@ def test_the_page_is_one_file_that_names_the_evidence(improved, video, tmp_path)
     page = (tmp_path / "out" / "explain.html").read_text().replace("<wbr>", "")
     assert "a.mp4" in page and page.count("data:image/jpeg") > 24 and "<svg" in page
     for part in (
-        "What speaks for",
-        "Where attention weighs most",
-        "When attention weighs most",
+        "Evidence for",
+        "Spatial attention",
+        "Temporal attention",
         "40x52-stretch-f20-s2-w2-raw",
     ):
         assert part in page
@@ -116,7 +116,7 @@ def test_another_class_has_other_evidence(improved, video):
     assert not np.allclose(values[0], values[1]) and not np.allclose(values[1], values[2])
     first = maps[CLASSES[0]].top[0][0]
     for name, explanation in maps.items():
-        assert ("Asked for here is" in verdict(explanation)) == (name != first)
+        assert ("Explained here is" in verdict(explanation)) == (name != first)
 
 
 def test_below_the_run_unless_told_otherwise_and_a_place_for_each_question(improved, video):

@@ -172,7 +172,7 @@ def detector_report(folder: Path) -> Path:
         history=history,
         index=index,
         found=[FoundBoxes(*one[:3]) for one in ones],
-        pictures=test_detector_report.Pictures(),
+        images=test_detector_report.Pictures(),
         facts=FACTS | {"gflops": 16.54},
         uris={key: f"{FILE}#t=12.48" for key in keys},
     )
@@ -328,7 +328,7 @@ def shown(folder: Path) -> Path:
         ]
         * 3,
     }
-    write_show_page(folder / "show.html", summary=summary, sheet=sheet, pictures=images)
+    write_show_page(folder / "show.html", summary=summary, sheet=sheet, images=images)
     return folder / "show.html"
 
 

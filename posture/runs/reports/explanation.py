@@ -1,5 +1,5 @@
-"""An explanation as files: a sheet of images for each kind of evidence, explain.html with all of it, explain.json
-with its numbers.
+"""The files of an explanation: a PNG sheet for each kind of evidence, explain.html with all of it, explain.json with
+its numbers.
 
 Legend: T frames of the clip, H x W the images' pixels; t x h x w positions of a map.
 """
@@ -15,29 +15,29 @@ import numpy as np
 
 from posture.data.decode.optical_flow import decode
 from posture.data.store.files import absolute, join, write_bytes
-from posture.display import heatmaps, html
+from posture.display import heatmaps, html, sheets
 from posture.display.charts import Chart, ChartLine, Dot, ticks
-from posture.display.heatmaps import HeatmapRow
+from posture.display.sheets import Filmstrip
 from posture.display.text import THIN_SPACE, percent
 from posture.runs.explain import EVEN, Explanation
 
 SHOWN = 6
-"""Frames of a filmstrip."""
+"""Number of frames in a filmstrip."""
 
 
 def write(explanation: Explanation, out: str) -> dict[str, bytes]:
-    """Write everything into the folder or prefix `out`; returns the sheets, {name: PNG}."""
-    sheets = draw(explanation)
-    for name, content in sheets.items():
+    """Write everything into the folder or prefix `out`; return the sheets, {name: PNG}."""
+    drawn = draw(explanation)
+    for name, content in drawn.items():
         write_bytes(join(out, f"{name}.png"), content)
     write_bytes(join(out, "explain.html"), page(explanation).encode("utf-8", "replace"))
-    numbers = summary(explanation) | {"pictures": [f"{name}.png" for name in sheets]}
+    numbers = summary(explanation) | {"pictures": [f"{name}.png" for name in drawn]}
     write_bytes(join(out, "explain.json"), json.dumps(numbers, indent=1).encode())
-    return sheets
+    return drawn
 
 
 def folder_name(explanation: Explanation, start: float | None) -> str:
-    """`<video>-<start>s-<class>`: each question has its own; the start is left out where none was asked for."""
+    """Return `<video>-<start>s-<class>`, without the start if none was given."""
     parts = [
         PurePosixPath(explanation.video).stem,
         *([f"{start:g}s"] if start is not None else []),
@@ -47,7 +47,7 @@ def folder_name(explanation: Explanation, start: float | None) -> str:
 
 
 def summary(explanation: Explanation) -> dict[str, Any]:
-    """All numbers as plain values; times are seconds of the video."""
+    """Return all numbers as plain values; times are seconds of the video."""
     seconds, found = explanation.window.seconds, explanation.evidence
     return {
         "run": explanation.run.name,
@@ -80,33 +80,31 @@ def summary(explanation: Explanation) -> dict[str, Any]:
 
 
 def draw(explanation: Explanation) -> dict[str, bytes]:
-    """A PNG sheet of Grad-CAM, and where the network has such attention, of attention in space and of attention over
-    time.
-    """
+    """Return PNG sheets of Grad-CAM and, if the network has it, of spatial and of temporal attention."""
     name, share = PurePosixPath(explanation.video).name, explanation.probabilities[explanation.target]
     seen = _seen(explanation)
-    sheets = {
-        "grad_cam": heatmaps.sheet(
-            f"{name}: what speaks for {explanation.explained} ({share:.1%})", [seen, *_class_rows(explanation)]
+    drawn = {
+        "grad_cam": sheets.filmstrip_sheet(
+            f"{name}: evidence for {explanation.explained} ({share:.1%})", [seen, *_class_rows(explanation)]
         )
     }
     if rows := _spatial_rows(explanation):
-        sheets["spatial_attention"] = heatmaps.sheet(f"{name}: attention in space", [seen, *rows])
+        drawn["spatial_attention"] = sheets.filmstrip_sheet(f"{name}: spatial attention", [seen, *rows])
     if explanation.temporal:
         bounds = _bounds(explanation)
-        sheets["temporal_attention"] = heatmaps.curve_sheet(
-            f"{name}: attention over time",
+        drawn["temporal_attention"] = sheets.curve_sheet(
+            f"{name}: temporal attention",
             explanation.temporal,
             explanation.window.seconds,
             bounds=(bounds[0], bounds[-1]),
             keys=explanation.key_frames,
             row=_key_row(explanation),
         )
-    return sheets
+    return drawn
 
 
 def page(explanation: Explanation) -> str:
-    """explain.html: one file without script or network."""
+    """Return explain.html: one file without scripts and network access."""
     run, seconds = explanation.run, explanation.window.seconds
     strong = _strong(explanation) if explanation.temporal else None
     return html.render(
@@ -132,35 +130,36 @@ def page(explanation: Explanation) -> str:
             ("Checkpoint", explanation.checkpoint),
             ("Decode recipe", run.data.recipe),
             ("Frames", f"{run.model.frames}, at {', '.join(f'{second:.2f}' for second in seconds)}{THIN_SPACE}s"),
-            ("Network input", f"{run.model.size} × {run.model.size} pixels: the middle of the frame"),
+            ("Network input", f"{run.model.size} × {run.model.size} pixels: the centre of the frame"),
             ("Device", explanation.device),
         ],
     )
 
 
 def verdict(explanation: Explanation) -> str:
-    """What the network said, in a sentence or two."""
+    """Return the prediction in one or two sentences."""
     (first, share), *others = explanation.top
-    says = f"The network takes this for {first}, with {percent(share)}"
-    says += f"; next comes {others[0][0]} with {percent(others[0][1])}." if others else "."
+    sentence = f"The network predicts {first} with {percent(share)}"
+    sentence += f"; second is {others[0][0]} with {percent(others[0][1])}." if others else "."
     if explanation.explained != first:
-        says += f" Asked for here is {explanation.explained}, which it gives {percent(float(explanation.probabilities[explanation.target]))}."
-    return says
+        own = percent(float(explanation.probabilities[explanation.target]))
+        sentence += f" Explained here is {explanation.explained}, with {own}."
+    return sentence
 
 
-def _seen(explanation: Explanation) -> HeatmapRow:
+def _seen(explanation: Explanation) -> Filmstrip:
     window, shown = explanation.window, _shown(explanation)
     side = explanation.run.model.size
-    return HeatmapRow(
-        "What the network saw",
-        f"shown larger than its {side} × {side} pixels",
+    return Filmstrip(
+        "Input of the network",
+        f"shown larger than {side} × {side} pixels",
         window.pictures[shown],
         _times(explanation, shown),
     )
 
 
-def _class_rows(explanation: Explanation) -> list[HeatmapRow]:
-    """Grad-CAM over frames, finer maps first; the maps of a 2-D network side by side, over the one frame it looks at."""
+def _class_rows(explanation: Explanation) -> list[Filmstrip]:
+    """Lay Grad-CAM over frames, finer maps first; maps of a 2-D network side by side, over the one frame it reads."""
     images, rows = explanation.window.pictures, []
     names = explanation.run.model.inputs
     for stream, name in enumerate(names):
@@ -168,22 +167,18 @@ def _class_rows(explanation: Explanation) -> list[HeatmapRow]:
         heats = [heatmaps.over_frames(item.values, len(images), images.shape[1:3]) for item in found]
         heats = [heat / (heat.max() or 1.0) for heat in heats]
         positions = [f"{' × '.join(map(str, item.values.shape[item.flat :]))} positions" for item in found]
-        silent = (
-            "" if any(item.values.any() for item in found) else f", where nothing speaks for {explanation.explained}"
-        )
+        silent = "" if any(item.values.any() for item in found) else f", no evidence for {explanation.explained}"
         if found[0].flat:
             middle = len(images) // 2
-            looked_at = _flow_image(explanation) if name == "flow" else images[middle]
+            original = _flow_image(explanation) if name == "flow" else images[middle]
             beside = [heatmaps.heated(images[[middle]], heat[[middle]])[0] for heat in heats]
-            how = "; hue is direction, strength is speed" if name == "flow" else ""
+            how = "; hue is direction, saturation is speed" if name == "flow" else ""
             note = f"at {_times(explanation, [middle])[0]}; {' and '.join(item.layer for item in found)}{silent}{how}"
-            rows.append(
-                HeatmapRow(f"Grad-CAM, {name} stream", note, np.stack([looked_at, *beside]), [name, *positions])
-            )
+            rows.append(Filmstrip(f"Grad-CAM, {name} stream", note, np.stack([original, *beside]), [name, *positions]))
             continue
         shown = _shown(explanation)
         rows += [
-            HeatmapRow(
+            Filmstrip(
                 "Grad-CAM",
                 f"{item.layer}, {size}{silent}",
                 heatmaps.heated(images[shown], heat[shown]),
@@ -195,35 +190,37 @@ def _class_rows(explanation: Explanation) -> list[HeatmapRow]:
 
 
 def _flow_image(explanation: Explanation) -> np.ndarray:
-    """The flow in the middle of the clip, of the square the network sees: uint8 (H, W, 3), as large as the images."""
+    """Colour the flow at the middle of the clip, cropped as for the network: uint8 (H, W, 3), as large as the images."""
     flow, (height, width) = explanation.flow, explanation.window.pictures.shape[1:3]
     side = min(flow.shape[1:3])
     top, left = ((length - side) // 2 for length in flow.shape[1:3])
     return heatmaps.flow_colours(decode(flow[len(flow) // 2, top : top + side, left : left + side]), (height, width))
 
 
-def _spatial_rows(explanation: Explanation) -> list[HeatmapRow]:
-    """Each block's attention in space over frames, its colours from its own least weight to its largest."""
+def _spatial_rows(explanation: Explanation) -> list[Filmstrip]:
+    """Lay each block's spatial attention over frames, coloured from its minimum to its maximum weight."""
     images, shown, rows = explanation.window.pictures, _shown(explanation), []
     for block in explanation.evidence.attention:
         heat = heatmaps.stretched(heatmaps.over_frames(block.spatial, len(images), images.shape[1:3]))[shown]
         time, height, width = block.spatial.shape
         positions = f"{height} × {width} positions" + (
-            f" for each of {time} times" if time > 1 else ", one map for the clip"
+            f" at each of {time} times" if time > 1 else ", one map for the clip"
         )
-        note = f"{'nearly even: ' if np.ptp(block.spatial) < EVEN else ''}weights {_range(block.spatial)}; {positions}"
+        note = (
+            f"{'nearly uniform: ' if np.ptp(block.spatial) < EVEN else ''}weights {_range(block.spatial)}; {positions}"
+        )
         rows.append(
-            HeatmapRow(
+            Filmstrip(
                 f"Attention, {block.name}", note, heatmaps.heated(images[shown], heat), _times(explanation, shown)
             )
         )
     return rows
 
 
-def _key_row(explanation: Explanation) -> HeatmapRow:
+def _key_row(explanation: Explanation) -> Filmstrip:
     keys, weights = explanation.key_frames, _strong(explanation)
     captions = [f"{explanation.window.seconds[key]:.2f} s, weight {weights[key]:.3f}" for key in keys]
-    return HeatmapRow("Key frames" if len(keys) > 1 else "Key frame", "", explanation.window.pictures[keys], captions)
+    return Filmstrip("Key frames" if len(keys) > 1 else "Key frame", "", explanation.window.pictures[keys], captions)
 
 
 def _curve(explanation: Explanation) -> Chart:
@@ -253,14 +250,14 @@ def _curve(explanation: Explanation) -> Chart:
 
 
 def _bounds(explanation: Explanation) -> list[float]:
-    """Ticks of the weights' axis: never so near that an even curve looks like hills."""
+    """Return ticks of the weights, wide enough for a nearly uniform curve to look flat."""
     values = np.concatenate(list(explanation.temporal.values()))
     middle, half = (values.min() + values.max()) / 2, max(np.ptp(values), 2 * EVEN) / 2 * 1.05
     return ticks(max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _strong(explanation: Explanation) -> np.ndarray:
-    """The weights (T,) that key frames are found on: of all blocks together."""
+    """Return the weights (T,) of all blocks together, which define the key frames."""
     return list(explanation.temporal.values())[-1]
 
 
@@ -274,7 +271,7 @@ def _times(explanation: Explanation, frames: list[int]) -> list[str]:
 
 
 def _range(weights: np.ndarray) -> str:
-    """`0.412 to 0.871`; with more digits where it takes them to tell the two apart."""
+    """Return `0.412 to 0.871`, with more digits if both would read the same."""
     if np.ptp(weights) < 1e-5:
         return f"{weights.mean():.3f} throughout"
     digits = 3 if np.ptp(weights) >= 0.01 else 5

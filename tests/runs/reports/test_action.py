@@ -163,8 +163,8 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
         ("ece", "{:.3f}".format),
     ):
         assert " ".join(form(metrics[key]).split()) in page.text, key
-    assert "Top-min(5, K)" in page.text
-    assert "seen in 3 to 9 views" in page.text and "Protocol: three crops." in page.text
+    assert "Top-5" in page.text
+    assert "3 to 9 views per segment" in page.text and "Protocol: three crops." in page.text
     for fact in (
         "s3://bucket/store",
         "clips 12",
@@ -183,7 +183,7 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
     for setting in ("groups", "model.stem", "kernel", "0.025"):
         assert setting in page.text, setting
     assert "0.600 at epoch 2" in page.text
-    assert "throw , in truth jump" in page.text and "91.2 %" in page.text and "83.4 %" in page.text
+    assert "throw , true class jump" in page.text and "91.2 %" in page.text and "83.4 %" in page.text
     assert page.tags["img"] == 10
     for row in metrics["per_class"]:
         figures = " ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1", "ap", "auc"))
@@ -201,7 +201,7 @@ def test_the_accuracy_stands_beside_its_interval(tmp_path: Path) -> None:
     assert "no interval: 1 group is too few" in alone
     alike = Page(written(tmp_path, metrics=metrics | {"interval": sure | {"low": None, "high": None}})).text
     assert (
-        "no interval: all 8 groups are alike" in alike
+        "no interval: all 8 groups have the same result" in alike
         and "interval" not in Page(written(tmp_path, metrics=metrics)).text
     )
 
@@ -249,7 +249,7 @@ def test_training_and_validation_loss_are_drawn_so_that_they_measure_the_same(tm
     text = Page(written(tmp_path, run=two, history=HISTORY, facts={"gmacs": 1.0})).text
     assert (
         "training, mean of 2 streams, with label smoothing 0.1" in text
-        and "1.00 GMAC per clip, optical flow not counted" in text
+        and "1.00 GMAC per clip without optical flow" in text
     )
     halved = written(tmp_path, run=two, history=[row | {"train_loss": 2 * row["train_loss"]} for row in HISTORY])
     alone = written(tmp_path, run=two | {"model": {"kind": "two_stream", "streams": "spatial"}}, history=HISTORY)
@@ -345,7 +345,7 @@ def test_histories_with_gaps(tmp_path: Path, history: list[dict[str, Any]]) -> N
 def test_one_class_and_nothing_else(tmp_path: Path) -> None:
     metrics = classification_metrics(np.ones((3, 1)), np.zeros(3, dtype=int), ["only"])
     page = assert_self_contained(written(tmp_path, run={}, metrics=metrics))
-    assert "holds a single class" in page.text and "No ROC curve is defined" in page.text
+    assert "holds only one class" in page.text and "A ROC curve needs segments of at least two classes" in page.text
 
 
 def test_examples_without_frames(tmp_path: Path) -> None:

@@ -16,10 +16,18 @@ from PIL import Image
 
 from posture.commands.evaluate import print_detections
 from posture.data.feed.images import ImageIndex
-from posture.display.boxed_images import WIDE
+from posture.display.boxed_images import COLOURS, WIDE
+from posture.display.sheets import CHART_INCHES, DOTS_PER_INCH, LINES, SHEET_INCHES
 from posture.runs.detection import FoundBoxes
 from posture.runs.folder import RunFolder
-from posture.runs.reports.detection import FEW_SHOTS, SHOTS, verdict, write_detector_report
+from posture.runs.reports.detection import (
+    FEW_SHOTS,
+    SHOTS,
+    detections_sheet,
+    precision_recall_sheet,
+    verdict,
+    write_detector_report,
+)
 from posture.runs.reports.detection_errors import MOST_BOXES, judge
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
@@ -76,7 +84,7 @@ BOTH = picture([([100, 20, 140, 60], 0.6, 0)], [([10, 20, 50, 100], 0), ([80, 40
 
 
 def written(
-    path: Path, ones: list[ScoredImage], *, classes: tuple[str, ...] = CLASSES, pictures: Any = None, **given: Any
+    path: Path, ones: list[ScoredImage], *, classes: tuple[str, ...] = CLASSES, images: Any = None, **given: Any
 ) -> str:
     keys = [f"image{place:03d}" for place in range(len(ones))]
     index = ImageIndex(
@@ -98,7 +106,7 @@ def written(
         "history": [],
         "index": index,
         "found": [FoundBoxes(*one[:3]) for one in ones],
-        "pictures": pictures or Pictures(),
+        "images": images or Pictures(),
         "facts": {},
     } | given
     write_detector_report(path / "report.html", **values)
@@ -153,10 +161,10 @@ def test_a_full_report_holds_everything_given(tmp_path: Path) -> None:
     ):
         assert f"{name} {metrics[figure]:.3f}" in page.text, figure
     assert (
-        "Time per image 25.0 ms the whole way (23.6 to 31.2)" in page.text
-        and "FPS 40.0 network alone: 50.0 (20.0 ms)" in page.text
+        "Time per image 25.0 ms end to end (23.6 to 31.2)" in page.text
+        and "FPS 40.0 network only: 50.0 (20.0 ms)" in page.text
     )
-    assert "The network alone 20.0 19.1 to 22.4 50.0" in page.text and "25.0 23.6 to 31.2 40.0" in page.text
+    assert "Network only 20.0 19.1 to 22.4 50.0" in page.text and "25.0 23.6 to 31.2 40.0" in page.text
     for row in metrics["per_class"]:
         figures = " ".join(f"{row[key]:.3f}" for key in ("ap50", "ap", "precision", "recall", "f1"))
         assert f"{row['class']} {row['pictures']} {row['boxes']} {figures}" in page.text
@@ -171,7 +179,7 @@ def test_the_verdict_counts_boxes_and_says_how_many_were_found_and_right() -> No
     said = verdict(metrics, [judge(one, CLASSES, confidence=0.5) for one in ones]).replace("\u202f", " ")
     assert said == (
         "Of 3 labelled boxes in 4 test images, 2 (66.7 %) were found at confidence 0.50. "
-        "Of 3 reported, 66.7 % were right; right ones overlap the true box by 0.99 on average."
+        "Of 3 reported boxes, 66.7 % were correct, with a mean IoU of 0.99."
     )
     one = detection_metrics([HIT], CLASSES[:1]) | {"split": "val"}
     assert verdict(one, [judge(HIT, CLASSES, confidence=0.5)]).startswith(
@@ -179,10 +187,10 @@ def test_the_verdict_counts_boxes_and_says_how_many_were_found_and_right() -> No
     )
     nothing = detection_metrics([MISS], CLASSES)
     assert verdict(nothing, [judge(MISS, CLASSES, confidence=0.0)]).endswith(
-        "were found at confidence 0.00. Nothing was reported."
+        "were found at confidence 0.00. No box was reported."
     )
     empty = detection_metrics([VAIN], CLASSES)
-    assert "hold no box to find, so nothing can be said of what the detector finds; it reported 1 in vain." in verdict(
+    assert "hold no true box, so precision and recall are not defined; 1 false positive reported." in verdict(
         empty, [judge(VAIN, CLASSES, confidence=0.5)]
     )
 
@@ -203,7 +211,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
     assert not rectangles(text, "false") and not rectangles(text, "missed")
     page = assert_self_contained(text)
     assert (
-        "1 of 1 found" in page.text and "athlete 0.90" in page.text and "athlete, confidence 0.90: right" in page.text
+        "1 of 1 found" in page.text and "athlete 0.90" in page.text and "athlete, confidence 0.90: true positive" in page.text
     )
     source = page.values("image", "href")[0].removeprefix("data:image/jpeg;base64,")
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
@@ -212,7 +220,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
 
 def test_a_tall_image_keeps_its_shape_within_the_frame(tmp_path: Path) -> None:
     text = written(
-        tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES) | SPEED, pictures=Pictures(height=320, width=160)
+        tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES) | SPEED, images=Pictures(height=320, width=160)
     )
     ((left, top, width, height),) = re.findall(
         r'<image href="[^"]+" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', text
@@ -229,17 +237,17 @@ def test_the_worst_images_come_first_each_with_its_reasons(tmp_path: Path) -> No
     slight = picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.55, 0)], [([10, 20, 50, 100], 0)])
     ones = [HIT, slight, BOTH, HIT, worse, VAIN, MISS]
     page = Page(written(tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}))
-    mistakes = page.text[page.text.index("The worst images") :]
+    mistakes = page.text[page.text.index("Images with the most errors") :]
     assert re.findall(r"image(\d+)", mistakes) == ["004", "002", "006", "005", "001"]  # 4; 2 + 0.6; 1; 0.8; 0.55
     assert (
-        "0 of 4 found athlete missed: nothing found for it athlete missed: nothing found for it athlete missed: nothing found for it and 1 more"
+        "0 of 4 found athlete missed: no box was reported for it athlete missed: no box was reported for it athlete missed: no box was reported for it and 1 more"
         in mistakes
     )
-    assert "0 of 2 found, 1 of 1 in vain" in mistakes and "athlete 0.60: nothing is labelled there" in mistakes
-    assert "nothing to find, 1 of 1 in vain ball 0.80: nothing is labelled there" in mistakes
+    assert "0 of 2 found, 1 of 1 reported are false positives" in mistakes and "athlete 0.60: no object is labelled there" in mistakes
+    assert "no true box, 1 of 1 reported are false positives ball 0.80: no object is labelled there" in mistakes
     assert (
-        "Missed 7 of 10 true boxes Nothing found for it 7" in page.text
-        and "Reported in vain 3 of 6 reported boxes Nothing is labelled there 3" in page.text
+        "Missed 7 of 10 true boxes No box was reported for it 7" in page.text
+        and "False positives 3 of 6 reported boxes No object is labelled there 3" in page.text
     )
 
 
@@ -247,15 +255,15 @@ def test_shown_images_are_spread_over_all_and_no_others_are_read(tmp_path: Path)
     images = Pictures()
     ones = [HIT] * 99 + [MISS]
     text = written(
-        tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}, pictures=images
+        tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}, images=images
     )
     assert images.asked[:SHOTS] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99] and images.asked[SHOTS:] == [99]
-    assert f"{SHOTS} of 100 test images, evenly spread" in Page(text).text
+    assert f"{SHOTS} of 100 test images, evenly spaced" in Page(text).text
 
 
 def test_a_detector_without_a_mistake(tmp_path: Path) -> None:
     page = assert_self_contained(written(tmp_path, [HIT, BALL]))
-    assert "no box was missed, and none was reported in vain" in page.text and "The worst images" not in page.text
+    assert "there are no missed boxes and no false positives" in page.text and "Images with the most errors" not in page.text
 
 
 @pytest.mark.parametrize("ones", [[picture([], [])], [MISS], [VAIN], [picture([], []), MISS, VAIN]])
@@ -266,7 +274,7 @@ def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[ScoredImag
         for _, name, value in page.attributes
         if name in {"d", "x", "y", "cx", "cy", "width", "height"}
     )
-    assert ("no curve is defined" in page.text) == (not any(len(one[3]) for one in ones))
+    assert ("so there are no curves" in page.text) == (not any(len(one[3]) for one in ones))
 
 
 def test_ignore_regions_are_drawn_and_explained_and_counted_nowhere(tmp_path: Path) -> None:
@@ -277,9 +285,9 @@ def test_ignore_regions_are_drawn_and_explained_and_counted_nowhere(tmp_path: Pa
     )
     metrics = detection_metrics([crowd], CLASSES) | SPEED | {"confidence": 0.5}
     text = written(tmp_path, [crowd], metrics=metrics)
-    assert "neither right nor in vain" in text and "an ignore region, or reported inside one: not counted" in text
+    assert "is not counted, and neither is the region" in text and "ignore region, or reported inside one: not counted" in text
     assert text.count('class="edge ignored"') == 3, "in the key, the region, and what was reported inside it"
-    assert "Of 1 reported" in text and "in an ignore region, so it is not counted" in text
+    assert "Of 1 reported" in text and "in an ignore region, so not counted" in text
     plain = written(
         tmp_path, [crowd[:5]], metrics=detection_metrics([crowd[:5]], CLASSES) | SPEED | {"confidence": 0.5}
     )
@@ -353,17 +361,17 @@ def test_a_detector_that_has_learned_nothing_says_so_and_draws_little(tmp_path: 
     metrics = detection_metrics(ones, CLASSES)
     assert metrics["map50"] < 0.05
     images = Pictures()
-    text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, pictures=images)
+    text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, images=images)
     page = assert_self_contained(text)
     assert (
-        "This detector has learned next to nothing: its mAP@0.5 is 0.000" in page.text
-        and "The worst images" not in page.text
+        "This detector has learned almost nothing: its mAP@0.5 is 0.000" in page.text
+        and "Images with the most errors" not in page.text
     )
-    assert len(images.asked) == FEW_SHOTS and page.text.count("68 boxes are not drawn") == FEW_SHOTS
+    assert len(images.asked) == FEW_SHOTS and page.text.count("68 boxes not drawn") == FEW_SHOTS
     assert (
         len(rectangles(text, "false")) == FEW_SHOTS * (MOST_BOXES - 1) and len(rectangles(text, "missed")) == FEW_SHOTS
     )
-    assert "learned next to nothing" not in Page(written(tmp_path, [HIT] * 20)).text
+    assert "learned almost nothing" not in Page(written(tmp_path, [HIT] * 20)).text
 
 
 def test_images_name_their_files_and_frames_their_moment(tmp_path: Path) -> None:
@@ -395,3 +403,78 @@ def test_the_terminal_says_the_interval_and_what_was_not_learned(
             "mAP@0.5:0.95, 95 % interval 0.2100 to 0.8400, over 7 groups" in said
             and ("learned next to nothing" in said) != learned
         )
+
+
+BOX, AWAY = [0, 0, 10, 10], [50, 50, 60, 60]
+
+
+def rgb(code: str) -> tuple[int, ...]:
+    return tuple(int(code[place : place + 2], 16) for place in (1, 3, 5))
+
+
+def pixels(png: bytes) -> np.ndarray:
+    assert png.startswith(b"\x89PNG")
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def test_a_sheet_draws_reported_boxes_solid_and_true_ones_dashed_in_their_colours() -> None:
+    grey = np.full((320, 320, 3), 128, dtype=np.uint8)
+    one = picture(
+        [([40, 60, 140, 160], 0.9, 0), ([200, 60, 300, 160], 0.8, 0)],
+        [([40, 60, 140, 170], 0), ([200, 220, 300, 300], 0)],
+    )
+    sheet = pixels(detections_sheet("run", [grey], [one], CLASSES, confidence=0.5))
+    rows, columns = np.nonzero((sheet == 128).all(axis=-1))
+    top, left, scale = rows.min(), columns.min(), (columns.max() - columns.min() + 1) / 320
+
+    def near(row: int, columns: range, colour: str) -> list[bool]:
+        """Whether the pixels of a row, or those beside it, have the colour."""
+        at = top + round(scale * row)
+        strip = sheet[at - 3 : at + 4, left + round(scale * columns.start) : left + round(scale * columns.stop)]
+        return (np.abs(strip - rgb(colour)).sum(axis=-1) < 60).any(axis=0).tolist()
+
+    assert all(near(60, range(50, 130), COLOURS["right"])) and all(near(60, range(210, 290), COLOURS["false"]))
+    for row, columns, kind in ((170, range(50, 130), "found"), (220, range(210, 290), "missed")):
+        dashes = near(row, columns, COLOURS[kind])
+        assert 0.35 < np.mean(dashes) < 0.85, kind
+    assert not any(near(60, range(150, 190), COLOURS["false"]))
+
+
+def test_a_sheet_shows_ignore_regions() -> None:
+    one = (*picture([(AWAY, 0.8, 0)], []), np.float32([[40, 40, 80, 80]]), np.array([0]))
+    sheets = [
+        detections_sheet("run", [np.zeros((100, 100, 3), np.uint8)], [shown], CLASSES, confidence=0.5)
+        for shown in (one, one[:5])
+    ]
+    assert sheets[0] != sheets[1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_a_sheet_has_four_images_in_a_row(count: int) -> None:
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(count)]
+    one = picture([(BOX, 0.9, 0), (AWAY, 0.8, 1)], [(BOX, 0)])
+    sheet = pixels(detections_sheet("<run> $x$", images, [one] * count, CLASSES, confidence=0.5))
+    rows, columns = -(-count // 4), 2 if count < 2 else 4
+    tall = (SHEET_INCHES - 0.6) / columns * 240 / 320
+    assert sheet.shape[1] == SHEET_INCHES * DOTS_PER_INCH
+    assert sheet.shape[0] == pytest.approx((1.2 + rows * tall) * DOTS_PER_INCH, abs=2)
+
+
+@pytest.mark.parametrize("ones", [[], [picture([], [])], [picture([(BOX, 0.5, 0)], [])]])
+def test_a_curve_of_precision_without_true_boxes_is_an_empty_chart(ones: list[ScoredImage]) -> None:
+    assert pixels(precision_recall_sheet("run", detection_metrics(ones, CLASSES))).std() > 0
+
+
+def test_the_curve_of_precision_goes_through_its_points() -> None:
+    # precision 1 up to recall 0.5, then nothing
+    ones = [picture([(BOX, 0.9, 0)], [(BOX, 0)]), picture([(AWAY, 0.8, 0)], [(BOX, 0)])]
+    drawn = pixels(precision_recall_sheet("run", detection_metrics(ones, CLASSES[:1])))
+    blue = np.abs(drawn - rgb(LINES[0])).sum(axis=-1) < 40
+    left, width = 0.9 * DOTS_PER_INCH, 1.2 * CHART_INCHES * DOTS_PER_INCH
+
+    def first(share: float) -> int:
+        columns = slice(int(left + share * width), int(left + (share + 0.2) * width))
+        return int(np.flatnonzero(blue[:, columns].any(axis=1))[0])
+
+    assert first(0.7) - first(0.1) == pytest.approx(CHART_INCHES * DOTS_PER_INCH, abs=6)

@@ -1,4 +1,4 @@
-"""The page and the image of a store: what was given is there, nothing is fetched, any name is safe."""
+"""The page of a store: what was given is there, nothing is fetched, any name is safe."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from posture.runs.reports.store import REFUSED, picture, write_show_page
+from posture.runs.reports.store import REFUSED, write_show_page
 from tests.support.image_store import make_images, write_image_store
 
 HOSTILE = "<script>alert(1)</script>"
@@ -174,23 +173,10 @@ def test_many_refused_files_are_counted(tmp_path: Path) -> None:
     assert page.text.count("corrupt") == REFUSED and "37 more are not listed." in page.text
 
 
-def test_the_image_holds_every_frame_of_the_sheet(tmp_path: Path) -> None:
-    sheet = [clip("run", "train", "anna", frames=3, value=40), clip("jump", "test", HOSTILE * 9, frames=16, value=90)]
-    picture(tmp_path / "new" / "sheet.png", sheet)
-    with Image.open(tmp_path / "new" / "sheet.png") as image:
-        assert image.format == "PNG"
-        pixels = np.asarray(image.convert("L"))
-    assert (pixels == 40).sum() == pytest.approx(3 * 96 * 96, rel=0.02)
-    assert (pixels == 90).sum() == pytest.approx(6 * 96 * 96, rel=0.02)
-
-
 @pytest.mark.parametrize(
     "sheet", [[], [clip("run", "train", "anna", frames=0)], [clip("run", "", "", frames=1, shape=(240, 20))]]
 )
-def test_odd_sheets_make_an_image_and_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
-    picture(tmp_path / "sheet.png", sheet)
-    with Image.open(tmp_path / "sheet.png") as image:
-        assert image.width > 500 and image.height > 40
+def test_odd_sheets_make_a_page(tmp_path: Path, sheet: list[dict[str, Any]]) -> None:
     shown(tmp_path, EMPTY, sheet)
 
 
@@ -211,7 +197,7 @@ def test_images_with_boxes_are_drawn_and_clips_are_not_missed(tmp_path: Path) ->
             }
         ],
     }
-    write_show_page(tmp_path / "show.html", summary=EMPTY, sheet=[], pictures=images)
+    write_show_page(tmp_path / "show.html", summary=EMPTY, sheet=[], images=images)
     text = (tmp_path / "show.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "script" not in page.tags
