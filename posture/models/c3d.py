@@ -3,17 +3,18 @@ toggles.
 
 Tensor legend: N clips, C channels, T frames, H x W pixels. Shapes in comments are for C3D's own 16 frames of 112 x 112.
 With every toggle off this is the published C3D: 78,409,573 parameters for 101 classes, 38.55 GMAC. Its fifth pooling
-has Caffe's windows, of which the last holds what is left; versions before December 2026 padded instead, so that every
-window began a cell earlier (`pool5="padded"`). The other poolings divide the published size evenly; other sizes lose
-what is left over there.
+has Caffe's windows, of which the last may be smaller; versions before December 2026 padded instead, so that every
+window began a cell earlier (`pool5="padded"`). The other poolings divide the published size evenly and drop the
+remainder of other sizes.
 
 Choices the paper leaves open: attention weighs a stage's convolutions before the residual sum, as CBAM does in a
-residual block; the poolings stay where C3D has them, except that the 7x7 stem's stride stands for the first and global
-averaging for the last.
+residual block. The poolings are C3D's, except that the 7x7 stem's stride replaces the first one and global averaging
+the last one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from posture.models.keyed import KeyedDropout
 RGB = 3
 Triple = tuple[int, int, int]
 STANDARDIZING_EPS = 1e-4
-"""Keeps the standardisation of a filter of zeros finite."""
+"""Constant that keeps the standardisation of an all-zero filter finite."""
 
 
 class C3D(nn.Module):
@@ -34,17 +35,17 @@ class C3D(nn.Module):
 
     def __init__(self, config: configs.C3D) -> None:
         super().__init__()
-        channels = config.channels
-        strided = config.stem == "conv7"
-        self.stage1 = _stage(config, "stage1", RGB)
-        self.pool1 = nn.Identity() if strided else nn.MaxPool3d((1, 2, 2))
-        self.stage2 = _stage(config, "stage2", channels[0])
+        layer = Layer(config)
+        c1, c2, c3, c4, c5 = config.channels
+        self.stage1 = Stage(config, "stage1", RGB, c1, layer)
+        self.pool1 = {"c3d": nn.MaxPool3d((1, 2, 2)), "conv7": nn.Identity()}[config.stem]
+        self.stage2 = Stage(config, "stage2", c1, c2, layer)
         self.pool2 = nn.MaxPool3d(2)
-        self.stage3 = _stage(config, "stage3", channels[1])
+        self.stage3 = Stage(config, "stage3", c2, c3, layer)
         self.pool3 = nn.MaxPool3d(2)
-        self.stage4 = _stage(config, "stage4", channels[2])
+        self.stage4 = Stage(config, "stage4", c3, c4, layer)
         self.pool4 = nn.MaxPool3d(2)
-        self.stage5 = _stage(config, "stage5", channels[3])
+        self.stage5 = Stage(config, "stage5", c4, c5, layer)
         self.head = {"fc": _fc_head, "gap": _gap_head}[config.head](config)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -56,8 +57,36 @@ class C3D(nn.Module):
         return self.head(x)  # (N, classes)
 
 
+class Stage(nn.Sequential):
+    """The stem if it is the first stage, convolutions, attention if placed here, and a residual sum around what
+    follows the stem; (N, inputs, T, H, W) -> (N, outputs, T, H, W), with half of H and W after a strided stem.
+    """
+
+    def __init__(self, config: configs.C3D, name: str, inputs: int, outputs: int, layer: Layer) -> None:
+        depth = config.depths[config.stages.index(name)]
+        stem: list[nn.Module] = []
+        if name == "stage1":
+            kernel, stride = {"c3d": ((3, 3, 3), 1), "conv7": ((3, 7, 7), 2)}[config.stem]
+            stem = [*layer(inputs, outputs, kernel=kernel, stride=stride), nn.ReLU(inplace=True)]
+            _start_with_motion(next(part for part in stem if part.kernel_size[0] > 1), share=config.stem_motion)
+            inputs, depth = outputs, depth - 1
+        layers: list[nn.Module] = []
+        for number in range(depth):
+            layers += [*layer(outputs if number else inputs, outputs), nn.ReLU(inplace=True)]
+        attends = config.attention != "none" and name in config.attention_stages
+        attention = [_attention(config, outputs)] if attends else []
+        if not (config.residual and layers):
+            super().__init__(*stem, *layers, *attention)
+            return
+        layers.pop()  # the last ReLU comes after the sum
+        last = layers[-1]  # the norm, or without one the convolution
+        (last.gain if isinstance(last, StandardizedConv3d) else last.weight).data *= config.branch_gain
+        shortcut = nn.Identity() if inputs == outputs else layer.projection(inputs, outputs)
+        super().__init__(*stem, Residual(nn.Sequential(*layers, *attention), shortcut))
+
+
 class Residual(nn.Module):
-    """x + F(x), then ReLU; `shortcut` projects x where F changes its width (section 2.2; He 2016)."""
+    """x + F(x), then ReLU; `shortcut` projects x if F changes its width (section 2.2; He 2016)."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
@@ -69,9 +98,54 @@ class Residual(nn.Module):
         return self.activation(self.shortcut(x) + self.branch(x))
 
 
+class Layer:
+    """Builder of a convolution and the norm behind it; called with (inputs, outputs), it returns their modules.
+
+    The convolution is whole or split into smaller ones (Figure 5). Equations (10)-(13) are torch's GroupNorm: mean and
+    variance over (C/G, T, H, W) of one sample, eps inside the root.
+    """
+
+    def __init__(self, config: configs.C3D) -> None:
+        self.split = {"none": _whole, "pair": _pair, "triple": _triple}[config.asymmetric]
+        self.convolution = StandardizedConv3d if config.standardize else nn.Conv3d
+        self.bias = config.norm == "none"
+        self.norm: Callable[[int], list[nn.Module]] = {
+            "none": lambda channels: [],
+            "batch": lambda channels: [nn.BatchNorm3d(channels, eps=config.eps)],
+            "group": lambda channels: [nn.GroupNorm(config.groups, channels, eps=config.eps)],
+        }[config.norm]
+
+    def __call__(self, inputs: int, outputs: int, *, kernel: Triple = (3, 3, 3), stride: int = 1) -> list[nn.Module]:
+        """`stride` is over H and W."""
+        *first, last = self.split(*kernel[:2])
+        parts = []
+        for part in first:
+            parts.append(self._convolution(inputs, outputs, part, stride, bias=False, rectified=False))
+            inputs = outputs
+        parts.append(self._convolution(inputs, outputs, last, stride, bias=self.bias, rectified=True))
+        return [*parts, *self.norm(outputs)]
+
+    def projection(self, inputs: int, outputs: int) -> nn.Module:
+        """Return a 1 x 1 x 1 convolution and a norm, for a shortcut."""
+        convolution = self._convolution(inputs, outputs, (1, 1, 1), 1, bias=self.bias, rectified=False)
+        return nn.Sequential(convolution, *self.norm(outputs))
+
+    def _convolution(
+        self, inputs: int, outputs: int, kernel: Triple, stride: int, *, bias: bool, rectified: bool
+    ) -> nn.Conv3d:
+        """Return a padded convolution that keeps the variance of its input, through a ReLU if `rectified` (He 2015)."""
+        strides = tuple(stride if axis and size > 1 else 1 for axis, size in enumerate(kernel))
+        padding = tuple(size // 2 for size in kernel)
+        convolution = self.convolution(inputs, outputs, kernel, stride=strides, padding=padding, bias=bias)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if rectified else "linear")
+        if bias:
+            nn.init.zeros_(convolution.bias)
+        return convolution
+
+
 class StandardizedConv3d(nn.Conv3d):
-    """A convolution whose filters are standardised before use (Qiao 2019, arXiv 1903.10520): mean 0, sum of squares 1,
-    times a learned gain.
+    """A convolution with standardised filters (Qiao 2019, arXiv 1903.10520): mean 0, sum of squares 1, times a learned
+    gain.
     """
 
     without_decay = ("gain",)
@@ -94,98 +168,24 @@ class GlobalAverage(nn.Module):
         return x.mean((2, 3, 4))
 
 
-def _stage(config: configs.C3D, name: str, inputs: int) -> nn.Module:
-    """Stage `name` on `inputs` channels: its convolutions, attention where placed, and the residual sum around what
-    follows the stem.
-    """
-    place = config.stages.index(name)
-    outputs, depth = config.channels[place], config.depths[place]
-    stem = []
-    if name == "stage1":
-        kernel, stride = {"c3d": ((3, 3, 3), 1), "conv7": ((3, 7, 7), 2)}[config.stem]
-        stem = [*_layer(config, inputs, outputs, kernel=kernel, stride=stride), nn.ReLU(inplace=True)]
-        _start_with_motion(next(layer for layer in stem if layer.kernel_size[0] > 1), share=config.stem_motion)
-        inputs, depth = outputs, depth - 1
-    layers: list[nn.Module] = []
-    for number in range(depth):
-        layers += [*_layer(config, outputs if number else inputs, outputs), nn.ReLU(inplace=True)]
-    attends = config.attention != "none" and name in config.attention_stages
-    attention = [_attention(config, outputs)] if attends else []
-    if not (config.residual and layers):
-        return nn.Sequential(*stem, *layers, *attention)
-    layers.pop()  # the last ReLU comes after the sum
-    last = layers[-1]  # the norm, or without one the convolution
-    (last.gain if isinstance(last, StandardizedConv3d) else last.weight).data *= config.branch_gain
-    return nn.Sequential(*stem, Residual(nn.Sequential(*layers, *attention), _shortcut(config, inputs, outputs)))
+def _whole(t: int, k: int) -> list[Triple]:
+    return [(t, k, k)]
 
 
-def _layer(
-    config: configs.C3D, inputs: int, outputs: int, *, kernel: Triple = (3, 3, 3), stride: int = 1
-) -> list[nn.Module]:
-    """A t x k x k convolution, whole or split in consecutive smaller ones (Figure 5), then the norm. `stride` is over H
-    and W.
-    """
-    t, k, _ = kernel
-    kernels = {"none": [(t, k, k)], "pair": [(t, k, 1), (1, 1, k)], "triple": [(1, k, 1), (1, 1, k), (t, 1, 1)]}[
-        config.asymmetric
-    ]
-    parts = []
-    for place, part in enumerate(kernels, start=1):
-        last = place == len(kernels)
-        strides = tuple(stride if axis and reach > 1 else 1 for axis, reach in enumerate(part))
-        parts.append(
-            _convolution(
-                config, inputs, outputs, part, stride=strides, bias=last and config.norm == "none", rectified=last
-            )
-        )
-        inputs = outputs
-    return [*parts, *_norm(config, outputs)]
+def _pair(t: int, k: int) -> list[Triple]:
+    return [(t, k, 1), (1, 1, k)]
 
 
-def _convolution(
-    config: configs.C3D,
-    inputs: int,
-    outputs: int,
-    kernel: Triple,
-    *,
-    stride: Triple = (1, 1, 1),
-    bias: bool,
-    rectified: bool,
-) -> nn.Conv3d:
-    """A padded convolution that keeps the variance of what passes through it, and through the ReLU when one follows (He
-    2015).
-    """
-    padding = tuple(reach // 2 for reach in kernel)
-    kind = StandardizedConv3d if config.standardize else nn.Conv3d
-    convolution = kind(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu" if rectified else "linear")
-    if bias:
-        nn.init.zeros_(convolution.bias)
-    return convolution
+def _triple(t: int, k: int) -> list[Triple]:
+    return [(1, k, 1), (1, 1, k), (t, 1, 1)]
 
 
 def _start_with_motion(convolution: nn.Conv3d, *, share: float) -> None:
-    """Make the first `share` of the filters antisymmetric in time, of the same norm: they answer to change alone."""
+    """Make the first `share` of the filters antisymmetric in time, with the same norm: they respond to change only."""
     filters = convolution.weight.data[: round(share * len(convolution.weight))]  # (filters, C, t, h, w)
     norms = filters.flatten(1).norm(dim=1)
     filters -= filters.flip(2)
     filters *= (norms / filters.flatten(1).norm(dim=1).clamp(min=1e-12)).view(-1, 1, 1, 1, 1)
-
-
-def _norm(config: configs.C3D, channels: int) -> list[nn.Module]:
-    """Equations (10)-(13) are torch's GroupNorm: mean and variance over (C/G, T, H, W) of one sample, eps inside the
-    root.
-    """
-    if config.norm == "group":
-        return [nn.GroupNorm(config.groups, channels, eps=config.eps)]
-    return [nn.BatchNorm3d(channels, eps=config.eps)] if config.norm == "batch" else []
-
-
-def _shortcut(config: configs.C3D, inputs: int, outputs: int) -> nn.Module:
-    if inputs == outputs:
-        return nn.Identity()
-    projection = _convolution(config, inputs, outputs, (1, 1, 1), bias=config.norm == "none", rectified=False)
-    return nn.Sequential(projection, *_norm(config, outputs))
 
 
 def _attention(config: configs.C3D, channels: int) -> nn.Module:
@@ -195,7 +195,7 @@ def _attention(config: configs.C3D, channels: int) -> nn.Module:
 
 
 def _fc_head(config: configs.C3D) -> nn.Module:
-    """Pooling, two hidden layers with dropout, classes: Tran's pool5, fc6, fc7 and the output."""
+    """Return pooling, two hidden layers with dropout, and classes: Tran's pool5, fc6, fc7 and the output."""
     side = (config.size + 1) // 2 if config.stem == "conv7" else config.size // 2
     frames, side = config.frames // 8, side // 8  # after three more poolings
     if config.pool5 == "caffe":
@@ -218,7 +218,7 @@ def _fc_head(config: configs.C3D) -> nn.Module:
 
 
 def _gap_head(config: configs.C3D) -> nn.Module:
-    """Global average pooling, dropout, classes: what the paper puts in place of the hidden layers."""
+    """Return global average pooling, dropout and classes, which replace the hidden layers in the paper."""
     return nn.Sequential(GlobalAverage(), KeyedDropout(config.dropout), _output(config.channels[-1], config.classes))
 
 
@@ -230,7 +230,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def _output(inputs: int, classes: int) -> nn.Linear:
-    """Logits that start close to 0, so that the first loss is close to log(classes)."""
+    """Return a layer whose logits start close to 0, so that the first loss is close to log(classes)."""
     layer = nn.Linear(inputs, classes)
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)

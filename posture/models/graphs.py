@@ -1,42 +1,43 @@
-"""Networks whose kernels a GPU launches all at once: CUDA graphs.
+"""CUDA graphs: networks whose kernels a GPU launches all at once.
 
-Looking at an image or two, a GPU waits for Python to launch the next kernel most of the time. What a network launches
-depends on the shape of its input alone, so it is recorded once for each shape and replayed from then on.
+With an image or two per pass, a GPU mostly waits for Python to launch the next kernel. The kernels of a network depend
+only on the shape of its input, so they are recorded once for each shape and replayed afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WARM_UPS = 3
-"""Passes before a recording: libraries choose their kernels and take their memory in the first ones."""
-MOST_SHAPES = 8
-"""Each recording keeps memory of its own; input of further shapes is computed kernel by kernel."""
+"""Passes before a recording: libraries choose their kernels and allocate memory in the first ones."""
+MAX_SHAPES = 8
+"""Maximum number of recordings, which each keep memory of their own; other shapes run kernel by kernel."""
 
 
 class Graphed:
-    """`forward`, of a network in evaluation on a GPU, called as it is, with one tensor, under `torch.inference_mode`.
+    """A network in evaluation mode on a GPU, called with one tensor under `torch.inference_mode`.
 
-    Recorded when a shape comes for the second time, with autocast as it is then. The outputs are overwritten by the
-    next call with that shape: use them up before. A network that waits for the GPU within (torchvision's detectors do,
-    to suppress overlaps) cannot be recorded: RuntimeError.
+    It is recorded when a shape comes for the second time, with autocast as it is then. The outputs are overwritten by
+    the next call with that shape: use them before. Raises RuntimeError for a network that waits for the GPU within, as
+    torchvision's detectors do to suppress overlaps.
     """
 
     def __init__(self, forward: Callable[[Tensor], Any]) -> None:
         self.forward = forward
-        self._came: set[Any] = set()
+        self._seen: set[Any] = set()
         self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Any]] = {}
 
     def __call__(self, inputs: Tensor) -> Any:
         key = (inputs.shape, inputs.stride(), inputs.dtype, inputs.device)
-        if key not in self._came or (key not in self._recorded and len(self._recorded) == MOST_SHAPES):
-            self._came.add(key)
+        if key not in self._seen or (key not in self._recorded and len(self._recorded) == MAX_SHAPES):
+            self._seen.add(key)
             return self.forward(inputs)
-        with torch.cuda.device(inputs.device):  # of several, a worker's may not be the process's current one
+        with torch.cuda.device(inputs.device):  # with several GPUs, a worker's need not be the process's current one
             if key not in self._recorded:
                 self._recorded[key] = self._record(inputs)
             graph, kept, outputs = self._recorded[key]
@@ -53,37 +54,33 @@ class Graphed:
         now.wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may go on with the GPU
-            outputs = self.forward(kept)
+            main, streams = torch.cuda.current_stream(), []
+
+            def begin() -> None:
+                streams.append(torch.cuda.Stream())
+                streams[-1].wait_stream(main)
+                torch.cuda.set_stream(streams[-1])
+
+            with around_branches(self.forward, begin, lambda: torch.cuda.set_stream(main)):
+                outputs = self.forward(kept)
+            for stream in streams:
+                main.wait_stream(stream)
         return graph, kept, outputs
 
 
-class Branches:
-    """Parts of a network that end in outputs of their own: a recording has them beside the rest, on a GPU that has
-    room, else they come in turn.
+@contextlib.contextmanager
+def around_branches(network: Any, begin: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
+    """Within it, call `begin` before and `end` after each of the network's `branches`.
 
-    What a branch is given must be held until `join`: the rest of the network would write over it.
+    A branch is a part that ends in an output of its own, so it can run beside the rest: the names of its first and
+    last module. `forward` must hold the input of a branch until it returns; otherwise the rest would overwrite it.
     """
-
-    def __init__(self) -> None:
-        self._streams: list[torch.cuda.Stream] = []
-        self._outputs: list[Tensor] = []
-
-    def start(self, branch: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        if not _is_recorded(x):
-            self._outputs.append(branch(x))
-            return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._outputs.append(branch(x))
-        self._streams.append(stream)
-
-    def join(self) -> list[Tensor]:
-        """The outputs, in the order of their starts."""
-        for stream in self._streams:
-            torch.cuda.current_stream().wait_stream(stream)
-        return self._outputs
-
-
-def _is_recorded(x: Tensor) -> bool:
-    return x.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
+    hooks = []
+    for first, last in getattr(network, "branches", ()) if isinstance(network, nn.Module) else ():
+        hooks.append(network.get_submodule(first).register_forward_pre_hook(lambda *_: begin()))
+        hooks.append(network.get_submodule(last).register_forward_hook(lambda *_: end()))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

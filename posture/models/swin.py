@@ -5,38 +5,39 @@ version's parts: attention by cosine with a learned temperature (section 3.3), a
 computes from log-spaced distances (section 3.2), and normalisation after each branch, whose gain starts at 0, so that a
 fresh block is the identity.
 
-Windows at a map's edge are cut off there: a map that is no multiple of w is padded, and padding is never attended.
-Shifted windows begin half a window before the map's first cell, which attends to exactly what the published cyclic
-shift with its region masks does: there, each part of a window that wraps around attends to itself alone. Where a map
-fits in one window, nothing is shifted.
+Windows end at the map's edge: a map that is no multiple of w is padded, and padding is never attended to. Shifted
+windows begin half a window before the map's first cell. That equals the published cyclic shift with region masks, in
+which each part of a window that wraps around attends only to itself. A map that fits in one window is not shifted.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 HEAD_CHANNELS = 32
-"""Channels that each head of attention has, as published."""
+"""Channels of each head of attention, as published."""
 LARGEST_SCALE = math.log(100.0)
 """Logarithm of the inverse of the lowest temperature (section 3.3: the temperature stays above 0.01)."""
 LARGEST_BIAS = 16.0
 FARTHEST = 8.0
-"""The distance across a window before the logarithm, so that windows of all sizes see the same range."""
+"""Distance across a window before the logarithm: the same range for windows of all sizes."""
 SMALLEST_NORM = 1e-6
-"""Keeps the direction of a query or key of zeros finite, in half precision too."""
+"""Constant that keeps the direction of an all-zero query or key finite, in half precision too."""
 
 
 class SwinStage(nn.Module):
-    """Pairs of blocks, with windows as they are and then shifted by half a window; (N, C, H, W) -> (N, C, H, W)."""
+    """Pairs of blocks, plain and then shifted by half a window; (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, *, depth: int = 2, window: int = 8, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        shifts = [0 if place % 2 == 0 else window // 2 for place in range(depth)]
+        shifts = [0 if number % 2 == 0 else window // 2 for number in range(depth)]
         self.blocks = nn.Sequential(
             *(SwinBlock(channels, window=window, shift=shift, mlp_ratio=mlp_ratio) for shift in shifts)
         )
@@ -84,7 +85,7 @@ class WindowAttention(nn.Module):
         if top + bottom + left + right:
             parts = functional.pad(parts, (0, 0, left, right, top, bottom))
             # (windows, heads, L, L)
-            bias = _padding_bias(height, width, self.window, self.shift, bias.dtype, bias.device) + bias
+            bias = padding_bias(height, width, self.window, self.shift, bias.dtype, bias.device) + bias
             bias = bias.repeat(images, 1, 1, 1) if images > 1 else bias  # (N * windows, heads, L, L)
         parts = self._to_windows(parts)  # (3, N * windows, heads, L, D)
         queries, keys = functional.normalize(parts[:2], dim=-1, eps=SMALLEST_NORM)
@@ -111,49 +112,6 @@ class WindowAttention(nn.Module):
         )
         return values.reshape(images, height, width, -1)
 
-    def fused(self) -> FusedWindowAttention:
-        return FusedWindowAttention(self)
-
-
-class FusedWindowAttention(nn.Module):
-    """What WindowAttention computes, in fewer steps; (N, H, W, C) -> (N, H, W, C).
-
-    Scales and biases are constants, and one selection does the padding, the windows and the heads; another one undoes
-    them.
-    """
-
-    def __init__(self, attention: WindowAttention) -> None:
-        super().__init__()
-        self.heads, self.window, self.shift = attention.heads, attention.window, attention.shift
-        self.queries_keys_values = attention.queries_keys_values.fused()
-        self.projection = attention.projection
-        scale = attention.scale().detach()  # (heads, 1, 1)
-        # of queries and keys: (2, 1, heads, 1, 1)
-        self.register_buffer("scales", torch.stack([scale, torch.ones_like(scale)])[:, None])
-        self.register_buffer("position_bias", attention.position_bias().detach().contiguous())  # (heads, L, L)
-
-    def forward(self, x: Tensor) -> Tensor:
-        images, height, width, channels = x.shape
-        inwards, outwards = _selections(height, width, self.window, self.shift, self.heads, x.device)
-        depth, across = channels // self.heads, self.window**2
-        parts = self.queries_keys_values(x).view(images, -1, depth).index_select(1, inwards)
-        parts = parts.view(images, 3, -1, across, depth)  # (N, 3, R * S * heads, L, D)
-        lengths = torch.linalg.vector_norm(parts[:, :2], dim=-1, keepdim=True).clamp_(min=SMALLEST_NORM)
-        queries, keys = (
-            (parts[:, :2].unflatten(2, (-1, self.heads)) * (self.scales / lengths.unflatten(2, (-1, self.heads))))
-            .flatten(2, 3)
-            .unbind(1)
-        )
-        bias = (
-            _padding_bias(height, width, self.window, self.shift, self.position_bias.dtype, x.device)
-            + self.position_bias
-        )  # (R * S, heads, L, L)
-        values = functional.scaled_dot_product_attention(
-            queries, keys, parts[:, 2], attn_mask=bias.flatten(0, 1)[None].to(queries.dtype), scale=1.0
-        )
-        values = values.transpose(1, 2).reshape(images, -1, depth)  # in memory, torch puts the heads last already
-        return self.projection(values.index_select(1, outwards).view(images, height, width, channels))
-
 
 class QueriesKeysValues(nn.Module):
     """A linear layer for all three, without a bias for the keys; (..., C) -> (..., 3C)."""
@@ -165,19 +123,14 @@ class QueriesKeysValues(nn.Module):
         self.value_bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self._bias())
+        return functional.linear(x, self.weight, self.bias())
 
-    def _bias(self) -> Tensor:
+    def bias(self) -> Tensor:
         return torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])  # (3C,)
-
-    def fused(self) -> nn.Linear:
-        layer = nn.Linear(self.weight.shape[1], self.weight.shape[0], device="meta")
-        layer.weight, layer.bias = nn.Parameter(self.weight.detach()), nn.Parameter(self._bias().detach())
-        return layer
 
 
 class CosineScale(nn.Module):
-    """One over each head's temperature, at most 100, at first 10; () -> (heads, 1, 1)."""
+    """One over each head's temperature, at most 100, initially 10; () -> (heads, 1, 1)."""
 
     without_decay = ("logarithm",)
     """As in the authors' training code, like the network of `PositionBias`."""
@@ -191,9 +144,7 @@ class CosineScale(nn.Module):
 
 
 class PositionBias(nn.Module):
-    """What is added for a key that stands a number of rows and columns from the query (equations 3, 4): () -> (heads,
-    L, L), in 0..16.
-    """
+    """Bias for each distance in rows and columns between query and key (equations 3, 4): () -> (heads, L, L), 0..16."""
 
     without_decay = ("mlp",)
 
@@ -214,76 +165,49 @@ class PositionBias(nn.Module):
 
 
 def _padding(length: int, window: int, shift: int) -> tuple[int, int]:
-    """Cells before and after `length` cells, so that windows begin `shift` cells into the map and the first and last
-    are whole.
+    """Return the padding before and after `length` cells: windows begin `shift` cells into the map, and the first and
+    last are whole.
     """
     before = (window - shift) % window if length > window else 0
     return before, -(before + length) % window
 
 
-def _in_windows(values: Tensor, window: int, shift: int, *, padding: float) -> Tensor:
-    """A value for each cell (H, W), and `padding` around them -> (R * S, L)."""
+def in_windows(values: Tensor, window: int, shift: int, *, padding: float) -> Tensor:
+    """Return a value for each cell (H, W), and `padding` around them, by window: (R * S, L)."""
     height, width = values.shape
     padded = functional.pad(values, (*_padding(width, window, shift), *_padding(height, window, shift)), value=padding)
     return padded.unflatten(0, (-1, window)).unflatten(2, (-1, window)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
 
 
-def _padding_bias(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """-inf for keys that are padding, else 0: (windows, 1, 1, L). Kept from call to call, but where torch.compile
-    traces them.
+def kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Cache what `make` returns, except while torch.compile traces it. It serves inference and training alike.
+
+    Nothing is ever dropped: a recording of the network reads it at the same address.
     """
-    make = _padding_bias_made if torch.compiler.is_compiling() else _padding_bias_kept
-    return make(height, width, window, shift, dtype, device)
+
+    def make_for_training(*settings: Any) -> Any:
+        with torch.inference_mode(False):
+            return make(*settings)
+
+    cached = functools.cache(make_for_training)
+
+    @functools.wraps(make)
+    def call(*settings: Any) -> Any:
+        return make_for_training(*settings) if torch.compiler.is_compiling() else cached(*settings)
+
+    call.cache = cached  # type: ignore[attr-defined]
+    return call
 
 
-def _padding_bias_made(
-    height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    with torch.inference_mode(False):  # what is kept serves training too
-        return _in_windows(torch.zeros(height, width, dtype=dtype, device=device), window, shift, padding=-math.inf)[
-            :, None, None
-        ]
-
-
-# never dropped: a recording of the network reads it where it lies
-_padding_bias_kept = functools.cache(_padding_bias_made)
-
-
-def _selections(
-    height: int, width: int, window: int, shift: int, heads: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Where each piece of D channels comes from, inwards and outwards.
-
-    (3 * R * S * heads * L,) pieces of queries, keys and values, in a map of H x W cells with 3C channels; padding takes
-    any. (H * W * heads,) pieces of the answer, in one of L cells with R * S * heads pieces each. Kept from call to
-    call, as masks are.
-    """
-    make = _selections_made if torch.compiler.is_compiling() else _selections_kept
-    return make(height, width, window, shift, heads, device)
-
-
-def _selections_made(
-    height: int, width: int, window: int, shift: int, heads: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):
-        # (R * S, L)
-        cells = _in_windows(torch.arange(height * width, device=device).view(height, width), window, shift, padding=-1)
-        part, head = torch.arange(3, device=device), torch.arange(heads, device=device)
-        # a cell's channels are its parts, and each part its heads
-        # (3, R * S, heads, L)
-        inwards = (cells.clamp(min=0)[None, :, None] * 3 + part[:, None, None, None]) * heads + head[:, None]
-        window_of_cell, place = torch.empty(2, height * width, dtype=torch.int64, device=device)
-        windows, places = (cells >= 0).nonzero(as_tuple=True)
-        window_of_cell[cells[windows, places]], place[cells[windows, places]] = windows, places
-        outwards = (place[:, None] * len(cells) + window_of_cell[:, None]) * heads + head  # (H * W, heads)
-        return inwards.flatten(), outwards.flatten()
-
-
-_selections_kept = functools.cache(_selections_made)
+@kept
+def padding_bias(height: int, width: int, window: int, shift: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return -inf for keys that are padding, else 0: (windows, 1, 1, L)."""
+    zeros = torch.zeros(height, width, dtype=dtype, device=device)
+    return in_windows(zeros, window, shift, padding=-math.inf)[:, None, None]
 
 
 def _heads(channels: int) -> int:
-    """As many heads of at least 32 channels as divide the channels."""
+    """Return the maximum number of heads that divides the channels, with at least 32 channels each."""
     return next(heads for heads in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % heads == 0)
 
 

@@ -3,9 +3,9 @@
 Tensor legend: N images, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
 x 640 at width 0.5. With every toggle off this is the published YOLOv5s: 7,235,389 parameters for 80 classes.
 
-Toggles: `stem="focus"` puts every second pixel in a channel of its own before a 3x3 convolution; `swin` gives the
-backbone's last C3 Swin-v2 blocks in place of its bottlenecks; `attention="cbam"` weighs the neck's three outputs, the
-outputs of the backbone's four stages, or both.
+Toggles: `stem="focus"` puts every second pixel in a channel of its own before a 3x3 convolution. `swin` replaces the
+bottlenecks of the backbone's last C3 by Swin-v2 blocks. `attention="cbam"` weighs the neck's three outputs, the outputs
+of the backbone's four stages, or both.
 
 Choices the paper leaves open: two Swin blocks (plain, shifted), because the stage's own depth of one would never shift;
 8 channels between the two convolutions of equation (2).
@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from posture.errors import InputError
 from posture.models import detector_configs as configs
 from posture.models.attention import CBAM
-from posture.models.fuse import fuse_parts, unfocus_kernel, with_weights
-from posture.models.graphs import Branches
 from posture.models.swin import SwinStage
 from posture.models.ultralytics_blocks import ultralytics_blocks
 
@@ -55,15 +53,18 @@ PUBLISHED = {
     "merge_out5": "model.23",
     "head.levels": "model.24.m",
 }
-"""Our layers -> the names that they have in published weights, where layers are numbered."""
+"""Our layers -> their names in published weights, which number the layers."""
 
 
 class YOLOv5(nn.Module):
     """A detector. `forward`: images (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
     K) at strides 8, 16, 32.
 
-    Raises InputError where ultralytics, whose blocks it is built of, does not import.
+    Raises InputError if ultralytics, which provides its blocks, cannot be imported.
     """
+
+    branches = (("attend_out3", "head.levels.0"), ("attend_out4", "head.levels.1"), ("attend_out5", "head.levels.2"))
+    """First and last module of each output, see `posture.models.graphs`."""
 
     def __init__(self, config: configs.YOLOv5) -> None:
         super().__init__()
@@ -105,28 +106,18 @@ class YOLOv5(nn.Module):
 
         n5 = self.reduce5(p5)  # (N, 256, 20, 20)
         n4 = self.reduce4(self.merge4(torch.cat([self.upsample(n5), p4], 1)))  # (N, 128, 40, 40)
-        levels = Branches()
         out3 = self.merge3(torch.cat([self.upsample(n4), p3], 1))  # (N, 128, 80, 80)
-        levels.start(lambda x: self.head(0, self.attend_out3(x)), out3)
+        raw3 = self.head(0, self.attend_out3(out3))  # (N, A, 80, 80, 5 + K)
         out4 = self.merge_out4(torch.cat([self.down_out3(out3), n4], 1))  # (N, 256, 40, 40)
-        levels.start(lambda x: self.head(1, self.attend_out4(x)), out4)
+        raw4 = self.head(1, self.attend_out4(out4))  # (N, A, 40, 40, 5 + K)
         out5 = self.merge_out5(torch.cat([self.down_out4(out4), n5], 1))  # (N, 512, 20, 20)
-        levels.start(lambda x: self.head(2, self.attend_out5(x)), out5)
-        return levels.join()
-
-    def fused(self) -> YOLOv5:
-        """This network, its parts fused (see `posture.models.fuse`), and the neck's attention part of the head."""
-        fuse_parts(self)
-        for level, name in enumerate(("attend_out3", "attend_out4", "attend_out5")):
-            if isinstance(attention := getattr(self, name), FlatCBAM):
-                self.head.levels[level] = AttendedPredictor(attention, self.head.levels[level])
-                setattr(self, name, nn.Identity())
-        return self
+        raw5 = self.head(2, self.attend_out5(out5))  # (N, A, 20, 20, 5 + K)
+        return [raw3, raw4, raw5]
 
 
 class Head(nn.Module):
-    """A predictor for each level; (N, C, H, W) of one -> (N, A, H, W, 5 + K), of each anchor x, y, width, height,
-    objectness, classes; all logits.
+    """A predictor for each level; (N, C, H, W) -> logits (N, A, H, W, 5 + K): x, y, width, height, objectness and
+    classes of each anchor.
     """
 
     def __init__(self, config: configs.YOLOv5 | configs.YOLOv7, levels: Sequence[nn.Module]) -> None:
@@ -140,9 +131,7 @@ class Head(nn.Module):
 
 
 class ImageCBAM(nn.Module):
-    """Equations (1) and (2), channel and then space, for images: an image is a clip of one frame; (N, C, H, W) ->
-    (N, C, H, W).
-    """
+    """Equations (1) and (2), channel and then space, with an image as a clip of one frame; (N, C, H, W) -> the same."""
 
     def __init__(self, channels: int, *, pool: str) -> None:
         super().__init__()
@@ -152,50 +141,10 @@ class ImageCBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.cbam(x.unsqueeze(2)).squeeze(2)
 
-    def fused(self) -> nn.Module:
-        return FlatCBAM(self.cbam) if self.pool == "avg" else self
-
-
-class FlatCBAM(nn.Module):
-    """What PictureCBAM computes of averages, without an axis of time: fewer operations, which count where one image
-    at a time is looked at.
-    """
-
-    def __init__(self, cbam: CBAM) -> None:
-        super().__init__()
-        self.channel = cbam.channel.mlp
-        self.spatial = nn.Sequential(*(_without_time(layer) for layer in cbam.spatial.mlp))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.channel(x.mean((2, 3))).sigmoid()[:, :, None, None] * x  # (1)
-        return self.spatial(x.mean(1, keepdim=True)).sigmoid() * x  # (2)
-
-
-class AttendedPredictor(nn.Module):
-    """What a predictor finds behind FlatCBAM, without weighing its many channels; (N, C, H, W) -> (N, A * (5 + K), H,
-    W).
-
-    A 1x1 convolution is linear: its weights take the channels' weights, its outputs those of the places. One more
-    output is the mean over channels, which the places' weights are made of.
-    """
-
-    def __init__(self, attention: FlatCBAM, predictor: nn.Conv2d) -> None:
-        super().__init__()
-        self.channel, self.spatial = attention.channel, attention.spatial
-        weight = predictor.weight.detach().flatten(1)  # (A * (5 + K), C)
-        self.register_buffer("weight", torch.cat([weight, torch.full_like(weight[:1], 1 / weight.shape[1])]))
-        self.register_buffer("bias", predictor.bias.detach()[:, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        channels = self.channel(x.mean((2, 3))).sigmoid()  # (N, C), (1)
-        outputs = (self.weight * channels[:, None]) @ x.flatten(2)  # (N, A * (5 + K) + 1, H * W)
-        places = self.spatial(outputs[:, -1:].unflatten(2, x.shape[2:])).sigmoid().flatten(2)  # (N, 1, H * W), (2)
-        return torch.addcmul(self.bias.to(outputs.dtype), outputs[:, :-1], places).unflatten(2, x.shape[2:])
-
 
 def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int) -> nn.Conv2d:
-    """The 1x1 convolution of a level, with biases for 8 objects in an image of 640 pixels and for classes that are all
-    rare (Lin 2017, 3.3).
+    """Return the 1x1 convolution of a level, with biases for 8 objects in an image of 640 pixels and for rare classes
+    (Lin 2017, 3.3).
     """
     anchors = len(config.anchors[level])
     layer = nn.Conv2d(channels, anchors * (5 + config.classes), 1)
@@ -206,13 +155,13 @@ def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int
 
 
 def published_names(config: configs.YOLOv5) -> dict[str, str]:
-    """Names in the state dict of a published YOLOv5 6.x of the same width and depth (`model.0.conv.weight`) -> the
-    names of ours that they fit.
+    """Return {name in the state dict of a published YOLOv5 6.x (`model.0.conv.weight`): our name}, for the same width
+    and depth.
 
-    What is not plain YOLOv5 is left out: Swin blocks, attention, a Focus stem's kernel (which `from_published` can
-    make). So is `model.24.anchors`: anchors are `config.anchors` here, in pixels instead of cells. Published files
-    (.pt) are pickles of whole models, which nobody should have to trust: whoever has their code can save
-    `model.float().state_dict()` to a file, and that is what fits here.
+    Parts that plain YOLOv5 lacks are left out: Swin blocks, attention, and a Focus stem's kernel (which
+    `from_published` computes). So is `model.24.anchors`: anchors are `config.anchors` here, in pixels instead of cells.
+    Published files (.pt) are pickles of whole models, which are unsafe to load. Load one with its own code and save
+    `model.float().state_dict()`; that file fits here.
     """
     with torch.device("meta"):
         ours = list(YOLOv5(config).state_dict())
@@ -228,12 +177,10 @@ def published_names(config: configs.YOLOv5) -> dict[str, str]:
 
 
 def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv5) -> dict[str, Tensor]:
-    """What fits of a published YOLOv5 6.x state dict (see `published_names`), under our names; the rest of the network
-    starts afresh.
+    """Return the tensors of a published YOLOv5 6.x state dict that fit (see `published_names`), under our names.
 
     The published 6x6 kernel of the stem becomes the Focus stem's 3x3 kernel, which sees the same pixels with the same
-    weights.
-    Raises InputError naming the first tensor that is missing.
+    weights. Raises InputError with the name of the first missing tensor.
     """
     names = published_names(config)
     kernel = f"{PUBLISHED['stem']}.conv.weight"
@@ -246,8 +193,23 @@ def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv5) -> dic
     return fitting | ({FOCUS_KERNEL: unfocus_kernel(tensors[kernel])} if config.stem == "focus" else {})
 
 
+def focus_kernel(kernel: Tensor) -> Tensor:
+    """Return the weights (outputs, C, 6, 6) at stride 2 that equal 3x3 weights behind Focus (outputs, 4 * C, 3, 3).
+
+    Focus stacks the pixels of even rows and columns, odd rows, odd columns, and odd both.
+    """
+    odd_columns, odd_rows, channels = (2, 2, kernel.shape[1] // 4)
+    phases = kernel.unflatten(1, (odd_columns, odd_rows, channels))  # (outputs, odd column, odd row, C, 3, 3)
+    return phases.permute(0, 3, 4, 2, 5, 1).flatten(4, 5).flatten(2, 3)
+
+
+def unfocus_kernel(kernel: Tensor) -> Tensor:
+    """Return the inverse of `focus_kernel`: (outputs, C, 6, 6) -> (outputs, 4 * C, 3, 3)."""
+    return kernel.unflatten(2, (3, 2)).unflatten(4, (3, 2)).permute(0, 5, 3, 1, 2, 4).flatten(1, 3)
+
+
 def rename(names: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
-    """{name with its prefix replaced as `prefixes` says: name}, without the names that have none of the prefixes."""
+    """Return {name with its prefix replaced by `prefixes`: name}, without names that have none of the prefixes."""
     return {
         theirs + name.removeprefix(ours): name
         for name in names
@@ -257,25 +219,17 @@ def rename(names: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
 
 
 def set_norms(network: nn.Module, momentum: float) -> None:
-    """Batch normalisation as all YOLO networks have it, but for its momentum."""
+    """Set the constants of batch normalisation: YOLO's eps, and a momentum."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, momentum
 
 
 def scaled(channels: int, width: float) -> int:
-    """A multiple of 8."""
+    """Return channels * width, rounded up to a multiple of 8."""
     return math.ceil(channels * width / 8) * 8
 
 
 def _attention(config: configs.YOLOv5, place: str, channels: int) -> nn.Module:
     attends = config.attention == "cbam" and config.placement in (place, "all")
     return ImageCBAM(channels, pool=config.attention_pool) if attends else nn.Identity()
-
-
-def _without_time(layer: nn.Module) -> nn.Module:
-    """A convolution over one frame at a time as one over images."""
-    if not isinstance(layer, nn.Conv3d):
-        return layer
-    flat = nn.Conv2d(1, 1, layer.kernel_size[1:], padding=layer.padding[1:], device="meta")
-    return with_weights(flat, layer.weight.squeeze(2), layer.bias, like=layer.weight)

@@ -1,12 +1,11 @@
 """YOLOv7 (Wang 2022, arXiv 2207.02696), the network for 640 pixels, in training form, from its published layer table.
 
 Tensor legend: N images, C channels, H x W cells, A anchors for each level, K classes. Shapes in comments are for 640
-x 640 at width 1. 37,622,682 parameters for 80 classes as it trains; `posture.models.fuse.fuse` makes the 36.9 M of
-inference of it.
+x 640 at width 1. It has 37,622,682 parameters for 80 classes in training; `posture.models.fuse.fuse` reduces them to
+the 36.9 M of inference.
 
-Trained here with the assigner that our YOLOv5 has: anchors by the ratio of their sides, in the cell and its neighbours.
-The published training puts an optimal transport assignment (simOTA) on top of that, so its figures on COCO are not
-those to expect.
+It is trained with the assigner of our YOLOv5: anchors by the ratio of their sides, in the cell and its neighbours. The
+published training adds an optimal transport assignment (simOTA), so do not expect its published accuracy on COCO.
 """
 
 from __future__ import annotations
@@ -15,12 +14,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from posture.errors import InputError
 from posture.models import detector_configs as configs
-from posture.models.fuse import fold, with_weights
-from posture.models.graphs import Branches
 from posture.models.ultralytics_blocks import ultralytics_blocks
 from posture.models.yolov5 import RGB, Head, predictor, rename, scaled, set_norms
 
@@ -29,8 +25,11 @@ class YOLOv7(nn.Module):
     """A detector. `forward`: images (N, 3, S, S), float in 0..1, S a multiple of 32 -> raw outputs (N, A, H, W, 5 +
     K) at strides 8, 16, 32.
 
-    Raises InputError where ultralytics, whose Conv it is built of, does not import.
+    Raises InputError if ultralytics, which provides its Conv, cannot be imported.
     """
+
+    branches = (("widen3", "head.levels.0"), ("widen4", "head.levels.1"), ("widen5", "head.levels.2"))
+    """First and last module of each output, see `posture.models.graphs`."""
 
     def __init__(self, config: configs.YOLOv7) -> None:
         super().__init__()
@@ -72,14 +71,13 @@ class YOLOv7(nn.Module):
         p5 = self.pyramid(self.stage4(self.down4(p4)))  # (N, 512, 20, 20)
 
         n4 = self.merge4(torch.cat([self.route4(p4), self.upsample(self.reduce5(p5))], 1))  # (N, 256, 40, 40)
-        levels = Branches()
         out3 = self.merge3(torch.cat([self.route3(p3), self.upsample(self.reduce4(n4))], 1))  # (N, 128, 80, 80)
-        levels.start(lambda x: self.head(0, self.widen3(x)), out3)
+        raw3 = self.head(0, self.widen3(out3))  # (N, A, 80, 80, 5 + K)
         out4 = self.merge_out4(torch.cat([self.down_out3(out3), n4], 1))  # (N, 256, 40, 40)
-        levels.start(lambda x: self.head(1, self.widen4(x)), out4)
+        raw4 = self.head(1, self.widen4(out4))  # (N, A, 40, 40, 5 + K)
         out5 = self.merge_out5(torch.cat([self.down_out4(out4), p5], 1))  # (N, 512, 20, 20)
-        levels.start(lambda x: self.head(2, self.widen5(x)), out5)
-        return levels.join()
+        raw5 = self.head(2, self.widen5(out5))  # (N, A, 20, 20, 5 + K)
+        return [raw3, raw4, raw5]
 
 
 class Aggregation(nn.Module):
@@ -94,23 +92,21 @@ class Aggregation(nn.Module):
         self.every = every
         self.beside = _conv(inputs, hidden, 1)
         self.before = _conv(inputs, hidden, 1)
-        self.chain = nn.ModuleList(_conv(narrow if place else hidden, narrow, 3) for place in range(4))
+        self.chain = nn.ModuleList(_conv(narrow if number else hidden, narrow, 3) for number in range(4))
         self.join = _conv(2 * hidden + 4 // every * narrow, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         results = [self.beside(x), self.before(x)]
         x = results[-1]
-        for place, convolution in enumerate(self.chain, start=1):
+        for number, convolution in enumerate(self.chain, start=1):
             x = convolution(x)
-            if place % self.every == 0:
+            if number % self.every == 0:
                 results.append(x)
         return self.join(torch.cat(results[::-1], 1))
 
 
 class Down(nn.Module):
-    """Half the resolution by a convolution and by pooling, side by side; (N, C, H, W) -> (N, 2 * outputs, H / 2, W /
-    2).
-    """
+    """Strided convolution and pooling side by side; (N, C, H, W) -> (N, 2 * outputs, H / 2, W / 2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -140,8 +136,8 @@ class SPPCSPC(nn.Module):
 
 
 class RepConv(nn.Module):
-    """A 3x3 and a 1x1 convolution, each normalised, added (Ding 2021, arXiv 2101.03697; without the identity, section
-    4.2).
+    """The sum of a 3x3 and a 1x1 convolution, each normalised (Ding 2021, arXiv 2101.03697; without the identity,
+    section 4.2).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -153,17 +149,10 @@ class RepConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.wide(x) + self.narrow(x))
 
-    def fused(self) -> nn.Module:
-        wide, narrow = fold(*self.wide), fold(*self.narrow)
-        kernel = wide.weight.double() + functional.pad(narrow.weight.double(), (1, 1, 1, 1))
-        return nn.Sequential(
-            with_weights(wide, kernel, wide.bias.double() + narrow.bias.double(), like=wide.weight), self.activation
-        )
-
 
 class ImplicitPredictor(nn.Module):
-    """A predictor with implicit knowledge (Wang 2021, arXiv 2105.04206): a learned vector is added before it, and one
-    multiplies what it gives.
+    """A predictor with implicit knowledge (Wang 2021, arXiv 2105.04206): a learned vector is added to its input, and
+    another one multiplies its output.
     """
 
     without_decay = ("added", "factor")
@@ -178,21 +167,14 @@ class ImplicitPredictor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.factor * self.predictor(self.added + x)
 
-    def fused(self) -> nn.Conv2d:
-        weight, bias = self.predictor.weight.double(), self.predictor.bias.double()
-        factor = self.factor.double().flatten()
-        bias = (weight.flatten(1) @ self.added.double().flatten() + bias) * factor
-        return with_weights(self.predictor, weight * factor[:, None, None, None], bias, like=self.predictor.weight)
-
 
 def published_names(config: configs.YOLOv7) -> dict[str, str]:
-    """Names in the state dict of the published YOLOv7 in training form (`model.0.conv.weight`) -> the names of ours
-    that they fit.
+    """Return {name in the state dict of the published YOLOv7 in training form (`model.0.conv.weight`): our name}.
 
     Its anchors are left out: they are `config.anchors` here, in pixels instead of cells. Published files (.pt) are
-    pickles of whole models, which nobody should have to trust: whoever has their code can save
-    `model.float().state_dict()` to a file, and that is what fits here. It must be the training form
-    (`yolov7_training.pt`): the file for inference has no implicit vectors any more.
+    pickles of whole models, which are unsafe to load. Load one with its own code and save `model.float().state_dict()`;
+    that file fits here. It must be the training form (`yolov7_training.pt`): files for inference have no implicit
+    vectors.
     """
     with torch.device("meta"):
         ours = list(YOLOv7(config).state_dict())
@@ -203,24 +185,22 @@ def published_names(config: configs.YOLOv7) -> dict[str, str]:
 
 
 def from_published(tensors: Mapping[str, Tensor], config: configs.YOLOv7) -> dict[str, Tensor]:
-    """The tensors of a published YOLOv7 state dict in training form (see `published_names`), under our names.
+    """Return the tensors of a published YOLOv7 state dict in training form (see `published_names`), under our names.
 
-    Raises InputError naming the first tensor that is missing.
+    Raises InputError with the name of the first missing tensor.
     """
     names = published_names(config)
     if missing := next((name for name in names if name not in tensors), None):
         raise InputError(
-            f"these weights have no tensor {missing}, which a published YOLOv7 in training form has; save the state_dict() of "
-            "yolov7_training.pt (files for inference have no implicit vectors)"
+            f"these weights have no tensor {missing}, which a published YOLOv7 in training form has; save the "
+            "state_dict() of yolov7_training.pt (files for inference have no implicit vectors)"
         )
     return {ours: tensors[theirs] for theirs, ours in names.items()}
 
 
 def _published_prefixes() -> dict[str, str]:
-    """Our layers -> the names that they have in published weights, where layers are numbered, and blocks such as ELAN
-    are several.
-    """
-    layers: dict[str, int | str] = {f"stem.{place}": place for place in range(4)}
+    """Return {our layer: its name in published weights}, which number the layers and split blocks such as ELAN."""
+    layers: dict[str, int | str] = {f"stem.{number}": number for number in range(4)}
     for name, first in {
         "stage1": 4,
         "stage2": 17,
@@ -232,7 +212,7 @@ def _published_prefixes() -> dict[str, str]:
         "merge_out5": 94,
     }.items():
         layers |= {f"{name}.beside": first, f"{name}.before": first + 1, f"{name}.join": first + 7}
-        layers |= {f"{name}.chain.{place}": first + 2 + place for place in range(4)}
+        layers |= {f"{name}.chain.{number}": first + 2 + number for number in range(4)}
     for name, first in {"down2": 12, "down3": 25, "down4": 38, "down_out3": 76, "down_out4": 89}.items():
         layers |= {f"{name}.pooled.1": first + 1, f"{name}.strided.0": first + 2, f"{name}.strided.1": first + 3}
     pyramid = ("before.0", "beside", "before.1", "before.2", "after.0", "after.1", "join")
@@ -245,5 +225,5 @@ def _published_prefixes() -> dict[str, str]:
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
-    """A convolution, batch normalisation, SiLU."""
+    """Return a convolution, batch normalisation and SiLU."""
     return ultralytics_blocks().Conv(inputs, outputs, kernel, stride)

@@ -10,8 +10,9 @@ from torch import nn
 
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5, YOLOv7
-from posture.models.fuse import focus_kernel, fold, fuse, unfocus_kernel
+from posture.models.fuse import fold, fuse
 from posture.models.summary import parameters
+from posture.models.yolov5 import focus_kernel, unfocus_kernel
 from tests.models.test_yolov5 import randomised
 
 NETWORKS = [

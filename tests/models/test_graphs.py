@@ -1,4 +1,4 @@
-"""On a GPU: recorded networks answer as they do unrecorded, for whatever comes, and boxes are found as on the CPU."""
+"""Recorded networks on a GPU answer as they do unrecorded, and boxes are found there as on the CPU."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from posture.models import build, graphs
 from posture.models.boxes import nms
-from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5
+from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5, YOLOv7
 from posture.models.fuse import fuse
-from posture.models.graphs import Graphed
+from posture.models.graphs import Graphed, around_branches
 from posture.tasks.detection import DetectionTask
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CONFIG = YOLOv5(classes=3, width=0.125, size=96, **IMPROVED_YOLOV5)
 
 
@@ -24,6 +24,7 @@ def network():
     return fuse(build(CONFIG)).cuda()
 
 
+@gpu
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_every_image_gets_its_own_answer(network, dtype):
     graphed = Graphed(network)
@@ -35,8 +36,9 @@ def test_every_image_gets_its_own_answer(network, dtype):
     assert len(graphed._recorded) == 2
 
 
+@gpu
 def test_layouts_are_shapes_of_their_own_and_recordings_have_a_limit(network, monkeypatch):
-    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
+    monkeypatch.setattr(graphs, "MAX_SHAPES", 2)
     graphed = Graphed(network)
     with torch.inference_mode():
         for side in (64, 64, 96, 96, 128, 128, 64):
@@ -47,6 +49,7 @@ def test_layouts_are_shapes_of_their_own_and_recordings_have_a_limit(network, mo
     assert len(graphed._recorded) == 2
 
 
+@gpu
 @pytest.mark.parametrize("kind", ["iou", "diou", "eiou"])
 def test_suppression_keeps_what_it_keeps_on_the_cpu(kind):
     generator = torch.Generator().manual_seed(0)
@@ -62,6 +65,7 @@ def test_suppression_keeps_what_it_keeps_on_the_cpu(kind):
     assert others == numbers and found.tolist() == expected.tolist()
 
 
+@gpu
 def test_boxes_of_a_batch_are_those_of_its_images(network):
     detect = SimpleNamespace(confidence=1e-4, overlap=0.5, nms_overlap="diou", most=50)
     task = DetectionTask(SimpleNamespace(model=CONFIG, loss=None, detect=detect), ("a", "b", "c"))
@@ -74,3 +78,22 @@ def test_boxes_of_a_batch_are_those_of_its_images(network):
             assert len(found.scores) == 50 and all(
                 torch.equal(part, other) for part, other in zip(found, alone, strict=True)
             )
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("config", [CONFIG, YOLOv5(classes=3, width=0.125), YOLOv7(classes=3, width=0.125)])
+def test_branches_are_the_three_outputs_and_end_with_their_last_module(config, fused):
+    network = build(config).eval()
+    network = fuse(network) if fused else network
+    events = []
+    with torch.inference_mode(), around_branches(network, lambda: events.append("begin"), lambda: events.append("end")):
+        handles = [
+            network.get_submodule(last).register_forward_hook(lambda *_: events.append("output"))
+            for _, last in network.branches
+        ]
+        network(torch.rand(1, 3, 64, 64))
+    assert events == ["begin", "end", "output"] * 3
+    for handle in handles:
+        handle.remove()
+    network(torch.rand(1, 3, 64, 64))
+    assert len(events) == 9

@@ -196,11 +196,11 @@ def test_gradients_reach_every_parameter(height: int, width: int):
 def test_masks_kept_from_inference_serve_training():
     stage = SwinStage(16, window=4)
     x = torch.randn(1, 16, 6, 11)
-    swin._padding_bias_kept.cache_clear()
+    swin.padding_bias.cache.cache_clear()
     with torch.inference_mode():
         stage(x)
     stage(x).sum().backward()
-    assert swin._padding_bias_kept.cache_info().hits >= 1
+    assert swin.padding_bias.cache.cache_info().hits >= 1
 
 
 def test_weights_fit_every_size_and_nothing_is_stored_for_one():
