@@ -40,7 +40,7 @@ KEPT = [
 
 @cache
 def prepared(name):
-    """What Ray makes of cluster/NAME.yaml, after its own validation."""
+    """Return cluster/NAME.yaml as Ray reads and validates it."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     found = prepare_config(yaml.safe_load((ROOT / "cluster" / f"{name}.yaml").read_text()))
@@ -167,7 +167,7 @@ def test_footage_weights_and_keys_do_not_travel(tmp_path):
 
 
 def test_the_project_itself_is_a_small_upload(tmp_path):
-    """What the README says of it; the dashboard takes no more than 100 MiB."""
+    """The upload is smaller than cluster/README.md says; the dashboard takes at most 100 MiB."""
     names = upload(ROOT, tmp_path / "package.zip")
     assert (
         "posture/__main__.py" in names

@@ -1,4 +1,4 @@
-"""What Kubernetes is given: accepted by the kinds' own definitions, confined, bounded, and of one image."""
+"""The manifests are valid by the definitions of their kinds, confined and bounded, and use one image."""
 
 import ipaddress
 import re
@@ -21,7 +21,7 @@ OTHERS = [pair for pair in MANIFESTS if pair not in RAY]
 
 @cache
 def definition(kind, version):
-    """What checks a kind by KubeRay's schema; names that this does not know are refused, as `kubectl apply` does."""
+    """Return a validator of a kind by KubeRay's schema; like `kubectl apply`, it refuses unknown names."""
     resource = yaml.load((SCHEMAS / f"ray.io_{kind.lower()}s.yaml").read_text(), Loader=yaml.CSafeLoader)
     schema = next(found for found in resource["spec"]["versions"] if found["name"] == version)["schema"][
         "openAPIV3Schema"
@@ -66,7 +66,7 @@ def test_everything_stands_in_one_namespace():
 
 @pytest.mark.parametrize(("where", "pod"), pods(), ids=[where for where, _ in pods()])
 def test_pods_are_confined_and_bounded(where, pod):
-    """What the namespace's `restricted` level asks of pods, and limits for all."""
+    """Pods keep the rules of the namespace's level `restricted`, and all have limits."""
     person = pod["securityContext"]
     assert person["runAsNonRoot"] and person["runAsUser"] > 0 and person["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
@@ -97,7 +97,7 @@ def test_the_autoscaler_is_confined_and_bounded_too():
 
 
 def test_the_autoscaler_alone_has_the_account_s_token():
-    """Where Kubernetes would mount it, with what its client reads besides."""
+    """The token is where Kubernetes mounts it, with the files that its client reads beside it."""
     (cluster,) = [cluster for _, cluster in ray_clusters() if cluster.get("enableInTreeAutoscaling")]
     mounts = {mount["mountPath"]: mount for mount in cluster["autoscalerOptions"]["volumeMounts"]}
     mount = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
