@@ -16,7 +16,7 @@ from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.store.schema import DecodeRecipe
 from posture.display import console
 from posture.errors import InputError
-from posture.runs.action import Views
+from posture.runs.figures import Views
 
 command = App(name="demo", help_epilogue="Example: posture demo posture-demo --local")
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from cyclopts import App
 
 from posture.commands.options import between
-from posture.config import validate
 from posture.display import console
 from posture.display.text import counted
 from posture.distributed.backend import backend
-from posture.runs.action import Views, unfinished
-from posture.runs.action import evaluate as score_split
+from posture.runs.evaluate import evaluate as score_split
+from posture.runs.evaluate import unfinished
+from posture.runs.figures import Views
 from posture.runs.folder import RunFolder
 from posture.runs.reports.common import interval_text
 from posture.runs.reports.detection import has_learned
@@ -85,11 +85,11 @@ def evaluate_run(
     metrics.
     """
     folder = RunFolder.open(run)
-    trained = validate(folder.read_json("run.json")["run"])
-    detects = trained.task == "detection"
+    trained = folder.record().run
+    label, show = PRINTED[trained.task]
     if notice := unfinished(trained, folder):
         console.out.print(notice)
-    with console.progress("looking for boxes" if detects else "scoring clips") as advance:
+    with console.progress(label) as advance:
         metrics = score_split(
             folder,
             views=views,
@@ -101,7 +101,7 @@ def evaluate_run(
             workers=workers,
             progress=advance,
         )
-    (print_detections if detects else print_metrics)(metrics, folder)
+    show(metrics, folder)
     return metrics
 
 
@@ -199,3 +199,7 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
     if len(worst) < len(metrics["per_class"]):
         console.out.print(f"(the {len(worst)} classes with the lowest F1; all are in the report)")
     console.out.print(folder.path("evaluation", metrics["name"], "report.html"))
+
+
+PRINTED = {"action": ("scoring clips", print_metrics), "detection": ("looking for boxes", print_detections)}
+"""For each task what the progress bar says, and how the result is printed."""

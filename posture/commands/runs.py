@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 from cyclopts import App
 
-from posture.config import validate
 from posture.data.store.files import absolute
 from posture.display import console, html
 from posture.display.text import counted, stamp
 from posture.errors import InputError
-from posture.runs.action import unfinished
+from posture.runs.evaluate import unfinished
 from posture.runs.folder import RunFolder, run_names
-from posture.runs.prepare import UNITS
+from posture.runs.kinds import KINDS
 
 Order = Literal["newest", "name", "state", "recipe", "val", "test"]
 
@@ -45,8 +44,6 @@ def runs(folder: str = "runs", /, *, sort: Order = "newest", page: Path | None =
 
 HEADLINE = {"action": "accuracy", "detection": "map50_95"}
 """The figure of a test result that comes first, by task."""
-KEYS = {"action": "clips", "detection": "pictures"}
-"""The key under which run.json counts what a run was trained on, by task."""
 WORDS = {"accuracy": "accuracy", "map50_95": "mAP@0.5:0.95", "map50": "mAP@0.5"}
 
 
@@ -107,32 +104,30 @@ def list_runs(runs: str, *, order: Order, page: Path | None) -> list[RunRow]:
 def read_row(folder: RunFolder) -> RunRow:
     """What there is to say of a run; one that cannot be read says why."""
     try:
-        record = folder.read_json("run.json")
-        run, history = validate(record["run"]), folder.read_json("history.json") or []
+        record, history = folder.record(), folder.history()
+        run = record.run
         values = [row[f"val_{run.metric}"] for row in history if f"val_{run.metric}" in row]
         best = max(values, default=None)
-        trained_on = record.get("footage", {}).get("train", {})
+        trained_on = record.footage.get("train", {})
         footage = (
-            f"{record['store'].rstrip('/').rpartition('/')[2]}: {counted(trained_on.get(KEYS[run.task], 0), UNITS[run.task][:-1])}, "
-            + counted(len(record["classes"]), "class", "classes")
+            f"{record.store.rstrip('/').rpartition('/')[2]}: "
+            f"{counted(next(iter(trained_on.values()), 0), KINDS[run.task].unit[:-1])}, "
+            + counted(len(record.classes), "class", "classes")
         )
         result, text = _test(folder, run.task)
         return RunRow(
             folder.name,
             _state(folder, run, history),
-            record.get("created", 0.0),
-            record.get("recipe", ""),
+            record.created,
+            record.recipe,
             footage,
             best,
             "" if best is None else f"{WORDS.get(run.metric, run.metric)} {best:.3f}, epoch {values.index(best) + 1}",
             result,
             text,
         )
-    except (InputError, KeyError, TypeError, AttributeError) as error:
-        return RunRow(
-            folder.name,
-            f"cannot be read: {error}" if isinstance(error, InputError) else f"cannot be read: run.json lacks {error}",
-        )
+    except InputError as error:
+        return RunRow(folder.name, f"cannot be read: {error}")
 
 
 def ordered(rows: list[RunRow], order: Order) -> list[RunRow]:

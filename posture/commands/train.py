@@ -14,7 +14,8 @@ from posture.display.text import counted
 from posture.distributed.backend import backend
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import UNITS, Session, prepare
+from posture.runs.kinds import KINDS
+from posture.runs.prepare import Session, prepare
 from posture.runs.tracking import tracking_mode
 
 command = App(
@@ -111,7 +112,7 @@ def train_run(
     """
     where = backend(local=local)
     session = prepare(recipe, store, runs=runs, name=name, changes=changes, resume=resume, admit=where.admit)
-    unit = UNITS[session.run.task]
+    unit = KINDS[session.run.task].unit
     again = (
         f"posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume{' --local' * local}"
     )
@@ -174,12 +175,9 @@ def _print_device(name: str) -> None:
 
 
 def _epoch_line(record: dict[str, Any], task: str) -> str:
-    figures = {
-        "detection": {"mAP@0.5": "val_map50", "mAP@0.5:0.95": "val_map50_95"},
-        "action": {"val loss": "val_loss", "val accuracy": "val_accuracy"},
-    }
-    found = "  ".join(f"{name} {record[key]:.4f}" for name, key in figures[task].items())
+    kind = KINDS[task]
+    found = "  ".join(f"{name} {record[key]:.4f}" for name, key in kind.epoch_figures.items())
     return (
-        f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  {found}  {record['clips_per_second']:.1f} {UNITS[task]}/s  "
-        f"waiting for {UNITS[task]} {record['data_wait_share']:.0%}"
+        f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  {found}  {record['clips_per_second']:.1f} {kind.unit}/s  "
+        f"waiting for {kind.unit} {record['data_wait_share']:.0%}"
     )

@@ -25,8 +25,10 @@ from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted
 from posture.errors import InputError
+from posture.runs.figures import Objective
 from posture.runs.folder import NAME
-from posture.runs.prepare import UNITS, fit_to_store, recipe_path
+from posture.runs.kinds import KINDS
+from posture.runs.prepare import fit_to_store, recipe_path
 from posture.runs.recipes import load_recipe
 from posture.runs.tracking import tracking_mode
 from posture.search.spaces import Space, load_space
@@ -40,7 +42,7 @@ from posture.search.study import (
     state_of,
     stored_terms,
 )
-from posture.search.trial import Objective, Plan, parse_objectives
+from posture.search.trial import Plan, parse_objectives
 from posture.search.winner import winner
 
 command = App(
@@ -259,7 +261,7 @@ def _announce(place: SearchPaths, search: Search, plan: Plan, trials: int) -> No
         f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {counted(trials, 'trial')} of {run.name}"
         + (f", {finished} of them finished" if finished else "")
         + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
-        f"{UNITS[run.task]}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else "")
+        f"{KINDS[run.task].unit}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else "")
     )
     mode, why = tracking_mode(run.tracking.mode)
     console.out.print(f"study {search.name} in {place.storage}")

@@ -18,19 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from posture.compare.action import SeedResult
-from posture.compare.detection import DetectionResult
-from posture.compare.results import Comparison, Entry, Scored
+from posture.compare.results import Comparison, Entry
+from posture.compare.study_tasks import TASKS
 from posture.config import AnyRun, Optim, Study, has_field, override
 from posture.data.decode.optical_flow import milliseconds
 from posture.data.feed.shards import open_index
-from posture.data.store.checked import read_parquet
 from posture.data.store.tables import Store
 from posture.errors import InputError
-from posture.runs.action import Views, evaluate
 from posture.runs.backend import Local
+from posture.runs.evaluate import evaluate
 from posture.runs.folder import RunFolder
-from posture.runs.prepare import UNITS, index_run, prepare, tables_of
+from posture.runs.kinds import KINDS
+from posture.runs.prepare import prepare
 
 PROBE_STEPS = 3
 LEAST_STEPS = 10
@@ -54,7 +53,7 @@ class Job:
     @property
     def history(self) -> list[dict[str, Any]]:
         """A record per finished epoch."""
-        return self.folder.read_json("history.json") or []
+        return self.folder.history()
 
     def trained(self) -> bool:
         """Whether all epochs are done."""
@@ -82,7 +81,7 @@ class Job:
         if self.is_done(step):
             return ""
         if step == "score":
-            evaluate(self.folder, views=Views())
+            evaluate(self.folder)
             return ""
         try:
             session = prepare(
@@ -150,15 +149,16 @@ class StudyRunner:
             range(seeds),
             execute,
         )
+        self.task = TASKS[study.subject.task]
         self.versions = self.store.versions()
         self.contenders = _contenders(study, changes)
         self.subject = self.contenders[0]
         for contender in self.contenders:
             contender.timed = contender is not self.subject and (contender.full_size or equal == "time")
             for split in ("train", "val", "test"):
-                if not len(index_run(contender.run, self.store, split, versions=self.versions)):
+                if not len(self._index(contender.run, split)):
                     raise InputError(
-                        f"{self.store.uri}: the {split} split has no {UNITS[study.subject.task]}; a comparison needs train, val and test"
+                        f"{self.store.uri}: the {split} split has no {KINDS[study.subject.task].unit}; a comparison needs train, val and test"
                     )
 
     def run(self) -> Comparison:
@@ -193,7 +193,7 @@ class StudyRunner:
             )
         self.execute("train", [job for contender in contenders for job in contender.searched])
         for contender in contenders:
-            costs = {job.run.optim.lr: _cost(job) for job in contender.searched}
+            costs = {job.run.optim.lr: self.task.rate_cost(job.history) for job in contender.searched}
             if costs and min(costs.values()) < math.inf:
                 contender.run = override(contender.run, {"optim.lr": min(costs, key=costs.__getitem__)})
 
@@ -215,11 +215,7 @@ class StudyRunner:
     def _fit_in_time(self, contenders: list[Contender]) -> None:
         """Give each as many steps as it can do in the time in which the subject trained, by the speed of a few steps."""
         subject = self.subject.run
-        clips = (
-            len(index_run(subject, self.store, "train", versions=self.versions))
-            // subject.scale.global_batch
-            * subject.scale.global_batch
-        )
+        clips = len(self._index(subject, "train")) // subject.scale.global_batch * subject.scale.global_batch
         seconds = float(
             np.mean([sum(clips / record["clips_per_second"] for record in job.history) for job in self.subject.jobs])
         )
@@ -234,10 +230,7 @@ class StudyRunner:
             if contender.not_measured:
                 continue
             steps = int(seconds * probe.history[-1]["clips_per_second"] / contender.run.scale.global_batch)
-            whole = (
-                len(index_run(contender.run, self.store, "train", versions=self.versions))
-                // contender.run.scale.global_batch
-            )
+            whole = len(self._index(contender.run, "train")) // contender.run.scale.global_batch
             if steps < LEAST_STEPS:
                 size = "it cannot be narrowed, and at full size it" if contender.full_size else "it"
                 contender.not_measured = (
@@ -250,7 +243,7 @@ class StudyRunner:
 
     def _job(self, run: AnyRun) -> Job:
         """The job of a run, named after all that decides its result: new flow, say, leaves runs alone that read none."""
-        versions = {name: self.versions.get(name) for name in tables_of(run)}
+        versions = {name: self.versions.get(name) for name in KINDS[run.task].tables(run)}
         content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {
             "store": self.store.uri,
             "versions": versions,
@@ -264,11 +257,11 @@ class StudyRunner:
         """What `posture.compare.action`, or `posture.compare.detection`, analyses and shows."""
         entries = [self._entry(contender) for contender in self.contenders]
         run = self.subject.run
-        index = index_run(run, self.store, "test", versions=self.versions)
-        record = self.subject.jobs[0].folder.read_json("run.json")
+        index = self._index(run, "test")
+        record = self.subject.jobs[0].folder.record()
         metrics = entries[0].results[0].metrics
-        unit = UNITS[run.task]
-        budget = f"{run.epochs} epochs of {record['footage']['train'][unit]} training {unit}, batches of {run.scale.global_batch}"
+        unit = KINDS[run.task].unit
+        budget = f"{run.epochs} epochs of {len(self._index(run, 'train'))} training {unit}, batches of {run.scale.global_batch}"
         if timed := [
             self.study.titles.get(contender.run.name, contender.run.name)
             for contender in self.contenders
@@ -276,68 +269,51 @@ class StudyRunner:
         ]:
             budget += f"; {', '.join(timed)}: as many steps as fit the time in which the subject trained"
         factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
-        best = {"action": "the least validation loss", "detection": "the highest mAP@0.5:0.95 on val"}[run.task]
         searched = self.subject.searched
         search = (
-            f"{factors} times the recipe's, {_budget(searched[0].run)} each with seed {run.seed}; {best} decides"
+            f"{factors} times the recipe's, {_budget(searched[0].run)} each with seed {run.seed}; {self.task.criterion} decides"
             if searched
             else "none: each model has its recipe's rate"
         )
-        latency = {
-            "action": "latency: one clip, after all runs",
-            "detection": "milliseconds and FPS: one image at a time, after each run",
-        }[run.task]
         facts = {
             "budget": budget,
             "seeds": list(self.seeds),
             "learning_rate_search": search,
-            "hardware": f"{record['machine']}; {metrics['device']}",
-            "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; {latency}",
-            "software": record["software"],
+            "hardware": f"{record.machine}; {metrics['device']}",
+            "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; {self.task.latency}",
+            "software": record.software,
             "store": self.store.uri,
             "tables": self.versions,
             "protocol": metrics["protocol"],
-            "footage": record["footage"] | {"test": index.counts},
+            "footage": record.footage | {"test": index.counts},
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "departures": list(self.study.departures),
         }
-        if run.task == "detection":
-            return Comparison(
-                self.study.name,
-                entries,
-                run.name,
-                dict(zip(index.keys, index.groups, strict=True)),
-                index.classes,
-                facts,
-            )
-        groups = {
-            row["segment"]: row["group"]
-            for row in self.store.read("segments", version=self.versions["segments"]).to_pylist()
-        }
-        return Comparison(
-            self.study.name,
-            entries,
-            run.name,
-            groups,
-            index.classes,
-            facts | {"majority_accuracy": metrics["majority_accuracy"]},
-        )
+        groups = self.task.groups(self.store, index, self.versions)
+        return Comparison(self.study.name, entries, run.name, groups, index.classes, facts | self.task.facts(metrics))
+
+    def _index(self, run: AnyRun, split: str) -> Any:
+        return KINDS[run.task].index(run, self.store, split, versions=self.versions)
 
     def _entry(self, contender: Contender) -> Entry:
         from posture.models import build
         from posture.models.summary import parameters
 
-        classes = index_run(contender.run, self.store, "train", versions=self.versions).classes
+        classes = self._index(contender.run, "train").classes
         run = override(contender.run, {"model.classes": len(classes)})
         model = build(run.model).eval()
-        results = [] if contender.not_measured else [_result(job) for job in contender.jobs]
+        results = (
+            []
+            if contender.not_measured
+            else [self.task.result(job, job.folder.evaluation("test")) for job in contender.jobs]
+        )
         speeds = [record["clips_per_second"] for result in results for record in result.history]
         return Entry(
             name=run.name,
             title=self.study.titles.get(run.name, run.name),
             kind=contender.kind,
             parameters=parameters(model),
-            **_cost_of(run, model, timed=bool(results)),
+            **self.task.costs(run, model, timed=bool(results)),
             **self._flow_of(run, timed=bool(results)),
             epochs=run.epochs,
             budget=_budget(run),
@@ -359,7 +335,7 @@ class StudyRunner:
         """
         if "flow" not in getattr(run.model, "inputs", ()):
             return {}
-        index = index_run(run, self.store, "test", versions=self.versions)
+        index = self._index(run, "test")
         if not timed:
             return {"flow": index.flow}
         clip = open_index(replace(index.part(np.array([0])), inputs=("rgb",)), feed="materialize").clip(0)
@@ -410,61 +386,6 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
         if not any(has_field(contender.run, path) for contender in contenders):
             override(study.subject, {path: value})  # raises, naming the fields there are
     return contenders
-
-
-def _cost_of(run: AnyRun, model: Any, *, timed: bool) -> dict[str, Any]:
-    """Compute of one clip or image, and of a classifier the milliseconds; a detector's are measured with its boxes."""
-    import torch
-
-    from posture.models.summary import gmacs, image_gflops, latency_ms
-
-    if run.task == "detection":
-        return {"gmacs": image_gflops(model, run.model.size) / 2}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return {
-        "gmacs": gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs),
-        "latency_ms": latency_ms(model, run.model, device=device) if timed else None,
-    }
-
-
-def _result(job: Job) -> Scored:
-    scored = job.folder.evaluation("test")
-    common = (job.run.seed, job.folder.uri, job.history, scored.metrics)
-    if job.run.task == "detection":
-        # older runs lack the latter
-        names, later = ("boxes", "scores", "labels", "true_boxes", "true_labels"), ("ignored", "ignored_labels")
-        table = read_parquet(scored.path("predictions.parquet"), ("image", *names))
-        columns = (table[name].to_pylist() for name in (*names, *later) if name in table.column_names)
-        return DetectionResult(
-            *common, table["image"].to_pylist(), [_arrays(*image) for image in zip(*columns, strict=True)]
-        )
-    table = read_parquet(scored.path("predictions.parquet"), ("segment", "label", "scores"))
-    return SeedResult(
-        *common, table["segment"].to_pylist(), table["label"].to_numpy(), np.stack(table["scores"].to_pylist())
-    )
-
-
-def _arrays(boxes: Any, scores: Any, labels: Any, *there: Any) -> tuple[np.ndarray, ...]:
-    """`there`: true boxes and their labels, and perhaps ignore regions and theirs."""
-    told = [
-        np.array(values, dtype=np.int64) if at % 2 else np.array(values, dtype=np.float32).reshape(-1, 4)
-        for at, values in enumerate(there)
-    ]
-    return (
-        np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        np.array(scores, dtype=np.float32),
-        np.array(labels, dtype=np.int64),
-        *told,
-    )
-
-
-def _cost(job: Job) -> float:
-    """What a learning rate is chosen to make least, on `val`; infinite where the run diverged before its first epoch
-    ended.
-    """
-    if job.run.task == "detection":
-        return min((-record["val_map50_95"] for record in job.history), default=math.inf)
-    return min((record["val_loss"] for record in job.history), default=math.inf)
 
 
 def _tried(job: Job) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import ray
 import ray.tune
 import torch
 
+from posture.runs.figures import Objective
 from posture.runs.folder import RunFolder
-from posture.search.trial import Objective, by_epoch
+from posture.search.trial import by_epoch
 from posture.train.context import LocalContext
 
 

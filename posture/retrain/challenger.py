@@ -10,7 +10,8 @@ from typing import Any
 from posture.config import ActionRun
 from posture.retrain.intake import Progress
 from posture.runs.backend import Backend
-from posture.runs.prepare import Session, tables_of
+from posture.runs.kinds import KINDS
+from posture.runs.prepare import Session
 
 
 def digest_of_wish(run: ActionRun, *, store: str, from_scratch: bool) -> str:
@@ -22,7 +23,7 @@ def name_of(
     run: ActionRun, *, wish: str, champion: str | None, versions: dict[str, int], left_out: tuple[str, ...]
 ) -> str:
     """The same for the same wish (`digest_of_wish`), champion and footage, so that nothing is trained twice."""
-    read = {name: versions.get(name) for name in tables_of(run)}
+    read = {name: versions.get(name) for name in KINDS[run.task].tables(run)}
     return f"{run.name[:80]}-{_digest({'asked': wish, 'champion': champion, 'left_out': left_out, 'versions': read})}"
 
 

@@ -53,16 +53,14 @@ def describe_segments(
     """At most `MOST` of the segments, one clip of each, as the model `run` sees them whose model.safetensors lies in
     the folder `weights`.
     """
-    from posture.models import build
-    from posture.train.checkpoint import load_weights
+    from posture.runs.weights import load_network
     from posture.train.context import LocalContext
     from posture.train.evaluate import describe
 
     wanted = sorted(segments)
     wanted = set(np.random.default_rng(seed).permutation(wanted)[:MOST].tolist())
     rows = {row["segment"]: row for row in store.read("segments", version=versions["segments"]).to_pylist()}
-    model, device = build(run.model), LocalContext().device
-    load_weights(model, weights / "model.safetensors")
+    model, device = load_network(run, weights), LocalContext().device
     found: list[tuple[np.ndarray, float, str, str]] = []
     for split in SPLITS:
         reads = {"recipe": run.data.recipe, "inputs": run.model.inputs, "flow": run.data.flow}

@@ -18,8 +18,8 @@ from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.retrain.decision import Answers
 from posture.retrain.intake import Progress, silent
-from posture.runs.action import Views
 from posture.runs.backend import LOCAL, Backend
+from posture.runs.figures import Views
 
 BATCH = 16
 """Clips per forward pass."""

@@ -35,7 +35,7 @@ from posture.retrain.new_data import arrivals, segments_record
 from posture.retrain.notify import Notification, notify
 from posture.retrain.registry import WEIGHTS, Registry
 from posture.runs.backend import Backend
-from posture.runs.folder import RunFolder
+from posture.runs.folder import RunFolder, RunRecord
 from posture.runs.prepare import prepare, software
 from posture.runs.recipes import load_recipe
 
@@ -278,7 +278,7 @@ class Pass:
     def _train(self, plan: dict[str, Any]) -> str:
         """Train the challenger, from where it was left. Returns why it cannot be trained, or ""."""
         folder = self._folder(plan)
-        history = folder.read_json("history.json") or []
+        history = folder.history()
         if plan["step"] != "train" or (len(history) >= self.run.epochs and folder.checkpoints()):
             return ""
         if not folder.exists():
@@ -337,9 +337,9 @@ class Pass:
 
     def _judge(self, plan: dict[str, Any]) -> dict[str, Any]:
         folder = self._folder(plan)
-        record = folder.read_json("run.json")
+        record = folder.record()
         before = self.registry.version(self.champion) if self.champion else None
-        challenger = Model(validate(record["run"]), tuple(record["classes"]), folder.checkpoint("best"))
+        challenger = Model(record.run, record.classes, folder.checkpoint("best"))
         champion = before and Model(
             validate(before["run"]), tuple(before["classes"]), self.registry.checkpoint(before["version"])
         )
@@ -362,11 +362,11 @@ class Pass:
         )
 
     def _record(
-        self, plan: dict[str, Any], record: dict[str, Any], answers: Answers, judged: dict[str, Any], *, missing: int
+        self, plan: dict[str, Any], record: RunRecord, answers: Answers, judged: dict[str, Any], *, missing: int
     ) -> dict[str, Any]:
         """Add the version, and write down the decision and what it rests on."""
         folder = self._folder(plan)
-        history = folder.read_json("history.json") or []
+        history = folder.history()
         best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
         metrics = {
             "challenger": figures(answers, answers.challenger, answers.known),
@@ -375,17 +375,17 @@ class Pass:
         version = {
             "parent": plan["champion"],
             "pass": plan["pass"],
-            "run": record["run"],
+            "run": record.run.model_dump(mode="json"),
             "recipe": self.options.recipe,
             "run_folder": folder.uri,
             "store": self.store.uri,
             "footage_versions": plan["versions"],
-            "classes": record["classes"],
+            "classes": record.classes,
             "left_out": plan["left_out"],
             "metrics": metrics["challenger"],
             "decision": {name: judged[name] for name in ("outcome", "verdict")},
             "holdout": answers.segments,
-            "trained_on": {split: counts["clips"] for split, counts in record["footage"].items()},
+            "trained_on": {split: counts["clips"] for split, counts in record.footage.items()},
             "software": software(),
         }
         self.lease.check()
@@ -414,7 +414,7 @@ class Pass:
             judged
             | {
                 "challenger": name,
-                "start_sentence": record["start"],
+                "start_sentence": record.start,
                 "holdout": holdout,
                 "training": training,
                 "changed": self._placed(judged["changed"], plan),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posture.config import DetectionRun, override, validate
+from posture.config import DetectionRun, override
 from posture.data.decode.tracks import MIN_CONFIDENCE
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
@@ -51,17 +51,15 @@ def open_detector(uri: str) -> AthleteDetector:
     no detector.
     """
     folder = RunFolder.open(uri)
-    record = folder.read_json("run.json")
-    run = validate(record["run"])
+    record = folder.record()
+    run = record.run
     if not isinstance(run, DetectionRun):
         raise InputError(
             f"{uri}: this run classifies clips ({run.model.kind}), and finding athletes takes a detector; "
             "train one with: posture train jobs/detector.py:improved --store STORE"
         )
     with folder.checkpoint("best") as checkpoint:
-        return AthleteDetector(
-            folder.uri, run, tuple(record["classes"]), (checkpoint / "model.safetensors").read_bytes()
-        )
+        return AthleteDetector(folder.uri, run, record.classes, (checkpoint / "model.safetensors").read_bytes())
 
 
 class Finder:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from posture.config import AnyRun
+from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
-from posture.runs.prepare import Session, open_run
+from posture.runs.figures import Views
+from posture.runs.kinds import KINDS
+from posture.runs.prepare import Session
 
 if TYPE_CHECKING:
     from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
@@ -44,7 +47,7 @@ class Backend(Protocol):
         run: AnyRun,
         checkpoint: Path,
         *,
-        views: Any,
+        views: Views,
         batch: int,
         workers: int = 1,
         progress: Callable[[int, int], None] | None = None,
@@ -106,7 +109,7 @@ class Local:
 
         with Here(session.folder, on_progress=on_progress) as ctx:
             on_device(ctx.device_name)
-            train, val = (open_run(index, feed=session.run.data.feed) for index in (session.train, session.val))
+            train, val = (open_index(index, feed=session.run.data.feed) for index in (session.train, session.val))
             return run_worker(session.run, session.classes, session.folder, ctx, train=train, val=val)
 
     def predict(
@@ -115,17 +118,12 @@ class Local:
         run: AnyRun,
         checkpoint: Path,
         *,
-        views: Any,
+        views: Views,
         batch: int,
         workers: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Any, str]:
-        from posture.runs.action import score_here
-        from posture.runs.detection import detect_here
-
-        if run.task == "detection":
-            return detect_here(index, run, checkpoint, batch=batch, progress=progress)
-        return score_here(index, run, checkpoint, views=views, batch=batch, progress=progress)
+        return KINDS[run.task].predict(index, run, checkpoint, views=views, batch=batch, progress=progress)
 
     def run_jobs(
         self,

@@ -1,16 +1,13 @@
-"""A trained detector on images it never saw: every test image judged exactly once, metrics, speed, and the report."""
+"""Runs of detectors: which images they read, what they find, how that is judged."""
 
 from __future__ import annotations
 
-import io
 import json
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,19 +15,20 @@ from posture.config import DetectionRun
 from posture.data.feed.images import ImageIndex, index_images
 from posture.data.feed.origins import image_uris
 from posture.data.feed.shards import open_index
-from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs import statistics
-from posture.runs.folder import RunFolder
+from posture.runs.figures import ONE_VIEW, Judged, Objective, Views
+from posture.runs.folder import RunFolder, RunRecord
 
-Detect = Callable[..., tuple[list[Any], str]]
-"""What was found in every image of an index, and the devices that found it; `Backend.predict` of some backend."""
-
+RECALL = 0.98
+"""Share of the training boxes that anchors must reach to be kept (YOLOv5's)."""
 TIMED = 50
 """Images that the speed is measured on."""
+TRACKED = 96
+"""Validation images whose detections are tracked."""
 RESAMPLES = 2_000
-"""Of the groups of images, for the interval of mAP@0.5:0.95."""
+"""Resamples of the groups of images, for the interval of mAP@0.5:0.95."""
 
 
 @dataclass(frozen=True)
@@ -45,103 +43,177 @@ class FoundBoxes:
     """(D,) int64."""
 
 
-def evaluate_detector(
-    folder: RunFolder,
-    record: dict[str, Any],
-    run: DetectionRun,
-    *,
-    about: dict[str, Any],
-    batch: int,
-    store: Store,
-    pinned: bool,
-    detect: Detect,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Judge a checkpoint of the run on a split, as `posture.runs.action.evaluate` does a classifier's; returns the
-    metrics.
+class DetectionRuns:
+    """`posture.runs.kinds.TaskRuns` of detectors."""
 
-    `about` is what metrics.json says besides: `name` (of the evaluation's folder), `split`, `checkpoint` (best or
-    last), `store`, `notice`. `pinned`: at the table versions that the run read.
-    Raises InputError.
-    """
-    from posture.tasks.detection_metrics import detection_metrics
-    from posture.train.checkpoint import read_state
+    unit = "images"
+    objectives = (Objective("map50_95", "val_map50_95", maximize=True), Objective("map50", "val_map50", maximize=True))
+    epoch_figures: ClassVar[Mapping[str, str]] = {"mAP@0.5": "val_map50", "mAP@0.5:0.95": "val_map50_95"}
 
-    began = time.time()
-    classes, split, which = tuple(record["classes"]), about["split"], about["checkpoint"]
-    index = index_images(store, split, versions=record["versions"] if pinned else None, classes=classes)
-    if not len(index):
-        raise InputError(
-            f"{store.uri}: the {split} split has no images to evaluate on; name a test split in the labels, or ingest with --test-share"
+    def tables(self, run: DetectionRun) -> tuple[str, ...]:
+        return ("images", "boxes")
+
+    def index(
+        self,
+        run: DetectionRun,
+        store: Store,
+        split: str,
+        *,
+        versions: dict[str, int] | None,
+        classes: tuple[str, ...] | None = None,
+        left_out: tuple[str, ...] = (),
+        views: Views = ONE_VIEW,
+    ) -> ImageIndex:
+        return index_images(store, split, versions=versions, classes=classes)
+
+    def resolve(self, run: DetectionRun, train: ImageIndex) -> tuple[dict[str, Any], str]:
+        if not hasattr(run.model, "anchors") or not len(train):
+            return {}, ""
+        from posture.tasks.anchors import best_possible_recall, kmeans_anchors
+
+        sides = train.box_sides(run.model.size)
+        recall = best_possible_recall(sides, run.model.anchors, ratio=run.loss.anchor_ratio)
+        if run.data.anchors == "keep" or not len(sides) or (run.data.anchors == "auto" and recall >= RECALL):
+            return {}, f"anchors kept: they reach {recall:.1%} of {len(sides):,} training boxes"
+        anchors = kmeans_anchors(sides, ratio=run.loss.anchor_ratio, seed=run.seed)
+        reached = best_possible_recall(sides, anchors, ratio=run.loss.anchor_ratio)
+        return {"model.anchors": anchors}, (
+            f"anchors by k-means of {len(sides):,} training boxes reach {reached:.1%} of them, "
+            f"the model's own {recall:.1%}"
         )
-    about["tag"] = folder.checkpoints().get(which)
-    with folder.checkpoint(which) as checkpoint:
-        found, device = detect(index, run, checkpoint, batch=batch, progress=progress)
-        speed = measure_speed(index, run, checkpoint)
-        state = read_state(checkpoint)
-    judged = _judged(found, index)
-    counts = statistics.resampled_groups(index.groups, resamples=RESAMPLES)
-    values = statistics.resampled_map(judged, index.groups, counts, classes=len(classes))["map50_95"]
-    metrics = detection_metrics(judged, classes) | {
-        "interval": statistics.told_interval(values, of="map50_95", groups=counts.shape[1])
-    }
-    metrics |= about | {
-        "epoch": state["epoch"],
-        "protocol": describe(run),
-        "device": device,
-        "speed": speed,
-        "fps": {name: 1000.0 / times["median"] for name, times in speed.items()},
-        "seconds": time.time() - began,
-    }
-    uris = image_uris(store, index.keys, versions=record["versions"] if pinned else None)
-    _write(folder, record, run, store, index, found, metrics, uris)
-    return metrics
 
+    def task(self, run: DetectionRun, classes: tuple[str, ...]) -> Any:
+        from posture.tasks.detection import DetectionTask
 
-def describe(run: DetectionRun) -> str:
-    """How images are judged, in words, for the report."""
-    detect = run.detect
-    return (
-        f"each image once, letterboxed to {run.model.size} x {run.model.size} pixels; boxes above confidence {detect.confidence:g}, "
-        f"overlaps ({detect.nms_overlap}) above {detect.overlap:g} suppressed, at most {detect.most} in an image"
-    )
+        return DetectionTask(run, classes)
 
+    def batches(self, train: Any, val: Any, run: DetectionRun, ctx: Any) -> Any:
+        from posture.train.image_batches import ImageBatches
 
-def detect_here(
-    index: ImageIndex,
-    run: DetectionRun,
-    checkpoint: Path,
-    *,
-    batch: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[FoundBoxes], str]:
-    """What is found in every image of the index, and the device that found it."""
-    from posture.train.context import LocalContext
-    from posture.train.detect import detect_images
+        return ImageBatches(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
 
-    ctx = LocalContext()
-    network, task = load_detector(run, index.classes, checkpoint)
-    found = detect_images(
-        network, task, open_index(index, feed=run.data.feed), run, ctx.device, batch=batch, progress=progress
-    )
-    return [FoundBoxes(*one) for one in found], ctx.device_name
+    def protocol(self, run: DetectionRun, views: Views) -> str:
+        if views != ONE_VIEW:
+            raise InputError(
+                f"{run.name} is a detector, which looks at each image once: --crops, --spans and --source are for "
+                "action classifiers"
+            )
+        detect = run.detect
+        return (
+            f"each image once, letterboxed to {run.model.size} x {run.model.size} pixels; boxes above confidence "
+            f"{detect.confidence:g}, overlaps ({detect.nms_overlap}) above {detect.overlap:g} suppressed, at most "
+            f"{detect.most} in an image"
+        )
+
+    def seen(self, run: DetectionRun, store: Store, index: ImageIndex, views: Views) -> ImageIndex:
+        return index
+
+    def predict(
+        self,
+        index: ImageIndex,
+        run: DetectionRun,
+        checkpoint: Path,
+        *,
+        views: Views = ONE_VIEW,
+        batch: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[FoundBoxes], str]:
+        """Return the boxes found in each image and the name of the device."""
+        from posture.train.context import LocalContext
+        from posture.train.detect import detect_images
+
+        ctx = LocalContext()
+        network, task = load_detector(run, index.classes, checkpoint)
+        images = open_index(index, feed=run.data.feed)
+        found = detect_images(network, task, images, run, ctx.device, batch=batch, progress=progress)
+        return [FoundBoxes(*one) for one in found], ctx.device_name
+
+    def judge(
+        self,
+        predictions: list[FoundBoxes],
+        run: DetectionRun,
+        checkpoint: Path,
+        *,
+        index: ImageIndex,
+        seen: ImageIndex,
+        views: Views,
+        store: Store,
+        versions: dict[str, int] | None,
+    ) -> Judged:
+        import pyarrow as pa
+
+        from posture.runs.reports.detection import write_detector_report
+        from posture.tasks.detection_metrics import detection_metrics
+
+        judged, speed = _judged(predictions, index), measure_speed(index, run, checkpoint)
+        counts = statistics.resampled_groups(index.groups, resamples=RESAMPLES)
+        values = statistics.resampled_map(judged, index.groups, counts, classes=len(index.classes))["map50_95"]
+        metrics = detection_metrics(judged, index.classes) | {
+            "interval": statistics.told_interval(values, of="map50_95", groups=counts.shape[1]),
+            "speed": speed,
+            "fps": {name: 1000.0 / times["median"] for name, times in speed.items()},
+        }
+        columns = {
+            "image": index.keys,
+            "group": index.groups,
+            "boxes": [one.boxes.tolist() for one in predictions],
+            "scores": [one.scores for one in predictions],
+            "labels": [one.labels for one in predictions],
+            "true_boxes": [boxes.tolist() for boxes in index.boxes],
+            "true_labels": list(index.labels),
+            "ignored": [boxes.tolist() for boxes in index.ignored],
+            "ignored_labels": list(index.ignored_labels),
+        }
+        table = pa.table(columns, metadata={"classes": json.dumps(index.classes)})
+        uris = image_uris(store, index.keys, versions=versions)
+        report = partial(write_detector_report, index=index, found=predictions, images=_Shown(index), uris=uris)
+        return Judged(metrics, table, report)
+
+    def compute(self, run: DetectionRun, network: Any) -> float:
+        from posture.models.summary import image_gflops
+
+        return image_gflops(network, run.model.size) / 2
+
+    def facts(self, run: DetectionRun, record: RunRecord, *, gmacs: float, speed: float | None) -> dict[str, Any]:
+        return {"anchors": record.anchors, "gflops": 2 * gmacs, "pictures_per_second": speed}
+
+    def sheets(self, run: DetectionRun, classes: tuple[str, ...], folder: RunFolder, val: Any) -> dict[str, bytes]:
+        """Return detections of the best checkpoint on the first `TRACKED` validation images, and their PR curve."""
+        from posture.runs.reports.detection import detections_sheet, precision_recall_sheet
+        from posture.tasks.detection_metrics import detection_metrics
+
+        part = val.index.part(np.arange(min(TRACKED, len(val.index))))
+        with folder.checkpoint("best") as checkpoint:
+            found, _ = self.predict(part, run, checkpoint, batch=8)
+        judged = _judged(found, part)
+        metrics = detection_metrics(judged, classes)
+        shown = np.linspace(0, len(part) - 1, min(12, len(part))).round().astype(int).tolist()
+        images = _Shown(part)
+        sheet = detections_sheet(
+            f"{run.name} on val",
+            [images.picture(index) for index in shown],
+            [judged[index] for index in shown],
+            classes,
+            confidence=metrics["confidence"] or 0.5,
+        )
+        return {"detections": sheet, "precision_recall": precision_recall_sheet(f"{run.name} on val", metrics)}
+
+    def footage_fields(self, run: DetectionRun) -> dict[str, Any]:
+        return {}
 
 
 def load_detector(run: DetectionRun, classes: tuple[str, ...], checkpoint: Path) -> tuple[Any, Any]:
-    """The checkpoint's network, fused for inference, and its task."""
-    from posture.models import build
+    """Return the checkpoint's network, fused for inference, and its task."""
     from posture.models.fuse import fuse
+    from posture.runs.weights import load_network
     from posture.tasks.detection import DetectionTask
-    from posture.train.checkpoint import load_weights
 
-    network = build(run.model, detect=run.detect)
-    load_weights(network, checkpoint / "model.safetensors")
-    return fuse(network.eval()), DetectionTask(run, classes)
+    return fuse(load_network(run, checkpoint)), DetectionTask(run, classes)
 
 
 def measure_speed(index: ImageIndex, run: DetectionRun, checkpoint: Path) -> dict[str, dict[str, float]]:
-    """Milliseconds per image, one after the other: of the `model` alone, and of the `whole` way from decoded pixels
-    to boxes.
+    """Return milliseconds per image, one at a time: the `model` alone, and end to end (`whole`): letterbox, network,
+    NMS.
 
     Median, tenth and ninetieth percentile over `TIMED` images, on the GPU if there is one.
     """
@@ -157,55 +229,6 @@ def measure_speed(index: ImageIndex, run: DetectionRun, checkpoint: Path) -> dic
     }
 
 
-def _write(
-    folder: RunFolder,
-    record: dict[str, Any],
-    run: DetectionRun,
-    store: Store,
-    index: ImageIndex,
-    found: list[FoundBoxes],
-    metrics: dict[str, Any],
-    uris: dict[str, str],
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from posture.runs.reports.detection import write_detector_report
-
-    table = pa.table(
-        {
-            "image": index.keys,
-            "group": index.groups,
-            "boxes": [one.boxes.tolist() for one in found],
-            "scores": [one.scores for one in found],
-            "labels": [one.labels for one in found],
-            "true_boxes": [boxes.tolist() for boxes in index.boxes],
-            "true_labels": list(index.labels),
-            "ignored": [boxes.tolist() for boxes in index.ignored],
-            "ignored_labels": list(index.ignored_labels),
-        },
-        metadata={"classes": json.dumps(index.classes)},
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    with tempfile.TemporaryDirectory(prefix="posture-report-") as place:
-        page = Path(place, "report.html")
-        write_detector_report(
-            page,
-            run=record["run"],
-            metrics=metrics,
-            history=folder.read_json("history.json") or [],
-            index=index,
-            found=found,
-            images=_Shown(index),
-            uris=uris,
-            facts=_facts(record, run, store, metrics, folder),
-        )
-        write_bytes(folder.path("evaluation", metrics["name"], "report.html"), page.read_bytes())
-    write_bytes(folder.path("evaluation", metrics["name"], "predictions.parquet"), buffer.getvalue())
-    folder.write_json(f"evaluation/{metrics['name']}/metrics.json", metrics)
-
-
 class _Shown:
     """The few images of an index that a report shows, each read when it is asked for."""
 
@@ -213,65 +236,10 @@ class _Shown:
         self._index = index
 
     def picture(self, number: int) -> np.ndarray:
-        return open_index(self._index.part(np.array([number])), feed="materialize").image(0)
-
-
-def sheets(
-    run: DetectionRun, classes: tuple[str, ...], folder: RunFolder, val: ImageIndex, *, most: int = 96
-) -> dict[str, bytes]:
-    """Images (PNG) to track a finished run with, of its best checkpoint on the first `most` validation images:
-    detections, and the PR curve.
-    """
-    from posture.runs.reports.detection import detections_sheet, precision_recall_sheet
-    from posture.tasks.detection_metrics import detection_metrics
-
-    part = val.part(np.arange(min(most, len(val))))
-    with folder.checkpoint("best") as checkpoint:
-        found, _ = detect_here(part, run, checkpoint, batch=8)
-    judged = _judged(found, part)
-    metrics = detection_metrics(judged, classes)
-    shown = np.linspace(0, len(part) - 1, min(12, len(part))).round().astype(int).tolist()
-    images = _Shown(part)
-    sheet = detections_sheet(
-        f"{run.name} on val",
-        [images.image(number) for number in shown],
-        [judged[number] for number in shown],
-        classes,
-        confidence=metrics["confidence"] or 0.5,
-    )
-    return {"detections": sheet, "precision_recall": precision_recall_sheet(f"{run.name} on val", metrics)}
+        return open_index(self._index.part(np.array([number])), feed="materialize").picture(0)
 
 
 def _judged(found: list[FoundBoxes], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:
     """Each image's detections and what is there, as `detection_metrics` takes them."""
     there = zip(index.boxes, index.labels, index.ignored, index.ignored_labels, strict=True)
     return [(one.boxes, one.scores, one.labels, *boxes) for one, boxes in zip(found, there, strict=True)]
-
-
-def _facts(
-    record: dict[str, Any], run: DetectionRun, store: Store, metrics: dict[str, Any], folder: RunFolder
-) -> dict[str, Any]:
-    from posture.models import build
-    from posture.models.summary import image_gflops, parameters
-
-    history = folder.read_json("history.json") or []
-    speeds = [row["clips_per_second"] for row in history]
-    network = build(run.model)
-    return {
-        "evaluated": datetime.fromtimestamp(time.time(), UTC),
-        "protocol": metrics["protocol"],
-        "recipe": record.get("recipe"),
-        "store": store.uri,
-        "anchors": record.get("anchors", ""),
-        "tables": record["versions"],
-        "hardware": f"{record['machine']}; judged on {metrics['device']}",
-        "software": record["software"],
-        "seed": run.seed,
-        "epochs": f"{len(history)} of {run.epochs}",
-        "checkpoint": f"{metrics['checkpoint']}, epoch {metrics['epoch']}",
-        "parameters": parameters(network),
-        "gflops": image_gflops(network, run.model.size),
-        "pictures_per_second": float(np.median(speeds)) if speeds else None,
-        "wall_seconds": sum(row["seconds"] for row in history),
-        "footage": record["footage"] | {metrics["split"]: {"pictures": metrics["count"]}},
-    }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posture.config import ActionRun, validate
+from posture.config import ActionRun
 from posture.data.feed.video_window import Window, cut_window
 from posture.data.store.schema import DecodeRecipe
 from posture.display import heatmaps
@@ -99,24 +99,23 @@ def explain(
 
     from posture.data.decode.optical_flow import METHODS, flow_of_clip
     from posture.data.feed.clip_transforms import evaluation_view, network_inputs
-    from posture.models import build
     from posture.models.evidence import evidence
+    from posture.runs.weights import load_network
     from posture.tasks.action import probabilities
-    from posture.train.checkpoint import load_weights, read_state
+    from posture.train.checkpoint import read_state
     from posture.train.context import LocalContext
 
-    record = folder.read_json("run.json")
-    run, classes = validate(record["run"]), tuple(record["classes"])
+    record = folder.record()
+    run, classes = record.run, record.classes
     if not isinstance(run, ActionRun):
         raise InputError(
             f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; images with what a detector found "
             f"and missed, and why, are in the report of: posture evaluate {folder.uri}"
         )
     asked = None if class_name is None else _number(class_name, classes)
-    model, ctx = build(run.model), LocalContext()
+    ctx = LocalContext()
     with folder.checkpoint(which) as checkpoint:
-        load_weights(model, checkpoint / "model.safetensors")
-        epoch = read_state(checkpoint)["epoch"]
+        model, epoch = load_network(run, checkpoint), read_state(checkpoint)["epoch"]
     window = cut_window(
         video, DecodeRecipe.parse(run.data.recipe), frames=run.model.frames, step=run.data.step, start=start
     )
@@ -130,7 +129,7 @@ def explain(
         data=run.data,
         size=run.model.size,
     )
-    model = model.to(ctx.device).eval()
+    model = model.to(ctx.device)
     with torch.inference_mode():
         scores = probabilities(model(*inputs))[0].cpu().numpy()
     target = int(scores.argmax()) if asked is None else asked

@@ -21,13 +21,24 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import PlainValidator
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from posture.data.store.checked import PLAIN_NAME, Count, Name, Seconds, checked_json, path_below, refuse_links
+from posture.config import AnyRun, validate
+from posture.data.store.checked import (
+    PLAIN_NAME,
+    Count,
+    Name,
+    Seconds,
+    checked_json,
+    checked_value,
+    path_below,
+    refuse_links,
+)
 from posture.data.store.files import (
     absolute,
     exists,
@@ -44,21 +55,27 @@ from posture.errors import Busy, InputError, Unreachable
 NAME = PLAIN_NAME
 
 
-class RunRecord(TypedDict, total=False):
-    """run.json; `posture.config.validate` checks `run`."""
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """run.json. Fields with a default are missing in runs of older versions."""
 
-    run: dict[str, Any]
-    recipe: str
+    run: Annotated[AnyRun, PlainValidator(validate)]
+    recipe: str = ""
     store: str
     versions: dict[str, Count]
-    classes: list[str]
-    left_out: list[str]
-    start: str
-    anchors: str
-    footage: dict[str, dict[str, Count]]
-    software: dict[str, str]
-    machine: str
-    created: Seconds
+    """Versions of the store's tables."""
+    classes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Classes of the store that the run does not know."""
+    start: str = ""
+    """What weights the run started from, in a sentence; empty for random ones."""
+    anchors: str = ""
+    """A detector's anchors and why it has them, in a sentence."""
+    footage: dict[str, dict[str, Count]] = field(default_factory=dict)
+    """Counts of each split."""
+    software: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    created: Seconds = 0.0
 
 
 class Holder(TypedDict):
@@ -82,15 +99,14 @@ class Metrics(TypedDict, total=False):
     device: str
 
 
-KINDS = {
-    "run.json": RunRecord,
+FILES = {
     "holder.json": Holder,
     "history.json": list[dict[str, float | None]],
     "checkpoints.json": dict[str, Name],
     "forgotten.json": list[Name],
     "metrics.json": Metrics,
 }
-"""What the files of a run's folder hold, by their names."""
+"""Types of the JSON files in a run's folder, besides run.json."""
 
 
 def unique_name(recipe: str) -> str:
@@ -122,7 +138,7 @@ def evaluation_name(
     """The folder of an evaluation, named after its split and whatever is unusual: `test`, `val`, `test-3-crops`,
     `test-last`, `test-store-new-1a2b3c4d`.
 
-    `crops`, `spans` and `source` are those of `posture.runs.action.Views`;
+    `crops`, `spans` and `source` are those of `posture.runs.figures.Views`;
     `store` is the uri of a store that was asked for: another one, or the run's own at its newest versions.
     """
     parts = [
@@ -174,11 +190,25 @@ class RunFolder:
         """
         content = read_bytes(self.path(name))
         return (
-            None if content is None else checked_json(content, self.path(name), KINDS.get(name.rpartition("/")[2], Any))
+            None if content is None else checked_json(content, self.path(name), FILES.get(name.rpartition("/")[2], Any))
         )
 
     def write_json(self, name: str, value: Any) -> None:
         write_bytes(self.path(name), json.dumps(value, indent=1).encode())
+
+    def record(self) -> RunRecord:
+        """Return run.json. Raises InputError naming the file and the field that is missing or wrong."""
+        found = self.read_json("run.json")
+        if found is None:
+            raise InputError(f"{self.uri}: there is no run here (no run.json)")
+        return checked_value(found, self.path("run.json"), RunRecord)
+
+    def write_record(self, record: RunRecord) -> None:
+        self.write_json("run.json", vars(record) | {"run": record.run.model_dump(mode="json")})
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return a record for each finished epoch."""
+        return self.read_json("history.json") or []
 
     def evaluation(self, name: str = "test") -> Evaluation | None:
         """The evaluation `name`, also one that an older version wrote into evaluation/ itself; None if there is none."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
@@ -110,6 +110,22 @@ def _keep_rows(
     return f", with what it knows of {len(rows)} classes" + (
         f"; in {', '.join(last)} the rows of {', '.join(new)} start afresh" if new else ""
     )
+
+
+def load_network(run: Any, checkpoint: Path) -> nn.Module:
+    """Return the run's network with the weights of the folder `checkpoint`, in evaluation mode."""
+    from posture.train.checkpoint import load_weights
+
+    network = build_network(run)
+    load_weights(network, checkpoint / "model.safetensors")
+    return network.eval()
+
+
+def build_network(run: Any) -> nn.Module:
+    """Return the run's network with fresh weights."""
+    from posture.models import build
+
+    return build(run.model, detect=getattr(run, "detect", None))
 
 
 def load_start(model: nn.Module, folder: RunFolder) -> None:

@@ -7,34 +7,32 @@ from typing import Any
 
 from posture.config import AnyRun
 from posture.runs.folder import RunFolder
+from posture.runs.kinds import KINDS
 
 
 def run_worker(
     run: AnyRun, classes: tuple[str, ...], folder: RunFolder, ctx: Any, *, train: Any, val: Any
 ) -> dict[str, Any]:
-    """What every worker does, wherever it runs: build, load the last checkpoint or the weights to start from, fit; rank
-    0 takes the run and tracks it.
+    """Train as one worker, on Ray or in this process: build the network, load the last checkpoint or the weights to
+    start from, fit. Rank 0 takes the run and tracks it.
 
-    Returns what `fit` returns, and a `note` where tracking did not go as it should.
+    Return what `fit` returns, and a `note` on tracking that failed, else "".
     """
     import torch
 
-    from posture.models import build
     from posture.models.size import refuse_too_large
     from posture.runs.tracking import Tracker
-    from posture.runs.weights import load_start
+    from posture.runs.weights import build_network, load_start
     from posture.train.loop import fit
 
     refuse_too_large(run, ctx.device)
     torch.manual_seed(run.seed)
-    model = build(run.model, detect=run.detect if run.task == "detection" else None)
-    task, batches = _task(run, classes), _batches(run, train, val, ctx)
+    model, kind = build_network(run), KINDS[run.task]
+    task, batches = kind.task(run, classes), kind.batches(train, val, run, ctx)
     tracker = None
     if ctx.rank == 0:
         folder.take()
-        past = [
-            (record["epoch"] * batches.steps_per_epoch, record) for record in folder.read_json("history.json") or []
-        ]
+        past = [(record["epoch"] * batches.steps_per_epoch, record) for record in folder.history()]
         tracker = Tracker(run.name, folder=folder.uri, config=run.model_dump(mode="json"), past=past)
     failed = True
     try:
@@ -47,15 +45,13 @@ def run_worker(
             if run.weights:
                 load_start(model, folder)
                 if tracker is not None:
-                    tracker.summarize({"start": folder.read_json("run.json")["start"]})
+                    tracker.summarize({"start": folder.record().start})
             outcome = fit(run, task, batches, ctx, tracker, model=model)
         failed = False
         if tracker is not None and outcome["best"] is not None:
             tracker.summarize({f"best_val_{run.metric}": outcome["best"], "best_epoch": outcome["best_epoch"]})
-            if run.task == "detection" and tracker.is_on:
-                from posture.runs.detection import sheets
-
-                tracker.show(sheets(run, classes, folder, val.index))
+            if tracker.is_on and (sheets := kind.sheets(run, classes, folder, val)):
+                tracker.show(sheets)
     finally:
         ctx.close()
         if tracker is not None:
@@ -64,28 +60,9 @@ def run_worker(
 
 
 def _mend_history(folder: RunFolder, checkpoint: Path) -> None:
-    """A run that was killed between publishing a checkpoint and its history gets the history that the checkpoint holds."""
+    """Write the history that the checkpoint holds, which a run that was killed in between did not write itself."""
     from posture.train.checkpoint import read_state
 
     history = read_state(checkpoint)["history"]
     if folder.read_json("history.json") != history:
         folder.write_json("history.json", history)
-
-
-def _task(run: AnyRun, classes: tuple[str, ...]) -> Any:
-    if run.task == "detection":
-        from posture.tasks.detection import DetectionTask
-
-        return DetectionTask(run, classes)
-    from posture.tasks.action import ActionTask
-
-    return ActionTask(run, classes)
-
-
-def _batches(run: AnyRun, train: Any, val: Any, ctx: Any) -> Any:
-    from posture.train.batches import Batches
-    from posture.train.image_batches import ImageBatches
-
-    return (ImageBatches if run.task == "detection" else Batches)(
-        train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val
-    )

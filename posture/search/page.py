@@ -21,8 +21,10 @@ from optuna.trial import FrozenTrial
 from posture.display import html, text
 from posture.display.charts import LETTER, LONGEST, Chart, ChartLine, Dot, ticks
 from posture.display.text import counted, decimal, short
+from posture.runs.figures import Objective
+from posture.runs.kinds import KINDS
 from posture.search.study import leading, state_of
-from posture.search.trial import COSTS, MEASURED, Objective
+from posture.search.trial import COSTS
 
 LEAST_FOR_IMPORTANCE = 5
 """Complete trials, fewer of which tell nothing of what mattered."""
@@ -181,7 +183,7 @@ def reached(trial: FrozenTrial) -> float | None:
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
-    known = {objective.name: objective for objective in (*MEASURED["action"], *MEASURED["detection"], *COSTS)}
+    known = {objective.name: objective for kind in KINDS.values() for objective in (*kind.objectives, *COSTS)}
     return tuple(known[name] for name in study.user_attrs["terms"]["objectives"])
 
 

@@ -21,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from posture.config import AnyRun, override
 from posture.errors import InputError
+from posture.runs.figures import Objective
 from posture.search.spaces import Space, base_point, sample
-from posture.search.trial import LOSS, Objective, Point, TrialResult
+from posture.search.trial import Point, TrialResult
 
 RANDOM_TRIALS = 10
 """Random points, the base recipe included, before the sampler uses its model (Optuna's default)."""
@@ -267,7 +268,7 @@ def leading(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _refuse_moving_loss(terms: Terms) -> None:
-    if LOSS not in terms.objectives:
+    if "loss" not in {objective.name for objective in terms.objectives}:
         return
     moving = {
         path

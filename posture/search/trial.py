@@ -11,49 +11,28 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from posture.config import ActionRun, AnyRun, override
+from posture.config import AnyRun, override
 from posture.data.store.checked import checked_value
 from posture.data.store.tables import Store
 from posture.errors import InputError
+from posture.runs.figures import Objective
 from posture.runs.folder import RunFolder
+from posture.runs.kinds import KINDS
 from posture.runs.prepare import Fitted, Session, begin
 
 OUTCOME = "outcome.json"
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What a search makes largest or smallest."""
-
-    name: str
-    key: str
-    """Its name in a record of history.json; empty for what is known of a network before it trains."""
-    maximize: bool
-
-    def best(self, values: list[float]) -> float:
-        return max(values) if self.maximize else min(values)
-
-
-LOSS = Objective("loss", "val_loss", maximize=False)
 COSTS = (Objective("gmacs", "", maximize=False), Objective("parameters", "", maximize=False))
-MEASURED = {
-    "action": (
-        Objective("accuracy", "val_accuracy", maximize=True),
-        Objective("map", "val_map", maximize=True),
-        Objective("mean_class_accuracy", "val_mean_class_accuracy", maximize=True),
-        LOSS,
-    ),
-    "detection": (Objective("map50_95", "val_map50_95", maximize=True), Objective("map50", "val_map50", maximize=True)),
-}
-"""On `val`, after every epoch; the first is what is taken if none is named."""
 
 
 def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
-    """`accuracy,gmacs` as objectives of runs like `base`; None: the task's first. Raises InputError naming those there
-    are.
+    """Return the objectives that `text` names, such as `accuracy,gmacs`, for runs like `base`; None names the task's
+    first. Raises InputError naming the objectives that exist.
     """
-    known = {objective.name: objective for objective in (*MEASURED[base.task], *COSTS)}
-    names = [name.strip() for name in (MEASURED[base.task][0].name if text is None else text).split(",")]
+    measured = KINDS[base.task].objectives
+    known = {objective.name: objective for objective in (*measured, *COSTS)}
+    names = [name.strip() for name in (measured[0].name if text is None else text).split(",")]
     for name in names:
         if name not in known:
             raise InputError(
@@ -62,7 +41,7 @@ def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
     if len(set(names)) != len(names) or not known[names[0]].key:
         raise InputError(
             f"--objective {','.join(names)}: name each objective once, and first one that training changes: "
-            f"{', '.join(objective.name for objective in MEASURED[base.task])}"
+            f"{', '.join(objective.name for objective in measured)}"
         )
     return tuple(known[name] for name in names)
 
@@ -115,21 +94,23 @@ def start(plan: Plan, point: Point) -> Session:
         raise InputError(point.refused)
     base, folder = plan.base.run, RunFolder(plan.runs, point.run)
     run = override(base, point.changes | {"name": point.run, "tracking.group": base.tracking.group or plan.name})
-    for name, ours, theirs in _read_from_store(run, base):
-        if ours != theirs:
+    ours, theirs = ({"the task": one.task} | KINDS[one.task].footage_fields(one) for one in (run, base))
+    for field_name, value in ours.items():
+        if field_name in theirs and value != theirs[field_name]:
             raise InputError(
-                f"{name} is {ours} where the base recipe has {theirs}; trials share the footage that is read for the base recipe"
+                f"{field_name} is {value} where the base recipe has {theirs[field_name]}; trials share the footage that "
+                "is read for the base recipe"
             )
     fitted = Fitted(run, plan.base.train, plan.base.val, plan.base.anchors)
     if not folder.exists():
         return begin(fitted, folder, recipe=plan.recipe, store=Store(plan.store), versions=plan.versions)
-    return Session(run, folder, fitted.train, fitted.val, resumed=bool(folder.checkpoints()))
+    return Session(**vars(fitted), folder=folder, resumed=bool(folder.checkpoints()))
 
 
 def by_epoch(folder: RunFolder, objective: Objective) -> list[float]:
     """The best value of the objective up to each finished epoch; NaN stays NaN only where nothing else came before it."""
     best: list[float] = []
-    for record in folder.read_json("history.json") or []:
+    for record in folder.history():
         value = record.get(objective.key)
         value = math.nan if value is None else float(value)
         before = best[-1] if best else math.nan
@@ -185,26 +166,9 @@ def _value(objective: Objective, session: Session) -> float:
 
 
 def cost(run: AnyRun) -> dict[str, float]:
-    """GMAC of one clip or image, and parameters."""
+    """Return the GMACs of one clip or image and the number of parameters."""
     from posture.models import build
-    from posture.models.summary import gmacs, image_gflops, parameters
+    from posture.models.summary import parameters
 
     model = build(run.model).eval()
-    compute = (
-        gmacs(model, run.model.frames, run.model.size, inputs=run.model.inputs)
-        if isinstance(run, ActionRun)
-        else image_gflops(model, run.model.size) / 2
-    )
-    return {"gmacs": compute, "parameters": float(parameters(model))}
-
-
-def _read_from_store(run: AnyRun, base: AnyRun) -> list[tuple[str, Any, Any]]:
-    """What decides which footage is read: (field, this run's, the base's)."""
-    if not isinstance(run, ActionRun) or not isinstance(base, ActionRun):
-        return [("the task", run.task, base.task)]
-    return [
-        ("model.inputs", run.model.inputs, base.model.inputs),
-        ("data.recipe", run.data.recipe, base.data.recipe),
-        ("data.flow", run.data.flow, base.data.flow),
-        ("data.feed", run.data.feed, base.data.feed),
-    ]
+    return {"gmacs": KINDS[run.task].compute(run, model), "parameters": float(parameters(model))}

@@ -16,9 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from posture.config import AnyRun, has_field, override
 from posture.errors import InputError
+from posture.runs.figures import Objective
 from posture.runs.recipes import load_recipe
 from posture.search.spaces import base_point, load_space, unconditional
-from posture.search.trial import Objective
 
 SOURCE = '''"""The space of sweep.yaml for W&B's Optuna engine, written by posture sweep."""
 

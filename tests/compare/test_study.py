@@ -7,7 +7,8 @@ from posture.compare.study import Job, StudyRunner
 from posture.config import ActionRun, ClipData, Optim, Scale, Study, override
 from posture.errors import InputError
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
-from posture.runs.action import Views, evaluate
+from posture.runs.evaluate import evaluate
+from posture.runs.figures import Views
 
 PLAIN = ActionRun(
     name="plain",

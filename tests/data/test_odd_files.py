@@ -17,6 +17,7 @@ from posture.retrain.forget import find
 from posture.retrain.watch import watchers
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder
+from posture.runs.recipes import load_recipe
 from posture.search.trial import OUTCOME, read
 from posture.search.winner import winner_study
 from posture.train.checkpoint import read_state
@@ -79,7 +80,7 @@ FILES = {
         Store(uri).forgotten(),
         find(GOOD, Store(uri), registry=None, runs=[]),
     ),
-    "runs/one/run.json": lambda uri: RunFolder(uri, "one").read_json("run.json"),
+    "runs/one/run.json": lambda uri: RunFolder(uri, "one").record(),
     "runs/one/history.json": lambda uri: RunFolder(uri, "one").read_json("history.json"),
     "runs/one/checkpoints.json": lambda uri: RunFolder(uri, "one").checkpoints(),
     "runs/one/holder.json": lambda uri: RunFolder(uri, "one").read_json("holder.json"),
@@ -122,7 +123,7 @@ CONTENT = {
     "registry/_lease/000000000001.json": {"holder": "x", "host": "a", "machine": "m", "process": 7, "expires": 1.0},
     f"store/{FORGOTTEN}/{GOOD}.json": {"video": GOOD, "bytes": 1, "time": 1.0, "versions": {"clips": 0}},
     "runs/one/run.json": {
-        "run": {"name": "one"},
+        "run": load_recipe("jobs/action.py:improved").model_dump(mode="json"),
         "store": "s",
         "versions": {"clips": 1},
         "classes": ["a"],

@@ -25,7 +25,7 @@ from posture.distributed.evaluate import predict
 from posture.distributed.flow import compute_flow
 from posture.distributed.ingest import ingest
 from posture.distributed.train import train
-from posture.runs.action import Views
+from posture.runs.figures import Views
 from posture.runs.prepare import prepare
 
 CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}

@@ -20,8 +20,9 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
 from posture.retrain.registry import Registry
-from posture.runs.action import Views, evaluate
 from posture.runs.backend import Local
+from posture.runs.evaluate import evaluate
+from posture.runs.figures import Views
 from posture.runs.prepare import prepare
 from tests.retrain.test_registry import RECORD
 from tests.support.footage import make_class_folders

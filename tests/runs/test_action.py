@@ -13,8 +13,9 @@ from posture.data.feed.source_windows import SourceFootage, index_sources
 from posture.data.store.tables import Store
 from posture.distributed.backend import OnRay
 from posture.errors import InputError
-from posture.runs.action import Views, evaluate, unfinished
 from posture.runs.backend import Local
+from posture.runs.evaluate import evaluate, unfinished
+from posture.runs.figures import Views
 from posture.runs.folder import RunFolder, evaluation_name
 from posture.runs.prepare import prepare
 from tests.runs.reports.test_action import assert_self_contained

@@ -24,9 +24,10 @@ from posture.distributed.image_ingest import ingest_images
 from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
-from posture.runs.action import Views, evaluate
 from posture.runs.backend import Local
 from posture.runs.detection import load_detector
+from posture.runs.evaluate import evaluate
+from posture.runs.figures import Views
 from posture.runs.folder import RunFolder
 from posture.runs.prepare import prepare
 from posture.runs.recipes import functions, load_module, load_recipe

@@ -40,7 +40,9 @@ def make_run(tmp_path_factory):
         checkpoint = tmp_path_factory.mktemp("checkpoint")
         save_file(model.state_dict(), checkpoint / "model.safetensors")
         (checkpoint / "state.json").write_text(json.dumps({"epoch": 7}))
-        folder.write_json("run.json", {"run": run.model_dump(mode="json"), "classes": CLASSES})
+        folder.write_json(
+            "run.json", {"run": run.model_dump(mode="json"), "store": "x", "versions": {}, "classes": CLASSES}
+        )
         folder.publish_checkpoint("epoch-0007", checkpoint, best=True)
         return folder
 
@@ -153,7 +155,8 @@ def test_what_cannot_be_explained_is_one_sentence(improved, video, tmp_path, cap
     bare.write_json("run.json", improved.read_json("run.json"))
     detector = RunFolder(str(tmp_path), "athletes")
     detector.write_json(
-        "run.json", {"run": load_recipe("jobs/detector.py:improved").model_dump(mode="json"), "classes": ["athlete"]}
+        "run.json",
+        improved.read_json("run.json") | {"run": load_recipe("jobs/detector.py:improved").model_dump(mode="json")},
     )
     for arguments, complaint in (
         (("/nowhere/run", good), "there is no run here"),

@@ -8,7 +8,6 @@ from posture.runs.folder import RunFolder
 from posture.runs.prepare import Fitted, Session
 from posture.runs.recipes import load_recipe
 from posture.search.trial import (
-    LOSS,
     Plan,
     Point,
     TrialResult,
@@ -45,18 +44,19 @@ def session(folder, *accuracies):
             for epoch, value in enumerate(accuracies, start=1)
         ],
     )
-    return Session(BASE, run, None, None, resumed=False)
+    return Session(BASE, None, None, folder=run, resumed=False)
 
 
 def test_a_trial_is_worth_its_best_epoch(tmp_path):
+    (loss,) = parse_objectives("loss", BASE)
     found = conclude(plan(tmp_path), session(tmp_path, 0.2, 0.6, 0.5), stopped=False)
     assert found == TrialResult("complete", [0.6], [0.2, 0.6, 0.6]) == read(RunFolder(str(tmp_path), "trial"))
     assert conclude(plan(tmp_path), session(tmp_path, 0.2, 0.1), stopped=True) == TrialResult(
         "stopped", by_epoch=[0.2, 0.2]
     )
     assert (
-        by_epoch(RunFolder(str(tmp_path), "trial"), LOSS) == [1.0, 0.5]
-        and by_epoch(RunFolder(str(tmp_path), "none"), LOSS) == []
+        by_epoch(RunFolder(str(tmp_path), "trial"), loss) == [1.0, 0.5]
+        and by_epoch(RunFolder(str(tmp_path), "none"), loss) == []
     )
 
 

@@ -192,8 +192,7 @@ def score_stretches(
 
     Raises InputError for a run on clips cut around the athlete: nothing says where the athlete is.
     """
-    from posture.models import build
-    from posture.train.checkpoint import load_weights
+    from posture.runs.weights import load_network
     from posture.train.context import LocalContext
     from posture.train.evaluate import describe
 
@@ -219,8 +218,7 @@ def score_stretches(
         run.data.flow or METHODS[0],
     )
     footage = SourceFootage(index, tolerant=True)
-    model = build(run.model)
-    load_weights(model, checkpoint / "model.safetensors")
+    model = load_network(run, checkpoint)
     probabilities, features = describe(model, footage, run, LocalContext().device, batch=batch, progress=progress)
     kept = [place for place in range(len(asked)) if place not in footage.failed]
     refused = [
