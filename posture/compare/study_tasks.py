@@ -75,7 +75,7 @@ class DetectionStudy:
         names, later = ("boxes", "scores", "labels", "true_boxes", "true_labels"), ("ignored", "ignored_labels")
         table = read_parquet(scored.path("predictions.parquet"), ("image", *names))
         columns = (table[name].to_pylist() for name in (*names, *later) if name in table.column_names)
-        images = [_arrays(*image) for image in zip(*columns, strict=True)]
+        images = [image_arrays(*image) for image in zip(*columns, strict=True)]
         return DetectionResult(
             job.run.seed, job.folder.uri, job.history, scored.metrics, table["image"].to_pylist(), images
         )
@@ -94,7 +94,7 @@ class DetectionStudy:
 TASKS = {"action": ActionStudy(), "detection": DetectionStudy()}
 
 
-def _arrays(boxes: Any, scores: Any, labels: Any, *there: Any) -> tuple[np.ndarray, ...]:
+def image_arrays(boxes: Any, scores: Any, labels: Any, *there: Any) -> tuple[np.ndarray, ...]:
     """Return arrays; `there` are true boxes and their labels, and perhaps ignore regions and theirs."""
     truth = [
         np.array(values, dtype=np.int64) if at % 2 else np.array(values, dtype=np.float32).reshape(-1, 4)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import ray
 
 from posture.compare.study import Job
+from posture.config import Scale
 from posture.data.store.files import is_remote
 from posture.distributed import cluster
-from posture.distributed.resources import refuse_none
+from posture.distributed.resources import room
 from posture.distributed.train import refuse_unshared
 from posture.errors import InputError
 
@@ -44,11 +45,9 @@ def execute(
     cluster.connect()
     if cluster.nodes() > 1 and not is_remote(jobs[0].runs):
         refuse_unshared(jobs[0].folder.path("run.json"))
-    nodes = cluster.sizes()
-    refuse_none(nodes)
-    resources = room(concurrent, jobs=len(waiting) - len(said), nodes=nodes)
-    place = {} if resources[1] else cluster.off_decoders()
-    task = _work.options(num_cpus=resources[0], num_gpus=resources[1], label_selector=place, max_retries=ATTEMPTS)
+    cpus, gpus = share_of_a_run(concurrent, jobs=len(waiting) - len(said), nodes=cluster.sizes())
+    place = {} if gpus else cluster.off_decoders()
+    task = _work.options(num_cpus=cpus, num_gpus=gpus, label_selector=place, max_retries=ATTEMPTS)
     running = {task.remote(what, job): job for name, job in waiting.items() if name not in said}
     total = sum(job.run.epochs for job in waiting.values()) if what == "train" else len(waiting)
     try:
@@ -71,21 +70,13 @@ def execute(
     return said
 
 
-def room(concurrent: int | None, *, jobs: int, nodes: list[tuple[float, float]]) -> tuple[float, float]:
-    """CPUs and GPUs of one task on nodes of so many (CPUs, GPUs). Without `concurrent`: a GPU each, or a CPU each where
-    there is none.
-
-    A task runs on one node, so it never gets more than the largest has. Raises InputError where so many at a time do
-    not fit.
-    """
-    gpus = sum(node[1] for node in nodes)
-    able = [node[0] for node in nodes if node[1] or not gpus]
-    cpus = sum(able)
+def share_of_a_run(concurrent: int | None, *, jobs: int, nodes: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the CPUs and GPUs of one run of a study. Raises InputError if `concurrent` runs do not fit."""
+    cpus = sum(node[0] for node in nodes if node[1] or not any(node[1] for node in nodes))
     if concurrent is not None and not 1 <= concurrent <= cpus:
         raise InputError(f"--concurrent {concurrent}: the cluster has {cpus:g} CPUs, a run needs at least one of them")
-    at_once = min(concurrent or (int(gpus) if gpus >= 1 else int(cpus)), jobs)
-    share = int(gpus / at_once * 100) / 100 if gpus else 0.0
-    return max(1.0, float(int(min(max(able), cpus / at_once)))), min(1.0, share)
+    share = room(Scale(), concurrent=concurrent, trials=jobs, nodes=nodes, reading=0.0, least=1.0).trial
+    return share["CPU"], share.get("GPU", 0.0)
 
 
 @ray.remote

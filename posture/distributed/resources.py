@@ -89,21 +89,27 @@ def refuse_none(nodes: list[tuple[float, float]]) -> None:
 
 
 def room(
-    scale: Scale, *, concurrent: int | None, trials: int, nodes: list[tuple[float, float]], reading: float = READER_CPUS
+    scale: Scale,
+    *,
+    concurrent: int | None,
+    trials: int,
+    nodes: list[tuple[float, float]],
+    reading: float = READER_CPUS,
+    least: float = LEAST_CPUS,
 ) -> Room:
-    """Room for trials of runs with `scale`; at most `trials` at a time.
+    """Return the room for `trials` trials of a search, or runs of a study, with `scale`.
 
-    Left to itself, a trial on one device gets a GPU, or a CPU where there is none. `reading` CPUs stay free for tasks
-    that read footage.
-    Raises InputError with the numbers where `concurrent` trials do not fit.
+    Without `concurrent`, there are as many at a time as GPUs, or as CPUs if there is no GPU. `reading` CPUs stay free
+    for tasks that read footage; a trial on one device gets at least `least`.
+    Raises InputError, with the numbers, if `concurrent` trials do not fit.
     """
     refuse_none(nodes)
     cpus, gpus = (sum(node[place] for node in nodes) for place in (0, 1))
     workers = scale.workers
-    at_once = min(concurrent or _at_once(workers, cpus=cpus, gpus=gpus), max(1, trials))
+    at_once = min(concurrent or _at_once(workers, cpus=cpus - reading, gpus=gpus), max(1, trials))
     gpu = _gpus_each(scale, at_once * workers, gpus)
     drivers = DRIVER_CPUS * at_once if workers > 1 else 0.0
-    least = LEAST_CPUS if workers == 1 else LEAST_WORKER_CPUS
+    least = least if workers == 1 else LEAST_WORKER_CPUS
     asked = None if scale.cpus_per_worker == "auto" else float(scale.cpus_per_worker)
     able = _able(nodes, gpu)
     share = _share(at_once * workers, able, taken=reading + drivers, least=asked or least, most=asked, gpus=gpu)
@@ -126,7 +132,7 @@ def room(
 def _at_once(workers: int, *, cpus: float, gpus: float) -> int:
     if gpus >= workers:
         return int(gpus / workers)
-    return max(1, int(cpus - READER_CPUS)) if workers == 1 else 1
+    return max(1, int(cpus)) if workers == 1 else 1
 
 
 def _gpus_each(scale: Scale, devices: int, gpus: float) -> float:

@@ -93,6 +93,7 @@ def train(
         with notes:
             _watch(
                 board,
+                session.folder.name,
                 fitting,
                 on_progress=on_progress,
                 on_record=on_record,
@@ -104,10 +105,10 @@ def train(
         raise
     if error := done.get("error"):
         raise error
-    said = ray.get(board.read.remote())
-    if refusal := said.get("refused"):
-        raise (Unreachable if said["unreachable"] else InputError)(refusal)
-    return said["outcome"]
+    posted = ray.get(board.read.remote())[session.folder.name]
+    if refusal := posted.get("refused"):
+        raise (Unreachable if posted["unreachable"] else InputError)(refusal)
+    return posted["outcome"]
 
 
 def room_for(scale: Scale) -> tuple[float, float, dict[str, str]]:
@@ -147,7 +148,7 @@ def _work(config: dict[str, Any]) -> None:
     except InputError as error:  # all workers meet it alike; starting them again would not help
         message = {"refused": str(error), "unreachable": isinstance(error, Unreachable)}
     if ctx.rank == 0:
-        ray.get(config["board"].post.remote(message))
+        ray.get(config["board"].post.remote(folder.name, message))
 
 
 def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
@@ -176,6 +177,7 @@ def _leave() -> None:
 
 def _watch(
     board: Any,
+    run: str,
     fitting: threading.Thread,
     *,
     on_progress: Callable[[dict[str, Any]], None],
@@ -187,7 +189,7 @@ def _watch(
     place, epoch, told = None, None, False
     while True:
         running = fitting.is_alive()
-        update = ray.get(board.read.remote())
+        update = ray.get(board.read.remote()).get(run, {})
         if "device" in update and (update["world_size"], update["device"]) != place:
             place = update["world_size"], update["device"]
             on_device(f"{place[0]} x {place[1]}" if place[0] > 1 else place[1])
@@ -197,7 +199,7 @@ def _watch(
         if "steps" in update:
             on_progress(update)
         if asked_to_stop() and not told:
-            board.ask_to_stop.remote()
+            board.end.remote()
             told = True
         if not running:
             return

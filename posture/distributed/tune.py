@@ -28,11 +28,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from posture.config import override
 from posture.data.store.files import is_remote, join, write_bytes
 from posture.distributed import cluster
+from posture.distributed.context import Board, TuneContext, report_epoch
 from posture.distributed.feed import feed
 from posture.distributed.metrics import emit_trials
 from posture.distributed.resources import READER_CPUS, Room, refuse_crowd, room
 from posture.distributed.train import refuse_unshared
-from posture.distributed.tune_context import SearchBoard, TuneContext, report_epoch
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
 from posture.runs.worker import run_worker
@@ -104,7 +104,7 @@ def search_on_tune(
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
     # no other node that is lost takes it along
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = SearchBoard.options(scheduling_strategy=here).remote()
+    board = Board.options(scheduling_strategy=here).remote()
     asking = StudySearcher(search, plan, on_trial)
     ending = StopCallback(
         asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from posture.config import Scale
+from posture.distributed.jobs import share_of_a_run
 from posture.distributed.resources import refuse_crowd, resources, room
 from posture.errors import InputError
 
@@ -181,6 +182,4 @@ def test_the_impossible_is_refused_with_the_numbers(scale, concurrent, nodes, co
     ],
 )
 def test_a_run_of_a_study_gets_no_more_than_a_node_has(concurrent, jobs, nodes, expected):
-    from posture.distributed.jobs import room as room_of_a_run
-
-    assert room_of_a_run(concurrent, jobs=jobs, nodes=nodes) == expected
+    assert share_of_a_run(concurrent, jobs=jobs, nodes=nodes) == expected

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from posture.compare.study import _arrays
+from posture.compare.study_tasks import image_arrays
 from posture.config import DetectionRun, override
 from posture.data.feed.images import index_images
 from posture.data.feed.shards import open_index
@@ -104,7 +104,7 @@ def test_ignore_regions_reach_loss_figures_and_report(network, tmp_path):
         and table["ignored_labels"].to_pylist() == [[0]] * 9
     )
     columns = ("boxes", "scores", "labels", "true_boxes", "true_labels", "ignored", "ignored_labels")
-    images = [_arrays(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
+    images = [image_arrays(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
     again = detection_metrics(images, CLASSES)
     assert {name: metrics[name] for name in FIGURES} == pytest.approx({name: again[name] for name in FIGURES}, abs=1e-6)
     assert "an ignore region" in Path(folder.path("evaluation", "test", "report.html")).read_text()
