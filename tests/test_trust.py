@@ -36,7 +36,7 @@ def test_a_run_from_elsewhere_names_no_folder_but_its_own(tmp_path, tag):
     made = tmp_path / "made"
     made.mkdir()
     (made / "state.json").write_text("{}")
-    with pytest.raises(InputError, match=r"checkpoints.json: names something else than checkpoints of this run"):
+    with pytest.raises(InputError, match=r"checkpoints.json: names something other than checkpoints of this run"):
         folder.publish_checkpoint("epoch-0002", made, best=False)
     with pytest.raises(InputError, match=r"checkpoints.json"), folder.checkpoint("last"):
         pass

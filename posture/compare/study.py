@@ -1,9 +1,9 @@
-"""A study: several runs on one budget, each from several seeds, all scored on the same test segments. `posture
+"""Run a study: several runs on one budget, each from several seeds, all scored on the same test split. `posture
 compare`.
 
-Everything that selects reads `val`: each run's learning rate is chosen by the same small search, each seed's best epoch
-as in any run. `test` is read once, after all training. A run's folder is named after all that its result depends on, so
-that a study that was interrupted, or is asked for more seeds, trains only what is missing.
+Every choice reads `val`: each run's learning rate is chosen by the same small search, each seed's best epoch as in any
+run. `test` is read once, after all training. A run's folder is named after everything that its result depends on, so
+that a study that was interrupted, or gets more seeds, trains only the missing runs.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from posture.runs.prepare import prepare
 
 PROBE_STEPS = 3
 LEAST_STEPS = 10
-"""Fewer steps than this, in the time that the subject takes, are no training."""
+"""A network that does fewer steps in the subject's time is not measured."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to train or to score, wherever that is: it travels to a worker."""
+    """One run to train or to score, in this process or on a worker."""
 
     run: AnyRun
     runs: str
-    """Folder or s3:// prefix of the run's folder, which is named as the run."""
+    """Folder or s3:// prefix that holds the run's folder."""
     store: str
     versions: dict[str, int]
 
@@ -52,15 +52,15 @@ class Job:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A record per finished epoch."""
+        """Records of the finished epochs."""
         return self.folder.history()
 
     def trained(self) -> bool:
-        """Whether all epochs are done."""
+        """Return True if all epochs are done."""
         return len(self.history) >= self.run.epochs and bool(self.folder.checkpoints())
 
     def scored(self) -> bool:
-        """Whether the best checkpoint has been scored on `test`."""
+        """Return True if the best checkpoint has been scored on `test`."""
         scored = self.folder.evaluation("test")
         return (
             scored is not None
@@ -73,10 +73,9 @@ class Job:
         return self.trained() if step == "train" else self.scored()
 
     def work(self, step: str) -> str:
-        """ "train" the run in this process, from its last checkpoint if it has one, or "score" its best checkpoint on
-        the test split.
+        """Do the step "train", from the last checkpoint if there is one, or "score", in this process.
 
-        Return "", or the reason why it cannot be trained, such as a loss that diverged.
+        Return "", or a sentence on why the run cannot be trained, such as a loss that diverged.
         """
         if self.is_done(step):
             return ""
@@ -101,29 +100,27 @@ class Job:
 
 
 Execute = Callable[[str, list[Job]], dict[str, str]]
-"""Does "train" or "score" to all jobs, where there is room; returns for each run by name "", or in a sentence why it
-could not be done.
-"""
+"""Does the step "train" or "score" of all jobs; returns what `Job.work` returns, by run name."""
 
 
 @dataclass
 class Contender:
-    """A model of the study on its way to an entry."""
+    """A model of the study."""
 
     kind: str
     run: AnyRun
-    """With the budget and the user's changes."""
+    """The run with the study's budget and the user's changes."""
     full_size: bool = False
-    """It could not be narrowed as the subject is."""
+    """The network has no `width`, while the subject's is narrowed."""
     timed: bool = False
-    """It gets the time in which the subject trained, instead of its epochs."""
+    """Train it for the subject's time instead of its epochs."""
     searched: tuple[Job, ...] = ()
     jobs: tuple[Job, ...] = ()
     not_measured: str = ""
 
 
 class StudyRunner:
-    """One study on one store, step by step: `search`, `train`, `score`, `collect`."""
+    """A study on a store: `search` learning rates, `train`, score, `collect`."""
 
     def __init__(
         self,
@@ -139,16 +136,11 @@ class StudyRunner:
         """`equal` budgets are in "epochs" or in training "time"; networks that cannot be narrowed as the subject is
         always get its time.
 
-        Raises InputError: a change that no run has a field for, a store without test clips, or without the flow that a
-        run reads.
+        Raises InputError: a change that no run has a field for, an empty split, a store without the flow that a run
+        reads.
         """
-        self.study, self.store, self.runs, self.seeds, self.execute = (
-            study,
-            Store(store_uri),
-            runs,
-            range(seeds),
-            execute,
-        )
+        self.study, self.store = study, Store(store_uri)
+        self.runs, self.seeds, self.execute = runs, range(seeds), execute
         self.task = TASKS[study.subject.task]
         self.versions = self.store.versions()
         self.contenders = _contenders(study, changes)
@@ -158,11 +150,12 @@ class StudyRunner:
             for split in ("train", "val", "test"):
                 if not len(self._index(contender.run, split)):
                     raise InputError(
-                        f"{self.store.uri}: the {split} split has no {KINDS[study.subject.task].unit}; a comparison needs train, val and test"
+                        f"{self.store.uri}: the {split} split has no {KINDS[study.subject.task].unit}; a comparison "
+                        "needs train, val and test"
                     )
 
     def run(self) -> Comparison:
-        """The whole way. Runs that stand are not trained again."""
+        """Run the study, without the runs that are done already."""
         equal = [contender for contender in self.contenders if not contender.timed]
         self.search(equal)
         self.train(equal)
@@ -176,9 +169,7 @@ class StudyRunner:
         return self.collect()
 
     def search(self, contenders: list[Contender]) -> None:
-        """Try each learning rate for a share of the budget, and give every run the one that is best on `val`: the least
-        loss, or the highest mAP.
-        """
+        """Try each learning rate for a share of the budget, and give every run the one that is best on `val`."""
         for contender in contenders:
             run = contender.run
             share = {"epochs": tried_for(self.study, run)}
@@ -198,7 +189,7 @@ class StudyRunner:
                 contender.run = override(contender.run, {"optim.lr": min(costs, key=costs.__getitem__)})
 
     def train(self, contenders: list[Contender]) -> None:
-        """Every seed for the whole budget. A run that diverges is not measured, and why is kept."""
+        """Train every seed for the whole budget. A run that diverges is not measured, and the reason is kept."""
         for contender in contenders:
             if not contender.not_measured:
                 contender.jobs = tuple(self._job(override(contender.run, {"seed": seed})) for seed in self.seeds)
@@ -213,7 +204,7 @@ class StudyRunner:
             )
 
     def _fit_in_time(self, contenders: list[Contender]) -> None:
-        """Give each as many steps as it can do in the time in which the subject trained, by the speed of a few steps."""
+        """Give each as many steps as fit the subject's training time, from the measured speed of a few steps."""
         subject = self.subject.run
         clips = len(self._index(subject, "train")) // subject.scale.global_batch * subject.scale.global_batch
         seconds = float(
@@ -242,7 +233,7 @@ class StudyRunner:
                 contender.run = override(contender.run, {"epochs": steps // whole})
 
     def _job(self, run: AnyRun) -> Job:
-        """The job of a run, named after all that decides its result: new flow, say, leaves runs alone that read none."""
+        """Return the job of a run, named after everything that decides its result, such as the tables that it reads."""
         versions = {name: self.versions.get(name) for name in KINDS[run.task].tables(run)}
         content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"}) | {
             "store": self.store.uri,
@@ -254,14 +245,15 @@ class StudyRunner:
         )
 
     def collect(self) -> Comparison:
-        """What `posture.compare.action`, or `posture.compare.detection`, analyses and shows."""
+        """Return the results, for `posture.compare.action` or `posture.compare.detection`."""
         entries = [self._entry(contender) for contender in self.contenders]
         run = self.subject.run
         index = self._index(run, "test")
         record = self.subject.jobs[0].folder.record()
         metrics = entries[0].results[0].metrics
         unit = KINDS[run.task].unit
-        budget = f"{run.epochs} epochs of {len(self._index(run, 'train'))} training {unit}, batches of {run.scale.global_batch}"
+        trained_on = f"{len(self._index(run, 'train'))} training {unit}"
+        budget = f"{run.epochs} epochs of {trained_on}, batches of {run.scale.global_batch}"
         if timed := [
             self.study.titles.get(contender.run.name, contender.run.name)
             for contender in self.contenders
@@ -271,7 +263,8 @@ class StudyRunner:
         factors = ", ".join(f"{factor:.2g}" for factor in self.study.learning_rates)
         searched = self.subject.searched
         search = (
-            f"{factors} times the recipe's, {_budget(searched[0].run)} each with seed {run.seed}; {self.task.criterion} decides"
+            f"{factors} times the recipe's, {_budget(searched[0].run)} each with seed {run.seed}; "
+            f"{self.task.criterion} decides"
             if searched
             else "none: each model has its recipe's rate"
         )
@@ -280,7 +273,8 @@ class StudyRunner:
             "seeds": list(self.seeds),
             "learning_rate_search": search,
             "hardware": f"{record.machine}; {metrics['device']}",
-            "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; {self.task.latency}",
+            "speed": f"training {unit}/s: median over epochs, while runs of the study shared the machine; "
+            f"{self.task.latency}",
             "software": record.software,
             "store": self.store.uri,
             "tables": self.versions,
@@ -330,8 +324,8 @@ class StudyRunner:
         )
 
     def _flow_of(self, run: AnyRun, *, timed: bool) -> dict[str, Any]:
-        """Of a network that reads optical flow, by which method that is computed, and in how many milliseconds for a
-        test clip as it is stored.
+        """Return the method of the optical flow that a network reads, and the milliseconds it takes for a stored test
+        clip; {} if it reads none.
         """
         if "flow" not in getattr(run.model, "inputs", ()):
             return {}
@@ -343,7 +337,7 @@ class StudyRunner:
 
 
 def _optimizer(optim: Optim) -> str:
-    """An optimiser and its settings but for the learning rate, in words."""
+    """Return an optimiser and its settings, without the learning rate, in words."""
     name = {"sgd": "SGD, momentum", "adam": "Adam, beta1", "adamw": "AdamW, beta1"}[optim.name]
     parts = [f"{name} {optim.momentum:g}", f"weight decay {optim.weight_decay:g}"]
     parts += [f"gradients clipped to a norm of {optim.clip_norm:g}"] if optim.clip_norm else []
@@ -352,12 +346,12 @@ def _optimizer(optim: Optim) -> str:
 
 
 def tried_for(study: Study, run: AnyRun) -> int:
-    """Epochs that each learning rate is tried for."""
+    """Return the number of epochs that each learning rate is tried for."""
     return max(1, round(run.epochs * study.search_share))
 
 
 def _budget(run: AnyRun) -> str:
-    """What a run is trained for, in words."""
+    """Return the length of a run's training in words."""
     if run.steps_per_epoch:
         steps = run.epochs * run.steps_per_epoch
         return f"{steps:,} step{'s' * (steps != 1)}"
@@ -365,8 +359,8 @@ def _budget(run: AnyRun) -> str:
 
 
 def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
-    """The study's runs with its budget and the user's changes, where a run has the field. Raises InputError where none
-    has.
+    """Return the study's runs with its budget and those of the user's changes that a run has the field for. Raises
+    InputError for a change that no run has the field for.
     """
     changes = {"epochs": study.epochs, "tracking.group": study.name} | changes
     kinds = {
@@ -384,12 +378,12 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
         contender.full_size = narrowed and not hasattr(contender.run.model, "width")
     for path, value in changes.items():
         if not any(has_field(contender.run, path) for contender in contenders):
-            override(study.subject, {path: value})  # raises, naming the fields there are
+            override(study.subject, {path: value})  # raises, naming the fields that exist
     return contenders
 
 
 def _tried(job: Job) -> dict[str, Any]:
-    """What a learning rate came to on `val`."""
+    """Return the results of a learning rate on `val`."""
     best = max((record[f"val_{job.run.metric}"] for record in job.history), default=None)
     losses = [record["val_loss"] for record in job.history if "val_loss" in record]
     return {
@@ -400,4 +394,4 @@ def _tried(job: Job) -> dict[str, Any]:
 
 
 def _ignore(_: Any) -> None:
-    """Progress of a run of a study is read from its folder."""
+    """Do nothing: the progress of a study's run is read from its folder."""

@@ -1,4 +1,4 @@
-"""The Ray that a command runs on: the cluster it was submitted to, or one started here for its duration."""
+"""Connect a command to Ray: to the cluster it was submitted to, or to a Ray started on this machine for it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from ray.exceptions import AuthenticationError
 from posture.errors import InputError
 
 FORWARDED = ("AWS_", "WANDB_")
-"""Environment variables that workers get too, by prefix: storage, tracking."""
+"""Prefixes of the environment variables that are passed to workers: storage, tracking."""
 SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
-"""Parts of names that are never forwarded: they would stand in the job's metadata. Nodes have credentials of their own,
-and a Ray started here inherits ours.
+"""Parts of names that are never passed: the job's metadata would show them. Nodes have credentials of their own, and a
+Ray started here inherits ours.
 """
 
 ANSWER_SECONDS = 10.0
-"""In which something must answer where RAY_ADDRESS says that a cluster is."""
+"""Seconds in which the address in RAY_ADDRESS must answer."""
 
 _log = logging.getLogger("posture.display.console")
 
 DECODE = "decode"
-"""Custom resource of nodes that decode and read footage. Those without a GPU do only that where it is advertised."""
+"""Custom resource of nodes that decode and read footage. Nodes that have it, but no GPU, do nothing else."""
 DECODE_SHARE = 0.001
-"""Of it for one task: it says where, and CPUs say how many."""
+"""Share of it for one task: it decides where tasks run, CPUs decide how many."""
 
 
 def connect(**settings: Any) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Does nothing inside a running one.
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine. Do nothing if Ray is running.
 
-    `settings` go to `ray.init` when Ray is started here (num_cpus, object_store_memory, include_dashboard). With a
-    dashboard its address goes to all workers: by both, Ray Train gives back what a driver held that was killed, also
-    where other Rays run on this machine.
+    `settings` go to `ray.init` if Ray is started here (num_cpus, object_store_memory, include_dashboard). With a
+    dashboard its address goes to all workers: Ray Train needs both to free what a killed driver held, if other Rays run
+    on this machine too.
     Raises InputError if the named cluster does not answer, or asks for another token.
     """
     if ray.is_initialized():
@@ -80,44 +80,46 @@ def connect(**settings: Any) -> None:
             if address:
                 ray.init(address=address, **arguments)
             else:
-                # or it would join what somebody else started here
+                # without "local" it would join a Ray that another user started here
                 ray.init(**{"address": "local", "include_dashboard": False} | arguments | settings)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         if address and _is_about_the_token(error):
             sent = "and another one was sent" if os.environ.get("RAY_AUTH_MODE") == "token" else "and none was sent"
             raise InputError(
-                f"RAY_ADDRESS={address}: this Ray asks for a token, {sent}; export RAY_AUTH_MODE=token, with the cluster's token in "
-                "~/.ray/auth_token or RAY_AUTH_TOKEN"
+                f"RAY_ADDRESS={address}: this Ray asks for a token, {sent}; export RAY_AUTH_MODE=token, with the "
+                "cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
             ) from None
         place = f"RAY_ADDRESS={address}" if address else "Ray on this machine"
         raise InputError(f"{place} cannot be used: {str(error).splitlines()[0]}") from None
     if threading.current_thread() is threading.main_thread():
-        # Ray's own handler would end this process without a word, or with an abort
+        # Ray's own handler would end this process without a message, or abort it
         signal.signal(signal.SIGTERM, terminated)
     _quiet()
 
 
 def keep_token_private(*, create: bool) -> None:
-    """See to it that nobody else on this machine can read ~/.ray/auth_token, by which Ray knows who may run code.
+    """Make ~/.ray/auth_token, which lets its readers run code on Ray, readable for this user alone.
 
-    Ray would make that file readable for everybody. It takes one that is there; so with `create` one is made, unless
-    the variables that begin with RAY_AUTH_ say that none is used.
+    Ray would create the file readable for all users, but it uses an existing one. So with `create` the file is made
+    here, unless a variable that begins with RAY_AUTH_ is set.
     """
     path = Path.home() / ".ray" / "auth_token"
-    with contextlib.suppress(OSError):  # a home that cannot be written: Ray says so itself
+    with contextlib.suppress(OSError):  # if the home folder is read-only, Ray reports it
         if path.is_file() and not path.is_symlink():
             path.chmod(0o600)
         elif create and not any(name.startswith("RAY_AUTH_") for name in os.environ):
             path.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent) as made:  # such files are their owner's alone
+            with tempfile.NamedTemporaryFile(
+                "w", dir=path.parent
+            ) as made:  # temporary files are readable for their owner only
                 made.write(secrets.token_hex(32))
                 made.flush()
-                os.link(made.name, path)  # which replaces nothing that another process made meanwhile
+                os.link(made.name, path)  # fails if another process made it meanwhile
 
 
 @contextlib.contextmanager
 def _muted() -> Iterator[None]:
-    """Keep what Ray's C++ part writes straight to the terminal away from it: what went wrong is raised."""
+    """Discard what Ray's C++ part writes straight to the terminal; errors are raised anyway."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -130,12 +132,12 @@ def _muted() -> Iterator[None]:
 
 
 def is_alone() -> bool:
-    """Whether this Ray is of this machine alone, started for this command."""
+    """Return True if Ray was started on this machine for this command."""
     return not os.environ.get("RAY_ADDRESS")
 
 
 def _refuse_silent(address: str | None) -> None:
-    """Raise InputError at once if nothing listens at `host:port`; Ray would try for a minute and a half."""
+    """Raise InputError at once if nothing listens at `host:port`; Ray would try for 90 s."""
     host, _, port = (address or "").rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         return
@@ -143,13 +145,13 @@ def _refuse_silent(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"RAY_ADDRESS={address} cannot be used: nothing answers there ({error}); start Ray there with ray start --head, or unset RAY_ADDRESS "
-            "to work on this machine alone"
+            f"RAY_ADDRESS={address} cannot be used: nothing answers there ({error}); start Ray there with ray start "
+            "--head, or unset RAY_ADDRESS to use this machine alone"
         ) from None
 
 
 def _is_about_the_token(error: BaseException | None) -> bool:
-    """Whether Ray refused, or could not find, a token; its ConnectionError says so only in what caused it."""
+    """Return True if Ray refused, or did not find, a token; only the causes of its ConnectionError say so."""
     while error is not None:
         if isinstance(error, AuthenticationError) or "AuthToken" in str(error) or "Unauthenticated" in str(error):
             return True
@@ -170,7 +172,7 @@ def _free_port() -> int:
 
 
 def _quiet() -> None:
-    """Our own progress says what matters; Ray's bars and notes would bury it. Errors still appear."""
+    """Turn off Ray's progress bars and notes, which would hide ours. Errors still appear."""
     from ray.data import DataContext
 
     for name in ("ray.data", "ray.train", "ray.tune"):
@@ -189,7 +191,7 @@ def gpus() -> float:
 
 
 def sizes() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every node that may train: all with a CPU but those that only decode."""
+    """Return (CPUs, GPUs) of every node that may train: all nodes with a CPU, except those that only decode."""
     return [
         (node["Resources"]["CPU"], node["Resources"].get("GPU", 0.0))
         for node in _alive()
@@ -198,20 +200,18 @@ def sizes() -> list[tuple[float, float]]:
 
 
 def decoding() -> dict[str, float]:
-    """What a task that decodes or reads footage asks for, so that it runs where the cluster wants that; nothing where
-    no node says so.
-    """
+    """Return the resources for a task that decodes or reads footage; {} if no node is reserved for decoding."""
     return {DECODE: DECODE_SHARE} if ray.cluster_resources().get(DECODE) else {}
 
 
 def decoding_cpus() -> float:
-    """CPUs of the nodes on which footage is decoded."""
+    """Return the number of CPUs on nodes that decode footage."""
     everywhere = not decoding()
     return sum(node["Resources"].get("CPU", 0.0) for node in _alive() if everywhere or node["Resources"].get(DECODE))
 
 
 def off_decoders() -> dict[str, str]:
-    """A label selector that keeps training without a GPU off the nodes that only decode; empty where there are none."""
+    """Return a label selector that keeps training on CPUs off the nodes that only decode; {} if there are none."""
     spared = [node["NodeID"] for node in _alive() if _only_decodes(node)]
     return {"ray.io/node-id": f"!in({','.join(spared)})"} if spared else {}
 

@@ -1,9 +1,9 @@
-"""Footage and images from the store to training workers.
+"""Feed clips and images from the store to training workers.
 
-What fits is read once into Ray's object store, one object per Parquet file, spread over the nodes by plain tasks; a
-worker maps the objects of its node without copying and takes any clip at any time, in our order. (A Ray Data execution
-costs seconds before its first row and deals blocks, not clips.) What does not fit, each worker streams from the store
-itself.
+Footage that fits is read once into Ray's object store, one object per Parquet file, by plain tasks spread over the
+nodes. A worker maps the objects of its node without copying, and reads clips in any order. (Ray Data takes seconds
+before its first row, and deals out blocks instead of clips.) Footage that does not fit is streamed from the store by
+each worker.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from posture.distributed import cluster
 from posture.distributed.resources import READER_CPUS
 
 OBJECT_STORE_SHARE = 0.6
-"""Of the cluster's object store, for footage."""
+"""Share of the cluster's object store that footage may fill."""
 
 
 @dataclass
 class Feed:
-    """How workers get the clips or images of an index: for each input, references to its shards in memory, or None to
-    stream. Travels to workers whole.
+    """The clips or images of an index, for workers: for each input, references to its shards in the object store, or
+    None to stream. It can be sent to workers.
     """
 
     index: Index
@@ -40,10 +40,10 @@ class Feed:
 
 
 def feed(indices: Sequence[Index], *, mode: str, wait: bool = False) -> list[Feed]:
-    """Feeds for several splits; `mode` is `data.feed`. Reading has begun when this returns, it need not have ended.
+    """Return feeds for several splits; `mode` is `data.feed`. Reading goes on after this returns, unless `wait`.
 
-    `wait`: it has ended, and held no CPU, a few shards at a time. Then what is lost with a node is read again even
-    while runs that wait for it hold every CPU; otherwise they would wait for each other.
+    With `wait`, a few shards at a time are read by tasks that hold no CPU. Shards that are lost with a node can then be
+    read again while runs hold every CPU; otherwise the runs and the reading would wait for each other.
     """
     needed = sum(index.bytes for index in indices)
     fits = needed <= OBJECT_STORE_SHARE * ray.cluster_resources().get("object_store_memory", 0.0)

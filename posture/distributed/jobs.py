@@ -1,8 +1,7 @@
-"""The runs of a study on the cluster: one task each, side by side where there is room.
+"""Run the jobs of a study on the cluster, one task each, as many at a time as there is room for.
 
-A task trains in its own process as `--local` does, reads its clips from the store, and writes to its run's folder after
-every epoch; that is also where the driver reads how far it is. A lost worker's task is started again and goes on from
-its last checkpoint.
+A task trains in its own process as `--local` does, and writes to its run's folder after every epoch; the driver reads
+its progress there. A lost task is started again and resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -31,12 +30,11 @@ def execute(
     on_progress: Callable[[int, int, str], None],
     on_done: Callable[[Job, str], None],
 ) -> dict[str, str]:
-    """`train` or `score` all jobs. Each gets a GPU where there are any, and an equal share of the CPUs; at most
-    `concurrent` at a time.
+    """ "train" or "score" all jobs, as `Backend.run_jobs` does. Each gets a GPU if there are any, and an equal share of
+    the CPUs.
 
-    `on_progress(done, total, note)` counts epochs in training and runs in scoring; `on_done(job, why not)` follows each
-    job. Returns what `Job.work` returned, by run name. Raises InputError where a run's folder cannot be shared
-    with the nodes.
+    `on_progress(done, total, note)` counts epochs in training and runs in scoring. Raises InputError if a run's folder
+    is not shared by all nodes.
     """
     waiting = {job.run.name: job for job in jobs}
     said = {name: "" for name, job in waiting.items() if job.is_done(what)}

@@ -1,7 +1,7 @@
-"""What fits on a cluster, a run's workers or the trials of a search, and what each of them gets: decided before
-anything starts, so that nothing waits for what cannot come.
+"""Compute the CPUs and GPUs of a run's workers, or of the trials of a search, before anything starts: nothing may wait
+for resources that the cluster does not have.
 
-Nodes are (CPUs, GPUs), of those that may train.
+Nodes are the (CPUs, GPUs) of those that may train.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from posture.config import Scale
 from posture.errors import InputError
 
 READER_CPUS = 0.5
-"""Kept free for the tasks that read footage, and for those that read it again when a node is lost."""
+"""CPUs kept free for tasks that read footage, also again after a node is lost."""
 LEAST_CPUS = 0.5
-"""Of a trial on one device."""
+"""Minimum CPUs of a trial on one device."""
 LEAST_WORKER_CPUS = 0.2
+"""Minimum CPUs of a worker of a trial."""
 LEAST_SHARE = 0.1
-"""Of a run's worker."""
+"""Minimum CPUs of a run's worker."""
 DRIVER_CPUS = 0.1
-"""Of a trial on several workers, for the process that waits for them."""
+"""CPUs of the process that waits for the workers of a trial."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """What trials get."""
+    """Resources of the trials of a search."""
 
     concurrent: int
     """Trials at a time."""
     trial: dict[str, float]
     """CPUs and GPUs of the trial's own process."""
     threads: int
-    """That a trial on one CPU device computes with."""
+    """Threads of a trial on CPUs."""
     workers: int = 1
     cpus_per_worker: float = 0.0
     gpus_per_worker: float = 0.0
 
 
 def resources(scale: Scale, *, nodes: list[tuple[float, float]], reading: float = READER_CPUS) -> tuple[float, float]:
-    """CPUs and GPUs for each of a run's workers; `reading` CPUs stay free. Where workers have GPUs, only the nodes that
-    have some count.
+    """Return the CPUs and GPUs for each of a run's workers; `reading` CPUs stay free. If workers have GPUs, only nodes
+    with GPUs count.
 
-    Of a range of workers as many as there is room for now get a whole CPU or more each; the least of them must fit.
-    Raises InputError, with the numbers, where the nodes cannot hold them all.
+    From a range of workers, take the largest number that gets a whole CPU each; the smallest must fit.
+    Raises InputError, with the numbers, if the nodes have no room for them.
     """
     refuse_none(nodes)
     workers, gpus = scale.sizes[0], sum(node[1] for node in nodes)
@@ -61,30 +62,31 @@ def resources(scale: Scale, *, nodes: list[tuple[float, float]], reading: float 
             return share, wanted_gpus
     read = f" and {reading:g} to read footage" if reading else ""
     raise InputError(
-        f"scale.workers {workers} x scale.cpus_per_worker {least:g}{read} need {workers * least + reading:g} CPUs, the cluster has "
-        f"{_said(able)}{' with GPUs' if wanted_gpus else ''}; use fewer workers, or a smaller share"
+        f"scale.workers {workers} x scale.cpus_per_worker {least:g}{read} need {workers * least + reading:g} CPUs, the "
+        f"cluster has {_cpus_text(able)}{' with GPUs' if wanted_gpus else ''}; use fewer workers, or a smaller share"
     )
 
 
 def refuse_crowd(scale: Scale, *, nodes: list[tuple[float, float]]) -> None:
-    """On one machine without a cluster: raise InputError, with the numbers, if it has fewer CPUs (or GPUs) than
-    workers.
+    """Raise InputError, with the numbers, if a machine without a cluster has fewer CPUs (or GPUs) than workers.
 
-    On a cluster, or with `scale.cpus_per_worker` given, workers may share a CPU.
+    On a cluster, or if `scale.cpus_per_worker` is given, workers may share a CPU.
     """
-    workers, (cpus, gpus) = scale.sizes[0], (sum(node[place] for node in nodes) for place in (0, 1))
+    workers, cpus, gpus = scale.sizes[0], sum(node[0] for node in nodes), sum(node[1] for node in nodes)
     if scale.cpus_per_worker == "auto" and workers > max(cpus, gpus, 1):
         raise InputError(
-            f"{workers} workers: this machine has {cpus:g} CPU{'s' * (cpus != 1)}{f' and {gpus:g} GPU' + 's' * (gpus != 1) if gpus else ''}, and "
-            f"more workers than that only wait for each other; use at most {max(cpus, gpus, 1):g}, or a cluster (RAY_ADDRESS)"
+            f"{workers} workers: this machine has {cpus:g} CPU{'s' * (cpus != 1)}"
+            f"{f' and {gpus:g} GPU' + 's' * (gpus != 1) if gpus else ''}, and more workers than that only wait for each "
+            f"other; use at most {max(cpus, gpus, 1):g}, or a cluster (RAY_ADDRESS)"
         )
 
 
 def refuse_none(nodes: list[tuple[float, float]]) -> None:
-    """Raises InputError where no node may train."""
+    """Raise InputError if no node may train."""
     if not nodes:
         raise InputError(
-            "the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU, so they only decode"
+            "the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU, so they only "
+            "decode"
         )
 
 
@@ -104,7 +106,7 @@ def room(
     Raises InputError, with the numbers, if `concurrent` trials do not fit.
     """
     refuse_none(nodes)
-    cpus, gpus = (sum(node[place] for node in nodes) for place in (0, 1))
+    cpus, gpus = map(sum, zip(*nodes, strict=True))
     workers = scale.workers
     at_once = min(concurrent or _at_once(workers, cpus=cpus - reading, gpus=gpus), max(1, trials))
     gpu = _gpus_each(scale, at_once * workers, gpus)
@@ -118,8 +120,9 @@ def room(
         each = f" of {workers} workers" if workers > 1 else ""
         own = f", {drivers:g} for the trials themselves" if drivers else ""
         raise InputError(
-            f"{at_once} trial{'s' * (at_once > 1)} at a time{each}, with {asked or least:g} CPUs each{own} and {reading:g} to read "
-            f"footage, need {needed:g} CPUs, the cluster has {_said(able)}; use fewer: --max-concurrent, --workers-per-trial"
+            f"{at_once} trial{'s' * (at_once > 1)} at a time{each}, with {asked or least:g} CPUs each{own} and "
+            f"{reading:g} to read footage, need {needed:g} CPUs, the cluster has {_cpus_text(able)}; use fewer: "
+            "--max-concurrent, --workers-per-trial"
         )
     if workers > 1:
         return Room(
@@ -143,21 +146,22 @@ def _gpus_each(scale: Scale, devices: int, gpus: float) -> float:
     )
     if wanted * devices > gpus:
         raise InputError(
-            f"scale.gpus_per_worker {wanted:g}: {devices} devices at a time need {wanted * devices:g} GPUs, the cluster has {gpus:g}"
+            f"scale.gpus_per_worker {wanted:g}: {devices} devices at a time need {wanted * devices:g} GPUs, the cluster "
+            f"has {gpus:g}"
         )
     return wanted
 
 
 def _able(nodes: list[tuple[float, float]], gpus: float) -> list[tuple[float, float]]:
-    """Those that have GPUs, where some are wanted."""
+    """Return the nodes with GPUs if GPUs are wanted, else all."""
     return [node for node in nodes if node[1] > 0] if gpus else nodes
 
 
 def _share(
     count: int, nodes: list[tuple[float, float]], *, taken: float, least: float, most: float | None, gpus: float = 0.0
 ) -> float | None:
-    """The most CPUs that `count` processes of `gpus` GPUs can have each, whole ones or tenths, each on one node, with
-    `taken` left over; or None.
+    """Return the most CPUs, whole ones or tenths, that each of `count` processes with `gpus` GPUs can have on its node
+    while `taken` CPUs stay free; or None.
     """
     largest = most or max(node[0] for node in nodes)
     whole = [float(value) for value in range(int(largest), 0, -1)] if most is None else [most]
@@ -173,6 +177,6 @@ def _share(
     return None
 
 
-def _said(nodes: list[tuple[float, float]]) -> str:
+def _cpus_text(nodes: list[tuple[float, float]]) -> str:
     cpus = sum(node[0] for node in nodes)
     return f"{cpus:g}" if len(nodes) == 1 else f"{cpus:g} on {len(nodes)} nodes"

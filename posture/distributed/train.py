@@ -1,5 +1,6 @@
-"""A run on Ray Train: gloo on CPUs, NCCL on GPUs. Checkpoints and resuming are ours (`posture/runs/folder.py`), restarts are
-Ray's.
+"""Train a run on Ray Train: gloo on CPUs, NCCL on GPUs.
+
+Checkpoints and resuming are ours (`posture/runs/folder.py`), restarts of lost workers are Ray's.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from posture.runs.prepare import Session
 from posture.runs.worker import run_worker
 
 MAX_FAILURES = 3
-"""Times that lost workers are started again, each from the last checkpoint."""
+"""Number of restarts of lost workers, each from the last checkpoint."""
 MAX_ELASTIC_FAILURES = 30
-"""The same where nodes are expected to come and go."""
+"""The same for a range of workers, whose nodes are expected to come and go."""
 
 
 def train(
@@ -45,11 +46,10 @@ def train(
     asked_to_stop: Callable[[], bool],
     feeds: list[Feed] | None = None,
 ) -> dict[str, Any]:
-    """Train `session` on the cluster that `cluster.connect` finds. Calls back as it goes; returns {"epoch", "best",
-    "best_epoch", "stopped", "note"}.
+    """Train `session` on the cluster that `cluster.connect` finds, as `Backend.train` does.
 
-    `feeds`, for training and validation, where several runs share what was read already.
-    Raises InputError where the cluster cannot hold the run: up front, with the numbers.
+    `feeds` are those for training and validation, if several runs share them.
+    Raises InputError, with the numbers, before it begins if the cluster has no room for the run.
     """
     scale = session.run.scale
     cpus, gpus, off_decoders = room_for(scale)
@@ -57,10 +57,10 @@ def train(
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
         refuse_unshared(session.folder.path("run.json"))
     feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic or cluster.nodes() > 1)
-    # no other node that is lost takes it along
+    # on this node, so that the loss of another one does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()
-    # what Ray Train writes down for itself; ours is in the run's folder
+    # Ray Train's own files; ours are in the run's folder
     notes = tempfile.TemporaryDirectory(prefix="posture-ray-")
     trainer = TorchTrainer(
         _work,
@@ -101,7 +101,7 @@ def train(
                 asked_to_stop=asked_to_stop,
             )
     except KeyboardInterrupt:
-        atexit.register(_leave)  # runs before Ray's own, which was registered earlier
+        atexit.register(_leave)  # runs before Ray's handler, which was registered earlier
         raise
     if error := done.get("error"):
         raise error
@@ -112,9 +112,10 @@ def train(
 
 
 def room_for(scale: Scale) -> tuple[float, float, dict[str, str]]:
-    """CPUs and GPUs of each worker on the cluster that `cluster.connect` finds, and the label selector of their nodes.
+    """Return the CPUs and GPUs of each worker on the cluster that `cluster.connect` finds, and the label selector of
+    their nodes.
 
-    Raises InputError, with the numbers, if it cannot hold them.
+    Raises InputError, with the numbers, if they do not fit.
     """
     cluster.connect()
     elastic = len(scale.sizes) > 1
@@ -122,30 +123,31 @@ def room_for(scale: Scale) -> tuple[float, float, dict[str, str]]:
         refuse_crowd(scale, nodes=cluster.sizes())
     cpus, gpus = resources(scale, nodes=cluster.sizes(), reading=0.0 if elastic or cluster.decoding() else READER_CPUS)
     off_decoders = {} if gpus else cluster.off_decoders()
-    # Ray Train counts CPUs for a range of workers by itself, and those of nodes that only decode too
+    # for a range of workers Ray Train counts all CPUs, also those of nodes that only decode
     if elastic and off_decoders:
         raise InputError(
-            f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the resource `decode`; "
-            "give one number of workers"
+            f"scale.workers {list(scale.workers)}: on CPUs, a range of workers cannot be kept off the nodes with the "
+            "resource `decode`; give one number of workers"
         )
     return cpus, gpus, off_decoders
 
 
 def _work(config: dict[str, Any]) -> None:
-    """One Ray Train worker."""
+    """Train as one Ray Train worker."""
     run: ActionRun = config["run"]
     folder: RunFolder = config["folder"]
     feeds: list[Feed] = config["feeds"]
     if not folder.exists():
         raise InputError(
-            f"{folder.uri} cannot be seen from {ray.util.get_node_ip_address()}; --runs must be storage that all nodes share"
+            f"{folder.uri} cannot be seen from {ray.util.get_node_ip_address()}; --runs must be storage that all nodes "
+            "share"
         )
     ctx = RayContext(folder, config["board"], clips_per_step=run.scale.global_batch)
     train, val = (item.open() for item in feeds)
     try:
         outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
         message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped", "note")}}
-    except InputError as error:  # all workers meet it alike; starting them again would not help
+    except InputError as error:  # it is the same for all workers, so a restart would not help
         message = {"refused": str(error), "unreachable": isinstance(error, Unreachable)}
     if ctx.rank == 0:
         ray.get(config["board"].post.remote(folder.name, message))
@@ -159,10 +161,10 @@ def _fit(trainer: TorchTrainer, done: dict[str, Any]) -> None:
 
 
 def _leave() -> None:
-    """End this process with the exit code of Ctrl-C while the trainer's thread still waits for Ray, whose own ending
-    would crash under that thread.
+    """End this process with the exit code of Ctrl-C. Ray's own shutdown would crash, because the trainer's thread still
+    waits for Ray.
 
-    A Ray that was started for this process is killed with all that it started; a cluster is none of its children.
+    Kill a Ray that was started for this process, with all its processes; a cluster is not among the children.
     """
     import psutil
 
@@ -185,8 +187,8 @@ def _watch(
     on_device: Callable[[str], None],
     asked_to_stop: Callable[[], bool],
 ) -> None:
-    """Hand what rank 0 posts to the command, until training ends."""
-    place, epoch, told = None, None, False
+    """Pass what rank 0 posts to the callbacks, until training ends."""
+    place, epoch, asked = None, None, False
     while True:
         running = fitting.is_alive()
         update = ray.get(board.read.remote()).get(run, {})
@@ -198,22 +200,22 @@ def _watch(
             on_record(record)
         if "steps" in update:
             on_progress(update)
-        if asked_to_stop() and not told:
+        if asked_to_stop() and not asked:
             board.end.remote()
-            told = True
+            asked = True
         if not running:
             return
         fitting.join(timeout=0.25)
 
 
 def refuse_unshared(file: str) -> None:
-    """Several nodes and a local path: every node must see `file`. Raises InputError naming the one that does not."""
+    """Raise InputError naming the first node that does not see the local `file`."""
     sees = ray.remote(num_cpus=0)(lambda: exists(file))
     for node in ray.nodes():
         if node["Alive"] and not ray.get(
             sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
         ):
             raise InputError(
-                f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes runs must be on "
-                "s3:// or storage that all nodes share"
+                f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes runs "
+                "must be on s3:// or storage that all nodes share"
             )

@@ -1,9 +1,9 @@
-"""A search on Ray Tune: trials side by side where there is room, stopped early by successive halving, over footage that
-is read once.
+"""Run a search on Ray Tune: several trials at a time, stopped early by successive halving, on footage that is read
+once.
 
-A trial on one device is a plain Tune function that trains in its own process; one on several is a driver that launches
-the run on Ray Train. What a search is and how it goes on is `posture/search/study.py`'s; Tune is started anew each time and
-keeps nothing.
+A trial on one device is a plain Tune function that trains in its own process. A trial on several devices is a driver
+that trains its run on Ray Train. `posture/search/study.py` keeps the search; Tune is started anew each time and keeps
+nothing.
 """
 
 from __future__ import annotations
@@ -40,31 +40,30 @@ from posture.search.study import Search, state_of
 from posture.search.trial import Plan, Point, TrialResult, conclude, failure, read, start
 
 REDUCTION = 3
-"""Of successive halving: about one in so many trials goes on from each rung."""
+"""Reduction factor of successive halving: about one in 3 trials continues after each rung."""
 FIRST_RUNG = 1 / 6
-"""Share of the epochs after which trials are judged first, then after three times as many: sooner tells little of the
-end, later saves little.
+"""Share of the epochs before the first rung; the next rung comes after three times as many.
 
-On twelve learning curves of 9 epochs of UCF101, in all orders: judged first after 1 epoch, 28 % of the epochs were
-trained and the best accuracy missed by 2.5 points on average; after 2, 43 % and none; after 3, 57 % and none.
+Measured on twelve learning curves of 9 epochs of UCF101, in all orders. First rung after 1 epoch: 28 % of the epochs
+trained, the best accuracy missed by 2.5 points on average; after 2: 43 %, 0 points; after 3: 57 %, 0 points.
 """
 RETRIES = 3
-"""Times that a trial whose process or node was lost is started again, from its last checkpoint."""
+"""Number of restarts of a trial whose process or node was lost, from its last checkpoint."""
 LOOK_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is searched, and with what."""
+    """Limits of a search."""
 
     trials: int
-    """Finished trials that the search has in the end, those of earlier sessions included."""
+    """Total number of finished trials, including those of earlier sessions."""
     seconds: float = math.inf
-    """After which no trial is begun, and those that run are interrupted, to be gone on with another time."""
+    """Time after which no trial is begun and running ones are interrupted; a later session resumes them."""
     concurrent: int | None = None
-    """Trials at a time; None: as many as there is room for."""
+    """Maximum number of trials at a time; None: as many as there is room for."""
     halving: bool = True
-    """Stop trials early that are behind."""
+    """Stop trials early that fall behind."""
 
 
 def search_on_tune(
@@ -76,12 +75,12 @@ def search_on_tune(
     on_trial: Callable[[int], None],
     asked_to_stop: Callable[[], bool],
 ) -> None:
-    """Run trials until `options.trials` are finished, time is up or `asked_to_stop`. What is interrupted is queued
+    """Run trials until `options.trials` are finished, time is up or `asked_to_stop`. Interrupted trials are queued
     again.
 
-    `on_update` gets the newest numbers of the trials by the names of their runs, about once a second, `on_trial` the
-    number of each that ended.
-    Raises InputError where the cluster cannot hold the trials, with the numbers.
+    `on_update` gets the newest numbers of the trials by run name, about once a second; `on_trial` gets the number of
+    each trial that ended.
+    Raises InputError, with the numbers, if the cluster has no room for the trials.
     """
     _settle(search, plan)
     missing = options.trials - len(search.finished)
@@ -102,7 +101,7 @@ def search_on_tune(
         reading=0.0 if cluster.decoding() else READER_CPUS,
     )
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
-    # no other node that is lost takes it along
+    # on this node, so that the loss of another one does not end it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()
     asking = StudySearcher(search, plan, on_trial)
@@ -133,7 +132,7 @@ def search_on_tune(
 
 
 def _run(trial: Any, config: ray.tune.TuneConfig, *, callbacks: list[ray.tune.Callback]) -> None:
-    """Tune's own run, whose files nobody needs afterwards."""
+    """Run Tune; its files are removed afterwards."""
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -154,8 +153,8 @@ def _settle(search: Search, plan: Plan) -> None:
 
 
 class NotKept:
-    """Tune pickles what it is given, to restore it one day; a search goes on from its storage, so nothing of this is
-    kept.
+    """Base of objects that Tune pickles to restore them later. A search resumes from its storage, so their state is
+    left out.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -163,12 +162,12 @@ class NotKept:
 
 
 class StudySearcher(NotKept, Searcher):
-    """Between Tune and the search: what Tune asks for, and what its trials came to."""
+    """Tune's searcher: proposes the points of the search, and tells it the results."""
 
     def __init__(self, search: Search, plan: Plan, on_trial: Callable[[int], None]) -> None:
         super().__init__()
         self.points: dict[str, Point] = {}
-        """By Tune's id of the trial."""
+        """Points by Tune's trial id."""
         self.ended = False
         self._search, self._plan, self._on_trial = search, plan, on_trial
 
@@ -184,7 +183,7 @@ class StudySearcher(NotKept, Searcher):
             self._search.report(self.points[trial_id].number, result["values"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial without an outcome was interrupted, or its process was lost more often than it is started again."""
+        """Tell the search the result. Without one, the trial was interrupted, or its process was lost too often."""
         point = self.points[trial_id]
         outcome = read(RunFolder(self._plan.runs, point.run))
         if outcome is None and error:
@@ -199,18 +198,18 @@ class StudySearcher(NotKept, Searcher):
         emit_trials(self._search.name, [state_of(trial) for trial in self._search.trials])
 
     def save(self, checkpoint_path: str) -> None:
-        """Tune saves searchers now and then; ours is in its storage."""
+        """Write an empty file: Tune saves searchers regularly, but the search is in its storage."""
         open(checkpoint_path, "w").close()
 
     def restore(self, checkpoint_path: str) -> None:
-        raise RuntimeError("a search goes on from its storage, never from Tune's")
+        raise RuntimeError("a search resumes from its storage, never from Tune's")
 
 
 class Halving(NotKept, AsyncHyperBandScheduler):
-    """Asynchronous successive halving (Li 2018, arXiv 1810.05934) whose decisions are written on the board: trials end
-    by themselves.
+    """Asynchronous successive halving (Li 2018, arXiv 1810.05934). Decisions are written on the board, and trials end by
+    themselves.
 
-    A search that goes on has the rungs it had: what trials reached before is read from the study.
+    A resumed search keeps its rungs: results of earlier trials are read from the study.
     """
 
     def __init__(self, search: Search, plan: Plan, board: Any, asking: StudySearcher) -> None:
@@ -237,19 +236,19 @@ class Halving(NotKept, AsyncHyperBandScheduler):
 
 
 def first_rung(epochs: int, *, warmup_epochs: float) -> int:
-    """The epoch after which trials are judged first, none while it warms up."""
+    """Return the epoch of the first rung, which comes after the warm-up."""
     return min(epochs, max(1 + math.ceil(warmup_epochs), round(epochs * FIRST_RUNG)))
 
 
 @dataclass(frozen=True)
 class _Before:
-    """A trial of an earlier session, as far as a rung needs it."""
+    """A trial of an earlier session, for a rung."""
 
     trial_id: str
 
 
 class StopCallback(NotKept, ray.tune.Callback):
-    """Looks, between Tune's steps, whether time is up or somebody asks to stop; and hands on what the board says."""
+    """Between Tune's steps, ends the search if time is up or the user asks to stop, and passes on the board's numbers."""
 
     def __init__(
         self,
@@ -280,7 +279,7 @@ class StopCallback(NotKept, ray.tune.Callback):
 
 
 class NoOutput(TrialProgressCallback):
-    """In place of what Tune prints of its trials whatever it is told: `posture tune` shows them."""
+    """Replaces Tune's printed progress, which no setting turns off; `posture tune` shows its own."""
 
     def on_trial_result(self, *_: Any, **__: Any) -> None: ...
 
@@ -290,7 +289,7 @@ class NoOutput(TrialProgressCallback):
 
 
 def _trial(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:
-    """A trial on one device, in this process."""
+    """Run a trial on one device, in this process."""
     point = Point(**config["point"])
     _attempt(
         plan,
@@ -310,7 +309,7 @@ def _trial(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, 
 
 
 def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], board: Any, shape: Room) -> None:
-    """A trial on several devices: this process waits, Ray Train's workers train."""
+    """Run a trial on several devices: this process waits while Ray Train's workers train."""
     from posture.distributed.train import train
 
     point = Point(**config["point"])
@@ -333,9 +332,7 @@ def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], b
 
 
 def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[str, Any]]) -> TrialResult | None:
-    """Train a trial and write what it came to; whatever goes wrong in it is its outcome, and not the search's. None
-    where it is interrupted.
-    """
+    """Train a trial and write its result; any error fails the trial, not the search. Return None if it is interrupted."""
     try:
         session = start(plan, point)
         stopped = work(session)["stopped"] == "asked"
@@ -345,4 +342,4 @@ def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[st
     except Exception as error:
         return failure(plan, point, error)
     finally:
-        torch.cuda.empty_cache()  # the process tries the next point; what it holds of this one is lost to others
+        torch.cuda.empty_cache()  # the process stays for the next point, and others need the memory

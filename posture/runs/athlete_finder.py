@@ -1,4 +1,4 @@
-"""A trained detector that finds athletes in frames of any video, for clips that are cut around them.
+"""Find athletes in the frames of any video with a trained detector, to cut clips around them.
 
 Legend: n frames of h x w pixels, uint8 RGB; found boxes (D, 4) float32 xyxy in pixels of the frame, scores (D,)
 float32, best first.
@@ -20,35 +20,33 @@ from posture.errors import InputError
 from posture.runs.folder import RunFolder
 
 PEOPLE = frozenset({"athlete", "person", "player"})
-"""Classes that are athletes, of a detector that knows other things too; one that knows none of them was trained on
-athletes by what they do.
-"""
+"""Names of classes that are athletes. A detector without any of them is taken to have classes of athletes only."""
 
 MOST_OVERLAP = 0.45
-"""Of two boxes of different athletes: what judging lets stand, so as to miss nobody in a crowd, would give one athlete
-two tubes here.
+"""Maximum IoU of two athletes. (Evaluation keeps boxes with more overlap, for recall in crowds; here they would give
+one athlete two tubes.)
 """
 
 
 @dataclass(frozen=True)
 class AthleteDetector:
-    """A detector as it travels to workers: nothing here needs the run's folder again."""
+    """A detector that can be sent to workers: it does not need the run's folder."""
 
     uri: str
     run: DetectionRun
     classes: tuple[str, ...]
     weights: bytes
-    """The best checkpoint's safetensors."""
+    """Content of the best checkpoint's model.safetensors."""
 
     @cached_property
     def digest(self) -> str:
-        """The first 8 hexadecimal digits of the weights' hash: what names it in a decode recipe."""
+        """First 8 hexadecimal digits of the weights' hash, which name the detector in a decode recipe."""
         return hashlib.blake2b(self.weights, digest_size=16).hexdigest()[:8]
 
 
 def open_detector(uri: str) -> AthleteDetector:
-    """The best checkpoint of the run at `uri`. Raises InputError where there is no run, no checkpoint, or a run that is
-    no detector.
+    """Open the best checkpoint of the run at `uri`. Raises InputError if there is no run or no checkpoint, or if the run
+    is not a detector.
     """
     folder = RunFolder.open(uri)
     record = folder.record()
@@ -63,18 +61,18 @@ def open_detector(uri: str) -> AthleteDetector:
 
 
 class Finder:
-    """A detector's network in memory, on this process's GPU if it has one. Call it with frames."""
+    """A detector's network in memory, on the GPU if there is one. Call it with frames."""
 
     def __init__(self, detector: AthleteDetector) -> None:
         from posture.runs.detection import load_detector
         from posture.train.context import LocalContext
 
         self.size = detector.run.model.size
-        """Side in pixels of the network's square: frames need be no larger."""
+        """Side of the network's input in pixels; frames need not be larger."""
         overlap = min(detector.run.detect.overlap, MOST_OVERLAP)
         self._run = override(detector.run, {"detect.confidence": MIN_CONFIDENCE, "detect.overlap": overlap})
         self._device = LocalContext().device
-        self._athletes = [place for place, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(
+        self._athletes = [index for index, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(
             range(len(detector.classes))
         )
         with tempfile.TemporaryDirectory(prefix="posture-weights-") as place:
@@ -83,7 +81,7 @@ class Finder:
         self._network = network.to(self._device)
 
     def __call__(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes and scores of the athletes in each of the frames (n, h, w, 3)."""
+        """Return boxes and scores of the athletes in each of the frames (n, h, w, 3)."""
         from posture.train.detect import detect_frames
 
         found = detect_frames(self._network, self._task, frames, self._run, self._device)

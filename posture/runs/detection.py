@@ -191,7 +191,7 @@ class DetectionRuns:
         images = _Shown(part)
         sheet = detections_sheet(
             f"{run.name} on val",
-            [images.picture(index) for index in shown],
+            [images.image(index) for index in shown],
             [judged[index] for index in shown],
             classes,
             confidence=metrics["confidence"] or 0.5,
@@ -235,8 +235,8 @@ class _Shown:
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
 
-    def picture(self, number: int) -> np.ndarray:
-        return open_index(self._index.part(np.array([number])), feed="materialize").picture(0)
+    def image(self, number: int) -> np.ndarray:
+        return open_index(self._index.part(np.array([number])), feed="materialize").image(0)
 
 
 def _judged(found: list[FoundBoxes], index: ImageIndex) -> list[tuple[np.ndarray, ...]]:

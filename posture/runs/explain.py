@@ -1,5 +1,4 @@
-"""Why a run takes a video for what it takes it for: its probabilities, where and when its attention weighs most, and
-Grad-CAM.
+"""Explain a prediction: a run's probabilities for a video, where and when its attention weighs most, and Grad-CAM.
 
 Legend: T frames of the clip, K classes.
 """
@@ -23,17 +22,17 @@ if TYPE_CHECKING:
     from posture.models.evidence import Evidence
 
 KEY_FRAMES = 4
-"""At most so many are named."""
+"""Maximum number of key frames."""
 EVEN = 0.05
-"""Attention weights, of 0..1, that differ by less prefer nothing to speak of."""
+"""Attention weights, 0..1, that differ by less count as equal."""
 TOP = 5
-"""Classes that are named with their probabilities."""
+"""Number of classes listed with their probabilities."""
 TOGETHER = "all blocks together"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One clip of one video, seen by one run."""
+    """Evidence for the prediction of one run on one clip of a video."""
 
     run: ActionRun
     checkpoint: str
@@ -43,20 +42,20 @@ class Explanation:
     probabilities: np.ndarray
     """(K,) float32."""
     target: int
-    """The class that Grad-CAM is of."""
+    """Index of the class that Grad-CAM explains."""
     evidence: Evidence
     flow: np.ndarray | None
-    """(T - 1, H, W, 2) uint8, encoded as `posture/data/decode/optical_flow.py` does, where the network takes flow."""
+    """(T - 1, H, W, 2) uint8, encoded as in `posture/data/decode/optical_flow.py`; None if the network takes no flow."""
     device: str
 
     @property
     def explained(self) -> str:
-        """The name of the class `target`."""
+        """Name of the class `target`."""
         return self.classes[self.target]
 
     @property
     def top(self) -> list[tuple[str, float]]:
-        """The most probable classes with their probabilities, at most `TOP`."""
+        """Most probable classes with their probabilities, at most `TOP`."""
         return [
             (self.classes[place], float(self.probabilities[place]))
             for place in np.argsort(-self.probabilities, kind="stable")[:TOP]
@@ -64,8 +63,8 @@ class Explanation:
 
     @property
     def temporal(self) -> dict[str, np.ndarray]:
-        """Weights over the clip's frames, (T,) float64, of every block that has attention over time; of several also
-        their product, last.
+        """Weights over the clip's frames, (T,) float64, of each block with attention over time; if there are several,
+        their product comes last.
         """
         frames = len(self.window.frames)
         curves = {
@@ -77,20 +76,20 @@ class Explanation:
 
     @property
     def is_level(self) -> bool:
-        """Whether attention over time prefers no frame to speak of."""
+        """True if attention over time prefers no frame."""
         return bool(self.temporal) and float(np.ptp(list(self.temporal.values())[-1])) < EVEN
 
     @property
     def key_frames(self) -> list[int]:
-        """Frames that attention over time weighs most, in order; none without such attention."""
+        """Frames with the highest weights of attention over time, in order; [] without such attention."""
         return peaks(list(self.temporal.values())[-1]) if self.temporal else []
 
 
 def explain(
     folder: RunFolder, video: str, *, start: float | None = None, class_name: str | None = None, which: str = "best"
 ) -> Explanation:
-    """Cut one clip of `video` as the run's store does, classify it, and gather the evidence for `class_name` (or the
-    most probable class).
+    """Cut one clip of `video` as in the run's store, classify it, and gather evidence for `class_name` (or the most
+    probable class).
 
     The clip begins at `start` seconds, or is the middle of the video. Raises InputError: no checkpoint `which`, an
     unknown class, no readable video, a video too short, a start past its end.
@@ -109,10 +108,10 @@ def explain(
     run, classes = record.run, record.classes
     if not isinstance(run, ActionRun):
         raise InputError(
-            f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; images with what a detector found "
-            f"and missed, and why, are in the report of: posture evaluate {folder.uri}"
+            f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; a "
+            f"detector's hits and errors are in the report of: posture evaluate {folder.uri}"
         )
-    asked = None if class_name is None else _number(class_name, classes)
+    asked = None if class_name is None else _class_index(class_name, classes)
     ctx = LocalContext()
     with folder.checkpoint(which) as checkpoint:
         model, epoch = load_network(run, checkpoint), read_state(checkpoint)["epoch"]
@@ -148,10 +147,10 @@ def explain(
 
 
 def peaks(weights: np.ndarray) -> list[int]:
-    """Where weights (T,) are highest: the largest, and other local maxima above the middle of their range; in order, at
-    most `KEY_FRAMES`.
+    """Return the frames where weights (T,) are highest: the maximum, and other local maxima above the middle of their
+    range; in order, at most `KEY_FRAMES`.
 
-    Of frames in a row that weigh the same the middle one stands for all.
+    Adjacent frames of equal weight are represented by the middle one.
     """
     steps = np.flatnonzero(~np.isclose(weights[1:], weights[:-1], rtol=0.0, atol=1e-9)) + 1
     runs = np.split(np.arange(len(weights)), steps)
@@ -167,10 +166,10 @@ def peaks(weights: np.ndarray) -> list[int]:
     return sorted(int(runs[place][(len(runs[place]) - 1) // 2]) for place in highest)
 
 
-def _number(name: str, classes: tuple[str, ...]) -> int:
-    """The class's place. Raises InputError with those that are meant instead."""
+def _class_index(name: str, classes: tuple[str, ...]) -> int:
+    """Return the index of a class. Raises InputError that suggests similar names."""
     if name not in classes:
         near = difflib.get_close_matches(name, classes, n=3) or classes[:8]
         more = f", ... ({len(classes)} in all)" if len(near) < len(classes) else ""
-        raise InputError(f"--class {name!r}: the run knows no such class; it knows {', '.join(near)}{more}")
+        raise InputError(f"--class {name!r}: the run has no such class; it has {', '.join(near)}{more}")
     return classes.index(name)

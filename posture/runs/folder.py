@@ -1,12 +1,13 @@
-"""A run's folder, on a local path or in a bucket; a reader never sees half of anything.
+"""A run's folder, on a local path or in a bucket. Files are replaced whole: a reader never sees half of one.
 
 RUNS/<name>/
-  run.json              configuration, classes, table versions, software: written before training holder.json
-  who trains it: the process that began, or went on, last history.json          one entry per epoch checkpoints.json
-  {"best": tag, "last": tag}: the switch, written after the files it names checkpoints/<tag>/    model.safetensors,
-  train.safetensors, state.json evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the
-  usual protocol on test, see `evaluation_name`
-                        (versions before December 2026 wrote a single one into evaluation/ itself)
+  run.json              configuration, classes, table versions, software; written before training
+  holder.json           the process that trains the run, or did so last
+  history.json          one entry per epoch
+  checkpoints.json      {"best": tag, "last": tag}; written after the files it names
+  checkpoints/<tag>/    model.safetensors, train.safetensors, state.json
+  evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the usual protocol on test, see
+                        `evaluation_name` (versions before December 2026 wrote a single one into evaluation/ itself)
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Holder(TypedDict):
 
 
 class Metrics(TypedDict, total=False):
-    """metrics.json of an evaluation: what is said of it, beside its figures."""
+    """metrics.json of an evaluation, without its figures."""
 
     protocol: str
     split: str
@@ -110,14 +111,12 @@ FILES = {
 
 
 def unique_name(recipe: str) -> str:
-    """`improved-20260131-142233-3fa9d2c1`: nobody else's."""
+    """Return a unique run name, such as `improved-20260131-142233-3fa9d2c1`."""
     return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 USUAL_PROTOCOLS = ("the windows in the store; of each, 1 span in time and the middle of the frame", "each image once")
-"""How the protocol that is used if no option asks for another one begins in metrics.json: of a classifier, of a
-detector.
-"""
+"""Beginnings of the default protocol in metrics.json, of a classifier and of a detector."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,11 @@ class Evaluation:
 def evaluation_name(
     split: str, *, crops: int = 1, spans: int = 1, source: int = 0, checkpoint: str = "best", store: str | None = None
 ) -> str:
-    """The folder of an evaluation, named after its split and whatever is unusual: `test`, `val`, `test-3-crops`,
-    `test-last`, `test-store-new-1a2b3c4d`.
+    """Return the name of an evaluation's folder, made of its split and all that is not the default: `test`, `val`,
+    `test-3-crops`, `test-last`, `test-store-new-1a2b3c4d`.
 
     `crops`, `spans` and `source` are those of `posture.runs.figures.Views`;
-    `store` is the uri of a store that was asked for: another one, or the run's own at its newest versions.
+    `store` is the URI given with --store: another store, or the run's own at its newest versions.
     """
     parts = [
         split,
@@ -155,12 +154,13 @@ def evaluation_name(
 
 
 class RunFolder:
-    """One run below `runs`. Names cannot leave their root."""
+    """The folder of one run below `runs`. Names cannot lead out of it."""
 
     def __init__(self, runs: str, name: str) -> None:
         if not NAME.fullmatch(name):
             raise InputError(
-                f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit"
+                f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 100, beginning with a letter or "
+                "digit"
             )
         self.name = name
         self.uri = join(absolute(runs), name)
@@ -168,7 +168,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, uri: str) -> RunFolder:
-        """An existing run by its path. Raises InputError where there is none."""
+        """Open an existing run by its path. Raises InputError if there is none."""
         runs, _, name = absolute(uri).rpartition("/")
         folder = cls(runs or "/", name)
         if not folder.exists():
@@ -181,12 +181,12 @@ class RunFolder:
         return self.read_json("run.json") is not None
 
     def path(self, *parts: str) -> str:
-        """Where a file of this run lies. Raises InputError if that is outside of its folder."""
+        """Return the path of a file of this run. Raises InputError if it lies outside of the run's folder."""
         return path_below(self.uri, *parts)
 
     def read_json(self, name: str) -> Any | None:
-        """The value in a file of this folder, or None if it does not exist. Raises InputError if it holds something
-        else than Posture writes.
+        """Return the content of a file of this folder, or None if it does not exist. Raises InputError if it is not
+        what Posture writes.
         """
         content = read_bytes(self.path(name))
         return (
@@ -211,7 +211,7 @@ class RunFolder:
         return self.read_json("history.json") or []
 
     def evaluation(self, name: str = "test") -> Evaluation | None:
-        """The evaluation `name`, also one that an older version wrote into evaluation/ itself; None if there is none."""
+        """Return the evaluation `name`, or None. An older version wrote its only one into evaluation/ itself."""
         metrics = self.read_json(f"evaluation/{name}/metrics.json")
         if metrics is not None:
             return Evaluation(self.path("evaluation", name), metrics)
@@ -225,8 +225,8 @@ class RunFolder:
         return None
 
     def take(self) -> None:
-        """From here on this process alone publishes checkpoints; one that trained this run before, and may not know
-        that it is lost, stops at its next.
+        """Make this process the only one that publishes checkpoints. A process that trained the run before, and may
+        still be alive, stops at its next checkpoint.
         """
         self._mark = secrets.token_hex(8)
         self.write_json(
@@ -238,15 +238,16 @@ class RunFolder:
         holder = self.read_json("holder.json") if self._mark else None
         if holder and holder["mark"] != self._mark:
             raise Busy(
-                f"{self.uri}: another process goes on with this run since {time.strftime('%H:%M:%S', time.localtime(holder['since']))} "
-                f"({holder['host']}, process {holder['process']}); this one stops, what it saved stands"
+                f"{self.uri}: another process ({holder['host']}, process {holder['process']}) has continued this run "
+                f"since {time.strftime('%H:%M:%S', time.localtime(holder['since']))}; this process stops, and what it "
+                "saved is kept"
             )
 
     def publish_checkpoint(self, tag: str, directory: Path, *, best: bool) -> None:
-        """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove those that nothing names.
+        """Copy a finished checkpoint here, then switch `last` (and `best`) to it, then remove unused ones.
 
-        Raises InputError where it cannot be written, Busy where another process took the run; what stood before stands
-        then.
+        Raises InputError if it cannot be written, Busy if another process took the run; the earlier checkpoints are
+        kept then.
         """
         self._refuse_taken()
         unique = f"{tag}-{secrets.token_hex(4)}"
@@ -263,8 +264,8 @@ class RunFolder:
             self._remove(old)
 
     def checkpoints(self) -> dict[str, str]:
-        """Which checkpoint is `last` and which `best`; empty before the first. Raises InputError if the file names
-        anything but folders of this run.
+        """Return the tags of the checkpoints `last` and `best`; {} before the first. Raises InputError if the file
+        names anything but folders of this run.
         """
         try:
             return self.read_json("checkpoints.json") or {}
@@ -272,12 +273,12 @@ class RunFolder:
             raise
         except InputError as error:
             raise InputError(
-                f"{self.path('checkpoints.json')}: names something else than checkpoints of this run ({error})"
+                f"{self.path('checkpoints.json')}: names something other than checkpoints of this run ({error})"
             ) from None
 
     @contextlib.contextmanager
     def checkpoint(self, which: str) -> Iterator[Path]:
-        """A local folder with the checkpoint `best` or `last`. Raises InputError where the run has none yet."""
+        """Yield a local folder with the checkpoint `best` or `last`. Raises InputError if the run has none yet."""
         tag = self.checkpoints().get(which)
         if tag is None:
             raise InputError(f"{self.uri}: this run has no {which} checkpoint yet; train it with --resume first")
@@ -301,12 +302,12 @@ class RunFolder:
     def _remove(self, tag: str) -> None:
         from obstore.exceptions import BaseError
 
-        with contextlib.suppress(BaseError):  # what cannot be removed takes up room, and no more
+        with contextlib.suppress(BaseError):  # a checkpoint that cannot be removed only takes up space
             remove_tree(self.path("checkpoints", tag))
 
 
 def run_names(runs: str) -> list[str]:
-    """Names of the runs in a folder or s3:// prefix, in order; none if there is no such folder."""
+    """Return the names of the runs in a folder or s3:// prefix, sorted; [] if there is no such folder."""
     root = absolute(runs)
     if is_remote(root):
         import obstore
@@ -322,7 +323,7 @@ def run_names(runs: str) -> list[str]:
 
 
 def refuse_existing(folder: RunFolder) -> None:
-    """Raise InputError where the name is taken: nothing that stands is overwritten or resumed unasked."""
+    """Raise InputError if the name is taken: no run is overwritten or resumed unless asked."""
     if folder.exists() or exists(folder.uri):
         raise InputError(
             f"{folder.uri}: a run of this name exists; continue it with --resume, or choose another --name"

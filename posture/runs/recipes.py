@@ -1,4 +1,4 @@
-"""Named runs and studies: `jobs/action.py:improved` is the function `improved` in a Python file, which returns a Run.
+"""Recipes and studies by name: `jobs/action.py:improved` is the function `improved` in a Python file; it returns a run.
 
 `jobs/action.py:ablations.A1`, or `jobs/action.py:ablations[A1]`, is the run A1 of a list of runs or of a study. A name
 without a file, such as `c3d`, is looked up in the files of `jobs/`.
@@ -24,18 +24,16 @@ from posture.errors import InputError
 
 PACKAGE = Path(__file__).parents[1]
 ROOTS = (PACKAGE, PACKAGE.parent)
-"""Where recipes lie besides the working directory: in the installed package, or beside it in a checkout."""
-
-
+"""Folders with recipes besides the working directory: the installed package, or the checkout around it."""
 RECIPE = re.compile(r"(?P<function>[A-Za-z_]\w*)(\[(?P<bracket>[\w.-]+)\]|\.(?P<dot>[\w.-]+))?")
-"""What follows FILE.py: a function, and perhaps the name of one of the runs that it returns."""
+"""The part after FILE.py: a function, and optionally the name of one of the runs that it returns."""
 
 
 def load_recipe(path: str) -> AnyRun:
-    """The run that `FILE.py:function` returns, or `FILE.py:function.NAME` of several; the file is looked up in the
-    working directory first.
+    """Return the run that `FILE.py:function` returns, or the one that `FILE.py:function.NAME` names among several.
 
-    Raises InputError naming the file or function that is missing, and what there is.
+    The file is looked up in the working directory first. Raises InputError naming the file or function that is missing,
+    and those that exist.
     """
     run = _call(full_path(path))
     if isinstance(run, BaseRun):
@@ -45,7 +43,8 @@ def load_recipe(path: str) -> AnyRun:
     others = f", or another of {', '.join(runs[1:])}" if runs[1:] else ""
     if isinstance(run, Study):
         raise InputError(
-            f"{path} is a study of several runs; compare them with posture compare {path}, or name one of them: {path}.{runs[0]}{others}"
+            f"{path} is a study of several runs; compare them with posture compare {path}, or name one of them: "
+            f"{path}.{runs[0]}{others}"
         )
     raise InputError(
         f"{path} is a list of runs; write {path}.{runs[0]}{others}" if runs else f"{path} is a list without a run"
@@ -53,7 +52,9 @@ def load_recipe(path: str) -> AnyRun:
 
 
 def load_study(path: str) -> Study:
-    """The study that `FILE.py:function` returns. Raises InputError as `load_recipe` does, and if it is something else."""
+    """Return the study that `FILE.py:function` returns. Raises InputError as `load_recipe` does, and if it returns
+    something else.
+    """
     study = _call(full_path(path, example="jobs/action.py:study", what="study"))
     if not isinstance(study, Study):
         raise InputError(
@@ -63,17 +64,17 @@ def load_study(path: str) -> Study:
 
 
 def is_bare(path: str) -> bool:
-    """Whether `path` names a recipe without its file: `improved`, `ablations.A1`."""
+    """Return True if `path` names a recipe without its file: `improved`, `ablations.A1`."""
     return RECIPE.fullmatch(path) is not None and not path.endswith(".py")
 
 
 def full_path(
     path: str, *, task: str | None = None, example: str = "jobs/action.py:improved", what: str = "recipe"
 ) -> str:
-    """`jobs/action.py:c3d` for `c3d`; a path that names its file stays as it is.
+    """Return `jobs/action.py:c3d` for `c3d`; a path that names its file stays as it is.
 
-    Of several files that have such a function the one is taken whose runs are of `task`. Raises InputError if none, or
-    still several, have one.
+    If several files have such a function, take the one whose runs are of `task`. Raises InputError if no file has one,
+    or several still do.
     """
     if not is_bare(path):
         return path
@@ -95,7 +96,8 @@ def full_path(
 
 
 def _call(path: str) -> Any:
-    """What the function at `path`, FILE.py:function, returns; or of several runs the one that `path` names besides.
+    """Return what the function at `path`, FILE.py:function, returns, or the one of its runs that `path` names.
+
     Raises InputError.
     """
     name, _, wanted = path.partition(":")
@@ -122,7 +124,7 @@ def _call(path: str) -> Any:
 
 
 def _members(made: Any) -> list[str] | None:
-    """The names of the runs in a list or study; None if `made` is neither."""
+    """Return the names of the runs in a list or study; None if `made` is neither."""
     if isinstance(made, list) and not all(isinstance(run, BaseRun) for run in made):
         return None
     return (
@@ -133,7 +135,7 @@ def _members(made: Any) -> list[str] | None:
 
 
 def _fits(path: str, task: str | None) -> bool:
-    """Whether there is something at `path`, and of the `task` if one is given."""
+    """Return True if `path` can be loaded, and has a run of the `task` if one is given."""
     try:
         made = _call(path)
     except InputError:
@@ -143,7 +145,7 @@ def _fits(path: str, task: str | None) -> bool:
 
 
 def _function_names(file: Path) -> list[str]:
-    """Public functions without arguments in a Python file, which is not run; none if it is no Python."""
+    """Return the public functions without arguments in a Python file, without running it; [] if it is not Python."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -156,10 +158,9 @@ def _function_names(file: Path) -> list[str]:
 
 
 def load_module(name: str, *, folder: str = "jobs") -> Any:
-    """The Python file `name` as a module, from the working directory or among those that come with Posture, in
-    `folder`.
+    """Load the Python file `name` as a module, from the working directory or the `folder` that comes with Posture.
 
-    Raises InputError where it is missing, naming those of that folder, or is no Python.
+    Raises InputError if it is missing, naming the files of that folder, or if it is not Python.
     """
     places = [Path(os.getcwd()), *ROOTS]
     found = next((place / name for place in places if (place / name).is_file()), None)
@@ -179,8 +180,8 @@ def load_module(name: str, *, folder: str = "jobs") -> Any:
 
 
 def mistake(path: str, error: Exception) -> InputError:
-    """What `error`, raised by the user's own Python file at `path` (FILE.py or FILE.py:function), says and in which of
-    its lines.
+    """Return an InputError with the message and line of an `error` that the user's own file at `path` (FILE.py or
+    FILE.py:function) raised.
     """
     file = Path(path.partition(":")[0]).name
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == file]
@@ -190,8 +191,8 @@ def mistake(path: str, error: Exception) -> InputError:
 
 
 def points(recipe: Callable[[], Any]) -> tuple[str, ...]:
-    """The points of a recipe's docstring: what stands behind each line that begins with an asterisk, up to the next one
-    or an empty line.
+    """Return the bullet points of a recipe's docstring: lines that begin with an asterisk, up to the next one or an
+    empty line.
     """
     found: list[list[str]] = []
     inside = False
@@ -206,7 +207,7 @@ def points(recipe: Callable[[], Any]) -> tuple[str, ...]:
 
 
 def functions(module: Any) -> dict[str, Any]:
-    """The recipes of a module: its own public functions that need no argument."""
+    """Return the recipes of a module: its own public functions that need no argument."""
     return {
         name: value
         for name, value in vars(module).items()

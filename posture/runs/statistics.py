@@ -1,5 +1,5 @@
-"""How sure a difference between two classifiers is: paired cluster bootstrap, McNemar's test, Holm's adjustment, spread
-over seeds.
+"""Confidence in figures and in differences between models: paired cluster bootstrap, McNemar's test, Holm's adjustment,
+spread over seeds.
 
 Segments cut from one source video are not independent, so the bootstrap draws whole groups (Field and Welsh 2007; the
 paper names no test). Legend: s segments, P images, K classes, G groups, B resamples. Labels are class indices, scores
@@ -19,18 +19,18 @@ from posture.tasks.detection_metrics import ScoredImage, match_detections, weigh
 
 RESAMPLES = 10_000
 LEAST_GROUPS = 5
-"""Of fewer groups a resample has so few outcomes that an interval of a single figure would promise too much."""
+"""With fewer groups there are too few different resamples for an interval of a single figure."""
 LEVEL = 0.95
-"""Of every interval here."""
+"""Confidence level of every interval here."""
 
 COLUMNS = 512
-"""Segments handled at once: bounds the memory of a bootstrap to B x COLUMNS numbers."""
+"""Segments per matrix product; bounds the memory of a bootstrap to B x COLUMNS numbers."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`ours - theirs` of one metric; `low`, `high`: 95 % confidence interval; `p`: two-sided. None where groups are too
-    few to tell.
+    """`ours - theirs` of one metric; `low`, `high`: 95 % confidence interval; `p`: two-sided. None if there are too few
+    groups.
     """
 
     difference: float
@@ -53,11 +53,13 @@ class Spread:
 
 
 def mean_and_spread(values: Sequence[float]) -> Spread:
-    """Over seeds, with Student's t on n - 1 degrees of freedom. Raises ValueError without values."""
+    """Return the mean over seeds and its spread, with Student's t on n - 1 degrees of freedom. Raises ValueError
+    without values.
+    """
     from scipy.stats import t
 
     if not len(values):
-        raise ValueError("a mean takes at least one value")
+        raise ValueError("a mean needs at least one value")
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Spread(mean, None, None, None, tuple(values))
@@ -67,11 +69,10 @@ def mean_and_spread(values: Sequence[float]) -> Spread:
 
 
 def mcnemar(ours_right: np.ndarray, theirs_right: np.ndarray) -> tuple[int, int, float]:
-    """(segments only we get right, segments only they get right, exact two-sided p), both bool (s,).
+    """Return (segments only we get right, segments only they get right, exact two-sided p) from two bool (s,).
 
     Under the null hypothesis each segment on which the two disagree falls to either side with probability 1/2 (McNemar
-    1947, exact binomial form). It takes segments for independent: a description here, the cluster bootstrap is the
-    test.
+    1947, exact binomial form). It assumes independent segments, so it describes; the cluster bootstrap is the test.
     """
     from scipy.stats import binomtest
 
@@ -80,7 +81,7 @@ def mcnemar(ours_right: np.ndarray, theirs_right: np.ndarray) -> tuple[int, int,
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Each p-value adjusted for the number of them, so that the chance of any false finding stays at the level (Holm
+    """Return the p-values adjusted for their number, which keeps the chance of any false positive at the level (Holm
     1979).
     """
     adjusted: dict[str, float] = {}
@@ -100,22 +101,22 @@ def cluster_bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Differences in `accuracy`, `map` and `auc` of two models, scores (s, K), on the same segments."""
+    """Return the differences in `accuracy`, `map` and `auc` of two models, scores (s, K), on the same segments."""
     counts = resampled_groups(groups, resamples=resamples, seed=seed)
     first, second = (resampled_metrics(scores, labels, groups, counts) for scores in (ours, theirs))
     return {metric: difference(first[metric], second[metric], groups=counts.shape[1]) for metric in first}
 
 
 def resampled_groups(groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(1 + B, G) how often each group stands in each resample: G draws with replacement. Row 0 is the footage itself,
-    each group once.
+    """Return how often each group is drawn in each resample, (1 + B, G): G draws with replacement. Row 0 is the footage
+    itself, each group once.
 
-    The same groups and seed give the same draws: models compared on them are paired. Groups count in order of first
-    appearance.
+    The same groups and seed give the same draws, so that models compared on them are paired. Groups are ordered by
+    their first appearance.
     """
     total = len(set(groups))
     if not total:
-        raise ValueError("a bootstrap takes at least one group")
+        raise ValueError("a bootstrap needs at least one group")
     drawn = np.random.default_rng(seed).multinomial(total, np.full(total, 1 / total), size=resamples)
     return np.concatenate([np.ones((1, total), dtype=drawn.dtype), drawn]).astype(np.float32)
 
@@ -123,20 +124,20 @@ def resampled_groups(groups: Sequence[Hashable], *, resamples: int = RESAMPLES, 
 def resampled_metrics(
     scores: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], counts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """{`accuracy`, `map`, `auc`: float64 (1 + B,)} on each row of `counts` (of `resampled_groups`), defined as in
-    `posture.tasks.metrics`.
+    """Return {`accuracy`, `map`, `auc`: float64 (1 + B,)} on each row of `counts` (of `resampled_groups`), defined as
+    in `posture.tasks.metrics`.
 
-    Means over classes take those present in the resample; NaN where no class has both segments and others (AUC).
+    Means over classes include the classes present in the resample. AUC is NaN if no class has both segments and others.
     Average precision and AUC are sums over the segments of a class of weighted counts of segments that score higher or
-    lower; those counts are linear in the groups' weights, so that a matrix product gives them for all resamples at
-    once.
+    lower. Those counts are linear in the groups' weights, so one matrix product gives them for all resamples.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 2 or not len(scores) == len(labels) == len(groups):
         raise ValueError(
-            f"scores of shape {scores.shape} need a label and a group for each segment, not {len(labels)} and {len(groups)}"
+            f"scores of shape {scores.shape} need a label and a group for each segment, not {len(labels)} and "
+            f"{len(groups)}"
         )
-    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     order = np.argsort(labels, kind="stable")  # each class in one piece
     scores, labels, group_of = scores[order], labels[order], np.array([number[group] for group in groups])[order]
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
@@ -151,8 +152,8 @@ def resampled_metrics(
         for first in range(start, end, COLUMNS):
             columns = slice(first, min(first + COLUMNS, end))
             own, weights = of_class[columns], counts[:, group_of[columns]].astype(np.float64)
-            # (G, columns): of each group, members whose score is at least / exactly that of the column's segment.
-            # float32 is exact for counts.
+            # (G, columns): members of each group that score at least as high as the column's segment; float32 is
+            # exact for counts
             reached = member @ (of_class[:, None] >= own).astype(np.float32)
             reached_right = member[:, start:end] @ (of_class[start:end, None] >= own).astype(np.float32)
             others = np.r_[:start, end : len(labels)]
@@ -175,8 +176,8 @@ def resampled_metrics(
 
 
 def _mean_where(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(1 + B,) mean over classes of sums / weights, both (1 + B, classes), where the weight is not 0; NaN where it is 0
-    for all.
+    """Return the mean over classes of sums / weights, both (1 + B, classes), as (1 + B,). Classes of weight 0 are left
+    out; NaN if there are no others.
     """
     defined = weights > 0
     ratios = np.where(defined, sums / np.where(defined, weights, 1), 0)
@@ -185,8 +186,8 @@ def _mean_where(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def resampled_accuracy(right: np.ndarray, groups: Sequence[Hashable], counts: np.ndarray) -> np.ndarray:
-    """Accuracy on each row of `counts` (of `resampled_groups`), float64 (1 + B,); `right`: bool (s,)."""
-    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    """Return the accuracy on each row of `counts` (of `resampled_groups`), float64 (1 + B,); `right`: bool (s,)."""
+    number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     group_of = np.array([number[group] for group in groups])
     hits, all_of = (
         np.bincount(group_of, weights=weights, minlength=len(number)) for weights in (right, np.ones(len(right)))
@@ -198,13 +199,13 @@ def resampled_accuracy(right: np.ndarray, groups: Sequence[Hashable], counts: np
 def resampled_map(
     predictions: Sequence[ScoredImage], groups: Sequence[Hashable], counts: np.ndarray, *, classes: int
 ) -> dict[str, np.ndarray]:
-    """{`map50_95`, `map50`: float64 (1 + B,)} of a detector on each row of `counts` (of `resampled_groups`); `groups`
-    of the P images.
+    """Return {`map50_95`, `map50`: float64 (1 + B,)} of a detector on each row of `counts` (of `resampled_groups`);
+    `groups` of the P images.
 
-    An image counts as often as its group does: so groups can stand for their images, which are many more.
+    An image counts as often as its group, so matches are stored by group instead of by image.
     """
     matched = match_detections(predictions, classes)
-    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     group_of = np.array([number[group] for group in groups])
     truths = np.zeros((classes, len(number)), dtype=np.int64)
     np.add.at(truths.T, group_of, matched.truths.T)
@@ -214,11 +215,12 @@ def resampled_map(
 
 
 def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
-    """95 % interval of a figure from its values on resamples of its groups, (1 + B,), row 0 being the footage itself.
+    """Return the 95 % interval of a figure from its values on resamples of its groups, (1 + B,); row 0 is the footage
+    itself.
 
     Expanded percentile interval (Hesterberg 2015): a plain one is too narrow for few groups, so its levels are moved
-    outward as a t interval on G - 1 degrees of freedom is wider than a normal one. None for a single group, or if no
-    resample has a value.
+    outward by as much as a t interval on G - 1 degrees of freedom is wider than a normal one. None for a single group,
+    or if no resample has a value.
     """
     from scipy.stats import norm, t
 
@@ -231,10 +233,9 @@ def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
 
 
 def told_interval(values: np.ndarray, *, of: str, groups: int) -> dict[str, Any]:
-    """The interval of the figure `of` as metrics.json keeps it: {of, low, high, groups, resamples}.
+    """Return the interval of the figure `of` for metrics.json: {of, low, high, groups, resamples}.
 
-    `low` and `high` are None if there are fewer than LEAST_GROUPS, or if every group has the same value, so that
-    resampling them tells nothing.
+    `low` and `high` are None if there are fewer than LEAST_GROUPS groups, or if all groups have the same value.
     """
     found = interval(values, groups=groups) if groups >= LEAST_GROUPS else None
     low, high = found if found and found[1] > found[0] else (None, None)
@@ -242,12 +243,12 @@ def told_interval(values: np.ndarray, *, of: str, groups: int) -> dict[str, Any]
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, *, groups: int) -> Difference:
-    """The difference of two models' values on the same resamples, (1 + B,) each, row 0 being the footage itself.
+    """Return the difference of two models' values on the same resamples, (1 + B,) each; row 0 is the footage itself.
 
-    Its interval is that of `interval`. `p` inverts it: it is below 0.05 where the interval leaves out 0. A resample
-    without a difference counts for both sides.
+    `p` inverts the interval: it is below 0.05 if the interval does not contain 0. A resample without a difference
+    counts for both sides.
     """
-    differences = np.round(ours - theirs, 12)  # equal shares, computed along two ways, are equal
+    differences = np.round(ours - theirs, 12)  # shares that are equal may differ in their last bits
     observed, found = float(differences[0]), interval(differences, groups=groups)
     if found is None:
         return Difference(observed, None, None, None)
@@ -258,18 +259,18 @@ def difference(ours: np.ndarray, theirs: np.ndarray, *, groups: int) -> Differen
 
 
 def least_p(groups: int, *, resamples: int = RESAMPLES, comparisons: int = 1) -> float | None:
-    """The smallest p that `difference` could give with so many groups, and Holm's adjustment over so many comparisons
-    leave; None for one group.
+    """Return the smallest p that `difference` can give with `groups` groups, after Holm's adjustment over
+    `comparisons`; None for one group.
 
-    It is that of a difference on the same side in every single resample, as where one model leads in each group. Of few
-    groups resampling knows only few outcomes, and the t distribution on G - 1 degrees of freedom counts such agreement
-    for little.
+    It is the p of a difference on the same side in every resample, for example if one model leads in each group. With
+    few groups there are few different resamples, and the t distribution on G - 1 degrees of freedom gives such
+    agreement little weight.
     """
     return None if groups < 2 else min(1.0, comparisons * _two_sided(0, resamples, groups=groups))
 
 
 def _two_sided(against: int, resamples: int, *, groups: int) -> float:
-    """p where so many of the resamples lie on the other side of 0 than the rest."""
+    """Return p if `against` of the resamples lie on the other side of 0 than the rest."""
     from scipy.stats import norm, t
 
     tail = (1 + against) / (1 + resamples)  # never 0: resamples are finite

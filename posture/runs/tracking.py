@@ -1,4 +1,4 @@
-"""Weights & Biases; the only file that imports wandb. Rank 0 alone tracks."""
+"""Track runs with Weights & Biases, on rank 0. The only file that imports wandb."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from posture.data.store.files import is_remote, join, write_bytes
 from posture.errors import InputError
 
 INIT_SECONDS = 20
-"""That W&B's server may take to answer before a run is kept offline."""
+"""Seconds that W&B's server may take to answer before a run is kept offline."""
 FINISH_SECONDS = 60
-"""That sending what is left may take at the end."""
+"""Seconds that sending the rest may take at the end."""
 CLOSE_SECONDS = INIT_SECONDS + FINISH_SECONDS + 30
 KEPT = "what was logged is kept in the run's folder, below wandb/, for: wandb sync"
 UPLOAD_SECONDS = 600
-"""That taking in the weights of a registry's version may take, before the registry goes on without W&B."""
-# W&B would also show the command line, with whatever stands in it, and where the code came from.
+"""Seconds that an upload of a registry's version may take."""
+# W&B would also store the command line, whatever it holds, and the code's origin
 QUIET = {"console": "off", "silent": True, "disable_git": True, "x_disable_meta": True}
 
 
@@ -39,15 +39,15 @@ MODES = {
     "dryrun": "offline",
     "disabled": "off",
 }
-"""What WANDB_MODE may be, in any case: W&B's own names and what they mean here."""
+"""Values of WANDB_MODE, in any case, and their meaning here."""
 YES = ("true", "1", "yes", "on", "t", "y")
 
 
 def tracking_mode(asked: str) -> tuple[str, str]:
-    """(online | offline | off, why). `auto` is online if a key is found; WANDB_DISABLED and then WANDB_MODE have the
-    last word.
+    """Return (online | offline | off, reason). `auto` is online if a key is found; WANDB_DISABLED and WANDB_MODE take
+    precedence, in this order.
 
-    Raises InputError if WANDB_MODE is no mode of W&B's.
+    Raises InputError if WANDB_MODE is not a mode of W&B.
     """
     variable = os.environ.get("WANDB_MODE", "").strip()
     if asked == "off":
@@ -59,7 +59,7 @@ def tracking_mode(asked: str) -> tuple[str, str]:
             raise InputError(
                 f"the environment variable WANDB_MODE is {variable!r}; it must be one of {', '.join(MODES)}"
             )
-        os.environ["WANDB_MODE"] = variable.lower()  # W&B reads it too, and knows no capitals
+        os.environ["WANDB_MODE"] = variable.lower()  # W&B reads it too, in lower case only
         return MODES[variable.lower()], f"WANDB_MODE is {variable}"
     if asked != "auto":
         return asked, f"tracking.mode is {asked}"
@@ -69,15 +69,14 @@ def tracking_mode(asked: str) -> tuple[str, str]:
 
 
 class Tracker:
-    """One W&B run, named as ours. Offline runs lie in the run's folder.
+    """One W&B run with the name of ours. Offline runs are kept in the run's folder.
 
-    W&B is talked to by a thread of its own: nothing here raises or waits for it, but `close`, and that not for long.
-    Where its server does not answer or refuses the key, the run is kept offline, for `wandb sync`, and `note` says so
-    once it is closed.
+    A thread of its own calls W&B: nothing here raises or waits for it, except `close`, at most CLOSE_SECONDS. If the
+    server does not answer or refuses the key, the run is kept offline, for `wandb sync`, and `note` says so after
+    `close`.
 
-    A run that is resumed goes on under the same id. Offline, where W&B knows no resuming, it begins anew in place of
-    what was written before. What W&B has not of the `past`, (step, numbers), it is told first: so there is one run, and
-    it is whole.
+    A resumed run keeps its id. Offline, W&B cannot resume: the run is written again from its beginning. The numbers of
+    the `past`, (step, numbers), that W&B does not have are logged first, so that one run holds all epochs.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Tracker:
             self._thread.start()
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
-        """Numbers at an optimiser step; steps must not go back."""
+        """Log numbers at an optimiser step; steps must not decrease."""
         numbers = _numbers(metrics)
         self._call(lambda run: run.log(numbers, step=step))
 
@@ -102,7 +101,7 @@ class Tracker:
         self._call(lambda run: run.summary.update(values))
 
     def show(self, images: dict[str, bytes]) -> None:
-        """Images (PNG) by name."""
+        """Log PNG images by name."""
         self._call(lambda run: run.log(_images(images)))
 
     def close(self, *, failed: bool = False) -> None:
@@ -111,7 +110,7 @@ class Tracker:
         self._calls.put(int(failed))
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self.note = f"Weights & Biases did not end within {CLOSE_SECONDS} s; {KEPT}"
+            self.note = f"Weights & Biases did not finish within {CLOSE_SECONDS} s; {KEPT}"
 
     def _call(self, call: Callable[[Any], None]) -> None:
         if self.is_on:
@@ -120,7 +119,7 @@ class Tracker:
     def _work(
         self, mode: str, name: str, folder: str, config: dict[str, Any], past: list[tuple[int, dict[str, Any]]]
     ) -> None:
-        """Whatever W&B does: begin, take one call after the other, end."""
+        """Begin the W&B run, make the calls in order, end it."""
         run, why, place = None, "", ""
         try:
             place, tracking = _place(folder), config["tracking"]
@@ -139,18 +138,18 @@ class Tracker:
                     run.log(_numbers(numbers), step=step)
             while callable(call := self._calls.get()):
                 call(run)
-        except Exception as error:  # of whatever kind: numbers that are not shown stop nobody
-            why = f"Weights & Biases took no more ({_first_line(error)})"
+        except Exception as error:  # of any kind: tracking must not stop training
+            why = f"Weights & Biases stopped accepting data ({_first_line(error)})"
             while callable(call := self._calls.get()):
                 pass
         self.note = _end(run, why, place=place, folder=folder, failed=bool(call))
 
 
 def log_images(images: dict[str, bytes], *, title: str, folder: str, config: dict[str, Any]) -> str:
-    """Images (PNG) of a finished run, `config`, as a W&B run of its own in its group: a run that was tracked offline
-    cannot be reopened.
+    """Log PNG images of a finished run as a new W&B run in its group; `config` is the run's configuration. (A run that
+    was tracked offline cannot be reopened.)
 
-    Returns what went wrong, in a sentence, or nothing.
+    Return a sentence on what failed, or "".
     """
     mode, _ = tracking_mode(config["tracking"]["mode"])
     if mode == "off":
@@ -169,12 +168,12 @@ def log_images(images: dict[str, bytes], *, title: str, folder: str, config: dic
         run, why = _begin(mode, settings)
         run.log(_images(images))
     except Exception as error:
-        why = f"Weights & Biases took no more ({_first_line(error)})"
+        why = f"Weights & Biases stopped accepting data ({_first_line(error)})"
     return _end(run, why, place=place, folder=folder, failed=False)
 
 
 def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) -> tuple[Any, str]:
-    """A W&B run; offline, and why, where it cannot be online."""
+    """Return a W&B run and, if it had to be begun offline, the reason."""
     import wandb
 
     note = ""
@@ -186,14 +185,14 @@ def _begin(mode: str, settings: dict[str, Any], *, resume: str | None = None) ->
             return wandb.init(**settings, mode="online", resume=resume, settings=bounded), ""
         except Exception as error:
             note = f"Weights & Biases cannot be reached ({_first_line(error)})"
-            wandb.teardown()  # the run that could not begin would still hold its id
+            wandb.teardown()  # the run that failed to begin would keep its id
     return wandb.init(**settings, mode="offline", settings=wandb.Settings(**QUIET)), note
 
 
 def _end(run: Any | None, why: str, *, place: str, folder: str, failed: bool) -> str:
-    """End a W&B run, if one began, and see that what its server has not got lies in the run's folder. Never raises.
+    """End a W&B run, if one began, and keep in the run's folder what the server did not get. Never raises.
 
-    `why` it has not, if that is known already. Returns what is left to say, if anything.
+    `why` is the reason for that, if it is known already. Return a sentence for the user, or "".
     """
     if run is None:
         return why
@@ -203,19 +202,22 @@ def _end(run: Any | None, why: str, *, place: str, folder: str, failed: bool) ->
     try:
         run.finish(exit_code=int(failed))
         if offline:
-            # what is logged is written to its end when W&B's process ends: finish alone does not wait for that
+            # only the end of W&B's process guarantees that everything is on disk; finish does not wait for it
             wandb.teardown()
     except TimeoutError:
-        why = f"Weights & Biases did not take everything within {FINISH_SECONDS} s"
+        why = f"Weights & Biases did not receive everything within {FINISH_SECONDS} s"
     except Exception as error:
-        why = f"Weights & Biases took no more ({_first_line(error)})"
+        why = f"Weights & Biases stopped accepting data ({_first_line(error)})"
     if is_remote(folder):
         try:
             if offline or why:
                 _keep(place, folder)
         except Exception as error:
-            return f"{why or 'Weights & Biases is offline'}; what was logged cannot be kept in {folder} ({_first_line(error)}) and lies in {place}"
-        if offline or not why:  # else W&B may still be reading it
+            return (
+                f"{why or 'Weights & Biases is offline'}; what was logged cannot be copied to {folder} "
+                f"({_first_line(error)}) and lies in {place}"
+            )
+        if offline or not why:  # otherwise W&B may still read it
             shutil.rmtree(place, ignore_errors=True)
     return f"{why}; {KEPT}" if why else ""
 
@@ -243,10 +245,10 @@ def _first_line(error: Exception) -> str:
 
 
 def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias: str) -> str:
-    """A version of the registry at this uri as a version of its artifact, with the alias `champion` or `challenger`,
-    where W&B is online.
+    """Upload a version of the registry at this URI as a version of its artifact, with the alias `champion` or
+    `challenger`, if W&B is online.
 
-    Returns why that could not be done, in a sentence, or "": whoever calls has more important things to finish.
+    Return a sentence on what failed, or "": a pass goes on without W&B.
     """
     config = version["run"]
     if tracking_mode(config["tracking"]["mode"])[0] != "online":
@@ -284,10 +286,9 @@ def log_version(registry: str, weights: Path, version: dict[str, Any], *, alias:
 
 
 def move_alias(registry: str, version: dict[str, Any], *, alias: str) -> str | None:
-    """Give a version's artifact an alias that another had, where W&B is online. Returns what went wrong, in a sentence,
-    or "".
+    """Move an alias to a version's artifact, if W&B is online. Return a sentence on what failed, or "".
 
-    None where W&B has no artifact of that version, because it was made offline: `log_version` sends it.
+    Return None if W&B has no artifact of that version, which was made offline; `log_version` uploads it.
     """
     tracking = version["run"]["tracking"]
     if tracking_mode(tracking["mode"])[0] != "online":
@@ -303,34 +304,37 @@ def move_alias(registry: str, version: dict[str, Any], *, alias: str) -> str | N
             return None
         artifact = api.artifact(name)
         if alias not in artifact.aliases:
-            # of the versions of an artifact, one alone has it: W&B takes it from the other
+            # W&B removes the alias from the version that had it
             artifact.aliases.append(alias)
             artifact.save()
     except Exception as error:
-        return f"Weights & Biases did not make {version['version']} the {alias}: {type(error).__name__}: {_first_line(error)}"
+        return (
+            f"Weights & Biases did not make {version['version']} the {alias}: {type(error).__name__}: "
+            f"{_first_line(error)}"
+        )
     return ""
 
 
 def artifact_name(registry: str) -> str:
-    """Of the registry at this uri: two registries of one project share no alias."""
+    """Return the name of the artifact of the registry at this URI, unique in its project."""
     place = hashlib.blake2b(registry.encode(), digest_size=4).hexdigest()
     return f"posture-{re.sub(r'[^A-Za-z0-9_.-]', '-', registry.rpartition('/')[2])[:60]}-{place}"
 
 
 def version_alias(version: str) -> str:
-    """`registry-v0001`: v and digits alone is how W&B numbers versions itself, and its client can read no artifact that
-    has two of them.
+    """Return `registry-v0001` for `v0001`: W&B numbers versions `v0`, `v1` itself, and its client cannot read an
+    artifact with two such names.
     """
     return f"registry-{version}"
 
 
 def _place(folder: str) -> str:
-    """Where W&B keeps its files: the run's folder, or a temporary one where that is in a bucket."""
+    """Return the folder for W&B's files: the run's folder, or a temporary one if that is in a bucket."""
     return tempfile.mkdtemp(prefix="posture-wandb-") if is_remote(folder) else folder
 
 
 def _forget_offline(folder: str, name: str) -> None:
-    """Remove what earlier attempts at this run wrote offline. In a bucket, it was in a temporary folder."""
+    """Remove the offline files of earlier attempts at this run. (For a bucket they were in a temporary folder.)"""
     if not is_remote(folder):
         for path in Path(folder, "wandb").glob(f"offline-run-*/run-{name}.wandb"):
             shutil.rmtree(path.parent, ignore_errors=True)

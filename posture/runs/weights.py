@@ -1,9 +1,9 @@
-"""Weights to start from: read and checked before a run takes any hardware, then copied into its folder, where every
-worker finds the same.
+"""Weights: of a checkpoint to use, and of another run to start from.
 
-Taken are a run of ours (its best checkpoint), a registry's version, a checkpoint's folder, a .safetensors file, and a
-state dict that torch saved (.pt, .pth), such as torchvision's weights, or of a published YOLOv5 or YOLOv7. Of a pickle
-nothing but tensors is read.
+Weights to start from are read and checked before a run takes any hardware, then copied into its folder, for every
+worker. They may be a run (its best checkpoint), a registry's version, a checkpoint's folder, a .safetensors file, or a
+state dict that torch saved (.pt, .pth), such as torchvision's weights or a published YOLOv5 or YOLOv7. From a pickle
+only tensors are read.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from torch import Size, Tensor, nn
 
 START = "start.safetensors"
-"""In a run's folder: what its network starts from, without the last layer where that starts afresh."""
+"""File in a run's folder with the weights that its network starts from, without a last layer that starts afresh."""
 ROWS = "rows"
-"""In its metadata: {"tensors": names, "rows": numbers}, where of these tensors only the rows of some classes are kept,
-in that order.
+"""Key in its metadata, {"tensors": names, "rows": indices}: of these tensors only the rows of these classes are kept,
+in this order.
 """
 
 
@@ -40,13 +40,13 @@ class StartRows(TypedDict):
 
 
 def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[str, ...]) -> str:
-    """Copy the weights at `path` into the new run's folder; returns what was taken, in a sentence.
+    """Copy the weights at `path` into the new run's folder; return a sentence on what was copied.
 
-    `config` is one of `posture.models.configs`; `classes` are the footage's. Of weights whose classes are known by
-    name, a classifier's last layer keeps the rows of those that the footage has too, wherever they now stand, and
-    starts afresh for the others. The last layer is left out where no class is the same, in a detector, and where the
-    weights know another number of classes and no names. Raises InputError naming the file that is missing or damaged,
-    or the first tensor that does not fit the network; the folder is then untouched.
+    `config` is one of `posture.models.configs`; `classes` are the footage's. If the weights name their classes, a
+    classifier's last layer keeps the rows of the classes that the footage has too, at their new indices, and starts
+    afresh for the others. The last layer is left out if no class is the same, in a detector, and if the weights have
+    another number of classes without names. Raises InputError naming the file that is missing or damaged, or the first
+    tensor that does not fit the network; the folder is then unchanged.
     """
     tensors, known = _read(path)
     tensors, new = _published(tensors, config, source=path)
@@ -73,12 +73,12 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
 
 
 def _common(known: tuple[str, ...], classes: tuple[str, ...]) -> list[tuple[int, int]]:
-    """(old, new) number of every class that both have."""
+    """Return the (old, new) index of every class that both have."""
     return [(known.index(name), number) for number, name in enumerate(classes) if name in known]
 
 
 def _grows(config: Any, last: list[str]) -> bool:
-    """Whether each of the `last` layer's tensors has one row for each class, as a classifier's have."""
+    """Return True if each of the `last` layer's tensors has one row per class, as a classifier's have."""
     own, one_more = _shapes(config), _shapes(replace(config, classes=config.classes + 1))
     return all(
         own[name][0] == config.classes
@@ -95,9 +95,7 @@ def _keep_rows(
     folder: RunFolder,
     classes: tuple[str, ...],
 ) -> str:
-    """Write what the network starts from, of its `last` tensors the old `rows` alone; returns what starts afresh, in
-    words.
-    """
+    """Write the weights, with only the old `rows` of the `last` tensors; return in words what starts afresh."""
     from safetensors.torch import save
 
     kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
@@ -129,10 +127,10 @@ def build_network(run: Any) -> nn.Module:
 
 
 def load_start(model: nn.Module, folder: RunFolder) -> None:
-    """Fill `model` with what `copy_weights` left in the run's folder. Raises InputError where that is gone."""
+    """Load the weights that `copy_weights` wrote into `model`. Raises InputError if they are missing."""
     content = read_bytes(folder.path(START))
     if content is None:
-        raise InputError(f"{folder.path(START)}, the weights to start from, is gone; begin a new run with --weights")
+        raise InputError(f"{folder.path(START)}, the weights to start from, is missing; begin a new run with --weights")
     tensors, own = _from_safetensors(content, folder.path(START)), model.state_dict()
     kept = checked_json(_metadata(content).get(ROWS, '{"tensors": [], "rows": []}'), folder.path(START), StartRows)
     try:
@@ -142,19 +140,20 @@ def load_start(model: nn.Module, folder: RunFolder) -> None:
         model.load_state_dict(tensors, strict=False)  # the last layer may be missing: it stays as it is
     except (KeyError, IndexError, RuntimeError) as error:
         raise InputError(
-            f"{folder.path(START)} does not fit this network ({str(error).splitlines()[0]}); begin a new run with --weights"
+            f"{folder.path(START)} does not fit this network ({str(error).splitlines()[0]}); begin a new run with "
+            "--weights"
         ) from None
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """What a safetensors file says besides its tensors: its first eight bytes tell the length of a JSON header."""
+    """Return the metadata of a safetensors file, whose first eight bytes are the length of its JSON header."""
     return checked_json(content[8 : 8 + int.from_bytes(content[:8], "little")], START, dict[str, Any]).get(
         "__metadata__", {}
     )
 
 
 def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
-    """The tensors at `path`, and the names of the classes they tell apart where a run of ours says so."""
+    """Return the tensors at `path` and, for runs and versions of ours, the names of their classes."""
     uri = absolute(path)
     record = read_bytes(join(uri, "run.json"))
     if record is not None:
@@ -168,7 +167,7 @@ def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
 
 
 def _classes(record: bytes, uri: str) -> tuple[str, ...]:
-    """The classes that run.json or version.json names. Raises InputError if it does not."""
+    """Return the classes that run.json or version.json names. Raises InputError if it names none."""
     found = checked_json(record, uri, dict[str, Any])
     return tuple(checked_value(found["classes"], f"{uri}: its classes", list[str]))
 
@@ -178,11 +177,12 @@ def _read_file(uri: str) -> dict[str, Tensor]:
     content = read_bytes(uri)
     if content is None:
         raise InputError(
-            f"weights: there is nothing to start from at {uri}; name a run, a checkpoint's folder, or a file ({', '.join(readers)})"
+            f"weights: there is nothing to start from at {uri}; name a run, a checkpoint's folder, or a file "
+            f"({', '.join(readers)})"
         )
     reader = readers.get(PurePosixPath(uri).suffix.lower())
     if reader is None:
-        raise InputError(f"weights: {uri} is none of {', '.join(readers)}")
+        raise InputError(f"weights: {uri} must be one of {', '.join(readers)}")
     return reader(content, uri)
 
 
@@ -197,17 +197,17 @@ def _from_safetensors(content: bytes, uri: str) -> dict[str, Tensor]:
 
 
 def _from_torch(content: bytes, uri: str) -> dict[str, Tensor]:
-    """A state dict: bare, below `state_dict` or `model`, or of a network that was wrapped for several workers
-    (`module.`).
+    """Return a state dict: a bare one, one below `state_dict` or `model`, or one of a network wrapped for several
+    workers (`module.`).
     """
     import torch
 
     try:
         value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, as the bytes have it
+    except Exception as error:  # of many kinds, depending on the bytes
         raise InputError(
-            f"weights: {uri} is damaged, or holds other things than tensors, which are not unpickled ({type(error).__name__}); "
-            "save the network's state_dict() alone"
+            f"weights: {uri} is damaged, or holds something other than tensors, which is not unpickled "
+            f"({type(error).__name__}); save only the network's state_dict()"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(value, dict) and isinstance(value.get(key), dict):
@@ -222,8 +222,8 @@ def _from_torch(content: bytes, uri: str) -> dict[str, Tensor]:
 
 
 def _published(tensors: dict[str, Tensor], config: Any, *, source: str) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Weights of a published detector under our names, and our tensors that it has nothing for (Swin, attention); other
-    weights as they are.
+    """Return the weights of a published detector under our names, and the names of our tensors that it lacks (Swin,
+    attention). Other weights stay as they are.
     """
     if config.kind == "fasterrcnn":
         from posture.models.torchvision_detectors import from_published, with_usual_eps
@@ -244,7 +244,8 @@ def _published(tensors: dict[str, Tensor], config: Any, *, source: str) -> tuple
     for name in tensors:
         if name not in known and not name.endswith((".anchors", ".anchor_grid")):
             raise InputError(
-                f"{source} has a tensor {name}, which this network lacks; it was saved from another architecture, or another depth"
+                f"{source} has a tensor {name}, which this network lacks; it was saved from another architecture or "
+                "depth"
             )
     return fitting, frozenset(_shapes(config)) - frozenset(fitting)
 
@@ -252,10 +253,10 @@ def _published(tensors: dict[str, Tensor], config: Any, *, source: str) -> tuple
 def _check(
     tensors: dict[str, Tensor], config: Any, *, source: str, without: frozenset[str] = frozenset()
 ) -> tuple[list[str], int]:
-    """Names of the tensors whose shape depends on the number of classes, and the number that these weights have.
+    """Return the names of the tensors whose shape depends on the number of classes, and that number in these weights.
 
-    Raises InputError unless the weights are, but for that number and the tensors `without`, those of `config`'s
-    network, and finite.
+    Raises InputError if the weights are not finite, or do not fit `config`'s network in anything but the number of
+    classes and the missing tensors `without`.
     """
     from posture.train.checkpoint import refuse_mismatch
 
@@ -276,18 +277,18 @@ def _check(
 
 
 def _classes_of(shape: Size, own: Size, one_more: Size, *, classes: int) -> float:
-    """The number of classes that a tensor of this `shape` is for, if it has the shape `own` for `classes` and
-    `one_more` for one class more.
+    """Return the number of classes of a tensor with this `shape`; it has the shape `own` for `classes` and `one_more`
+    for one class more.
 
-    A detector's last layers have several entries for each class and some besides, and YOLOv7's implicit vectors have
-    them on their second axis.
+    A detector's last layers have several entries per class and some others; YOLOv7's implicit vectors have them on
+    their second axis.
     """
     axis = next(axis for axis, (before, after) in enumerate(zip(own, one_more, strict=True)) if before != after)
     return classes + (shape[axis] - own[axis]) / (one_more[axis] - own[axis]) if len(shape) == len(own) else classes
 
 
 def _shapes(config: Any) -> dict[str, Size]:
-    """Names and shapes of a network's parameters and buffers; nothing is computed."""
+    """Return the names and shapes of a network's parameters and buffers, without allocating them."""
     import torch
 
     from posture.models import build

@@ -1,7 +1,6 @@
-"""One trial of a search: a run with the base recipe's footage, in a folder of its own; what it came to stands there in
-outcome.json.
+"""A trial of a search: a run on the base recipe's footage, with its result in outcome.json in the run's folder.
 
-A trial's folder is a run like any other: it can be evaluated, and an interrupted trial goes on from its last
+A trial's folder is a run like any other: it can be evaluated, and an interrupted trial resumes from its last
 checkpoint.
 """
 
@@ -48,12 +47,12 @@ def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What all trials of a search share; it travels to workers."""
+    """What the trials of a search share. It is sent to workers."""
 
     name: str
     base: Fitted
     recipe: str
-    """Where the base recipe came from."""
+    """FILE.py:function of the base recipe."""
     store: str
     versions: dict[str, int]
     runs: str
@@ -63,32 +62,32 @@ class Plan:
 
 @dataclass(frozen=True)
 class Point:
-    """What a trial is to try."""
+    """The changes that a trial tries."""
 
     number: int
     run: str
-    """Name of the run; that of an interrupted trial, where this goes on with it."""
+    """Name of the run; a trial that resumes an interrupted one has the name of its run."""
     changes: dict[str, Any]
     refused: str = ""
-    """Why there is nothing to try: the space failed."""
+    """Reason why the search space gave no point; "" if it gave one."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial came to."""
+    """Result of a trial."""
 
     state: Literal["complete", "stopped", "failed"]
     values: list[float] = field(default_factory=list)
-    """One for each objective, where complete: the best epoch's."""
+    """Value of each objective in the best epoch; [] unless complete."""
     by_epoch: list[float] = field(default_factory=list)
-    """Of the first objective, the best up to each epoch."""
+    """Best value of the first objective up to each epoch."""
     reason: str = ""
-    """Why it failed, in a sentence."""
+    """Sentence on why the trial failed."""
 
 
 def start(plan: Plan, point: Point) -> Session:
-    """The trial's run, begun or gone on with. Raises InputError where the point makes no valid run, or asks for other
-    footage than the base.
+    """Begin or resume the trial's run. Raises InputError if the point gives no valid run, or reads other footage than
+    the base recipe.
     """
     if point.refused:
         raise InputError(point.refused)
@@ -98,7 +97,7 @@ def start(plan: Plan, point: Point) -> Session:
     for field_name, value in ours.items():
         if field_name in theirs and value != theirs[field_name]:
             raise InputError(
-                f"{field_name} is {value} where the base recipe has {theirs[field_name]}; trials share the footage that "
+                f"{field_name} is {value}, but {theirs[field_name]} in the base recipe; trials share the footage that "
                 "is read for the base recipe"
             )
     fitted = Fitted(run, plan.base.train, plan.base.val, plan.base.anchors)
@@ -108,7 +107,7 @@ def start(plan: Plan, point: Point) -> Session:
 
 
 def by_epoch(folder: RunFolder, objective: Objective) -> list[float]:
-    """The best value of the objective up to each finished epoch; NaN stays NaN only where nothing else came before it."""
+    """Return the best value of the objective up to each finished epoch; NaN until there is a number."""
     best: list[float] = []
     for record in folder.history():
         value = record.get(objective.key)
@@ -120,9 +119,9 @@ def by_epoch(folder: RunFolder, objective: Objective) -> list[float]:
 
 
 def conclude(plan: Plan, session: Session, *, stopped: bool) -> TrialResult:
-    """What a trial came to whose training has ended, or was `stopped` by the scheduler, written beside it.
+    """Write and return the result of a trial whose training ended, or was `stopped` by the scheduler.
 
-    A value that is no number makes the trial a failed one.
+    A trial with a value that is not finite has failed.
     """
     values = by_epoch(session.folder, plan.objectives[0])
     if stopped:
@@ -132,12 +131,14 @@ def conclude(plan: Plan, session: Session, *, stopped: bool) -> TrialResult:
         what = next(
             objective.name for objective, value in zip(plan.objectives, found, strict=True) if not math.isfinite(value)
         )
-        return write(session.folder, TrialResult("failed", by_epoch=values, reason=f"{what} on val is no number"))
+        return write(
+            session.folder, TrialResult("failed", by_epoch=values, reason=f"{what} on val is not a finite number")
+        )
     return write(session.folder, TrialResult("complete", found, values))
 
 
 def failure(plan: Plan, point: Point, error: BaseException) -> TrialResult:
-    """A trial that crashed, with the reason, written into its folder."""
+    """Write and return the result of a trial that failed with `error`."""
     folder = RunFolder(plan.runs, point.run)
     reason = (
         str(error)
@@ -153,7 +154,7 @@ def write(folder: RunFolder, outcome: TrialResult) -> TrialResult:
 
 
 def read(folder: RunFolder) -> TrialResult | None:
-    """What a trial came to, or None where it has not ended."""
+    """Return the result of a trial, or None if it has not ended."""
     found = folder.read_json(OUTCOME)
     return None if found is None else checked_value(found, folder.path(OUTCOME), TrialResult)
 

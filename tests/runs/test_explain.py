@@ -165,7 +165,7 @@ def test_what_cannot_be_explained_is_one_sentence(improved, video, tmp_path, cap
         ((improved.uri, __file__), "test_explain.py: this is no video that can be read"),
         ((improved.uri, "/nowhere.mp4"), "/nowhere.mp4: this is no video that can be read"),
         ((improved.uri, short), "too short: one clip needs 1.24 s, the video lasts 0.48 s"),
-        ((improved.uri, good, "--class", "rigth"), "--class 'rigth': the run knows no such class; it knows right"),
+        ((improved.uri, good, "--class", "rigth"), "--class 'rigth': the run has no such class; it has right"),
         ((improved.uri, good, "--start", "9"), "--start 9: "),
         ((improved.uri, good, "--checkpoint", "worst"), "worst"),
     ):

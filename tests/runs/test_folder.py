@@ -44,7 +44,7 @@ def test_who_took_a_run_last_publishes_alone(tmp_path):
     one.publish_checkpoint("epoch-1", checkpoint(tmp_path, "c1", "one"), best=True)
     other.take()
     with pytest.raises(
-        Busy, match=r"another process goes on with this run since .*; this one stops, what it saved stands"
+        Busy, match=r"another process .* has continued this run since .*; this process stops, and what it saved is kept"
     ):
         one.publish_checkpoint("epoch-2", checkpoint(tmp_path, "c2", "two"), best=True)
     other.publish_checkpoint("epoch-2", checkpoint(tmp_path, "c3", "three"), best=False)

@@ -128,9 +128,9 @@ def test_a_call_that_fails_loses_nothing_of_what_came_before(tmp_path):
     tracker.show({"broken": b"no image"})
     tracker.log({"loss": 2.0}, 2)
     tracker.close(failed=True)
-    assert tracker.note.startswith("Weights & Biases took no more (cannot identify image") and tracker.note.endswith(
-        "for: wandb sync"
-    )
+    assert tracker.note.startswith(
+        "Weights & Biases stopped accepting data (cannot identify image"
+    ) and tracker.note.endswith("for: wandb sync")
     (written,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
     assert [row["loss"] for row in read_run(written).history] == [1.0] and read_run(written).exit_code == 1
 

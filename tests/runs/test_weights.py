@@ -147,15 +147,15 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(new: RunFolder, network: 
             r"there is nothing to start from at .*none; name a run, a checkpoint's folder, or a file \(.safetensors, .pt",
         ),
         (SMALL, str(tmp_path / "empty"), "there is nothing to start from at"),
-        (SMALL, str(tmp_path / "weights.onnx"), "weights.onnx is none of .safetensors, .pt, .pth"),
+        (SMALL, str(tmp_path / "weights.onnx"), "weights.onnx must be one of .safetensors, .pt, .pth"),
         (SMALL, unfinished.uri, "this run has no best checkpoint yet"),
         (SMALL, str(cut), "cut.safetensors is damaged"),
         (
             SMALL,
             str(tmp_path / "trap.pt"),
-            "trap.pt is damaged, or holds other things than tensors, which are not unpickled",
+            "trap.pt is damaged, or holds something other than tensors, which is not unpickled",
         ),
-        (SMALL, str(tmp_path / "trap.pth"), "trap.pth is damaged, or holds other things than tensors"),
+        (SMALL, str(tmp_path / "trap.pth"), "trap.pth is damaged, or holds something other than tensors"),
         (SMALL, str(tmp_path / "list.pt"), "list.pt holds no state dict"),
         (
             replace(SMALL, width=0.25),

@@ -71,7 +71,7 @@ def test_what_is_no_number_is_a_failure(tmp_path, values):
     found = conclude(plan(tmp_path), session(tmp_path, *values), stopped=False)
     assert (
         found.state == "failed"
-        and found.reason == "accuracy on val is no number"
+        and found.reason == "accuracy on val is not a finite number"
         and math.isnan(found.by_epoch[-1] if values else math.nan)
     )
     assert by_epoch(session(tmp_path, math.nan, 0.3).folder, plan(tmp_path).objectives[0])[1] == 0.3
@@ -91,7 +91,7 @@ def test_a_crash_keeps_its_reason_in_a_line(tmp_path):
 
 def test_a_point_that_asks_for_other_footage_or_is_no_run_is_refused(tmp_path):
     for changes, complaint in (
-        ({"data.recipe": "other"}, "data.recipe is other where the base recipe has None; trials share the footage"),
+        ({"data.recipe": "other"}, "data.recipe is other, but None in the base recipe; trials share the footage"),
         ({"model.groups": 7}, "groups 7 does not divide"),
         ({"optim.rl": 1}, "there is no field 'rl'"),
     ):
