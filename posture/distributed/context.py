@@ -1,7 +1,7 @@
 """The training loop's context on Ray, for a worker of Ray Train and for a trial of Ray Tune; and the board through
 which both talk to the driver that waits for them.
 
-The scheduler of a search writes its decisions on the board and trials end by themselves, at once, with checkpoints saved
+The scheduler of a search writes its decisions on the board and trials end by themselves, with checkpoints saved
 and tracking closed. A trial on several workers that Ray Tune kills would leave its placement group behind, and the next
 would wait for ever (ray#54305).
 """

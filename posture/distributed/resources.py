@@ -76,8 +76,8 @@ def refuse_crowd(scale: Scale, *, nodes: list[tuple[float, float]]) -> None:
     if scale.cpus_per_worker == "auto" and workers > max(cpus, gpus, 1):
         raise InputError(
             f"{workers} workers: this machine has {cpus:g} CPU{'s' * (cpus != 1)}"
-            f"{f' and {gpus:g} GPU' + 's' * (gpus != 1) if gpus else ''}, and more workers than that only wait for each "
-            f"other; use at most {max(cpus, gpus, 1):g}, or a cluster (RAY_ADDRESS)"
+            f"{f' and {gpus:g} GPU' + 's' * (gpus != 1) if gpus else ''}, and more workers than that only wait for "
+            f"each other; use at most {max(cpus, gpus, 1):g}, or a cluster (RAY_ADDRESS)"
         )
 
 
@@ -85,8 +85,8 @@ def refuse_none(nodes: list[tuple[float, float]]) -> None:
     """Raise InputError if no node may train."""
     if not nodes:
         raise InputError(
-            "the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU, so they only "
-            "decode"
+            "the cluster has 0 nodes to train on: all that have CPUs have the resource `decode` and no GPU, so they "
+            "only decode"
         )
 
 
@@ -146,8 +146,8 @@ def _gpus_each(scale: Scale, devices: int, gpus: float) -> float:
     )
     if wanted * devices > gpus:
         raise InputError(
-            f"scale.gpus_per_worker {wanted:g}: {devices} devices at a time need {wanted * devices:g} GPUs, the cluster "
-            f"has {gpus:g}"
+            f"scale.gpus_per_worker {wanted:g}: {devices} devices at a time need {wanted * devices:g} GPUs, the "
+            f"cluster has {gpus:g}"
         )
     return wanted
 

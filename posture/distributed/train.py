@@ -216,6 +216,6 @@ def refuse_unshared(file: str) -> None:
             sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
         ):
             raise InputError(
-                f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes runs "
-                "must be on s3:// or storage that all nodes share"
+                f"{file.rpartition('/')[0]} cannot be seen from node {node['NodeManagerAddress']}; on several nodes "
+                "runs must be on s3:// or storage that all nodes share"
             )

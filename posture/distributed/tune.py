@@ -206,7 +206,7 @@ class StudySearcher(NotKept, Searcher):
 
 
 class Halving(NotKept, AsyncHyperBandScheduler):
-    """Asynchronous successive halving (Li 2018, arXiv 1810.05934). Decisions are written on the board, and trials end by
+    """Asynchronous successive halving (Li 2018, arXiv 1810.05934). Decisions are written on the board; trials end by
     themselves.
 
     A resumed search keeps its rungs: results of earlier trials are read from the study.
@@ -248,7 +248,7 @@ class _Before:
 
 
 class StopCallback(NotKept, ray.tune.Callback):
-    """Between Tune's steps, ends the search if time is up or the user asks to stop, and passes on the board's numbers."""
+    """Between Tune's steps, ends the search if time is up or the user asks to, and passes on the board's numbers."""
 
     def __init__(
         self,
@@ -332,7 +332,7 @@ def _trial_on_workers(config: dict[str, Any], *, plan: Plan, feeds: list[Any], b
 
 
 def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[str, Any]]) -> TrialResult | None:
-    """Train a trial and write its result; any error fails the trial, not the search. Return None if it is interrupted."""
+    """Train a trial and write its result; an error fails the trial, not the search. Return None if interrupted."""
     try:
         session = start(plan, point)
         stopped = work(session)["stopped"] == "asked"

@@ -45,8 +45,8 @@ class AthleteDetector:
 
 
 def open_detector(uri: str) -> AthleteDetector:
-    """Open the best checkpoint of the run at `uri`. Raises InputError if there is no run or no checkpoint, or if the run
-    is not a detector.
+    """Open the best checkpoint of the run at `uri`. Raises InputError if there is no run, no checkpoint, or the run is
+    not a detector.
     """
     folder = RunFolder.open(uri)
     record = folder.record()

@@ -93,7 +93,10 @@ def unfinished(run: AnyRun, folder: RunFolder) -> str:
     """Return a warning about the figures of a run that is not trained to its end; "" if it is, or stopped early."""
     values = [record.get(f"val_{run.metric}") or 0.0 for record in folder.history()]
     if not values:
-        return f"{run.name} is untrained: no epoch of {run.epochs} is finished yet. These figures say nothing of the recipe."
+        return (
+            f"{run.name} is untrained: none of its {run.epochs} epochs is finished. "
+            "These figures say nothing about the recipe."
+        )
     waited = len(values) - 1 - values.index(max(values))
     if len(values) >= run.epochs or 0 < run.patience <= waited:
         return ""

@@ -45,7 +45,7 @@ class Explanation:
     """Index of the class that Grad-CAM explains."""
     evidence: Evidence
     flow: np.ndarray | None
-    """(T - 1, H, W, 2) uint8, encoded as in `posture/data/decode/optical_flow.py`; None if the network takes no flow."""
+    """(T - 1, H, W, 2) uint8, encoded as in `posture/data/decode/optical_flow.py`; None without flow."""
     device: str
 
     @property

@@ -176,7 +176,8 @@ def _continue(folder: RunFolder, changes: dict[str, Any], admit: Callable[[AnyRu
     record = folder.record()
     if (weights := changes.pop("weights", None)) and absolute(weights) != record.run.weights:
         raise InputError(
-            f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another --name"
+            f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another "
+            "--name"
         )
     run = override(record.run, {path: value for path, value in changes.items() if path != "name"})
     reads = {"versions": record.versions, "classes": record.classes, "left_out": record.left_out}
@@ -204,8 +205,8 @@ def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
             )
     if run.scale.global_batch > len(train):
         raise InputError(
-            f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} training "
-            f"{unit}; use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}"
+            f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} "
+            f"training {unit}; use --set scale.global_batch={max(multiple, len(train) // 4 // multiple * multiple)}"
         )
 
 

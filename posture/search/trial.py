@@ -35,7 +35,8 @@ def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
     for name in names:
         if name not in known:
             raise InputError(
-                f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or several of them joined by commas"
+                f"--objective {text}: a search of {base.task} runs can go by {', '.join(known)}, or "
+                "several of them joined by commas"
             )
     if len(set(names)) != len(names) or not known[names[0]].key:
         raise InputError(

@@ -125,7 +125,7 @@ def test_a_run_that_is_not_trained_to_its_end_says_so_first(run, tmp_path):
         and f'<p class="notice">{said}' in Path(half.evaluation().path("report.html")).read_text()
     )
     half.write_json("history.json", [])
-    assert evaluate(half, views=Views())["notice"].startswith("one is untrained: no epoch of 60 is finished yet.")
+    assert evaluate(half, views=Views())["notice"].startswith("one is untrained: none of its 60 epochs is finished.")
     trained = validate(record["run"] | {"epochs": 60, "patience": 2, "metric": "accuracy"})
     for values, notice in (
         ([0.5, 0.4, 0.4], ""),

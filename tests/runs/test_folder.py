@@ -5,6 +5,7 @@ import pytest
 from posture.data.store.files import write_bytes
 from posture.errors import Busy, InputError
 from posture.runs.folder import RunFolder, refuse_existing, unique_name
+from posture.runs.recipes import load_recipe
 
 
 def checkpoint(tmp_path, name, text):
@@ -77,3 +78,38 @@ def test_no_run_and_no_checkpoint_say_so(tmp_path):
         RunFolder.open(str(tmp_path / "a")).checkpoint("best"),
     ):
         pass
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path):
+    """Versions before December 2026 wrote fewer fields; newer ones may write more."""
+    folder = RunFolder(str(tmp_path), "old")
+    run = load_recipe("jobs/action.py:improved")
+    content = {
+        "run": run.model_dump(mode="json"),
+        "store": "s3://lab/store",
+        "versions": {"clips": 3},
+        "classes": ["a"],
+    }
+    folder.write_json("run.json", content | {"later": True})
+    record = folder.record()
+    assert (record.run, record.store, record.versions, record.classes) == (run, "s3://lab/store", {"clips": 3}, ("a",))
+    assert (record.left_out, record.start, record.footage, record.created) == ((), "", {}, 0.0)
+    folder.write_record(record)
+    assert folder.record() == record
+    assert content.items() <= folder.read_json("run.json").items()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"versions": None}, "run.json: .* at versions"),
+        ({"run": {"model": {"kind": "c4d"}}}, "run.json: .* at run: .*model.kind: must be one of"),
+        ({"classes": [1]}, "run.json: .* at classes"),
+    ],
+)
+def test_a_record_that_is_none_names_its_file_and_field(tmp_path, change, complaint):
+    folder = RunFolder(str(tmp_path), "odd")
+    run = load_recipe("jobs/action.py:improved").model_dump(mode="json")
+    folder.write_json("run.json", {"run": run, "store": "s", "versions": {}, "classes": ["a"]} | change)
+    with pytest.raises(InputError, match=complaint):
+        folder.record()
