@@ -21,22 +21,24 @@ def backend(*, local: bool) -> Backend:
     return WithoutRay() if local else OnRay()
 
 
-class WithoutRay(Local):
-    """This process, also for decoding; optical flow alone is computed on a Ray that is started for it."""
+class Ingests:
+    """Ingests of both backends; those of images, and optical flow, need Ray."""
 
-    def ingest(
-        self, footage: LabelledVideos, store: Store, options: IngestOptions, *, progress: Callable[..., None]
-    ) -> ClipReport:
-        return ingest(footage, store, options, local=True, progress=progress)
+    local: bool
 
-    def add_flow(self, store: Store, method: str, *, progress: Callable[..., None]) -> Any:
+    def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
+        return ingest(footage, store, options, local=self.local, **progress)
+
+    def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
         from posture.distributed.flow import compute_flow
 
-        return compute_flow(store, method, progress=progress)
+        return compute_flow(store, method, **progress)
 
 
-class OnRay:
+class OnRay(Ingests):
     """The cluster that `cluster.connect` finds, or a Ray started on this machine."""
+
+    local = False
 
     def admit(self, run: AnyRun) -> None:
         from posture.distributed.train import room_for
@@ -49,7 +51,7 @@ class OnRay:
         with interruptible() as asked:
             return train(session, **callbacks, asked_to_stop=asked.is_set)
 
-    def predict(self, index: Any, run: AnyRun, checkpoint: Path, **options: Any) -> tuple[Any, str]:
+    def predict(self, index: Any, run: AnyRun, checkpoint: Path, **options: Any) -> Any:
         from posture.distributed.evaluate import predict
 
         return predict(index, run, checkpoint, **options)
@@ -59,12 +61,8 @@ class OnRay:
 
         return execute(step, jobs, **options)
 
-    def ingest(
-        self, footage: LabelledVideos, store: Store, options: IngestOptions, *, progress: Callable[..., None]
-    ) -> ClipReport:
-        return ingest(footage, store, options, progress=progress)
 
-    def add_flow(self, store: Store, method: str, *, progress: Callable[..., None]) -> Any:
-        from posture.distributed.flow import compute_flow
+class WithoutRay(Local, Ingests):
+    """This process."""
 
-        return compute_flow(store, method, progress=progress)
+    local = True

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from posture.config import AnyRun
 from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
-from posture.runs.figures import Views
 from posture.runs.kinds import KINDS
 from posture.runs.prepare import Session
 
@@ -25,35 +24,16 @@ class Backend(Protocol):
 
     def admit(self, run: AnyRun) -> None:
         """Raise InputError if there is no room for the run."""
-        ...
 
-    def train(
-        self,
-        session: Session,
-        *,
-        on_progress: Callable[[dict[str, Any]], None],
-        on_record: Callable[[dict[str, Any]], None],
-        on_device: Callable[[str], None],
-    ) -> dict[str, Any]:
+    def train(self, session: Session, **callbacks: Callable[..., None]) -> dict[str, Any]:
         """Train and return {"epoch", "best", "best_epoch", "stopped", "note"}. The first Ctrl-C saves and stops, the
-        second raises KeyboardInterrupt. `on_progress` is called after steps, `on_record` after each epoch, `on_device`
-        once with the name of the device.
-        """
-        ...
+        second raises KeyboardInterrupt.
 
-    def predict(
-        self,
-        index: Any,
-        run: AnyRun,
-        checkpoint: Path,
-        *,
-        views: Views,
-        batch: int,
-        workers: int = 1,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Any, str]:
-        """Return the checkpoint's predictions, one for each clip or image of `index`, and the name of the device."""
-        ...
+        `on_progress(update)` is called after steps, `on_record(record)` after each epoch, `on_device(name)` once.
+        """
+
+    def predict(self, index: Any, run: AnyRun, checkpoint: Path, *, workers: int = 1, **options: Any) -> Any:
+        """Return what `TaskRuns.predict`, which takes the `options`, returns. `workers` counts Ray tasks."""
 
     def run_jobs(
         self,
@@ -64,26 +44,21 @@ class Backend(Protocol):
         on_progress: Callable[[int, int, str], None],
         on_done: Callable[[Any, str], None],
     ) -> dict[str, str]:
-        """ "train" or "score" each `posture.compare.study.Job`; return what `Job.work` returned, by the run's name.
+        """Do the step "train" or "score" of each `posture.compare.study.Job`, at most `concurrent` at a time. Return
+        what `Job.work` returned, by the run's name.
+
         `on_done(job, problem)` is called for each job that was not done before.
         """
-        ...
 
-    def ingest(
-        self, footage: LabelledVideos, store: Store, options: IngestOptions, *, progress: Callable[..., None]
-    ) -> ClipReport:
-        """Add the new videos of `footage` to the store."""
-        ...
+    def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
+        """Add the new videos of `footage` to the store, as `posture.distributed.ingest.ingest` does."""
 
-    def add_flow(self, store: Store, method: str, *, progress: Callable[..., None]) -> Any:
+    def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
         """Compute the optical flow of clips that have none."""
-        ...
 
 
 class Local:
-    """This process, without Ray, on its GPU if it has one. Takes in no footage; see
-    `posture.distributed.backend.WithoutRay`.
-    """
+    """This process, on its GPU if it has one. `posture.distributed.backend.WithoutRay` adds ingests."""
 
     def admit(self, run: AnyRun) -> None:
         from posture.models.size import refuse_too_large
@@ -112,18 +87,8 @@ class Local:
             train, val = (open_index(index, feed=session.run.data.feed) for index in (session.train, session.val))
             return run_worker(session.run, session.classes, session.folder, ctx, train=train, val=val)
 
-    def predict(
-        self,
-        index: Any,
-        run: AnyRun,
-        checkpoint: Path,
-        *,
-        views: Views,
-        batch: int,
-        workers: int = 1,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Any, str]:
-        return KINDS[run.task].predict(index, run, checkpoint, views=views, batch=batch, progress=progress)
+    def predict(self, index: Any, run: AnyRun, checkpoint: Path, *, workers: int = 1, **options: Any) -> Any:
+        return KINDS[run.task].predict(index, run, checkpoint, **options)
 
     def run_jobs(
         self,
@@ -134,7 +99,7 @@ class Local:
         on_progress: Callable[[int, int, str], None],
         on_done: Callable[[Any, str], None],
     ) -> dict[str, str]:
-        """One after the other, whatever `concurrent` is."""
+        """Do one job after the other, whatever `concurrent` is."""
         problems = {}
         for number, job in enumerate(jobs):
             on_progress(number, len(jobs), job.run.name)

@@ -12,12 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from posture.config import AnyRun, override
+from posture.data.feed.shards import Index
 from posture.data.store.files import absolute
 from posture.data.store.tables import Store
 from posture.display.text import counted
 from posture.errors import InputError
 from posture.runs.folder import RunFolder, RunRecord, refuse_existing, run_names, unique_name
-from posture.runs.kinds import KINDS, Index
+from posture.runs.kinds import KINDS
 from posture.runs.recipes import full_path, is_bare, load_recipe
 
 PACKAGES = ("posture", "torch", "ray", "numpy", "pyarrow", "deltalake", "decord2", "wandb")
