@@ -1,4 +1,4 @@
-"""What a study asks of each task: how learning rates are chosen, results are read and costs are measured."""
+"""The differences between studies of the two tasks: choice of learning rates, results, costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ActionStudy:
     """Studies of action classifiers."""
 
     criterion = "the least validation loss"
-    """What a learning rate is chosen by."""
+    """Criterion for the choice of the learning rate, in words."""
     latency = "latency: one clip, after all runs"
 
     def rate_cost(self, history: list[dict[str, Any]]) -> float:

@@ -221,7 +221,7 @@ def _problem(attempt: Callable[[], None]) -> str | None:
 
 
 def _preemption_notice() -> Any | None:
-    """Return what Ray Train knows of nodes that are about to be taken away, as told to this worker.
+    """Return what Ray Train knows of nodes that are about to be taken away, from the notice of this worker.
 
     Its public `get_preemption_info` asks all workers each time, which takes too long for every step.
     """

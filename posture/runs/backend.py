@@ -1,5 +1,5 @@
-"""Where work runs: in this process, or on Ray (`posture/distributed/backend.py`). A command chooses once and hands its
-backend down.
+"""Backends run the work of a command: this process, or Ray (`posture/distributed/backend.py`). A command chooses one
+and hands it down.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """All that a command, a study or a pass of retraining knows of where its work runs."""
+    """The interface of commands, studies and retraining to the place where their work runs."""
 
     def admit(self, run: AnyRun) -> None:
         """Raise InputError if there is no room for the run."""

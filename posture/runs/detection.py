@@ -33,7 +33,7 @@ RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class FoundBoxes:
-    """What was found in one image, best first, in pixels of the stored image."""
+    """Detections in one image, best first, in pixels of the stored image."""
 
     boxes: np.ndarray
     """(D, 4) float32, xyxy."""

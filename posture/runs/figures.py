@@ -1,4 +1,4 @@
-"""What evaluations of both tasks share: views of a clip, objectives, judged predictions."""
+"""Types that evaluations of both tasks share: views of a clip, objectives, judged predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Views:
-    """How many views of each segment an action classifier scores; their probabilities are averaged."""
+    """Number of views of each segment that an action classifier scores; their probabilities are averaged."""
 
     crops: int = 1
     """1: the middle; 3: left, middle and right."""

@@ -69,7 +69,7 @@ class RunRecord:
     left_out: tuple[str, ...] = ()
     """Classes of the store that the run does not know."""
     start: str = ""
-    """What weights the run started from, in a sentence; empty for random ones."""
+    """Sentence on the weights that the run started from; empty for random ones."""
     anchors: str = ""
     """A detector's anchors and why it has them, in a sentence."""
     footage: dict[str, dict[str, Count]] = field(default_factory=dict)

@@ -15,12 +15,12 @@ from posture.runs.folder import RunFolder, RunRecord
 
 
 class TaskRuns(Protocol):
-    """What differs between runs of the two tasks. `run` is an ActionRun or a DetectionRun."""
+    """The differences between runs of the two tasks. `run` is an ActionRun or a DetectionRun."""
 
     unit: str
-    """What a run trains on: "clips" or "images"."""
+    """Plural of what a run trains on: "clips" or "images"."""
     objectives: tuple[Objective, ...]
-    """What a search may go by, measured on val after every epoch; the first is the default."""
+    """Figures on val that a search can optimise; the first is the default."""
     epoch_figures: Mapping[str, str]
     """Names and history.json keys of the figures that `posture train` prints after every epoch."""
 

@@ -48,7 +48,7 @@ class Session(Fitted):
     folder: RunFolder
     resumed: bool
     start: str = ""
-    """What weights the run starts from, in a sentence; empty if the network starts from random ones."""
+    """Sentence on the weights that the run starts from; empty for random ones."""
 
 
 def prepare(

@@ -48,7 +48,7 @@ def parse_objectives(text: str | None, base: AnyRun) -> tuple[Objective, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the trials of a search share. It is sent to workers."""
+    """Settings that all trials of a search share. It is sent to workers."""
 
     name: str
     base: Fitted
