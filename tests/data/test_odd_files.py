@@ -14,8 +14,8 @@ from posture.data.store.lease import Lease, holder
 from posture.data.store.tables import FORGOTTEN, Store
 from posture.errors import InputError
 from posture.retrain.forget import find
-from posture.retrain.watch import watchers
 from posture.retrain.registry import Registry
+from posture.retrain.watch import watchers
 from posture.runs.folder import RunFolder
 from posture.runs.recipes import load_recipe
 from posture.search.trial import OUTCOME, read

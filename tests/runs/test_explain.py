@@ -100,12 +100,7 @@ def test_the_page_is_one_file_that_names_the_evidence(improved, video, tmp_path)
     run_command(improved.uri, str(video("a.mp4")), "--out", str(tmp_path / "out"))
     page = (tmp_path / "out" / "explain.html").read_text().replace("<wbr>", "")
     assert "a.mp4" in page and page.count("data:image/jpeg") > 24 and "<svg" in page
-    for part in (
-        "Evidence for",
-        "Spatial attention",
-        "Temporal attention",
-        "40x52-stretch-f20-s2-w2-raw",
-    ):
+    for part in ("Evidence for", "Spatial attention", "Temporal attention", "40x52-stretch-f20-s2-w2-raw"):
         assert part in page
     assert 'src="http' not in page and "<script" not in page
 
