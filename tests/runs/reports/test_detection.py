@@ -71,7 +71,7 @@ class Pictures:
     def __init__(self, height: int = 120, width: int = 160) -> None:
         self.size, self.asked = (height, width, 3), []
 
-    def picture(self, place: int) -> np.ndarray:
+    def image(self, place: int) -> np.ndarray:
         self.asked.append(place)
         return np.full(self.size, (200, 0, 0), dtype=np.uint8)
 
