@@ -222,7 +222,10 @@ def _footage(drop: InboxOptions, run: ActionRun, store: Store, videos: list[File
         )
     except NoLabels:
         return LabelledVideos(
-            _root(drop.footage), drop.layout or "folders", [], unlabelled=[file.relative for file in videos]
+            root=_root(drop.footage),
+            layout=drop.layout or "folders",
+            videos=[],
+            unlabelled=[file.relative for file in videos],
         )
 
 

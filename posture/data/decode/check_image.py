@@ -41,9 +41,7 @@ class EncodedImage:
 
 
 def read_image(path: str, content_hash: str) -> EncodedImage:
-    """Check the image at `path`, as `check_image` does. Raises Unreadable, also if its hash (`files.hash_file`) is
-    not `content_hash`.
-    """
+    """Check the image at `path` as `check_image` does. Raises Unreadable, also if its hash is not `content_hash`."""
     import cv2
 
     cv2.setNumThreads(1)  # files are decoded in parallel already
@@ -57,9 +55,9 @@ def read_image(path: str, content_hash: str) -> EncodedImage:
 def check_image(content: bytes) -> EncodedImage:
     """Decode an image to its end and return it as it is stored. Raises Unreadable with its verdict, or MemoryError.
 
-    Boxes are drawn on what a viewer shows. So an image that its EXIF data turns or mirrors is encoded again as it
-    is shown: JPEG as JPEG, other formats losslessly as PNG. All others are kept byte for byte. Only the first image
-    of a JPEG that holds several (MPO) counts.
+    Boxes are drawn on what a viewer shows. So an image that its EXIF data turns or mirrors is encoded again as it is
+    shown: JPEG as JPEG, other formats losslessly as PNG. All others are kept byte for byte. Only the first image of a
+    JPEG that holds several (MPO) counts.
     """
     if not content:
         raise Unreadable("empty", "the file has no bytes")

@@ -25,8 +25,8 @@ def cuts_along(
     """Return the crops (T, 4) of the frames `numbers`, all of one size, in a video of `height` x `width` pixels.
 
     The centre is that of the smoothed box. The size is the smallest that contains every box of these frames, plus
-    `margin` of the largest box on each side, extended to `aspect` (width / height). Crops are shifted into the
-    image if they fit.
+    `margin` of the largest box on each side, extended to `aspect` (width / height). Crops are shifted into the image if
+    they fit.
     """
     boxes, smooth = _boxes_at(tube, numbers, height, width)
     centres = (smooth[:, :2] + smooth[:, 2:]) / 2
@@ -43,8 +43,8 @@ def cuts_along(
 def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Cut `cut` out of uint8 (h, w, 3) and resize it to (H, W, 3); black outside the image.
 
-    An enlarged crop has subpixel corners, so that a slow centre does not move in steps. In a reduced one a step is
-    less than one pixel of the result.
+    An enlarged crop has subpixel corners, so that a slow centre does not move in steps. In a reduced one a step is less
+    than one pixel of the result.
     """
     across, down = cut[2] - cut[0], cut[3] - cut[1]
     scale_x, scale_y = width / across, height / down
@@ -71,8 +71,8 @@ def cut_out(frame: np.ndarray, cut: np.ndarray, *, height: int, width: int) -> n
 def _boxes_at(tube: Tube, numbers: Sequence[int], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the tube's boxes in these frames, and smoothed ones, (T, 4) each, inside the image.
 
-    Boxes are interpolated linearly between annotated frames and constant outside them. Near an end of the tube a
-    frame uses equally few neighbours on both sides, so that steady motion is not held back.
+    Boxes are interpolated linearly between annotated frames and constant outside them. Near an end of the tube a frame
+    uses equally few neighbours on both sides, so that steady motion is not held back.
     """
     known = sorted(tube.boxes)
     frames = np.arange(known[0], known[-1] + 1)

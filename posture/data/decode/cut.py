@@ -38,9 +38,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Clip:
-    """A row of `clips`, plus `times`, when each frame is shown. `pixels` are raw frames, or JPEG frames at
-    `offsets`.
-    """
+    """A row of `clips`, plus `times`, when each frame is shown. `pixels` are raw, or JPEG frames at `offsets`."""
 
     row: dict[str, Any]
     pixels: bytes | memoryview
@@ -109,8 +107,7 @@ def segment_of(video: str, label: Label) -> str:
 def windows_of(
     label: Label, segment: str, span: range, recipe: DecodeRecipe, tubes: Sequence[Tube]
 ) -> Iterator[tuple[int, list[int], Tube | None]]:
-    """Yield the segment's windows: index, frames, and the tube to crop along. If frames are cropped, each has a
-    tube.
+    """Yield the segment's windows: index, frames, and the tube to crop along. If frames are cropped, each has a tube.
 
     `span` is the segment's frames. Tubes that a detector found are named by the segment's key, the best first.
     """
@@ -135,8 +132,8 @@ def no_athlete(label: Label, end: float) -> dict[str, str]:
 def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]]:
     """Return the frames that each window of the segment [first, last) stores.
 
-    Windows are spread evenly from the segment's start to its end; a single one is in the middle. A segment shorter
-    than a window gives one shorter window.
+    Windows are spread evenly from the segment's start to its end; a single one is in the middle. A segment shorter than
+    a window gives one shorter window.
     """
     span = (recipe.frames - 1) * recipe.stride + 1
     slack = last - first - span

@@ -39,10 +39,10 @@ def cut_file(
 ) -> Iterator[dict[str, Any] | Clip]:
     """Yield the file's properties, then each refused label, then for each segment its clips and its row.
 
-    Segments in `stored` already have their clips and give only their row. A recipe with a crop cuts along the
-    `tubes`. Properties are {"kind": "stream", **VideoStream.columns, doubt}, refusals {"kind": "refused", verdict,
-    reason} (with segment if the verdict is `no_athlete`), segments {"kind": "segment", **row}, notes {"kind":
-    "note", note}. Raises Unreadable.
+    Segments in `stored` already have their clips and give only their row. A recipe with a crop cuts along the `tubes`.
+    Properties are {"kind": "stream", **VideoStream.columns, doubt}, refusals {"kind": "refused", verdict, reason} (with
+    segment if the verdict is `no_athlete`), segments {"kind": "segment", **row}, notes {"kind": "note", note}. Raises
+    Unreadable.
     """
     with open_video(path) as reader:
         reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
@@ -133,9 +133,9 @@ def frames_to_search(
 ) -> Iterator[dict[str, Any] | Clip]:
     """Yield the frames in which a detector must find athletes: those of the segments that are not `stored`.
 
-    First comes {"kind": "stream", width, height} of the video; then each segment's frames, a few at a time, as
-    Clips of raw pixels with {segment, numbers, height, width}. These are all frames that any of its windows stores,
-    the longer side at most `longest`. Raises Unreadable.
+    First comes {"kind": "stream", width, height} of the video; then each segment's frames, a few at a time, as Clips of
+    raw pixels with {segment, numbers, height, width}. These are all frames that any of its windows stores, the longer
+    side at most `longest`. Raises Unreadable.
     """
     with open_video(path) as reader:
         stream = reader.stream
@@ -161,8 +161,8 @@ def frames_to_search(
 def read_frames(path: str, frames: Sequence[int]) -> Iterator[dict[str, Any] | Clip]:
     """Yield the frames (ascending, from 0) in the size that the video is shown in, each as a Clip of one JPEG.
 
-    Its row is {frame, time, height, width, coded_height, coded_width, decoder}, with time in seconds. A frame past
-    the end gives {"kind": "past_end", frame, frames}, with the number of frames. Raises Unreadable.
+    Its row is {frame, time, height, width, coded_height, coded_width, decoder}, with time in seconds. A frame past the
+    end gives {"kind": "past_end", frame, frames}, with the number of frames. Raises Unreadable.
     """
     with open_video(path) as reader:
         shown = reader.times()
@@ -214,9 +214,7 @@ def _decoded_size(stream: VideoStream, recipe: DecodeRecipe) -> tuple[int, int]:
 
 
 def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeRecipe) -> np.ndarray:
-    """Return the frames (T, H, W, 3) around the athlete. `reader` gives frames in the size that the video is shown
-    in.
-    """
+    """Return the frames (T, H, W, 3) around the athlete. `reader` must give frames in the video's shown size."""
     from posture.data.decode.cropping import cut_out, cuts_along
 
     size = {"height": recipe.height, "width": recipe.width}

@@ -25,9 +25,7 @@ PIXELS_PER_STEP = BOUND / 127
 
 
 def encode(flow: np.ndarray) -> np.ndarray:
-    """Encode displacements in pixels, float (..., 2), as uint8 of the same shape. Values that are not finite are no
-    motion.
-    """
+    """Encode displacements in pixels, float (..., 2), as uint8 of the same shape; values not finite are no motion."""
     clipped = np.clip(np.nan_to_num(flow, nan=0.0), -BOUND, BOUND)
     return (np.rint(clipped / PIXELS_PER_STEP) + ZERO).astype(np.uint8)
 
@@ -54,9 +52,7 @@ def flow_of_clip(frames: np.ndarray, method: str) -> np.ndarray:
 
 
 def milliseconds(frames: np.ndarray, method: str, *, repeats: int = 10) -> float:
-    """Return the median milliseconds to compute the flow of frames uint8 (T, H, W, 3), over `repeats` after a
-    warm-up.
-    """
+    """Return the median milliseconds to compute the flow of frames uint8 (T, H, W, 3), after one warm-up."""
     took = []
     for _ in range(1 + repeats):
         began = time.perf_counter()

@@ -33,8 +33,8 @@ class Orientation:
 def orientation_of(frame: Any) -> Orientation:
     """Return the orientation of a decoded frame. A matrix with another rotation counts as the nearest quarter turn.
 
-    The matrix (FFmpeg, libavutil/display.h) takes a coded point (x, y) to (a x + c y, b x + d y), with a, b, c, d
-    at 0, 1, 3, 4.
+    The matrix (FFmpeg, libavutil/display.h) takes a coded point (x, y) to (a x + c y, b x + d y), with a, b, c, d at 0,
+    1, 3, 4.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -46,8 +46,6 @@ def orientation_of(frame: Any) -> Orientation:
 
 
 def shown_width(coded_width: int, aspect: Any) -> int:
-    """Return the width in square pixels of `coded_width` pixels with this aspect ratio (width / height), None if
-    unknown.
-    """
+    """Return the width in square pixels of `coded_width` pixels with this aspect (width / height), None if unknown."""
     ratio = float(aspect or 1.0)
     return max(1, round(coded_width * ratio)) if 1 / MAX_ASPECT <= ratio <= MAX_ASPECT else coded_width

@@ -17,9 +17,7 @@ MISSING = np.iinfo(np.int64).min
 MAX_REORDERING = 40
 """Packets. A frame is shown at most 16 frames, or 32 fields, before or after its position in the file."""
 STAMPED_FORMATS = frozenset({"mov", "matroska", "flv", "mpegts"})
-"""Containers whose packets say when their frame is shown. Others give the time of decoding, or only that of some
-frames.
-"""
+"""Containers whose packets say when their frame is shown. Others give the decoding time, or only some frames'."""
 
 
 class Packet(NamedTuple):
@@ -50,16 +48,12 @@ class Packets:
 
     @property
     def stamps(self) -> np.ndarray:
-        """Return when each packet is shown or, if unknown, decoded: int64, sorted, without packets that have no
-        stamp.
-        """
+        """Return when each packet is shown or else decoded: int64, sorted, without packets that have no stamp."""
         stamps = np.where(self.pts == MISSING, self.dts, self.pts)
         return np.sort(stamps[stamps != MISSING])
 
     def order(self, container: Any, stream: Any) -> np.ndarray | None:
-        """Return the stamps of the frames in the order they are shown, (frames,) int64; None if only decoding
-        can tell.
-        """
+        """Return the stamps of the frames in shown order, (frames,) int64; None if only decoding can tell."""
         pts = self.pts[self.shown]
         dts = self.dts[self.dts != MISSING]
         if not len(pts) or (pts == MISSING).any() or (np.diff(dts) < 0).any():
@@ -72,11 +66,10 @@ class Packets:
         return pts[order]
 
     def keyframes(self, order: np.ndarray) -> list[tuple[int, Packet, bool]]:
-        """Return (number of the first frame shown from there on, packet, True if it is shown itself), sorted by
-        number.
+        """Return (number of the first frame shown from there on, packet, True if it is shown itself), sorted by number.
 
-        Frames after a keyframe that are shown before it need earlier packets, so they are not counted. A
-        keyframe that shares its stamp with another frame is left out.
+        Frames after a keyframe that are shown before it need earlier packets, so they are not counted. A keyframe that
+        shares its stamp with another frame is left out.
         """
         keyframes = []
         for index in np.flatnonzero(self.key & (self.pts != MISSING)):
@@ -110,9 +103,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
 
 
 def demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the stream's packets from the current position, and an empty one at its end. New streams may begin in
-    the file.
-    """
+    """Yield the stream's packets from the current position, and an empty one at the end. Streams may begin late."""
     while True:
         try:
             yield from container.demux(stream)

@@ -38,8 +38,8 @@ SEEK_TRIES = 2
 class Reader:
     """Frames of one file, upright, resized to `height` x `width`, or the shown size if None. Decodes in one thread.
 
-    Close it, or use it in a `with` block. Raises Unreadable if the file is not a video, holds no frames that
-    decode, or was cut off.
+    Close it, or use it in a `with` block. Raises Unreadable if the file is not a video, holds no frames that decode, or
+    was cut off.
     """
 
     def __init__(self, path: str, *, height: int | None = None, width: int | None = None) -> None:
@@ -90,15 +90,11 @@ class Reader:
         return self.stream.fps
 
     def times(self) -> np.ndarray:
-        """Return when each frame is shown, (frames,) float64 seconds from the first; exact for variable frame
-        rates too.
-        """
+        """Return when each frame is shown, (frames,) float64 seconds from the first, exact for variable rates too."""
         return self.stream.times
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return frames uint8 (len(numbers), H, W, 3). Raises Unreadable if clearly fewer frames decode than
-        promised.
-        """
+        """Return frames uint8 (len(numbers), H, W, 3). Raises Unreadable if clearly fewer decode than promised."""
         wanted, indices = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
             raise IndexError(f"frames {list(numbers)} of {len(self)}")
@@ -161,9 +157,7 @@ class Reader:
         return self._orientation.upright(scaled.to_ndarray())
 
     def _frame(self, number: int) -> Any:
-        """Return a frame by number: the last one again, or decoded by going on from it or from a keyframe
-        between.
-        """
+        """Return a frame by number: the last one again, or decoded by going on from it or from a keyframe between."""
         if self._last is not None and self._last[0] == number:
             return self._last[1]
         if self._stands_in is not None:
@@ -201,9 +195,7 @@ class Reader:
         self._restart()
 
     def _from_keyframe(self, keyframe: Packet, first: int) -> Iterator[Any]:
-        """Yield the frames shown from the stamp `first` on, decoded from that packet; none if the container
-        cannot find it.
-        """
+        """Yield the frames shown from the stamp `first` on, decoded from that packet; none if it cannot be found."""
         try:
             self._container.seek(keyframe.pts if keyframe.dts == MISSING else keyframe.dts, stream=self._video)
             packets = demuxed(self._container, self._video)
@@ -317,8 +309,7 @@ def _reaches(packet: Any, keyframe: Packet) -> bool:
 
 
 def _after_undecodable(order: np.ndarray, head: list[int | None]) -> np.ndarray | None:
-    """Return the stamps from the first frame that decodes on, or None if the first frames, `head`, do not follow
-    them.
+    """Return the stamps from the first frame that decodes on, or None if the first frames, `head`, do not follow them.
 
     Frames before the first keyframe of a recording that begins in the middle do not decode.
     """

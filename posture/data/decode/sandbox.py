@@ -53,9 +53,8 @@ class Sandbox:
     ) -> Iterator[dict[str, Any] | Clip]:
         """Yield what `decode_file.cut_file` yields in the child.
 
-        Raises Unreadable, also with the verdicts `timeout`, `crashed`, `out_of_memory` and `failed`.
-        `limit_seconds` bounds the time that the caller waits for the whole file, not the time it spends on the
-        clips.
+        Raises Unreadable, also with the verdicts `timeout`, `crashed`, `out_of_memory` and `failed`. `limit_seconds`
+        bounds the time that the caller waits for the whole file, not the time it spends on the clips.
         """
         return self._answers(_job(path, video, labels, cut, stored) | {"tubes": tubes_to_json(tubes)}, limit_seconds)
 

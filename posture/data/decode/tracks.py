@@ -18,9 +18,7 @@ from posture.data.labels.records import Tube
 MIN_SEEN = 0.25
 """Minimum share of a clip's frames that a tube must cover for the clip to be cut along it."""
 MIN_OVERLAP = 0.2
-"""Minimum IoU of an athlete's boxes in consecutive looks; low, because athletes move fast and every second frame is
-skipped.
-"""
+"""Minimum IoU of an athlete's boxes in consecutive looks; low, because athletes move fast and frames are skipped."""
 MIN_CONFIDENCE = 0.1
 """Minimum confidence of an athlete's box."""
 SURE_CONFIDENCE = 0.25
@@ -32,8 +30,8 @@ MISSED_LOOKS = 3
 def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range) -> list[Tube]:
     """Return the annotated tube to cut a segment of these frames along; none if there is none.
 
-    It is the labelled athlete's; else that of the athlete who is the segment's group, if the video shows them; else
-    the one with most boxes in the segment.
+    It is the labelled athlete's; else that of the athlete who is the segment's group, if the video shows them; else the
+    one with most boxes in the segment.
     """
     named = [tube for tube in tubes if tube.name == (athlete or group) and tube.boxes]
     if named or athlete:
@@ -51,8 +49,8 @@ def is_seen(tube: Tube, numbers: Sequence[int]) -> bool:
 def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, stride: int) -> list[Tube]:
     """Link boxes (D, 4) and scores (D,) by frame to tubes called `name`, the largest summed confidence first.
 
-    In each frame, the pair of tube and box with the largest overlap is joined first. `stride` is the number of
-    frames between looks. Greedy linking is enough here, so no tracker library is needed.
+    In each frame, the pair of tube and box with the largest overlap is joined first. `stride` is the number of frames
+    between looks. Greedy linking is enough here, so no tracker library is needed.
     """
     open_tubes: list[_Open] = []
     closed: list[_Open] = []

@@ -9,6 +9,7 @@ import posixpath
 import re
 import reprlib
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -41,16 +42,20 @@ def coco_tables(tree: Tree) -> list[str]:
 def read_coco(tree: Tree) -> AnnotatedImages | None:
     """Read COCO files. Boxes are x, y, w, h in pixels.
 
-    An annotation without a box gets the box around its segmentation or keypoints. Crowds are ignore regions. Ids
-    may be numbers or texts: 7 equals "7". Raises InputError if an id is given twice or no annotation belongs to an
-    image.
+    An annotation without a box gets the box around its segmentation or keypoints. Crowds are ignore regions. Ids may be
+    numbers or texts: 7 equals "7". Raises InputError if an id is given twice or no annotation belongs to an image.
     """
-    tables = coco_tables(tree)
-    if not tables:
+    return _read_each(tree, "coco", coco_tables(tree), _read_coco_table)
+
+
+def _read_each(
+    tree: Tree, layout: str, sources: list[str], read: Callable[[Tree, str, AnnotatedImages], None]
+) -> AnnotatedImages | None:
+    if not sources:
         return None
-    found = AnnotatedImages(tree.root, "coco", [])
-    for table in tables:
-        _read_coco_table(tree, table, found)
+    found = AnnotatedImages(root=tree.root, layout=layout)
+    for source in sources:
+        read(tree, source, found)
     found.unlabelled.extend(tree.images_without(one.file.relative for one in [*found.images, *found.refused]))
     return found
 
@@ -188,9 +193,7 @@ def _coco_box(annotation: dict[str, Any], where: str) -> Box:
 
 
 def _coco_file(tree: Tree, name: str, table: str, tag: str, split: str | None) -> File | None:
-    """Return the image of that name: beside the table, else in the folder named like it, else in its split's, else
-    the only one.
-    """
+    """Return the image of that name: beside the table, else in a folder of its name or split, else the only one."""
     found = tree.ending(name, IMAGE_SUFFIXES)
     beside = folded(posixpath.normpath(posixpath.join(posixpath.dirname(table), name.replace("\\", "/"))))
 
@@ -233,17 +236,10 @@ def _voc_place(name: str) -> tuple[str | None, str]:
 def read_voc(tree: Tree) -> AnnotatedImages | None:
     """Read VOC folders. Boxes are xmin, ymin, xmax, ymax: numbers, from 1, of the first and last pixels in the box.
 
-    Lists in ImageSets/Main give the splits. `difficult` objects are ignore regions: VOC counts them neither as
-    found nor as missed.
+    Lists in ImageSets/Main give the splits. `difficult` objects are ignore regions: VOC counts them neither as found
+    nor as missed.
     """
-    folders = voc_folders(tree)
-    if not folders:
-        return None
-    found = AnnotatedImages(tree.root, "voc", [])
-    for folder in folders:
-        _read_voc_folder(tree, folder, found)
-    found.unlabelled.extend(tree.images_without(one.file.relative for one in [*found.images, *found.refused]))
-    return found
+    return _read_each(tree, "voc", voc_folders(tree), _read_voc_folder)
 
 
 def _read_voc_folder(tree: Tree, folder: str, found: AnnotatedImages) -> None:
@@ -273,10 +269,10 @@ def _read_voc_file(name: str, content: bytes, files: list[File], split: str | No
     try:
         root = parse_xml(content)
         inner = f"/{_voc_place(name)[1]}".rstrip("/")
-        told = folded(PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/")).name)
+        filename = folded(PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/")).name)
         for chosen in (
             [file for file in files if f"/{posixpath.dirname(file.relative)}".endswith(inner)],
-            [file for file in files if folded(file.name) == told],
+            [file for file in files if folded(file.name) == filename],
             [file for file in files if "jpegimages" in file.relative.lower().split("/")[:-1]],
         ):
             files = [file for file in files if file in chosen] or files

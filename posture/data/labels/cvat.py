@@ -22,14 +22,14 @@ from posture.data.labels.tree import Tree, around, class_name, numbers
 from posture.data.store.files import VIDEO_SUFFIXES, File, join
 from posture.errors import InputError
 
+INTERPOLATED = {"box": ("xtl", "ytl", "xbr", "ybr"), "ellipse": ("cx", "cy", "rx", "ry")}
+"""Attributes of shapes that are interpolated as they are, with their rotation."""
 LISTS = ("polygon", "polyline", "points")
 """Shapes that are given as `x,y;x,y`."""
 MAX_FRAMES = 2_000_000
 """Maximum frames of a video: 18 hours at 30 frames/s. Higher numbers are mistakes."""
 MAX_BOXES = 2_000_000
-"""Maximum boxes of a video, interpolated ones included; two keyframes can mean millions. 22 players have as many in 1
-h.
-"""
+"""Maximum boxes of a video, interpolated ones included; two keyframes can mean millions. 22 players have them per h."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class _Task:
 class _Shape(NamedTuple):
     """A shape in one frame.
 
-    `values` are what is interpolated: corners and rotation of a box; centre, radii and rotation of an ellipse;
-    corners of the box around any other shape. Rotations are in degrees.
+    `values` are what is interpolated: corners and rotation of a box; centre, radii and rotation of an ellipse; corners
+    of the box around any other shape. Rotations are in degrees.
     """
 
     kind: str
@@ -93,7 +93,7 @@ def read_cvat(tree: Tree) -> TrackedFootage | None:
     tables = cvat_tables(tree)
     if not tables:
         return None
-    found = TrackedFootage(tree.root, "cvat")
+    found = TrackedFootage(root=tree.root, layout="cvat")
     used = set()
     for table in tables:
         where = join(tree.root, table)
@@ -267,18 +267,9 @@ def _shapes(track: Element, where: str) -> tuple[dict[int, _Shape], dict[int, st
 def _shape(element: Element, where: str) -> _Shape | None:
     """Return the shape, or None if the element gives no box."""
     outside, get = element.get("outside") == "1", element.get
-    if element.tag == "box":
-        return _Shape(
-            "box",
-            tuple(numbers((get("xtl"), get("ytl"), get("xbr"), get("ybr"), get("rotation") or 0), where)),
-            outside,
-        )
-    if element.tag == "ellipse":
-        return _Shape(
-            "ellipse",
-            tuple(numbers((get("cx"), get("cy"), get("rx"), get("ry"), get("rotation") or 0), where)),
-            outside,
-        )
+    if element.tag in INTERPOLATED:
+        values = numbers((*map(get, INTERPOLATED[element.tag]), get("rotation") or 0), where)
+        return _Shape(element.tag, tuple(values), outside)
     if element.tag == "mask":
         left, top, width, height = numbers((get("left"), get("top"), get("width"), get("height")), where)
         return _Shape("around", (left, top, left + width, top + height), outside)
@@ -332,9 +323,7 @@ def _boxes(shapes: dict[int, _Shape], stretches: dict[tuple[int, int], range]) -
 
 
 def _between(first: _Shape, second: _Shape, share: float) -> _Shape:
-    """Interpolate at `share` of the way, 0..1. Rotations take the shorter way. Two kinds of shapes become their
-    boxes.
-    """
+    """Interpolate at `share` of the way, 0..1. Rotations take the shorter way. Different shapes become their boxes."""
     if first.kind != second.kind:
         first, second = (_Shape("around", shape.upright, shape.outside) for shape in (first, second))
     values = [before + (after - before) * share for before, after in zip(first.values, second.values, strict=True)]

@@ -15,9 +15,7 @@ from posture.data.store.files import list_files
 from posture.errors import InputError
 
 TOGETHER = {frozenset({"ucf101", "ucf101_24"}): "ucf101_24"}
-"""Layouts that form one data set if they are in the same folder, and its layout. UCF101's lists give UCF101-24 its
-splits.
-"""
+"""Layouts that form one data set if they are in the same folder, and its layout: UCF101's lists split UCF101-24."""
 
 
 class LayoutGuess(NamedTuple):

@@ -50,8 +50,8 @@ LABELS = {
 
 
 def image_layout(source: str) -> str | None:
-    """Return the layout of images with boxes at `source`: a folder, an `s3://` prefix or a label file. None if
-    there is none.
+    """Return the layout of images with boxes at `source`: a folder, an `s3://` prefix or a label file. None if there is
+    none.
 
     Raises InputError if there are images, no video, and no labels.
     """
@@ -165,9 +165,7 @@ def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
 
 
 def _unread_labels(tree: Tree, layout: str) -> list[str]:
-    """Return the files that look like labels among the first MAX_EXAMINED JSON and XML files that the layout does
-    not read.
-    """
+    """Return files that look like labels among the first MAX_EXAMINED JSON and XML files that the layout ignores."""
     if tree.named:
         return []
     read = {"coco": coco_voc.coco_tables, "voc": coco_voc.voc_tables, "cvat": cvat.cvat_tables}.get(

@@ -26,10 +26,10 @@ SPLIT_NAMES = {
 class VideoNames:
     """Videos, found by the names that labels give them.
 
-    Names are compared in composed Unicode form (NFC). Letter case is ignored, unless that leaves several files. A
-    name with folders matches a file if one of the two paths ends with the other. A bare name matches if only one
-    file has it. If all videos are in one folder, or in folders of the splits, the table's folders cannot be
-    checked: then a name that only one file has is enough. Of several matches the nearest to the table is taken.
+    Names are compared in composed Unicode form (NFC). Letter case is ignored, unless that leaves several files. A name
+    with folders matches a file if one of the two paths ends with the other. A bare name matches if only one file has
+    it. If all videos are in one folder, or in folders of the splits, the table's folders cannot be checked: then a name
+    that only one file has is enough. Of several matches the nearest to the table is taken.
     """
 
     def __init__(self, videos: list[File]) -> None:
@@ -46,9 +46,7 @@ class VideoNames:
         )
 
     def find(self, name: str, table: str, *, any_suffix: bool = False, moved: bool = False) -> File | None:
-        """Return the file that the table at path `table` means by `name`; None if no file matches, or several
-        do.
-        """
+        """Return the file that the table at path `table` means by `name`; None if no file matches, or several do."""
         found = self.candidates(name, table, any_suffix=any_suffix, moved=moved)
         return found[0] if len(found) == 1 else None
 
@@ -102,9 +100,7 @@ def first_few(names: Iterable[str], most: int = 5) -> str:
 
 
 def _along(files: list[File], path: PurePosixPath) -> list[File]:
-    """Return the files whose path agrees with `path` as far as both go: those that share most folders, with equal
-    case if any has it.
-    """
+    """Return the files whose path agrees with `path` as far as both go, with most shared folders, then equal case."""
     wanted = _folders(path)
     agreeing: dict[tuple[int, bool], list[File]] = defaultdict(list)
     for file in files:

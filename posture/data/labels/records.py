@@ -7,15 +7,12 @@ from dataclasses import dataclass, field, replace
 from posture.data.store.files import File
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels from the image's upper left corner. A box around pixel columns 0 to 9 has x1 = 0, x2 = 10.
-"""
+"""x1, y1, x2, y2 in pixels from the upper left corner. A box around pixel columns 0 to 9 has x1 = 0, x2 = 10."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A labelled segment of one video. It reaches the video's end if `end` is None. The store assigns the split by
-    group if `split` is None.
-    """
+    """A labelled segment of a video, up to its end if `end` is None. The store assigns a split of None by group."""
 
     start: float  # seconds
     end: float | None  # seconds
@@ -58,21 +55,25 @@ class AnnotatedVideo:
         return ", ".join(sorted({label.label for label in self.labels}))
 
 
-@dataclass(frozen=True)
-class LabelledVideos:
-    """Labelled videos of a folder or bucket."""
+@dataclass(frozen=True, kw_only=True)
+class LabelSource:
+    """A folder or bucket with labels. Subclasses add what is labelled, and the files whose labels cannot be used."""
 
     root: str
     layout: str
-    videos: list[AnnotatedVideo]
     missing: list[str] = field(default_factory=list)
-    """Labels of videos that are missing, as `where: video`."""
+    """Labels of missing files, as `where: file`."""
     unlabelled: list[str] = field(default_factory=list)
-    """Relative paths of the videos without a label."""
-    refused: list[dict[str, str]] = field(default_factory=list)
-    """{uri, verdict, reason} of files whose annotations cannot be used."""
+    """Relative paths of the files that no label or list names."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledVideos(LabelSource):
+    videos: list[AnnotatedVideo]
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """{uri, verdict, reason} of each."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,10 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True)
-class TrackedFootage:
-    """Tracked videos of a folder or bucket. The lists are those of `AnnotatedImages`."""
-
-    root: str
-    layout: str
+@dataclass(frozen=True, kw_only=True)
+class TrackedFootage(LabelSource):
     videos: list[TrackedVideo] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unlabelled: list[str] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -133,20 +127,10 @@ class AnnotatedImage:
     """For each box, True if it is an ignore region: a crowd, or an object too difficult to judge. Empty if none is."""
 
 
-@dataclass(frozen=True)
-class AnnotatedImages:
-    """Images with boxes of a folder or bucket."""
-
-    root: str
-    layout: str
-    images: list[AnnotatedImage]
-    missing: list[str] = field(default_factory=list)
-    """Labels of files that are missing, as `where: file`."""
-    unlabelled: list[str] = field(default_factory=list)
-    """Relative paths of the files that no label or list names."""
+@dataclass(frozen=True, kw_only=True)
+class AnnotatedImages(LabelSource):
+    images: list[AnnotatedImage] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """Sentences for the user."""
 
 
 class BadLabel(Exception):

@@ -44,8 +44,8 @@ class Stretch:
 def write_answer(root: str, stretch: Stretch, label: str | None) -> None:
     """Write the answer for `stretch` to review.csv, in place of an earlier one. None removes the answer.
 
-    A reader sees the old file or the new one. Raises InputError, and leaves the file as it was, if it is not a
-    table of answers or cannot be written.
+    A reader sees the old file or the new one. Raises InputError, and leaves the file as it was, if it is not a table of
+    answers or cannot be written.
     """
     update_bytes(join(root, REVIEWED), lambda content: _answered(content, join(root, REVIEWED), stretch, label))
 

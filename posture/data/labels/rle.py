@@ -14,8 +14,8 @@ MAX_RUNS = 10_000_000
 def rle_box(mask: dict[str, Any], where: str) -> Box:
     """Return the box around a mask {"size": [height, width], "counts": runs}.
 
-    The runs of 0 and 1 alternate down the columns, as a list or as COCO's text. Raises BadLabel if they do not add
-    up to the size, or no pixel is set.
+    The runs of 0 and 1 alternate down the columns, as a list or as COCO's text. Raises BadLabel if they do not add up
+    to the size, or no pixel is set.
     """
     size = mask.get("size")
     height, width = map(int, numbers(size, f"{where}: size")) if isinstance(size, list) and len(size) == 2 else (0, 0)
@@ -43,8 +43,8 @@ def rle_box(mask: dict[str, Any], where: str) -> Box:
 def _runs(text: str, where: str) -> list[int]:
     """Decode COCO's text.
 
-    A number is groups of 5 bits, the lowest first; a sixth bit says that more follow. From the fourth number on it
-    is the difference to the number two before.
+    A number is groups of 5 bits, the lowest first; a sixth bit says that more follow. From the fourth number on it is
+    the difference to the number two before.
     """
     runs: list[int] = []
     value = shift = 0

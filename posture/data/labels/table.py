@@ -95,8 +95,8 @@ class TableLine:
 class Table:
     """A table.
 
-    `kind` is the key of COLUMNS that its columns match, or None. `columns` are named as there. Raises InputError if
-    the file is not text.
+    `kind` is the key of COLUMNS that its columns match, or None. `columns` are named as there. Raises InputError if the
+    file is not text.
     """
 
     def __init__(self, name: str, content: bytes, where: str) -> None:
@@ -117,7 +117,7 @@ class Table:
         """The columns as the file names them."""
         self.notes += [f"{name}: the column {old} is read as {new}" for old, new in renamed.items()]
 
-    def told(self) -> list[str]:
+    def notes_for_user(self) -> list[str]:
         """Return sentences about how the table is read."""
         unused = [
             name for name in self.columns if name and self.kind and name not in COLUMNS[self.kind] + OPTIONAL[self.kind]
@@ -128,9 +128,7 @@ class Table:
         ]
 
     def require(self, kind: str, where: str) -> None:
-        """Raise InputError, beginning with `where`, naming the first column that a table of `kind` needs and
-        this one lacks.
-        """
+        """Raise InputError, beginning with `where`, naming the first column of `kind` that the table lacks."""
         if self.kind != kind:
             lacking = next(name for name in COLUMNS[kind] if name not in self.columns)
             raise InputError(f"{where}: the column {lacking} is missing; its columns are {','.join(COLUMNS[kind])}")
@@ -138,8 +136,8 @@ class Table:
     def rows(self) -> Iterator[tuple[TableLine, dict[str, str]]]:
         """Yield each row that is not empty, with its file and line. Missing cells are empty.
 
-        Raises InputError naming the line if a quote is not closed, a cell is too long, or a row has more cells
-        than the header.
+        Raises InputError naming the line if a quote is not closed, a cell is too long, or a row has more cells than the
+        header.
         """
         repeated = [name for name, count in Counter(self.columns).items() if name and count > 1]
         if repeated:
@@ -190,9 +188,7 @@ def read_table(root: str, name: str) -> Table:
 
 
 def as_text(cell: str) -> str:
-    """Return a cell as it is written: with an apostrophe if a spreadsheet would run it or `from_text` would remove
-    one.
-    """
+    """Return a cell as it is written: with an apostrophe if a spreadsheet would run it or `from_text` remove one."""
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
@@ -241,8 +237,7 @@ def decode(content: bytes, where: str) -> tuple[str, str]:
 
 
 def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
-    """Find the header: return the lines, the number of lines above it, the delimiter, and True if titles are above
-    it.
+    """Find the header: return the lines, the number of lines above it, the delimiter, and True if titles are above it.
 
     The header is the first line with all columns of a kind, else the first line.
     """

@@ -35,9 +35,9 @@ def read_tracked_footage(
 ) -> LabelledVideos:
     """Read the labelled videos at `source` as `read_footage` does, with their tubes if `drawn`.
 
-    In the layout `ucf101_24`, recognised by finalAnnots.mat, the tubes are the labelled segments; with another
-    `layout` that file gives only the boxes. Raises InputError as `read_footage` does, if there are no boxes, and
-    naming file and line if boxes cannot be read.
+    In the layout `ucf101_24`, recognised by finalAnnots.mat, the tubes are the labelled segments; with another `layout`
+    that file gives only the boxes. Raises InputError as `read_footage` does, if there are no boxes, and naming file and
+    line if boxes cannot be read.
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(
@@ -90,9 +90,7 @@ def _labelled_tubes(tracked: TrackedFootage) -> LabelledVideos:
     refused = [
         {"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused
     ]
-    return LabelledVideos(
-        tracked.root, tracked.layout, videos, tracked.missing, tracked.unlabelled, refused, tracked.notes
-    )
+    return LabelledVideos(**vars(tracked) | {"videos": videos, "refused": refused})
 
 
 def _tubes(footage: LabelledVideos, split_number: int) -> tuple[dict[str, list[Tube]], list[str]]:

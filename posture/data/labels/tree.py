@@ -84,9 +84,7 @@ class Tree:
         return found
 
     def at(self, path: str) -> File | None:
-        """Return the file at that path below the root, ignoring letter case and Unicode form if no path matches
-        exactly.
-        """
+        """Return the file at that path below the root; letter case and Unicode form are ignored if none is equal."""
         return self.files.get(path) or self._by_path.get(folded(path))
 
     def ending(self, path: str, suffixes: frozenset[str]) -> list[File]:
@@ -108,9 +106,7 @@ class Tree:
         return [file.relative for file in self.images if file.relative not in used]
 
     def tables(self, *suffixes: str) -> list[str]:
-        """Return the relative paths of the label files with these suffixes, nearest to the root first; only the
-        named file if one was named.
-        """
+        """Return the relative paths of label files with these suffixes, nearest to the root first; only a named one."""
         names = [self.named] if self.named else sorted(self.files, key=lambda name: (name.count("/"), name))
         return [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
 
@@ -197,8 +193,7 @@ def video_group(path: PurePosixPath) -> str:
 
 
 def still_group(relative: str) -> str:
-    """Return the group that an image's name implies, which must stay in one split; empty if the image is its own
-    group.
+    """Return the group that an image's name implies, which must stay in one split; empty if the image is its own group.
 
     Tried in this order: UCF101's group; the video of a frame that is named by it (`match3_frame_0012.jpg`,
     `match3_f12.jpg`); the folder of an image that has only a number for a name, below the folder of its split

@@ -33,8 +33,7 @@ UCF101_24_SIZE = (240, 320)
 def sample(footage: TrackedFootage, *, every: int) -> AnnotatedImages:
     """Take every `every`-th annotated frame, including frames without a box.
 
-    If frames without a box may just not be annotated, only frames of tubes are taken, and at least one of each
-    tube.
+    If frames without a box may just not be annotated, only frames of tubes are taken, and at least one of each tube.
     """
     images = []
     for video in footage.videos:
@@ -43,9 +42,7 @@ def sample(footage: TrackedFootage, *, every: int) -> AnnotatedImages:
             shown = [(tube.boxes[frame], tube.label, tube.name) for tube in video.tubes if frame in tube.boxes]
             boxes, labels, tubes = zip(*shown, strict=True) if shown else ((), (), ())
             images.append(AnnotatedImage(video.file, boxes, labels, group, video.split, tubes, frame, size=video.size))
-    return AnnotatedImages(
-        footage.root, footage.layout, images, footage.missing, footage.unlabelled, footage.refused, footage.notes
-    )
+    return AnnotatedImages(images=images, **{name: value for name, value in vars(footage).items() if name != "videos"})
 
 
 def _sampled(video: TrackedVideo, every: int) -> list[int]:
@@ -67,7 +64,7 @@ def read_ucf101_24(tree: Tree, *, split_number: int = 1) -> TrackedFootage | Non
         return None
     named = VideoNames(tree.videos)
     splits = _ucf101_splits(tree, split_number, named)
-    found = TrackedFootage(tree.root, "ucf101_24")
+    found = TrackedFootage(root=tree.root, layout="ucf101_24")
     used, absent = set(), 0
     for entry in _annotations(join(tree.root, table)):
         name = _text(entry["name"])

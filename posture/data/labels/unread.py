@@ -43,7 +43,7 @@ def open_tables(root: str, files: Iterable[File]) -> tuple[list[Table], dict[str
         except InputError as error:
             return error
 
-    chosen = _looked_at(files)
+    chosen = _examined(files)
     with ThreadPoolExecutor(max_workers=8) as pool:
         for file, found in zip(chosen, pool.map(opened, chosen), strict=True):
             if isinstance(found, Table):
@@ -65,8 +65,8 @@ def unread(
 ) -> list[str]:
     """Return sentences about the tables that are not read as labels of this `layout`.
 
-    Raises InputError if the layout is `guessed` and a table may hold the labels: it cannot be opened, has some
-    columns of a label table, or (layout `folders`) names videos.
+    Raises InputError if the layout is `guessed` and a table may hold the labels: it cannot be opened, has some columns
+    of a label table, or (layout `folders`) names videos.
     """
     strange = {table.name: ",".join(filter(None, table.columns))[:200] for table in tables if table.kind is None}
     lacking = [table.name for table in tables if table.name in strange and _has_label_columns(table)]
@@ -78,29 +78,11 @@ def unread(
     sheets = [file for file in files if file.suffix in SPREADSHEETS]
     documents = [file for file in _documents(files) if _names_several(file, names)] if layout == "folders" else []
     if guessed:
-        suspects = {
-            name: f"this seems to be a label table, but its columns are {strange[name]}; rename them to"
-            for name in [*lacking, *(naming if layout == "folders" else ())]
-        }
-        if layout == "folders":
-            suspects |= {
-                file.relative: "this spreadsheet names videos that are here; save it as CSV with the columns"
-                for file in sheets
-                if _sheet_names_videos(file, names)
-            }
-            suspects |= {
-                file.relative: (
-                    "this file names videos that are here, but no layout reads it; write a CSV with the columns"
-                )
-                for file in documents
-            }
         for message in (message for name, message in broken.items() if not _is_text(name)):
             raise InputError(message)
-        for name, message in suspects.items():
-            raise InputError(
-                f"{join(root, name)}: {message} {','.join(COLUMNS['segments'])} or "
-                f"{','.join(COLUMNS['kinetics'])}, or leave it out with --layout {layout}"
-            )
+        _refuse_suspects(
+            root, strange, [*lacking, *(naming if layout == "folders" else ())], sheets, documents, names, layout
+        )
     notes = [
         f"{name} was not read: it seems to hold labels, but its columns are {strange[name]}"
         for name in lacking + naming
@@ -121,7 +103,34 @@ def unread(
     return notes + ([f"{skipped:,} of the .txt files were not examined"] if skipped > 0 else [])
 
 
-def _looked_at(files: Iterable[File]) -> list[File]:
+def _refuse_suspects(
+    root: str,
+    strange: dict[str, str],
+    tables: list[str],
+    sheets: list[File],
+    documents: list[File],
+    names: VideoNames,
+    layout: str,
+) -> None:
+    """Raise InputError naming the first file that may hold the labels. `strange` are the columns of unknown tables."""
+    suspects = {
+        name: f"this seems to be a label table, but its columns are {strange[name]}; rename them to" for name in tables
+    }
+    if layout == "folders":
+        for file in (file for file in sheets if _sheet_names_videos(file, names)):
+            suspects[file.relative] = "this spreadsheet names videos that are here; save it as CSV with the columns"
+    for file in documents:
+        suspects[file.relative] = (
+            "this file names videos that are here, but no layout reads it; write a CSV with the columns"
+        )
+    for name, message in suspects.items():
+        raise InputError(
+            f"{join(root, name)}: {message} {','.join(COLUMNS['segments'])} or {','.join(COLUMNS['kinetics'])}, "
+            f"or leave it out with --layout {layout}"
+        )
+
+
+def _examined(files: Iterable[File]) -> list[File]:
     """Return all tables, and of the .txt files those nearest to the root."""
     tables = [file for file in files if file.suffix in SUFFIXES]
     texts = sorted(
@@ -184,9 +193,7 @@ def _names_several(file: File, names: VideoNames) -> bool:
 
 
 def _cells(line: str) -> set[str]:
-    """Return what may be the cells of a line. Only the first counts between spaces, because prose may name a video
-    too.
-    """
+    """Return possible cells of the line. Between spaces only the first counts, because prose may name a video too."""
     try:
         cells = {
             delimiter: next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])

@@ -58,8 +58,8 @@ def read_footage(
     """Read the labelled videos at `source`: a folder, an `s3://` prefix, or a label table beside its videos.
 
     `split_number` selects one of UCF101's three official splits. `reviewed` adds the answers in review.csv. Raises
-    InputError naming the file, line and field at fault. Without `layout` it also raises InputError if several
-    layouts are there, or a table seems to hold labels but is not understood.
+    InputError naming the file, line and field at fault. Without `layout` it also raises InputError if several layouts
+    are there, or a table seems to hold labels but is not understood.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
@@ -235,7 +235,7 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
     named = VideoNames(videos)
     reading = Reading()
     for table in tables:
-        reading.notes += [] if isinstance(table, str) else table.told()
+        reading.notes += [] if isinstance(table, str) else table.notes_for_user()
         for where, row in read_rows(root, table, "segments") if isinstance(table, str) else table.rows():
             if where.file == REVIEWED and not row["label"]:
                 continue
@@ -264,7 +264,7 @@ def _kinetics(videos: list[File], tables: Iterable[Table]) -> Reading:
         stems.setdefault(file.stem, []).append(file)
     reading = Reading()
     for table in tables:
-        reading.notes += table.told()
+        reading.notes += table.notes_for_user()
         for where, row in table.rows():
             video = row["youtube_id"]
             start, end = (
@@ -358,8 +358,8 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
                     f"{first.label} ({first.group}, {first.split}) and {second.label} ({second.group}, {second.split})"
                 )
     if not labels:
-        told = reading.missing[:1] or [f"{refusal['uri']}, {refusal['reason']}" for refusal in reading.refused[:1]]
-        raise InputError(f"{root}: no label names a video that is here (the first: {told[0] if told else 'none'})")
+        first = reading.missing[:1] or [f"{refusal['uri']}, {refusal['reason']}" for refusal in reading.refused[:1]]
+        raise InputError(f"{root}: no label names a video that is here (the first: {first[0] if first else 'none'})")
     repeated = sum(map(len, reading.labels.values())) - sum(map(len, labels.values()))
     notes = [
         *reading.notes,
@@ -371,20 +371,18 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
     labels = _without_torn(labels, reading.own)
     annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
     return LabelledVideos(
-        root,
-        layout,
-        annotated,
-        reading.missing,
-        [file.relative for file in videos if file.relative not in labels],
-        reading.refused,
-        notes,
+        root=root,
+        layout=layout,
+        videos=annotated,
+        missing=reading.missing,
+        unlabelled=[file.relative for file in videos if file.relative not in labels],
+        refused=reading.refused,
+        notes=notes,
     )
 
 
 def _without_torn(labels: dict[str, tuple[Label, ...]], own: set[str]) -> dict[str, tuple[Label, ...]]:
-    """Separate files of one name in several splits: `train/jump/001.mp4` and `test/jump/001.mp4` are two
-    recordings.
-    """
+    """Separate files of one name in several splits: `train/jump/001.mp4` and `test/jump/001.mp4` are two recordings."""
     splits: dict[str, set[str]] = defaultdict(set)
     for label in itertools.chain.from_iterable(labels.values()):
         splits[label.group] |= {label.split} - {None}

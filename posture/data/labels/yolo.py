@@ -24,18 +24,9 @@ LABELS_FOLDER = "labels"
 MAX_SHARE = 2.0
 """A larger coordinate must be in pixels. One a little over 1 belongs to a box that leaves its image."""
 KNOWN_KEYS = frozenset({
-    *SPLITS,
-    "names",
-    "nc",
-    "path",
-    "kpt_shape",
-    "kpt_names",
-    "flip_idx",
-    "channels",
-    "download",
-    "roboflow",
-    "yaml_file",
-})
+    *SPLITS, "names", "nc", "path",
+    "kpt_shape", "kpt_names", "flip_idx", "channels", "download", "roboflow", "yaml_file",
+})  # fmt: skip
 """Keys of a data.yaml. Other keys are reported: `valid` in place of `val` would lose a split."""
 
 
@@ -68,8 +59,8 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
     """Read the boxes of each image from the text file of its name in `labels` beside the image folder.
 
     A line is `class x y w h` in shares of the image. Polygons and rotated boxes give the box around them. An image
-    without a label file has no boxes, as in Ultralytics; a note says how many there are. Raises InputError if the
-    YAML file is broken, or its `path` leaves the tree and `outside` is not set.
+    without a label file has no boxes, as in Ultralytics; a note says how many there are. Raises InputError if the YAML
+    file is broken, or its `path` leaves the tree and `outside` is not set.
     """
     table = yolo_table(tree)
     if table is None:
@@ -110,13 +101,13 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
             continue
         read.append(AnnotatedImage(file, boxes, its_labels, still_group(file.relative), split, normalised=True))
     return AnnotatedImages(
-        tree.root,
-        "yolo",
-        read,
-        missing + _lonely(tree, labels),
-        tree.images_without(labels),
-        list(dict.fromkeys(refused)),
-        notes,
+        root=tree.root,
+        layout="yolo",
+        images=read,
+        missing=missing + _lonely(tree, labels),
+        unlabelled=tree.images_without(labels),
+        refused=list(dict.fromkeys(refused)),
+        notes=notes,
     )
 
 
@@ -154,9 +145,7 @@ def _keypoints(shape: Any, where: str) -> int:
 
 
 def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> str:
-    """Return the data set's folder: `path`, absolute or from the YAML file's folder, or that folder if `path` does
-    not exist.
-    """
+    """Return the data set's folder: `path`, absolute or from the YAML file's folder, or that folder without it."""
     path = path if isinstance(path, str) else ""
     if is_remote(folder):
         inside = posixpath.normpath(path or ".")
@@ -177,9 +166,7 @@ def _base(tree: Tree, folder: str, path: Any, where: str, *, outside: bool) -> s
 def _images_listed(
     tree: Tree, content: dict[str, Any], folder: str, table: str
 ) -> tuple[list[tuple[File, str]], list[str], list[str]]:
-    """Return the images with their split, the listed files that are missing, and notes about entries without
-    images.
-    """
+    """Return the images with their split, the listed files that are missing, and notes about entries without images."""
     images: list[tuple[File, str]] = []
     missing: list[str] = []
     notes = []
@@ -241,9 +228,7 @@ def _inside(tree: Tree, path: str, folder: str) -> str | None:
 
 
 def _places(image: str) -> list[str]:
-    """Return where an image's labels may be: first Ultralytics' place, then other folders replaced by `labels`,
-    then beside.
-    """
+    """Return where an image's labels may be: Ultralytics' place, then with other folders replaced, then beside it."""
     parts = PurePosixPath(image).with_suffix(".txt").parts
     swapped = {at: "/".join([*parts[:at], LABELS_FOLDER, *parts[at + 1 :]]) for at in reversed(range(len(parts) - 1))}
     first = next((at for at in swapped if parts[at].lower() == "images"), None)
@@ -308,8 +293,7 @@ def _span(names: dict[int, str]) -> str:
 def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
     """Return label files that belong to no image, and are empty or begin with a number.
 
-    They are in a folder with other label files, in a folder named `labels`, or named like an image that has no
-    labels.
+    They are in a folder with other label files, in a folder named `labels`, or named like an image that has no labels.
     """
     used, folders = set(labels.values()), {posixpath.dirname(name) for name in labels.values() if name}
     used |= {_label(tree, file.relative) for file in tree.images if file.relative not in labels}

@@ -23,9 +23,7 @@ from posture.data.store.schema import SPLITS
 from posture.errors import InputError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Everything that becomes part of a path: content hashes, ids made of them, and names of runs, versions, passes and
-checkpoints.
-"""
+"""Everything that becomes part of a path: content hashes, ids, names of runs, versions, passes and checkpoints."""
 
 IDS = ("video", "segment", "clip", "image")
 """Columns with content hashes or ids made of them; empty for a file that could not be read."""
@@ -92,8 +90,8 @@ class Fields(dict[str, Any]):
 def checked_json(content: bytes | str, where: str, kind: Any = Any) -> Any:
     """Return the value of a JSON text, with its objects as `Fields`.
 
-    Raises InputError, beginning with `where`, if it is not JSON, is too large or too deep, or does not have the
-    type `kind`, any type that pydantic knows. Fields that a TypedDict does not name are kept.
+    Raises InputError, beginning with `where`, if it is not JSON, is too large or too deep, or does not have the type
+    `kind`, any type that pydantic knows. Fields that a TypedDict does not name are kept.
     """
     return _with_fields(checked_value(load_json(content, where), where, kind), where)
 
@@ -115,9 +113,7 @@ def _fields(value: dict[str, Any], where: str) -> Fields:
 
 
 def checked_value(value: Any, where: str, kind: Any) -> Any:
-    """Return `value`, or the dataclass `kind` made of it. Raises InputError, beginning with `where`, if the type
-    differs.
-    """
+    """Return `value`, or the dataclass `kind` of it. Raises InputError, beginning with `where`, if the type differs."""
     try:
         made = _adapter(kind).validate_python(value, strict=not is_dataclass(kind))
     except ValidationError as error:
@@ -138,8 +134,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def readable(table: str, sentence: str = "cannot be read: {}") -> Iterator[None]:
     """Read a table, or a file of one, in a `with` block.
 
-    Raises InputError with the sentence and the reason if its log or a file is missing or damaged: deltalake and
-    pyarrow raise many kinds of exceptions for that. Only TableNotFoundError is passed on.
+    Raises InputError with the sentence and the reason if its log or a file is missing or damaged: deltalake and pyarrow
+    raise many kinds of exceptions for that. Only TableNotFoundError is passed on.
     """
     from deltalake.exceptions import TableNotFoundError
 
@@ -219,9 +215,7 @@ def _odd_boxes(table: pa.Table) -> pa.Array:
 
 
 def path_below(root: str, *parts: str) -> str:
-    """Return the path of `parts` below `root`. Raises InputError if a part leads out: by "..", or by a symbolic
-    link.
-    """
+    """Return the path of `parts` below `root`. Raises InputError if a part leads out: by ".." or a symbolic link."""
     names = [name for part in parts for name in part.split("/")]
     if bad := [name for name in names if name in ("", ".", "..") or "\0" in name]:
         raise InputError(f"{root}: {'/'.join(parts)!r} is not a path below it, because of {bad[0]!r}")
@@ -234,9 +228,7 @@ def path_below(root: str, *parts: str) -> str:
 
 
 def refuse_links(folder: str) -> None:
-    """Raise InputError naming the first entry below a local folder that is a symbolic link, or not a file or
-    folder.
-    """
+    """Raise InputError naming the first entry below a local folder that is a symbolic link, or not a file or folder."""
     waiting = [folder]
     while waiting:
         try:

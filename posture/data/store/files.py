@@ -18,35 +18,9 @@ from typing import Any
 from posture.errors import Busy, InputError, Unreachable
 
 VIDEO_SUFFIXES = frozenset({
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".qt",
-    ".avi",
-    ".divx",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".mpe",
-    ".m1v",
-    ".m2v",
-    ".ts",
-    ".m2ts",
-    ".m2t",
-    ".mts",
-    ".vob",
-    ".wmv",
-    ".asf",
-    ".flv",
-    ".f4v",
-    ".3gp",
-    ".3g2",
-    ".mxf",
-    ".ogv",
-    ".ogm",
-    ".dv",
-})
+    ".mp4", ".m4v", ".mov", ".qt", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".ts",
+    ".m2ts", ".m2t", ".mts", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".mxf", ".ogv", ".ogm", ".dv",
+})  # fmt: skip
 """Suffixes of video files in lower case."""
 
 PATIENCE_SECONDS = 60
@@ -96,9 +70,7 @@ def absolute(uri: str | Path) -> str:
 
 
 def _refuse_address(uri: str) -> None:
-    """Raise InputError for credentials, which every run would record, and for other schemes, which are not
-    contacted.
-    """
+    """Raise InputError for credentials, which every run would record, and for schemes other than s3."""
     scheme, _, rest = uri.partition("://")
     host = rest.partition("/")[0]
     if "@" in host or (":" in host and "@" in rest):  # a secret key may contain a /
@@ -167,8 +139,7 @@ def read_bytes(uri: str) -> bytes | None:
 
 
 def write_bytes(uri: str, content: bytes | Path) -> None:
-    """Write a whole file: `content`, or the contents of the file at that path. A reader sees the old or the new
-    file.
+    """Write a whole file: `content`, or the contents of the file at that path. A reader sees the old or the new file.
 
     Raises InputError if it cannot be written: the disk is full, the bucket is gone, the credentials are refused.
     """
@@ -180,12 +151,12 @@ def write_bytes(uri: str, content: bytes | Path) -> None:
 
 
 def update_bytes(uri: str, change: Callable[[bytes | None], bytes]) -> None:
-    """Replace a file by `change(content)` without losing another writer's change. The content is None if there is
-    no file.
+    """Replace a file by `change(content)` without losing another writer's change. The content is None if there is no
+    file.
 
-    In a folder, a lock file beside it, .NAME.lock, keeps other writers out. In a bucket, `change` is called again
-    if the file was changed meanwhile. Raises InputError if it cannot be written, and Busy if others write to it for
-    longer than PATIENCE_SECONDS.
+    In a folder, a lock file beside it, .NAME.lock, keeps other writers out. In a bucket, `change` is called again if
+    the file was changed meanwhile. Raises InputError if it cannot be written, and Busy if others write to it for longer
+    than PATIENCE_SECONDS.
     """
     until = time.monotonic() + PATIENCE_SECONDS
     if not is_remote(uri):

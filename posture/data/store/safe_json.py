@@ -25,9 +25,8 @@ MAX_CLASSES = 25_000
 def load_json(content: bytes | str, where: str, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return the value of a JSON text; bytes may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    Raises InputError, beginning with `where`, if the text is not JSON or is larger than `max_bytes`. The same
-    holds for more than MAX_DEPTH levels, whole numbers of more than MAX_DIGITS digits, and half of a surrogate
-    pair.
+    Raises InputError, beginning with `where`, if the text is not JSON or is larger than `max_bytes`. The same holds for
+    more than MAX_DEPTH levels, whole numbers of more than MAX_DIGITS digits, and half of a surrogate pair.
     """
     _refuse_long(content, where, max_bytes)
     try:
@@ -59,9 +58,8 @@ def load_json(content: bytes | str, where: str, *, max_bytes: int = MAX_JSON_BYT
 def load_yaml(text: str, where: str) -> Any:
     """Return the lists, dictionaries and texts of a YAML document.
 
-    Every scalar stays the text that was written: a class may be named `no` or `01`. Raises InputError, beginning
-    with `where`, if the text is not YAML, or has more than MAX_YAML_BYTES, MAX_DEPTH levels or MAX_YAML_VALUES
-    values.
+    Every scalar stays the text that was written: a class may be named `no` or `01`. Raises InputError, beginning with
+    `where`, if the text is not YAML, or has more than MAX_YAML_BYTES, MAX_DEPTH levels or MAX_YAML_VALUES values.
     """
     import yaml
 
@@ -81,8 +79,8 @@ def load_yaml(text: str, where: str) -> Any:
 def _refuse_large(yaml: Any, events: Any, where: str) -> None:
     """Raise InputError if a YAML document would expand too much: ten lines of anchors can mean a billion values.
 
-    Anchors are counted wherever they are used, before any value is made. A key that a mapping has twice is refused
-    too, because only one of its values would be read.
+    Anchors are counted wherever they are used, before any value is made. A key that a mapping has twice is refused too,
+    because only one of its values would be read.
     """
     sizes: dict[str, int] = {}
     opened: list[_Opened] = []

@@ -170,9 +170,7 @@ ABSENCES = pa.schema([
 
 
 def is_final(row: dict[str, Any]) -> bool:
-    """Return True if a row of `videos` or `pictures` says that its file is refused and this version need not try it
-    again.
-    """
+    """Return True if a row of `videos` or `pictures` refuses its file and this version need not try it again."""
     return row["verdict"] not in ("ok", "duplicate", *RETRIED) and row["reader"] == READER
 
 
@@ -199,9 +197,7 @@ WRITTEN = re.compile(
 
 @dataclass(frozen=True)
 class DecodeRecipe:
-    """How a segment becomes stored clips, which are larger and longer than a training clip so that training can
-    vary it.
-    """
+    """How a segment becomes stored clips: larger and longer than a training clip, so that training can vary it."""
 
     height: int = 128
     width: int = 171
@@ -253,17 +249,13 @@ class DecodeRecipe:
 
     @property
     def clip_bytes(self) -> int:
-        """Return the bytes of a stored clip before compression; for JPEG frames an estimate (about 1/12 of
-        raw).
-        """
+        """Return the bytes of a stored clip before compression; for JPEG frames an estimate (about 1/12 of raw)."""
         raw = self.frames * self.height * self.width * 3
         return raw // 12 if self.jpeg else raw
 
 
 def crop_name(margin: float, *, detector: str = "") -> str:
-    """Return `boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for a detector whose weights have the hash
-    `detector`.
-    """
+    """Return `boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for a detector with weights of that hash."""
     share = f"{round(margin, 4):g}"
     return f"detector-{detector}-{share}" if detector else f"boxes{share}"
 
@@ -276,8 +268,8 @@ def content_id(*parts: object) -> str:
 def segment_id(video: str, start_seconds: float, end_seconds: float | None, athlete: str = "") -> str:
     """Return the key of a segment. It ends with the video if `end_seconds` is None.
 
-    The label is not part of the key, because it may be corrected. If an `athlete` is labelled, two may be seen at
-    once: the key then includes the athlete and ends in `TUBE`.
+    The label is not part of the key, because it may be corrected. If an `athlete` is labelled, two may be seen at once:
+    the key then includes the athlete and ends in `TUBE`.
     """
     end = "end" if end_seconds is None else round(end_seconds * 1000)
     stretch = ("segment", video, round(start_seconds * 1000), end)
@@ -290,7 +282,5 @@ def clip_id(segment: str, recipe: DecodeRecipe | str, window: int) -> str:
 
 
 def frame_id(video: str, frame: int) -> str:
-    """Return the key of frame `frame`, from 0, of the video with the content hash `video`. It begins with that
-    hash.
-    """
+    """Return the key of frame `frame`, from 0, of the video with the content hash `video`. It begins with that hash."""
     return f"{video}-{frame:07d}"

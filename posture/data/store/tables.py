@@ -135,8 +135,8 @@ class Store:
     def dataset(self, name: str, *, version: int | None = None) -> ds.Dataset:
         """Return the table as a pyarrow dataset, for filters, columns and row groups.
 
-        Raises InputError if the table is missing, if the version ended because a video was forgotten, and as
-        `open` does.
+        Raises InputError if the table is missing, if the version ended because a video was forgotten, and as `open`
+        does.
         """
         if version is not None:
             oldest = max((mark["versions"].get(name, 0) for mark in self.forgotten().values()), default=0)
@@ -152,11 +152,9 @@ class Store:
         return table.to_pyarrow_dataset(schema=TABLES[name], filesystem=_folder(self.table_uri(name)))
 
     def scan(self, name: str, columns: list[str], *, version: int | None = None) -> pa.Table:
-        """Return columns of an existing table, `__filename` included if asked for, with each file's rows in
-        order.
+        """Return columns of an existing table, `__filename` included if asked for, with each file's rows in order.
 
-        Raises InputError as `dataset` does, if a file is missing or damaged, or if Posture does not write such
-        a value.
+        Raises InputError as `dataset` does, if a file is missing or damaged, or if Posture does not write such a value.
         """
         with readable(self.table_uri(name)):
             table = self.dataset(name, version=version).to_table(columns=columns)
@@ -166,11 +164,10 @@ class Store:
     def read(
         self, name: str, *, columns: list[str] | None = None, version: int | None = None, where: Any = None
     ) -> pa.Table:
-        """Return rows of a table; empty, with its schema, if it does not exist yet. Raises InputError as `scan`
-        does.
+        """Return rows of a table; empty, with its schema, if it does not exist yet. Raises InputError as `scan` does.
 
-        `where` is an expression over any columns but pixels and vectors. It is applied here, because pyarrow
-        cannot compare strings with the string views that deltalake gives as a file's statistics.
+        `where` is an expression over any columns but pixels and vectors. It is applied here, because pyarrow cannot
+        compare strings with the string views that deltalake gives as a file's statistics.
         """
         wanted = columns or TABLES[name].names
         if self.open(name) is None:
@@ -214,25 +211,19 @@ class Store:
             self._commit(name, lambda commit, chosen=chosen: self.open(name).delete(chosen, commit_properties=commit))
 
     def replace(self, name: str, table: pa.Table, *, key: str, values: list[str]) -> None:
-        """Replace the rows whose `key` is in `values`, at most DELETE_AT_ONCE, by those of `table`, in one
-        commit.
-        """
+        """Replace the rows whose `key` is in `values`, at most DELETE_AT_ONCE, by those of `table`, in one commit."""
         if not table.num_rows:
             return self.delete(name, key, values)
         predicate = f"{key} IN ({', '.join(map(sql_text, values))})"
         self._write(name, table, mode="overwrite", predicate=predicate)
 
     def refuse_undeletable(self, name: str) -> None:
-        """Raise InputError if rows of the table cannot be removed: it is append-only or needs a newer writer.
-        Changes nothing.
-        """
+        """Raise InputError if rows cannot be removed: the table is append-only or needs a newer writer."""
         if self.open(name) is not None:
             self._commit(name, lambda commit: self.open(name).delete("1 = 0", commit_properties=commit))
 
     def commit_files(self, name: str, files: Iterable[dict[str, Any]]) -> None:
-        """Add Parquet files that workers wrote to the table's folder, in one commit: `path` below it, `bytes`,
-        `rows`.
-        """
+        """Add Parquet files that workers wrote in the table's folder, in one commit: `path` in it, `bytes`, `rows`."""
         from deltalake.transaction import AddAction
 
         now = int(time.time() * 1000)
@@ -269,16 +260,12 @@ class Store:
         return len(orphans)
 
     def forget(self, video: str, *, bytes: int, versions: dict[str, int] | None = None) -> None:
-        """Record that the video with this content hash is not ingested again, and the oldest readable version
-        of each table.
-        """
+        """Record that the video with this hash is not ingested again, and each table's oldest readable version."""
         mark = {"video": video, "bytes": bytes, "time": time.time(), "versions": versions or {}}
         write_bytes(path_below(self.uri, FORGOTTEN, f"{video}.json"), json.dumps(mark).encode())
 
     def forgotten(self) -> dict[str, StoreMark]:
-        """Return the marks of forgotten videos by content hash. Raises InputError if a mark is not as `forget`
-        writes it.
-        """
+        """Return the marks of forgotten videos by content hash. Raises InputError if `forget` writes no such mark."""
         folder = path_below(self.uri, FORGOTTEN)
         names = [file.relative for file in list_files(folder, suffixes=frozenset({".json"}))] if exists(folder) else []
         files = ((path_below(folder, name), read_bytes(path_below(folder, name))) for name in names)
@@ -326,8 +313,8 @@ class Store:
     def _commit(self, name: str, write: Callable[[Any], Any]) -> None:
         """Commit by `write(commit properties)`.
 
-        A broken connection leaves open if the commit was made: the history is searched for it, and if it is not
-        there, it is written again. Raises InputError if storage cannot be written.
+        A broken connection leaves open if the commit was made: the history is searched for it, and if it is not there,
+        it is written again. Raises InputError if storage cannot be written.
         """
         from deltalake import CommitProperties
         from deltalake.exceptions import DeltaError
@@ -368,9 +355,7 @@ def _folder(uri: str) -> Any | None:
 
 
 def _refuse_outside(table: str, paths: list[str]) -> None:
-    """Raise InputError if one of `paths`, below `table`, leads out of it: a foreign store must not make us read
-    other files.
-    """
+    """Raise InputError if one of `paths` leads out of `table`: a foreign store must not make us read other files."""
     for path in paths:
         plainly = PurePosixPath(unquote(path))
         if plainly.is_absolute() or ".." in plainly.parts or ":" in path.partition("/")[0]:

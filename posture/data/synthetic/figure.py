@@ -24,9 +24,7 @@ ANGLES = (
     "hip_right", "knee_right", "hip_left", "knee_left",
     "shoulder_right", "elbow_right", "shoulder_left", "elbow_left",
 )  # fmt: skip
-"""Columns of a pose. `lift` is the height of the lower foot above the ground (share of the height); the rest are
-degrees.
-"""
+"""Columns of a pose. `lift` is the height of the lower foot (share of the standing height); the rest are degrees."""
 
 LOOPS: dict[str, dict[str, tuple[float, ...]]] = {
     "run": {
@@ -136,9 +134,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Athlete:
-    """A person, whose looks and build stay the same in every video. Colours are RGB, lengths are shares of the
-    standing height.
-    """
+    """A person with the same looks and build in every video. Colours are RGB, lengths shares of the standing height."""
 
     name: str
     split: str
@@ -188,9 +184,7 @@ def _direction(degrees: np.ndarray) -> np.ndarray:
 
 
 def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
-    """Compute joint positions (F, J, 3) from poses (F, angles). Feet are on the ground (y = 0) unless the pose
-    lifts them.
-    """
+    """Compute joint positions (F, J, 3) from poses (F, angles); feet are on the ground (y = 0) unless lifted."""
     angle = dict(zip(ANGLES, poses.T, strict=True))
     thigh, shank, foot = 0.25 * athlete.legs, 0.245 * athlete.legs, 0.10
     torso = 0.81 - thigh - shank
@@ -278,9 +272,9 @@ def _fill(layer: np.ndarray, outline: np.ndarray, colour: Colour, gain: float = 
 def draw(layer: np.ndarray, athlete: Athlete, *, points: np.ndarray, height_pixels: float, facing: float) -> None:
     """Draw an athlete, limb by limb from the far side to the near side, each with a dark rim and a lit upper edge.
 
-    layer: (SUPERSAMPLE * H, SUPERSAMPLE * W, 4) uint8 premultiplied RGBA, changed in place. points: (J, 3) in
-    pixels of the H x W frame: right, down, towards the camera. height_pixels: the athlete's standing height.
-    facing: -1 left, 0 towards the camera, 1 right.
+    layer: (SUPERSAMPLE * H, SUPERSAMPLE * W, 4) uint8 premultiplied RGBA, changed in place. points: (J, 3) in pixels of
+    the H x W frame: right, down, towards the camera. height_pixels: the athlete's standing height. facing: -1 left, 0
+    towards the camera, 1 right.
     """
     bones = _bones(athlete)
     starts, ends = (points[[J[bone[end]] for bone in bones]] for end in (0, 1))  # (B, 3)

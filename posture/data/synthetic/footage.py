@@ -72,10 +72,10 @@ def generate(
 ) -> Path:
     """Write generated footage to `folder`, unless it is already there; return `folder`.
 
-    size: (height, width) in pixels, both even. athletes: at least 3 (one per split), at most `videos`. workers:
-    number of processes, which does not change the footage; by default one per core, none for a handful of videos.
-    progress: called with the number of written videos and their total. Raises InputError if an argument is out of
-    range, or the folder holds something else.
+    size: (height, width) in pixels, both even. athletes: at least 3 (one per split), at most `videos`. workers: number
+    of processes, which does not change the footage; by default one per core, none for a handful of videos. progress:
+    called with the number of written videos and their total. Raises InputError if an argument is out of range, or the
+    folder holds something else.
     """
     folder = Path(folder)
     _check(videos=videos, seed=seed, size=size, fps=fps, athletes=athletes, segments_per_video=segments_per_video)

@@ -39,9 +39,7 @@ WALK_PERIOD_SECONDS = 1.1
 
 @dataclass(frozen=True)
 class Wave:
-    """amplitude * sin(2 pi (t / period + phase)). With a random phase, its distribution is the same at every time
-    and in both directions of time.
-    """
+    """amplitude * sin(2 pi (t / period + phase)). A random phase makes it alike at all times and in both directions."""
 
     amplitude: float
     period_seconds: float
@@ -240,9 +238,9 @@ class Shot:
     ) -> tuple[np.ndarray, dict[str, tuple[int, int, int, int]]]:
         """Render one frame; return it and the boxes of the athletes in it.
 
-        without: names of athletes to leave out (their shadows stay). Returns uint8 (H, W, 3) RGB and name ->
-        (x1, y1, x2, y2), the smallest box in whole pixels, x2 and y2 exclusive, around all pixels that the
-        athlete's drawing touches, hidden or not. An athlete outside the frame has no box.
+        without: names of athletes to leave out (their shadows stay). Returns uint8 (H, W, 3) RGB and name -> (x1, y1,
+        x2, y2), the smallest box in whole pixels, x2 and y2 exclusive, around all pixels that the athlete's drawing
+        touches, hidden or not. An athlete outside the frame has no box.
         """
         scene = self.scene
         height, width = scene.height, scene.width

@@ -19,7 +19,7 @@ def read(tmp_path, content, name="labels.csv"):
     return [
         (row["video"], where.seconds("start", row["start"]), where.seconds("end", row["end"]), row["label"])
         for where, row in table.rows()
-    ], table.told()
+    ], table.notes_for_user()
 
 
 def written(delimiter=",", *, comma=False, header="video,start,end,label", ends="\n"):
