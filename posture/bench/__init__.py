@@ -1,64 +1,33 @@
-"""`posture bench`: ours beside its peers, measured in turn in one run; ratios with their spread, never a single timing."""
+"""Benchmarks of Posture beside other tools, measured in turn in one run: ratios with their spread.
+
+`models` and `detectors` need torch and numpy alone, and run as scripts too: `python -m posture.bench.models`.
+"""
 
 from __future__ import annotations
 
-import json as json_format
+import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from posture.errors import InputError
 
-def run_bench(name: str, *, json: Path | None, device: str, compile: bool, rounds: int, footage: str | None) -> None:
-    """Run one benchmark, print its table, write its figures to `json`."""
-    if name == "models":
-        from posture.bench import models
 
-        return models.main([
-            "--device",
-            device,
-            "--rounds",
-            str(rounds),
-            *(["--compile"] if compile else []),
-            *(["--json", str(json)] if json else []),
-        ])
-    if name == "detectors":
-        from posture.bench import detectors
+def chosen(configs: dict[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
+    """Return the networks that were named, or all of them. Raises InputError if a name is unknown."""
+    if unknown := set(only or ()) - configs.keys():
+        raise InputError(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
+    return {name: config for name, config in configs.items() if name in (only or configs)}
 
-        return detectors.main(["--device", device, "--rounds", str(rounds), *(["--json", str(json)] if json else [])])
-    from posture.bench import feed, ingest, tracking, train
-    from posture.display import console
 
-    result = {"ingest": ingest, "feed": feed, "train": train, "tracking": tracking}[name].measure(
-        rounds=rounds, footage=footage
-    )
-    result["cpus"] = os.cpu_count()
-    console.out.print(result["what"])
-    console.table(
-        "measured",
-        *(f"round {number + 1}" for number in range(rounds)),
-        "median",
-        rows=[
-            (label, *(f"{value:,.1f}" for value in values), f"{np.median(values):,.1f}")
-            for label, values in result["measured"].items()
-        ],
-    )
-    console.out.print()
-    console.table(
-        "ratio",
-        "median",
-        "least",
-        "most",
-        rows=[
-            (label, *(f"{figure:.2f}" for figure in (values["median"], values["least"], values["most"])))
-            for label, values in result["ratios"].items()
-        ],
-    )
-    for note in result["notes"]:
-        console.out.print(note)
-    if json:
-        json.write_text(json_format.dumps(result, indent=1))
+def publish(result: dict[str, Any], lines: Iterable[str], path: Path | None) -> None:
+    """Print the lines, and write the figures as JSON to `path` if one is given."""
+    print("\n".join(lines))
+    if path:
+        path.write_text(json.dumps(result, indent=1))
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:

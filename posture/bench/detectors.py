@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -35,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posture.bench import ratio
+from posture.bench import chosen, publish, ratio
 from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
@@ -377,23 +376,35 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="images in a batch")
     parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
-    parser.add_argument("--json", type=Path, help="also write every number here")
-    given = parser.parse_args(arguments)
-    if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no GPU here; use --device cpu")
-    if min(given.batch) < 1 or given.rounds < 1:
-        parser.error("--batch and --rounds must be at least 1")
-    if given.size < 64 or given.size % 32:
-        parser.error(f"--size must be a multiple of 32, at least 64, not {given.size}")
-    configs = networks(given.size)
-    if unknown := set(given.networks or ()) - configs.keys():
-        parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
-    gpu = given.device == "cuda"
+    parser.add_argument("--networks", nargs="+", metavar="NAME", dest="only", help="only these")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    try:
+        run(**vars(parser.parse_args(arguments)))
+    except InputError as error:
+        parser.error(str(error))
+
+
+def run(
+    *,
+    device: str,
+    rounds: int,
+    batch: Sequence[int] = (1, 16),
+    size: int = 640,
+    only: Sequence[str] | None = None,
+    json: Path | None = None,
+) -> None:
+    """Measure, print the table, and write the figures to `json`. Raises InputError."""
+    gpu = device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
+    if min(batch) < 1 or rounds < 1:
+        raise InputError("--batch and --rounds must be at least 1")
+    if size < 64 or size % 32:
+        raise InputError(f"--size must be a multiple of 32, at least 64, not {size}")
     settings = DetectorSettings(
-        device=given.device,
-        batches=tuple(given.batch),
-        rounds=given.rounds,
+        device=device,
+        batches=tuple(batch),
+        rounds=rounds,
         pictures=64 if gpu else 3,
         warm_ups=3 if gpu else 1,
         threads=torch.get_num_threads(),
@@ -405,12 +416,8 @@ def main(arguments: list[str] | None = None) -> None:
     if gpu:
         # as convolutions are by default, and here too for every network alike
         torch.set_float32_matmul_precision("high")
-    result = measure(
-        settings, {name: config for name, config in configs.items() if name in (given.networks or configs)}
-    )
-    print("\n".join(lines(result)))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1))
+    result = measure(settings, chosen(networks(size), only))
+    publish(result, lines(result), json)
 
 
 def networks(size: int) -> dict[str, Any]:

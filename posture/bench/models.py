@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -25,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.bench import ratio
+from posture.bench import chosen, publish, ratio
+from posture.errors import InputError
 from posture.models import build
 from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
 from posture.models.summary import gmacs, parameters, random_inputs
@@ -271,37 +271,47 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, help="clips in a batch (32 on a GPU, 4 on the CPU)")
     parser.add_argument("--size", type=int, help="height and width in pixels (112 on a GPU, 56 on the CPU)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each network is timed")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile'd networks too")
-    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these")
-    parser.add_argument("--json", type=Path, help="also write every number here")
-    given = parser.parse_args(arguments)
-    if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no GPU here; use --device cpu")
-    gpu = given.device == "cuda"
-    batch, size = given.batch or (32 if gpu else 4), given.size or (112 if gpu else 56)
-    if batch < 1 or size < 16 or given.rounds < 1:
-        parser.error("--batch and --rounds must be at least 1, --size at least 16")
+    parser.add_argument("--compile", action="store_true", help="also time compiled networks")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", dest="only", help="only these")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    try:
+        run(**vars(parser.parse_args(arguments)))
+    except InputError as error:
+        parser.error(str(error))
+
+
+def run(
+    *,
+    device: str,
+    rounds: int,
+    batch: int | None = None,
+    size: int | None = None,
+    compile: bool = False,
+    only: Sequence[str] | None = None,
+    json: Path | None = None,
+) -> None:
+    """Measure, print the table, and write the figures to `json`. Raises InputError."""
+    gpu = device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; use --device cpu")
+    batch, size = (32 if gpu else 4) if batch is None else batch, (112 if gpu else 56) if size is None else size
+    if batch < 1 or size < 16 or rounds < 1:
+        raise InputError("--batch and --rounds must be at least 1, --size at least 16")
     configs, left_out = networks(size)
-    if unknown := set(given.networks or ()) - configs.keys():
-        parser.error(f"--networks {' '.join(sorted(unknown))}: choose from {', '.join(configs)}")
     settings = ModelSettings(
-        device=given.device,
+        device=device,
         batch=batch,
-        rounds=given.rounds,
+        rounds=rounds,
         steps=10 if gpu else 1,
         warm_ups=3 if gpu else 1,
-        modes=("eager", "compiled") if given.compile else ("eager",),
+        modes=("eager", "compiled") if compile else ("eager",),
         threads=torch.get_num_threads(),
     )
     # shapes are fixed: let cuDNN pick its fastest convolutions, for every network alike
     torch.backends.cudnn.benchmark = True
-    result = measure(
-        settings, {name: config for name, config in configs.items() if name in (given.networks or configs)}
-    )
+    result = measure(settings, chosen(configs, only))
     result["left_out"] += left_out
-    print("\n".join(lines(result)))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1))
+    publish(result, lines(result), json)
 
 
 def networks(size: int) -> tuple[dict[str, Any], list[str]]:

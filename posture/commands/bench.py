@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import statistics
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App
 
-from posture.bench import run_bench
+from posture.bench import publish
 from posture.commands.options import between
+from posture.display import console
 from posture.errors import InputError
 
 command = App(name="bench", help_epilogue="Example: posture bench feed --rounds 5 --json feed.json")
@@ -55,4 +59,36 @@ def bench(
             f"--footage: posture bench {name} makes its own inputs; "
             "it is for posture bench ingest, feed, train and tracking"
         )
-    run_bench(name, json=json, device=device, compile=compile, rounds=rounds, footage=footage)
+    if name == "models":
+        from posture.bench import models  # loads torch
+
+        return models.run(device=device, rounds=rounds, compile=compile, json=json)
+    if name == "detectors":
+        from posture.bench import detectors
+
+        return detectors.run(device=device, rounds=rounds, json=json)
+    result = importlib.import_module(f"posture.bench.{name}").measure(rounds=rounds, footage=footage)
+    publish(result | {"cpus": os.cpu_count()}, [result["what"]], json)
+    console.table(
+        "measured",
+        *(f"round {number + 1}" for number in range(rounds)),
+        "median",
+        rows=[
+            (label, *(f"{value:,.1f}" for value in values), f"{statistics.median(values):,.1f}")
+            for label, values in result["measured"].items()
+        ],
+    )
+    console.out.print()
+    console.table(
+        "ratio",
+        "median",
+        "least",
+        "most",
+        rows=[
+            (label, *(f"{values[figure]:.2f}" for figure in ("median", "least", "most")))
+            for label, values in result["ratios"].items()
+        ],
+    )
+    for note in result["notes"]:
+        console.out.print(note)
+    return None

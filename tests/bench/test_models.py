@@ -110,7 +110,7 @@ def test_bad_options_are_refused(arguments: list[str], complaint: str, capsys: p
 def test_a_machine_without_a_compiler_is_told_what_was_left_out(tmp_path: Path):
     code = (
         "from posture.bench.models import *\n"
-        "settings = Settings(device='cpu', batch=1, rounds=1, modes=('compiled',))\n"
+        "settings = ModelSettings(device='cpu', batch=1, rounds=1, modes=('compiled',))\n"
         "print(measure(settings, {'c3d': C3D(classes=3, size=16, width=0.125, head='gap')})['left_out'])"
     )
     bare = os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
