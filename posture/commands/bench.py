@@ -6,7 +6,7 @@ import importlib
 import os
 import statistics
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App
 
@@ -62,13 +62,19 @@ def bench(
     if name == "models":
         from posture.bench import models  # loads torch
 
-        return models.run(device=device, rounds=rounds, compile=compile, json=json)
-    if name == "detectors":
+        models.run(device=device, rounds=rounds, compile=compile, json=json)
+    elif name == "detectors":
         from posture.bench import detectors
 
-        return detectors.run(device=device, rounds=rounds, json=json)
-    result = importlib.import_module(f"posture.bench.{name}").measure(rounds=rounds, footage=footage)
-    publish(result | {"cpus": os.cpu_count()}, [result["what"]], json)
+        detectors.run(device=device, rounds=rounds, json=json)
+    else:
+        result = importlib.import_module(f"posture.bench.{name}").measure(rounds=rounds, footage=footage)
+        publish(result | {"cpus": os.cpu_count()}, [result["what"]], json)
+        print_ratios(result, rounds)
+
+
+def print_ratios(result: dict[str, Any], rounds: int) -> None:
+    """Print the measurements of every round, and their ratios."""
     console.table(
         "measured",
         *(f"round {number + 1}" for number in range(rounds)),
@@ -91,4 +97,3 @@ def bench(
     )
     for note in result["notes"]:
         console.out.print(note)
-    return None

@@ -1,3 +1,8 @@
+import subprocess
+import sys
+
+import pytest
+
 from posture.bench import facts, ratio
 
 
@@ -7,3 +12,13 @@ def test_ratios_are_taken_round_by_round():
 
 def test_what_was_measured_is_said():
     assert facts(clips=3, plain_processes=2) == "clips 3, plain processes 2"
+
+
+@pytest.mark.parametrize("name", ["models", "detectors"])
+def test_the_benchmarks_of_networks_run_where_only_torch_and_numpy_are(name: str):
+    missing = ("cyclopts", "pydantic", "rich", "ray", "pyarrow", "deltalake")
+    code = f"import sys\nfor name in {missing}:\n    sys.modules[name] = None\n"
+    code += f"from posture.bench.{name} import main\nmain(['--rounds', '0'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "--batch and --rounds must be at least 1" in done.stderr
+    assert f"usage: python -m posture.bench.{name}" in done.stderr
