@@ -30,8 +30,10 @@ def models(*, classes: Annotated[int, between(1)] = 101) -> None:
 
 
 def print_models(classes: int) -> None:
-    """The recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
-    from posture.models import build  # loads torch
+    """Print the recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
+    import torch
+
+    from posture.models import build
     from posture.models.summary import image_gflops, parameters
     from posture.models.summary import table as summaries
 
@@ -44,29 +46,17 @@ def print_models(classes: int) -> None:
         "GMAC 16x56x56",
         rows=[tuple(_figure(value) for value in row.values()) for row in rows],
     )
-    console.out.print(
-        f"without the optical flow that they read: {', '.join(run.name for run in classifiers if 'flow' in run.model.inputs)}\n"
-    )
+    flow = ", ".join(run.name for run in classifiers if "flow" in run.model.inputs)
+    console.out.print(f"without computing the optical flow that {flow} read\n")
     detectors: dict[Any, str] = {}
     for run in _runs("jobs/detector.py"):
-        detectors.setdefault(run.model, run.name)  # those that differ in their loss alone come once
-    networks = {name: build(replace(model, classes=classes)) for model, name in detectors.items()}
-    sizes = {name: model.size for model, name in detectors.items()}
-    console.table(
-        "detector",
-        "parameters",
-        "image",
-        "GFLOPs (2 x GMAC)",
-        rows=[
-            (
-                name,
-                f"{parameters(network):,}",
-                f"{sizes[name]} x {sizes[name]}",
-                f"{image_gflops(network, sizes[name]):,.2f}",
-            )
-            for name, network in networks.items()
-        ],
-    )
+        detectors.setdefault(run.model, run.name)  # recipes that differ in their loss only appear once
+    rows = []
+    for model, name in detectors.items():
+        with torch.device("meta"):
+            network, size = build(replace(model, classes=classes)), model.size
+        rows.append((name, f"{parameters(network):,}", f"{size} x {size}", f"{image_gflops(network, size):,.2f}"))
+    console.table("detector", "parameters", "image", "GFLOPs (2 x GMAC)", rows=rows)
 
 
 def _runs(module: str) -> list[Any]:

@@ -64,15 +64,28 @@ def _attention_flops(
 
 @torch.no_grad()
 def image_gflops(model: nn.Module, size: int) -> float:
-    """Floating-point operations, in 1e9, of a detector's forward pass over one image of `size` x `size`: twice its
-    multiply-accumulates.
+    """Return the floating-point operations, in 1e9, of a detector's forward pass over one image of `size` x `size`:
+    twice its multiply-accumulates.
 
     That is how detectors are mostly quoted (GMAC for classifiers). Counted as in `gmacs`, on a grey image and on the
-    CPU, where a copy of `model` runs once: what a detector with proposals computes depends on what it finds.
+    CPU, where a copy of `model` runs once: what a detector with proposals computes depends on what it finds. On the
+    meta device, where nothing is found, it is counted with as many proposals as there can be.
     """
-    network = copy.deepcopy(model).cpu().float().eval()
+    on_meta = next(model.parameters()).is_meta
+    network = model.eval() if on_meta else copy.deepcopy(model).cpu().float().eval()
+    image = torch.full((1, 3, size, size), 0.5, device="meta" if on_meta else "cpu")
     with flop_counter() as counter:
-        network(torch.full((1, 3, size, size), 0.5))
+        if on_meta and hasattr(network, "transform"):  # torchvision's, whose boxes depend on values
+            features = list(network.backbone(image).values())
+            if hasattr(network, "rpn"):
+                network.rpn.head(features)
+                heads, cells = network.roi_heads, network.roi_heads.box_roi_pool.output_size
+                proposals = image.new_empty(network.rpn.post_nms_top_n(), features[0].shape[1], *cells)
+                heads.box_predictor(heads.box_head(proposals))
+            else:
+                network.head(features)
+        else:
+            network(image)
     return counter.get_total_flops() / 1e9
 
 
@@ -109,16 +122,18 @@ def latency_ms(
 
 
 def table(named_configs: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each configuration: `name`, `parameters` at its own size, `gmacs_112` and `gmacs_56` for 16 frames of
-    that size.
+    """Return a row for each configuration: `name`, `parameters` at its own size, and `gmacs_112` and `gmacs_56` for 16
+    frames of that size.
     """
     rows = []
     for name, config in named_configs.items():
+        at_112, at_56 = (replace(config, frames=16, size=size) for size in (112, 56))
         with torch.device("meta"):
-            row: dict[str, Any] = {"name": name, "parameters": parameters(build(config))}
-            for size in (112, 56):
-                row[f"gmacs_{size}"] = gmacs(
-                    build(replace(config, frames=16, size=size)), 16, size, inputs=config.inputs
-                )
-        rows.append(row)
+            networks = {one: build(one) for one in {config, at_112, at_56}}
+        rows.append({
+            "name": name,
+            "parameters": parameters(networks[config]),
+            "gmacs_112": gmacs(networks[at_112], 16, 112, inputs=config.inputs),
+            "gmacs_56": gmacs(networks[at_56], 16, 56, inputs=config.inputs),
+        })
     return rows

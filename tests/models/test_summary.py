@@ -9,7 +9,7 @@ from torch import nn
 from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED
-from posture.models.detector_configs import YOLOv5
+from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5
 from posture.models.summary import flop_counter, gmacs, image_gflops, latency_ms, parameters, table
 from posture.models.swin import WindowAttention
 
@@ -114,3 +114,10 @@ def test_latency_is_that_of_one_clip_in_evaluation_mode(training: bool):
     found = latency_ms(network, C3D(frames=20, size=32), device="cpu", repeats=5, warm_ups=2)
     assert seen == [((1, 3, 20, 32, 32), False, False)] * 7
     assert 0 < found["least"] <= found["median"] <= found["most"] and network.training is training
+
+
+@pytest.mark.parametrize("config", [SSD300(classes=2, size=300), FasterRCNN(classes=2, size=640, width=0.125)])
+def test_torchvisions_detectors_cost_the_same_on_the_meta_device(config):
+    with torch.device("meta"):
+        unbuilt = build(config)
+    assert image_gflops(unbuilt, config.size) == image_gflops(build(config), config.size)
