@@ -312,8 +312,9 @@ def _trained_runs(found: FoundRows, store: Store, runs: str) -> list[str]:
     for uri in _files(runs, ".json"):
         if not uri.endswith("/run.json"):
             continue
-        record = RunFolder.open(uri.rpartition("/")[0]).record()
-        if record.store == store.uri and _reads(found, store, record.versions):
+        # without checking the configuration: a run that cannot be trained any more may have read the video too
+        record = RunFolder.open(uri.rpartition("/")[0]).read_json("run.json")
+        if record["store"] == store.uri and _reads(found, store, record["versions"]):
             trained.append(uri.rpartition("/")[0])
     return trained
 
