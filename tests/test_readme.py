@@ -5,9 +5,14 @@ import shlex
 from itertools import pairwise
 
 import pytest
+from safetensors.torch import save_file
 
 from posture.__main__ import app
+from posture.config import override, parse_assignments
 from posture.data.store.schema import VERDICTS
+from posture.models import build
+from posture.runs.folder import RunFolder, RunRecord
+from posture.runs.recipes import load_recipe, load_study
 from tests.support.guides import GUIDES, ROOT, posture_commands, shown, typed
 
 README = (ROOT / "README.md").read_text()
@@ -26,9 +31,6 @@ def test_commands_are_understood(line):
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "--set " in line])
 def test_changes_are_those_that_recipes_take(line):
-    from posture.config import override, parse_assignments
-    from posture.runs.recipes import load_recipe
-
     words = shlex.split(line)
     changes = parse_assignments([value for option, value in pairwise(words) if option == "--set"])
     recipe = next(word for word in words if re.fullmatch(r"jobs/\w+\.py:\w+", word))
@@ -90,11 +92,18 @@ def test_the_picture_is_small():
     assert content.startswith(b"\x89PNG") and len(content) < 200_000
 
 
-def test_python_shown_in_the_readme_runs():
+def test_python_shown_in_the_readme_runs(tmp_path, monkeypatch):
     (code,) = shown(ROOT / "README.md", "python")
+    run = override(load_recipe("jobs/demo.py:demo"), {"name": "first", "model.classes": 8})
+    folder = RunFolder(str(tmp_path / "runs"), "first")
+    folder.write_record(RunRecord(run=run, store="store", versions={}, classes=tuple("abcdefgh")))
+    (tmp_path / "made").mkdir()
+    save_file(build(run.model).state_dict(), tmp_path / "made" / "model.safetensors")
+    folder.publish_checkpoint("epoch-0001", tmp_path / "made", best=True)
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
-    assert f"-> {tuple(names['scores'].shape)}" in code
+    assert names["longer"].epochs == 80 and f"-> {tuple(names['scores'].shape)}" in code
 
 
 def test_recipes_shown_load():
@@ -105,8 +114,6 @@ def test_recipes_shown_load():
 
 
 def test_recipes_named_are_there():
-    from posture.runs.recipes import load_recipe, load_study
-
     text = "".join(path.read_text() for path in GUIDES)
     for path in set(re.findall(r"jobs/\w+\.py:\w+(?:\.\w+)?", text)):
         (load_study if path.endswith("study") else load_recipe)(path)
