@@ -39,7 +39,7 @@ class Schedule(Protocol):
         ...
 
 
-class Interval:
+class FixedInterval:
     """Times `seconds` apart, counted from `start` (seconds since 1970)."""
 
     def __init__(self, seconds: float, *, start: float) -> None:
@@ -90,7 +90,7 @@ def schedule_of(
         raise InputError(
             f"--every {every}: write minutes, hours or days, such as 30m, 6h or 2d, at most {LONGEST_DAYS}d"
         )
-    return Interval(seconds, start=start)
+    return FixedInterval(seconds, start=start)
 
 
 def _zone(name: str | None) -> tzinfo:
@@ -107,7 +107,7 @@ class PassWatcher:
     """Loop that calls `work` in the thread of `run` whenever the schedule says so, never twice at once.
 
     Of several times that were missed (the machine slept, or the clock jumped ahead), one is made up for at once. A
-    clock that is set back makes nothing due again. `beat` gets {next, working_since} (seconds since 1970, or None) every
+    clock that is set back makes nothing due again. `beat` gets {next, working_since} (seconds since 1970, or None) each
     `beat_seconds` and on each change. `report` gets lines about what is due next and what is left out. With `at_once`,
     the first pass starts now. `work` may raise only KeyboardInterrupt.
     """

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from posture.errors import InputError
-from posture.retrain.watch import Interval, PassWatcher, schedule_of
+from posture.retrain.watch import FixedInterval, PassWatcher, schedule_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -168,14 +168,14 @@ def test_a_clock_that_is_set_back_makes_nothing_due_again():
 
 def test_passes_never_overlap_and_a_time_that_falls_into_one_is_reported_and_left_out():
     start = time.time()
-    ran = Interrupting(Interval(1.0, start=start), at_once=True, lasts=1.6).run(3.0)
+    ran = Interrupting(FixedInterval(1.0, start=start), at_once=True, lasts=1.6).run(3.0)
     assert ran.most_at_work == 1 and 1 <= len(ran.worked) <= 2 and any("left out" in line for line in ran.lines)
     assert set(ran.worked) == {threading.main_thread()}, "the work is done where Ctrl-C arrives"
 
 
 def test_the_heart_beats_while_it_waits_and_while_it_works():
     start = time.time()
-    waiting = Interrupting(Interval(3600, start=start)).run(0.5)
+    waiting = Interrupting(FixedInterval(3600, start=start)).run(0.5)
     assert len(waiting.beats) >= 3
     assert all(beat == {"next": pytest.approx(start + 3600), "working_since": None} for beat in waiting.beats)
     working = Interrupting(schedule_of(every="1h"), at_once=True, lasts=0.6).run(1.2)
