@@ -62,7 +62,7 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
             raise InputError("this cannot be undone, and there is no terminal to ask at; add --yes to go ahead")
         if input("This cannot be undone. Forget it? [y/N] ").strip().lower() not in ("y", "yes"):
             raise InputError("nothing was removed")
-    remove(found, store, registry=known, tell=console.out.print)
+    remove(found, store, registry=known, report=console.out.print)
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
     console.out.print(
         f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "

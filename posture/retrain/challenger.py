@@ -1,4 +1,4 @@
-"""The challenger of a pass of retraining: what it is called, and its training."""
+"""The challenger of a pass: its name and its training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from posture.runs.prepare import Session
 
 
 def digest_of_wish(run: ActionRun, *, store: str, from_scratch: bool) -> str:
-    """Of what the user asks for, whatever the footage: a pass that was killed goes on only where it is the same."""
+    """Return a digest of the request without the footage; a killed pass resumes only if it is the same."""
     return _digest(run.model_dump(mode="json", exclude={"tracking"}) | {"store": store, "from_scratch": from_scratch})
 
 
 def name_of(
     run: ActionRun, *, wish: str, champion: str | None, versions: dict[str, int], left_out: tuple[str, ...]
 ) -> str:
-    """The same for the same wish (`digest_of_wish`), champion and footage, so that nothing is trained twice."""
+    """Return a name that is the same for the same request (`digest_of_wish`), champion and footage.
+
+    So nothing is trained twice.
+    """
     read = {name: versions.get(name) for name in KINDS[run.task].tables(run)}
     return f"{run.name[:80]}-{_digest({'asked': wish, 'champion': champion, 'left_out': left_out, 'versions': read})}"
 
@@ -35,10 +38,9 @@ def fit(
     tell: Callable[[str], None],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train it, to its end or to Ctrl-C; returns what training came to. `on_device` is given the device once training
-    has begun.
+    """Train the challenger to its end or to Ctrl-C, and return the result of training.
 
-    Raises InputError where it cannot be trained.
+    `on_device` gets the device once training has begun. Raises InputError if it cannot be trained.
     """
     with progress("training") as advance:
 
@@ -49,7 +51,8 @@ def fit(
         def on_record(record: dict[str, Any]) -> None:
             if "train_loss" in record:
                 tell(
-                    f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy {record['val_accuracy']:.4f}"
+                    f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  val accuracy "
+                    f"{record['val_accuracy']:.4f}"
                 )
 
         return backend.train(session, on_progress=on_progress, on_record=on_record, on_device=on_device)

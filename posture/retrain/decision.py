@@ -1,28 +1,26 @@
-"""Champion or challenger: which of two classifiers is to be used, by what both say of footage that neither was trained
+"""Champion or challenger: the choice between two classifiers by their predictions on footage that neither was trained
 on.
 
-The hold-out has two parts: `frozen`, on which the champion was judged when it became one, and `new`, groups that came
-since. Both models are compared on segments of the classes that both know (the shared classes); a challenger is promoted
-where every check holds:
+The hold-out has two parts: `frozen`, on which the champion was judged when it became champion, and `new`, groups that
+have arrived since. Both models are compared on segments of the classes that both know (the shared classes). A
+challenger is promoted if all checks pass:
 
-1. frozen: not worse by more than `tolerance` (the 95 % interval of the difference in accuracy reaches no lower than
-   -tolerance).
-2. new: not worse beyond chance (the interval on the new hold-out does not lie below 0).
-3. better, on both parts together. Superiority: better by at least `margin`, and beyond chance (the interval lies above
-   0). Where the
-   hold-out is so small that a difference of `margin` could hardly have been seen, this would be a lottery, so that
-   non-inferiority (check 1) decides, and no more is asked for than that the challenger is not behind. Where there are
-   new classes, knowing them is the gain, and non-inferiority decides as well.
-4. class_drop: no shared class loses more than `max_class_drop` of its recall on the frozen part, on the new one or on
-   both together, beyond chance
-   (McNemar's exact test on its segments). One clip of three is a third of a class's recall and says nothing; six lost
-   and none won are the fewest that can refuse. Segments are taken one by one, though those of a group resemble each
-   other, and classes without regard to how many there are: both err towards refusal. A fall that may be chance is told.
-5. new_classes: every class that the champion does not know has a recall of at least `recall_floor` on the new hold-out.
+1. frozen: not worse by more than `tolerance`. The 95 % interval of the difference in accuracy is above -tolerance.
+2. new: not worse beyond chance. The interval on the new hold-out is not below 0.
+3. better, on both parts together. Superiority: better by at least `margin`, and beyond chance (the interval is above
+   0). If the hold-out is too small to show a difference of `margin`, superiority would be a lottery; then
+   non-inferiority decides (check 1), and the challenger must only not be behind. If there are new classes, knowing
+   them is the gain, and non-inferiority decides as well.
+4. class_drop: no shared class loses more than `max_class_drop` of its recall beyond chance, on the frozen part, on the
+   new part, or on both together (McNemar's exact test on its segments). One clip of three is a third of a class's
+   recall and shows nothing; six lost and none won is the least evidence that can refuse. Segments count one by one,
+   though those of a group are alike, and each class is tested without a correction for their number: both err towards
+   refusal. A fall that may be chance is reported.
+5. new_classes: the recall of each class that the champion does not know is at least `recall_floor` on the new hold-out.
 
-The first challenger, with no champion to beat, must be more accurate than always naming the most frequent class.
-Intervals are of a paired bootstrap over groups (`posture.runs.statistics`). Legend: s segments, K classes that either model
-knows.
+The first challenger, without a champion, must be more accurate than always predicting the most frequent class.
+Intervals come from a paired bootstrap over groups (`posture.runs.statistics`). Legend: s segments, K classes that
+either model knows.
 """
 
 from __future__ import annotations
@@ -39,49 +37,49 @@ from posture.runs import statistics
 
 Rule = Literal["first", "superiority", "non-inferiority"]
 POWER = 0.8
-"""The chance with which the smallest effect that a hold-out can show is shown."""
+"""Power for the smallest effect that a hold-out can show."""
 FIGURES = ("accuracy", "map", "auc")
 
 
 @dataclass(frozen=True)
 class DecisionLimits:
-    """What a challenger must keep; shares of 1."""
+    """Limits for a challenger, as shares of 1."""
 
     margin: float = 0.01
-    """How much more accurate it must be on the shared classes."""
+    """Least gain in accuracy on the shared classes."""
     tolerance: float = 0.05
-    """How much less accurate it surely must not be on the frozen hold-out."""
+    """Largest loss in accuracy on the frozen hold-out, as the end of its interval."""
     recall_floor: float = 0.5
-    """Of every new class."""
+    """Least recall of a new class."""
     max_class_drop: float = 0.1
-    """Recall that no shared class may lose more of, beyond chance."""
+    """Largest loss of recall of a shared class, beyond chance."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What both models said of the hold-out's segments."""
+    """Predictions of both models for the hold-out's segments."""
 
     segments: list[str]
     groups: list[str]
     labels: np.ndarray  # (s,) int64, places in `classes`
     frozen: np.ndarray  # (s,) bool; the others are new
     classes: tuple[str, ...]
-    """All that either model knows, or a segment shows."""
+    """All classes that either model knows or a segment shows."""
     challenger: np.ndarray  # (s, K) probabilities; 0 for classes that it does not know
     known: frozenset[str]
-    """To the challenger."""
+    """Classes that the challenger knows."""
     champion: np.ndarray | None = None  # (s, K)
     known_before: frozenset[str] = frozenset()
-    """To the champion."""
+    """Classes that the champion knows."""
 
     def of(self, names: Iterable[str]) -> np.ndarray:
-        """(s,) which segments are of these classes."""
+        """Return (s,) bool: the segments of these classes."""
         return np.isin(self.labels, [self.classes.index(name) for name in names])
 
 
 @dataclass(frozen=True)
 class Check:
-    """One condition, and how it came out."""
+    """One condition and its result."""
 
     name: str
     passed: bool
@@ -89,14 +87,16 @@ class Check:
 
 
 WHERE = {"frozen": "the frozen hold-out", "new": "the new hold-out", "both": "both hold-outs together"}
-"""The parts that a class is looked at on."""
+"""Parts of the hold-out for which recall is compared."""
 
 
 def judge(
     answers: Answers, limits: DecisionLimits, *, resamples: int = statistics.RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """The decision, as plain values: `outcome` (promoted, refused), `verdict`, `reasons`, `checks`, `rule`,
-    `rule_sentence`, `limits`, `classes`, `sets`, `per_class` and `changed`, as the registry's decision.json has them.
+    """Return the decision as plain values, as in the registry's decision.json.
+
+    They are `outcome` (promoted, refused), `verdict`, `reasons`, `checks`, `rule`, `rule_sentence`, `limits`,
+    `classes`, `sets`, `per_class` and `changed`.
     """
     first = answers.champion is None
     shared = sorted(answers.known if first else answers.known & answers.known_before)
@@ -140,7 +140,7 @@ def judge(
 
 
 def compare(answers: Answers, chosen: np.ndarray, *, resamples: int, seed: int) -> dict[str, Any] | None:
-    """Both models' figures on the segments `chosen`, (s,) bool, with 95 % intervals; None where there are none."""
+    """Return both models' figures on the segments `chosen`, (s,) bool, with 95 % intervals; None if there are none."""
     if not chosen.any():
         return None
     groups = [group for group, taken in zip(answers.groups, chosen, strict=True) if taken]
@@ -169,11 +169,11 @@ def compare(answers: Answers, chosen: np.ndarray, *, resamples: int, seed: int) 
 
 
 def detectable(difference: statistics.Difference, segments: int, groups: int) -> float | None:
-    """The smallest difference in accuracy that such a hold-out shows to be beyond chance, four times out of five; None
-    for one group.
+    """Return the smallest difference in accuracy that this hold-out shows beyond chance with a power of 0.8; None for
+    one group.
 
-    By the spread of the difference that was found; but never less than so many segments, each in another group, that a
-    bootstrap takes their winning side for more than chance where the models agree on all others.
+    It follows from the spread of the difference found. It is at least the number of segments, each in another group,
+    that a bootstrap calls beyond chance if one model wins them all and the models agree on all others.
     """
     from scipy.stats import norm, t
 
@@ -188,7 +188,7 @@ def detectable(difference: statistics.Difference, segments: int, groups: int) ->
 
 
 def _figures(drawn: dict[str, np.ndarray], groups: int) -> dict[str, dict[str, float | None]]:
-    """{figure: value, low, high}."""
+    """Return {figure: {value, low, high}}."""
     found = {
         figure: statistics.difference(values, np.zeros_like(values), groups=groups) for figure, values in drawn.items()
     }
@@ -200,8 +200,9 @@ def _figures(drawn: dict[str, np.ndarray], groups: int) -> dict[str, dict[str, f
 
 
 def _recalls(answers: Answers, name: str, status: str) -> dict[str, Any]:
-    """Of one class, the recall of both models on the parts of the hold-out and on both; `lost`, `won`: segments that
-    one alone recognises, `p`: McNemar's.
+    """Return the recall of both models for one class on each part of the hold-out and on both.
+
+    `lost` and `won` count segments that only one of the models recognises; `p` is McNemar's.
     """
     row: dict[str, Any] = {"class": name, "status": status}
     for part, chosen in (("frozen", answers.frozen), ("new", ~answers.frozen), ("both", np.ones_like(answers.frozen))):
@@ -230,7 +231,7 @@ def _recalls(answers: Answers, name: str, status: str) -> dict[str, Any]:
 
 
 def _changed(answers: Answers) -> list[dict[str, Any]]:
-    """Segments that the two models answer differently, the surest first."""
+    """Return the segments for which the models predict different classes, the most confident first."""
     guesses = {"champion": answers.champion.argmax(axis=1), "challenger": answers.challenger.argmax(axis=1)}
     sure = {"champion": answers.champion.max(axis=1), "challenger": answers.challenger.max(axis=1)}
     rows = np.flatnonzero(guesses["champion"] != guesses["challenger"])
@@ -254,35 +255,39 @@ def _rule(both: dict[str, Any] | None, limits: DecisionLimits, new: list[str]) -
 def _rule_sentence(rule: Rule, both: dict[str, Any] | None, limits: DecisionLimits, new: list[str]) -> str:
     if rule == "first":
         return (
-            "There is no champion yet: the challenger must be more accurate than always naming the most frequent class."
+            "There is no champion yet: the challenger must be more accurate than always predicting the most "
+            "frequent class."
         )
     seen = (
-        "No difference at all could be shown on this hold-out"
+        "This hold-out can show no difference"
         if both is None or both["detectable"] is None
         else (
-            f"The smallest difference in accuracy that this hold-out could have shown is {_points(both['detectable'])} points "
+            f"The smallest difference in accuracy that this hold-out can show is {_points(both['detectable'])} points "
             f"({counted(both['segments'], 'segment')} in {counted(both['groups'], 'group')})"
         )
     )
     if rule == "superiority":
         return f"{seen}: the challenger must be better by {_points(limits.margin)} points, and beyond chance."
-    asked = f"must surely not be worse by more than {_points(limits.tolerance)} points"
+    asked = f"must not be worse by more than {_points(limits.tolerance)} points"
     if new:
-        return f"{seen}. The challenger knows {listed(new)} besides, so that it {asked}."
-    return f"{seen}. A margin of {_points(limits.margin)} points cannot be asked for on so little: the challenger {asked}, and not be behind."
+        return f"{seen}. The challenger also knows {listed(new)}, so it {asked}."
+    return (
+        f"{seen}. That is too little to ask for a gain of {_points(limits.margin)} points: the challenger {asked}, "
+        "and not be behind."
+    )
 
 
 def _frozen(part: dict[str, Any] | None, limits: DecisionLimits, *, some: bool) -> Check:
     if part is None:
-        return Check("frozen", False, "nothing is left of the frozen hold-out in the classes that both know")
+        return Check("frozen", False, "the frozen hold-out has no segment left of a class that both know")
     low = part["difference"]["accuracy"]["low"]
     if low is None:
-        return Check("frozen", False, "the frozen hold-out is of one group, which tells nothing beyond chance")
-    told = _told(part, "frozen", some=some)
+        return Check("frozen", False, "the frozen hold-out has only one group, which shows nothing beyond chance")
+    sentence = _comparison(part, "frozen", some=some)
     if low >= -limits.tolerance:
-        return Check("frozen", True, told)
+        return Check("frozen", True, sentence)
     return Check(
-        "frozen", False, f"{told}, and a loss of more than {_points(limits.tolerance)} points is not ruled out"
+        "frozen", False, f"{sentence}, and a loss of more than {_points(limits.tolerance)} points is not ruled out"
     )
 
 
@@ -291,25 +296,25 @@ def _new(part: dict[str, Any] | None, *, some: bool) -> Check:
         return Check("new", True, "no new group of the shared classes is held out")
     high = part["difference"]["accuracy"]["high"]
     worse = high is not None and high < 0
-    return Check("new", not worse, _told(part, "new", some=some) + (", worse beyond chance" if worse else ""))
+    return Check("new", not worse, _comparison(part, "new", some=some) + (", worse beyond chance" if worse else ""))
 
 
 def _better(both: dict[str, Any] | None, limits: DecisionLimits, rule: Rule, new: list[str], *, some: bool) -> Check:
     if both is None:
-        return Check("better", False, "no hold-out segment is of a class that both know")
+        return Check("better", False, "no held-out segment is of a class that both know")
     found = both["difference"]["accuracy"]
-    told = f"{signed(100 * found['difference'])} points on both hold-outs together{_known(some)}"
+    gain = f"{signed(100 * found['difference'])} points on both hold-outs together{_known(some)}"
     if rule == "superiority":
         enough = found["difference"] >= limits.margin and found["low"] > 0
         return Check(
             "better",
             enough,
-            told + ("" if enough else f", where {_points(limits.margin)} points beyond chance are asked for"),
+            gain + ("" if enough else f", and {_points(limits.margin)} points beyond chance are needed"),
         )
     if new:
-        return Check("better", True, f"{told}, and it knows {listed(new)} besides")
+        return Check("better", True, f"{gain}, and it also knows {listed(new)}")
     ahead = found["difference"] >= 0
-    return Check("better", ahead, told + ("" if ahead else ", so that it is behind"))
+    return Check("better", ahead, gain + ("" if ahead else ", so it is behind"))
 
 
 def _class_drop(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Check:
@@ -338,14 +343,15 @@ def _class_drop(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Chec
 
 
 def _falls(fallen: list[tuple[str, str, dict[str, Any]]]) -> str:
-    """Each class once, where it falls deepest: `kick by 25.0 points on the new hold-out (3 of its 8 segments lost, 1
-    won)`.
+    """List each class once, with its deepest fall: `kick by 25.0 points on the new hold-out (3 of its 8 segments
+    lost, 1 won)`.
     """
     deepest: dict[str, str] = {}
     for name, part, row in fallen:
         deepest.setdefault(
             name,
-            f"{name} by {_points(-row['change'])} points on {WHERE[part]} ({row['lost']:,} of its {_segments(row['segments'])} lost, "
+            f"{name} by {_points(-row['change'])} points on {WHERE[part]} ({row['lost']:,} of its "
+            f"{_segments(row['segments'])} lost, "
             f"{row['won']:,} won)",
         )
     return listed(list(deepest.values()))
@@ -357,31 +363,33 @@ def _segments(count: int, kind: str = "") -> str:
 
 
 def beyond_chance(row: dict[str, Any]) -> bool:
-    """Whether the two models' recall on one part of a class differs by more than chance; `row` is of `per_class`."""
+    """Return True if the models' recall on one part of a class (a row of `per_class`) differs beyond chance."""
     return row["p"] is not None and row["p"] < 1 - statistics.LEVEL
 
 
 def _new_classes(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Check:
     rows = {row["class"]: row["new"] for row in per_class if row["status"] == "new"}
-    told = {
+    recalls = {
         name: "not held out"
         if row is None
         else f"recall {percent(row['challenger'])} of {_segments(row['segments'], 'new')}"
         for name, row in rows.items()
     }
     below = [
-        f"{name} ({told[name]})" for name, row in rows.items() if row is None or row["challenger"] < limits.recall_floor
+        f"{name} ({recalls[name]})"
+        for name, row in rows.items()
+        if row is None or row["challenger"] < limits.recall_floor
     ]
     if below:
         return Check(
             "new_classes", False, f"recall of new classes is below {percent(limits.recall_floor, 0)}: {listed(below)}"
         )
-    return Check("new_classes", True, f"new: {listed([f'{name}, {said}' for name, said in told.items()])}")
+    return Check("new_classes", True, f"new: {listed([f'{name}, {recall}' for name, recall in recalls.items()])}")
 
 
 def _beats_majority(answers: Answers, *, resamples: int, seed: int) -> Check:
     if not answers.segments:
-        return Check("majority", False, "nothing is held out to judge it on")
+        return Check("majority", False, "no segment is held out to judge it on")
     most = np.bincount(answers.labels).argmax()
     constant = np.zeros_like(answers.challenger)
     constant[:, most] = 1
@@ -395,21 +403,25 @@ def _beats_majority(answers: Answers, *, resamples: int, seed: int) -> Check:
     return Check(
         "majority",
         better,
-        f"it recognises {percent(accuracy)} of {_segments(len(answers.segments), 'held-out')}, where always naming "
-        f"{answers.classes[most]} would score {percent(majority)}{_interval(asdict(found))}",
+        f"it recognises {percent(accuracy)} of {_segments(len(answers.segments), 'held-out')}, and always predicting "
+        f"{answers.classes[most]} scores {percent(majority)}{_interval(asdict(found))}",
     )
 
 
-def _told(part: dict[str, Any], name: str, *, some: bool) -> str:
-    """`it recognises 82.1 % of 120 frozen segments, the champion 80.0 % (+2.1 points, 95 % CI -1.0 .. +5.2)`; `some`:
-    others are of other classes.
+def _comparison(part: dict[str, Any], name: str, *, some: bool) -> str:
+    """Return `it recognises 82.1 % of 120 frozen segments, the champion 80.0 % (+2.1 points, 95 % CI -1.0 .. +5.2)`.
+
+    `some`: there are segments of other classes too.
     """
     ours, theirs, found = (
         part["challenger"]["accuracy"]["value"],
         part["champion"]["accuracy"]["value"],
         part["difference"]["accuracy"],
     )
-    return f"it recognises {percent(ours)} of {_segments(part['segments'], name)}{_known(some)}, the champion {percent(theirs)}{_interval(found)}"
+    return (
+        f"it recognises {percent(ours)} of {_segments(part['segments'], name)}{_known(some)}, the champion "
+        f"{percent(theirs)}{_interval(found)}"
+    )
 
 
 def _known(some: bool) -> str:

@@ -1,8 +1,7 @@
-"""How the footage that came in differs from what was there, in the champion's eyes: it describes clips of both, none of
-which it was trained on.
+"""How new footage differs from old footage, as the champion sees it: by its features of segments not used for training.
 
-Legend: n old and m new segments, D features. Old segments are of the hold-out: those that the champion learned from it
-knows by heart, and anything would look new beside them.
+Legend: n old and m new segments, D features. Old segments are held-out ones: the champion knows its training segments
+by heart, and anything would look new beside them.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from posture.data.store.tables import Store
 from posture.retrain.holdout import only_segments
 
 MOST = 200
-"""Segments of each side that are looked at, drawn at random."""
+"""Maximum number of segments of each side, drawn at random."""
 LEAST_GROUPS = 4
-"""Of each side; fewer tell nothing."""
+"""Minimum number of groups of each side."""
 FOLDS = 5
 COMPONENTS = 24
 RESAMPLES, PERMUTATIONS = 2000, 400
 LEVEL = 0.95
 BINS = 10
-"""Of confidence."""
+"""Bins of the histograms of confidence."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Segments as the champion sees them, one row each."""
+    """Features of segments, one row each."""
 
     features: np.ndarray  # (n, D) float32
     confidence: np.ndarray  # (n,) float32, of its most probable class
@@ -43,15 +42,16 @@ class Features:
     groups: np.ndarray  # (n,) str
 
     def of(self, chosen: np.ndarray) -> Features:
-        """Those rows alone."""
+        """Return the chosen rows."""
         return Features(self.features[chosen], self.confidence[chosen], self.labels[chosen], self.groups[chosen])
 
 
 def describe_segments(
     store: Store, run: ActionRun, weights: Path, segments: Iterable[str], *, versions: dict[str, int], seed: int = 0
 ) -> Features:
-    """At most `MOST` of the segments, one clip of each, as the model `run` sees them whose model.safetensors lies in
-    the folder `weights`.
+    """Return features of at most `MOST` of the segments, one clip each, by the model `run`.
+
+    `weights` is the folder of its model.safetensors.
     """
     from posture.runs.weights import load_network
     from posture.train.context import LocalContext
@@ -82,11 +82,11 @@ def describe_segments(
 
 
 def measure(old: Features, new: Features, *, seed: int = 0) -> dict[str, Any]:
-    """Plain values: `segments` and `groups` of each side, `too_few` (a sentence, or None), `auc`, `classes`,
+    """Return plain values: `segments` and `groups` of each side, `too_few` (a sentence, or None), `auc`, `classes`,
     `confidence`.
 
-    Only classes of both sides are compared; `auc` says how well new segments can be told from old ones, 0.5 being not
-    at all.
+    Only classes of both sides are compared. `auc` says how well new segments can be distinguished from old ones; 0.5 is
+    chance.
     """
     shared = sorted(set(old.labels) & set(new.labels))
     ours, theirs = old.of(np.isin(old.labels, shared)), new.of(np.isin(new.labels, shared))
@@ -115,11 +115,11 @@ def measure(old: Features, new: Features, *, seed: int = 0) -> dict[str, Any]:
 
 
 def two_sample_auc(old: Features, new: Features, *, seed: int = 0) -> dict[str, float]:
-    """{value, low, high}: the AUC of a logistic regression that tells new segments from old ones, asked about groups
-    that it was not fitted on.
+    """Return {value, low, high}: the AUC of a logistic regression that distinguishes new segments from old ones.
 
-    Old segments are weighted so that both sides have the same share of every class: another mix of classes is no drift.
-    The interval is of a bootstrap over groups, of the scores as they are.
+    It is evaluated on groups that it was not fitted on. Old segments are weighted so that both sides have the same
+    share of every class: another mix of classes is not drift. The interval is from a bootstrap over groups of the same
+    scores.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
@@ -159,10 +159,10 @@ def two_sample_auc(old: Features, new: Features, *, seed: int = 0) -> dict[str, 
 
 
 def class_shift(old: Features, new: Features, name: str, *, seed: int = 0) -> dict[str, Any]:
-    """How far the new segments of a class lie from the old ones: {class, old, new, distance, chance, shifted}.
+    """Return the distance of a class's new segments from its old ones: {class, old, new, distance, chance, shifted}.
 
-    `distance` is between the means, in units of the spread within either side; `chance` is what 95 % of divisions of
-    the same groups at random stay below (None where there are fewer than two groups on a side).
+    `distance` is between the means, in units of the spread within either side. `chance` is the 95 % quantile for random
+    divisions of the same groups (None if a side has fewer than two groups).
     """
     ours, theirs = old.of(old.labels == name), new.of(new.labels == name)
     features = np.concatenate([ours.features, theirs.features]).astype(np.float64)
@@ -196,8 +196,9 @@ def _distance(features: np.ndarray, is_new: np.ndarray) -> float:
 
 
 def _confidence(old: Features, new: Features, unknown: Features, *, seed: int) -> dict[str, Any]:
-    """Histograms (shares) of the champion's confidence, their means, and the difference new - old; `unknown`: segments
-    of classes it does not know.
+    """Return histograms (shares) of the champion's confidence, their means, and the difference new - old.
+
+    `unknown` are segments of classes that it does not know.
     """
     edges = np.linspace(0.0, 1.0, BINS + 1)
     sides = {"old": old, "new": new, "unknown": unknown}
@@ -216,7 +217,7 @@ def _confidence(old: Features, new: Features, unknown: Features, *, seed: int) -
 
 
 def _resampled(groups: np.ndarray, *, seed: int) -> np.ndarray:
-    """(1 + B, rows) how often each row stands in each resample of whole groups; row 0 is the footage itself."""
+    """Return (1 + B, rows) counts of each row in each resample of whole groups; row 0 is the footage itself."""
     from posture.runs.statistics import resampled_groups
 
     order = {group: place for place, group in enumerate(dict.fromkeys(groups.tolist()))}

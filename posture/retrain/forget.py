@@ -1,12 +1,13 @@
-"""A video is forgotten: its rows in every table of a store, on disk too, the pages that show images of it, what runs
-and passes answered of it, and the versions and runs that were trained on it are marked. Its file is not touched: what
-lies in the user's footage is the user's; but it is not taken in again.
+"""Forget a video: remove its rows from all tables, from the disk too, and from predictions and pages; mark its models.
 
-Everything is read before the first removal, so that nothing that cannot be read stops it half-way. Rows go in an order
-that leaves the video to be found until the last step, so that a killed forgetting is finished by the same command.
-Deleting the files that hold them ends time travel: no earlier version of these tables can be read any more. Names that
-tables keep in their logs, such as of files in a refusal, stay until deltalake drops those logs. A hold-out's list of
-segments keeps its ids, which are hashes, to say how many are missing.
+Versions and runs that were trained on it are marked. The file in the user's footage is not touched, but it is not
+ingested again.
+
+Everything is read before the first removal, so that an unreadable file cannot stop it half-way. Rows are removed in an
+order that keeps the video findable until the last step, so that the same command finishes a killed one. Deleting the
+files that hold the rows ends time travel: earlier versions of these tables cannot be read any more. Names in the
+tables' logs, such as of files in a refusal, stay until deltalake drops those logs. A hold-out's list of segments keeps
+its ids, which are hashes, to count the missing ones.
 """
 
 from __future__ import annotations
@@ -44,25 +45,25 @@ IN_ORDER = {
     "pictures": "image",
     "videos": "video",
 }
-"""Tables, and the column by which rows go: first what is found by others, the video itself last."""
+"""Tables and the column by which rows are removed: first what is found through others, the video itself last."""
 SHOWN_LETTERS = 12
-"""Of an id, on pages."""
+"""Letters of an id that pages show."""
 SHORTEST_ID = 8
 
 
 @dataclass
 class FoundRows:
-    """What a store, and what stands beside it, holds of one video."""
+    """Rows and files that hold something of one video."""
 
     video: str
     bytes: int
     uris: list[str]
     keys: dict[str, list[str]]
-    """Of each table, which rows go, by the column in `IN_ORDER`."""
+    """Keys of the rows to remove from each table, by the column in `IN_ORDER`."""
     versions: dict[str, list[str]] = field(default_factory=dict)
-    """Versions of the registry that were trained on it, and its splits in them."""
+    """Versions of the registry that were trained on it, with its splits in them."""
     runs: list[str] = field(default_factory=list)
-    """Folders of runs that were."""
+    """Folders of runs that were trained on it."""
     pages: list[str] = field(default_factory=list)
     """Pages that show it."""
     predictions: list[str] = field(default_factory=list)
@@ -74,14 +75,12 @@ class FoundRows:
 
     @property
     def judged(self) -> dict[str, set[str]]:
-        """What predictions may have rows of, by their column."""
+        """Ids that may have rows in predictions, by column."""
         return {"segment": set(self.segments), "image": {*self.keys["boxes"], *self.keys["images"]}}
 
 
 def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]) -> FoundRows:
-    """What there is of a video, named by its path, file name or content hash. Raises InputError where there is none, or
-    several have that name.
-    """
+    """Find a video by its path, file name or content hash. Raises InputError if there is none, or more than one."""
     held = {
         (row["video"], row["uri"]): row["bytes"]
         for row in store.read("videos", columns=["video", "uri", "bytes"]).to_pylist()
@@ -103,12 +102,11 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
     }
     matching = matching or _half_forgotten(video, store)
     if not matching:
-        raise InputError(
-            f"{store.uri}: no video {video!r} here; name it by its path, its file name or its id in the store"
-        )
+        raise InputError(f"{store.uri}: no video {video!r}; give its path, its file name or its id in the store")
     if len(matching) > 1:
         raise InputError(
-            f"{video!r} names {len(matching)} videos of {store.uri}; name one by its path or its id: {', '.join(sorted(matching)[:5])}"
+            f"{video!r} names {len(matching)} videos of {store.uri}; name one by its path or its id: "
+            f"{', '.join(sorted(matching)[:5])}"
         )
     content = matching.pop()
     found = FoundRows(
@@ -141,17 +139,17 @@ def find(video: str, store: Store, *, registry: Registry | None, runs: list[str]
 
 
 def forget(
-    found: FoundRows, store: Store, *, registry: Registry | None, tell: Callable[[str], None] = lambda _: None
+    found: FoundRows, store: Store, *, registry: Registry | None, report: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Remove it all, for good. Raises Busy where an ingest or a pass is under way."""
+    """Remove everything for good. Raises Busy if an ingest or a pass is running."""
     if registry is not None:
         with registry.lease():
-            _forget(found, store, registry, tell)
+            _forget(found, store, registry, report)
     else:
-        _forget(found, store, None, tell)
+        _forget(found, store, None, report)
 
 
-def _forget(found: FoundRows, store: Store, registry: Registry | None, tell: Callable[[str], None]) -> None:
+def _forget(found: FoundRows, store: Store, registry: Registry | None, report: Callable[[str], None]) -> None:
     with Lease(store.uri) as lease:
         store.forgotten(), store.versions()
         changed = _changed_files(found, registry)
@@ -159,11 +157,12 @@ def _forget(found: FoundRows, store: Store, registry: Registry | None, tell: Cal
             store.refuse_undeletable(name)
         store.forget(found.video, bytes=found.bytes)
         try:
-            _remove(found, store, registry, changed, lease, tell)
+            _remove(found, store, registry, changed, lease, report)
             store.forget(found.video, bytes=found.bytes, versions=store.versions())
         except InputError as error:
             raise type(error)(
-                f"{error}; a part of {found.video} is removed, and the same command, given again once that is mended, removes the rest"
+                f"{error}; part of {found.video} is removed; solve this and run the same command again to remove the "
+                "rest"
             ) from None
 
 
@@ -173,7 +172,7 @@ def _remove(
     registry: Registry | None,
     changed: dict[str, bytes],
     lease: Lease,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     for version, splits in found.versions.items():
         registry.mark(version, found.video, segments=len(found.segments), splits=splits)
@@ -187,12 +186,13 @@ def _remove(
         if store.open(name) is not None:
             store.delete(name, key, found.keys[name])
             removed = store.remove_orphans(name, earlier=True)
-            tell(f"{name}: {counted(len(found.keys[name]), 'row')} removed, {counted(removed, 'file')} deleted")
+            report(f"{name}: {counted(len(found.keys[name]), 'row')} removed, {counted(removed, 'file')} deleted")
 
 
 def _changed_files(found: FoundRows, registry: Registry | None) -> dict[str, bytes]:
-    """What files beside the store hold afterwards. All of it is read before anything is removed: what cannot be read
-    must not stop that half-way.
+    """Return the new content of files beside the store.
+
+    All of it is read before anything is removed, because an unreadable file must not stop that half-way.
     """
     changed = {}
     for uri in found.runs:
@@ -219,8 +219,8 @@ def _json(value: Any) -> bytes:
 
 
 def _without(found: FoundRows, predictions: str) -> bytes | None:
-    """A file of predictions without the video's rows; None where it has none. Raises InputError where it cannot be
-    read.
+    """Return a file of predictions without the video's rows; None if it has none. Raises InputError if it is
+    unreadable.
     """
     try:
         table = read_parquet(predictions)
@@ -228,7 +228,7 @@ def _without(found: FoundRows, predictions: str) -> bytes | None:
         raise
     except InputError as error:
         raise InputError(
-            f"{predictions}: not a Parquet file, so it cannot be told whether it names the video ({error}); remove or replace it"
+            f"{predictions}: not a Parquet file, so it may still name the video ({error}); remove or replace it"
         ) from None
     kept = table
     for column, ids in found.judged.items():
@@ -242,7 +242,7 @@ def _without(found: FoundRows, predictions: str) -> bytes | None:
 
 
 def _half_forgotten(video: str, store: Store) -> set[str]:
-    """A video that was being forgotten when the command was killed: it is marked, and its row is gone."""
+    """Return the video if the command was killed while forgetting it: it is marked, and its row is gone."""
     content = hash_file(absolute(video)) if not is_remote(video) and os.path.isfile(absolute(video)) else video
     return {content} & set(store.forgotten())
 
@@ -282,7 +282,7 @@ def _keys(content: str, store: Store) -> dict[str, list[str]]:
 
 
 def _held(store: Store, name: str, values: list[str]) -> list[str]:
-    """Those of `values` that rows of the table have, once for each row."""
+    """Return those of `values` that the table has, once for each row."""
     key = IN_ORDER[name]
     return store.read(name, columns=[key], where=pc.is_in(pc.field(key), _strings(values)))[key].to_pylist()
 
@@ -292,7 +292,7 @@ def _strings(values: list[str]) -> Any:
 
 
 def _trained(found: FoundRows, store: Store, registry: Registry) -> dict[str, list[str]]:
-    """Versions whose pass trained, or chose its best epoch, on a segment of the video."""
+    """Return versions whose pass trained, or chose its best epoch, on a segment of the video."""
     trained = {}
     for version in registry.versions():
         said = (
@@ -307,7 +307,7 @@ def _trained(found: FoundRows, store: Store, registry: Registry) -> dict[str, li
 
 
 def _trained_runs(found: FoundRows, store: Store, runs: str) -> list[str]:
-    """Folders of runs that read the video's segments, or its images, in train or val."""
+    """Return folders of runs that read the video's segments, or its images, in train or val."""
     trained = []
     for uri in _files(runs, ".json"):
         if not uri.endswith("/run.json"):
@@ -328,7 +328,7 @@ def _reads(found: FoundRows, store: Store, versions: dict[str, int]) -> bool:
             where=pc.field("video") == found.video,
         )
         boxes = store.read("boxes", columns=["image", "split"], version=versions.get("boxes")).to_pylist()
-    except InputError:  # of a version that ended with a video forgotten before: nobody can tell any more
+    except InputError:  # the version went with a video that was forgotten before
         return False
     splits = {
         *segments["split"].to_pylist(),

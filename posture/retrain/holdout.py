@@ -1,4 +1,4 @@
-"""What classifiers say of segments that none of them was trained on: each segment once, all of its clips averaged."""
+"""Predictions of classifiers for held-out segments: each segment once, its clips averaged."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def score_segments(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[str], np.ndarray]:
-    """The probabilities (s, K) of the model `run`, whose model.safetensors lies in the folder `weights`, for those of
-    `segments` that have clips in a `split` of the store; and which those are, sorted. On Ray in `workers`
-    tasks.
+    """Return the segments that have clips in `split`, sorted, and their probabilities (s, K) by the model `run`.
+
+    `weights` is the folder of its model.safetensors. On Ray in `workers` tasks.
     """
     from posture.train.evaluate import merge_by_segment
 
@@ -59,19 +59,19 @@ def score_segments(
 
 
 def only_segments(index: ClipIndex, segments: set[str]) -> ClipIndex:
-    """The clips of those segments alone."""
+    """Return the clips of those segments only."""
     wanted = np.array([segment in segments for segment in index.segment_ids], dtype=bool)
     return index.part(np.flatnonzero(wanted[index.segments]) if len(index) else np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that is asked."""
+    """A model to evaluate."""
 
     run: ActionRun
     classes: tuple[str, ...]
     weights: AbstractContextManager[Path]
-    """Gives the folder of its model.safetensors."""
+    """Context manager that gives the folder of its model.safetensors."""
 
 
 def ask(
@@ -86,8 +86,9 @@ def ask(
     workers: int = 1,
     progress: Progress = silent,
 ) -> Answers:
-    """What both say of the segments `held_out` ({id: label, split, group}) of classes that one of them knows, those of
-    them that have clips for both.
+    """Return the predictions of both models for `held_out` ({id: label, split, group}).
+
+    Segments are left out if neither model knows their class, or if one of the models has no clips of them.
     """
     known = {*challenger.classes, *(champion.classes if champion else ())}
     asked = {segment: said for segment, said in held_out.items() if said[0] in known}
@@ -126,15 +127,16 @@ def ask(
 
 
 def spread(scores: np.ndarray, own: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
-    """Scores (s, K) of the classes `own` as those of `classes`, 0 for what the model does not know."""
+    """Return scores (s, K) of the classes `own` as columns of `classes`, 0 for those that the model does not know."""
     wide = np.zeros((len(scores), len(classes)), dtype=np.float32)
     wide[:, [classes.index(name) for name in own]] = scores
     return wide
 
 
 def write_predictions(uri: str, answers: Answers) -> None:
-    """The hold-out's segments and both models' probabilities as a Parquet file; its metadata `classes` names the
-    columns of the probabilities.
+    """Write the hold-out's segments and both models' probabilities as a Parquet file.
+
+    Its metadata `classes` names the columns of the probabilities.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -155,8 +157,8 @@ def write_predictions(uri: str, answers: Answers) -> None:
 
 
 def figures(answers: Answers, scores: np.ndarray | None, known: frozenset[str]) -> dict[str, Any] | None:
-    """`posture.tasks.metrics.classification_metrics` of a model on the segments of its own classes, `known`; None where
-    there is nothing to judge.
+    """Return `classification_metrics` of a model on the segments of its own classes, `known`; None if there are
+    none.
     """
     from posture.tasks.metrics import classification_metrics
 

@@ -1,9 +1,8 @@
-"""From a drop folder into the store: files that are new, whole and labelled. The groups that come with them are split
-first, by themselves.
+"""Ingest what is new in the inbox: files that are complete and labelled.
 
-`posture ingest` splits all groups of a footage together; here new ones are alone, so that of what arrives a share is
-held out, and old groups stay where they are. Of two new groups of a class at least one is held out; a single one is
-trained on.
+`posture ingest` splits all groups of a footage together. Here the groups that are new to the store are split by
+themselves, so that a share of what arrives is held out and old groups keep their split. Of two new groups of a class at
+least one is held out; a single one is used for training.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from posture.retrain.settling import settled
 from posture.runs.backend import Backend
 
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
-"""Like `posture.display.console.progress`."""
+"""Function like `posture.display.console.progress`."""
 
 
 @contextlib.contextmanager
 def silent(what: str) -> Any:
-    """Progress that nobody watches."""
+    """Report no progress."""
     yield lambda *_: None
 
 
 @dataclass(frozen=True)
 class InboxOptions:
-    """Where footage arrives, and how it is taken in."""
+    """The inbox, and how its footage is ingested."""
 
     footage: str
     layout: str | None = None
     split_number: int = 1
     settle: float = 300.0
-    """Seconds that a file must have been left alone."""
+    """Seconds without a change before a file is complete."""
     val_share: float = 0.2
     test_share: float = 0.2
     seed: int = 0
@@ -59,44 +58,40 @@ class InboxOptions:
 
 @dataclass
 class Intake:
-    """What one look at the drop folder came to."""
+    """Result of one look at the inbox."""
 
     reports: list[ClipReport] = field(default_factory=list)
-    """Of the ingests that it took; none where nothing was new."""
+    """Report of each ingest; none if nothing was new."""
     unsettled: list[str] = field(default_factory=list)
-    """Files that are left for the next pass."""
+    """Files that may be incomplete, left for the next pass."""
     unlabelled: list[str] = field(default_factory=list)
-    """Videos that no label names."""
+    """Videos without a label."""
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the next look has to know: see `posture.retrain.settling`; and the label files and unlabelled videos that were seen.
-    """
+    """State for the next look: `settled`'s, and the label files and unlabelled videos that were seen."""
 
 
 def look_for(footage: str) -> None:
-    """Before anything is written: raise InputError where there is no such folder or table of labels, or the bucket
-    cannot be read.
-    """
+    """Raise InputError if the folder or table of labels does not exist, or if the bucket cannot be read."""
     source, root = absolute(footage), _root(footage)
     if is_remote(root):
-        exists(root)  # an empty prefix is no mistake; a bucket that does not answer is
+        exists(root)  # an empty prefix is fine; a bucket that does not answer is an error
     elif not os.path.isdir(root):
         raise InputError(
-            f"--footage {footage}: no such folder; make it, or name the folder or s3:// prefix that new footage arrives in"
+            f"--footage {footage}: no such folder; create it, or name the folder or s3:// prefix where new footage "
+            "arrives"
         )
     if source != root and read_bytes(source) is None:
         raise InputError(f"--footage {footage}: no such table of labels")
 
 
-def refuse_uncuttable(drop: InboxOptions, store: Store, run: ActionRun) -> None:
-    """Before a registry is made: raise InputError where there are videos that nobody could cut as the store's clips
-    are.
-    """
-    if any(_is_video(file) for file in _list(_root(drop.footage))):
+def refuse_uncuttable(inbox: InboxOptions, store: Store, run: ActionRun) -> None:
+    """Raise InputError if the inbox has videos that cannot be cut like the store's clips."""
+    if any(_is_video(file) for file in _list(_root(inbox.footage))):
         _known_cut(store, run)
 
 
 def take_in(
-    drop: InboxOptions,
+    inbox: InboxOptions,
     store: Store,
     run: ActionRun,
     memory: dict[str, Any],
@@ -104,33 +99,32 @@ def take_in(
     backend: Backend,
     progress: Progress = silent,
 ) -> Intake:
-    """Ingest what is new, whole and labelled, as `run` wants its clips. `memory` is what the last
-    look left.
+    """Ingest what is new, complete and labelled, cut as `run` reads it. `memory` comes from the last look.
 
-    Raises InputError, and Busy as `ingest` does.
+    Raises InputError, and Busy if another process holds the store's lease.
     """
-    root = _root(drop.footage)
+    root = _root(inbox.footage)
     listed = _list(root)
     videos = [file for file in listed if _is_video(file)]
     if not videos:
         return Intake(memory={"looks": {}, "seen": {}})
-    # an ingest was stopped
+    # videos of an ingest that was stopped
     halfway = set(store.read("segments", columns=["video"], where=pc.field("split") == "")["video"].to_pylist())
     held = store.read("videos", columns=["video", "uri", "bytes", "modified"]).to_pylist()
     known = {(row["uri"], row["bytes"], row["modified"]) for row in held if row["video"] not in halfway}
     known |= {(uri, bytes, modified) for uri, (bytes, modified) in memory.get("seen", {}).items()}
     new = [file for file in listed if _state(file) not in known]
-    whole, looks = settled(new, lambda: _list(root), memory.get("looks", {}), settle=drop.settle)
+    whole, looks = settled(new, lambda: _list(root), memory.get("looks", {}), settle=inbox.settle)
     unsettled = [file.uri for file in new if file.uri not in whole]
     labels_change = [file for file in new if _is_table(file)]
-    if any(file.uri not in whole for file in labels_change):  # what they will say of the others is not known yet
+    if any(file.uri not in whole for file in labels_change):  # labels of the other files may be in them
         return Intake(unsettled=unsettled, unlabelled=memory.get("unlabelled", []), memory=memory | {"looks": looks})
-    footage = _footage(drop, run, store, videos)
+    footage = _footage(inbox, run, store, videos)
     footage = replace(footage, videos=[video for video in footage.videos if video.file.uri not in unsettled])
     waiting = {uri: file for file in videos if (uri := file.uri) not in unsettled}
     unlabelled = sorted(uri for file in footage.unlabelled if (uri := _uri(root, file)) in waiting)
     reports = _ingest(
-        footage, drop, store, run, known, corrected=bool(labels_change), backend=backend, progress=progress
+        footage, inbox, store, run, known, corrected=bool(labels_change), backend=backend, progress=progress
     )
     forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
     remembered = {*unlabelled, *forgotten, *memory.get("seen", {})} - set(unsettled)
@@ -140,7 +134,7 @@ def take_in(
 
 def _ingest(
     footage: LabelledVideos,
-    drop: InboxOptions,
+    inbox: InboxOptions,
     store: Store,
     run: ActionRun,
     known: set[tuple[Any, ...]],
@@ -149,17 +143,15 @@ def _ingest(
     backend: Backend,
     progress: Progress,
 ) -> list[ClipReport]:
-    """Two ingests at most: of videos with a new group, whose groups are then split by themselves, and of the others
-    where something changed.
-    """
+    """Ingest the videos with a new group, whose groups are then split by themselves; then the others if any changed."""
     groups = set(store.read("groups", columns=["group"])["group"].to_pylist())
     fresh = [video for video in footage.videos if any(label.group not in groups for label in video.labels)]
     others = [video for video in footage.videos if all(label.group in groups for label in video.labels)]
     options = IngestOptions(
         cut=_cut(store, run),
-        val_share=drop.val_share,
-        test_share=drop.test_share,
-        seed=drop.seed,
+        val_share=inbox.val_share,
+        test_share=inbox.test_share,
+        seed=inbox.seed,
         max_refused_share=1.0,
     )
     reports = []
@@ -187,9 +179,7 @@ def _ingest(
 
 
 def _cut(store: Store, run: ActionRun) -> Cut:
-    """How the store's clips are cut: as those that it holds. Raises InputError where they are of several kinds and the
-    run chooses none.
-    """
+    """Return how the store's clips are cut. Raises InputError if there are several ways and the run chooses none."""
     held = sorted(set(store.read("clips", columns=["recipe"])["recipe"].to_pylist()))
     if run.data.recipe is None and len(held) > 1:
         raise InputError(
@@ -203,34 +193,36 @@ def _cut(store: Store, run: ActionRun) -> Cut:
 
 
 def _known_cut(store: Store, run: ActionRun) -> DecodeRecipe:
-    """`_cut`'s recipe. Raises InputError where a detector says where the athlete is: there is none here."""
+    """Return the recipe of `_cut`. Raises InputError if it needs a detector to find the athlete: there is none here."""
     recipe = _cut(store, run).recipe
     if recipe.searched:
         raise InputError(
-            f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}), and posture retrain has no detector; take "
-            "new footage in with posture ingest --crop detector=RUN, then run posture retrain with --footage EMPTY_FOLDER"
+            f"{store.uri}: its clips are cut around athletes that a detector found ({recipe.crop}), and posture "
+            "retrain has no "
+            "detector; ingest new footage with posture ingest --crop detector=RUN, then run posture retrain with "
+            "--footage EMPTY_FOLDER"
         )
     return recipe
 
 
-def _footage(drop: InboxOptions, run: ActionRun, store: Store, videos: list[File]) -> LabelledVideos:
-    """The labelled videos; where nobody has labelled any yet, none. Raises InputError where labels cannot be read."""
+def _footage(inbox: InboxOptions, run: ActionRun, store: Store, videos: list[File]) -> LabelledVideos:
+    """Read the labelled videos; none if nothing is labelled yet. Raises InputError if labels cannot be read."""
     crop = _known_cut(store, run).crop
     try:
         return (read_tracked_footage if crop else read_footage)(
-            drop.footage, layout=drop.layout, split_number=drop.split_number
+            inbox.footage, layout=inbox.layout, split_number=inbox.split_number
         )
     except NoLabels:
         return LabelledVideos(
-            root=_root(drop.footage),
-            layout=drop.layout or "folders",
+            root=_root(inbox.footage),
+            layout=inbox.layout or "folders",
             videos=[],
             unlabelled=[file.relative for file in videos],
         )
 
 
 def _root(footage: str) -> str:
-    """The folder of a table's footage, or the folder itself."""
+    """Return the folder of a table's footage, or the folder itself."""
     return table_of(absolute(footage))[0]
 
 

@@ -1,4 +1,4 @@
-"""What a store holds that the last judged challenger had not seen, and whether it is enough to train another."""
+"""New segments of a store since the last judged challenger, and whether they are enough to train another."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
 
 Said = dict[str, list[str]]
-"""Of segments by id: label, split and group."""
+"""Label, split and group of segments, by id."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """The store now, beside what was there at the baseline: the pass that judged a challenger last."""
+    """The store now, compared with the baseline: the pass that judged a challenger last."""
 
     before: Said
     now: Said
     clips: Counter[str]
-    """Of each segment, those of the run's recipe."""
+    """Number of clips of each segment, cut by the run's recipe."""
     left_out: dict[str, int]
-    """New classes with too few training clips, or none held out, and how many they have."""
+    """New classes with too few training clips or none held out, and their number of clips."""
     refused: list[dict[str, str]]
-    """{uri, verdict, reason} of what could not be used since the baseline."""
-    told: dict[str, Any]
-    """What was refused, and which ingests there were, up to now."""
+    """{uri, verdict, reason} of files refused since the baseline."""
+    seen: dict[str, Any]
+    """Refusals and ingests up to now, for the next baseline."""
 
     @property
     def taken(self) -> Said:
@@ -39,7 +39,7 @@ class Arrivals:
 
     @property
     def new(self) -> list[str]:
-        """Those of them that are new, or of which something else is said now."""
+        """Segments of `taken` that are new, or whose label, split or group changed."""
         return sorted(segment for segment, said in self.taken.items() if self.before.get(segment) != said)
 
     @property
@@ -52,7 +52,7 @@ class Arrivals:
         return counts
 
     def record(self, known: Iterable[str]) -> dict[str, Any]:
-        """`came_in` and `balance` of a decision; `known` are the champion's classes."""
+        """Return the fields of a decision about what is new; `known` are the champion's classes."""
         groups = {self.now[segment][2]: self.now[segment][1] for segment in self.new}
         old_groups = {said[2] for said in self.before.values()}
         by_split = Counter(split for group, split in groups.items() if group not in old_groups)
@@ -82,10 +82,9 @@ def arrivals(
     known: Iterable[str],
     min_per_class: int,
 ) -> Arrivals:
-    """Compare the store at these versions of its tables with what a pass wrote as its segments.json (None: with
-    nothing).
+    """Compare the store at these versions of its tables with the segments.json of a pass (None: with nothing).
 
-    `recipe` is the run's (None: the only one); `known` are the champion's classes, all others must come with
+    `recipe` is the run's (None: the only one). `known` are the champion's classes; any other class needs
     `min_per_class` training clips and a group that is held out.
     """
     baseline = baseline or {"segments": {}, "refused": [], "ingests": []}
@@ -119,20 +118,20 @@ def arrivals(
     ]
     unique = {(item["uri"], item["verdict"]): item for item in [*files, *fresh]}
     refused = [item for place, item in sorted(unique.items()) if list(place) not in baseline["refused"]]
-    told = {
+    seen = {
         "refused": sorted({*map(tuple, baseline["refused"]), *unique}),
         "ingests": [row["ingest"] for row in ingests],
     }
-    return Arrivals(baseline["segments"], now, clips, left_out, refused, told)
+    return Arrivals(baseline["segments"], now, clips, left_out, refused, seen)
 
 
 def segments_record(found: Arrivals, baseline: str | None) -> dict[str, Any]:
-    """What a pass writes as its segments.json: the next one's baseline."""
-    return {"segments": found.taken, "new": found.new, "baseline": baseline, **found.told}
+    """Return the segments.json of a pass, the baseline of the next one."""
+    return {"segments": found.taken, "new": found.new, "baseline": baseline, **found.seen}
 
 
 def balance(said: Said) -> dict[str, dict[str, int]]:
-    """Segments by class and split."""
+    """Count segments by class and split."""
     counts: dict[str, dict[str, int]] = {}
     for label, split, _ in sorted(said.values()):
         counts.setdefault(label, dict.fromkeys(SPLITS, 0))[split] += 1

@@ -1,4 +1,4 @@
-"""Word of a pass that judged a challenger: a webhook, a command. Neither can stop the pass, or hold it up for long."""
+"""Notifications about a pass that judged a challenger: a webhook and a command. Neither can stop or delay the pass."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ from urllib.parse import urlsplit
 from posture.errors import InputError
 
 SECONDS = 10.0
-"""Neither may take longer."""
-TOLD = ("pass", "outcome", "verdict", "champion", "challenger", "registry", "started", "ended")
+"""Time limit of each."""
+FIELDS = ("pass", "outcome", "verdict", "champion", "challenger", "registry", "started", "ended")
 
 
 @dataclass(frozen=True)
 class Notification:
-    """Who is told. Raises InputError where the url is none of http or https."""
+    """Where to send notifications. Raises InputError if the url is not http or https."""
 
     url: str | None = None
-    """Gets a POST of a short JSON: `TOLD`, and `text`, the verdict."""
+    """Address that gets a POST of a short JSON: the fields `FIELDS`, and `text`, the verdict."""
     command: str | None = None
-    """Run by the shell with the same JSON on its standard input, and in POSTURE_OUTCOME and POSTURE_VERDICT the most of
-    it.
+    """Shell command that gets the same JSON on its standard input, and POSTURE_OUTCOME and POSTURE_VERDICT as
+    variables.
     """
 
     def __post_init__(self) -> None:
         if self.url is not None and not _host(self.url):
-            # it may hold a secret, so it is not shown
+            # not shown, because it may contain a secret
             raise InputError("--notify-url: must begin with http:// or https:// and name a host")
 
 
 def notify(whom: Notification, decision: dict[str, Any]) -> list[str]:
-    """Tell them of a decision; returns what went wrong, in sentences."""
-    content = json.dumps({name: decision[name] for name in TOLD} | {"text": f"Posture: {decision['verdict']}"}).encode()
+    """Send a decision; return what went wrong, in sentences."""
+    content = json.dumps(
+        {name: decision[name] for name in FIELDS} | {"text": f"Posture: {decision['verdict']}"}
+    ).encode()
     problems = []
     if whom.url is not None:
         try:
             request = urllib.request.Request(whom.url, content, {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=SECONDS).close()
         except (OSError, ValueError, HTTPException) as error:
-            problems.append(f"--notify-url: {_host(whom.url)} was not told ({_why(error)})")
+            problems.append(f"--notify-url: {_host(whom.url)} got no notification ({_why(error)})")
     if whom.command is not None:
         variables = os.environ | {"POSTURE_OUTCOME": decision["outcome"], "POSTURE_VERDICT": decision["verdict"]}
         try:
@@ -57,7 +59,7 @@ def notify(whom: Notification, decision: dict[str, Any]) -> list[str]:
 
 
 def _host(url: str) -> str | None:
-    """The host of a web address; None where it is none."""
+    """Return the host of a web address; None if it is not one."""
     try:
         parts = urlsplit(url)
         return parts.hostname if parts.scheme in ("http", "https") else None
@@ -66,7 +68,7 @@ def _host(url: str) -> str | None:
 
 
 def _why(error: Exception) -> str:
-    """Without what the error itself says, which may have the url in it, and with it a secret."""
+    """Return the reason without the error's own message, which may contain the url and a secret in it."""
     if isinstance(error, urllib.error.HTTPError):
         return f"it answered {error.code}"
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -74,8 +76,9 @@ def _why(error: Exception) -> str:
 
 
 def _run(command: str, content: bytes, variables: dict[str, str]) -> list[str]:
-    """Run it to its end, or until its time is up, when all that it started is stopped too; returns what went wrong.
-    Raises OSError, ValueError.
+    """Run the command until it ends or its time is up, and stop what it started; return what went wrong.
+
+    Raises OSError or ValueError.
     """
     with subprocess.Popen(
         command,

@@ -127,7 +127,11 @@ def drift_sentence(drift: Mapping[str, Any]) -> str:
     confidence, sentences = drift["confidence"], []
     if not drift["shared"]:
         unknown, old = (percent(confidence["mean"][side]) for side in ("unknown", "old"))
-        return f"All that came in is of classes that the frozen hold-out lacks: the champion's confidence is {unknown} there, {old} on the frozen hold-out."
+        return (
+            "All that came in is of classes that the frozen hold-out lacks: the champion's confidence is "
+            f"{unknown} "
+            f"there, {old} on the frozen hold-out."
+        )
     if drift["too_few"]:
         sentences.append(f"Nothing can be said of the features: {drift['too_few']}.")
     else:
@@ -136,7 +140,8 @@ def drift_sentence(drift: Mapping[str, Any]) -> str:
         shifted = [row["class"] for row in drift["classes"] if row["shifted"]]
         if auc["low"] > 0.5:
             sentences.append(
-                f"The new footage can be told from the old ({told}){': most by ' + _listed(shifted[:3]) if shifted else ''}."
+                "The new footage can be told from the old "
+                f"({told}){': most by ' + _listed(shifted[:3]) if shifted else ''}."
             )
         else:
             sentences.append(f"The new footage cannot be told from the old ({told}).")
@@ -330,7 +335,8 @@ def _waiting(decision: Mapping[str, Any]) -> list[str]:
         )
     if decision["unlabelled"]:
         lines.append(
-            f"Without a label: {_counted(decision['unlabelled'], 'file')}; posture review asks about what would teach most."
+            f"Without a label: {_counted(decision['unlabelled'], 'file')}; posture review asks about what would teach "
+            "most."
         )
     return lines
 
@@ -371,15 +377,18 @@ def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
     if training:
         listed.append((
             "Training",
-            f"{counted(training['epochs'], 'epoch')}, the best {training['best_epoch']}; {counted(training['train'], 'clip')}, "
+            f"{counted(training['epochs'], 'epoch')}, the best {training['best_epoch']}; "
+            f"{counted(training['train'], 'clip')}, "
             f"{training['val']:,} for "
             f"validation; {html.duration(training['seconds'])}",
         ))
     if limits:
         listed.append((
             "Limits",
-            f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, fall of a class beyond chance "
-            f"{_points(limits['max_class_drop'])} points; recall of a new class at least {percent(limits['recall_floor'], 0)}",
+            f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, fall of a class beyond "
+            "chance "
+            f"{_points(limits['max_class_drop'])} points; recall of a new class at least "
+            f"{percent(limits['recall_floor'], 0)}",
         ))
     if decision["rule"]:
         listed.append(("Rule", decision["rule"]))

@@ -1,14 +1,13 @@
-"""A lab's models: versions that never change once they are written, and a pointer to the one that is the champion. In a
-folder or a bucket.
+"""A lab's models: versions that never change, and a pointer to the champion. In a folder or a bucket.
 
-    REGISTRY/
-      champion.json          {"version", "history"}: the pointer, one file, written last
-      versions/v0001/        model.safetensors; version.json, written last: without it there is no version
-        forgotten/<video>.json   marks of videos that it was trained on and that were since forgotten
-      passes/0001-<time>/    decision.json and what belongs to it: what a pass of `posture retrain` came to
-      runs/                  the challengers' runs
-      current.json           the pass that is under way, or was killed
-      last.json              the last pass, whatever came of it
+REGISTRY/
+  champion.json          {"version", "history"}: the pointer, one file, written last
+  versions/v0001/        model.safetensors; version.json, written last: without it there is no version
+    forgotten/<video>.json   marks of videos that it was trained on and that were forgotten since
+  passes/0001-<time>/    decision.json and its evidence: the result of a pass of `posture retrain`
+  runs/                  the challengers' runs
+  current.json           the pass that is running, or was killed
+  last.json              the last pass, whatever its result
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class Measured(TypedDict, total=False):
 
 
 class Verdict(TypedDict):
-    """What a pass came to, in a version's record."""
+    """Decision of a pass, in a version's record."""
 
     outcome: str
     verdict: str
@@ -97,7 +96,7 @@ Version = TypedDict(
 
 
 class Forgotten(TypedDict):
-    """A mark beside a version: a video that it was trained on and that was since forgotten."""
+    """A mark beside a version: a video that it was trained on and that was forgotten since."""
 
     video: Name
     time: Seconds
@@ -106,9 +105,7 @@ class Forgotten(TypedDict):
 
 
 class Segments(TypedDict):
-    """segments.json of a pass: label, split and group of every segment, which of them were new, and what had been
-    refused by then.
-    """
+    """segments.json of a pass: label, split and group of each segment, the new ones, and all refusals up to then."""
 
     segments: dict[Name, Annotated[list[str], Field(min_length=3, max_length=3)]]
     new: list[Name]
@@ -170,7 +167,7 @@ Decision = TypedDict(
 
 
 class Seen(TypedDict):
-    """A file that had not settled, as it was seen."""
+    """Look at a file that had not settled."""
 
     bytes: int
     modified: float
@@ -178,7 +175,7 @@ class Seen(TypedDict):
 
 
 class Settling(TypedDict, total=False):
-    """settling.json: what the last look at the footage remembers; `seen` has bytes and modification time by uri."""
+    """settling.json: state of the last look at the inbox; `seen` has bytes and modification time by uri."""
 
     looks: dict[str, Seen]
     seen: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
@@ -186,7 +183,7 @@ class Settling(TypedDict, total=False):
 
 
 class RegistryWatcher(TypedDict, total=False):
-    """What a `posture watch` writes of itself."""
+    """Heartbeat of a `posture watch`."""
 
     host: str
     process: Count
@@ -207,30 +204,27 @@ KINDS = {
     "decision.json": Decision,
     "settling.json": Settling,
 }
-"""What a registry's files hold, by their names; those of the folders `forgotten` and `watchers` have names of their
-own.
-"""
+"""Type of each file of a registry by its name; files in the folders `forgotten` and `watchers` have any name."""
 FOLDERS = {"forgotten": Forgotten, "watchers": RegistryWatcher}
 
 
 class Registry:
-    """The versions at `uri`. With `create=False` a missing registry is refused (InputError)."""
+    """The registry at `uri`. With `create=False` a missing registry raises InputError."""
 
     def __init__(self, uri: str, *, create: bool = False) -> None:
         self.uri = absolute(uri)
         if not create and self.last() is None and self.current() is None and not self.history():
             raise InputError(
-                f"{uri}: there is no registry here; make one with: posture retrain --footage FOOTAGE --store STORE --registry {uri}"
+                f"{uri}: there is no registry here; make one with: posture retrain --footage FOOTAGE --store STORE "
+                f"--registry {uri}"
             )
 
     def path(self, *parts: str) -> str:
-        """Where a file of this registry lies. Raises InputError if that is outside of it."""
+        """Return the address of a file of this registry. Raises InputError if it would be outside of it."""
         return path_below(self.uri, *parts)
 
     def read_json(self, *parts: str) -> Any | None:
-        """The value in a file, or None if it does not exist. Raises InputError if it holds something else than Posture
-        writes.
-        """
+        """Return the value in a file, or None if it does not exist. Raises InputError if Posture did not write it."""
         content = read_bytes(self.path(*parts))
         kind = KINDS.get(parts[-1]) or next((FOLDERS[part] for part in parts if part in FOLDERS), Any)
         return None if content is None else checked_json(content, self.path(*parts), kind)
@@ -239,16 +233,16 @@ class Registry:
         write_bytes(self.path(*parts), json.dumps(value, indent=1).encode())
 
     def lease(self) -> Lease:
-        """Whoever changes anything here holds it."""
+        """Return the lease that every change of the registry needs."""
         return Lease(self.uri, who="pass", place="registry")
 
     def versions(self) -> list[dict[str, Any]]:
-        """The record of every version, oldest first, with its `marks`."""
+        """Return the record of every version, oldest first, with its `marks`."""
         return [self.version(name) for name in self._named("versions", RECORD, VERSION)]
 
     def version(self, name: str) -> dict[str, Any]:
-        """The record of a version, with its `marks` of forgotten videos. Raises InputError where there is none of that
-        name.
+        """Return the record of a version, with its `marks` of forgotten videos. Raises InputError if there is no
+        such version.
         """
         record = self.read_json("versions", name, RECORD) if VERSION.fullmatch(name) else None
         if record is None:
@@ -267,8 +261,8 @@ class Registry:
         return record
 
     def add(self, record: dict[str, Any], weights: Path) -> str:
-        """A new version of these weights (.safetensors); returns its name. Of one `pass` there is one version, however
-        often it is added.
+        """Add a version with these weights (.safetensors) and return its name. A `pass` has one version, even if
+        added twice.
         """
         import obstore
 
@@ -283,7 +277,7 @@ class Registry:
 
     @contextlib.contextmanager
     def checkpoint(self, name: str) -> Iterator[Path]:
-        """A local folder with the version's model.safetensors. Raises InputError where there is no such version."""
+        """Give a local folder with the version's model.safetensors. Raises InputError if there is no such version."""
         folder = self.path("versions", self.version(name)["version"])
         if not is_remote(folder):
             refuse_links(folder)
@@ -294,27 +288,27 @@ class Registry:
             yield Path(copy)
 
     def mark(self, name: str, video: str, *, segments: int, splits: list[str]) -> None:
-        """Write beside a version that it was trained on a video that is forgotten. Raises InputError if there is no
-        such version.
-        """
+        """Mark a version as trained on a video that is forgotten. Raises InputError if there is no such version."""
         mark = {"video": video, "time": time.time(), "segments": segments, "splits": splits}
         self.write_json(mark, "versions", self.version(name)["version"], "forgotten", f"{video}.json")
 
     def champion(self) -> str | None:
-        """The version in use; None before the first."""
+        """Return the version in use; None before the first."""
         pointer = self.read_json("champion.json")
         return pointer and pointer["version"]
 
     def history(self) -> list[dict[str, Any]]:
-        """Every change of champion, oldest first: {version, former, action, time, why, pass}; `former` is what a
-        rollback goes to.
+        """Return every change of champion, oldest first: {version, former, action, time, why, pass}.
+
+        A rollback goes to `former`.
         """
         pointer = self.read_json("champion.json")
         return pointer["history"] if pointer else []
 
     def promote(self, name: str, *, why: str, by_pass: str | None = None) -> None:
-        """Make a version the champion; hold the lease. Does nothing where that pass has promoted it already. Raises
-        InputError: no such version.
+        """Make a version the champion; the caller holds the lease. Does nothing if that pass has promoted it already.
+
+        Raises InputError if there is no such version.
         """
         version, history = self.version(name)["version"], self.history()
         if by_pass is not None and any(entry["pass"] == by_pass for entry in history):
@@ -324,8 +318,9 @@ class Registry:
         self._point(version, former=self.champion(), action="promote", why=why, by_pass=by_pass)
 
     def rollback(self, *, why: str) -> str:
-        """Make the former champion the champion again; hold the lease. Returns its name. Raises InputError where there
-        was none.
+        """Make the former champion the champion again and return its name; the caller holds the lease.
+
+        Raises InputError if there was none.
         """
         history = self.history()
         former = history[-1]["former"] if history else None
@@ -340,11 +335,11 @@ class Registry:
         return former
 
     def passes(self) -> list[str]:
-        """The passes that came to a decision, oldest first."""
+        """Return the passes with a decision, oldest first."""
         return self._named("passes", "decision.json", PASS)
 
     def decision(self, name: str) -> dict[str, Any]:
-        """What a pass came to. Raises InputError where there is none of that name."""
+        """Return the decision of a pass. Raises InputError if there is no such pass."""
         decision = self.read_json("passes", name, "decision.json") if PASS.fullmatch(name) else None
         if decision is None:
             raise InputError(
@@ -353,16 +348,16 @@ class Registry:
         return decision
 
     def new_pass(self) -> str:
-        """A name for a pass: numbered, so that a clock that jumps does not change their order."""
+        """Return a name for a pass. Its number keeps the order even if the clock jumps."""
         number = 1 + max((int(name.partition("-")[0]) for name in self.passes()), default=0)
         return f"{number:04d}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
 
     def last(self) -> dict[str, Any] | None:
-        """The last pass, whatever came of it; None before the first."""
+        """Return the last pass, whatever its result; None before the first."""
         return self.read_json("last.json")
 
     def current(self) -> dict[str, Any] | None:
-        """The pass that is under way, or was killed."""
+        """Return the pass that is running, or was killed."""
         return self.read_json("current.json")
 
     def end_current(self) -> None:
@@ -380,7 +375,7 @@ class Registry:
         self.write_json({"version": version, "history": [*self.history(), entry]}, "champion.json")
 
     def _named(self, folder: str, file: str, pattern: re.Pattern[str]) -> list[str]:
-        """Names of the folders below `folder` that hold `file`."""
+        """Return the names of the folders below `folder` that contain `file`."""
         found = [name.split("/") for name in self._files(folder)]
         return sorted(parts[0] for parts in found if parts[1:] == [file] and pattern.fullmatch(parts[0]))
 
@@ -392,7 +387,7 @@ class Registry:
 
 
 def remove_file(uri: str) -> None:
-    """Remove one file; none is as well."""
+    """Remove one file if it exists."""
     if not is_remote(uri):
         Path(uri).unlink(missing_ok=True)
         return
@@ -403,17 +398,18 @@ def remove_file(uri: str) -> None:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What differs between the records of two versions: (field, ours, theirs), fields dotted; of metrics the figures,
-    not the curves.
+    """Return the differences between the records of two versions as (field, ours, theirs), with dotted fields.
+
+    Metrics are compared by their figures, not their curves.
     """
-    fields = [_flat(_told(record)) for record in (ours, theirs)]
+    fields = [_flat(_compared(record)) for record in (ours, theirs)]
     names = [*fields[0], *(name for name in fields[1] if name not in fields[0])]
     return [
         (name, *(_text(of.get(name)) for of in fields)) for name in names if fields[0].get(name) != fields[1].get(name)
     ]
 
 
-def _told(record: dict[str, Any]) -> dict[str, Any]:
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
     metrics = {name: value for name, value in (record["metrics"] or {}).items() if isinstance(value, int | float)}
     recall = {
         row["class"]: row["recall"]

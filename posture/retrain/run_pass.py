@@ -1,13 +1,12 @@
-"""One pass of retraining: take in what is new, train a challenger on it and on what was there, judge it beside the
-champion, promote it or not.
+"""One pass of retraining: ingest what is new, train a challenger, compare it with the champion, and promote it or not.
 
-A pass is idempotent: with nothing new it ends in seconds and changes nothing. What it is about to do is written down
-before (`current.json` in the registry), so that a pass that was killed is finished by the next one: the challenger is
-named after all that it depends on and goes on from its last checkpoint, a version is added once, and the pointer to the
-champion is switched last. One pass at a time holds the registry's lease.
+A pass is idempotent: if nothing is new, it ends in seconds and changes nothing. Its plan is written first
+(`current.json` in the registry), so that the next pass finishes one that was killed: the challenger's name depends on
+all its inputs, it resumes from its last checkpoint, a version is added once, and the pointer to the champion changes
+last. One pass at a time holds the registry's lease.
 
-The steps: `take_in` (posture/retrain/intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train`
-(posture/retrain/challenger.py) -> `judge` (posture/retrain/decision.py) -> `conclude`: version, decision, pointer.
+The steps: `take_in` (intake.py) -> `plan`: is it enough, and of which versions of the tables -> `train` (challenger.py)
+-> `judge` (decision.py) -> `conclude`: version, decision, pointer.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ from posture.runs.prepare import prepare, software
 from posture.runs.recipes import load_recipe
 
 FORMAT = 1
-"""Of decision.json."""
+"""Format of decision.json."""
 
 
 @dataclass(frozen=True)
 class RetrainOptions:
-    """What `posture retrain` is asked."""
+    """Options of `posture retrain`."""
 
     footage: str
     store: str
     registry: str
     recipe: str = "jobs/action.py:improved"
     changes: dict[str, Any] = field(default_factory=dict)
-    """Dotted, of the recipe."""
+    """Changes of the recipe by dotted path."""
     backend: Backend = field(kw_only=True)
     """Where to decode, train and score."""
     runs: str | None = None
@@ -61,13 +60,13 @@ class RetrainOptions:
     split_number: int = 1
     settle: float = 300.0
     min_clips: int = 20
-    """New training clips that are worth a challenger."""
+    """Least number of new training clips for a challenger."""
     min_per_class: int = 8
-    """Training clips with which a new class is taken in; with fewer it is left out, and waits."""
+    """Least number of training clips of a new class; with fewer it is left out for now."""
     from_scratch: bool = False
     """Start from random weights instead of the champion's."""
     force: bool = False
-    """Train a challenger though too little is new."""
+    """Train a challenger even if too little is new."""
     val_share: float = 0.2
     test_share: float = 0.2
     seed: int = 0
@@ -75,7 +74,7 @@ class RetrainOptions:
     notification: Notification = Notification()
 
     @property
-    def drop(self) -> InboxOptions:
+    def inbox(self) -> InboxOptions:
         return InboxOptions(
             self.footage, self.layout, self.split_number, self.settle, self.val_share, self.test_share, self.seed
         )
@@ -83,41 +82,44 @@ class RetrainOptions:
 
 @dataclass
 class PassResult:
-    """What a pass came to."""
+    """Result of a pass."""
 
     status: str
-    """promoted, refused or failed: a challenger was judged; waiting: there is something new, but not enough; nothing:
-    there is nothing new.
+    """promoted, refused or failed if a challenger was judged; waiting if too little is new; nothing if nothing is
+    new.
     """
     sentence: str
     pass_id: str | None
     decision: dict[str, Any] | None
     look: dict[str, Any]
-    """As it stands in the registry's last.json."""
+    """Content of the registry's last.json."""
 
 
 Tell = Callable[[str], None]
 
 
 def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: Progress = silent) -> PassResult:
-    """One pass. `tell` is given a line per step. Raises Busy where another pass is under way, InputError, and
-    KeyboardInterrupt at Ctrl-C, after training has saved: the next pass goes on from there.
+    """Run one pass; `tell` gets a line per step.
+
+    Raises Busy if another pass is running, InputError, and KeyboardInterrupt at Ctrl-C, after training has saved a
+    checkpoint, from which the next pass resumes.
     """
     run = override(load_recipe(options.recipe), options.changes)
     if not isinstance(run, ActionRun):
         raise InputError(
-            f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as jobs/action.py:improved"
+            f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as "
+            "jobs/action.py:improved"
         )
     look_for(options.footage)
     registry = Registry(options.registry, create=True)
     if not exists(registry.uri):
-        refuse_uncuttable(options.drop, Store(options.store, create=True), run)
+        refuse_uncuttable(options.inbox, Store(options.store, create=True), run)
     with registry.lease() as lease:
         return Pass(options, run, registry, lease, tell, progress).go()
 
 
 class Pass:
-    """One pass under way, with the registry's lease in hand."""
+    """A running pass, which holds the registry's lease."""
 
     def __init__(
         self, options: RetrainOptions, run: ActionRun, registry: Registry, lease: Lease, tell: Tell, progress: Progress
@@ -152,7 +154,7 @@ class Pass:
     def _take_in(self) -> Intake:
         self.tell(f"looking for new footage in {self.options.footage}")
         found = take_in(
-            self.options.drop,
+            self.options.inbox,
             self.store,
             self.run,
             self.registry.read_json("settling.json") or {},
@@ -163,7 +165,8 @@ class Pass:
         self.registry.write_json(found.memory, "settling.json")
         for report in found.reports:
             self.tell(
-                f"took in {counted(report.decoded, 'file')}, {counted(report.segments, 'segment')}, {counted(report.clips, 'clip')}; "
+                f"ingested {counted(report.decoded, 'file')}, {counted(report.segments, 'segment')}, "
+                f"{counted(report.clips, 'clip')}; "
                 f"{len(report.refused):,} refused"
             )
         if found.unsettled:
@@ -171,11 +174,14 @@ class Pass:
         return found
 
     def _unsettled(self, files: list[str]) -> str:
-        still = "changes" if len(files) == 1 else "change"
-        return f"{counted(len(files), 'file')} changed in the last {duration(self.options.settle)}, or still {still} (--settle {self.options.settle:g})"
+        still = "is" if len(files) == 1 else "are"
+        return (
+            f"{counted(len(files), 'file')} changed in the last {duration(self.options.settle)}, or {still} still "
+            f"changing (--settle {self.options.settle:g})"
+        )
 
     def _plan(self, found: Intake) -> dict[str, Any] | PassResult:
-        """What is to be trained and judged, written down; or why nothing is."""
+        """Return and store the plan of what to train and judge; or the result if there is nothing to do."""
         passes, store = self.registry.passes(), self.store
         baseline = passes[-1] if passes else None
         known = self.registry.version(self.champion)["classes"] if self.champion else ()
@@ -219,23 +225,23 @@ class Pass:
         self.registry.write_json(segments_record(new, baseline), "passes", plan["pass"], "segments.json")
         self.registry.write_json(plan, "current.json")
         self.tell(
-            f"new: {counted(look['new']['clips'], 'training clip')} of {', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}"
+            f"new: {counted(look['new']['clips'], 'training clip')} of "
+            f"{', '.join(sorted(new.new_clips)) or 'no class'}; this is pass {plan['pass']}"
         )
         return plan
 
     def _leave(self, look: dict[str, Any], left_out: dict[str, int]) -> PassResult:
-        """Nothing to train: say why, and remember that somebody looked."""
+        """Store and return the reason why nothing is trained."""
         clips = look["new"]["clips"]
         reasons = (
-            [
-                f"{counted(clips, 'new training clip')}, and {self.options.min_clips:,} are worth a challenger (--min-clips)"
-            ]
+            [f"{counted(clips, 'new training clip')}, and a challenger needs {self.options.min_clips:,} (--min-clips)"]
             if clips
             else []
         )
         if left_out:
             reasons.append(
-                f"{', '.join(left_out)}: a new class takes {counted(self.options.min_per_class, 'training clip')} and a group that is held out"
+                f"{', '.join(left_out)}: a new class needs {counted(self.options.min_per_class, 'training clip')} and "
+                "a held-out group"
             )
         if look["unsettled"]:
             reasons.append(self._unsettled(look["unsettled"]))
@@ -243,7 +249,7 @@ class Pass:
         sentence = (
             f"waiting: {'; '.join(reasons)}"
             if reasons
-            else f"nothing new; {'the champion stands' if self.champion else 'there is no champion yet'}"
+            else f"nothing new; {'the champion stays' if self.champion else 'there is no champion yet'}"
         )
         look = look | {"status": status, "sentence": sentence, "pass": None}
         self.lease.check()
@@ -251,8 +257,9 @@ class Pass:
         return PassResult(status, sentence, None, None, look)
 
     def _unfinished(self) -> dict[str, Any] | None:
-        """The plan of a pass that was killed, if it still holds; another recipe, champion or footage that was forgotten
-        make it void.
+        """Return the plan of a pass that was killed if it is still valid.
+
+        Another recipe, another champion or forgotten footage make it invalid.
         """
         plan = self.registry.current()
         if plan is None:
@@ -260,11 +267,12 @@ class Pass:
         forgotten = any(mark["time"] > plan["started"] for mark in self.store.forgotten().values())
         if plan["asked"] != self.wish or forgotten or (plan["champion"] != self.champion and not self._concluded(plan)):
             self.tell(
-                f"pass {plan['pass']} was not finished and no longer holds: the recipe, the champion or the footage is another; it is dropped"
+                f"pass {plan['pass']} was not finished, and is dropped: the recipe, the champion or the footage has "
+                "changed"
             )
             self.registry.end_current()
             return None
-        self.tell(f"going on with pass {plan['pass']}, which was interrupted")
+        self.tell(f"resuming pass {plan['pass']}, which was interrupted")
         return plan
 
     def _concluded(self, plan: dict[str, Any]) -> bool:
@@ -276,13 +284,13 @@ class Pass:
         return RunFolder(self.options.runs or self.registry.path("runs"), plan["run"])
 
     def _train(self, plan: dict[str, Any]) -> str:
-        """Train the challenger, from where it was left. Returns why it cannot be trained, or ""."""
+        """Train the challenger from its last checkpoint. Return why it cannot be trained, or ""."""
         folder = self._folder(plan)
         history = folder.history()
         if plan["step"] != "train" or (len(history) >= self.run.epochs and folder.checkpoints()):
             return ""
         if not folder.exists():
-            remove_tree(folder.uri)  # what a killed pass had begun to write of it
+            remove_tree(folder.uri)  # a killed pass may have begun to write it
         warm = self.champion is not None and not self.options.from_scratch
         changes = {"weights": self.registry.path("versions", self.champion)} if warm else {}
         try:
@@ -299,17 +307,14 @@ class Pass:
             if folder.exists():
                 raise
             self.registry.end_current()
-            hint = (
-                f"; {self.options.recipe} cannot go on from {self.champion}, if that is why: --from-scratch starts afresh"
-                if warm
-                else ""
-            )
+            hint = f"; if {self.options.recipe} cannot start from {self.champion}, use --from-scratch" if warm else ""
             raise InputError(f"{error}{hint}") from None
         self.tell(
-            f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, {counted(len(session.classes), 'class', 'classes')}, "
+            f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, "
+            f"{counted(len(session.classes), 'class', 'classes')}, "
             f"{counted(session.run.epochs, 'epoch')}"
             + (f"; {session.start}" if session.start else "")
-            + (f"; goes on after epoch {len(history)}" if session.resumed else "")
+            + (f"; resumes after epoch {len(history)}" if session.resumed else "")
         )
         begun: list[str] = []
 
@@ -322,7 +327,7 @@ class Pass:
                 session, backend=self.options.backend, on_device=on_device, tell=self.tell, progress=self.progress
             )
         except InputError as error:
-            # nothing is wrong with the challenger: a cluster that is away or too small, a full disk
+            # not the challenger's fault: a cluster that is gone or too small, a full disk
             if not begun or isinstance(error, Unreachable | Busy):
                 raise
             return str(error)
@@ -364,7 +369,7 @@ class Pass:
     def _record(
         self, plan: dict[str, Any], record: RunRecord, answers: Answers, judged: dict[str, Any], *, missing: int
     ) -> dict[str, Any]:
-        """Add the version, and write down the decision and what it rests on."""
+        """Add the version; write the decision and its evidence."""
         folder = self._folder(plan)
         history = folder.history()
         best = max(history, key=lambda row: row[f"val_{self.run.metric}"])
@@ -424,7 +429,9 @@ class Pass:
         )
 
     def _failed(self, plan: dict[str, Any], why: str) -> dict[str, Any]:
-        """A challenger that could not be trained is a decision too: it is not tried again until there is something new."""
+        """Write the decision about a challenger that could not be trained; it is not tried again until something is
+        new.
+        """
         return self._written(
             plan,
             {
@@ -476,7 +483,7 @@ class Pass:
         return decision
 
     def _placed(self, changed: list[dict[str, Any]], plan: dict[str, Any]) -> list[dict[str, Any]]:
-        """The segments whose answer changed, with where they are to be found."""
+        """Return the segments whose prediction changed, with their place in a video."""
         places = places_of(self.store, [item["segment"] for item in changed], versions=plan["versions"])
         return [
             item
@@ -490,7 +497,7 @@ class Pass:
         ]
 
     def _conclude(self, plan: dict[str, Any], decision: dict[str, Any]) -> PassResult:
-        """Switch the pointer, tell the world, and end the pass. All of it may be done twice."""
+        """Switch the pointer, send notifications, and end the pass. All of it may be repeated."""
         self.lease.check()
         if decision["outcome"] == "promoted":
             self.registry.promote(decision["challenger"], why=decision["verdict"], by_pass=plan["pass"])
@@ -508,8 +515,8 @@ class Pass:
 
 
 def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[str]:
-    """Show a decision: its page, and where that is wanted W&B. Returns what went wrong, in sentences; it never stops
-    the pass.
+    """Publish a decision as a page and, if wanted, in W&B. Return what went wrong, in sentences; it never stops the
+    pass.
     """
     from posture.retrain import page
     from posture.runs.tracking import log_version
@@ -517,7 +524,7 @@ def publish(registry: Registry, pass_id: str, decision: dict[str, Any]) -> list[
     problems = []
     try:
         page.publish(registry, pass_id, decision)
-    except Exception as error:  # whatever it is, the decision stands
+    except Exception as error:  # the decision holds even without its page
         problems.append(f"the decision's page could not be written ({type(error).__name__}: {error})")
     if decision["challenger"] is None:
         return problems

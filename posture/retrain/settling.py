@@ -1,8 +1,8 @@
-"""Which files of a drop folder are whole: a file that is still being copied is left for the next pass.
+"""Files of the inbox that are complete; a file that is still being copied is left for the next pass.
 
-A file has settled when it was changed last more than `settle` seconds ago, and nothing of it changes while it is looked
-at twice. Copies may bring a time along that lies in the future, or clocks may jump: such a file has settled when passes
-that lie `settle` seconds apart, by the clock of this machine, found the same size and time.
+A file has settled if its last change is more than `settle` seconds ago, and if two looks at it are the same. A copied
+file may have a time in the future, and clocks may jump: such a file has settled if passes at least `settle` seconds
+apart, by this machine's clock, found the same size and time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from posture.data.store.files import File
 
 LOOK_AGAIN_SECONDS = 2.0
-"""Between the two looks of one pass."""
+"""Seconds between the two looks of one pass."""
 
 Looks = dict[str, dict[str, Any]]
-"""What was seen of files that had not settled, by uri: {bytes, modified, since}."""
+"""Last look at files that have not settled, by uri: {bytes, modified, since}."""
 
 
 def settled(
@@ -28,11 +28,10 @@ def settled(
     settle: float,
     now: float | None = None,
 ) -> tuple[set[str], Looks]:
-    """The uris of those of the files `first` that have settled; and what is to be remembered of the others until the
-    next pass.
+    """Return the uris of the files that have settled, and the looks at the others for the next pass.
 
-    `before` is what the last pass remembered; `look_again` lists the same files once more, and is called only where
-    some could have settled. Where nothing need be waited for (`settle` 0), all have.
+    `before` has the looks of the last pass. `look_again` lists the same files once more; it is called only if some
+    could have settled. With `settle` 0 all files have settled.
     """
     files, now = list(first), time.time() if now is None else now
     if not settle:
@@ -51,7 +50,7 @@ def settled(
 
 
 def _look(file: File, before: dict[str, Any] | None, now: float) -> dict[str, Any]:
-    """When this state of the file was seen first; a time that has not come yet is of a clock that has gone back since."""
+    """Return this look at the file; `since` starts again if the file changed, or if the clock was set back."""
     same = (
         before is not None
         and (before["bytes"], before["modified"]) == (file.bytes, file.modified)

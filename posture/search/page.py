@@ -220,8 +220,14 @@ def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objecti
     elif best[0].number == 0:
         told += ": that is the base recipe itself"
     if len(objectives) > 1:
-        return f"{told}; {len(best)} trials are on the front of {' and '.join(objective.name for objective in objectives)}."
-    return f"{told}. It was chosen among {len(trials)} by the same val, so that it promises more than it will keep; posture compare tells on test."
+        return (
+            f"{told}; {len(best)} trials are on the front of "
+            f"{' and '.join(objective.name for objective in objectives)}."
+        )
+    return (
+        f"{told}. It was chosen among {len(trials)} by the same val, so that it promises more than it will keep; "
+        "posture compare tells on test."
+    )
 
 
 def _tiles(

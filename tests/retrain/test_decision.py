@@ -86,7 +86,7 @@ def test_a_small_one_says_what_it_could_have_seen_and_asks_not_to_be_worse():
     assert (equal["rule"], equal["outcome"]) == ("non-inferiority", "promoted")
     assert equal["sets"]["both"]["detectable"] > DecisionLimits().margin
     assert equal["rule_sentence"].startswith(
-        "The smallest difference in accuracy that this hold-out could have shown is "
+        "The smallest difference in accuracy that this hold-out can show is "
     )
     behind = decide(answers(groups=30, champion=0.85, challenger=0.78), tolerance=0.5, max_class_drop=1.0)
     assert behind["sets"]["both"]["difference"]["accuracy"]["difference"] < 0 and failed(behind) == ["better"]
@@ -214,7 +214,7 @@ class Claims:
         return {
             rf"it recognises {P} of ([\d,]+) (frozen|new) segments?{known}, the champion {P} {points}"
             r"(, and a loss of more than ([\d.]+) points is not ruled out|, worse beyond chance)?": self.accuracy,
-            rf"{SIGNED} points on both hold-outs together{known}(, where .+|, and it knows (.+) besides|, so that it is behind)?": self.together,
+            rf"{SIGNED} points on both hold-outs together{known}(, and .+ points beyond chance are needed|, and it also knows (.+)|, so it is behind)?": self.together,
             r"no class loses recall on (either hold-out|the frozen hold-out|the new hold-out)": self.none_falls,
             r"no class that both know is held out": lambda: self.equal(self.changes(), {}),
             rf"no class loses more recall than (\w+), ([\d.]+) points on ({'|'.join(PARTS)})": self.worst,
@@ -226,14 +226,14 @@ class Claims:
             ),
             r"new: (.+)": self.recalls,
             rf"recall of new classes is below {P}: (.+)": lambda floor, rest: self.below(floor, rest),
-            r"nothing is left of the frozen hold-out in the classes that both know": lambda: self.equal(
+            r"the frozen hold-out has no segment left of a class that both know": lambda: self.equal(
                 self.of("frozen").any(), np.False_
             ),
             r"no new group of the shared classes is held out": lambda: self.equal(self.of("new").any(), np.False_),
-            r"the frozen hold-out is of one group, which tells nothing beyond chance": lambda: self.equal(
+            r"the frozen hold-out has only one group, which shows nothing beyond chance": lambda: self.equal(
                 len(self.groups("frozen")), 1
             ),
-            r"no hold-out segment is of a class that both know": lambda: self.equal(self.of("both").any(), np.False_),
+            r"no held-out segment is of a class that both know": lambda: self.equal(self.of("both").any(), np.False_),
         }
 
     def equal(self, found, expected):
@@ -290,7 +290,7 @@ class Claims:
         rows = self.of("both")
         self.near(difference, self.change(rows))
         assert bool(known) == bool((~rows).any())
-        assert ("so that it is behind" in (then or "")) == (
+        assert ("so it is behind" in (then or "")) == (
             self.decision["rule"] == "non-inferiority" and not self.gained and self.change(rows) < 0
         )
         if besides:
@@ -431,7 +431,7 @@ def test_the_first_must_beat_the_most_frequent_class():
     hopeless = decide(answers(first=True, challenger=0.2))
     assert (hopeless["rule"], hopeless["outcome"], failed(hopeless)) == ("first", "refused", ["majority"])
     nothing = Answers([], [], np.zeros(0, np.int64), np.zeros(0, bool), CLASSES, np.zeros((0, 4)), KNOWN)
-    assert decide(nothing)["verdict"] == "Refused: nothing is held out to judge it on."
+    assert decide(nothing)["verdict"] == "Refused: no segment is held out to judge it on."
 
 
 def test_one_group_or_none_tells_nothing():

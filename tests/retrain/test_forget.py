@@ -190,7 +190,7 @@ def test_killed_in_between_the_same_command_finishes(place):
                 raise Killed
 
         with pytest.raises(Killed):
-            forget(found, store, registry=None, tell=tell)
+            forget(found, store, registry=None, report=tell)
         found = find(segment["video"], store, registry=None, runs=[])
     forget(found, store, registry=None)
     assert (
@@ -203,7 +203,7 @@ def test_killed_in_between_the_same_command_finishes(place):
 def test_it_asks_and_says_what_is_not_there(place):
     store = str(place / "store")
     for arguments, complaint in (
-        (("nothing.mp4", "--yes"), "no video 'nothing.mp4' here"),
+        (("nothing.mp4", "--yes"), "no video 'nothing.mp4'"),
         (("left00.mp4",), "add --yes"),
     ):
         done = posture("forget", *arguments, "--store", store, stdin=subprocess.DEVNULL)

@@ -12,9 +12,9 @@ import pytest
 
 from posture.errors import InputError
 from posture.retrain import notify as module
-from posture.retrain.notify import TOLD, Notification, notify
+from posture.retrain.notify import FIELDS, Notification, notify
 
-DECISION = {name: name for name in TOLD} | {
+DECISION = {name: name for name in FIELDS} | {
     "outcome": "refused",
     "verdict": "Refused: worse.",
     "changed": ["much more"],
@@ -52,7 +52,7 @@ def url(server):
 def test_a_webhook_gets_the_verdict(server):
     assert notify(Notification(url(server)), DECISION) == []
     ((kind, content),) = server.got
-    assert kind == "application/json" and content == {name: DECISION[name] for name in TOLD} | {
+    assert kind == "application/json" and content == {name: DECISION[name] for name in FIELDS} | {
         "text": "Posture: Refused: worse."
     }
 
@@ -63,7 +63,7 @@ def test_a_server_that_refuses_or_is_not_there_is_a_sentence_without_the_secret(
     server.shutdown()
     server.server_close()
     said += notify(Notification(url(server)), DECISION)
-    assert len(said) == 2 and all("was not told" in sentence and "secret" not in sentence for sentence in said)
+    assert len(said) == 2 and all("got no notification" in sentence and "secret" not in sentence for sentence in said)
 
 
 def test_a_server_that_speaks_something_else_is_a_sentence():
@@ -77,12 +77,12 @@ def test_a_server_that_speaks_something_else_is_a_sentence():
 
         threading.Thread(target=answer, daemon=True).start()
         (said,) = notify(Notification(f"http://127.0.0.1:{server.getsockname()[1]}/secret"), DECISION)
-    assert said == "--notify-url: 127.0.0.1 was not told (BadStatusLine)"
+    assert said == "--notify-url: 127.0.0.1 got no notification (BadStatusLine)"
 
 
 def test_an_address_that_cannot_be_asked_is_a_sentence_without_the_secret():
     assert notify(Notification("http://127.0.0.1:9/secret path"), DECISION) == [
-        "--notify-url: 127.0.0.1 was not told (InvalidURL)"
+        "--notify-url: 127.0.0.1 got no notification (InvalidURL)"
     ]
 
 

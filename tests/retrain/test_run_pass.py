@@ -96,7 +96,7 @@ def test_from_three_classes_to_four_and_no_further_with_wrong_labels(ucf101, tmp
     ]
 
     before, began = snapshot(tmp_path), time.monotonic()
-    assert last_line(retrain(tmp_path)) == "nothing new; the champion stands"
+    assert last_line(retrain(tmp_path)) == "nothing new; the champion stays"
     assert snapshot(tmp_path) == before and time.monotonic() - began < 120
 
     copy_class(ucf101, drop, "BasketballDunk", clips=3)
@@ -118,7 +118,7 @@ def test_from_three_classes_to_four_and_no_further_with_wrong_labels(ucf101, tmp
     assert last_line(refused).startswith("Refused: "), refused.stdout
     assert (tmp_path / "registry" / "champion.json").read_bytes() == pointer
     assert registry.version("v0003")["decision"]["outcome"] == "refused"
-    assert last_line(retrain(tmp_path)) == "nothing new; the champion stands"
+    assert last_line(retrain(tmp_path)) == "nothing new; the champion stays"
 
 
 def snapshot(place):
@@ -269,7 +269,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
     done, said = one_pass(small | {"optim.lr": 0.001})
     assert (
-        done.status in ("promoted", "refused") and f"going on with pass {other['pass']}" in said and "epoch" not in said
+        done.status in ("promoted", "refused") and f"resuming pass {other['pass']}" in said and "epoch" not in said
     )
     assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
 
@@ -279,7 +279,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
         tmp_path / "registry" / "runs" / half["run"] / "start.safetensors"
     )
     forced, said = one_pass(small | {"optim.lr": 0.003}, force=True)
-    assert f"going on with pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
+    assert f"resuming pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
 
 
 @pytest.mark.slow
@@ -319,7 +319,7 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
         (("--settle", "-1"), 'Invalid value "-1.0" for --settle. Must be from 0 to'),
         (("--notify-url", "lab"), "--notify-url: must begin with http"),
         (("--set", "optim.rl=1"), "there is no field 'rl' here"),
-        (("--footage", str(tmp_path / "no")), "no: no such folder; make it"),
+        (("--footage", str(tmp_path / "no")), "no: no such folder; create it"),
         (("--footage", str(tmp_path / "in" / "no.csv")), "no.csv: no such table of labels"),
     ):
         footage = () if "--footage" in more else ("--footage", str(tmp_path / "in"))

@@ -7,6 +7,7 @@ import pytest
 from posture.data.store.files import File
 from posture.retrain.run_pass import Pass, RetrainOptions
 from posture.retrain.settling import settled
+from posture.runs.backend import LOCAL
 
 NOW = 1_800_000_000.0
 
@@ -56,10 +57,10 @@ def test_a_clock_that_went_back_starts_the_wait_anew_and_does_not_block(monkeypa
 @pytest.mark.parametrize(
     ("settle", "count", "told"),
     [
-        (300.0, 105, "105 files changed in the last 5 min, or still change (--settle 300)"),
-        (90.0, 1, "1 file changed in the last 1 min 30 s, or still changes (--settle 90)"),
+        (300.0, 105, "105 files changed in the last 5 min, or are still changing (--settle 300)"),
+        (90.0, 1, "1 file changed in the last 1 min 30 s, or is still changing (--settle 90)"),
     ],
 )
 def test_a_pass_says_how_long_files_must_have_been_left_alone(settle, count, told):
-    options = RetrainOptions("footage", "store", "registry", settle=settle)
+    options = RetrainOptions("footage", "store", "registry", settle=settle, backend=LOCAL)
     assert Pass._unsettled(SimpleNamespace(options=options), ["/in/a.mp4"] * count) == told

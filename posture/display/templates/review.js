@@ -1,10 +1,10 @@
-// The page of `posture review`: one clip at a time, played as pictures, and an answer to each. Text from footage is only ever set as text.
+// The page of `posture review`: one clip at a time, played as images, and an answer to each. Text from footage is only ever set as text.
 "use strict";
 
 const element = id => document.getElementById(id);
 const canvas = document.querySelector("#stage canvas");
 const player = { images: [], rate: 12.5, position: 0, playing: true, last: 0 };
-const held = new Map(); // question -> promise of its pictures
+const held = new Map(); // question -> promise of its images
 let review = null;
 let current = 0;
 let sending = false;
@@ -28,9 +28,9 @@ function made(name, text, properties = {}) {
   return node;
 }
 
-function pictures(number) {
+function imagesOf(number) {
   if (!held.has(number)) {
-    held.set(number, ask(`pictures/${number}`).then(async clip => {
+    held.set(number, ask(`images/${number}`).then(async clip => {
       const images = clip.frames.map(source => Object.assign(new Image(), { src: source }));
       await Promise.all(images.map(image => image.decode()));
       return { images, rate: clip.rate };
@@ -44,7 +44,7 @@ async function play(number) {
   Object.assign(player, { images: [], position: 0, playing: true });
   element("note").textContent = "Reading the clip …";
   try {
-    const clip = await pictures(number);
+    const clip = await imagesOf(number);
     if (number !== current) return;
     Object.assign(player, clip, { position: 0, last: performance.now() });
     canvas.width = clip.images[0].naturalWidth;
@@ -53,7 +53,7 @@ async function play(number) {
     element("seek").max = clip.images.length - 1;
     element("note").textContent = "";
     draw();
-    if (number + 1 < review.questions.length) pictures(number + 1).catch(() => {});
+    if (number + 1 < review.questions.length) imagesOf(number + 1).catch(() => {});
   } catch (error) {
     held.delete(number);
     if (number === current) element("note").textContent = `${error.message}. Mark it as not usable, or skip it.`;

@@ -1,5 +1,4 @@
-"""Footage that nobody has labelled: the stretches to ask people about, what a run takes them for, and which answers
-would teach it most.
+"""Active learning on unlabelled footage: which stretches to ask people about, by what a run predicts for them.
 
 Legend: s stretches, K classes, D features.
 """
@@ -33,14 +32,14 @@ from posture.data.store.tables import Store
 from posture.errors import InputError, Unreadable
 
 STRETCH_SECONDS = 10.0
-"""A longer video is asked about in parts of about that length."""
+"""Approximate length of the parts of a longer video."""
 WINDOWS = 2
-"""Clips that a stretch is scored on."""
+"""Clips per stretch that are scored."""
 PROBE_SECONDS = 60.0
 POOL = 10
-"""The stretches that a run is least sure of, so many times those asked for, are chosen among."""
+"""Size of the pool of least certain stretches, as a multiple of the number asked for."""
 COPY = 0.05
-"""Features whose distance is less, as a share of their mean length, are of near copies, of which one is shown."""
+"""Largest distance of the features of near copies, as a share of their mean length; one of them is shown."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +62,21 @@ class FileStretch:
 
 @dataclass
 class Unlabelled:
-    """What is waiting at a footage's root."""
+    """Unlabelled footage below a root."""
 
     root: str
     files: int = 0
-    """Without a label."""
+    """Number of files without a label."""
     asked: list[FileStretch] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     """{uri, verdict, reason} of files that cannot be shown."""
 
 
 def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int], None] | None = None) -> Unlabelled:
-    """Every stretch at `footage` that no label and no answer covers. Files whose content is in the store, or comes
-    twice, are refused as `duplicate`.
+    """Return every stretch at `footage` without a label or an answer.
 
-    Raises InputError where the footage cannot be listed, or its labels cannot be read.
+    Files whose content is in the store, or occurs twice, are refused as `duplicate`. Raises InputError if the footage
+    cannot be listed, or its labels cannot be read.
     """
     root, files = find_unlabelled(footage)
     answered: dict[str, list[tuple[float, float]]] = {}
@@ -98,7 +97,7 @@ def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int],
         _probed(files, hashed={size for size, count in sizes.items() if count > 1}), start=1
     ):
         if not isinstance(stream, Unreadable) and stream["content"] in known:
-            stream = Unreadable("duplicate", "its content is known already")
+            stream = Unreadable("duplicate", "its content is in the store already, or occurs twice")
         if isinstance(stream, Unreadable):
             found.refused.append({"uri": file.uri, "verdict": stream.verdict, "reason": str(stream)})
         else:
@@ -112,16 +111,17 @@ def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int],
 
 
 def group_of(relative: str) -> str:
-    """What a file's stretches have in common: of UCF101's names the people (`v_Archery_g08_c02` -> `Archery_g08`), else
-    the file.
+    """Return the group of a file: the people in UCF101's names (`v_Archery_g08_c02` -> `Archery_g08`), else the
+    file.
     """
     match = UCF101_CLIP.fullmatch(PurePosixPath(relative).stem)
     return match[1] if match else str(PurePosixPath(relative).with_suffix(""))
 
 
 def _probed(files: list[File], *, hashed: set[int]) -> Iterator[tuple[File, Any]]:
-    """(file, its stream with its `content`, a hash where the size is among `hashed`, or why it cannot be read), on all
-    cores.
+    """Yield each file with its stream, or with why it cannot be read, on all cores.
+
+    A stream's `content` is a hash if the file's size is in `hashed`, else empty.
     """
     own, sandboxes = threading.local(), []
 
@@ -150,7 +150,7 @@ def _probed(files: list[File], *, hashed: set[int]) -> Iterator[tuple[File, Any]
 
 
 def _stretches(file: File, stream: dict[str, Any]) -> list[FileStretch]:
-    """The whole file, or equal parts of a long one."""
+    """Return the whole file, or equal parts of a long one."""
     seconds, group = stream["seconds"], group_of(file.relative)
     properties = (file.uri, seconds, stream["fps"], stream["width"], stream["height"])
     parts = max(1, round(seconds / STRETCH_SECONDS)) if seconds > 1.5 * STRETCH_SECONDS else 1
@@ -171,7 +171,7 @@ def _covered(asked: FileStretch, answered: Any) -> bool:
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """What a run says of stretches; those that do not decode are left out."""
+    """Predictions of a run for stretches, without those that cannot be decoded."""
 
     asked: list[FileStretch]
     probabilities: np.ndarray  # (s, K) float32
@@ -188,9 +188,9 @@ def score_stretches(
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoredClip:
-    """Score every stretch by the weights in the folder `checkpoint`, on windows cut from the original files.
+    """Score every stretch with the weights in the folder `checkpoint`, on windows cut from the original files.
 
-    Raises InputError for a run on clips cut around the athlete: nothing says where the athlete is.
+    Raises InputError if the run needs clips cut around the athlete, whose place is unknown here.
     """
     from posture.runs.weights import load_network
     from posture.train.context import LocalContext
@@ -199,8 +199,8 @@ def score_stretches(
     recipe = replace(DecodeRecipe.parse(run.data.recipe), windows=WINDOWS, jpeg=0)
     if recipe.crop:
         raise InputError(
-            f"{run.name} was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is in new footage; "
-            "review it with a champion that was trained on whole frames"
+            f"{run.name} was trained on clips cut around the athlete ({recipe.crop}), and the place of the athlete "
+            "in new footage is unknown; review it with a champion that was trained on whole frames"
         )
     frames = [(round(start * one.fps), round(end * one.fps)) for one in asked for start, end in [one.span]]
     windows = np.array(
@@ -234,18 +234,17 @@ def score_stretches(
 
 
 def most_informative(probabilities: np.ndarray, features: np.ndarray, count: int) -> list[int]:
-    """At most `count` rows, those first whose label would teach most: the run is unsure of them, and they are unlike
-    each other.
+    """Return at most `count` rows whose labels would teach most: the run is uncertain, and they differ from each other.
 
-    Unsure: the entropy of the probabilities, as a share of the most that K classes can have. Greedily the row is taken
-    whose entropy, times its distance to the nearest one taken (as a share of a usual distance, at most 1), is largest.
-    Near copies of what is taken never are.
+    Uncertainty is the entropy of the probabilities, as a share of its maximum for K classes. Rows are chosen greedily
+    by entropy times the distance to the nearest chosen row (as a share of a usual distance, at most 1). Near copies of
+    chosen rows are never chosen.
     """
     rows, classes = probabilities.shape
     if not rows:
         return []
     likely, features = np.clip(probabilities.astype(np.float64), 1e-12, 1), features.astype(np.float64)
-    # nothing is ever quite sure: diversity alone then chooses
+    # never 0, so that diversity alone chooses among certain rows
     unsure = 0.001 - (likely * np.log(likely)).sum(axis=1) / math.log(max(2, classes))
     usual = max(math.sqrt(2 * features.var(axis=0).sum()), 1e-9)
     copy = COPY * np.linalg.norm(features, axis=1).mean()

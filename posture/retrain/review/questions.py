@@ -1,5 +1,6 @@
-"""A round of questions about unlabelled footage: the stretches chosen, their images, and the answers, which go into
-review.csv at once.
+"""A round of questions about unlabelled footage: the chosen stretches, their images, and the answers.
+
+Answers are written to review.csv at once.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from posture.errors import InputError, Unreadable
 from posture.retrain.review.active_learning import FileStretch
 
 SHOWN_PIXELS = 480
-"""Longer side of the images, at most."""
+"""Maximum length of the images' longer side, in pixels."""
 SHOWN_RATE = 12.5
-"""Images a second, about."""
+"""Approximate number of images per second."""
 SHOWN_FRAMES = 150
 JPEG_QUALITY = 82
 LIMIT_SECONDS = 120.0
 HELD = 6
-"""Clips whose images are kept."""
+"""Number of clips whose images are kept in memory."""
 SUGGESTED = 5
 
 
 @dataclass
 class Question:
-    """A stretch, what the champion takes it for, and what became of it."""
+    """A stretch, the champion's prediction, and the answer."""
 
     asked: FileStretch
     probabilities: np.ndarray
@@ -47,7 +48,7 @@ class Question:
 
 
 class Review:
-    """The questions of one round; threads may share it. `classes` are those of the champion."""
+    """The questions of one round; safe to share among threads. `classes` are those of the champion."""
 
     def __init__(self, root: str, classes: tuple[str, ...], questions: list[Question], *, champion: str) -> None:
         self.root, self.classes, self.questions, self.champion = root, classes, questions, champion
@@ -62,10 +63,10 @@ class Review:
         return join(self.root, REVIEWED)
 
     def answer(self, number: int, state: str, label: Any = None) -> None:
-        """Set what became of a question; a label or `not_usable` is written to review.csv, `skipped` and `open` take an
-        earlier answer out again.
+        """Set the answer to a question. A label or `not_usable` is written to review.csv; `skipped` and `open` remove
+        an answer.
 
-        Raises InputError for an unknown question or state, and for a label that is none.
+        Raises InputError for an unknown question, state or label.
         """
         question = self._question(number)
         if state not in ("open", "labelled", "not_usable", "skipped"):
@@ -79,7 +80,7 @@ class Review:
                 self._named.append(label)
 
     def describe(self) -> dict[str, Any]:
-        """Everything the page shows, but for the images."""
+        """Return everything that the page shows except the images."""
         return {
             "path": self.path,
             "champion": self.champion,
@@ -88,15 +89,16 @@ class Review:
         }
 
     def counts(self) -> dict[str, int]:
-        """Questions by what became of them."""
+        """Count the questions by state."""
         return {
             state: sum(question.state == state for question in self.questions)
             for state in ("labelled", "not_usable", "skipped", "open")
         }
 
-    def pictures(self, number: int) -> bytes:
-        """JSON of a stretch's images in their order, as JPEG `data:` addresses, and how many to show in a second.
-        Raises InputError.
+    def images(self, number: int) -> bytes:
+        """Return the images of a stretch in order, as JPEG `data:` addresses, and their rate per second, as JSON.
+
+        Raises InputError if the video cannot be decoded.
         """
         question = self._question(number)
         with self._decoding:
@@ -129,7 +131,7 @@ class Review:
             "suggested": [[self.classes[place], round(float(question.probabilities[place]), 4)] for place in ranked],
         }
 
-    def _decode(self, asked: Question) -> bytes:
+    def _decode(self, asked: FileStretch) -> bytes:
         start, end = asked.span
         scale = min(1.0, SHOWN_PIXELS / max(asked.width, asked.height, 1))
         length = max(1, round((end - start) * asked.fps))

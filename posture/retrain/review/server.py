@@ -1,9 +1,9 @@
 """The page of `posture review`, for one person on this machine.
 
-It listens on 127.0.0.1 alone, below a path that nobody can guess. Answers are taken only as JSON and from the page
-itself: another site that the person's browser shows can neither read anything here (its requests carry another Host or
-Origin) nor send an answer. However many connections others open, at most MOST_CONNECTIONS are held: those that have
-been waiting longest without knowing the path make room.
+The server listens on 127.0.0.1 only, below a secret path. It takes answers only as JSON and from the page itself:
+another site in the person's browser can neither read anything here (its requests have another Host or Origin) nor send
+an answer. At most MOST_CONNECTIONS are held: if there are more, those that have waited longest without knowing the path
+are dropped.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from posture.errors import InputError
 from posture.retrain.review.questions import Review
 
 LONGEST_REQUEST = 10_000
-"""Bytes of an answer."""
+"""Maximum bytes of an answer."""
 LONGEST_HEAD = 32_768
-"""Bytes of a request line and its headers."""
+"""Maximum bytes of a request line and its headers."""
 MOST_CONNECTIONS = 32
-"""At a time, each with a thread; a browser opens six."""
+"""Maximum number of connections, each with a thread; a browser opens six."""
 WAITING_SECONDS = 30.0
-"""So long a connection may take until its request is complete."""
+"""Time limit for a connection to complete its request."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -45,7 +45,7 @@ HEADERS = {
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves one review; `url` is where. `port` 0 takes a free one. Raises InputError where the port is taken."""
+    """Server of one review at `url`. `port` 0 takes a free one. Raises InputError if the port is taken."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -53,7 +53,7 @@ class ReviewServer(ThreadingHTTPServer):
     def __init__(self, review: Review, *, port: int = 0) -> None:
         self.review, self.token = review, secrets.token_urlsafe(24)
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._waiting: dict[socket.socket, float] = {}  # since when, the longest first
+        self._waiting: dict[socket.socket, float] = {}  # time since when, the longest first
         self._changing = threading.Lock()
         try:
             super().__init__(("127.0.0.1", port), _Handler)
@@ -65,9 +65,7 @@ class ReviewServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
     def wait_for(self, connection: socket.socket) -> None:
-        """Note that a connection has sent no complete request with the token yet, or none since its last; it may be
-        dropped.
-        """
+        """Note that a connection has not sent a complete request with the token since its last; it may be dropped."""
         with self._changing:
             self._waiting[connection] = time.monotonic()
 
@@ -77,9 +75,7 @@ class ReviewServer(ThreadingHTTPServer):
             self._waiting.pop(connection, None)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection a thread; if all are taken, that of the connection that has been waiting longest, or
-        none.
-        """
+        """Give the connection a thread; if none is free, take that of the connection that has waited longest."""
         if not self._slots.acquire(blocking=False):
             self._drop_waiting(at_most=1)
             if not self._slots.acquire(timeout=1.0):
@@ -96,11 +92,11 @@ class ReviewServer(ThreadingHTTPServer):
             self._slots.release()
 
     def service_actions(self) -> None:
-        """Twice a second: drop who has been waiting too long, be it by a byte a minute."""
+        """Drop connections that have waited too long, even if they send a byte now and then; called twice a second."""
         self._drop_waiting(before=time.monotonic() - WAITING_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing about a connection that broke."""
+        """Print nothing about a broken connection."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -110,11 +106,11 @@ class ReviewServer(ThreadingHTTPServer):
             for connection in chosen:
                 del self._waiting[connection]
                 with contextlib.suppress(OSError):  # it has ended by itself
-                    connection.shutdown(socket.SHUT_RDWR)  # its thread, which reads or writes, finds that out and ends
+                    connection.shutdown(socket.SHUT_RDWR)  # its thread notices when it reads or writes
 
 
 class _Lines(io.BufferedReader):
-    """What a client sends. Lines are read as long as `left` bytes of them suffice."""
+    """Stream of a client; the lines of a request may have `left` bytes in total."""
 
     left = 0
 
@@ -146,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
 
     def do_GET(self) -> None:
-        # a body is not read, and no next request
+        # neither a body nor another request is read
         self.close_connection |= "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
         what = self._asked()
         if what == "":
@@ -155,9 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send((Path(html.FOLDER) / "review.js").read_bytes(), "text/javascript; charset=utf-8")
         elif what == "questions":
             self._send_json(self.server.review.describe())
-        elif what is not None and what.startswith("pictures/") and what[9:].isdecimal() and len(what) < 20:
+        elif what is not None and what.startswith("images/") and what[7:].isdecimal() and len(what) < 20:
             try:
-                self._send(self.server.review.pictures(int(what[9:])), "application/json")
+                self._send(self.server.review.images(int(what[7:])), "application/json")
             except InputError as error:
                 self._send_json({"error": str(error)}, HTTPStatus.UNPROCESSABLE_ENTITY)
         else:
@@ -188,13 +184,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send_json(self.server.review.describe())
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: the token stands in the path."""
+        """Log nothing: the path has the token."""
 
     def _own(self) -> tuple[str, ...]:
         return tuple(f"http://{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost"))
 
     def _asked(self) -> str | None:
-        """What is asked for below the token's path; None without it, and where the browser takes this for another host."""
+        """Return the path below the token; None without the token, or if the browser asks for another host."""
         token, slash, what = self.path.removeprefix("/").partition("/")
         if f"http://{self.headers.get('Host')}" not in self._own() or not secrets.compare_digest(
             token.encode(), self.server.token.encode()

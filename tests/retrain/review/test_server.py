@@ -125,7 +125,7 @@ def test_the_images_are_those_of_the_stretch(review):
 
     from posture.data.decode.video import Reader
 
-    clip = json.loads(review.pictures(0))
+    clip = json.loads(review.images(0))
     assert len(clip["frames"]) == 20 and clip["rate"] == pytest.approx(12.5)
     own = Reader(review.questions[0].asked.uri, height=64, width=96).frames([0, 38])
     with urllib.request.urlopen(clip["frames"][0]) as first, urllib.request.urlopen(clip["frames"][-1]) as last:
