@@ -1,11 +1,13 @@
 # make demo              install, then the whole way on generated footage (make demo FOOTAGE=path: on yours)
-# make test              install, then the tests; make test-slow: kills, faults, buckets, whole runs (SLOW_MINUTES=15: some of them, others each day)
+# make test              install, then the tests; make test-fast: those without Ray;
+#                        make test-slow: kills, faults, buckets, whole runs (SLOW_MINUTES=15: some of them, others each day)
+# make lint              formatting, style and types
 PYTHON ?= python3
 VENV ?= .venv
 FOOTAGE ?=
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-fast test-slow lint clean
 
 install: $(VENV)/.installed
 
@@ -22,10 +24,14 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
+test-fast: install
+	$(BIN)/python -m pytest -m 'not slow and not ray' -n 2 --dist loadfile
+
 test-slow: install
 	$(BIN)/python -m pytest -m slow $(if $(SLOW_MINUTES),--slow-minutes $(SLOW_MINUTES))
 
 lint: install
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 clean:

@@ -1,4 +1,4 @@
-"""Footage for tests: small real videos, made once a session or found beside the checkout."""
+"""Footage for tests, made once a session or found beside the checkout; marks, limits and signals of all tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.support.footage import make_class_folders, make_video
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # under nohup; what tests start would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer, and nothing is wrong then
 settings.load_profile("any machine")
@@ -46,7 +50,10 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where slow tests have limited time, other files come first each day, so that all of them are run in turn."""
+    """Mark the tests that use Ray's fixtures; shuffle slow files with limited time, so that all have their turn."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
     if config.getoption("--slow-minutes") is None:
         return
     files = sorted({item.path for item in items})
@@ -65,6 +72,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(
             f"the {minutes:g} minutes for slow tests are used up; another day it comes earlier, or run make test-slow"
         )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: two test processes share two cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

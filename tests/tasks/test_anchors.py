@@ -15,8 +15,6 @@ from posture.models.boxes import Targets
 from posture.models.detector_configs import STRIDES, YOLOV5_ANCHORS, YOLOv5
 from posture.tasks.anchors import Matches, best_possible_recall, kmeans_anchors, match
 
-torch.set_num_threads(1)
-
 
 def targets_of(*boxes: tuple[float, float, float, float], images: list[int] | None = None) -> Targets:
     images = images or [0] * len(boxes)

@@ -20,8 +20,6 @@ from posture.tasks.anchors import match
 from posture.tasks.detection import DetectionTask
 from posture.tasks.detection_metrics import detection_metrics
 
-torch.set_num_threads(1)
-
 ANCHORS = (((10.0, 14.0), (24.0, 20.0)), ((30.0, 60.0), (50.0, 40.0)), ((70.0, 60.0), (90.0, 120.0)))
 SIZE = 96
 

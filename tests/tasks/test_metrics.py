@@ -13,8 +13,6 @@ import torchmetrics.functional.classification as reference
 
 from posture.tasks.metrics import CALIBRATION_BINS, ROC_POINTS, classification_metrics
 
-torch.set_num_threads(1)
-
 
 def random_case(segments: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Probabilities that are right more often than chance, every class present."""
