@@ -55,7 +55,7 @@ def limits(analysis: Mapping[str, Any], measures: Measures) -> str:
         return ""
     return (
         f"With {analysis['groups']} groups of test {measures.unit}s and {analysis['resamples']:,} resamples, "
-        f"the adjusted p cannot fall below {listed(bounds)}: no difference can be significant, however large."
+        f"the adjusted p cannot fall below {listed(bounds)}: their differences cannot be significant, however large."
     )
 
 

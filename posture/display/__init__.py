@@ -1,1 +1,1 @@
-"""How numbers, tables and charts are shown."""
+"""The display of numbers, tables and charts, on the terminal and on pages."""

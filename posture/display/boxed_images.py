@@ -45,8 +45,9 @@ class Box:
 
 
 def frame_all(images: Sequence[tuple[np.ndarray, Sequence[Box]]]) -> list[dict[str, Any]]:
-    """Return the layout of images, uint8 (h, w, 3) RGB, and their boxes, in frames of the median shape, for `shots.html`
-    and `posture.display.sheets`.
+    """Return the layout of images, uint8 (h, w, 3) RGB, and their boxes, in frames of the median shape.
+
+    `shots.html` and `posture.display.sheets` draw it.
     """
     if not images:
         return []

@@ -1,5 +1,6 @@
-"""Geometry of the charts, drawn as SVG by `charts.html`. Colours are style-sheet classes, so that a chart follows light
-and dark.
+"""Geometry of the charts that `charts.html` draws as SVG.
+
+Colours are classes of the style sheet, so that a chart follows light and dark mode.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ from posture.display.text import short
 Points = Sequence[tuple[float, float]]
 
 LOOKS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-"""Of the lines of one chart, in turn; those after the fourth are styled in `comparison.html`."""
-
-
+"""Looks of the lines of one chart, in turn; those after the fourth are styled in `comparison.html`."""
 NARROW = 380
-"""Width of a chart in a narrow column, in the drawing's units, which are about those of the screen there."""
+"""Width of a chart in a narrow column, in units of the drawing (about a pixel)."""
 LETTER = 6.6
-"""Mean width of a letter in a chart, in the drawing's units."""
+"""Mean width of a letter in a chart, in these units."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class ChartLine:
     points: Points
     look: str = "first"
     listed: bool = True
-    """Named in the legend."""
+    """Show the line in the legend."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A mark at (x, y) with a hover text; `label` is written beside it. `look` is that of its line."""
+    """A mark at (x, y) with a hover text and a `label` beside it. `look` is that of its line."""
 
     x: float
     y: float
@@ -59,7 +58,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves, marks and bars over two linear axes; `x`, `y` turn values into positions in the drawing."""
+    """Curves, marks and bars over two linear axes; `x` and `y` convert values to positions in the drawing."""
 
     title: str
     x_label: str
@@ -88,7 +87,7 @@ class Chart:
         )
 
     def path(self, line: ChartLine) -> str:
-        """The curve's SVG path; values that are not finite break it."""
+        """Return the SVG path of a curve; values that are not finite interrupt it."""
         steps, pen = [], "M"
         for x, y in line.points:
             if math.isfinite(x) and math.isfinite(y):
@@ -100,17 +99,15 @@ class Chart:
 
     @property
     def legend(self) -> list[tuple[ChartLine, str]]:
-        """The lines that are listed, each with what its key says: its name, and the lines that it hides because they
-        run the same way.
-        """
+        """The listed lines with their texts: the name, and the names of lines that coincide with it and are hidden."""
         covered: set[int] = set()
         entries = []
-        for place, line in reversed(list(enumerate(self.lines))):
-            if not line.listed or place in covered:
+        for index, line in reversed(list(enumerate(self.lines))):
+            if not line.listed or index in covered:
                 continue
             hidden = [
                 other
-                for other in range(place)
+                for other in range(index)
                 if self.lines[other].listed and other not in covered and self._same(line, self.lines[other])
             ]
             covered.update(hidden)
@@ -123,9 +120,7 @@ class Chart:
 
     @property
     def coinciding(self) -> str:
-        """A sentence on lines without a key that run the same way; empty if there are none. Faint ones are many, and
-        are not told apart anyway.
-        """
+        """A sentence on coinciding lines that are not listed, except faint ones; empty if there are none."""
         groups: list[list[ChartLine]] = []
         for line in self.lines:
             if line.listed or line.look in ("faint", "guide") or len(line.points) < 2:
@@ -139,7 +134,7 @@ class Chart:
         return f"The same curve: {'; '.join(same)}." if same else ""
 
     def _same(self, line: ChartLine, other: ChartLine) -> bool:
-        """Whether two lines cannot be told apart in the drawing: at each x they lie within a unit of each other."""
+        """Return True if two lines look the same: at each x they are within one unit of each other."""
         if [x for x, _ in line.points] != [x for x, _ in other.points]:
             return False
         pairs = [(first, second) for (_, first), (_, second) in zip(line.points, other.points, strict=True)]
@@ -151,8 +146,8 @@ class Chart:
 
     @property
     def notes(self) -> list[tuple[float, float, str, str]]:
-        """Where the labels of the dots stand, (x, y, anchor, label): beside their dots, none on another. One that has
-        no room is left out.
+        """Positions of the labels of the dots, (x, y, anchor, label), without overlap; a label without room is
+        dropped.
         """
         taken: list[tuple[float, float, float, float]] = []
         placed = []
@@ -191,20 +186,20 @@ class Chart:
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    """Whether two boxes (left, top, right, bottom) share any room."""
+    """Return True if two boxes (left, top, right, bottom) overlap."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def over_epochs(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of each record of a history.json; NaN, which breaks a curve, where it has no value."""
+    """Return (epoch, value) of each record of history.json; NaN, which interrupts a curve, if it has no value."""
     return [
-        (float(row.get("epoch", place + 1)), math.nan if row.get(key) is None else float(row[key]))
-        for place, row in enumerate(history)
+        (float(row.get("epoch", index + 1)), math.nan if row.get(key) is None else float(row[key]))
+        for index, row in enumerate(history)
     ]
 
 
 def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
-    """Round numbers, evenly spaced, from at or below `low` to at or above `high`; `whole`: integers only."""
+    """Return evenly spaced round numbers that cover `low` to `high`; with `whole`, integers only."""
     if not high > low:
         low, high = (low, low + 1) if whole else (min(low, 0.0), max(high, 0.0) or 1.0)
     rough = (high - low) / about
@@ -217,12 +212,12 @@ def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> li
 
 
 LONGEST = 44
-"""Letters of a name in a drawing; of a longer one the rest is cut, and it is whole in the tables."""
+"""Maximum number of letters of a name in a drawing; the tables have the full name."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of a confusion matrix: position, count, share of its row, hover text."""
+    """One field of a confusion matrix."""
 
     x: float
     y: float
@@ -234,8 +229,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix as a drawing: rows = truth, columns = guess; shade = share of the row; empty fields are left
-    out.
+    """The drawing of a confusion matrix: rows are true, columns predicted classes; the shade is the share of the row.
+
+    Empty fields are not drawn.
     """
 
     names: list[str]
@@ -252,23 +248,23 @@ class Matrix:
     height: float
 
     def count_size(self, count: int) -> float:
-        """Type size at which `count` fits its field."""
+        """Return the font size at which `count` fits its field."""
         return round(min(13.0, self.side * 0.5, self.side * 1.45 / len(str(count))), 1)
 
 
 def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: float = 1040.0) -> Matrix:
-    """Lay out a confusion matrix of any number of classes (readable to about a hundred) within `width`.
+    """Lay out a confusion matrix within `width`; it is readable for up to about 100 classes.
 
-    `counts`: (K, K) segments, rows = truth, columns = guess.
+    `counts`: (K, K) segments, rows are true, columns predicted classes.
     """
     total = len(classes)
     names = [short(name, LONGEST) for name in classes]
     longest = max((len(name) for name in names), default=1)
     slant = 45 if total <= 24 else 90
-    margin, edge = 34.0, 4.0  # for the word "truth" beside and "guess" above; for the outline
+    margin, edge = 34.0, 4.0  # for the words "true" beside and "predicted" above; for the outline
 
     def around(label_size: float) -> tuple[float, float, float]:
-        """Room left of the fields, above them, and right of them (slanted names overhang)."""
+        """Return the room left of, above and right of the fields (slanted names overhang)."""
         length, angle = longest * label_size * 0.58, math.radians(slant)
         return margin + length, margin + length * math.sin(angle) + label_size, max(edge, length * math.cos(angle))
 
@@ -277,7 +273,7 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
         return min(42.0, (width - left - right) / max(total, 1))
 
     label_size = 13.0
-    for _ in range(3):  # names and fields share the width: settle their sizes together
+    for _ in range(3):  # names and fields share the width, so their sizes depend on each other
         label_size = min(13.0, side_beside(label_size) * 0.85)
     side, (left, top, right) = side_beside(label_size), around(label_size)
 
@@ -286,7 +282,7 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
         for guess, count in enumerate(row):
             if count:
                 share, x, y = count / sum(row), left + guess * side, top + truth * side
-                text = f"{classes[truth]} → {classes[guess]}: {count} of {sum(row)} ({100 * share:.0f} %)"
+                text = f"{classes[truth]} predicted as {classes[guess]}: {count} of {sum(row)} ({100 * share:.0f} %)"
                 cells.append(Cell(round(x, 1), round(y, 1), count, round(share, 3), truth == guess, text))
     return Matrix(
         names=names,
@@ -304,22 +300,22 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str], *, width: fl
 
 @dataclass(frozen=True)
 class Column:
-    """One bar of a group: its value, and the least and the most it had; None draws nothing."""
+    """One bar of a group: its value, with a whisker from `low` to `high`; None draws nothing."""
 
     value: float | None
-    least: float | None = None
-    most: float | None = None
+    low: float | None = None
+    high: float | None = None
     text: str = ""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Groups of bars side by side, a look for each place within a group, with whiskers from least to most."""
+    """Groups of bars side by side, one bar for each series, with whiskers."""
 
     title: str
     series: list[str]
     groups: list[tuple[list[str], list[Column]]]
-    """The lines of a name, and a bar for each of `series`."""
+    """For each group, the lines of its name and a bar for each of `series`."""
     y_ticks: list[float]
     width: int = 1040
     height: int = 330
@@ -330,7 +326,7 @@ class Columns:
 
     @property
     def bottom(self) -> int:
-        """Room for the names below."""
+        """Room for the names."""
         return 16 + 16 * max((len(name) for name, _ in self.groups), default=1)
 
     def y(self, value: float) -> float:
@@ -341,7 +337,7 @@ class Columns:
 
     @property
     def step(self) -> float:
-        """Width of a group with the gap after it."""
+        """Width of a group with its gap."""
         return (self.width - self.left - self.right) / max(len(self.groups), 1)
 
     @property
@@ -349,14 +345,14 @@ class Columns:
         """Width of one bar."""
         return min(26.0, self.step * 0.78 / max(len(self.series), 1))
 
-    def x(self, group: int, place: int) -> float:
-        """The left edge of a bar."""
-        return round(self.left + self.step * (group + 0.5) + self.bar * (place - len(self.series) / 2), 1)
+    def x(self, group: int, series: int) -> float:
+        """Return the left edge of a bar."""
+        return round(self.left + self.step * (group + 0.5) + self.bar * (series - len(self.series) / 2), 1)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its confidence interval, None where there is none. `look`: right, wrong or unsure."""
+    """A value with its confidence interval, None if there is none. `look`: right, wrong or unsure."""
 
     name: str
     value: float
@@ -368,7 +364,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Values and intervals below their names, one a row, around zero."""
+    """Values with intervals around zero, one per row, below their names."""
 
     title: str
     x_label: str
@@ -387,12 +383,12 @@ class Intervals:
         return self.top + self.row * len(self.rows) + self.bottom
 
     def x(self, value: float) -> float:
-        """Values beyond the ticks stop at the edge."""
+        """Return the position of a value, clipped to the ticks."""
         low, high = self.x_ticks[0], self.x_ticks[-1]
         return round(
             self.left + (min(max(value, low), high) - low) / (high - low) * (self.width - self.left - self.right), 1
         )
 
     def y(self, row: int) -> float:
-        """The height of an interval; its name stands above."""
+        """Return the position of an interval; its name is above."""
         return self.top + self.row * (row + 0.7)

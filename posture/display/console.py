@@ -1,4 +1,4 @@
-"""What commands print: progress, tables, sizes. Bars on a terminal, a line now and then in a log."""
+"""Output of commands: progress, tables, lines. Progress is a bar on a terminal and a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ from posture.display.text import size as size
 LOG_EVERY_SECONDS = 10.0
 LOG_COLUMNS = 160
 PACE_SECONDS = 60.0
-"""Of the past, by which the time that is left is estimated."""
+"""Period by which the remaining time is estimated."""
 SILENCE_SECONDS = 2.5
-"""After which a command says what it waits for."""
+"""Time without output after which a command says what it waits for."""
 
 LOG: dict[str, Any] = {"width": LOG_COLUMNS, "force_terminal": False, "color_system": None}
-"""Of a console that writes to no terminal, whatever the environment says."""
+"""Options of a console that does not write to a terminal, whatever the environment says."""
 
 UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
 )
-"""What a terminal obeys instead of showing it, and what turns the direction of writing; names of files may contain it.
-"""
+"""Control characters of a terminal and of the direction of text, which names of files may contain."""
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """The text with such characters as Python writes them, `\\x1b`; with `lines` line breaks and tabs stay."""
+    """Return the text with control characters escaped, as in `\\x1b`; with `lines`, line breaks and tabs stay."""
     shown = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown if lines else shown.replace("\n", "\\n").replace("\t", "\\t")
 
 
 class _Console(Console):
     printed = 0
-    """How often something was printed."""
+    """Number of calls of print."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         self.printed += 1
@@ -57,7 +56,7 @@ out = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **({}
 
 
 class _LineHandler(logging.Handler):
-    """What parts that print nothing by themselves have to say, such as that Ray is being started."""
+    """Handler that prints messages of parts without output of their own, such as that Ray is being started."""
 
     def emit(self, record: logging.LogRecord) -> None:
         out.print(record.getMessage())
@@ -69,15 +68,13 @@ logging.getLogger("posture.display.console").propagate = False
 
 
 class Pace:
-    """How many seconds are left, by what was done in the last minute: how the work began says little of how it goes on."""
+    """Estimate of the remaining time from the last minute, since the start of the work says little about its rest."""
 
     def __init__(self) -> None:
         self._looks: collections.deque[tuple[float, int]] = collections.deque()
 
     def left(self, done: int, total: int, now: float) -> float | None:
-        """Seconds until `total`, of which `done` are done at the time `now`; None if nothing was done in the last
-        minute.
-        """
+        """Return the seconds until `total`, with `done` at the time `now`; None without progress in the last minute."""
         self._looks.append((now, done))
         while len(self._looks) > 2 and now - self._looks[1][0] >= PACE_SECONDS:
             self._looks.popleft()
@@ -87,7 +84,7 @@ class Pace:
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say `what` is awaited if nothing else is printed within `SILENCE_SECONDS`."""
+    """Print `what` is awaited if there is no other output within `SILENCE_SECONDS`."""
     printed, over = out.printed, threading.Event()
 
     def watch() -> None:
@@ -103,9 +100,7 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[..., None]]:
-    """A function `advance(done, total, note="")` that shows how far `what` is, how long it has taken, and how long it
-    still takes.
-    """
+    """Yield a function `advance(done, total, note="")` that shows progress, elapsed and remaining time of `what`."""
     if out.is_terminal:
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -129,23 +124,23 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
         left = pace.left(done, total, now)
         if now - last >= LOG_EVERY_SECONDS and left is not None:
             last = now
-            out.print(
-                f"{what}: {done:,} of {total:,}{', ' + note if note else ''}; {duration(now - began)} elapsed, about {duration(left)} left"
-            )
+            times = f"{duration(now - began)} elapsed, about {duration(left)} left"
+            out.print(f"{what}: {done:,} of {total:,}{', ' + note if note else ''}; {times}")
 
     with waiting(what):
         yield advance
 
 
 def suggest(text: str) -> None:
-    """What to do next, as the last line of a command."""
+    """Print the next step, as the last line of a command."""
     out.print(f"next: {text}")
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) sets the event, the second interrupts; outside of the main thread, which alone
-    hears signals, neither does.
+    """Yield an event that the first Ctrl-C (or SIGTERM) sets; the second one interrupts.
+
+    Only the main thread receives signals; in other threads the event is never set.
     """
     asked = threading.Event()
 
@@ -165,7 +160,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) -> None:
-    """A plain table; columns whose cells are numbers are set flush right."""
+    """Print a plain table; columns of numbers are aligned right."""
     shown = Table(
         title=None if title is None else visible(title),
         title_justify="left",
@@ -173,9 +168,9 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str | None = None) 
         pad_edge=False,
         header_style="bold",
     )
-    for place, name in enumerate(columns):
+    for index, name in enumerate(columns):
         numeric = rows and all(
-            isinstance(row[place], int | float) or str(row[place])[:1].isdigit() or row[place] == "-" for row in rows
+            isinstance(row[index], int | float) or str(row[index])[:1].isdigit() or row[index] == "-" for row in rows
         )
         shown.add_column(visible(name), justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:

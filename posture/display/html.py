@@ -1,8 +1,7 @@
-"""The pages people read: each is one file with its style, charts and images inside, so that it can be mailed,
-archived and printed.
+"""Pages: each is one HTML file that holds its style, charts and images, so that it can be mailed, archived and printed.
 
-Templates and the style sheet stand beside this file. A page needs no network and no script; its content security policy
-forbids both. (`review.html` alone is no such page: `posture review` serves it, with a script, while it runs.)
+A page needs no network and no script; its content security policy forbids both. The exception is `review.html`, which
+`posture review` serves with a script.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ size = functools.partial(text.size, space=THIN_SPACE)
 FOLDER = Path(__file__).parent / "templates"
 
 SEPARATED = re.compile(r"(?<=[/_=@-])(?=[^/_=@\s-])|(?<=[.,:])(?=[^\d\s.,:/])")
-"""Where a name may be broken: after a separator, but not within a number."""
+"""Positions at which a name may be broken: after a separator, but not within a number."""
 
 
 def render(template: str, **values: Any) -> str:
-    """The page `template` (a file of this folder) filled with `values`; all text is escaped."""
+    """Return the page `template`, a file of `templates/`, filled with `values`; all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
@@ -57,22 +56,21 @@ def render(template: str, **values: Any) -> str:
 
 
 def write(path: Path, page: str) -> None:
-    """Write `page`, making its folder. File names that are no valid text (lone surrogates) become question marks."""
+    """Write `page`, making its folder. Lone surrogates, as in names of files, become question marks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page.encode("utf-8", "replace"))
 
 
 def breaks(name: Any) -> Markup:
-    """The name, escaped, with a place to break the line after every separator."""
+    """Return the name, escaped, with a possible line break after every separator."""
     return Markup("<wbr>").join(SEPARATED.split(str(name)))
 
 
 def origin(uri: str, start: float | None = None) -> dict[str, str]:
-    """Where a clip or image comes from, for `origin.html`: {name, uri, href, at}.
+    """Return the source of a clip or image for `origin.html`: {name, uri, href, at}.
 
-    `uri` is a path or an s3:// address, of a frame `video#t=seconds`; `start` seconds into the video, None for a
-    image. A local file is named by its last part and linked to, at that moment; any other address is shown whole and
-    is not linked to.
+    `uri` is a path or an s3:// address, for a frame `video#t=seconds`; `start` is in seconds, None for an image. A
+    local file is shown by its name, with a link to this time; any other address is shown in full, without a link.
     """
     path, mark, seconds = uri.rpartition("#t=")
     if mark and start is None:
@@ -89,7 +87,7 @@ def origin(uri: str, start: float | None = None) -> dict[str, str]:
 
 
 def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 76) -> str:
-    """A frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address; larger ones are scaled down to `longest_pixels`."""
+    """Return a frame, uint8 (H, W, 3) RGB, as a JPEG `data:` address, scaled down to `longest_pixels` if larger."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(frame, dtype=np.uint8))
@@ -99,8 +97,8 @@ def jpeg(frame: np.ndarray, longest_pixels: int = 160, quality: int = 76) -> str
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def spread(frames: Sequence[np.ndarray], most: int = 6) -> list[np.ndarray]:
-    """At most `most` of the frames, evenly over their time, first and last included."""
-    if len(frames) <= most:
+def spread(frames: Sequence[np.ndarray], limit: int = 6) -> list[np.ndarray]:
+    """Return at most `limit` frames, evenly spaced, with the first and the last."""
+    if len(frames) <= limit:
         return list(frames)
-    return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, most)]
+    return [frames[round(position)] for position in np.linspace(0, len(frames) - 1, limit)]

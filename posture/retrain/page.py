@@ -1,5 +1,5 @@
-"""The page of a decision of `posture retrain`: verdict, champion against challenger, classes, clips whose answer
-changed, what came in, drift.
+"""The page of a decision of `posture retrain`: verdict, champion against challenger, classes, clips with changed
+predictions, new footage, drift.
 """
 
 from __future__ import annotations
@@ -26,21 +26,20 @@ from posture.retrain.holdout import only_segments
 from posture.retrain.registry import Registry
 
 PAGE, DRIFT = "decision.html", "drift.json"
-PARTS = {"frozen": "frozen", "new": "new", "both": "all of it"}
-MOST_STRIPS = 12
-"""Clips shown of each kind: those that got worse, better, or are wrong in another way."""
-MOST_REFUSED = 50
+PARTS = {"frozen": "frozen", "new": "new", "both": "both"}
+MAX_STRIPS = 12
+"""Maximum number of clips of each kind: those that got worse, better, or are wrong in another way."""
+MAX_REFUSED = 50
 STRIP_FRAMES = 5
 
 Frames = Mapping[str, Sequence[np.ndarray]]
-"""Images, uint8 (H, W, 3), of segments by id."""
+"""{segment id: images, uint8 (H, W, 3)}."""
 
 
 def publish(registry: Registry, pass_id: str, decision: Mapping[str, Any]) -> str:
-    """Write the page of a pass, with drift and images from its store, and drift.json beside it; returns the page's
-    uri.
+    """Write the page of a pass, with drift and images from its store, and drift.json beside it; return the page's uri.
 
-    Raises InputError where the store or a version is gone.
+    Raises InputError if the store or a version is missing.
     """
     store = Store(decision["store"])
     drift = _drift(registry, pass_id, decision, store)
@@ -49,7 +48,7 @@ def publish(registry: Registry, pass_id: str, decision: Mapping[str, Any]) -> st
     frames: Frames = {}
     if decision["challenger"] is not None:
         run = validate(registry.version(decision["challenger"])["run"])
-        frames = _pictures(
+        frames = _images(
             store,
             run,
             [item["segment"] for _, items in _changed(decision["changed"]) for item in items],
@@ -61,7 +60,7 @@ def publish(registry: Registry, pass_id: str, decision: Mapping[str, Any]) -> st
 
 
 def render(decision: Mapping[str, Any], *, drift: Mapping[str, Any] | None = None, frames: Frames = {}) -> str:  # noqa: B006
-    """The page of a decision.json. `drift` is what `posture.retrain.drift.measure` returns."""
+    """Return the page of a decision.json. `drift` is the result of `posture.retrain.drift.measure`."""
     changed = _changed(decision["changed"])
     balances = [
         (title, _balance(decision["balance"][side], decision["balance"]))
@@ -101,7 +100,7 @@ def render(decision: Mapping[str, Any], *, drift: Mapping[str, Any] | None = Non
         split_names=SPLITS,
         largest=max((row["total"] for _, rows in balances for row in rows), default=1) or 1,
         left_out=_left_out(decision["left_out"]),
-        refused=decision["refused_files"][:MOST_REFUSED],
+        refused=decision["refused_files"][:MAX_REFUSED],
         verdicts=", ".join(
             f"{verdict}: {count}"
             for verdict, count in Counter(row["verdict"] for row in decision["refused_files"]).most_common()
@@ -115,7 +114,7 @@ def render(decision: Mapping[str, Any], *, drift: Mapping[str, Any] | None = Non
 
 
 def title_of(decision: Mapping[str, Any]) -> str:
-    """`v0003 replaces v0002`, `v0002 stays`, ..."""
+    """Return `v0003 replaces v0002`, `v0002 stays`, ..."""
     champion, challenger = decision["champion"], decision["challenger"]
     if decision["outcome"] == "promoted":
         return f"{challenger} replaces {champion}" if champion else f"{challenger} is the first champion"
@@ -123,40 +122,37 @@ def title_of(decision: Mapping[str, Any]) -> str:
 
 
 def drift_sentence(drift: Mapping[str, Any]) -> str:
-    """What the figures of a drift say."""
+    """Return the drift in sentences."""
     confidence, sentences = drift["confidence"], []
     if not drift["shared"]:
         unknown, old = (percent(confidence["mean"][side]) for side in ("unknown", "old"))
         return (
-            "All that came in is of classes that the frozen hold-out lacks: the champion's confidence is "
-            f"{unknown} "
-            f"there, {old} on the frozen hold-out."
+            "All new footage is of classes that the frozen hold-out does not have: the champion's confidence is "
+            f"{unknown} there, {old} on the frozen hold-out."
         )
     if drift["too_few"]:
-        sentences.append(f"Nothing can be said of the features: {drift['too_few']}.")
+        sentences.append(f"Drift of the features cannot be measured: {drift['too_few']}.")
     else:
         auc = drift["auc"]
-        told = f"AUC {auc['value']:.2f}, 95{THIN_SPACE}% interval {auc['low']:.2f} to {auc['high']:.2f}"
+        measured = f"AUC {auc['value']:.2f}, 95{THIN_SPACE}% interval {auc['low']:.2f} to {auc['high']:.2f}"
         shifted = [row["class"] for row in drift["classes"] if row["shifted"]]
         if auc["low"] > 0.5:
-            sentences.append(
-                "The new footage can be told from the old "
-                f"({told}){': most by ' + _listed(shifted[:3]) if shifted else ''}."
-            )
+            mostly = f", mostly in {_listed(shifted[:3])}" if shifted else ""
+            sentences.append(f"The new footage differs from the old ({measured}){mostly}.")
         else:
-            sentences.append(f"The new footage cannot be told from the old ({told}).")
+            sentences.append(f"The new footage does not differ from the old beyond chance ({measured}).")
     if (change := confidence["difference"]) is not None:
         direction = "falls" if change["high"] < 0 else "rises" if change["low"] > 0 else None
-        beyond = f"{direction} by {100 * abs(change['value']):.1f} points" if direction else "is the same within chance"
+        beyond = (
+            f"{direction} by {100 * abs(change['value']):.1f} points" if direction else "does not change beyond chance"
+        )
         means = (percent(confidence["mean"][side]) for side in ("old", "new"))
-        sentences.append("The champion's confidence {} ({} on the old, {} on the new).".format(beyond, *means))
+        sentences.append("The champion's confidence {} ({} on the old footage, {} on the new).".format(beyond, *means))
     return " ".join(sentences)
 
 
 def _drift(registry: Registry, pass_id: str, decision: Mapping[str, Any], store: Store) -> dict[str, Any] | None:
-    """Of the champion, between the frozen hold-out and what came in; None where there is no champion or nothing of one
-    side.
-    """
+    """Measure the drift between the frozen hold-out and the new footage; None without a champion or one of the two."""
     frozen = (decision["holdout"].get("frozen") or {}).get("segments")
     new = set((registry.read_json("passes", pass_id, "segments.json") or {"new": []})["new"]) - set(frozen or ())
     if decision["champion"] is None or not frozen or not new:
@@ -170,47 +166,43 @@ def _drift(registry: Registry, pass_id: str, decision: Mapping[str, Any], store:
     return measure(*sides) if all(len(side.labels) for side in sides) else None
 
 
-def _pictures(store: Store, run: ActionRun, segments: Sequence[str], versions: dict[str, int]) -> Frames:
-    """A few frames of the first stored clip of each segment, all of which are held out."""
+def _images(store: Store, run: ActionRun, segments: Sequence[str], versions: dict[str, int]) -> Frames:
+    """Return a few frames of the first stored clip of each segment; all segments are in the hold-out."""
     index = only_segments(index_footage(store, "test", versions=versions, recipe=run.data.recipe), set(segments))
     if not len(index):
         return {}
     numbers, first = np.unique(index.segments, return_index=True)
     footage = open_index(replace(index.part(np.sort(first)), inputs=("rgb",)), feed="materialize")
-    place = {int(clip): number for number, clip in enumerate(np.sort(first))}
+    index_of = {int(clip): at for at, clip in enumerate(np.sort(first))}
     return {
-        index.segment_ids[number]: html.spread(footage.clip(place[int(clip)]), STRIP_FRAMES)
+        index.segment_ids[number]: html.spread(footage.clip(index_of[int(clip)]), STRIP_FRAMES)
         for number, clip in zip(numbers, first, strict=True)
     }
 
 
 def _changed(changed: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The clips to show, the surest answers first, those that got worse before all others."""
+    """Return the clips to show, the most confident predictions first, those that got worse before all others."""
     kinds: dict[str, list[dict[str, Any]]] = {
-        "Right before, wrong now": [],
-        "Wrong before, right now": [],
-        "Wrong in another way": [],
+        "Correct before, wrong now": [],
+        "Wrong before, correct now": [],
+        "Wrong in both, in another way": [],
     }
     for item in changed:
         kind = 0 if item["champion"] == item["truth"] else 1 if item["challenger"] == item["truth"] else 2
         list(kinds.values())[kind].append(dict(item))
-    return [(heading, items[:MOST_STRIPS]) for heading, items in kinds.items() if items]
+    return [(heading, items[:MAX_STRIPS]) for heading, items in kinds.items() if items]
 
 
 def _subtitle(decision: Mapping[str, Any]) -> list[str]:
     started, ended = decision["started"], decision["ended"]
-    return [
-        f"pass {decision['pass']}",
-        text.moment(ended),
-        f"{html.duration(ended - started)} from the first look to the decision",
-    ]
+    return [f"pass {decision['pass']}", text.moment(ended), f"{html.duration(ended - started)} from start to decision"]
 
 
 def _tiles(decision: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     both = decision["sets"].get("both")
     came = decision["came_in"]
     new = (
-        "Came in",
+        "New footage",
         text.whole(came["segments"]),
         f"segments, and {_counted(sum(came['groups'].values()), 'new group')}",
     )
@@ -255,13 +247,13 @@ def _sets(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _present(sets: Mapping[str, Any]) -> list[str]:
-    """The parts of the hold-out that there are; where it is a single one, that is all of it."""
+    """Return the existing parts of the hold-out; if there is only one, the whole is the same and is not listed."""
     present = [part for part in PARTS if sets.get(part)]
     return present[:1] if len(present) == 2 else present
 
 
 def _differences(sets: Mapping[str, Any]) -> list[Intervals]:
-    """The challenger's lead on each part of the hold-out, in points, with its interval."""
+    """Draw the challenger's lead on each part of the hold-out, in points, with its interval."""
     rows = []
     for part in _present(sets):
         name, found = PARTS[part], sets[part]["difference"]
@@ -300,20 +292,20 @@ def _class_row(row: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
 
 def _came_in(came: Mapping[str, Any]) -> str:
     groups = ", ".join(f"{count:,} {split}" for split, count in came["groups"].items() if count)
-    went = f"; their new groups went to {groups}" if groups else ""
+    went = f"; new groups are split into {groups}" if groups else ""
     sentences = [f"{_counted(came['segments'], 'segment')} with {_counted(came['clips'], 'clip')}{went}."]
     if came["new_classes"]:
         sentences.append(
             f"New {'class' if len(came['new_classes']) == 1 else 'classes'}: {_listed(came['new_classes'])}."
         )
-    for key, what in (("relabelled", "With another label, group or split than before"), ("removed", "Gone since")):
+    for key, what in (("relabelled", "With another label, group or split than before"), ("removed", "Removed since")):
         if came[key]:
             sentences.append(f"{what}: {_counted(came[key], 'segment')}.")
     return " ".join(sentences)
 
 
 def _balance(counts: Mapping[str, Mapping[str, int]], sides: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for every class of either side, so that both have the same."""
+    """Return a row for every class of either side, so that both have the same rows."""
     names = sorted({name for side in sides.values() for name in side})
     rows = [(name, counts.get(name, {})) for name in names]
     return [
@@ -324,25 +316,25 @@ def _balance(counts: Mapping[str, Mapping[str, int]], sides: Mapping[str, Mappin
 
 def _left_out(left_out: Mapping[str, int]) -> str:
     waiting = [f"{name} ({counted(count, 'training clip')})" for name, count in left_out.items()]
-    return f"Left out for now, having too few clips or none held out: {_listed(waiting)}." if waiting else ""
+    return (
+        f"Classes not trained yet, with too few clips or none in the hold-out: {_listed(waiting)}." if waiting else ""
+    )
 
 
 def _waiting(decision: Mapping[str, Any]) -> list[str]:
     lines = []
     if decision["unsettled"]:
         lines.append(
-            f"Left for the next pass, since they were still changing: {_counted(decision['unsettled'], 'file')}."
+            f"Left for the next pass because they were still changing: {_counted(decision['unsettled'], 'file')}."
         )
     if decision["unlabelled"]:
-        lines.append(
-            f"Without a label: {_counted(decision['unlabelled'], 'file')}; posture review asks about what would teach "
-            "most."
-        )
+        files = _counted(decision["unlabelled"], "file")
+        lines.append(f"Without a label: {files}; posture review asks about the most useful ones.")
     return lines
 
 
 def _confidence(drift: Mapping[str, Any]) -> Chart | None:
-    """Histograms of the champion's confidence, as steps."""
+    """Draw histograms of the champion's confidence, as steps."""
     looks = {"old": ("frozen hold-out", "first"), "new": ("new footage", "second"), "unknown": ("new classes", "third")}
     histograms = {side: shares for side, shares in drift["confidence"]["histogram"].items() if shares}
     if not histograms:
@@ -350,7 +342,7 @@ def _confidence(drift: Mapping[str, Any]) -> Chart | None:
     lines = []
     for side, shares in histograms.items():
         name, look = looks[side]
-        corners = [(edge / BINS, share) for place, share in enumerate(shares) for edge in (place, place + 1)]
+        corners = [(edge / BINS, share) for index, share in enumerate(shares) for edge in (index, index + 1)]
         lines.append(
             ChartLine(
                 f"{name}, mean {percent(drift['confidence']['mean'][side], 0)}",
@@ -358,15 +350,20 @@ def _confidence(drift: Mapping[str, Any]) -> Chart | None:
                 look,
             )
         )
-    most = max(share for shares in histograms.values() for share in shares)
+    highest = max(share for shares in histograms.values() for share in shares)
     return Chart(
-        "Confidence", "probability of the champion's answer", "share of segments", ticks(0, 1), ticks(0, most), lines
+        "Confidence",
+        "probability of the champion's prediction",
+        "share of segments",
+        ticks(0, 1),
+        ticks(0, highest),
+        lines,
     )
 
 
 def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
     training, limits = decision["training"], decision["limits"]
-    listed = [
+    found = [
         ("Footage", decision["footage"]),
         ("Store", decision["store"]),
         ("Table versions", ", ".join(f"{name}{THIN_SPACE}{version}" for name, version in decision["versions"].items())),
@@ -375,29 +372,27 @@ def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Challenger's run", decision["run_folder"]),
     ]
     if training:
-        listed.append((
+        found.append((
             "Training",
             f"{counted(training['epochs'], 'epoch')}, the best {training['best_epoch']}; "
-            f"{counted(training['train'], 'clip')}, "
-            f"{training['val']:,} for "
-            f"validation; {html.duration(training['seconds'])}",
+            f"{counted(training['train'], 'clip')}, {training['val']:,} for validation; "
+            f"{html.duration(training['seconds'])}",
         ))
     if limits:
-        listed.append((
+        found.append((
             "Limits",
-            f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, fall of a class beyond "
-            "chance "
-            f"{_points(limits['max_class_drop'])} points; recall of a new class at least "
-            f"{percent(limits['recall_floor'], 0)}",
+            f"margin {_points(limits['margin'])}, tolerance {_points(limits['tolerance'])}, "
+            f"significant loss of a class {_points(limits['max_class_drop'])} points; "
+            f"recall of a new class at least {percent(limits['recall_floor'], 0)}",
         ))
     if decision["rule"]:
-        listed.append(("Rule", decision["rule"]))
-    return listed + [("Registry", decision["registry"]), ("Baseline", decision["baseline"] or "none: the first pass")]
+        found.append(("Rule", decision["rule"]))
+    return found + [("Registry", decision["registry"]), ("Baseline", decision["baseline"] or "none: the first pass")]
 
 
 def _span(found: Mapping[str, float | None]) -> str:
     return (
-        "of one group: none"
+        "none: only one group"
         if found["low"] is None
         else f"{signed(100 * found['low'])} to {signed(100 * found['high'])}"
     )

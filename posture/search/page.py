@@ -1,8 +1,6 @@
-"""The page of a search: its history, what mattered, every parameter against the result, parallel coordinates, learning
-curves, and all trials.
+"""The page of a search: history, importances, slices, parallel coordinates, learning curves and all trials.
 
-Importances are fANOVA's (Hutter 2014): shares of the variance of a random forest that was fitted to the complete
-trials.
+Importances are those of fANOVA (Hutter 2014): shares of the variance of a random forest fitted to the complete trials.
 """
 
 from __future__ import annotations
@@ -20,19 +18,19 @@ from optuna.trial import FrozenTrial
 
 from posture.display import html, text
 from posture.display.charts import LETTER, LONGEST, Chart, ChartLine, Dot, ticks
-from posture.display.text import counted, decimal, short
+from posture.display.text import counted, decimal, listed, short
 from posture.runs.figures import Objective
 from posture.runs.kinds import KINDS
 from posture.search.study import leading, state_of
 from posture.search.trial import COSTS
 
 LEAST_FOR_IMPORTANCE = 5
-"""Complete trials, fewer of which tell nothing of what mattered."""
-MOST_CURVES = 60
+"""Minimum number of complete trials to compute importances."""
+MAX_CURVES = 60
 
 
 def write_search_page(path: Path, study: optuna.Study) -> None:
-    """Write the page of a study that `posture.search.Search` made."""
+    """Write the page of a study made by `posture.search.study.Search`."""
     objectives = _objectives(study)
     trials = [
         trial
@@ -65,7 +63,7 @@ def write_search_page(path: Path, study: optuna.Study) -> None:
 
 @dataclass(frozen=True)
 class AxisScale:
-    """One parameter's axis: `place` turns its values into 0..1; `marks` are the places that are written beside it."""
+    """The axis of a parameter: `place` maps its values to 0..1; `marks` are the labelled positions."""
 
     name: str
     distribution: BaseDistribution
@@ -87,7 +85,7 @@ class AxisScale:
 
 
 def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, AxisScale]:
-    """An axis for every parameter that any trial has, in the order they were asked for."""
+    """Return an axis for every parameter of any trial, in the order in which they were first used."""
     found: dict[str, BaseDistribution] = {}
     for trial in trials:
         for name, distribution in trial.distributions.items():
@@ -96,13 +94,14 @@ def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, AxisScale]:
 
 
 def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
-    """For each objective that varies: {"title", "rows": [(parameter, share, share of the largest)]}, of the parameters
-    that all complete trials have. Empty with fewer than 5 complete trials.
+    """Return for each objective that varies {"title", "rows": [(parameter, share, share of the largest)]}.
+
+    Only parameters of all complete trials have a share. Empty with fewer than 5 complete trials.
     """
     complete = [trial for trial in study.get_trials(deepcopy=False) if state_of(trial) == "complete"]
     tables = []
-    for place, objective in enumerate(objectives):
-        values = [trial.values[place] for trial in complete]
+    for index, objective in enumerate(objectives):
+        values = [trial.values[index] for trial in complete]
         if len(complete) < LEAST_FOR_IMPORTANCE or max(values) - min(values) <= 0:
             continue
         with warnings.catch_warnings():
@@ -110,12 +109,12 @@ def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[di
             shares = optuna.importance.get_param_importances(
                 study,
                 evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-                target=lambda trial, place=place: trial.values[place],
+                target=lambda trial, index=index: trial.values[index],
             )
-        most = max(shares.values(), default=0.0) or 1.0
+        largest = max(shares.values(), default=0.0) or 1.0
         tables.append({
             "title": objective.name,
-            "rows": [(name, share, share / most) for name, share in shares.items()],
+            "rows": [(name, share, share / largest) for name, share in shares.items()],
         })
     return tables
 
@@ -123,10 +122,10 @@ def importances(study: optuna.Study, objectives: Sequence[Objective]) -> list[di
 def coordinates(
     trials: Sequence[FrozenTrial], scales: Mapping[str, AxisScale], objective: Objective, best: Sequence[FrozenTrial]
 ) -> dict[str, Any] | None:
-    """Parallel coordinates of the trials that reached a value: axes with their marks, and a path for each trial, the
-    better the stronger, the `best` on top.
+    """Return parallel coordinates of the trials with a value: axes with marks, and a path for each trial.
 
-    A trial without a parameter passes below its axis. None where no trial has a value.
+    Better trials have stronger lines, and the `best` is on top. A trial without a parameter passes below its axis. None
+    if no trial has a value.
     """
     valued = [(trial, value) for trial in trials if (value := reached(trial)) is not None]
     if not valued or not scales:
@@ -176,7 +175,7 @@ def coordinates(
 
 
 def reached(trial: FrozenTrial) -> float | None:
-    """The first objective of a complete trial, or the best that one which was stopped or failed had come to."""
+    """Return the first objective of a complete trial, or the best value of one that was stopped or failed."""
     if state_of(trial) == "complete":
         return trial.values[0]
     return list(trial.intermediate_values.values())[-1] if trial.intermediate_values else None
@@ -188,7 +187,7 @@ def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
 
 
 def _ranked(trials: Sequence[FrozenTrial], objective: Objective) -> list[FrozenTrial]:
-    """The best first; complete before stopped before failed."""
+    """Return trials in order, the best first; complete before stopped before failed."""
     order = {"complete": 0, "running": 1, "stopped": 2, "failed": 3}
     sign = -1 if objective.maximize else 1
     return sorted(
@@ -214,19 +213,17 @@ def _verdict(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objecti
     if not best:
         return "No trial is complete yet."
     objective, first = objectives[0], next((trial for trial in trials if trial.number == 0), None)
-    told = f"Trial {best[0].number} reached {objective.name} {best[0].values[0]:.4f} on val"
+    sentence = f"Trial {best[0].number} reached {objective.name} {best[0].values[0]:.4f} on val"
     if first is not None and state_of(first) == "complete" and first.number != best[0].number:
-        told += f", the base recipe {first.values[0]:.4f}"
+        sentence += f", the base recipe {first.values[0]:.4f}"
     elif best[0].number == 0:
-        told += ": that is the base recipe itself"
+        sentence += ": this is the base recipe itself"
     if len(objectives) > 1:
-        return (
-            f"{told}; {len(best)} trials are on the front of "
-            f"{' and '.join(objective.name for objective in objectives)}."
-        )
+        front = listed([objective.name for objective in objectives])
+        return f"{sentence}; {counted(len(best), 'trial is', 'trials are')} on the Pareto front of {front}."
     return (
-        f"{told}. It was chosen among {len(trials)} by the same val, so that it promises more than it will keep; "
-        "posture compare tells on test."
+        f"{sentence}. It was selected from {counted(len(trials), 'trial')} on the same val split, so its value is too "
+        "optimistic; use posture compare for a result on test."
     )
 
 
@@ -246,13 +243,13 @@ def _tiles(
         (f"Best {objective.name}", decimal(value), f"trial {best[0].number}" if best else "")
         for objective, value in zip(objectives, first, strict=True)
     ] + [
-        ("Epochs trained", text.whole(spent), f"{max(0, whole - spent):,} of {whole:,} saved by stopping early"),
+        ("Epochs trained", text.whole(spent), f"{max(0, whole - spent):,} of {whole:,} saved by early stopping"),
         ("Time in trials", html.duration(seconds), f"{html.duration(seconds / len(trials))} each" if trials else ""),
     ]
 
 
 def _history(trials: Sequence[FrozenTrial], objective: Objective) -> Chart | None:
-    """Every trial's result, by its number, and the best complete one up to it."""
+    """Draw the result of every trial by number, and the best complete one so far."""
     valued = [(trial, value) for trial in trials if (value := reached(trial)) is not None]
     if not valued:
         return None
@@ -316,7 +313,7 @@ def _front(trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective
 def _slices(
     trials: Sequence[FrozenTrial], scales: Mapping[str, AxisScale], objective: Objective
 ) -> list[dict[str, Any]]:
-    """For each parameter the results of the trials that have it: a chart over its axis, and the axis's own marks."""
+    """Return for each parameter a chart of the results over its axis, and the marks of the axis."""
     slices = []
     values = [value for trial in trials if (value := reached(trial)) is not None]
     for name, scale in scales.items():
@@ -343,9 +340,7 @@ def _slices(
 
 
 def staggered(marks: Sequence[tuple[float, str]], width: float) -> list[tuple[float, int, str]]:
-    """Labels below an axis, (left edge, row, label): in one row if there is room, else in two, or as many as it takes
-    for none to lie on another.
-    """
+    """Return labels below an axis, (left edge, row, label), in as many rows as it takes to avoid overlap."""
     rows: list[float] = []  # how far each row is filled
     placed = []
     for x, label in marks:
@@ -360,9 +355,9 @@ def staggered(marks: Sequence[tuple[float, str]], width: float) -> list[tuple[fl
 def _curves(
     trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial], objective: Objective, epochs: int
 ) -> Chart | None:
-    """The best value up to each epoch, a curve for each trial; of several objectives the study keeps none."""
+    """Draw the best value up to each epoch, a curve for each trial; a study of several objectives has none."""
     drawn = sorted((trial for trial in trials if trial.intermediate_values), key=lambda trial: trial in best)[
-        -MOST_CURVES:
+        -MAX_CURVES:
     ]
     if not drawn:
         return None
@@ -382,7 +377,7 @@ def _curves(
         for epoch, value in [max(trial.intermediate_values.items())]
     ]
     return Chart(
-        f"best {objective.name} up to each epoch",
+        f"Best {objective.name} up to each epoch",
         "epoch",
         "",
         ticks(1, max(epochs, 2), 8, whole=True),

@@ -238,7 +238,7 @@ def test_where_groups_are_too_few_for_any_p_the_verdict_says_so() -> None:
     assert named(analysis, "c3d")["against"]["accuracy"]["p_holm"] == analysis["least_p"]["baseline"] > 0.05
     assert (
         "With 4 groups of test segments and 10,000 resamples, the adjusted p cannot fall below 0.10 for the "
-        "2 baselines: no difference can be significant, however large."
+        "2 baselines: their differences cannot be significant, however large."
     ) in analysis["verdict"]
     assert not any(
         "cannot fall" in sentence for sentence in analyse(comparison(*perfect), resamples=10_000)["verdict"]

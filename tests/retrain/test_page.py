@@ -111,15 +111,15 @@ def test_the_page_of_a_challenger_that_was_promoted():
     page = one_file(render(made, drift=drift, frames=frames))
     for part in (
         made["verdict"].partition(" (")[0],
-        "Right before, wrong now",
-        "Wrong before, right now",
+        "Correct before, wrong now",
+        "Wrong before, correct now",
         "New class: throw",
         "truncated: 1",
-        "Left out for now, having too few clips or none held out: spin (3 training clips)",
+        "Classes not trained yet, with too few clips or none in the hold-out: spin (3 training clips)",
         "Without a label: 2 files; posture review",
         "they were still changing: 1 file.",
         "Frozen hold-out",
-        "The new footage can be told from the old",
+        "The new footage differs from the old",
     ):
         assert part in page, part
     assert page.count("data:image/jpeg") == 5 * min(len(made["changed"]), page.count('<div class="frames"')) > 0
@@ -158,7 +158,7 @@ def test_the_first_and_the_refused_and_the_failed_have_pages_too():
     assert (
         title_of(failed) == "No champion yet"
         and "it ran out of memory" in page
-        and "What came in" in page
+        and "New footage</h2>" in page
         and "Class by class" not in page
     )
 
@@ -168,22 +168,22 @@ def test_clips_that_got_worse_are_never_crowded_out():
     page = render(made)
     lost = sum(item["champion"] == item["truth"] for item in made["changed"])
     gained = sum(item["challenger"] == item["truth"] for item in made["changed"])
-    assert lost > 12 < gained and f"{lost:,} from right to wrong, {gained:,} from wrong to right" in page
-    assert page.count('<div class="frames"') <= 36 and page.index("Right before, wrong now") < page.index(
-        "Wrong before, right now"
+    assert lost > 12 < gained and f"{lost:,} from correct to wrong, {gained:,} from wrong to correct" in page
+    assert page.count('<div class="frames"') <= 36 and page.index("Correct before, wrong now") < page.index(
+        "Wrong before, correct now"
     )
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "said"),
     [
-        ({}, {"shift": 1.5}, "can be told from the old (AUC"),
-        ({}, {}, "cannot be told from the old (AUC"),
-        ({}, {"groups": 2}, "Nothing can be said of the features"),
+        ({}, {"shift": 1.5}, "The new footage differs from the old (AUC"),
+        ({}, {}, "does not differ from the old beyond chance (AUC"),
+        ({}, {"groups": 2}, "Drift of the features cannot be measured"),
         (
             {},
             {"classes": ("throw",)},
-            "All that came in is of classes that the frozen hold-out lacks: the champion's confidence is ",
+            "All new footage is of classes that the frozen hold-out does not have: the champion's confidence is ",
         ),
         ({}, {"sure": 0.5}, "The champion's confidence falls by"),
         ({"sure": 0.5}, {}, "The champion's confidence rises by"),

@@ -1,6 +1,4 @@
-"""The report of an evaluated classifier as one self-contained HTML page: verdict, figures, curves, confusions, examples,
-and how it was measured.
-"""
+"""The report of an evaluated classifier as one self-contained HTML page: figures, curves, confusions, examples."""
 
 from __future__ import annotations
 
@@ -68,7 +66,7 @@ def write_report(
         absent=sum(not row["count"] for row in per_class),
         curves=learning_curves(*_comparable(run, history)),
         matrix=matrix(metrics["confusion"], classes),
-        mistakes=_mistakes(metrics["confusion"], classes),
+        mistakes=_confusions(metrics["confusion"], classes),
         roc=_roc(metrics),
         reliability=_reliability(metrics["calibration"]),
         right=[_strip(example) for example in ranked if example["truth"] == example["guess"]][:EXAMPLES],
@@ -88,7 +86,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     result += f" ({interval})" if interval else ""
     present = sum(row["count"] > 0 for row in metrics["per_class"])
     if present < 2:
-        return f"{result}. The {split} split holds only one class, so this does not measure how well classes are distinguished."
+        return f"{result}. The {split} split holds only one class, so this accuracy means little."
     baseline = f"{percent(majority)} of always predicting the most frequent of {present} classes"
     points = 100 * (accuracy - majority)
     if round(points, 1) > 0:
@@ -158,7 +156,7 @@ def _comparable(
     return rows, CURVES | {"Loss": {name: "train_loss", "validation": "val_loss"}}
 
 
-def _mistakes(confusion: Sequence[Sequence[int]], classes: Sequence[str], limit: int = 10) -> list[dict[str, Any]]:
+def _confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str], limit: int = 10) -> list[dict[str, Any]]:
     """Return the largest fields off the diagonal, by segments and then by their share of the class."""
     found = [
         {"truth": classes[truth], "guess": classes[guess], "count": count, "share": count / sum(row)}

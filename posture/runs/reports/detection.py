@@ -17,7 +17,7 @@ from posture.display.boxed_images import frame_all
 from posture.display.charts import Chart, ChartLine, Dot, ticks
 from posture.display.text import THIN_SPACE, counted, decimal, percent
 from posture.runs.reports.common import class_curves, interval_text, learning_curves, measured, protocol_text, subtitle
-from posture.runs.reports.detection_errors import FALSE, MISSED, MOST_BOXES, BoxMark, box_of, drawn_of, judge
+from posture.runs.reports.detection_errors import FALSE, MAX_BOXES, MISSED, BoxMark, box_of, drawn_of, judge
 
 if TYPE_CHECKING:
     from posture.data.feed.images import ImageIndex
@@ -86,7 +86,7 @@ def write_detector_report(
         speed=_speed(metrics),
         shots=_shots(spread, judged, index, images, uris),
         worst=_shots(worst, judged, index, images, uris),
-        mistakes=_mistakes(judged),
+        mistakes=_errors(judged),
         **measured(run, facts),
     )
     html.write(path, page)
@@ -224,8 +224,8 @@ def _harm(marks: Sequence[BoxMark]) -> float:
     )
 
 
-def _mistakes(judged: Sequence[Sequence[BoxMark]]) -> list[tuple[str, str, list[tuple[str, int, float]]]]:
-    """Count missed boxes and false positives by cause: (title, `4 of 9 true boxes`, [(cause in words, count, share)])."""
+def _errors(judged: Sequence[Sequence[BoxMark]]) -> list[tuple[str, str, list[tuple[str, int, float]]]]:
+    """Count missed boxes and false positives by cause: (title, `4 of 9 true boxes`, [(cause, count, share)])."""
     marks = [mark for image in judged for mark in image]
     tables = []
     for title, kind, causes, of, all_of in (
@@ -269,8 +269,8 @@ def _caption(marks: Sequence[BoxMark]) -> dict[str, Any]:
     reasons += [f"{mark.name} {mark.confidence:.2f}: {mark.reason}" for mark in marks if mark.kind == "false"]
     if len(reasons) > REASONS:
         reasons = [*reasons[:REASONS], f"and {len(reasons) - REASONS} more"]
-    if len(marks) > MOST_BOXES:
-        reasons.append(f"{len(marks) - MOST_BOXES} of {len(marks)} boxes not drawn")
+    if len(marks) > MAX_BOXES:
+        reasons.append(f"{len(marks) - MAX_BOXES} of {len(marks)} boxes not drawn")
     return {"summary": summary, "reasons": reasons}
 
 
@@ -290,7 +290,7 @@ def detections_sheet(
         "dashed: true box (white found, orange missed)"
     )
     if hidden := sum(map(len, judged)) - sum(map(len, drawn)):
-        note += f"; {counted(hidden, 'box is', 'boxes are')} not drawn (at most {MOST_BOXES} per image)"
+        note += f"; {counted(hidden, 'box is', 'boxes are')} not drawn (at most {MAX_BOXES} per image)"
     boxes = [[box_of(mark) for mark in marks] for marks in drawn]
     return sheets.boxes_sheet(title, note, list(zip(images, boxes, strict=True)))
 

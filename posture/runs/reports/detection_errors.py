@@ -64,14 +64,14 @@ class BoxMark:
         return f"missed: {self.name}" if self.kind == "missed" else ""
 
 
-MOST_BOXES = 30
+MAX_BOXES = 30
 """Maximum number of boxes drawn in an image."""
 
 
 def drawn_of(marks: Sequence[BoxMark]) -> list[BoxMark]:
-    """Return the marks to draw, at most MOST_BOXES: true boxes and true positives, then false positives by confidence."""
+    """Return at most MAX_BOXES marks to draw: true boxes and true positives, then false positives by confidence."""
     first = sorted(marks, key=lambda mark: (mark.reported and mark.kind != "right", -(mark.confidence or 0.0)))[
-        :MOST_BOXES
+        :MAX_BOXES
     ]
     return [mark for mark in marks if mark in first]
 

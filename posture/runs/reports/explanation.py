@@ -190,7 +190,7 @@ def _class_rows(explanation: Explanation) -> list[Filmstrip]:
 
 
 def _flow_image(explanation: Explanation) -> np.ndarray:
-    """Colour the flow at the middle of the clip, cropped as for the network: uint8 (H, W, 3), as large as the images."""
+    """Colour the flow at the middle of the clip, cropped as for the network: uint8 (H, W, 3), sized as the images."""
     flow, (height, width) = explanation.flow, explanation.window.pictures.shape[1:3]
     side = min(flow.shape[1:3])
     top, left = ((length - side) // 2 for length in flow.shape[1:3])

@@ -262,7 +262,7 @@ def test_every_field_of_the_confusion_matrix_is_drawn(tmp_path: Path) -> None:
     page = Page(written(tmp_path, metrics=metrics))
     for truth, row in zip(("run", "jump", "throw"), metrics["confusion"], strict=True):
         for guess, count in zip(("run", "jump", "throw"), row, strict=True):
-            assert (f"{truth} → {guess}: {count} of {sum(row)} " in page.text) == (count > 0)
+            assert (f"{truth} predicted as {guess}: {count} of {sum(row)} " in page.text) == (count > 0)
 
 
 def test_the_most_confident_examples_are_chosen_right_and_wrong(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from posture.runs.reports.detection import (
     verdict,
     write_detector_report,
 )
-from posture.runs.reports.detection_errors import MOST_BOXES, judge
+from posture.runs.reports.detection_errors import MAX_BOXES, judge
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
 
@@ -211,7 +211,9 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
     assert not rectangles(text, "false") and not rectangles(text, "missed")
     page = assert_self_contained(text)
     assert (
-        "1 of 1 found" in page.text and "athlete 0.90" in page.text and "athlete, confidence 0.90: true positive" in page.text
+        "1 of 1 found" in page.text
+        and "athlete 0.90" in page.text
+        and "athlete, confidence 0.90: true positive" in page.text
     )
     source = page.values("image", "href")[0].removeprefix("data:image/jpeg;base64,")
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
@@ -243,7 +245,10 @@ def test_the_worst_images_come_first_each_with_its_reasons(tmp_path: Path) -> No
         "0 of 4 found athlete missed: no box was reported for it athlete missed: no box was reported for it athlete missed: no box was reported for it and 1 more"
         in mistakes
     )
-    assert "0 of 2 found, 1 of 1 reported are false positives" in mistakes and "athlete 0.60: no object is labelled there" in mistakes
+    assert (
+        "0 of 2 found, 1 of 1 reported are false positives" in mistakes
+        and "athlete 0.60: no object is labelled there" in mistakes
+    )
     assert "no true box, 1 of 1 reported are false positives ball 0.80: no object is labelled there" in mistakes
     assert (
         "Missed 7 of 10 true boxes No box was reported for it 7" in page.text
@@ -263,7 +268,10 @@ def test_shown_images_are_spread_over_all_and_no_others_are_read(tmp_path: Path)
 
 def test_a_detector_without_a_mistake(tmp_path: Path) -> None:
     page = assert_self_contained(written(tmp_path, [HIT, BALL]))
-    assert "there are no missed boxes and no false positives" in page.text and "Images with the most errors" not in page.text
+    assert (
+        "there are no missed boxes and no false positives" in page.text
+        and "Images with the most errors" not in page.text
+    )
 
 
 @pytest.mark.parametrize("ones", [[picture([], [])], [MISS], [VAIN], [picture([], []), MISS, VAIN]])
@@ -285,7 +293,10 @@ def test_ignore_regions_are_drawn_and_explained_and_counted_nowhere(tmp_path: Pa
     )
     metrics = detection_metrics([crowd], CLASSES) | SPEED | {"confidence": 0.5}
     text = written(tmp_path, [crowd], metrics=metrics)
-    assert "is not counted, and neither is the region" in text and "ignore region, or reported inside one: not counted" in text
+    assert (
+        "is not counted, and neither is the region" in text
+        and "ignore region, or reported inside one: not counted" in text
+    )
     assert text.count('class="edge ignored"') == 3, "in the key, the region, and what was reported inside it"
     assert "Of 1 reported" in text and "in an ignore region, so not counted" in text
     plain = written(
@@ -369,7 +380,7 @@ def test_a_detector_that_has_learned_nothing_says_so_and_draws_little(tmp_path: 
     )
     assert len(images.asked) == FEW_SHOTS and page.text.count("68 boxes not drawn") == FEW_SHOTS
     assert (
-        len(rectangles(text, "false")) == FEW_SHOTS * (MOST_BOXES - 1) and len(rectangles(text, "missed")) == FEW_SHOTS
+        len(rectangles(text, "false")) == FEW_SHOTS * (MAX_BOXES - 1) and len(rectangles(text, "missed")) == FEW_SHOTS
     )
     assert "learned almost nothing" not in Page(written(tmp_path, [HIT] * 20)).text
 

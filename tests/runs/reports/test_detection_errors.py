@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.runs.reports.detection_errors import FALSE, MISSED, MOST_BOXES, drawn_of, judge
+from posture.runs.reports.detection_errors import FALSE, MISSED, MAX_BOXES, drawn_of, judge
 from posture.tasks.detection_metrics import ScoredImage, match_detections
 
 CLASSES = ("athlete", "ball")
@@ -155,8 +155,8 @@ def test_so_many_boxes_that_none_can_be_seen_are_not_all_drawn() -> None:
     vain = [([x, 50, x + 10, 60], 0.5 + x / 1000, 0) for x in range(67)]
     marks = judge(picture([(BOX, 0.51, 0), *vain], [(BOX, 0), ([0, 80, 10, 90], 0)]), CLASSES, confidence=0.5)
     drawn = drawn_of(marks)
-    assert len(marks) == 70 and len(drawn) == MOST_BOXES and [mark.kind for mark in drawn[:2]] == ["found", "missed"]
-    certain = sorted((mark.confidence for mark in marks if mark.kind == "false"), reverse=True)[: MOST_BOXES - 3]
+    assert len(marks) == 70 and len(drawn) == MAX_BOXES and [mark.kind for mark in drawn[:2]] == ["found", "missed"]
+    certain = sorted((mark.confidence for mark in marks if mark.kind == "false"), reverse=True)[: MAX_BOXES - 3]
     assert sorted((mark.confidence for mark in drawn if mark.kind == "false"), reverse=True) == certain and any(
         mark.kind == "right" for mark in drawn
     )
