@@ -20,6 +20,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import nn
 
 from posture.display.text import counted
@@ -63,6 +64,12 @@ class Board:
     def was_stopped(self, run: str) -> bool:
         """Return True if the scheduler stopped this trial for good."""
         return run in self._stopped
+
+
+def new_board() -> Any:
+    """Start a board on this node, so that the loss of another node does not end it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Board.options(scheduling_strategy=here).remote()
 
 
 class Posts:

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from posture.config import ActionRun, Scale
 from posture.data.store.files import exists, is_remote
 from posture.distributed import cluster
-from posture.distributed.context import Board, RayContext
+from posture.distributed.context import RayContext, new_board
 from posture.distributed.feed import Feed, feed
 from posture.distributed.resources import READER_CPUS, refuse_crowd, resources
 from posture.errors import InputError, Unreachable
@@ -40,13 +40,11 @@ MAX_ELASTIC_FAILURES = 30
 def train(
     session: Session,
     *,
-    on_progress: Callable[[dict[str, Any]], None],
-    on_record: Callable[[dict[str, Any]], None],
-    on_device: Callable[[str], None],
     asked_to_stop: Callable[[], bool],
     feeds: list[Feed] | None = None,
+    **callbacks: Callable[..., None],
 ) -> dict[str, Any]:
-    """Train `session` on the cluster that `cluster.connect` finds, as `Backend.train` does.
+    """Train `session` on the cluster that `cluster.connect` finds, as `Backend.train` does with these `callbacks`.
 
     `feeds` are those for training and validation, if several runs share them.
     Raises InputError, with the numbers, before it begins if the cluster has no room for the run.
@@ -57,20 +55,14 @@ def train(
     if cluster.nodes() > 1 and not is_remote(session.folder.uri):
         refuse_unshared(session.folder.path("run.json"))
     feeds = feeds or feed([session.train, session.val], mode=session.run.data.feed, wait=elastic or cluster.nodes() > 1)
-    # on this node, so that the loss of another one does not end it
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote()
+    board = new_board()
     # Ray Train's own files; ours are in the run's folder
     notes = tempfile.TemporaryDirectory(prefix="posture-ray-")
     trainer = TorchTrainer(
         _work,
-        train_loop_config={
-            "run": session.run,
-            "classes": session.classes,
-            "folder": session.folder,
-            "board": board,
-            "feeds": feeds,
-        },
+        train_loop_config=dict(
+            run=session.run, classes=session.classes, folder=session.folder, board=board, feeds=feeds
+        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scale.workers,
             use_gpu=gpus > 0,
@@ -91,15 +83,7 @@ def train(
     fitting.start()
     try:
         with notes:
-            _watch(
-                board,
-                session.folder.name,
-                fitting,
-                on_progress=on_progress,
-                on_record=on_record,
-                on_device=on_device,
-                asked_to_stop=asked_to_stop,
-            )
+            _watch(board, session.folder.name, fitting, asked_to_stop=asked_to_stop, **callbacks)
     except KeyboardInterrupt:
         atexit.register(_leave)  # runs before Ray's handler, which was registered earlier
         raise

@@ -23,12 +23,11 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posture.config import override
 from posture.data.store.files import is_remote, join, write_bytes
 from posture.distributed import cluster
-from posture.distributed.context import Board, TuneContext, report_epoch
+from posture.distributed.context import TuneContext, new_board, report_epoch
 from posture.distributed.feed import feed
 from posture.distributed.metrics import emit_trials
 from posture.distributed.resources import READER_CPUS, Room, refuse_crowd, room
@@ -101,10 +100,7 @@ def search_on_tune(
         reading=0.0 if cluster.decoding() else READER_CPUS,
     )
     feeds = feed([plan.base.train, plan.base.val], mode=plan.base.run.data.feed, wait=True)
-    # on this node, so that the loss of another one does not end it
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote()
-    asking = StudySearcher(search, plan, on_trial)
+    board, asking = new_board(), StudySearcher(search, plan, on_trial)
     ending = StopCallback(
         asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update
     )

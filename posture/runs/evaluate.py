@@ -66,14 +66,10 @@ def evaluate(
             predictions, run, checkpoint, index=index, seen=seen, views=views, store=store, versions=versions
         )
         epoch = read_state(checkpoint)["epoch"]
+    asked_store = store.uri if store_uri is not None else None
     metrics = judged.metrics | {
         "name": evaluation_name(
-            split,
-            crops=views.crops,
-            spans=views.temporal,
-            source=views.source,
-            checkpoint=which,
-            store=store.uri if store_uri is not None else None,
+            split, crops=views.crops, spans=views.temporal, source=views.source, checkpoint=which, store=asked_store
         ),
         "split": split,
         "checkpoint": which,
