@@ -91,7 +91,7 @@ class DetectionStudy:
         return {}
 
 
-TASKS = {"action": ActionStudy(), "detection": DetectionStudy()}
+TASKS: dict[str, ActionStudy | DetectionStudy] = {"action": ActionStudy(), "detection": DetectionStudy()}
 
 
 def image_arrays(boxes: Any, scores: Any, labels: Any, *there: Any) -> tuple[np.ndarray, ...]:

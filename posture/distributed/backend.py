@@ -12,11 +12,11 @@ from posture.data.labels.videos import LabelledVideos
 from posture.data.store.tables import Store
 from posture.display.console import interruptible
 from posture.distributed.ingest import ingest
-from posture.runs.backend import Backend, Local
+from posture.runs.backend import IngestBackend, Local
 from posture.runs.prepare import Session
 
 
-def backend(*, local: bool) -> Backend:
+def backend(*, local: bool) -> IngestBackend:
     """Return the backend of a command: this process with --local, else Ray."""
     return WithoutRay() if local else OnRay()
 
@@ -45,11 +45,19 @@ class OnRay(Ingests):
 
         room_for(run.scale)
 
-    def train(self, session: Session, **callbacks: Callable[..., None]) -> dict[str, Any]:
+    def train(
+        self,
+        session: Session,
+        *,
+        on_progress: Callable[[dict[str, Any]], None],
+        on_record: Callable[[dict[str, Any]], None],
+        on_device: Callable[[str], None],
+    ) -> dict[str, Any]:
         from posture.distributed.train import train
 
         with interruptible() as asked:
-            return train(session, **callbacks, asked_to_stop=asked.is_set)
+            hooks: Any = {"on_progress": on_progress, "on_record": on_record, "on_device": on_device}
+            return train(session, asked_to_stop=asked.is_set, **hooks)
 
     def predict(self, index: Any, run: AnyRun, checkpoint: Path, **options: Any) -> Any:
         from posture.distributed.evaluate import predict

@@ -189,14 +189,15 @@ class TuneContext(LocalContext):
     def __init__(self, folder: RunFolder, board: Any, objective: Objective, *, threads: int, use_gpu: bool) -> None:
         torch.set_num_threads(threads)
         super().__init__(folder, device="cuda" if use_gpu else "cpu")
-        self._board, self._objective, self._posts = board, objective, Posts(board, folder.name)
+        self._run, self._board, self._objective = folder, board, objective
+        self._posts = Posts(board, folder.name)
 
     def report(self, metrics: dict[str, Any], checkpoint: Any, *, best: bool) -> None:
         super().report(metrics, checkpoint, best=best)
         self.settle()
-        report_epoch(self.folder, self._objective)
+        report_epoch(self._run, self._objective)
         # Tune has decided when its report returns
-        self._posts.stop = ray.get(self._board.asked_to_stop.remote(self.folder.name))
+        self._posts.stop = bool(ray.get(self._board.asked_to_stop.remote(self._run.name)))
 
     def should_stop(self) -> bool:
         return self._posts.stop

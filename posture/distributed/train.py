@@ -38,11 +38,7 @@ MAX_ELASTIC_FAILURES = 30
 
 
 def train(
-    session: Session,
-    *,
-    asked_to_stop: Callable[[], bool],
-    feeds: list[Feed] | None = None,
-    **callbacks: Callable[..., None],
+    session: Session, *, asked_to_stop: Callable[[], bool], feeds: list[Feed] | None = None, **callbacks: Any
 ) -> dict[str, Any]:
     """Train `session` on the cluster that `cluster.connect` finds, as `Backend.train` does with these `callbacks`.
 
@@ -130,7 +126,9 @@ def _work(config: dict[str, Any]) -> None:
     train, val = (item.open() for item in feeds)
     try:
         outcome = run_worker(run, config["classes"], folder, ctx, train=train, val=val)
-        message = {"outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped", "note")}}
+        message: dict[str, Any] = {
+            "outcome": {name: outcome[name] for name in ("epoch", "best", "best_epoch", "stopped", "note")}
+        }
     except InputError as error:  # it is the same for all workers, so a restart would not help
         message = {"refused": str(error), "unreachable": isinstance(error, Unreachable)}
     if ctx.rank == 0:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +40,13 @@ class ActionRuns:
     """`posture.runs.kinds.TaskRuns` of action classifiers."""
 
     unit = "clips"
-    objectives = (
+    objectives: tuple[Objective, ...] = (
         Objective("accuracy", "val_accuracy", maximize=True),
         Objective("map", "val_map", maximize=True),
         Objective("mean_class_accuracy", "val_mean_class_accuracy", maximize=True),
         Objective("loss", "val_loss", maximize=False),
     )
-    epoch_figures: ClassVar[Mapping[str, str]] = {"val loss": "val_loss", "val accuracy": "val_accuracy"}
+    epoch_figures: Mapping[str, str] = {"val loss": "val_loss", "val accuracy": "val_accuracy"}
 
     def tables(self, run: ActionRun) -> tuple[str, ...]:
         return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
@@ -63,7 +63,7 @@ class ActionRuns:
         views: Views = ONE_VIEW,
     ) -> ClipIndex:
         # flow of windows cut from the original files is computed anew
-        reads = {} if views.source else {"inputs": run.model.inputs, "flow": run.data.flow}
+        reads: Any = {} if views.source else {"inputs": run.model.inputs, "flow": run.data.flow}
         return index_footage(
             store, split, versions=versions, recipe=run.data.recipe, classes=classes, left_out=left_out, **reads
         )

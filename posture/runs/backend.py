@@ -25,7 +25,14 @@ class Backend(Protocol):
     def admit(self, run: AnyRun) -> None:
         """Raise InputError if there is no room for the run."""
 
-    def train(self, session: Session, **callbacks: Callable[..., None]) -> dict[str, Any]:
+    def train(
+        self,
+        session: Session,
+        *,
+        on_progress: Callable[[dict[str, Any]], None],
+        on_record: Callable[[dict[str, Any]], None],
+        on_device: Callable[[str], None],
+    ) -> dict[str, Any]:
         """Train and return {"epoch", "best", "best_epoch", "stopped", "note"}. The first Ctrl-C saves and stops, the
         second raises KeyboardInterrupt.
 
@@ -49,6 +56,10 @@ class Backend(Protocol):
 
         `on_done(job, problem)` is called for each job that was not done before.
         """
+
+
+class IngestBackend(Backend, Protocol):
+    """A backend that also takes in footage, for retraining."""
 
     def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
         """Add the new videos of `footage` to the store, as `posture.distributed.ingest.ingest` does."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +47,11 @@ class DetectionRuns:
     """`posture.runs.kinds.TaskRuns` of detectors."""
 
     unit = "images"
-    objectives = (Objective("map50_95", "val_map50_95", maximize=True), Objective("map50", "val_map50", maximize=True))
-    epoch_figures: ClassVar[Mapping[str, str]] = {"mAP@0.5": "val_map50", "mAP@0.5:0.95": "val_map50_95"}
+    objectives: tuple[Objective, ...] = (
+        Objective("map50_95", "val_map50_95", maximize=True),
+        Objective("map50", "val_map50", maximize=True),
+    )
+    epoch_figures: Mapping[str, str] = {"mAP@0.5": "val_map50", "mAP@0.5:0.95": "val_map50_95"}
 
     def tables(self, run: DetectionRun) -> tuple[str, ...]:
         return ("images", "boxes")

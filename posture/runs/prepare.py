@@ -181,7 +181,7 @@ def _continue(folder: RunFolder, changes: dict[str, Any], admit: Callable[[AnyRu
             "--name"
         )
     run = override(record.run, {path: value for path, value in changes.items() if path != "name"})
-    reads = {"versions": record.versions, "classes": record.classes, "left_out": record.left_out}
+    reads: Any = {"versions": record.versions, "classes": record.classes, "left_out": record.left_out}
     train, val = (KINDS[run.task].index(run, Store(record.store), split, **reads) for split in ("train", "val"))
     if len(folder.history()) >= run.epochs:
         raise InputError(
