@@ -115,8 +115,8 @@ def analyse(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, se
 
 def _ordered(result: SeedResult, segments: list[str]) -> np.ndarray:
     """Return the scores (s, K) of these segments, in their order."""
-    place = {segment: row for row, segment in enumerate(result.segments)}
-    return np.asarray(result.scores, dtype=np.float64)[[place[segment] for segment in segments]]
+    index = {segment: row for row, segment in enumerate(result.segments)}
+    return np.asarray(result.scores, dtype=np.float64)[[index[segment] for segment in segments]]
 
 
 def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -200,7 +200,7 @@ def _roc(entries: Sequence[Entry]) -> Chart | None:
     """Draw Figure 13: for each model the mean one-vs-rest curve over classes and seeds."""
     grid = np.linspace(0, 1, 201)
     lines = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         curves = [curve for result in entry.results for curve in result.metrics["roc"].values()]
         if curves:
             mean = np.mean([np.interp(grid, curve["fpr"], curve["tpr"]) for curve in curves], axis=0)
@@ -209,7 +209,7 @@ def _roc(entries: Sequence[Entry]) -> Chart | None:
                 ChartLine(
                     f"{entry.title} {area:.3f}",
                     [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)],
-                    look(place),
+                    look(index),
                 )
             )
     if not lines:

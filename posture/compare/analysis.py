@@ -122,8 +122,8 @@ def _row(entry: Entry, measures: Measures, drawn: dict[str, np.ndarray] | None) 
     row["metrics"] = {figure: _spread([_figure(metrics, figure) for metrics in found]) for figure in measures.spread}
     row["compared"] = {figure: statistics.finite(values[0]) for figure, values in drawn.items()}
     of_class = {
-        name: [metrics["per_class"][place][measures.per_class] for metrics in found]
-        for place, name in enumerate(one["class"] for one in found[0]["per_class"])
+        name: [metrics["per_class"][index][measures.per_class] for metrics in found]
+        for index, name in enumerate(one["class"] for one in found[0]["per_class"])
     }
     row["per_class"] = {name: None if None in values else float(np.mean(values)) for name, values in of_class.items()}
     return row

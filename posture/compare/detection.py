@@ -115,8 +115,8 @@ def analyse(comparison: Comparison, *, resamples: int = statistics.RESAMPLES, se
 
 
 def _ordered(result: DetectionResult, images: Sequence[str]) -> list[ScoredImage]:
-    place = {image: row for row, image in enumerate(result.images)}
-    return [result.predictions[place[image]] for image in images]
+    index = {image: row for row, image in enumerate(result.images)}
+    return [result.predictions[index[image]] for image in images]
 
 
 def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -275,7 +275,7 @@ def _ablation_bars(ablations: Sequence[Row]) -> list[Columns]:
 def _precision_recall(entries: Sequence[Entry]) -> Chart | None:
     """Draw Figure 7: for each model the mean curve over classes and seeds, at IoU 0.5."""
     lines = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         curves = [
             mean_curve(result.metrics["curves"], "precision_at_recall", over="recall")
             for result in entry.results
@@ -285,7 +285,7 @@ def _precision_recall(entries: Sequence[Entry]) -> Chart | None:
             mean = np.mean([[precision for _, precision in curve] for curve in curves], axis=0)
             area = np.mean([result.metrics["map50"] for result in entry.results])
             points = list(zip([recall for recall, _ in curves[0]], mean.tolist(), strict=True))
-            lines.append(ChartLine(f"{entry.title} {area:.3f}", points, LOOKS[place % len(LOOKS)]))
+            lines.append(ChartLine(f"{entry.title} {area:.3f}", points, LOOKS[index % len(LOOKS)]))
     return (
         Chart(
             "Precision and recall, with mAP@0.5",
@@ -305,13 +305,13 @@ def _precision_recall(entries: Sequence[Entry]) -> Chart | None:
 def _over_epochs(entries: Sequence[Entry], figure: str, title: str) -> Chart | None:
     """Draw Figure 9 (a) and (b): for each model a figure on `val` after every epoch, mean over seeds."""
     lines = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         seeds = [over_epochs(result.history, f"val_{figure}") for result in entry.results]
         points = [
             (column[0][0], float(np.mean([value for _, value in column]))) for column in zip(*seeds, strict=False)
         ]
         if any(math.isfinite(value) for _, value in points):
-            lines.append(ChartLine(entry.title, points, LOOKS[place % len(LOOKS)]))
+            lines.append(ChartLine(entry.title, points, LOOKS[index % len(LOOKS)]))
     last = max((x for line in lines for x, _ in line.points), default=0.0)
     return (
         Chart(

@@ -63,12 +63,12 @@ def write_search_page(path: Path, study: optuna.Study) -> None:
 
 @dataclass(frozen=True)
 class AxisScale:
-    """The axis of a parameter: `place` maps its values to 0..1; `marks` are the labelled positions."""
+    """The axis of a parameter: `position` maps its values to 0..1; `marks` are the labelled positions."""
 
     name: str
     distribution: BaseDistribution
 
-    def place(self, value: Any) -> float:
+    def position(self, value: Any) -> float:
         distribution = self.distribution
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
@@ -80,8 +80,8 @@ class AxisScale:
     @property
     def marks(self) -> list[tuple[float, str]]:
         if isinstance(self.distribution, CategoricalDistribution):
-            return [(self.place(choice), short(str(choice), LONGEST)) for choice in self.distribution.choices]
-        return [(self.place(value), f"{value:.3g}") for value in (self.distribution.low, self.distribution.high)]
+            return [(self.position(choice), short(str(choice), LONGEST)) for choice in self.distribution.choices]
+        return [(self.position(value), f"{value:.3g}") for value in (self.distribution.low, self.distribution.high)]
 
 
 def scales_of(trials: Sequence[FrozenTrial]) -> dict[str, AxisScale]:
@@ -139,21 +139,21 @@ def coordinates(
     longest = max(len(text) for text in [*names, *(text for own in marks for _, text in own)])
     step = max(890 / max(1, len(axes) - 1), LETTER * longest + 12)  # no label reaches the next axis
     width = round(150 + step * (len(axes) - 1))
-    xs = [round(55 + step * place, 1) for place in range(len(axes))]
+    xs = [round(55 + step * position, 1) for position in range(len(axes))]
 
-    def y(place: float | None) -> float:
+    def y(position: float | None) -> float:
         return (
-            round(height - bottom - place * (height - top - bottom), 1)
-            if place is not None
+            round(height - bottom - position * (height - top - bottom), 1)
+            if position is not None
             else height - bottom + missing
         )
 
     drawn = []
     ranked = sorted(valued, key=lambda pair: (pair[0] in best[:1], pair[1] if objective.maximize else -pair[1]))
     for rank, (trial, value) in enumerate(ranked):
-        own = [scale.place(trial.params[name]) if name in trial.params else None for name, scale in scales.items()]
+        own = [scale.position(trial.params[name]) if name in trial.params else None for name, scale in scales.items()]
         ends = [*own, (value - low) / (high - low) if high > low else 0.5]
-        path = "M" + "L".join(f"{x:g} {y(place):g}" for x, place in zip(xs, ends, strict=True))
+        path = "M" + "L".join(f"{x:g} {y(position):g}" for x, position in zip(xs, ends, strict=True))
         drawn.append({
             "path": path,
             "share": round((rank + 1) / len(ranked), 3),
@@ -168,7 +168,7 @@ def coordinates(
         "missing": y(None),
         "bottom": height - bottom,
         "axes": [
-            {"x": x, "name": name, "full": full, "marks": [(y(place), text) for place, text in own]}
+            {"x": x, "name": name, "full": full, "marks": [(y(position), text) for position, text in own]}
             for x, name, full, own in zip(xs, names, axes, marks, strict=True)
         ],
     }
@@ -322,7 +322,7 @@ def _slices(
             continue
         dots = [
             Dot(
-                scale.place(trial.params[name]),
+                scale.position(trial.params[name]),
                 value,
                 3.5 if state_of(trial) == "complete" else 2.0,
                 f"trial {trial.number}, {_text(trial.params[name])}: {value:.4f}",
@@ -334,7 +334,7 @@ def _slices(
         )
         slices.append({
             "chart": chart,
-            "marks": staggered([(chart.x(place), text) for place, text in scale.marks], chart.width),
+            "marks": staggered([(chart.x(position), text) for position, text in scale.marks], chart.width),
         })
     return slices
 

@@ -68,7 +68,14 @@ def test_a_page_holds_every_trial_and_names_the_winner(searched, tmp_path):
     page = page_of(study, tmp_path)
     best = study.best_trial
     assert "24 trials" in page.text and f"Trial {best.number} reached accuracy {best.value:.4f} on val" in page.text
-    for title in ("History", "Importance of parameters", "Parallel coordinates", "Slices", "Learning curves", "All trials"):
+    for title in (
+        "History",
+        "Importance of parameters",
+        "Parallel coordinates",
+        "Slices",
+        "Learning curves",
+        "All trials",
+    ):
         assert title in page.text
     assert "Pareto" not in page.text and page.text.count(HOSTILE) >= 4
     assert sum(state in ("stopped", "failed", "complete") for state in page.values("td", "class")) == 24
@@ -85,7 +92,9 @@ def test_the_parameter_that_decides_is_found_to_matter_most(searched):
 def test_two_objectives_have_a_front(searched, tmp_path):
     page = page_of(searched(14, "accuracy,gmacs"), tmp_path)
     assert (
-        "Pareto front" in page.text and "on the Pareto front of accuracy and gmacs" in page.text and "Best gmacs" in page.text
+        "Pareto front" in page.text
+        and "on the Pareto front of accuracy and gmacs" in page.text
+        and "Best gmacs" in page.text
     )
 
 
@@ -99,9 +108,9 @@ def test_scales_and_coordinates(searched):
     trials = study.get_trials()
     scales = scales_of(trials)
     rate = scales["optim.lr"]
-    assert rate.place(0.002) == pytest.approx(0.5) and [place for place, _ in rate.marks] == [0.0, 1.0]
-    assert scales["model.attention"].place("cbam") == 0.5
-    assert AxisScale("optim.lr", FloatDistribution(0.01, 0.01, log=True)).place(0.01) == 0.0
+    assert rate.position(0.002) == pytest.approx(0.5) and [place for place, _ in rate.marks] == [0.0, 1.0]
+    assert scales["model.attention"].position("cbam") == 0.5
+    assert AxisScale("optim.lr", FloatDistribution(0.01, 0.01, log=True)).position(0.01) == 0.0
     (objective,) = parse_objectives("accuracy", load_recipe("jobs/action.py:improved"))
     drawn = coordinates(trials, scales, objective, leading(study))
     assert len(drawn["axes"]) == len(scales) + 1 and [line["best"] for line in drawn["lines"]].count(True) == 1

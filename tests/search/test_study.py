@@ -231,9 +231,7 @@ def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
     ],
 )
 def test_a_password_in_the_address_is_refused_and_not_shown(url):
-    with pytest.raises(
-        InputError, match="--storage postgresql://host:5432/db: leave out the password"
-    ) as told:
+    with pytest.raises(InputError, match="--storage postgresql://host:5432/db: leave out the password") as told:
         open_storage(url)
     assert "secret" not in str(told.value) and "ret@" not in str(told.value)
 

@@ -206,8 +206,7 @@ def mean_curve(curves: Mapping[str, Any], key: str, *, over: str) -> list[tuple[
     columns = zip(*[curve[key] for curve in curves["classes"].values()], strict=True)
     known = [[value for value in column if value is not None] for column in columns]
     return [
-        (place, float(np.mean(values)) if values else math.nan)
-        for place, values in zip(curves[over], known, strict=True)
+        (at, float(np.mean(values)) if values else math.nan) for at, values in zip(curves[over], known, strict=True)
     ]
 
 
@@ -247,15 +246,14 @@ def _errors(judged: Sequence[Sequence[BoxMark]]) -> list[tuple[str, str, list[tu
 
 
 def _shots(
-    places: Sequence[int], judged: Sequence[Sequence[BoxMark]], index: ImageIndex, images: Any, uris: Mapping[str, str]
+    indices: Sequence[int], judged: Sequence[Sequence[BoxMark]], index: ImageIndex, images: Any, uris: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return the layout of images with their boxes, and the text below them."""
     captions = [
-        _caption(judged[place])
-        | {"image": str(index.keys[place])[:12], "origin": html.origin(uris.get(index.keys[place], ""))}
-        for place in places
+        _caption(judged[at]) | {"image": str(index.keys[at])[:12], "origin": html.origin(uris.get(index.keys[at], ""))}
+        for at in indices
     ]
-    framed = frame_all([(images.image(at), [box_of(mark) for mark in drawn_of(judged[at])]) for at in places])
+    framed = frame_all([(images.image(at), [box_of(mark) for mark in drawn_of(judged[at])]) for at in indices])
     return [caption | shot for caption, shot in zip(captions, framed, strict=True)]
 
 

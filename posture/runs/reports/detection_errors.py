@@ -100,12 +100,12 @@ def judge(found: ScoredImage, classes: Sequence[str], *, confidence: float) -> l
             match[row] = len(free) - 1 - np.where(free, overlaps[row], -1.0)[::-1].argmax()
 
     marks = []
-    for place, (box, label) in enumerate(zip(true_boxes, true_labels, strict=True)):
-        if place in match:
+    for index, (box, label) in enumerate(zip(true_boxes, true_labels, strict=True)):
+        if index in match:
             marks.append(BoxMark(_corners(box), "found", classes[label]))
         else:
             cause, reason = _why_missed(
-                overlaps[:, place], same[:, place], scores, labels, match, reported=reported, classes=classes
+                overlaps[:, index], same[:, index], scores, labels, match, reported=reported, classes=classes
             )
             marks.append(BoxMark(_corners(box), "missed", classes[label], cause=cause, reason=reason))
     inside = (_overlaps(boxes, regions, inside=True) * (labels[:, None] == region_labels)).max(

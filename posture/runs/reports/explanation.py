@@ -228,8 +228,8 @@ def _curve(explanation: Explanation) -> Chart:
     *others, last = explanation.temporal.items()
     looks = ("third", "fourth", "second thin")
     lines = [
-        ChartLine(name, list(zip(seconds, weights, strict=True)), looks[place % len(looks)])
-        for place, (name, weights) in enumerate(others)
+        ChartLine(name, list(zip(seconds, weights, strict=True)), looks[index % len(looks)])
+        for index, (name, weights) in enumerate(others)
     ]
     lines.append(ChartLine(last[0], list(zip(seconds, last[1], strict=True))))
     dots = [

@@ -155,7 +155,7 @@ def _by_class(sheet: Rows, balance: Mapping[str, list[tuple[str, int]]]) -> list
 
 def _grouped(sheet: Rows) -> dict[str, list[Mapping[str, Any]]]:
     """Return items by label, labels sorted; training footage first within a label."""
-    order = {split: place for place, split in enumerate(SPLITS)}
+    order = {split: index for index, split in enumerate(SPLITS)}
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for item in sorted(sheet, key=lambda item: (str(item["label"]), order.get(item["split"], len(order)))):
         groups.setdefault(str(item["label"]), []).append(item)
