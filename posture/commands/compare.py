@@ -1,4 +1,4 @@
-"""`posture compare` as a person meets it: progress, a line per finished run, the table, and where the page is."""
+"""`posture compare`: arguments, progress, a line for each finished run, and the result."""
 
 from __future__ import annotations
 
@@ -90,8 +90,9 @@ def compare_study(
     concurrent: int | None,
     equal: str = "epochs",
 ) -> dict[str, Any]:
-    """Train and score every run of the study at `recipe`, or of a search's winner and its base; write comparison.html
-    and comparison.json.
+    """Train and score the runs of the study at `recipe`, or of a search's winner and its base.
+
+    Write comparison.html and comparison.json.
 
     Returns the analysis. Raises InputError.
     """
@@ -102,7 +103,8 @@ def compare_study(
     )
     if study.subject.name == "runner-up":
         console.out.print(
-            f"the search found nothing better than its base recipe; what is compared with it is the best other: {study.titles['runner-up']}"
+            "the search found nothing better than its base recipe, which is compared with the best other trial: "
+            f"{study.titles['runner-up']}"
         )
     folder = absolute(out or f"studies/{study.name}")
     execute = functools.partial(_execute, backend(local=local), concurrent=concurrent)
@@ -111,7 +113,7 @@ def compare_study(
     )
     rates = len(study.learning_rates)
     searched = (
-        f"{rates} learning rates tried, each for {tried_for(study, comparing.subject.run)} of these"
+        f"{rates} learning rates tried first, each for {tried_for(study, comparing.subject.run)} of these"
         if rates > 1
         else "learning rates as in the recipes"
     )
@@ -123,7 +125,7 @@ def compare_study(
         with console.waiting("comparing"):
             comparison = comparing.run()
     except KeyboardInterrupt:
-        console.out.print("stopped; the same command goes on from here")
+        console.out.print("stopped; the same command continues the study")
         raise
     return _show(comparison, study.subject.task, folder)
 
@@ -145,7 +147,7 @@ def _print_run(step: str, job: Job, said: str) -> None:
         took = console.duration(sum(record["seconds"] for record in history))
         console.out.print(
             f"{job.run.name}: lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')} in {took}, "
-            f"best val {job.run.metric} {best:.3f}" + (f", least val loss {min(losses):.3f}" if losses else "")
+            f"best val {job.run.metric} {best:.3f}" + (f", lowest val loss {min(losses):.3f}" if losses else "")
         )
 
 

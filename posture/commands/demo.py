@@ -1,4 +1,4 @@
-"""`posture demo`: the main job from footage to report, on footage that Posture generates or on the user's."""
+"""`posture demo`: ingest, train and evaluate, on generated footage or on the user's."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def demo(folder: Path = Path("posture-demo"), /, *, footage: str | None = None, 
 
 RECIPE = "jobs/demo.py:demo"
 STORED = DecodeRecipe(height=64, width=86, frames=24, stride=2)
-"""Small frames: the demo trains on 56 x 56."""
+"""Small frames, since the demo trains on 56 x 56 pixels."""
 
 
 def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any]:
-    """Generate (or take) footage, ingest, train, evaluate; everything goes below `folder`. Returns the metrics.
+    """Ingest `footage`, or generated footage, train and evaluate, all below `folder`. Return the metrics.
 
-    Run again, it reuses the footage and the store, and trains anew. Raises InputError.
+    A second run reuses the footage and the store, and trains again. Raises InputError.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: the demo needs a folder, and this is a file")
@@ -63,10 +63,11 @@ def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any
     ask_and_ingest(footage, store, IngestOptions(cut=Cut(STORED)), layout=None, split_number=1, yes=False)
     _title("3/4 training an action classifier")
     run = train_run(RECIPE, store, runs=runs, name=None, changes={}, local=local, resume=False)
-    _title("4/4 scoring it on athletes it never saw")
+    _title("4/4 scoring it on athletes that it was not trained on")
     metrics = evaluate_run(run.uri, views=Views())
     console.out.print(
-        f"\nthe demo took {console.duration(time.time() - began)}; open {run.path('evaluation', metrics['name'], 'report.html')}"
+        f"\nthe demo took {console.duration(time.time() - began)}; "
+        f"open {run.path('evaluation', metrics['name'], 'report.html')}"
     )
     console.suggest("the same on your footage: posture ingest FOOTAGE --store STORE")
     return metrics

@@ -1,4 +1,4 @@
-"""`posture evaluate`: progress while clips are scored, then the result as a table."""
+"""`posture evaluate`: arguments, progress, and the result as tables."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def evaluate(
         run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store
     )
     if metrics["notice"]:
-        console.suggest("train it to its end: posture train with the same arguments and --resume")
+        console.suggest("posture train with the same arguments and --resume completes the training")
     elif split != "test":
         console.suggest(f"posture evaluate {run} for the result on test")
     elif "map50" in metrics:
@@ -81,9 +81,7 @@ def evaluate_run(
     batch: int = 16,
     store: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the run at the path `run`, in this process or in `workers` Ray tasks; print the result, return the
-    metrics.
-    """
+    """Evaluate the run in the folder `run`, in this process or in `workers` Ray tasks. Print and return the metrics."""
     folder = RunFolder.open(run)
     trained = folder.record().run
     label, show = PRINTED[trained.task]
@@ -106,7 +104,7 @@ def evaluate_run(
 
 
 def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
-    """A detector's result as a table, the classes, its speed, and where the report is."""
+    """Print a detector's result, its speed, the classes with the lowest AP, and the path of the report."""
     shown = {
         "map50": "mAP@0.5",
         "map50_95": "mAP@0.5:0.95",
@@ -120,7 +118,7 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     )
     console.table(*shown.values(), rows=[tuple(_figure(metrics[name]) for name in shown)])
     if not has_learned(metrics):
-        console.out.print("this detector has learned next to nothing")
+        console.out.print("this detector has learned almost nothing")
     console.out.print(f"mAP@0.5:0.95, {interval_text(metrics, _figure)}")
     console.out.print(f"precision, recall, F1 and mean IoU at confidence {_figure(metrics['confidence'])}, IoU 0.5\n")
     console.table(
@@ -154,7 +152,8 @@ def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
     )
     if len(worst) < len(metrics["per_class"]):
         console.out.print(
-            f"{counted(len(worst), 'class', 'classes')} with boxes, the lowest AP first; the report has all {len(metrics['per_class'])}"
+            f"{counted(len(worst), 'class', 'classes')} with boxes, the lowest AP first; "
+            f"the report has all {len(metrics['per_class'])}"
         )
     console.out.print(folder.path("evaluation", metrics["name"], "report.html"))
 
@@ -164,7 +163,7 @@ def _figure(value: float | None) -> str:
 
 
 def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
-    """The result as a table, the best and worst classes, and where the report is."""
+    """Print a classifier's result, the classes with the lowest F1, and the path of the report."""
     shown = {
         "accuracy": "accuracy",
         "majority_accuracy": "majority class",
@@ -177,7 +176,8 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
         "ece": "ECE",
     }
     console.out.print(
-        f"{counted(metrics['count'], metrics['split'] + ' segment')}, each scored once: {metrics['protocol']}; on {metrics['device']}"
+        f"{counted(metrics['count'], metrics['split'] + ' segment')}, each scored once: {metrics['protocol']}; "
+        f"on {metrics['device']}"
     )
     console.table(
         *shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)]
@@ -197,7 +197,9 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
         ],
     )
     if len(worst) < len(metrics["per_class"]):
-        console.out.print(f"(the {len(worst)} classes with the lowest F1; all are in the report)")
+        console.out.print(
+            f"the {len(worst)} classes with the lowest F1; the report has all {len(metrics['per_class'])}"
+        )
     console.out.print(folder.path("evaluation", metrics["name"], "report.html"))
 
 

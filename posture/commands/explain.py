@@ -1,4 +1,4 @@
-"""`posture explain`: the answer with its evidence, on the terminal, as images and as a page."""
+"""`posture explain`: a prediction with its evidence, on the terminal, as images and as a page."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def explain(
 def explain_video(
     run: str, video: str, *, start: float | None, class_name: str | None, out: str | None, checkpoint: str
 ) -> None:
-    """Explain what the run at the path `run` takes `video` for; print it, write the files, log the images. Raises
-    InputError.
+    """Explain what the run in the folder `run` predicts for `video`. Print it, write the files and log the images.
+
+    Raises InputError.
     """
     from posture.runs.explain import explain as explain_clip  # loads torch
     from posture.runs.reports.explanation import folder_name, verdict, write
@@ -64,7 +65,7 @@ def explain_video(
     console.out.print(verdict(explanation))
     console.table("class", "probability", rows=[(name, f"{probability:.4f}") for name, probability in explanation.top])
     if not explanation.evidence.attention:
-        console.out.print("the network has no attention blocks: Grad-CAM alone")
+        console.out.print("the network has no attention blocks; only Grad-CAM is shown")
     if explanation.is_level:
         console.out.print("attention over time is nearly level: no frame stands out")
     elif keys := explanation.key_frames:

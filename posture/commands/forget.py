@@ -1,4 +1,4 @@
-"""`posture forget`: what there is of a video, the question, and what was removed."""
+"""`posture forget`: arguments, what the store holds of a video, the question, and what was removed."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ def forget(
 
 
 def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str | None, yes: bool) -> None:
-    """Say what will go, ask, remove it. Raises InputError where there is no such video, or nobody to ask; Busy while an
-    ingest or a pass is under way.
+    """Print what will be removed, ask, and remove it.
+
+    Raises InputError if there is no such video, or no terminal to ask at; Busy while an ingest or a pass is running.
     """
     store = Store(store_uri)
     known = None if registry is None else Registry(registry)
@@ -65,20 +66,23 @@ def forget_video(video: str, store_uri: str, *, registry: str | None, runs: str 
     remove(found, store, registry=known, report=console.out.print)
     versions = ", ".join(f"{name} {number}" for name, number in store.versions().items())
     console.out.print(
-        f"{found.video} is forgotten, and refused where it is found again. Earlier versions of the tables can no longer be read "
-        f"(now {versions}); runs that are pinned to them are judged with posture evaluate RUN --store {store.uri}"
+        f"{found.video} is forgotten, and will be refused if it is found again. Earlier versions of the tables can no "
+        f"longer be read (now {versions}); evaluate runs that are pinned to them with "
+        f"posture evaluate RUN --store {store.uri}"
     )
     if champion in found.versions:
         console.out.print(
-            f"{champion}, the champion, was trained on it; posture retrain --from-scratch --force trains one that was not"
+            f"the champion, {champion}, was trained on it; "
+            "posture retrain --from-scratch --force trains one that was not"
         )
     console.out.print(
-        "Left to you: the file itself, pages elsewhere (posture show, explain --out), and what was sent to Weights & Biases"
+        "Not removed: the file itself, pages in other places (posture show, explain --out), and what was sent to "
+        "Weights & Biases"
     )
 
 
 def _describe(found: FoundRows) -> None:
-    console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is gone already'}")
+    console.out.print(f"{found.video}: {', '.join(found.uris) or 'its row is removed already'}")
     counts = {
         name: len(keys)
         for name, keys in found.keys.items()
@@ -87,11 +91,11 @@ def _describe(found: FoundRows) -> None:
     held = [
         counted(count, "box" if name == "boxes" else name.removesuffix("s"), name) for name, count in counts.items()
     ]
-    console.out.print(", ".join(held) or "no rows besides")
+    console.out.print(", ".join(held) or "no other rows")
     for title, names in (
-        ("trained on it, and will be marked", [*found.versions, *found.runs]),
-        ("shows it, and will be removed", found.pages),
-        ("has predictions of it, which will go", found.predictions),
+        ("trained on it, will be marked", [*found.versions, *found.runs]),
+        ("shows it, will be removed", found.pages),
+        ("has predictions of it, which will be removed", found.predictions),
     ):
         for name in names:
             console.out.print(f"{title}: {name}")

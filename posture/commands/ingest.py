@@ -1,4 +1,4 @@
-"""`posture ingest` as a person meets it: the estimate, the question, progress, and the table at the end."""
+"""`posture ingest`: arguments, the estimate, the question, progress, and the report as tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from posture.data.decode.cut import Cut
 from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_bytes
 from posture.data.ingest.image_ledger import ImageOptions, ImageReport, last_report
-from posture.data.ingest.recheck import earlier_frames, earlier_videos, recheck
+from posture.data.ingest.recheck import earlier_frames, recheck
 from posture.data.ingest.small_splits import small_splits
 from posture.data.labels.found import choose_layout
 from posture.data.labels.images import LAYOUTS as IMAGE_LAYOUTS
@@ -97,7 +97,7 @@ class ClipArguments:
             raise InputError(f"--min-frames {self.min_frames}: must be at most --frames, which is {self.frames}")
         if self.crop is not None and self.fit != "stretch":
             raise InputError(
-                f"--fit {self.fit}: what is cut out has the proportions of --size already; leave --fit out, or --crop"
+                f"--fit {self.fit}: clips of --crop have the aspect ratio of --size already; leave out --fit or --crop"
             )
 
 
@@ -223,7 +223,8 @@ def ingest(
         add_flow(store, clips.flow)
     recipe = "improved" if clips.flow is None else "two_stream"
     console.suggest(
-        f"{'' if footage is None else f'posture show {store}, then '}posture train jobs/action.py:{recipe} --store {store}"
+        ("" if footage is None else f"posture show {store}, then ")
+        + f"posture train jobs/action.py:{recipe} --store {store}"
     )
 
 
@@ -295,7 +296,8 @@ REFUSALS_SHOWN = 50
 
 
 def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | None]:
-    """What a decode recipe says of `--crop TEXT --margin MARGIN`, and the detector that it names, if it names one.
+    """Return the decode recipe's crop for `--crop TEXT --margin MARGIN`, and the detector if TEXT names one.
+
     Raises InputError.
     """
     if text is None:
@@ -307,7 +309,7 @@ def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | N
         detector = open_detector(run)
         return crop_name(margin, detector=detector.digest), detector
     raise InputError(
-        f"--crop {text}: cut along `boxes` that people drew, or along what a trained detector finds: detector=runs/NAME"
+        f"--crop {text}: write boxes, for hand-drawn boxes, or detector=runs/NAME, for those of a trained detector"
     )
 
 
@@ -321,9 +323,9 @@ def ask_and_ingest(
     yes: bool,
     detector: AthleteDetector | None = None,
 ) -> ClipReport:
-    """Recognise the footage, say how much it will be, ask if that is a lot, ingest, and print the table.
+    """Read the labels, print an estimate, ask if the ingest is long, ingest, and print the report.
 
-    `detector` finds athletes where the recipe's crop is by one.
+    `detector` finds the athletes if the recipe crops by a detector.
     """
     if options.cut.recipe.crop:
         footage = read_tracked_footage(source, layout=layout, split_number=split_number, drawn=detector is None)
@@ -332,8 +334,8 @@ def ask_and_ingest(
     segments = sum(len(video.labels) for video in footage.videos)
     store = Store(store_uri, create=True)
     console.out.print(
-        f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, {counted(segments, 'segment')}; "
-        f"stored as {options.cut.recipe}, "
+        f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, "
+        f"{counted(segments, 'segment')}; stored as {options.cut.recipe}, "
         f"at most {console.size(estimate_bytes(footage, options.cut.recipe))} before compression"
     )
     for note in footage.notes:
@@ -360,7 +362,7 @@ def ask_and_ingest(
 
 
 def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: ImageOptions, *, yes: bool) -> ImageReport:
-    """Say what there is, ask if that is a lot, ingest, and print the table."""
+    """Print what was read, ask if the ingest is long, ingest, and print the report."""
     store = Store(store_uri, create=True)
     files = {image.file.uri: max(0, image.file.bytes) for image in images.images}
     boxes = sum(len(image.boxes) for image in images.images)
@@ -372,7 +374,8 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
     )
     classes = {label for image in images.images for label in image.labels}
     console.out.print(
-        f"{images.root}: layout {images.layout}, {what}; {counted(boxes, 'box', 'boxes')} of {counted(len(classes), 'class', 'classes')}"
+        f"{images.root}: layout {images.layout}, {what}; {counted(boxes, 'box', 'boxes')} of "
+        f"{counted(len(classes), 'class', 'classes')}"
     )
     for note in images.notes:
         console.out.print(note)
@@ -390,14 +393,14 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
     _print_small_splits(store, pictures=True)
     if old := earlier_frames(store):
         console.out.print(
-            f"{counted(old, 'frame')} in {store.uri} stored by an earlier version of Posture, which did not always give the frames asked for; "
-            "take their videos into a new store to be sure of them"
+            f"an earlier version of Posture stored {counted(old, 'frame')} in {store.uri}, and may have stored other "
+            "frames than asked; ingest their videos into a new store to correct them"
         )
     return report
 
 
 def add_flow(store_uri: str, method: str) -> None:
-    """Compute the flow that the store's clips lack, and print what that came to."""
+    """Compute the missing optical flow of the store's clips, and print a report."""
     from posture.distributed.flow import compute_flow
 
     store = Store(store_uri)
@@ -429,27 +432,27 @@ def add_flow(store_uri: str, method: str) -> None:
 
 
 def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
-    """Decode again what an earlier version may have decoded wrongly, and say which videos that were."""
+    """Decode again the clips that an earlier version may have decoded wrongly, and list their videos."""
     store = Store(store_uri)
-    with console.progress("looking at videos") as advance:
+    with console.progress("checking videos") as advance:
         done = recheck(
             store,
             limit_seconds=limit_seconds,
             progress=lambda number, videos, clips: advance(number, videos, f"{clips:,} clips decoded again"),
         )
     if not done.videos:
-        console.out.print(f"{store.uri}: no video that an earlier version of Posture decoded is left to look at")
+        console.out.print(f"{store.uri}: no video that an earlier version of Posture decoded is left to check")
         return
     console.out.print(
-        f"{counted(done.videos, 'video')} decoded by an earlier version of Posture; {len(done.wrong):,} may have had wrong frames, "
-        f"of which {counted(done.clips, 'clip')} decoded again"
+        f"{counted(done.videos, 'video')} decoded by an earlier version of Posture; "
+        f"{len(done.wrong):,} may have had wrong frames, of which {counted(done.clips, 'clip')} decoded again"
     )
     if done.wrong:
         console.table("decoded again", "because", rows=[(item["uri"], item["reason"]) for item in done.wrong])
     for recipe, clips in sorted(done.removed.items()):
         console.out.print(
-            f"{counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep where they were; make them "
-            f"again with: posture ingest FOOTAGE --store {store_uri} --crop ..."
+            f"{counted(clips, 'clip')} cut along athletes ({recipe}) removed, since the store does not keep the boxes; "
+            f"make them again with: posture ingest FOOTAGE --store {store_uri} --crop ..."
         )
     if done.flows:
         console.out.print(
@@ -457,14 +460,6 @@ def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
             f"posture ingest --store {store_uri} --flow METHOD"
         )
     _print_refused(done.refused)
-
-
-def _say_what_is_earlier(store: Store) -> None:
-    if videos := earlier_videos(store):
-        console.out.print(
-            f"{counted(len(videos), 'video')} in {store.uri} decoded by an earlier version of Posture, whose frames were not always those asked "
-            f"for; to look at them, and decode again what may be wrong: posture ingest --store {store.uri} --recheck"
-        )
 
 
 def _ask(footage: LabelledVideos, options: IngestOptions) -> None:
@@ -481,7 +476,7 @@ def _ask_a_person(hint: str) -> None:
 
 
 def show_report(store_uri: str) -> None:
-    """Print the table of the store's last ingest again."""
+    """Print the report of the store's last ingest again."""
     store = Store(store_uri)
     report = last_report(store)
     if report is None:
@@ -571,7 +566,8 @@ def print_image_report(report: ImageReport) -> None:
     )
     if report.relabelled or report.retired:
         console.out.print(
-            f"labels corrected: {counted(report.relabelled, 'image')} changed, {counted(report.retired, 'image')} removed"
+            f"labels corrected: {counted(report.relabelled, 'image')} changed, "
+            f"{counted(report.retired, 'image')} removed"
         )
     if report.clipped:
         console.out.print(f"{counted(report.clipped, 'box', 'boxes')} cut off at the edge of the image")
@@ -592,7 +588,8 @@ def _print_splits(report: ClipReport | ImageReport, what: str) -> None:
         console.out.print(report.splits)
     if report.waiting:
         console.out.print(
-            f"{counted(report.waiting, what)} of other footage without a split yet, since the ingest was stopped: run it again to finish it"
+            f"{counted(report.waiting, what)} of other footage without a split yet, since their ingest was stopped; "
+            "run it again to complete it"
         )
 
 

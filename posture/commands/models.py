@@ -1,4 +1,4 @@
-"""`posture models`: what there is to train, and what each costs."""
+"""`posture models`: the networks with their parameters and operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`posture registry`: versions and the champion among them, as tables."""
+"""`posture registry`: list, show, compare, promote and roll back the versions of a registry."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def diff(registry: str, ours: str, theirs: str, /) -> None:
 
 
 def list_versions(uri: str) -> None:
-    """Every version, and every change of champion."""
+    """Print every version, and every change of champion."""
     registry = Registry(uri)
     champion = registry.champion()
     rows = [
@@ -130,7 +130,7 @@ def list_versions(uri: str) -> None:
 
 
 def show_version(uri: str, name: str | None) -> None:
-    """One version; the champion if none is named. Raises InputError if there is none."""
+    """Print one version, by default the champion. Raises InputError if there is none."""
     registry = Registry(uri)
     wanted = name or registry.champion()
     if wanted is None:
@@ -154,12 +154,13 @@ def show_version(uri: str, name: str | None) -> None:
         console.out.print(f"{title:10s}{text}")
     for mark in version["marks"]:
         console.out.print(
-            f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; it is forgotten since {stamp(mark['time'])}"
+            f"{'forgotten':10s}{mark['video']}: trained on {mark['segments']} of its segments; "
+            f"forgotten on {stamp(mark['time'])}"
         )
 
 
 def promote_version(uri: str, name: str, *, why: str) -> None:
-    """Make it the champion. Raises Busy while a pass is under way."""
+    """Make a version the champion. Raises Busy while a pass is running."""
     registry = Registry(uri)
     with registry.lease():
         registry.promote(name, why=why)
@@ -168,7 +169,7 @@ def promote_version(uri: str, name: str, *, why: str) -> None:
 
 
 def roll_back(uri: str, *, why: str) -> None:
-    """Make the former champion the champion again. Raises Busy while a pass is under way."""
+    """Make the previous champion the champion again. Raises Busy while a pass is running."""
     registry = Registry(uri)
     with registry.lease():
         former = registry.rollback(why=why)
@@ -177,7 +178,7 @@ def roll_back(uri: str, *, why: str) -> None:
 
 
 def diff_versions(uri: str, ours: str, theirs: str) -> None:
-    """What differs between two versions."""
+    """Print what differs between two versions."""
     registry = Registry(uri)
     rows = differences(registry.version(ours), registry.version(theirs))
     console.table("field", ours, theirs, rows=rows)

@@ -1,4 +1,4 @@
-"""`posture retrain` as a person, or a log, meets it: a line per step, the figures, the verdict."""
+"""`posture retrain`: arguments, a line for each step, the figures and the decision."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def retrain_once(options: RetrainOptions) -> PassResult:
 
 
 def print_decision(decision: dict[str, Any]) -> None:
-    """Both models on each part of the hold-out, and the recall of each class."""
+    """Print both models' accuracy on each part of the hold-out, and the recall of each class."""
     rows = []
     for name, part in decision["sets"].items():
         if part is None:

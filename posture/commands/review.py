@@ -91,7 +91,7 @@ def review_footage(registry_uri: str, store_uri: str, footage: str, *, port: int
     if only_list:
         return
     with ReviewServer(review, port=port) as server:
-        console.out.print(f"answer at {server.url} (on this machine alone); Ctrl-C ends it")
+        console.out.print(f"label the clips at {server.url} (only from this machine); Ctrl-C ends it")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -113,14 +113,15 @@ def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Re
     champion = registry.champion()
     if champion is None:
         raise InputError(
-            f"{registry_uri}: there is no champion yet that could say what it is unsure of; label some footage, and run posture retrain"
+            f"{registry_uri}: there is no champion yet whose uncertainty could choose the clips; "
+            "label some footage, and run posture retrain"
         )
     version = registry.version(champion)
     with console.progress("looking for unlabelled footage") as advance:
         found = find_stretches(footage, Store(store_uri), progress=advance)
     if not found.asked:
         raise InputError(
-            f"{found.root}: nothing here waits for a label ({counted(found.files, 'file')} without one, "
+            f"{found.root}: no footage here needs a label ({counted(found.files, 'file')} without one, "
             f"{len(found.refused):,} of them cannot be used)"
         )
     run, classes = validate(version["run"]), tuple(version["classes"])
@@ -132,13 +133,14 @@ def choose(registry_uri: str, store_uri: str, footage: str, *, count: int) -> Re
     if len(refused) > REFUSED_SHOWN:
         verdicts = Counter(item["verdict"] for item in refused)
         console.out.print(
-            f"left out, in all: {', '.join(f'{verdict}: {number}' for verdict, number in verdicts.most_common())}"
+            f"left out in total: {', '.join(f'{verdict}: {number}' for verdict, number in verdicts.most_common())}"
         )
     chosen = most_informative(scored.probabilities, scored.features, count)
     if not chosen:
-        raise InputError(f"{found.root}: not one of {len(found.asked):,} clips without a label can be decoded")
+        raise InputError(f"{found.root}: none of {len(found.asked):,} clips without a label can be decoded")
     console.out.print(
-        f"{counted(len(scored.asked), 'clip')} of {counted(found.files, 'file')} without a label; {len(chosen)} would teach {champion} most"
+        f"{counted(len(scored.asked), 'clip')} of {counted(found.files, 'file')} without a label; "
+        f"{champion} would learn most from these {len(chosen)}:"
     )
     return Review(
         found.root,

@@ -1,4 +1,4 @@
-"""`posture runs`: what was trained, with its state and its results, as a table and as a page."""
+"""`posture runs`: the runs of a folder with their state and results, as a table and as a page."""
 
 from __future__ import annotations
 

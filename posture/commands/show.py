@@ -1,4 +1,4 @@
-"""`posture show`: reads a store and shows it, on the terminal and as a page."""
+"""`posture show`: the content of a store, on the terminal and as a page."""
 
 from __future__ import annotations
 

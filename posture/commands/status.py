@@ -7,8 +7,8 @@ from cyclopts import App
 from posture.data.store.lease import holder
 from posture.display import console
 from posture.display.text import NOTHING, counted, moment, percent
-from posture.retrain.watch import watchers
 from posture.retrain.registry import Registry
+from posture.retrain.watch import watchers
 
 PASSES_SHOWN = 5
 URIS_SHOWN = 3
@@ -40,7 +40,8 @@ def print_status(registry_uri: str) -> None:
         console.out.print(f"at work: {held['host']}, process {held['process']}: {what}")
     elif current:
         console.out.print(
-            f"pass {current['pass']} was interrupted at the step {current['step']}; the next posture retrain finishes it"
+            f"pass {current['pass']} was interrupted at the step {current['step']}; "
+            "the next posture retrain finishes it"
         )
     for watcher in watchers(registry):
         console.out.print(_told(watcher))
@@ -55,11 +56,11 @@ def _print_champion(registry: Registry) -> None:
     version = registry.version(champion)
     accuracy = percent((version["metrics"] or {}).get("accuracy"))
     console.out.print(
-        f"champion: {champion} since {moment(history[-1]['time'])}; {counted(len(version['classes']), 'class', 'classes')}, "
-        f"accuracy {accuracy} on its hold-out"
+        f"champion: {champion} since {moment(history[-1]['time'])}; "
+        f"{counted(len(version['classes']), 'class', 'classes')}, accuracy {accuracy} on its hold-out"
     )
     if version["marks"]:
-        console.out.print(f"it was trained on {counted(len(version['marks']), 'video')} forgotten since")
+        console.out.print(f"it was trained on {counted(len(version['marks']), 'video')}, forgotten later")
 
 
 def _print_passes(registry: Registry) -> None:

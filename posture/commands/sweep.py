@@ -1,4 +1,4 @@
-"""`posture sweep`: writes a search space as files that W&B's sweeps understand."""
+"""`posture sweep`: writes a search space as files for W&B sweeps."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def write_sweep(
         f"{out / 'sweep.yaml'}: W&B's Optuna engine with {space} as its search space (sweep_space.py); in {out}:"
     )
     console.print(
-        "  wandb sweep sweep.yaml; wandb sweep-scheduler ENTITY/PROJECT/SWEEP; wandb agent ENTITY/PROJECT/SWEEP on each machine"
+        "  wandb sweep sweep.yaml; wandb sweep-scheduler ENTITY/PROJECT/SWEEP; "
+        "wandb agent ENTITY/PROJECT/SWEEP on each machine"
     )
     notes = [line.removeprefix("# ") for line in files["sweep_plain.yaml"].splitlines() if line.startswith("#")][1:]
     console.print(f"{out / 'sweep_plain.yaml'}: W&B's own search. {' '.join(note.strip() for note in notes)}")

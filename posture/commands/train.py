@@ -1,4 +1,4 @@
-"""`posture train` as a person meets it: what runs where, progress, a line per epoch, and where the results are."""
+"""`posture train`: arguments, progress, a line for each epoch, and the path of the run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def train_run(
     local: bool,
     resume: bool | Literal["if begun"],
 ) -> RunFolder:
-    """Prepare, train, report. Ctrl-C saves, twice stops at once; both say how to go on and exit with 130. Raises
+    """Prepare and train a run, and print the result.
+
+    The first Ctrl-C saves and stops, the second stops at once; both print how to resume, and exit with code 130. Raises
     InputError.
     """
     where = backend(local=local)
@@ -129,7 +131,7 @@ def train_run(
             )
 
         def on_record(record: dict[str, Any]) -> None:
-            if "train_loss" in record:  # not of a run that was stopped within an epoch
+            if "train_loss" in record:  # missing if the run was stopped within an epoch
                 console.out.print(_epoch_line(record, session.run.task))
 
         try:
@@ -158,9 +160,10 @@ def _announce(session: Session, unit: str, *, local: bool) -> None:
     run, mode = session.run, tracking_mode(session.run.tracking.mode)
     counts = sorted({run.scale.sizes[0], run.scale.sizes[-1]})
     console.out.print(
-        f"{'continuing' if session.resumed else 'training'} {run.name}: {counted(len(session.train), unit.removesuffix('s'))} to train on, "
-        f"{len(session.val):,} to validate on, {counted(len(session.classes), 'class', 'classes')}, {counted(run.epochs, 'epoch')}, batches of "
-        f"{run.scale.global_batch}"
+        f"{'resuming' if session.resumed else 'training'} {run.name}: "
+        f"{counted(len(session.train), unit.removesuffix('s'))} to train on, {len(session.val):,} to validate on, "
+        f"{counted(len(session.classes), 'class', 'classes')}, {counted(run.epochs, 'epoch')}, "
+        f"batches of {run.scale.global_batch}"
         + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}")
     )
     small = too_few("val", f"{len(session.val):,} {unit}", points=None) if len(session.val) < LEAST else ""
@@ -178,6 +181,6 @@ def _epoch_line(record: dict[str, Any], task: str) -> str:
     kind = KINDS[task]
     found = "  ".join(f"{name} {record[key]:.4f}" for name, key in kind.epoch_figures.items())
     return (
-        f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  {found}  {record['clips_per_second']:.1f} {kind.unit}/s  "
-        f"waiting for {kind.unit} {record['data_wait_share']:.0%}"
+        f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  {found}  "
+        f"{record['clips_per_second']:.1f} {kind.unit}/s  waiting for {kind.unit} {record['data_wait_share']:.0%}"
     )

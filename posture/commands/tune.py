@@ -1,6 +1,4 @@
-"""`posture tune` as a person meets it: what is searched where, a live table of trials, the winner, and where everything
-is.
-"""
+"""`posture tune`: arguments, a live table of trials, and the winner."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ from posture.search.winner import winner
 
 command = App(
     name="tune",
-    help_epilogue="Example: posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE --trials 40",
+    help_epilogue="Example: posture tune tune_spaces/action.py --base jobs/action.py:improved --store STORE --trials 9",
 )
 
 
@@ -145,7 +143,7 @@ LINE_EVERY_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search is told to be on the command line."""
+    """Options that define a search."""
 
     space: str
     base: str
@@ -160,7 +158,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class SearchPaths:
-    """A search by its names."""
+    """Space, base recipe and places of a search."""
 
     space: Space
     recipe: AnyRun
@@ -170,8 +168,8 @@ class SearchPaths:
 
 
 def place_of(asked: SearchOptions) -> SearchPaths:
-    """Where a search stands. Raises InputError: no such space or recipe, no name, or a bucket without --storage, which
-    holds no database.
+    """Return the paths of a search. Raises InputError for an unknown space or recipe, a bad name, or a bucket without
+    --storage, since a bucket holds no database.
     """
     space, recipe = load_space(asked.space), override(load_recipe(asked.base), asked.changes)
     file, _, function = space.path.partition(":")
@@ -187,7 +185,8 @@ def place_of(asked: SearchOptions) -> SearchPaths:
         )
     if asked.storage is None and is_remote(folder):
         raise InputError(
-            f"--folder {folder}: a bucket holds no database; give the study a --storage, such as postgresql://user@host/database"
+            f"--folder {folder}: a bucket holds no database; name one with --storage, such as "
+            "postgresql://user@host/database"
         )
     return SearchPaths(space, recipe, name, folder, asked.storage or f"sqlite:///{folder}/study.db")
 
@@ -203,8 +202,9 @@ def tune_space(
     halving: bool,
     out: str | None,
 ) -> None:
-    """Search, or go on searching, until so many trials are finished. Ctrl-C interrupts, says how to go on, and exits
-    with 130. Raises InputError.
+    """Search, or continue a search, until `trials` trials are finished. Ctrl-C interrupts it, with exit code 130.
+
+    Raises InputError.
     """
     place, footage = place_of(asked), Store(store)
     if out is not None and Path(out).is_dir():
@@ -256,9 +256,12 @@ def _make(folder: str) -> None:
 
 def _announce(place: SearchPaths, search: Search, plan: Plan, trials: int) -> None:
     run, finished = plan.base.run, len(search.finished)
-    goals = ", ".join(f"{'most' if objective.maximize else 'least'} {objective.name}" for objective in plan.objectives)
+    goals = ", ".join(
+        f"{'highest' if objective.maximize else 'lowest'} {objective.name}" for objective in plan.objectives
+    )
     console.out.print(
-        f"{'searching on' if finished else 'searching'} {place.space.path} for {goals} on val: {counted(trials, 'trial')} of {run.name}"
+        f"{'continuing to search' if finished else 'searching'} {place.space.path} for {goals} on val: "
+        f"{counted(trials, 'trial')} of {run.name}"
         + (f", {finished} of them finished" if finished else "")
         + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
         f"{KINDS[run.task].unit}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else "")
@@ -269,7 +272,7 @@ def _announce(place: SearchPaths, search: Search, plan: Plan, trials: int) -> No
 
 
 class Watch:
-    """A live table on a terminal; in a log, a line for each trial that ends and one now and then."""
+    """A live table on a terminal; in a log, a line for each trial that ends, and one every 20 seconds."""
 
     def __init__(self, search: Search, plan: Plan, trials: int) -> None:
         self._search, self._plan, self._trials = search, plan, trials
@@ -363,7 +366,7 @@ def parameters_text(trial: FrozenTrial) -> str:
 
 
 def result_text(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> str:
-    """What a trial came to, in words."""
+    """Return the result of a trial as text."""
     count = trial.user_attrs.get("epochs", 0)
     epochs = f"after {counted(count, 'epoch')}"
     if state_of(trial) == "failed":
@@ -383,14 +386,16 @@ def best_text(search: Search, objectives: tuple[Objective, ...]) -> str:
         return "none complete yet"
     if len(found) > 1:
         return f"{len(found)} on the front"
-    return f"best {', '.join(f'{objective.name} {value:.4f}' for objective, value in zip(objectives, found[0].values, strict=True))} (trial {found[0].number})"
+    values = zip(objectives, found[0].values, strict=True)
+    return f"best {', '.join(f'{objective.name} {value:.4f}' for objective, value in values)} (trial {found[0].number})"
 
 
 def write_report(asked: SearchOptions) -> None:
-    """Write report.html of a search that was begun, running or not. Raises InputError where there is none."""
+    """Write report.html of a search, running or not. Raises InputError if there is no such search."""
     place = place_of(asked)
     unknown = InputError(
-        f"{place.folder}: there is no search {place.name!r} here; begin it with: posture tune {asked.space} --base {asked.base} --store STORE"
+        f"{place.folder}: there is no search {place.name!r} here; start it with: "
+        f"posture tune {asked.space} --base {asked.base} --store STORE"
     )
     if not stands(place.storage):
         raise unknown
@@ -429,21 +434,21 @@ def _conclude(
         console.out.print(f"{_write_page(place, search.study)}\n{target}")
         if best["is_base"]:
             console.out.print(
-                f"the winner is {asked.base} as it stands: none of {counted(len(finished), 'trial')} changed it for the better on val"
+                f"the winner is {asked.base} unchanged: none of {counted(len(finished), 'trial')} was better on val"
             )
             console.suggest(
-                f"more --trials, another space, or posture compare {target} --store {plan.store}, which compares it with the best other trial"
+                f"more --trials, another space, or posture compare {target} --store {plan.store}, "
+                "which compares it with the best other trial"
             )
         else:
             console.suggest(
-                f"posture train {asked.base} --set-file {target} --store {plan.store}, and posture compare {target} --store {plan.store}"
+                f"posture train {asked.base} --set-file {target} --store {plan.store}, "
+                f"and posture compare {target} --store {plan.store}"
             )
     failed = sum(state_of(trial) == "failed" for trial in finished)
     if finished and failed == len(finished):
-        raise InputError(
-            f"not one of {counted(failed, 'trial')} ended well; the last one: {finished[-1].user_attrs['reason']}"
-        )
+        raise InputError(f"all of {counted(failed, 'trial')} failed; the last one: {finished[-1].user_attrs['reason']}")
     if len(finished) < trials:
-        console.out.print(f"{len(finished)} of {trials} trials are finished; the same command goes on from here")
+        console.out.print(f"{len(finished)} of {trials} trials are finished; the same command continues the search")
     if interrupted:
         raise KeyboardInterrupt

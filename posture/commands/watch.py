@@ -44,8 +44,10 @@ def watch(
 
 
 def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | None, timezone: str | None) -> None:
-    """Passes until KeyboardInterrupt. Raises InputError for footage that is not there, and for a schedule, a recipe
-    or a change of it that cannot be understood."""
+    """Run passes until KeyboardInterrupt.
+
+    Raises InputError for missing footage, and for a schedule, a recipe or a change of it that is not valid.
+    """
     override(load_recipe(options.recipe), options.changes)  # now, not at three in the morning
     look_for(options.footage)
     schedule = schedule_of(every=every, cron=cron, timezone=timezone)
@@ -68,7 +70,7 @@ def _pass(options: RetrainOptions) -> None:
     try:
         retrain_once(options)
     except InputError as error:
-        _say(f"the pass was not done: {error}")
+        _say(f"the pass did not run: {error}")
     except SystemExit:  # the pass has reported why its challenger could not be trained
         pass
     except Exception:

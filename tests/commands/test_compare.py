@@ -99,7 +99,7 @@ def test_a_study_that_was_interrupted_goes_on_where_it_stopped(small_store, plac
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # as a cluster or a service manager ends it; Ctrl-C is the same to it
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "the same command goes on from here" in out and "Traceback" not in err, (
+    assert process.returncode == 130 and "the same command continues the study" in out and "Traceback" not in err, (
         out + err
     )
     assert not (place / "studies" / "tiny" / "comparison.html").exists() and written(place)

@@ -104,7 +104,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_end(small_store, tmp_path,
     assert process.returncode == 130 and "continue with: posture train" in out and "Traceback" not in err, out + err
     assert len(history(tmp_path, "hit")) < 6
     resumed = posture(*arguments, "--name", "hit", "--resume")
-    assert resumed.returncode == 0 and "continuing hit" in resumed.stdout, resumed.stderr
+    assert resumed.returncode == 0 and "resuming hit" in resumed.stdout, resumed.stderr
     assert [row["epoch"] for row in history(tmp_path, "hit")] == [1, 2, 3, 4, 5, 6]
     for column in ("train_loss", "val_loss"):
         np.testing.assert_allclose(

@@ -132,7 +132,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
             ["tune", "nothing.py", "--base", "jobs/action.py:improved", "--store", small_store],
             "nothing.py: no such file here",
         ),
-        ([*other[:6], "--folder", "s3://lab/search", *TINY], "a bucket holds no database; give the study a --storage"),
+        ([*other[:6], "--folder", "s3://lab/search", *TINY], "a bucket holds no database; name one with --storage"),
         (
             ["train", "jobs/action.py:improved", "--store", small_store, "--set-file", str(place / "none.json")],
             "--set-file",
@@ -160,7 +160,7 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
         process.send_signal(end)
         out, err = process.communicate(timeout=120)
         assert process.returncode == (130 if end == signal.SIGINT else -end), (number, out, err)
-    assert "Traceback" not in err and "the same command goes on from here" in out, (out, err)
+    assert "Traceback" not in err and "the same command continues the search" in out, (out, err)
     assert states(place)["running"] == 0
     done = posture(*tune(small_store, place, *options), environment={"WANDB_MODE": "offline"}, timeout=600)
     assert done.returncode == 0, done.stderr

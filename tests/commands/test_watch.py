@@ -86,7 +86,7 @@ def test_a_pass_that_fails_is_told_and_the_watch_goes_on(places, tmp_path):
                 lines.append(process.stdout.readline())
                 assert lines[-1], "it ended: " + "".join(lines)
             assert (
-                "the pass was not done:" in "".join(lines)
+                "the pass did not run:" in "".join(lines)
                 and "another pass" in "".join(lines)
                 and process.poll() is None
             )

@@ -21,7 +21,7 @@ def test_given_again_after_the_head_was_lost_a_run_goes_on(site, calm):
     assert command.process.wait(timeout=200) != 0
     site.nodes.tell("start")
     output = site.begin(place.command("train", site.footage)).finish()
-    assert "continuing small" in output
+    assert "resuming small" in output
     site.begin(place.command("evaluate", site.footage)).finish()
     result = read_result(place)
     assert result.rows == calm.result.rows and difference(result, calm.result) <= TOLERANCE

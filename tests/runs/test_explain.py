@@ -129,7 +129,7 @@ def test_below_the_run_unless_told_otherwise_and_a_place_for_each_question(impro
 def test_networks_without_attention_say_so(make_run, video, tmp_path, capsys):
     folder = make_run(C3D(classes=3, width=0.125, size=32))
     run_command(folder.uri, str(video("a.mp4")), "--out", str(tmp_path / "out"))
-    assert "no attention blocks: Grad-CAM alone" in capsys.readouterr().out
+    assert "no attention blocks; only Grad-CAM is shown" in capsys.readouterr().out
     assert "no attention blocks" in (tmp_path / "out" / "explain.html").read_text()
     assert sorted(item.name for item in (tmp_path / "out").glob("*.png")) == ["grad_cam.png"]
 
