@@ -58,7 +58,7 @@ def load_study(path: str) -> Study:
     study = _call(full_path(path, example="jobs/action.py:study", what="study"))
     if not isinstance(study, Study):
         raise InputError(
-            f"{path} returns a {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study"
+            f"{path} returns {type(study).__name__}, but compare takes a Study, such as jobs/action.py:study"
         )
     return study
 
