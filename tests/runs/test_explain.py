@@ -168,7 +168,7 @@ def test_what_cannot_be_explained_is_one_sentence(improved, video, tmp_path, cap
             main(["explain", *arguments])
         said = capsys.readouterr().err
         assert end.value.code == 2 and complaint in said and said.count("\n") == 1, said
-    with pytest.raises(InputError, match="knows left, right, up"):
+    with pytest.raises(InputError, match="it has left, right, up"):
         explain(improved, good, class_name="zzz")
 
 
