@@ -151,7 +151,7 @@ class SplitArguments:
 @Parameter(name="*", group="Limits")
 @dataclass(frozen=True)
 class LimitArguments:
-    """What a single file may take.
+    """Limits for a single file.
 
     Parameters
     ----------
@@ -594,7 +594,7 @@ def _print_splits(report: ClipReport | ImageReport, what: str) -> None:
 
 
 def _print_small_splits(store: Store, *, pictures: bool = False, title: str = "") -> None:
-    """Of all that the store holds, not of what was added alone; below `title` if one is given."""
+    """Print which splits of the whole store are small, below `title` if one is given."""
     table, columns, what = ("boxes", "labels", "images") if pictures else ("segments", "label", "segments")
     sentences = small_splits(store.read(table, columns=["split", "group", columns]), what)
     for sentence in ([title] if title and sentences else []) + list(sentences):

@@ -102,7 +102,7 @@ def list_runs(runs: str, *, order: Order, page: Path | None) -> list[RunRow]:
 
 
 def read_row(folder: RunFolder) -> RunRow:
-    """What there is to say of a run; one that cannot be read says why."""
+    """Return the row of a run. The row of a run that cannot be read says why."""
     try:
         record, history = folder.record(), folder.history()
         run = record.run
@@ -155,7 +155,7 @@ def _state(folder: RunFolder, run: Any, history: list[Any]) -> str:
 
 
 def _lives(holder: dict[str, Any] | None) -> bool:
-    """Whether the process that took the run last is at work; only those of this machine can be seen."""
+    """Return True if the process that last wrote to the run is alive, on this machine."""
     return bool(holder) and holder["host"] == socket.gethostname() and os.path.isdir(f"/proc/{holder['process']}")
 
 

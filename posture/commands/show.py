@@ -50,7 +50,7 @@ def show(
 
 
 RECIPES = {"action": "jobs/action.py:improved", "detection": "jobs/detector.py:improved"}
-"""Whose augmentation is shown where nobody says."""
+"""Recipes whose augmentation is shown by default."""
 
 
 def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int) -> None:
