@@ -16,9 +16,9 @@ from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_
 from posture.data.ingest.image_ledger import ImageOptions, ImageReport, last_report
 from posture.data.ingest.recheck import earlier_frames, recheck
 from posture.data.ingest.small_splits import small_splits
-from posture.data.labels.found import choose_layout
 from posture.data.labels.images import LAYOUTS as IMAGE_LAYOUTS
 from posture.data.labels.images import read_images
+from posture.data.labels.layouts import choose_layout
 from posture.data.labels.records import AnnotatedImages, LabelledVideos
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.labels.videos import read_footage

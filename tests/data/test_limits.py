@@ -128,11 +128,7 @@ def test_the_time_for_an_image_is_limited(tmp_path):
             {"format": "WEBP", "lossless": True},
             "an animation of 3 frames; save the labelled frame as an image of its own",
         ),
-        (
-            "a.png",
-            {"format": "PNG"},
-            "an animation of 3 frames; save the labelled frame as an image of its own",
-        ),
+        ("a.png", {"format": "PNG"}, "an animation of 3 frames; save the labelled frame as an image of its own"),
     ],
 )
 def test_animations_and_other_formats_are_refused_by_name(tmp_path, name, how, reason):

@@ -20,7 +20,7 @@ from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels import images
-from posture.data.labels.found import choose_layout
+from posture.data.labels.layouts import choose_layout
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.schema import DecodeRecipe

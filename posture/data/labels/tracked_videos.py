@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from posture.data.labels import cvat
 from posture.data.labels import tubes as tube_layouts
-from posture.data.labels.found import choose_layout
+from posture.data.labels.layouts import choose_layout
 from posture.data.labels.names import VideoNames, composed
 from posture.data.labels.records import AnnotatedVideo, Box, Label, LabelledVideos, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.table import SUFFIXES, TableLine

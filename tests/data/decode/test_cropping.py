@@ -15,7 +15,7 @@ def tube(boxes):
 
 @st.composite
 def wanderings(draw):
-    """A tube whose athlete jumps about, with frames missing, partly outside the image; and the frames of a clip."""
+    """Draw a tube that jumps about, partly outside the image, with missing frames; and the frames of a clip."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     known = sorted(random.choice(90, size=draw(st.integers(1, 60)), replace=False).tolist())
     centres = np.cumsum(random.normal(0, draw(st.floats(0, 9)), (len(known), 2)), axis=0) + random.uniform(
@@ -51,7 +51,7 @@ def test_the_athlete_is_inside_and_the_size_is_constant(wandering, margin, aspec
 def test_a_still_athlete_by_hand():
     still = tube({frame: (100, 80, 140, 100) for frame in range(20)})
     cuts = cuts_along(still, [0, 10, 19], margin=0.5, height=HEIGHT, width=WIDTH, aspect=1.0)
-    # 40 x 20 pixels, half of it on each side: 80 x 40, made square
+    # 40 x 20 pixels with half of that on each side: 80 x 40, made square
     np.testing.assert_allclose(cuts, [[80, 50, 160, 130]] * 3)
     wide = cuts_along(still, [0], margin=0.0, height=HEIGHT, width=WIDTH, aspect=4.0)
     np.testing.assert_allclose(wide, [[80, 80, 160, 100]])
@@ -97,7 +97,7 @@ def test_trembling_boxes_make_the_cut_tremble_less():
 
 
 def ramp():
-    """Red grows to the right, green downwards: (60, 80, 3)."""
+    """Red increases to the right, green downwards: (60, 80, 3)."""
     rows, columns = np.mgrid[0:60, 0:80]
     return np.stack([2 * columns, 3 * rows, np.full_like(rows, 9)], axis=-1).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Optical flow: what it finds on images that move by a known amount, and how it is kept in a byte."""
+"""Optical flow of images that move by a known amount, and its encoding in one byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from posture.data.decode.optical_flow import BOUND, METHODS, ZERO, decode, encod
 
 
 def panned(frames: int, *, dx: int, dy: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 (T, H, W, 3) of a smooth pattern of which every point moves by (dx, dy) pixels a frame."""
+    """Return uint8 (T, H, W, 3) of a smooth pattern whose points all move by (dx, dy) pixels per frame."""
     y, x = np.mgrid[:height, :width]
     images = []
     for frame in range(frames):
@@ -24,7 +24,7 @@ def panned(frames: int, *, dx: int, dy: int, height: int = 48, width: int = 64) 
 def test_a_pattern_that_moves_is_seen_to_move(method: str, dx: int, dy: int) -> None:
     flow = flow_of_clip(panned(4, dx=dx, dy=dy), method)
     assert flow.shape == (3, 48, 64, 2) and flow.dtype == np.uint8
-    inner = decode(flow)[:, 8:-8, 8:-8]  # what comes in at the borders was not there before
+    inner = decode(flow)[:, 8:-8, 8:-8]  # pixels that enter at the borders were not there before
     np.testing.assert_allclose(np.median(inner, axis=(1, 2)), np.tile([dx, dy], (3, 1)), atol=0.25)
     assert np.abs(inner - [dx, dy]).mean() < 0.3
 

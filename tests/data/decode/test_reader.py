@@ -1,6 +1,4 @@
-"""Frame k is the k-th frame shown, at its own time stamp, upright and with square pixels, whatever the container and
-codec.
-"""
+"""Frame k is the k-th frame shown, with its own time stamp, upright and with square pixels, in any container."""
 
 import random
 from fractions import Fraction
@@ -62,7 +60,7 @@ PAIRS = {
 
 
 def decoded_in_order(path):
-    """The numbers of all frames, by PyAV alone."""
+    """Return the numbers of all frames as decoded by PyAV alone."""
     with av.open(str(path)) as container:
         return [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
@@ -100,7 +98,7 @@ def test_what_packets_tell_is_used_and_the_rest_decoded_in_order(tmp_path):
 
 
 def seen(path):
-    """The numbers of all frames, their times, and how long the video lasts."""
+    """Return the numbers of all frames, their times, and the length of the video."""
     with open_video(str(path)) as reader:
         return (
             [number_of(frame) for frame in reader.frames(range(len(reader)))],
@@ -111,7 +109,7 @@ def seen(path):
 
 @pytest.fixture
 def film(tmp_path):
-    """75 frames in H.264 with B-frames, a keyframe at every twelfth."""
+    """Write 75 frames in H.264 with B-frames and a keyframe every 12 frames."""
     return write_numbered(tmp_path / "film.mp4", options=X264_B)
 
 
@@ -190,7 +188,7 @@ def test_sound_may_begin_within_the_file(tmp_path):
                 new.mux(packet)
                 samples.pts = None
                 new.mux(sound.encode(samples))
-    # what FFmpeg reads when it opens a file: its begin and end
+    # FFmpeg reads the start and end of a file when it opens it
     long = write_numbered(tmp_path / "long.ts", frames=400, fps=4, options=X264_B)
     stuffing = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * 30_000
     (tmp_path / "both.ts").write_bytes(
@@ -250,7 +248,7 @@ def test_the_largest_stream_is_shown_and_covers_are_none(tmp_path):
 
 
 def _write_cover(path: Path) -> None:
-    """Sound with an image of its cover."""
+    """Write sound with a cover image."""
     from tests.support.numbered import numbered_frame
 
     with av.open(str(path), "w") as file:
@@ -283,7 +281,7 @@ def test_rates_that_no_video_has_are_refused(tmp_path, seconds_per_frame):
 
 
 def _fast(film: Path, path: Path) -> Path:
-    """The time scale in the header of an MP4 made a thousand times finer."""
+    """Make the time scale in the header of an MP4 a thousand times finer."""
     content = film.read_bytes()
     at = content.index(b"mdhd") + 16
     scale = int.from_bytes(content[at : at + 4], "big")
@@ -292,9 +290,7 @@ def _fast(film: Path, path: Path) -> Path:
 
 
 def test_frames_that_do_not_decode_are_held(tmp_path):
-    """Where a packet is destroyed, the frame that is shown at its time stands in for it, and the numbers of the others
-    stay.
-    """
+    """A frame whose packet is destroyed is replaced by the one shown at its time; other frames keep their numbers."""
     film = write_numbered(tmp_path / "film.mkv", "mjpeg", pixels="yuvj420p")
     with av.open(str(film)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]

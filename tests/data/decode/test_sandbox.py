@@ -37,7 +37,7 @@ def test_a_decoder_that_hangs_is_killed_and_the_next_file_works(video):
     with Sandbox() as sandbox:
         cut(sandbox, path)
         hung = sandbox._process
-        os.kill(hung.pid, signal.SIGSTOP)  # deaf to everything but SIGKILL, as a decoder in a native loop is
+        os.kill(hung.pid, signal.SIGSTOP)  # ignores every signal but SIGKILL, as a decoder in a native loop does
         began = time.monotonic()
         with pytest.raises(Unreadable) as caught:
             cut(sandbox, path, limit_seconds=0.5)

@@ -15,7 +15,7 @@ def tube(name, frames, box=(0, 0, 10, 10)):
 
 
 def looks(*athletes, frames=range(0, 40, 2), score=0.8):
-    """What is found where each athlete is: functions of the frame that give a box, or None."""
+    """Boxes found in each look; the athletes are functions of the frame that return a box, or None."""
     found = {}
     for frame in frames:
         boxes = [box for place in athletes if (box := place(frame)) is not None]
@@ -31,7 +31,7 @@ def test_whose_tube_a_segment_is_cut_along():
     tubes = [tube("bob", range(40)), tube("ann", range(12, 20)), tube("v/1", range(5))]
     assert chosen(tubes) == ["ann"]  # the group, though another has more boxes
     assert chosen(tubes, athlete="v/1") == ["v/1"]
-    assert chosen(tubes, athlete="v/2") == []  # nobody else's doing was labelled
+    assert chosen(tubes, athlete="v/2") == []  # no other athlete is labelled
     assert chosen(tubes, group="some group") == ["bob"]
     assert chosen(tubes, group="some group", frames=range(0, 3)) in (["bob"], ["v/1"])
     assert chosen([]) == [] and chosen([tube("ann", ())]) == []
@@ -41,7 +41,7 @@ def test_a_tube_must_last_through_a_quarter_of_the_clip():
     numbers = list(range(0, 40, 2))
     assert is_seen(tube("a", range(0, 10)), numbers)  # 5 of 20
     assert not is_seen(tube("a", range(0, 8)), numbers)
-    assert is_seen(tube("a", (10, 30)), numbers)  # between two boxes it is known
+    assert is_seen(tube("a", (10, 30)), numbers)  # interpolated between two boxes
     assert not is_seen(tube("a", range(50, 90)), numbers)
 
 

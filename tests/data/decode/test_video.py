@@ -27,7 +27,7 @@ def test_frames_survive_a_round_trip(tmp_path):
 def test_files_without_times_run_at_an_even_pace():
     reader = Reader(str(shared("ucf101_24") / "videos" / "Surfing" / "v_Surfing_g18_c03.avi"), height=60, width=80)
     np.testing.assert_allclose(reader.times(), np.arange(len(reader)) / reader.fps)
-    assert 1 < reader.times()[-1] < 20  # the file has none, and the decoder's go to ten thousand million years
+    assert 1 < reader.times()[-1] < 20  # the file has no times, and the decoder's reach ten thousand million years
 
 
 def test_frames_are_resized_while_decoding(video):
@@ -36,7 +36,7 @@ def test_frames_are_resized_while_decoding(video):
 
 @pytest.mark.parametrize("width", [16, 31, 32, 48, 64, 95, 96, 97, 112, 128, 171])
 def test_every_width_decodes(video, width):
-    """The decoder misreads rows of some widths; the image must be the same at all of them."""
+    """The decoder misreads rows at some widths; the image must be the same at all of them."""
     path = str(video("a.mp4", frames=5))
     (frame,) = Reader(path, height=64, width=width).frames([2])
     assert frame.shape == (64, width, 3)
@@ -55,7 +55,7 @@ def test_what_is_no_video_says_so(tmp_path):
 
 
 def test_the_decoder_goes_with_torch(video):
-    """decord before torch in one process crashes; the import here is lazy, so whoever uses both decides the order."""
+    """decord before torch in one process crashes; the import here is lazy, so the caller decides the order."""
     path = video("a.mp4", frames=10)
     code = (
         f"import torch; from posture.data.decode.video import Reader; print(Reader({str(path)!r}, height=64, "

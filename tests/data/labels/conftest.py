@@ -3,9 +3,7 @@ import pytest
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder and a way to put text or bytes in it; reading labels looks at no pixels, so an empty file is an image
-    too.
-    """
+    """Return a folder and a function that writes files to it. Images and videos may be empty."""
 
     def put(name, content=""):
         path = tmp_path / name

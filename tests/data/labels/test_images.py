@@ -30,20 +30,6 @@ def ucf101_24():
     return shared("ucf101_24")
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A folder and a way to put text in it; reading labels looks at no pixels, so an empty file is an image too."""
-
-    def put(name, content=""):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        return path
-
-    put.path = str(tmp_path)
-    return put
-
-
 def shown(found):
     """{file or (file, frame): (boxes, labels)}"""
     return {
@@ -434,8 +420,7 @@ def test_ucf101_24_gives_frames_of_tubes_counted_from_one(tmp_path):
     assert image_layout(str(tmp_path)) == "ucf101_24"
     found = read_images(str(tmp_path))
     jump, run = "videos/Jump/v_Jump_g01_c01.avi", "videos/Run/v_Run_g02_c03.avi"
-    # Tube 1 covers frames 2 to 19, tube 2 frames 9 to 11: of every eighth one 8 and 16, and 10 so that tube 2 is seen
-    # at all.
+    # Tube 1 covers frames 2 to 19, tube 2 frames 9 to 11: every eighth is 8 and 16, and 10 is added for tube 2.
     assert shown(found) == {
         (jump, 8): ((moving_box(8),), ("Jump",)),
         (jump, 10): ((moving_box(10),) * 2, ("Jump", "Jump")),

@@ -1,4 +1,4 @@
-"""Foreign JSON and YAML: what is read, and what is refused in one sentence before it costs anything."""
+"""Foreign JSON and YAML: accepted content, and content that is refused in one sentence before it costs anything."""
 
 import json
 import subprocess
@@ -13,14 +13,14 @@ from posture.errors import InputError
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
 )
-"""371 bytes that stand for 9 ** 9 values."""
+"""371 bytes that expand to 9 ** 9 values."""
 
 
 def test_json_is_read_in_the_encodings_that_it_may_have():
     value = {"names": ["Läufer", "走る", "\U0001f3c3"], "id": 12345678901234567890, "box": [1, 2.5, -3]}
     text = json.dumps(value, ensure_ascii=False)
     assert load_json(text, "x") == value
-    assert load_json(json.dumps(value), "x") == value  # escaped surrogate pairs are letters
+    assert load_json(json.dumps(value), "x") == value  # escaped surrogate pairs are characters
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"):
         assert load_json(text.encode(encoding), "x") == value
 

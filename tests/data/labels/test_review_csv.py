@@ -13,17 +13,9 @@ from tests.support.processes import s3_server
 
 
 @pytest.fixture
-def root(tmp_path):
-    """A folder and a way to put files in it: listing needs names only, not videos."""
-
-    def put(name, content=""):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-    put.path = str(tmp_path)
-    put.table = tmp_path / "review.csv"
-    return put
+def root(root, tmp_path):
+    root.table = tmp_path / "review.csv"
+    return root
 
 
 def labels(footage):
@@ -85,7 +77,7 @@ def test_answers_alone_make_a_layout(root):
 
 def test_a_label_of_the_layout_goes_over_an_answer(root):
     root("jump/a.mp4"), root("b.mp4")
-    # it lay at the root when it was asked about, and has been moved since
+    # it was at the root when it was asked about, and was moved later
     write_answer(root.path, Stretch("a.mp4", 0, None, "a"), "run")
     footage = read_footage(root.path)
     assert labels(footage) == {"jump/a.mp4": [Label(0.0, None, "jump", "jump/a")]} and "review.csv" not in str(
@@ -200,7 +192,7 @@ def answer_many(place, first, count):
 
 
 def check_writers(place, context, processes=3, count=20):
-    """Several processes answer at once; every answer is there."""
+    """Let several processes answer at once; no answer is lost."""
     workers = [context.Process(target=answer_many, args=(place, count * number, count)) for number in range(processes)]
     for worker in workers:
         worker.start()

@@ -1,6 +1,4 @@
-"""Images with labels that are odd: what is understood, and what is refused by name in place of counting as an image
-without anybody.
-"""
+"""Odd labels of images: those that are understood, and those that are refused by name, not read as an empty image."""
 
 import json
 import unicodedata
@@ -347,7 +345,7 @@ def test_runs_of_masks_give_the_box_of_the_mask():
 
 
 def _wraps(pixels):
-    """Whether a run goes on from the foot of a column to the head of the next: then both are set."""
+    """Return True if a run continues from the bottom of a column to the top of the next: both pixels are then set."""
     return bool((pixels[-1, :-1] & pixels[0, 1:]).any())
 
 

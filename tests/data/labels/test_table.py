@@ -12,7 +12,7 @@ ROWS = [("müller.mp4", 0.0, 1.5, "jump"), ("b c.mp4", 1.25, 2.0, "throw, far")]
 
 
 def read(tmp_path, content, name="labels.csv"):
-    """The rows of a table of segments as (video, start, end, label), and what is told of it."""
+    """Return the rows of a table of segments as (video, start, end, label), and the notes about it."""
     (tmp_path / name).write_bytes(content)
     table = read_table(str(tmp_path), name)
     assert table.kind == "segments", table.columns

@@ -9,17 +9,9 @@ SHEET = "<worksheet><c><is><t>{}</t></is></c></worksheet>"
 
 
 @pytest.fixture
-def root(tmp_path):
-    """Two videos in a folder of one class, and a way to put files beside them."""
-
-    def put(name, content=b""):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    put.path = str(tmp_path)
-    put("videos/a.mp4"), put("videos/b.mp4")
-    return put
+def root(root):
+    root("videos/a.mp4"), root("videos/b.mp4")
+    return root
 
 
 def sheet(path, text, member="xl/worksheets/sheet1.xml"):

@@ -10,20 +10,6 @@ from posture.data.store.files import list_files
 from posture.errors import InputError
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A folder and a way to put files in it: listing needs names only, not videos."""
-
-    def put(name, content=""):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        return path
-
-    put.path = str(tmp_path)
-    return put
-
-
 def labels(footage):
     return {video.file.relative: list(video.labels) for video in footage.videos}
 

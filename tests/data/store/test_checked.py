@@ -1,5 +1,5 @@
-"""Nothing outside of a store, a run or a registry is read, written or removed through it, and odd content is refused in
-one sentence.
+"""Nothing outside a store, run or registry is read, written or removed through it; odd content is refused in one
+sentence.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def make_registry(place, store="store"):
 
 
 def snapshot(folder):
-    """Every path below `folder` with its content."""
+    """Return every path below `folder` with its content."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -87,7 +87,7 @@ def snapshot(folder):
 
 @pytest.fixture
 def outside(tmp_path):
-    """Files of the user's, which nobody touches."""
+    """The user's files, which must stay as they are."""
     folder = tmp_path / "photos"
     (folder / "2025").mkdir(parents=True)
     for name in ("one.parquet", "2025/two.json", "2025/three.jpg"):

@@ -11,11 +11,11 @@ from posture.errors import Busy
 
 
 def check_lease(root):
-    """What a lease promises, on any storage."""
+    """Check the guarantees of a lease, on any storage."""
     with Lease(root, limit_seconds=1.0) as first:
         with pytest.raises(Busy, match="another ingest is writing to this store"):
             Lease(root).__enter__()
-        time.sleep(1.5)  # it is renewed: its limit alone does not end it
+        time.sleep(1.5)  # the lease is renewed, so it does not end at its limit
         with pytest.raises(Busy):
             Lease(root).__enter__()
         first.check()
@@ -34,7 +34,7 @@ def test_a_holder_that_overslept_loses_it(tmp_path):
         time.sleep(0.5)
         with Lease(str(tmp_path), limit_seconds=5):
             sleepy._limit = 0.04
-            Lease._renew(sleepy)  # woken up, it finds its next number taken
+            Lease._renew(sleepy)  # when it wakes up, its next number is taken
             with pytest.raises(Busy, match="another ingest took over"):
                 sleepy.check()
 

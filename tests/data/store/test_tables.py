@@ -18,7 +18,7 @@ def segments(*pairs):
 
 
 def write_part(store, name, *clips):
-    """Clips as an ingest worker leaves them: a Parquet file that no version names yet."""
+    """Write clips as an ingest worker does: a Parquet file that no version names yet."""
     files, folder = filesystem(store.table_uri("clips"))
     table = pa.Table.from_pylist(
         [
@@ -42,7 +42,7 @@ def write_part(store, name, *clips):
 
 
 def check_store(uri):
-    """What a store promises, on any storage."""
+    """Check the guarantees of a store, on any storage."""
     store = Store(uri, create=True)
     store.create_tables()
     assert store.versions() == dict.fromkeys(schema.TABLES, 0)

@@ -1,5 +1,5 @@
-"""Generated footage: deterministic, exact labels and boxes, athletes kept apart, and classes of a pair that only the
-order of frames tells apart.
+"""Generated footage: deterministic, exact labels and boxes, splits by athlete, and pairs of classes that differ only in
+the order of frames.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def test_same_arguments_give_the_same_footage_on_any_number_of_processes(footage
 
 
 def test_the_generator_is_frozen(footage):
-    """Whoever changes what is generated raises VERSION and these numbers. Pixels to within rounding: OpenCV may differ
-    between processors.
+    """Changes of the generated footage must increment VERSION and update these numbers.
+
+    Pixels are compared to within rounding, because OpenCV may differ between processors.
     """
     assert synthetic.VERSION == 1
     first = rows(footage / "segments.csv")[0]
@@ -84,7 +85,7 @@ def test_videos_decode_with_the_planned_frames(footage):
         assert len(reader) == scene.frames
         for index in (0, scene.frames - 1):
             shown, drawn = reader.frames([index])[0].astype(float), shot.frame(index)[0].astype(float)
-            assert np.abs(shown - drawn).mean() < 8  # the encoder loses a little, and never a frame
+            assert np.abs(shown - drawn).mean() < 8  # the encoder changes pixels a little, and drops no frame
 
 
 def test_footage_that_stands_is_used_again_and_other_footage_is_never_overwritten(footage, tmp_path):
@@ -186,7 +187,7 @@ def test_boxes_enclose_exactly_the_drawn_athlete():
                 x1, y1, x2, y2 = boxes[name]
                 assert 0 <= x1 < x2 <= 128 and 0 <= y1 < y2 <= 96
                 assert changed[y1:y2, x1:x2].sum() == changed.sum() > 0
-                # nobody hides this one: no edge of the box is more than a faint pixel away
+                # no one hides this athlete: no edge of the box is more than a faint pixel away
                 if actor is scene.actors[-1]:
                     down, across = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
                     assert (
@@ -224,7 +225,7 @@ def test_no_athlete_is_on_two_sides_and_classes_are_dealt_evenly():
     assert {scene.place for scene in planned} == set(PLACES)
 
 
-# What an image may not say
+# What an image must not reveal
 
 
 def test_both_classes_of_a_pair_are_one_loop_in_two_directions():
@@ -261,8 +262,9 @@ def test_nothing_but_the_direction_depends_on_the_label():
 
 @pytest.fixture(scope="module")
 def clips():
-    """Grey athletes, cut out and turned to face right: (clips, 16 frames, 24 * 24), labels, athletes. Easier than real
-    footage for every classifier.
+    """Return grey athletes, cut out and turned right: (clips, 16 frames, 24 * 24), labels, athletes.
+
+    They are easier for every classifier than real footage.
     """
     frames, labels, people = [], [], []
     for scene in plan(videos=140, seed=11, size=(60, 80), fps=25.0, athletes=10, segments_per_video=3):
@@ -282,8 +284,9 @@ def clips():
 
 
 def held_out_accuracy(features, labels, people, *, neighbours=None):
-    """Share of held-out clips (5 folds of athletes) given the right one of two classes, over all pairs: by ridge
-    regression or nearest neighbours.
+    """Return the share of held-out clips (5 folds of athletes) with the right one of two classes, over all pairs.
+
+    The classifier is ridge regression or nearest neighbours.
     """
     right = []
     for pair in range(len(REVERSED_PAIRS)):
@@ -304,7 +307,7 @@ def held_out_accuracy(features, labels, people, *, neighbours=None):
 
 
 def components(frames, count):
-    """Principal components of single frames: (clips, T, pixels) -> (clips, T, count), each of unit variance."""
+    """Return principal components of single frames: (clips, T, pixels) -> (clips, T, count), each of unit variance."""
     flat = (frames - frames.mean(axis=(1, 2), keepdims=True)).reshape(-1, frames.shape[2])
     flat = flat - flat.mean(axis=0)
     _, axes = np.linalg.eigh(flat.T @ flat)
@@ -313,8 +316,9 @@ def components(frames, count):
 
 
 def test_only_the_order_of_frames_tells_the_classes_of_a_pair_apart(clips):
-    """Chance is 0.5. Were there no information, any of the nine blind classifiers would exceed `bound` in 0.1 % of
-    footages (binomial, 420 clips).
+    """Chance is 0.5. Without information, one of the nine blind classifiers exceeds `bound` in 0.1 % of footages.
+
+    The bound is binomial, for 420 clips.
     """
     frames, labels, people = clips
     bound = 0.5 + 3.7 * np.sqrt(0.25 / len(labels))
@@ -332,7 +336,9 @@ def test_only_the_order_of_frames_tells_the_classes_of_a_pair_apart(clips):
         for neighbours in (None, 5):
             assert held_out_accuracy(features, labels, people, neighbours=neighbours) < bound, (name, neighbours)
 
-    def whirl(clip, lag):  # how the frames turn in the space of components: changes sign when time runs backwards
+    def whirl(
+        clip, lag
+    ):  # rotation of the frames in the space of components, which changes sign if time runs backwards
         product = clip[:-lag].T @ clip[lag:]
         return (product - product.T)[np.triu_indices(clip.shape[1], 1)]
 
@@ -340,8 +346,8 @@ def test_only_the_order_of_frames_tells_the_classes_of_a_pair_apart(clips):
         return np.array([np.concatenate([whirl(clip, lag) for lag in (1, 2, 3)]) for clip in sequences])
 
     assert held_out_accuracy(ordered(parts), labels, people) > 0.8
-    assert held_out_accuracy(ordered(shuffled), labels, people) < bound  # the same classifier, the order taken away
-    # And the images are worth something: unordered frames do tell which loop it is (chance 0.25).
+    assert held_out_accuracy(ordered(shuffled), labels, people) < bound  # the same classifier without the order
+    # The images do hold information: unordered frames tell which loop it is (chance 0.25).
     loops = np.argmin(
         ((unordered[:, None] - np.array([unordered[labels // 2 == loop].mean(axis=0) for loop in range(4)])) ** 2).sum(
             axis=2

@@ -1,4 +1,4 @@
-"""Images with boxes from generated footage: the boxes hold what they name, and a folder is written once."""
+"""Images with boxes from generated footage: boxes contain their figures, and a folder is written once."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ VIDEOS = (("athlete_00", "train"), ("athlete_01", "val"), ("athlete_02", "test")
 
 
 def place_of(number: int, frame: int) -> tuple[int, int, int, int]:
-    """Where the athlete's red square of video `number` is."""
+    """Return where the athlete's red square of video `number` is."""
     return 2 + frame, 4 + 3 * number, 14 + frame, 24 + 3 * number
 
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory) -> Path:
-    """What `generate` writes, with squares for athletes: red for the video's own, blue for a bystander; nobody in the
-    last frames.
-    """
+    """Footage with squares for athletes: red for the video's own, blue for a bystander, none in the last frames."""
     folder = tmp_path_factory.mktemp("footage") / "footage"
     (folder / "videos").mkdir(parents=True)
     boxes, segments = [], []
@@ -63,7 +61,7 @@ def pictures(footage, tmp_path_factory) -> Path:
 
 
 def labels_of(path: Path) -> list[tuple[int, np.ndarray]]:
-    """Class and x1, y1, x2, y2 in pixels of each line."""
+    """Return class and x1, y1, x2, y2 in pixels of each line."""
     found = []
     for line in path.read_text().splitlines():
         label, *shares = line.split()
@@ -107,7 +105,7 @@ def test_boxes_hold_what_they_name(pictures):
             rows, columns = np.nonzero(colour > 100)
             np.testing.assert_allclose(
                 (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), (x1, y1, x2, y2), atol=2.01
-            )  # colours are half as fine
+            )  # colours have half the resolution
 
 
 def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, pictures, tmp_path):
@@ -145,7 +143,7 @@ def test_what_is_no_generated_footage_is_refused(footage, tmp_path):
 
 
 def test_generated_footage_gives_images(tmp_path):
-    """The real generator: every video gives every twentieth frame, all of them with their athlete."""
+    """Each video of the real generator gives every twentieth frame, always with its athlete."""
     footage = generate(tmp_path / "footage", videos=3, athletes=3, size=(32, 48), segments_per_video=1, workers=1)
     images = write_images(footage, tmp_path / "pictures", every=20)
     with (footage / "boxes.csv").open(newline="") as file:

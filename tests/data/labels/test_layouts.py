@@ -1,6 +1,6 @@
 import pytest
 
-from posture.data.labels.found import choose_layout
+from posture.data.labels.layouts import choose_layout
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.labels.videos import read_footage
 from posture.errors import InputError
