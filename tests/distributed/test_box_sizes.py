@@ -36,7 +36,7 @@ def test_videos_of_another_size_than_ucf101_24s_boxes_are_refused_by_name(tmp_pa
     report, store = cut(root, tmp_path / "one")
     (refused,) = report.refused
     assert refused["uri"].endswith(f"{names[0]}.avi") and refused["verdict"] == "size_mismatch"
-    assert refused["reason"].startswith("the labels are for 320 x 240 pixels, the video is 172 x 128; ")
+    assert refused["reason"].startswith("the labels are for 320 x 240 pixels, but the video is 172 x 128; ")
     assert store.read("clips").num_rows == 11
     write_film(root / "videos" / f"{names[1]}.avi", size=(128, 172), seed=1)
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
         ledger.commit()
     assert (report.boxes_drawn, report.boxes_outside) == (4, 0), "those of another size are refused with their images"
     assert {item["verdict"] for item in report.refused} == {"size_mismatch"} and len(report.refused) == 4
-    assert "for 320 x 240 pixels, the image is 172 x 128" in report.refused[0]["reason"]
+    assert "for 320 x 240 pixels, but the image is 172 x 128" in report.refused[0]["reason"]
 
 
 def test_boxes_of_images_that_lie_outside(tmp_path):

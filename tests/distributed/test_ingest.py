@@ -1,6 +1,7 @@
 import csv
 import os
 import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -285,7 +286,7 @@ def test_a_part_file_forgets_files_that_turned_out_bad(tmp_path):
 
 def test_real_footage(ucf101, tmp_path):
     footage = read_footage(str(ucf101))
-    some = type(footage)(footage.root, footage.layout, footage.videos[::15])
+    some = replace(footage, videos=footage.videos[::15], unlabelled=[], missing=[], notes=[])
     report = ingest(some, Store(str(tmp_path), create=True), IngestOptions(cut=Cut(DecodeRecipe(windows=2))))
     assert (report.decoded, report.segments, report.refused) == (18, 18, [])
     assert report.clips > 18 and len(report.classes) == 4
