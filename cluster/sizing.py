@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posture.bench.ingest import RECIPE
-from posture.display.console import duration, size
+from posture.display.text import duration, size
 from posture.errors import InputError
 
 FOOTAGE = {"UCF101": 13_320, "Kinetics-400": 306_245, "10 M clips": 10_000_000}

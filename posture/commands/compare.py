@@ -17,7 +17,7 @@ from posture.compare.results import Comparison
 from posture.compare.study import Job, StudyRunner, tried_for
 from posture.data.store.files import absolute, join, write_bytes
 from posture.display import console
-from posture.display.text import counted
+from posture.display.text import counted, duration
 from posture.distributed.backend import backend
 from posture.runs.backend import Backend
 from posture.runs.prepare import recipe_path
@@ -144,7 +144,7 @@ def _print_run(step: str, job: Job, said: str) -> None:
         history = job.history
         best = max(record[f"val_{job.run.metric}"] for record in history)
         losses = [record["val_loss"] for record in history if "val_loss" in record]
-        took = console.duration(sum(record["seconds"] for record in history))
+        took = duration(sum(record["seconds"] for record in history))
         console.out.print(
             f"{job.run.name}: lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')} in {took}, "
             f"best val {job.run.metric} {best:.3f}" + (f", lowest val loss {min(losses):.3f}" if losses else "")

@@ -15,6 +15,7 @@ from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.store.schema import DecodeRecipe
 from posture.display import console
+from posture.display.text import duration
 from posture.errors import InputError
 from posture.runs.figures import Views
 
@@ -66,7 +67,7 @@ def run_demo(folder: Path, *, footage: str | None, local: bool) -> dict[str, Any
     _title("4/4 scoring it on athletes that it was not trained on")
     metrics = evaluate_run(run.uri, views=Views())
     console.out.print(
-        f"\nthe demo took {console.duration(time.time() - began)}; "
+        f"\nthe demo took {duration(time.time() - began)}; "
         f"open {run.path('evaluation', metrics['name'], 'report.html')}"
     )
     console.suggest("the same on your footage: posture ingest FOOTAGE --store STORE")

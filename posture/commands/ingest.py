@@ -25,7 +25,7 @@ from posture.data.labels.videos import read_footage
 from posture.data.store.schema import SPLITS, DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.display import console
-from posture.display.text import counted
+from posture.display.text import counted, duration, size
 from posture.distributed.image_ingest import ingest_images
 from posture.distributed.ingest import TooManyRefused
 from posture.distributed.ingest import ingest as ingest_clips
@@ -336,7 +336,7 @@ def ask_and_ingest(
     console.out.print(
         f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, "
         f"{counted(segments, 'segment')}; stored as {options.cut.recipe}, "
-        f"at most {console.size(estimate_bytes(footage, options.cut.recipe))} before compression"
+        f"at most {size(estimate_bytes(footage, options.cut.recipe))} before compression"
     )
     for note in footage.notes:
         console.out.print(note)
@@ -370,7 +370,7 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
     what = (
         f"{counted(frames, 'frame')} of {counted(len(files), 'video')}"
         if frames
-        else f"{counted(len(files), 'image')}, {console.size(sum(files.values()))}"
+        else f"{counted(len(files), 'image')}, {size(sum(files.values()))}"
     )
     classes = {label for image in images.images for label in image.labels}
     console.out.print(
@@ -423,9 +423,9 @@ def add_flow(store_uri: str, method: str) -> None:
                 report.clips,
                 report.clips - report.computed,
                 report.computed,
-                console.size(report.bytes),
+                size(report.bytes),
                 rate,
-                console.duration(report.seconds),
+                duration(report.seconds),
             )
         ],
     )
@@ -510,9 +510,9 @@ def print_report(report: ClipReport) -> None:
                 report.segments,
                 report.clips,
                 len(report.classes),
-                console.duration(report.footage_seconds),
+                duration(report.footage_seconds),
                 rate,
-                console.duration(report.seconds),
+                duration(report.seconds),
             )
         ],
     )
@@ -560,7 +560,7 @@ def print_image_report(report: ImageReport) -> None:
                 report.boxes,
                 len(report.classes),
                 rate,
-                console.duration(report.seconds),
+                duration(report.seconds),
             )
         ],
     )

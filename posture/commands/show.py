@@ -11,6 +11,7 @@ from posture.commands.options import between
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.display import console
+from posture.display.text import duration, size
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.store import write_show_page
 from posture.runs.reports.store_contents import contact_sheet, image_sheet, summarize, summarize_images
@@ -69,7 +70,7 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
         images["sheet"] = image_sheet(store, runs["detection"], count=items, seed=seed)
     sheet = contact_sheet(store, runs["action"], clips=items, seed=seed) if segments or not images else []
     write_show_page(out, summary=summary, sheet=sheet, images=images)
-    console.out.print(f"{store.uri}: {console.size(sum(table['bytes'] for table in summary['tables']))}")
+    console.out.print(f"{store.uri}: {size(sum(table['bytes'] for table in summary['tables']))}")
     if segments:
         console.table("class", *schema.SPLITS, rows=[tuple(row.values()) for row in summary["classes"]])
         console.out.print()
@@ -80,7 +81,7 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
             "groups",
             "footage",
             rows=[
-                (row["split"], row["segments"], row["clips"], row["groups"], console.duration(row["seconds"]))
+                (row["split"], row["segments"], row["clips"], row["groups"], duration(row["seconds"]))
                 for row in summary["splits"]
             ],
         )
@@ -102,6 +103,6 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
         "version",
         "rows",
         "size",
-        rows=[(row["name"], row["version"], row["rows"], console.size(row["bytes"])) for row in summary["tables"]],
+        rows=[(row["name"], row["version"], row["rows"], size(row["bytes"])) for row in summary["tables"]],
     )
     console.out.print(f"\n{out.resolve()}")

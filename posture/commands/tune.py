@@ -21,7 +21,7 @@ from posture.data.store.files import absolute, is_remote, join, write_bytes
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
 from posture.display import console
-from posture.display.text import counted
+from posture.display.text import counted, duration
 from posture.errors import InputError
 from posture.runs.figures import Objective
 from posture.runs.folder import NAME
@@ -351,8 +351,8 @@ class Watch:
             f"{len(finished)} of {self._trials} trials",
             best_text(self._search, self._plan.objectives),
             f"{counted(spent, 'epoch')} trained, {saved:,} saved",
-            f"{console.duration(now - self._began)} elapsed",
-            *([f"about {console.duration(left)} left"] if left is not None else []),
+            f"{duration(now - self._began)} elapsed",
+            *([f"about {duration(left)} left"] if left is not None else []),
         ])
 
 

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from posture.display.text import duration
-from posture.display.text import size as size
 
 LOG_EVERY_SECONDS = 10.0
 LOG_COLUMNS = 160

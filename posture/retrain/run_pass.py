@@ -23,8 +23,7 @@ from posture.data.feed.origins import places_of
 from posture.data.store.files import absolute, exists, remove_tree
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
-from posture.display.console import duration
-from posture.display.text import counted
+from posture.display.text import counted, duration
 from posture.errors import Busy, InputError, Unreachable
 from posture.retrain.challenger import digest_of_wish, fit, name_of
 from posture.retrain.decision import Answers, DecisionLimits, judge

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from posture.display import console
-from posture.display.console import Pace, duration, visible
-from posture.display.text import counted
+from posture.display.console import Pace, visible
+from posture.display.text import counted, duration
 from tests.support.footage import make_video
 from tests.support.processes import posture
 
