@@ -75,7 +75,7 @@ class DetectorSettings:
     batches: tuple[int, ...]
     """Images of a batch; each network is timed with each number."""
     rounds: int
-    pictures: int = 1
+    images: int = 1
     """Looked at by each network in one round, in single batches; one batch at least."""
     warm_ups: int = 3
     threads: int = 1
@@ -199,7 +199,7 @@ class DetectorBench:
     ) -> None:
         self.name, self.detector, self.gflops, self.batch, self.settings = name, detector, gflops, batch, settings
         self.mode, self.precision = mode, precision
-        self.pictures = (
+        self.images = (
             _image(detector.size)
             .to(settings.device)
             .repeat(batch, 1, 1, 1)
@@ -213,7 +213,7 @@ class DetectorBench:
         self.rounds: dict[str, list[list[float]]] = {"forward": [], "whole": []}
         self.peak_mib: float | None = None
         with self.autocast():
-            everything = detector.find(self.look(self.pictures[:1]), confidence=0.0, overlap=1.0)[0]
+            everything = detector.find(self.look(self.images[:1]), confidence=0.0, overlap=1.0)[0]
         self.confidence = float(everything[-1]) * (1 - 1e-6)  # whether a score must reach a threshold or pass it
 
     def autocast(self) -> torch.autocast:
@@ -229,23 +229,23 @@ class DetectorBench:
         for work in self.work.values():
             for _ in range(self.settings.warm_ups):
                 with self.autocast():
-                    work(self.pictures)
+                    work(self.images)
         if self.settings.device == "cuda" and self.mode == "eager":
-            own = _bytes([*self.detector.network.parameters(), *self.detector.network.buffers(), self.pictures])
+            own = _bytes([*self.detector.network.parameters(), *self.detector.network.buffers(), self.images])
             torch.cuda.reset_peak_memory_stats()
             held = torch.cuda.memory_allocated()
             with self.autocast():
-                self.whole(self.pictures)
+                self.whole(self.images)
             self.peak_mib = (torch.cuda.max_memory_allocated() - held + own) / 2**20
 
     def time_round(self) -> None:
         for kind, work in self.work.items():
             milliseconds = []
-            for _ in range(max(1, self.settings.pictures // self.batch)):
+            for _ in range(max(1, self.settings.images // self.batch)):
                 _synchronise(self.settings.device)
                 began = time.perf_counter()
                 with self.autocast():
-                    work(self.pictures)
+                    work(self.images)
                 _synchronise(self.settings.device)
                 milliseconds.append(1e3 * (time.perf_counter() - began))
             self.rounds[kind].append(milliseconds)
@@ -405,7 +405,7 @@ def run(
         device=device,
         batches=tuple(batch),
         rounds=rounds,
-        pictures=64 if gpu else 3,
+        images=64 if gpu else 3,
         warm_ups=3 if gpu else 1,
         threads=torch.get_num_threads(),
         modes=("eager", "graphed") if gpu else ("eager",),

@@ -104,14 +104,14 @@ class _Consumer:
     """A training worker without its network."""
 
     def __init__(self, run: ActionRun) -> None:
-        from posture.train import batches
+        from posture.train import clip_batches
 
-        self._run, self._module = run, batches
+        self._run, self._module = run, clip_batches
 
     def first(self, item: Any) -> None:
         """Open the footage and take one batch."""
         footage = item.open()
-        self._batches = self._module.Batches(footage, self._run, rank=0, world_size=1, validation=footage)
+        self._batches = self._module.ClipBatches(footage, self._run, rank=0, world_size=1, validation=footage)
         steps = self._batches.training(0)
         next(steps)
         steps.close()

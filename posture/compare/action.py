@@ -1,6 +1,6 @@
 """The comparison of action classifiers: the paper's section 3.2, Table 3 and Figures 11 to 13.
 
-Legend: s test segments, K classes, B resamples. Scores are probabilities, as in `posture.tasks.metrics`.
+Legend: s test segments, K classes, B resamples. Scores are probabilities, as in `posture.runs.classification_metrics`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from posture.runs import statistics
 
 @dataclass
 class SeedResult(Scored):
-    """A scored classifier; its metrics are those of `posture.tasks.metrics.classification_metrics`."""
+    """A scored classifier; its metrics are those of `posture.runs.classification_metrics`."""
 
     segments: list[str]
     labels: np.ndarray  # (s,) int

@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 
 def build(config: Any, *, detect: Any = None) -> nn.Module:
-    """The network of one of the dataclasses in `posture.models.configs` or `detector_configs`, with fresh weights from
+    """Return the network of a configuration in `posture.models.configs` or `detector_configs`, with random weights from
     torch's global generator.
 
-    `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network;
-    None is its default.
-    Raises ValueError for a `kind` that has no network, InputError for a network larger than this machine's memory.
+    `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network.
+    Raises ValueError for an unknown `kind`, InputError for a network larger than this machine's memory.
     """
     import torch
 
@@ -53,6 +52,6 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
 
         return faster_rcnn(config, detect)
     raise ValueError(
-        "kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', 'fasterrcnn', "
-        f"not {config.kind!r}"
+        "kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', "
+        f"'fasterrcnn', not {config.kind!r}"
     )

@@ -1,7 +1,7 @@
 """Attention on feature maps: channel, space and time (the paper's equations 1, 2 and 14-16; Figures 2 and 6).
 
 Tensor legend: N clips, C channels, T frames, H x W positions. An image is a clip of one frame: `features.unsqueeze(2)`.
-Each attention returns weights in 0..1 that broadcast over the features it was given; a block multiplies them in turn.
+Each attention returns weights in 0..1 that broadcast over its input; a block multiplies them in turn.
 The arrangement is that of CBAM (Woo 2018, arXiv 1807.06521), to which the paper adds time.
 """
 
@@ -77,7 +77,7 @@ class TemporalAttention(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Channel, then space: equations (14) and (15), without time. Shape-preserving, (N, C, T, H, W)."""
+    """Channel, then space: equations (14) and (15), without time; (N, C, T, H, W) -> the same."""
 
     def __init__(
         self,
@@ -98,9 +98,7 @@ class CBAM(nn.Module):
 
 
 class STCBAM(nn.Module):
-    """The improved CBAM of Figure 6: channel, then space, then time, equations (14)-(16). Shape-preserving, (N, C, T,
-    H, W).
-    """
+    """The improved CBAM of Figure 6: channel, space, then time, equations (14)-(16); (N, C, T, H, W) -> the same."""
 
     def __init__(self, channels: int, *, pool: str = "avg", reduction: int = 16, per_frame: bool = False) -> None:
         super().__init__()
@@ -115,7 +113,7 @@ class STCBAM(nn.Module):
 
 
 def _mean(features: Tensor, over: tuple[int, ...]) -> Tensor:
-    """(N, C, T, H, W) -> (N, 1, ...): a leading axis of statistics, then the features with `over` reduced to 1."""
+    """Reduce `over` to 1 and add an axis of statistics: (N, C, T, H, W) -> (N, 1, ...)."""
     return features.mean(over, keepdim=True).unsqueeze(1)
 
 
@@ -124,7 +122,7 @@ def _mean_and_max(features: Tensor, over: tuple[int, ...]) -> Tensor:
 
 
 def _starting(layer: nn.Module) -> nn.Module:
-    """The last layer before a sigmoid: small weights, and a bias that lets nearly everything through."""
+    """Initialise the last layer before a sigmoid: small weights, and a bias that lets nearly everything through."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.constant_(layer.bias, START)
     return layer

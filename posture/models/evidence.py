@@ -1,4 +1,4 @@
-"""What a network looked at: the weights of its attention blocks, and Grad-CAM of one class (Selvaraju 2017, arXiv
+"""Evidence for a prediction: weights of the attention blocks, and Grad-CAM of one class (Selvaraju 2017, arXiv
 1610.02391).
 
 Tensor legend: C channels, t x h x w positions of a feature map, M streams fused late, K classes. One clip at a time, in
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from posture.models.attention import CBAM, STCBAM
 
 FINE = 5
-"""Positions along the shorter side of a feature map that place something in a frame well enough."""
+"""Minimum positions along the shorter side of a feature map to locate something in a frame."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """The weights, each in 0..1, of one attention block for one clip."""
+    """Weights, each in 0..1, of one attention block for one clip."""
 
     name: str
-    """Where the block stands in the network, for example `stage4`."""
+    """Position of the block in the network, for example `stage4`."""
     spatial: np.ndarray
-    """(t, h, w) float32; t is 1 where one map serves the whole clip (equation 15)."""
+    """(t, h, w) float32; t is 1 if one map is used for the whole clip (equation 15)."""
     temporal: np.ndarray | None
-    """(t,) float32 (equation 16); None where the block has no attention over time."""
+    """(t,) float32 (equation 16); None if the block has no attention over time."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,30 @@ class ClassMap:
 
     stream: int
     layer: str
-    """The module whose feature map it is."""
+    """Name of the module that made the feature map."""
     values: np.ndarray
-    """(t, h, w) float32, at least 0, in the score's units; all 0 where nothing there speaks for the class."""
+    """(t, h, w) float32, at least 0, in the score's units; all 0 if nothing supports the class."""
     flat: bool
-    """Of a 2-D network, which looks at the clip's middle alone (t is 1)."""
+    """True for a 2-D network, which sees only the clip's middle (t is 1)."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to see of one forward pass."""
+    """Attention and class maps of one forward pass."""
 
     attention: list[Attention]
-    """In the order in which the clip passed the blocks; empty for a network without any."""
+    """In the order of the forward pass; empty for a network without attention."""
     class_maps: list[ClassMap]
-    """For each stream the deepest map, and behind it a finer one where that is coarse."""
+    """For each stream the deepest map, followed by a finer one if that is coarse."""
 
 
 def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evidence:
-    """One clip through `model`, watched; `inputs` are what its `forward` takes, each with N = 1. Grad-CAM is of class
-    `target`.
+    """Return the evidence of one clip for class `target`; `inputs` are the arguments of `model`, each with N = 1.
 
-    Its layer is the last feature map (several channels at several positions; 5-D, or 4-D in a 2-D network) that the
-    class's score depends on and that no pooling has made. Where that is less than `FINE` positions high or wide, the
-    last one that is not comes too: it places more exactly what the class is less alone in having. Of M streams each is
-    asked for its own score.
+    Grad-CAM's layer is the last feature map (several channels at several positions; 5-D, or 4-D in a 2-D network) that
+    the class's score depends on and that is not the output of a pooling. If it is less than `FINE` positions high or
+    wide, the last one that is not is added: it locates more exactly, but is less specific to the class. Each of M
+    streams has its own score and maps.
     """
     with torch.enable_grad(), _watched(model.eval()) as (maps, attention):
         outputs = model(*inputs)  # (1, K) or (1, M, K)
@@ -76,8 +75,8 @@ def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evid
 
 @contextlib.contextmanager
 def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[Attention]]]:
-    """Within it, a forward pass fills the first list with feature maps and their module's name; after it, the second
-    has the weights.
+    """Within it, fill the first list with feature maps and their modules' names in a forward pass; after it, the second
+    list has the weights.
     """
     maps: list[tuple[str, Tensor]] = []
     pooled: list[Tensor] = []
@@ -88,7 +87,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
             return
         if "Pool" in type(module).__name__:
             pooled.append(output)
-        # A container returns what its last part returned: no feature map of its own if that was a pooling.
+        # A container returns its last part's output, which is no feature map of its own if that was a pooling.
         elif output.shape[1] > 1 and output.shape[-2:].numel() > 1 and not any(output is other for other in pooled):
             maps.append((name, output))
 
@@ -118,14 +117,14 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
 
 
 def _class_maps(stream: int, score: Tensor, maps: list[tuple[str, Tensor]]) -> list[ClassMap]:
-    """Grad-CAM, equations (1) and (2) of Selvaraju 2017 with time as a third axis: ReLU(sum over k of alpha_k A_k)."""
+    """Return Grad-CAM, equations (1) and (2) of Selvaraju 2017 with time as a third axis: ReLU(sum_k alpha_k A_k)."""
     gradients = torch.autograd.grad(score, [features for _, features in maps], retain_graph=True, allow_unused=True)
     reached = [
         (name, features, gradient)
         for (name, features), gradient in zip(maps, gradients, strict=True)
         if gradient is not None
     ]
-    # What is stacked with this score in one tensor gets a gradient too: of zeros.
+    # Other scores in the same tensor get a gradient too: of zeros.
     found = [item for item in reached if item[2].any()] or reached
     deepest = found[-1]
     finer = [item for item in found if min(item[1].shape[-2:]) >= FINE]
@@ -141,9 +140,9 @@ def _class_maps(stream: int, score: Tensor, maps: list[tuple[str, Tensor]]) -> l
 
 
 def _labels(names: list[str]) -> list[str]:
-    """The stage of each module, numbered where a stage has several blocks."""
+    """Return the stage of each module, numbered if a stage has several blocks."""
     stages = [name.split(".")[0] for name in names]
     return [
-        stage if stages.count(stage) == 1 else f"{stage}, block {stages[:place].count(stage) + 1}"
-        for place, stage in enumerate(stages)
+        stage if stages.count(stage) == 1 else f"{stage}, block {stages[:number].count(stage) + 1}"
+        for number, stage in enumerate(stages)
     ]

@@ -1,9 +1,8 @@
-"""Randomness within networks that belongs to a clip or image: the same in whatever batch, on whatever worker, it is
-computed.
+"""Randomness within networks that depends on the clip or image, not on its batch or worker.
 
 Each row of a batch has a key (see `posture.train.batches.Batch.keys`), and a part of a network draws its numbers from
-the row's key and its own place in the network. `set_keys` tells them before a forward pass in training; without keys
-they draw from torch's generator, as torch does.
+the row's key and its own position in the network. Call `set_keys` before a forward pass in training; without keys they
+draw from torch's generator, as torch does.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BITS = 24
-"""Of a random number: what float32 tells apart."""
+"""Bits of a random number: the precision of float32."""
 
 
 class Keyed:
     """A module whose randomness is a function of the keys of its rows."""
 
     keys: Tensor | None = None
-    """(N,) int64, of the batch that comes next; None draws from torch's generator."""
+    """(N,) int64, keys of the next batch; None draws from torch's generator."""
 
 
 class KeyedDropout(Keyed, nn.Dropout):
-    """Dropout (N, ...) whose mask is a function of each row's key, the place of this layer and the place in the row."""
+    """Dropout (N, ...) with a mask that is a function of each row's key, this layer and the position in the row."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.keys is None or not self.training or not self.p:
@@ -35,17 +34,16 @@ class KeyedDropout(Keyed, nn.Dropout):
 
 
 def set_keys(network: nn.Module, keys: np.ndarray | None, device: torch.device | str = "cpu") -> None:
-    """Give each `Keyed` part of a network keys of its own for the next batch, made from those of the batch's rows, (N,)
-    int64; None takes them away.
+    """Give each `Keyed` part of a network keys of its own for the next batch, from those of its rows, (N,) int64.
+
+    None removes them.
     """
-    for place, part in enumerate(module for module in network.modules() if isinstance(module, Keyed)):
-        part.keys = None if keys is None else _mixed(torch.from_numpy(keys) + place).to(device)
+    for number, part in enumerate(module for module in network.modules() if isinstance(module, Keyed)):
+        part.keys = None if keys is None else _mixed(torch.from_numpy(keys) + number).to(device)
 
 
 def random_bits(keys: Tensor, count: int) -> Tensor:
-    """Whole numbers from 0 to 2**BITS - 1, equally likely: (N, count) int64 for keys (N,) int64, the same on every
-    device.
-    """
+    """Return uniform integers from 0 to 2**BITS - 1, (N, count) int64, for keys (N,) int64; equal on all devices."""
     return (_mixed(keys[:, None] + torch.arange(1, count + 1, device=keys.device) * _GOLDEN) >> (64 - BITS)) & (
         2**BITS - 1
     )
@@ -57,14 +55,14 @@ _GOLDEN, _FIRST, _SECOND = (
 
 
 def _mixed(numbers: Tensor) -> Tensor:
-    """SplitMix64's output function (Steele 2014, "Fast splittable pseudorandom number generators"); products of int64
-    wrap around.
+    """Apply SplitMix64's output function (Steele 2014, "Fast splittable pseudorandom number generators"); products of
+    int64 wrap around.
     """
     numbers = (numbers ^ _shifted(numbers, 30)) * _FIRST
     numbers = (numbers ^ _shifted(numbers, 27)) * _SECOND
     return numbers ^ _shifted(numbers, 31)
 
 
-def _shifted(numbers: Tensor, places: int) -> Tensor:
-    """To the right, zeros from the left: torch's own shift repeats the sign."""
-    return (numbers >> places) & (2 ** (64 - places) - 1)
+def _shifted(numbers: Tensor, bits: int) -> Tensor:
+    """Shift to the right with zeros from the left: torch's own shift repeats the sign."""
+    return (numbers >> bits) & (2 ** (64 - bits) - 1)

@@ -1,7 +1,6 @@
-"""What a network takes of a machine's memory, found out before it is built: on torch's meta device, where tensors have
-shapes but no numbers.
+"""Memory that a network needs, computed before it is built: on torch's meta device, where tensors have no values.
 
-Everything is in bytes, and for float32.
+Everything is in bytes, for float32.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from posture.errors import InputError
 NUMBER = 4
 """Bytes of a float32."""
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""What a container may have of the machine's memory, in version 2 and 1 of Linux's control groups."""
+"""Files with a container's memory limit, in versions 2 and 1 of Linux's control groups."""
 STATES = {"sgd": 1, "adam": 2, "adamw": 2}
-"""Numbers that each optimiser keeps for each parameter."""
+"""Values that each optimiser keeps for each parameter."""
 SMALLER = {
     "action": "model.width, widths, depths, size, frames or scale.micro_batch",
     "detection": "model.width, depth, size or scale.micro_batch",
 }
-"""What to choose smaller, by task."""
+"""Fields that reduce memory, by task."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What training a run takes on each worker."""
+    """Memory that training a run needs on each worker."""
 
     parameters: int
     weights: int
-    """Bytes of the parameters with their gradients, what the optimiser keeps, and the moving average."""
+    """Bytes of the parameters, their gradients, the optimiser's state and the moving average."""
     activations: int
-    """Bytes that a forward pass over a micro batch keeps for the backward pass; of torchvision's detectors, their
-    backbone's.
+    """Bytes that a forward pass over a micro batch keeps for the backward pass; for torchvision's detectors, only those
+    of the backbone.
     """
 
     @property
@@ -48,13 +47,12 @@ class Need:
         return self.weights + self.activations
 
     def __str__(self) -> str:
-        return f"{self.parameters:,} parameters; training takes at least {_gigabytes(self.total)} of memory for each worker"
+        need = _gigabytes(self.total)
+        return f"{self.parameters:,} parameters; training takes at least {need} of memory for each worker"
 
 
 def training_need(run: Any) -> Need:
-    """What `run` (a `posture.config.Run`) needs. Nothing is computed: it takes well under a second, however large the
-    network is.
-    """
+    """Return the need of `run` (one of `posture.config`). It takes under a second, because nothing is computed."""
     network = _shapes(run.model)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = 2 + STATES[run.optim.name] + bool(run.optim.ema)
@@ -63,10 +61,10 @@ def training_need(run: Any) -> Need:
 
 
 def refuse_too_large(run: Any, device: torch.device) -> None:
-    """Raises InputError, with the numbers, if training `run` needs more memory than `device` has."""
+    """Raise InputError, with the numbers, if training `run` needs more memory than `device` has."""
     need, there = training_need(run), memory(device)
     activations = need.activations // (2 if device.type == "cuda" and run.scale.amp != "off" else 1)  # half precision
-    # what a compiled network keeps is not known before
+    # the activations of a compiled network are not known in advance
     if need.weights + (0 if run.scale.compile else activations) > there:
         raise InputError(
             f"model: {need}, but this machine's {device} has {_gigabytes(there)}; choose smaller {SMALLER[run.task]}"
@@ -74,17 +72,17 @@ def refuse_too_large(run: Any, device: torch.device) -> None:
 
 
 def refuse_unbuildable(config: Any) -> None:
-    """Raises InputError, with the numbers, if the parameters of `config`'s network do not fit in this machine's memory."""
+    """Raise InputError, with the numbers, if the parameters of `config`'s network do not fit in memory."""
     parameters, there = _parameters(config), memory(torch.device("cpu"))
     if NUMBER * parameters > there:
         raise InputError(
-            f"model: {parameters:,} parameters take {_gigabytes(NUMBER * parameters)} of memory, but this machine has {_gigabytes(there)}; "
-            "choose smaller widths or depths"
+            f"model: {parameters:,} parameters take {_gigabytes(NUMBER * parameters)} of memory, but this machine has "
+            f"{_gigabytes(there)}; choose smaller widths or depths"
         )
 
 
 def memory(device: torch.device) -> int:
-    """Of a GPU; for the CPU, of this machine, or as much of that as the container may have."""
+    """Return the memory of a GPU; for the CPU, that of this machine or its container's limit."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     limits = [
@@ -109,7 +107,7 @@ def _shapes(config: Any) -> nn.Module:
 
 @functools.lru_cache(maxsize=64)
 def _activations(config: Any) -> int:
-    """Bytes of all tensors that autograd keeps of one clip or image, each once, without the parameters."""
+    """Return the bytes of all tensors that autograd keeps for one clip or image, without the parameters."""
     from posture.models.summary import input_shapes
 
     network = _shapes(config).train()

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates (GMAC; one MAC is two FLOP) and milliseconds of one clip."""
+"""Cost of a network: parameters, multiply-accumulates (GMAC; one MAC is two FLOP) and milliseconds per clip."""
 
 from __future__ import annotations
 
@@ -17,23 +17,21 @@ from posture.models import build
 
 
 def parameters(model: nn.Module) -> int:
-    """Trainable numbers in `model`."""
+    """Return the number of trainable parameters of `model`."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def input_shapes(inputs: tuple[str, ...], *, frames: int, size: int, clips: int = 1) -> list[tuple[int, ...]]:
-    """The shapes of what `forward` takes, for a config's `inputs` (see `posture/models/configs.py`)."""
+    """Return the shapes of `forward`'s arguments, for a configuration's `inputs` (see `posture/models/configs.py`)."""
     channels_and_frames = {"rgb": (3, frames), "flow": (2, frames - 1)}
     return [(clips, *channels_and_frames[name], size, size) for name in inputs]
 
 
 def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[str, ...] = ("rgb",)) -> float:
-    """Multiply-accumulates, in 1e9, of a forward pass over one clip of `frames` frames of `size` x `size`, of which
-    `forward` takes `inputs`.
+    """Return the multiply-accumulates, in 1e9, of a forward pass over one clip of `frames` frames of `size` x `size`.
 
-    Convolutions and matrix products are counted, those of attention too (half of torch's FLOP count); norms,
-    activations, poolings and products element by element are not. Only shapes are computed, wherever `model` is and
-    without touching it.
+    Convolutions and matrix products are counted, including those of attention (half of torch's FLOP count). Norms,
+    activations, poolings and element-wise products are not. Only shapes are computed; `model` is not changed.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
@@ -44,9 +42,7 @@ def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter of floating-point operations, which also counts the fused attention that torch uses on a CPU:
-    torch leaves that out.
-    """
+    """Return torch's counter of floating-point operations, extended by the fused attention that torch uses on a CPU."""
     return FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     )
@@ -55,8 +51,8 @@ def flop_counter() -> FlopCounterMode:
 def _attention_flops(
     queries: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], *others: Any, **settings: Any
 ) -> int:
-    """Of softmax(q k^T) v, of shapes (N, heads, L, D), (N, heads, S, D) and (N, heads, S, E): two for each product and
-    sum.
+    """Return the operations of softmax(q k^T) v for shapes (N, heads, L, D), (N, heads, S, D) and (N, heads, S, E): two
+    for each product and sum.
     """
     batch, heads, length, depth = queries
     return 2 * batch * heads * length * keys[2] * (depth + values[3])
@@ -64,12 +60,11 @@ def _attention_flops(
 
 @torch.no_grad()
 def image_gflops(model: nn.Module, size: int) -> float:
-    """Return the floating-point operations, in 1e9, of a detector's forward pass over one image of `size` x `size`:
-    twice its multiply-accumulates.
+    """Return the floating-point operations, in 1e9, of a detector's forward pass over one image of `size` x `size`.
 
-    That is how detectors are mostly quoted (GMAC for classifiers). Counted as in `gmacs`, on a grey image and on the
-    CPU, where a copy of `model` runs once: what a detector with proposals computes depends on what it finds. On the
-    meta device, where nothing is found, it is counted with as many proposals as there can be.
+    That is twice its multiply-accumulates, as detectors are mostly quoted (GMAC for classifiers). They are counted as
+    in `gmacs`, but a copy of `model` runs once on a grey image on the CPU: the cost of a detector with proposals
+    depends on its detections. On the meta device, which has none, the maximum number of proposals is counted.
     """
     on_meta = next(model.parameters()).is_meta
     network = model.eval() if on_meta else copy.deepcopy(model).cpu().float().eval()
@@ -90,7 +85,7 @@ def image_gflops(model: nn.Module, size: int) -> float:
 
 
 def random_inputs(config: Any, *, clips: int = 1, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
-    """What the network of `config` takes, of normal random numbers."""
+    """Return normal random inputs of the network of `config`."""
     return tuple(
         torch.randn(shape, device=device)
         for shape in input_shapes(config.inputs, frames=config.frames, size=config.size, clips=clips)
@@ -101,10 +96,10 @@ def random_inputs(config: Any, *, clips: int = 1, device: torch.device | str = "
 def latency_ms(
     model: nn.Module, config: Any, *, device: torch.device | str, repeats: int = 20, warm_ups: int = 3
 ) -> dict[str, float]:
-    """Milliseconds of a forward pass over one clip on `device`, where `model` is moved: {"median", "least", "most"} of
-    `repeats`.
+    """Return {"median", "least", "most"} milliseconds of `repeats` forward passes over one clip on `device`.
 
-    Eager, in float32 and evaluation mode, the clip already on the device, each pass waited for.
+    `model` is moved there. It runs eagerly, in float32 and evaluation mode, with the clip already on the device, and
+    each pass is synchronised.
     """
     device = torch.device(device)
     was_training, model = model.training, model.to(device).eval()

@@ -3,18 +3,18 @@ Lin 2017).
 
 At width 1 these are torchvision's networks under torchvision's names, so that published weights fit: SSD300 with
 VGG-16, 35,641,826 parameters for 90 classes, and Faster R-CNN with ResNet-50, 41,808,406, or 41,755,286 without its
-norms. Their losses and what they keep are torchvision's too. Here they take batches of letterboxed images as they
-are, without resizing, and leave torchvision's background class, its number 0, to themselves.
+norms. Their losses and thresholds are torchvision's too. Here they take batches of letterboxed images without
+resizing, and hide torchvision's background class (number 0).
 
-Norms: Faster R-CNN's batch normalisation trains, as torchvision has it for a network from scratch; published weights
-were made with it fixed. Published SSD has none, and was trained from a VGG-16 that knew ImageNet (Liu 2015, section 3);
-narrow SSD has batch normalisation as far as fc7, so that it learns from scratch: call it SSD with batch normalisation.
+Norms: Faster R-CNN's batch normalisation is trained, as in torchvision for a network from scratch; published weights
+were made with it fixed. Published SSD has none, and was trained from an ImageNet VGG-16 (Liu 2015, section 3). Narrow
+SSD has batch normalisation up to fc7, so that it learns from scratch: call it SSD with batch normalisation.
 
-Ignore regions: default boxes, anchors and proposals that lie in one by half or more, and are like no true box, are not
-learned from as background.
+Ignore regions: default boxes, anchors and proposals with at least half of their area in one, and without a matching
+true box, are not used as background.
 
-Tensor legend: N images of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are
-float32 in mixed precision too, where half the digits are no longer enough to say where in an image something is.
+Tensor legend: N images of S x S pixels, C channels, H x W cells, K classes, B boxes. Coordinates and losses are float32
+in mixed precision too, because half precision is not enough for positions in an image.
 """
 
 from __future__ import annotations
@@ -38,59 +38,57 @@ from posture.models.keyed import Keyed, random_bits
 
 RGB = 3
 DETECT = SimpleNamespace(confidence=0.001, overlap=0.6, most=300)
-"""What a network keeps of what it finds, unless it is told otherwise; as in `posture.config.Detect`."""
+"""Default thresholds, as in `posture.config.Detect`."""
 
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 SSD_PIXELS = 300
 """Side of the images that the published SSD is laid out for."""
 SSD_RATIOS = ([2], [2, 3], [2, 3], [2, 3], [2], [2])
-"""Of the default boxes' sides, for each of the six maps; each map also has two squares, and each ratio turned by 90
-degrees.
+"""Ratios of the default boxes' sides for each of the six maps; each map also has two squares, and each ratio rotated by
+90 degrees.
 """
 SSD_SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
 """Sides of the default boxes as shares of the image's."""
 SSD_STEPS = [8, 16, 32, 64, 100, 300]
 """Pixels between the default boxes of each map in images of 300."""
 SSD_UNPADDED = 268
-"""Side of the smallest image in which something is left of six maps when the last two layers do without padding."""
+"""Minimum side of an image for which all six maps have cells if the last two layers have no padding."""
 CAFFE_MEAN, CAFFE_STD = [0.48235, 0.45882, 0.40784], [1 / 255, 1 / 255, 1 / 255]
-"""What the published SSD takes away from an image, and divides it by."""
+"""Mean and standard deviation that normalise the published SSD's input."""
 
 RESNET50 = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Channels and number of the bottlenecks of each stage."""
 ANCHOR_SIDES = (32, 64, 128, 256, 512)
 ROI_SIDE = 224
-"""Pixels. Objects as large as this are looked at on the pyramid's third level (Lin 2017, equation 1)."""
+"""Size in pixels of the objects that the pyramid's third level detects (Lin 2017, equation 1)."""
 ROI_CELLS = 7
 PROPOSALS, NARROW_PROPOSALS = 512, 128
-"""Of an image that are learned from. A narrow network has as many as Fast R-CNN in a step (Girshick 2015): to pool
-them is most of what a step takes on a CPU.
+"""Proposals per image that the loss uses. A narrow network has as many as Fast R-CNN per step (Girshick 2015): pooling
+them takes most of a step on a CPU.
 """
 NARROW_PIXELS = 640
-"""Side of the images in which a narrow Faster R-CNN has the published anchors; in others they grow with the image.
-"""
+"""Side of the images for which a narrow Faster R-CNN has the published anchors; they scale with the image."""
 
 CERTAIN = 30.0
-"""A logit from which on a probability is 1 in float32."""
+"""Logit at which a probability is 1 in float32."""
 
 NORM_EPS = 1e-5
-"""Inside the square root of Faster R-CNN's batch normalisation: torch's own."""
+"""Constant inside the square root of Faster R-CNN's batch normalisation: torch's default."""
 
 OLD_LAYERS = {
     r"(rpn\.head\.conv)\.(weight|bias)": r"\1.0.0.\2",
     r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)": r"\1.0.\2",
 }
-"""Names of Faster R-CNN's layers in files from before torchvision 0.13, and what they are called since."""
+"""Names of Faster R-CNN's layers in files from before torchvision 0.13, and today's names."""
 
 
 def ssd300(config: configs.SSD300, detect: Any = None) -> nn.Module:
-    """SSD with fresh weights. `forward(images (N, 3, S, S), float in 0..1)` in evaluation -> N `Detections`, best
-    first.
+    """Return SSD with random weights: `forward(images (N, 3, S, S), float in 0..1)` -> N `Detections`, best first.
 
-    In training `forward(images, targets)` -> the mean losses "bbox_regression" and "classification". `detect` has
+    In training `forward(images, targets)` returns the mean losses "bbox_regression" and "classification". `detect` has
     `confidence`, `overlap` and `most` (see `posture.config.Detect`). Images of 300 pixels have the published 8,732
-    default boxes; in others they are spread evenly over each map, and the last two maps of images under 268 pixels
-    are padded. Raises InputError where torchvision does not import.
+    default boxes. For other sizes they are spread evenly over each map, and below 268 pixels the last two maps are
+    padded. Raises InputError if torchvision cannot be imported.
     """
     parts, detect = _torchvision(config), detect or DETECT
     layers = _published_vgg(parts) if config.width == 1 else NarrowVGG(config.width)
@@ -114,11 +112,11 @@ def ssd300(config: configs.SSD300, detect: Any = None) -> nn.Module:
 
 
 def faster_rcnn(config: configs.FasterRCNN, detect: Any = None) -> nn.Module:
-    """Faster R-CNN with fresh weights; takes and gives what `ssd300` does.
+    """Return Faster R-CNN with random weights; its inputs and outputs are those of `ssd300`.
 
     Its losses are "loss_objectness" and "loss_rpn_box_reg" of its proposals, "loss_classifier" and "loss_box_reg" of
-    what it makes of them. A narrow one has anchors that grow with `config.size`, the published ones at 640 pixels.
-    Raises InputError where torchvision does not import.
+    its detections. A narrow one has anchors that scale with `config.size`, the published ones at 640 pixels. Raises
+    InputError if torchvision cannot be imported.
     """
     parts, detect = _torchvision(config), detect or DETECT
     channels, features = scaled(256, config.width), scaled(1024, config.width)
@@ -149,13 +147,13 @@ def faster_rcnn(config: configs.FasterRCNN, detect: Any = None) -> nn.Module:
 
 
 def scaled(channels: int, width: float) -> int:
-    """A multiple of 8, at least 8; the published number at width 1."""
+    """Return channels * width as a multiple of 8, at least 8; the published number at width 1."""
     return channels if width == 1 else max(8, round(channels * width / 8) * 8)
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under today's names: layers that were renamed, and the counter of each norm, which fixed
-    norms do not have.
+    """Return a published state dict under today's layer names, and with a counter for each norm, which fixed norms
+    lack.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -167,12 +165,12 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_usual_eps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights whose norms were fixed and read with an eps of 0, for norms with torch's eps of 1e-5, which then give the
-    same outputs.
+    """Return weights of fixed norms with an eps of 0, changed so that norms with torch's eps of 1e-5 give the same
+    outputs.
 
-    torchvision sets the eps of its fixed norms to 0 when it loads its COCO weights of Faster R-CNN. Here norms train,
-    for which an eps of 0 is not safe, so each norm's gain grows by sqrt((variance + eps) / variance) instead. A norm
-    whose variance is 0 stays as it is.
+    torchvision sets the eps of its fixed norms to 0 when it loads its COCO weights of Faster R-CNN. Here norms are
+    trained, for which an eps of 0 is not safe, so each norm's gain is multiplied by sqrt((variance + eps) / variance).
+    A norm whose variance is 0 is not changed.
     """
     found = dict(tensors)
     for name in tensors:
@@ -184,8 +182,8 @@ def with_usual_eps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class NarrowVGG(nn.Module):
-    """VGG-16 and SSD's extra layers, each of `width` times the channels, with batch normalisation as far as fc7.
-    `forward`: the six maps.
+    """VGG-16 and SSD's extra layers with `width` times the channels and batch normalisation up to fc7; images -> six
+    maps.
     """
 
     def __init__(self, width: float) -> None:
@@ -225,17 +223,18 @@ class NarrowVGG(nn.Module):
 
 
 def _torchvision(config: configs.SSD300 | configs.FasterRCNN) -> SimpleNamespace:
-    """The parts that the networks are made of. Raises InputError where torchvision does not import."""
+    """Return the parts of the networks. Raises InputError if torchvision cannot be imported."""
     try:
         return _parts()
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
-        raise InputError(f"model.kind {config.kind!r} is torchvision's, which does not import here: {error}") from None
+        raise InputError(f"model.kind {config.kind!r} is torchvision's, which cannot be imported: {error}") from None
 
 
 @functools.cache
 def _parts() -> SimpleNamespace:
-    """torchvision's classes, and its two networks and two of their heads with what is changed here. Made on demand:
-    they derive from torchvision's.
+    """Return torchvision's classes, with our changes to its two networks and to parts of them.
+
+    They are made on demand, because they derive from torchvision's.
     """
     from torchvision.models import resnet, vgg
     from torchvision.models.detection import faster_rcnn, ssd
@@ -258,7 +257,7 @@ def _parts() -> SimpleNamespace:
                 return _detections(self.postprocess_detections(outputs, boxes, listed.image_sizes))
             truth = _by_image(targets)
             matches = [self._matches(true["boxes"], default) for true, default in zip(truth, boxes, strict=True)]
-            # boxes that are sure to be background have no loss and no gradient, and come last among hard ones
+            # boxes that are certainly background have no loss and no gradient, and rank last in hard negative mining
             if targets.ignored is not None:
                 ignored = torch.stack([
                     (found < 0) & _inside(default, true)
@@ -270,7 +269,7 @@ def _parts() -> SimpleNamespace:
             return self.compute_loss(truth, outputs, boxes, matches)
 
         def _matches(self, true: Tensor, default: Tensor) -> Tensor:
-            """For each default box the number of the true one that it is to find, or -1."""
+            """Return the index of each default box's true box, or -1."""
             return (
                 self.proposal_matcher(pairwise_iou(true, default))
                 if len(true)
@@ -281,7 +280,7 @@ def _parts() -> SimpleNamespace:
         def assign_targets_to_anchors(
             self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
         ) -> tuple[list[Tensor], list[Tensor]]:
-            """With -1, which is not sampled, for background in ignore regions."""
+            """Assign -1, which is not sampled, to background in ignore regions."""
             labels, boxes = super().assign_targets_to_anchors(anchors, targets)
             for mine, anchor, true in zip(labels, anchors, targets, strict=True):
                 mine[(mine == 0) & _inside(anchor, true)] = -1
@@ -289,12 +288,12 @@ def _parts() -> SimpleNamespace:
 
     class Heads(RoIHeads):
         nothing = False
-        """Whether no proposal was learned from: then the losses are means of nothing."""
+        """True if the loss uses no proposal: then its means are undefined."""
 
         def select_training_samples(
             self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
         ) -> tuple[list[Tensor], ...]:
-            """Without proposals in ignore regions that are like no true box."""
+            """Select without proposals in ignore regions that match no true box."""
             left = []
             for found, true in zip(proposals, targets, strict=True):
                 like = (pairwise_iou(found, true["boxes"]) >= self.proposal_matcher.high_threshold).any(1)
@@ -321,12 +320,10 @@ def _parts() -> SimpleNamespace:
             return _detections(found) if truth is None else proposal_losses | losses
 
     class Sampler(Keyed, nn.Module):
-        """Which anchors or proposals of each image are learned from: as many positive ones as allowed, the rest
-        negative.
+        """Sampler of the anchors or proposals that the loss uses: as many positive ones as allowed, the rest negative.
 
-        torchvision's, but that an image's choice depends on its key, not on the images before it. Takes the match of
-        each (-1: neither), answers with a mask of the positive and one of the negative that were chosen, as lists over
-        images.
+        Like torchvision's, but an image's sample depends on its key, not on the images before it. Takes the match of
+        each (-1: neither), and returns masks of the sampled positive and negative ones, as lists over images.
         """
 
         def __init__(self, plain: Any) -> None:
@@ -385,12 +382,12 @@ def _parts() -> SimpleNamespace:
 def _refuse_other_use(network: nn.Module, targets: Targets | None) -> None:
     if network.training != (targets is not None):
         raise ValueError(
-            "this detector takes targets in training, for its losses, and none in evaluation, for what it finds"
+            "this detector takes targets in training, for its losses, and none in evaluation, for its detections"
         )
 
 
 def _listed(image_list: type, images: Tensor) -> Any:
-    """The batch as torchvision's `ImageList`: all of it is image."""
+    """Return the batch as torchvision's `ImageList` without padding."""
     return image_list(images, [tuple(images.shape[-2:])] * len(images))
 
 
@@ -402,8 +399,9 @@ def _normalised(transform: Any, images: Tensor) -> Tensor:
 
 
 def _by_image(targets: Targets) -> list[dict[str, Tensor]]:
-    """The true boxes of each image, with 0 for torchvision's background, and its ignore regions. Boxes without area,
-    which have no logarithm, are left out.
+    """Return the true boxes of each image, with labels from 1 (0 is torchvision's background), and its ignore regions.
+
+    Boxes without area, which have no logarithm, are left out.
     """
     area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(1)
     boxes, labels, images = targets.boxes[area].float(), targets.labels[area] + 1, targets.images[area]
@@ -421,7 +419,7 @@ def _by_image(targets: Targets) -> list[dict[str, Tensor]]:
 
 
 def _inside(boxes: Tensor, true: dict[str, Tensor]) -> Tensor:
-    """Whether each of (B, 4) lies in one of its image's ignore regions: (B,) bool."""
+    """Return whether each of (B, 4) lies in one of its image's ignore regions: (B,) bool."""
     regions = true.get("ignored")
     if regions is None or not len(regions):
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
@@ -433,9 +431,7 @@ def _detections(found: Iterable[dict[str, Tensor]]) -> list[Detections]:
 
 
 def _published_vgg(parts: SimpleNamespace) -> nn.Module:
-    """SSD's six maps of VGG-16, initialised as torchvision does it, without the layers of VGG-16 that are cut off: they
-    are the most of it.
-    """
+    """Return the VGG-16 of SSD's six maps, initialised as in torchvision, without the large layers that are cut off."""
     layers = parts.make_layers([channels for stage in VGG16 for channels in (*stage, "M")])
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
@@ -446,7 +442,7 @@ def _published_vgg(parts: SimpleNamespace) -> nn.Module:
 
 
 def _resnet_pyramid(parts: SimpleNamespace, width: float, channels: int) -> nn.Module:
-    """ResNet-50 and a pyramid of `channels` on its four stages: five levels, the last a pooled one."""
+    """Return ResNet-50 and a pyramid of `channels` on its four stages: five levels, the last one pooled."""
     if width == 1:
         return parts.resnet_fpn_backbone(
             backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
@@ -485,7 +481,7 @@ def _layer(inputs: int, outputs: int, *, kernel: int = 3, padding: int = 1, dila
 
 
 def _extra(inputs: int, middle: int, outputs: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
-    """An extra layer of SSD. Without norms: of a map of one cell there is one value for each image."""
+    """Return an extra layer of SSD, without norms: a map of one cell has one value for each image."""
     layers = nn.Sequential(
         nn.Conv2d(inputs, middle, 1),
         nn.ReLU(inplace=True),
@@ -499,7 +495,7 @@ def _extra(inputs: int, middle: int, outputs: int, *, stride: int = 1, padding: 
 
 
 def _start(layer: nn.Conv2d) -> None:
-    """As torchvision starts VGG and ResNet (He 2015)."""
+    """Initialise a layer as in torchvision's VGG and ResNet (He 2015)."""
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

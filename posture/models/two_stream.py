@@ -1,10 +1,10 @@
-"""Two-Stream (Simonyan & Zisserman 2014, arXiv 1406.2199): what is seen and how it moves, judged apart and averaged.
+"""Two-Stream (Simonyan & Zisserman 2014, arXiv 1406.2199): a frame and its motion, classified separately and averaged.
 
 Tensor legend: N clips, T frames, S pixels, L = `flow_frames`, K classes. Shapes in comments are CNN-M-2048's at 224 x
-224. CNN-M-2048 (Chatfield 2014, arXiv 1405.3531) is as published, with one exception: its last pooling makes 6 x 6
-cells, or as many as come if they are fewer, so that frames of other sizes work. Of the 13 x 13 cells of the published
-size those are the published windows, 3 x 3 at stride 2, which the first two poolings have too; versions before December
-2026 had 2 x 2 there (`pooling="2x2"`). ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
+224. CNN-M-2048 (Chatfield 2014, arXiv 1405.3531) is as published, with one exception: its last pooling makes at most
+6 x 6 cells, so that frames of other sizes work. At the published size, with 13 x 13 cells, those are the published
+windows, 3 x 3 at stride 2. The first two poolings have the same windows; versions before December 2026 had 2 x 2 there
+(`pooling="2x2"`). ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class TwoStream(nn.Module):
         super().__init__()
         streams = {"rgb": Spatial, "flow": Temporal}
         self.streams = nn.ModuleDict({name: streams[name](config) for name in config.inputs})
+        self.join = _stacked if len(config.inputs) > 1 else _only
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        logits = [stream(x) for stream, x in zip(self.streams.values(), inputs, strict=True)]
-        return logits[0] if len(logits) == 1 else torch.stack(logits, dim=1)
+        return self.join([stream(x) for stream, x in zip(self.streams.values(), inputs, strict=True)])
 
 
 class Spatial(nn.Module):
@@ -52,21 +52,19 @@ class Temporal(nn.Module):
     def __init__(self, config: configs.TwoStream) -> None:
         super().__init__()
         self.length = config.flow_frames
-        self.subtract_mean = config.subtract_mean_flow
+        self.steady = _without_mean if config.subtract_mean_flow else nn.Identity()
         # Without the second normalisation, section 3.3: the streams' only difference.
         self.network = _backbone(config, channels=2 * config.flow_frames, norms=1)
 
     def forward(self, flow: Tensor) -> Tensor:
         first = (flow.shape[2] - self.length) // 2
-        flow = flow[:, :, first : first + self.length]  # (N, 2, L, S, S)
-        if self.subtract_mean:
-            flow = flow - flow.mean((3, 4), keepdim=True)
+        flow = self.steady(flow[:, :, first : first + self.length])  # (N, 2, L, S, S)
         # (N, 2 L, S, S): dx, dy of the first, dx, dy of the second, ...
         return self.network(flow.transpose(1, 2).flatten(1, 2))
 
 
 class ResidualBlock(nn.Module):
-    """ResNet's basic block: x + two 3 x 3 convolutions, a projection of x where its shape changes."""
+    """ResNet's basic block: x + two 3 x 3 convolutions, with a projection of x if its shape changes."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         super().__init__()
@@ -78,6 +76,19 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.shortcut(x) + self.branch(x))
+
+
+def _only(logits: list[Tensor]) -> Tensor:
+    return logits[0]
+
+
+def _stacked(logits: list[Tensor]) -> Tensor:
+    return torch.stack(logits, dim=1)
+
+
+def _without_mean(flow: Tensor) -> Tensor:
+    """Subtract each field's mean vector, (N, 2, L, S, S)."""
+    return flow - flow.mean((3, 4), keepdim=True)
 
 
 def _backbone(config: configs.TwoStream, *, channels: int, norms: int) -> nn.Module:
@@ -93,17 +104,17 @@ def _backbone(config: configs.TwoStream, *, channels: int, norms: int) -> nn.Mod
 
 
 def _cnn_m(config: configs.TwoStream, channels: int, norms: int) -> nn.Sequential:
-    """CNN-M-2048: five convolutions, of which the first `norms` are normalised, and three linear layers."""
+    """Return CNN-M-2048: five convolutions, the first `norms` of them normalised, and three linear layers."""
     wide = {width: config.scaled(width) for width in (96, 256, 512, 2048, 4096)}
-    side = ((config.size - 5) // 2 // 2 - 1) // 2 // 2  # 13, what comes out of the convolutions
+    side = ((config.size - 5) // 2 // 2 - 1) // 2 // 2  # 13 cells after the convolutions
     cells = min(6, side)
 
     def pool() -> nn.Module:
-        """Both kinds make as many cells. Caffe rounds up: the last window may reach over the edge."""
+        """Return a pooling; both kinds make as many cells. Caffe rounds up: the last window may cross the edge."""
         return nn.MaxPool2d(3, stride=2, ceil_mode=True) if config.pooling == "3x3" else nn.MaxPool2d(2)
 
-    def response_norm(place: int) -> list[nn.Module]:
-        return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if place <= norms else []
+    def response_norm(number: int) -> list[nn.Module]:
+        return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if number <= norms else []
 
     return nn.Sequential(
         nn.Conv2d(channels, wide[96], 7, stride=2),  # (N, 96, 109, 109)

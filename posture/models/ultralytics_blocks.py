@@ -1,11 +1,10 @@
-"""The door to `ultralytics.nn.modules`: convolutional blocks of the YOLO family (AGPL-3.0), imported when a network is
-built of them.
+"""Import of `ultralytics.nn.modules`: convolutional blocks of the YOLO family (AGPL-3.0), imported on demand.
 
-Importing ultralytics also changes the process that does so: it looks up hosts in the DNS, writes a settings file and
-says so on standard output, puts OMP_NUM_THREADS=1 into the environment (which every process started later inherits),
-wraps `torch.save`, PIL's `Image.open` (which from then on installs a package by pip where an image is unreadable), and
-sets how torch and numpy print and how many threads OpenCV has. Here it is imported offline and in silence, it may
-install nothing, and all of that is put back but the settings file.
+Importing ultralytics changes the process. It looks up hosts in the DNS, writes a settings file and reports that on
+standard output. It sets OMP_NUM_THREADS=1 in the environment, which later processes inherit. It wraps `torch.save` and
+PIL's `Image.open`, which then installs a package by pip if an image is unreadable. It changes how torch and numpy print
+and OpenCV's number of threads. Here it is imported offline and silently, may install nothing, and all changes except
+the settings file are undone.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ import torch
 from posture.errors import InputError
 
 OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
-"""ultralytics' own variables: no look-up of hosts, no installing of packages, no word on standard output."""
+"""ultralytics' own variables: no look-up of hosts, no installing of packages, no standard output."""
 
 
 def ultralytics_blocks() -> ModuleType:
-    """`ultralytics.nn.modules`, with Conv, C3, SPPF and Focus. Raises InputError where ultralytics does not import."""
+    """Return `ultralytics.nn.modules`, with Conv, C3, SPPF and Focus. Raises InputError if it cannot be imported."""
     if "ultralytics.nn.modules" in sys.modules:
         return _import()
     with _unchanged_process():
@@ -39,16 +38,14 @@ def _import() -> ModuleType:
         from ultralytics.nn import modules
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
         raise InputError(
-            f"this network is made of ultralytics' blocks, and ultralytics does not import here: {error}"
+            f"this network is made of ultralytics' blocks, but ultralytics cannot be imported: {error}"
         ) from None
     return modules
 
 
 @contextmanager
 def _unchanged_process() -> Iterator[None]:
-    """ultralytics' variables are set inside; afterwards, what its import changed is as it was (torch prints as by
-    default).
-    """
+    """Set ultralytics' variables within it; afterwards, undo the changes of its import (torch prints by default)."""
     environment, save, printed, threads = dict(os.environ), torch.save, np.get_printoptions(), _opencv_threads()
     opened = _pillow_open()
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in environment})
@@ -66,7 +63,7 @@ def _unchanged_process() -> Iterator[None]:
 
 
 def _opencv_threads(threads: int | None = None) -> int | None:
-    """OpenCV's number of threads, once it is set to `threads` unless that is None; None where there is no OpenCV."""
+    """Set OpenCV's number of threads unless `threads` is None, and return it; None without OpenCV."""
     try:
         import cv2
     except ImportError:
@@ -77,7 +74,7 @@ def _opencv_threads(threads: int | None = None) -> int | None:
 
 
 def _pillow_open(opened: Callable[..., Any] | None = None) -> Callable[..., Any] | None:
-    """PIL's `Image.open`, once it is set to `opened` unless that is None; None where there is no PIL."""
+    """Set PIL's `Image.open` unless `opened` is None, and return it; None without PIL."""
     try:
         from PIL import Image
     except ImportError:

@@ -160,7 +160,7 @@ def figures(answers: Answers, scores: np.ndarray | None, known: frozenset[str]) 
     """Return `classification_metrics` of a model on the segments of its own classes, `known`; None if there are
     none.
     """
-    from posture.tasks.metrics import classification_metrics
+    from posture.runs.classification_metrics import classification_metrics
 
     names = sorted(known)
     places = [answers.classes.index(name) for name in names]

@@ -77,9 +77,9 @@ class ActionRuns:
         return ActionTask(run, classes)
 
     def batches(self, train: Any, val: Any, run: ActionRun, ctx: Any) -> Any:
-        from posture.train.batches import Batches
+        from posture.train.clip_batches import ClipBatches
 
-        return Batches(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
+        return ClipBatches(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
 
     def protocol(self, run: ActionRun, views: Views) -> str:
         return views.describe()
@@ -133,8 +133,8 @@ class ActionRuns:
     ) -> Judged:
         import pyarrow as pa
 
+        from posture.runs.classification_metrics import classification_metrics
         from posture.runs.reports.action import write_report
-        from posture.tasks.metrics import classification_metrics
 
         found = merge(np.asarray(predictions), seen, views)
         places = places_of(store, found.segments, versions=versions)

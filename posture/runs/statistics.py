@@ -125,7 +125,7 @@ def resampled_metrics(
     scores: np.ndarray, labels: np.ndarray, groups: Sequence[Hashable], counts: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return {`accuracy`, `map`, `auc`: float64 (1 + B,)} on each row of `counts` (of `resampled_groups`), defined as
-    in `posture.tasks.metrics`.
+    in `posture.runs.classification_metrics`.
 
     Means over classes include the classes present in the resample. AUC is NaN if no class has both segments and others.
     Average precision and AUC are sums over the segments of a class of weighted counts of segments that score higher or
@@ -210,7 +210,7 @@ def resampled_map(
     truths = np.zeros((classes, len(number)), dtype=np.int64)
     np.add.at(truths.T, group_of, matched.truths.T)
     return weighted_ap(
-        replace(matched, pictures=[group_of[images] for images in matched.pictures], truths=truths), counts
+        replace(matched, images=[group_of[images] for images in matched.images], truths=truths), counts
     )
 
 

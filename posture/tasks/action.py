@@ -19,27 +19,24 @@ from posture.tasks.metrics import average_precision
 
 
 class ActionTask:
-    """Cross-entropy with label smoothing (Szegedy 2016, section 7), and what is counted to judge it; `run` is a
-    `posture.config.Run`.
-    """
+    """Cross-entropy with label smoothing (Szegedy 2016, section 7), and metrics; `run` is an `ActionRun`."""
 
     in_network = False
-    """Whether the network itself computes the loss, and takes the targets for it."""
+    """True if the network itself computes the loss and takes the targets."""
 
     def __init__(self, run: Any, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.label_smoothing = run.loss.label_smoothing
 
     def counts(self, labels: Tensor) -> dict[str, float]:
-        """What each term of the loss will be divided by, known before the forward pass: the number of clips."""
+        """Return the divisor of each loss term, known before the forward pass: the number of clips."""
         return {"class": float(len(labels))}
 
     def loss(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, float]]:
-        """outputs (N, K) or (N, M, K), labels (N,) int64 -> {"class": (sum over the clips in float32, number of
-        clips)}.
+        """Return {"class": (sum over the clips in float32, number of clips)}.
 
-        The losses of M streams are added: each learns as if it were alone. Raises InputError where the network has
-        another number of classes.
+        `outputs` are (N, K) or (N, M, K), `labels` (N,) int64. The losses of M streams are added: each learns as if it
+        were alone. Raises InputError if the network has another number of classes.
         """
         if outputs.shape[-1] != len(self.classes):
             raise InputError(f"model.classes is {outputs.shape[-1]}, but the footage has {len(self.classes)} classes")
@@ -51,19 +48,20 @@ class ActionTask:
         return {"class": (total, float(len(labels)))}
 
     def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """What `metrics` needs, a row for each clip: log-probabilities and the label, (N, K + 1) float32.
+        """Return what `metrics` needs, a row for each clip: log-probabilities and the label, (N, K + 1) float32.
 
-        `outputs` as in `loss`; what is judged is the streams' common answer.
+        `outputs` are as in `loss`; streams are fused.
         """
         return torch.cat([_log_probabilities(outputs), labels[:, None].float()], dim=1)
 
     def added(self, totals: Tensor, more: Tensor) -> Tensor:
-        """The totals of two batches as those of one."""
+        """Return the totals of two batches as those of one."""
         return torch.cat([totals, more])
 
     def metrics(self, parts: list[Tensor | None]) -> dict[str, float]:
-        """Totals of all workers (None of one without clips) -> loss (plain cross-entropy), accuracy,
-        mean_class_accuracy and map (over classes that have clips), count.
+        """Return loss (plain cross-entropy), accuracy, mean_class_accuracy, map and count from all workers' totals.
+
+        A worker without clips has None. Class means are over classes that have clips.
         """
         rows = torch.cat([part for part in parts if part is not None])
         scores, labels = rows[:, :-1].double(), rows[:, -1].long()
@@ -84,8 +82,7 @@ class ActionTask:
 
 
 def probabilities(outputs: Tensor) -> Tensor:
-    """Class probabilities (N, K) float32: the softmax of logits (N, K), or the mean of M streams' softmaxes of logits
-    (N, M, K).
+    """Return class probabilities (N, K) float32: the softmax of logits (N, K), or its mean over M streams (N, M, K).
 
     That mean is Simonyan & Zisserman's fusion by averaged scores (2014, arXiv 1406.2199, section 2).
     """

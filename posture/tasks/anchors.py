@@ -1,4 +1,4 @@
-"""Anchors: which cells of a YOLO head answer for which box, and what anchors suit a set of boxes.
+"""Anchors of a YOLO head: their assignment to boxes, and k-means anchors for a set of boxes.
 
 Legend: B boxes, A anchors of each level, M matches of a level. Sides are (width, height) in pixels of the network's
 image. The rule is that of YOLOv5 6.x (Jocher 2022): any anchor of a like shape on any level, in the cell of the box's
@@ -17,20 +17,18 @@ from posture.models.boxes import Targets, cxcywh_from_xyxy
 from posture.models.detector_configs import STRIDES, Anchors
 
 LEAST_SIDE = 2.0
-"""Pixels. Thinner boxes count as this wide when anchors are made: no cell sees less."""
+"""Minimum side of a box, in pixels, when anchors are made; thinner boxes count as this wide."""
 
 SAMPLE = 10_000
-"""Boxes that anchors are made from, at most."""
+"""Maximum number of boxes that anchors are made from."""
 
 STARTS, MEANS_STEPS, REFINEMENTS = 5, 50, 500
 
 
 class Matches(NamedTuple):
-    """Who answers for what on one level, (M,) int64 each: a place in the level's outputs, and a position in
-    `Targets.boxes`.
-    """
+    """Matches of one level, (M,) int64 each: an index into the level's outputs, and one into `Targets.boxes`."""
 
-    pictures: Tensor
+    images: Tensor
     anchors: Tensor
     rows: Tensor
     columns: Tensor
@@ -38,17 +36,16 @@ class Matches(NamedTuple):
 
     @property
     def places(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the level's outputs (N, A, H, W, ...) are indexed with."""
+        """Index into the level's outputs (N, A, H, W, ...)."""
         return self[:4]
 
 
 def match(targets: Targets, anchors: Anchors, *, size: int | tuple[int, int], ratio: float) -> list[Matches]:
-    """For each level, all pairs of a box and an anchor none of whose sides is `ratio` times as long or as short as the
-    box's.
+    """Return, for each level, all pairs of a box and an anchor whose sides differ by less than a factor of `ratio`.
 
-    A pair is matched in the cell of the box's centre and, where its centre is off the cell's, in the neighbour it leans
-    to in x and the one in y; never outside the grid, which covers `size`, the images' side or (height, width) in
-    pixels. One place may answer for several boxes.
+    A pair is matched in the cell of the box's centre, and in the nearest neighbours of that cell in x and in y, unless
+    the centres coincide. Matches lie inside the grid, which covers `size`, the images' side or (height, width) in
+    pixels. One cell may be matched with several boxes.
     """
     height, width = (size, size) if isinstance(size, int) else size
     sides = cxcywh_from_xyxy(targets.boxes)[:, 2:]
@@ -59,15 +56,15 @@ def match(targets: Targets, anchors: Anchors, *, size: int | tuple[int, int], ra
         cells = _cells(cxcywh_from_xyxy(targets.boxes)[:, :2] / stride)  # (B, 3, 2), column and row
         grid = torch.tensor((width // stride, height // stride), device=sides.device)
         inside = ((cells >= 0) & (cells < grid)).all(dim=2)  # (B, 3)
-        inside[:, 1:] &= (cells[:, 1:] != cells[:, :1]).any(dim=2)  # a centre in the middle leans to nobody
-        box, place, anchor = (inside[:, :, None] & like[:, None]).nonzero(as_tuple=True)
-        column, row = cells[box, place].unbind(dim=1)
+        inside[:, 1:] &= (cells[:, 1:] != cells[:, :1]).any(dim=2)  # a centre in the middle has no nearest neighbour
+        box, cell, anchor = (inside[:, :, None] & like[:, None]).nonzero(as_tuple=True)
+        column, row = cells[box, cell].unbind(dim=1)
         found.append(Matches(targets.images[box], anchor, row, column, box))
     return found
 
 
 def best_possible_recall(box_sizes: np.ndarray, anchors: Anchors, *, ratio: float = 4.0) -> float:
-    """The share of boxes, sides (B, 2), that some anchor can be matched with. Raises ValueError without boxes."""
+    """Return the share of boxes, sides (B, 2), that match at least one anchor. Raises ValueError without boxes."""
     sides = _checked(box_sizes)
     shapes = np.array(anchors, dtype=np.float64).reshape(-1, 2)
     return float(((sides[:, None] < ratio * shapes) & (ratio * sides[:, None] > shapes)).all(axis=2).any(axis=1).mean())
@@ -76,19 +73,19 @@ def best_possible_recall(box_sizes: np.ndarray, anchors: Anchors, *, ratio: floa
 def kmeans_anchors(
     box_sizes: np.ndarray, *, levels: int = 3, per_level: int = 3, ratio: float = 4.0, seed: int = 0
 ) -> Anchors:
-    """Anchors for boxes of sides (B, 2), ascending in area, the smallest for the finest level; to a tenth of a pixel.
-    The same seed gives the same anchors.
+    """Return anchors for boxes of sides (B, 2), ascending in area from the finest level, to a tenth of a pixel.
 
-    k-means of the sides' logarithms, so that what counts is how often a side goes into another; then small random
-    changes are kept where they raise the mean fit of the boxes: that of the anchor which needs least stretching, 1 for
-    equal ones, and 0 from where it is not matched on (YOLOv5's measure). Raises ValueError without boxes.
+    They are k-means of the sides' logarithms, so that ratios count, then improved by small random changes. A change is
+    kept if it raises the boxes' mean fit: for each box that of the anchor which needs least stretching, 1 if they are
+    equal and 0 if they do not match (YOLOv5's measure). The same seed gives the same anchors. Raises ValueError without
+    boxes.
     """
     sides = _checked(box_sizes).clip(min=LEAST_SIDE)
     random, count = np.random.default_rng(seed % 2**64), levels * per_level
     if len(sides) > SAMPLE:
         sides = random.choice(sides, SAMPLE, replace=False)
     shapes = np.unique(sides, axis=0)
-    if len(shapes) < count:  # too few to tell apart: the same, smaller and larger
+    if len(shapes) < count:  # too few different ones: add smaller and larger copies
         sides = (np.geomspace(0.5, 2.0, count)[:, None, None] * shapes).reshape(-1, 2)
     logarithms = np.log(sides)
     starts = [_means(logarithms, count, random) for _ in range(STARTS)]
@@ -102,8 +99,8 @@ def kmeans_anchors(
 
 
 def _cells(centres: Tensor) -> Tensor:
-    """Centres (B, 2) in units of cells -> the cell itself, the neighbour along the first axis and that along the
-    second, (B, 3, 2) int64.
+    """Return the cells of centres (B, 2), given in units of cells, and their nearest neighbours along each axis: (B, 3,
+    2) int64.
     """
     own = centres.floor()
     lean = torch.sign(centres - own - 0.5)  # -1, 0 or 1
@@ -121,7 +118,7 @@ def _checked(box_sizes: np.ndarray) -> np.ndarray:
 
 
 def _means(points: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """k-means (Lloyd 1982) of points (B, 2) from k-means++ seeds (Arthur and Vassilvitskii 2007): (count, 2)."""
+    """Return k-means (Lloyd 1982) of points (B, 2) from k-means++ seeds (Arthur 2007): (count, 2)."""
     centres = points[random.integers(len(points))][None]
     while len(centres) < count:
         nearest = _squares(points, centres).min(axis=1)
@@ -138,13 +135,13 @@ def _means(points: np.ndarray, count: int, random: np.random.Generator) -> np.nd
 
 
 def _squares(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(B, count) squared distances."""
+    """Return squared distances, (B, count)."""
     return (points[:, :1] - centres[:, 0]) ** 2 + (points[:, 1:] - centres[:, 1]) ** 2
 
 
 def _refined(anchors: np.ndarray, sides: np.ndarray, ratio: float, random: np.random.Generator) -> np.ndarray:
-    """Anchors (count, 2) after random changes of about a tenth of some sides, of which those are kept that fit the
-    boxes better; all as logarithms.
+    """Return anchors (count, 2) after random changes of about a tenth of some sides, kept if they improve the fit; all
+    as logarithms.
     """
     best = _fit(anchors, sides, ratio)
     for _ in range(REFINEMENTS):
@@ -155,8 +152,9 @@ def _refined(anchors: np.ndarray, sides: np.ndarray, ratio: float, random: np.ra
 
 
 def _fit(anchors: np.ndarray, sides: np.ndarray, ratio: float) -> float:
-    """Mean over boxes of the best anchor's fit, the least factor by which a side of the one must shrink to be the
-    other's; all sides as logarithms.
+    """Return the mean over boxes of the best anchor's fit: the smaller ratio of its sides to the box's, at most 1.
+
+    All sides are logarithms.
     """
     stretch = np.maximum(np.abs(sides[:, :1] - anchors[:, 0]), np.abs(sides[:, 1:] - anchors[:, 1])).min(axis=1)
     return float(np.exp(-stretch)[stretch < np.log(ratio)].sum() / len(sides))

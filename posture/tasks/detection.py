@@ -1,9 +1,9 @@
-"""Finding objects in images: equation (3) for YOLO networks, what raw outputs mean, and what is kept to judge them.
+"""Object detection: equation (3) for YOLO networks, decoding of raw outputs, and totals for metrics.
 
 Tensor legend: N images, A anchors of each level, H x W cells of a level, K classes, B true boxes, M matches, D
 detections of an image. A YOLO network's outputs are a list of raw tensors (N, A, H, W, 5 + K), the finest level first:
 x, y, width, height, objectness and classes, all logits. torchvision's detectors compute their losses themselves, and
-answer with `Detections`.
+return `Detections`. A place is an anchor in a cell.
 """
 
 from __future__ import annotations
@@ -24,54 +24,52 @@ from posture.tasks.anchors import Matches, match
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 
 CANDIDATES = 3000
-"""Boxes of an image that are compared with each other, at most: the most certain ones."""
+"""Maximum number of boxes of an image that suppression compares: those with the highest scores."""
 
 OWN_TERMS = {
     "ssd300": ("bbox_regression", "classification"),
     "fasterrcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"),
 }
-"""The losses that torchvision's networks compute themselves, by kind of model."""
+"""Losses that torchvision's networks compute themselves, by kind of model."""
 
 FIGURES = ("map50_95", "map50", "precision", "recall", "f1")
-"""What validation tells of `detection_metrics`."""
+"""Figures of `detection_metrics` that validation reports."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What was found in some images."""
+    """Detections and true boxes of some images."""
 
-    pictures: list[ScoredImage]
+    images: list[ScoredImage]
     loss: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Sum and count of each term; empty for networks that give no losses in evaluation."""
 
 
 class DetectionTask:
-    """Loss, boxes and what is counted to judge them; `run` is a `posture.config.DetectorRun`, or has its `model`,
-    `loss` and `detect`.
+    """Loss, detections and metrics; `run` is a `posture.config.DetectionRun`, or has its `model`, `loss` and `detect`.
 
-    The class and the box loss of equation (3) are means over the matches of all levels, times the number of levels: a
-    match counts the same on whatever level it is, and l1 and l3 mean what they do in YOLOv5, which adds its levels'
-    means.
+    The class and the box loss of equation (3) are means over the matches of all levels, times the number of levels. So
+    a match counts the same on every level, and l1 and l3 mean what they do in YOLOv5, which adds its levels' means.
 
-    Ignore regions teach nothing. In a YOLO network's objectness loss, a place counts for nothing if the box it predicts
-    lies in an ignore region by half or more and it answers for no true box; torchvision's networks leave out the
-    default boxes and proposals that do so. In the figures, detections there are neither hits nor misses, see
+    Ignore regions do not contribute to the loss. In a YOLO network's objectness loss, a place is left out if it matches
+    no true box and at least half of its predicted box lies in an ignore region. torchvision's networks leave out such
+    default boxes and proposals. In the metrics, detections there are neither true nor false positives, see
     `detection_metrics`.
     """
 
     def __init__(self, run: Any, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.in_network = run.model.takes_targets
-        """Whether the network itself computes the loss, and takes the targets for it."""
+        """True if the network itself computes the loss and takes the targets."""
         self.terms = OWN_TERMS[run.model.kind] if self.in_network else ("class", "objectness", "box")
         self.anchors = () if self.in_network else run.model.anchors
         self.loss_section, self.detect_section = run.loss, run.detect
 
     def counts(self, targets: Targets, *, size: int | tuple[int, int]) -> dict[str, float]:
-        """What each term of the loss will be divided by, known before the forward pass: matches for "class" and "box",
-        images for the others.
+        """Return the divisor of each loss term, known before the forward pass: matches or images.
 
-        `size`: the images' side, or (height, width), in pixels.
+        Matches are for "class" and "box", images for the others.
+        `size` is the images' side, or (height, width), in pixels.
         """
         counts = dict.fromkeys(self.terms, float(targets.count))
         if not self.in_network:
@@ -81,12 +79,11 @@ class DetectionTask:
         return counts
 
     def loss(self, outputs: Any, targets: Targets) -> dict[str, tuple[Tensor, float]]:
-        """Each term of equation (3) as (sum in float32, count); "class", "objectness" and "box" with l1, l2 and l3 in
-        the sums.
+        """Return each term of equation (3) as (sum in float32, count): "class", "objectness" and "box", the sums with
+        l1, l2 and l3.
 
-        `outputs`: raw tensors of a YOLO network, or mean losses of one that computes them itself, which are taken for
-        means over images.
-        Raises InputError where the network has another number of classes.
+        `outputs` are raw tensors of a YOLO network, or the mean losses of a network that computes them itself, which
+        are taken as means over images. Raises InputError if the network has another number of classes.
         """
         if self.in_network:
             return {term: (outputs[term].float() * targets.count, float(targets.count)) for term in self.terms}
@@ -106,12 +103,11 @@ class DetectionTask:
 
     @torch.no_grad()
     def detect(self, outputs: Any) -> list[Detections]:
-        """What `run.detect` lets through of the outputs in evaluation, image by image, best first, in pixels of the
-        network's image.
+        """Return each image's detections after the thresholds of `run.detect`, best first, in pixels of the network's
+        image.
 
-        Of a YOLO network the score is objectness times class probability, every class of a place that is certain enough
-        is a candidate, and boxes are clipped to the image. torchvision's networks have suppressed overlaps
-        themselves.
+        The score of a YOLO network is objectness times class probability. Every class above the threshold is a
+        candidate, and boxes are clipped to the image. torchvision's networks have suppressed overlaps themselves.
         """
         if self.in_network:
             return [self._certain(detections) for detections in outputs]
@@ -139,7 +135,7 @@ class DetectionTask:
 
     @torch.no_grad()
     def totals(self, outputs: Any, targets: Targets) -> Totals:
-        """What `metrics` needs of a batch, in the CPU's memory; the loss too, where outputs in evaluation tell it."""
+        """Return what `metrics` needs of a batch, in host memory, with the loss if evaluation outputs determine it."""
         in_each = torch.bincount(targets.images, minlength=targets.count).tolist()
         truth = [*zip(targets.boxes.split(in_each), targets.labels.split(in_each), strict=True)]
         if targets.ignored is not None:
@@ -158,32 +154,33 @@ class DetectionTask:
         return Totals(images, loss)
 
     def added(self, totals: Totals, more: Totals) -> Totals:
-        """The totals of two batches as those of one."""
+        """Return the totals of two batches as those of one."""
         terms = totals.loss | more.loss
         loss = {
             term: tuple(map(sum, zip(totals.loss.get(term, (0.0, 0.0)), more.loss.get(term, (0.0, 0.0)), strict=True)))
             for term in terms
         }
-        return Totals(totals.pictures + more.pictures, loss)
+        return Totals(totals.images + more.images, loss)
 
     def metrics(self, parts: Sequence[Totals | None]) -> dict[str, float]:
-        """Totals of all workers (None of one without images) -> map50_95, map50, precision, recall, f1, count
-        (images), and loss if there is one.
+        """Return map50_95, map50, precision, recall, f1, count (images), and loss if there is one, from all totals.
 
-        As in `detection_metrics`; 0 where there is nothing to find.
+        There is one of each worker, None of a worker without images.
+
+        See `detection_metrics`; undefined figures are 0.
         """
         totals = Totals([])
         for part in parts:
             totals = totals if part is None else self.added(totals, part)
-        found = detection_metrics(totals.pictures, self.classes, most=self.detect_section.most)
+        found = detection_metrics(totals.images, self.classes, most=self.detect_section.most)
         metrics = {name: found[name] or 0.0 for name in FIGURES} | {"count": found["count"]}
         if totals.loss:
             metrics["loss"] = sum(total / max(count, 1.0) for total, count in totals.loss.values())
         return metrics
 
     def _level_loss(self, level: int, raw: Tensor, found: Matches, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        """Without l1, l2, l3: the class loss summed over matches, the balanced objectness loss over images, the box
-        loss over matches.
+        """Return the class loss summed over matches, the balanced objectness loss summed over images, and the box loss
+        summed over matches, without l1, l2 and l3.
         """
         smoothing, (_, anchors, rows, columns, _) = self.loss_section.label_smoothing, raw.shape
         predicted = raw[found.places].float()  # (M, 5 + K)
@@ -194,12 +191,11 @@ class DetectionTask:
             self.classes
         )
 
-        # A place should be as sure of itself as its box is good; where it answers for several boxes, as for the one it
-        # fits best.
+        # The objectness target of a place is the IoU of its box; of several matched boxes, the highest one.
         good = iou(boxes.detach(), true_boxes).clamp(0, 1)
         objectness = raw[..., 4].float()  # (N, A, H, W)
         wanted = torch.zeros(objectness.shape, device=raw.device)
-        place = ((found.pictures * anchors + found.anchors) * rows + found.rows) * columns + found.columns
+        place = ((found.images * anchors + found.anchors) * rows + found.rows) * columns + found.columns
         wanted.view(-1).scatter_reduce_(0, place, good, "amax")
         weight = None
         if targets.ignored is not None:
@@ -216,8 +212,8 @@ class DetectionTask:
 
     @torch.no_grad()
     def _weight(self, level: int, raw: Tensor, regions: Targets) -> Tensor:
-        """What each place counts as background, (N, A, H, W) float32: 0 if the box it predicts lies in an ignore
-        region, else 1.
+        """Return the weight of each place as background, (N, A, H, W) float32: 0 if its box lies in an ignore region,
+        else 1.
         """
         weight, places = torch.ones(raw.shape[:4], device=raw.device), self._places(level, raw)
         for image in regions.images.unique().tolist():
@@ -228,12 +224,12 @@ class DetectionTask:
         return weight
 
     def _places(self, level: int, raw: Tensor) -> Tensor:
-        """What `decoded` takes, of each anchor and cell of a level: (A, H, W, 6)."""
+        """Return the argument `places` of `decoded` for each anchor and cell of a level: (A, H, W, 6)."""
         rows, columns = raw.shape[2:4]
         return _level_places(tuple(map(tuple, self.anchors[level])), STRIDES[level], rows, columns, raw.device)
 
     def _candidates(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All that is certain enough: the image it is in, box, score and label; a box comes once for each such class."""
+        """Return image, box, score and label of all above the confidence threshold; a box comes once per class."""
         confidence, levels = self.detect_section.confidence, []
         for level, raw in enumerate(outputs):
             # no score is higher than its objectness
@@ -257,11 +253,10 @@ class DetectionTask:
 
 
 def decoded(reach: Tensor, places: Tensor) -> Tensor:
-    """Sigmoids of x, y, width and height (M, 4) at `places` (M, 6) -> boxes (M, 4) xyxy in pixels, as YOLOv5 6.x reads
-    them.
+    """Return boxes (M, 4) xyxy in pixels, as in YOLOv5 6.x, from sigmoids of x, y, width and height (M, 4).
 
-    A centre lies up to half a cell outside its cell, and a side is up to four times the anchor's. A place: where its
-    centres begin (x, y), how far they reach (x, y), and four times its anchor's sides.
+    A centre lies up to half a cell outside its cell, and a side is up to four times the anchor's. Each of `places` (M,
+    6) has the origin of its centres (x, y), their range (x, y), and four times its anchor's sides.
     """
     return xyxy_from_cxcywh(
         torch.cat([places[:, :2] + reach[:, :2] * places[:, 2:4], reach[:, 2:] ** 2 * places[:, 4:]], dim=1)
@@ -283,7 +278,7 @@ def _level_places(
 
 
 def _size(outputs: list[Tensor]) -> tuple[int, int]:
-    """Height and width in pixels of the images that a YOLO network looked at: they may differ from batch to batch."""
+    """Return height and width, in pixels, of a YOLO network's images; they may differ from batch to batch."""
     _, _, rows, columns, _ = outputs[0].shape
     return rows * STRIDES[0], columns * STRIDES[0]
 

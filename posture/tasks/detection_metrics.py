@@ -1,5 +1,5 @@
-"""How well a detector did: average precision as COCO defines it (Lin 2014; the code of its API), and figures at one
-confidence.
+"""Metrics of a detector: average precision as COCO defines it (Lin 2014; the code of its API), and figures at one
+confidence threshold.
 
 Legend: P images, K classes, D detections and B true boxes of a class, T overlap thresholds, R resamples. Boxes are
 xyxy in pixels, labels are class indices.
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class ScoredImage(NamedTuple):
-    """What was found in an image, and what is there. Plain tuples of the first five, or of all seven, serve as well."""
+    """Detections and true boxes of an image. Plain tuples of the first five, or of all seven, are accepted too."""
 
     boxes: np.ndarray
     """(D, 4)."""
@@ -29,68 +29,64 @@ class ScoredImage(NamedTuple):
     true_labels: np.ndarray
     """(B,)."""
     ignored: np.ndarray = np.zeros((0, 4))
-    """(R, 4) ignore regions: crowds, and objects too difficult to judge."""
+    """(R, 4) ignore regions: crowds, and difficult objects."""
     ignored_labels: np.ndarray = np.zeros(0, np.int64)
     """(R,)."""
 
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
-"""IoU from which a detection has found a box: COCO's, with its rounding."""
+"""Minimum IoU of a true positive: COCO's thresholds, with its rounding."""
 RECALLS = np.linspace(0.0, 1.0, 101)
-"""Where precision is read."""
+"""Recalls at which precision is read."""
 AT_50, AT_75 = 0, 5
-"""Places in `OVERLAPS`."""
+"""Indices into `OVERLAPS`."""
 
 PAIRS = 1 << 20
-"""Pairs of a detection and a true box that are looked at together."""
+"""Maximum number of pairs of a detection and a true box that are compared at once."""
 CELLS = 1 << 22
-"""Numbers held at once while precision is computed of many resamples."""
+"""Maximum number of values in memory while precision is computed for many resamples."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Which detections found a true box. A list has an entry for each class, whose detections come by descending score,
+    """Detections matched with true boxes. Lists have an entry for each class, with its detections by descending score,
     equal ones by image.
     """
 
     scores: list[np.ndarray]
     """(D,) float64."""
-    pictures: list[np.ndarray]
-    """(D,) int64: where each detection is."""
+    images: list[np.ndarray]
+    """(D,) int64: image of each detection."""
     hits: list[np.ndarray]
-    """(T, D) bool: whether it found a box, at each threshold."""
+    """(T, D) bool: true positives at each threshold."""
     ignored: list[np.ndarray]
-    """(T, D) bool: whether it counts for nothing at that threshold, since it found no box and lies in an ignore region.
-    """
+    """(T, D) bool: detections left out at that threshold: they found no box and lie in an ignore region."""
     overlaps: list[np.ndarray]
-    """(D,) float64: IoU with the box found at IoU 0.5, 0 where there is none."""
+    """(D,) float64: IoU with the box found at IoU 0.5, 0 if there is none."""
     truths: np.ndarray
-    """(K, P) int64: true boxes."""
+    """(K, P) int64: numbers of true boxes."""
 
 
 def detection_metrics(images: Sequence[ScoredImage], classes: Sequence[str], *, most: int = 300) -> dict[str, Any]:
-    """All figures of a detection report, as plain Python values ready for JSON. At most `most` detections of a class
-    count in an image.
+    """Return all figures of a detection report, as plain Python values ready for JSON.
 
-    A detection that finds no true box, and of which a share of at least the IoU threshold lies in an ignore region of
-    its class, is neither right nor wrong; an ignore region is nothing to find. So COCO treats crowds; VOC's difficult
+    At most `most` detections of a class count in an image. A detection is left out if it finds no true box and a share
+    of at least the IoU threshold lies in an ignore region of its class. COCO treats crowds in this way; VOC's difficult
     objects are treated alike.
 
     * `map50_95`, `map50`, `map75`: mean over classes of the average precision at IoU 0.5, 0.55 .. 0.95, at 0.5 and at
       0.75. None without true boxes.
-    * `precision`, `recall`, `f1`: means over classes at IoU 0.5, of detections that score at least `confidence`: the
-      one at which that mean of F1
-      is highest (the higher one of equals; 0 without detections). `mean_iou`: over their matched pairs of all classes;
-      None where there are none.
-    * `per_class`: `class`, `images` (with such boxes), `boxes`, `ap50`, `ap` (over all IoU), and `precision`,
+    * `precision`, `recall`, `f1`: means over classes at IoU 0.5, of detections with a score of at least `confidence`.
+      That is the score at which the mean of F1 is highest (the higher one of equals; 0 without detections).
+      `mean_iou`: mean over their matched pairs of all classes; None if there are none.
+    * `per_class`: `class`, `pictures` (images with such boxes), `boxes`, `ap50`, `ap` (over all IoU), and `precision`,
       `recall`, `f1` at that confidence.
     * `curves`: at IoU 0.5, against `recall` (101 points) `classes[name]["precision_at_recall"]`, interpolated as
-      average precision is, and against
-      `confidence` (101 points) `precision` (None where nothing is so certain), `recall`, `f1`.
-    * `count`: images.
+      average precision is, and against `confidence` (101 points) `precision` (None without detections), `recall`, `f1`.
+    * `count`: number of images.
 
-    A class without true boxes has None for every figure of its own, no curve, and counts in no mean. One that is never
-    found at that confidence has precision 0. Raises ValueError for arrays that do not fit.
+    A class without true boxes has None for all of its figures, no curve, and counts in no mean. A class without
+    detections at that confidence has precision 0. Raises ValueError for arrays that do not fit.
     """
     matched = match_detections(images, len(classes), most=most)
     precisions = average_precisions(matched)[0]  # (K, T)
@@ -130,12 +126,11 @@ def detection_metrics(images: Sequence[ScoredImage], classes: Sequence[str], *, 
 
 
 def match_detections(images: Sequence[ScoredImage], classes: int, *, most: int = 300) -> Matched:
-    """Detections and true boxes brought together, image by image and class by class, at every threshold of
-    `OVERLAPS`.
+    """Match detections with true boxes, image by image and class by class, at every threshold of `OVERLAPS`.
 
-    As COCO does it: the `most` best detections, in the order of their scores (equal ones in the order given), each take
-    the true box that they overlap most among those not yet taken, if it is enough. What has found none lies in an
-    ignore region if enough of it does.
+    As in COCO, the `most` best detections choose in the order of their scores (equal ones in the order given). Each
+    takes the true box that it overlaps most among those not yet taken, if the overlap reaches the threshold. Others are
+    ignored if enough of them lies in an ignore region.
     """
     images = [ScoredImage(*image) for image in images]
     boxes, scores, labels, where = _flat(images, classes, (0, 1, 2))
@@ -157,7 +152,7 @@ def match_detections(images: Sequence[ScoredImage], classes: int, *, most: int =
     for start, end in pairwise(ends):
         best_first = start + np.argsort(-scores[start:end], kind="stable")
         found.scores.append(scores[best_first])
-        found.pictures.append(where[best_first])
+        found.images.append(where[best_first])
         found.hits.append(hits[:, best_first])
         found.ignored.append(ignored[:, best_first])
         found.overlaps.append(overlaps[best_first])
@@ -165,10 +160,10 @@ def match_detections(images: Sequence[ScoredImage], classes: int, *, most: int =
 
 
 def average_precisions(matched: Matched, weights: np.ndarray | None = None) -> np.ndarray:
-    """(R, K, T) average precision of each class at each threshold of `OVERLAPS`, NaN where the class has no true box.
+    """Return the average precision of each class at each threshold of `OVERLAPS`, (R, K, T); NaN without true boxes.
 
-    `weights` (R, P), whole numbers: how often each image stands in each resample; None: once, R = 1. An image that
-    stands there twice counts as two images would.
+    `weights` (R, P), whole numbers, has the number of times that each resample contains each image; None: once, R = 1.
+    An image that is contained twice counts as two images.
     """
     classes, images = matched.truths.shape
     weights = np.ones((1, images)) if weights is None else np.asarray(weights)
@@ -185,10 +180,10 @@ def average_precisions(matched: Matched, weights: np.ndarray | None = None) -> n
 
 
 def weighted_ap(matched: Matched, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """{`map50`, `map50_95`: (R,)} of the resamples `weights` (R, P) of the images, see `average_precisions`.
+    """Return {`map50`, `map50_95`: (R,)} of the resamples `weights` (R, P) of the images, see `average_precisions`.
 
-    Means over the classes that a resample has true boxes of; NaN where it has none. A row of ones gives the figures of
-    `detection_metrics`.
+    They are means over the classes with true boxes in a resample, NaN if there are none. A row of ones gives the
+    figures of `detection_metrics`.
     """
     found = average_precisions(matched, weights)
     present = ~np.isnan(found[:, :, 0])
@@ -201,12 +196,13 @@ def weighted_ap(matched: Matched, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _flat(
-    images: Sequence[ScoredImage], classes: int, places: tuple[int, int | None, int]
+    images: Sequence[ScoredImage], classes: int, fields: tuple[int, int | None, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4) float64, scores (n,) float64, labels (n,) int64 of all images in a row, and the image each is
-    in.
+    """Return boxes (n, 4) float64, scores (n,) float64, labels (n,) int64 and image of all images in a row.
+
+    `fields` are the positions of boxes, scores (None: 0) and labels in a `ScoredImage`.
     """
-    boxes_at, scores_at, labels_at = places
+    boxes_at, scores_at, labels_at = fields
     none = np.zeros(0)
     boxes = [np.asarray(image[boxes_at], dtype=np.float64).reshape(-1, 4) for image in images]
     labels = [np.asarray(image[labels_at]) for image in images]
@@ -217,7 +213,8 @@ def _flat(
     for number, parts in enumerate(zip(boxes, scores, labels, strict=True)):
         if len({len(part) for part in parts}) != 1:
             raise ValueError(
-                f"image {number} has {len(parts[0])} boxes, {len(parts[1])} scores and {len(parts[2])} labels; each box takes one of each"
+                f"image {number} has {len(parts[0])} boxes, {len(parts[1])} scores and {len(parts[2])} labels; "
+                "each box needs one of each"
             )
     flat_boxes = np.concatenate([none.reshape(-1, 4), *boxes])
     flat_scores, flat_labels = np.concatenate([none, *scores]), np.concatenate([none, *labels]).astype(np.int64)
@@ -231,8 +228,8 @@ def _flat(
 def _in_regions(
     boxes: np.ndarray, group: np.ndarray, regions: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], images: int
 ) -> np.ndarray:
-    """(T, detections) bool: whether enough of each detection lies in one ignore region of its group, for each
-    threshold.
+    """Return, for each threshold, whether enough of each detection lies in one ignore region of its group: (T,
+    detections) bool.
     """
     corners, _, labels, where = regions
     inside = np.zeros(len(boxes))
@@ -246,11 +243,10 @@ def _in_regions(
 def _pairs(
     boxes: np.ndarray, group: np.ndarray, true_boxes: np.ndarray, true_group: np.ndarray, *, crowd: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every detection and true box of one group (both ascending) that overlap enough for the lowest threshold: their
-    places, and the IoU.
+    """Return indices and IoU of each detection and true box of one group that reach the lowest threshold.
 
-    With `crowd` the true boxes are ignore regions, and in place of the IoU comes the share of the detection inside the
-    region.
+    Both groups are ascending. With `crowd` the true boxes are ignore regions, and the share of the detection inside the
+    region replaces the IoU.
     """
     first, last = np.searchsorted(true_group, group), np.searchsorted(true_group, group, side="right")
     ends = np.concatenate([[0], np.cumsum(last - first)])
@@ -269,9 +265,10 @@ def _pairs(
 
 
 def _iou(boxes: np.ndarray, others: np.ndarray, *, crowd: bool = False) -> np.ndarray:
-    """IoU of pairs (n, 4), (n, 4), or with `crowd` the share of the first inside the second.
+    """Return the IoU of pairs (n, 4), (n, 4), or with `crowd` the share of the first inside the second.
 
-    In the very steps of COCO's code, which has boxes as corner and sides: what lies on a threshold must fall alike.
+    It follows the steps of COCO's code, which has boxes as corner and sides, so that values at a threshold fall on the
+    same side.
     """
     sides, other_sides = boxes[:, 2:] - boxes[:, :2], others[:, 2:] - others[:, :2]
     common = np.minimum(sides + boxes[:, :2], other_sides + others[:, :2]) - np.maximum(boxes[:, :2], others[:, :2])
@@ -283,11 +280,11 @@ def _iou(boxes: np.ndarray, others: np.ndarray, *, crowd: bool = False) -> np.nd
 def _greedy(
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray], group: np.ndarray, truths: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(T, detections) bool whether each found a box, and (detections,) the IoU of what was found at the lowest
-    threshold.
+    """Return whether each detection found a box, (T, detections) bool, and the IoU of that found at the lowest
+    threshold, (detections,).
 
-    A group's detections choose one after the other; so all first ones choose at once, then all second ones. Only those
-    that overlap something have a turn. Of equal overlaps the later box is taken, as COCO does.
+    A group's detections choose one after the other; so the first ones of all groups choose at once, then the second
+    ones. Only those that overlap something have a turn. Of equal overlaps the later box is taken, as in COCO.
     """
     detection, truth, overlap = pairs
     hits, overlaps = np.zeros((len(OVERLAPS), len(group)), dtype=bool), np.zeros(len(group))
@@ -301,10 +298,10 @@ def _greedy(
         chooser, wanted, by = detection[start:end], truth[start:end], overlap[start:end]
         free = (by >= OVERLAPS[:, None]) & ~taken[:, wanted]  # (T, pairs of this turn)
         firsts = np.flatnonzero(np.diff(chooser, prepend=-1))
-        # (T, choosers), the place of the pair or -1
+        # (T, choosers), the index of the pair or -1
         best = np.maximum.reduceat(np.where(free, np.arange(end - start), -1), firsts, axis=1)
-        level, place = np.nonzero(best >= 0)
-        chosen = best[level, place]
+        level, column = np.nonzero(best >= 0)
+        chosen = best[level, column]
         taken[level, wanted[chosen]] = True
         hits[level, chooser[chosen]] = True
         lowest = chosen[level == AT_50]
@@ -313,47 +310,43 @@ def _greedy(
 
 
 def _weighted_precisions(matched: Matched, index: int, weights: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """(T, r) average precisions of a class; `weights` (P, r) of the images, `truths` (r,) true boxes.
+    """Return average precisions of a class, (T, r); `weights` (P, r) are of images, `truths` (r,) count true boxes.
 
-    Precision is highest at hits, so only they are looked at: how much was found, right or wrong, up to each of them.
+    Precision is highest at true positives, so only they matter: with the number of detections up to each of them.
     """
-    hits, images, ignored = matched.hits[index], matched.pictures[index], matched.ignored[index]
+    hits, images, ignored = matched.hits[index], matched.images[index], matched.ignored[index]
     found = np.zeros((len(OVERLAPS), weights.shape[1]))
-    places = np.flatnonzero(hits.any(axis=0))
+    ranks = np.flatnonzero(hits.any(axis=0))
     counted = np.zeros((0, weights.shape[1]))
-    for level, right in enumerate(hits[:, places]):
+    for level, right in enumerate(hits[:, ranks]):
         if level == 0 or (ignored[level] != ignored[level - 1]).any():
-            counted = _counted(images, ~ignored[level], places, weights)
-        found[level] = _average_precision(weights[images[places[right]]], counted[right], truths)
+            counted = _counted(images, ~ignored[level], ranks, weights)
+        found[level] = _average_precision(weights[images[ranks[right]]], counted[right], truths)
     found[:, truths == 0] = np.nan
     return found
 
 
-def _counted(images: np.ndarray, counts: np.ndarray, places: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(J, r) by weight: how many of the detections in `images` that `counts` (D,) there are up to each of J places,
-    theirs included.
-    """
-    counted = np.zeros((len(places), weights.shape[1]))
-    for row, (start, end) in enumerate(zip([0, *places[:-1] + 1], places + 1, strict=True)) if len(places) else ():
+def _counted(images: np.ndarray, counts: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted number of detections that `counts` (D,) up to each of J `ranks`, inclusive: (J, r)."""
+    counted = np.zeros((len(ranks), weights.shape[1]))
+    for row, (start, end) in enumerate(zip([0, *ranks[:-1] + 1], ranks + 1, strict=True)) if len(ranks) else ():
         where, times = np.unique(images[start:end][counts[start:end]], return_counts=True)
         counted[row] = times @ weights[where]
     return counted.cumsum(axis=0)
 
 
 def _average_precision(weights: np.ndarray, counted: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """(r,) from the weights (J, r) of J hits and the detections counted (J, r) up to each, theirs included."""
+    """Return (r,) from the weights (J, r) of J hits and the numbers of detections (J, r) up to each, inclusive."""
     right = weights.cumsum(axis=0, dtype=np.float64)
     precision = np.divide(right, counted, out=np.zeros_like(right), where=counted > 0)
-    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]  # the best there is at this recall or a higher one
+    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]  # the highest at this recall or above
     recall = np.divide(right, truths, out=np.zeros_like(right), where=truths > 0)
-    read = np.searchsorted(RECALLS, recall, side="right")  # recall points that are reached
+    read = np.searchsorted(RECALLS, recall, side="right")  # number of recall points reached
     return (np.diff(read, axis=0, prepend=0) * precision).sum(axis=0) / len(RECALLS)
 
 
 def _best_confidence(matched: Matched) -> float:
-    """The score at which the mean of F1 over classes that have true boxes is highest, all detections with that score
-    included.
-    """
+    """Return the score threshold at which the mean of F1 over classes with true boxes is highest."""
     scores, changes = [np.zeros(0)], [np.zeros(0)]
     for index, truths in enumerate(matched.truths.sum(axis=1)):
         found, hits = _judged(matched, index)
@@ -371,9 +364,7 @@ def _best_confidence(matched: Matched) -> float:
 
 
 def _at_confidences(matched: Matched, index: int, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision (NaN where nothing is so certain), recall and F1 of a class at IoU 0.5, of what scores at least each
-    confidence.
-    """
+    """Return precision (NaN without detections), recall and F1 of a class at IoU 0.5, at each confidence threshold."""
     scores, hits = _judged(matched, index)
     truths, right = matched.truths[index].sum(), np.append(0, hits.cumsum())
     count = np.searchsorted(-scores, -confidences, side="right")
@@ -382,9 +373,7 @@ def _at_confidences(matched: Matched, index: int, confidences: np.ndarray) -> tu
 
 
 def _judged(matched: Matched, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of a class's detections that are right or wrong at IoU 0.5, and whether they are right: all but those in
-    ignore regions.
-    """
+    """Return scores of a class's detections outside ignore regions, and whether each is a true positive at IoU 0.5."""
     counts = ~matched.ignored[index][AT_50]
     return matched.scores[index][counts], matched.hits[index][AT_50][counts]
 
@@ -402,6 +391,6 @@ def _curves(matched: Matched, index: int) -> dict[str, list[Any]]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of the defined values, None where there are none."""
+    """Return the mean of the defined values, None if there are none."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -1,8 +1,8 @@
 """A checkpoint: three files, none of them a pickle.
 
-    model.safetensors   the weights to evaluate and predict with: the moving average where one is kept train.safetensors
-    what resuming needs besides: the optimiser's tensors, and the raw weights where a moving average is kept state.json
-    position, history, best value, loss scale, and the run's configuration
+    model.safetensors   weights for evaluation and prediction: the moving average if the run keeps one
+    train.safetensors   what resuming needs besides: the optimiser's tensors, and the raw weights beside an average
+    state.json          position, history, best value, loss scale, and the run's configuration
 
 Tensors of train.safetensors are named `weights/<parameter or buffer>` and `optimizer/<parameter>/<quantity>`.
 """
@@ -43,10 +43,9 @@ def save(
 def load(
     directory: Path, *, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Put a checkpoint back into what `save` was given, and return its state.
+    """Load a checkpoint into the objects that were given to `save`, and return its state.
 
-    Raises InputError naming the file or tensor where the checkpoint is incomplete or belongs to another network or
-    optimiser.
+    Raises InputError with the file or tensor if the checkpoint is incomplete, or of another network or optimiser.
     """
     state = read_state(directory)
     if state["optimizer"] != type(optimizer).__name__:
@@ -66,7 +65,7 @@ def load(
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """The plain values of a checkpoint. Raises InputError if the file is missing or damaged."""
+    """Return the plain values of a checkpoint. Raises InputError if the file is missing or damaged."""
     from posture.data.store.checked import CheckpointState, checked_json
 
     path = directory / STATE
@@ -79,16 +78,16 @@ def read_state(directory: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill all parameters and buffers from a safetensors file, in place.
+    """Load all parameters and buffers from a safetensors file, in place.
 
-    Raises InputError naming the first tensor that is missing, superfluous or of another shape; the model is then
+    Raises InputError with the first tensor that is missing, superfluous or of another shape; the model is then
     unchanged.
     """
     _assign(model, _read(path), source=path)
 
 
 def refuse_mismatch(stored: dict[str, Tensor], wanted: dict[str, torch.Size], *, source: Path | str) -> None:
-    """Raises InputError naming the first tensor of `source` that is missing, of another shape than `wanted`, or
+    """Raise InputError with the first tensor of `source` that is missing, of another shape than `wanted`, or
     superfluous.
     """
     for name, shape in wanted.items():
@@ -107,13 +106,14 @@ def refuse_mismatch(stored: dict[str, Tensor], wanted: dict[str, torch.Size], *,
 
 
 def refuse_not_finite(stored: dict[str, Tensor], *, source: Path | str) -> None:
-    """Raises InputError naming the first tensor of `source` with a value that is infinite or no number: every answer of
-    the network would be none.
+    """Raise InputError with the first tensor of `source` that has an infinite or NaN value, which would spoil every
+    output.
     """
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(
-                f"{source}: tensor {name} holds numbers that are not finite; its training diverged, or the file is damaged"
+                f"{source}: tensor {name} holds numbers that are not finite; "
+                "its training diverged, or the file is damaged"
             )
 
 
@@ -127,7 +127,7 @@ def _assign(model: nn.Module, stored: dict[str, Tensor], *, source: Path) -> Non
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser remembers of each parameter, as `optimizer/<parameter>/<quantity>`."""
+    """Return the optimiser's state of each parameter, as `optimizer/<parameter>/<quantity>`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"optimizer/{names[parameter]}/{key}": value
@@ -171,5 +171,5 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As safetensors wants them: each contiguous, with memory of its own."""
+    """Return the tensors as safetensors requires: each contiguous, with memory of its own."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

@@ -1,6 +1,4 @@
-"""Where training runs, as the loop sees it: which worker this is, how to add up over workers, when to stop, where
-checkpoints go.
-"""
+"""The loop's view of where training runs: rank, sums over workers, requests to stop, and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,60 +23,60 @@ log = logging.getLogger(__name__)
 
 
 class Context(Protocol):
-    """All the loop knows of where it runs. Every worker makes the same calls in the same order."""
+    """Everything that the loop knows of where it runs. Every worker makes the same calls in the same order."""
 
     rank: int
     world_size: int
     device: torch.device
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, averaging gradients over workers where there are several (DDP)."""
+        """Return the model, averaging gradients if there are several workers (DDP)."""
         ...
 
     def sum(self, totals: ArrayLike) -> np.ndarray:
-        """Element-wise float64 sum over workers."""
+        """Return the element-wise float64 sum over workers."""
         ...
 
     def gather(self, value: Any) -> list[Any]:
-        """The `value` of every worker, by rank: arrays and plain values."""
+        """Return the `value` of every worker, by rank: arrays and plain values."""
         ...
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's `value`: anything JSON can hold."""
+        """Return rank 0's `value`: anything JSON can hold."""
         ...
 
     def should_stop(self) -> bool:
-        """Whether somebody asked this worker to stop (Ctrl-C); the loop makes the workers agree."""
+        """Return True if this worker was asked to stop (Ctrl-C); the loop makes the workers agree."""
         ...
 
     def should_save(self) -> bool:
-        """Whether to save now and go on, since a worker's machine is about to be taken away; once for each such notice."""
+        """Return True, once for each notice, if a worker's machine is about to be taken away: save and go on."""
         ...
 
     def report(self, metrics: dict[str, Any], checkpoint: SaveCheckpoint | None, *, best: bool) -> None:
-        """Rank 0 writes the checkpoint and publishes it as last, and as best if it is. It may still be on its way to a
-        bucket when this returns.
+        """Write the checkpoint on rank 0 and publish it as last, and as best if it is.
 
-        Raises InputError, on all workers, where this one or the one before cannot be written.
+        Its upload to a bucket may go on after this returns. Raises InputError, on all workers, if this checkpoint or
+        the one before cannot be written.
         """
         ...
 
     def settle(self) -> None:
-        """Wait until what was reported can be read. Raises InputError, on all workers, where it cannot be written."""
+        """Wait until reported checkpoints can be read. Raises InputError, on all workers, if one cannot be written."""
         ...
 
     def close(self) -> None:
-        """However training ended: let what is on its way arrive."""
+        """Let uploads finish, however training ended."""
         ...
 
     def progress(self, update: dict[str, Any]) -> None:
-        """Called every step with epoch, epochs, step, steps, loss, clips_per_second."""
+        """Receive epoch, epochs, step, steps, loss and clips_per_second after every step."""
         ...
 
 
 class LocalContext:
-    """This process alone. Use as a context manager: within it, the first Ctrl-C asks training to stop and save, a
-    second one interrupts.
+    """Context of training in this process. Use it as a context manager: within it, the first Ctrl-C asks training to
+    stop and save, and a second one interrupts.
 
     `device` defaults to the GPU if there is one, else the CPU; `on_progress` gets every progress update.
     """
@@ -103,7 +101,7 @@ class LocalContext:
 
     @property
     def device_name(self) -> str:
-        """For people: the GPU's name, or the CPU with its number of threads."""
+        """Display name: the GPU's name, or the CPU with its number of threads."""
         if self.device.type == "cuda":
             return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
         return f"{self.device} ({counted(torch.get_num_threads(), 'thread')})"
@@ -153,7 +151,7 @@ class LocalContext:
             self._publisher.settle()
 
     def close(self) -> None:
-        with contextlib.suppress(InputError):  # said already, or training has failed for a reason of its own
+        with contextlib.suppress(InputError):  # reported already, or training has failed for another reason
             self.settle()
 
     def progress(self, update: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
-"""A trained detector on images: what it finds in each, and how long it takes.
+"""A trained detector on images: its detections, and the time they take.
 
-Found boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the image as
-it is stored.
+Boxes are (D, 4) float32 xyxy, scores (D,) float32 and labels (D,) int64, best first, in pixels of the stored image.
 """
 
 from __future__ import annotations
@@ -34,26 +33,25 @@ def detect_images(
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Boxes, scores and labels of every image, by index; `task` is a DetectionTask, `run` a
-    `posture.config.DetectorRun`.
+    """Return boxes, scores and labels of every image, by index; `task` is a DetectionTask, `run` a DetectionRun.
 
-    `batch` images are looked at together; `progress` is called with the number of images done and in total.
-    Raises RuntimeError where the images do not come exactly once each.
+    `batch` is the number of images per forward pass; `progress` is called with the number of images done and in total.
+    Raises RuntimeError if the source does not yield every image exactly once.
     """
     forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     found: list[Any] = [None] * len(images)
     done = 0
-    for pictures in letterboxed(images, size=run.model.size, batch=batch):
-        inputs, _ = pictures.tensors(run, device)
+    for chunk in letterboxed(images, size=run.model.size, batch=batch):
+        inputs, _ = chunk.tensors(run, device)
         with precision.autocast():
             outputs = forward(*inputs)
         for index, where, detections in zip(
-            pictures.indices.tolist(), pictures.letterboxes, task.detect(outputs), strict=True
+            chunk.indices.tolist(), chunk.letterboxes, task.detect(outputs), strict=True
         ):
             if found[index] is not None:
                 raise RuntimeError(f"image {index} came twice")
             found[index] = in_image(detections, where)
-        done += len(pictures.indices)
+        done += len(chunk.indices)
         if progress is not None:
             progress(done, len(images))
     if any(one is None for one in found):
@@ -65,26 +63,19 @@ def detect_images(
 def detect_frames(
     network: nn.Module, task: Any, frames: np.ndarray, run: Any, device: torch.device
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Boxes, scores and labels of each of uint8 (n, h, w, 3) RGB frames of one size, looked at together; the network is
-    on `device`.
-    """
+    """Return boxes, scores and labels of each of uint8 (n, h, w, 3) RGB frames, in one pass, on `device`."""
     none = np.zeros((0, 4), dtype=np.float32)
-    laid = [letterbox(frame, none, run.model.size) for frame in frames]
-    inputs = (
-        torch
-        .from_numpy(np.stack([square for square, _, _ in laid]))
-        .to(device)
-        .permute(0, 3, 1, 2)
-        .to(torch.float32)
-        .div_(255.0)
-    )
+    letterboxes = [letterbox(frame, none, run.model.size) for frame in frames]
+    inputs = _inputs(np.stack([square for square, _, _ in letterboxes]), device)
     with Precision(run.scale.amp, device).autocast():
         outputs = network.eval()(inputs)
-    return [in_image(detections, where) for detections, (_, _, where) in zip(task.detect(outputs), laid, strict=True)]
+    return [
+        in_image(detections, where) for detections, (_, _, where) in zip(task.detect(outputs), letterboxes, strict=True)
+    ]
 
 
 def in_image(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, scores and labels as arrays, in pixels of the image that was letterboxed."""
+    """Return boxes, scores and labels as arrays, in pixels of the image before letterboxing."""
     boxes, scores, labels = (part.cpu().numpy() for part in detections)
     return where.boxes_to_image(boxes).astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
 
@@ -93,8 +84,8 @@ def in_image(detections: Detections, where: Letterbox) -> tuple[np.ndarray, np.n
 def time_images(
     network: nn.Module, task: Any, images: ImageSource, run: Any, device: torch.device
 ) -> dict[str, list[float]]:
-    """Milliseconds of each image, one after the other: the `model` alone, and the `whole` way from decoded pixels to
-    boxes in the image.
+    """Return milliseconds of each image, one by one: `model` is the network only, `whole` is end to end, from decoded
+    pixels to boxes (preprocessing, network, suppression).
     """
     forward, precision = _forward(network, task, device), Precision(run.scale.amp, device)
     none = np.zeros((0, 4), dtype=np.float32)
@@ -103,7 +94,7 @@ def time_images(
         pixels = images.image(max(number, 0))
         began = time.perf_counter()
         square, _, where = letterbox(pixels, none, run.model.size)
-        inputs = torch.from_numpy(square).to(device)[None].permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+        inputs = _inputs(square[None], device)
         _wait(device)
         before = time.perf_counter()
         with precision.autocast():
@@ -117,9 +108,15 @@ def time_images(
     return times
 
 
+def _inputs(squares: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return uint8 (n, S, S, 3) as float32 (n, 3, S, S) in 0..1 on `device`."""
+    return torch.from_numpy(squares).to(device).permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+
+
 def _forward(network: nn.Module, task: Any, device: torch.device) -> Callable[[torch.Tensor], Any]:
-    """The network in evaluation mode; on a GPU recorded as it runs, unless it waits for the GPU within, as those do
-    that find boxes themselves.
+    """Return the network in evaluation mode, as a CUDA graph on a GPU if it can be recorded.
+
+    Networks that find boxes themselves wait for the GPU, so they cannot.
     """
     network = network.to(device).eval()
     return Graphed(network) if device.type == "cuda" and not task.in_network else network

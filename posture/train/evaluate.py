@@ -1,4 +1,4 @@
-"""Judging a network: validation while it trains, and probabilities for every clip once it is trained.
+"""Evaluation of a network: validation during training, and probabilities for every clip afterwards.
 
 Tensor legend: n clips, K classes, D features, T frames, S the network's side in pixels.
 """
@@ -17,23 +17,15 @@ from torch import nn
 from posture.data.feed.clip_transforms import evaluation_view, frame_indices, network_inputs
 from posture.models.features import penultimate
 from posture.tasks.action import probabilities as task_probabilities
-from posture.train.batches import (
-    Batches,
-    ClipSource,
-    StreamedClipSource,
-    chunks,
-    prefetched,
-    read,
-    stack,
-    stored_frames,
-)
+from posture.train.batches import Batches, chunks, prefetched
+from posture.train.clip_batches import ClipSource, StreamedClipSource, read, stack, stored_frames
 from posture.train.context import Context
 from posture.train.optim import Precision
 
 
 @torch.inference_mode()
 def validate(model: nn.Module, task: Any, batches: Batches, ctx: Context, *, precision: Precision) -> dict[str, float]:
-    """The task's metrics over the whole validation footage, each worker computing its share; centred in time and space."""
+    """Return the task's metrics over all validation data; each worker computes its share, centred in time and space."""
     model.eval()
     totals = None
     for batch in batches.evaluation():
@@ -44,14 +36,14 @@ def validate(model: nn.Module, task: Any, batches: Batches, ctx: Context, *, pre
         totals = found if totals is None else task.added(totals, found)
     metrics = task.metrics(ctx.gather(totals.cpu() if isinstance(totals, torch.Tensor) else totals))
     if (count := metrics.pop("count")) != len(batches.validation):
-        raise RuntimeError(f"validation judged {count} of {len(batches.validation)}")
+        raise RuntimeError(f"validation saw {count} of {len(batches.validation)} {batches.unit}")
     return metrics
 
 
 @torch.inference_mode()
 def score(
     model: nn.Module,
-    footage: ClipSource | StreamedClipSource,
+    source: ClipSource | StreamedClipSource,
     indices: np.ndarray,
     run: Any,
     device: torch.device,
@@ -61,15 +53,14 @@ def score(
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Class probabilities of the clips `indices`, averaged over crops x temporal views: (n, K) float32, row i for
-    `indices[i]`.
+    """Return class probabilities of the clips `indices`, averaged over crops and temporal views: (n, K) float32.
 
-    `batch` is in views per forward pass; `progress` is called with the number of clips done and in total.
-    Raises RuntimeError where the footage does not give every clip exactly once.
+    Row i is for `indices[i]`. `batch` is the number of views per forward pass; `progress` is called with the number of
+    clips done and in total. Raises RuntimeError if the source does not yield every clip exactly once.
     """
     probabilities = np.zeros((len(indices), run.model.classes), dtype=np.float32)
     for rows, outputs in _outputs(
-        model, footage, indices, run, device, crops=crops, temporal_views=temporal_views, batch=batch, progress=progress
+        model, source, indices, run, device, crops=crops, temporal_views=temporal_views, batch=batch, progress=progress
     ):
         probabilities[rows] += task_probabilities(outputs).cpu().numpy() / (crops * temporal_views)
     return probabilities
@@ -78,23 +69,21 @@ def score(
 @torch.inference_mode()
 def describe(
     model: nn.Module,
-    footage: ClipSource | StreamedClipSource,
+    source: ClipSource | StreamedClipSource,
     run: Any,
     device: torch.device,
     *,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of every clip of the footage, seen once in its middle: class probabilities (n, K), and the features that they are
-    made from (n, D), float32.
-    """
-    probabilities = np.zeros((len(footage), run.model.classes), dtype=np.float32)
+    """Return class probabilities (n, K) and penultimate features (n, D) of every clip, centred, float32."""
+    probabilities = np.zeros((len(source), run.model.classes), dtype=np.float32)
     features: np.ndarray | None = None
     with penultimate(model) as taken:
         for rows, outputs in _outputs(
             model,
-            footage,
-            np.arange(len(footage)),
+            source,
+            np.arange(len(source)),
             run,
             device,
             crops=1,
@@ -104,14 +93,14 @@ def describe(
         ):
             described = torch.cat([layer.flatten(1).float() for layer in taken], dim=1).cpu().numpy()
             if features is None:
-                features = np.zeros((len(footage), described.shape[1]), dtype=np.float32)
+                features = np.zeros((len(source), described.shape[1]), dtype=np.float32)
             probabilities[rows], features[rows] = task_probabilities(outputs).cpu().numpy(), described
     return probabilities, np.zeros((0, 0), dtype=np.float32) if features is None else features
 
 
 def _outputs(
     model: nn.Module,
-    footage: ClipSource | StreamedClipSource,
+    source: ClipSource | StreamedClipSource,
     indices: np.ndarray,
     run: Any,
     device: torch.device,
@@ -121,19 +110,19 @@ def _outputs(
     batch: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """(rows, what the network says of those clips) for every view of every clip; row i is `indices[i]`."""
+    """Yield (rows, network outputs of those clips) for every view of every clip; row i is `indices[i]`."""
     model = model.to(device).eval()
     precision = Precision(run.scale.amp, device)
     row_of = {int(index): row for row, index in enumerate(indices)}
     seen = np.zeros(len(indices), dtype=np.int64)
     names = run.model.inputs
-    clips = ((row_of[index], arrays) for index, arrays, _ in read(footage, indices, names) if index in row_of)
+    clips = ((row_of[index], arrays) for index, arrays, _ in read(source, indices, names) if index in row_of)
     for chunk in prefetched(chunks(clips, max(1, batch // (crops * temporal_views)))):
         rows = [row for row, _ in chunk]
         for view, crop in product(range(temporal_views), range(crops)):
             starts = {"step": run.data.step, "view": view, "views": temporal_views}
-            numbers = [frame_indices(stored_frames(names, arrays), run.model.frames, **starts) for _, arrays in chunk]
-            stored = stack(names, [arrays for _, arrays in chunk], numbers)
+            frames = [frame_indices(stored_frames(names, arrays), run.model.frames, **starts) for _, arrays in chunk]
+            stored = stack(names, [arrays for _, arrays in chunk], frames)
             square = evaluation_view(next(iter(stored.values())).shape[2:4], clips=len(chunk), crop=crop, crops=crops)
             inputs = network_inputs(_on_device(stored, device), square, data=run.data, size=run.model.size)
             with precision.autocast():
@@ -161,14 +150,13 @@ class SegmentScores:
     scores: np.ndarray
     """(s, K) float32, mean probabilities over the segment's clips."""
     views: np.ndarray
-    """(s,) int64, how many clips that was."""
+    """(s,) int64, numbers of clips."""
 
 
 def merge_by_segment(probabilities: np.ndarray, segments: np.ndarray, labels: np.ndarray) -> SegmentScores:
-    """Average the clips of each segment: probabilities (n, K), segments (n,) numbers, labels (n,) -> one row per
-    segment.
+    """Return the mean of each segment's clips: probabilities (n, K), segments (n,), labels (n,) -> one row per segment.
 
-    Raises ValueError where the clips of a segment disagree on its label.
+    Raises ValueError if the clips of a segment have different labels.
     """
     numbers, first, segment_of, views = np.unique(segments, return_index=True, return_inverse=True, return_counts=True)
     if not (labels == labels[first][segment_of]).all():

@@ -1,20 +1,20 @@
 """Training: `fit` takes a run from its first step, or from a checkpoint, to its last.
 
-One step: the micro batches of this worker's share are augmented on the device, and their summed losses divided by
-counts over all workers, so that any number of workers and any accumulation give the gradient of one. Everything random
-is keyed on seed, epoch and clip: a run that is stopped and resumed, in the middle of an epoch too, ends where an
-undisturbed one does, and any number of workers learns the same from footage held in memory. What depends on more than
-single clips does not: batch normalisation sees the clips of one forward pass of all workers, which are fewer with
-`scale.micro_batch`; SSD and Faster R-CNN average their losses over one worker's images.
+In each step, the micro batches of a worker's share are augmented on the device. Their summed losses are divided by
+counts over all workers, so any number of workers and any accumulation give the same gradient. Everything random is
+keyed on seed, epoch and clip. So a run that is stopped and resumed, even within an epoch, ends like an uninterrupted
+one, and any number of workers learns the same from data in memory. There are two exceptions. Batch normalisation sees
+the clips of one forward pass of all workers, which are fewer with `scale.micro_batch`. SSD and Faster R-CNN average
+their losses over one worker's images.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,19 +28,20 @@ from posture.train import checkpoint
 from posture.train.batches import Batch, Batches
 from posture.train.context import Context
 from posture.train.evaluate import validate
+from posture.train.meter import Meter, Progress, added
 from posture.train.optim import Average, Precision, build_optimizer, learning_rate, set_learning_rate
 
 
 class Diverged(InputError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
 
 
 READ_EVERY = 10
-"""Steps between readings of the loss, for which the GPU must be waited for."""
+"""Steps between readings of the loss; each reading synchronises the GPU."""
 
 
 class MetricTracker(Protocol):
-    """Where numbers are shown while they come."""
+    """Receiver of metrics during training."""
 
     def log(self, metrics: dict[str, Any], step: int) -> None: ...
 
@@ -48,34 +49,18 @@ class MetricTracker(Protocol):
 
 
 @dataclass
-class Progress:
-    """How far a run has come; saved in a checkpoint's state.json."""
-
-    epoch: int = 0
-    """Completed epochs."""
-    step: int = 0
-    """Completed optimiser steps of the epoch after those."""
-    best: float | None = None
-    best_epoch: int = 0
-    loss_sums: dict[str, float] = field(default_factory=dict)
-    """Per term of the loss, over all workers and the steps of the unfinished epoch."""
-    loss_counts: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One record per completed epoch."""
-
-
-@dataclass
 class Learner:
-    """What a step works with: `model` is the bare network, `network` the same over all workers, `forward` that again,
-    perhaps compiled.
-    """
+    """Everything that a step needs."""
 
     run: Any
     task: Any
     ctx: Context
     model: nn.Module
+    """The bare network."""
     network: Any
+    """The same network, averaging gradients over all workers."""
     forward: Callable[..., Tensor]
+    """`network`, compiled if `scale.compile` is on."""
     optimizer: torch.optim.Optimizer
     average: Average | None
     precision: Precision
@@ -91,14 +76,16 @@ def fit(
     model: nn.Module,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Train `model` as `run` (a `posture.config.Run`) says, from the checkpoint folder `resume` if given.
+    """Train `model` as `run` (a `posture.config.ActionRun` or `DetectionRun`) says, from the checkpoint `resume` if
+    given.
 
-    After every epoch it validates on `batches.validation`, reports a checkpoint and logs. When `ctx.should_stop()` it
+    After every epoch it validates on `batches.validation`, reports a checkpoint and logs. If `ctx.should_stop()`, it
     saves after the step and returns. Returns `history` (a dict per epoch), `best` (the value of `run.metric`),
-    `best_epoch`, `epoch` (how many are complete) and `stopped`: "" at the end of the run, "early" when patience ran
+    `best_epoch`, `epoch` (number of completed epochs) and `stopped`: "" at the end of the run, "early" if patience ran
     out, "asked" otherwise. Epochs count from 1.
-    Raises Diverged where the loss becomes NaN or infinite, InputError where the checkpoint does not fit.
+    Raises Diverged if the loss becomes NaN or infinite, InputError if the checkpoint does not fit.
     """
+    # 1. Put the model on its device, and resume
     learner, progress = _prepare(run, task, batches, ctx, model=model, resume=resume)
     average = learner.average.model if learner.average else None
 
@@ -112,10 +99,11 @@ def fit(
         if ctx.broadcast(run.patience > 0 and progress.epoch - progress.best_epoch >= run.patience):
             stopped = "early"
             break
+        # 2. Train one epoch, or its rest
         began, before = time.perf_counter(), progress.step
         figures, asked = _train_epoch(learner, batches, progress, tracker)
         record = {"epoch": progress.epoch + 1} | figures
-        if asked:
+        if asked:  # within the epoch: save, then go on or stop
             if progress.step > before:
                 ctx.report({"epoch": progress.epoch + 1, "step": progress.step}, save, best=False)
             if asked == "save":
@@ -123,12 +111,15 @@ def fit(
                 continue
             stopped = "asked"
             break
+        # 3. Validate
         found = validate(average or model, task, batches, ctx, precision=learner.precision)
         record |= {f"val_{name}": value for name, value in found.items()} | {"seconds": time.perf_counter() - began}
         _refuse_divergence(record.get("val_loss", 0.0), run, progress)
 
+        # 4. Save, as the best if it is, and log
         progress.history.append(record)
-        progress.epoch, progress.step, progress.loss_sums, progress.loss_counts = progress.epoch + 1, 0, {}, {}
+        progress.epoch += 1
+        progress.begin_epoch()
         value = record[f"val_{run.metric}"]
         better = progress.best is None or value > progress.best
         if better:
@@ -136,6 +127,7 @@ def fit(
         ctx.report(record, save, best=better)
         if tracker is not None:
             tracker.log(record, progress.epoch * batches.steps_per_epoch)
+    # 5. Wait for uploads
     ctx.settle()
     return {name: getattr(progress, name) for name in ("history", "best", "best_epoch", "epoch")} | {"stopped": stopped}
 
@@ -143,8 +135,8 @@ def fit(
 def _prepare(
     run: Any, task: Any, batches: Batches, ctx: Context, *, model: nn.Module, resume: Path | None
 ) -> tuple[Learner, Progress]:
-    """The model on its device with optimiser and average, as the checkpoint left them, then spread over the workers."""
-    # all steps have the same shapes: time cuDNN's convolutions once, keep the fastest
+    """Return the model on its device with optimiser and average, in the checkpoint's state, spread over the workers."""
+    # all steps have the same shapes: time cuDNN's convolutions once, and keep the fastest
     torch.backends.cudnn.benchmark = True
     model = model.to(ctx.device)
     average = Average(model, decay=run.optim.ema) if run.optim.ema else None
@@ -154,91 +146,60 @@ def _prepare(
         if state["scaler"] and precision.scaler.is_enabled():
             precision.scaler.load_state_dict(state["scaler"])
         progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__})
-        if (
-            progress.step
-            and state["order"] | {"workers": None} == batches.order | {"workers": None}
-            and state["order"] != batches.order
-        ):
-            # other workers stream other clips: the epoch begins again with all
-            progress.step, progress.loss_sums, progress.loss_counts = 0, {}, {}
         if progress.step and state["order"] != batches.order:
-            began, now = (
-                ", ".join(f"{name} {value}" for name, value in order.items())
-                for order in (state["order"], batches.order)
-            )
-            raise InputError(
-                f"{resume} stopped within epoch {progress.epoch + 1}, with {began}; it cannot go on there with {now}"
-            )
+            if state["order"] | {"workers": None} != batches.order | {"workers": None}:
+                before, now = (
+                    ", ".join(f"{name} {value}" for name, value in order.items())
+                    for order in (state["order"], batches.order)
+                )
+                raise InputError(
+                    f"{resume} stopped within epoch {progress.epoch + 1}, with {before}; "
+                    f"it cannot be resumed within that epoch with {now}"
+                )
+            progress.begin_epoch()  # another number of workers streams other clips: the epoch begins again
     network = ctx.wrap(model)
     forward = torch.compile(network) if run.scale.compile else network
     return Learner(run, task, ctx, model, network, forward, optimizer, average, precision), progress
 
 
 def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker: Any) -> tuple[dict[str, Any], str]:
-    """The rest of an epoch, or as much of it as there is before somebody asks to "stop" or to "save": `progress` then
-    tells how far.
+    """Train the rest of an epoch, or until a worker is asked to stop or to save.
 
-    Returns figures and what was asked. Figures: train_loss, its terms where it has several, lr, clips_per_second (of a
-    detector, images) and data_wait_share (the time spent waiting for them).
+    Returns the epoch's figures (see `Meter.figures`) and the request: "stop", "save" or "".
     """
     run, ctx, task = learner.run, learner.ctx, learner.task
-    first_step, began, waited, rate = progress.step, time.perf_counter(), 0.0, 0.0
-    unread: dict[str, Tensor] = {}
-    train_loss, asked = None, ""
+    meter, rate = Meter(progress, ctx, clips_per_step=run.scale.global_batch), 0.0
+    asked = ""
     learner.network.train()
-    with closing(batches.training(progress.epoch, start_step=first_step)) as steps:
+    with closing(batches.training(progress.epoch, start_step=progress.step)) as steps:
         while progress.step < batches.steps_per_epoch:
-            turned = time.perf_counter()
-            micro_batches = next(steps)
-            waited += time.perf_counter() - turned
-            counts = _added(batch.counts(task) for batch in micro_batches)
-            stop, save, *summed = ctx.sum([
-                float(ctx.should_stop()),
-                float(ctx.should_save()),
-                *counts.values(),
-            ]).tolist()
+            micro_batches = meter.next(steps)
+            counts = added(batch.counts(task) for batch in micro_batches)
+            requests = [float(ctx.should_stop()), float(ctx.should_save())]
+            stop, save, *summed = ctx.sum([*requests, *counts.values()]).tolist()
             if stop or save:
                 asked = "stop" if stop else "save"
                 break
             counts = dict(zip(counts, summed, strict=True))  # of all workers
             step = progress.epoch * batches.steps_per_epoch + progress.step
             rate = learning_rate(step, optim=run.optim, steps_per_epoch=batches.steps_per_epoch, epochs=run.epochs)
-            unread = _added([unread, _step(learner, micro_batches, counts, epoch=progress.epoch, step=step, rate=rate)])
-            progress.loss_counts = _added([progress.loss_counts, counts])
-            progress.step += 1
+            meter.add(_step(learner, micro_batches, counts, epoch=progress.epoch, step=step, rate=rate), counts)
             if (progress.step - 1) % READ_EVERY == 0:
-                train_loss, unread = _read_loss(learner, progress, unread), {}
+                _refuse_divergence(meter.read(), run, progress)
                 if tracker is not None:
-                    tracker.log({"loss": train_loss, "lr": rate}, step + 1)
-            speed = (progress.step - first_step) * run.scale.global_batch / (time.perf_counter() - began)
-            where = {
-                "epoch": progress.epoch + 1,
-                "epochs": run.epochs,
-                "step": progress.step,
-                "steps": batches.steps_per_epoch,
-            }
-            ctx.progress(where | {"loss": train_loss, "clips_per_second": speed})
-    if unread:
-        train_loss = _read_loss(learner, progress, unread)
-    seconds = time.perf_counter() - began
-    speed = (progress.step - first_step) * run.scale.global_batch / seconds
-    terms = (
-        {f"train_loss_{term}": value for term, value in _means(progress).items()} if len(progress.loss_sums) > 1 else {}
-    )
-    return {
-        "train_loss": train_loss,
-        **terms,
-        "lr": rate,
-        "clips_per_second": speed,
-        "data_wait_share": waited / seconds,
-    }, asked
+                    tracker.log({"loss": meter.loss, "lr": rate}, step + 1)
+            position = {"epoch": progress.epoch + 1, "step": progress.step}
+            totals = {"epochs": run.epochs, "steps": batches.steps_per_epoch}
+            ctx.progress(position | totals | {"loss": meter.loss, "clips_per_second": meter.clips_per_second})
+    _refuse_divergence(meter.read(), run, progress)
+    return meter.figures(rate), asked
 
 
 def _step(
     learner: Learner, micro_batches: list[Batch], counts: dict[str, float], *, epoch: int, step: int, rate: float
 ) -> dict[str, Tensor]:
-    """One optimiser step; `counts` are those of all workers. Returns the summed loss of this worker's clips, by term,
-    on the device.
+    """Do one optimiser step; `counts` are those of all workers. Returns the sum of each loss term over this worker's
+    clips, on the device.
     """
     run, ctx, scaler = learner.run, learner.ctx, learner.precision.scaler
     torch.manual_seed(
@@ -246,22 +207,18 @@ def _step(
     )
     learner.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    for place, batch in enumerate(micro_batches, start=1):
+    for number, batch in enumerate(micro_batches, start=1):
         inputs, targets = batch.tensors(run, ctx.device, epoch=epoch)
         set_keys(learner.model, batch.keys(run, epoch=epoch), ctx.device)
         # Workers exchange gradients once per step, with the last micro batch.
-        with nullcontext() if ctx.world_size == 1 or place == len(micro_batches) else learner.network.no_sync():
+        with nullcontext() if ctx.world_size == 1 or number == len(micro_batches) else learner.network.no_sync():
             with learner.precision.autocast():
                 outputs = learner.forward(*inputs, targets) if learner.task.in_network else learner.forward(*inputs)
             terms = learner.task.loss(outputs, targets)
-            # DDP averages gradients over workers; times their number, that is the sum the counts of all workers ask
-            # for.
-            loss = (
-                torch.stack([total / max(counts[term], 1.0) for term, (total, _) in terms.items()]).sum()
-                * ctx.world_size
-            )
-            scaler.scale(loss).backward()
-        sums = _added([sums, {term: total.detach().double() for term, (total, _) in terms.items()}])
+            loss = torch.stack([total / max(counts[term], 1.0) for term, (total, _) in terms.items()]).sum()
+            # DDP averages gradients over workers, but the counts are those of all workers: undo the average
+            scaler.scale(loss * ctx.world_size).backward()
+        sums = added([sums, {term: total.detach().double() for term, (total, _) in terms.items()}])
     set_learning_rate(learner.optimizer, rate)
     if run.optim.clip_norm:
         scaler.unscale_(learner.optimizer)
@@ -273,34 +230,10 @@ def _step(
     return sums
 
 
-def _read_loss(learner: Learner, progress: Progress, unread: dict[str, Tensor]) -> float:
-    """Add the losses not yet read, of all workers, to `progress`; returns the epoch's mean so far. Raises Diverged, on
-    all workers.
-    """
-    summed = learner.ctx.sum([float(total) for total in unread.values()])
-    progress.loss_sums = _added([progress.loss_sums, dict(zip(unread, summed.tolist(), strict=True))])
-    loss = sum(_means(progress).values())
-    _refuse_divergence(loss, learner.run, progress)
-    return loss
-
-
-def _means(progress: Progress) -> dict[str, float]:
-    """Each term of the loss so far in this epoch; 0 where nothing was to be judged by it."""
-    return {term: total / max(progress.loss_counts[term], 1.0) for term, total in progress.loss_sums.items()}
-
-
-def _refuse_divergence(loss: float, run: Any, progress: Progress) -> None:
-    if not math.isfinite(loss):
+def _refuse_divergence(loss: float | None, run: Any, progress: Progress) -> None:
+    if loss is not None and not math.isfinite(loss):
         raise Diverged(
-            f"the loss became {loss} in epoch {progress.epoch + 1}, at step {progress.step}; lower optim.lr (now {run.optim.lr:g}), "
-            f"lengthen optim.warmup_epochs (now {run.optim.warmup_epochs:g}), or set optim.clip_norm (now {run.optim.clip_norm:g})"
+            f"the loss became {loss} in epoch {progress.epoch + 1}, at step {progress.step}; "
+            f"lower optim.lr (now {run.optim.lr:g}), lengthen optim.warmup_epochs (now {run.optim.warmup_epochs:g}), "
+            f"or set optim.clip_norm (now {run.optim.clip_norm:g})"
         )
-
-
-def _added(terms: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Values of the same name, summed."""
-    total: dict[str, Any] = {}
-    for values in terms:
-        for name, value in values.items():
-            total[name] = total[name] + value if name in total else value
-    return total

@@ -1,6 +1,4 @@
-"""How weights change: optimiser, learning-rate schedule, moving average, numeric precision. `optim` is a run's
-`posture.config.Optim`.
-"""
+"""Optimiser, learning-rate schedule, moving average and numeric precision; `optim` is a `posture.config.Optim`."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from posture.errors import InputError
 
 
 def build_optimizer(model: nn.Module, optim: Any) -> torch.optim.Optimizer:
-    """SGD with momentum, Adam or AdamW, without weight decay of what `without_decay` names."""
+    """Return SGD with momentum, Adam or AdamW, without weight decay for the parameters in `without_decay`."""
     spared = without_decay(model)
     parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
@@ -34,11 +32,10 @@ def build_optimizer(model: nn.Module, optim: Any) -> torch.optim.Optimizer:
 
 
 def without_decay(model: nn.Module) -> set[str]:
-    """Names of the parameters that are spared weight decay: norms and biases (one dimension or none), and what a
-    module's own `without_decay` lists.
+    """Return names of the parameters without weight decay: norms and biases (one dimension or none), and those that a
+    module lists in its own `without_decay`.
 
-    That is a tuple of names of parameters or submodules: gains, temperatures and the like, which weigh something else
-    and are no filters.
+    That is a tuple of names of parameters or submodules: gains, temperatures and the like, which are not filters.
     """
     spared = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1}
     for path, module in model.named_modules():
@@ -49,7 +46,7 @@ def without_decay(model: nn.Module) -> set[str]:
 
 
 def learning_rate(step: int, *, optim: Any, steps_per_epoch: int, epochs: int) -> float:
-    """The rate of optimiser step `step`, counted from 0 over the whole run.
+    """Return the learning rate of optimiser step `step`, counted from 0 over the whole run.
 
     A linear warm-up, of at most half the run, to `optim.lr`; then half a cosine down to zero (Loshchilov 2017), or
     constant.
@@ -91,9 +88,9 @@ class Average:
 
 
 class Precision:
-    """Mixed precision as `scale.amp` asks for: bf16, fp16 with a scaled loss (Micikevicius 2018), or none.
+    """Mixed precision of `scale.amp`: bf16, fp16 with a scaled loss (Micikevicius 2018), or none.
 
-    `auto` is off on the CPU, bf16 on a GPU that computes in it (compute capability 8 or more), fp16 on older ones.
+    `auto` is off on the CPU, bf16 on a GPU with compute capability 8 or more, fp16 on older ones.
     """
 
     def __init__(self, amp: str, device: torch.device) -> None:
@@ -113,5 +110,5 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """For forward passes."""
+        """Return the context for forward passes."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)

@@ -1,4 +1,4 @@
-"""Checkpoints on their way to where a run is kept: into a folder at once, into a bucket while training goes on."""
+"""Publishing of checkpoints: into a folder at once, into a bucket while training goes on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from posture.errors import Busy, InputError, Unreachable
 from posture.train.checkpoint import read_state
 
 SaveCheckpoint = Callable[[Path], None]
-"""Writes a checkpoint into an existing, empty folder."""
+"""Function that writes a checkpoint into an existing, empty folder."""
 
 
 class CheckpointTarget(Protocol):
-    """Where a run keeps its results (`posture.runs`)."""
+    """Folder of a run's results (`posture.runs.folder`)."""
 
     uri: str
 
@@ -28,15 +28,13 @@ class CheckpointTarget(Protocol):
 
 
 def checkpoint_tag(metrics: dict[str, Any]) -> str:
-    """`epoch-0003` once epoch 3 is complete, `epoch-0004-step-000012` in the midst of epoch 4."""
+    """Return `epoch-0003` after epoch 3, `epoch-0004-step-000012` within epoch 4."""
     step = f"-step-{metrics['step']:06d}" if metrics.get("step") else ""
     return f"epoch-{metrics['epoch']:04d}{step}"
 
 
 class Publisher:
-    """Publishes a run's checkpoints and the history they hold, one at a time; what was published before stands whatever
-    becomes of the next.
-    """
+    """Publisher of a run's checkpoints and their history, one at a time; if one fails, the one before remains."""
 
     def __init__(self, folder: CheckpointTarget) -> None:
         self._folder = folder
@@ -45,46 +43,43 @@ class Publisher:
     def publish(
         self, metrics: dict[str, Any], save: SaveCheckpoint, *, best: bool, then: Callable[[], None] = lambda: None
     ) -> None:
-        """Write a checkpoint and publish it as last, and as best if it is; in a bucket it may still be on its way when
-        this returns.
+        """Write a checkpoint and publish it as last, and as best if it is.
 
-        `then` is called once a reader finds it. Raises Unreachable where this one, or the one before, cannot be
-        written, Busy where another process took the run.
+        Its upload to a bucket may go on after this returns. `then` is called once readers find it. Raises Unreachable
+        if this checkpoint, or the one before, cannot be written, Busy if another process took the run.
         """
         self.settle()
-        place = tempfile.TemporaryDirectory(prefix="posture-checkpoint-")
+        written = tempfile.TemporaryDirectory(prefix="posture-checkpoint-")
         try:
             with self._explained(metrics):
-                save(Path(place.name))
+                save(Path(written.name))
         except BaseException:
-            place.cleanup()
+            written.cleanup()
             raise
         if not is_remote(self._folder.uri):
-            self._publish(place, metrics, best, then)
+            self._publish(written, metrics, best, then)
             return
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload")
-        self._upload = pool.submit(self._publish, place, metrics, best, then)
+        self._upload = pool.submit(self._publish, written, metrics, best, then)
         pool.shutdown(wait=False)
 
     def settle(self) -> None:
-        """Wait for what is on its way. Raises Unreachable where it did not arrive, Busy where another process took the
-        run.
-        """
+        """Wait for the upload. Raises Unreachable if it failed, Busy if another process took the run."""
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.result()
 
     def _publish(
-        self, place: tempfile.TemporaryDirectory, metrics: dict[str, Any], best: bool, then: Callable[[], None]
+        self, written: tempfile.TemporaryDirectory, metrics: dict[str, Any], best: bool, then: Callable[[], None]
     ) -> None:
-        with place as folder, self._explained(metrics):
+        with written as folder, self._explained(metrics):
             self._folder.publish_checkpoint(checkpoint_tag(metrics), Path(folder), best=best)
             self._folder.write_json("history.json", read_state(Path(folder))["history"])
         then()
 
     @contextlib.contextmanager
     def _explained(self, metrics: dict[str, Any]) -> Iterator[None]:
-        """Raise Unreachable in one sentence where a disk is full or storage takes nothing more from us."""
+        """Raise Unreachable, in one sentence, if the disk is full or the storage refuses to write."""
         from obstore.exceptions import BaseError
         from safetensors import SafetensorError
 
@@ -95,6 +90,6 @@ class Publisher:
         except (InputError, OSError, BaseError, SafetensorError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise Unreachable(
-                f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); the one before it stands: "
-                "mend this (space? AWS_* credentials?), then continue with --resume"
+                f"{self._folder.uri}: the checkpoint {checkpoint_tag(metrics)} cannot be written ({why}); "
+                "the one before it is kept: check free space and AWS_* credentials, then continue with --resume"
             ) from None

@@ -1,4 +1,4 @@
-"""A network spread over several workers: gradients are averaged, and batch normalisation sees the clips of all of them."""
+"""A network spread over several workers, with averaged gradients and batch statistics over all workers' clips."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def spread(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with batch statistics over all workers of torch's default process group, in DDP. Its parameters stay
-    the same objects.
+    """Return the model in DDP, with batch statistics over all workers of torch's default process group.
+
+    Its parameters stay the same objects.
     """
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -22,7 +23,7 @@ def spread(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def share_norms(model: nn.Module) -> None:
-    """Put a `SharedBatchNorm` in the place of each batch normalisation within the model."""
+    """Replace each batch normalisation within the model by a `SharedBatchNorm`."""
     for module in list(model.modules()):
         for name, norm in list(module.named_children()):
             if isinstance(norm, _BatchNorm):
@@ -34,8 +35,8 @@ def share_norms(model: nn.Module) -> None:
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation (N, C, ...) with the statistics of all workers' clips. What `nn.SyncBatchNorm` does on GPUs;
-    it knows no CPU.
+    """Batch normalisation (N, C, ...) with the statistics of all workers' clips, like `nn.SyncBatchNorm`, which
+    supports GPUs only.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -57,7 +58,7 @@ class SharedBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the statistics that inference uses towards a batch's; its variance is the unbiased one, as torch has it."""
+        """Move the running statistics towards a batch's, with the unbiased variance, as torch does."""
         self.num_batches_tracked += 1
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
@@ -65,7 +66,7 @@ class SharedBatchNorm(_BatchNorm):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all workers, whose gradient is the sum of theirs."""
+    """Sum over all workers; its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

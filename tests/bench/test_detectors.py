@@ -27,7 +27,7 @@ TINY: dict[str, Any] = {
     "faster_rcnn": FasterRCNN(classes=3, size=64, width=0.0625),
     "yolov5su": ("yolov5n.yaml", 64),
 }
-SETTINGS = detectors.DetectorSettings(device="cpu", batches=(1, 2), rounds=2, pictures=3, warm_ups=1)
+SETTINGS = detectors.DetectorSettings(device="cpu", batches=(1, 2), rounds=2, images=3, warm_ups=1)
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +74,8 @@ def test_as_many_boxes_go_into_every_networks_suppression(name: str):
     with torch.inference_mode():
         entry = detectors.DetectorBench(name, detector, 0.0, 1, SETTINGS)
         (before,), (after,) = (
-            detector.find(entry.look(entry.pictures), confidence=entry.confidence, overlap=1.0, most=2000),
-            entry.whole(entry.pictures),
+            detector.find(entry.look(entry.images), confidence=entry.confidence, overlap=1.0, most=2000),
+            entry.whole(entry.images),
         )
     assert 300 <= len(before) <= 305 and 0 < len(after) <= 300  # a few have the same score
     assert (before.diff() <= 0).all() and before.min() >= entry.confidence and after.max() == before.max()
@@ -168,7 +168,7 @@ def test_what_does_not_import_is_left_out_with_the_reason(monkeypatch: pytest.Mo
     assert {row["name"] for row in result["rows"]} == {"yolov5s"}
     ssd, ultralytics = result["left_out"]
     assert ssd.startswith(
-        "ssd300: model.kind 'ssd300' is torchvision's, which does not import here"
+        "ssd300: model.kind 'ssd300' is torchvision's, which cannot be imported"
     ) and ultralytics.startswith("yolov5su: ")
     assert f"left out: {ssd}" in list(detectors.lines(result))
 

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from posture.__main__ import main
-from posture.retrain.watch import Heartbeat, watchers
 from posture.retrain.registry import Registry
+from posture.retrain.watch import Heartbeat, watchers
 
 LIMIT = 120
 

@@ -19,7 +19,7 @@ from posture.compare.verdict import probability
 from posture.display.text import signed
 from posture.errors import InputError
 from posture.runs import statistics
-from posture.tasks.metrics import classification_metrics
+from posture.runs.classification_metrics import classification_metrics
 from tests.runs.reports.test_action import HOSTILE, Page, assert_self_contained
 
 CLASSES = ("run", "jump", "throw")

@@ -128,6 +128,6 @@ def test_a_checkpoint_that_rank_0_cannot_write_ends_all_workers_with_one_sentenc
             checkpoints.touch()
 
     with pytest.raises(
-        InputError, match=r"full: the checkpoint epoch-\d+ cannot be written .*the one before it stands"
+        InputError, match=r"full: the checkpoint epoch-\d+ cannot be written .*the one before it is kept"
     ):
         on_ray(session, on_record=obstruct)

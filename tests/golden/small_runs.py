@@ -23,11 +23,11 @@ from posture.models import build
 from posture.models.configs import IMPROVED
 from posture.models.detector_configs import IMPROVED_YOLOV5
 from posture.models.fuse import fuse
+from posture.runs.classification_metrics import classification_metrics
 from posture.tasks.action import ActionTask
 from posture.tasks.detection import DetectionTask
 from posture.tasks.detection_metrics import detection_metrics
-from posture.tasks.metrics import classification_metrics
-from posture.train.batches import Batches
+from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.detect import detect_images
 from posture.train.evaluate import merge_by_segment, score
@@ -167,7 +167,7 @@ def train_and_judge(name: str, changes: dict[str, dict[str, Any]] | None = None)
     network.register_forward_pre_hook(_inputs_in_float64)
     if is_action:
         task, train, val = Action(run, MOVES), Clips(12, seed=1), Clips(12, seed=2)
-        batches = Batches(train, run, rank=0, world_size=1, validation=val)
+        batches = ClipBatches(train, run, rank=0, world_size=1, validation=val)
     else:
         task, train, val = Detection(run, OBJECTS), Images(6, seed=1), Images(9, seed=2)
         batches = ImageBatches(train, run, rank=0, world_size=1, validation=val)

@@ -59,12 +59,12 @@ def with_weights(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     return network
 
 
-def some_targets(size: int, *, pictures: int = 2) -> Targets:
+def some_targets(size: int, *, images: int = 2) -> Targets:
     """Three boxes in each image: small, middling and nearly all of it."""
     boxes = (
-        torch.tensor([[0.1, 0.2, 0.3, 0.35], [0.4, 0.3, 0.9, 0.8], [0.05, 0.02, 0.95, 0.97]]).repeat(pictures, 1) * size
+        torch.tensor([[0.1, 0.2, 0.3, 0.35], [0.4, 0.3, 0.9, 0.8], [0.05, 0.02, 0.95, 0.97]]).repeat(images, 1) * size
     )
-    return Targets(boxes, torch.arange(3 * pictures) % 3, torch.arange(pictures).repeat_interleave(3), pictures)
+    return Targets(boxes, torch.arange(3 * images) % 3, torch.arange(images).repeat_interleave(3), images)
 
 
 def as_torchvision(targets: Targets) -> list[dict[str, Tensor]]:
@@ -168,7 +168,7 @@ def test_batches_and_targets_mean_what_torchvisions_lists_do(config: SSD300 | Fa
     ids=lambda config: f"{config.kind} {config.size}",
 )
 def test_narrow_networks_take_any_size_and_number_of_classes(config: SSD300 | FasterRCNN):
-    network, targets = build(config), some_targets(config.size, pictures=1)
+    network, targets = build(config), some_targets(config.size, images=1)
     image = torch.rand(1, 3, config.size, config.size)
     losses = network.train()(image, targets._replace(labels=targets.labels % config.classes))
     assert losses.keys() == LOSSES[config.kind] and all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
@@ -190,7 +190,7 @@ def layout(network: nn.Module) -> list[tuple]:
 
 def test_images_are_not_resized():
     """Those of a multi-scale run are larger or smaller than `config.size`; boxes are in their own pixels."""
-    network, images, targets = build(NARROW[1]), torch.rand(1, 3, 128, 128), some_targets(128, pictures=1)
+    network, images, targets = build(NARROW[1]), torch.rand(1, 3, 128, 128), some_targets(128, images=1)
     assert all(loss.isfinite() for loss in network.train()(images, targets).values())
     with torch.no_grad():
         (found,) = network.eval()(images)
@@ -329,13 +329,13 @@ def test_boxes_without_area_change_nothing():
     torch.testing.assert_close(network(images, more), network(images, targets))
 
 
-def regions_of(corners: tuple[float, ...], pictures: int) -> Targets:
+def regions_of(corners: tuple[float, ...], images: int) -> Targets:
     """The same ignore region in every image."""
     return Targets(
-        torch.tensor([corners]).repeat(pictures, 1),
-        torch.zeros(pictures, dtype=torch.int64),
-        torch.arange(pictures),
-        pictures,
+        torch.tensor([corners]).repeat(images, 1),
+        torch.zeros(images, dtype=torch.int64),
+        torch.arange(images),
+        images,
     )
 
 
@@ -465,7 +465,7 @@ def test_it_is_told_apart_whether_it_trains(config: SSD300 | FasterRCNN):
     with pytest.raises(ValueError, match=message):
         network.train()(images)
     with pytest.raises(ValueError, match=message):
-        network.eval()(images, some_targets(config.size, pictures=1))
+        network.eval()(images, some_targets(config.size, images=1))
 
 
 @pytest.mark.parametrize(
@@ -560,6 +560,6 @@ def test_a_machine_without_torchvision_is_told(config: Any, monkeypatch: pytest.
     torchvision_detectors._parts.cache_clear()
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(
-        InputError, match=rf"model.kind '{config.kind}' is torchvision's, which does not import here: .*torchvision"
+        InputError, match=rf"model.kind '{config.kind}' is torchvision's, which cannot be imported: .*torchvision"
     ):
         build(config)

@@ -79,7 +79,7 @@ def test_any_clip_size(frames: int, size: int):
 def test_a_machine_without_torchvision_is_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(
-        InputError, match=r"model.kind 'mc3_18' is torchvision's, which does not import here: .*torchvision"
+        InputError, match=r"model.kind 'mc3_18' is torchvision's, which cannot be imported: .*torchvision"
     ):
         build(VideoResNet(kind="mc3_18"))
 

@@ -43,5 +43,5 @@ def test_a_process_is_as_it_was(tmp_path: Path):
 def test_a_machine_without_ultralytics_is_told(config: YOLOv5 | YOLOv7, monkeypatch: pytest.MonkeyPatch):
     for name in ("ultralytics.nn", "ultralytics.nn.modules"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match="ultralytics does not import here"):
+    with pytest.raises(InputError, match="ultralytics cannot be imported"):
         build(config)

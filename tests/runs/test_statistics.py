@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from posture.runs import statistics
-from posture.tasks.metrics import classification_metrics
+from posture.runs.classification_metrics import classification_metrics
 
 # Two classes; columns are the scores of class 0 and 1. Class 1 ranks +-+-: AP (1 + 2/3) / 2, AUC 3/4. Class 0, read
 # backwards, the same.

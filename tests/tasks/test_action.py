@@ -9,8 +9,8 @@ import torch
 from posture.config import ActionLoss, ActionRun
 from posture.errors import InputError
 from posture.models.configs import C3D
+from posture.runs.classification_metrics import classification_metrics
 from posture.tasks.action import ActionTask, probabilities
-from posture.tasks.metrics import classification_metrics
 
 CLASSES = ("bowl", "clean", "jerk", "snatch")
 

@@ -211,7 +211,7 @@ def test_nothing_is_learned_in_an_ignore_region_but_its_true_boxes() -> None:
 
 def test_totals_keep_ignore_regions_with_their_image() -> None:
     task, targets = task_with(detect__confidence=0.05), targets_of(ROWS, 3)._replace(ignored=targets_of(REGIONS, 3))
-    images = task.totals(raw_outputs(3, 3, scale=2.0), targets).pictures
+    images = task.totals(raw_outputs(3, 3, scale=2.0), targets).images
     assert [one[5].tolist() for one in images] == [
         [list(map(float, row[:4])) for row in REGIONS if row[5] == number] for number in range(3)
     ]
@@ -452,7 +452,7 @@ def test_a_network_learns_and_detects_at_any_size() -> None:
     with torch.inference_mode():
         totals = task.totals(network.eval()(torch.rand(3, 3, 96, 96)), targets)
     assert task.metrics([totals])["count"] == 3 and all(
-        (boxes >= 0).all() and (boxes <= 96).all() for boxes, *_ in totals.pictures
+        (boxes >= 0).all() and (boxes <= 96).all() for boxes, *_ in totals.images
     )
 
 
@@ -464,9 +464,9 @@ def test_totals_of_parts_are_those_of_the_whole() -> None:
     for parts in ([whole], [task.added(first, last)], [*workers, None], [None, *workers]):
         metrics = task.metrics(parts)
         assert metrics == pytest.approx(task.metrics([whole]), rel=1e-5) and metrics["count"] == 3
-    assert len(first.pictures) == 2 and len(whole.pictures) == 3
-    boxes, scores, labels, true_boxes, true_labels = whole.pictures[2]
-    assert all(type(part) is np.ndarray for part in whole.pictures[2])
+    assert len(first.images) == 2 and len(whole.images) == 3
+    boxes, scores, labels, true_boxes, true_labels = whole.images[2]
+    assert all(type(part) is np.ndarray for part in whole.images[2])
     assert (
         boxes.shape == (len(scores), 4)
         and boxes.dtype == scores.dtype == true_boxes.dtype == np.float32
@@ -475,13 +475,13 @@ def test_totals_of_parts_are_those_of_the_whole() -> None:
     assert true_boxes.tolist() == [list(map(float, row[:4])) for row in ROWS[3:]] and true_labels.tolist() == [
         row[4] for row in ROWS[3:]
     ]
-    assert len(whole.pictures[1][3]) == 0
+    assert len(whole.images[1][3]) == 0
 
 
 def test_metrics_are_those_of_the_images_and_the_mean_loss() -> None:
     outputs, targets, task = raw_outputs(3, 3, scale=2.0), targets_of(ROWS, 3), task_with()
     totals = task.totals(outputs, targets)
-    metrics, expected = task.metrics([totals]), detection_metrics(totals.pictures, task.classes)
+    metrics, expected = task.metrics([totals]), detection_metrics(totals.images, task.classes)
     assert set(metrics) == {"map50", "map50_95", "precision", "recall", "f1", "count", "loss"}
     assert all(metrics[name] == expected[name] for name in ("map50", "map50_95", "precision", "recall", "f1", "count"))
     terms = task.loss(outputs, targets)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from posture.errors import InputError
-from posture.train.batches import Batches, prefetched
+from posture.train.batches import prefetched
+from posture.train.clip_batches import ClipBatches
 from tests.support.small_run import SmallFootage, StreamedFootage, small_run
 
 FOOTAGE = SmallFootage(41)
 
 
-def indices_by_step(batches: Batches, epoch: int, *, start_step: int = 0) -> list[list[int]]:
+def indices_by_step(batches: ClipBatches, epoch: int, *, start_step: int = 0) -> list[list[int]]:
     return [
         [index for batch in step for index in batch.indices.tolist()]
         for step in batches.training(epoch, start_step=start_step)
@@ -31,9 +32,11 @@ def prefetch_threads() -> list[str]:
 def test_the_global_batch_is_the_same_for_any_workers_and_accumulation(
     world_size: int, micro_batch: int | None
 ) -> None:
-    whole = indices_by_step(Batches(FOOTAGE, small_run(), rank=0, world_size=1, validation=FOOTAGE), 3)
+    whole = indices_by_step(ClipBatches(FOOTAGE, small_run(), rank=0, world_size=1, validation=FOOTAGE), 3)
     run = small_run(scale__workers=world_size, scale__micro_batch=micro_batch)
-    shares = [Batches(FOOTAGE, run, rank=rank, world_size=world_size, validation=FOOTAGE) for rank in range(world_size)]
+    shares = [
+        ClipBatches(FOOTAGE, run, rank=rank, world_size=world_size, validation=FOOTAGE) for rank in range(world_size)
+    ]
     assert {share.steps_per_epoch for share in shares} == {3}
     parts = [indices_by_step(share, 3) for share in shares]
     assert [[index for part in parts for index in part[step]] for step in range(3)] == whole
@@ -41,7 +44,7 @@ def test_the_global_batch_is_the_same_for_any_workers_and_accumulation(
 
 
 def test_a_batch_holds_the_clips_it_names() -> None:
-    batches = Batches(FOOTAGE, small_run(data__temporal_jitter=False), rank=0, world_size=1, validation=FOOTAGE)
+    batches = ClipBatches(FOOTAGE, small_run(data__temporal_jitter=False), rank=0, world_size=1, validation=FOOTAGE)
     (batch,) = next(steps := batches.training(0))
     steps.close()
     assert batch.stored["rgb"].shape == (12, 8, 20, 24, 3) and batch.stored["rgb"].dtype == np.uint8
@@ -56,7 +59,7 @@ def test_a_random_start_is_the_clips_own() -> None:
     starts = {}
     for world_size in (1, 2):
         for rank in range(world_size):
-            for (batch,) in Batches(
+            for (batch,) in ClipBatches(
                 FOOTAGE, small_run(), rank=rank, world_size=world_size, validation=FOOTAGE
             ).training(1):
                 for clip, index in zip(batch.stored["rgb"], batch.indices.tolist(), strict=True):
@@ -66,14 +69,14 @@ def test_a_random_start_is_the_clips_own() -> None:
 
 
 def test_an_epoch_can_start_at_any_step() -> None:
-    batches = Batches(FOOTAGE, small_run(), rank=0, world_size=1, validation=FOOTAGE)
+    batches = ClipBatches(FOOTAGE, small_run(), rank=0, world_size=1, validation=FOOTAGE)
     assert indices_by_step(batches, 2, start_step=1) == indices_by_step(batches, 2)[1:]
 
 
 def test_balanced_draws_tell_repeats_apart() -> None:
     footage = SmallFootage(36)
     footage.labels = np.array([0] * 2 + [1] * 10 + [2] * 24)
-    batches = Batches(footage, small_run(data__balanced=True), rank=0, world_size=1, validation=footage)
+    batches = ClipBatches(footage, small_run(data__balanced=True), rank=0, world_size=1, validation=footage)
     drawn = [batch for step in batches.training(0) for batch in step]
     assert np.bincount(np.concatenate([batch.labels for batch in drawn])).tolist() == [12, 12, 12]
     pairs = [pair for batch in drawn for pair in zip(batch.indices.tolist(), batch.repeats.tolist(), strict=True)]
@@ -87,7 +90,7 @@ def test_evaluation_sees_every_clip_exactly_once(world_size: int) -> None:
     seen = [
         index
         for rank in range(world_size)
-        for batch in Batches(training, run, rank=rank, world_size=world_size, validation=FOOTAGE).evaluation()
+        for batch in ClipBatches(training, run, rank=rank, world_size=world_size, validation=FOOTAGE).evaluation()
         for index in batch.indices.tolist()
     ]
     assert sorted(seen) == list(range(41))
@@ -98,7 +101,9 @@ def test_a_stream_gives_equal_steps_and_every_clip() -> None:
     shares = [list(range(16)), list(range(16, 41))]
     streamed = StreamedFootage(FOOTAGE, shares=shares)
     parts = [
-        indices_by_step(Batches(streamed, small_run(scale__workers=2), rank=rank, world_size=2, validation=FOOTAGE), 0)
+        indices_by_step(
+            ClipBatches(streamed, small_run(scale__workers=2), rank=rank, world_size=2, validation=FOOTAGE), 0
+        )
         for rank in (0, 1)
     ]
     assert [len(step) for part in parts for step in part] == [6] * 10
@@ -109,7 +114,7 @@ def test_a_stream_gives_equal_steps_and_every_clip() -> None:
 
 def test_a_stream_repeats_under_a_key_of_its_own_and_resumes() -> None:
     streamed = StreamedFootage(FOOTAGE, shares=[list(range(41))])
-    batches = Batches(streamed, small_run(), rank=0, world_size=1, validation=streamed)
+    batches = ClipBatches(streamed, small_run(), rank=0, world_size=1, validation=streamed)
     assert [batch.repeats.sum() for step in batches.training(0) for batch in step] == [0, 0, 0, 7]
     assert indices_by_step(batches, 0, start_step=2) == indices_by_step(batches, 0)[2:]
     assert sorted(index for batch in batches.evaluation() for index in batch.indices.tolist()) == list(range(41))
@@ -118,15 +123,15 @@ def test_a_stream_repeats_under_a_key_of_its_own_and_resumes() -> None:
 def test_what_cannot_be_batched_is_refused() -> None:
     streamed = StreamedFootage(FOOTAGE, shares=[[], list(range(41))])
     with pytest.raises(InputError, match="only 41 training clips"):
-        Batches(FOOTAGE, small_run(scale__global_batch=42), rank=0, world_size=1, validation=FOOTAGE)
+        ClipBatches(FOOTAGE, small_run(scale__global_batch=42), rank=0, world_size=1, validation=FOOTAGE)
     with pytest.raises(InputError, match="micro_batch 4 does not divide the 6 clips"):
-        Batches(FOOTAGE, small_run(scale__micro_batch=4), rank=0, world_size=2, validation=FOOTAGE)
+        ClipBatches(FOOTAGE, small_run(scale__micro_batch=4), rank=0, world_size=2, validation=FOOTAGE)
     with pytest.raises(InputError, match=r"data.balanced needs footage held in memory"):
-        Batches(streamed, small_run(data__balanced=True), rank=0, world_size=2, validation=FOOTAGE)
+        ClipBatches(streamed, small_run(data__balanced=True), rank=0, world_size=2, validation=FOOTAGE)
     with pytest.raises(InputError, match="no clips to validate on"):
-        Batches(FOOTAGE, small_run(), rank=0, world_size=1, validation=SmallFootage(0))
+        ClipBatches(FOOTAGE, small_run(), rank=0, world_size=1, validation=SmallFootage(0))
     with pytest.raises(InputError, match="worker 0 of 2 got no clips"):
-        next(Batches(streamed, small_run(), rank=0, world_size=2, validation=FOOTAGE).training(0))
+        next(ClipBatches(streamed, small_run(), rank=0, world_size=2, validation=FOOTAGE).training(0))
 
 
 def counting(made: list[int], *, until: int = 100, fail_at: int = -1) -> Iterator[int]:

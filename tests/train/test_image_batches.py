@@ -105,7 +105,7 @@ def by_image(batches: ImageBatches, epoch: int, *, start_step: int = 0) -> list[
             for place, index in enumerate(batch.indices.tolist()):
                 mine = batch.images == place
                 shown[index] = (
-                    batch.pictures[place].tobytes(),
+                    batch.pixels[place].tobytes(),
                     batch.boxes[mine].tobytes(),
                     batch.labels[mine].tobytes(),
                 )
@@ -114,7 +114,7 @@ def by_image(batches: ImageBatches, epoch: int, *, start_step: int = 0) -> list[
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("prefetch", "pictures"))]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("prefetch", "images"))]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -163,7 +163,7 @@ def test_an_image_looks_different_in_every_epoch_and_seed() -> None:
 
 def test_a_batch_shows_the_images_it_names_with_their_boxes() -> None:
     for (batch,) in batches_of(plain_run()).training(0):
-        assert batch.pictures.shape == (12, 64, 64, 3) and batch.pictures.dtype == np.uint8
+        assert batch.pixels.shape == (12, 64, 64, 3) and batch.pixels.dtype == np.uint8
         assert (
             batch.boxes.dtype == np.float32
             and batch.labels.dtype == batch.images.dtype == batch.indices.dtype == np.int64
@@ -172,7 +172,7 @@ def test_a_batch_shows_the_images_it_names_with_their_boxes() -> None:
         for place, index in enumerate(batch.indices.tolist()):
             square, boxes, laid = letterbox(IMAGES.pixels[index], IMAGES.boxes[index], 64)
             rows, columns = slice(laid.dy + 1, 63 - laid.dy), slice(laid.dx + 1, 63 - laid.dx)
-            np.testing.assert_array_equal(batch.pictures[place][rows, columns], square[rows, columns])
+            np.testing.assert_array_equal(batch.pixels[place][rows, columns], square[rows, columns])
             wide = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=99) >= 2.1  # others are dropped for learning
             found = batch.boxes[batch.images == place]
             for box, label in zip(boxes[wide], IMAGES.labels[index][wide], strict=True):
@@ -190,7 +190,7 @@ def test_tensors_are_what_networks_take() -> None:
         and inputs.shape == (12, 3, 64, 64)
         and inputs.is_contiguous(memory_format=torch.channels_last)
     )
-    np.testing.assert_allclose(inputs.permute(0, 2, 3, 1).numpy(), batch.pictures / 255, atol=1e-6)
+    np.testing.assert_allclose(inputs.permute(0, 2, 3, 1).numpy(), batch.pixels / 255, atol=1e-6)
     assert isinstance(targets, Targets) and targets.count == 12
     for found, expected, kind in zip(
         targets, (batch.boxes, batch.labels, batch.images), (torch.float32, torch.int64, torch.int64), strict=False
@@ -284,7 +284,7 @@ def test_a_mosaic_is_made_of_the_images_that_came_before_it() -> None:
     order = [int(batch.indices[place]) for batch, place in shown]
     for position, (batch, place) in enumerate(shown):
         near = {order[position - back] for back in range(6)}
-        colours = colours_shown(batch.pictures[place])
+        colours = colours_shown(batch.pixels[place])
         assert colours <= near
         several += len(colours) > 1
         labelled = sum(len(IMAGES.boxes[index]) for index in near)
@@ -292,21 +292,21 @@ def test_a_mosaic_is_made_of_the_images_that_came_before_it() -> None:
     assert several > 18
     alone = [batch for step in batches.training(3) for batch in step]  # epoch 3 of 4 is past three quarters of them
     assert all(
-        colours_shown(batch.pictures[place]) <= {int(batch.indices[place])} for batch in alone for place in range(4)
+        colours_shown(batch.pixels[place]) <= {int(batch.indices[place])} for batch in alone for place in range(4)
     )
 
 
 def test_partners_are_three_others_of_the_circle() -> None:
     batches = batches_of(small_run(data__mosaic_buffer=8, data__mosaic_until=1.0))
-    draws = list(batches._ordered(IMAGES, 1, 0))
-    order = [draw.picture.index for draw in draws]
+    draws = list(batches._ordered(1, 0))
+    order = [draw.image.index for draw in draws]
     assert len(draws) == 36 and {len(draw.partners) for draw in draws} == {3}
     distances = Counter()
     for position, draw in enumerate(draws):
         partners = [partner.index for partner in draw.partners]
         before = [order[position - back] for back in range(1, 9)]
         assert len(set(partners)) == 3 and set(partners) <= set(before)
-        assert all(file is IMAGES.files[index] for index, file, _ in (draw.picture, *draw.partners))
+        assert all(file is IMAGES.files[index] for index, file, _ in (draw.image, *draw.partners))
         distances.update(before.index(index) for index in partners)
     assert set(distances) == set(range(8))
 
@@ -314,7 +314,7 @@ def test_partners_are_three_others_of_the_circle() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_share_of_mosaics_is_as_asked(share: float) -> None:
     batches = batches_of(small_run(data__mosaic=share, data__mosaic_until=1.0))
-    mosaics = [bool(draw.partners) for epoch in range(4) for draw in batches._ordered(IMAGES, epoch, 0)]
+    mosaics = [bool(draw.partners) for epoch in range(4) for draw in batches._ordered(epoch, 0)]
     assert abs(np.mean(mosaics) - share) < 0.1 and (0 < share < 1 or len(set(mosaics)) == 1)
 
 
@@ -322,7 +322,7 @@ def test_few_images_make_mosaics_too() -> None:
     for count in (1, 2, 3):
         images = SmallImages(count)
         batches = ImageBatches(images, small_run(scale__global_batch=1), rank=0, world_size=1, validation=images)
-        assert all(batch.pictures.shape == (1, 64, 64, 3) for step in batches.training(0) for batch in step)
+        assert all(batch.pixels.shape == (1, 64, 64, 3) for step in batches.training(0) for batch in step)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -368,14 +368,14 @@ def test_every_step_has_a_size_of_its_own_that_all_workers_share() -> None:
     run = small_run(data__multi_scale=0.5, scale__workers=2, model__size=128)
     shares = [batches_of(run, rank=rank) for rank in range(2)]
     sides = [
-        [[batch.pictures.shape[1:3] for step in share.training(epoch) for batch in step] for epoch in range(4)]
+        [[batch.pixels.shape[1:3] for step in share.training(epoch) for batch in step] for epoch in range(4)]
         for share in shares
     ]
     assert sides[0] == sides[1]
     assert {side for epoch in sides[0] for side in epoch} <= {(side, side) for side in (64, 96, 128, 160, 192)}
     drawn = [shares[0].side(epoch, step) for epoch in range(20) for step in range(10)]
     assert Counter(drawn).keys() == {64, 96, 128, 160, 192} and min(Counter(drawn).values()) > 20
-    assert all(batch.pictures.shape[1:3] == (128, 128) for batch in shares[0].evaluation())
+    assert all(batch.pixels.shape[1:3] == (128, 128) for batch in shares[0].evaluation())
 
 
 @pytest.mark.parametrize(
@@ -397,15 +397,11 @@ def test_nothing_is_lost_at_the_largest_size() -> None:
     )
     batches = batches_of(plain_run(data__multi_scale=0.5, scale__global_batch=4), images=images)
     largest = [
-        batch
-        for epoch in range(3)
-        for step in batches.training(epoch)
-        for batch in step
-        if batch.pictures.shape[1] == 96
+        batch for epoch in range(3) for step in batches.training(epoch) for batch in step if batch.pixels.shape[1] == 96
     ]
     assert largest
     for batch in largest:
-        np.testing.assert_array_equal(batch.pictures, [images.pixels[index] for index in batch.indices])
+        np.testing.assert_array_equal(batch.pixels, [images.pixels[index] for index in batch.indices])
 
 
 def test_without_multi_scale_the_size_is_the_models() -> None:
@@ -423,11 +419,11 @@ def test_evaluation_sees_every_image_exactly_once_with_the_way_back(world_size: 
         for batch in ImageBatches(
             SmallImages(50), run, rank=rank, world_size=world_size, validation=IMAGES
         ).evaluation():
-            assert len(batch.letterboxes) == len(batch.indices) == len(batch.pictures) <= batch.targets.count
+            assert len(batch.letterboxes) == len(batch.indices) == len(batch.pixels) <= batch.targets.count
             for place, index in enumerate(batch.indices.tolist()):
                 seen.append(index)
                 square, boxes, laid = letterbox(IMAGES.pixels[index], IMAGES.boxes[index], 64)
-                np.testing.assert_array_equal(batch.pictures[place], square)
+                np.testing.assert_array_equal(batch.pixels[place], square)
                 np.testing.assert_array_equal(batch.boxes[batch.images == place], boxes)  # all of them, however small
                 np.testing.assert_array_equal(batch.labels[batch.images == place], IMAGES.labels[index])
                 assert batch.letterboxes[place] == laid
@@ -470,7 +466,7 @@ def test_a_stream_resumes_with_the_same_images_and_makes_mosaics_of_what_came_be
     run = small_run(data__mosaic_buffer=5)
     whole = by_image(batches_of(run, images=streamed), 0)
     assert by_image(batches_of(run, images=streamed), 0, start_step=2) == whole[2:]
-    draws = batches_of(run, images=streamed)._streamed(streamed, 0, 0)
+    draws = batches_of(run, images=streamed)._streamed(0, 0)
     for position, draw in zip(range(41), draws, strict=False):
         partners = {partner.index for partner in draw.partners}
         assert partners <= set(range(max(0, position - 5), position)) or (position == 0 and partners == {0})

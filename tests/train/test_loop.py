@@ -19,8 +19,8 @@ from posture.data.feed.clip_transforms import draw_augmentation, network_input
 from posture.errors import InputError
 from posture.models import build
 from posture.tasks.action import ActionTask
-from posture.train.batches import Batches
 from posture.train.checkpoint import load_weights, read_state
+from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.evaluate import validate
 from posture.train.loop import Diverged, fit
@@ -70,7 +70,7 @@ def train(
             os.kill(os.getpid(), signal.SIGINT)
 
     with LocalContext(folder, device="cpu", on_progress=follow) as ctx:
-        batches = Batches(footage, run, rank=0, world_size=1, validation=VALIDATION)
+        batches = ClipBatches(footage, run, rank=0, world_size=1, validation=VALIDATION)
         result = fit(run, ActionTask(run, CLASSES), batches, ctx, tracker, model=model, resume=resume)
     return result, model, updates
 
@@ -213,7 +213,7 @@ def test_a_finished_run_resumes_to_its_end(folder: DiskFolder) -> None:
 def test_within_an_epoch_only_the_same_order_can_go_on(folder: DiskFolder) -> None:
     train(small_run(epochs=2), folder, stop_at=(1, 2))
     with pytest.raises(
-        InputError, match=r"stopped within epoch 1, with .*global_batch 12.* cannot go on there with .*global_batch 6"
+        InputError, match=r"stopped within epoch 1, with .*global_batch 12.* within that epoch with .*global_batch 6"
     ):
         train(small_run(epochs=2, scale__global_batch=6), resume=folder.last)
 
@@ -253,7 +253,7 @@ def test_a_notice_saves_within_an_epoch_and_training_goes_on(tmp_path: Path) -> 
     undisturbed = train(run, DiskFolder(tmp_path / "a"))
     folder, model = DiskFolder(tmp_path / "b"), SmallNetwork(dropout=0.5)
     with Warned(folder, (1, 3), (2, 1), (2, 2)) as ctx:
-        batches = Batches(TRAINING, run, rank=0, world_size=1, validation=VALIDATION)
+        batches = ClipBatches(TRAINING, run, rank=0, world_size=1, validation=VALIDATION)
         result = fit(run, ActionTask(run, CLASSES), batches, ctx, None, model=model)
     assert_same((result, model, None), undisturbed)
     assert sorted(path.name for path in folder.path.glob("epoch-*")) == [
@@ -273,7 +273,7 @@ def test_the_saved_weights_are_those_that_were_judged(folder: DiskFolder, ema: f
     result, trained, _ = train(run, folder)
     judged = SmallNetwork(dropout=0.5, seed=9)
     load_weights(judged, folder.last / "model.safetensors")
-    batches, ctx = Batches(TRAINING, run, rank=0, world_size=1, validation=VALIDATION), LocalContext(device="cpu")
+    batches, ctx = ClipBatches(TRAINING, run, rank=0, world_size=1, validation=VALIDATION), LocalContext(device="cpu")
     metrics = validate(judged, ActionTask(run, CLASSES), batches, ctx, precision=Precision("off", ctx.device))
     assert {f"val_{name}": value for name, value in metrics.items()}.items() <= result["history"][-1].items()
     assert torch.equal(judged.classify.weight, trained.classify.weight) == (ema == 0)

@@ -62,7 +62,7 @@ def test_a_full_disk_is_said_and_the_last_checkpoint_stands(tmp_path: Path) -> N
     """A real one, of 1 MB, that this process alone sees."""
     said = run_on_small_disk(FULL, tmp_path, megabytes=1)
     assert said.startswith(f"{tmp_path}/one: the checkpoint epoch-0002 cannot be written (") and "No space left" in said
-    assert "the one before it stands" in said and len(said.splitlines()) == 1
+    assert "the one before it is kept" in said and len(said.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_credentials_that_are_lost_are_said_and_the_last_checkpoint_stands(serve
     threading.Thread(target=refusing.serve_forever, daemon=True).start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{refusing.server_port}")
     publisher.publish({"epoch": 2}, saver(2), best=True)
-    with pytest.raises(Unreachable, match=r"the checkpoint epoch-0002 cannot be written .*the one before it stands"):
+    with pytest.raises(Unreachable, match=r"the checkpoint epoch-0002 cannot be written .*the one before it is kept"):
         publisher.publish({"epoch": 3}, saver(3), best=True)
     refusing.shutdown()
     monkeypatch.setenv("AWS_ENDPOINT_URL", server["AWS_ENDPOINT_URL"])

@@ -22,7 +22,7 @@ from posture.models import build
 from posture.runs.recipes import load_recipe
 from posture.tasks.action import ActionTask
 from posture.tasks.detection import DetectionTask
-from posture.train.batches import Batches
+from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.image_batches import ImageBatches
 from posture.train.loop import fit
@@ -52,7 +52,7 @@ def train(path: str, ctx: LocalContext, **changes: Any) -> list[float]:
     run = recipe(path, **changes)
     if run.task == "action":
         footage, validation = FlowFootage(14), FlowFootage(6, seed=1)
-        task, batches = ActionTask(run, footage.classes), Batches
+        task, batches = ActionTask(run, footage.classes), ClipBatches
     else:
         footage, validation = SmallImages(14), SmallImages(6, seed=1)
         task, batches = DetectionTask(run, footage.classes), ImageBatches

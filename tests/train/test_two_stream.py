@@ -14,7 +14,7 @@ from posture.data.feed.clip_transforms import evaluation_view, frame_indices, ne
 from posture.models import build
 from posture.models.configs import TwoStream
 from posture.tasks.action import ActionTask
-from posture.train.batches import Batches
+from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.evaluate import score
 from posture.train.loop import fit
@@ -79,7 +79,7 @@ def run_with(streams: str, **changes: Any) -> ActionRun:
 def test_frames_and_flow_of_a_clip_begin_together(streams: str, streamed: bool) -> None:
     names = STREAMS[streams]
     footage = StreamedFlow(FOOTAGE, names) if streamed else FOOTAGE
-    batches = Batches(footage, run_with(streams), rank=0, world_size=1, validation=footage)
+    batches = ClipBatches(footage, run_with(streams), rank=0, world_size=1, validation=footage)
     steps = list(batches.training(1))
     seen, starts = set(), set()
     for batch in [*(batch for step in steps for batch in step), *batches.evaluation()]:
@@ -104,7 +104,8 @@ def test_one_stream_reads_nothing_of_the_other() -> None:
     flow.clip = clip.flow = lambda index: pytest.fail("read what the model does not take")  # type: ignore[method-assign]
     for streams, footage in (("temporal", flow), ("spatial", clip)):
         assert (
-            len(list(Batches(footage, run_with(streams), rank=0, world_size=1, validation=footage).evaluation())) == 2
+            len(list(ClipBatches(footage, run_with(streams), rank=0, world_size=1, validation=footage).evaluation()))
+            == 2
         )
 
 
@@ -136,6 +137,6 @@ def test_it_learns_which_way_things_move(folder: DiskFolder) -> None:
     """A flip that did not turn dx round would make `left` and `right` the same."""
     run = run_with("temporal", epochs=12, scale__global_batch=6, optim__lr=0.02)
     torch.manual_seed(0)
-    batches = Batches(FOOTAGE, run, rank=0, world_size=1, validation=FlowFootage(12, seed=1))
+    batches = ClipBatches(FOOTAGE, run, rank=0, world_size=1, validation=FlowFootage(12, seed=1))
     result = fit(run, ActionTask(run, CLASSES), batches, LocalContext(folder), None, model=build(run.model))
     assert result["best"] == 1.0 and result["history"][-1]["train_loss"] < 0.7 * result["history"][0]["train_loss"]

@@ -16,7 +16,7 @@ from torch import distributed, nn
 
 from posture.config import ActionRun, validate
 from posture.tasks.action import ActionTask
-from posture.train.batches import Batches
+from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
 from posture.train.workers import SharedBatchNorm, spread
@@ -82,7 +82,7 @@ def work(rank: int, world_size: int, folder: str, steady: dict[str, Any], stoppe
 
 def train(run: ActionRun, ctx: LocalContext, *, resume: Path | None = None) -> tuple[dict[str, Any], nn.Module]:
     training, validation = footage()
-    batches = Batches(training, run, rank=ctx.rank, world_size=ctx.world_size, validation=validation)
+    batches = ClipBatches(training, run, rank=ctx.rank, world_size=ctx.world_size, validation=validation)
     model = SmallNetwork()
     with ctx:
         return fit(run, ActionTask(run, CLASSES), batches, ctx, None, model=model, resume=resume), model

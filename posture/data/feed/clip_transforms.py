@@ -1,10 +1,10 @@
 """From stored frames to network input: temporal sampling, augmentation on the device, and evaluation views.
 
 Tensor legend: N clips, T frames, H and W the stored height and width in pixels, S = `size` the network's side in
-pixels. Random parameters are drawn on the CPU, for each clip on its own, from a key (seed, epoch, clip index, repeat):
-they do not depend on the number of workers or on which clips share a batch. They are plain arrays (`Augmentation`), so
-that boxes and flow can follow the pixels. Optical flow (`posture/data/decode/optical_flow.py`) follows its clip's crop and flip; it
-has no colours.
+pixels. Random parameters are drawn on the CPU, separately for each clip, from a key (seed, epoch, clip index, repeat).
+So they do not depend on the number of workers or on the other clips of a batch. They are plain arrays (`Augmentation`),
+so that boxes and flow can follow the pixels. Optical flow (`posture/data/decode/optical_flow.py`) follows its clip's
+crop and flip; it has no colours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from posture.data.decode.optical_flow import PIXELS_PER_STEP, ZERO
 
-# Each use of a clip's key draws from a stream of its own, so that switching one kind of augmentation off leaves the
-# others as they were.
+# Each use of a clip's key draws from a stream of its own, so that turning one kind of augmentation off does not change
+# the others.
 TEMPORAL, SPATIAL, NETWORK = 0, 1, 2
 
 LUMA = (0.299, 0.587, 0.114)
@@ -28,26 +28,27 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to N clips; the same for all frames of a clip.
-
-    `crops_xyxy`: (N, 4) float64, pixels of the stored frame; `flips`: (N,) bool, left-right, after the crop;
-    `brightness`, `contrast`, `saturation`: (N,) float64 factors, 1 changes nothing.
-    """
+    """Augmentation of N clips, the same for all frames of a clip."""
 
     crops_xyxy: np.ndarray
+    """(N, 4) float64, pixels of the stored frame."""
     flips: np.ndarray
+    """(N,) bool, left-right, after the crop."""
     brightness: np.ndarray
+    """(N,) float64, a factor; 1 changes nothing."""
     contrast: np.ndarray
+    """(N,) float64, a factor; 1 changes nothing."""
     saturation: np.ndarray
+    """(N,) float64, a factor; 1 changes nothing."""
 
     @property
     def keeps_colours(self) -> bool:
-        """Whether all three colour factors are 1 for all clips."""
+        """True if all three colour factors are 1 for all clips."""
         return all(bool((factors == 1.0).all()) for factors in (self.brightness, self.contrast, self.saturation))
 
 
 def clip_generator(stream: int, *, seed: int, epoch: int, clip: int, repeat: int = 0) -> np.random.Generator:
-    """The random numbers of one clip in one epoch; `repeat` counts its earlier appearances in that epoch."""
+    """Return the generator of one clip in one epoch; `repeat` counts its earlier occurrences in that epoch."""
     return np.random.Generator(
         np.random.Philox(np.random.SeedSequence((seed % 2**64, epoch, clip, repeat), spawn_key=(stream,)))
     )
@@ -62,10 +63,10 @@ def frame_indices(
     view: int = 0,
     views: int = 1,
 ) -> np.ndarray:
-    """Which stored frames make a clip of `frames`, every `step`-th one: (frames,) int64.
+    """Return the indices of a clip's `frames` stored frames, every `step`-th one: (frames,) int64.
 
     With a `generator` the start is random. Without, a single view is centred, and several are spread evenly from the
-    first possible start to the last. Stored footage that is too short repeats its last frame.
+    first possible start to the last. A stored clip that is too short repeats its last frame.
     """
     latest_start = max(0, stored_frames - ((frames - 1) * step + 1))
     if generator is not None:
@@ -86,11 +87,10 @@ def draw_augmentation(
     clips: np.ndarray,
     repeats: np.ndarray | None = None,
 ) -> Augmentation:
-    """Random crop, flip and colours for the clips with indices `clips` (N,); `data` is `run.data`, `frame_size` the
-    stored (height, width).
+    """Return random crop, flip and colours of the clips with indices `clips` (N,).
 
-    The crop's area and aspect are drawn as in Szegedy 2015 (section 6); where it would not fit, the longer side is cut
-    to the frame.
+    `data` is `run.data`, `frame_size` the stored (height, width). The crop's area and aspect are drawn as in Szegedy
+    2015 (section 6); if it does not fit, the longer side is cut to the frame.
     """
     height, width = frame_size
     repeats = np.zeros(len(clips), dtype=np.int64) if repeats is None else repeats
@@ -114,14 +114,14 @@ def draw_augmentation(
 
 
 def evaluation_view(frame_size: tuple[int, int], *, clips: int, crop: int = 0, crops: int = 1) -> Augmentation:
-    """The largest square of the frame for each of N = `clips` clips, colours untouched.
+    """Return the largest square of the frame for each of N = `clips` clips, with unchanged colours.
 
-    One crop is centred; of three, they are left, centre and right (top, centre and bottom of a portrait frame).
+    One crop is centred; three are left, centre and right (top, centre and bottom of a portrait frame).
     """
     height, width = frame_size
     side = min(height, width)
-    place = 0.5 if crops == 1 else crop / (crops - 1)
-    x, y = place * (width - side), place * (height - side)
+    share = 0.5 if crops == 1 else crop / (crops - 1)
+    x, y = share * (width - side), share * (height - side)
     squares = np.tile([x, y, x + side, y + side], (clips, 1))
     unchanged = np.ones(clips)
     return Augmentation(
@@ -132,7 +132,7 @@ def evaluation_view(frame_size: tuple[int, int], *, clips: int, crop: int = 0, c
 def network_inputs(
     stored: dict[str, Tensor], augmentation: Augmentation, *, data: Any, size: int
 ) -> tuple[Tensor, ...]:
-    """What a network's `forward` takes, from uint8 as stored, in the same order: "rgb" by `network_input`, "flow" by
+    """Return a network's inputs from stored uint8, in the same order: "rgb" by `network_input`, "flow" by
     `network_flow`.
     """
     return tuple(
@@ -144,7 +144,7 @@ def network_inputs(
 
 
 def network_input(clips: Tensor, augmentation: Augmentation, *, data: Any, size: int) -> Tensor:
-    """uint8 clips (N, T, H, W, 3) -> float32 (N, 3, T, S, S) on the same device, normalised with `data.mean`,
+    """Return uint8 clips (N, T, H, W, 3) as float32 (N, 3, T, S, S) on the same device, normalised with `data.mean` and
     `data.std` (`run.data`).
     """
     images = _augmented(clips, augmentation, size)
@@ -153,28 +153,26 @@ def network_input(clips: Tensor, augmentation: Augmentation, *, data: Any, size:
 
 
 def network_flow(flow: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
-    """uint8 flow (N, T - 1, H, W, 2), as `data/decode/optical_flow.py` encodes it -> float32 (N, 2, T - 1, S, S), dx then dy, in
-    hundredths of S.
+    """Return encoded uint8 flow (N, T - 1, H, W, 2) as float32 (N, 2, T - 1, S, S), dx then dy, in hundredths of S.
 
-    Cropped, resized and flipped as the pixels are: vectors grow with the image, by S / crop width and S / crop
-    height, and a flip turns dx round. Then they are divided by S / 100 pixels, which makes them about unit size,
-    whatever S.
+    It is cropped, resized and flipped like the pixels: vectors grow with the image, by S / crop width and S / crop
+    height, and a flip negates dx. Then they are divided by S / 100 pixels, which makes them about unit size for any S.
     """
     x0, y0, x1, y1 = torch.from_numpy(augmentation.crops_xyxy.astype(np.float32)).to(flow.device).unbind(dim=1)
     signs = torch.from_numpy(np.where(augmentation.flips, -1.0, 1.0).astype(np.float32)).to(flow.device)
-    # that a step of the code is worth, (N, 2)
+    # hundredths of S per step of the encoding, (N, 2)
     hundredths = 100.0 * PIXELS_PER_STEP * torch.stack([signs / (x1 - x0), 1.0 / (y1 - y0)], dim=1)
     return _resample(flow, augmentation, size).sub_(ZERO).mul_(hundredths[:, :, None, None, None])
 
 
 def augmented_frames(clips: Tensor, augmentation: Augmentation, *, size: int) -> Tensor:
-    """What the network sees, to look at: uint8 clips (N, T, H, W, 3) -> uint8 (N, T, S, S, 3)."""
+    """Return the augmented frames for display: uint8 clips (N, T, H, W, 3) -> uint8 (N, T, S, S, 3)."""
     images = _augmented(clips, augmentation, size)
     return images.mul_(255.0).round_().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
 
 
 def _augmented(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
-    """(N, 3, T, S, S) float32 in 0..1."""
+    """Return (N, 3, T, S, S) float32 in 0..1."""
     images = _resample(clips, augmentation, size, white=255.0)
     if not augmentation.keeps_colours:
         images = _recolour(images, augmentation)
@@ -182,10 +180,9 @@ def _augmented(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
 
 
 def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: float = 1.0) -> Tensor:
-    """Crop, resize and flip in two matrix products: bilinear resampling is separable, and a crop or a flip only moves
-    its weights.
+    """Crop, resize and flip: (N, T, H, W, C) -> (N, C, T, S, S) float32, divided by `white`.
 
-    (N, T, H, W, C) -> (N, C, T, S, S) float32, divided by `white`.
+    It takes two matrix products: bilinear resampling is separable, and a crop or a flip only moves its weights.
     """
     clip_count, frames, height, width, channels = clips.shape
     x0, y0, x1, y1 = torch.from_numpy(augmentation.crops_xyxy.astype(np.float32)).to(clips.device).unbind(dim=1)
@@ -201,10 +198,9 @@ def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: fl
 
 
 def _resampling_weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
-    """Weights (N, size, length) that resize a line of `length` pixels, from `start` to `end` (N,), to `size`.
+    """Return weights (N, size, length) that resize a line of `length` pixels, from `start` to `end` (N,), to `size`.
 
-    Bilinear; when shrinking, the triangle is as wide as an output pixel, so that nothing between its taps is lost
-    (antialiasing).
+    They are bilinear; when shrinking, the triangle is as wide as an output pixel (antialiasing).
     """
     scale = ((end - start) / size)[:, None]  # stored pixels per output pixel, (N, 1)
     centres = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale  # (N, size)
@@ -214,7 +210,7 @@ def _resampling_weights(start: Tensor, end: Tensor, length: int, size: int) -> T
 
 
 def _recolour(images: Tensor, augmentation: Augmentation) -> Tensor:
-    """Brightness, then saturation, then contrast about the clip's mean grey: one 3x3 matrix and one offset per clip."""
+    """Apply brightness, saturation, and contrast about the clip's mean grey: a 3x3 matrix and an offset per clip."""
     luma = images.new_tensor(LUMA)
     factors = np.stack([augmentation.brightness, augmentation.saturation, augmentation.contrast]).astype(np.float32)
     brightness, saturation, contrast = torch.from_numpy(factors).to(images.device)[..., None, None]  # (N, 1, 1) each

@@ -13,10 +13,10 @@ from posture.data.store.tables import Store
 
 @dataclass(frozen=True)
 class Origin:
-    """The stretch of a video that a segment is."""
+    """Stretch of a video that a segment covers."""
 
     video: str
-    """The content hash of the file."""
+    """Content hash of the file."""
     uri: str
     """Path or s3:// address of the file; empty if the store no longer lists it."""
     start: float
@@ -27,8 +27,9 @@ class Origin:
 
 
 def places_of(store: Store, segments: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, Origin]:
-    """The place of each of these segments, by id; `versions` pins the tables. Segments that the store does not hold are
-    left out.
+    """Return the origin of each of these segments, by id, without those that are not in the store.
+
+    `versions` pins the tables.
     """
     versions = versions or {}
     uris = {
@@ -47,8 +48,9 @@ def places_of(store: Store, segments: Collection[str], *, versions: dict[str, in
 
 
 def image_uris(store: Store, images: Collection[str], *, versions: dict[str, int] | None = None) -> dict[str, str]:
-    """The file of each of these images, by id; that of a frame of a video is `video#t=seconds`. `versions` pins the
-    tables.
+    """Return the file of each of these images, by id; for a frame of a video, `video#t=seconds`.
+
+    `versions` pins the tables.
     """
     table = store.read("images", columns=["image", "uri"], version=(versions or {}).get("images"))
     wanted = table.filter(pc.is_in(table["image"], value_set=pa.array(list(images), pa.string())))

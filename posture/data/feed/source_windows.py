@@ -1,4 +1,4 @@
-"""Clips cut anew from the original files, for testing with more windows per segment than the store keeps."""
+"""Clips cut again from the original files, for evaluation with more windows per segment than the store keeps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from posture.data.store.tables import Store
 from posture.errors import InputError, Unreadable
 
 LIMIT_SECONDS = 120.0
-"""For the windows of one segment."""
+"""Time limit for the windows of one segment."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,19 @@ class SourceIndex:
     """
 
     uris: list[str]
-    spans: list[tuple[float, float]]  # seconds
-    windows: np.ndarray  # (s,) int64
+    spans: list[tuple[float, float]]
+    """Start and end of each segment in seconds."""
+    windows: np.ndarray
+    """(s,) int64."""
     segment_ids: list[str]
     classes: tuple[str, ...]
-    segment_labels: np.ndarray  # (s,) int64
+    segment_labels: np.ndarray
+    """(s,) int64."""
     recipe: DecodeRecipe
     inputs: tuple[str, ...] = ("rgb",)
-    """What is given of a clip, in this order."""
+    """What is computed of each clip, in this order."""
     flow: str = METHODS[0]
-    """How flow is computed, where it is given."""
+    """Method of the flow, if it is an input."""
 
     def __len__(self) -> int:
         return int(self.windows.sum())
@@ -56,7 +59,7 @@ class SourceIndex:
         return np.repeat(np.arange(len(self.windows)), self.windows)
 
     def part(self, indices: np.ndarray) -> SourceIndex:
-        """The segments that the clips `indices` belong to, which must be whole segments."""
+        """Return the segments of the clips `indices`, which must be whole segments."""
         chosen = np.unique(self.segments[indices])
         return replace(
             self,
@@ -71,14 +74,16 @@ class SourceIndex:
 def index_sources(
     store: Store, index: ClipIndex, *, windows: int, inputs: tuple[str, ...] = ("rgb",), flow: str | None = None
 ) -> SourceIndex:
-    """The segments of `index` with `windows` clips each (fewer where they are short), of which the model takes
-    `inputs`, flow by the method `flow`.
+    """Return the segments of `index` with `windows` clips each, fewer for short segments.
+
+    The model takes `inputs`, and flow by the method `flow`.
     """
     recipe = replace(DecodeRecipe.parse(index.recipe), windows=windows, jpeg=0)
     if recipe.crop:
         raise InputError(
-            f"--source decodes whole frames, and this run was trained on clips cut around the athlete ({recipe.crop}), whose places the store "
-            "does not keep; evaluate the stored windows instead (leave out --source), and ingest with more --windows to have more of them"
+            "--source decodes whole frames, but this run was trained on clips cut around the athlete "
+            f"({recipe.crop}), whose positions the store does not keep; evaluate the stored windows instead "
+            "(leave out --source), and ingest with more --windows to have more of them"
         )
     videos = {row["video"]: row for row in store.read("videos").to_pylist() if row["verdict"] == "ok"}
     segments = {row["segment"]: row for row in store.read("segments").to_pylist()}
@@ -105,10 +110,10 @@ def index_sources(
 
 
 class SourceFootage:
-    """Streams the clips of a SourceIndex, decoded on this machine's cores as they are asked for.
+    """Stream of the clips of a SourceIndex, decoded on this machine's cores on demand.
 
-    A file that cannot be decoded raises InputError; `tolerant`, its clips are black instead, and its segment's number
-    is in `failed` with the reason.
+    A file that cannot be decoded raises InputError. With `tolerant`, its clips are black instead, and `failed` has its
+    segment's number with the reason.
     """
 
     def __init__(self, index: SourceIndex, *, tolerant: bool = False) -> None:
@@ -121,8 +126,9 @@ class SourceFootage:
         return len(self.index)
 
     def stream(self, epoch: int, rank: int, world_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
-        """(clip index, and for each input uint8 frames (T, H, W, 3) or flow (T - 1, H, W, 2)) of every `world_size`-th
-        segment, in order.
+        """Yield (clip index, array for each input) of every `world_size`-th segment, in order.
+
+        Arrays are uint8 frames (T, H, W, 3) or flow (T - 1, H, W, 2).
         """
         starts = np.cumsum([0, *self.index.windows[:-1]])
         sandboxes: list[Sandbox] = []
@@ -151,8 +157,8 @@ class SourceFootage:
         except Exception as error:
             if not self._tolerant:
                 raise InputError(
-                    f"{self.index.uris[segment]}: cannot be decoded again ({error}); evaluate the stored windows instead "
-                    "(leave out --source)"
+                    f"{self.index.uris[segment]}: cannot be decoded again ({error}); "
+                    "evaluate the stored windows instead (leave out --source)"
                 ) from None
             self.failed[segment] = str(error)
             recipe = self.index.recipe
@@ -176,5 +182,5 @@ class SourceFootage:
                 if isinstance(item, Clip)
             ]
         if not clips:
-            raise Unreadable("no_frames", f"it holds nothing from {start:g} s to {end:g} s any more")
+            raise Unreadable("no_frames", f"it has no frames from {start:g} s to {end:g} s any more")
         return clips

@@ -1,6 +1,6 @@
-"""One window of one video: cut as a store's decode recipe cuts it, and once more as large as a person wants to see it.
+"""One window of one video: cut by a store's decode recipe, and once more at a size for display.
 
-Legend: T frames of the network's clip, H x W the recipe's pixels, h x w those of the images.
+Legend: T frames of the network's clip, H x W the recipe's pixels, h x w those of the images for display.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError, Unreadable
 
 LIMIT_SECONDS = 120.0
-"""For decoding one window."""
+"""Time limit for decoding one window."""
 SHOWN_PIXELS = 288
-"""Shorter side of the images, at least; a small video is enlarged."""
+"""Minimum shorter side of the images for display; a small video is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,26 @@ class Window:
     """A clip of one video."""
 
     frames: np.ndarray
-    """(T, H, W, 3) uint8, as stored footage would be."""
-    pictures: np.ndarray
-    """(T, h, w, 3) uint8: of the same frames what evaluation shows the network, the middle square, in the video's own
+    """(T, H, W, 3) uint8, like stored clips."""
+    images: np.ndarray
+    """(T, h, w, 3) uint8: the same frames for display, cut to the middle square as in evaluation, in the video's own
     proportions.
     """
     seconds: np.ndarray
-    """(T,) float64, when each frame is shown."""
+    """(T,) float64, time of each frame."""
 
 
 def cut_window(video: str, recipe: DecodeRecipe, *, frames: int, step: int = 1, start: float | None = None) -> Window:
-    """`frames` frames of the file `video`, every `step`-th of those that `recipe` stores: from `start` seconds on, or
-    from the middle.
+    """Return `frames` frames of the file `video`, every `step`-th of those that `recipe` stores.
 
-    The middle is where a store with one window per segment has it, the whole video being the segment. Raises InputError
-    where the file is no readable video, or shorter than one clip, or ends within one clip from `start` on; and where
-    the recipe cuts clips around an athlete, whose place nobody says here.
+    They begin at `start` seconds, or lie in the middle, as in a store with the whole video as one segment of one
+    window. Raises InputError if the file is not a readable video, or is too short for one clip from `start` on, or if
+    the recipe cuts clips around an athlete, whose position is unknown here.
     """
     if recipe.crop:
         raise InputError(
-            f"{video}: this run was trained on clips cut around the athlete ({recipe.crop}), and nothing says where the athlete is here; "
-            "explain a run that was trained on whole frames"
+            f"{video}: this run was trained on clips cut around the athlete ({recipe.crop}), whose position is unknown "
+            "here; explain a run that was trained on whole frames"
         )
     recipe = replace(recipe, windows=1, jpeg=0)
     try:
@@ -64,16 +63,16 @@ def cut_window(video: str, recipe: DecodeRecipe, *, frames: int, step: int = 1, 
             label, recipe = _place(video, stream, recipe, frames=frames, step=step, start=start)
             clips = [_decoded(cut(label, recipe=size)) for size in (recipe, _larger(recipe))]
     except (OSError, Unreadable) as error:
-        raise InputError(f"{video}: this is no video that can be read: {error}") from None
+        raise InputError(f"{video}: the video cannot be read: {error}") from None
     (stored, times), (large, _) = clips
-    numbers = frame_indices(len(stored), frames, step=step)
-    return Window(stored[numbers], _as_seen(large[numbers], stream, recipe), times[numbers])
+    chosen = frame_indices(len(stored), frames, step=step)
+    return Window(stored[chosen], _as_seen(large[chosen], stream, recipe), times[chosen])
 
 
 def _place(
     video: str, stream: dict[str, Any], recipe: DecodeRecipe, *, frames: int, step: int, start: float | None
 ) -> tuple[Label, DecodeRecipe]:
-    """The stretch of the video to cut, and the recipe that cuts one window of it."""
+    """Return the stretch of the video to cut, and the recipe that cuts one window of it."""
     stored = min(recipe.frames, (frames - 1) * step + 1)  # a longer clip repeats its last frame, as in training
     span, fps, seconds = (stored - 1) * recipe.stride + 1, stream["fps"], stream["seconds"]
     if span > stream["frames"]:
@@ -90,13 +89,13 @@ def _place(
 
 
 def _larger(recipe: DecodeRecipe) -> DecodeRecipe:
-    """The same cut at the size of the images."""
+    """Return the same recipe at the size of the images for display."""
     scale = max(1.0, SHOWN_PIXELS / min(recipe.height, recipe.width))
     return replace(recipe, height=round(recipe.height * scale), width=round(recipe.width * scale))
 
 
 def _decoded(messages: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) of the one clip that was cut, and when each is shown, (T,) seconds."""
+    """Return frames (T, H, W, 3) of the only clip, and the time of each, (T,) seconds."""
     clip = next((item for item in messages if isinstance(item, Clip)), None)
     if clip is None:
         raise Unreadable("no_frames", "nothing could be decoded there")
@@ -106,7 +105,7 @@ def _decoded(messages: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_seen(frames: np.ndarray, stream: dict[str, Any], recipe: DecodeRecipe) -> np.ndarray:
-    """The middle square of stored frames; where storing stretched the image, that is undone."""
+    """Return the middle square of stored frames; if the recipe stretches frames, undo that."""
     import cv2
 
     side = min(frames.shape[1:3])

@@ -38,7 +38,7 @@ def write_report(
     """Write the report of one run to `path`.
 
     * `run`: the run's configuration (`ActionRun.model_dump()`); `name` and `model.kind` make the title.
-    * `metrics`: those of `posture.tasks.metrics.classification_metrics`, and optionally `split`, `notice` (a warning,
+    * `metrics`: those of `posture.runs.classification_metrics`, and optionally `split`, `notice` (a warning,
       shown at the top) and `interval` (of the accuracy, from `posture.runs.statistics.told_interval`).
     * `history`: a row per epoch with `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None
       values leave gaps.

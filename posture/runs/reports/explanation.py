@@ -153,14 +153,14 @@ def _seen(explanation: Explanation) -> Filmstrip:
     return Filmstrip(
         "Input of the network",
         f"shown larger than {side} × {side} pixels",
-        window.pictures[shown],
+        window.images[shown],
         _times(explanation, shown),
     )
 
 
 def _class_rows(explanation: Explanation) -> list[Filmstrip]:
     """Lay Grad-CAM over frames, finer maps first; maps of a 2-D network side by side, over the one frame it reads."""
-    images, rows = explanation.window.pictures, []
+    images, rows = explanation.window.images, []
     names = explanation.run.model.inputs
     for stream, name in enumerate(names):
         found = [item for item in reversed(explanation.evidence.class_maps) if item.stream == stream]
@@ -191,7 +191,7 @@ def _class_rows(explanation: Explanation) -> list[Filmstrip]:
 
 def _flow_image(explanation: Explanation) -> np.ndarray:
     """Colour the flow at the middle of the clip, cropped as for the network: uint8 (H, W, 3), sized as the images."""
-    flow, (height, width) = explanation.flow, explanation.window.pictures.shape[1:3]
+    flow, (height, width) = explanation.flow, explanation.window.images.shape[1:3]
     side = min(flow.shape[1:3])
     top, left = ((length - side) // 2 for length in flow.shape[1:3])
     return heatmaps.flow_colours(decode(flow[len(flow) // 2, top : top + side, left : left + side]), (height, width))
@@ -199,7 +199,7 @@ def _flow_image(explanation: Explanation) -> np.ndarray:
 
 def _spatial_rows(explanation: Explanation) -> list[Filmstrip]:
     """Lay each block's spatial attention over frames, coloured from its minimum to its maximum weight."""
-    images, shown, rows = explanation.window.pictures, _shown(explanation), []
+    images, shown, rows = explanation.window.images, _shown(explanation), []
     for block in explanation.evidence.attention:
         heat = heatmaps.stretched(heatmaps.over_frames(block.spatial, len(images), images.shape[1:3]))[shown]
         time, height, width = block.spatial.shape
@@ -220,7 +220,7 @@ def _spatial_rows(explanation: Explanation) -> list[Filmstrip]:
 def _key_row(explanation: Explanation) -> Filmstrip:
     keys, weights = explanation.key_frames, _strong(explanation)
     captions = [f"{explanation.window.seconds[key]:.2f} s, weight {weights[key]:.3f}" for key in keys]
-    return Filmstrip("Key frames" if len(keys) > 1 else "Key frame", "", explanation.window.pictures[keys], captions)
+    return Filmstrip("Key frames" if len(keys) > 1 else "Key frame", "", explanation.window.images[keys], captions)
 
 
 def _curve(explanation: Explanation) -> Chart:

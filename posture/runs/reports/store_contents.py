@@ -145,7 +145,7 @@ def image_sheet(store: Store, run: DetectionRun, *, count: int, seed: int) -> li
         {
             "image": keys[at],
             "uri": uris.get(keys[at], ""),
-            "pixels": batch.pictures[at],
+            "pixels": batch.pixels[at],
             "boxes": batch.boxes[batch.images == at],
             "labels": [index.classes[label] for label in batch.labels[batch.images == at]],
         }

@@ -103,7 +103,7 @@ UPRIGHT = st.builds(
     shift=st.tuples(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)),
     flip=st.booleans(),
     centre=st.tuples(SHARES, SHARES),
-    quarter=st.integers(0, 3),
+    tile=st.integers(0, 3),
 )
 
 
@@ -224,7 +224,7 @@ def test_whole_pixels_are_moved_untouched() -> None:
 
 
 def test_a_mosaic_is_four_images_around_its_centre() -> None:
-    """Images of one colour each, of which the centre and the quarter say where they are: hand-computed for a wide one
+    """Images of one colour each, of which the centre and the tile say where they are: hand-computed for a wide one
     and a tall one.
     """
     shapes = [(32, 32), (16, 32), (32, 16), (32, 32)]
@@ -236,7 +236,7 @@ def test_a_mosaic_is_four_images_around_its_centre() -> None:
         )
         for number, shape in enumerate(shapes, start=1)
     ]
-    result = augment(shown, View(centre=(0.5, 0.75), quarter=1), 64, least_visible=0.0)
+    result = augment(shown, View(centre=(0.5, 0.75), tile=1), 64, least_visible=0.0)
     # First above right, then below left, below right, above left of (32, 48); as large as a letterbox of 64.
     assert result.labels.tolist() == [1, 2, 3, 4]
     assert result.boxes.tolist() == [[32, 0, 64, 48], [0, 48, 32, 64], [32, 48, 64, 64], [0, 0, 32, 48]]
@@ -436,15 +436,15 @@ def test_one_kind_of_augmentation_leaves_the_others_as_they_were() -> None:
         "value": "value",
     }
     for image in range(20):
-        everything = draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, picture=image)
+        everything = draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, image=image)
         for switched, field in fields.items():
-            less = draw_view(SimpleNamespace(**EVERYTHING | {switched: 0.0}), seed=0, epoch=0, picture=image)
+            less = draw_view(SimpleNamespace(**EVERYTHING | {switched: 0.0}), seed=0, epoch=0, image=image)
             changed = {name for name in View.__dataclass_fields__ if getattr(less, name) != getattr(everything, name)}
             assert changed <= {field} and getattr(less, field) == getattr(View(), field)
 
 
 def test_views_fill_their_ranges() -> None:
-    views = [draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, picture=image) for image in range(800)]
+    views = [draw_view(SimpleNamespace(**EVERYTHING), seed=0, epoch=0, image=image) for image in range(800)]
     drawn = np.array([
         (view.scale, view.degrees, *view.shift, view.hue, view.saturation, view.value, *view.centre) for view in views
     ])
@@ -455,7 +455,7 @@ def test_views_fill_their_ranges() -> None:
         assert low <= min(values) < low + 0.02 * spread and high - 0.02 * spread < max(values) <= high
         assert abs(np.mean(values) - (low + high) / 2) < 0.05 * spread
     assert 0.4 < np.mean([view.flip for view in views]) < 0.6
-    assert np.bincount([view.quarter for view in views], minlength=4).min() > 150
+    assert np.bincount([view.tile for view in views], minlength=4).min() > 150
 
 
 # Decoding

@@ -34,21 +34,21 @@ def test_from_a_start_on(video):
     for start, first in ((0.0, 0.0), (1.0, 1.0), (1.01, 1.04), (2.4, 2.4)):
         window = cut_window(path, RECIPE, frames=8, start=start)
         np.testing.assert_allclose(window.seconds, first + 0.08 * np.arange(8), atol=1e-6)
-        assert len(np.unique(window.pictures.mean(axis=(1, 2)), axis=0)) == 8  # no frame is repeated
+        assert len(np.unique(window.images.mean(axis=(1, 2)), axis=0)) == 8  # no frame is repeated
 
 
 @pytest.mark.parametrize(("fit", "proportions"), [("stretch", (64, 96 * 32 / 40)), ("crop", (1, 1)), ("pad", (1, 1))])
 def test_images_are_what_the_network_sees_in_the_videos_proportions(video, fit, proportions):
     window = cut_window(str(video("a.mp4")), DecodeRecipe(32, 40, 20, 2, fit=fit), frames=8)
-    height, width = window.pictures.shape[1:3]
+    height, width = window.images.shape[1:3]
     assert min(height, width) == SHOWN_PIXELS
     np.testing.assert_allclose(width / height, proportions[1] / proportions[0], atol=0.01)
     square = window.frames[:, :, 4:36].astype(float)  # 32 x 32 of 32 x 40
     rows, columns = (((np.arange(32) + 0.5) * length / 32).astype(int) for length in (height, width))
-    assert np.abs(window.pictures[:, rows][:, :, columns] - square).mean() < 20
+    assert np.abs(window.images[:, rows][:, :, columns] - square).mean() < 20
     assert (
-        np.abs(window.pictures[::-1, rows][:, :, columns] - square).mean()
-        > np.abs(window.pictures[:, rows][:, :, columns] - square).mean()
+        np.abs(window.images[::-1, rows][:, :, columns] - square).mean()
+        > np.abs(window.images[:, rows][:, :, columns] - square).mean()
     )
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_video_or_too_short(video, tmp_path):
     with pytest.raises(InputError, match=r"short.mp4: too short: one clip needs 1.24 s, the video lasts 0.40 s"):
         cut_window(str(video("short.mp4", frames=10)), DecodeRecipe(32, 40, 32, 2), frames=16)
     for name in write_bad_files(tmp_path / "bad", good):
-        with pytest.raises(InputError, match=rf"{name}: this is no video that can be read: \w+"):
+        with pytest.raises(InputError, match=rf"{name}: the video cannot be read: \w+"):
             cut_window(str(tmp_path / "bad" / name), RECIPE, frames=8)
-    with pytest.raises(InputError, match=r"nothing\.mp4: this is no video that can be read"):
+    with pytest.raises(InputError, match=r"nothing\.mp4: the video cannot be read"):
         cut_window(str(tmp_path / "nothing.mp4"), RECIPE, frames=8)

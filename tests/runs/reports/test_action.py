@@ -18,8 +18,8 @@ from PIL import Image
 from posture.display.charts import Chart, ChartLine, Dot, matrix, ticks
 from posture.display.html import breaks, duration, size
 from posture.display.text import moment, percent, whole
+from posture.runs.classification_metrics import classification_metrics
 from posture.runs.reports.action import verdict, write_report
-from posture.tasks.metrics import classification_metrics
 
 HOSTILE = "<script>alert('x')</script> & \"y\""
 
