@@ -43,9 +43,7 @@ def yolov7() -> DetectionRun:
 
 
 def ssd300() -> DetectionRun:
-    """torchvision's SSD300 with VGG-16 and its own loss; SGD as in torchvision's training script, scaled to 16
-    images.
-    """
+    """torchvision's SSD300 with VGG-16 and its own loss; SGD as in torchvision's script, scaled to 16 images."""
     return DetectionRun(
         name="ssd300",
         model=SSD300(),

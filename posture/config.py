@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 
 class ClipData(Section):
-    """How stored clips become training batches."""
+    """Sampling, augmentation and feeding of stored clips."""
 
     recipe: Text | None = None
     """Decode recipe to train on; required if the store has several."""
@@ -77,7 +77,7 @@ class ClipData(Section):
 
 
 class ImageData(Section):
-    """How stored images with boxes become training batches."""
+    """Sampling, augmentation and feeding of stored images with boxes."""
 
     anchors: Literal["auto", "kmeans", "keep"] = "auto"
     """Anchors of a YOLO network. `kmeans`: made from the training boxes; `keep`: the model's own; `auto`: the model's
@@ -182,7 +182,7 @@ def _workers(value: Any) -> Any:
 
 
 class Scale(Section):
-    """How much hardware a run uses, and how a batch is divided over it."""
+    """Hardware of a run, and the division of a batch over it."""
 
     workers: Annotated[int | tuple[int, int], BeforeValidator(_workers)] = 1
     """Number of workers, or a range [least, most]: as many as the cluster has room for during the run. Every size in

@@ -12,7 +12,7 @@ from typing import Any
 from posture.config import ActionRun
 from posture.runs.recipes import load_recipe
 
-MOST_GROUPS = 32
+MAX_GROUPS = 32
 
 
 def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _training(trial: Any, base: ActionRun) -> dict[str, Any]:
 def _divisors(base: ActionRun) -> list[int]:
     """Return the numbers of groups that divide the width of every stage."""
     common = math.gcd(*base.model.channels)
-    return [groups for groups in range(1, min(common, MOST_GROUPS) + 1) if common % groups == 0]
+    return [groups for groups in range(1, min(common, MAX_GROUPS) + 1) if common % groups == 0]
 
 
 def _with(value: Any, *choices: Any) -> list[Any]:

@@ -1,20 +1,18 @@
-"""The detectors' speed, beside torchvision's and Ultralytics': `python -m posture.bench.detectors`.
+"""Speed of the detectors beside torchvision's and Ultralytics': `python -m posture.bench.detectors`.
 
-Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the
-table gives the median and, in brackets, the tenth and the ninetieth percentile of single passes; ratios are taken of
-the rounds' medians, round by round. Networks are fused for inference where there is something to fuse, channels last,
-and eager; on a GPU also recorded as CUDA graphs (`graphed`), but for torchvision's, which wait for it within. Two kinds
-of work are timed:
+All networks are timed in turn, in several rounds, so that a slow moment of the machine affects all of them. The table
+has the median and, in brackets, the tenth and the ninetieth percentile of single passes. Ratios are taken of the
+rounds' medians, round by round. Networks are fused for inference, channels last, and eager. On a GPU they are also
+recorded as CUDA graphs (`graphed`), except for torchvision's, which wait for the GPU within. Two kinds of work are
+timed:
 
-* `forward`: images on the device to raw outputs, before boxes are decoded. torchvision's networks have no such point:
-  they suppress inside.
-* `whole`: images on the device to the boxes that are left in each, by each network's own decoding and suppression of
-  overlaps.
+* `forward`: from images on the device to raw outputs, before boxes are decoded. torchvision's networks have no such
+  point: they suppress overlaps inside.
+* `whole`: from images on the device to the final boxes, with each network's own decoding and suppression of overlaps.
 
-Weights are random and so is the image, of which batches are copies. Outputs are scaled so that scores differ, and
-each network's threshold is the one that lets 300 boxes of an image through to suppression. GFLOPs are twice the
-multiply-accumulates of convolutions and matrix products, of one image. Needs torch and numpy; rows of networks that
-are made of ultralytics' blocks, or are torchvision's, appear where those import.
+Weights are random and so is the image, of which batches are copies. Outputs are scaled so that scores differ, and each
+network's threshold lets 300 boxes of an image through to suppression. GFLOPs are twice the multiply-accumulates of
+convolutions and matrix products, for one image. Rows of networks from ultralytics or torchvision need those packages.
 """
 
 from __future__ import annotations
@@ -46,14 +44,14 @@ from posture.tasks.detection import DetectionTask
 
 CLASSES = 80
 CANDIDATES = 300
-"""Boxes of an image that are certain enough to be compared with each other; as many are kept at most."""
+"""Number of an image's boxes above the threshold, and the maximum number kept."""
 OVERLAP = 0.6
 SSD_SIZE = 300
-"""Pixels: what SSD300 is laid out for, whatever the others look at."""
+"""Side of SSD300's images in pixels, regardless of the others' side."""
 YAML = {"yolov5su": "yolov5s.yaml", "yolo11s": "yolo11s.yaml"}
 """Ultralytics' own networks."""
 COMPARED = {"improved": ("yolov5s", "yolov5su")}
-"""Whose time is printed as a ratio, and to whose."""
+"""Networks whose time is printed as a ratio, and the networks it is divided by."""
 PUBLISHED: dict[str, tuple[float, float, str]] = {
     "yolov5s": (7.2, 16.5, ""),
     "yolov7": (36.9, 104.7, "fused"),
@@ -62,35 +60,35 @@ PUBLISHED: dict[str, tuple[float, float, str]] = {
     "yolov5su": (9.15, 24.2, ""),
     "yolo11s": (9.46, 21.8, ""),
 }
-"""Parameters in 1e6 and GFLOPs as the networks' authors or libraries state them, for 640 pixels and 80 classes unless
-it says otherwise.
+"""Parameters in 1e6 and GFLOPs as stated by the networks' authors or libraries, for 640 pixels and 80 classes unless
+stated otherwise.
 """
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What is held equal between the networks."""
+    """Settings that are equal for all networks."""
 
     device: str
     batches: tuple[int, ...]
     """Images of a batch; each network is timed with each number."""
     rounds: int
     images: int = 1
-    """Looked at by each network in one round, in single batches; one batch at least."""
+    """Images per network and round, in single batches; at least one batch."""
     warm_ups: int = 3
     threads: int = 1
-    """Of the CPU."""
+    """CPU threads."""
     modes: tuple[str, ...] = ("eager",)
-    """Of "eager" and "graphed"."""
+    """"eager", "graphed" or both."""
     precisions: tuple[str, ...] = ("fp32",)
-    """Of "fp32" and "bf16" (autocast)."""
+    """"fp32", "bf16" (autocast) or both."""
 
 
 class Yolo:
     """One of our YOLO networks, fused.
 
-    As of every `Detector` below: `forward` gives raw outputs, `look` what boxes are found in by `find`, which gives the
-    scores of at most `most` of them in each image, best first.
+    Every `Detector` below has these methods: `forward` returns raw outputs, `look` returns the input of `find`, and
+    `find` returns the scores of at most `most` boxes in each image, best first.
     """
 
     def __init__(self, config: YOLOv5 | YOLOv7) -> None:
@@ -120,7 +118,7 @@ class Yolo:
 
 
 class Torchvision:
-    """SSD300 or Faster R-CNN: `find` does all."""
+    """SSD300 or Faster R-CNN: `find` does everything."""
 
     forward = look = None
 
@@ -255,7 +253,7 @@ class DetectorBench:
         their median.
         """
         speeds = {
-            f"{kind}_pictures_per_second": 1e3 * self.batch / np.median(np.concatenate(rounds)).item()
+            f"{kind}_images_per_second": 1e3 * self.batch / np.median(np.concatenate(rounds)).item()
             for kind, rounds in self.rounds.items()
             if rounds
         }
@@ -275,9 +273,10 @@ class DetectorBench:
 
 
 def measure(settings: DetectorSettings, configs: dict[str, Any]) -> dict[str, Any]:
-    """`{"settings", "rows", "ratios", "left_out"}`, see `DetectorBench.row` and `ratios`. `configs`: by name, a config, or for
-    a network of Ultralytics' the name of its table and the images' side. Networks take turns in every round; those
-    that do not import are left out, with the reason.
+    """Return `{"settings", "rows", "ratios", "left_out"}`, see `DetectorBench.row` and `ratios`.
+
+    `configs` has a configuration by name, or for a network of Ultralytics' the name of its table and the images' side.
+    Networks that cannot be imported are left out, with the reason.
     """
     entries, left_out = [], []
     torch.set_num_threads(settings.threads)
@@ -309,8 +308,8 @@ def measure(settings: DetectorSettings, configs: dict[str, Any]) -> dict[str, An
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times the milliseconds, of the medians of each round: `{"of", "to", "batch", "mode", "precision",
-    "work", "median", "least", "most"}`.
+    """Return ratios of each round's median milliseconds: `{"of", "to", "batch", "mode", "precision", "work", "median",
+    "least", "most"}`.
     """
     same = ("batch", "mode", "precision")
     by_key = {(row["name"], *(row[what] for what in same)): row for row in rows}
@@ -330,28 +329,30 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """The measurements as tables of text."""
+    """Yield the measurements as tables of text."""
     settings, rows = result["settings"], result["rows"]
     yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
     yield (
-        f"fused, channels last; median (10th-90th percentile) of single passes in {settings['rounds']} round{'s' * (settings['rounds'] > 1)}; "
+        f"fused, channels last; median (10th-90th percentile) of single passes in {settings['rounds']} "
+        f"round{'s' * (settings['rounds'] > 1)}; "
         f"whole: with boxes decoded and suppressed, {CANDIDATES} candidates of an image"
     )
     if settings["tf32"]:
         yield "fp32: convolutions and matrix products run as TF32; bf16: autocast"
-    yield f"{'network':<13}{'pixels':>7}{'M parameters':>14}{'as timed':>10}{'published':>11}{'GFLOPs':>9}{'published':>11}"
+    sizes = f"{'M parameters':>14}{'as timed':>10}{'published':>11}{'GFLOPs':>9}{'published':>11}"
+    yield f"{'network':<13}{'pixels':>7}{sizes}"
     for row in {row["name"]: row for row in rows}.values():
         millions, gflops, where = PUBLISHED.get(row["name"], (None, None, ""))
-        yield (
-            f"{row['name']:<13}{row['size']:>7}{row['parameters'] / 1e6:>14.2f}{row['parameters_as_timed'] / 1e6:>10.2f}"
-            f"{'-' if millions is None else f'{millions:g}':>11}{row['gflops']:>9.1f}{'-' if gflops is None else f'{gflops:.1f}':>11}"
-            f"{f'  ({where})' if where else ''}"
-        )
+        sizes = f"{row['parameters'] / 1e6:>14.2f}{row['parameters_as_timed'] / 1e6:>10.2f}"
+        sizes += f"{'-' if millions is None else f'{millions:g}':>11}{row['gflops']:>9.1f}"
+        sizes += f"{'-' if gflops is None else f'{gflops:.1f}':>11}"
+        yield f"{row['name']:<13}{row['size']:>7}{sizes}{f'  ({where})' if where else ''}"
     yield (
-        f"GFLOPs: twice the multiply-accumulates, of one image; published: as its authors state it, for 640 pixels and {CLASSES} classes "
-        "where nothing else is said"
+        "GFLOPs: twice the multiply-accumulates, for one image; published: as stated by its authors, "
+        f"for 640 pixels and {CLASSES} classes unless stated otherwise"
     )
-    yield f"{'network':<13}{'mode':<9}{'type':<5}{'batch':>6}{'forward ms':>27}{'images/s':>11}{'whole ms':>27}{'images/s':>11}{'peak MiB':>10}"
+    work = f"{'forward ms':>27}{'images/s':>11}{'whole ms':>27}{'images/s':>11}"
+    yield f"{'network':<13}{'mode':<9}{'type':<5}{'batch':>6}{work}{'peak MiB':>10}"
     for row in rows:
         work = "".join(
             f"{_shown(row[f'{kind}_ms']):>27}{_figure(row.get(f'{kind}_images_per_second')):>11}"
@@ -361,8 +362,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"{row['name']:<13}{row['mode']:<9}{row['precision']:<5}{row['batch']:>6}{work}{peak:>10}"
     for found in result["ratios"]:
         yield (
-            f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['mode']} {found['precision']}, {found['work']}: "
-            f"{found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})"
+            f"time of {found['of']} / {found['to']}, batch {found['batch']}, {found['mode']} {found['precision']}, "
+            f"{found['work']}: {found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f})"
         )
     for reason in result["left_out"]:
         yield f"left out: {reason}"

@@ -1,10 +1,9 @@
-"""The classifiers' speed, beside torchvision's video networks: `posture bench models`, or `python -m
+"""Speed of the classifiers beside torchvision's video networks: `posture bench models`, or `python -m
 posture.bench.models`.
 
-Every network is timed in turn, several rounds over, so that a slow moment of the machine falls on all of them; the
-table gives the median and, in brackets, the slowest and fastest round; ratios are taken round by round. Inputs are
-random clips already on the device: no decoding, no augmentation. Needs torch and numpy; the torchvision rows appear
-where torchvision imports.
+All networks are timed in turn, in several rounds, so that a slow moment of the machine affects all of them. The table
+has the median and, in brackets, the slowest and fastest round; ratios are taken round by round. Inputs are random clips
+already on the device, without decoding or augmentation. Rows of torchvision's networks need torchvision.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from posture.models.summary import gmacs, parameters, random_inputs
 CLASSES, FRAMES = 101, 16
 PEERS = ("r3d_18", "mc3_18", "r2plus1d_18")
 COMPARED = {"improved": ("c3d", "r3d_18")}
-"""Whose speed is printed as a ratio, and over whose."""
+"""Networks whose speed is printed as a ratio, and the networks it is divided by."""
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What is held equal between the networks."""
+    """Settings that are equal for all networks."""
 
     device: str
     batch: int
@@ -48,13 +47,13 @@ class ModelSettings:
     """Timed repetitions in one round."""
     warm_ups: int = 3
     modes: tuple[str, ...] = ("eager",)
-    """Of "eager" and "compiled"."""
+    """"eager", "compiled" or both."""
     threads: int = 1
-    """Of the CPU."""
+    """CPU threads."""
 
 
 class Network:
-    """A network on the device with its optimiser and a batch; its timings come from `ModelBench`."""
+    """A network on the device with its optimiser and a batch; `ModelBench` times it."""
 
     def __init__(self, name: str, config: Any, settings: ModelSettings) -> None:
         self.name, self.settings = name, settings
@@ -71,7 +70,7 @@ class Network:
         self.labels = torch.randint(config.classes, (settings.batch,), device=settings.device)
 
     def train(self, forward: Callable[..., Tensor]) -> None:
-        """One optimiser step; `forward` computes the logits, (N, K) or (N, M, K) of M streams."""
+        """Do one optimiser step; `forward` computes the logits, (N, K) or (N, M, K) of M streams."""
         self.model.train()
         logits = forward(*self.batch).float()
         streams = logits.shape[1] if logits.ndim == 3 else 1
@@ -85,8 +84,7 @@ class ModelBench:
 
     def __init__(self, network: Network, mode: str, precision: str) -> None:
         self.network, self.mode, self.precision, self.settings = network, mode, precision, network.settings
-        # Whole graphs of fixed shapes or none: otherwise a network that torch gives up compiling would be timed as it
-        # is.
+        # Whole graphs of fixed shapes only: otherwise a network that torch cannot compile would be timed uncompiled.
         self.callable = (
             torch.compile(network.model, fullgraph=True, dynamic=False) if mode == "compiled" else network.model
         )
@@ -103,10 +101,10 @@ class ModelBench:
         self.forward(*(values[:clips] for values in self.network.batch))
 
     def work(self) -> dict[str, Callable[[], None]]:
-        """What is timed: a forward pass of one clip, of a batch, and a training step on a batch.
+        """Return what is timed: a forward pass of one clip, of a batch, and a training step on a batch.
 
-        No bf16 training on the CPU: torch 2.15 leaves uninitialised numbers in the weight gradient of a Conv3d that
-        reaches over 3 frames where there are 2, as in stage 5, so what would be timed does not train.
+        There is no bf16 training on the CPU: torch 2.15 leaves uninitialised values in the weight gradient of a Conv3d
+        whose kernel is longer than the input, as in stage 5.
         """
         work: dict[str, Callable[[], None]] = {
             "latency": lambda: self.infer(1),
@@ -137,7 +135,7 @@ class ModelBench:
             self.rounds[kind].append((time.perf_counter() - start) / self.settings.steps)
 
     def row(self) -> dict[str, Any]:
-        """Results as plain values: milliseconds of one clip, clips per second of a batch, each with a value per round."""
+        """Return milliseconds of one clip and clips per second of a batch, each with a value per round."""
         speeds = {
             f"{kind}_clips_per_second": [self.settings.batch / seconds for seconds in self.rounds[kind]]
             for kind in ("forward", "train")
@@ -157,7 +155,7 @@ class ModelBench:
 
 
 def measure(settings: ModelSettings, configs: dict[str, Any]) -> dict[str, Any]:
-    """`{"settings", "rows", "ratios", "left_out"}`, see `ModelBench.row` and `ratios`. Networks take turns in every round."""
+    """Return `{"settings", "rows", "ratios", "left_out"}`, see `ModelBench.row` and `ratios`."""
     entries, left_out = [], []
     torch.set_num_threads(settings.threads)
     # Each network is compiled for three kinds of work in two precisions, and those of one class share torch's limit of
@@ -186,11 +184,9 @@ def measure(settings: ModelSettings, configs: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_on_cpu(name: str, config: Any, settings: ModelSettings) -> float | None:
-    """MiB by which the memory of a process of its own grows at most while it builds the network and trains it for two
-    steps, in fp32.
+    """Return the maximum growth, in MiB, of a process that builds the network and trains it for two steps, in fp32.
 
-    A fresh process, since one that has computed before keeps memory that would not be seen to grow. None where the
-    system does not tell (no /proc).
+    The process is new, because one that has computed before reuses memory. None on systems without /proc.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
         return process.submit(_grown, name, config, settings).result()
@@ -209,7 +205,7 @@ def _grown(name: str, config: Any, settings: ModelSettings) -> float | None:
 
 
 def _memory_mib(field: str) -> float | None:
-    """This process's resident memory now ("VmRSS") or at most so far ("VmHWM"), as Linux knows it."""
+    """Return this process's resident memory now ("VmRSS") or its maximum so far ("VmHWM"), from Linux."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -218,7 +214,7 @@ def _memory_mib(field: str) -> float | None:
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times as fast, round by round: `{"of", "over", "mode", "precision", "work", "median", "least", "most"}`."""
+    """Return ratios of speeds by round: `{"of", "over", "mode", "precision", "work", "median", "least", "most"}`."""
     by_key = {(row["name"], row["mode"], row["precision"]): row for row in rows}
     return [
         {
@@ -238,11 +234,14 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """The measurements as a table of text."""
+    """Yield the measurements as a table of text."""
     settings = result["settings"]
     yield f"{settings['hardware']}, torch {settings['torch']}, {settings['threads']} CPU threads"
     clips = " or ".join(sorted({row["clip"] for row in result["rows"]}))
-    yield f"batches of {settings['batch']} clips of {clips}; median (slowest-fastest) of {settings['rounds']} round{'s' * (settings['rounds'] > 1)}"
+    yield (
+        f"batches of {settings['batch']} clips of {clips}; median (slowest-fastest) of {settings['rounds']} "
+        f"round{'s' * (settings['rounds'] > 1)}"
+    )
     if settings["tf32"]:
         yield "fp32 convolutions run as TF32, torch's default on this device"
     yield (
@@ -251,8 +250,9 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     )
     for row in result["rows"]:
         peak = "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+        size = f"{row['parameters'] / 1e6:>8.2f}{row['gmacs']:>8.2f}"
         yield (
-            f"{row['name']:<14}{row['mode']:<10}{row['precision']:<6}{row['parameters'] / 1e6:>8.2f}{row['gmacs']:>8.2f}"
+            f"{row['name']:<14}{row['mode']:<10}{row['precision']:<6}{size}"
             f"{_shown(row['latency_ms'], slowest=max):>24}{_shown(row['forward_clips_per_second']):>24}"
             f"{_shown(row['train_clips_per_second']):>24}{peak:>10}"
         )
@@ -315,7 +315,7 @@ def run(
 
 
 def networks(size: int) -> tuple[dict[str, Any], list[str]]:
-    """Every action network by name, for frames of `size` x `size`; and what is left out, with the reason."""
+    """Return every action network by name, for frames of `size` x `size`, and what is left out, with the reason."""
     same = {"classes": CLASSES, "frames": FRAMES, "size": size}
     ours = {"c3d": C3D(**same), "improved": C3D(**(IMPROVED | same)), "two_stream": TwoStream(**same)}
     try:

@@ -37,7 +37,7 @@ class SpatialAttention(nn.Module):
     """T_S of equation (15): sigmoid(conv7x7(mean over C and T)); (N, C, T, H, W) -> (N, 1, 1, H, W), one map for the
     whole clip.
 
-    `per_frame` averages over C alone: (N, 1, T, H, W). With `hidden` channels between two convolutions it is M_s of
+    `per_frame` averages over C only: (N, 1, T, H, W). With `hidden` channels between two convolutions it is M_s of
     equation (2), whose MLP_s has two layers. `avgmax` gives the convolution the maximum as a second channel.
     """
 

@@ -1,1 +1,1 @@
-"""What makes a network a task: its loss, what its outputs mean, and how well it does."""
+"""Tasks: the loss of a network, the meaning of its outputs, and its metrics."""

@@ -1,1 +1,1 @@
-"""The training loop and what it stands on. Knows nothing of Ray: where it runs is a `Context`."""
+"""The training loop and its parts. It does not know Ray: a `Context` describes where it runs."""

@@ -83,7 +83,7 @@ class Batches(ABC):
     @property
     @abstractmethod
     def contents(self) -> dict[str, Any]:
-        """What `order` depends on besides: the number of clips and the like."""
+        """Further entries of `order`: the number of clips and the like."""
 
     @abstractmethod
     def training(self, epoch: int, *, start_step: int = 0) -> Generator[list[Any]]:

@@ -51,7 +51,7 @@ def test_every_network_has_a_row_for_each_batch():
             len(times) for times in row["whole_ms"]
         ] == [passes, passes]
         assert (
-            row["whole_pictures_per_second"] == pytest.approx(1e3 * row["batch"] / np.median(row["whole_ms"]))
+            row["whole_images_per_second"] == pytest.approx(1e3 * row["batch"] / np.median(row["whole_ms"]))
             and min(map(min, row["whole_ms"])) > 0
         )
         assert row["parameters"] >= row["parameters_as_timed"] > 1000 and row["gflops"] > 0 and row["peak_mib"] is None

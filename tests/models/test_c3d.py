@@ -63,8 +63,10 @@ def clips(count: int = 2, frames: int = 16, size: int = 56) -> torch.Tensor:
 
 @pytest.mark.parametrize("changes", [{}, *TOGGLES, *PAIRS], ids=str)
 def test_every_toggle_alone_and_in_pairs_trains(changes: dict):
-    network = build(C3D(**{**NARROW, **changes}))
-    logits = network(clips())
+    config = C3D(**{**NARROW, **changes, "size": 32})
+    config = replace(config, frames=config.least_frames)
+    network = build(config)
+    logits = network(clips(2, config.frames, config.size))
     assert logits.shape == (2, 5)
     functional.cross_entropy(logits, torch.tensor([0, 3])).backward()
     missing = [
@@ -134,6 +136,25 @@ def test_a_fresh_residual_stage_is_its_shortcut(norm: str, attention: str):
     assert torch.equal(blocks[0](x), x.relu())
     x = torch.randn(2, 8, 4, 6, 6)
     assert torch.equal(blocks[1](x), blocks[1].shortcut(x).relu())
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_a_residual_stage_is_torchvisions_basic_block(width: int):
+    """With its weights: two 3 x 3 x 3 convolutions with batch normalisation, and a projection if the width changes."""
+    video = pytest.importorskip("torchvision.models.video.resnet")
+    config = C3D(residual=True, branch_gain=1.0, norm="batch", depths=(1, 1, 1, 2, 1), widths=(64, 64, 64, width, 64))
+    stage = build(config).stage4.eval()
+    downsample = nn.Sequential(nn.Conv3d(64, width, 1, bias=False), nn.BatchNorm3d(width)) if width != 64 else None
+    block = video.BasicBlock(64, width, video.Conv3DSimple, downsample=downsample).eval()
+    own, theirs = stage.state_dict(), block.state_dict()
+    assert [tensor.shape for tensor in own.values()] == [tensor.shape for tensor in theirs.values()]
+    for tensor in theirs.values():  # running statistics too
+        if tensor.is_floating_point():
+            tensor.copy_(0.05 * torch.randn_like(tensor).abs() + 0.01)
+    stage.load_state_dict(dict(zip(own, theirs.values(), strict=True)))
+    x = torch.randn(2, 64, 4, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(stage(x), block(x))
 
 
 @pytest.mark.parametrize("split", ["none", "pair", "triple"])

@@ -142,6 +142,34 @@ def test_a_stage_is_a_plain_and_a_shifted_block_normalised_after_each_branch():
     np.testing.assert_allclose(values(stage(x)[0]).transpose(1, 2, 0), wanted, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 8), (12, 8)])
+def test_a_block_is_torchvisions(height: int, width: int, shift: int):
+    """With its weights, on maps that are multiples of the window: torchvision lets padding be attended to."""
+    theirs = pytest.importorskip("torchvision.models.swin_transformer").SwinTransformerBlockV2
+    own = randomised(SwinBlock(64, window=4, shift=shift, mlp_ratio=2.0))
+    block = theirs(64, 2, window_size=[4, 4], shift_size=[shift, shift], mlp_ratio=2.0).double().eval()
+    layer = own.attention.queries_keys_values
+    weights = {
+        "attn.qkv.weight": layer.weight,
+        "attn.qkv.bias": torch.cat([layer.query_bias, torch.zeros(64), layer.value_bias]),
+        "attn.logit_scale": own.attention.scale.logarithm,
+        **{f"attn.cpb_mlp.{name}": tensor for name, tensor in own.attention.position_bias.mlp.state_dict().items()},
+        **{f"attn.proj.{name}": tensor for name, tensor in own.attention.projection.state_dict().items()},
+        **{f"norm1.{name}": tensor for name, tensor in own.attention_norm.state_dict().items()},
+        **{f"norm2.{name}": tensor for name, tensor in own.mlp_norm.state_dict().items()},
+        "mlp.0.weight": own.mlp[0].weight,
+        "mlp.0.bias": own.mlp[0].bias,
+        "mlp.3.weight": own.mlp[2].weight,
+        "mlp.3.bias": own.mlp[2].bias,
+    }
+    tables = {name: tensor for name, tensor in block.state_dict().items() if "relative" in name}
+    block.load_state_dict(weights | tables)
+    x = torch.randn(2, height, width, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(own(x), block(x), rtol=1e-5, atol=1e-5)  # its tables are float32
+
+
 @pytest.mark.parametrize("content", [1e4, -1e4])
 def test_what_padding_holds_does_not_matter(content: float, monkeypatch: pytest.MonkeyPatch):
     stage = randomised(SwinStage(8, window=4))

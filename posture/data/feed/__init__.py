@@ -1,1 +1,1 @@
-"""How clips and images reach the network, and where they came from."""
+"""Feeding of clips and images to the network, and their origins."""

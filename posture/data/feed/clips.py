@@ -43,7 +43,7 @@ class ClipIndex:
     segment_ids: list[str]
     shards: list[Shard]
     inputs: tuple[str, ...] = ("rgb",)
-    """What is read of each clip, in this order."""
+    """Inputs that are read of each clip, in this order."""
     flow: str | None = None
     """Method of the flow, if it is read."""
     flow_shards: list[Shard] = field(default_factory=list)

@@ -31,7 +31,7 @@ class ImageIndex:
     """Labelled images of one split of a store, see `posture.data.feed.shards.Index`."""
 
     inputs: ClassVar[tuple[str, ...]] = ("images",)
-    """What is read of each image."""
+    """Inputs that are read of each image."""
 
     store_uri: str
     split: str

@@ -1,4 +1,4 @@
-"""Where a store's segments and images come from: the file, the moment in it, and the group."""
+"""Origins of a store's segments and images: the file, the time in it, and the group."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Index(Protocol):
     classes: tuple[str, ...]
     keys: list[str]
     inputs: tuple[str, ...]
-    """What is read of each clip, in this order."""
+    """Inputs that are read of each clip, in this order."""
 
     def __len__(self) -> int: ...
 

@@ -43,7 +43,7 @@ class SourceIndex:
     """(s,) int64."""
     recipe: DecodeRecipe
     inputs: tuple[str, ...] = ("rgb",)
-    """What is computed of each clip, in this order."""
+    """Inputs that are computed of each clip, in this order."""
     flow: str = METHODS[0]
     """Method of the flow, if it is an input."""
 
