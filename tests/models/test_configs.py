@@ -12,7 +12,10 @@ from posture.models.configs import C3D, IMPROVED
 
 
 def test_importing_configurations_imports_no_torch():
-    code = "import sys, posture.models.configs; sys.exit(sum(name.split('.')[0] in ('torch', 'numpy', 'pydantic') for name in sys.modules))"
+    code = (
+        "import sys, posture.models.configs\n"
+        "sys.exit(sum(name.split('.')[0] in ('torch', 'numpy', 'pydantic') for name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -27,7 +27,7 @@ def test_parameters_and_what_training_keeps_of_each():
 
 
 def test_activations_of_a_convolution_and_relu_by_hand():
-    """Of each clip: the input of each convolution and of the last layer, and what ReLU and pooling keep; nothing twice."""
+    """For each clip: the input of each convolution and of the last layer, and what ReLU and pooling keep, once each."""
     run = override(SMALL, {"model.norm": "none", "model.depths": (1, 1, 1, 1, 1), "model.dropout": 0.0})
     clip = 3 * 8 * 16 * 16
     # after each stage's convolution: C T H W
@@ -79,8 +79,8 @@ def test_a_real_pass_keeps_as_much_as_the_one_without_numbers():
 def test_the_largest_values_are_refused_before_they_take_memory(run: ActionRun | DetectionRun):
     with pytest.raises(
         InputError,
-        match=r"^model: [\d,]+ parameters; training takes at least [\d,.]+ GB of memory for each worker, but this machine's cpu "
-        r"has [\d.]+ GB; choose smaller model.width",
+        match=r"^model: [\d,]+ parameters; training takes at least [\d,.]+ GB of memory for each worker, "
+        r"but this machine's cpu has [\d.]+ GB; choose smaller model.width",
     ):
         refuse_too_large(run, CPU)
 

@@ -332,10 +332,7 @@ def test_boxes_without_area_change_nothing():
 def regions_of(corners: tuple[float, ...], images: int) -> Targets:
     """The same ignore region in every image."""
     return Targets(
-        torch.tensor([corners]).repeat(images, 1),
-        torch.zeros(images, dtype=torch.int64),
-        torch.arange(images),
-        images,
+        torch.tensor([corners]).repeat(images, 1), torch.zeros(images, dtype=torch.int64), torch.arange(images), images
     )
 
 

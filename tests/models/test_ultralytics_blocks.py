@@ -19,7 +19,8 @@ from PIL import Image
 
 socket.getaddrinfo = lambda *arguments: sys.exit("looked up a host")
 cv2.setNumThreads(2)
-before = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(torch.rand(3, 40) > 2), cv2.getNumThreads()
+before = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(torch.rand(3, 40) > 2)
+before += (cv2.getNumThreads(),)
 
 from posture.models import build
 from posture.models.detector_configs import YOLOv5
@@ -27,7 +28,8 @@ from posture.models.detector_configs import YOLOv5
 assert "ultralytics" not in sys.modules
 build(YOLOv5(width=0.05))
 assert "ultralytics" in sys.modules
-after = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(torch.rand(3, 40) > 2), cv2.getNumThreads()
+after = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(torch.rand(3, 40) > 2)
+after += (cv2.getNumThreads(),)
 for one, other in zip(before, after):
     assert one == other, (one, other)
 """

@@ -1,4 +1,4 @@
-"""YOLOv5 and its toggles: published sizes, ultralytics' own layers as a second opinion, gradients, published weights."""
+"""YOLOv5 and its toggles: sizes, ultralytics' own layers as a second opinion, gradients, published weights."""
 
 from __future__ import annotations
 

@@ -26,8 +26,13 @@ def test_norms_and_biases_are_spared_weight_decay(name: str) -> None:
     for group in build_optimizer(model, Optim(name=name, weight_decay=0.1)).param_groups:
         decay |= {parameter: group["weight_decay"] for parameter in group["params"]}
     assert {name: decay[parameter] for name, parameter in model.named_parameters()} == {
-        "convolution.weight": 0.1, "convolution.bias": 0, "norm.weight": 0, "norm.bias": 0, "classify.weight": 0.1, "classify.bias": 0,
-    }  # fmt: skip
+        "convolution.weight": 0.1,
+        "convolution.bias": 0,
+        "norm.weight": 0,
+        "norm.bias": 0,
+        "classify.weight": 0.1,
+        "classify.bias": 0,
+    }
 
 
 @pytest.mark.parametrize(

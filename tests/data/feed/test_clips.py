@@ -155,7 +155,8 @@ def test_a_part_keeps_its_flow(flow_store):
 def test_missing_flow_is_refused_with_the_command_that_adds_it(store, flow_store):
     with pytest.raises(
         InputError,
-        match=rf"{store.uri}: 20 of 20 train clips have no optical flow by dis, .* posture ingest --store {store.uri} --flow dis",
+        match=rf"{store.uri}: 20 of 20 train clips have no optical flow by dis, "
+        rf".* posture ingest --store {store.uri} --flow dis",
     ):
         index_footage(store, "train", inputs=("rgb", "flow"))
     with pytest.raises(InputError, match=r"have no optical flow by farneback, .* --flow farneback"):

@@ -139,7 +139,8 @@ def test_a_store_without_labelled_images_says_how_to_add_some(tmp_path):
     empty.create_tables()
     with pytest.raises(
         InputError,
-        match=rf"{empty.uri}: the store holds no labelled images; add some with: posture ingest FOLDER --store {empty.uri}",
+        match=rf"{empty.uri}: the store holds no labelled images; "
+        rf"add some with: posture ingest FOLDER --store {empty.uri}",
     ):
         index_images(empty, "train")
     unlabelled = [one._replace(boxes=np.zeros((0, 4), np.float32), labels=[]) for one in make_images(3)]
