@@ -236,7 +236,8 @@ def test_the_verdict_goes_by_both_map_figures() -> None:
         for figure in (*FIGURES, "recall", "precision")
     }
     assert sentences[0] == (
-        f"IMPROVED reaches an mAP@0.5:0.95 of {means['map50_95']:.3f} and an mAP@0.5 of {means['map50']:.3f} on 24 test images "
+        f"IMPROVED reaches an mAP@0.5:0.95 of {means['map50_95']:.3f} and an mAP@0.5 of {means['map50']:.3f} "
+        "on 24 test images "
         f"(mean of 3 seeds). At the confidence with the best F1, recall is {100 * means['recall']:.1f} % and precision "
         f"{100 * means['precision']:.1f} %; an image takes 26.0 ms end to end."
     )
@@ -288,7 +289,8 @@ def test_ablations_say_what_was_taken_away_and_what_was_put_in_its_place() -> No
     )
     assert f"{1:.3f} without it, {full:.3f} with it; the part does not help on this footage (−" in said["no_cbam"]
     assert said["ciou"].startswith(
-        f"CIOU: mAP@0.5:0.95 {less:.3f} with it, {full:.3f} with IMPROVED's own; the original is better on this footage (+"
+        f"CIOU: mAP@0.5:0.95 {less:.3f} with it, {full:.3f} with IMPROVED's own; "
+        "the original is better on this footage (+"
     )
     assert "the original is no better on this footage (−" in said["siou"]
 

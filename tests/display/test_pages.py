@@ -18,8 +18,10 @@ BROKEN = """<!doctype html><style>main {{ overflow: visible; }}</style><main><di
 <div class="cut" style="width: 40px; overflow: hidden; white-space: nowrap">a name that is cut</div>
 <div style="overflow-x: auto; width: 100px"><div style="width: 300px">{text}</div></div>
 <table style="table-layout: fixed; width: 80px"><tr><td>unbreakable_and_long_name</td><td>1</td></tr></table>
-<figure class="chart"><svg viewBox="0 0 1000 200" style="width: 300px; height: 60px"><text x="10" y="50" font-size="12">too small</text>
-<text x="100" y="150" font-size="60">one</text><text x="120" y="150" font-size="60">other</text><text x="1800" y="90" font-size="60">far out</text>
+<figure class="chart"><svg viewBox="0 0 1000 200" style="width: 300px; height: 60px">
+<text x="10" y="50" font-size="12">too small</text>
+<text x="100" y="150" font-size="60">one</text><text x="120" y="150" font-size="60">other</text>
+<text x="1800" y="90" font-size="60">far out</text>
 <text x="300" y="50" font-size="40">cut…</text></svg></figure></main>"""
 
 

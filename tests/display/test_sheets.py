@@ -19,7 +19,8 @@ def test_sheets_are_images_whatever_the_names():
 
 def test_long_names_are_written_smaller_and_never_cut():
     images = np.full((6, 20, 30, 3), 90, dtype=np.uint8)
-    name = "2025-11-07_indoor_meeting_camera_2_athlete_017_attempt_3.mp4: evidence for exercising with an exercise ball (34.3%)"
+    file = "2025-11-07_indoor_meeting_camera_2_athlete_017_attempt_3.mp4"
+    name = f"{file}: evidence for exercising with an exercise ball (34.3%)"
     row = Filmstrip(
         "Attention, stage4 of the spatial stream",
         "nearly uniform: weights 0.95220 to 0.95265; 14 x 14 positions at each of 8 times; " * 2,

@@ -189,7 +189,8 @@ def _entries(titles: dict[str, str], ablations: tuple[str, ...], make: Any, resu
     for place, (name, title) in enumerate(titles.items()):
         given = (
             {
-                "not_measured": "it cannot be narrowed, and at full size it does 3 steps in the 81 s in which improved trained here"
+                "not_measured": "it cannot be narrowed, and at full size it does 3 steps "
+                "in the 81 s in which improved trained here"
             }
             if name in ("mc3_18", "ssd300")
             else {}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posture.runs.reports.detection_errors import FALSE, MISSED, MAX_BOXES, drawn_of, judge
+from posture.runs.reports.detection_errors import FALSE, MAX_BOXES, MISSED, drawn_of, judge
 from posture.tasks.detection_metrics import ScoredImage, match_detections
 
 CLASSES = ("athlete", "ball")
