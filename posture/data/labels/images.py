@@ -100,7 +100,7 @@ def read_images(
     if not images.images and not images.refused:
         first = f" (the first: {images.missing[0]})" if images.missing else ""
         raise InputError(f"{images.root}: no label names an image or video that is here{first}")
-    return _with_splits(_counted(replace(images, images=_said_once(images.images)), tree), named_val)
+    return _with_splits(_with_notes(replace(images, images=_without_repeated_images(images.images)), tree), named_val)
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -119,25 +119,25 @@ def _recognise(tree: Tree) -> str | None:
     return "cvat"
 
 
-def _said_once(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+def _without_repeated_images(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
     """Remove repeated images. Raises InputError if two label files disagree about an image."""
-    said: dict[tuple[str, int | None, str | None], AnnotatedImage] = {}
+    seen: dict[tuple[str, int | None, str | None], AnnotatedImage] = {}
     for image in images:
-        if said.setdefault((image.file.uri, image.frame, image.split), image) != image:
+        if seen.setdefault((image.file.uri, image.frame, image.split), image) != image:
             frame = "" if image.frame is None else f" frame {image.frame}"
             raise InputError(
                 f"{image.file.relative}{frame} is labelled twice, with different boxes; give one label file "
                 "instead of the folder"
             )
-    return list(said.values())
+    return list(seen.values())
 
 
-def _counted(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
+def _with_notes(found: AnnotatedImages, tree: Tree) -> AnnotatedImages:
     """Remove repeated boxes and add notes for the user. Raises InputError if there are too many classes."""
     classes = {label for image in found.images for label in image.labels}
     if len(classes) > MAX_CLASSES:
         raise InputError(f"{found.root}: boxes of {len(classes):,} classes; at most {MAX_CLASSES:,} are read")
-    images = [_without_repeats(image) for image in found.images]
+    images = [_without_repeated_boxes(image) for image in found.images]
     notes = list(found.notes)
     if repeated := sum(
         len(before.boxes) - len(after.boxes) for before, after in zip(found.images, images, strict=True)
@@ -175,7 +175,7 @@ def _unread_labels(tree: Tree, layout: str) -> list[str]:
     return [name for name in others[:MAX_EXAMINED] if LIKE_LABELS.search(tree.begins(name))]
 
 
-def _without_repeats(image: AnnotatedImage) -> AnnotatedImage:
+def _without_repeated_boxes(image: AnnotatedImage) -> AnnotatedImage:
     count = len(image.boxes)
     rows = list(
         zip(image.boxes, image.labels, image.ignored or (False,) * count, image.tubes or ("",) * count, strict=True)

@@ -46,8 +46,8 @@ class Placed(NamedTuple):
 def place_boxes(image: AnnotatedImage, height: int, width: int, mode: Literal["clip", "refuse"]) -> Placed:
     """Fit the drawn boxes to an image of that size.
 
-    Raises Unreadable if the boxes were drawn on another size or are in another unit, if one has no area, if none has a
-    part inside the image (the label is then wrong), or in mode `refuse` if one leaves it.
+    Raises Unreadable if the boxes were drawn on another size or are in another unit, or one has no area. The same holds
+    if none has a part inside the image, because then the labels are wrong, or in mode `refuse` if one leaves the image.
     """
     if image.size and image.size != (height, width):
         raise Unreadable("size_mismatch", size_mismatch(image.size, height, width, "image"))

@@ -122,7 +122,7 @@ def _read_layout(
     if unused:
         notes.append(f"not read, because the layout is {found}: {first_few(sorted(unused), 3)}")
     if found == "ucf101":
-        reading = _ucf101(root, videos, _both(root, lists, split_number))
+        reading = _ucf101(root, videos, _require_both(root, lists, split_number))
     elif found == "folders":
         reading = _folders(root, videos)
     elif kinds[found]:
@@ -156,7 +156,7 @@ def _recognised(
     return next(iter(there), "folders")
 
 
-def _both(root: str, lists: dict[str, File], split_number: int) -> dict[str, File]:
+def _require_both(root: str, lists: dict[str, File], split_number: int) -> dict[str, File]:
     if not {"train", "test"} <= set(lists):
         raise InputError(
             f"{root}: the layout ucf101 needs trainlist{split_number:02d}.txt and "
@@ -368,7 +368,7 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
     drawn = set(SPLITS) - {label.split for found in labels.values() for label in found}
     if drawn and len(labels) > 1 and all(label.group in reading.own for found in labels.values() for label in found):
         notes.append(NO_GROUPS + TO_NAME_GROUPS["segments" if layout == "segments" else "folders"])
-    labels = _without_torn(labels, reading.own)
+    labels = _separate_recordings(labels, reading.own)
     annotated = [AnnotatedVideo(file, labels[file.relative]) for file in videos if file.relative in labels]
     return LabelledVideos(
         root=root,
@@ -381,7 +381,7 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
     )
 
 
-def _without_torn(labels: dict[str, tuple[Label, ...]], own: set[str]) -> dict[str, tuple[Label, ...]]:
+def _separate_recordings(labels: dict[str, tuple[Label, ...]], own: set[str]) -> dict[str, tuple[Label, ...]]:
     """Separate files of one name in several splits: `train/jump/001.mp4` and `test/jump/001.mp4` are two recordings."""
     splits: dict[str, set[str]] = defaultdict(set)
     for label in itertools.chain.from_iterable(labels.values()):

@@ -104,7 +104,7 @@ def read_yolo(tree: Tree, *, outside: bool = False) -> AnnotatedImages | None:
         root=tree.root,
         layout="yolo",
         images=read,
-        missing=missing + _lonely(tree, labels),
+        missing=missing + _unused_labels(tree, labels),
         unlabelled=tree.images_without(labels),
         refused=list(dict.fromkeys(refused)),
         notes=notes,
@@ -290,7 +290,7 @@ def _span(names: dict[int, str]) -> str:
     return f"{min(names)} to {max(names)}"
 
 
-def _lonely(tree: Tree, labels: dict[str, str]) -> list[str]:
+def _unused_labels(tree: Tree, labels: dict[str, str]) -> list[str]:
     """Return label files that belong to no image, and are empty or begin with a number.
 
     They are in a folder with other label files, in a folder named `labels`, or named like an image that has no labels.
