@@ -169,7 +169,7 @@ class ClipLedger:
                     file,
                     content,
                     "duplicate",
-                    f"the same content as {first.file.relative}{other_labels(first.said, video.said)}",
+                    f"the same content as {first.file.relative}{other_labels(first.label_names, video.label_names)}",
                 )
             elif known and schema.is_final(known):
                 row = known

@@ -50,7 +50,7 @@ class AnnotatedVideo:
     """Tubes of the athletes, or None if the annotations have none."""
 
     @property
-    def said(self) -> str:
+    def label_names(self) -> str:
         """Return the names of its labels, separated by commas."""
         return ", ".join(sorted({label.label for label in self.labels}))
 
