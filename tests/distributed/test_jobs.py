@@ -248,7 +248,7 @@ def test_jobs_need_the_token_run_once_and_give_nothing_away(head, project, small
 
     (sent,) = folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     files = [path for path in sent.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".lock")]
-    assert (sent / "posture" / "cli.py") in files and sum(path.stat().st_size for path in files) < 5_000_000
+    assert (sent / "posture" / "__main__.py") in files and sum(path.stat().st_size for path in files) < 5_000_000
     assert not [
         path
         for path in files
