@@ -27,6 +27,7 @@ from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs.backend import Local
 from posture.runs.evaluate import evaluate
+from posture.runs.figures import Reads
 from posture.runs.folder import RunFolder
 from posture.runs.kinds import KINDS
 from posture.runs.prepare import prepare
@@ -287,7 +288,7 @@ class StudyRunner:
         return Comparison(self.study.name, entries, run.name, groups, index.classes, facts | self.task.facts(metrics))
 
     def _index(self, run: AnyRun, split: str) -> Any:
-        return KINDS[run.task].index(run, self.store, split, versions=self.versions)
+        return KINDS[run.task].index(run, self.store, split, Reads(self.versions))
 
     def _entry(self, contender: Contender) -> Entry:
         from posture.models import build

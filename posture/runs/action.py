@@ -18,7 +18,7 @@ from posture.data.feed.shards import open_index
 from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_sources
 from posture.data.store.tables import Store
 from posture.runs import statistics
-from posture.runs.figures import ONE_VIEW, Judged, Objective, Views
+from posture.runs.figures import Judged, Objective, Reads, Views
 from posture.runs.folder import RunFolder, RunRecord
 
 EXAMPLES = 12
@@ -51,21 +51,17 @@ class ActionRuns:
     def tables(self, run: ActionRun) -> tuple[str, ...]:
         return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
 
-    def index(
-        self,
-        run: ActionRun,
-        store: Store,
-        split: str,
-        *,
-        versions: dict[str, int] | None,
-        classes: tuple[str, ...] | None = None,
-        left_out: tuple[str, ...] = (),
-        views: Views = ONE_VIEW,
-    ) -> ClipIndex:
+    def index(self, run: ActionRun, store: Store, split: str, reads: Reads) -> ClipIndex:
         # flow of windows cut from the original files is computed anew
-        reads: Any = {} if views.source else {"inputs": run.model.inputs, "flow": run.data.flow}
+        inputs: Any = {} if reads.views.source else {"inputs": run.model.inputs, "flow": run.data.flow}
         return index_footage(
-            store, split, versions=versions, recipe=run.data.recipe, classes=classes, left_out=left_out, **reads
+            store,
+            split,
+            versions=reads.versions,
+            recipe=run.data.recipe,
+            classes=reads.classes,
+            left_out=reads.left_out,
+            **inputs,
         )
 
     def resolve(self, run: ActionRun, train: ClipIndex) -> tuple[dict[str, Any], str]:
@@ -126,18 +122,17 @@ class ActionRuns:
         checkpoint: Path,
         *,
         index: ClipIndex,
-        seen: ClipIndex | SourceIndex,
-        views: Views,
+        seen: Any,
         store: Store,
-        versions: dict[str, int] | None,
+        reads: Reads,
     ) -> Judged:
         import pyarrow as pa
 
         from posture.runs.classification_metrics import classification_metrics
         from posture.runs.reports.action import write_report
 
-        found = merge(np.asarray(predictions), seen, views)
-        places = places_of(store, found.segments, versions=versions)
+        found = merge(np.asarray(predictions), seen, reads.views)
+        places = places_of(store, found.segments, versions=reads.versions)
         metrics = classification_metrics(found.scores, found.labels, found.classes)
         metrics |= {
             "interval": accuracy_interval(found, places),

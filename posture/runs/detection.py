@@ -18,7 +18,7 @@ from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs import statistics
-from posture.runs.figures import ONE_VIEW, Judged, Objective, Views
+from posture.runs.figures import ONE_VIEW, Judged, Objective, Reads, Views
 from posture.runs.folder import RunFolder, RunRecord
 
 RECALL = 0.98
@@ -56,18 +56,8 @@ class DetectionRuns:
     def tables(self, run: DetectionRun) -> tuple[str, ...]:
         return ("images", "boxes")
 
-    def index(
-        self,
-        run: DetectionRun,
-        store: Store,
-        split: str,
-        *,
-        versions: dict[str, int] | None,
-        classes: tuple[str, ...] | None = None,
-        left_out: tuple[str, ...] = (),
-        views: Views = ONE_VIEW,
-    ) -> ImageIndex:
-        return index_images(store, split, versions=versions, classes=classes)
+    def index(self, run: DetectionRun, store: Store, split: str, reads: Reads) -> ImageIndex:
+        return index_images(store, split, versions=reads.versions, classes=reads.classes)
 
     def resolve(self, run: DetectionRun, train: ImageIndex) -> tuple[dict[str, Any], str]:
         if not hasattr(run.model, "anchors") or not len(train):
@@ -138,10 +128,9 @@ class DetectionRuns:
         checkpoint: Path,
         *,
         index: ImageIndex,
-        seen: ImageIndex,
-        views: Views,
+        seen: Any,
         store: Store,
-        versions: dict[str, int] | None,
+        reads: Reads,
     ) -> Judged:
         import pyarrow as pa
 
@@ -168,7 +157,7 @@ class DetectionRuns:
             "ignored_labels": list(index.ignored_labels),
         }
         table = pa.table(columns, metadata={"classes": json.dumps(index.classes)})
-        uris = image_uris(store, index.keys, versions=versions)
+        uris = image_uris(store, index.keys, versions=reads.versions)
         report = partial(write_detector_report, index=index, found=predictions, images=_Shown(index), uris=uris)
         return Judged(metrics, table, report)
 

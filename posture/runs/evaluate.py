@@ -17,7 +17,7 @@ from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs.backend import LOCAL, Backend
-from posture.runs.figures import ONE_VIEW, Judged, Views
+from posture.runs.figures import ONE_VIEW, Judged, Reads, Views
 from posture.runs.folder import RunFolder, RunRecord, evaluation_name
 from posture.runs.kinds import KINDS
 
@@ -46,11 +46,9 @@ def evaluate(
     began = time.time()
     record = folder.record()
     run, kind, store = record.run, KINDS[record.run.task], Store(store_uri or record.store)
-    versions = record.versions if store_uri is None else None
+    reads = Reads(record.versions if store_uri is None else None, record.classes, record.left_out, views)
     protocol = kind.protocol(run, views)
-    index = kind.index(
-        run, store, split, versions=versions, classes=record.classes, left_out=record.left_out, views=views
-    )
+    index = kind.index(run, store, split, reads)
     if not len(index):
         raise InputError(
             f"{store.uri}: the {split} split has no {kind.unit} to evaluate on; name a test split in the labels, or "
@@ -62,9 +60,7 @@ def evaluate(
         predictions, device = backend.predict(
             seen, run, checkpoint, views=views, batch=batch, workers=workers, progress=progress
         )
-        judged = kind.judge(
-            predictions, run, checkpoint, index=index, seen=seen, views=views, store=store, versions=versions
-        )
+        judged = kind.judge(predictions, run, checkpoint, index=index, seen=seen, store=store, reads=reads)
         epoch = read_state(checkpoint)["epoch"]
     asked_store = store.uri if store_uri is not None else None
     metrics = judged.metrics | {

@@ -36,6 +36,18 @@ ONE_VIEW = Views()
 
 
 @dataclass(frozen=True)
+class Reads:
+    """The part of a store that a run reads."""
+
+    versions: dict[str, int] | None
+    """Versions of the tables; None: the newest."""
+    classes: tuple[str, ...] | None = None
+    """Classes in their order; None: all but those `left_out`."""
+    left_out: tuple[str, ...] = ()
+    views: Views = ONE_VIEW
+
+
+@dataclass(frozen=True)
 class Objective:
     """A figure that a search makes as large or as small as it can."""
 

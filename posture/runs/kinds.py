@@ -10,7 +10,7 @@ from posture.data.feed.shards import Index
 from posture.data.store.tables import Store
 from posture.runs.action import ActionRuns
 from posture.runs.detection import DetectionRuns
-from posture.runs.figures import ONE_VIEW, Judged, Objective, Views
+from posture.runs.figures import Judged, Objective, Reads, Views
 from posture.runs.folder import RunFolder, RunRecord
 
 
@@ -27,21 +27,8 @@ class TaskRuns(Protocol):
     def tables(self, run: Any) -> tuple[str, ...]:
         """Return the names of the store's tables that `run` reads."""
 
-    def index(
-        self,
-        run: Any,
-        store: Store,
-        split: str,
-        *,
-        versions: dict[str, int] | None,
-        classes: tuple[str, ...] | None = None,
-        left_out: tuple[str, ...] = (),
-        views: Views = ONE_VIEW,
-    ) -> Index:
-        """Return the index of what `run` reads of a split, with these `classes`, or all but those `left_out`.
-
-        Raises InputError if the store lacks something that the run reads.
-        """
+    def index(self, run: Any, store: Store, split: str, reads: Reads) -> Index:
+        """Return the index of what `run` reads of a split. Raises InputError if the store lacks a part of it."""
 
     def resolve(self, run: Any, train: Any) -> tuple[dict[str, Any], str]:
         """Return the changes that a run takes from its training index, and a sentence on its anchors."""
@@ -71,16 +58,7 @@ class TaskRuns(Protocol):
         """Return this process's predictions, one for each clip or image, and the name of its device."""
 
     def judge(
-        self,
-        predictions: Any,
-        run: Any,
-        checkpoint: Path,
-        *,
-        index: Any,
-        seen: Any,
-        views: Views,
-        store: Store,
-        versions: dict[str, int] | None,
+        self, predictions: Any, run: Any, checkpoint: Path, *, index: Any, seen: Any, store: Store, reads: Reads
     ) -> Judged:
         """Compare predictions with the labels."""
 

@@ -17,6 +17,7 @@ from posture.data.store.files import absolute
 from posture.data.store.tables import Store
 from posture.display.text import counted
 from posture.errors import InputError
+from posture.runs.figures import Reads
 from posture.runs.folder import RunFolder, RunRecord, refuse_existing, run_names, unique_name
 from posture.runs.kinds import KINDS
 from posture.runs.recipes import full_path, is_bare, load_recipe
@@ -108,10 +109,10 @@ def fit_to_store(
     from posture.models.size import training_need
 
     kind = KINDS[run.task]
-    train = kind.index(run, store, "train", versions=versions, left_out=left_out)
+    train = kind.index(run, store, "train", Reads(versions, left_out=left_out))
     changes, anchors = kind.resolve(run, train)
     run = override(run, {"name": name or run.name, "model.classes": len(train.classes)} | changes)
-    val = kind.index(run, store, "val", versions=versions, classes=train.classes, left_out=left_out)
+    val = kind.index(run, store, "val", Reads(versions, train.classes, left_out))
     _refuse_unfit(run, train, val)
     return Fitted(run, train, val, anchors, str(training_need(run)))
 
@@ -181,8 +182,8 @@ def _continue(folder: RunFolder, changes: dict[str, Any], admit: Callable[[AnyRu
             "--name"
         )
     run = override(record.run, {path: value for path, value in changes.items() if path != "name"})
-    reads: Any = {"versions": record.versions, "classes": record.classes, "left_out": record.left_out}
-    train, val = (KINDS[run.task].index(run, Store(record.store), split, **reads) for split in ("train", "val"))
+    reads = Reads(record.versions, record.classes, record.left_out)
+    train, val = (KINDS[run.task].index(run, Store(record.store), split, reads) for split in ("train", "val"))
     if len(folder.history()) >= run.epochs:
         raise InputError(
             f"{folder.uri}: this run has finished its {counted(run.epochs, 'epoch')}; train it longer with "
