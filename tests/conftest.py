@@ -141,7 +141,7 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
 def flow_store(small_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """`small_store` with optical flow by DIS; read only."""
     from posture.data.store.tables import Store
-    from posture.distributed.flow import compute_flow
+    from posture.distributed.ingest import compute_flow
 
     uri = str(shutil.copytree(small_store, tmp_path_factory.mktemp("store") / "flow"))
     compute_flow(Store(uri), "dis")

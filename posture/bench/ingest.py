@@ -173,14 +173,14 @@ def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
     from posture.data.decode.decode_file import cut_file
     from posture.data.decode.video import probe
     from posture.data.feed.shards import Shard, read_shard
-    from posture.data.ingest.parquet_part import Part
+    from posture.data.ingest.parquet_part import ParquetPart
     from posture.data.store.files import hash_file
 
     some = videos[:: max(1, len(videos) // 30)]
     with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
         store = Store(f"{folder}/store", create=True)
         store.create_tables()
-        part = Part(store.uri, "part.parquet", compress=True)
+        part = ParquetPart(store.uri, "clips", compress=True)
         clock = [time.process_time()]
         for video in some:
             probe(video.file.uri)
@@ -190,7 +190,7 @@ def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
             part.begin()
             for message in cut_file(video.file.uri, video.file.uri, video.labels, Cut(RECIPE)):
                 if isinstance(message, Clip):
-                    part.write(message)
+                    part.write(message.row | {"pixels": message.pixels})
         made = part.close()
         clock.append(time.process_time())
         rows = np.arange(made["rows"])

@@ -29,7 +29,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
     process.
     """
     from posture.data.ingest.clip_ledger import IngestOptions
-    from posture.distributed.ingest import ingest
+    from posture.data.ingest.clips import ingest_clips
     from posture.runs.folder import RunFolder
 
     training: dict[str, list[float]] = {}
@@ -41,11 +41,10 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         silent_server() as silent,
     ):
         store = f"{folder}/store"
-        ingest(
+        ingest_clips(
             read_footage(footage or generated(videos=40)),
             Store(store, create=True),
             IngestOptions(cut=Cut(DecodeRecipe(height=72, width=98))),
-            local=True,
         )
         ways = {
             OFF: {"WANDB_MODE": "disabled"},

@@ -13,8 +13,10 @@ from posture.commands.options import between
 from posture.data.decode.cut import Cut
 from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_bytes
-from posture.data.ingest.image_ledger import ImageOptions, ImageReport, last_report
+from posture.data.ingest.image_ledger import ImageOptions, ImageReport
+from posture.data.ingest.ledger import TooManyRefused
 from posture.data.ingest.recheck import earlier_frames, recheck
+from posture.data.ingest.reports import last_report
 from posture.data.ingest.small_splits import small_splits
 from posture.data.labels.images import LAYOUTS as IMAGE_LAYOUTS
 from posture.data.labels.images import read_images
@@ -26,9 +28,6 @@ from posture.data.store.schema import SPLITS, DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted, duration, size
-from posture.distributed.image_ingest import ingest_images
-from posture.distributed.ingest import TooManyRefused
-from posture.distributed.ingest import ingest as ingest_clips
 from posture.errors import InputError
 from posture.runs.athlete_finder import AthleteDetector, open_detector
 
@@ -331,6 +330,8 @@ def ask_and_ingest(
         footage = read_tracked_footage(source, layout=layout, split_number=split_number, drawn=detector is None)
     else:
         footage = read_footage(source, layout=layout, split_number=split_number)
+    from posture.distributed.ingest import ingest as ingest_clips
+
     segments = sum(len(video.labels) for video in footage.videos)
     store = Store(store_uri, create=True)
     console.out.print(
@@ -363,6 +364,8 @@ def ask_and_ingest(
 
 def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: ImageOptions, *, yes: bool) -> ImageReport:
     """Print what was read, ask if the ingest is long, ingest, and print the report."""
+    from posture.distributed.ingest import ingest_images
+
     store = Store(store_uri, create=True)
     files = {image.file.uri: max(0, image.file.bytes) for image in images.images}
     boxes = sum(len(image.boxes) for image in images.images)
@@ -384,7 +387,10 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
     try:
         with console.progress("checking images") as advance:
             report = ingest_images(
-                images, store, options, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} images/s")
+                images,
+                store,
+                options,
+                progress=lambda done, total, _, rate: advance(done, total, f"{rate:.0f} images/s"),
             )
     except TooManyRefused as error:
         print_image_report(error.report)
@@ -401,12 +407,12 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
 
 def add_flow(store_uri: str, method: str) -> None:
     """Compute the missing optical flow of the store's clips, and print a report."""
-    from posture.distributed.flow import compute_flow
+    from posture.distributed.ingest import compute_flow
 
     store = Store(store_uri)
     with console.progress("computing optical flow") as advance:
         report = compute_flow(
-            store, method, progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s")
+            store, method, progress=lambda done, total, _, rate: advance(done, total, f"{rate:.0f} clips/s")
         )
     rate = f"{report.computed / report.seconds:.1f}" if report.computed else "-"
     console.table(

@@ -8,37 +8,20 @@ from typing import Any
 
 from posture.config import AnyRun
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
-from posture.data.labels.videos import LabelledVideos
+from posture.data.labels.records import LabelledVideos
 from posture.data.store.tables import Store
 from posture.display.console import interruptible
-from posture.distributed.ingest import ingest
-from posture.runs.backend import IngestBackend, Local
+from posture.runs.backend import LOCAL, IngestBackend
 from posture.runs.prepare import Session
 
 
 def backend(*, local: bool) -> IngestBackend:
     """Return the backend of a command: this process with --local, else Ray."""
-    return WithoutRay() if local else OnRay()
+    return LOCAL if local else OnRay()
 
 
-class Ingests:
-    """Ingests of both backends; those of images, and optical flow, need Ray."""
-
-    local: bool
-
-    def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
-        return ingest(footage, store, options, local=self.local, **progress)
-
-    def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
-        from posture.distributed.flow import compute_flow
-
-        return compute_flow(store, method, **progress)
-
-
-class OnRay(Ingests):
+class OnRay:
     """The cluster that `cluster.connect` finds, or a Ray started on this machine."""
-
-    local = False
 
     def admit(self, run: AnyRun) -> None:
         from posture.distributed.train import room_for
@@ -69,8 +52,12 @@ class OnRay(Ingests):
 
         return execute(step, jobs, **options)
 
+    def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
+        from posture.distributed.ingest import ingest
 
-class WithoutRay(Local, Ingests):
-    """This process."""
+        return ingest(footage, store, options, **progress)
 
-    local = True
+    def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
+        from posture.distributed.ingest import compute_flow
+
+        return compute_flow(store, method, **progress)

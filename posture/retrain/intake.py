@@ -173,7 +173,7 @@ def _ingest(
             backend.add_flow(
                 store,
                 run.data.flow or "dis",
-                progress=lambda done, total, rate: advance(done, total, f"{rate:.0f} clips/s"),
+                progress=lambda done, total, _, rate: advance(done, total, f"{rate:.0f} clips/s"),
             )
     return reports
 

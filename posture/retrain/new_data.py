@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from posture.data.ingest.image_ledger import read_refused
+from posture.data.ingest.reports import read_refused
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
 

@@ -69,7 +69,7 @@ class IngestBackend(Backend, Protocol):
 
 
 class Local:
-    """This process, on its GPU if it has one. `posture.distributed.backend.WithoutRay` adds ingests."""
+    """This process, without Ray, on its GPU if it has one."""
 
     def admit(self, run: AnyRun) -> None:
         from posture.models.size import refuse_too_large
@@ -119,6 +119,16 @@ class Local:
             if not was_done:
                 on_done(job, problems[job.run.name])
         return problems
+
+    def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
+        from posture.data.ingest.clips import ingest_clips
+
+        return ingest_clips(footage, store, options, **progress)
+
+    def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
+        from posture.data.ingest.flow import FlowOptions, add_flow
+
+        return add_flow(store, FlowOptions(method), **progress)
 
 
 LOCAL = Local()

@@ -89,7 +89,7 @@ def undisturbed(many, tmp_path_factory):
     return contents(store)
 
 
-def ingest_process(many, store, commit_files=8):
+def ingest_process(many, store, commit_after=8):
     """An ingest that commits every few files, as a process of its own group."""
     code = f"""
 from posture.data.labels.videos import read_footage
@@ -99,7 +99,7 @@ from posture.data.store.tables import Store
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.distributed.ingest import ingest
 if __name__ == "__main__":
-    ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_files={commit_files}))
+    ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_after={commit_after}))
 """
     return subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

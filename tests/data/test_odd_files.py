@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posture.commands.registry import list_versions, show_version
-from posture.data.ingest.image_ledger import read_refused, read_report
+from posture.data.ingest.reports import read_refused, read_report
 from posture.data.store.lease import Lease, holder
 from posture.data.store.tables import FORGOTTEN, Store
 from posture.errors import InputError

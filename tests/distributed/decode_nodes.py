@@ -22,8 +22,7 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed import cluster
 from posture.distributed.evaluate import predict
-from posture.distributed.flow import compute_flow
-from posture.distributed.ingest import ingest
+from posture.distributed.ingest import compute_flow, ingest
 from posture.distributed.train import train
 from posture.runs.figures import Views
 from posture.runs.prepare import prepare

@@ -8,14 +8,15 @@ import pytest
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.ingest.image_ledger import ImageLedger, ImageOptions, ImageReport
+from posture.data.ingest.clips import ingest_clips
+from posture.data.ingest.image_ledger import CheckedImage, ImageLedger, ImageOptions, ImageReport, ImageResult
+from posture.data.ingest.ledger import TooManyRefused, refuse_outside
 from posture.data.labels.images import read_images
 from posture.data.labels.place_boxes import count_outside
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe, frame_id
 from posture.data.store.tables import Store
-from posture.distributed.ingest import TooManyRefused, ingest, refuse_outside
 from tests.support.crops import SIZE, across, make_film
 from tests.support.image_folders import write_film, write_ucf101_24, write_yolo
 
@@ -24,7 +25,7 @@ OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 1, crop="boxes+0.2")))
 
 def cut(root, tmp_path):
     store = Store(str(tmp_path / "store"), create=True)
-    return ingest(read_tracked_footage(str(root)), store, OPTIONS, local=True), store
+    return ingest_clips(read_tracked_footage(str(root)), store, OPTIONS), store
 
 
 def test_videos_of_another_size_than_ucf101_24s_boxes_are_refused_by_name(tmp_path):
@@ -94,20 +95,8 @@ def test_frames_of_another_size_than_ucf101_24s_boxes_are_refused(tmp_path):
         ledger = ImageLedger(store, ImageOptions(), report, lease)
         jobs = ledger.plan(images)
         for job, (height, width) in zip(jobs, ((240, 320), (128, 172)), strict=True):
-            shown = [
-                {
-                    "image": frame_id(job.content, frame),
-                    "height": height,
-                    "width": width,
-                    "time": frame / 25,
-                    "past_end": None,
-                }
-                for frame in job.frames
-            ]
-            ledger.add(
-                [{"content": job.content, "asked": len(job.frames), "verdict": "ok", "reason": "", "pictures": shown}],
-                None,
-            )
+            shown = [CheckedImage(frame_id(job.content, frame), height, width, frame / 25) for frame in job.frames]
+            ledger.add([ImageResult(job.content, len(job.frames), images=shown)], None)
         ledger.commit()
     assert (report.boxes_drawn, report.boxes_outside) == (4, 0), "those of another size are refused with their images"
     assert {item["verdict"] for item in report.refused} == {"size_mismatch"} and len(report.refused) == 4
@@ -125,21 +114,7 @@ def test_boxes_of_images_that_lie_outside(tmp_path):
         store.create_tables()
         ledger = ImageLedger(store, ImageOptions(), report, lease)
         jobs = ledger.plan(images)
-        ledger.add(
-            [
-                {
-                    "content": job.content,
-                    "asked": 1,
-                    "verdict": "ok",
-                    "reason": "",
-                    "pictures": [
-                        {"image": job.content, "height": 48, "width": 64, "time": float("nan"), "past_end": None}
-                    ],
-                }
-                for job in jobs
-            ],
-            None,
-        )
+        ledger.add([ImageResult(job.content, 1, images=[CheckedImage(job.content, 48, 64)]) for job in jobs], None)
         ledger.commit()
     assert (report.boxes_drawn, report.boxes_outside) == (14, 2)
     with pytest.raises(TooManyRefused, match="in: 2 of 14 boxes lie outside of their images"):

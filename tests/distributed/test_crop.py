@@ -9,12 +9,13 @@ from posture.config import DetectionRun
 from posture.data.decode.cut import Cut
 from posture.data.decode.decode_file import frames_to_search
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import find_tubes
 from posture.data.labels.records import Label
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe, crop_name
 from posture.data.store.tables import Store
-from posture.distributed.ingest import find_tubes, ingest
+from posture.distributed.ingest import ingest
 from posture.errors import InputError
 from posture.runs.athlete_finder import AthleteDetector, open_detector
 from tests.support.crops import across, make_film, seen, waiting, write_boxes

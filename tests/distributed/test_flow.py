@@ -7,14 +7,13 @@ import pytest
 from posture.data.decode.optical_flow import BOUND, flow_of_clip
 from posture.data.feed.clips import index_footage
 from posture.data.feed.shards import open_index
+from posture.data.ingest import flow
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
-from posture.distributed import flow as module
 from posture.distributed.feed import feed
-from posture.distributed.flow import compute_flow
-from posture.distributed.ingest import ingest
+from posture.distributed.ingest import compute_flow, ingest, on_ray
 from posture.errors import Busy, InputError
 from tests.distributed.test_ingest import OPTIONS
 from tests.support.footage import make_video
@@ -80,15 +79,15 @@ def test_only_new_clips_are_computed(store, class_folders, tmp_path):
 
 
 def test_an_interrupted_one_goes_on_where_it_was(store, monkeypatch):
-    monkeypatch.setattr(module, "COMMIT_CLIPS", 1)
-    monkeypatch.setattr(module, "CLIPS_PER_TASK", 8)
+    monkeypatch.setattr(flow, "CLIPS_PER_TASK", 8)
+    options = flow.FlowOptions("dis", commit_after=1)
 
-    def stop(done, total, rate):
+    def stop(done, total, *_):
         if done >= total // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compute_flow(store, "dis", progress=stop)
+        flow.add_flow(store, options, spread=on_ray, progress=stop)
     stood = len(keys(store))
     assert 0 < stood < 32
     report = compute_flow(store, "dis")

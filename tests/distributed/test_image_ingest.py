@@ -16,7 +16,9 @@ from PIL import Image
 from posture.__main__ import main
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.ingest.image_ledger import ImageOptions, last_report
+from posture.data.ingest.image_ledger import ImageOptions
+from posture.data.ingest.ledger import TooManyRefused
+from posture.data.ingest.reports import last_report
 from posture.data.labels.images import read_images
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
@@ -24,8 +26,7 @@ from posture.data.store.files import open_root
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.image_ingest import ingest_images
-from posture.distributed.ingest import TooManyRefused, ingest
+from posture.distributed.ingest import ingest, ingest_images
 from posture.errors import Busy, InputError
 from tests.support.image_folders import (
     bright_box,
@@ -499,10 +500,11 @@ def ingest_process(many, store):
 from posture.data.labels.images import read_images
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.store.tables import Store
-from posture.distributed import image_ingest
-image_ingest.IMAGES_PER_TASK = 4
+from posture.data.ingest import images
+from posture.distributed.ingest import ingest, ingest_images
+images.IMAGES_PER_TASK = 4
 if __name__ == "__main__":
-    image_ingest.ingest_images(read_images({str(many)!r}), Store({str(store)!r}, create=True), ImageOptions(commit_images=8))
+    ingest_images(read_images({str(many)!r}), Store({str(store)!r}, create=True), ImageOptions(commit_after=8))
 """
     return subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

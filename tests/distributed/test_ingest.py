@@ -10,13 +10,14 @@ from deltalake import write_deltalake
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.ingest.image_ledger import last_report
+from posture.data.ingest.ledger import TooManyRefused
+from posture.data.ingest.reports import last_report
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.ingest import TooManyRefused, ingest
+from posture.distributed.ingest import ingest
 from posture.errors import Busy
 from tests.support.footage import make_video, write_bad_files
 from tests.support.small_disk import run_on_small_disk
@@ -249,31 +250,26 @@ def test_a_second_ingest_leaves_with_a_clear_line(class_folders, tmp_path):
 
 
 def test_a_part_file_forgets_files_that_turned_out_bad(tmp_path):
-    from posture.data.decode.cut import Clip
-    from posture.data.ingest.parquet_part import Part
+    from posture.data.ingest.parquet_part import ParquetPart
 
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    part = Part(store.uri, "part-1.parquet", compress=True)
+    part = ParquetPart(store.uri, "clips", compress=True)
 
     def add(segment, count):
         part.begin()
         for window in range(count):
-            part.write(
-                Clip(
-                    {
-                        "clip": f"{segment}{window}",
-                        "segment": segment,
-                        "recipe": "r",
-                        "start": 0.0,
-                        "frames": 1,
-                        "height": 1,
-                        "width": 1,
-                        "offsets": [],
-                    },
-                    b"rgb",
-                )
-            )
+            part.write({
+                "clip": f"{segment}{window}",
+                "segment": segment,
+                "recipe": "r",
+                "start": 0.0,
+                "frames": 1,
+                "height": 1,
+                "width": 1,
+                "offsets": [],
+                "pixels": b"rgb",
+            })
 
     add("good", 5)
     add("bad", 20)  # more than a row group: some are on disk already
@@ -298,11 +294,9 @@ from pathlib import Path
 from posture.data.labels.videos import read_footage
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
-from posture.data.decode.check_image import EncodedImage
-from posture.data.ingest.image_part import ImagePart
+from posture.data.ingest.parquet_part import ParquetPart
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.ingest import ingest
 from posture.errors import InputError
 
 disk, footage = sys.argv[1:]
@@ -310,21 +304,21 @@ options = IngestOptions(cut=Cut(DecodeRecipe(64, 96, 20, 2, 1)))
 store = Store(f"{disk}/store", create=True)
 store.create_tables()
 before, filler = store.versions(), Path(disk, "filler")
-part = ImagePart(store.uri, "ingest")
+part = ParquetPart(store.uri, "images")
 try:
     for number in range(64):
-        part.write(str(number), "a.jpg", EncodedImage(bytes(100_000), 1, 1))
+        part.write({"image": str(number), "pixels": bytes(100_000)})
 except InputError as error:
     print(error)
 del part  # its file is closed with it
 filler.write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
 try:
-    ingest(read_footage(footage), store, options, local=True)
+    ingest_clips(read_footage(footage), store, options)
 except InputError as error:
     print(error)
 assert store.versions() == before, "splits are drawn once all is decoded"
 filler.unlink()
-report = ingest(read_footage(footage), store, options, local=True)
+report = ingest_clips(read_footage(footage), store, options)
 assert (report.decoded, report.refused) == (16, []), report
 """
 

@@ -11,17 +11,18 @@ from posture.config import override
 from posture.data.decode.cut import Cut
 from posture.data.feed.clips import index_footage
 from posture.data.feed.images import index_images
+from posture.data.ingest import clips, images
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels.images import read_images
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed import image_ingest
-from posture.distributed import ingest as clip_ingest
-from posture.distributed.backend import WithoutRay
+from posture.distributed import ingest as on_ray
 from posture.errors import InputError
 from posture.retrain.intake import InboxOptions, take_in
+from posture.runs.backend import LOCAL
 from posture.runs.recipes import load_recipe
 from tests.support.footage import make_video, write_bad_files
 from tests.support.image_folders import save, some_boxes, yolo_line
@@ -29,17 +30,15 @@ from tests.support.image_folders import save, some_boxes, yolo_line
 CUT = Cut(DecodeRecipe(32, 40, 20, 2, 1))
 
 
-def ingest(root, store, *, commit_files=256, stop_after=None, seed=0):
+def ingest(root, store, *, commit_after=256, stop_after=None, seed=0):
     """In this process. `stop_after` so many files it stops as a kill does: nothing is tidied up."""
 
     def progress(done, *_):
         if stop_after is not None and done >= stop_after:
             raise KeyboardInterrupt
 
-    options = IngestOptions(cut=CUT, seed=seed, commit_files=commit_files, max_refused_share=1.0)
-    return clip_ingest.ingest(
-        read_footage(str(root)), Store(str(store), create=True), options, local=True, progress=progress
-    )
+    options = IngestOptions(cut=CUT, seed=seed, commit_after=commit_after, max_refused_share=1.0)
+    return ingest_clips(read_footage(str(root)), Store(str(store), create=True), options, progress=progress)
 
 
 def clips_stored(store, *tables):
@@ -106,13 +105,13 @@ def test_a_segment_that_the_labels_name_again_comes_back(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [3, 16, 27])
 def test_stopped_and_run_again_it_has_the_same_splits(folders, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setattr(clip_ingest, "CLIPS_PER_TASK", 3)
+    monkeypatch.setattr(clips, "CLIPS_PER_TASK", 3)
     for number in range(12):
         (folders / "left" / f"left{number:02d}_bad.mp4").write_text(f"no film {number}\n" * 99)
     ingest(folders, tmp_path / "calm")
     store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        ingest(folders, store, commit_files=2, stop_after=stop_after)
+        ingest(folders, store, commit_after=2, stop_after=stop_after)
     assert set(splits(store).values()) == {""} and Store(str(store)).read("groups").num_rows == 0
     with pytest.raises(
         InputError,
@@ -163,12 +162,12 @@ def test_a_pass_takes_in_what_a_stopped_ingest_left(folders, tmp_path):
     run = override(load_recipe("jobs/action.py:improved"), {"data.recipe": str(CUT.recipe)})
     store = Store(str(tmp_path / "store"), create=True)
     with pytest.raises(KeyboardInterrupt):
-        ingest(folders, tmp_path / "store", commit_files=1, stop_after=16)
+        ingest(folders, tmp_path / "store", commit_after=1, stop_after=16)
     drop = InboxOptions(str(folders), settle=0.0)
-    taken = take_in(drop, store, run, {}, backend=WithoutRay())
+    taken = take_in(drop, store, run, {}, backend=LOCAL)
     assert [(report.decoded, report.segments) for report in taken.reports] == [(0, 16)]
     assert set(splits(tmp_path / "store").values()) == {"train", "val", "test"}
-    assert take_in(drop, store, run, taken.memory, backend=WithoutRay()).reports == []
+    assert take_in(drop, store, run, taken.memory, backend=LOCAL).reports == []
 
 
 @pytest.fixture
@@ -186,7 +185,7 @@ def pictures(tmp_path):
 @pytest.mark.usefixtures("ray_cluster")
 def test_bad_images_move_no_good_one(pictures, tmp_path):
     def take(root, store):
-        return image_ingest.ingest_images(
+        return on_ray.ingest_images(
             read_images(str(root)), Store(str(store), create=True), ImageOptions(max_refused_share=1.0)
         )
 
@@ -210,11 +209,11 @@ def test_bad_images_move_no_good_one(pictures, tmp_path):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_images_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_ingest, "IMAGES_PER_TASK", 4)
+    monkeypatch.setattr(images, "IMAGES_PER_TASK", 4)
 
     def take(store, progress=None):
-        return image_ingest.ingest_images(
-            read_images(str(pictures)), Store(str(store), create=True), ImageOptions(commit_images=4), progress=progress
+        return on_ray.ingest_images(
+            read_images(str(pictures)), Store(str(store), create=True), ImageOptions(commit_after=4), progress=progress
         )
 
     def stop(done, *_):

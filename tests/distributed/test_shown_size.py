@@ -11,14 +11,14 @@ from PIL import Image
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels.images import read_images
 from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.image_ingest import ingest_images
-from posture.distributed.ingest import ingest
+from posture.distributed.ingest import ingest_images
 from tests.support.numbered import CORNERS, corners_of, write_numbered
 
 FILMS = {
@@ -71,11 +71,10 @@ def test_clips_around_boxes(film, tmp_path):
     root, _ = film
     (root / "segments.csv").write_text("video,start,end,label\np.mp4,0,1.2,jump\n")
     store = Store(str(tmp_path / "store"), create=True)
-    report = ingest(
+    report = ingest_clips(
         read_tracked_footage(str(root), drawn=True),
         store,
         IngestOptions(cut=Cut(DecodeRecipe(32, 40, 8, 2, crop="boxes0"), 4)),
-        local=True,
     )
     assert report.clips == 1 and not report.refused
     (row,) = store.read("clips").to_pylist()

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.ingest import ingest
 from posture.retrain.registry import Registry
 from posture.runs.backend import Local
 from posture.runs.evaluate import evaluate
@@ -98,9 +98,7 @@ def make_lab(place: Path) -> None:
     for name in ("one.parquet", "two.json", "deep/three.json", "model.safetensors"):
         (place / "photos" / name).write_bytes(name.encode())
     store = Store(str(place / "lab" / "store"), create=True)
-    ingest(
-        read_footage(str(place / "footage")), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1))), local=True
-    )
+    ingest_clips(read_footage(str(place / "footage")), store, IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1))))
     session = prepare("jobs/action.py:improved", store.uri, runs=str(place / "lab" / "runs"), name="one", changes=SMALL)
     Local().train(session, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     evaluate(session.folder, views=Views())

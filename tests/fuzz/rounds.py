@@ -18,6 +18,7 @@ from typing import Any
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.ingest.image_ledger import ImageOptions
 from posture.data.labels import images
 from posture.data.labels.layouts import choose_layout
@@ -25,8 +26,7 @@ from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.image_ingest import ingest_images
-from posture.distributed.ingest import ingest
+from posture.distributed.ingest import ingest_images
 from posture.errors import InputError
 from tests.fuzz.mutations import mutate, mutate_text
 from tests.fuzz.sources import (
@@ -85,7 +85,7 @@ def take(root: Path, store: Path) -> list[dict[str, str]]:
             )
         else:
             options = IngestOptions(cut=CUT, max_refused_share=1.0, file_limit_seconds=60)
-            report = ingest(read_footage(str(root), layout=layout), Store(str(store), create=True), options, local=True)
+            report = ingest_clips(read_footage(str(root), layout=layout), Store(str(store), create=True), options)
     return report.refused
 
 

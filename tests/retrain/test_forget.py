@@ -14,12 +14,12 @@ from posture.data.decode.cut import Cut
 from posture.data.feed.clips import StreamedClips, index_footage
 from posture.data.feed.shards import open_index
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.display.html import breaks
-from posture.distributed.ingest import ingest
 from posture.errors import InputError
 from posture.retrain.forget import IN_ORDER, find, forget
 from posture.retrain.registry import Registry
@@ -35,7 +35,7 @@ OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 def ingested(tmp_path_factory):
     place = tmp_path_factory.mktemp("forget")
     make_class_folders(place / "in", per_class=4, frames=40)
-    ingest(read_footage(str(place / "in")), Store(str(place / "store"), create=True), OPTIONS, local=True)
+    ingest_clips(read_footage(str(place / "in")), Store(str(place / "store"), create=True), OPTIONS)
     return place
 
 
@@ -152,7 +152,7 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
     assert segment["segment"] not in told["segment"].to_pylist() and told.num_rows == before["segments"] - 1
     assert json.loads(told.schema.metadata[b"classes"]) == ["right", "left"]
 
-    report = ingest(read_footage(str(place / "in")), store, OPTIONS, local=True)  # its file still lies there
+    report = ingest_clips(read_footage(str(place / "in")), store, OPTIONS)  # its file still lies there
     assert report.decoded == 0 and [(Path(item["uri"]).name, item["verdict"]) for item in report.refused] == [
         (Path(uri).name, "forgotten")
     ]
@@ -161,9 +161,9 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
         and store.read("groups").num_rows == before["groups"] - 1
     )
     shutil.move(next((place / "in").rglob(Path(uri).name)), place / "in" / "right" / "renamed.mp4")
-    assert [
-        item["verdict"] for item in ingest(read_footage(str(place / "in")), store, OPTIONS, local=True).refused
-    ] == ["forgotten"]
+    assert [item["verdict"] for item in ingest_clips(read_footage(str(place / "in")), store, OPTIONS).refused] == [
+        "forgotten"
+    ]
 
 
 def test_predictions_that_cannot_be_read_are_named_and_nothing_is_removed(place):

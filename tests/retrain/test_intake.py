@@ -9,10 +9,10 @@ import pytest
 
 from posture.config import override
 from posture.data.store.tables import Store
-from posture.distributed.backend import WithoutRay
 from posture.errors import InputError
 from posture.retrain.intake import InboxOptions, take_in
 from posture.retrain.run_pass import RetrainOptions, run_pass
+from posture.runs.backend import LOCAL
 from posture.runs.recipes import load_recipe
 from tests.support.footage import make_class_folders, make_video
 
@@ -36,9 +36,7 @@ def store(tmp_path):
 
 
 def look(drop, store, run, memory=None, **settings):
-    return take_in(
-        InboxOptions(str(drop), **{"settle": 0.0} | settings), store, run, memory or {}, backend=WithoutRay()
-    )
+    return take_in(InboxOptions(str(drop), **{"settle": 0.0} | settings), store, run, memory or {}, backend=LOCAL)
 
 
 def groups(store):
@@ -135,7 +133,7 @@ def test_a_first_pass_that_is_refused_for_that_leaves_no_registry(drop, store, t
         store.uri,
         str(tmp_path / "registry"),
         changes={"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"},
-        backend=WithoutRay(),
+        backend=LOCAL,
     )
     with pytest.raises(InputError, match="posture retrain has no detector"):
         run_pass(options)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from posture.data.store.tables import Store
-from posture.distributed.backend import WithoutRay
 from posture.retrain.registry import Registry
+from posture.runs.backend import LOCAL
 from tests.support.footage import make_class_folders, make_video, write_bad_files
 from tests.support.processes import posture, s3_server
 from tests.support.retrain_kills import Rounds
@@ -238,7 +238,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
         said = []
         places = (str(tmp_path / name) for name in ("in", "store", "registry"))
         asked = RetrainOptions(
-            *places, changes=changes, backend=WithoutRay(), settle=0.0, min_clips=2, min_per_class=2, **options
+            *places, changes=changes, backend=LOCAL, settle=0.0, min_clips=2, min_per_class=2, **options
         )
         return run_pass(asked, tell=said.append), "\n".join(said)
 

@@ -20,7 +20,7 @@ from posture.data.labels.images import read_images
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.distributed.backend import OnRay
-from posture.distributed.image_ingest import ingest_images
+from posture.distributed.ingest import ingest_images
 from posture.errors import InputError
 from posture.models import build
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7

@@ -7,7 +7,7 @@ from posture.data.decode.optical_flow import decode
 from posture.data.feed.clips import Clips, StreamedClips, index_footage
 from posture.data.feed.shards import open_index, read_shard
 from posture.data.store.tables import Store
-from posture.distributed.flow import compute_flow
+from posture.distributed.ingest import compute_flow
 from posture.errors import InputError
 
 SPLITS = ("train", "val", "test")

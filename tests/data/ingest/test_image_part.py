@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posture.data.decode.check_image import EncodedImage, check_image
-from posture.data.ingest.image_part import ImagePart
+from posture.data.ingest.parquet_part import ParquetPart
 from posture.data.store.tables import Store
 from posture.errors import Unreadable
 from tests.support.image_folders import draw
@@ -102,9 +102,16 @@ def test_an_image_is_stored_as_viewers_show_it(orientation):
 def test_rows_are_written_in_groups_of_32(tmp_path):
     store = Store(str(tmp_path), create=True)
     store.create_tables()
-    part = ImagePart(store.uri, "ingest")
+    part = ParquetPart(store.uri, "images")
     for number in range(70):
-        part.write(f"{number}", f"{number}.png", EncodedImage(b"x" * number, 1, 2))
+        part.write({
+            "image": f"{number}",
+            "uri": "a.png",
+            "bytes": number,
+            "pixels": b"x" * number,
+            "height": 1,
+            "width": 2,
+        })
     made = part.close()
     assert made["rows"] == 70 and made["bytes"] == (tmp_path / "images" / made["path"]).stat().st_size
     file = pq.ParquetFile(tmp_path / "images" / made["path"])
@@ -114,4 +121,4 @@ def test_rows_are_written_in_groups_of_32(tmp_path):
         row["image"]: (row["bytes"], row["height"], row["width"], len(row["pixels"]))
         for row in store.read("images").to_pylist()
     } == {f"{number}": (number, 1, 2, number) for number in range(70)}
-    assert ImagePart(store.uri, "ingest").close() is None and len(list((tmp_path / "images").glob("*.parquet"))) == 1
+    assert ParquetPart(store.uri, "images").close() is None and len(list((tmp_path / "images").glob("*.parquet"))) == 1

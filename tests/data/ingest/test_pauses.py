@@ -4,10 +4,10 @@ import pytest
 
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.ingest import ingest
 from tests.support.numbered import write_numbered
 
 PAUSE_SECONDS = 100
@@ -17,11 +17,8 @@ CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 8, "refuse")
 def stored(footage, uri, **settings):
     """Segments in the store as {(start, end)}, and the refusals of the ingest."""
     store = Store(str(uri), create=True)
-    report = ingest(
-        read_footage(str(footage)),
-        store,
-        IngestOptions(**{"cut": CUT, "max_refused_share": 1.0} | settings),
-        local=True,
+    report = ingest_clips(
+        read_footage(str(footage)), store, IngestOptions(**{"cut": CUT, "max_refused_share": 1.0} | settings)
     )
     return {(row["start"], row["end"]) for row in store.read("segments").to_pylist()}, report
 

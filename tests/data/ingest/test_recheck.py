@@ -8,13 +8,13 @@ from deltalake import write_deltalake
 from posture.data.decode.cut import Cut
 from posture.data.ingest import recheck as module
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.ingest.recheck import EXACT, earlier_frames, earlier_videos, recheck
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
 from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
-from posture.distributed.ingest import ingest
 from tests.support.numbered import number_of, write_numbered
 
 RECIPES = DecodeRecipe(48, 64, 10, 1, 2), DecodeRecipe(32, 40, 8, 2, 1, jpeg=90)
@@ -40,7 +40,7 @@ def earlier(footage, tmp_path):
     """
     store = Store(str(tmp_path / "store"), create=True)
     for recipe in RECIPES:
-        ingest(read_footage(str(footage)), store, IngestOptions(cut=Cut(recipe, 4), max_refused_share=0), local=True)
+        ingest_clips(read_footage(str(footage)), store, IngestOptions(cut=Cut(recipe, 4), max_refused_share=0))
     videos = [row for row in store.read("videos").to_pylist()]
     (shifted,) = [row["video"] for row in videos if row["uri"].endswith(".ts")]
     segments = store.read("segments").to_pylist()
@@ -83,7 +83,7 @@ def shown(store):
 def right(footage, tmp_path):
     store = Store(str(tmp_path / "right"), create=True)
     for recipe in RECIPES:
-        ingest(read_footage(str(footage)), store, IngestOptions(cut=Cut(recipe, 4)), local=True)
+        ingest_clips(read_footage(str(footage)), store, IngestOptions(cut=Cut(recipe, 4)))
     return shown(store)
 
 
@@ -105,7 +105,7 @@ def test_wrong_clips_are_decoded_again_and_right_ones_stay(footage, earlier, tmp
     assert earlier.read("clips", version=before["clips"]).num_rows == 15, "earlier versions can still be read"
     versions = earlier.versions()
     assert recheck(earlier, limit_seconds=60).videos == 0 and earlier.versions() == versions
-    again = ingest(read_footage(str(footage)), earlier, IngestOptions(cut=Cut(RECIPES[0], 4)), local=True)
+    again = ingest_clips(read_footage(str(footage)), earlier, IngestOptions(cut=Cut(RECIPES[0], 4)))
     assert (again.unchanged, again.decoded) == (2, 0)
     assert earlier.read("clips", version=before["clips"]).num_rows == 15
 

@@ -9,10 +9,10 @@ import pytest
 
 from posture.commands.review import choose
 from posture.commands.status import print_status
-from posture.distributed.backend import WithoutRay
 from posture.retrain.decision import DecisionLimits
 from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions, run_pass
+from posture.runs.backend import LOCAL
 from tests.support.footage import make_class_folders, make_video
 
 SMALL = {
@@ -33,7 +33,7 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
         str(tmp_path / "store"),
         registry.uri,
         changes=SMALL,
-        backend=WithoutRay(),
+        backend=LOCAL,
         settle=0,
         min_clips=1,
         min_per_class=1,
