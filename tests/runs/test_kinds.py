@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from posture.config import override
-from posture.distributed.backend import OnRay, WithoutRay, backend
+from posture.distributed.backend import OnRay, backend
 from posture.errors import InputError
 from posture.runs.backend import Backend, Local
 from posture.runs.figures import Views
@@ -29,7 +29,7 @@ def test_each_task_answers_all_that_is_asked_in_the_same_form(task):
             assert list(inspect.signature(getattr(type(kind), name)).parameters) == asked, name
 
 
-@pytest.mark.parametrize("where", [WithoutRay, OnRay])
+@pytest.mark.parametrize("where", [Local, OnRay])
 def test_each_backend_does_all_that_is_asked(where):
     assert members(Backend) <= set(dir(where()))
 
