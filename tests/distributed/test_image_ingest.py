@@ -213,7 +213,7 @@ def test_limits_are_options_and_what_they_refused_is_tried_again(yolo, tmp_path,
     (yolo / "labels" / "train" / "bomb.txt").write_text(yolo_line((1, 2, 33, 44)))
     arguments = ("ingest", str(yolo), "--store", str(tmp_path / "store"))
     for odd in (("--max-pixels", "0"), ("--file-memory", "0.1"), ("--max-pixels", "nan")):
-        assert command(*arguments, *odd) == 2 and f"{odd[0]} " in capsys.readouterr().err
+        assert command(*arguments, *odd) == 2 and odd[0] in capsys.readouterr().err
     assert command(*arguments, "--max-pixels", "3000") == 2
     assert "17 of 17 images were refused" in capsys.readouterr().err
     assert command(*arguments, "--file-memory", "1") == 0

@@ -294,6 +294,7 @@ from pathlib import Path
 from posture.data.labels.videos import read_footage
 from posture.data.decode.cut import Cut
 from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.ingest.clips import ingest_clips
 from posture.data.ingest.parquet_part import ParquetPart
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
