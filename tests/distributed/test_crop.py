@@ -153,7 +153,7 @@ def test_a_classifier_is_no_detector(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     run = {"name": "c3d", "model": {"kind": "c3d"}}
-    (folder / "run.json").write_text(json.dumps({"run": run, "classes": ["a", "b"]}))
+    (folder / "run.json").write_text(json.dumps({"run": run, "store": "s", "versions": {}, "classes": ["a", "b"]}))
     with pytest.raises(InputError, match="finding athletes takes a detector"):
         open_detector(str(folder))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from posture.data.decode.cut import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
-from posture.data.ingest.ledger import CommonOptions, IngestReport, LabelledLedger, other_labels
+from posture.data.ingest.ledger import CommonOptions, IngestReport, LabelledLedger, file_row, other_labels
 from posture.data.ingest.splits import refuse_two_sides
 from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos, Tube
 from posture.data.store import schema
@@ -274,26 +274,10 @@ class ClipLedger(LabelledLedger):
         ]
 
 
-def video_row(file: File, video: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
+def video_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
     """Return a row of the table `videos` of a file that was not decoded yet."""
-    return {
-        "video": video,
-        "uri": file.uri,
-        "bytes": file.bytes,
-        "modified": file.modified,
-        "frames": 0,
-        "fps": 0.0,
-        "seconds": 0.0,
-        "width": 0,
-        "height": 0,
-        "codec": "",
-        "verdict": verdict,
-        "reason": reason,
-        "decoder": None,
-        "coded_width": None,
-        "coded_height": None,
-        "reader": None if verdict == "ok" else schema.READER,
-    }
+    unknown = {"frames": 0, "fps": 0.0, "seconds": 0.0, "width": 0, "height": 0, "codec": ""}
+    return dict.fromkeys(schema.VIDEOS.names) | unknown | file_row("video", file, content, verdict, reason)
 
 
 def _job(video: AnnotatedVideo, content: str, stored: tuple[str, ...] = (), empty: tuple[str, ...] = ()) -> ClipJob:
@@ -303,12 +287,5 @@ def _job(video: AnnotatedVideo, content: str, stored: tuple[str, ...] = (), empt
 
 def _segment_row(video: str, label: Label, seconds: float) -> dict[str, Any]:
     end = seconds if label.end is None else min(label.end, seconds)
-    return {
-        "segment": segment_of(video, label),
-        "video": video,
-        "start": label.start,
-        "end": end,
-        "label": label.label,
-        "group": label.group,
-        "split": label.split,
-    }
+    row = {"segment": segment_of(video, label), "video": video, "start": label.start, "end": end}
+    return row | {"label": label.label, "group": label.group, "split": label.split}

@@ -5,19 +5,21 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from posture.data.decode.cut import Clip
 from posture.data.decode.sandbox import Sandbox
-from posture.data.decode.tracks import link
+from posture.data.decode.tracks import as_shown, link
 from posture.data.ingest.clip_ledger import ClipJob, ClipLedger, ClipReport, ClipResult, IngestOptions, video_row
-from posture.data.ingest.drawn_boxes import boxes_outside
 from posture.data.ingest.engine import Progress, Returned, Spread, here, ingest, own_sandbox, twice
 from posture.data.ingest.ledger import refuse_outside, refuse_too_many
 from posture.data.ingest.parquet_part import ParquetPart
-from posture.data.labels.records import LabelledVideos, Tube
+from posture.data.labels.place_boxes import count_outside
+from posture.data.labels.records import AnnotatedVideo, LabelledVideos, Tube
 from posture.data.store import schema
 from posture.data.store.files import File, hash_file, local_copy
 from posture.data.store.tables import Store
@@ -25,15 +27,8 @@ from posture.errors import Unreadable
 
 CLIPS_PER_TASK = 24
 """Enough to hide what a task costs, few enough that a lost task is a small loss."""
-
-
-class AthleteFinder(Protocol):
-    """Detector of athletes: boxes (D, 4) and scores (D,) for each of uint8 frames (n, h, w, 3)."""
-
-    size: int
-    """Longest useful side of a frame, in pixels."""
-
-    def __call__(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]: ...
+Finder = Callable[[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]
+"""Detector of athletes: boxes (D, 4) and scores (D,) per uint8 frame (n, h, w, 3). `size`: longest useful side."""
 
 
 def ingest_clips(
@@ -42,7 +37,7 @@ def ingest_clips(
     options: IngestOptions,
     *,
     spread: Spread = here,
-    open_finder: Callable[[], AthleteFinder] | None = None,
+    open_finder: Callable[[], Finder] | None = None,
     progress: Progress | None = None,
 ) -> ClipReport:
     """Add what is new in `footage` to the store. `progress` counts files and clips.
@@ -62,10 +57,8 @@ def ingest_clips(
         refused=missing_files(footage.missing, "missing_video") + footage.refused,
     )
     work = functools.partial(cut_files, open_finder=open_finder)
-    per_task = CLIPS_PER_TASK / recipe.windows
-    jobs = ingest(
-        ClipLedger, store, options, report, footage, work, per_task=per_task, spread=spread, progress=progress
-    )
+    how = {"per_task": CLIPS_PER_TASK / recipe.windows, "spread": spread, "progress": progress}
+    jobs = ingest(ClipLedger, store, options, report, footage, work, **how)
     if recipe.crop and not recipe.searched:
         refuse_outside(report, *boxes_outside(footage.videos, store))
     refused = len(jobs) - report.decoded
@@ -79,13 +72,31 @@ def missing_files(missing: Iterable[str], verdict: str) -> list[dict[str, str]]:
     return [{"uri": uri, "verdict": verdict, "reason": f"named by {where}"} for where, _, uri in named]
 
 
+def boxes_outside(videos: Iterable[AnnotatedVideo], store: Store) -> tuple[int, int]:
+    """Return how many drawn boxes lie outside their video or were drawn on another size, and how many there are.
+
+    Videos that are not stored are left out.
+    """
+    columns = ["uri", "height", "width", "coded_height", "coded_width"]
+    rows = store.read("videos", columns=columns, where=pc.field("verdict") == "ok").to_pylist()
+    sizes = {uri: ((height, width), coded) for uri, height, width, *coded in (row.values() for row in rows)}
+    outside = drawn = 0
+    for video in videos:
+        shown, coded = sizes.get(video.file.uri, (None, None))
+        for tube in (as_shown(tube, tuple(coded), shown) for tube in video.tubes or () if shown):
+            drawn += len(tube.boxes)
+            fits = tube.size in (None, shown)
+            outside += count_outside(list(tube.boxes.values()), *shown) if fits else len(tube.boxes)
+    return outside, drawn
+
+
 def cut_files(
     jobs: list[ClipJob],
     *,
     store_uri: str,
     options: IngestOptions,
     orphans: frozenset[str],
-    open_finder: Callable[[], AthleteFinder] | None = None,
+    open_finder: Callable[[], Finder] | None = None,
 ) -> Returned:
     """Cut the videos and write their clips as one Parquet file, without those that `orphans` names as stored."""
     finder = open_finder() if open_finder else None
@@ -95,28 +106,25 @@ def cut_files(
         return [cutter.cut(job) for job in jobs], part.close()
 
 
+@dataclass
 class _Cutter:
     """Decoder, and the file that clips are written to."""
 
-    def __init__(
-        self,
-        sandbox: Sandbox,
-        part: ParquetPart,
-        options: IngestOptions,
-        orphans: frozenset[str],
-        finder: AthleteFinder | None,
-    ) -> None:
-        self._sandbox, self._part, self._options, self._orphans, self._finder = sandbox, part, options, orphans, finder
+    sandbox: Sandbox
+    part: ParquetPart
+    options: IngestOptions
+    orphans: frozenset[str]
+    finder: Any
 
     def cut(self, job: ClipJob) -> ClipResult:
         """Cut one video. Its clips are in the part only if the whole video is good."""
         row = video_row(File(job.uri, job.uri, job.bytes, job.modified), job.video)
         written: set[str] = set()
-        self._part.begin()
+        self.part.begin()
         try:
             return twice(lambda: self._try(job, row, written))
         except (Unreadable, OSError) as error:
-            self._part.undo()
+            self.part.undo()
             verdict = error.verdict if isinstance(error, Unreadable) else "unreadable"
             row |= {"verdict": verdict, "reason": str(error), "reader": schema.READER}
             return ClipResult(row, [], [{"uri": job.uri, "verdict": verdict, "reason": str(error)}], [])
@@ -127,22 +135,22 @@ class _Cutter:
         Raises Unreadable, OSError.
         """
         result = ClipResult(row, [], [], [])
-        options = self._options
+        options = self.options
         with local_copy(job.uri) as path:
             row["video"] = job.video or hash_file(path)
             asked = {
-                "stored": [*job.stored, *job.empty, *self._orphans],
+                "stored": [*job.stored, *job.empty, *self.orphans],
                 "limit_seconds": options.file_limit_seconds + options.seconds_per_label * len(job.labels),
             }
             what = path, row["video"], job.labels, options.cut
             tubes = job.tubes
-            if self._finder:
-                frames = self._sandbox.search(*what, **asked, longest=self._finder.size)
-                tubes = find_tubes(frames, self._finder, stride=options.cut.recipe.stride)
-            for message in self._sandbox.cut(*what, **asked, tubes=tubes):
+            if self.finder:
+                frames = self.sandbox.search(*what, **asked, longest=self.finder.size)
+                tubes = find_tubes(frames, self.finder, stride=options.cut.recipe.stride)
+            for message in self.sandbox.cut(*what, **asked, tubes=tubes):
                 if isinstance(message, Clip):
                     if message.row["clip"] not in written:
-                        self._part.write(message.row | {"pixels": message.pixels})
+                        self.part.write(message.row | {"pixels": message.pixels})
                         written.add(message.row["clip"])
                 elif (kind := message.pop("kind")) == "stream":
                     row |= message
@@ -155,7 +163,7 @@ class _Cutter:
         return result
 
 
-def find_tubes(messages: Iterable[dict[str, Any] | Clip], find: AthleteFinder, *, stride: int) -> list[Tube]:
+def find_tubes(messages: Iterable[dict[str, Any] | Clip], find: Finder, *, stride: int) -> list[Tube]:
     """Return the tracks of the athletes that `find` sees in the frames that `Sandbox.search` yields.
 
     Tracks are in pixels of the video, named by their segment, best first.

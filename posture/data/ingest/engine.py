@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.sandbox import Sandbox, sandbox_with
-from posture.data.ingest.ledger import IngestJob, Ledger
+from posture.data.ingest.ledger import Ledger
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
 from posture.errors import InputError, Unreadable
@@ -57,7 +57,7 @@ def ingest(
     per_task: float,
     spread: Spread,
     progress: Progress | None,
-) -> list[IngestJob]:
+) -> list[Any]:
     """Add what is new in `source` to the store and return the jobs that were done.
 
     `work` is called with a list of jobs and `store_uri`, `options` and the ledger's `for_work`. A task gets jobs of

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from posture.data.decode.optical_flow import BOUND, flow_of_clip
 from posture.data.feed.clips import StoredArrays, clips_without_flow
-from posture.data.feed.shards import Shard, read_shard
+from posture.data.feed.shards import Shard, cut_shards, read_shard
 from posture.data.ingest.engine import Progress, Returned, Spread, here, ingest
 from posture.data.ingest.ledger import Ledger
 from posture.data.ingest.parquet_part import ParquetPart
@@ -67,11 +67,7 @@ class FlowLedger(Ledger):
                 f"{store.uri}: the store holds no clips yet; add some with: posture ingest FOOTAGE --store {store.uri}"
             )
         keys, shards = clips_without_flow(store, source)
-        pieces = [
-            replace(shard, rows=shard.rows[at : at + CLIPS_PER_TASK], indices=shard.indices[at : at + CLIPS_PER_TASK])
-            for shard in shards
-            for at in range(0, len(shard.rows), CLIPS_PER_TASK)
-        ]
+        pieces = cut_shards(shards, CLIPS_PER_TASK)
         return [FlowJob(piece, [keys[index] for index in piece.indices]) for piece in pieces]
 
     def _record(self) -> None:
@@ -88,17 +84,8 @@ def add_flow(
     read.
     """
     report = FlowReport()
-    ingest(
-        FlowLedger,
-        store,
-        options,
-        report,
-        options.method,
-        write_flow,
-        per_task=CLIPS_PER_TASK,
-        spread=spread,
-        progress=progress,
-    )
+    how = {"per_task": CLIPS_PER_TASK, "spread": spread, "progress": progress}
+    ingest(FlowLedger, store, options, report, options.method, write_flow, **how)
     return report
 
 
@@ -122,13 +109,5 @@ def write_flow(jobs: list[FlowJob], *, store_uri: str, options: FlowOptions) -> 
 
 def _flow_row(clip: str, frames: np.ndarray, method: str) -> dict[str, Any]:
     flow = flow_of_clip(frames, method)
-    length, height, width, _ = flow.shape
-    return {
-        "clip": clip,
-        "method": method,
-        "bound": BOUND,
-        "frames": length,
-        "height": height,
-        "width": width,
-        "vectors": flow.tobytes(),
-    }
+    size = dict(zip(("frames", "height", "width"), flow.shape[:3], strict=True))
+    return {"clip": clip, "method": method, "bound": BOUND, **size, "vectors": flow.tobytes()}

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from posture.data.ingest.ledger import CommonOptions, IngestReport, LabelledLedger, other_labels
+from posture.data.ingest.ledger import CommonOptions, IngestReport, LabelledLedger, file_row, other_labels
 from posture.data.ingest.splits import refuse_two_sides
 from posture.data.labels.place_boxes import count_outside, place_boxes, scale_boxes
 from posture.data.labels.records import AnnotatedImage, AnnotatedImages, AnnotatedVideo, Label
@@ -154,7 +154,7 @@ class ImageLedger(LabelledLedger):
         refused = {known["image"] for refusal in images.refused if (known := self._known(refusal.file))}
         self._retire({*contents.values(), *refused, *self._replaced(contents)})
         whole = {contents[self._wanted[image].file.uri] for image in standing} - set(missing)
-        self._remember(_image_row(self._files[content], content) for content in sorted(whole))
+        self._remember(file_row("image", self._files[content], content, "ok", "") for content in sorted(whole))
         return [job for content, frames in missing.items() for job in self._jobs(content, frames)]
 
     def _take(self, result: ImageResult) -> None:
@@ -173,7 +173,7 @@ class ImageLedger(LabelledLedger):
         done = []
         for result in self._results:
             file = self._files[result.content]
-            done.append(_image_row(file, result.content, result.verdict, result.reason))
+            done.append(file_row("image", file, result.content, result.verdict, result.reason))
             if result.verdict != "ok":
                 self._refuse(file, result.verdict, result.reason, images=result.steps)
                 continue
@@ -295,13 +295,8 @@ class ImageLedger(LabelledLedger):
         ]
         self._report.clipped += placed.clipped
         group = image.group or checked.image
-        self._placed[checked.image] = {
-            "image": checked.image,
-            "group": group,
-            "split": self._groups.get(group, ""),
-            "time": checked.time,
-            **placed.columns(image),
-        }
+        row = {"image": checked.image, "group": group, "split": self._groups.get(group, ""), "time": checked.time}
+        self._placed[checked.image] = row | placed.columns(image)
         return [self._placed[checked.image]]
 
     def _stand(self, images: list[str]) -> None:
@@ -336,18 +331,6 @@ class ImageLedger(LabelledLedger):
         if (file.uri, reason) not in self._reported:
             self._reported.add((file.uri, reason))
             self._report.refused.append({"uri": file.uri, "verdict": verdict, "reason": reason})
-
-
-def _image_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:
-    return {
-        "image": content,
-        "uri": file.uri,
-        "bytes": file.bytes,
-        "modified": file.modified,
-        "verdict": verdict,
-        "reason": reason,
-        "reader": None if verdict == "ok" else schema.READER,
-    }
 
 
 def _other_boxes(first: AnnotatedImage, other: AnnotatedImage) -> str:

@@ -45,17 +45,8 @@ def ingest_images(
         notes=images.notes,
         refused=missing_files(images.missing, kind),
     )
-    ingest(
-        ImageLedger,
-        store,
-        options,
-        report,
-        images,
-        check_images,
-        per_task=IMAGES_PER_TASK,
-        spread=spread,
-        progress=progress,
-    )
+    how = {"per_task": IMAGES_PER_TASK, "spread": spread, "progress": progress}
+    ingest(ImageLedger, store, options, report, images, check_images, **how)
     refuse_outside(report, report.boxes_outside, report.boxes_drawn)
     refused = report.refused_pictures - report.duplicates
     refuse_too_many(report, refused, report.pictures, what="images", allowed=options.max_refused_share)

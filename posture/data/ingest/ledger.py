@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, asdict, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -101,22 +101,12 @@ def refuse_outside(report: IngestReport, outside: int, drawn: int) -> None:
         )
 
 
-class IngestJob(Protocol):
-    """Work on one file, sent to a worker."""
-
-    @property
-    def size(self) -> int:
-        """Number of segments, images or clips: long jobs are spread over more tasks."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Steps of the progress bar."""
-        ...
-
-
 class Ledger(ABC):
-    """Parts and results that workers have returned, and the commits that add them to the store."""
+    """Parts and results that workers have returned, and the commits that add them to the store.
+
+    A job has a `size`, the number of its segments, images or clips. Jobs and results have a number of `steps` for the
+    progress bar.
+    """
 
     table: ClassVar[str]
     """Table whose Parquet files the workers write."""
@@ -291,6 +281,12 @@ class LabelledLedger(Ledger):
     @staticmethod
     def _table(name: str, rows: Collection[dict[str, Any]]) -> pa.Table:
         return pa.Table.from_pylist(list(rows), schema=schema.TABLES[name])
+
+
+def file_row(key: str, file: File, content: str, verdict: str, reason: str) -> dict[str, Any]:
+    """Return the columns that a row of a file has in `videos` and in `pictures`; `key` is the one of its content."""
+    row = {key: content, "uri": file.uri, "bytes": file.bytes, "modified": file.modified}
+    return row | {"verdict": verdict, "reason": reason, "reader": None if verdict == "ok" else schema.READER}
 
 
 def other_labels(first: str, other: str) -> str:

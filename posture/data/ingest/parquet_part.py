@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,19 +12,8 @@ import pyarrow.parquet as pq
 from posture.data.store import schema
 from posture.data.store.tables import filesystem, writing
 
-
-class Layout(NamedTuple):
-    row_group: int
-    """Rows that a streaming reader reads at once."""
-    statistics: list[str]
-    """Columns with statistics. The first one is unique."""
-
-
-LAYOUTS = {
-    "clips": Layout(8, ["clip", "segment", "recipe"]),
-    "flows": Layout(8, ["clip", "method"]),
-    "images": Layout(32, ["image"]),
-}
+LAYOUTS = {"clips": (8, ["clip", "segment", "recipe"]), "flows": (8, ["clip", "method"]), "images": (32, ["image"])}
+"""{table: (rows that a streaming reader reads at once, columns with statistics)}. The first column is unique."""
 
 
 class ParquetPart:
@@ -34,11 +23,12 @@ class ParquetPart:
     """
 
     def __init__(self, store_uri: str, table: str, *, compress: bool = False) -> None:
-        self._table, self._schema, self._layout = f"{store_uri}/{table}", schema.TABLES[table], LAYOUTS[table]
+        self._table, self._schema = f"{store_uri}/{table}", schema.TABLES[table]
+        self._row_group, self._statistics = LAYOUTS[table]
         self._files, self._folder = filesystem(self._table)
         self._compression = "zstd" if compress else "none"
         self._writer: pq.ParquetWriter | None = None
-        self._key = self._layout.statistics[0]
+        self._key = self._statistics[0]
         self._buffer: list[dict[str, Any]] = []
         self._of_file: set[str] = set()
         self._written: set[str] = set()
@@ -58,7 +48,7 @@ class ParquetPart:
         """Add a row. Columns it lacks are null."""
         self._buffer.append(row)
         self._of_file.add(row[self._key])
-        if len(self._buffer) >= self._layout.row_group:
+        if len(self._buffer) >= self._row_group:
             self._flush()
 
     def close(self) -> dict[str, Any] | None:
@@ -88,7 +78,7 @@ class ParquetPart:
             compression=self._compression,
             compression_level=1 if self._compression == "zstd" else None,
             use_dictionary=False,
-            write_statistics=self._layout.statistics,
+            write_statistics=self._statistics,
         )
 
     def _flush(self) -> None:

@@ -1,4 +1,4 @@
-"""Groups to train, val and test: no athlete or source video stands on two sides, ever."""
+"""Division of groups into train, val and test. No athlete or source video is ever in two splits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from posture.errors import InputError
 def refuse_two_sides(videos: Iterable[AnnotatedVideo], *, stored: Mapping[str, str]) -> None:
     """Check the splits that the footage names, before anything is decoded.
 
-    Raises InputError if a group is named on two sides, or on another side than the one that is `stored` ({group:
-    split}).
+    Raises InputError if a group is in two splits, or in another one than the one that is `stored` ({group: split}).
     """
     given: dict[str, str] = {}
     for video in videos:
@@ -41,12 +40,12 @@ def assign_splits(
     test_share: float = 0.2,
     seed: int = 0,
 ) -> dict[str, str]:
-    """The split of every group that `labels` name, new ones decided class by class, `stored` ones as they are.
+    """Return the split of every group that `labels` name: `stored` ones as they are, new ones class by class.
 
-    `labels` are those of the segments that were kept, in any order: the splits depend on nothing else. If they name a
-    test split, `test` is that; else `test_share` of the groups of each class. If they name no `val`, `val_share` of
-    each class's remaining groups are carved from `train`. The order is a hash of seed and group. A group's class is the
-    one that it has most segments of.
+    The splits depend only on `labels`, those of the segments that were kept, in any order. If the labels name a test
+    split, it is used; otherwise `test_share` of the groups of each class become `test`. If they name no `val` split,
+    `val_share` of the remaining groups of each class are taken from `train`. The order is a hash of seed and group. The
+    class of a group is the one of most of its segments.
     """
     given: dict[str, str] = {}
     classes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -79,7 +78,7 @@ def assign_splits(
 def splits_drawn(
     labels: Iterable[Label], splits: Mapping[str, str], *, val_share: float, test_share: float, seed: int
 ) -> str:
-    """One sentence for the report: how many groups stand on each side, and what put them there."""
+    """Return a sentence for the report: how many groups are in each split, and how the splits were chosen."""
     named = {item.split for item in labels if item.split}
     counts = Counter(splits.values())
     drawn = [
@@ -94,5 +93,5 @@ def splits_drawn(
 
 
 def _share(share: float, count: int) -> int:
-    """How many of `count` groups; at least one where two remain, none of a single one."""
+    """Return the share of `count` groups: at least one and not all of them, but none of a single group."""
     return min(count - 1, max(1, round(share * count))) if share and count > 1 else 0

@@ -141,7 +141,7 @@ def test_what_cannot_be_read_now_stays_and_is_told(footage, earlier):
     clips = earlier.versions()["clips"]
     report = recheck(earlier, limit_seconds=60)
     assert [(item["verdict"], item["reason"]) for item in report.refused] == [
-        ("unreadable", "the file has changed since it was taken in")
+        ("unreadable", "the file has changed since it was ingested")
     ]
     assert not report.wrong and earlier.versions()["clips"] == clips and len(earlier_videos(earlier)) == 1
 
