@@ -58,7 +58,9 @@ def compute_flow(store: Store, method: str, *, progress: Progress | None = None)
     return flow.add_flow(store, flow.FlowOptions(method), spread=on_ray, progress=progress)
 
 
-def on_ray(work: Work, jobs: list[Any], tasks: int, *, gpu: bool = False) -> Generator[Returned | InputError]:
+def on_ray(
+    work: Work, jobs: list[Any], tasks: int, *, gpu: bool = False
+) -> Generator[Returned | InputError, None, None]:
     """Run the work as Ray tasks on the nodes that decode; a few more are submitted than can run at once."""
     cluster.connect()
     resources: dict[str, Any] = {"resources": cluster.decoding()}

@@ -20,13 +20,13 @@ Returned = tuple[list[Any], dict[str, Any] | None]
 """Results of a task, and the Parquet file it wrote: {path, bytes, rows}."""
 Work = Callable[[list[Any]], Returned]
 """Function of a worker: takes a list of jobs."""
-Spread = Callable[[Work, list[Any], int], Generator[Returned | InputError]]
+Spread = Callable[[Work, list[Any], int], Generator[Returned | InputError, None, None]]
 """Attempts the work on all jobs, in about that number of tasks, and yields what tasks return as they end."""
 Progress = Callable[[int, int, int, float], None]
 """Called with (steps done, all steps, clips or images made, clips or images per second)."""
 
 
-def here(work: Work, jobs: list[Any], tasks: int) -> Generator[Returned | InputError]:
+def here(work: Work, jobs: list[Any], tasks: int) -> Generator[Returned | InputError, None, None]:
     """Run the work in this process, one task after the other."""
     for block in blocks(jobs, tasks):
         yield attempt(work, block)
