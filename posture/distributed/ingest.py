@@ -63,8 +63,7 @@ def on_ray(
 ) -> Generator[Returned | InputError, None, None]:
     """Run the work as Ray tasks on the nodes that decode; a few more are submitted than can run at once."""
     cluster.connect()
-    resources: dict[str, Any] = {"resources": cluster.decoding()}
-    task = _task.options(**{"num_gpus": GPU_SHARE} if gpu and cluster.gpus() else resources)
+    task = _task.options(**({"num_gpus": GPU_SHARE} if gpu and cluster.gpus() else {"resources": cluster.decoding()}))
     shared = ray.put(work)
     waiting: list[Any] = []
     left = blocks(jobs, max(tasks, int(2 * cluster.decoding_cpus())))[::-1]

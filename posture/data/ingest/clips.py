@@ -57,7 +57,7 @@ def ingest_clips(
         refused=missing_files(footage.missing, "missing_video") + footage.refused,
     )
     work = functools.partial(cut_files, open_finder=open_finder)
-    how = {"per_task": CLIPS_PER_TASK / recipe.windows, "spread": spread, "progress": progress}
+    how: dict[str, Any] = {"per_task": CLIPS_PER_TASK / recipe.windows, "spread": spread, "progress": progress}
     jobs = ingest(ClipLedger, store, options, report, footage, work, **how)
     if recipe.crop and not recipe.searched:
         refuse_outside(report, *boxes_outside(footage.videos, store))

@@ -84,7 +84,7 @@ def add_flow(
     read.
     """
     report = FlowReport()
-    how = {"per_task": CLIPS_PER_TASK, "spread": spread, "progress": progress}
+    how: dict[str, Any] = {"per_task": CLIPS_PER_TASK, "spread": spread, "progress": progress}
     ingest(FlowLedger, store, options, report, options.method, write_flow, **how)
     return report
 

@@ -275,7 +275,7 @@ class ImageLedger(LabelledLedger):
     def _place(self, checked: CheckedImage) -> list[dict[str, Any]]:
         """Return the row of `boxes` of a stored image in a list, or an empty list if the image is refused."""
         image, height, width = self._wanted[checked.image], checked.height, checked.width
-        if checked.coded and image.size == checked.coded != (height, width):
+        if image.size and image.size == checked.coded != (height, width):
             boxes = image.boxes if image.normalised else scale_boxes(image.boxes, image.size, (height, width))
             image = replace(image, boxes=boxes, size=(height, width))
         frame = "" if image.frame is None else f"frame {image.frame}: "

@@ -45,7 +45,7 @@ def ingest_images(
         notes=images.notes,
         refused=missing_files(images.missing, kind),
     )
-    how = {"per_task": IMAGES_PER_TASK, "spread": spread, "progress": progress}
+    how: dict[str, Any] = {"per_task": IMAGES_PER_TASK, "spread": spread, "progress": progress}
     ingest(ImageLedger, store, options, report, images, check_images, **how)
     refuse_outside(report, report.boxes_outside, report.boxes_drawn)
     refused = report.refused_pictures - report.duplicates
@@ -80,10 +80,8 @@ Decoded = tuple[list[dict[str, Any]], list[CheckedImage]]
 
 def _decode_image(path: str, job: ImageJob, sandbox: Sandbox, options: ImageOptions) -> Decoded:
     encoded = sandbox.image(path, job.content, limit_seconds=options.file_limit_seconds)
-    size = {"height": encoded.height, "width": encoded.width}
-    return [{"image": job.content, "uri": job.uri, "pixels": encoded.pixels, **size}], [
-        CheckedImage(job.content, **size)
-    ]
+    row = {"image": job.content, "uri": job.uri, "height": encoded.height, "width": encoded.width}
+    return [row | {"pixels": encoded.pixels}], [CheckedImage(job.content, encoded.height, encoded.width)]
 
 
 def _decode_frames(path: str, job: ImageJob, sandbox: Sandbox, options: ImageOptions) -> Decoded:

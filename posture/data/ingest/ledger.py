@@ -157,7 +157,7 @@ class Ledger(ABC):
         self._report.seconds = time.time() - began
 
 
-class LabelledLedger(Ledger):
+class LabelledLedger(Ledger, ABC):
     """Ledger of files with labels: knows the files looked at before, the labelled rows, and the groups' splits."""
 
     files: ClassVar[str]
