@@ -11,11 +11,11 @@ from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
 from posture.data.labels.records import LabelledVideos
 from posture.data.store.tables import Store
 from posture.display.console import interruptible
-from posture.runs.backend import LOCAL, IngestBackend
+from posture.runs.backend import LOCAL, Backend
 from posture.runs.prepare import Session
 
 
-def backend(*, local: bool) -> IngestBackend:
+def backend(*, local: bool) -> Backend:
     """Return the backend of a command: this process with --local, else Ray."""
     return LOCAL if local else OnRay()
 

@@ -30,7 +30,7 @@ from posture.data.store.tables import Store
 from posture.display.text import counted
 from posture.errors import InputError
 from posture.retrain.settling import settled
-from posture.runs.backend import IngestBackend
+from posture.runs.backend import Backend
 
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
 """Function like `posture.display.console.progress`."""
@@ -96,7 +96,7 @@ def take_in(
     run: ActionRun,
     memory: dict[str, Any],
     *,
-    backend: IngestBackend,
+    backend: Backend,
     progress: Progress = silent,
 ) -> Intake:
     """Ingest what is new, complete and labelled, cut as `run` reads it. `memory` comes from the last look.
@@ -140,7 +140,7 @@ def _ingest(
     known: set[tuple[Any, ...]],
     *,
     corrected: bool,
-    backend: IngestBackend,
+    backend: Backend,
     progress: Progress,
 ) -> list[ClipReport]:
     """Ingest the videos with a new group, whose groups are then split by themselves; then the others if any changed."""

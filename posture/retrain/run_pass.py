@@ -32,7 +32,7 @@ from posture.retrain.intake import InboxOptions, Intake, Progress, look_for, ref
 from posture.retrain.new_data import arrivals, segments_record
 from posture.retrain.notify import Notification, notify
 from posture.retrain.registry import WEIGHTS, Registry
-from posture.runs.backend import IngestBackend
+from posture.runs.backend import Backend
 from posture.runs.folder import RunFolder, RunRecord
 from posture.runs.prepare import prepare, software
 from posture.runs.recipes import load_recipe
@@ -51,7 +51,7 @@ class RetrainOptions:
     recipe: str = "jobs/action.py:improved"
     changes: dict[str, Any] = field(default_factory=dict)
     """Changes of the recipe by dotted path."""
-    backend: IngestBackend = field(kw_only=True)
+    backend: Backend = field(kw_only=True)
     """Where to decode, train and score."""
     runs: str | None = None
     """Folder or s3:// prefix of the challengers' runs; None: in the registry."""

@@ -57,12 +57,8 @@ class Backend(Protocol):
         `on_done(job, problem)` is called for each job that was not done before.
         """
 
-
-class IngestBackend(Backend, Protocol):
-    """A backend that also takes in footage, for retraining."""
-
     def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
-        """Add the new videos of `footage` to the store, as `posture.distributed.ingest.ingest` does."""
+        """Add the new videos of `footage` to the store, as `posture.data.ingest.clips.ingest_clips` does."""
 
     def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
         """Compute the optical flow of clips that have none."""
