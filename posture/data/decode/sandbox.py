@@ -112,7 +112,8 @@ class Sandbox:
             self.close()
             raise Unreadable("crashed", f"the decoder's process died: {type(error).__name__}") from None
         except GeneratorExit:  # the caller stopped halfway, and the child may still be sending
-            self.close()
+            if channel is self._channel:  # a later job may have another child
+                self.close()
             raise
 
     def close(self) -> None:
