@@ -1,6 +1,7 @@
 """Who may import whom: the rules that keep the parts apart."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -8,30 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import circles, files_of, imported, rooms_of
+from tests.support.house import FLOORS, circles, files_of, imported, rooms_of
 
 PACKAGE = Path(__file__).parents[1] / "posture"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FLOORS = (
-    ("errors", "display"),
-    ("data/store",),
-    ("data/labels",),
-    ("data/decode",),
-    ("data/feed",),
-    ("data/ingest", "data/synthetic"),
-    ("models",),
-    ("config", "tasks"),
-    ("train",),
-    ("runs",),
-    ("compare", "search"),
-    ("retrain", "distributed"),
-    ("bench",),
-    ("commands",),
-    ("__main__",),
-)
-"""The folders and top modules of the package, from the ground up. A file imports from its own folder and from lower
-floors only.
-"""
 
 
 def importers(package, **options):
@@ -88,6 +69,14 @@ def test_no_two_classes_have_one_name():
         if isinstance(node, ast.ClassDef)
     )
     assert not [name for name, count in names.items() if count > 1]
+
+
+def test_no_test_module_imports_another():
+    """What test modules share lies in tests/support."""
+    importing = re.compile(
+        r"^ *(from|import) tests\.([a-z_0-9]+\.)*test_|^ *from tests\S* import .*\btest_", re.MULTILINE
+    )
+    assert not [str(path) for path in Path(__file__).parent.rglob("*.py") if importing.search(path.read_text())]
 
 
 @pytest.mark.parametrize("layer", ["models", "tasks", "train"])

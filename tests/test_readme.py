@@ -136,7 +136,7 @@ def test_files_that_the_guide_to_the_code_names_are_there():
 
 
 def test_the_floors_are_those_that_are_checked():
-    from tests.test_boundaries import FLOORS
+    from tests.support.house import FLOORS
 
     rows = re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "posture" / "README.md").read_text(), re.MULTILINE)
     assert [(int(number), set(re.findall(r"`([\w/]+)`", rooms))) for number, rooms in reversed(rows)] == [

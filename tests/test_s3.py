@@ -13,11 +13,10 @@ from posture.data.store import schema
 from posture.data.store.files import read_bytes, write_bytes
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store, filesystem
-from tests.data.store.test_lease import check_lease
-from tests.data.store.test_tables import check_store
 from tests.faults.gate import Gate
 from tests.support.footage import make_video, write_bad_files
 from tests.support.processes import posture, s3_server
+from tests.support.store_checks import check_lease, check_store
 
 pytestmark = pytest.mark.slow
 

@@ -76,7 +76,10 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
         (compare(small_store, place, "--set", "model.widht=1"), "model.widht: there is no field 'widht' here"),
         (compare(small_store, place, "--epochs", "-1"), 'Invalid value "-1" for --epochs. Must be at least 1.'),
         (["compare", "jobs/action.py:study", "--store", small_store], "posture ingest --store"),
-        (["compare", "jobs/action.py:improved", "--store", small_store], "returns ActionRun, but compare takes a Study"),
+        (
+            ["compare", "jobs/action.py:improved", "--store", small_store],
+            "returns ActionRun, but compare takes a Study",
+        ),
         (["train", "jobs/action.py:study", "--store", small_store], "is a study of several runs"),
     ):
         done = posture(*arguments)

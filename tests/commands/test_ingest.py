@@ -9,8 +9,8 @@ import time
 import pytest
 
 from posture.data.store.tables import Store
-from tests.distributed.test_ingest import contents
 from tests.support.footage import make_class_folders
+from tests.support.ingested import contents
 from tests.support.processes import posture
 
 SMALL = ("--size", "32x40", "--frames", "20")

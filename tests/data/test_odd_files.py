@@ -21,7 +21,7 @@ from posture.runs.recipes import load_recipe
 from posture.search.trial import OUTCOME, read
 from posture.search.winner import winner_study
 from posture.train.checkpoint import read_state
-from tests.data.store.test_checked import GOOD, make_registry, make_store
+from tests.support.registries import GOOD, make_registry, make_store
 
 ODD = st.one_of(
     st.none(),

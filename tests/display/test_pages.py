@@ -4,13 +4,14 @@ is too small to read.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from tests.retrain.review.test_server import BROWSER, FLAGS, asked, footage, review, server  # noqa: F401  (fixtures)
-from tests.runs.test_explain import improved, make_run, run_command  # noqa: F401  (fixtures)
+from tests.support.explained import make_run, run_command
 from tests.support.page_gallery import write_gallery
+from tests.support.review_pages import find_asked, open_browser, open_review, served
 
 CHECKS = (Path(__file__).parents[1] / "support" / "page_checks.js").read_text()
 WIDTHS = (400, 1300)
@@ -27,13 +28,8 @@ BROKEN = """<!doctype html><style>main {{ overflow: visible; }}</style><main><di
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install .[dev]")
-    if BROWSER is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
-        yield launched
-        launched.close()
+    with open_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +81,15 @@ def test_pages_fit_on_paper(browser, gallery):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_an_explanation_fits_its_window(browser, improved, video, tmp_path, width):  # noqa: F811
-    run_command(improved.uri, str(video("2025-11-07_indoor_meeting_athlete_017.mp4")), "--out", str(tmp_path / "out"))
+def test_an_explanation_fits_its_window(browser, video, tmp_path, width):
+    run_command(
+        make_run(tmp_path).uri, str(video("2025-11-07_indoor_meeting_athlete_017.mp4")), "--out", str(tmp_path / "out")
+    )
     assert problems(browser, (tmp_path / "out" / "explain.html").as_uri(), width) == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_page_of_a_review_fits_its_window(browser, server, width):  # noqa: F811
-    assert problems(browser, server.url, width, ready="#note:empty") == []
+def test_the_page_of_a_review_fits_its_window(browser, tmp_path_factory, width):
+    asked, footage = find_asked(tmp_path_factory)
+    with contextlib.closing(open_review(asked, footage)) as review, served(review) as server:
+        assert problems(browser, server.url, width, ready="#note:empty") == []

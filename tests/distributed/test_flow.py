@@ -15,8 +15,8 @@ from posture.data.store.tables import Store
 from posture.distributed.feed import feed
 from posture.distributed.ingest import compute_flow, ingest, on_ray
 from posture.errors import Busy, InputError
-from tests.distributed.test_ingest import OPTIONS
 from tests.support.footage import make_video
+from tests.support.ingested import OPTIONS
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -20,22 +20,14 @@ from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
 from posture.errors import Busy
 from tests.support.footage import make_video, write_bad_files
+from tests.support.ingested import OPTIONS, contents
 from tests.support.small_disk import run_on_small_disk
-
-OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def run(root, store, options=OPTIONS):
     return ingest(read_footage(str(root)), Store(str(store), create=True), options)
-
-
-def contents(store):
-    """What a store holds, whatever way it came there."""
-    store = Store(str(store))
-    tables = {name: store.read(name).to_pylist() for name in ("videos", "groups", "segments", "clips")}
-    return {name: sorted(map(str, rows)) for name, rows in tables.items()}
 
 
 @pytest.fixture

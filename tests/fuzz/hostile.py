@@ -24,8 +24,8 @@ from posture.runs.backend import Local
 from posture.runs.evaluate import evaluate
 from posture.runs.figures import Views
 from posture.runs.prepare import prepare
-from tests.retrain.test_registry import RECORD
 from tests.support.footage import make_class_folders
+from tests.support.registries import RECORD
 
 SMALL = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 2, "epochs": 1, "tracking.mode": "off"}
 PASS = "0001-20260101-000000"

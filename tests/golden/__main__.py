@@ -6,8 +6,7 @@ import json
 
 import torch
 
-from tests.golden.small_runs import RUNS, train_and_judge
-from tests.golden.test_golden import NUMBERS
+from tests.golden.small_runs import NUMBERS, RUNS, train_and_judge
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -34,6 +35,7 @@ from posture.train.evaluate import merge_by_segment, score
 from posture.train.image_batches import ImageBatches
 from posture.train.loop import fit
 
+NUMBERS = Path(__file__).with_name("numbers.json")
 STEPS = 10
 MOVES = ("still", "left", "right")
 OBJECTS = ("athlete", "ball")

@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.golden.small_runs import RUNS, train_and_judge
-
-NUMBERS = Path(__file__).with_name("numbers.json")
+from tests.golden.small_runs import NUMBERS, RUNS, train_and_judge
 
 
 @pytest.fixture(autouse=True)

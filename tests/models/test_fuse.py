@@ -13,7 +13,7 @@ from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5, YOLOv7
 from posture.models.fuse import fold, fuse
 from posture.models.summary import parameters
 from posture.models.yolov5 import focus_kernel, unfocus_kernel
-from tests.models.test_yolov5 import randomised
+from tests.support.random_weights import randomised
 
 NETWORKS = [
     YOLOv5(classes=3, width=0.0625),

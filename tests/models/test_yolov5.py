@@ -20,8 +20,8 @@ from posture.models.attention import CBAM
 from posture.models.detector_configs import IMPROVED_YOLOV5, YOLOv5
 from posture.models.fuse import fuse
 from posture.models.summary import parameters
-from posture.models.swin import SwinStage
 from posture.models.yolov5 import from_published, published_names
+from tests.support.random_weights import randomised
 
 NARROW = {"classes": 3, "width": 0.0625, "size": 64, "window": 4}
 TOGGLES = [
@@ -52,20 +52,6 @@ PAIRS = [
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def randomised(network: nn.Module) -> nn.Module:
-    """With running statistics, gains and attention that are not those of the start."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-        elif isinstance(module, SwinStage | CBAM):
-            for parameter in module.parameters():
-                parameter.data += 0.1 * torch.randn_like(parameter)
-    return network.eval()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from posture.models.detector_configs import YOLOv7
 from posture.models.fuse import fuse
 from posture.models.summary import parameters
 from posture.models.yolov7 import published_names
-from tests.models.test_yolov5 import randomised
+from tests.support.random_weights import randomised
 
 NARROW = {"classes": 3, "width": 0.0625}
 

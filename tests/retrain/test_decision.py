@@ -85,9 +85,7 @@ def test_a_small_one_says_what_it_could_have_seen_and_asks_not_to_be_worse():
     equal = decide(answers(groups=30))
     assert (equal["rule"], equal["outcome"]) == ("non-inferiority", "promoted")
     assert equal["sets"]["both"]["detectable"] > DecisionLimits().margin
-    assert equal["rule_sentence"].startswith(
-        "The smallest difference in accuracy that this hold-out can show is "
-    )
+    assert equal["rule_sentence"].startswith("The smallest difference in accuracy that this hold-out can show is ")
     behind = decide(answers(groups=30, champion=0.85, challenger=0.78), tolerance=0.5, max_class_drop=1.0)
     assert behind["sets"]["both"]["difference"]["accuracy"]["difference"] < 0 and failed(behind) == ["better"]
     worse = decide(answers(groups=30, champion=0.9, challenger=0.6))

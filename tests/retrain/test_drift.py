@@ -2,21 +2,7 @@ import numpy as np
 import pytest
 
 from posture.retrain.drift import Features, class_shift, measure, two_sample_auc
-
-
-def footage(seed, *, groups=12, per_group=6, shift=0.0, classes=("jump", "run"), dimensions=16, sure=0.8):
-    """Segments of groups that differ from each other; `shift` moves all features."""
-    generator = np.random.default_rng(seed)
-    features, labels, names = [], [], []
-    for group in range(groups):
-        own = generator.normal(size=dimensions)
-        for number in range(per_group):
-            label = number % len(classes)
-            features.append(own + shift + 3 * label * (np.arange(dimensions) < 4) + generator.normal(size=dimensions))
-            labels.append(classes[label])
-            names.append(f"{seed}-{group}")
-    confidence = np.clip(sure + 0.05 * generator.normal(size=len(labels)), 0, 1)
-    return Features(np.array(features, np.float32), confidence.astype(np.float32), np.array(labels), np.array(names))
+from tests.support.figures.decision import footage
 
 
 def test_footage_of_one_kind_cannot_be_told_apart():

@@ -24,9 +24,9 @@ from posture.errors import InputError
 from posture.retrain.forget import IN_ORDER, find, forget
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder
-from tests.retrain.test_registry import RECORD
 from tests.support.footage import make_class_folders
 from tests.support.processes import posture
+from tests.support.registries import RECORD
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 
@@ -202,10 +202,7 @@ def test_killed_in_between_the_same_command_finishes(place):
 
 def test_it_asks_and_says_what_is_not_there(place):
     store = str(place / "store")
-    for arguments, complaint in (
-        (("nothing.mp4", "--yes"), "no video 'nothing.mp4'"),
-        (("left00.mp4",), "add --yes"),
-    ):
+    for arguments, complaint in ((("nothing.mp4", "--yes"), "no video 'nothing.mp4'"), (("left00.mp4",), "add --yes")):
         done = posture("forget", *arguments, "--store", store, stdin=subprocess.DEVNULL)
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert Store(store).read("videos").num_rows == 8

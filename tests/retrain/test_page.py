@@ -3,92 +3,10 @@
 import numpy as np
 import pytest
 
-from posture.retrain.decision import Answers, DecisionLimits, beyond_chance, judge
+from posture.retrain.decision import beyond_chance
 from posture.retrain.drift import measure
 from posture.retrain.page import drift_sentence, render, title_of
-from tests.retrain.test_drift import footage
-
-CLASSES = ("jump", "run <b>fast</b>", "throw")
-
-
-def answers(*, first=False, seed=0, groups=20, better=0.3):
-    """Segments of three classes, of which the champion knows two; the challenger is right more often the larger
-    `better` is.
-    """
-    generator = np.random.default_rng(seed)
-    labels = np.arange(groups * 4) % 3
-    challenger, champion = (
-        generator.dirichlet(np.ones(3), len(labels))
-        + (share + generator.random(len(labels)))[:, None] * np.eye(3)[labels]
-        for share in (max(better, 0.0), max(-better, 0.0))
-    )
-    champion[:, 2] = 0
-    challenger, champion = (scores / scores.sum(axis=1, keepdims=True) for scores in (challenger, champion))
-    groups = [f"group {number // 4}" for number in range(len(labels))]
-    frozen = np.array([int(group.split()[1]) % 2 == 0 for group in groups]) & (labels < 2)
-    return Answers(
-        [f"segment-{number:04d}" for number in range(len(labels))],
-        groups,
-        labels,
-        frozen,
-        CLASSES,
-        challenger,
-        frozenset(CLASSES),
-        None if first else champion,
-        frozenset() if first else frozenset(CLASSES[:2]),
-    )
-
-
-def decision(given, **changes):
-    """What a pass would write."""
-    first = given.champion is None
-    judged = judge(given, DecisionLimits(tolerance=1.0, max_class_drop=1.0), resamples=300)
-    judged["changed"] = [
-        item | {"video": "v", "uri": "/in/a.mp4", "start": 0.0, "end": 3.0} for item in judged["changed"]
-    ]
-    counts = {name: {"train": 9, "val": 2, "test": 3} for name in CLASSES}
-    return {
-        "pass": "0002-20261125-184234",
-        "started": 1_795_000_000.0,
-        "ended": 1_795_000_700.0,
-        "registry": "/registry",
-        "store": "/store",
-        "footage": "/in",
-        "recipe": "jobs/action.py:improved",
-        "run_folder": "/registry/runs/improved-1",
-        "versions": {"clips": 3, "segments": 4},
-        "champion": None if first else "v0001",
-        "challenger": "v0002",
-        "start": "champion",
-        "start_sentence": "",
-        "baseline": None,
-        "came_in": {
-            "segments": 40,
-            "clips": 80,
-            "classes": counts,
-            "new_classes": [CLASSES[2]],
-            "relabelled": 2,
-            "removed": 0,
-            "groups": {"train": 7, "val": 2, "test": 3},
-        },
-        "refused_files": [{"uri": "/in/cut.mp4", "verdict": "truncated", "reason": "decoding stops before frame 7"}],
-        "unsettled": ["/in/b.mp4"],
-        "unlabelled": ["/in/c.mp4", "/in/d.mp4"],
-        "left_out": {"spin": 3},
-        "balance": {"before": {CLASSES[0]: counts[CLASSES[0]]}, "after": counts},
-        "holdout": {},
-        "training": {
-            "epochs": 12,
-            "best_epoch": 9,
-            "metric": "val_accuracy",
-            "best": 0.8,
-            "train": 60,
-            "val": 12,
-            "seconds": 81.0,
-        },
-        **judged,
-        **changes,
-    }
+from tests.support.figures.decision import answers, decision, footage
 
 
 def one_file(page):

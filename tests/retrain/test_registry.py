@@ -11,24 +11,8 @@ from posture.errors import Busy, InputError
 from posture.retrain.registry import Registry, differences
 from posture.runs.tracking import artifact_name
 from tests.support.processes import posture, s3_server
+from tests.support.registries import RECORD, TRACKING
 from tests.support.wandb_server import Aliases, wandb_server
-
-TRACKING = {"project": "posture", "group": None, "mode": "auto"}
-RECORD = {
-    "parent": None,
-    "run": {"name": "small", "optim": {"lr": 0.1}, "weights": "", "tracking": TRACKING},
-    "recipe": "jobs/action.py:c3d",
-    "run_folder": "runs/x",
-    "store": "store",
-    "footage_versions": {"clips": 3},
-    "classes": ["dive", "jump"],
-    "left_out": [],
-    "metrics": {"accuracy": 0.5, "per_class": [{"class": "dive", "recall": 0.25}, {"class": "jump", "recall": None}]},
-    "decision": {"outcome": "promoted", "verdict": "Promoted: fine."},
-    "holdout": ["s1"],
-    "trained_on": {"train": 8, "val": 2},
-    "software": {"torch": "2"},
-}
 
 
 def check_registry(uri, folder):

@@ -268,9 +268,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     other = interrupted("Pass._judge", small | {"optim.lr": 0.001})
     assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
     done, said = one_pass(small | {"optim.lr": 0.001})
-    assert (
-        done.status in ("promoted", "refused") and f"resuming pass {other['pass']}" in said and "epoch" not in said
-    )
+    assert done.status in ("promoted", "refused") and f"resuming pass {other['pass']}" in said and "epoch" not in said
     assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
 
     # Killed between the weights that a run starts from and its run.json, which nothing else leaves behind.

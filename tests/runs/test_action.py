@@ -18,7 +18,7 @@ from posture.runs.evaluate import evaluate, unfinished
 from posture.runs.figures import Views
 from posture.runs.folder import RunFolder, evaluation_name
 from posture.runs.prepare import prepare
-from tests.runs.reports.test_action import assert_self_contained
+from tests.support.html_pages import assert_self_contained
 from tests.support.processes import posture
 
 

@@ -3,55 +3,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from posture.__main__ import main
-from posture.config import ActionRun
 from posture.errors import InputError
-from posture.models import build
-from posture.models.attention import STCBAM
-from posture.models.configs import C3D, IMPROVED, TwoStream
+from posture.models.configs import C3D, TwoStream
 from posture.runs.explain import explain, peaks
 from posture.runs.folder import RunFolder
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.explanation import verdict
-
-CLASSES = ("left", "right", "up")
-IMPROVED_SMALL = C3D(**{**IMPROVED, "classes": 3, "width": 0.125, "size": 32})
+from tests.support.explained import CLASSES, make_run, run_command
 
 
 @pytest.fixture(scope="module")
-def make_run(tmp_path_factory):
-    """`make_run(config, **data)`: a run whose network has random weights and an attention that is not even."""
-
-    def make(config, **data):
-        torch.manual_seed(0)
-        folder = RunFolder(str(tmp_path_factory.mktemp("runs")), "one")
-        run = ActionRun(name="one", model=config, data={"recipe": "40x52-stretch-f20-s2-w2-raw", **data})
-        model = build(config)
-        for module in model.modules():
-            if isinstance(module, torch.nn.GroupNorm):  # residual branches start at zero
-                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            if isinstance(module, STCBAM):
-                torch.nn.init.normal_(module.spatial.mlp[-1].weight, std=20.0)
-                torch.nn.init.normal_(module.temporal.convolution.weight, std=20.0)
-        checkpoint = tmp_path_factory.mktemp("checkpoint")
-        save_file(model.state_dict(), checkpoint / "model.safetensors")
-        (checkpoint / "state.json").write_text(json.dumps({"epoch": 7}))
-        folder.write_json(
-            "run.json", {"run": run.model_dump(mode="json"), "store": "x", "versions": {}, "classes": CLASSES}
-        )
-        folder.publish_checkpoint("epoch-0007", checkpoint, best=True)
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def improved(make_run):
-    return make_run(IMPROVED_SMALL)
+def improved(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("improved"))
 
 
 @pytest.mark.parametrize(
@@ -126,8 +92,8 @@ def test_below_the_run_unless_told_otherwise_and_a_place_for_each_question(impro
     assert times[0] == pytest.approx(0.4)
 
 
-def test_networks_without_attention_say_so(make_run, video, tmp_path, capsys):
-    folder = make_run(C3D(classes=3, width=0.125, size=32))
+def test_networks_without_attention_say_so(video, tmp_path, capsys):
+    folder = make_run(tmp_path, C3D(classes=3, width=0.125, size=32))
     run_command(folder.uri, str(video("a.mp4")), "--out", str(tmp_path / "out"))
     assert "no attention blocks; only Grad-CAM is shown" in capsys.readouterr().out
     assert "no attention blocks" in (tmp_path / "out" / "explain.html").read_text()
@@ -135,8 +101,8 @@ def test_networks_without_attention_say_so(make_run, video, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("streams", "names"), [("both", ["rgb", "flow"]), ("temporal", ["flow"])])
-def test_two_streams_are_each_explained(make_run, video, tmp_path, streams, names):
-    folder = make_run(TwoStream(classes=3, width=0.125, size=40, streams=streams), flow="dis")
+def test_two_streams_are_each_explained(video, tmp_path, streams, names):
+    folder = make_run(tmp_path, TwoStream(classes=3, width=0.125, size=40, streams=streams), flow="dis")
     run_command(folder.uri, str(video("a.mp4")), "--out", str(tmp_path / "out"))
     said = json.loads((tmp_path / "out" / "explain.json").read_text())
     assert list(dict.fromkeys(item["stream"] for item in said["grad_cam"])) == names
@@ -170,10 +136,3 @@ def test_what_cannot_be_explained_is_one_sentence(improved, video, tmp_path, cap
         assert end.value.code == 2 and complaint in said and said.count("\n") == 1, said
     with pytest.raises(InputError, match="it has left, right, up"):
         explain(improved, good, class_name="zzz")
-
-
-def run_command(*arguments):
-    try:
-        main(["explain", *arguments])
-    except SystemExit as end:
-        assert not end.code

@@ -12,7 +12,7 @@ from posture.search.page import AxisScale, coordinates, importances, scales_of, 
 from posture.search.spaces import load_space
 from posture.search.study import Search, Terms, leading
 from posture.search.trial import TrialResult, parse_objectives
-from tests.runs.reports.test_action import assert_self_contained
+from tests.support.html_pages import assert_self_contained
 
 HOSTILE = "<script>alert('x')</script> & \"y\""
 

@@ -101,3 +101,20 @@ def boxes_table(made: list[Made]) -> pa.Table:
         ],
         schema.TABLES["boxes"],
     )
+
+
+class SmallImages:
+    """Images of one colour each, in memory."""
+
+    def __init__(self, count: int, *, seed: int = 0) -> None:
+        made = make_images(count, seed=seed)
+        self.classes, self.keys, self.boxes = CLASSES, [one.key for one in made], [one.boxes for one in made]
+        self.labels = [np.array([CLASSES.index(label) for label in one.labels], np.int64) for one in made]
+        self.sizes = np.array([one.pixels.shape[:2] for one in made]).reshape(-1, 2)
+        self.pixels, self.files = [one.pixels for one in made], [np.frombuffer(one.encoded, np.uint8) for one in made]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def encoded(self, index: int) -> np.ndarray:
+        return self.files[index]

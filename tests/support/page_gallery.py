@@ -26,14 +26,12 @@ from posture.search.spaces import load_space
 from posture.search.study import Search, Terms
 from posture.search.trial import TrialResult, parse_objectives
 from posture.tasks.detection_metrics import detection_metrics
-from tests.commands import test_runs
-from tests.compare import test_action as test_comparison
-from tests.compare import test_detection as test_detector_comparison
-from tests.retrain import test_page as test_decision_page
-from tests.retrain.test_drift import footage
-from tests.runs.reports import test_action as test_report
-from tests.runs.reports import test_detection as test_detector_report
-from tests.runs.reports import test_store as test_show_page
+from tests.support.figures import action_report, detector_report
+from tests.support.figures import comparison as comparison_figures
+from tests.support.figures import decision as decision_figures
+from tests.support.figures import detector_comparison as detector_comparison_figures
+from tests.support.figures import runs as run_figures
+from tests.support.figures import store as store_figures
 
 RUN = "improved-c3d_wide-20260131-142233-3fa9d2c1"
 STORE = "s3://university-sports-lab-footage/stores/season_2025_2026/clips-128x171"
@@ -109,10 +107,10 @@ HISTORY = [
 ]
 
 
-def report(folder: Path, classes: tuple[str, ...] = CLASSES, name: str = "report") -> Path:
+def action_page(folder: Path, classes: tuple[str, ...] = CLASSES, name: str = "report") -> Path:
     first = min(3, len(classes))
     examples = [
-        test_report.filmed(
+        action_report.filmed(
             classes[place % first], classes[place * place % first], 0.99 - place / 50, segment="9f8e7d6c5b4a39281706"
         )
         | {"uri": FILE if place % 2 else f"{STORE}/raw/{place}.mp4", "start": 3.5 * place}
@@ -127,7 +125,7 @@ def report(folder: Path, classes: tuple[str, ...] = CLASSES, name: str = "report
         "weights": f"{STORE}/weights/pretrained_on_other_sports.safetensors",
     }
     interval = {"of": "accuracy", "low": 0.712, "high": 0.845, "groups": 41, "resamples": 10_000}
-    metrics = test_report.scored(list(classes), 40 * len(classes)) | {
+    metrics = action_report.scored(list(classes), 40 * len(classes)) | {
         "interval": interval,
         "notice": f"{RUN} is unfinished: 43 of its 60 epochs are trained.",
     }
@@ -135,7 +133,7 @@ def report(folder: Path, classes: tuple[str, ...] = CLASSES, name: str = "report
     return folder / f"{name}.html"
 
 
-def detector_report(folder: Path) -> Path:
+def detector_page(folder: Path) -> Path:
     random, classes, ones = np.random.default_rng(0), CLASSES[:4], []
     for _ in range(30):
         true = [([x, y, x + 30, y + 40], int(random.integers(4))) for x, y in random.integers(0, 80, (3, 2)).tolist()]
@@ -147,7 +145,7 @@ def detector_report(folder: Path) -> Path:
         found += [
             ([x, y, x + 20, y + 20], float(random.random()) / 2, 0) for x, y in random.integers(0, 90, (2, 2)).tolist()
         ]
-        ones.append(test_detector_report.picture(found, true))
+        ones.append(detector_report.picture(found, true))
     keys = [f"9f8e7d6c5b4a{place:08d}" for place in range(len(ones))]
     index = ImageIndex(
         "store",
@@ -161,9 +159,9 @@ def detector_report(folder: Path) -> Path:
         np.ones(len(ones), dtype=np.int64),
         [],
     )
-    metrics = detection_metrics(ones, classes) | test_detector_report.SPEED | {"device": "NVIDIA H200"}
+    metrics = detection_metrics(ones, classes) | detector_report.SPEED | {"device": "NVIDIA H200"}
     history = [
-        test_detector_report.HISTORY[place] | {"epoch": epoch} for epoch, place in enumerate((0, 1, 2, 1, 2), start=1)
+        detector_report.HISTORY[place] | {"epoch": epoch} for epoch, place in enumerate((0, 1, 2, 1, 2), start=1)
     ]
     write_detector_report(
         folder / "detector_report.html",
@@ -172,7 +170,7 @@ def detector_report(folder: Path) -> Path:
         history=history,
         index=index,
         found=[FoundBoxes(*one[:3]) for one in ones],
-        images=test_detector_report.Pictures(),
+        images=detector_report.Pictures(),
         facts=FACTS | {"gflops": 16.54},
         uris={key: f"{FILE}#t=12.48" for key in keys},
     )
@@ -214,28 +212,28 @@ def _entries(titles: dict[str, str], ablations: tuple[str, ...], make: Any, resu
 
 
 def compared(folder: Path) -> Path:
-    scores = [test_comparison.scored(test_comparison.first_right(right)) for right in (10, 11, 12, 4, 9)]
+    scores = [comparison_figures.scored(comparison_figures.first_right(right)) for right in (10, 11, 12, 4, 9)]
     made = Comparison(
         "small-action-of-season_2025",
-        _entries(MODELS, ("A1", "A2", "A3", "B1", "B2", "B3"), test_comparison.entry, scores),
+        _entries(MODELS, ("A1", "A2", "A3", "B1", "B2", "B3"), comparison_figures.entry, scores),
         "improved",
-        test_comparison.GROUPS,
-        test_comparison.CLASSES,
-        test_comparison.FACTS | {"store": STORE},
+        comparison_figures.GROUPS,
+        comparison_figures.CLASSES,
+        comparison_figures.FACTS | {"store": STORE},
     )
     comparison.write_page(folder / "comparison.html", made, comparison.analyse(made, resamples=300))
     return folder / "comparison.html"
 
 
 def compared_detectors(folder: Path) -> Path:
-    found = [test_detector_comparison.judged(right, vain=4) for right in (22, 23, 24, 12)]
+    found = [detector_comparison_figures.judged(right, vain=4) for right in (22, 23, 24, 12)]
     made = Comparison(
         "detectors-of-season_2025",
-        _entries(DETECTORS, ("no_swin", "siou"), test_detector_comparison.entry, found),
+        _entries(DETECTORS, ("no_swin", "siou"), detector_comparison_figures.entry, found),
         "improved",
-        test_detector_comparison.GROUPS,
-        test_detector_comparison.CLASSES,
-        test_comparison.FACTS | {"store": STORE},
+        detector_comparison_figures.GROUPS,
+        detector_comparison_figures.CLASSES,
+        comparison_figures.FACTS | {"store": STORE},
     )
     detector_comparison.write_page(
         folder / "detector_comparison.html", made, detector_comparison.analyse(made, resamples=300)
@@ -277,25 +275,23 @@ def searched(folder: Path, objectives: str, name: str) -> Path:
 
 
 def decided(folder: Path) -> Path:
-    made = test_decision_page.decision(test_decision_page.answers()) | {
-        "store": STORE,
-        "footage": FILE,
-        "registry": STORE,
-    }
+    made = decision_figures.decision(decision_figures.answers()) | {"store": STORE, "footage": FILE, "registry": STORE}
     made["refused_files"] = [{"uri": FILE, "verdict": "truncated", "reason": "decoding stops before frame 7"}] * 3
     frames = {
         item["segment"]: [np.full((24, 32, 3), 40 * number, np.uint8) for number in range(5)]
         for item in made["changed"]
     }
     (folder / "decision.html").write_text(
-        decision_page.render(made, drift=measure(footage(0), footage(1, shift=1.5)), frames=frames)
+        decision_page.render(
+            made, drift=measure(decision_figures.footage(0), decision_figures.footage(1, shift=1.5)), frames=frames
+        )
     )
     return folder / "decision.html"
 
 
 def shown(folder: Path) -> Path:
     rows = [{"class": name, "train": 40 + place, "val": 10, "test": 10} for place, name in enumerate(CLASSES)]
-    summary = test_show_page.SUMMARY | {
+    summary = store_figures.SUMMARY | {
         "uri": STORE,
         "classes": rows,
         "recipes": [{"recipe": "128x171-stretch-f32-s2-w2-raw-boxes_margin-0.2", "clips": 10822}],
@@ -309,7 +305,7 @@ def shown(folder: Path) -> Path:
         * 3,
     }
     sheet = [
-        test_show_page.clip(name, "train", f"athlete_{place:03d}_of_2025-11-07 · 128x171-stretch-f32-s2-w2-raw")
+        store_figures.clip(name, "train", f"athlete_{place:03d}_of_2025-11-07 · 128x171-stretch-f32-s2-w2-raw")
         for place, name in enumerate(CLASSES)
     ]
     images = {
@@ -337,7 +333,7 @@ def listed(folder: Path) -> Path:
     place = folder / "season_2025_runs_of_the_second_team"
     interval = {"of": "accuracy", "low": 0.61, "high": 0.87, "groups": 12, "resamples": 1000}
     for number in range(3):
-        test_runs.make(
+        run_figures.make(
             place,
             f"{RUN}-{number}",
             epochs=30,
@@ -345,7 +341,7 @@ def listed(folder: Path) -> Path:
             values=[0.5, 0.8],
             test={"accuracy": 0.75, "interval": interval},
         )
-    test_runs.make(
+    run_figures.make(
         place,
         "athletes_of_the_indoor_season",
         epochs=1,
@@ -361,10 +357,10 @@ def write_gallery(folder: Path) -> list[Path]:
     """The files of the pages of every kind, but for those of `posture explain` and `posture review`."""
     many = tuple(f"discipline number {place}" for place in range(101))
     return [
-        report(folder),
-        report(folder, many, "report_of_101_classes"),
-        report(folder, ("jump", "run"), "report_of_two"),
-        detector_report(folder),
+        action_page(folder),
+        action_page(folder, many, "report_of_101_classes"),
+        action_page(folder, ("jump", "run"), "report_of_two"),
+        detector_page(folder),
         compared(folder),
         compared_detectors(folder),
         searched(folder, "accuracy", "search"),

@@ -22,8 +22,8 @@ from typing import Any
 
 from posture.data.store.tables import Store
 from posture.retrain.registry import Registry
-from tests.distributed.test_ingest import contents
 from tests.support.footage import make_class_folders, make_video
+from tests.support.ingested import contents
 
 EPOCHS = 3
 SETS = {

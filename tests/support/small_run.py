@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import ArrayLike
+from torch import Tensor, distributed, nn
 
 from posture.config import ActionRun, override
 from posture.models.configs import C3D
+from posture.train.context import LocalContext
+from posture.train.workers import spread
 
 CLASSES: tuple[str, ...] = ("still", "left", "right")
 
@@ -111,3 +116,50 @@ def _bar(label: int, frames: int, generator: np.random.Generator) -> np.ndarray:
         left = (start + (0, -2, 2)[label] * frame) % 22
         clip[frame, :, left : left + 3] = 230
     return clip
+
+
+class FlowFootage(SmallFootage):
+    """Footage whose flow encodes the field and the clip: 128 + 8 for `right`, 128 - 8 for `left`."""
+
+    def __init__(self, clips: int, *, seed: int = 0) -> None:
+        super().__init__(clips, seed=seed)
+        self.fields = [np.full((len(frames) - 1, 20, 24, 2), 128, np.uint8) for frames in self.frames]
+        for number, field in enumerate(self.fields):
+            field[:, 5:15, 5:15, 0] += np.uint8((0, 248, 8)[self.labels[number]])
+            field[:, 0, 0, 1] = np.arange(len(field)) + 10 * number
+
+    def flow(self, index: int) -> np.ndarray:
+        return self.fields[index]
+
+
+class ProcessContext(LocalContext):
+    """The context of one of several processes joined by gloo."""
+
+    def __init__(self, rank: int, world_size: int, folder: DiskFolder) -> None:
+        super().__init__(
+            folder if rank == 0 else None, device="cpu", on_progress=self.stop_rank_1 if rank == 1 else None
+        )
+        self.rank, self.world_size = rank, world_size
+        self.stop_after: tuple[int, int] | None = None
+
+    def stop_rank_1(self, update: dict[str, Any]) -> None:
+        if (update["epoch"], update["step"]) == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return spread(model, self.device)
+
+    def gather(self, value: Any) -> list[Any]:
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def sum(self, totals: ArrayLike) -> np.ndarray:
+        summed = torch.tensor(np.asarray(totals, dtype=np.float64))
+        distributed.all_reduce(summed)
+        return summed.numpy()
+
+    def broadcast(self, value: Any) -> Any:
+        holder = [value]
+        distributed.broadcast_object_list(holder)
+        return holder[0]

@@ -20,7 +20,7 @@ from posture.models.boxes import Targets
 from posture.models.detector_configs import YOLOv5
 from posture.train import image_batches
 from posture.train.image_batches import ImageBatch, ImageBatches, letterboxed
-from tests.support.image_store import CLASSES, make_images
+from tests.support.image_store import SmallImages
 
 PLAIN = {
     "data.mosaic": 0.0,
@@ -31,23 +31,6 @@ PLAIN = {
     "data.saturation": 0.0,
     "data.value": 0.0,
 }
-
-
-class SmallImages:
-    """Images of one colour each, in memory."""
-
-    def __init__(self, count: int, *, seed: int = 0) -> None:
-        made = make_images(count, seed=seed)
-        self.classes, self.keys, self.boxes = CLASSES, [one.key for one in made], [one.boxes for one in made]
-        self.labels = [np.array([CLASSES.index(label) for label in one.labels], np.int64) for one in made]
-        self.sizes = np.array([one.pixels.shape[:2] for one in made]).reshape(-1, 2)
-        self.pixels, self.files = [one.pixels for one in made], [np.frombuffer(one.encoded, np.uint8) for one in made]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def encoded(self, index: int) -> np.ndarray:
-        return self.files[index]
 
 
 class Streamed:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,27 +14,9 @@ import pytest
 from posture.errors import Unreachable
 from posture.runs.folder import RunFolder
 from posture.train.publish import Publisher
+from tests.support.checkpoints import saver, stored
 from tests.support.processes import s3_server
 from tests.support.small_disk import run_on_small_disk
-
-
-def saver(epoch: int, *, size: int = 1000) -> Callable[[Path], None]:
-    """Writes a checkpoint whose files tell their epoch."""
-
-    def save(directory: Path) -> None:
-        (directory / "model.safetensors").write_bytes(bytes([epoch]) * size)
-        (directory / "state.json").write_text(
-            json.dumps({"history": [{"epoch": number + 1} for number in range(epoch)]})
-        )
-
-    return save
-
-
-def stored(folder: RunFolder) -> tuple[int, int]:
-    """Epochs of the last checkpoint, and of the history."""
-    with folder.checkpoint("last") as place:
-        return (place / "model.safetensors").read_bytes()[0], len(folder.read_json("history.json"))
-
 
 FULL = """
 import shutil, sys
@@ -43,7 +24,7 @@ from pathlib import Path
 from posture.errors import Unreachable
 from posture.runs.folder import RunFolder
 from posture.train.publish import Publisher
-from tests.train.test_publish import saver, stored
+from tests.support.checkpoints import saver, stored
 
 folder = RunFolder(sys.argv[1], "one")
 publisher = Publisher(folder)

@@ -26,10 +26,8 @@ from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.image_batches import ImageBatches
 from posture.train.loop import fit
-from tests.support.small_run import DiskFolder
-from tests.train.test_image_batches import SmallImages
-from tests.train.test_two_stream import FlowFootage
-from tests.train.test_workers import ProcessContext
+from tests.support.image_store import SmallImages
+from tests.support.small_run import DiskFolder, FlowFootage, ProcessContext
 
 CLASSIFIERS = ("improved", "c3d", "two_stream", "mc3_18")
 DETECTORS = ("improved", "yolov7")

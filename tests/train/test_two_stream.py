@@ -18,23 +18,9 @@ from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.evaluate import score
 from posture.train.loop import fit
-from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, small_run
+from tests.support.small_run import CLASSES, DiskFolder, FlowFootage, small_run
 
 STREAMS = {"both": ("rgb", "flow"), "spatial": ("rgb",), "temporal": ("flow",)}
-
-
-class FlowFootage(SmallFootage):
-    """With flow that tells field and clip: a code of their numbers, of 128 + 8 for `right` and 128 - 8 for `left`."""
-
-    def __init__(self, clips: int, *, seed: int = 0) -> None:
-        super().__init__(clips, seed=seed)
-        self.fields = [np.full((len(frames) - 1, 20, 24, 2), 128, np.uint8) for frames in self.frames]
-        for number, field in enumerate(self.fields):
-            field[:, 5:15, 5:15, 0] += np.uint8((0, 248, 8)[self.labels[number]])
-            field[:, 0, 0, 1] = np.arange(len(field)) + 10 * number
-
-    def flow(self, index: int) -> np.ndarray:
-        return self.fields[index]
 
 
 class StreamedFlow:

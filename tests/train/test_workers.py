@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import ArrayLike
 from torch import distributed, nn
 
 from posture.config import ActionRun, validate
@@ -20,43 +16,10 @@ from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
 from posture.train.workers import SharedBatchNorm, spread
-from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, small_run
+from tests.support.small_run import CLASSES, DiskFolder, ProcessContext, SmallFootage, SmallNetwork, small_run
 
 STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
 STOPPED = {"epochs": 2, "scale__micro_batch": 3}
-
-
-class ProcessContext(LocalContext):
-    """One of several processes joined by gloo."""
-
-    def __init__(self, rank: int, world_size: int, folder: DiskFolder) -> None:
-        super().__init__(
-            folder if rank == 0 else None, device="cpu", on_progress=self.stop_rank_1 if rank == 1 else None
-        )
-        self.rank, self.world_size = rank, world_size
-        self.stop_after: tuple[int, int] | None = None
-
-    def stop_rank_1(self, update: dict[str, Any]) -> None:
-        if (update["epoch"], update["step"]) == self.stop_after:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        return spread(model, self.device)
-
-    def gather(self, value: Any) -> list[Any]:
-        values: list[Any] = [None] * self.world_size
-        distributed.all_gather_object(values, value)
-        return values
-
-    def sum(self, totals: ArrayLike) -> np.ndarray:
-        summed = torch.tensor(np.asarray(totals, dtype=np.float64))
-        distributed.all_reduce(summed)
-        return summed.numpy()
-
-    def broadcast(self, value: Any) -> Any:
-        holder = [value]
-        distributed.broadcast_object_list(holder)
-        return holder[0]
 
 
 def footage() -> tuple[SmallFootage, SmallFootage]:

@@ -26,10 +26,9 @@ from posture.retrain.forget import find, forget
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder
 from posture.runs.recipes import load_recipe
-from tests.retrain.test_registry import RECORD
 from tests.support.processes import posture
+from tests.support.registries import GOOD, make_registry, make_store
 
-GOOD = "0123456789abcdef0123456789abcdef"
 ELSEWHERE = [
     "../../x",
     "..",
@@ -45,36 +44,6 @@ ELSEWHERE = [
     "ü",
     "-rf",
 ]
-
-
-def make_store(place):
-    store = Store(str(place), create=True)
-    store.create_tables()
-    video = {
-        "video": GOOD,
-        "uri": "/footage/a.mp4",
-        "bytes": 1,
-        "modified": 1.0,
-        "frames": 10,
-        "fps": 25.0,
-        "seconds": 0.4,
-        "width": 32,
-        "height": 24,
-        "codec": "h264",
-        "verdict": "ok",
-        "reason": "",
-    }
-    store.append("videos", pa.Table.from_pylist([video], schema=schema.VIDEOS))
-    store.append("groups", pa.Table.from_pylist([{"group": "a", "split": "train"}], schema=schema.GROUPS))
-    return store
-
-
-def make_registry(place, store="store"):
-    registry = Registry(str(place), create=True)
-    weights = place.parent / "model.safetensors"
-    weights.write_bytes(b"weights")
-    registry.promote(registry.add(RECORD | {"pass": "0001-20260101-000000", "store": store}, weights), why="first")
-    return registry
 
 
 def snapshot(folder):

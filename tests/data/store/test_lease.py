@@ -8,19 +8,7 @@ import pytest
 
 from posture.data.store.lease import Lease
 from posture.errors import Busy
-
-
-def check_lease(root):
-    """Check the guarantees of a lease, on any storage."""
-    with Lease(root, limit_seconds=1.0) as first:
-        with pytest.raises(Busy, match="another ingest is writing to this store"):
-            Lease(root).__enter__()
-        time.sleep(1.5)  # the lease is renewed, so it does not end at its limit
-        with pytest.raises(Busy):
-            Lease(root).__enter__()
-        first.check()
-    with Lease(root):
-        pass
+from tests.support.store_checks import check_lease
 
 
 def test_one_holder_at_a_time(tmp_path):

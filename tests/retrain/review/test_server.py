@@ -13,62 +13,32 @@ import numpy as np
 import pytest
 
 from posture.data.labels.videos import read_footage
-from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.retrain.review import server as review_server
-from posture.retrain.review.active_learning import find_stretches
-from posture.retrain.review.questions import Question, Review
 from posture.retrain.review.server import MOST_CONNECTIONS, ReviewServer
-from tests.support.footage import make_video
-
-CLASSES = ("jump", "run", "throw")
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.support.review_pages import CLASSES, find_asked, open_browser, open_review, served
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """The three stretches that nobody has labelled in a folder of five files, and that folder."""
-    folder = tmp_path_factory.mktemp("footage")
-    for number, name in enumerate(("jump/a", "run/b", "new one", "new two", "unlabelled/three")):
-        make_video(folder / f"{name}.mp4", seed=number, frames=40)
-    store = Store(str(tmp_path_factory.mktemp("store")), create=True)
-    store.create_tables()
-    return find_stretches(str(folder), store).asked, folder
+    return find_asked(tmp_path_factory)
+
+
+@pytest.fixture
+def review(asked, footage):
+    with contextlib.closing(open_review(asked[0], footage)) as review:
+        yield review
+
+
+@pytest.fixture
+def server(review):
+    with served(review) as server:
+        yield server
 
 
 @pytest.fixture
 def footage(asked, tmp_path):
     return shutil.copytree(asked[1], tmp_path / "footage")
-
-
-@pytest.fixture
-def review(asked, footage):
-    shares = [(0.2, 0.5, 0.3), (0.4, 0.35, 0.25), (0.1, 0.1, 0.8)]
-    questions = [Question(one, np.array(share, np.float32)) for one, share in zip(asked[0], shares, strict=True)]
-    review = Review(str(footage), CLASSES, questions, champion="v0001")
-    yield review
-    review.close()
-
-
-@pytest.fixture
-def server(review):
-    with ReviewServer(review) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def answers(footage):
@@ -268,19 +238,9 @@ def test_a_port_that_is_taken_is_refused(review, server):
         ReviewServer(review, port=server.server_port)
 
 
-def test_a_person_answers_in_a_browser(server, review, footage, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install .[dev]")
-    if BROWSER is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch_persistent_context(
-            str(tmp_path / "profile"),
-            executable_path=BROWSER,
-            headless=True,
-            args=FLAGS,
-            viewport={"width": 1280, "height": 860},
-        )
-        page = browser.new_page()
+def test_a_person_answers_in_a_browser(server, review, footage):
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
         problems: list[str] = []
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -313,7 +273,6 @@ def test_a_person_answers_in_a_browser(server, review, footage, tmp_path):
         page.reload()
         page.locator("#done").wait_for()
         assert not problems
-        browser.close()
     assert answers(footage) == {
         "new one.mp4": "throw",
         "new two.mp4": "hammer <b>throw</b>",

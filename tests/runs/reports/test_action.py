@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections import Counter
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,84 +18,8 @@ from posture.display.html import breaks, duration, size
 from posture.display.text import moment, percent, whole
 from posture.runs.classification_metrics import classification_metrics
 from posture.runs.reports.action import verdict, write_report
-
-HOSTILE = "<script>alert('x')</script> & \"y\""
-
-
-class Page(HTMLParser):
-    """A parsed page: its tags, attributes and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.pieces: list[str] = []
-        self.open: list[str] = []
-        self.crossed: list[str] = []
-        self.broken = False
-        self.feed(text)
-        self.text = " ".join(" ".join(self.pieces).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.broken = tag == "wbr"  # a place to break a name, which goes on
-        if tag not in {"meta", "img", "wbr"}:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.crossed.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.pieces[-1:] = [self.pieces[-1] + data] if self.broken and self.pieces else [*self.pieces[-1:], data]
-        self.broken = False
-
-    def values(self, tag: str, name: str) -> list[str]:
-        return [value for where, key, value in self.attributes if (where, key) == (tag, name)]
-
-
-def assert_self_contained(text: str) -> Page:
-    """Nothing is fetched, nothing runs, every tag is closed."""
-    page = Page(text)
-    assert not page.crossed and not page.open
-    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
-    for tag, name, value in page.attributes:
-        assert not name.startswith("on"), (tag, name)
-        if name in {"src", "href", "xlink:href", "srcset", "data", "action"}:
-            assert value.startswith("file:///" if tag == "a" else "data:image/"), (tag, name, value[:40])
-        assert "url(" not in value
-    assert "@import" not in text and "url(" not in text
-    assert "default-src 'none'" in text
-    return page
-
-
-def scored(classes: list[str], segments: int, *, absent: int | None = None) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    present = [index for index in range(len(classes)) if index != absent]
-    labels = random.choice(present, segments)
-    logits = random.normal(size=(segments, len(classes)))
-    logits[np.arange(segments), labels] += 2
-    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return classification_metrics(scores, labels, classes)
-
-
-def filmed(
-    truth: str, guess: str, confidence: float, *, segment: str = "5e9", frames: int = 5, pixels: int = 112
-) -> dict[str, Any]:
-    random = np.random.default_rng(len(segment))
-    return {
-        "segment": segment,
-        "truth": truth,
-        "guess": guess,
-        "confidence": confidence,
-        "frames": [random.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8) for _ in range(frames)],
-    }
+from tests.support.figures.action_report import filmed, scored
+from tests.support.html_pages import HOSTILE, Page, assert_self_contained
 
 
 def written(path: Path, **given: Any) -> str:

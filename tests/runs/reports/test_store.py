@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +10,10 @@ import numpy as np
 import pytest
 
 from posture.runs.reports.store import REFUSED, write_show_page
+from tests.support.figures.store import SUMMARY, clip
+from tests.support.html_pages import HOSTILE, Page
 from tests.support.image_store import make_images, write_image_store
 
-HOSTILE = "<script>alert(1)</script>"
-
-SUMMARY: dict[str, Any] = {
-    "uri": "s3://bucket/store",
-    "tables": [
-        {
-            "name": "clips",
-            "version": 12,
-            "rows": 10822,
-            "bytes": 6_100_000_000,
-            "modified": datetime(2025, 5, 3, 14, 5, tzinfo=UTC),
-        },
-        {"name": "videos", "version": 3, "rows": 612, "bytes": 100_000_000, "modified": "2025-05-03T14:06:00+00:00"},
-    ],
-    "classes": [
-        {"class": "jump", "train": 40, "val": 10, "test": 10},
-        {"class": "run", "train": 20, "val": 0, "test": 10},
-    ],
-    "splits": [
-        {"split": "train", "segments": 60, "clips": 120, "groups": 9, "seconds": 3600.0},
-        {"split": "val", "segments": 10, "clips": 20, "groups": 2, "seconds": 600.0},
-        {"split": "test", "segments": 20, "clips": 40, "groups": 3, "seconds": 780.0},
-    ],
-    "refused": [{"uri": "s3://raw/broken.mp4", "verdict": "truncated", "reason": "no index"}],
-    "recipes": [{"recipe": "16 frames, 128x171", "clips": 10822}],
-    "history": [{"version": 12, "time": "2025-05-03T14:05:00+00:00", "operation": "WRITE", "rows": 777}],
-}
 EMPTY: dict[str, Any] = {
     "uri": "/data/store",
     "tables": [],
@@ -50,30 +23,6 @@ EMPTY: dict[str, Any] = {
     "recipes": [],
     "history": [],
 }
-
-
-class Page(HTMLParser):
-    """The page's text outside its style, and every attribute."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.tags: list[str] = []
-        self.pieces: list[str] = []
-        self.broken = self.styling = False
-        self.feed(text)
-        self.text = " ".join(" ".join(self.pieces).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.broken = tag == "wbr"  # a place to break a name, which goes on
-        self.styling = tag == "style"
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        if not self.styling:
-            self.pieces[-1:] = [self.pieces[-1] + data] if self.broken and self.pieces else [*self.pieces[-1:], data]
-        self.broken = False
 
 
 def shown(path: Path, summary: dict[str, Any], sheet: list[dict[str, Any]]) -> Page:
@@ -88,17 +37,6 @@ def shown(path: Path, summary: dict[str, Any], sheet: list[dict[str, Any]]) -> P
     )
     assert not any(name.startswith("on") for _, name, _ in page.attributes)
     return page
-
-
-def clip(
-    label: str, split: str, group: str, *, frames: int = 8, shape: tuple[int, int] = (56, 56), value: int = 120
-) -> dict[str, Any]:
-    return {
-        "label": label,
-        "split": split,
-        "group": group,
-        "frames": [np.full((*shape, 3), value, dtype=np.uint8)] * frames,
-    }
 
 
 def test_a_store_is_shown_with_all_its_figures(tmp_path: Path) -> None:
@@ -125,7 +63,7 @@ def test_a_store_is_shown_with_all_its_figures(tmp_path: Path) -> None:
         "run 20 train, 10 test",
     ):
         assert words in page.text, words
-    assert page.tags.count("img") == 3 * 4
+    assert page.tags["img"] == 3 * 4
     places = [page.text.index(words) for words in ("jump 40 train", "carl", "run 20 train", "ben", "anna")]
     assert places == sorted(places)
 
@@ -214,4 +152,4 @@ def test_a_store_of_images_is_shown(tmp_path: Path) -> None:
     store = write_image_store(tmp_path / "store", make_images(12))
     show_store(store.uri, out=tmp_path / "show.html", recipe=None, items=5, seed=0)
     page = Page((tmp_path / "show.html").read_text(encoding="utf-8"))
-    assert page.tags.count("image") == 5 and "athlete" in page.text and "ball" in page.text
+    assert page.tags["image"] == 5 and "athlete" in page.text and "ball" in page.text

@@ -1,0 +1,17 @@
+"""Small ingest options, and the content of a store to compare."""
+
+from __future__ import annotations
+
+from posture.data.decode.cut import Cut
+from posture.data.ingest.clip_ledger import IngestOptions
+from posture.data.store.schema import DecodeRecipe
+from posture.data.store.tables import Store
+
+OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
+
+
+def contents(store):
+    """Return the sorted rows of a store's tables of footage."""
+    store = Store(str(store))
+    tables = {name: store.read(name).to_pylist() for name in ("videos", "groups", "segments", "clips")}
+    return {name: sorted(map(str, rows)) for name, rows in tables.items()}
