@@ -16,6 +16,7 @@ from posture.data.store.tables import Store, filesystem
 from tests.faults.gate import Gate
 from tests.support.footage import make_video, write_bad_files
 from tests.support.processes import posture, s3_server
+from tests.support.small_run import SMALL_ACTION, sets
 from tests.support.store_checks import check_lease, check_store
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,7 @@ def test_store_and_lease(bucket):
     check_lease(f"{bucket}/lease-check")
 
 
+@pytest.mark.ray
 def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
     import obstore
 
@@ -128,7 +130,7 @@ def test_the_whole_way_in_a_bucket(bucket, server, class_folders, tmp_path):
         "far",
         "--workers",
         "2",
-        *(f"--set={change}" for change in ("model.width=0.125", "model.size=32", "epochs=1", "scale.global_batch=4")),
+        *sets(SMALL_ACTION | {"epochs": 1}),
         environment=server,
     )
     assert trained.returncode == 0, trained.stderr

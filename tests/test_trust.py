@@ -23,6 +23,7 @@ from posture.runs.recipes import load_recipe
 from posture.runs.tracking import Tracker
 from posture.search.study import open_storage
 from posture.train.checkpoint import load_weights
+from tests.support.small_run import SMALL_ACTION
 
 
 @pytest.mark.parametrize("tag", ["../../precious", "/etc", "..", "a/b", "", 7, None, "a\nb"])
@@ -88,7 +89,7 @@ class Bomb:
 def test_weights_from_elsewhere_run_no_code(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
-    run = override(load_recipe("jobs/action.py:improved"), {"model.width": 0.125, "model.size": 32})
+    run = override(load_recipe("jobs/action.py:improved"), SMALL_ACTION)
     with pytest.raises(InputError, match="is damaged"):
         load_weights(build(run.model), tmp_path / "model.safetensors")
     assert not (tmp_path / "exploded").exists()

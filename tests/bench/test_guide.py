@@ -22,6 +22,7 @@ def footage(tmp_path_factory):
     return generate(tmp_path_factory.mktemp("footage") / "athletes", videos=24, athletes=8)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)

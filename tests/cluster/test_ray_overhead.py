@@ -11,6 +11,7 @@ def test_a_line_says_blocks_per_second():
     assert line(row).count("|") == HEADER.splitlines()[0].count("|")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_small_run_measures_every_combination(monkeypatch):
     monkeypatch.setenv(SET[1], "127.0.0.1:1")

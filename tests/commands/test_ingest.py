@@ -60,6 +60,7 @@ def test_the_report_can_be_shown_again(small_store):
     )
 
 
+@pytest.mark.ray
 def test_flow_is_computed_after_an_ingest_or_later(tmp_path, class_folders):
     store = tmp_path / "store"
     refused = posture(
@@ -115,6 +116,7 @@ def clips_in(store):
     return Store(str(store)).read("clips", columns=["clip"]).num_rows
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_half_way_and_run_again_it_has_the_same_rows(many, undisturbed, tmp_path, seed):
@@ -140,6 +142,7 @@ def test_killed_half_way_and_run_again_it_has_the_same_rows(many, undisturbed, t
     assert Store(str(store)).read("clips", version=versions["clips"]).num_rows == kept
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_of_two_ingests_at_once_one_works(many, undisturbed, tmp_path):
     store = tmp_path / "store"

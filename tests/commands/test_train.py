@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 
 from tests.support.processes import posture
+from tests.support.small_run import SMALL_ACTION, sets
 
-SMALL = (
-    "--set",
-    "model.width=0.125",
-    "--set",
-    "model.size=32",
-    "--set",
-    "scale.global_batch=4",
-    "--set",
-    "model.dropout=0.0",
-)
+SMALL = sets(SMALL_ACTION | {"model.dropout": 0.0})
 
 
 def train(store, runs, *more):

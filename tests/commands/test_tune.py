@@ -11,18 +11,10 @@ import pytest
 
 from posture.search.study import leading, open_storage, state_of
 from tests.support.processes import descendants, posture
+from tests.support.small_run import SMALL_ACTION, sets
 from tests.support.wandb_files import read_run
 
-TINY = [
-    "--set",
-    "model.width=0.125",
-    "--set",
-    "model.size=32",
-    "--set",
-    "scale.global_batch=4",
-    "--set",
-    "model.stem_motion=0.0",
-]
+TINY = sets(SMALL_ACTION | {"model.stem_motion": 0.0})
 SPACE = """
 def space(trial):
     return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True), "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}

@@ -23,14 +23,14 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from posture.distributed.train import train
 from posture.runs.prepare import prepare
-from tests.distributed.test_train import NARROW
+from tests.support.small_run import CALM, SMALL_ACTION
 
 NOTICE_SECONDS = 15
 HELD_SECONDS = 4
 """That the first worker is held still once Ray was told, so that the run is not through before Ray has looked who is to
 be told.
 """
-LONG = NARROW | {"scale.workers": [1, 2], "scale.global_batch": 2, "epochs": 6}
+LONG = SMALL_ACTION | CALM | {"scale.workers": [1, 2], "scale.global_batch": 2, "epochs": 6}
 
 
 def main(store: str, runs: str) -> None:

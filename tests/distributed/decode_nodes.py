@@ -26,8 +26,9 @@ from posture.distributed.ingest import compute_flow, ingest
 from posture.distributed.train import train
 from posture.runs.figures import Views
 from posture.runs.prepare import prepare
+from tests.support.small_run import SMALL_ACTION
 
-CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}
+CHANGES = SMALL_ACTION | {"epochs": 2, "tracking.mode": "off"}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
 from posture.distributed.feed import feed
 from tests.support.footage import make_class_folders
+from tests.support.small_run import SMALL_ACTION
 
 
 def test_workers_get_the_clips_that_this_process_reads(small_store, ray_cluster):
@@ -26,6 +27,7 @@ def test_streaming_can_be_asked_for(small_store, ray_cluster):
     assert item.shards is None and isinstance(item.open(), StreamedClips)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_store_several_times_the_object_store_trains(tmp_path):
     """In a process of its own: a Ray with the smallest object store there is."""
@@ -46,12 +48,14 @@ from posture.runs.prepare import prepare
 if __name__ == "__main__":
     cluster.connect(num_cpus=2, object_store_memory=80_000_000)
     store = {str(tmp_path / "store")!r}
-    ingest(read_footage({str(tmp_path / "footage")!r}), Store(store, create=True), IngestOptions(cut=Cut(DecodeRecipe(200, 300, 30, 1, 6))))
-    session = prepare("jobs/action.py:improved", store, runs={str(tmp_path / "runs")!r}, name="large", changes={{
-        "model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}})
+    options = IngestOptions(cut=Cut(DecodeRecipe(200, 300, 30, 1, 6)))
+    ingest(read_footage({str(tmp_path / "footage")!r}), Store(store, create=True), options)
+    changes = {SMALL_ACTION | {"epochs": 2, "tracking.mode": "off"}}
+    session = prepare("jobs/action.py:improved", store, runs={str(tmp_path / "runs")!r}, name="large", changes=changes)
     assert session.train.bytes > 3 * 80_000_000, session.train.bytes
     assert feed([session.train], mode="auto")[0].shards is None
-    outcome = train(session, on_progress=lambda update: None, on_record=print, on_device=print, asked_to_stop=lambda: False)
+    told = {{"on_progress": lambda update: None, "on_record": print, "on_device": print}}
+    outcome = train(session, **told, asked_to_stop=lambda: False)
     assert outcome["epoch"] == 2, outcome
     print("trained")
 """

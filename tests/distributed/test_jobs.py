@@ -18,8 +18,9 @@ import ray
 
 from posture.data.store.files import read_bytes
 from tests.support.processes import descendants, posture
+from tests.support.small_run import SMALL_ACTION, sets
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -36,7 +37,6 @@ PORTS = (
     "node-manager-port",
     "object-manager-port",
 )
-CHANGES = ("model.width=0.125", "model.size=32", "scale.global_batch=4", "epochs=6")
 
 
 def free_ports(count):
@@ -172,7 +172,7 @@ def test_jobs_need_the_token_run_once_and_give_nothing_away(head, project, small
         str(tmp_path),
         "--name",
         "first",
-        *(f"--set={change}" for change in CHANGES),
+        *sets(SMALL_ACTION | {"epochs": 6}),
     )
 
     without = submit(

@@ -48,6 +48,7 @@ def test_none_is_made_if_none_is_used(tmp_path, variables):
     assert not (tmp_path / ".ray").exists()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_ray_starts_with_the_token(tmp_path):
     run(

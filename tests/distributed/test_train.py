@@ -10,19 +10,9 @@ from posture.distributed.train import train
 from posture.errors import InputError
 from posture.runs.backend import Local
 from posture.runs.prepare import prepare
+from tests.support.small_run import CALM, SMALL_ACTION
 
-NARROW = {
-    "model.width": 0.125,
-    "model.size": 32,
-    "model.dropout": 0.0,
-    "scale.global_batch": 4,
-    "epochs": 2,
-    "scale.amp": "off",
-    # a calm start, which does not magnify rounding errors
-    "model.stem_motion": 0.0,
-    "model.branch_gain": 0.0,
-    "optim.lr": 0.001,
-}
+NARROW = SMALL_ACTION | CALM | {"epochs": 2}
 
 
 def start(store, runs, name, **changes):

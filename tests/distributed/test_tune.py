@@ -19,8 +19,9 @@ from posture.search.study import Search, Terms, leading, open_storage, state_of
 from posture.search.trial import Plan, parse_objectives
 from tests.support.image_store import make_images, write_image_store
 from tests.support.known_function import known_trial
+from tests.support.small_run import SMALL_ACTION, SMALL_DETECTION
 
-TINY = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "model.stem_motion": 0.0}
+TINY = SMALL_ACTION | {"epochs": 2, "model.stem_motion": 0.0}
 SPACE = """
 def space(trial):
     return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True),
@@ -251,11 +252,7 @@ def space(trial):
 def test_a_detector_is_searched_too_and_its_lambdas_change_what_it_learns(tmp_path, ray_cluster):
     store = write_image_store(tmp_path / "store", make_images(24, sides=(64, 64)))
     one = Tried(
-        store.uri,
-        tmp_path,
-        space=LAMBDAS,
-        recipe="jobs/detector.py:improved",
-        tiny={"model.size": 64, "model.width": 0.125, "scale.global_batch": 4, "epochs": 1},
+        store.uri, tmp_path, space=LAMBDAS, recipe="jobs/detector.py:improved", tiny=SMALL_DETECTION | {"epochs": 1}
     )
     search = one.search()
     search.study.enqueue_trial({"loss.l1": 5.0, "loss.l3": 0.5})

@@ -26,29 +26,13 @@ from tests.faults.gate import Gate
 from tests.faults.nodes import Nodes
 from tests.support.footage import make_class_folders
 from tests.support.processes import descendants, s3_server
+from tests.support.small_run import CALM, SMALL_ACTION, sets
 
 EPOCHS, VIDEOS = 4, 40
 CPUS = (1, 1, 1)
 """Of the nodes. Two workers get a whole node each; when one is lost they have the others, and leave no CPU."""
 DECODE = ("--size", "32x40", "--frames", "20")
-TRAIN = (
-    "--workers",
-    "2",
-    *(
-        f"--set={change}"
-        for change in (
-            "model.width=0.125",
-            "model.size=32",
-            "model.dropout=0.0",
-            "model.stem_motion=0.0",
-            "model.branch_gain=0.0",
-            "scale.amp=off",
-            "scale.global_batch=4",
-            "optim.lr=0.001",
-            f"epochs={EPOCHS}",
-        )
-    ),
-)
+TRAIN = ("--workers", "2", *sets(SMALL_ACTION | CALM | {"epochs": EPOCHS}))
 """A narrow network with a calm start, which does not magnify rounding errors."""
 LIMIT_SECONDS = 600.0
 """Of a command: one that takes longer hangs."""

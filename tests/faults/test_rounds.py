@@ -18,6 +18,7 @@ def test_every_kind_of_fault_comes_in_turn_and_comes_again_with_its_seed():
     )
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_rounds_end_as_if_nothing_had_happened(site, calm):

@@ -26,8 +26,9 @@ from posture.runs.figures import Views
 from posture.runs.prepare import prepare
 from tests.support.footage import make_class_folders
 from tests.support.registries import RECORD
+from tests.support.small_run import SMALL_ACTION
 
-SMALL = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 2, "epochs": 1, "tracking.mode": "off"}
+SMALL = SMALL_ACTION | {"scale.global_batch": 2, "epochs": 1, "tracking.mode": "off"}
 PASS = "0001-20260101-000000"
 TEXTS = [
     "",

@@ -11,6 +11,7 @@ import pytest
 from posture.__main__ import main
 from posture.data.store.tables import Store
 from tests.fuzz.hostile import SMALL, damage, make_lab, snapshot
+from tests.support.small_run import sets
 
 CASES, CHUNKS = 200, 10
 LONGEST_SECONDS = 1800
@@ -30,7 +31,7 @@ def lab(tmp_path_factory):
 
 def commands(place, victim, chance):
     """Three commands that read what was damaged, and which folders each may change."""
-    lab, small = place / "lab", [f"--set={name}={value}" for name, value in SMALL.items()]
+    lab, small = place / "lab", sets(SMALL)
     store, runs, registry, out = (str(lab / "store"), str(lab / "runs"), str(lab / "registry"), str(place / "out"))
     video = next((place / "footage").rglob("*.mp4"))
     known = ["--store", store, "--registry", registry]

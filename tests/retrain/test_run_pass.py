@@ -18,11 +18,11 @@ from posture.runs.backend import LOCAL
 from tests.support.footage import make_class_folders, make_video, write_bad_files
 from tests.support.processes import posture, s3_server
 from tests.support.retrain_kills import Rounds
+from tests.support.small_run import SMALL_ACTION, sets
 
-SMALL = {
+SMALL = SMALL_ACTION | {
     "data.recipe": "40x54-stretch-f12-s2-w1-raw",
     "model.frames": 8,
-    "model.size": 32,
     "model.width": 0.25,
     "model.dropout": 0.0,
     "scale.global_batch": 8,
@@ -39,10 +39,21 @@ LENIENT = ("--tolerance", "0.35", "--max-class-drop", "0.5", "--recall-floor", "
 
 def retrain_command(place, *more, **changes):
     """On `place`/in, store and registry unless `more` says otherwise."""
-    sets = [f"--set={name}={value}" for name, value in (SMALL | changes).items()]
     own = {"--footage": str(place / "in"), "--store": str(place / "store"), "--registry": str(place / "registry")}
     places = [word for option, path in own.items() if option not in more for word in (option, path)]
-    return [sys.executable, "-m", "posture", "retrain", *places, "--local", "--settle", "0", *LENIENT, *sets, *more]
+    return [
+        sys.executable,
+        "-m",
+        "posture",
+        "retrain",
+        *places,
+        "--local",
+        "--settle",
+        "0",
+        *LENIENT,
+        *sets(SMALL | changes),
+        *more,
+    ]
 
 
 def retrain(place, *more):
@@ -280,6 +291,7 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     assert f"resuming pass {half['pass']}" in said and forced.decision["run_folder"].endswith(half["run"])
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_ctrl_c_in_a_pass_on_ray_saves_where_it_is(tmp_path):
     make_class_folders(tmp_path / "in", per_class=6, frames=60)

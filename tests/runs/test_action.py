@@ -20,12 +20,13 @@ from posture.runs.folder import RunFolder, evaluation_name
 from posture.runs.prepare import prepare
 from tests.support.html_pages import assert_self_contained
 from tests.support.processes import posture
+from tests.support.small_run import SMALL_ACTION
 
 
 @pytest.fixture(scope="module")
 def run(small_store, tmp_path_factory):
     """A trained run, barely."""
-    changes = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 2, "tracking.mode": "off"}
+    changes = SMALL_ACTION | {"epochs": 2, "tracking.mode": "off"}
     session = prepare(
         "jobs/action.py:improved", small_store, runs=str(tmp_path_factory.mktemp("runs")), name="one", changes=changes
     )
@@ -195,7 +196,7 @@ def test_a_run_that_is_not_there_or_has_nothing_to_show(run, small_store, tmp_pa
 
 @pytest.fixture(scope="module")
 def two_stream(flow_store, tmp_path_factory):
-    changes = {"model.width": 0.05, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
+    changes = SMALL_ACTION | {"model.width": 0.05, "epochs": 1, "tracking.mode": "off"}
     session = prepare(
         "jobs/action.py:two_stream", flow_store, runs=str(tmp_path_factory.mktemp("runs")), name="two", changes=changes
     )

@@ -6,8 +6,9 @@ from posture.errors import InputError
 from posture.runs.backend import Local
 from posture.runs.folder import run_names
 from posture.runs.prepare import prepare
+from tests.support.small_run import SMALL_ACTION
 
-CHANGES = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4, "epochs": 1, "tracking.mode": "off"}
+CHANGES = SMALL_ACTION | {"epochs": 1, "tracking.mode": "off"}
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
 
 

@@ -19,8 +19,9 @@ from posture.search.trial import (
     read,
     start,
 )
+from tests.support.small_run import SMALL_ACTION
 
-BASE = override(load_recipe("jobs/action.py:improved"), {"model.width": 0.125, "model.size": 32})
+BASE = override(load_recipe("jobs/action.py:improved"), SMALL_ACTION)
 
 
 def plan(folder, objectives="accuracy"):

@@ -24,16 +24,10 @@ from posture.data.store.tables import Store
 from posture.retrain.registry import Registry
 from tests.support.footage import make_class_folders, make_video
 from tests.support.ingested import contents
+from tests.support.small_run import SMALL_ACTION, sets
 
 EPOCHS = 3
-SETS = {
-    "data.recipe": "32x40-stretch-f20-s2-w1-raw",
-    "model.width": 0.125,
-    "model.size": 32,
-    "scale.global_batch": 4,
-    "model.dropout": 0.0,
-    "epochs": EPOCHS,
-}
+SETS = SMALL_ACTION | {"data.recipe": "32x40-stretch-f20-s2-w1-raw", "model.dropout": 0.0, "epochs": EPOCHS}
 OPTIONS = (
     "--local",
     "--settle",
@@ -48,7 +42,7 @@ OPTIONS = (
     "0",
     "--max-class-drop",
     "1",
-    *(f"--set={name}={value}" for name, value in SETS.items()),
+    *sets(SETS),
 )
 POINTS = [
     "line:looking for",

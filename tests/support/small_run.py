@@ -21,6 +21,12 @@ from posture.train.context import LocalContext
 from posture.train.workers import spread
 
 CLASSES: tuple[str, ...] = ("still", "left", "right")
+SMALL_ACTION = {"model.width": 0.125, "model.size": 32, "scale.global_batch": 4}
+"""Changes that make a recipe of jobs/action.py small enough to train in seconds."""
+SMALL_DETECTION = SMALL_ACTION | {"model.size": 64}
+"""The same for jobs/detector.py."""
+CALM = {"model.dropout": 0.0, "scale.amp": "off", "model.stem_motion": 0.0, "model.branch_gain": 0.0, "optim.lr": 0.001}
+"""Changes for a start that does not magnify rounding errors."""
 
 
 class SmallFootage:
@@ -100,6 +106,11 @@ class DiskFolder:
     @property
     def last(self) -> Path:
         return self.path / self.tags["last"]
+
+
+def sets(changes: dict[str, Any]) -> list[str]:
+    """Return changes as options of a command."""
+    return [f"--set={name}={value}" for name, value in changes.items()]
 
 
 def small_run(**changes: Any) -> ActionRun:

@@ -14,15 +14,9 @@ from posture.retrain.registry import Registry
 from posture.retrain.run_pass import RetrainOptions, run_pass
 from posture.runs.backend import LOCAL
 from tests.support.footage import make_class_folders, make_video
+from tests.support.small_run import SMALL_ACTION
 
-SMALL = {
-    "data.recipe": "32x40-stretch-f12-s2-w1-raw",
-    "model.frames": 8,
-    "model.size": 32,
-    "model.width": 0.125,
-    "scale.global_batch": 4,
-    "epochs": 2,
-}
+SMALL = SMALL_ACTION | {"data.recipe": "32x40-stretch-f12-s2-w1-raw", "model.frames": 8, "epochs": 2}
 
 
 @pytest.mark.slow
