@@ -100,8 +100,10 @@ def test_networks_and_loop_need_torch_and_numpy_alone(layer):
 )
 def test_help_and_configuration_errors_load_neither_torch_nor_ray(arguments):
     code = (
-        "import sys\nfrom posture.__main__ import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\nelse:\n    status = 0\n"
-        "print([name for name in ('torch', 'ray', 'wandb', 'decord', 'matplotlib') if name in sys.modules], status, file=sys.stderr)"
+        "import sys\nfrom posture.__main__ import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    status = end.code\nelse:\n    status = 0\n"
+        "heavy = [name for name in ('torch', 'ray', 'wandb', 'decord', 'matplotlib') if name in sys.modules]\n"
+        "print(heavy, status, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     status = 0 if "--help" in arguments else 2

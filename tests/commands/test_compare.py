@@ -19,8 +19,9 @@ SMALL = {"model.size": 32, "model.width": 0.125, "scale.global_batch": 4}
 def tiny():
     better = override(load_recipe("jobs/action.py:improved"), SMALL)
     plain = override(load_recipe("jobs/action.py:c3d"), SMALL | {"model.hidden": 64})
-    return Study(name="tiny", subject=better, baselines=(plain,), ablations=(override(better, {"name": "A3", "model.attention": "none"}),),
-                 learning_rates=(1.0,), epochs=2, titles={"A3": "A3 no attention"})
+    ablation = override(better, {"name": "A3", "model.attention": "none"})
+    return Study(name="tiny", subject=better, baselines=(plain,), ablations=(ablation,), learning_rates=(1.0,),
+                 epochs=2, titles={"A3": "A3 no attention"})
 """
 
 

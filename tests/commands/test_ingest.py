@@ -100,7 +100,8 @@ from posture.data.store.tables import Store
 from posture.data.ingest.clip_ledger import IngestOptions
 from posture.distributed.ingest import ingest
 if __name__ == "__main__":
-    ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_after={commit_after}))
+    options = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20)), commit_after={commit_after})
+    ingest(read_footage({str(many)!r}), Store({str(store)!r}, create=True), options)
 """
     return subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -17,7 +17,8 @@ from tests.support.wandb_files import read_run
 TINY = sets(SMALL_ACTION | {"model.stem_motion": 0.0})
 SPACE = """
 def space(trial):
-    return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True), "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}
+    return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True),
+            "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}
 """
 
 

@@ -184,9 +184,9 @@ def test_every_bad_image_gets_its_verdict_and_stops_nobody(yolo, tmp_path):
     assert dict(verdicts(report)) == expected and len(report.refused) == len(expected)
     assert all(verdict in schema.VERDICTS for verdict in expected.values())
     reasons = {os.path.basename(item["uri"]): item["reason"] for item in report.refused}
-    assert (
-        reasons["copy.png"]
-        == "the same content as images/val/v001.png, which is in test, which is labelled 1 athlete; this one is labelled nothing"
+    assert reasons["copy.png"] == (
+        "the same content as images/val/v001.png, which is in test, which is labelled 1 athlete; this one is "
+        "labelled nothing"
     )
     assert (
         reasons["twin.png"]
@@ -304,7 +304,8 @@ def test_an_image_or_group_that_would_change_sides_is_refused_by_name(yolo, tmp_
     (yolo / "images" / "train" / "t000.png").rename(yolo / "images" / "val" / "t000.png")
     with pytest.raises(
         InputError,
-        match=r"images/val/t000.png: group '\w+' is stored as (train|val), and the footage now says test; .* use a new store",
+        match=r"images/val/t000.png: group '\w+' is stored as (train|val), and the footage now says test; .* use a new "
+        r"store",
     ):
         run(yolo, tmp_path / "store")
     for split in ("train", "val"):

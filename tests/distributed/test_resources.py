@@ -83,7 +83,8 @@ def test_workers_that_fit_nowhere_are_refused_with_the_numbers(scale, nodes, com
         (
             {"workers": 8},
             [(2, 0)],
-            "8 workers: this machine has 2 CPUs, and more workers than that only wait for each other; use at most 2, or a cluster",
+            "8 workers: this machine has 2 CPUs, and more workers than that only wait for each other; use at most 2, "
+            "or a cluster",
         ),
         ({"workers": 2}, [(1, 0)], "2 workers: this machine has 1 CPU, .*; use at most 1,"),
         ({"workers": 9}, [(4, 8)], "9 workers: this machine has 4 CPUs and 8 GPUs, .*; use at most 8,"),
@@ -150,13 +151,15 @@ def test_no_more_at_a_time_than_trials_are_missing():
             {},
             4,
             [(2, 0)],
-            "4 trials at a time, with 0.5 CPUs each and 0.5 to read footage, need 2.5 CPUs, the cluster has 2; use fewer",
+            "4 trials at a time, with 0.5 CPUs each and 0.5 to read footage, need 2.5 CPUs, the cluster has 2; use "
+            "fewer",
         ),
         (
             {"workers": 32},
             None,
             [(2, 0)],
-            "1 trial at a time of 32 workers, with 0.2 CPUs each, 0.1 for the trials themselves and 0.5 to read footage, need 7 C",
+            "1 trial at a time of 32 workers, with 0.2 CPUs each, 0.1 for the trials themselves and 0.5 to read "
+            "footage, need 7 C",
         ),
         (
             {"cpus_per_worker": 3},

@@ -53,6 +53,7 @@ def test_none_is_made_if_none_is_used(tmp_path, variables):
 def test_ray_starts_with_the_token(tmp_path):
     run(
         tmp_path,
-        "import ray\ncluster.connect(num_cpus=1, object_store_memory=100_000_000)\nassert ray.get(ray.remote(lambda: 7).remote()) == 7",
+        "import ray\ncluster.connect(num_cpus=1, object_store_memory=100_000_000)\n"
+        "assert ray.get(ray.remote(lambda: 7).remote()) == 7",
     )
     assert [mode for mode, _ in modes(tmp_path).values()] == [0o600]

@@ -243,7 +243,8 @@ def test_a_lost_process_starts_again_and_time_that_is_up_interrupts(tried):
 
 LAMBDAS = """
 def space(trial):
-    return {"loss.l1": trial.suggest_float("loss.l1", 0.05, 5.0, log=True), "loss.l3": trial.suggest_float("loss.l3", 0.005, 0.5, log=True)}
+    return {"loss.l1": trial.suggest_float("loss.l1", 0.05, 5.0, log=True),
+            "loss.l3": trial.suggest_float("loss.l3", 0.005, 0.5, log=True)}
 """
 
 

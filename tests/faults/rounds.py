@@ -107,7 +107,7 @@ def draw(seed: int, number: int, attempt: int = 0) -> Fault:
 
 
 def play(site: Site, calm: Place, *, seed: int, number: int) -> Round:
-    """One round, begun anew with another moment where its fault came too late. What fails in it is told in its `error`."""
+    """Play one round, anew with another moment if its fault came too late; its `error` tells what failed."""
     for attempt in range(3):
         with contextlib.suppress(Missed):
             return _play(

@@ -41,7 +41,8 @@ def main() -> None:
                     print("WRONG", line, flush=True)
             if count:
                 print(
-                    f"{count} {kind}, seed {options.seed}: {dict(total.verdicts.most_common())}; {len(total.wrong)} wrong",
+                    f"{count} {kind}, seed {options.seed}: {dict(total.verdicts.most_common())}; {len(total.wrong)} "
+                    "wrong",
                     flush=True,
                 )
             failed = failed or bool(total.wrong)

@@ -145,7 +145,10 @@ def test_a_class_falls_by_more_than_chance_or_it_is_only_told(segments, lost, ou
         0,
         segments,
     )
-    told = f"dive by {100 * lost / segments:.1f} points on the frozen hold-out ({lost} of its {segments} segments lost, 0 won)"
+    told = (
+        f"dive by {100 * lost / segments:.1f} points on the frozen hold-out ({lost} of its {segments} segments "
+        "lost, 0 won)"
+    )
     assert (told in check["sentence"]) == (lost / segments > 0.1)
 
 
@@ -212,7 +215,10 @@ class Claims:
         return {
             rf"it recognises {P} of ([\d,]+) (frozen|new) segments?{known}, the champion {P} {points}"
             r"(, and a loss of more than ([\d.]+) points is not ruled out|, worse beyond chance)?": self.accuracy,
-            rf"{SIGNED} points on both hold-outs together{known}(, and .+ points beyond chance are needed|, and it also knows (.+)|, so it is behind)?": self.together,
+            (
+                rf"{SIGNED} points on both hold-outs together{known}(, and .+ points beyond chance are needed|, and it "
+                r"also knows (.+)|, so it is behind)?"
+            ): self.together,
             r"no class loses recall on (either hold-out|the frozen hold-out|the new hold-out)": self.none_falls,
             r"no class that both know is held out": lambda: self.equal(self.changes(), {}),
             rf"no class loses more recall than (\w+), ([\d.]+) points on ({'|'.join(PARTS)})": self.worst,

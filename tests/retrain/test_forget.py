@@ -1,4 +1,4 @@
-"""A forgotten video is gone from every table and from the disk, does not come back, and what was trained on it says so."""
+"""A forgotten video is gone from every table and the disk and does not come back; models trained on it say so."""
 
 import json
 import re

@@ -148,7 +148,8 @@ def test_a_model_with_flow_needs_a_store_with_flow(small_store, flow_store, tmp_
     changes = {name: value for name, value in CHANGES.items() if name != "model.size"}
     with pytest.raises(
         InputError,
-        match=rf"clips have no optical flow by dis, which this model reads; add it with: posture ingest --store {small_store} ",
+        match=r"clips have no optical flow by dis, which this model reads; add it with: posture ingest --store "
+        rf"{small_store} ",
     ):
         prepare("jobs/action.py:temporal_stream", small_store, runs=str(tmp_path), name="a", changes=changes)
     assert not (tmp_path / "a").exists()

@@ -88,7 +88,10 @@ def test_points_of_a_docstring():
 def test_the_working_directory_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "jobs").mkdir()
-    code = "from posture.config import Run\nfrom posture.models.configs import C3D\n\ndef mine():\n    return Run(name='mine', model=C3D())\n"
+    code = (
+        "from posture.config import Run\nfrom posture.models.configs import C3D\n\n"
+        "def mine():\n    return Run(name='mine', model=C3D())\n"
+    )
     (tmp_path / "jobs" / "action.py").write_text(code)
     assert load_recipe("jobs/action.py:mine").name == "mine"
 
@@ -105,7 +108,8 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
         ("jobs/action.py:ablations[Z9]", "jobs/action.py:ablations has no run 'Z9'; it has A1, A2"),
         (
             "jobs/action.py:study",
-            r"study of several runs; compare them with posture compare jobs/action.py:study, or name one .* jobs/action.py:study.improved,",
+            r"study of several runs; compare them with posture compare jobs/action.py:study, or name one .* "
+            r"jobs/action.py:study.improved,",
         ),
         ("jobs/action.py:c3d.A1", "jobs/action.py:c3d is a single recipe; leave out .A1"),
         ("jobs/action.py:ablations[A1", "names no recipe; write FILE.py:function"),

@@ -144,7 +144,8 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(new: RunFolder, network: 
         (
             SMALL,
             str(tmp_path / "none"),
-            r"there is nothing to start from at .*none; name a run, a checkpoint's folder, or a file \(.safetensors, .pt",
+            r"there is nothing to start from at .*none; name a run, a checkpoint's folder, or a file "
+            r"\(.safetensors, .pt",
         ),
         (SMALL, str(tmp_path / "empty"), "there is nothing to start from at"),
         (SMALL, str(tmp_path / "weights.onnx"), "weights.onnx must be one of .safetensors, .pt, .pth"),

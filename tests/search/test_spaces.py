@@ -118,7 +118,8 @@ def test_a_space_that_cannot_begin_with_the_base_is_refused(tmp_path, text, comp
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(
         InputError,
-        match=r"no such file here; search spaces that come with Posture: tune_spaces/action\.py, tune_spaces/detector\.py",
+        match=r"no such file here; search spaces that come with Posture: tune_spaces/action\.py, "
+        r"tune_spaces/detector\.py",
     ):
         load_space("tune_spaces/none.py")
     with pytest.raises(InputError, match="has no search space 'nothing'; it has space, stages"):

@@ -15,7 +15,8 @@ from tests.support.known_function import known_quality
 BASE = override(load_recipe("jobs/action.py:improved"), {"epochs": 9})
 SPACE = """
 def space(trial):
-    return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True), "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}
+    return {"optim.lr": trial.suggest_float("optim.lr", 1e-4, 1e-1, log=True),
+            "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.9)}
 """
 
 

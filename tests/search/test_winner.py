@@ -39,5 +39,5 @@ def test_a_winner_is_compared_with_the_recipe_it_came_from(tmp_path):
     assert study.subject.optim.lr == 0.03 and study.subject.name == "runner-up" and study.baselines[0].optim.lr == 0.002
     assert study.titles == {"runner-up": "improved, trial 2", "default": "improved unchanged"}
     file.write_text("{}")
-    with pytest.raises(InputError, match="not a best.json, which posture tune writes"):
+    with pytest.raises(InputError, match=r"not a best\.json, which posture tune writes"):
         winner_study(str(file))

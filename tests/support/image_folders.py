@@ -30,7 +30,7 @@ def shared(name: str) -> Path:
 
 
 def draw(boxes: Sequence[Box], *, size: tuple[int, int] = (48, 64), seed: int = 0) -> np.ndarray:
-    """uint8 (H, W, 3) in which exactly the pixels of `boxes`, x1, y1, x2, y2 with the last two exclusive, are bright."""
+    """Return uint8 (H, W, 3) in which only the pixels of `boxes` (x1, y1, x2, y2; x2, y2 exclusive) are bright."""
     pixels = np.random.default_rng(seed).integers(0, 60, (*size, 3), dtype=np.uint8)
     for x1, y1, x2, y2 in boxes:
         pixels[y1:y2, x1:x2] = 230
@@ -62,7 +62,10 @@ def some_boxes(count: int, *, seed: int = 0) -> list[Box]:
 
 def yolo_line(box: Box, number: int = 0, *, size: tuple[int, int] = (48, 64)) -> str:
     x1, y1, x2, y2 = box
-    return f"{number} {(x1 + x2) / 2 / size[1]:.8f} {(y1 + y2) / 2 / size[0]:.8f} {(x2 - x1) / size[1]:.8f} {(y2 - y1) / size[0]:.8f}\n"
+    return (
+        f"{number} {(x1 + x2) / 2 / size[1]:.8f} {(y1 + y2) / 2 / size[0]:.8f} {(x2 - x1) / size[1]:.8f} "
+        f"{(y2 - y1) / size[0]:.8f}\n"
+    )
 
 
 def write_yolo(
@@ -109,7 +112,8 @@ def write_coco(root: Path, counts: dict[str, int]) -> Path:
 def voc_xml(name: str, boxes: Sequence[Box], *, size: tuple[int, int] = (48, 64)) -> str:
     """VOC counts pixels from 1 and means both ends."""
     objects = "".join(
-        f"<object><name>athlete</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        f"<object><name>athlete</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
         for x1, y1, x2, y2 in boxes
     )
     return (
@@ -154,8 +158,10 @@ def write_cvat(root: Path, *, film: str = "jump.mp4", frames: int = 30, outside:
         for x1, y1, x2, y2 in [moving_box(number)]
     )
     (root / "annotations.xml").write_text(
-        f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><task><size>{frames}</size><start_frame>0</start_frame>'
-        f"<stop_frame>{frames - 1}</stop_frame><frame_filter></frame_filter><original_size><width>112</width><height>64</height></original_size></task>"
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        f"<annotations><version>1.1</version><meta><task><size>{frames}</size><start_frame>0</start_frame>"
+        f"<stop_frame>{frames - 1}</stop_frame><frame_filter></frame_filter>"
+        "<original_size><width>112</width><height>64</height></original_size></task>"
         f'<source>{film}</source></meta><track id="3" label="athlete" source="manual">{boxes}</track></annotations>'
     )
     return root

@@ -1,8 +1,7 @@
-"""Ray nodes on this machine, in a process of their own: `python -m tests.support.ray_nodes [CPUS OF EACH NODE]`, the head
-first; two of one CPU where not said.
+"""Start Ray nodes on this machine: `python -m tests.support.ray_nodes [CPUS OF EACH NODE]`, the head first.
 
-Prints the address, then obeys a line at a time and says when it is done: `kill` the newest node, `add` one like it;
-`kill head`, and `start` all nodes again at the same address.
+The default is two nodes of one CPU. The program prints the address, then obeys one line at a time and prints when it is
+done: `kill` the newest node, `add` one like it, `kill head`, `start` all nodes again at the same address.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Passes of retraining that are killed at seeded points: `python -m tests.support.retrain_kills --rounds 10 --seed 0` prints a
-table.
+"""Kill passes of retraining at seeded points and print a table.
 
-Every round starts from the same registry with a champion and the same new footage, kills a pass (SIGKILL, with its
-children), lets the next pass go on, and compares what there is in the end with what a pass that nobody killed leaves.
+Usage: `python -m tests.support.retrain_kills --rounds 10 --seed 0`. Every round starts from the same registry with a
+champion and the same new footage. It kills a pass (SIGKILL, with its children), lets the next pass go on, and compares
+the end with that of a pass that was not killed.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def segments(**counts):
         (
             segments(train_a=50, val_a=4, test_a=19),
             [
-                "val is 4 segments of 4 groups, one of them 25 points of accuracy: too few to choose epochs and settings by",
+                "val is 4 segments of 4 groups, one of them 25 points of accuracy: too few to choose epochs and "
+                "settings by",
                 "test is 19 segments of 19 groups, one of them 5 points of accuracy: too few to tell models apart by",
             ],
         ),
@@ -38,14 +39,16 @@ def segments(**counts):
         (
             segments(train_a=50, test_a=20),
             [
-                "val is empty: nothing is there to choose epochs and settings by; a class needs three groups to be in train, val and "
+                "val is empty: nothing is there to choose epochs and settings by; a class needs three groups to be in "
+                "train, val and "
                 "test"
             ],
         ),
         (
             segments(train_a=50, val_a=1, test_a=20),
             [
-                "val is 1 segment of 1 group, one of them 100 points of accuracy: too few to choose epochs and settings by"
+                "val is 1 segment of 1 group, one of them 100 points of accuracy: too few to choose epochs and "
+                "settings by"
             ],
         ),
     ],

@@ -250,7 +250,8 @@ def test_a_person_answers_in_a_browser(server, review, footage):
             "#choices .name"
         ).all_inner_texts() == ["run", "throw", "jump"]
         drawn = page.evaluate(
-            "() => document.querySelector('canvas').getContext('2d').getImageData(0, 0, 96, 64).data.reduce((sum, value) => sum + value, 0)"
+            "() => document.querySelector('canvas').getContext('2d').getImageData(0, 0, 96, 64)"
+            ".data.reduce((sum, value) => sum + value, 0)"
         )
         assert drawn > 96 * 64 * 255 * 1.05, "more than black: the clip is shown"
         page.keyboard.press("Space")
