@@ -29,7 +29,7 @@ RECIPES = [
 
 @pytest.fixture(scope="module")
 def image_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_images(12)).uri
+    return write_image_store(tmp_path_factory.mktemp("images") / "store", make_images(12)).uri
 
 
 def small(recipe: str) -> dict[str, object]:

@@ -19,7 +19,7 @@ from posture.errors import InputError
 from posture.runs import statistics
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 from tests.support.figures.detector_comparison import CLASSES, GROUPS, IMAGES, entry, judged, result
-from tests.support.figures.detector_report import picture
+from tests.support.figures.detector_report import scored_image
 from tests.support.html_pages import HOSTILE, Page, assert_self_contained
 
 FIGURES = ("map50_95", "map50")
@@ -56,7 +56,7 @@ def predictions(draw: st.DrawFn) -> list[ScoredImage]:
     # no two are equal: of equal ones the order of images decides
     scores = iter(draw(st.permutations(range(1, sum(counts) + 1))))
     return [
-        picture(
+        scored_image(
             [(box(), next(scores) / 32, draw(st.integers(0, 1))) for _ in range(count)],
             [(box(), draw(st.integers(0, 1))) for _ in range(draw(st.integers(0, 2)))],
         )
@@ -378,7 +378,7 @@ def test_nothing_measured_and_nothing_found(tmp_path: Path) -> None:
     )
     page = page_of(tmp_path, entry("improved", "ours", judged(0)), YOLOV7)
     assert "an mAP@0.5 of 0.000" in page.text
-    empty = [picture([], [])] * 24
+    empty = [scored_image([], [])] * 24
     page = page_of(tmp_path, entry("improved", "ours", empty), entry("yolov7", "baseline", empty))
     assert "IMPROVED reaches an mAP@0.5:0.95 of – and an mAP@0.5 of –" in page.text and "nan" not in page.text
     page_of(tmp_path, entry("improved", "ours", empty), entry("a1", "ablation", empty))

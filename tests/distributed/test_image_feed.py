@@ -11,7 +11,7 @@ from tests.support.image_store import make_images, write_image_store
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     return index_images(
-        write_image_store(tmp_path_factory.mktemp("pictures") / "store", make_images(50), files=3), "train"
+        write_image_store(tmp_path_factory.mktemp("images") / "store", make_images(50), files=3), "train"
     )
 
 

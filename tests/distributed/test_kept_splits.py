@@ -171,7 +171,7 @@ def test_a_pass_takes_in_what_a_stopped_ingest_left(folders, tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def image_folder(tmp_path):
     """40 images for which no split is named."""
     root = tmp_path / "pictures"
     for number, box in enumerate(some_boxes(40)):
@@ -183,17 +183,17 @@ def pictures(tmp_path):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_bad_images_move_no_good_one(pictures, tmp_path):
+def test_bad_images_move_no_good_one(image_folder, tmp_path):
     def take(root, store):
         return on_ray.ingest_images(
             read_images(str(root)), Store(str(store), create=True), ImageOptions(max_refused_share=1.0)
         )
 
-    take(pictures, tmp_path / "good")
+    take(image_folder, tmp_path / "good")
     for number in range(50):
-        (pictures / "images" / f"bad{number}.png").write_bytes(f"no image {number}".encode() * 20)
-        (pictures / "labels" / f"bad{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    report = take(pictures, tmp_path / "mixed")
+        (image_folder / "images" / f"bad{number}.png").write_bytes(f"no image {number}".encode() * 20)
+        (image_folder / "labels" / f"bad{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    report = take(image_folder, tmp_path / "mixed")
     assert (report.added, report.refused_pictures) == (40, 50) and report.by_split == {
         "train": 22,
         "val": 6,
@@ -208,12 +208,15 @@ def test_bad_images_move_no_good_one(pictures, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_images_of_a_stopped_ingest_wait_and_get_the_same_splits(pictures, tmp_path, monkeypatch):
+def test_images_of_a_stopped_ingest_wait_and_get_the_same_splits(image_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "IMAGES_PER_TASK", 4)
 
     def take(store, progress=None):
         return on_ray.ingest_images(
-            read_images(str(pictures)), Store(str(store), create=True), ImageOptions(commit_after=4), progress=progress
+            read_images(str(image_folder)),
+            Store(str(store), create=True),
+            ImageOptions(commit_after=4),
+            progress=progress,
         )
 
     def stop(done, *_):

@@ -16,18 +16,18 @@ from tests.fuzz.rounds import BATCH, PLAY, Outcome, play_labels
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for kind in ("videos", "pictures", "labels"):
+    for kind in ("videos", "images", "labels"):
         parser.add_argument(f"--{kind}", type=int, default=0)
         parser.add_argument(f"--first-{kind}", type=int, default=0, help="number of the first round")
     parser.add_argument("--seed", type=int, default=datetime.date.today().toordinal(), help="today's if left out")
     options = parser.parse_args()
-    if options.pictures or options.labels:
+    if options.images or options.labels:
         from posture.distributed import cluster
 
         cluster.connect(num_cpus=2, object_store_memory=200_000_000)
     failed = False
     with tempfile.TemporaryDirectory() as place:
-        for kind in ("videos", "pictures", "labels"):
+        for kind in ("videos", "images", "labels"):
             count, size, total = getattr(options, kind), 1 if kind == "labels" else BATCH, Outcome()
             for number in range(
                 getattr(options, f"first_{kind}"), getattr(options, f"first_{kind}") + -(-count // size)

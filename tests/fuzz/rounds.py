@@ -30,9 +30,9 @@ from posture.distributed.ingest import ingest_images
 from posture.errors import InputError
 from tests.fuzz.mutations import mutate, mutate_text
 from tests.fuzz.sources import (
+    IMAGE_SUFFIXES,
     KINDS,
     LAYOUTS,
-    PICTURES,
     SUFFIXES,
     add_image,
     encode_image,
@@ -155,10 +155,10 @@ def play_images(folder: Path, *, seed: int, number: int, count: int = BATCH) -> 
     )
     mixed = folder / "mixed"
     write_good_images(mixed, 12)
-    sources = [(suffix, encode_image(suffix, seed=chance.randrange(10**6))) for suffix in PICTURES]
+    sources = [(suffix, encode_image(suffix, seed=chance.randrange(10**6))) for suffix in IMAGE_SUFFIXES]
     for place in range(count):
         (suffix, content), (_, other) = chance.choice(sources), chance.choice(sources)
-        suffix = chance.choice(PICTURES[:4]) if suffix == ".tif" or chance.random() < 0.15 else suffix
+        suffix = chance.choice(IMAGE_SUFFIXES[:4]) if suffix == ".tif" or chance.random() < 0.15 else suffix
         add_image(mixed, f"{chance.randrange(1000)}-{place}{suffix}", _broken(chance, content, other))
     refused = attempt(what, outcome, mixed, folder / "store")
     if refused is None:
@@ -202,7 +202,7 @@ def play_labels(folder: Path, *, seed: int, number: int, layout: str | None = No
     return outcome
 
 
-PLAY: dict[str, Callable[..., Outcome]] = {"videos": play_videos, "pictures": play_images}
+PLAY: dict[str, Callable[..., Outcome]] = {"videos": play_videos, "images": play_images}
 
 
 def _broken(chance: random.Random, content: bytes, other: bytes) -> bytes:

@@ -27,7 +27,7 @@ KINDS = (
 )
 """Suffix, encoder, pixel format and options."""
 SUFFIXES = tuple(sorted({suffix for suffix, *_ in KINDS}))
-PICTURES = (".jpg", ".png", ".webp", ".bmp", ".tif")
+IMAGE_SUFFIXES = (".jpg", ".png", ".webp", ".bmp", ".tif")
 
 
 def encode_video(path: Path, kind: tuple, *, seed: int, frames: int = 20, size: tuple[int, int] = (48, 64)) -> bytes:

@@ -57,7 +57,7 @@ def small(network="improved", **changes):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return write_image_store(
-        tmp_path_factory.mktemp("pictures") / "store", make_images(36, splits=("train", "train", "val", "test"))
+        tmp_path_factory.mktemp("images") / "store", make_images(36, splits=("train", "train", "val", "test"))
     ).uri
 
 

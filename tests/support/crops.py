@@ -31,7 +31,7 @@ def make_film(path: Path, athletes: Mapping[str, Path_], *, frames: int = 60, se
     ground = np.random.default_rng(seed).integers(0, 50, (*SIZE, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    def pictures():
+    def images():
         for number in range(frames):
             image = ground.copy()
             for colour, place in athletes.items():
@@ -39,7 +39,7 @@ def make_film(path: Path, athletes: Mapping[str, Path_], *, frames: int = 60, se
                     image[box[1] : box[3], box[0] : box[2]] = COLOURS[colour]
             yield image
 
-    write_video(path, pictures(), fps=25.0)
+    write_video(path, images(), fps=25.0)
     return path
 
 

@@ -145,7 +145,7 @@ def detector_page(folder: Path) -> Path:
         found += [
             ([x, y, x + 20, y + 20], float(random.random()) / 2, 0) for x, y in random.integers(0, 90, (2, 2)).tolist()
         ]
-        ones.append(detector_report.picture(found, true))
+        ones.append(detector_report.scored_image(found, true))
     keys = [f"9f8e7d6c5b4a{place:08d}" for place in range(len(ones))]
     index = ImageIndex(
         "store",
@@ -170,7 +170,7 @@ def detector_page(folder: Path) -> Path:
         history=history,
         index=index,
         found=[FoundBoxes(*one[:3]) for one in ones],
-        images=detector_report.Pictures(),
+        images=detector_report.AskedImages(),
         facts=FACTS | {"gflops": 16.54},
         uris={key: f"{FILE}#t=12.48" for key in keys},
     )

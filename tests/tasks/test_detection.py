@@ -35,20 +35,20 @@ def task_with(classes: int = 3, **changes: object) -> DetectionTask:
 
 
 def raw_outputs(
-    pictures: int, classes: int, *, seed: int = 0, size: int | tuple[int, int] = SIZE, scale: float = 1.0
+    images: int, classes: int, *, seed: int = 0, size: int | tuple[int, int] = SIZE, scale: float = 1.0
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     height, width = (size, size) if isinstance(size, int) else size
     return [
-        scale * torch.randn(pictures, 2, height // stride, width // stride, 5 + classes, generator=generator)
+        scale * torch.randn(images, 2, height // stride, width // stride, 5 + classes, generator=generator)
         for stride in STRIDES
     ]
 
 
-def targets_of(rows: list[tuple[float, ...]], pictures: int) -> Targets:
+def targets_of(rows: list[tuple[float, ...]], images: int) -> Targets:
     """Rows of x1, y1, x2, y2, label, image."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return Targets(table[:, :4].clone(), table[:, 4].long(), table[:, 5].long(), pictures)
+    return Targets(table[:, :4].clone(), table[:, 4].long(), table[:, 5].long(), images)
 
 
 # Two boxes of one image share cells and anchors; one image has none.
@@ -144,9 +144,9 @@ def loss_of(
     }
 
 
-def in_a_region(box: np.ndarray, picture: int, regions: Targets | None) -> bool:
+def in_a_region(box: np.ndarray, image: int, regions: Targets | None) -> bool:
     """Whether half of it or more lies in an ignore region of its image."""
-    for region in [] if regions is None else regions.boxes[regions.images == picture].double().numpy():
+    for region in [] if regions is None else regions.boxes[regions.images == image].double().numpy():
         inside = (np.minimum(box[2:], region[2:]) - np.maximum(box[:2], region[:2])).clip(min=0).prod()
         if inside / (box[2:] - box[:2]).prod() >= 0.5:
             return True
@@ -289,18 +289,18 @@ def test_the_kind_of_box_loss_is_the_runs() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 80])
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_images_without_boxes_only_lower_objectness(classes: int, pictures: int) -> None:
+@pytest.mark.parametrize("images", [1, 3])
+def test_images_without_boxes_only_lower_objectness(classes: int, images: int) -> None:
     outputs, targets, task = (
-        [level.requires_grad_() for level in raw_outputs(pictures, classes)],
-        targets_of([], pictures),
+        [level.requires_grad_() for level in raw_outputs(images, classes)],
+        targets_of([], images),
         task_with(classes),
     )
     terms = task.loss(outputs, targets)
     assert (
         {term: count for term, (_, count) in terms.items()}
         == task.counts(targets, size=SIZE)
-        == {"class": 0, "objectness": pictures, "box": 0}
+        == {"class": 0, "objectness": images, "box": 0}
     )
     assert terms["class"][0].item() == terms["box"][0].item() == 0.0
     torch.stack([total / max(count, 1.0) for total, count in terms.values()]).sum().backward()

@@ -31,7 +31,7 @@ def names(count: int) -> list[str]:
     return [f"class {index}" for index in range(count)]
 
 
-def picture(found: list[tuple[float, ...]] = (), truth: list[tuple[float, ...]] = ()) -> ScoredImage:
+def scored_image(found: list[tuple[float, ...]] = (), truth: list[tuple[float, ...]] = ()) -> ScoredImage:
     """Found as (x1, y1, x2, y2, score, label), truth as (x1, y1, x2, y2, label)."""
     found_rows, true_rows = (
         np.array(found, dtype=np.float64).reshape(-1, 6),
@@ -93,7 +93,7 @@ def random_images(
     return images
 
 
-def coco_figures(pictures: list[ScoredImage], classes: int, most: int) -> tuple[float, float, float, np.ndarray]:
+def coco_figures(images: list[ScoredImage], classes: int, most: int) -> tuple[float, float, float, np.ndarray]:
     """mAP over all thresholds, at 0.5 and at 0.75 (-1 where undefined), and precision (T, 101, K). Ignore regions are
     crowds.
     """
@@ -104,20 +104,20 @@ def coco_figures(pictures: list[ScoredImage], classes: int, most: int) -> tuple[
 
     truth = [
         (number, label, corner_and_sides(box), int(at > 3))
-        for number, one in enumerate(pictures)
+        for number, one in enumerate(images)
         for at in range(3, len(one), 2)
         for box, label in zip(one[at], one[at + 1].tolist(), strict=True)
     ]
     found = [
         (number, label, corner_and_sides(box), score)
-        for number, one in enumerate(pictures)
+        for number, one in enumerate(images)
         for box, score, label in zip(one[0], one[1].astype(np.float64).tolist(), one[2].tolist(), strict=True)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
             "info": {},
-            "images": [{"id": number + 1} for number in range(len(pictures))],
+            "images": [{"id": number + 1} for number in range(len(images))],
             "categories": [{"id": index + 1} for index in range(classes)],
             "annotations": [
                 {
@@ -182,12 +182,12 @@ def test_average_precision_is_cocos(seed: int, count: int, classes: int, most: i
             assert row["ap"] is None and (precision[:, :, index] == -1).all()
 
 
-def with_regions(pictures: list[ScoredImage], classes: int, *, seed: int) -> list[ScoredImage]:
+def with_regions(images: list[ScoredImage], classes: int, *, seed: int) -> list[ScoredImage]:
     """The same with some true boxes turned into ignore regions, some of these larger, and now and then one over nearly
     everything.
     """
     random, found = np.random.default_rng(seed), []
-    for boxes, scores, labels, true_boxes, true_labels in pictures:
+    for boxes, scores, labels, true_boxes, true_labels in images:
         ignored = random.random(len(true_labels)) < 0.3
         regions = true_boxes[ignored] + random.choice([0, 0, 6], (ignored.sum(), 1)) * np.array(
             [-1, -1, 1, 1], np.float32
@@ -247,13 +247,13 @@ def test_an_ignore_region_worked_out_by_hand() -> None:
         (22, 22, 26, 26, 0.6, 1),  # of another class, in vain
         (38, 38, 58, 58, 0.5, 0),
     ]  # inside by a hundredth, in vain
-    images = [(*picture(found, [(*TRUTH, 0), (60, 60, 70, 70, 1)]), *region)]
+    images = [(*scored_image(found, [(*TRUTH, 0), (60, 60, 70, 70, 1)]), *region)]
     matched = match_detections(images, 2)
     assert matched.ignored[0].sum(axis=1).tolist() == [2] + [1] * 9 and not matched.ignored[1].any()
     first = detection_metrics(images, names(2))["curves"]["classes"]["class 0"]
     at = {confidence: first["precision"][round(100 * confidence)] for confidence in (0.85, 0.65, 0.45)}
     assert at == {0.85: 1.0, 0.65: 1.0, 0.45: 0.5}
-    alone = detection_metrics([(*picture([(21, 21, 25, 25, 0.8, 0)]), *region)], names(1))
+    alone = detection_metrics([(*scored_image([(21, 21, 25, 25, 0.8, 0)]), *region)], names(1))
     assert alone["map50"] is None and alone["per_class"][0]["boxes"] == 0, "an ignore region is nothing to find"
 
 
@@ -279,10 +279,10 @@ TRUTH = (0, 0, 10, 10)
 
 def test_a_case_worked_out_by_hand() -> None:
     images = [
-        picture([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 8, 0.6, 0)], [(*TRUTH, 0)]),  # found; then again, in vain
-        picture([(0, 0, 10, 6, 0.8, 0)], [(*TRUTH, 0), (50, 50, 60, 60, 0)]),  # found with IoU 0.6; one missed
-        picture([(0, 0, 10, 10, 0.7, 1)], [(*TRUTH, 2)]),  # taken for another class
-        picture(),
+        scored_image([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 8, 0.6, 0)], [(*TRUTH, 0)]),  # found; then again, in vain
+        scored_image([(0, 0, 10, 6, 0.8, 0)], [(*TRUTH, 0), (50, 50, 60, 60, 0)]),  # found with IoU 0.6; one missed
+        scored_image([(0, 0, 10, 10, 0.7, 1)], [(*TRUTH, 2)]),  # taken for another class
+        scored_image(),
     ]
     found = detection_metrics(images, ["run", "jump", "throw", "rest"])
     # run, IoU 0.5: 1/1 at recall 1/3, 2/2 at 2/3, then wrong: 67 of 101 recall points (0 .. 0.66) have precision 1.
@@ -333,7 +333,7 @@ def test_a_case_worked_out_by_hand() -> None:
 
 def test_each_takes_the_box_it_overlaps_most_of_those_left() -> None:
     images = [
-        picture(
+        scored_image(
             [(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.8, 0), (0, 0, 10, 10, 0.7, 0)],
             [(0, 0, 10, 7, 0), (0, 0, 10, 9, 0)],
         )
@@ -347,7 +347,7 @@ def test_each_takes_the_box_it_overlaps_most_of_those_left() -> None:
 def test_of_equal_overlaps_the_later_box_is_taken() -> None:
     # The first detection covers 0.8 of either box; the second, only the first box enough. COCO gives the first the
     # later box.
-    images = [picture([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 5, 0.8, 0)], [(0, 0, 10, 8, 0), (0, 2, 10, 10, 0)])]
+    images = [scored_image([(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 5, 0.8, 0)], [(0, 0, 10, 8, 0), (0, 2, 10, 10, 0)])]
     assert match_detections(images, 1).overlaps[0] == pytest.approx([0.8, 0.625])
     assert (
         detection_metrics(images, names(1))["map50"]
@@ -359,7 +359,8 @@ def test_of_equal_overlaps_the_later_box_is_taken() -> None:
 def test_equal_scores_are_on_the_same_side_of_the_confidence() -> None:
     wrong = [(100, 100, 110, 110, 0.9, 0)] * 3
     found = detection_metrics(
-        [picture([(*TRUTH, 0.9, 0), *wrong, (50, 50, 60, 60, 0.5, 0)], [(*TRUTH, 0), (50, 50, 60, 60, 0)])], names(1)
+        [scored_image([(*TRUTH, 0.9, 0), *wrong, (50, 50, 60, 60, 0.5, 0)], [(*TRUTH, 0), (50, 50, 60, 60, 0)])],
+        names(1),
     )
     # 0.9: one right of four, F1 2 / 6; 0.5: two right of five, F1 4 / 7
     assert (found["confidence"], found["precision"], found["recall"], found["f1"]) == pytest.approx((
@@ -404,21 +405,21 @@ def test_the_confidence_is_that_of_the_best_mean_f1() -> None:
     )
 
 
-@pytest.mark.parametrize("pictures", [[], [picture()], [picture(), picture([(*TRUTH, 0.5, 1)])]])
-def test_nothing_to_find_is_no_error(pictures: list[ScoredImage]) -> None:
-    found = detection_metrics(pictures, names(2))
+@pytest.mark.parametrize("images", [[], [scored_image()], [scored_image(), scored_image([(*TRUTH, 0.5, 1)])]])
+def test_nothing_to_find_is_no_error(images: list[ScoredImage]) -> None:
+    found = detection_metrics(images, names(2))
     assert all(found[name] is None for name in ("map50_95", "map50", "map75", "precision", "recall", "f1", "mean_iou"))
-    assert found["confidence"] == 0.0 and found["count"] == len(pictures) and found["curves"]["classes"] == {}
+    assert found["confidence"] == 0.0 and found["count"] == len(images) and found["curves"]["classes"] == {}
 
 
 def test_nothing_found_scores_zero() -> None:
-    found = detection_metrics([picture(truth=[(*TRUTH, 0)]), picture()], names(1))
+    found = detection_metrics([scored_image(truth=[(*TRUTH, 0)]), scored_image()], names(1))
     assert (found["map50_95"], found["map50"], found["precision"], found["recall"], found["f1"]) == (0, 0, 0, 0, 0)
     assert found["mean_iou"] is None and found["confidence"] == 0.0
 
 
-def copies(pictures: list[ScoredImage], times: np.ndarray) -> list[ScoredImage]:
-    return [one for one, count in zip(pictures, times.tolist(), strict=True) for _ in range(int(count))]
+def copies(images: list[ScoredImage], times: np.ndarray) -> list[ScoredImage]:
+    return [one for one, count in zip(images, times.tolist(), strict=True) for _ in range(int(count))]
 
 
 @settings(max_examples=25, deadline=None)
@@ -458,7 +459,12 @@ def test_many_resamples_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_resample_without_boxes_has_no_figure() -> None:
     matched = match_detections(
-        [picture([(*TRUTH, 0.9, 0)], [(*TRUTH, 0)]), picture([(*TRUTH, 0.9, 0)]), picture(truth=[(*TRUTH, 1)])], 2
+        [
+            scored_image([(*TRUTH, 0.9, 0)], [(*TRUTH, 0)]),
+            scored_image([(*TRUTH, 0.9, 0)]),
+            scored_image(truth=[(*TRUTH, 1)]),
+        ],
+        2,
     )
     found = weighted_ap(matched, np.array([[1, 1, 1], [0, 3, 0], [2, 0, 0], [0, 0, 1]]))
     assert found["map50"] == pytest.approx([0.5, np.nan, 1.0, 0.0], nan_ok=True)
@@ -469,7 +475,7 @@ def test_everything_is_plain_json() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-GOOD = picture([(*TRUTH, 0.5, 0)], [(*TRUTH, 0)])
+GOOD = scored_image([(*TRUTH, 0.5, 0)], [(*TRUTH, 0)])
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ SIDES = st.integers(1, 90)
 
 
 @st.composite
-def pictures(draw: st.DrawFn, channels: tuple[int, ...], *, sides: st.SearchStrategy[int] = SIDES) -> BoxedImage:
+def boxed_images(draw: st.DrawFn, channels: tuple[int, ...], *, sides: st.SearchStrategy[int] = SIDES) -> BoxedImage:
     height, width = draw(sides), draw(sides)
     return image_of(height, width, {channel: draw(rectangles(height, width)) for channel in channels})
 
@@ -89,10 +89,11 @@ def pictures(draw: st.DrawFn, channels: tuple[int, ...], *, sides: st.SearchStra
 def sets_of_images(draw: st.DrawFn) -> list[BoxedImage]:
     """One image, or four that share the three channels."""
     if draw(st.booleans()):
-        return [draw(pictures((0, 1, 2)))]
+        return [draw(boxed_images((0, 1, 2)))]
     owners = [draw(st.integers(0, 3)) for _ in range(3)]
     return [
-        draw(pictures(tuple(channel for channel, owner in enumerate(owners) if owner == number))) for number in range(4)
+        draw(boxed_images(tuple(channel for channel, owner in enumerate(owners) if owner == number)))
+        for number in range(4)
     ]
 
 
@@ -142,7 +143,7 @@ def test_turned_boxes_hold_the_turned_pixels(data: st.DataObject, view: View, de
     owners = data.draw(st.lists(st.integers(0, 3), min_size=3, max_size=3))
     shown = [
         data.draw(
-            pictures(
+            boxed_images(
                 tuple(channel for channel, owner in enumerate(owners) if owner == number), sides=st.integers(40, 90)
             )
         )
@@ -294,14 +295,14 @@ def test_alone_and_unchanged_an_image_is_its_letterbox() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(pictures((0, 1, 2), sides=st.integers(1, 200)), st.sampled_from([32, 64, 75]))
-def test_letterboxed_boxes_are_around_their_pixels(picture: BoxedImage, size: int) -> None:
-    square, boxes, laid = letterbox(picture.pixels, picture.boxes, size)
+@given(boxed_images((0, 1, 2), sides=st.integers(1, 200)), st.sampled_from([32, 64, 75]))
+def test_letterboxed_boxes_are_around_their_pixels(image: BoxedImage, size: int) -> None:
+    square, boxes, laid = letterbox(image.pixels, image.boxes, size)
     assert square.shape == (size, size, 3) and boxes.shape == (3, 4) and boxes.dtype == np.float32
     for channel, box in enumerate(boxes):
         if (box[2:] - box[:2]).min() >= 2:  # a thinner one may be lost between pixels
             np.testing.assert_allclose(box, seen_box(square, channel), atol=1.01)
-    height, width = picture.pixels.shape[:2]
+    height, width = image.pixels.shape[:2]
     mask = np.ones((size, size), bool)
     down, across = round(height * laid.scale_y), round(width * laid.scale_x)
     mask[laid.dy : laid.dy + down, laid.dx : laid.dx + across] = False
@@ -418,10 +419,10 @@ def test_hue_runs_in_a_circle() -> None:
 
 def test_a_view_is_its_images_own() -> None:
     data = SimpleNamespace(**EVERYTHING)
-    key = {"seed": 3, "epoch": 2, "picture": 7}
+    key = {"seed": 3, "epoch": 2, "image": 7}
     view = draw_view(data, **key)
     assert view == draw_view(data, **key, repeat=0)
-    others = [draw_view(data, **key | change) for change in ({"seed": 4}, {"epoch": 3}, {"picture": 8}, {"repeat": 1})]
+    others = [draw_view(data, **key | change) for change in ({"seed": 4}, {"epoch": 3}, {"image": 8}, {"repeat": 1})]
     assert len({view.scale, *(other.scale for other in others)}) == 5
 
 

@@ -19,7 +19,7 @@ BY_KEY = {one.key: one for one in MADE}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return write_image_store(tmp_path_factory.mktemp("pictures") / "store", MADE, files=4)
+    return write_image_store(tmp_path_factory.mktemp("images") / "store", MADE, files=4)
 
 
 def test_splits_hold_every_image_once_with_what_is_in_it(store):

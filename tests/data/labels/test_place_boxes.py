@@ -10,14 +10,14 @@ from posture.errors import Unreadable
 FILE = File("/x/a.png", "a.png", 1, 0.0)
 
 
-def picture(*boxes, **settings):
+def boxed_image(*boxes, **settings):
     return AnnotatedImage(FILE, boxes, tuple(f"class{number}" for number in range(len(boxes))), **settings)
 
 
 def test_boxes_come_in_pixels_and_stay_in_the_image():
-    placed = place_boxes(picture((0.25, 0.5, 0.5, 1.0), normalised=True), 48, 64, "clip")
+    placed = place_boxes(boxed_image((0.25, 0.5, 0.5, 1.0), normalised=True), 48, 64, "clip")
     assert placed == ([[16.0, 24.0, 32.0, 48.0]], [0], [], 0)
-    placed = place_boxes(picture((-10, 4, 20, 60), (70, 4, 90, 8), (4, 4, 4.25, 9), (1, 2, 3, 4)), 48, 64, "clip")
+    placed = place_boxes(boxed_image((-10, 4, 20, 60), (70, 4, 90, 8), (4, 4, 4.25, 9), (1, 2, 3, 4)), 48, 64, "clip")
     assert (placed.boxes, placed.kept, placed.clipped) == ([[0.0, 4.0, 20.0, 48.0], [1.0, 2.0, 3.0, 4.0]], [0, 3], 1)
     assert placed.complaints == [
         "box 2 (class1) has nothing inside 64 x 48: 70 4 90 8",
@@ -45,12 +45,12 @@ def test_boxes_come_in_pixels_and_stay_in_the_image():
 )
 def test_an_image_whose_boxes_cannot_be_used_is_none_without_boxes(boxes, verdict, reason):
     with pytest.raises(Unreadable) as caught:
-        place_boxes(picture(*boxes), 48, 64, "clip")
+        place_boxes(boxed_image(*boxes), 48, 64, "clip")
     assert (caught.value.verdict, str(caught.value)) == (verdict, reason)
 
 
 def test_an_image_may_be_refused_for_a_box_that_leaves_it():
-    assert place_boxes(picture((-0.8, 0, 64.9, 48)), 48, 64, "refuse").boxes == [[0.0, 0.0, 64.0, 48.0]], (
+    assert place_boxes(boxed_image((-0.8, 0, 64.9, 48)), 48, 64, "refuse").boxes == [[0.0, 0.0, 64.0, 48.0]], (
         "labels are rounded"
     )
     for box, complaint in (
@@ -58,14 +58,14 @@ def test_an_image_may_be_refused_for_a_box_that_leaves_it():
         ((70, 5, 75, 9), "has nothing inside"),
     ):
         with pytest.raises(Unreadable, match=complaint) as caught:
-            place_boxes(picture(box), 48, 64, "refuse")
+            place_boxes(boxed_image(box), 48, 64, "refuse")
         assert caught.value.verdict == "box_outside"
 
 
 def test_labels_of_another_size_are_refused():
-    assert place_boxes(picture((1, 2, 3, 4), size=(48, 64)), 48, 64, "clip").kept == [0]
+    assert place_boxes(boxed_image((1, 2, 3, 4), size=(48, 64)), 48, 64, "clip").kept == [0]
     with pytest.raises(Unreadable, match="the labels are for 64 x 48 pixels, but the image is 48 x 64") as caught:
-        place_boxes(picture((1, 2, 3, 4), size=(48, 64)), 64, 48, "clip")
+        place_boxes(boxed_image((1, 2, 3, 4), size=(48, 64)), 64, 48, "clip")
     assert caught.value.verdict == "size_mismatch"
 
 
@@ -89,9 +89,9 @@ def test_a_box_is_what_it_has_in_common_with_its_image(boxes, height, width):
             expected[place] = common
     if any(x2 <= x1 or y2 <= y1 for x1, y1, x2, y2 in boxes) or (boxes and not expected):
         with pytest.raises(Unreadable):
-            place_boxes(picture(*boxes), height, width, "clip")
+            place_boxes(boxed_image(*boxes), height, width, "clip")
         return
-    placed = place_boxes(picture(*boxes), height, width, "clip")
+    placed = place_boxes(boxed_image(*boxes), height, width, "clip")
     assert placed.kept == list(expected) and len(placed.complaints) == len(boxes) - len(expected)
     for box, common in zip(placed.boxes, expected.values(), strict=True):
         assert box == pytest.approx(common, abs=1e-4)
@@ -99,7 +99,7 @@ def test_a_box_is_what_it_has_in_common_with_its_image(boxes, height, width):
 
 
 def test_ignore_regions_go_into_columns_of_their_own():
-    drawn = picture(
+    drawn = boxed_image(
         (-10, 4, 20, 60),
         (70, 4, 90, 8),
         (1, 2, 3, 4),
@@ -114,7 +114,7 @@ def test_ignore_regions_go_into_columns_of_their_own():
         "ignored": [[0.0, 4.0, 20.0, 48.0], [0.0, 0.0, 9.0, 9.0]],
         "ignored_labels": ["class0", "class3"],
     }
-    plain = picture((1, 2, 3, 4))
+    plain = boxed_image((1, 2, 3, 4))
     assert place_boxes(plain, 48, 64, "clip").columns(plain) == {
         "boxes": [[1.0, 2.0, 3.0, 4.0]],
         "labels": ["class0"],

@@ -26,7 +26,7 @@ def refused(found):
 
 
 @pytest.mark.parametrize(
-    ("picture", "label"),
+    ("image", "label"),
     [
         ("train/Images/1.JPG", "train/labels/1.txt"),
         ("train/JPEGS/1.jpg", "train/labels/1.txt"),
@@ -37,10 +37,10 @@ def refused(found):
         (unicodedata.normalize("NFD", "images/Läufer.jpg"), unicodedata.normalize("NFC", "labels/Läufer.txt")),
     ],
 )
-def test_yolo_labels_are_found_in_any_letter_case_and_form(root, picture, label):
-    root(picture), root(label, YOLO), root("data.yaml", f"train: {picture.rpartition('/')[0]}\nnames: [athlete]\n")
+def test_yolo_labels_are_found_in_any_letter_case_and_form(root, image, label):
+    root(image), root(label, YOLO), root("data.yaml", f"train: {image.rpartition('/')[0]}\nnames: [athlete]\n")
     found = read_images(root.path)
-    assert shown(found) == {picture: (((0.4, 0.3, 0.6, 0.7),), ("athlete",))} and found.missing == []
+    assert shown(found) == {image: (((0.4, 0.3, 0.6, 0.7),), ("athlete",))} and found.missing == []
 
 
 def test_images_without_a_file_of_labels_are_counted_and_an_empty_file_says_nobody(root):

@@ -56,8 +56,8 @@ def footage(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(footage, tmp_path_factory) -> Path:
-    return write_images(footage, tmp_path_factory.mktemp("pictures") / "deep" / "pictures", every=5)
+def images(footage, tmp_path_factory) -> Path:
+    return write_images(footage, tmp_path_factory.mktemp("images") / "deep" / "pictures", every=5)
 
 
 def labels_of(path: Path) -> list[tuple[int, np.ndarray]]:
@@ -73,24 +73,24 @@ def labels_of(path: Path) -> list[tuple[int, np.ndarray]]:
     return found
 
 
-def test_every_fifth_frame_is_in_its_athletes_split(pictures):
+def test_every_fifth_frame_is_in_its_athletes_split(images):
     expected = {
         f"images/{split}/{athlete}_frame_{number:04d}{frame:05d}.jpg"
         for number, (athlete, split) in enumerate(VIDEOS)
         for frame in range(0, FRAMES, 5)
     }
-    assert {str(path.relative_to(pictures)) for path in pictures.rglob("*.jpg")} == expected
-    assert {str(path.relative_to(pictures)) for path in pictures.rglob("*.txt")} == {
+    assert {str(path.relative_to(images)) for path in images.rglob("*.jpg")} == expected
+    assert {str(path.relative_to(images)) for path in images.rglob("*.txt")} == {
         name.replace("images", "labels").replace(".jpg", ".txt") for name in expected
     }
-    assert " ".join((pictures / "data.yaml").read_text().split()) == (
+    assert " ".join((images / "data.yaml").read_text().split()) == (
         "path: . train: images/train val: images/val test: images/test names: 0: athlete 1: bystander"
     )
-    assert not list(pictures.parent.glob(".*"))
+    assert not list(images.parent.glob(".*"))
 
 
-def test_boxes_hold_what_they_name(pictures):
-    for path in pictures.rglob("*.jpg"):
+def test_boxes_hold_what_they_name(images):
+    for path in images.rglob("*.jpg"):
         number, frame = int(path.stem[-9:-5]), int(path.stem[-5:])
         found = labels_of(Path(str(path).replace("images", "labels")).with_suffix(".txt"))
         if frame >= 20:
@@ -108,14 +108,14 @@ def test_boxes_hold_what_they_name(pictures):
             )  # colours have half the resolution
 
 
-def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, pictures, tmp_path):
-    before = {path: path.stat().st_mtime_ns for path in pictures.rglob("*")}
-    assert write_images(footage, pictures, every=5) == pictures
-    assert {path: path.stat().st_mtime_ns for path in pictures.rglob("*")} == before
+def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, images, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in images.rglob("*")}
+    assert write_images(footage, images, every=5) == images
+    assert {path: path.stat().st_mtime_ns for path in images.rglob("*")} == before
     with pytest.raises(
         InputError, match="holds images of other footage, or other frames of it; remove it or give a new folder"
     ):
-        write_images(footage, pictures, every=4)
+        write_images(footage, images, every=4)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "holiday.jpg").touch()
@@ -125,7 +125,7 @@ def test_images_that_stand_are_used_again_and_nothing_is_overwritten(footage, pi
     (tmp_path / "empty").mkdir()
     again = write_images(footage, tmp_path / "empty", every=5)
     assert {path.relative_to(again): path.read_bytes() for path in again.rglob("*") if path.is_file()} == {
-        path.relative_to(pictures): path.read_bytes() for path in pictures.rglob("*") if path.is_file()
+        path.relative_to(images): path.read_bytes() for path in images.rglob("*") if path.is_file()
     }
     next(again.rglob("*.txt")).unlink()
     with pytest.raises(InputError, match="with missing files"):

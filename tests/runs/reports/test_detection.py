@@ -30,17 +30,17 @@ from posture.runs.reports.detection import (
 )
 from posture.runs.reports.detection_errors import MAX_BOXES, judge
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
-from tests.support.figures.detector_report import HISTORY, SPEED, Pictures, picture
+from tests.support.figures.detector_report import HISTORY, SPEED, AskedImages, scored_image
 from tests.support.html_pages import HOSTILE, Page, assert_self_contained
 
 CLASSES = ("athlete", "ball")
 
 
-HIT = picture([([10, 20, 50, 100], 0.9, 0)], [([10, 20, 50, 100], 0)])
-MISS = picture([], [([60, 30, 90, 80], 0)])
-VAIN = picture([([100, 20, 140, 60], 0.8, 1)], [])
-BALL = picture([([80, 40, 100, 60], 0.7, 1)], [([80, 40, 100, 60], 1)])
-BOTH = picture([([100, 20, 140, 60], 0.6, 0)], [([10, 20, 50, 100], 0), ([80, 40, 100, 60], 1)])
+HIT = scored_image([([10, 20, 50, 100], 0.9, 0)], [([10, 20, 50, 100], 0)])
+MISS = scored_image([], [([60, 30, 90, 80], 0)])
+VAIN = scored_image([([100, 20, 140, 60], 0.8, 1)], [])
+BALL = scored_image([([80, 40, 100, 60], 0.7, 1)], [([80, 40, 100, 60], 1)])
+BOTH = scored_image([([100, 20, 140, 60], 0.6, 0)], [([10, 20, 50, 100], 0), ([80, 40, 100, 60], 1)])
 
 
 def written(
@@ -66,7 +66,7 @@ def written(
         "history": [],
         "index": index,
         "found": [FoundBoxes(*one[:3]) for one in ones],
-        "images": images or Pictures(),
+        "images": images or AskedImages(),
         "facts": {},
     } | given
     write_detector_report(path / "report.html", **values)
@@ -182,7 +182,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
 
 def test_a_tall_image_keeps_its_shape_within_the_frame(tmp_path: Path) -> None:
     text = written(
-        tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES) | SPEED, images=Pictures(height=320, width=160)
+        tmp_path, [HIT], metrics=detection_metrics([HIT], CLASSES) | SPEED, images=AskedImages(height=320, width=160)
     )
     ((left, top, width, height),) = re.findall(
         r'<image href="[^"]+" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', text
@@ -195,8 +195,8 @@ def test_a_tall_image_keeps_its_shape_within_the_frame(tmp_path: Path) -> None:
 
 
 def test_the_worst_images_come_first_each_with_its_reasons(tmp_path: Path) -> None:
-    worse = picture([], [([60, 30, 90, 80], 0)] * 4)
-    slight = picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.55, 0)], [([10, 20, 50, 100], 0)])
+    worse = scored_image([], [([60, 30, 90, 80], 0)] * 4)
+    slight = scored_image([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.55, 0)], [([10, 20, 50, 100], 0)])
     ones = [HIT, slight, BOTH, HIT, worse, VAIN, MISS]
     page = Page(written(tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}))
     mistakes = page.text[page.text.index("Images with the most errors") :]
@@ -214,7 +214,7 @@ def test_the_worst_images_come_first_each_with_its_reasons(tmp_path: Path) -> No
 
 
 def test_shown_images_are_spread_over_all_and_no_others_are_read(tmp_path: Path) -> None:
-    images = Pictures()
+    images = AskedImages()
     ones = [HIT] * 99 + [MISS]
     text = written(
         tmp_path, ones, metrics=detection_metrics(ones, CLASSES) | SPEED | {"confidence": 0.5}, images=images
@@ -231,7 +231,7 @@ def test_a_detector_without_a_mistake(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("ones", [[picture([], [])], [MISS], [VAIN], [picture([], []), MISS, VAIN]])
+@pytest.mark.parametrize("ones", [[scored_image([], [])], [MISS], [VAIN], [scored_image([], []), MISS, VAIN]])
 def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[ScoredImage]) -> None:
     page = assert_self_contained(written(tmp_path, ones))
     assert not any(
@@ -244,7 +244,7 @@ def test_nothing_to_find_and_nothing_found(tmp_path: Path, ones: list[ScoredImag
 
 def test_ignore_regions_are_drawn_and_explained_and_counted_nowhere(tmp_path: Path) -> None:
     crowd = (
-        *picture([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.8, 1)], [([10, 20, 50, 100], 0)]),
+        *scored_image([([10, 20, 50, 100], 0.9, 0), ([100, 20, 140, 60], 0.8, 1)], [([10, 20, 50, 100], 0)]),
         np.float32([[95, 10, 150, 70]]),
         np.array([1]),
     )
@@ -271,7 +271,7 @@ def test_a_class_without_true_boxes_claims_nothing(tmp_path: Path) -> None:
 def test_many_classes_stay_readable(tmp_path: Path) -> None:
     names = tuple(f"sport number {number}" for number in range(80))
     ones = [
-        picture([([10, 10, 60, 60], 0.5 + number / 200, number)], [([10, 10, 60, 60 + number / 2], number)])
+        scored_image([([10, 10, 60, 60], 0.5 + number / 200, number)], [([10, 10, 60, 60 + number / 2], number)])
         for number in range(80)
     ]
     page = assert_self_contained(written(tmp_path, ones, classes=names))
@@ -321,14 +321,14 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_a_detector_that_has_learned_nothing_says_so_and_draws_little(tmp_path: Path) -> None:
-    noise = picture(
+    noise = scored_image(
         [([place % 100, place % 50, place % 100 + 20, place % 50 + 30], 0.2 + place / 1000, 0) for place in range(67)],
         [([150, 100, 158, 118], 0)],
     )
     ones = [noise] * 20
     metrics = detection_metrics(ones, CLASSES)
     assert metrics["map50"] < 0.05
-    images = Pictures()
+    images = AskedImages()
     text = written(tmp_path, ones, metrics=metrics | SPEED | {"confidence": 0.2}, images=images)
     page = assert_self_contained(text)
     assert (
@@ -387,7 +387,7 @@ def pixels(png: bytes) -> np.ndarray:
 
 def test_a_sheet_draws_reported_boxes_solid_and_true_ones_dashed_in_their_colours() -> None:
     grey = np.full((320, 320, 3), 128, dtype=np.uint8)
-    one = picture(
+    one = scored_image(
         [([40, 60, 140, 160], 0.9, 0), ([200, 60, 300, 160], 0.8, 0)],
         [([40, 60, 140, 170], 0), ([200, 220, 300, 300], 0)],
     )
@@ -409,7 +409,7 @@ def test_a_sheet_draws_reported_boxes_solid_and_true_ones_dashed_in_their_colour
 
 
 def test_a_sheet_shows_ignore_regions() -> None:
-    one = (*picture([(AWAY, 0.8, 0)], []), np.float32([[40, 40, 80, 80]]), np.array([0]))
+    one = (*scored_image([(AWAY, 0.8, 0)], []), np.float32([[40, 40, 80, 80]]), np.array([0]))
     sheets = [
         detections_sheet("run", [np.zeros((100, 100, 3), np.uint8)], [shown], CLASSES, confidence=0.5)
         for shown in (one, one[:5])
@@ -421,7 +421,7 @@ def test_a_sheet_shows_ignore_regions() -> None:
 def test_a_sheet_has_four_images_in_a_row(count: int) -> None:
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(count)]
-    one = picture([(BOX, 0.9, 0), (AWAY, 0.8, 1)], [(BOX, 0)])
+    one = scored_image([(BOX, 0.9, 0), (AWAY, 0.8, 1)], [(BOX, 0)])
     sheet = pixels(detections_sheet("<run> $x$", images, [one] * count, CLASSES, confidence=0.5))
     rows, columns = -(-count // 4), 2 if count < 2 else 4
     tall = (SHEET_INCHES - 0.6) / columns * 240 / 320
@@ -429,14 +429,14 @@ def test_a_sheet_has_four_images_in_a_row(count: int) -> None:
     assert sheet.shape[0] == pytest.approx((1.2 + rows * tall) * DOTS_PER_INCH, abs=2)
 
 
-@pytest.mark.parametrize("ones", [[], [picture([], [])], [picture([(BOX, 0.5, 0)], [])]])
+@pytest.mark.parametrize("ones", [[], [scored_image([], [])], [scored_image([(BOX, 0.5, 0)], [])]])
 def test_a_curve_of_precision_without_true_boxes_is_an_empty_chart(ones: list[ScoredImage]) -> None:
     assert pixels(precision_recall_sheet("run", detection_metrics(ones, CLASSES))).std() > 0
 
 
 def test_the_curve_of_precision_goes_through_its_points() -> None:
     # precision 1 up to recall 0.5, then nothing
-    ones = [picture([(BOX, 0.9, 0)], [(BOX, 0)]), picture([(AWAY, 0.8, 0)], [(BOX, 0)])]
+    ones = [scored_image([(BOX, 0.9, 0)], [(BOX, 0)]), scored_image([(AWAY, 0.8, 0)], [(BOX, 0)])]
     drawn = pixels(precision_recall_sheet("run", detection_metrics(ones, CLASSES[:1])))
     blue = np.abs(drawn - rgb(LINES[0])).sum(axis=-1) < 40
     left, width = 0.9 * DOTS_PER_INCH, 1.2 * CHART_INCHES * DOTS_PER_INCH

@@ -8,7 +8,7 @@ from typing import Any
 from posture.compare.detection import DetectionResult
 from posture.compare.results import Entry
 from posture.tasks.detection_metrics import ScoredImage, detection_metrics
-from tests.support.figures.detector_report import picture
+from tests.support.figures.detector_report import scored_image
 
 CLASSES = ("athlete", "ball")
 IMAGES = [f"image{number:02d}" for number in range(24)]
@@ -32,7 +32,7 @@ def judged(found: int, shift: float = 0.0, *, vain: int = 0) -> list[ScoredImage
             else []
         )
         ones.append(
-            picture(
+            scored_image(
                 [*boxes, *([([100.0, 0.0, 120.0, 20.0], 0.95, 0)] if number < vain else [])], [(athlete, 0), (ball, 1)]
             )
         )

@@ -27,7 +27,7 @@ HISTORY = [
 ]
 
 
-def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> ScoredImage:
+def scored_image(found: list[tuple[list[float], float, int]], true: list[tuple[list[float], int]]) -> ScoredImage:
     """Of (box, score, label) and (box, label)."""
     return (
         np.array([box for box, _, _ in found], dtype=np.float32).reshape(-1, 4),
@@ -38,7 +38,7 @@ def picture(found: list[tuple[list[float], float, int]], true: list[tuple[list[f
     )
 
 
-class Pictures:
+class AskedImages:
     """Images that remember which of them were asked for."""
 
     def __init__(self, height: int = 120, width: int = 160) -> None:
