@@ -135,13 +135,13 @@ def test_only_who_knows_the_address_is_answered(server):
         f"{token[:-2]}/questions",
         f"{token}../../etc/passwd",
         f"{token}review.py",
-        f"{token}pictures/x",
+        f"{token}images/x",
     ):
         assert ask(server, path)[0] == 404, path
     assert ask(server, f"{token}questions", host=f"evil.example:{server.server_port}")[0] == 404, (
         "a name that somebody points here"
     )
-    assert ask(server, f"{token}pictures/7")[0] == 422
+    assert ask(server, f"{token}images/7")[0] == 422
 
 
 def test_answers_come_from_the_page_alone(server, footage):
