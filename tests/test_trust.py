@@ -120,7 +120,7 @@ def test_a_secret_key_with_a_slash_in_it_is_seen_too():
 
 
 def test_a_password_in_the_storage_of_a_search_is_refused_and_not_repeated():
-    with pytest.raises(InputError, match=r"--storage postgresql://host/studies: leave the password out") as told:
+    with pytest.raises(InputError, match=r"--storage postgresql://host/studies: leave out the password") as told:
         open_storage("postgresql://me:se:s@me@host/studies")
     assert "se:s" not in str(told.value)
 
@@ -134,7 +134,7 @@ def test_a_password_in_the_storage_of_a_search_is_refused_and_not_repeated():
     ],
 )
 def test_a_password_with_signs_of_an_address_in_it_is_not_repeated_in_part(url):
-    with pytest.raises(InputError, match=r"--storage postgresql://\.\.\.: leave the password out") as told:
+    with pytest.raises(InputError, match=r"--storage postgresql://\.\.\.: leave out the password") as told:
         open_storage(url)
     assert not any(part in str(told.value) for part in ("me:", "se?", "sesame", "se/s"))
 

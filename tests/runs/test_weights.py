@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(new: RunFolder, network: 
 
 
 def test_weights_that_vanished_from_the_run_are_missed(new: RunFolder, network: torch.nn.Module):
-    with pytest.raises(InputError, match="the weights to start from, is gone"):
+    with pytest.raises(InputError, match="the weights to start from, is missing"):
         load_start(network, new)
 
 

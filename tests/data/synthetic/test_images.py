@@ -57,7 +57,7 @@ def footage(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(footage, tmp_path_factory) -> Path:
-    return write_images(footage, tmp_path_factory.mktemp("images") / "deep" / "pictures", every=5)
+    return write_images(footage, tmp_path_factory.mktemp("synthetic") / "deep", every=5)
 
 
 def labels_of(path: Path) -> list[tuple[int, np.ndarray]]:
