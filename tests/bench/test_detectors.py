@@ -31,11 +31,8 @@ SETTINGS = detectors.DetectorSettings(device="cpu", batches=(1, 2), rounds=2, im
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
+def _seed():
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_network_has_a_row_for_each_batch():

@@ -19,13 +19,6 @@ TINY = {"classes": 3, "size": 36, "width": 0.125}
 SETTINGS = models.ModelSettings(device="cpu", batch=2, rounds=2, warm_ups=1)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_every_network_has_a_row_for_each_precision():
     configs = {"c3d": C3D(**TINY), "improved": C3D(**(IMPROVED | TINY)), "two_stream": TwoStream(**TINY)}
     result = models.measure(SETTINGS, configs)

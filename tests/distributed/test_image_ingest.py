@@ -28,6 +28,7 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest, ingest_images
 from posture.errors import Busy, InputError
+from tests.support import ingested
 from tests.support.image_folders import (
     bright_box,
     moving_box,
@@ -45,17 +46,13 @@ from tests.support.processes import posture, s3_server
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-PIXEL_TABLES = ("images", "boxes", "pictures", "groups")
-
 
 def run(root, store, options=ImageOptions(), **settings):  # noqa: B008
     return ingest_images(read_images(str(root), **settings), Store(str(store), create=True), options)
 
 
 def contents(store):
-    """What a store holds of images, whatever way it came there."""
-    store = Store(str(store))
-    return {name: sorted(map(str, store.read(name).to_pylist())) for name in PIXEL_TABLES}
+    return ingested.contents(store, tables=("images", "boxes", "pictures", "groups"))
 
 
 def labelled(store):

@@ -10,8 +10,7 @@ from posture.data.store.tables import Store
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 
 
-def contents(store):
-    """Return the sorted rows of a store's tables of footage."""
+def contents(store, tables=("videos", "groups", "segments", "clips")):
+    """Return the sorted rows of a store's tables, those of footage unless others are named."""
     store = Store(str(store))
-    tables = {name: store.read(name).to_pylist() for name in ("videos", "groups", "segments", "clips")}
-    return {name: sorted(map(str, rows)) for name, rows in tables.items()}
+    return {name: sorted(map(str, store.read(name).to_pylist())) for name in tables}

@@ -35,8 +35,8 @@ def refusal(decode):
     return caught.value.verdict, str(caught.value)
 
 
-def saved(path, picture, **settings):
-    picture.save(path, **settings)
+def saved(path, image, **settings):
+    image.save(path, **settings)
     return path
 
 
