@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 from posture.config import parse_assignments
 from posture.errors import InputError
 
-Sets = Annotated[list[str], Parameter(name="--set", metavar="FIELD=VALUE", consume_multiple=False)]
+Sets = Annotated[Sequence[str], Parameter(name="--set", metavar="FIELD=VALUE", consume_multiple=False)]
 
 
 def between(minimum: float, maximum: float = math.inf) -> Parameter:

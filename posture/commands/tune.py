@@ -264,7 +264,7 @@ def _announce(place: SearchPaths, search: Search, plan: Plan, trials: int) -> No
         f"{counted(trials, 'trial')} of {run.name}"
         + (f", {finished} of them finished" if finished else "")
         + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
-        f"{KINDS[run.task].unit}" + (f", {run.scale.workers} workers each" if run.scale.workers > 1 else "")
+        f"{KINDS[run.task].unit}" + (f", {run.scale.sizes[-1]} workers each" if run.scale.sizes[-1] > 1 else "")
     )
     mode, why = tracking_mode(run.tracking.mode)
     console.out.print(f"study {search.name} in {place.storage}")

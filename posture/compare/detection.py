@@ -45,7 +45,7 @@ class DetectionResult(Scored):
     def truths(self) -> dict[str, tuple[bytes, bytes]]:
         return {
             image: (np.asarray(boxes, dtype=np.float32).tobytes(), np.asarray(labels, dtype=np.int64).tobytes())
-            for image, (_, _, _, boxes, labels) in zip(self.images, self.predictions, strict=True)
+            for image, (_, _, _, boxes, labels, *_) in zip(self.images, self.predictions, strict=True)
         }
 
 

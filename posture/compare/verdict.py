@@ -87,7 +87,7 @@ def ablation_verdict(analysis: Mapping[str, Any], row: Mapping[str, Any], measur
     )
 
 
-def outcome(against: Mapping[str, float | None]) -> Literal["above", "below", "undecided"]:
+def outcome(against: Mapping[str, Any]) -> Literal["above", "below", "undecided"]:
     """Return the subject's side of one model, by the adjusted p."""
     p = against["p_holm"]
     if p is None or p >= SIGNIFICANT:
@@ -95,7 +95,7 @@ def outcome(against: Mapping[str, float | None]) -> Literal["above", "below", "u
     return "above" if against["difference"] > 0 else "below"
 
 
-def difference_text(against: Mapping[str, float | None], *, unit: str = "points") -> str:
+def difference_text(against: Mapping[str, Any], *, unit: str = "points") -> str:
     """Return `+4.1 points, 95 % CI +1.0 to +7.2, p = 0.012`; without a unit, values have three decimals."""
 
     def form(value: float) -> str:

@@ -107,7 +107,7 @@ def room(
     """
     refuse_none(nodes)
     cpus, gpus = map(sum, zip(*nodes, strict=True))
-    workers = scale.workers
+    workers = scale.sizes[-1]
     at_once = min(concurrent or _at_once(workers, cpus=cpus - reading, gpus=gpus), max(1, trials))
     gpu = _gpus_each(scale, at_once * workers, gpus)
     drivers = DRIVER_CPUS * at_once if workers > 1 else 0.0

@@ -85,7 +85,7 @@ def search_on_tune(
     missing = options.trials - len(search.finished)
     if missing <= 0:
         return
-    workers = plan.base.run.scale.workers
+    workers = plan.base.run.scale.sizes[-1]
     cluster.connect(**({"include_dashboard": True} if workers > 1 else {}))
     if cluster.nodes() > 1 and not is_remote(plan.runs):
         write_bytes(join(plan.runs, ".search"), search.name.encode())

@@ -135,7 +135,7 @@ def judge(
         "classes": {"shared": shared, "new": new, "gone": sorted(answers.known_before - answers.known)},
         "sets": sets,
         "per_class": per_class,
-        "changed": [] if first else _changed(answers),
+        "changed": _changed(answers),
     }
 
 
@@ -232,6 +232,8 @@ def _recalls(answers: Answers, name: str, status: str) -> dict[str, Any]:
 
 def _changed(answers: Answers) -> list[dict[str, Any]]:
     """Return the segments for which the models predict different classes, the most confident first."""
+    if answers.champion is None:
+        return []
     guesses = {"champion": answers.champion.argmax(axis=1), "challenger": answers.challenger.argmax(axis=1)}
     sure = {"champion": answers.champion.max(axis=1), "challenger": answers.challenger.max(axis=1)}
     rows = np.flatnonzero(guesses["champion"] != guesses["challenger"])
@@ -428,7 +430,7 @@ def _known(some: bool) -> str:
     return " in the classes that both know" if some else ""
 
 
-def _interval(found: dict[str, float | None]) -> str:
+def _interval(found: dict[str, Any]) -> str:
     difference = f"{signed(100 * found['difference'])} points"
     return (
         f" ({difference})"

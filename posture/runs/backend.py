@@ -24,6 +24,7 @@ class Backend(Protocol):
 
     def admit(self, run: AnyRun) -> None:
         """Raise InputError if there is no room for the run."""
+        ...
 
     def train(
         self,
@@ -38,9 +39,11 @@ class Backend(Protocol):
 
         `on_progress(update)` is called after steps, `on_record(record)` after each epoch, `on_device(name)` once.
         """
+        ...
 
     def predict(self, index: Any, run: AnyRun, checkpoint: Path, *, workers: int = 1, **options: Any) -> Any:
         """Return what `TaskRuns.predict`, which takes the `options`, returns. `workers` counts Ray tasks."""
+        ...
 
     def run_jobs(
         self,
@@ -56,12 +59,15 @@ class Backend(Protocol):
 
         `on_done(job, problem)` is called for each job that was not done before.
         """
+        ...
 
     def ingest(self, footage: LabelledVideos, store: Store, options: IngestOptions, **progress: Any) -> ClipReport:
         """Add the new videos of `footage` to the store, as `posture.data.ingest.clips.ingest_clips` does."""
+        ...
 
     def add_flow(self, store: Store, method: str, **progress: Any) -> Any:
         """Compute the optical flow of clips that have none."""
+        ...
 
 
 class Local:

@@ -26,24 +26,31 @@ class TaskRuns(Protocol):
 
     def tables(self, run: Any) -> tuple[str, ...]:
         """Return the names of the store's tables that `run` reads."""
+        ...
 
     def index(self, run: Any, store: Store, split: str, reads: Reads) -> Index:
         """Return the index of what `run` reads of a split. Raises InputError if the store lacks a part of it."""
+        ...
 
     def resolve(self, run: Any, train: Any) -> tuple[dict[str, Any], str]:
         """Return the changes that a run takes from its training index, and a sentence on its anchors."""
+        ...
 
     def task(self, run: Any, classes: tuple[str, ...]) -> Any:
         """Return the task that the training loop asks for losses and metrics."""
+        ...
 
     def batches(self, train: Any, val: Any, run: Any, ctx: Any) -> Any:
         """Return the batches of one worker."""
+        ...
 
     def protocol(self, run: Any, views: Views) -> str:
         """Return the evaluation protocol in words. Raises InputError for views that the task does not have."""
+        ...
 
     def seen(self, run: Any, store: Store, index: Any, views: Views) -> Any:
         """Return the index of what an evaluation looks at: `index` itself, or windows of the original files."""
+        ...
 
     def predict(
         self,
@@ -56,23 +63,29 @@ class TaskRuns(Protocol):
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Any, str]:
         """Return this process's predictions, one for each clip or image, and the name of its device."""
+        ...
 
     def judge(
         self, predictions: Any, run: Any, checkpoint: Path, *, index: Any, seen: Any, store: Store, reads: Reads
     ) -> Judged:
         """Compare predictions with the labels."""
+        ...
 
     def compute(self, run: Any, network: Any) -> float:
         """Return the GMACs of one clip or image."""
+        ...
 
     def facts(self, run: Any, record: RunRecord, *, gmacs: float, speed: float | None) -> dict[str, Any]:
         """Return what the report says besides the facts of both tasks; `speed` is in clips or images per second."""
+        ...
 
     def sheets(self, run: Any, classes: tuple[str, ...], folder: RunFolder, val: Any) -> dict[str, bytes]:
         """Return PNG images, by name, to track a finished run with."""
+        ...
 
     def footage_fields(self, run: Any) -> dict[str, Any]:
         """Return the fields that decide which footage is read: the same for all trials of a search."""
+        ...
 
 
 KINDS: dict[str, TaskRuns] = {"action": ActionRuns(), "detection": DetectionRuns()}

@@ -152,7 +152,7 @@ def begin(
             created=time.time(),
         )
     )
-    return Session(**vars(fitted) | {"run": run}, folder=folder, resumed=False, start=start)
+    return Session(**{**vars(fitted), "run": run}, folder=folder, resumed=False, start=start)
 
 
 def recipe_path(path: str, store_uri: str | None, **said: str) -> str:

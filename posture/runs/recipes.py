@@ -36,7 +36,7 @@ def load_recipe(path: str) -> AnyRun:
     and those that exist.
     """
     run = _call(full_path(path))
-    if isinstance(run, BaseRun):
+    if isinstance(run, AnyRun):
         return run
     if (runs := _members(run)) is None:
         raise InputError(f"{path} returns {type(run).__name__}, but a recipe returns a Run")
@@ -141,7 +141,7 @@ def _fits(path: str, task: str | None) -> bool:
     except InputError:
         return False
     runs = made.runs if isinstance(made, Study) else made if isinstance(made, list) else [made]
-    return task is None or any(isinstance(run, BaseRun) and run.task == task for run in runs)
+    return task is None or any(isinstance(run, AnyRun) and run.task == task for run in runs)
 
 
 def _function_names(file: Path) -> list[str]:

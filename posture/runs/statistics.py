@@ -209,9 +209,7 @@ def resampled_map(
     group_of = np.array([number[group] for group in groups])
     truths = np.zeros((classes, len(number)), dtype=np.int64)
     np.add.at(truths.T, group_of, matched.truths.T)
-    return weighted_ap(
-        replace(matched, images=[group_of[images] for images in matched.images], truths=truths), counts
-    )
+    return weighted_ap(replace(matched, images=[group_of[images] for images in matched.images], truths=truths), counts)
 
 
 def interval(values: np.ndarray, *, groups: int) -> tuple[float, float] | None:
