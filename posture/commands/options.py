@@ -25,7 +25,7 @@ def between(minimum: float, maximum: float = math.inf) -> Parameter:
     return Parameter(validator=check)
 
 
-def read_sets(sets: list[str], **options: Any) -> dict[str, Any]:
+def read_sets(sets: Sequence[str], **options: Any) -> dict[str, Any]:
     """Return the changes to a recipe that `--set` and options such as `--epochs` ask for, by the field's path.
 
     Raises InputError if both name one field.
