@@ -1,4 +1,4 @@
-"""Errors that a user can mend (InputError: one clear sentence, exit code 2, no traceback), and the verdict on a file."""
+"""Errors that a user can mend (InputError: one clear sentence, exit code 2, no traceback); verdicts on files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ class InputError(ValueError):
 
 
 class Unreachable(InputError):
-    """Storage cannot be read or written. Nothing is wrong with what was asked: once that is mended, the same may
-    succeed.
-    """
+    """Storage cannot be read or written. The request is right, so it may succeed later."""
 
 
 class Busy(InputError):
-    """Somebody else holds what this command needs (a store's lease)."""
+    """Another process holds what this command needs, such as a store's lease."""
 
 
 class Unreadable(Exception):

@@ -1,5 +1,6 @@
-"""What a training worker gets from the store, against a torch DataLoader that decodes the same clips with decord, and
-one that reads the same table. All give micro batches of uint8 clips (n, T, H, W, 3), cut to the network's frames.
+"""Batches from the store beside two torch DataLoaders: one decodes the same clips with decord, one reads the table.
+
+All give micro batches of uint8 clips (n, T, H, W, 3), cut to the network's frames.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
                 rates, memory = ray.get(worker.epochs.remote(EPOCHS))
                 measured[label].append(float(np.median(rates)))
                 notes.append(
-                    f"{label}: worker memory after each of {EPOCHS} epochs {', '.join(f'{mib:.0f}' for mib in memory)} MiB"
+                    f"{label}: worker memory after each of {EPOCHS} epochs "
+                    f"{', '.join(f'{mib:.0f}' for mib in memory)} MiB"
                 )
                 ray.kill(worker)
             measured["DataLoader, same table in memory"].append(_drain(_StoredClips(index, run), processes=0))
@@ -92,7 +94,8 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         },
         "notes": [
             *(
-                f"{label}: first batch {', '.join(f'{seconds:.1f}' for seconds in values)} s after a waiting worker asked for the footage"
+                f"{label}: first batch {', '.join(f'{seconds:.1f}' for seconds in values)} s after a waiting worker "
+                "asked for the footage"
                 for label, values in first.items()
             ),
             *notes,

@@ -163,11 +163,10 @@ def _windows(video: AnnotatedVideo, frames: int, fps: float) -> list[list[int]]:
 
 
 def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
-    """What a task does to a file, and what reading its clips from the store takes, on some of the files, in this
-    process.
+    """Measure the work of a task on a file, and of reading its clips from the store, on some files in this process.
 
-    It is CPU time, which other work on the machine hardly lengthens. {"files", "probe_share", "per_cpu_second": clips
-    {"taken_in", "read"}, "clip_bytes": of a stored clip}.
+    It is CPU time, which other work on the machine hardly lengthens. Returns {"files", "probe_share", "per_cpu_second":
+    clips {"taken_in", "read"}, "clip_bytes": of a stored clip}.
     """
     from posture.data.decode.cut import Clip
     from posture.data.decode.decode_file import cut_file
@@ -209,6 +208,8 @@ def cpu_time(videos: list[AnnotatedVideo]) -> dict[str, Any]:
 def cost_note(cost: dict[str, Any]) -> str:
     rates = cost["per_cpu_second"]
     return (
-        f"a second of one CPU takes in {rates['taken_in']:.1f} clips, {cost['probe_share']:.1%} of it spent on probing and hashing, or reads "
-        f"{rates['read']:.0f} from the store, of {cost['clip_bytes'] / 1e6:.2f} MB each ({cost['files']} files, in one process)"
+        f"a second of one CPU takes in {rates['taken_in']:.1f} clips, {cost['probe_share']:.1%} of it spent on probing "
+        "and hashing, or reads "
+        f"{rates['read']:.0f} from the store, of {cost['clip_bytes'] / 1e6:.2f} MB each ({cost['files']} files, in one "
+        "process)"
     )

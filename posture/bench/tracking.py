@@ -1,4 +1,4 @@
-"""The same run without Weights & Biases, with it offline, and with a server that fails: how much slower training gets."""
+"""The same run without Weights & Biases, with it offline, and with a server that fails: the cost of tracking."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
                 history = RunFolder.open(f"{folder}/runs/{name}").read_json("history.json")
                 training.setdefault(way, []).append(sum(row["seconds"] for row in history))
     return {
-        "what": f"train --local, W&B failing or not: {facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}",
+        "what": (
+            "train --local, W&B failing or not: "
+            f"{facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}"
+        ),
         "measured": {
             f"{what}, {way}": seconds
             for what, of in (("epochs, s", training), ("whole command, s", whole))

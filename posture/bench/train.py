@@ -35,7 +35,10 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
             on_ray.append(_on_ray(store, folder, f"ray-{number}"))
             local.append(_local(store, folder, f"local-{number}"))
     return {
-        "what": f"train, steps/s after the first epoch: {facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}",
+        "what": (
+            "train, steps/s after the first epoch: "
+            f"{facts(**{name.rpartition('.')[2]: value for name, value in CHANGES.items()})}"
+        ),
         "measured": {"Ray Train, 1 worker": on_ray, "--local": local},
         "ratios": {"Ray Train / --local": ratio(on_ray, local)},
         "notes": [],

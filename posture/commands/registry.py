@@ -185,8 +185,8 @@ def diff_versions(uri: str, ours: str, theirs: str) -> None:
 
 
 def _tell_wandb(registry: Registry, champion: str) -> None:
-    """Where W&B is on, its alias `champion` goes to that version too; what goes wrong there is told, and changes
-    nothing here.
+    """Move W&B's alias `champion` to the version if W&B is on. A problem there is reported, and changes nothing
+    here.
     """
     from posture.runs.tracking import log_version, move_alias
 

@@ -20,7 +20,7 @@ class Measures:
     """The figures by which the models of one task are compared: keys of metrics.json, dotted if they are nested."""
 
     unit: str
-    """What is scored, each in a group: segment, image."""
+    """Name of one scored unit, each in a group: segment, image."""
     count: str
     """Key of the number of these in comparison.json."""
     spread: tuple[str, ...]

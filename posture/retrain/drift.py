@@ -18,6 +18,7 @@ from posture.data.feed.clips import index_footage
 from posture.data.feed.shards import open_index
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
+from posture.display.text import counted
 from posture.retrain.holdout import only_segments
 
 MOST = 200
@@ -105,7 +106,7 @@ def measure(old: Features, new: Features, *, seed: int = 0) -> dict[str, Any]:
     if min(groups.values()) < LEAST_GROUPS:
         few = min(groups, key=groups.__getitem__)
         return made | {
-            "too_few": f"the {few} footage of the classes that both have is of {groups[few]} group{'s' * (groups[few] != 1)}, "
+            "too_few": f"the {few} footage of the classes that both have has {counted(groups[few], 'group')}, "
             f"and at least {LEAST_GROUPS} are needed"
         }
     return made | {

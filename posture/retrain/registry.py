@@ -247,9 +247,8 @@ class Registry:
         record = self.read_json("versions", name, RECORD) if VERSION.fullmatch(name) else None
         if record is None:
             known = self._named("versions", RECORD, VERSION)
-            raise InputError(
-                f"{self.uri}: {f'there is no version {name!r}; there is ' + ', '.join(known) if known else 'there is no version yet'}"
-            )
+            there = f"there is no version {name!r}; there is {', '.join(known)}" if known else "there is no version yet"
+            raise InputError(f"{self.uri}: {there}")
         if record["version"] != name:
             raise InputError(
                 f"{self.path('versions', name, RECORD)}: is the record of {record['version']}, not of {name}"

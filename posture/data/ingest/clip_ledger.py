@@ -75,7 +75,7 @@ class ClipJob:
 
 @dataclass
 class ClipResult:
-    """What a worker found in one video, and which of its segments it cut."""
+    """Result of one video: its row and the segments that were cut."""
 
     row: dict[str, Any]
     """Row of the table `videos`."""

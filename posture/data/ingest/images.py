@@ -75,7 +75,7 @@ def _check(job: ImageJob, sandbox: Sandbox, part: ParquetPart, options: ImageOpt
 
 
 Decoded = tuple[list[dict[str, Any]], list[CheckedImage]]
-"""Rows of the table `images`, and what the ledger is told of them."""
+"""Rows of the table `images`, and their report to the ledger."""
 
 
 def _decode_image(path: str, job: ImageJob, sandbox: Sandbox, options: ImageOptions) -> Decoded:

@@ -211,7 +211,7 @@ class DecodeRecipe:
     jpeg: int = 0
     """JPEG quality 1..100 of stored frames; 0 stores raw frames."""
     crop: str = ""
-    """What frames are cut along, as `crop_name` writes it; empty to store whole frames."""
+    """Source of the crop, as `crop_name` writes it; empty for whole frames."""
 
     def __str__(self) -> str:
         frames = f"jpeg{self.jpeg}" if self.jpeg else "raw"

@@ -59,7 +59,7 @@ DELETE_AT_ONCE = 2000
 
 
 class StoreMark(TypedDict):
-    """What is kept of a forgotten video."""
+    """Mark of a forgotten video."""
 
     video: Name
     """Content hash."""
