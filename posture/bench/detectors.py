@@ -15,6 +15,10 @@ network's threshold lets 300 boxes of an image through to suppression. GFLOPs ar
 convolutions and matrix products, for one image. Rows of networks from ultralytics or torchvision need those packages.
 """
 
+# torch types every submodule as Tensor | Module
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false,
+# pyright: reportIndexIssue=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import argparse
@@ -370,7 +374,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m posture.bench.detectors", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m posture.bench.detectors", description=str(__doc__).split("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--size", type=int, default=640, help="height and width in pixels, a multiple of 32 (SSD300 always has 300)"
@@ -423,7 +427,7 @@ def run(
 
 def networks(size: int) -> dict[str, Any]:
     """Every detector by name, for images of `size` x `size`, as `measure` takes them."""
-    same = {"classes": CLASSES, "size": size}
+    same: dict[str, Any] = {"classes": CLASSES, "size": size}
     ours = {"improved": YOLOv5(**IMPROVED_YOLOV5, **same), "yolov5s": YOLOv5(**same), "yolov7": YOLOv7(**same)}
     theirs = {"ssd300": SSD300(classes=CLASSES, size=SSD_SIZE), "faster_rcnn": FasterRCNN(**same)}
     return ours | theirs | {name: (yaml, size) for name, yaml in YAML.items()}

@@ -10,14 +10,14 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from posture.bench import facts, generated, ratio
 from posture.config import ActionRun, override
 from posture.data.decode.cut import Cut
-from posture.data.feed.clips import ClipIndex, Clips, StreamedClips, index_footage
+from posture.data.feed.clips import ClipIndex, Clips, index_footage
 from posture.data.feed.shards import open_index
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
@@ -45,6 +45,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         ingest(found, store, IngestOptions(cut=Cut(RECIPE)))
         index = index_footage(store, "train")
         run = override(load_recipe("jobs/action.py:improved"), {"scale.global_batch": BATCH})
+        assert isinstance(run, ActionRun)
         spans = _spans(store, index)
         measured: dict[str, list[float]] = {
             "posture, from memory": [],
@@ -55,7 +56,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         }
         first: dict[str, list[float]] = {"posture, from memory": [], "posture, streamed": []}
         notes: list[str] = []
-        consumer = ray.remote(num_cpus=1)(_Consumer)
+        consumer = cast("Any", ray.remote(num_cpus=1)(_Consumer))  # ray types it as the class itself
         for _ in range(rounds):
             for label, mode in (("posture, from memory", "materialize"), ("posture, streamed", "stream")):
                 worker = consumer.remote(run)
@@ -172,7 +173,7 @@ class _StoredClips:
         self.index, self.frames = index, run.model.frames
 
     @functools.cached_property
-    def clips(self) -> Clips | StreamedClips:
+    def clips(self) -> Clips:
         return open_index(self.index, feed="materialize")
 
     def __len__(self) -> int:

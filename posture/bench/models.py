@@ -160,6 +160,8 @@ def measure(settings: ModelSettings, configs: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings.threads)
     # Each network is compiled for three kinds of work in two precisions, and those of one class share torch's limit of
     # compilations.
+    from torch._dynamo.exc import TorchDynamoException
+
     with torch._dynamo.config.patch(recompile_limit=100):
         for name, config in configs.items():
             network = Network(name, config, settings)
@@ -168,7 +170,7 @@ def measure(settings: ModelSettings, configs: dict[str, Any]) -> dict[str, Any]:
                 try:
                     for entry in found:
                         entry.warm_up()
-                except torch._dynamo.exc.TorchDynamoException as error:
+                except TorchDynamoException as error:
                     left_out.append(
                         f"{name} {mode}: torch cannot compile it here ({str(error).strip().splitlines()[0]})"
                     )
@@ -266,7 +268,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m posture.bench.models", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m posture.bench.models", description=str(__doc__).split("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, help="clips in a batch (32 on a GPU, 4 on the CPU)")
     parser.add_argument("--size", type=int, help="height and width in pixels (112 on a GPU, 56 on the CPU)")
@@ -316,7 +318,7 @@ def run(
 
 def networks(size: int) -> tuple[dict[str, Any], list[str]]:
     """Return every action network by name, for frames of `size` x `size`, and what is left out, with the reason."""
-    same = {"classes": CLASSES, "frames": FRAMES, "size": size}
+    same: dict[str, Any] = {"classes": CLASSES, "frames": FRAMES, "size": size}
     ours = {"c3d": C3D(**same), "improved": C3D(**(IMPROVED | same)), "two_stream": TwoStream(**same)}
     try:
         importlib.import_module("torchvision.models.video")

@@ -58,7 +58,7 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
                 name, began = f"tracked-{number}-{place}", time.monotonic()
                 _train(store, folder, name, {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40} | variables)
                 whole.setdefault(way, []).append(time.monotonic() - began)
-                history = RunFolder.open(f"{folder}/runs/{name}").read_json("history.json")
+                history = RunFolder.open(f"{folder}/runs/{name}").read_json("history.json") or []
                 training.setdefault(way, []).append(sum(row["seconds"] for row in history))
     return {
         "what": (

@@ -5,6 +5,9 @@ Each attention returns weights in 0..1 that broadcast over its input; a block mu
 The arrangement is that of CBAM (Woo 2018, arXiv 1807.06521), to which the paper adds time.
 """
 
+# torch types every submodule as Tensor | Module
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import torch

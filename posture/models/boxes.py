@@ -225,7 +225,7 @@ def _greedy(gone: np.ndarray, suppressed: np.ndarray) -> np.ndarray:
     `gone` (P, W) are removed from the start; row i of `suppressed` (P, W, W) has those that candidate i would remove.
     """
     gone = gone.copy()
-    for row in suppressed.any((0, 2)).nonzero()[0]:
+    for row in np.flatnonzero(suppressed.any((0, 2))):
         gone |= suppressed[:, row] & ~gone[:, row, None]
     return ~gone
 

@@ -12,6 +12,9 @@ residual block. The poolings are C3D's, except that the 7x7 stem's stride replac
 the last one.
 """
 
+# torch types every submodule as Tensor | Module, a bias as optional, and sizes as tuples of fixed length
+# pyright: reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

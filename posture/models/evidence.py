@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
     pooled: list[Tensor] = []
     weights: dict[str, dict[str, np.ndarray]] = {}
 
-    def keep_map(name: str, module: nn.Module, output: Any) -> None:
+    def keep_map(name: str, module: nn.Module, _: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or output.ndim not in (4, 5):
             return
         if "Pool" in type(module).__name__:
@@ -91,18 +92,14 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
         elif output.shape[1] > 1 and output.shape[-2:].numel() > 1 and not any(output is other for other in pooled):
             maps.append((name, output))
 
-    def keep_weights(name: str, kind: str, output: Tensor) -> None:
+    def keep_weights(name: str, kind: str, _: nn.Module, __: Any, output: Tensor) -> None:
         weights.setdefault(name, {})[kind] = output.detach().float().cpu().numpy()
 
     handles = []
     for name, module in model.named_modules():
-        handles.append(
-            module.register_forward_hook(lambda module, _, output, name=name: keep_map(name, module, output))
-        )
+        handles.append(module.register_forward_hook(partial(keep_map, name)))
         for kind, part in module.named_children() if isinstance(module, CBAM | STCBAM) else ():
-            handles.append(
-                part.register_forward_hook(lambda _, __, output, name=name, kind=kind: keep_weights(name, kind, output))
-            )
+            handles.append(part.register_forward_hook(partial(keep_weights, name, kind)))
     attention: list[Attention] = []
     try:
         yield maps, attention

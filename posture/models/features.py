@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -11,17 +12,15 @@ from torch import Tensor, nn
 @contextlib.contextmanager
 def penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
     """Within it, fill the list in each forward pass with the input of the last linear layer, (N, D), of each stream."""
-    streams = list(model.streams.values()) if isinstance(getattr(model, "streams", None), nn.ModuleDict) else [model]
-    last = [[module for module in stream.modules() if isinstance(module, nn.Linear)][-1] for stream in streams]
+    streams = getattr(model, "streams", None)
+    parts = streams.values() if isinstance(streams, nn.ModuleDict) else [model]
+    last = [[module for module in part.modules() if isinstance(module, nn.Linear)][-1] for part in parts]
     taken: list[Tensor] = []
 
-    def keep(stream: int, inputs: tuple[Tensor, ...]) -> None:
+    def keep(stream: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         taken[stream : stream + 1] = [inputs[0].detach()]
 
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, stream=stream: keep(stream, inputs))
-        for stream, layer in enumerate(last)
-    ]
+    handles = [layer.register_forward_pre_hook(partial(keep, stream)) for stream, layer in enumerate(last)]
     try:
         yield taken
     finally:

@@ -9,6 +9,9 @@ Tensor legend: N images, C channels, H x W cells, A anchors for each level, K cl
 `posture/models/swin.py`.
 """
 
+# torch types every submodule as Tensor | Module, and a bias and running statistics as optional
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import copy

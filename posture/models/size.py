@@ -3,6 +3,9 @@
 Everything is in bytes, for float32.
 """
 
+# torch types every submodule as Tensor | Module
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import functools

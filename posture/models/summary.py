@@ -1,5 +1,8 @@
 """Cost of a network: parameters, multiply-accumulates (GMAC; one MAC is two FLOP) and milliseconds per clip."""
 
+# torch types every submodule as Tensor | Module
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import copy

@@ -10,6 +10,9 @@ windows begin half a window before the map's first cell. That equals the publish
 which each part of a window that wraps around attends only to itself. A map that fits in one window is not shifted.
 """
 
+# torch types every submodule as Tensor | Module
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import functools

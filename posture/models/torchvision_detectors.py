@@ -17,6 +17,9 @@ Tensor legend: N images of S x S pixels, C channels, H x W cells, K classes, B b
 in mixed precision too, because half precision is not enough for positions in an image.
 """
 
+# torch types every submodule as Tensor | Module
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
+
 from __future__ import annotations
 
 import functools
@@ -337,7 +340,8 @@ def _parts() -> SimpleNamespace:
                 self._choose(match, random_bits(key[None], len(match))[0])
                 for match, key in zip(matches, self.keys, strict=True)
             ]
-            return tuple(map(list, zip(*chosen, strict=True)))
+            positive, negative = zip(*chosen, strict=True)
+            return list(positive), list(negative)
 
         def _choose(self, match: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
             positive, negative = (where.nonzero().flatten() for where in (match >= 1, match == 0))
@@ -347,9 +351,8 @@ def _parts() -> SimpleNamespace:
                 ]
             ]
             negative = negative[draws[negative].argsort(stable=True)[: self.plain.batch_size_per_image - len(positive)]]
-            return tuple(
-                torch.zeros_like(match, dtype=torch.uint8).index_fill_(0, places, 1) for places in (positive, negative)
-            )
+            mask = torch.zeros_like(match, dtype=torch.uint8)
+            return mask.index_fill(0, positive, 1), mask.index_fill(0, negative, 1)
 
     class ProposalHead(RPNHead):
         def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -7,6 +7,9 @@ windows, 3 x 3 at stride 2. The first two poolings have the same windows; versio
 (`pooling="2x2"`). ResNet-18 (He 2015, arXiv 1512.03385) is the choice for small frames.
 """
 
+# torch types every submodule as Tensor | Module
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import itertools

@@ -148,6 +148,7 @@ def predictor(config: configs.YOLOv5 | configs.YOLOv7, level: int, channels: int
     """
     anchors = len(config.anchors[level])
     layer = nn.Conv2d(channels, anchors * (5 + config.classes), 1)
+    assert layer.bias is not None
     biases = layer.bias.data.view(anchors, -1)
     biases[:, 4] += math.log(8 / (640 / configs.STRIDES[level]) ** 2)
     biases[:, 5:] += math.log(0.6 / (config.classes - 0.99999))

@@ -67,7 +67,8 @@ def best_possible_recall(box_sizes: np.ndarray, anchors: Anchors, *, ratio: floa
     """Return the share of boxes, sides (B, 2), that match at least one anchor. Raises ValueError without boxes."""
     sides = _checked(box_sizes)
     shapes = np.array(anchors, dtype=np.float64).reshape(-1, 2)
-    return float(((sides[:, None] < ratio * shapes) & (ratio * sides[:, None] > shapes)).all(axis=2).any(axis=1).mean())
+    like = ((sides[:, None] < ratio * shapes) & (ratio * sides[:, None] > shapes)).all(axis=2)  # (B, A)
+    return float(np.mean(np.any(like, axis=1)))
 
 
 def kmeans_anchors(

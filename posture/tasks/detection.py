@@ -61,7 +61,7 @@ class DetectionTask:
         self.classes = classes
         self.in_network = run.model.takes_targets
         """True if the network itself computes the loss and takes the targets."""
-        self.terms = OWN_TERMS[run.model.kind] if self.in_network else ("class", "objectness", "box")
+        self.terms: tuple[str, ...] = OWN_TERMS[run.model.kind] if self.in_network else ("class", "objectness", "box")
         self.anchors = () if self.in_network else run.model.anchors
         self.loss_section, self.detect_section = run.loss, run.detect
 
@@ -143,7 +143,7 @@ class DetectionTask:
             regions = zip(targets.ignored.boxes.split(in_each), targets.ignored.labels.split(in_each), strict=True)
             truth = [(*true, *ignored) for true, ignored in zip(truth, regions, strict=True)]
         images = [
-            tuple(part.cpu().numpy() for part in (*found, *true))
+            ScoredImage(*(part.cpu().numpy() for part in (*found, *true)))
             for found, true in zip(self.detect(outputs), truth, strict=True)
         ]
         loss = (
@@ -155,11 +155,10 @@ class DetectionTask:
 
     def added(self, totals: Totals, more: Totals) -> Totals:
         """Return the totals of two batches as those of one."""
-        terms = totals.loss | more.loss
-        loss = {
-            term: tuple(map(sum, zip(totals.loss.get(term, (0.0, 0.0)), more.loss.get(term, (0.0, 0.0)), strict=True)))
-            for term in terms
-        }
+        loss = dict(totals.loss)
+        for term, (total, count) in more.loss.items():
+            before = loss.get(term, (0.0, 0.0))
+            loss[term] = before[0] + total, before[1] + count
         return Totals(totals.images + more.images, loss)
 
     def metrics(self, parts: Sequence[Totals | None]) -> dict[str, float]:

@@ -185,8 +185,8 @@ def read(
     world_size: int = 1,
 ) -> Iterator[Clip]:
     """Yield the clips `indices` once; of a streamed source, all clips of this worker's part of the stream."""
-    if hasattr(source, "stream"):
-        for index, *arrays in source.stream(0, rank, world_size, 0):
+    if (stream := getattr(source, "stream", None)) is not None:
+        for index, *arrays in stream(0, rank, world_size, 0):
             yield index, tuple(arrays), 0
     else:
         for index in indices.tolist():

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -63,6 +63,10 @@ class ImageSource(Protocol):
     """(images, 2) int64, height and width."""
 
     def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray:
+        """Return the image, uint8 (h, w, 3), RGB. Raises InputError if it cannot be decoded."""
+        ...
 
     def encoded(self, index: int) -> np.ndarray:
         """Return the image's file, uint8 (bytes,)."""
@@ -133,8 +137,11 @@ class ImageBatch:
     @property
     def targets(self) -> Targets:
         """Boxes to find, in host memory."""
-        regions = None if self.ignored is None else Targets(*map(torch.from_numpy, self.ignored), len(self.pixels))
-        return Targets(*map(torch.from_numpy, (self.boxes, self.labels, self.images)), len(self.pixels), regions)
+        regions = (
+            None if self.ignored is None else Targets(*map(torch.from_numpy, self.ignored), count=len(self.pixels))
+        )
+        found = map(torch.from_numpy, (self.boxes, self.labels, self.images))
+        return Targets(*found, count=len(self.pixels), ignored=regions)
 
     def counts(self, task: Any) -> dict[str, float]:
         return task.counts(self.targets, size=self.pixels.shape[1:3])
@@ -257,11 +264,11 @@ def letterboxed(
     """
     wanted = np.arange(len(images)) if indices is None else indices
     found: Iterator[tuple[int, np.ndarray]]
-    if hasattr(images, "stream"):
+    if (stream := getattr(images, "stream", None)) is not None:
         chosen = set(wanted.tolist())
-        found = ((index, encoded) for index, encoded in images.stream(0, rank, world_size, 0) if index in chosen)
+        found = ((index, encoded) for index, encoded in stream(0, rank, world_size, 0) if index in chosen)
     else:
-        found = ((index, images.encoded(index)) for index in wanted[rank::world_size].tolist())
+        found = ((index, cast(ImageSource, images).encoded(index)) for index in wanted[rank::world_size].tolist())
 
     def laid(image: tuple[int, np.ndarray], out: np.ndarray) -> tuple[BoxedImage, Letterbox]:
         index, encoded = image
@@ -338,16 +345,22 @@ def _batch(
     regions = _together(seen, "ignored", "ignored_labels")
     rows = (np.array(values, dtype=np.int64) for values in (indices, repeats or [0] * len(indices)))
     return ImageBatch(
-        squares, *_together(seen, "boxes", "labels"), *rows, letterboxes, regions if len(regions[0]) else None
+        squares,
+        *_together(seen, "boxes", "labels"),
+        *rows,
+        letterboxes=letterboxes,
+        ignored=regions if len(regions[0]) else None,
     )
 
 
 def _together(seen: Any, boxes: str, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return boxes and labels of all images, and each one's image."""
     images = np.repeat(np.arange(len(seen), dtype=np.int64), [len(getattr(image, boxes)) for image in seen])
-    return *(np.concatenate([getattr(image, name) for image in seen]) for name in (boxes, labels)), images
+    together, classes = (np.concatenate([getattr(image, name) for image in seen]) for name in (boxes, labels))
+    return together, classes, images
 
 
 def _moved(targets: Targets, device: torch.device) -> Targets:
     moved = (part.to(device, non_blocking=True) for part in targets[:3])
-    return Targets(*moved, targets.count, None if targets.ignored is None else _moved(targets.ignored, device))
+    ignored = None if targets.ignored is None else _moved(targets.ignored, device)
+    return Targets(*moved, count=targets.count, ignored=ignored)

@@ -1,5 +1,8 @@
 """A network spread over several workers, with averaged gradients and batch statistics over all workers' clips."""
 
+# torch types running statistics as optional
+# pyright: reportOperatorIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 from typing import Any

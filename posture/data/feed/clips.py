@@ -271,7 +271,7 @@ def _holding(indices: np.ndarray, positions: dict[int, tuple[Shard, int]]) -> li
         by_file.setdefault(shard.file, []).append((row, index))
     table = positions[int(indices[0])][0].table
     return [
-        Shard(file, *(np.array(column) for column in zip(*sorted(pairs), strict=True)), table)
+        Shard(file, *(np.array(column) for column in zip(*sorted(pairs), strict=True)), table=table)
         for file, pairs in by_file.items()
     ]
 

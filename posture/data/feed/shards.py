@@ -120,7 +120,7 @@ def find_shards(
         if clip in index_of and its_method == method:
             by_file.setdefault(file, []).append((row, index_of[clip]))
     return [
-        Shard(file.rpartition("/")[2], *(np.array(column) for column in zip(*pairs, strict=True)), name)
+        Shard(file.rpartition("/")[2], *(np.array(column) for column in zip(*pairs, strict=True)), table=name)
         for file, pairs in sorted(by_file.items())
     ]
 

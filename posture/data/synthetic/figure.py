@@ -129,7 +129,7 @@ HALF_CIRCLE = np.linspace(-np.pi / 2, np.pi / 2, 8)
 RIM = 0.009
 """Width of the dark rim, share of the standing height."""
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _direction(degrees: np.ndarray) -> np.ndarray:
 
 def joints(athlete: Athlete, poses: np.ndarray) -> np.ndarray:
     """Compute joint positions (F, J, 3) from poses (F, angles); feet are on the ground (y = 0) unless lifted."""
-    angle = dict(zip(ANGLES, poses.T, strict=True))
+    angle: dict[str, np.ndarray] = dict(zip(ANGLES, poses.T, strict=True))
     thigh, shank, foot = 0.25 * athlete.legs, 0.245 * athlete.legs, 0.10
     torso = 0.81 - thigh - shank
     points = np.zeros((len(poses), len(JOINTS), 3))
@@ -277,7 +277,7 @@ def draw(layer: np.ndarray, athlete: Athlete, *, points: np.ndarray, height_pixe
     towards the camera, 1 right.
     """
     bones = _bones(athlete)
-    starts, ends = (points[[J[bone[end]] for bone in bones]] for end in (0, 1))  # (B, 3)
+    starts, ends = points[[J[bone[0]] for bone in bones]], points[[J[bone[1]] for bone in bones]]  # (B, 3)
     radii = height_pixels * np.array([bone[2:4] for bone in bones]).T  # (2, B)
     rim = RIM * height_pixels
     light = -0.25 * radii.min(axis=0)[:, None]  # up and to the left

@@ -222,7 +222,7 @@ def _cast(count: int, rng: np.random.Generator) -> list[Athlete]:
     held_out = [split for split, share in SPLIT_SHARES for _ in range(max(1, round(share * count)))]
     splits = rng.permutation(held_out + ["train"] * (count - len(held_out)))
 
-    def pick(colours: tuple, spread: int) -> tuple[int, int, int]:
+    def pick(colours: tuple, spread: int) -> tuple[int, ...]:
         colour = np.array(colours[rng.integers(len(colours))]) + rng.integers(-spread, spread + 1, 3)
         return tuple(int(channel) for channel in np.clip(colour, 12, 250))
 

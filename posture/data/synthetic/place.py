@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-Colour = tuple[float, float, float]
+Colour = tuple[float, ...]
 
 PLACES = ("pitch", "track", "gym", "court", "beach")
 
@@ -60,8 +60,8 @@ def _mottle(area: np.ndarray, rng: np.random.Generator, *, strength: float, cell
 def _line(
     canvas: np.ndarray, start: tuple[float, float], end: tuple[float, float], *, colour: Colour, thickness: int
 ) -> None:
-    points = [(round(16 * x), round(16 * y)) for x, y in (start, end)]
-    cv2.line(canvas, *points, colour, thickness, cv2.LINE_8, 4)
+    first, last = ((round(16 * x), round(16 * y)) for x, y in (start, end))
+    cv2.line(canvas, first, last, colour, thickness, cv2.LINE_8, 4)
 
 
 def _floor_lines(canvas: np.ndarray, horizon: int, rng: np.random.Generator, *, count: int, colour: Colour) -> None:

@@ -45,7 +45,7 @@ class Wave:
     period_seconds: float
     phase: float
 
-    def at(self, seconds: np.ndarray) -> np.ndarray:
+    def at(self, seconds: np.ndarray | float) -> np.ndarray:
         return self.amplitude * np.sin(2 * np.pi * (seconds / self.period_seconds + self.phase))
 
 
