@@ -16,7 +16,7 @@ convolutions and matrix products, for one image. Rows of networks from ultralyti
 """
 
 # torch types every submodule as Tensor | Module
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false,
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # pyright: reportIndexIssue=false, reportOperatorIssue=false
 
 from __future__ import annotations

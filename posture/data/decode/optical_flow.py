@@ -6,6 +6,9 @@ round(127 d / BOUND) + 128`. So 128 is exactly no motion, a negated vector is 25
 +-BOUND are clipped (codes 1 to 255; 0 is never used).
 """
 
+# cv2 declares neither None for a flow that is to be made nor settings by name
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import time
@@ -75,7 +78,7 @@ def sampled(flow: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 def _dis() -> Any:
     import cv2
 
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return lambda first, second: search.calc(first, second, None)
 
 

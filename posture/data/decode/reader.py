@@ -278,12 +278,13 @@ def _open(path: str) -> tuple[Any, Any]:
     Raises Unreadable.
     """
     import av
+    from av.stream import Disposition
 
     try:
         container = av.open(path, metadata_errors="ignore")
     except failures() as error:
         raise Unreadable("not_video", f"not a video container: {plain(error)}") from None
-    stills = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [stream for stream in container.streams.video if not stream.disposition & stills]
     if not videos:
         container.close()

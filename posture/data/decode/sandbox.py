@@ -79,6 +79,7 @@ class Sandbox:
     def image(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
         """Return what `check_image.read_image` returns in the child. Raises Unreadable as `cut` does."""
         (clip,) = self._answers({"image": path, "content": content_hash}, limit_seconds)
+        assert isinstance(clip, Clip)
         return EncodedImage(bytes(clip.pixels), **clip.row)
 
     def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:

@@ -51,9 +51,9 @@ class VideoStream:
 @functools.cache
 def failures() -> tuple[type[Exception], ...]:
     """Return the exceptions that reading and decoding raise if the file is at fault."""
-    import av
+    from av.error import FFmpegError
 
-    return av.error.FFmpegError, OSError, ValueError, MemoryError
+    return FFmpegError, OSError, ValueError, MemoryError
 
 
 def plain(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from posture.data.labels.place_boxes import scale_boxes, size_mismatch
-from posture.data.labels.records import Tube
+from posture.data.labels.records import Box, Tube
 
 MIN_SEEN = 0.25
 """Minimum share of a clip's frames that a tube must cover for the clip to be cut along it."""
@@ -116,17 +116,18 @@ class _Open:
     """A tube that may continue."""
 
     def __init__(self, frame: int, box: np.ndarray, score: float) -> None:
-        self.boxes: dict[int, tuple[float, ...]] = {}
+        self.boxes: dict[int, Box] = {}
         self.confidence = 0.0
         self.add(frame, box, score)
 
     def add(self, frame: int, box: np.ndarray, score: float) -> None:
-        self.boxes[frame] = tuple(np.asarray(box, np.float64).tolist())
+        left, top, right, bottom = np.asarray(box, np.float64).tolist()
+        self.boxes[frame] = left, top, right, bottom
         self.confidence += score
         self.last = frame
 
     @property
-    def box(self) -> tuple[float, ...]:
+    def box(self) -> Box:
         return self.boxes[self.last]
 
 

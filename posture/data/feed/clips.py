@@ -7,6 +7,9 @@ frames, "flow", the optical flow between them (`posture/data/decode/optical_flow
 Legend: T stored frames, H x W stored pixels. A clip's index is its position in the sorted list of clip ids.
 """
 
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import itertools
@@ -17,7 +20,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from posture.data.feed.shards import Chunk, InMemory, Load, Shard, ShardStream, cut_shards, find_shards, part_of_shards
+from posture.data.feed.shards import (
+    Chunk,
+    Index,
+    InMemory,
+    Load,
+    Shard,
+    ShardStream,
+    cut_shards,
+    find_shards,
+    part_of_shards,
+)
 from posture.data.store import schema
 from posture.data.store.frame_codec import decode_frames
 from posture.data.store.tables import Store
@@ -28,7 +41,7 @@ CHUNK_CLIPS = 8
 
 
 @dataclass(frozen=True)
-class ClipIndex:
+class ClipIndex(Index):
     """Clips of one split of a store, see `posture.data.feed.shards.Index`."""
 
     store_uri: str
@@ -282,7 +295,7 @@ def _choose_recipe(uri: str, recipes: pa.ChunkedArray, chosen: str | None) -> st
         raise InputError(f"{uri}: the store holds no clips yet; add some with: posture ingest FOOTAGE --store {uri}")
     if chosen is None and len(counts) == 1:
         return next(iter(counts))
-    if chosen not in counts:
+    if chosen is None or chosen not in counts:
         kept = ", ".join(f"{name} ({count} clips)" for name, count in sorted(counts.items()))
         raise InputError(f"{uri}: data.recipe must name one of the decode recipes in this store: {kept}")
     return chosen

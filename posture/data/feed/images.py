@@ -7,6 +7,9 @@ Legend: h x w stored pixels. Boxes (B, 4) and ignore regions (R, 4) are float32 
 image. An image's index is its position in the sorted list of image ids.
 """
 
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import itertools
@@ -18,7 +21,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from posture.data.feed.shards import Chunk, InMemory, Load, Shard, ShardStream, cut_shards, find_shards, part_of_shards
+from posture.data.feed.shards import (
+    Chunk,
+    Index,
+    InMemory,
+    Load,
+    Shard,
+    ShardStream,
+    cut_shards,
+    find_shards,
+    part_of_shards,
+)
 from posture.data.store.tables import Store
 from posture.errors import InputError
 
@@ -27,7 +40,7 @@ CHUNK_IMAGES = 32
 
 
 @dataclass(frozen=True)
-class ImageIndex:
+class ImageIndex(Index):
     """Labelled images of one split of a store, see `posture.data.feed.shards.Index`."""
 
     inputs: ClassVar[tuple[str, ...]] = ("images",)

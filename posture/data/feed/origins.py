@@ -1,5 +1,8 @@
 """Origins of a store's segments and images: the file, the time in it, and the group."""
 
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Collection

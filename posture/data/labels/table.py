@@ -256,7 +256,8 @@ def _header_at(text: str) -> tuple[io.StringIO, int, str, bool]:
             if _known(_columns(line, delimiter))[1]:
                 return lines, before, delimiter, first is not None
             first = first or (before, delimiter)
-    return lines, *(first or (text.count("\n"), given or ",")), False
+    before, delimiter = first or (text.count("\n"), given or ",")
+    return lines, before, delimiter, False
 
 
 def _delimiter(header: str) -> str:

@@ -385,7 +385,8 @@ def _separate_recordings(labels: dict[str, tuple[Label, ...]], own: set[str]) ->
     """Separate files of one name in several splits: `train/jump/001.mp4` and `test/jump/001.mp4` are two recordings."""
     splits: dict[str, set[str]] = defaultdict(set)
     for label in itertools.chain.from_iterable(labels.values()):
-        splits[label.group] |= {label.split} - {None}
+        if label.split is not None:
+            splits[label.group].add(label.split)
     torn = {group for group in own if len(splits[group]) > 1}
     return {
         name: tuple(

@@ -1,5 +1,8 @@
 """Check names, paths and JSON values read from stores, runs and registries: they may be damaged or foreign."""
 
+# pyarrow.compute makes its functions when it is imported
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import contextlib

@@ -96,16 +96,19 @@ def open_root(uri: str, *, create: bool = False) -> Any:
     _refuse_address(uri)
     if is_remote(uri):
         allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
-        patience = {
-            "max_retries": 1000,
-            "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
-            "backoff": {
-                "init_backoff": timedelta(seconds=0.1),
-                "max_backoff": timedelta(seconds=MAX_PAUSE_SECONDS),
-                "base": 2,
+        return from_url(
+            uri,
+            client_options={"allow_http": allow_http},
+            retry_config={
+                "max_retries": 1000,
+                "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
+                "backoff": {
+                    "init_backoff": timedelta(seconds=0.1),
+                    "max_backoff": timedelta(seconds=MAX_PAUSE_SECONDS),
+                    "base": 2,
+                },
             },
-        }
-        return from_url(uri, client_options={"allow_http": allow_http}, retry_config=patience)
+        )
     if create:
         os.makedirs(uri, exist_ok=True)
     return LocalStore(uri)
@@ -196,11 +199,11 @@ def _replaced(uri: str, change: Callable[[bytes | None], bytes]) -> bool:
     with reachable(uri, "written"):
         try:
             found = obstore.get(bucket, name)
-            before, mode = bytes(found.bytes()), {"e_tag": found.meta["e_tag"]}
         except FileNotFoundError:
-            before, mode = None, "create"
+            found = None
+        content = change(None if found is None else bytes(found.bytes()))
         try:
-            obstore.put(bucket, name, change(before), mode=mode)
+            obstore.put(bucket, name, content, mode="create" if found is None else {"e_tag": found.meta["e_tag"]})
         except (AlreadyExistsError, PreconditionError):
             return False
     return True

@@ -13,7 +13,7 @@ from posture.errors import InputError
 def encode_frames(frames: np.ndarray, quality: int) -> tuple[bytes | memoryview, list[int]]:
     """Encode frames uint8 (T, H, W, 3); return the bytes and where each JPEG starts. `quality` 0 keeps raw pixels."""
     if not quality:
-        return memoryview(np.ascontiguousarray(frames)).cast("B"), []
+        return np.ascontiguousarray(frames).data.cast("B"), []
     import cv2
 
     images = [
@@ -50,7 +50,8 @@ def decode_frames(
         raise InputError(
             f"a clip of the store has {len(data):,} bytes, which do not match the offsets of its {length} frames"
         )
-    frames = [cv2.imdecode(data[offsets[n] : ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted]
-    if any(frame is None or frame.shape != (height, width, 3) for frame in frames):
+    decoded = (cv2.imdecode(data[offsets[n] : ends[n]], cv2.IMREAD_COLOR_RGB) for n in wanted)
+    frames = [frame for frame in decoded if frame is not None and frame.shape == (height, width, 3)]
+    if len(frames) != len(wanted):
         raise InputError(f"a clip of the store does not decode to frames of {height} x {width} pixels")
     return np.stack(frames)

@@ -3,6 +3,9 @@
 Only one process writes at a time (`data/store/lease.py`); any number may read. `data/store/schema.py` describes rows.
 """
 
+# pyarrow.compute makes its functions when it is imported; a table that is changed exists
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import contextlib
