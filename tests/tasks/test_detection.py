@@ -465,7 +465,7 @@ def test_totals_of_parts_are_those_of_the_whole() -> None:
         metrics = task.metrics(parts)
         assert metrics == pytest.approx(task.metrics([whole]), rel=1e-5) and metrics["count"] == 3
     assert len(first.images) == 2 and len(whole.images) == 3
-    boxes, scores, labels, true_boxes, true_labels = whole.images[2]
+    boxes, scores, labels, true_boxes, true_labels, *_ = whole.images[2]
     assert all(type(part) is np.ndarray for part in whole.images[2])
     assert (
         boxes.shape == (len(scores), 4)

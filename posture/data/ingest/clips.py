@@ -82,8 +82,10 @@ def boxes_outside(videos: Iterable[AnnotatedVideo], store: Store) -> tuple[int, 
     sizes = {uri: ((height, width), coded) for uri, height, width, *coded in (row.values() for row in rows)}
     outside = drawn = 0
     for video in videos:
-        shown, coded = sizes.get(video.file.uri, (None, None))
-        for tube in (as_shown(tube, tuple(coded), shown) for tube in video.tubes or () if shown):
+        if video.file.uri not in sizes:
+            continue
+        shown, coded = sizes[video.file.uri]
+        for tube in (as_shown(tube, tuple(coded), shown) for tube in video.tubes or ()):
             drawn += len(tube.boxes)
             fits = tube.size in (None, shown)
             outside += count_outside(list(tube.boxes.values()), *shown) if fits else len(tube.boxes)

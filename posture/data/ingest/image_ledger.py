@@ -279,8 +279,7 @@ class ImageLedger(LabelledLedger):
             boxes = image.boxes if image.normalised else scale_boxes(image.boxes, image.size, (height, width))
             image = replace(image, boxes=boxes, size=(height, width))
         frame = "" if image.frame is None else f"frame {image.frame}: "
-        scale = (width, height, width, height) if image.normalised else (1, 1, 1, 1)
-        drawn = [tuple(side * of for side, of in zip(box, scale, strict=True)) for box in image.boxes]
+        drawn = scale_boxes(image.boxes, (1, 1), (height, width)) if image.normalised else image.boxes
         if image.size in (None, (height, width)):
             self._report.boxes_drawn += len(drawn)
             self._report.boxes_outside += count_outside(drawn, height, width)

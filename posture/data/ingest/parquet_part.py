@@ -1,5 +1,8 @@
 """Rows that one task writes as a Parquet file in a table's folder. No version of the table names it until a commit."""
 
+# pyarrow.compute makes its functions when it is imported; a writer takes names of columns for its statistics too
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import uuid
