@@ -270,7 +270,7 @@ def _level_places(
         shape = (len(anchors), rows, columns)
         x, y = ((torch.arange(cells, dtype=torch.float32) - 0.5) * stride for cells in (columns, rows))
         sides = 4 * torch.tensor(anchors, dtype=torch.float32)[:, None, None].expand(*shape, 2)
-        reach = torch.full((*shape, 2), 2.0 * stride)
+        reach = torch.full((*shape, 2), 2.0 * stride, dtype=torch.float32)
         return torch.cat([torch.stack([x.expand(shape), y[:, None].expand(shape)], dim=-1), reach, sides], dim=-1).to(
             device
         )
