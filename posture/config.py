@@ -3,6 +3,9 @@
 This module imports no torch, so that a mistake in a configuration is found in a fraction of a second.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import json

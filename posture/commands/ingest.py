@@ -1,5 +1,8 @@
 """`posture ingest`: arguments, the estimate, the question, progress, and the report as tables."""
 
+# what may be None here depends on other values
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 import sys

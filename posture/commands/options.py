@@ -1,5 +1,8 @@
 """Options that several commands share, and how options are checked."""
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import math

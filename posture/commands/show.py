@@ -1,5 +1,8 @@
 """`posture show`: the content of a store, on the terminal and as a page."""
 
+# the task of a run decides its type, which a checker cannot follow
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from pathlib import Path

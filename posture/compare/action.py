@@ -3,6 +3,9 @@
 Legend: s test segments, K classes, B resamples. Scores are probabilities, as in `posture.runs.classification_metrics`.
 """
 
+# what may be None here depends on other values
+# pyright: reportOptionalSubscript=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -3,6 +3,9 @@
 Legend: B resamples of the test groups.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import json

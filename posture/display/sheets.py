@@ -3,6 +3,9 @@
 All positions are inches from the lower left corner of the sheet.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import contextlib

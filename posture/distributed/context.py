@@ -6,6 +6,9 @@ and tracking closed. A trial on several workers that Ray Tune kills would leave 
 would wait for ever (ray#54305).
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportReturnType=false
+
 from __future__ import annotations
 
 import math

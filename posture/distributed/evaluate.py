@@ -1,5 +1,8 @@
 """Predictions by several Ray tasks: clips or images are dealt to them, each is looked at once."""
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

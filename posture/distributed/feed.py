@@ -6,6 +6,9 @@ before its first row, and deals out blocks instead of clips.) Footage that does 
 each worker.
 """
 
+# what may be None here depends on other values
+# pyright: reportOptionalSubscript=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

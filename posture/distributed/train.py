@@ -3,6 +3,9 @@
 Checkpoints and resuming are ours (`posture/runs/folder.py`), restarts of lost workers are Ray's.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import atexit

@@ -6,6 +6,9 @@ that trains its run on Ray Train. `posture/search/study.py` keeps the search; Tu
 nothing.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import math

@@ -10,6 +10,9 @@ tables' logs, such as of files in a refusal, stay until deltalake drops those lo
 its ids, which are hashes, to count the missing ones.
 """
 
+# pyarrow declares none of the functions that it makes when it is imported
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import io

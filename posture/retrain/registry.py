@@ -10,6 +10,9 @@ REGISTRY/
   last.json              the last pass, whatever its result
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportReturnType=false
+
 from __future__ import annotations
 
 import contextlib

@@ -9,6 +9,9 @@ The steps: `take_in` (intake.py) -> `plan`: is it enough, and of which versions 
 -> `judge` (decision.py) -> `conclude`: version, decision, pointer.
 """
 
+# the task of a run decides its type, which a checker cannot follow
+# pyright: reportArgumentType=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import time

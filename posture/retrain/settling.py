@@ -5,6 +5,9 @@ file may have a time in the future, and clocks may jump: such a file has settled
 apart, by this machine's clock, found the same size and time.
 """
 
+# what may be None here depends on other values
+# pyright: reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import time

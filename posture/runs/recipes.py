@@ -4,6 +4,9 @@
 without a file, such as `c3d`, is looked up in the files of `jobs/`.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import ast

@@ -1,5 +1,8 @@
 """Track runs with Weights & Biases, on rank 0. The only file that imports wandb."""
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import hashlib

@@ -6,6 +6,9 @@ state dict that torch saved (.pt, .pth), such as torchvision's weights or a publ
 only tensors are read.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import io

@@ -3,6 +3,9 @@
 Importances are those of fANOVA (Hutter 2014): shares of the variance of a random forest fitted to the complete trials.
 """
 
+# what may be None here depends on other values
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import math

@@ -5,6 +5,9 @@ scores; it loses trials whose value is NaN, keeps no reasons, and restarts its r
 which would repeat the first points. The state of a search is in the storage and in the trials' folders only.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math

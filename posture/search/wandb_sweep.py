@@ -4,6 +4,9 @@ A plain sweep has no conditions. The agents of a sweep run `posture train` with 
 `--set-file`. W&B's server controls a sweep, so it needs an account.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import json

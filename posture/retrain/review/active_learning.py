@@ -3,6 +3,9 @@
 Legend: s stretches, K classes, D features.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from __future__ import annotations
 
 import math

@@ -6,6 +6,9 @@ an answer. At most MOST_CONNECTIONS are held: if there are more, those that have
 are dropped.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import contextlib

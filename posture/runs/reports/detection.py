@@ -2,6 +2,9 @@
 detections, errors, and how it was measured.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import math

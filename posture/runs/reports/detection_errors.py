@@ -3,6 +3,9 @@
 Legend: D reported and B true boxes of an image, xyxy in pixels.
 """
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

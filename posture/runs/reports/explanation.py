@@ -4,6 +4,9 @@ its numbers.
 Legend: T frames of the clip, H x W the images' pixels; t x h x w positions of a map.
 """
 
+# what may be None here depends on other values
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import json

