@@ -399,7 +399,7 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
         print_image_report(error.report)
         raise
     print_image_report(report)
-    _print_small_splits(store, pictures=True)
+    _print_small_splits(store, images=True)
     if old := earlier_frames(store):
         console.out.print(
             f"an earlier version of Posture stored {counted(old, 'frame')} in {store.uri}, and may have stored other "
@@ -494,7 +494,7 @@ def show_report(store_uri: str) -> None:
         print_image_report(report)
     else:
         print_report(report)
-    _print_small_splits(store, pictures=isinstance(report, ImageReport), title="the store now:")
+    _print_small_splits(store, images=isinstance(report, ImageReport), title="the store now:")
 
 
 def print_report(report: ClipReport) -> None:
@@ -602,9 +602,9 @@ def _print_splits(report: ClipReport | ImageReport, what: str) -> None:
         )
 
 
-def _print_small_splits(store: Store, *, pictures: bool = False, title: str = "") -> None:
+def _print_small_splits(store: Store, *, images: bool = False, title: str = "") -> None:
     """Print which splits of the whole store are small, below `title` if one is given."""
-    table, columns, what = ("boxes", "labels", "images") if pictures else ("segments", "label", "segments")
+    table, columns, what = ("boxes", "labels", "images") if images else ("segments", "label", "segments")
     sentences = small_splits(store.read(table, columns=["split", "group", columns]), what)
     for sentence in ([title] if title and sentences else []) + list(sentences):
         console.out.print(sentence)

@@ -44,7 +44,7 @@ def print_status(registry_uri: str) -> None:
             "the next posture retrain finishes it"
         )
     for watcher in watchers(registry):
-        console.out.print(_told(watcher))
+        console.out.print(_described(watcher))
     _print_waiting(registry)
 
 
@@ -80,7 +80,7 @@ def _print_passes(registry: Registry) -> None:
         console.out.print(f"last look: {moment(last['time'])}: {last['sentence']}")
 
 
-def _told(watcher: dict[str, object]) -> str:
+def _described(watcher: dict[str, object]) -> str:
     where = f"{watcher['host']}, process {watcher['process']}, {watcher['schedule']}"
     if not watcher["lives"]:
         return f"a watcher ({where}) was heard of last {moment(watcher['beat'])}: it was killed, or its machine is off"  # type: ignore[arg-type]

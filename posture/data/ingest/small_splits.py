@@ -31,21 +31,21 @@ def small_splits(rows: pa.Table, what: str = "segments") -> list[str]:
         classes.setdefault(row["split"], set()).update([row["label"]] if labels == "label" else row["labels"])
     if not counts["train"]:
         return []
-    told = []
+    sentences = []
     for split in PURPOSE:
         if not counts[split]:
-            told.append(
+            sentences.append(
                 f"{split} is empty: nothing is there {PURPOSE[split]}; "
                 "a class needs three groups to be in train, val and test"
             )
         elif counts[split] < LEAST:
             held = f"{counted(counts[split], what[:-1])} of {counted(len(groups[split]), 'group')}"
-            told.append(too_few(split, held, points=100 / counts[split] if what == "segments" else None))
+            sentences.append(too_few(split, held, points=100 / counts[split] if what == "segments" else None))
         if counts[split] and (lacking := classes["train"] - classes[split] - {"background"}):
-            told.append(f"{split} has no {what[:-1]} of {_named(lacking)}")
+            sentences.append(f"{split} has no {what[:-1]} of {_named(lacking)}")
     if missing := set().union(*(classes.get(split, set()) for split in PURPOSE)) - classes["train"]:
-        told.append(f"train has no {what[:-1]} of {_named(missing)}")
-    return told
+        sentences.append(f"train has no {what[:-1]} of {_named(missing)}")
+    return sentences
 
 
 def too_few(split: str, held: str, *, points: float | None) -> str:
