@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,19 @@ def generated(videos: int = 100, size: tuple[int, int] = (240, 320)) -> str:
     return str(
         generate(cache / f"bench-v{VERSION}-{videos}-{size[0]}x{size[1]}", videos=videos, size=size, athletes=20)
     )
+
+
+def train_local(
+    store: str, folder: str, name: str, changes: Mapping[str, Any], variables: Mapping[str, str] | None = None
+) -> None:
+    """Run `posture train --local` on the store in a process of its own, with `variables` in its environment."""
+    import subprocess
+    import sys
+
+    sets = [item for path, value in changes.items() for item in ("--set", f"{path}={value}")]
+    command = [sys.executable, "-m", "posture", "train", "jobs/action.py:improved", "--store", store, "--local"]
+    where = ["--runs", f"{folder}/runs", "--name", name]
+    subprocess.run([*command, *where, *sets], check=True, capture_output=True, env=os.environ | dict(variables or {}))
 
 
 def facts(**named: Any) -> str:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from posture.bench import facts, generated, ratio
+from posture.bench import facts, generated, ratio, train_local
 from posture.data.decode.cut import Cut
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
@@ -56,7 +53,9 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         for number in range(rounds):
             for place, (way, variables) in enumerate(ways.items()):
                 name, began = f"tracked-{number}-{place}", time.monotonic()
-                _train(store, folder, name, {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40} | variables)
+                train_local(
+                    store, folder, name, CHANGES, {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40} | variables
+                )
                 whole.setdefault(way, []).append(time.monotonic() - began)
                 history = RunFolder.open(f"{folder}/runs/{name}").read_json("history.json") or []
                 training.setdefault(way, []).append(sum(row["seconds"] for row in history))
@@ -78,30 +77,6 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         },
         "notes": ["the whole command includes what W&B is waited for once training has ended"],
     }
-
-
-def _train(store: str, folder: str, name: str, variables: dict[str, str]) -> None:
-    changes = [item for path, value in CHANGES.items() for item in ("--set", f"{path}={value}")]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "posture",
-            "train",
-            "jobs/action.py:improved",
-            "--store",
-            store,
-            "--runs",
-            f"{folder}/runs",
-            "--name",
-            name,
-            "--local",
-            *changes,
-        ],
-        check=True,
-        capture_output=True,
-        env=os.environ | variables,
-    )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.bench import facts, generated, ratio
+from posture.bench import facts, generated, ratio, train_local
 from posture.data.decode.cut import Cut
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
@@ -55,31 +55,9 @@ def _on_ray(store: str, folder: str, name: str) -> float:
 
 
 def _local(store: str, folder: str, name: str) -> float:
-    import subprocess
-    import sys
-
     from posture.runs.folder import RunFolder
 
-    changes = [item for path, value in CHANGES.items() for item in ("--set", f"{path}={value}")]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "posture",
-            "train",
-            "jobs/action.py:improved",
-            "--store",
-            store,
-            "--runs",
-            f"{folder}/runs",
-            "--name",
-            name,
-            "--local",
-            *changes,
-        ],
-        check=True,
-        capture_output=True,
-    )
+    train_local(store, folder, name, CHANGES)
     return _steps_per_second(RunFolder.open(f"{folder}/runs/{name}"))
 
 

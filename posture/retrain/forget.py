@@ -154,7 +154,8 @@ def forget(
 
 def _forget(found: FoundRows, store: Store, registry: Registry | None, report: Callable[[str], None]) -> None:
     with Lease(store.uri) as lease:
-        store.forgotten(), store.versions()
+        store.forgotten()  # read before anything is removed, as all else is
+        store.versions()
         changed = _changed_files(found, registry)
         for name in IN_ORDER:
             store.refuse_undeletable(name)

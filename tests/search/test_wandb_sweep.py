@@ -9,6 +9,7 @@ import yaml
 from posture.config import override, read_changes
 from posture.errors import InputError
 from posture.runs.recipes import load_recipe
+from posture.search import wandb_sweep
 from posture.search.spaces import load_space, sample
 from posture.search.trial import parse_objectives
 from posture.search.wandb_sweep import sweep_files
@@ -145,3 +146,9 @@ def test_the_command_writes_them_and_refuses_costs(tmp_path):
             objective=parse_objectives("accuracy,gmacs", BASE)[1],
             trials=1,
         )
+
+
+def test_spaces_written_by_earlier_versions_import_the_sweep_by_its_old_name():
+    from posture import sweep
+
+    assert sweep is wandb_sweep

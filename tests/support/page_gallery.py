@@ -17,7 +17,7 @@ from posture.data.feed.images import ImageIndex
 from posture.retrain import page as decision_page
 from posture.retrain.drift import measure
 from posture.runs.detection import FoundBoxes
-from posture.runs.recipes import load_recipe
+from posture.runs.recipes import load_recipe, load_study
 from posture.runs.reports.action import write_report
 from posture.runs.reports.detection import write_detector_report
 from posture.runs.reports.store import write_show_page
@@ -48,22 +48,7 @@ CLASSES = (
     "pole vault",
     "shot put",
 )
-MODELS = {
-    "improved": "Improved C3D",
-    "c3d": "C3D",
-    "two_stream": "Two-Stream",
-    "spatial_stream": "Spatial stream",
-    "temporal_stream": "Temporal stream",
-    "r3d_18": "R3D-18",
-    "mc3_18": "MC3-18",
-    "r2plus1d_18": "R(2+1)D-18",
-    "A1": "A1 no residual",
-    "A2": "A2 no asymmetric",
-    "A3": "A3 no attention",
-    "B1": "B1 no residual, asymmetric",
-    "B2": "B2 no residual, attention",
-    "B3": "B3 no asymmetric, attention",
-}
+MODELS = load_study("jobs/action.py:study").titles
 DETECTORS = {
     "improved": "Improved YOLOv5s",
     "yolov5s": "YOLOv5s",
