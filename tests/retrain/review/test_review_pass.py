@@ -63,7 +63,7 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
     page = (folder / "decision.html").read_text()
     assert (
         third.decision["verdict"].partition(" (")[0] in page
-        and "What came in" in page
+        and "New footage" in page
         and page.rstrip().endswith("</html>")
     )
     drift = json.loads((folder / "drift.json").read_text())
