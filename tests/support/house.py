@@ -24,7 +24,7 @@ FLOORS = (
     ("config", "tasks"),
     ("train",),
     ("runs",),
-    ("compare", "search"),
+    ("compare", "search", "predict"),
     ("retrain", "distributed"),
     ("bench",),
     ("commands",),
