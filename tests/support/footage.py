@@ -58,7 +58,7 @@ def write_bad_files(folder: Path, good: Path) -> dict[str, str]:
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("no film\n" * 200)
     (folder / "cut.mp4").write_bytes(content[: len(content) // 2])
-    (folder / "early.mp4").write_bytes(_with_early_index(good)[: -len(content) // 2])
+    (folder / "early.mp4").write_bytes(with_early_index(good)[: -len(content) // 2])
     _write_sound(folder / "sound.mp4")
     (folder / "lost.mp4").symlink_to(folder / "nowhere.mp4")
     os.mkfifo(folder / "pipe.mp4")
@@ -86,7 +86,7 @@ def _write_sound(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _with_early_index(path: Path) -> bytes:
+def with_early_index(path: Path) -> bytes:
     """The same video with its index in front, so that a cut leaves a file that opens."""
     import av
 

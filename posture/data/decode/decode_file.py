@@ -45,7 +45,7 @@ def cut_file(
     Unreadable.
     """
     with open_video(path) as reader:
-        reader.height, reader.width = _decoded_size(reader.stream, cut.recipe)
+        reader.height, reader.width = decoded_size(reader.stream, cut.recipe)
         stream = reader.stream
         yield {"kind": "stream", **stream.columns, "doubt": stream.doubt}
         accepted, refused = accept(labels, cut, seconds=stream.seconds, fps=stream.fps, shown=reader.times())
@@ -74,10 +74,7 @@ def cut_file(
                 ),
             }
         if reader.held:
-            yield {
-                "kind": "note",
-                "note": f"{reader.held:,} of the frames do not decode and are replaced by the frames shown before them",
-            }
+            yield held_note(reader)
 
 
 def _cut_segment(
@@ -139,8 +136,7 @@ def frames_to_search(
     """
     with open_video(path) as reader:
         stream = reader.stream
-        scale = min(1.0, longest / max(stream.height, stream.width))
-        reader.height, reader.width = max(1, round(stream.height * scale)), max(1, round(stream.width * scale))
+        reader.height, reader.width = search_size(stream, longest)
         yield {"kind": "stream", "width": stream.width, "height": stream.height}
         for label in accept(labels, cut, seconds=stream.seconds, fps=stream.fps, shown=reader.times())[0]:
             segment = segment_of(video, label)
@@ -198,7 +194,21 @@ def fit_frames(frames: np.ndarray, recipe: DecodeRecipe) -> np.ndarray:
     return canvas
 
 
-def _decoded_size(stream: VideoStream, recipe: DecodeRecipe) -> tuple[int, int]:
+def held_note(reader: Reader) -> dict[str, Any]:
+    """Return {"kind": "note", note} on the frames that the reader replaced."""
+    return {
+        "kind": "note",
+        "note": f"{reader.held:,} of the frames do not decode and are replaced by the frames shown before them",
+    }
+
+
+def search_size(stream: VideoStream, longest: int) -> tuple[int, int]:
+    """Return the height and width at which a detector searches: the longer side at most `longest`."""
+    scale = min(1.0, longest / max(stream.height, stream.width))
+    return max(1, round(stream.height * scale)), max(1, round(stream.width * scale))
+
+
+def decoded_size(stream: VideoStream, recipe: DecodeRecipe) -> tuple[int, int]:
     """Return the height and width to decode at, so that cropping or padding gives the recipe's size.
 
     The decoder resizes, which costs least. Crops along a tube are resized afterwards.

@@ -1,7 +1,9 @@
-"""Limits of pixels and memory for the process that decodes a file."""
+"""Limits of pixels and memory for the process that decodes a file, and its signs of life."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from posture.errors import Unreadable
@@ -30,6 +32,8 @@ class DecodeLimits:
 _pixels: int | None = None
 """Maximum pixels in this process; None, in a process that was started for something else, means no limit."""
 _ran_out = False
+_tell: Callable[[], None] | None = None
+_told = 0.0
 
 
 def max_pixels() -> int | None:
@@ -54,3 +58,17 @@ def ran_out_of_memory() -> bool:
     global _ran_out
     did, _ran_out = _ran_out, False
     return did
+
+
+def tell_work(tell: Callable[[], None]) -> None:
+    """Call `tell` about once a second while this process reads packets or decodes frames."""
+    global _tell
+    _tell = tell
+
+
+def at_work() -> None:
+    """Note that a packet was read or decoded."""
+    global _told
+    if _tell is not None and (now := time.monotonic()) > _told + 1.0:
+        _told = now
+        _tell()

@@ -1,4 +1,4 @@
-"""Read the packets of a video stream without decoding: which frames they promise, and where decoding can begin."""
+"""Open a video stream, and read its packets without decoding: which frames they promise, where decoding can begin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from posture.data.decode.limits import at_work, max_pixels
 from posture.data.decode.stream import failures, plain
 from posture.errors import Unreadable
 
@@ -80,12 +81,43 @@ class Packets:
         return sorted(keyframes, key=lambda keyframe: keyframe[0])
 
 
+def open_stream(path: str) -> tuple[Any, Any]:
+    """Return the container and the video stream that a player shows: the best one, never a cover image.
+
+    Raises Unreadable.
+    """
+    import av
+    from av.stream import Disposition
+
+    try:
+        container = av.open(path, metadata_errors="ignore")
+    except failures() as error:
+        raise Unreadable("not_video", f"not a video container: {plain(error)}") from None
+    stills = Disposition.attached_pic | Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & stills]
+    if not videos:
+        container.close()
+        raise Unreadable("no_video_stream", "the file has no video stream")
+    videos = [stream for stream in videos if stream.codec_context is not None]
+    if not videos:
+        container.close()
+        raise Unreadable("no_decoder", "its video has a codec that cannot be decoded here")
+    best = container.streams.best("video")
+    stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
+    stream.codec_context.thread_count = 1
+    if (most := max_pixels()) is not None:
+        # includes padding; frames may become larger than the header says
+        stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}
+    return container, stream
+
+
 def read_packets(container: Any, stream: Any) -> Packets:
     """Read the packets of the whole file. Raises Unreadable if the stream has none."""
     found: list[tuple[int, int, bool, bool]] = []
     codec, is_cut, error = stream.codec_context.name, False, ""
     try:
         for packet in demuxed(container, stream):
+            at_work()
             if packet.size and not _is_hidden(packet, codec):
                 found.append((
                     MISSING if packet.pts is None else packet.pts,

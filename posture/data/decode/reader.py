@@ -7,16 +7,17 @@ what the packets promise. If the packets do not say enough, the file is decoded 
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from posture.data.decode.decord_doubt import doubt
-from posture.data.decode.limits import max_pixels, note_failure, refuse_large
+from posture.data.decode.limits import at_work, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
-from posture.data.decode.packets import MISSING, Packet, demuxed, read_packets, refuse_cut
+from posture.data.decode.packets import MISSING, Packet, demuxed, open_stream, read_packets, refuse_cut
 from posture.data.decode.stream import SEEKING, SEQUENTIAL, VideoStream, failures, plain
 from posture.data.decode.timestamps import MAX_GAP_SECONDS, average_rate, frame_times
 from posture.errors import Unreadable
@@ -39,18 +40,25 @@ class Reader:
     """Frames of one file, upright, resized to `height` x `width`, or the shown size if None. Decodes in one thread.
 
     Close it, or use it in a `with` block. Raises Unreadable if the file is not a video, holds no frames that decode, or
-    was cut off.
+    was cut off. With `partial`, a file that was cut off or whose end is damaged is read as far as possible.
     """
 
-    def __init__(self, path: str, *, height: int | None = None, width: int | None = None) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self._path = path
-        self._container, self._video = _open(path)
+    def __init__(
+        self, path: str, *, height: int | None = None, width: int | None = None, partial: bool = False
+    ) -> None:
+        self._path, self._partial = path, partial
+        self.failure: Unreadable | None = None
+        """Why frames of a `partial` file are missing; may be found while frames are read."""
+        self.held = 0
+        """Number of frames that did not decode and were replaced."""
+        self._container, self._video = open_stream(path)
         try:
             refuse_large(self._video.codec_context.height, self._video.codec_context.width)
             packets = read_packets(self._container, self._video)
-            refuse_cut(path, self._container, self._video, packets)
+            try:
+                refuse_cut(path, self._container, self._video, packets)
+            except Unreadable as error:
+                self._fail(error)
             order = packets.order(self._container, self._video)
             self._start()
             head = list(itertools.islice(self._run, CHECKED_FRAMES))
@@ -76,10 +84,10 @@ class Reader:
         if order is not None:
             self._run = itertools.chain(head, self._run)
         self.height, self.width = height or self.stream.height, width or self.stream.width
-        self._scaler = VideoReformatter()
+        self.readable = len(self)
+        """Number of frames before the damaged end of a `partial` file; may shrink while frames are read."""
+        self._scalers: dict[tuple[int, int], Any] = {}
         self._last: tuple[int, Any] | None = None
-        self.held = 0
-        """Number of frames that did not decode and were replaced."""
 
     def __len__(self) -> int:
         return self.stream.frames
@@ -99,11 +107,16 @@ class Reader:
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= len(self):
             raise IndexError(f"frames {list(numbers)} of {len(self)}")
         images = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
+        size = self.height, self.width
         for index, number in enumerate(wanted.tolist()):
-            images[index] = self._image(self._frame(number))
-        if self._stands_in is not None:
-            self.held += int(self._is_held[wanted].sum())
+            images[index] = self.sized(number, [size])[size]
         return images if (indices == np.arange(len(numbers))).all() else images[indices]
+
+    def sized(self, number: int, sizes: Collection[tuple[int, int]]) -> dict[tuple[int, int], np.ndarray]:
+        """Return a frame, uint8 (H, W, 3), in each of the sizes (H, W). Raises Unreadable as `frames` does."""
+        frame = self._frame(number)
+        self.held += self._stands_in is not None and bool(self._is_held[number])
+        return {size: self._image(frame, size) for size in sizes}
 
     def close(self) -> None:
         self._run: Iterator[Any] = iter(())
@@ -137,8 +150,12 @@ class Reader:
             times,
         )
 
-    def _image(self, frame: Any) -> np.ndarray:
-        height, width = self._orientation.size(self.height, self.width)
+    def _image(self, frame: Any, size: tuple[int, int]) -> np.ndarray:
+        from av.video.reformatter import VideoReformatter
+
+        height, width = self._orientation.size(*size)
+        if size not in self._scalers:
+            self._scalers[size] = VideoReformatter()
         size_and_format = {
             "width": width,
             "height": height,
@@ -147,11 +164,11 @@ class Reader:
             "threads": 1,
         }
         try:
-            scaled = self._scaler.reformat(frame, **size_and_format)
+            scaled = self._scalers[size].reformat(frame, **size_and_format)
         except failures():  # the file declares an unknown kind of colours
             frame.colorspace = frame.color_trc = frame.color_primaries = UNSPECIFIED
             try:
-                scaled = self._scaler.reformat(frame, **size_and_format)
+                scaled = self._scalers[size].reformat(frame, **size_and_format)
             except failures() as error:
                 raise Unreadable("no_decoder", f"its images cannot be converted to RGB: {plain(error)}") from None
         return self._orientation.upright(scaled.to_ndarray())
@@ -164,7 +181,8 @@ class Reader:
             return self._counted(int(self._stands_in[number]))
         if self._order is None:
             return self._counted(number)
-        first = next((first for first, _, _ in reversed(self._keyframes) if first <= number), 0)
+        at = bisect.bisect_right(self._keyframes, number, key=lambda keyframe: keyframe[0])
+        first = self._keyframes[at - 1][0] if at else 0
         if not self._next <= number or first > self._next:
             self._go_to(number)
         while self._next <= number:
@@ -212,7 +230,7 @@ class Reader:
     def _start(self) -> None:
         """Decode from the first packet on."""
         self._container.close()
-        self._container, self._video = _open(self._path)
+        self._container, self._video = open_stream(self._path)
         self._run, self._next = self._decoded(demuxed(self._container, self._video)), 0
 
     def _restart(self) -> None:
@@ -233,6 +251,7 @@ class Reader:
             except failures() as error:
                 note_failure(error)
                 frames = []
+            at_work()
             yield from frames
             if packet is None or not packet.size:
                 return
@@ -240,7 +259,7 @@ class Reader:
     def _all_stamps(self) -> np.ndarray:
         """Return the stamps of all frames that decode, (frames,) int64, MISSING if unknown.
 
-        Raises Unreadable if decoding ends early.
+        Raises Unreadable (truncated) if decoding ends early.
         """
         self._start()
         stamps = np.array([MISSING if frame.pts is None else frame.pts for frame in self._run], np.int64)
@@ -254,7 +273,9 @@ class Reader:
                 float(known.max()) * base,
             )
             if last - begin < EARLY_SHARE * (promised - begin) - 0.1:
-                raise Unreadable("truncated", f"nothing decodes after {last - begin:.2f} s of {promised - begin:.2f} s")
+                self._fail(
+                    Unreadable("truncated", f"nothing decodes after {last - begin:.2f} s of {promised - begin:.2f} s")
+                )
         return stamps
 
     def _stand_in(self) -> None:
@@ -264,42 +285,20 @@ class Reader:
         """
         stamps = self._all_stamps()
         if len(stamps) < MIN_DECODED * len(self):
-            raise Unreadable("truncated", f"{len(stamps)} of its {len(self)} frames decode")
+            self._fail(Unreadable("truncated", f"{len(stamps)} of its {len(self)} frames decode"))
         by_stamp = np.argsort(stamps, kind="stable")
         index = np.searchsorted(stamps[by_stamp], self._order, "right") - 1  # type: ignore[arg-type]
         index = np.maximum(index, 0)
         self._is_held = stamps[by_stamp[index]] != self._order
         self._stands_in, self._last = by_stamp[index], None
+        if self.failure is not None:
+            self.readable = len(self) - int(np.argmin(self._is_held[::-1]))
 
-
-def _open(path: str) -> tuple[Any, Any]:
-    """Return the container and the video stream that a player shows: the best one, never a cover image.
-
-    Raises Unreadable.
-    """
-    import av
-    from av.stream import Disposition
-
-    try:
-        container = av.open(path, metadata_errors="ignore")
-    except failures() as error:
-        raise Unreadable("not_video", f"not a video container: {plain(error)}") from None
-    stills = Disposition.attached_pic | Disposition.timed_thumbnails
-    videos = [stream for stream in container.streams.video if not stream.disposition & stills]
-    if not videos:
-        container.close()
-        raise Unreadable("no_video_stream", "the file has no video stream")
-    videos = [stream for stream in videos if stream.codec_context is not None]
-    if not videos:
-        container.close()
-        raise Unreadable("no_decoder", "its video has a codec that cannot be decoded here")
-    best = container.streams.best("video")
-    stream = best if best in videos else max(videos, key=lambda stream: stream.width * stream.height)
-    stream.codec_context.thread_count = 1
-    if (most := max_pixels()) is not None:
-        # includes padding; frames may become larger than the header says
-        stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}
-    return container, stream
+    def _fail(self, error: Unreadable) -> None:
+        """Raise the error, or keep it in `failure` if a part of the file is enough."""
+        if not self._partial:
+            raise error
+        self.failure = self.failure or error
 
 
 def _reaches(packet: Any, keyframe: Packet) -> bool:

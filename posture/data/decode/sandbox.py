@@ -21,7 +21,8 @@ from typing import Any
 from posture.data.decode.check_image import EncodedImage, read_image
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.decode_file import cut_file, frames_to_search, read_frames
-from posture.data.decode.limits import DecodeLimits, ran_out_of_memory
+from posture.data.decode.limits import DecodeLimits, ran_out_of_memory, tell_work
+from posture.data.decode.stream_frames import stream_frames
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
 from posture.data.labels.records import Label, Tube
 from posture.data.store.schema import DecodeRecipe
@@ -76,13 +77,35 @@ class Sandbox:
         """Yield what `decode_file.read_frames` yields in the child. Raises Unreadable as `cut` does."""
         return self._answers({"path": path, "frames": list(frames)}, limit_seconds)
 
+    def stream(
+        self,
+        path: str,
+        *,
+        recipe: DecodeRecipe | None,
+        longest: int | None,
+        every: int = 1,
+        start: float = 0.0,
+        end: float | None = None,
+        limit_seconds: float,
+    ) -> Iterator[dict[str, Any] | Clip]:
+        """Yield what `stream_frames.stream_frames` yields in the child. Raises Unreadable as `cut` does.
+
+        `limit_seconds` bounds how long the child may decode nothing, not the time for the whole file.
+        """
+        options = {"longest": longest, "every": every, "start": start, "end": end}
+        job = {"stream": path, "recipe": None if recipe is None else asdict(recipe), "options": options}
+        return self._answers(job, limit_seconds, is_endless=True)
+
     def image(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
         """Return what `check_image.read_image` returns in the child. Raises Unreadable as `cut` does."""
         (clip,) = self._answers({"image": path, "content": content_hash}, limit_seconds)
         assert isinstance(clip, Clip)
         return EncodedImage(bytes(clip.pixels), **clip.row)
 
-    def _answers(self, job: dict[str, Any], limit_seconds: float) -> Iterator[dict[str, Any] | Clip]:
+    def _answers(
+        self, job: dict[str, Any], limit_seconds: float, *, is_endless: bool = False
+    ) -> Iterator[dict[str, Any] | Clip]:
+        """Yield the child's answers. `limit_seconds` bounds the wait for all of them, or for each if `is_endless`."""
         channel = self._start()
         left = limit_seconds
 
@@ -92,13 +115,15 @@ class Sandbox:
             if not channel.poll(max(0.0, left)):
                 raise TimeoutError
             # the caller's work on an answer, such as finding athletes, does not count
-            left -= time.monotonic() - began
+            left = limit_seconds if is_endless else left - (time.monotonic() - began)
             return channel.recv_bytes()
 
         try:
             channel.send_bytes(json.dumps(job).encode())
             while True:
                 message = json.loads(received())
+                if message["kind"] == "working":
+                    continue
                 if message["kind"] == "end":
                     return
                 if message["kind"] == "unreadable":
@@ -108,7 +133,8 @@ class Sandbox:
                 yield Clip(message["row"], received()) if message["kind"] == "clip" else message
         except TimeoutError:
             self.close()
-            raise Unreadable("timeout", f"not decoded within {limit_seconds:g} s (--file-limit)") from None
+            what = "nothing was decoded for" if is_endless else "not decoded within"
+            raise Unreadable("timeout", f"{what} {limit_seconds:g} s (--file-limit)") from None
         except (EOFError, OSError) as error:
             self.close()
             raise Unreadable("crashed", f"the decoder's process died: {type(error).__name__}") from None
@@ -187,6 +213,7 @@ def _job(path: str, video: str, labels: Sequence[Label], cut: Cut, stored: Seque
 def _serve(channel: Connection, limits: DecodeLimits) -> None:
     """Answer jobs until the parent has ended."""
     limits.apply()
+    tell_work(lambda: channel.send_bytes(b'{"kind": "working"}'))
     while True:
         try:
             job = json.loads(channel.recv_bytes())
@@ -231,6 +258,9 @@ def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
     if "image" in job:
         encoded = read_image(job["image"], job["content"])
         return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
+    if "stream" in job:
+        recipe = None if job["recipe"] is None else DecodeRecipe(**job["recipe"])
+        return stream_frames(job["stream"], recipe=recipe, **job["options"])
     if "frames" in job:
         return read_frames(job["path"], job["frames"])
     cut = Cut(**job["cut"] | {"recipe": DecodeRecipe(**job["cut"]["recipe"])})

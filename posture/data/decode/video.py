@@ -34,12 +34,12 @@ def probe(path: str) -> VideoStream:
         return reader.stream
 
 
-def open_video(path: str, *, height: int | None = None, width: int | None = None) -> Reader:
+def open_video(path: str, *, height: int | None = None, width: int | None = None, partial: bool = False) -> Reader:
     """Open a reader of the file's frames (`Reader`). Raises Unreadable with the verdict if it has none to train on."""
     if os.path.getsize(path) == 0:
         raise Unreadable("empty", "the file has no bytes")
     try:
-        return Reader(path, height=height, width=width)
+        return Reader(path, height=height, width=width, partial=partial)
     except Unreadable as error:
         if error.verdict == "not_video" and _begins_like_video(path):
             raise Unreadable("truncated", f"it begins like a video, but its index is missing: {error}") from None
