@@ -1,4 +1,4 @@
-"""Import of `ultralytics.nn.modules`: convolutional blocks of the YOLO family (AGPL-3.0), imported on demand.
+"""Import of ultralytics (AGPL-3.0) on demand: convolutional blocks of the YOLO family, and trackers.
 
 Importing ultralytics changes the process. It looks up hosts in the DNS, writes a settings file and reports that on
 standard output. It sets OMP_NUM_THREADS=1 in the environment, which later processes inherit. It wraps `torch.save` and
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -27,20 +28,21 @@ OFFLINE = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": 
 
 def ultralytics_blocks() -> ModuleType:
     """Return `ultralytics.nn.modules`, with Conv, C3, SPPF and Focus. Raises InputError if it cannot be imported."""
-    if "ultralytics.nn.modules" in sys.modules:
-        return _import()
+    return import_ultralytics("ultralytics.nn.modules", need="this network is made of ultralytics' blocks")
+
+
+def import_ultralytics(name: str, *, need: str) -> ModuleType:
+    """Return the module `name` of ultralytics.
+
+    Raises InputError, which opens with `need`, if it cannot be imported.
+    """
+    if sys.modules.get(name) is not None:
+        return sys.modules[name]
     with _unchanged_process():
-        return _import()
-
-
-def _import() -> ModuleType:
-    try:
-        from ultralytics.nn import modules
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
-        raise InputError(
-            f"this network is made of ultralytics' blocks, but ultralytics cannot be imported: {error}"
-        ) from None
-    return modules
+        try:
+            return import_module(name)
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+            raise InputError(f"{need}, but ultralytics cannot be imported: {error}") from None
 
 
 @contextmanager

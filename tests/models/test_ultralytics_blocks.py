@@ -22,11 +22,8 @@ cv2.setNumThreads(2)
 before = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(torch.rand(3, 40) > 2)
 before += (cv2.getNumThreads(),)
 
-from posture.models import build
-from posture.models.detector_configs import YOLOv5
-
 assert "ultralytics" not in sys.modules
-build(YOLOv5(width=0.05))
+USE
 assert "ultralytics" in sys.modules
 after = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(torch.rand(3, 40) > 2)
 after += (cv2.getNumThreads(),)
@@ -35,9 +32,27 @@ for one, other in zip(before, after):
 """
 
 
-def test_a_process_is_as_it_was(tmp_path: Path):
+BLOCKS = """
+from posture.models import build
+from posture.models.detector_configs import YOLOv5
+
+build(YOLOv5(width=0.05))
+"""
+TRACKERS = """
+from posture.predict.tracker import TRACKERS, AthleteTracker
+
+for name in TRACKERS:
+    tracker = AthleteTracker(name, fps=25)
+    tracker.update(0, 0.0, np.float32([[1, 2, 30, 40]]), np.float32([0.9]), np.zeros((64, 64, 3), np.uint8))
+"""
+
+
+@pytest.mark.parametrize("use", [BLOCKS, TRACKERS], ids=["blocks", "trackers"])
+def test_a_process_is_as_it_was(use: str, tmp_path: Path):
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.replace("USE", use)], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
@@ -47,3 +62,29 @@ def test_a_machine_without_ultralytics_is_told(config: YOLOv5 | YOLOv7, monkeypa
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match="ultralytics cannot be imported"):
         build(config)
+
+
+def test_a_machine_without_lap_is_told(tmp_path: Path):
+    """ultralytics would install it by pip."""
+    code = """
+import sys
+
+sys.modules["lap"] = None
+started = []
+starts = ("subprocess.Popen", "os.system")
+sys.addaudithook(lambda event, values: started.append(str(values)) if event in starts else None)
+
+from posture.errors import InputError
+from posture.predict.tracker import AthleteTracker
+
+try:
+    AthleteTracker("bytetrack", fps=25)
+except InputError as error:
+    assert "lap" in str(error), error
+else:
+    sys.exit("no error")
+assert not any("install" in values for values in started), started
+"""
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -50,7 +50,8 @@ def link(found: Mapping[int, tuple[np.ndarray, np.ndarray]], *, name: str, strid
     """Link boxes (D, 4) and scores (D,) by frame to tubes called `name`, the largest summed confidence first.
 
     In each frame, the pair of tube and box with the largest overlap is joined first. `stride` is the number of frames
-    between looks. Greedy linking is enough here, so no tracker library is needed.
+    between looks. Greedy linking is enough for the one athlete of a labelled segment; it needs no torch, which the
+    trackers of `predict` load, and stored clips must not change with a library's version.
     """
     open_tubes: list[_Open] = []
     closed: list[_Open] = []

@@ -1,0 +1,147 @@
+"""Track athletes through a video by the trackers of ultralytics (AGPL-3.0).
+
+A look is a frame that the tracker sees. Legend: D found boxes of one look, xyxy in pixels of the shown video; n looks
+of a track.
+
+ByteTrack: Zhang et al., ECCV 2022. BoT-SORT: Aharon et al., arXiv:2206.14651. OC-SORT: Cao et al., CVPR 2023.
+FastTracker: arXiv:2508.14370. TrackTrack: Shim et al., CVPR 2025. Deep OC-SORT is left out: without its network for
+appearance it is OC-SORT.
+"""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import yaml
+
+from posture.data.decode.tracks import MIN_CONFIDENCE, SURE_CONFIDENCE
+from posture.errors import InputError
+from posture.predict.answers import Track
+
+CLASSES = {
+    "bytetrack": "BYTETracker",
+    "botsort": "BOTSORT",
+    "ocsort": "OCSORT",
+    "fasttrack": "FASTTracker",
+    "tracktrack": "TRACKTRACK",
+}
+TRACKERS = tuple(CLASSES)
+"""Names of the trackers that need no network of their own."""
+MIN_LOOKS = 3
+"""Looks after which a track is an athlete; shorter ones are mostly false positives."""
+CONFIGURED_FPS = 30.0
+"""Frame rate at which ultralytics' numbers of frames are meant."""
+DURATIONS = ("track_buffer", "occ_reappear_window", "active_occ_to_lost_thresh")
+"""Settings in frames that stand for a time: how long a lost or hidden athlete may be found again."""
+
+
+class AthleteTracker:
+    """A tracker of one video. Call `update` with its looks in order."""
+
+    def __init__(self, name: str, *, fps: float) -> None:
+        """Prepare the tracker `name`; `fps` is the rate of looks.
+
+        Raises InputError if there is no such tracker, or ultralytics or lap cannot be imported.
+        """
+        if name not in CLASSES:
+            raise InputError(f"tracker {name!r} is unknown; choose one of: {', '.join(TRACKERS)}")
+        if not fps > 0:
+            raise InputError(f"the tracker needs a rate of frames greater than 0, not {fps}")
+        from posture.models.ultralytics_blocks import import_ultralytics  # loads torch
+
+        need = f"{name} is a tracker of ultralytics"
+        trackers = import_ultralytics("ultralytics.trackers", need=need)
+        self._found = import_ultralytics("ultralytics.engine.results", need=need).Boxes
+        settings = _settings(Path(trackers.__path__[0]).parent / "cfg" / "trackers" / f"{name}.yaml", fps)
+        self.uses_frames = settings.get("gmc_method", "none") != "none"
+        """True if the tracker looks at pixels, to compensate the camera's motion. Without them it does not."""
+        self._tracker = getattr(trackers, CLASSES[name])(SimpleNamespace(**settings))
+        self._open: dict[int, _Looks] = {}  # by the library's id, those that may continue
+        self._confirmed: list[_Looks] = []  # the place of a track in it, from 1, is its id
+        self._dropped = 0
+
+    def update(
+        self, number: int, time: float, boxes: np.ndarray, scores: np.ndarray, frame: np.ndarray | None = None
+    ) -> list[tuple[int, np.ndarray, float]]:
+        """Take the next look: frame `number`, shown at `time` (seconds), and its found boxes (D, 4) and scores (D,).
+
+        `frame` is (H, W, 3) uint8 RGB; it is not needed unless `uses_frames`. Returns id, box (4,) float32 and score of
+        the confirmed tracks that it shows. The boxes are the detector's own, not smoothed.
+        """
+        boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+        image = None if frame is None or not self.uses_frames else np.ascontiguousarray(frame[..., ::-1])
+        found = np.column_stack([boxes, scores, np.zeros_like(scores)])  # of one class
+        self._tracker.update(self._found(found, (1, 1)), image)  # the size only serves normalised boxes
+        shown = []
+        for track in self._tracker.tracked_stracks:
+            if track.frame_id != self._tracker.frame_id:
+                continue  # hidden in this look
+            looks = self._open.setdefault(track.track_id, _Looks())
+            box, score = boxes[int(track.idx)], float(scores[int(track.idx)])
+            looks.add(number, time, box, score)
+            if not looks.id and len(looks.frames) >= MIN_LOOKS:
+                self._confirmed.append(looks)
+                looks.id = len(self._confirmed)
+            if looks.id:
+                shown.append((looks.id, box, score))
+        self._close()
+        return sorted(shown, key=lambda one: one[0])
+
+    def tracks(self) -> tuple[Track, ...]:
+        """Return the confirmed tracks, with the ids of `update`: from 1, in the order in which they were confirmed.
+
+        The looks before a track's confirmation are in it.
+        """
+        return tuple(looks.track() for looks in self._confirmed)
+
+    @property
+    def dropped(self) -> int:
+        """Number of tracks that have fewer than MIN_LOOKS looks, and so are not among `tracks`."""
+        return self._dropped + sum(not looks.id for looks in self._open.values())
+
+    def _close(self) -> None:
+        """Forget the tracks that the library has given up."""
+        alive = {track.track_id for track in (*self._tracker.tracked_stracks, *self._tracker.lost_stracks)}
+        for key in self._open.keys() - alive:
+            self._dropped += not self._open.pop(key).id
+
+
+class _Looks:
+    """The numbers of one track, 36 bytes a look."""
+
+    def __init__(self) -> None:
+        self.id = 0  # not confirmed yet
+        self.frames, self.times = array("q"), array("d")
+        self.boxes, self.scores = array("f"), array("f")
+
+    def add(self, number: int, time: float, box: np.ndarray, score: float) -> None:
+        self.frames.append(number)
+        self.times.append(time)
+        self.boxes.extend(box.tolist())
+        self.scores.append(score)
+
+    def track(self) -> Track:
+        return Track(
+            self.id,
+            np.array(self.frames, np.int64),
+            np.array(self.times, np.float64),
+            np.array(self.boxes, np.float32).reshape(-1, 4),
+            np.array(self.scores, np.float32),
+        )
+
+
+def _settings(path: Path, fps: float) -> dict[str, Any]:
+    """Return ultralytics' settings of a tracker for this rate of looks, with the confidences of our detectors."""
+    settings = yaml.safe_load(path.read_text())
+    for name in DURATIONS:
+        if name in settings:
+            settings[name] = max(1, round(settings[name] * fps / CONFIGURED_FPS))
+    return settings | {
+        "track_low_thresh": MIN_CONFIDENCE,
+        "track_high_thresh": SURE_CONFIDENCE,
+        "new_track_thresh": SURE_CONFIDENCE,
+    }

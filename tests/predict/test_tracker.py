@@ -1,0 +1,95 @@
+"""Tracks of athletes: which boxes are one athlete's, under which id."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from posture.errors import InputError
+from posture.predict.tracker import MIN_LOOKS, TRACKERS, AthleteTracker
+
+NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+
+
+def boxes_at(*lefts: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes of 40 x 90 pixels with these left edges, and their scores."""
+    boxes = np.array([[left, 50, left + 40, 140] for left in lefts], np.float32).reshape(-1, 4)
+    return boxes, np.full(len(lefts), 0.9, np.float32)
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_two_athletes_who_pass_each_other_keep_their_ids(name: str):
+    tracker = AthleteTracker(name, fps=25)
+    frame = np.random.default_rng(0).integers(0, 255, (200, 400, 3), np.uint8)
+    shown = []
+    for look in range(60):
+        right, left = boxes_at(5.0 * look), boxes_at(300 - 5.0 * look)
+        order = (right, left) if look % 2 else (left, right)  # a detector orders by confidence
+        boxes, scores = (np.concatenate(values) for values in zip(*order, strict=True))
+        shown.append(tracker.update(3 * look, 3 * look / 75, boxes, scores, frame))
+    tracks = tracker.tracks()
+    assert [track.id for track in tracks] == [1, 2] and tracker.dropped == 0
+    rightward = min(tracks, key=lambda track: track.boxes[0, 0])
+    assert (np.diff(rightward.boxes[:, 0]) > 0).all()
+    for track in tracks:
+        assert track.frames.dtype == np.int64 and track.boxes.shape == (len(track.frames), 4)
+        assert np.array_equal(track.times, track.frames / 75) and (track.scores == np.float32(0.9)).all()
+        assert len(track.frames) >= 55 and track.frames[0] == 0, "the looks before its confirmation are in it"
+    for look, athletes in enumerate(shown):
+        for id, box, _ in athletes:
+            (place,) = np.flatnonzero(tracks[id - 1].frames == 3 * look)
+            assert np.array_equal(tracks[id - 1].boxes[place], box)
+    assert [len(athletes) for athletes in shown[: MIN_LOOKS - 1]] == [0] * (MIN_LOOKS - 1)
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize("fps", [10, 50])
+def test_a_hidden_athlete_is_found_again_within_a_second(name: str, fps: float):
+    for seconds, ids in ((0.6, [1]), (2.0, [1, 2])):
+        tracker = AthleteTracker(name, fps=fps)
+        for look in range(round((2 + seconds) * fps)):
+            hidden = fps <= look < (1 + seconds) * fps
+            tracker.update(look, look / fps, *(NOTHING if hidden else boxes_at(100)))
+        assert [track.id for track in tracker.tracks()] == ids, seconds
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_boxes_that_flash_up_are_dropped_and_counted(name: str):
+    tracker = AthleteTracker(name, fps=25)
+    for look in range(40):
+        boxes, scores = boxes_at(20, 300) if look in (10, 20, 39) else boxes_at(20)
+        tracker.update(look, look / 25, boxes, scores)
+    assert len(tracker.tracks()) == 1
+    assert tracker.dropped in (1, 2, 3), "the first may come back as the second"
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_nothing_found_is_no_track(name: str):
+    tracker = AthleteTracker(name, fps=25)
+    assert [tracker.update(look, look / 25, *NOTHING) for look in range(5)] == [[]] * 5
+    assert tracker.tracks() == () and tracker.dropped == 0
+
+
+def test_memory_grows_by_the_numbers_of_the_tracks_only():
+    tracker = AthleteTracker("bytetrack", fps=25)
+
+    def watch(looks: range) -> int:
+        for look in looks:
+            tracker.update(look, look / 25, *boxes_at(20, 200 if look % 100 < 50 else 320))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    before = watch(range(200))
+    grown = watch(range(200, 1200)) - before
+    tracemalloc.stop()
+    numbers, ended_tracks = 1000 * 2 * 36, 20 * 4096  # the library keeps the last thousand tracks that ended
+    assert grown < 1.2 * numbers + ended_tracks, grown
+
+
+def test_what_is_unknown_is_told():
+    with pytest.raises(InputError, match="tracker 'sort' is unknown; choose one of: bytetrack, botsort"):
+        AthleteTracker("sort", fps=25)
+    with pytest.raises(InputError, match="greater than 0, not 0"):
+        AthleteTracker("bytetrack", fps=0)
