@@ -136,3 +136,48 @@ def remux(
                 packet.stream = stream
                 new.mux(packet)
     return target
+
+
+def with_sound(source: Path, target: Path, codec: str, *, begins: float, seconds: float, rate: int = 44100) -> Path:
+    """Copy the video of `source` and add `seconds` of sound in stereo: silence, then a tone from second `begins` on."""
+    import av
+
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        copy, stream = new.add_stream_from_template(old.streams.video[0]), new.add_stream(codec, rate=rate)
+        stream.layout = "stereo"
+        at = np.arange(round(seconds * rate)) / rate
+        tone = np.where(at < begins, 0.0, 0.5 * np.sin(2 * np.pi * 440 * at))
+        samples = np.repeat((tone * 32767).astype(np.int16), 2)[None]
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for begin in range(0, samples.shape[1], 2 * 4096):
+            sound = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(samples[:, begin : begin + 2 * 4096]), "s16", "stereo"
+            )
+            sound.rate, sound.pts, sound.time_base = rate, begin // 2, Fraction(1, rate)
+            while packets and float(packets[0].pts * packets[0].time_base) <= begin / 2 / rate:
+                packets[0].stream = copy
+                new.mux(packets.pop(0))
+            new.mux(stream.encode(sound))
+        for packet in packets:
+            packet.stream = copy
+            new.mux(packet)
+        new.mux(stream.encode(None))
+    return target
+
+
+def sound_of(path: Path) -> tuple[str, float, float]:
+    """The codec of a file's sound, when its first tone begins, and when it ends; seconds on the clock of the video."""
+    import av
+
+    with av.open(str(path)) as file:
+        stream = file.streams.audio[0]
+        frames = [(frame.time, frame.sample_rate, frame.to_ndarray()) for frame in file.decode(audio=0)]
+        name = stream.codec_context.name
+    onset = None
+    for time, rate, samples in frames:
+        scale = 32768 if samples.dtype.kind == "i" else 1.0
+        (loud,) = np.nonzero(np.abs(samples[0].astype(np.float64)) > 0.1 * scale)
+        if len(loud) and onset is None:
+            onset = time + loud[0] / rate
+    time, rate, samples = frames[-1]
+    return name, -1.0 if onset is None else float(onset), float(time + samples.shape[-1] / rate)

@@ -22,6 +22,7 @@ from posture.data.decode.check_image import EncodedImage, read_image
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.decode_file import cut_file, frames_to_search, read_frames
 from posture.data.decode.limits import DecodeLimits, ran_out_of_memory, tell_work
+from posture.data.decode.sound import extract_sound
 from posture.data.decode.stream_frames import stream_frames
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
 from posture.data.labels.records import Label, Tube
@@ -95,6 +96,15 @@ class Sandbox:
         options = {"longest": longest, "every": every, "start": start, "end": end}
         job = {"stream": path, "recipe": None if recipe is None else asdict(recipe), "options": options}
         return self._answers(job, limit_seconds, is_endless=True)
+
+    def sound(
+        self, path: str, target: str, *, start: float = 0.0, end: float | None = None, limit_seconds: float
+    ) -> dict[str, Any]:
+        """Return what `sound.extract_sound` yields in the child. Raises Unreadable as `stream` does."""
+        job = {"sound": path, "target": target, "options": {"start": start, "end": end}}
+        (answer,) = self._answers(job, limit_seconds, is_endless=True)
+        assert isinstance(answer, dict)
+        return answer
 
     def image(self, path: str, content_hash: str, *, limit_seconds: float) -> EncodedImage:
         """Return what `check_image.read_image` returns in the child. Raises Unreadable as `cut` does."""
@@ -258,6 +268,8 @@ def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
     if "image" in job:
         encoded = read_image(job["image"], job["content"])
         return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
+    if "sound" in job:
+        return extract_sound(job["sound"], job["target"], **job["options"])
     if "stream" in job:
         recipe = None if job["recipe"] is None else DecodeRecipe(**job["recipe"])
         return stream_frames(job["stream"], recipe=recipe, **job["options"])

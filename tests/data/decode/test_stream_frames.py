@@ -153,7 +153,7 @@ def test_a_decoder_that_hangs_is_given_up(films):
     with Sandbox() as sandbox:
         list(sandbox.frames(str(films["plain.mp4"]), [0], limit_seconds=60))
         os.kill(sandbox._process.pid, signal.SIGSTOP)
-        with pytest.raises(Unreadable, match="nothing was decoded for 0.5 s"):
+        with pytest.raises(Unreadable, match=r"nothing was decoded for 0\.5 s"):
             list(sandbox.stream(str(films["plain.mp4"]), recipe=None, longest=None, limit_seconds=0.5))
 
 
