@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -32,7 +33,7 @@ from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import counted, duration, size
 from posture.errors import InputError
-from posture.runs.athlete_finder import AthleteDetector, open_detector
+from posture.runs.trained import TrainedModel, open_trained
 
 command = App(name="ingest", help_epilogue="Example: posture ingest FOOTAGE --store STORE")
 
@@ -214,11 +215,10 @@ def ingest(
         if footage is None and clips.flow is None:
             return None
     if footage is not None:
-        if clips.crop is None and layout is None:
-            layout = choose_layout(footage, clips=_names_clips(clips))
-        if clips.crop is None and layout in IMAGE_LAYOUTS:
-            return _ingest_images(footage, store, layout, images, splits, limits, yes=yes)
-        _ingest_clips(footage, store, layout, clips, splits, limits, yes=yes)
+        if isinstance(_ingest(footage, store, layout, clips, images, splits, limits, yes=yes), ImageReport):
+            return console.suggest(
+                f"posture show {store}, then posture train jobs/detector.py:improved --store {store}"
+            )
     elif clips.flow is None:
         raise InputError("ingest needs FOOTAGE: a folder, an s3:// prefix, or a file of labels")
     if clips.flow is not None:
@@ -228,6 +228,50 @@ def ingest(
         ("" if footage is None else f"posture show {store}, then ")
         + f"posture train jobs/action.py:{recipe} --store {store}"
     )
+
+
+def ingest_footage(
+    footage: str,
+    store: str,
+    layout: str | None,
+    *,
+    clips: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
+    splits: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Any] | None = None,
+) -> ClipReport | ImageReport:
+    """Ingest footage without asking, and print and return the report. The mappings have fields of `ClipArguments`,
+    `ImageArguments`, `SplitArguments` and `LimitArguments`.
+
+    Raises InputError, also for fields that do not exist.
+    """
+    given = {ClipArguments: clips, ImageArguments: images, SplitArguments: splits, LimitArguments: limits}
+    try:
+        arguments: list[Any] = [kind(**(values or {})) for kind, values in given.items()]
+    except TypeError as error:
+        raise InputError(f"ingest: {str(error).rpartition('() ')[2]}") from None
+    report = _ingest(footage, store, layout, *arguments, yes=True)
+    if arguments[0].flow is not None and isinstance(report, ClipReport):
+        add_flow(store, arguments[0].flow)
+    return report
+
+
+def _ingest(
+    footage: str,
+    store: str,
+    layout: Any,
+    clips: ClipArguments,
+    images: ImageArguments,
+    splits: SplitArguments,
+    limits: LimitArguments,
+    *,
+    yes: bool,
+) -> ClipReport | ImageReport:
+    if clips.crop is None and layout is None:
+        layout = choose_layout(footage, clips=_names_clips(clips))
+    if clips.crop is None and layout in IMAGE_LAYOUTS:
+        return _ingest_images(footage, store, layout, images, splits, limits, yes=yes)
+    return _ingest_clips(footage, store, layout, clips, splits, limits, yes=yes)
 
 
 def _names_clips(clips: ClipArguments) -> bool:
@@ -246,7 +290,7 @@ def _ingest_clips(
     limits: LimitArguments,
     *,
     yes: bool,
-) -> None:
+) -> ClipReport:
     crop, detector = read_crop(clips.crop, clips.margin)
     recipe = DecodeRecipe(
         *parse_size(clips.size), clips.frames, clips.stride, clips.windows, clips.fit, clips.jpeg, crop
@@ -254,7 +298,8 @@ def _ingest_clips(
     options = IngestOptions(
         cut=Cut(recipe, clips.min_frames, clips.short, clips.background), **_shared(splits, limits, test_share=0.2)
     )
-    ask_and_ingest(footage, store, options, layout=layout, split_number=splits.split_number, yes=yes, detector=detector)
+    how: dict[str, Any] = {"split_number": splits.split_number, "yes": yes, "detector": detector}
+    return ask_and_ingest(footage, store, options, layout=layout, **how)
 
 
 def _ingest_images(
@@ -266,7 +311,7 @@ def _ingest_images(
     limits: LimitArguments,
     *,
     yes: bool,
-) -> None:
+) -> ImageReport:
     found = read_images(
         footage,
         layout=layout,
@@ -275,8 +320,8 @@ def _ingest_images(
         split_number=splits.split_number,
         outside=images.outside,
     )
-    ask_and_ingest_images(found, store, ImageOptions(images.boxes, **_shared(splits, limits, test_share=0.3)), yes=yes)
-    console.suggest(f"posture show {store}, then posture train jobs/detector.py:improved --store {store}")
+    options = ImageOptions(images.boxes, **_shared(splits, limits, test_share=0.3))
+    return ask_and_ingest_images(found, store, options, yes=yes)
 
 
 def _shared(splits: SplitArguments, limits: LimitArguments, *, test_share: float) -> dict[str, Any]:
@@ -297,7 +342,7 @@ ASK_ABOVE_IMAGES = 50_000
 REFUSALS_SHOWN = 50
 
 
-def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | None]:
+def read_crop(text: str | None, margin: float) -> tuple[str, TrainedModel | None]:
     """Return the decode recipe's crop for `--crop TEXT --margin MARGIN`, and the detector if TEXT names one.
 
     Raises InputError.
@@ -308,7 +353,7 @@ def read_crop(text: str | None, margin: float) -> tuple[str, AthleteDetector | N
     if text == "boxes":
         return crop_name(margin), None
     if source == "detector" and sign and run:
-        detector = open_detector(run)
+        detector = open_trained(run, task="detection")
         return crop_name(margin, detector=detector.digest), detector
     raise InputError(
         f"--crop {text}: write boxes, for hand-drawn boxes, or detector=runs/NAME, for those of a trained detector"
@@ -323,7 +368,7 @@ def ask_and_ingest(
     layout: str | None,
     split_number: int,
     yes: bool,
-    detector: AthleteDetector | None = None,
+    detector: TrainedModel | None = None,
 ) -> ClipReport:
     """Read the labels, print an estimate, ask if the ingest is long, ingest, and print the report.
 

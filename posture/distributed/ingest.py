@@ -19,7 +19,8 @@ from posture.distributed.metrics import Throughput
 from posture.errors import InputError
 
 if TYPE_CHECKING:
-    from posture.runs.athlete_finder import AthleteDetector, Finder
+    from posture.runs.athlete_finder import Finder
+    from posture.runs.trained import TrainedModel
 
 GPU_SHARE = 0.25
 """GPUs per task that finds athletes, if the cluster has GPUs. Tasks also decode, so one alone does not fill a GPU."""
@@ -32,7 +33,7 @@ def ingest(
     store: Store,
     options: IngestOptions,
     *,
-    detector: AthleteDetector | None = None,
+    detector: TrainedModel | None = None,
     progress: Progress | None = None,
 ) -> ClipReport:
     """Ingest videos: `data.ingest.clips.ingest_clips` on Ray, with the `detector` if clips are cut around athletes."""

@@ -1,7 +1,7 @@
 """The answer about one video: who did what, and when.
 
-Legend: n frames of a track, w windows of a lane, K classes. Times are in seconds from the video's first frame; boxes are
-xyxy in pixels of the video as it is shown (upright, with square pixels).
+Legend: n frames of a track, w windows of a lane, K classes. Times are in seconds from the video's first frame. Boxes
+are xyxy in pixels of the video as it is shown: upright, with square pixels.
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class Prediction:
     """Where the answer comes from: run or version, checkpoint, decode recipe, detector, tracker, options."""
     notes: tuple[str, ...] = ()
     """Sentences on what was skipped, guessed or approximated."""
+    overall: np.ndarray | None = None
+    """(K,) float32, probabilities of the whole video (or of the part that was asked for) as one segment, exactly as
+    `posture evaluate` scores it; None if clips are cut along athletes, or there is no classifier.
+    """
     failure: str = ""
     """Why the rest of the video could not be read; "" if all of it was."""
 

@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import (
+    Any,
+    NotRequired,  # pydantic needs this one before Python 3.12
+)
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from typing_extensions import TypedDict
 
 from posture.data.labels.table import as_text
 from posture.data.store.checked import checked_json, checked_value
@@ -75,6 +78,7 @@ class Timeline(TypedDict):
     notes: list[str]
     failure: str
     segments: list[_Segment]
+    overall: NotRequired[list[float] | None]
     lanes: list[_Lane]
     tracks: list[_Track]
 
@@ -121,6 +125,7 @@ def read_prediction(folder: str) -> Prediction:
         threshold=found["threshold"],
         model=dict(found["model"]),
         notes=tuple(found["notes"]),
+        overall=None if (overall := found.get("overall")) is None else np.array(overall, np.float32),
         failure=found["failure"],
     )
 
@@ -174,6 +179,7 @@ def _timeline(prediction: Prediction) -> Timeline:
             }
             for segment in prediction.segments
         ],
+        "overall": None if prediction.overall is None else _rounded(prediction.overall, PROBABILITY_DIGITS),
         "lanes": [
             {
                 "track": lane.track,

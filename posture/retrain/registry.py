@@ -27,10 +27,12 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
+from posture.config import validate
 from posture.data.store.checked import Count, Name, Seconds, checked_json, path_below, refuse_links
 from posture.data.store.files import absolute, is_remote, join, list_files, open_root, read_bytes, write_bytes
 from posture.data.store.lease import Lease
 from posture.errors import InputError
+from posture.runs.trained import TrainedModel
 
 VERSION = re.compile(r"v\d{4,}")
 PASS = re.compile(r"\d{4,}-\d{8}-\d{6}")
@@ -288,6 +290,17 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix="posture-version-") as copy:
             Path(copy, WEIGHTS).write_bytes(read_bytes(join(folder, WEIGHTS)) or b"")
             yield Path(copy)
+
+    def champion_model(self) -> TrainedModel:
+        """Return the version in use, ready for workers. Raises InputError if there is none."""
+        name = self.champion()
+        if name is None:
+            raise InputError(f"{self.uri}: no version is in use yet; posture retrain makes the first")
+        record = self.version(name)
+        with self.checkpoint(name) as folder:
+            weights = Path(folder, WEIGHTS).read_bytes()
+        uri = self.path("versions", record["version"])
+        return TrainedModel(uri, validate(record["run"]), tuple(record["classes"]), weights, name)
 
     def mark(self, name: str, video: str, *, segments: int, splits: list[str]) -> None:
         """Mark a version as trained on a video that is forgotten. Raises InputError if there is no such version."""

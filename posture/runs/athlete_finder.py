@@ -5,22 +5,15 @@ float32, best first.
 """
 
 # the task of a run decides its type, which a checker cannot follow
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-
 import numpy as np
 
-from posture.config import DetectionRun, override
+from posture.config import override
 from posture.data.decode.tracks import MIN_CONFIDENCE
-from posture.errors import InputError
-from posture.runs.folder import RunFolder
+from posture.runs.trained import TrainedModel
 
 PEOPLE = frozenset({"athlete", "person", "player"})
 """Names of classes that are athletes. A detector without any of them is taken to have classes of athletes only."""
@@ -31,42 +24,10 @@ one athlete two tubes.)
 """
 
 
-@dataclass(frozen=True)
-class AthleteDetector:
-    """A detector that can be sent to workers: it does not need the run's folder."""
-
-    uri: str
-    run: DetectionRun
-    classes: tuple[str, ...]
-    weights: bytes
-    """Content of the best checkpoint's model.safetensors."""
-
-    @cached_property
-    def digest(self) -> str:
-        """First 8 hexadecimal digits of the weights' hash, which name the detector in a decode recipe."""
-        return hashlib.blake2b(self.weights, digest_size=16).hexdigest()[:8]
-
-
-def open_detector(uri: str) -> AthleteDetector:
-    """Open the best checkpoint of the run at `uri`. Raises InputError if there is no run, no checkpoint, or the run is
-    not a detector.
-    """
-    folder = RunFolder.open(uri)
-    record = folder.record()
-    run = record.run
-    if not isinstance(run, DetectionRun):
-        raise InputError(
-            f"{uri}: this run classifies clips ({run.model.kind}), and finding athletes takes a detector; "
-            "train one with: posture train jobs/detector.py:improved --store STORE"
-        )
-    with folder.checkpoint("best") as checkpoint:
-        return AthleteDetector(folder.uri, run, record.classes, (checkpoint / "model.safetensors").read_bytes())
-
-
 class Finder:
     """A detector's network in memory, on the GPU if there is one. Call it with frames."""
 
-    def __init__(self, detector: AthleteDetector) -> None:
+    def __init__(self, detector: TrainedModel) -> None:
         from posture.runs.detection import load_detector
         from posture.train.context import LocalContext
 
@@ -78,9 +39,8 @@ class Finder:
         self._athletes = [index for index, name in enumerate(detector.classes) if name.lower() in PEOPLE] or list(
             range(len(detector.classes))
         )
-        with tempfile.TemporaryDirectory(prefix="posture-weights-") as place:
-            Path(place, "model.safetensors").write_bytes(detector.weights)
-            network, self._task = load_detector(self._run, detector.classes, Path(place))
+        with detector.folder() as place:
+            network, self._task = load_detector(self._run, detector.classes, place)
         self._network = network.to(self._device)
 
     def __call__(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

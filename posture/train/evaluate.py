@@ -120,19 +120,40 @@ def _outputs(
     for chunk in prefetched(chunks(clips, max(1, batch // (crops * temporal_views)))):
         rows = [row for row, _ in chunk]
         for view, crop in product(range(temporal_views), range(crops)):
-            starts = {"step": run.data.step, "view": view, "views": temporal_views}
-            frames = [frame_indices(stored_frames(names, arrays), run.model.frames, **starts) for _, arrays in chunk]
-            stored = stack(names, [arrays for _, arrays in chunk], frames)
-            square = evaluation_view(next(iter(stored.values())).shape[2:4], clips=len(chunk), crop=crop, crops=crops)
-            inputs = network_inputs(_on_device(stored, device), square, data=run.data, size=run.model.size)
-            with precision.autocast():
-                outputs = model(*inputs)
+            place = {"view": view, "views": temporal_views, "crop": crop, "crops": crops}
+            outputs = clip_outputs(model, [arrays for _, arrays in chunk], run, device, precision=precision, **place)
             yield rows, outputs
         np.add.at(seen, rows, 1)
         if progress is not None:
             progress(int(seen.sum()), len(indices))
     if not (seen == 1).all():
         raise RuntimeError(f"{int((seen != 1).sum())} of {len(indices)} clips were not evaluated exactly once")
+
+
+def clip_outputs(
+    model: nn.Module,
+    clips: list[tuple[np.ndarray, ...]],
+    run: Any,
+    device: torch.device,
+    *,
+    precision: Precision,
+    view: int = 0,
+    views: int = 1,
+    crop: int = 0,
+    crops: int = 1,
+) -> torch.Tensor:
+    """Return the outputs of a network, on `device` and in evaluation mode, for clips of one size in one pass.
+
+    A clip has an array for each of `run.model.inputs`: uint8 frames (T, H, W, 3) or flow (T - 1, H, W, 2), as stored.
+    Of `views` spans and `crops` squares, the network sees number `view` and number `crop`.
+    """
+    names, lengths = run.model.inputs, [stored_frames(run.model.inputs, clip) for clip in clips]
+    span = {"step": run.data.step, "view": view, "views": views}
+    stored = stack(names, clips, [frame_indices(length, run.model.frames, **span) for length in lengths])
+    square = evaluation_view(next(iter(stored.values())).shape[2:4], clips=len(clips), crop=crop, crops=crops)
+    inputs = network_inputs(_on_device(stored, device), square, data=run.data, size=run.model.size)
+    with precision.autocast():
+        return model(*inputs)
 
 
 def _on_device(stored: dict[str, np.ndarray], device: torch.device) -> dict[str, torch.Tensor]:

@@ -130,9 +130,9 @@ def test_a_process_that_was_thought_lost_stops_once_another_went_on(small_store,
         lost.send_signal(signal.SIGCONT)
     _, complaint = lost.communicate(timeout=120)
     assert lost.returncode == 2 and "Traceback" not in complaint, complaint
-    assert "has continued this run since" in complaint and "this process stops, and what it saved is kept" in complaint, (
-        complaint
-    )
+    assert (
+        "has continued this run since" in complaint and "this process stops, and what it saved is kept" in complaint
+    ), complaint
     assert (
         (tmp_path / "one" / "checkpoints.json").read_text() == checkpoints
         and history(tmp_path, "one") == records

@@ -17,7 +17,7 @@ from posture.data.store.schema import DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.distributed.ingest import ingest
 from posture.errors import InputError
-from posture.runs.athlete_finder import AthleteDetector, open_detector
+from posture.runs.trained import TrainedModel, open_trained
 from tests.support.crops import across, make_film, seen, waiting, write_boxes
 
 WHOLE = DecodeRecipe(48, 48, 20, 2, 1)
@@ -103,7 +103,7 @@ def narrow_detector():
     from posture.models.detector_configs import YOLOv5
 
     run = DetectionRun(name="narrow", model=YOLOv5(classes=1, width=0.125, depth=0.34, size=64))
-    return AthleteDetector("runs/narrow", run, ("athlete",), save(build(run.model).state_dict()))
+    return TrainedModel("runs/narrow", run, ("athlete",), save(build(run.model).state_dict()))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -155,7 +155,7 @@ def test_a_classifier_is_no_detector(tmp_path):
     run = {"name": "c3d", "model": {"kind": "c3d"}}
     (folder / "run.json").write_text(json.dumps({"run": run, "store": "s", "versions": {}, "classes": ["a", "b"]}))
     with pytest.raises(InputError, match="finding athletes takes a detector"):
-        open_detector(str(folder))
+        open_trained(str(folder), task="detection")
 
 
 @pytest.mark.parametrize(

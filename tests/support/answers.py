@@ -95,5 +95,6 @@ def make_prediction(
             "tracker": "bytetrack",
         },
         notes=("Athlete 2 is hidden for 8 frames; boxes there are interpolated.",),
+        overall=None if athletes else np.array([1 / len(classes)] * len(classes), np.float32),
         failure=failure,
     )

@@ -1,0 +1,279 @@
+"""One pass over a video: find athletes, track them, cut windows along each, classify them in batches.
+
+Frames come from the decoder once, in order. Memory depends on the length of a window and on the numbers in the answer,
+not on the video's frames. Legend: n windows, T frames of a window, H x W pixels of a frame, K classes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from posture.data.decode.cropping import SMOOTHED_FRAMES, cut_out, cuts_along
+from posture.data.decode.cut import Clip
+from posture.data.decode.tracks import is_seen
+from posture.data.labels.records import Box, Tube
+from posture.data.store.frame_codec import decode_frames, encode_frames
+from posture.display.text import counted
+from posture.errors import InputError, Unreadable
+from posture.predict.answers import WHOLE_FRAME, Lane, Prediction
+from posture.predict.segments import segments_of
+from posture.predict.tracker import AthleteTracker
+from posture.predict.windows import FrameBuffer, Sampling
+from posture.train.batches import prefetched
+
+Progress = Callable[[int, int], None]
+"""Called with the number of frames that are done, and in total."""
+MESSAGES_AHEAD = 4
+"""Groups of frames that are decoded while others are classified."""
+
+
+class Answering(Protocol):
+    """The parts of `posture.predict.model.VideoModel` that a pass uses."""
+
+    classes: tuple[str, ...]
+    sampling: Sampling | None
+
+    @property
+    def look_size(self) -> int | None: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def description(self) -> dict[str, Any]: ...
+    def probabilities(self, clips: list[np.ndarray]) -> np.ndarray: ...
+    def calibrated(self, probabilities: np.ndarray) -> np.ndarray: ...
+    def find(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]: ...
+
+
+class VideoPass:
+    """The pass over one video. Call `run` once."""
+
+    def __init__(
+        self,
+        model: Answering,
+        name: str,
+        *,
+        every: int,
+        overlap: float,
+        shortest: float | None,
+        tracker: str,
+        batch: int,
+        progress: Progress | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._model, self._name, self._every = model, name, every
+        self._overlap, self._shortest, self._tracker_name, self._batch = overlap, shortest, tracker, batch
+        self._progress, self._should_stop = progress, should_stop
+        self._crops = bool(model.sampling and model.sampling.recipe.crop)
+        self._notes: list[str] = []
+        self._failure = ""
+        self._times, self._ends = array("d"), array("d")
+        self._looked = -1
+        self._recent: dict[int, dict[int, Box]] = defaultdict(dict)
+        self._waiting: list[tuple[int, int, np.ndarray]] = []
+        self._lanes: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+        self._overall: list[np.ndarray] = []
+
+    def run(self, messages: Iterator[dict[str, Any] | Clip]) -> Prediction:
+        """Return the answer about a video, whose frames come as from `Sandbox.stream`. Raises InputError if none can be
+        read.
+        """
+        try:
+            for message in prefetched(messages, depth=MESSAGES_AHEAD):
+                if isinstance(message, Clip):
+                    self._take(message)
+                elif message["kind"] == "stream":
+                    self._begin(message)
+                elif message["kind"] == "note":
+                    self._notes.append(message["note"])
+                if self._should_stop():
+                    self._failure = f"stopped after {self._ends[-1] if self._ends else 0.0:.2f} s"
+                    break
+        except Unreadable as error:
+            self._failure = str(error)
+        if not self._times:
+            raise InputError(f"{self._name}: the video cannot be read: {self._failure or 'it has no frame there'}")
+        self._classify(until=self._stop)
+        self._flush()
+        return self._answer()
+
+    def _begin(self, stream: dict[str, Any]) -> None:
+        self._stream, self._first, self._stop = stream, stream["first"], stream["stop"]
+        if self._first >= self._stop:
+            raise InputError(f"{self._name}: no frame there; the video lasts {stream['seconds']:.2f} s")
+        if self._model.look_size is not None:
+            self._tracker = AthleteTracker(self._tracker_name, fps=stream["fps"] / self._every)
+        if self._model.sampling is not None:
+            frames = range(self._first, self._stop)
+            self._windows = self._model.sampling.slide(frames, self._overlap)
+            self._sliding = len(self._windows)
+            if not self._crops:
+                self._windows += self._model.sampling.spread(frames)
+            self._buffer = FrameBuffer(self._windows)
+
+    def _take(self, clip: Clip) -> None:
+        row = clip.row
+        frames = np.frombuffer(clip.pixels, np.uint8).reshape(-1, row["height"], row["width"], 3)
+        if row["role"] == "search":
+            self._look(row, frames)
+        if row["role"] != "search" or self._model.sampling is None:
+            self._times.extend(row["times"])
+            self._ends.extend(row["ends"])
+            if self._progress is not None:
+                self._progress(len(self._times), self._stop - self._first)
+        if row["role"] != "search" and self._model.sampling is not None:
+            stride = self._model.sampling.recipe.stride if self._crops else 1
+            for number, frame in zip(row["numbers"], frames, strict=True):
+                if (number - self._first) % stride == 0:  # whole frames are large, and windows along tracks skip these
+                    self._buffer.add(number, frame)
+        if self._model.sampling is not None:
+            self._classify(until=self._looked - SMOOTHED_FRAMES if self._crops else row["numbers"][-1])
+
+    def _look(self, row: dict[str, Any], frames: np.ndarray) -> None:
+        """Find the athletes in these frames, and follow them."""
+        shown = self._stream["width"] / row["width"], self._stream["height"] / row["height"]
+        enlarged = np.array([*shown, *shown], np.float32)
+        looks = zip(row["numbers"], row["times"], self._model.find(frames), frames, strict=True)
+        for number, time, (boxes, scores), frame in looks:
+            for track, box, _ in self._tracker.update(number, time, boxes * enlarged, scores, frame):
+                left, top, right, bottom = box.tolist()
+                self._recent[track][number] = left, top, right, bottom
+            self._looked = number
+
+    def _classify(self, *, until: int) -> None:
+        """Classify the windows that are complete up to the frame `until`."""
+        if self._model.sampling is None:
+            return
+        for index, frames in self._buffer.complete(until=until):
+            if not self._crops:
+                self._put(WHOLE_FRAME, index, frames())
+                continue
+            numbers = self._windows[index]
+            images = None
+            for track, boxes in list(self._recent.items()):
+                tube = Tube("", "", boxes)
+                if is_seen(tube, numbers):
+                    images = frames() if images is None else images
+                    self._put(track, index, self._cut(images, tube, numbers))
+                self._forget(track, before=numbers[0] - SMOOTHED_FRAMES - self._every)
+
+    def _cut(self, frames: np.ndarray, tube: Tube, numbers: list[int]) -> np.ndarray:
+        """Cut a window out around an athlete, as ingest does: (T, H, W, 3)."""
+        recipe = self._model.sampling.recipe  # type: ignore[union-attr]
+        size = {"height": recipe.height, "width": recipe.width}
+        height, width = frames.shape[1:3]
+        shape = {"height": height, "width": width, "aspect": recipe.width / recipe.height}
+        cuts = cuts_along(tube, numbers, margin=recipe.margin, **shape)
+        return np.stack([cut_out(frame, cut, **size) for frame, cut in zip(frames, cuts, strict=True)])
+
+    def _forget(self, track: int, *, before: int) -> None:
+        """Forget an athlete's boxes before a frame; those around it are needed to interpolate."""
+        boxes = self._recent[track]
+        for number in [number for number in boxes if number < before]:
+            del boxes[number]
+        if not boxes:
+            del self._recent[track]
+
+    def _put(self, track: int, index: int, frames: np.ndarray) -> None:
+        """Let the next batch classify a window, with the loss of a stored clip's JPEG."""
+        recipe = self._model.sampling.recipe  # type: ignore[union-attr]
+        if recipe.jpeg:
+            pixels, offsets = encode_frames(frames, recipe.jpeg)
+            frames = decode_frames(pixels, offsets, frames.shape[:3])
+        self._waiting.append((track, index, frames))
+        if len(self._waiting) >= self._batch:
+            self._flush()
+
+    def _flush(self) -> None:
+        lengths = {len(frames) for _, _, frames in self._waiting}
+        for length in lengths:  # a video that is shorter than a window has one other length
+            part = [one for one in self._waiting if len(one[2]) == length]
+            found = self._model.probabilities([frames for _, _, frames in part])
+            for (track, index, _), row in zip(part, found, strict=True):
+                if index < self._sliding:
+                    self._lanes[track].append((index, row))
+                else:
+                    self._overall.append(row)
+        self._waiting.clear()
+
+    def _answer(self) -> Prediction:
+        model, stream = self._model, self._stream
+        tracks = self._tracker.tracks() if model.look_size is not None else ()
+        spans = {WHOLE_FRAME: (self._times[0], self._ends[-1])} | {
+            track.id: (float(track.times[0]), self._end_of(int(track.frames[-1]))) for track in tracks
+        }
+        lanes = tuple(self._lane(track, found) for track, found in sorted(self._lanes.items()))
+        segments = [
+            segment
+            for lane in lanes
+            for segment in segments_of(
+                lane,
+                model.classes,
+                start=spans[lane.track][0],
+                end=spans[lane.track][1],
+                threshold=model.threshold,
+                shortest=self._shortest if self._shortest is not None else self._half_window(lane),
+            )
+        ]
+        whole = self._overall and not self._failure
+        return Prediction(
+            self._name,
+            model.classes,
+            stream["width"],
+            stream["height"],
+            stream["fps"],
+            stream["seconds"],
+            tracks,
+            lanes,
+            tuple(segments),
+            model.threshold,
+            model.description | self._options(),
+            tuple(self._notes + self._remarks(tracks, lanes)),
+            np.stack(self._overall).mean(axis=0, dtype=np.float64).astype(np.float32) if whole else None,
+            self._failure,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        looked = {"tracker": self._tracker_name, "every": self._every} if self._model.look_size is not None else {}
+        return looked | ({"overlap": self._overlap} if self._model.sampling else {})
+
+    def _lane(self, track: int, found: list[tuple[int, np.ndarray]]) -> Lane:
+        ends = [self._model.sampling.seen(self._windows[index]) for index, _ in sorted(found, key=lambda one: one[0])]  # type: ignore[union-attr]
+        probabilities = np.stack([row for _, row in sorted(found, key=lambda one: one[0])])
+        return Lane(
+            track,
+            np.array([self._times[first - self._first] for first, _ in ends]),
+            np.array([self._end_of(last) for _, last in ends]),
+            self._model.calibrated(probabilities),
+        )
+
+    def _end_of(self, number: int) -> float:
+        return self._ends[(number - self._first) // (1 if self._model.sampling else self._every)]
+
+    @staticmethod
+    def _half_window(lane: Lane) -> float:
+        return float(np.median(lane.ends - lane.starts)) / 2
+
+    def _remarks(self, tracks: tuple[Any, ...], lanes: tuple[Lane, ...]) -> list[str]:
+        """Return sentences on what was approximated or left out."""
+        said = []
+        if self._model.look_size is not None:
+            if not tracks:
+                said.append("no athlete was found")
+            if self._tracker.dropped:
+                said.append(f"{counted(self._tracker.dropped, 'track')} of a few frames left out")
+        if self._model.sampling is None:
+            return said
+        if self._crops and (silent := {track.id for track in tracks} - {lane.track for lane in lanes}):
+            said.append(f"{counted(len(silent), 'athlete')} seen too briefly to be classified: {sorted(silent)}")
+        if self._model.look_size is not None and not self._crops:
+            said.append(
+                "the run was trained on whole frames, so actions are those of the whole frame, not of an athlete"
+            )
+        if len(self._windows[0]) < self._model.sampling.recipe.frames:
+            said.append("the video is shorter than one window: its last frame is repeated, as in training")
+        return said

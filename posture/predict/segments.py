@@ -1,0 +1,86 @@
+"""From probabilities of overlapping windows to segments: smooth, choose, merge.
+
+Legend: w windows, c cells (the stretches between neighbouring window edges), K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from posture.predict.answers import UNSURE, ActionSegment, Lane
+
+
+def cells(lane: Lane, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges (c + 1,) in seconds of the cells from `start` to `end`, and their probabilities (c, K).
+
+    The probabilities of a cell are the mean over the windows that cover it, which smooths over half a window. The first
+    and the last window reach to `start` and `end`; a gap between windows takes the nearest ones.
+    """
+    edges = np.unique(np.concatenate([[start, end], lane.starts, lane.ends]))
+    edges = edges[(edges >= start) & (edges <= end)]
+    middles = (edges[:-1] + edges[1:]) / 2
+    covers = (lane.starts[None] <= middles[:, None]) & (middles[:, None] < lane.ends[None])
+    distance = np.maximum(lane.starts[None] - middles[:, None], middles[:, None] - lane.ends[None])
+    nearest = distance <= distance.min(axis=1, keepdims=True) + 1e-9
+    weights = np.where(covers.any(axis=1, keepdims=True), covers, nearest).astype(np.float64)
+    return edges, (weights / weights.sum(axis=1, keepdims=True)) @ lane.probabilities.astype(np.float64)
+
+
+def segments_of(
+    lane: Lane, classes: Sequence[str], *, start: float, end: float, threshold: float = 0.0, shortest: float = 0.0
+) -> list[ActionSegment]:
+    """Return the segments of a lane from `start` to `end` seconds, one after the other without gaps.
+
+    A segment whose most probable class stays below `threshold` is UNSURE. A segment shorter than `shortest` seconds
+    joins its more confident neighbour.
+    """
+    if not len(lane.starts) or end <= start:
+        return []
+    edges, probabilities = cells(lane, start, end)
+    stretches = [
+        _Stretch(int(row.argmax()), float(left), float(right), row * (right - left))
+        for left, right, row in zip(edges[:-1], edges[1:], probabilities, strict=True)
+    ]
+    merged = _merged(stretches)
+    while len(merged) > 1 and min(part.length for part in merged) < shortest:
+        place = min(range(len(merged)), key=lambda index: merged[index].length)
+        beside = [index for index in (place - 1, place + 1) if 0 <= index < len(merged)]
+        into = max(beside, key=lambda index: merged[index].confidence)
+        merged[place] = merged[place].renamed(merged[into].best)
+        merged = _merged(merged)
+    return [part.segment(lane.track, classes, threshold) for part in merged]
+
+
+class _Stretch:
+    """Neighbouring cells of one class. `weighted` is the integral of the probabilities over time, (K,)."""
+
+    def __init__(self, best: int, start: float, end: float, weighted: np.ndarray) -> None:
+        self.best, self.start, self.end, self.weighted = best, start, end, weighted
+
+    @property
+    def length(self) -> float:
+        return self.end - self.start
+
+    @property
+    def confidence(self) -> float:
+        return float(self.weighted[self.best] / max(self.length, 1e-9))
+
+    def renamed(self, best: int) -> _Stretch:
+        return _Stretch(best, self.start, self.end, self.weighted)
+
+    def segment(self, track: int, classes: Sequence[str], threshold: float) -> ActionSegment:
+        guess = classes[self.best]
+        label = guess if self.confidence >= threshold else UNSURE
+        return ActionSegment(track, self.start, self.end, label, self.confidence, guess)
+
+
+def _merged(stretches: list[_Stretch]) -> list[_Stretch]:
+    joined: list[_Stretch] = []
+    for part in stretches:
+        if joined and joined[-1].best == part.best:
+            before = joined.pop()
+            part = _Stretch(part.best, before.start, part.end, before.weighted + part.weighted)
+        joined.append(part)
+    return joined

@@ -1,0 +1,50 @@
+"""Open a trained model for prediction: that of a run, or the champion of a registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from posture.data.store.files import absolute, exists, join
+from posture.retrain.registry import Registry
+from posture.runs.folder import RunFolder
+from posture.runs.trained import open_trained
+
+if TYPE_CHECKING:
+    from posture.predict.model import VideoModel
+
+
+def open_model(
+    model: str | None, *, detector: str | None = None, which: str = "best", max_error: float | None = None
+) -> VideoModel:
+    """Return the model of a run, or of the champion of a registry, at `model`. A detector's run is taken as `detector`.
+
+    Raises InputError if there is no such run, registry or checkpoint, or val cannot promise `max_error`.
+    """
+    from posture.predict.model import VideoModel
+
+    return VideoModel(**model_parts(model, detector=detector, which=which, max_error=max_error))
+
+
+def model_parts(
+    model: str | None, *, detector: str | None = None, which: str = "best", max_error: float | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `posture.predict.model.VideoModel`, which can be sent to workers. Raises InputError as
+    `open_model` does.
+    """
+    finder = open_trained(detector, task="detection") if detector else None
+    if model is None:
+        return {"detector": finder}
+    if exists(join(absolute(model), "champion.json")):
+        classifier = Registry(model).champion_model()
+        trained_in = Registry(model).version(classifier.checkpoint)["run_folder"]
+    elif detector is None and RunFolder.open(model).record().run.task == "detection":
+        return {"detector": open_trained(model, task="detection", which=which)}
+    else:
+        classifier = open_trained(model, task="action", which=which)
+        trained_in = classifier.uri
+    parts: dict[str, Any] = {"classifier": classifier, "detector": finder}
+    if max_error is not None:
+        from posture.runs.calibration import calibrate
+
+        parts |= {"calibration": calibrate(RunFolder.open(trained_in)), "max_error": max_error}
+    return parts

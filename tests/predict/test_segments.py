@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from posture.predict.answers import UNSURE, Lane
+from posture.predict.segments import cells, segments_of
+
+CLASSES = ("run", "jump", "rest")
+
+
+def lane(rows, *, step=1.0, length=2.0):
+    """Windows of `length` seconds, one every `step` seconds."""
+    starts = step * np.arange(len(rows))
+    return Lane(3, starts, starts + length, np.array(rows, np.float32))
+
+
+def test_a_cell_is_the_mean_of_the_windows_that_cover_it():
+    edges, probabilities = cells(lane([(1, 0, 0), (0, 1, 0)]), 0.0, 3.0)
+    np.testing.assert_allclose(edges, [0, 1, 2, 3])
+    np.testing.assert_allclose(probabilities, [(1, 0, 0), (0.5, 0.5, 0), (0, 1, 0)])
+
+
+def test_neighbours_of_one_class_are_one_segment_and_nothing_is_left_out():
+    rows = [(0.8, 0.1, 0.1), (0.7, 0.2, 0.1), (0.1, 0.8, 0.1), (0.1, 0.7, 0.2)]
+    run, jump = segments_of(lane(rows), CLASSES, start=0.0, end=5.0)
+    assert (run.track, run.label, run.start, run.end) == (3, "run", 0.0, 2.0)
+    assert (jump.label, jump.start, jump.end) == ("jump", 2.0, 5.0)
+    # of the cells 0-1, 1-2: 0.8 and 0.75
+    assert run.confidence == pytest.approx(0.775) and run.guess == "run"
+
+
+def test_the_ends_take_the_nearest_window():
+    (one,) = segments_of(lane([(0.2, 0.7, 0.1)]), CLASSES, start=0.0, end=9.0)
+    assert (one.start, one.end, one.confidence) == (0.0, 9.0, pytest.approx(0.7))
+
+
+def test_a_gap_between_windows_takes_the_nearest():
+    gap = Lane(1, np.array([0.0, 8.0]), np.array([2.0, 10.0]), np.array([(1, 0, 0), (0, 1, 0)], np.float32))
+    run, jump = segments_of(gap, CLASSES, start=0.0, end=10.0)
+    assert run.label == "run" and jump.label == "jump" and jump.start == 8.0
+
+
+def test_short_segments_join_the_neighbour_that_is_more_confident():
+    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.2, 0.2, 0.6), (0.3, 0.7, 0), (0.3, 0.7, 0)]
+    flat = lane(rows, step=1.0, length=1.0)
+    assert [part.label for part in segments_of(flat, CLASSES, start=0.0, end=5.0)] == ["run", "rest", "jump"]
+    merged = segments_of(flat, CLASSES, start=0.0, end=5.0, shortest=1.5)
+    assert [(part.label, part.start, part.end) for part in merged] == [("run", 0.0, 3.0), ("jump", 3.0, 5.0)]
+    assert merged[0].confidence == pytest.approx((0.9 + 0.9 + 0.2) / 3)
+
+
+def test_below_the_threshold_the_answer_is_unsure():
+    (one,) = segments_of(lane([(0.5, 0.3, 0.2)]), CLASSES, start=0.0, end=2.0, threshold=0.6)
+    assert (one.label, one.guess, one.confidence) == (UNSURE, "run", pytest.approx(0.5))
+
+
+def test_without_windows_there_are_no_segments():
+    none = Lane(1, np.zeros(0), np.zeros(0), np.zeros((0, 3), np.float32))
+    assert segments_of(none, CLASSES, start=0.0, end=2.0) == []
