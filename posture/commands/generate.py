@@ -23,6 +23,7 @@ def generate(
     *,
     videos: int = 120,
     athletes: int = 20,
+    athletes_per_video: Annotated[int, between(1)] = 1,
     seed: int = 0,
     images: Annotated[str | None, Parameter(name=["--images", "--pictures"])] = None,
     every: Annotated[int, between(1)] = 10,
@@ -35,9 +36,11 @@ def generate(
     folder
         Folder for the videos and their segments.csv. Footage that it holds already is left as it is.
     videos
-        Number of videos, with three labelled actions each.
+        Number of videos, with three labelled actions of each athlete.
     athletes
         Number of athletes; a fifth of them is kept for testing. More make a comparison more certain.
+    athletes_per_video
+        Number of athletes in each video. Several do different actions at the same time, and cross each other.
     seed
         Seed of the athletes, places and motions.
     images
@@ -46,12 +49,19 @@ def generate(
         Write an image of every n-th frame.
     """
     with console.progress("generating videos") as advance:
-        path = generate_footage(Path(folder), videos=videos, athletes=athletes, seed=seed, progress=advance)
+        path = generate_footage(
+            Path(folder),
+            videos=videos,
+            athletes=athletes,
+            athletes_per_video=athletes_per_video,
+            seed=seed,
+            progress=advance,
+        )
     console.out.print(f"{path}: {counted(videos, 'video')} of {counted(athletes, 'athlete')}")
     if images is not None:
         with console.waiting("cutting images"):
             made = write_images(path, Path(images), every=every)
         console.out.print(f"{made}: {'every frame' if every == 1 else f'one of {every} frames'} with its boxes")
-    console.suggest(
-        " and ".join(f"posture ingest {place} --store STORE" for place in (path, images) if place is not None)
-    )
+    crop = " --crop boxes" * (athletes_per_video > 1)
+    places = [f"{path} --store STORE{crop}", *([f"{images} --store STORE"] if images is not None else [])]
+    console.suggest(" and ".join(f"posture ingest {place}" for place in places))

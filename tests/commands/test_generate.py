@@ -12,6 +12,7 @@ def test_generated_footage_is_written_once_and_other_footage_is_refused(tmp_path
     for arguments, complaint in (
         (["--videos", "4", "--athletes", "3"], "generated with other arguments"),
         (["--athletes", "2"], "at least 3"),
+        (["--athletes", "8", "--athletes-per-video", "3"], "takes at least 9 athletes"),
     ):
         refused = posture("generate", str(folder), *arguments)
         assert refused.returncode == 2 and complaint in refused.stderr and "Traceback" not in refused.stderr, (

@@ -3,7 +3,8 @@
 Footage is a folder:
 
     videos/video_0000.mp4 ...  H.264, with several labelled segments; between them the athlete stands, turns or walks
-    segments.csv               video,start,end,label,split,group: seconds, end exclusive; group is the athlete
+    segments.csv               video,start,end,label,split,group: seconds, end exclusive; group is the athlete; with
+                               several athletes in a video also a column athlete
     boxes.csv                  video,frame,athlete,x1,y1,x2,y2: whole pixels, x2 and y2 exclusive, frames from 0;
                                bystanders have boxes too
     footage.json               generator version, arguments and seed; written last
@@ -31,31 +32,14 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
 
 from posture.data.decode.video import write_video
-from posture.data.synthetic.figure import ANGLES, REVERSED_PAIRS, Athlete
-from posture.data.synthetic.place import PLACES
-from posture.data.synthetic.scene import Actor, Camera, Light, Scene, Segment, Shot, Wave
+from posture.data.synthetic.plan import CLASSES, MOST_ATHLETES, VERSION, plan
+from posture.data.synthetic.scene import Scene, Shot
 from posture.errors import InputError
-
-VERSION = 1
-
-CLASSES: tuple[str, ...] = tuple(label for pair in REVERSED_PAIRS for label in pair)
-
-SEGMENT_SECONDS = (1.5, 2.6)
-GAP_SECONDS = (0.4, 0.8)
-SPLIT_SHARES = (("val", 0.15), ("test", 0.2))
-"""Shares of the athletes, at least one each; the rest are train."""
-
-SKIN = ((246, 211, 184), (229, 184, 148), (198, 146, 108), (150, 102, 70), (106, 70, 50), (74, 50, 38))
-HAIR = ((34, 28, 26), (74, 48, 32), (122, 82, 44), (196, 160, 92), (150, 62, 36), (90, 90, 96))
-CLOTH = (
-    (206, 40, 44), (34, 78, 182), (250, 204, 40), (244, 244, 244), (34, 140, 84),
-    (240, 120, 30), (116, 60, 160), (36, 40, 52), (40, 190, 200), (236, 110, 160),
-)  # fmt: skip
 
 
 def generate(
@@ -67,37 +51,42 @@ def generate(
     fps: float = 25.0,
     athletes: int = 20,
     segments_per_video: int = 3,
+    athletes_per_video: int = 1,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write generated footage to `folder`, unless it is already there; return `folder`.
 
-    size: (height, width) in pixels, both even. athletes: at least 3 (one per split), at most `videos`. workers: number
-    of processes, which does not change the footage; by default one per core, none for a handful of videos. progress:
-    called with the number of written videos and their total. Raises InputError if an argument is out of range, or the
-    folder holds something else.
+    size: (height, width) in pixels, both even. athletes: at least 3 (one per split), at most `videos`. With
+    `athletes_per_video` over 1, athletes do different actions at the same time and cross each other; each split has at
+    least that many, and `segments_per_video` counts the actions of one athlete. workers: number of processes, which
+    does not change the footage; by default one per core, none for a handful of videos. progress: called with the number
+    of written videos and their total. Raises InputError if an argument is out of range, or the folder holds something
+    else.
     """
     folder = Path(folder)
-    _check(videos=videos, seed=seed, size=size, fps=fps, athletes=athletes, segments_per_video=segments_per_video)
-    arguments = {
+    arguments: dict[str, Any] = {
         "videos": videos,
         "seed": seed,
-        "size": list(size),
+        "size": size,
         "fps": fps,
         "athletes": athletes,
         "segments_per_video": segments_per_video,
+        "athletes_per_video": athletes_per_video,
     }
+    _check(**arguments)
+    recorded = arguments | {"size": list(size)}
+    if athletes_per_video == 1:
+        del recorded["athletes_per_video"]  # as before the argument existed
     footage = {
         "generator": "posture.data.synthetic",
         "version": VERSION,
-        "arguments": arguments,
+        "arguments": recorded,
         "classes": list(CLASSES),
     }
     if _found(folder, footage):
         return folder
-    scenes = plan(
-        videos=videos, seed=seed, size=size, fps=fps, athletes=athletes, segments_per_video=segments_per_video
-    )
+    scenes = plan(**arguments)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -112,7 +101,14 @@ def generate(
 
 
 def _check(
-    *, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int
+    *,
+    videos: int,
+    seed: int,
+    size: tuple[int, int],
+    fps: float,
+    athletes: int,
+    segments_per_video: int,
+    athletes_per_video: int,
 ) -> None:
     for name, value in (("videos", videos), ("athletes", athletes), ("segments_per_video", segments_per_video)):
         if value < 1:
@@ -127,6 +123,13 @@ def _check(
         raise InputError(
             f"athletes must be at least 3 (one for each of train, val, test) and at most videos = {videos}, "
             f"not {athletes}"
+        )
+    if not 1 <= athletes_per_video <= MOST_ATHLETES:
+        raise InputError(f"athletes_per_video must be from 1 to {MOST_ATHLETES}, not {athletes_per_video}")
+    if athletes < 3 * athletes_per_video:
+        raise InputError(
+            f"athletes_per_video = {athletes_per_video} takes at least {3 * athletes_per_video} athletes (train, "
+            f"val and test have their own), not {athletes}"
         )
 
 
@@ -176,12 +179,15 @@ def _write(folder: Path, scenes: list[Scene], workers: int | None, progress: Cal
         table.writerows([name, *row] for name, rows in zip(names, boxes, strict=True) for row in rows)
     with (folder / "segments.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["video", "start", "end", "label", "split", "group"])
+        together = any(len(scene.performers) > 1 for scene in scenes)
+        table.writerow(["video", "start", "end", "label", "split", "group", *["athlete"] * together])
         for name, scene in zip(names, scenes, strict=True):
-            athlete = scene.actors[-1].athlete
-            for segment in scene.actors[-1].segments:
-                start, end = (f"{frame / scene.fps:.6f}" for frame in (segment.start_frame, segment.end_frame))
-                table.writerow([name, start, end, segment.label, athlete.split, athlete.name])
+            for actor in scene.performers:
+                athlete = actor.athlete
+                for segment in actor.segments:
+                    start, end = (f"{frame / scene.fps:.6f}" for frame in (segment.start_frame, segment.end_frame))
+                    row = [name, start, end, segment.label, athlete.split, athlete.name]
+                    table.writerow([*row, *[athlete.name] * together])
 
 
 def _film(scene: Scene, path: Path) -> list[tuple]:
@@ -196,118 +202,3 @@ def _film(scene: Scene, path: Path) -> list[tuple]:
 
     write_video(path, frames(), fps=scene.fps)
     return rows
-
-
-def plan(
-    *, videos: int, seed: int, size: tuple[int, int], fps: float, athletes: int, segments_per_video: int
-) -> list[Scene]:
-    """Plan the scenes of the footage, one per video. Athletes take turns, and each one's classes are dealt evenly."""
-    people = _cast(athletes, np.random.default_rng([VERSION, seed, 0]))
-    decks: dict[str, list[str]] = {person.name: [] for person in people}
-    dealer = np.random.default_rng([VERSION, seed, 1])
-    scenes = []
-    for number in range(videos):
-        person = people[number % athletes]
-        deck = decks[person.name]
-        while len(deck) < segments_per_video:
-            deck.extend(CLASSES[index] for index in dealer.permutation(len(CLASSES)))
-        labels = [deck.pop(0) for _ in range(segments_per_video)]
-        team = [other for other in people if other.split == person.split and other is not person]
-        scenes.append(stage(person, labels, team, seed=(VERSION, seed, 2, number), size=size, fps=fps))
-    return scenes
-
-
-def _cast(count: int, rng: np.random.Generator) -> list[Athlete]:
-    """Create the athletes with their looks and splits; every split has at least one."""
-    held_out = [split for split, share in SPLIT_SHARES for _ in range(max(1, round(share * count)))]
-    splits = rng.permutation(held_out + ["train"] * (count - len(held_out)))
-
-    def pick(colours: tuple, spread: int) -> tuple[int, ...]:
-        colour = np.array(colours[rng.integers(len(colours))]) + rng.integers(-spread, spread + 1, 3)
-        return tuple(int(channel) for channel in np.clip(colour, 12, 250))
-
-    people = []
-    for number, split in enumerate(splits):
-        skin = pick(SKIN, 8)
-        person = Athlete(
-            name=f"athlete_{number:02d}",
-            split=str(split),
-            skin=skin,
-            hair=pick(HAIR, 10),
-            shirt=pick(CLOTH, 14),
-            shorts=pick(CLOTH, 14),
-            socks=skin if rng.random() < 0.5 else pick(CLOTH, 14),
-            shoes=pick(CLOTH, 14),
-            cap=bool(rng.random() < 0.5),
-            girth=float(rng.uniform(1.0, 1.35)),
-            legs=float(rng.uniform(0.94, 1.05)),
-            tempo=float(rng.uniform(0.9, 1.1)),
-        )
-        people.append(person)
-    return people
-
-
-def _wave(rng: np.random.Generator, amplitude: float, period_seconds: tuple[float, float]) -> Wave:
-    return Wave(float(amplitude * rng.uniform(0.4, 1.0)), float(rng.uniform(*period_seconds)), float(rng.random()))
-
-
-def stage(
-    person: Athlete, labels: list[str], team: list[Athlete], *, seed: tuple[int, ...], size: tuple[int, int], fps: float
-) -> Scene:
-    """Draw one scene at random. Nothing drawn here depends on the labels."""
-    rng = np.random.default_rng(seed)
-    segments, frame, x = [], round(rng.uniform(*GAP_SECONDS) * fps), float(rng.uniform(-0.12, 0.12))
-    for label in labels:
-        walk = bool(rng.random() < 0.5)
-        x = float(rng.uniform(-0.16, 0.16)) if walk else x
-        length = round(rng.uniform(*SEGMENT_SECONDS) * fps)
-        segment = Segment(
-            label=label,
-            start_frame=frame,
-            end_frame=frame + length,
-            phase=float(rng.random()),
-            tempo=float(rng.random()),
-            yaw_degrees=float(rng.uniform(-20, 20) + 180 * (rng.random() < 0.5)),
-            x=x,
-            walk_here=walk,
-            style_degrees=(0.0, *rng.normal(0, 3, len(ANGLES) - 1).tolist()),
-        )
-        segments.append(segment)
-        frame += length + round(rng.uniform(*GAP_SECONDS) * fps)
-    sway = (_wave(rng, 0.015, (2, 4)), _wave(rng, 2.5, (2, 3.5)))
-    star = Actor(
-        person, float(rng.uniform(0.62, 0.68)), float(rng.uniform(0.89, 0.92)), 0.0, 0.0, tuple(segments), sway
-    )
-    bystanders = []
-    if team and rng.random() < 0.3:
-        other = team[rng.integers(len(team))]
-        side = 1 if rng.random() < 0.5 else -1
-        drift = (_wave(rng, 0.03, (3, 6)), _wave(rng, 4, (2, 4)))
-        place = (float(rng.uniform(0.34, 0.44)), float(rng.uniform(0.68, 0.74)), side * float(rng.uniform(0.3, 0.55)))
-        bystanders.append(Actor(other, *place, float(rng.uniform(0, 180)), (), drift))
-    camera = Camera(
-        pan=(_wave(rng, 0.12, (5, 10)), _wave(rng, 0.015, (4, 8))),
-        shake=(_wave(rng, 0.006, (0.3, 0.8)), _wave(rng, 0.006, (0.3, 0.8))),
-        zoom=_wave(rng, 0.04, (4, 9)),
-        roll=_wave(rng, 1.5, (3, 7)),
-        roll_degrees=float(rng.uniform(-2, 2)),
-    )
-    light = Light(
-        gain=float(rng.uniform(0.8, 1.12)),
-        flicker=_wave(rng, 0.03, (0.5, 3)),
-        tint=tuple(rng.uniform(0.93, 1.07, 3).tolist()),
-        vignette=float(rng.uniform(0.05, 0.35)),
-        grain=float(rng.uniform(0.5, 3.0)),
-    )
-    return Scene(
-        height=size[0],
-        width=size[1],
-        fps=fps,
-        frames=frame,
-        place=PLACES[rng.integers(len(PLACES))],
-        seed=(*seed, 3),
-        camera=camera,
-        light=light,
-        ball=(_wave(rng, 0.6, (4, 9)), _wave(rng, 0.1, (2, 5))) if rng.random() < 0.4 else None,
-        actors=(*bystanders, star),
-    )

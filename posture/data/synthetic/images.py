@@ -6,8 +6,8 @@
     labels/train/athlete_03_frame_000700020.txt ...  class x y w h: centre and size of the box, in shares of the image
     images.json                                      source and number of the images; written last
 
-The athlete is the one whose actions the video shows; everyone else in the image is a bystander. Boxes are those of
-boxes.csv, even if another figure hides part of one.
+Athletes are those whose actions the video shows, and the first of them names the image; everyone else in the image is
+a bystander. Boxes are those of boxes.csv, even if another figure hides part of one.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def write_images(footage: Path, folder: Path, *, every: int = 10) -> Path:
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         boxes, counts = _boxes(footage), Counter()
-        for video, split, athlete in _videos(footage):
-            counts[split] += _write(partial, footage / video, split, athlete, boxes[video], every)
+        for (video, split), athletes in _videos(footage).items():
+            counts[split] += _write(partial, footage / video, split, athletes, boxes[video], every)
         names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
         (partial / "data.yaml").write_text(
             "path: .\n"
@@ -100,10 +100,15 @@ def _found(folder: Path, made_of: dict[str, Any]) -> bool:
     raise InputError(f"{folder} holds {reason}; remove it or give a new folder")
 
 
-def _videos(footage: Path) -> list[tuple[str, str, str]]:
-    """Return name, split and athlete of every video."""
+def _videos(footage: Path) -> dict[tuple[str, str], list[str]]:
+    """Return the athletes of every video, by its name and split."""
+    athletes: dict[tuple[str, str], list[str]] = defaultdict(list)
     with (footage / "segments.csv").open(newline="") as file:
-        return sorted({(row["video"], row["split"], row["group"]) for row in csv.DictReader(file)})
+        for video, split, athlete in sorted({
+            (row["video"], row["split"], row["group"]) for row in csv.DictReader(file)
+        }):
+            athletes[video, split].append(athlete)
+    return athletes
 
 
 def _boxes(footage: Path) -> dict[str, Boxes]:
@@ -118,7 +123,7 @@ def _boxes(footage: Path) -> dict[str, Boxes]:
     return boxes
 
 
-def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, every: int) -> int:
+def _write(folder: Path, video: Path, split: str, athletes: list[str], boxes: Boxes, every: int) -> int:
     """Write the images of one video and their labels; return their number."""
     places = [folder / part / split for part in ("images", "labels")]
     for place in places:
@@ -127,12 +132,12 @@ def _write(folder: Path, video: Path, split: str, athlete: str, boxes: Boxes, ev
     number = int(video.stem.rpartition("_")[2])
     frames = range(0, len(reader), every)
     for frame, pixels in zip(frames, reader.frames(frames), strict=True):
-        name = f"{athlete}_frame_{number:04d}{frame:05d}"
+        name = f"{athletes[0]}_frame_{number:04d}{frame:05d}"
         content = cv2.imencode(
             ".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         )[1]
         places[0].joinpath(f"{name}.jpg").write_bytes(content.tobytes())
-        lines = [_line(who != athlete, box, pixels.shape[0], pixels.shape[1]) for who, box in boxes[frame]]
+        lines = [_line(who not in athletes, box, pixels.shape[0], pixels.shape[1]) for who, box in boxes[frame]]
         places[1].joinpath(f"{name}.txt").write_text("".join(lines))
     return len(frames)
 

@@ -120,7 +120,12 @@ class Scene:
     ball: tuple[Wave, Wave] | None
     """Ball that wanders through the background: x around 0, y around 0.45."""
     actors: tuple[Actor, ...]
-    """Actors from the farthest to the nearest; the last one is the athlete whose segments are labelled."""
+    """Actors from the farthest to the nearest."""
+
+    @property
+    def performers(self) -> tuple[Actor, ...]:
+        """The athletes whose actions are labelled; the others are bystanders."""
+        return tuple(actor for actor in self.actors if actor.segments)
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:

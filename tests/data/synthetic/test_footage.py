@@ -16,8 +16,9 @@ import torch  # noqa: F401  decord must not be loaded before it
 from posture.data.decode.video import Reader, probe
 from posture.data.synthetic import footage as synthetic
 from posture.data.synthetic.figure import PERIOD_SECONDS, REVERSED_PAIRS, loop_pose
-from posture.data.synthetic.footage import CLASSES, generate, plan, stage
+from posture.data.synthetic.footage import generate
 from posture.data.synthetic.place import PLACES
+from posture.data.synthetic.plan import CLASSES, plan, stage
 from posture.data.synthetic.scene import LOOP_OF, Shot, perform
 from posture.errors import InputError
 
