@@ -182,7 +182,8 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
     console.table(
         *shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)]
     )
-    console.out.print(f"accuracy, {interval_text(metrics, _figure)}\n")
+    console.out.print(f"accuracy, {interval_text(metrics, _figure)}")
+    console.out.print(f"{metrics['calibrated']['sentence']}\n")
     worst = sorted((row for row in metrics["per_class"] if row["count"]), key=lambda row: row["f1"])[:20]
     console.table(
         "class",

@@ -63,7 +63,7 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray, classes: Sequ
             fpr, tpr, _ = metrics.roc_curve(truth, own, drop_intermediate=False)
             roc[name] = _thin(np.rint(fpr * (len(labels) - count)), np.rint(tpr * count))
         per_class.append(row)
-    calibration, ece = _calibration(scores.max(axis=1), predicted == labels)
+    calibration, ece = reliability(scores.max(axis=1), predicted == labels)
     macro = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "map": "ap", "auc": "auc"}
     return {
         "accuracy": float((predicted == labels).mean()),
@@ -114,8 +114,10 @@ def _thin(false_positives: np.ndarray, true_positives: np.ndarray) -> dict[str, 
     return {"fpr": fpr.round(6).tolist(), "tpr": tpr.round(6).tolist()}
 
 
-def _calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[dict[str, list[Any]], float]:
-    """Return mean confidence, accuracy and count of each bin, and the expected calibration error."""
+def reliability(confidence: np.ndarray, right: np.ndarray) -> tuple[dict[str, list[Any]], float]:
+    """Return mean confidence, accuracy and count of each bin, and the expected calibration error, from the top
+    probability (N,) and whether it is of the true class, bool (N,).
+    """
     bins = (np.ceil(confidence * CALIBRATION_BINS) - 1).clip(0, CALIBRATION_BINS - 1).astype(int)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     confidences = np.bincount(bins, confidence, CALIBRATION_BINS)

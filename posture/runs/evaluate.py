@@ -62,23 +62,46 @@ def evaluate(
         )
         judged = kind.judge(predictions, run, checkpoint, index=index, seen=seen, store=store, reads=reads)
         epoch = read_state(checkpoint)["epoch"]
+    calibrated = {}
+    if record.run.task == "action":
+        calibrated["calibrated"] = _calibrated(
+            folder, judged, split, which=which, batch=batch, backend=backend, workers=workers, progress=progress
+        )
     asked_store = store.uri if store_uri is not None else None
-    metrics = judged.metrics | {
-        "name": evaluation_name(
-            split, crops=views.crops, spans=views.temporal, source=views.source, checkpoint=which, store=asked_store
-        ),
-        "split": split,
-        "checkpoint": which,
-        "store": store.uri,
-        "notice": unfinished(run, folder),
-        "tag": tag,
-        "epoch": epoch,
-        "protocol": protocol,
-        "device": device,
-        "seconds": time.time() - began,
-    }
+    metrics = (
+        judged.metrics
+        | calibrated
+        | {
+            "name": evaluation_name(
+                split, crops=views.crops, spans=views.temporal, source=views.source, checkpoint=which, store=asked_store
+            ),
+            "split": split,
+            "checkpoint": which,
+            "store": store.uri,
+            "notice": unfinished(run, folder),
+            "tag": tag,
+            "epoch": epoch,
+            "protocol": protocol,
+            "device": device,
+            "seconds": time.time() - began,
+        }
+    )
     _write(folder, record, judged, metrics, footage={split: index.counts})
     return metrics
+
+
+def _calibrated(folder: RunFolder, judged: Judged, split: str, **options: Any) -> dict[str, Any]:
+    """Return the figures with calibrated confidence, or only the reason if val cannot be read, as when the run's own
+    store is gone and another one is evaluated.
+    """
+    from posture.runs.calibration import calibrate, calibrated_figures
+
+    try:
+        found = calibrate(folder, **options)
+    except InputError as error:
+        return {"sentence": f"confidence is not calibrated: {error}"}
+    scores, labels = (np.array(judged.table[name].to_pylist()) for name in ("scores", "label"))
+    return calibrated_figures(found, scores, labels, split=split)
 
 
 def unfinished(run: AnyRun, folder: RunFolder) -> str:

@@ -6,6 +6,7 @@ RUNS/<name>/
   history.json          one entry per epoch
   checkpoints.json      {"best": tag, "last": tag}; written after the files it names
   checkpoints/<tag>/    model.safetensors, train.safetensors, state.json
+  calibration.json      temperature of each checkpoint, and what it was fitted on
   evaluation/<name>/    metrics.json, predictions.parquet, report.html; `test` for the usual protocol on test, see
                         `evaluation_name` (versions before December 2026 wrote a single one into evaluation/ itself)
 """

@@ -14,6 +14,7 @@ from posture.data.store.tables import Store
 from posture.distributed.backend import OnRay
 from posture.errors import InputError
 from posture.runs.backend import Local
+from posture.runs.calibration import calibrate
 from posture.runs.evaluate import evaluate, unfinished
 from posture.runs.figures import Views
 from posture.runs.folder import RunFolder, evaluation_name
@@ -82,6 +83,53 @@ def test_every_split_and_protocol_has_a_folder_of_its_own(run, small_store):
     assert re.fullmatch(r"test-store-small-[0-9a-f]{8}", elsewhere)
     assert {file.name: file.read_bytes() for file in Path(run.path("evaluation", "test")).iterdir()} == before
     assert run.evaluation().metrics == result
+
+
+def test_confidence_is_calibrated_on_val_once_for_each_checkpoint(run, tmp_path):
+    folder = RunFolder(str(tmp_path), "calibrated")
+    shutil.copytree(run.uri, folder.uri)
+    Path(folder.path("calibration.json")).unlink(missing_ok=True)
+    metrics = evaluate(folder, views=Views())
+    fitted, tag = calibrate(folder), folder.checkpoints()["best"]
+    assert list(folder.read_json("calibration.json")) == [tag] and len(fitted.right) > 0
+    found = metrics["calibrated"]
+    assert found["temperature"] == fitted.temperature and found["sentence"] == fitted.sentence
+    scores = np.array(list(predictions(folder).values()))  # as the network gave them
+    confidence, right = fitted.apply(scores).max(axis=1), metrics["accuracy"] * metrics["count"]
+    assert sum(found["calibration"]["count"]) == metrics["count"]
+    told = [
+        n * value for n, value in zip(*(found["calibration"][key] for key in ("count", "confidence")), strict=True) if n
+    ]
+    assert sum(told) == pytest.approx(confidence.sum(), rel=1e-5)
+    hits = [
+        n * value for n, value in zip(*(found["calibration"][key] for key in ("count", "accuracy")), strict=True) if n
+    ]
+    assert sum(hits) == pytest.approx(right)  # the same answers
+    page = Path(folder.evaluation().path("report.html")).read_text()
+    assert "Reliability, calibrated" in page and fitted.sentence in page
+
+    kept = folder.read_json("calibration.json")
+    folder.write_json("calibration.json", {tag: kept[tag] | {"temperature": 1.5}})
+    assert calibrate(folder).temperature == 1.5  # read, not fitted again
+    folder.write_json("calibration.json", {"epoch-9-of-before": kept[tag]})
+    again = calibrate(folder)
+    assert again.temperature == pytest.approx(fitted.temperature) and again.confidence == pytest.approx(
+        fitted.confidence
+    )
+    assert list(folder.read_json("calibration.json")) == [tag]
+    for wrong in ({"temperature": 0.0}, {"group": []}, {"confidence": ["a"]}):
+        folder.write_json("calibration.json", {tag: kept[tag] | wrong})
+        with pytest.raises(InputError, match=r"calibration\.json"):
+            calibrate(folder)
+
+
+def test_without_its_store_a_run_is_judged_but_not_calibrated(run, small_store, tmp_path):
+    folder = RunFolder(str(tmp_path), "moved")
+    shutil.copytree(run.uri, folder.uri)
+    Path(folder.path("calibration.json")).unlink(missing_ok=True)
+    folder.write_json("run.json", folder.read_json("run.json") | {"store": str(tmp_path / "gone")})
+    found = evaluate(folder, views=Views(), store_uri=small_store)["calibrated"]
+    assert list(found) == ["sentence"] and "not calibrated" in found["sentence"] and "gone" in found["sentence"]
 
 
 def test_the_place_where_older_versions_wrote_is_still_read(run, tmp_path):

@@ -39,7 +39,8 @@ def write_report(
 
     * `run`: the run's configuration (`ActionRun.model_dump()`); `name` and `model.kind` make the title.
     * `metrics`: those of `posture.runs.classification_metrics`, and optionally `split`, `notice` (a warning,
-      shown at the top) and `interval` (of the accuracy, from `posture.runs.statistics.told_interval`).
+      shown at the top), `interval` (of the accuracy, from `posture.runs.statistics.told_interval`) and `calibrated`
+      (from `posture.runs.calibration.calibrated_figures`).
     * `history`: a row per epoch with `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None
       values leave gaps.
     * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays},
@@ -68,7 +69,14 @@ def write_report(
         matrix=matrix(metrics["confusion"], classes),
         mistakes=_confusions(metrics["confusion"], classes),
         roc=_roc(metrics),
-        reliability=_reliability(metrics["calibration"]),
+        reliability=[
+            _reliability(title, bins)
+            for title, bins in (
+                ("Reliability", metrics["calibration"]),
+                ("Reliability, calibrated", metrics.get("calibrated", {}).get("calibration")),
+            )
+            if bins
+        ],
         right=[_strip(example) for example in ranked if example["truth"] == example["guess"]][:EXAMPLES],
         wrong=[_strip(example) for example in ranked if example["truth"] != example["guess"]][:EXAMPLES],
         **measured(run, facts),
@@ -127,8 +135,13 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Macro F1", decimal(metrics["macro_f1"]), "harmonic mean of precision and recall"),
         ("mAP", decimal(metrics["map"]), "mean average precision"),
         ("AUC", decimal(metrics["auc"]), "one-vs-rest, mean over classes"),
-        ("ECE", decimal(metrics["ece"]), "calibration error; 0 is perfect"),
+        ("ECE", decimal(metrics["ece"]), _error_after(metrics)),
     ]
+
+
+def _error_after(metrics: Mapping[str, Any]) -> str:
+    after = metrics.get("calibrated", {}).get("ece")
+    return "calibration error; 0 is perfect" + (f"; {decimal(after)} with temperature" if after is not None else "")
 
 
 CURVES = {
@@ -191,7 +204,7 @@ def _pairs(curve: Mapping[str, list[float]]) -> list[tuple[float, float]]:
     return list(zip(curve["fpr"], curve["tpr"], strict=True))
 
 
-def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
+def _reliability(title: str, calibration: Mapping[str, list[Any]]) -> Chart:
     """Draw accuracy over confidence: marks whose area is the share of segments, and that share also as bars."""
     counts = calibration["count"]
     total, bins = sum(counts), len(counts)
@@ -208,9 +221,7 @@ def _reliability(calibration: Mapping[str, list[Any]]) -> Chart:
         bars.append(Bar(index / bins, (index + 1) / bins, count / total, f"{count} of {total} segments"))
     joined = ChartLine("measured", [(dot.x, dot.y) for dot in dots], "first", listed=False)
     guide = ChartLine("perfectly calibrated", [(0, 0), (1, 1)], "guide", listed=False)
-    return Chart(
-        "Reliability", "confidence", "accuracy", ticks(0, 1), ticks(0, 1), [guide, joined], dots, bars, height=380
-    )
+    return Chart(title, "confidence", "accuracy", ticks(0, 1), ticks(0, 1), [guide, joined], dots, bars, height=380)
 
 
 def _strip(example: Mapping[str, Any]) -> dict[str, Any]:
