@@ -1,7 +1,7 @@
 """Pages: each is one HTML file that holds its style, charts and images, so that it can be mailed, archived and printed.
 
-A page needs no network and no script; its content security policy forbids both. The exception is `review.html`, which
-`posture review` serves with a script.
+A page needs no network and no script; its content security policy forbids both. There are two exceptions.
+`review.html`, which `posture review` serves, has a script; `timeline.html` holds one and plays the video beside it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import numpy as np
 from markupsafe import Markup
 
 from posture.display import text
-from posture.display.text import THIN_SPACE, confidence, decimal, moment, percent, whole
+from posture.display.text import THIN_SPACE, clock, confidence, decimal, moment, percent, whole
 
 duration = functools.partial(text.duration, digits=1, space=THIN_SPACE)
 size = functools.partial(text.size, space=THIN_SPACE)
@@ -50,9 +51,17 @@ def render(template: str, **values: Any) -> str:
         jpeg=jpeg,
         breaks=breaks,
         confidence=confidence,
+        clock=clock,
     )
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)
+
+
+def script(name: str) -> dict[str, str]:
+    """Return a script of `templates/` for a page that holds it: {code, source}, the latter for the page's policy."""
+    code = (FOLDER / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return {"code": Markup(code), "source": f"'sha256-{digest}'"}
 
 
 def write(path: Path, page: str) -> None:

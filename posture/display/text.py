@@ -75,6 +75,15 @@ def duration(seconds: float | None, digits: int = 0, space: str = " ") -> str:
     return " ".join(parts)
 
 
+def clock(seconds: float, digits: int = 1) -> str:
+    """Return a time in a video as a player shows it: 63.25 as `1:03.2`, 3723 as `1:02:03.0`."""
+    total = round(seconds * 10**digits)
+    minutes, rest = divmod(total, 60 * 10**digits)
+    hours, minutes = divmod(minutes, 60)
+    width = 3 + digits if digits else 2
+    return f"{f'{hours}:{minutes:02d}' if hours else minutes}:{rest / 10**digits:0{width}.{digits}f}"
+
+
 def size(count: float | None, space: str = " ") -> str:
     """Return a number of bytes as `1.2 GB` (powers of ten)."""
     if not _known(count):

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from posture.display.text import confidence, duration, listed, moment, short, signed, size, stamp
+from posture.display.text import clock, confidence, duration, listed, moment, short, signed, size, stamp
 
 
 def test_lists_have_commas_and_one_word():
@@ -24,6 +24,14 @@ def test_lists_have_commas_and_one_word():
 )
 def test_durations_have_their_two_largest_units(seconds, digits, text):
     assert duration(seconds, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "digits", "text"),
+    [(0, 1, "0:00.0"), (3.25, 1, "0:03.2"), (59.96, 1, "1:00.0"), (3723.04, 1, "1:02:03.0"), (3599.6, 0, "1:00:00")],
+)
+def test_times_read_as_in_a_player(seconds, digits, text):
+    assert clock(seconds, digits) == text
 
 
 def test_numbers_keep_the_digits_that_matter():

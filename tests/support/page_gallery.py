@@ -14,6 +14,8 @@ from posture.compare import detection as detector_comparison
 from posture.compare.results import Comparison, Entry
 from posture.config import override
 from posture.data.feed.images import ImageIndex
+from posture.predict.index import PredictedVideo, predicted_video, write_index
+from posture.predict.page import write_page
 from posture.retrain import page as decision_page
 from posture.retrain.drift import measure
 from posture.runs.detection import FoundBoxes
@@ -26,6 +28,7 @@ from posture.search.spaces import load_space
 from posture.search.study import Search, Terms
 from posture.search.trial import TrialResult, parse_objectives
 from posture.tasks.detection_metrics import detection_metrics
+from tests.support.answers import make_prediction
 from tests.support.figures import action_report, detector_report
 from tests.support.figures import comparison as comparison_figures
 from tests.support.figures import decision as decision_figures
@@ -338,6 +341,17 @@ def listed(folder: Path) -> Path:
     return folder / "runs.html"
 
 
+def answered(folder: Path) -> list[Path]:
+    """The page of an answer about five athletes, and the page over several videos."""
+    answer = make_prediction(FILE, athletes=5, seconds=95.0, classes=CLASSES, failure="the file ends at 1:12.4")
+    rows = [predicted_video(answer, "camera 2/timeline.html"), predicted_video(make_prediction(athletes=0), "whole")]
+    refused = PredictedVideo(FILE, verdict="no_video_stream", reason="it holds sound only")
+    return [
+        Path(write_page(answer, str(folder), video=None, span=(0.0, 95.0))),
+        Path(write_index([*rows, refused], str(folder))),
+    ]
+
+
 def write_gallery(folder: Path) -> list[Path]:
     """The files of the pages of every kind, but for those of `posture explain` and `posture review`."""
     many = tuple(f"discipline number {place}" for place in range(101))
@@ -353,4 +367,5 @@ def write_gallery(folder: Path) -> list[Path]:
         decided(folder),
         shown(folder),
         listed(folder),
+        *answered(folder),
     ]
