@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -22,6 +22,7 @@ from posture.data.ingest.ledger import TooManyRefused
 from posture.data.ingest.recheck import earlier_frames, recheck
 from posture.data.ingest.reports import last_report
 from posture.data.ingest.small_splits import small_splits
+from posture.data.labels.athletes import mixed_actions
 from posture.data.labels.images import LAYOUTS as IMAGE_LAYOUTS
 from posture.data.labels.images import read_images
 from posture.data.labels.layouts import choose_layout
@@ -378,6 +379,7 @@ def ask_and_ingest(
         footage = read_tracked_footage(source, layout=layout, split_number=split_number, drawn=detector is None)
     else:
         footage = read_footage(source, layout=layout, split_number=split_number)
+        footage = replace(footage, notes=[*footage.notes, *mixed_actions(footage)])
     from posture.distributed.ingest import ingest as ingest_clips
 
     segments = sum(len(video.labels) for video in footage.videos)

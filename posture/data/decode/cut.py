@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from posture.data.decode.tracks import candidates, is_seen
+from posture.data.decode.tracks import candidates, following, is_seen
+from posture.data.labels.athletes import labelled_tube
 from posture.data.labels.records import Label, Tube
 from posture.data.store.schema import DecodeRecipe, segment_id
 
@@ -109,10 +110,13 @@ def windows_of(
 ) -> Iterator[tuple[int, list[int], Tube | None]]:
     """Yield the segment's windows: index, frames, and the tube to crop along. If frames are cropped, each has a tube.
 
-    `span` is the segment's frames. Tubes that a detector found are named by the segment's key, the best first.
+    `span` is the segment's frames. Tubes that a detector found are named by the segment's key, the best first. If the
+    label names an athlete with a drawn tube, those that follow it are taken.
     """
     if recipe.searched:
         along = [tube for tube in tubes if tube.name == segment]
+        drawn = labelled_tube((tube for tube in tubes if tube.name != segment), label.athlete)
+        along = following(along, drawn) if drawn and label.athlete else along
     else:
         along = candidates(tubes, athlete=label.athlete, group=label.group, frames=span) if recipe.crop else []
     for window, numbers in enumerate(frame_numbers(span.start, span.stop, recipe)):
@@ -123,9 +127,10 @@ def windows_of(
 
 def no_athlete(label: Label, end: float) -> dict[str, str]:
     """Return the refusal of a segment without an athlete."""
+    who = f"the athlete {label.athlete} is not" if label.athlete else "no athlete is"
     return {
         "verdict": "no_athlete",
-        "reason": f"{label.label} from {label.start:g} s to {end:g} s: no athlete there, or in too few frames",
+        "reason": f"{label.label} from {label.start:g} s to {end:g} s: {who} there, or in too few frames",
     }
 
 

@@ -122,6 +122,7 @@ def _cut_segment(
         "label": label.label,
         "group": label.group,
         "split": label.split,
+        "athlete": label.athlete,
     }
 
 

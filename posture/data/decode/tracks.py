@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from posture.data.labels.athletes import labelled_tube
 from posture.data.labels.place_boxes import scale_boxes, size_mismatch
 from posture.data.labels.records import Box, Tube
 
@@ -30,14 +31,32 @@ MISSED_LOOKS = 3
 def candidates(tubes: Sequence[Tube], *, athlete: str, group: str, frames: range) -> list[Tube]:
     """Return the annotated tube to cut a segment of these frames along; none if there is none.
 
-    It is the labelled athlete's; else that of the athlete who is the segment's group, if the video shows them; else the
-    one with most boxes in the segment.
+    It is the labelled athlete's, by its name or by its number in the video; else that of the athlete who is the
+    segment's group, if the video shows them; else the one with most boxes in the segment.
     """
-    named = [tube for tube in tubes if tube.name == (athlete or group) and tube.boxes]
-    if named or athlete:
+    if athlete:
+        drawn = labelled_tube(tubes, athlete)
+        return [drawn] if drawn else []
+    if named := [tube for tube in tubes if tube.name == group and tube.boxes]:
         return named[:1]
     counts = [(sum(frame in frames for frame in tube.boxes), tube) for tube in tubes if tube.boxes]
     return [max(counts, key=lambda pair: pair[0])[1]] if counts else []
+
+
+def following(found: Iterable[Tube], drawn: Tube) -> list[Tube]:
+    """Return those of the `found` tubes that follow the athlete of a `drawn` one, the largest total overlap first."""
+    frames = sorted(drawn.boxes)
+    corners = np.array([drawn.boxes[frame] for frame in frames])
+    overlaps: list[tuple[float, Tube]] = []
+    for tube in found:
+        looks = [frame for frame in tube.boxes if frames[0] <= frame <= frames[-1]]
+        if not looks:
+            continue
+        there = np.stack([np.interp(looks, frames, corners[:, side]) for side in range(4)], axis=1)
+        shared = _overlaps(there, np.array([tube.boxes[frame] for frame in looks])).diagonal()
+        if shared.mean() >= MIN_OVERLAP:
+            overlaps.append((float(shared.sum()), tube))
+    return [tube for _, tube in sorted(overlaps, key=lambda pair: -pair[0])]
 
 
 def is_seen(tube: Tube, numbers: Sequence[int]) -> bool:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from posture.data.decode.cut import BACKGROUND, Cut, accept, no_athlete, segment_of, span_of, windows_of
 from posture.data.ingest.ledger import CommonOptions, IngestReport, LabelledLedger, file_row, other_labels
-from posture.data.ingest.splits import refuse_two_sides
+from posture.data.ingest.splits import refuse_two_sides, split_videos
 from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos, Tube
 from posture.data.store import schema
 from posture.data.store.files import File
@@ -119,6 +119,7 @@ class ClipLedger(LabelledLedger):
         contents = self._contents(video.file for video in footage.videos)
         videos = self._without_forgotten(footage.videos, contents)
         refuse_two_sides(videos, stored=self._groups)
+        videos = self._on_one_side(videos, contents)
         stored = self._stored_segments()
         jobs: list[ClipJob] = []
         rows: list[dict[str, Any]] = []
@@ -245,6 +246,26 @@ class ClipLedger(LabelledLedger):
             self._refuse({"uri": uri, "verdict": "forgotten", "reason": schema.VERDICTS["forgotten"]})
         return [video for video in videos if video.file.uri not in gone]
 
+    def _on_one_side(self, videos: list[AnnotatedVideo], contents: dict[str, str]) -> list[AnnotatedVideo]:
+        """Refuse the videos, or labels, that would put the same frames into two splits. Return what is left."""
+        rows: dict[str, set[tuple[str, bool]]] = defaultdict(set)
+        for segment, row in self._rows.items():
+            rows[row["video"]].add((row["group"], segment.endswith(schema.TUBE)))
+        held = {video.file.uri: rows.get(contents[video.file.uri], set()) for video in videos}
+        final = {video.file.uri for video in videos if (row := self._known(video.file)) and schema.is_final(row)}
+        decoded = [video for video in videos if video.file.uri not in final]
+        kept, refused = split_videos(decoded, stored=self._groups, held=held)
+        for refusal in refused:
+            self._refuse(refusal)
+        left = {video.file.uri: video for video in kept}
+        return [left.get(uri, video) for video in videos if (uri := video.file.uri) in final or uri in left]
+
+    def _together(self, rows: dict[str, dict[str, Any]]) -> list[set[str]]:
+        groups: dict[str, set[str]] = defaultdict(set)
+        for row in rows.values():
+            groups[row["video"]].add(row["group"])
+        return [shown for shown in groups.values() if len(shown) > 1]
+
     def _to_hash(self, files: list[File]) -> list[str]:
         """Return the URIs of files that are as large as another file. The others are new, whatever they hold."""
         sizes = Counter(file.bytes for file in files)
@@ -264,6 +285,8 @@ class ClipLedger(LabelledLedger):
         """Return the stored segments of known videos that the labels, which have `named` others, no longer name."""
         # segments of one athlete and segments of all that the video shows are labelled independently
         kinds = {(row["video"], segment.endswith(schema.TUBE)) for segment, row in named.items()}
+        if self._report.layout == "segments":  # but a table that names athletes in some rows labels both
+            kinds |= {(video, False) for video, of_athlete in kinds if of_athlete}
         return [
             segment
             for segment, row in self._rows.items()
@@ -288,4 +311,4 @@ def _job(video: AnnotatedVideo, content: str, stored: tuple[str, ...] = (), empt
 def _segment_row(video: str, label: Label, seconds: float) -> dict[str, Any]:
     end = seconds if label.end is None else min(label.end, seconds)
     row = {"segment": segment_of(video, label), "video": video, "start": label.start, "end": end}
-    return row | {"label": label.label, "group": label.group, "split": label.split}
+    return row | {"label": label.label, "group": label.group, "split": label.split, "athlete": label.athlete}

@@ -148,7 +148,8 @@ class _Cutter:
             tubes = job.tubes
             if self.finder:
                 frames = self.sandbox.search(*what, **asked, longest=self.finder.size)
-                tubes = find_tubes(frames, self.finder, stride=options.cut.recipe.stride)
+                # drawn tubes tell which of the found ones is the labelled athlete's
+                tubes = [*find_tubes(frames, self.finder, stride=options.cut.recipe.stride), *job.tubes]
             for message in self.sandbox.cut(*what, **asked, tubes=tubes):
                 if isinstance(message, Clip):
                     if message.row["clip"] not in written:

@@ -193,7 +193,7 @@ class LabelledLedger(Ledger, ABC):
         """
         self.commit()
         rows = self._settle()
-        splits = self._assign_splits(self._kept(rows))
+        splits = self._assign_splits(self._kept(rows), self._together(self._rows | rows))
         # a group of an interrupted ingest of other footage may have got its split now
         waiting = {key: row for key, row in self._rows.items() if row["split"] == "" and row["group"] in splits}
         rows = {key: row | {"split": splits[row["group"]]} for key, row in (waiting | rows).items()}
@@ -222,15 +222,21 @@ class LabelledLedger(Ledger, ABC):
     def _count(self, added: list[dict[str, Any]], corrected: set[str]) -> None:
         """Count the rows that have come into a split, and those that were corrected."""
 
-    def _assign_splits(self, kept: list[Label]) -> dict[str, str]:
+    def _assign_splits(self, kept: list[Label], together: list[set[str]]) -> dict[str, str]:
         """Return the split of every group of the store. Draw and commit those of new groups."""
         drawing = {name: getattr(self._options, name) for name in ("val_share", "test_share", "seed")}
-        splits = assign_splits(kept, stored=self._groups, **drawing)
+        splits = assign_splits(kept, stored=self._groups, together=together, **drawing)
         new = [{"group": group, "split": split} for group, split in sorted(splits.items()) if group not in self._groups]
         self._lease.check()
         self._store.append("groups", self._table("groups", new))
         self._report.splits = splits_drawn(kept, splits, **drawing) if kept else ""
+        if shared := {group for groups in together if len(groups) > 1 for group in groups & splits.keys()}:
+            self._report.splits += f"; {len(shared)} of them are seen in one video with another and stay on its side"
         return self._groups | splits
+
+    def _together(self, rows: dict[str, dict[str, Any]]) -> list[set[str]]:
+        """Return the groups of each file of which the labelled `rows` have several."""
+        return []
 
     def _contents(self, files: Iterable[File]) -> dict[str, str]:
         """Return {uri: content hash}. The hash is empty if the file is known to be new or cannot be read.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from posture.data.decode.cut import BACKGROUND
+from posture.data.ingest.together import OPEN, Joined, fixed_sides
+from posture.data.labels.names import first_few
 from posture.data.labels.records import AnnotatedVideo, Label
 from posture.data.store.schema import SPLITS, content_id
 from posture.errors import InputError
@@ -32,10 +35,44 @@ def refuse_two_sides(videos: Iterable[AnnotatedVideo], *, stored: Mapping[str, s
             )
 
 
+def split_videos(
+    videos: Iterable[AnnotatedVideo], *, stored: Mapping[str, str], held: Mapping[str, Collection[tuple[str, bool]]]
+) -> tuple[list[AnnotatedVideo], list[dict[str, str]]]:
+    """Return the videos whose groups can be on one side, and the refusals of the others, before anything is decoded.
+
+    `held` are the segments that are stored of a video, by its address: each one's group, and True if it is of one
+    athlete. What is stored stays, unless the labels no longer name its group.
+    """
+    videos = list(videos)
+    joined = Joined(fixed_sides(stored, _given(label for video in videos for label in video.labels)))
+    kept, refused = [], []
+    for video in videos:
+        groups, kinds = {label.group for label in video.labels}, {bool(label.athlete) for label in video.labels}
+        segments = held.get(video.file.uri, ())
+        here = {group for group, of_athlete in segments if group in groups or of_athlete not in kinds}
+        if joined.join(here | groups):
+            kept.append(video)
+            continue
+        labels = tuple(label for label in video.labels if label.group in here)
+        kept += [replace(video, labels=labels)] if labels else []
+        if gone := sorted(groups - here):
+            refused.append({"uri": video.file.uri, "verdict": "two_sides", "reason": _two_sides(joined, here, gone)})
+    return kept, refused
+
+
+def _two_sides(joined: Joined, held: Collection[str], gone: Collection[str]) -> str:
+    """Return why the groups `gone` of a video that has the `held` ones are refused."""
+    sides = {group: (joined.side(group) or "no split yet").partition(" or ")[0] for group in sorted({*held, *gone})}
+    shown = first_few([f"{group} ({side})" for group, side in sides.items()])
+    left = f"; left out: {first_few(gone)}" if held else ""
+    return f"the same frames would be on two sides, because it shows {shown}{left}; name one split, or use a new store"
+
+
 def assign_splits(
     labels: Iterable[Label],
     *,
     stored: Mapping[str, str],
+    together: Iterable[Collection[str]] = (),
     val_share: float = 0.2,
     test_share: float = 0.2,
     seed: int = 0,
@@ -45,34 +82,43 @@ def assign_splits(
     The splits depend only on `labels`, those of the segments that were kept, in any order. If the labels name a test
     split, it is used; otherwise `test_share` of the groups of each class become `test`. If they name no `val` split,
     `val_share` of the remaining groups of each class are taken from `train`. The order is a hash of seed and group. The
-    class of a group is the one of most of its segments.
+    class of a group is the one of most of its segments. The groups of each collection in `together` count as one
+    group, unless they are on two sides already.
     """
-    given: dict[str, str] = {}
+    labels = list(labels)
+    given = _given(labels)
+    joined = Joined(fixed_sides(stored, given))
+    for groups in together:
+        joined.join(groups)
     classes: dict[str, Counter[str]] = defaultdict(Counter)
     for item in labels:
-        classes[item.group][item.label] += item.label != BACKGROUND
-        if item.split:
-            given[item.group] = item.split
+        classes[joined.unit(item.group)][item.label] += item.label != BACKGROUND
     carve_test, carve_val = "test" not in given.values(), "val" not in given.values()
     strata: dict[str, list[str]] = defaultdict(list)
-    for group in sorted(classes, key=lambda name: content_id("split", seed, name)):
-        strata[min(classes[group], key=lambda label, counts=classes[group]: (-counts[label], label))].append(group)
-    splits = {group: stored.get(group) or given.get(group) for group in classes}
-    for groups in strata.values():
-        open_groups = [group for group in groups if splits[group] is None]
+    for unit in sorted(classes, key=lambda name: content_id("split", seed, name)):
+        strata[min(classes[unit], key=lambda label, counts=classes[unit]: (-counts[label], label))].append(unit)
+    splits = {unit: joined.side(unit) for unit in classes}
+    for units in strata.values():
+        open_units = [unit for unit in units if splits[unit] is None]
         if carve_test:
-            wanted = _share(test_share, len(groups)) - sum(splits[group] == "test" for group in groups)
-            for group in open_groups[: max(0, wanted)]:
-                splits[group] = "test"
-        for group in groups:
-            splits[group] = splits[group] or "train"
+            wanted = _share(test_share, len(units)) - sum(splits[unit] == "test" for unit in units)
+            for unit in open_units[: max(0, wanted)]:
+                splits[unit] = "test"
+        for unit in units:
+            splits[unit] = splits[unit] or OPEN
         if carve_val:
-            training = [group for group in groups if splits[group] != "test"]
-            wanted = _share(val_share, len(training)) - sum(splits[group] == "val" for group in training)
-            free = [group for group in training if splits[group] == "train" and group not in stored]
-            for group in free[: max(0, wanted)]:
-                splits[group] = "val"
-    return {group: split for group, split in splits.items() if split}
+            training = [unit for unit in units if splits[unit] != "test"]
+            wanted = _share(val_share, len(training)) - sum(splits[unit] == "val" for unit in training)
+            free = [unit for unit in training if splits[unit] == OPEN]
+            for unit in free[: max(0, wanted)]:
+                splits[unit] = "val"
+    drawn = {item.group: splits[joined.unit(item.group)] or OPEN for item in labels}
+    return {group: "train" if split == OPEN else split for group, split in drawn.items()}
+
+
+def _given(labels: Iterable[Label]) -> dict[str, str]:
+    """Return the split of each group for which the labels name one."""
+    return {item.group: item.split for item in labels if item.split}
 
 
 def splits_drawn(

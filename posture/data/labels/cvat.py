@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
+from posture.data.labels.cvat_actions import with_actions
 from posture.data.labels.names import SPLIT_NAMES, folded
 from posture.data.labels.records import BadLabel, Box, Refusal, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.safe_xml import BadXML, parse_xml
@@ -119,7 +120,8 @@ def read_cvat(tree: Tree) -> TrackedFootage | None:
                 track for track in root.findall("track") if not task.number or track.get("task_id") == task.number
             ]
             try:
-                found.videos.append(_read_tracks(tracks, task, file, table, found.notes))
+                video = _read_tracks(tracks, task, file, table, found.notes)
+                found.videos.append(with_actions(video, tracks, table))
             except BadLabel as error:
                 found.refused.append(Refusal(file, error.verdict, str(error)))
     found.unlabelled.extend(file.relative for file in tree.videos if file.relative not in used)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from posture.data.store.files import File
 
@@ -29,6 +30,16 @@ class Label:
         return self if self.frames is None else replace(self, start=self.frames[0] / fps, end=self.frames[1] / fps)
 
 
+class Action(NamedTuple):
+    """A stretch of a tube in which the athlete does one thing."""
+
+    first: int
+    """First frame."""
+    end: int
+    """One past the last frame."""
+    label: str
+
+
 @dataclass(frozen=True)
 class Tube:
     """Boxes of one athlete in the frames of a video."""
@@ -40,6 +51,8 @@ class Tube:
     """Frame number -> box in pixels."""
     size: tuple[int, int] | None = None
     """(height, width) in pixels of the video that the boxes were drawn on, or None if the annotations do not say."""
+    actions: tuple[Action, ...] | None = None
+    """Actions of the athlete in order, if the annotations tell them from the `label`, else None."""
 
 
 @dataclass(frozen=True)

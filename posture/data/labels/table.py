@@ -29,7 +29,7 @@ COLUMNS = {
     "boxes": ("video", "frame", "athlete", "x1", "y1", "x2", "y2"),
 }
 """Required columns of each kind of table."""
-OPTIONAL = {"segments": ("split", "group"), "kinetics": ("split",), "boxes": ()}
+OPTIONAL = {"segments": ("split", "group", "athlete"), "kinetics": ("split",), "boxes": ()}
 SYNONYMS = {
     "video": ("file", "filename", "file_name", "filepath", "path", "video_file", "video_name", "video_path"),
     "start": ("start_time", "start_seconds", "start_sec", "start_s", "begin"),

@@ -3,7 +3,7 @@
 | beside the videos | gives |
 |---|---|
 | boxes.csv: video,frame,athlete,x1,y1,x2,y2 | boxes of each athlete in pixels, x2 and y2 exclusive, frames from 0 |
-| an XML file of CVAT for video 1.1 | the same |
+| an XML file of CVAT for video 1.1 | the same; with an attribute `action`, each action of a track is a segment |
 | finalAnnots.mat of UCF101-24 | boxes and actions of each athlete: every tube is a labelled segment |
 """
 
@@ -16,9 +16,19 @@ from pathlib import PurePosixPath
 
 from posture.data.labels import cvat
 from posture.data.labels import tubes as tube_layouts
+from posture.data.labels.athletes import unnamed_athletes, without_mixed_up
 from posture.data.labels.layouts import choose_layout
-from posture.data.labels.names import VideoNames, composed
-from posture.data.labels.records import AnnotatedVideo, Box, Label, LabelledVideos, TrackedFootage, TrackedVideo, Tube
+from posture.data.labels.names import VideoNames, composed, first_few
+from posture.data.labels.records import (
+    Action,
+    AnnotatedVideo,
+    Box,
+    Label,
+    LabelledVideos,
+    TrackedFootage,
+    TrackedVideo,
+    Tube,
+)
 from posture.data.labels.table import SUFFIXES, TableLine
 from posture.data.labels.tree import Tree, video_group
 from posture.data.labels.unread import open_tables
@@ -26,7 +36,7 @@ from posture.data.labels.videos import LAYOUTS, read_footage
 from posture.data.store.files import list_files
 from posture.errors import InputError
 
-WITH_TUBES = (*LAYOUTS, "ucf101_24")
+WITH_TUBES = (*LAYOUTS, "ucf101_24", "cvat")
 """Layouts whose segments can be cut along boxes."""
 
 
@@ -35,24 +45,33 @@ def read_tracked_footage(
 ) -> LabelledVideos:
     """Read the labelled videos at `source` as `read_footage` does, with their tubes if `drawn`.
 
-    In the layout `ucf101_24`, recognised by finalAnnots.mat, the tubes are the labelled segments; with another `layout`
-    that file gives only the boxes. Raises InputError as `read_footage` does, if there are no boxes, and naming file and
-    line if boxes cannot be read.
+    In the layout `ucf101_24`, recognised by finalAnnots.mat, the tubes are the labelled segments, and in the layout
+    `cvat`, recognised by an attribute `action` of its tracks, the stretches of one action. With another `layout` these
+    files give only the boxes. Raises InputError as `read_footage` does, if there are no boxes, and naming file and line
+    if boxes cannot be read.
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(
             f"--layout {layout}: clips are cut from videos; the layouts of videos are {', '.join(WITH_TUBES)}"
         )
-    if layout == "ucf101_24" or (layout is None and choose_layout(source, clips=True) == "ucf101_24"):
+    labelled = layout or choose_layout(source, clips=True)
+    if labelled == "ucf101_24":
         tracked = tube_layouts.read_ucf101_24(Tree(source), split_number=split_number)
         if tracked is not None:
             return _labelled_tubes(tracked)
         raise InputError(f"{source}: the layout ucf101_24 needs {tube_layouts.UCF101_24} and its videos")
+    if labelled == "cvat":
+        tracked = cvat.read_cvat(Tree(source))
+        if tracked is None:
+            raise InputError(f"{source}: the layout cvat needs an XML file of CVAT for video 1.1 and its videos")
+        if layout is not None or any(tube.actions for video in tracked.videos for tube in video.tubes):
+            return _labelled_tubes(_acting(tracked))
     footage = read_footage(source, layout=layout, split_number=split_number)
-    if not drawn:
+    named = any(label.athlete for video in footage.videos for label in video.labels)
+    if not drawn and not named:
         return footage
     tubes, missing = _tubes(footage, split_number)
-    if not tubes:
+    if not tubes and drawn:
         raise InputError(
             (
                 f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the "
@@ -62,31 +81,40 @@ def read_tracked_footage(
             + (f" (the first boxes found are for {missing[0]}, which is missing)" if missing else "")
         )
     videos = [replace(video, tubes=tuple(tubes.get(video.file.relative, ()))) for video in footage.videos]
-    return replace(footage, videos=videos, missing=[*footage.missing, *missing])
+    footage = replace(footage, videos=videos, missing=[*footage.missing, *missing])
+    return replace(footage, notes=[*footage.notes, *unnamed_athletes(footage)]) if drawn else without_mixed_up(footage)
+
+
+def _acting(tracked: TrackedFootage) -> TrackedFootage:
+    """Return tracked footage of CVAT without the tracks that have no action, and say so.
+
+    If no track has the attribute, the label of each track is its action.
+    """
+    tubes = [tube for video in tracked.videos for tube in video.tubes]
+    idle = [tube.name for tube in tubes if not tube.actions]
+    if all(tube.actions is None for tube in tubes):
+        note = "no track has an attribute action, so the label of each track is its action"
+        return replace(tracked, notes=[*tracked.notes, note])
+    notes = [f"tracks without an action, which are not trained: {first_few(idle)}"] if idle else []
+    videos = [replace(video, tubes=[tube for tube in video.tubes if tube.actions]) for video in tracked.videos]
+    return replace(tracked, videos=videos, notes=[*tracked.notes, *notes])
 
 
 def _labelled_tubes(tracked: TrackedFootage) -> LabelledVideos:
-    """Return every tube as a segment of its own."""
+    """Return every tube as a segment of its own, or each of its actions if it has several."""
     videos = []
     for video in tracked.videos:
         group = video_group(PurePosixPath(video.file.relative))
         labels = tuple(
-            Label(
-                0.0,
-                None,
-                tube.label,
-                group,
-                video.split,
-                athlete=tube.name,
-                frames=(min(tube.boxes), max(tube.boxes) + 1),
-            )
+            Label(0.0, None, action.label, group, video.split, athlete=tube.name, frames=(action.first, action.end))
             for tube in video.tubes
             if tube.boxes
+            for action in tube.actions or [Action(min(tube.boxes), max(tube.boxes) + 1, tube.label)]
         )
         if labels:
             videos.append(AnnotatedVideo(video.file, labels, tuple(_named(video))))
     if not videos:
-        raise InputError(f"{tracked.root}: no tube belongs to a video that is here")
+        raise InputError(f"{tracked.root}: no tube with an action belongs to a video that is here")
     refused = [
         {"uri": refusal.file.uri, "verdict": refusal.verdict, "reason": refusal.reason} for refusal in tracked.refused
     ]

@@ -2,7 +2,7 @@
 
 | layout | recognised by |
 |---|---|
-| segments | a table with the columns video, start, end, label (and split, group) |
+| segments | a table with the columns video, start, end, label (and split, group, athlete) |
 | kinetics | a table with the columns label, youtube_id, time_start, time_end (and split) |
 | ucf101 | trainlistNN.txt and testlistNN.txt |
 | folders | one folder per class, perhaps below train/, val/, test/ |
@@ -249,7 +249,9 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
             if not group:
                 reading.own.add(group := file.stem)
             reading.labels.setdefault(file.relative, []).append(
-                _label(where, start, end, row["label"], group, row.get("split"))
+                _label(
+                    where, start, end, row["label"], group, row.get("split"), athlete=composed(row.get("athlete", ""))
+                )
             )
     return reading
 
@@ -352,10 +354,11 @@ def _collect(root: str, layout: str, videos: list[File], reading: Reading) -> La
     labels = {name: tuple(sorted(set(found), key=_place)) for name, found in reading.labels.items()}
     for name, found in labels.items():
         for first, second in itertools.pairwise(found):
-            if (first.start, first.end) == (second.start, second.end):
+            if (first.start, first.end, first.athlete) == (second.start, second.end, second.athlete):
                 raise InputError(
                     f"{name}: {first.start} s to {first.end or 'its end'} is labelled twice: "
                     f"{first.label} ({first.group}, {first.split}) and {second.label} ({second.group}, {second.split})"
+                    + ("" if first.athlete else "; if they are two athletes, name each in a column athlete")
                 )
     if not labels:
         first = reading.missing[:1] or [f"{refusal['uri']}, {refusal['reason']}" for refusal in reading.refused[:1]]
@@ -397,11 +400,13 @@ def _separate_recordings(labels: dict[str, tuple[Label, ...]], own: set[str]) ->
     }
 
 
-def _place(label: Label) -> tuple[float, float, str]:
-    return label.start, label.end or float("inf"), label.label
+def _place(label: Label) -> tuple[float, float, str, str]:
+    return label.start, label.end or float("inf"), label.athlete, label.label
 
 
-def _label(where: TableLine, start: float, end: float | None, label: str, group: str, split: str | None) -> Label:
+def _label(
+    where: TableLine, start: float, end: float | None, label: str, group: str, split: str | None, *, athlete: str = ""
+) -> Label:
     """Return the label of a row. Raises InputError naming the field at fault."""
     if not label:
         raise InputError(f"{where}: label is empty")
@@ -414,4 +419,4 @@ def _label(where: TableLine, start: float, end: float | None, label: str, group:
     split = (split or "").lower()
     if split and split not in SPLIT_NAMES:
         raise InputError(f"{where}: split {split!r}; the splits are {', '.join(SPLITS)}")
-    return Label(start, end, composed(label), group, SPLIT_NAMES.get(split))
+    return Label(start, end, composed(label), group, SPLIT_NAMES.get(split), athlete)

@@ -52,6 +52,7 @@ VERDICTS = {
     "missing_video": "a label names a video that is missing",
     "segment_past_end": "a segment starts or ends after its video",
     "no_athlete": "no athlete to cut the clip around",
+    "two_sides": "the video shows groups of two splits, so the same frames would be on both sides",
     "missing_picture": "a label names an image that is missing",
     "frame_past_end": "a box belongs to a frame after the video's last one",
     "bad_label": "the labels of an image cannot be read",
@@ -98,6 +99,8 @@ SEGMENTS = pa.schema([
     ("label", pa.string()),
     ("group", pa.string()),
     ("split", pa.string()),  # one of SPLITS; empty until the ingest that decoded it has ended
+    # the labelled athlete's tube, if the label describes one athlete; null in tables of earlier versions
+    ("athlete", pa.string()),
 ])
 
 CLIPS = pa.schema([

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posture.data.decode.tracks import candidates, is_seen, link, tubes_from_json, tubes_to_json
+from posture.data.decode.tracks import candidates, following, is_seen, link, tubes_from_json, tubes_to_json
 from posture.data.labels.records import Tube
 
 NONE = np.zeros((0, 4)), np.zeros(0)
@@ -35,6 +35,20 @@ def test_whose_tube_a_segment_is_cut_along():
     assert chosen(tubes, group="some group") == ["bob"]
     assert chosen(tubes, group="some group", frames=range(0, 3)) in (["bob"], ["v/1"])
     assert chosen([]) == [] and chosen([tube("ann", ())]) == []
+
+
+def test_the_found_tubes_that_follow_a_drawn_one():
+    def placed(name, place):
+        return Tube(name, "", {frame: place(frame) for frame in range(0, 40, 2)})
+
+    left = placed("ann", lambda n: (n, 0, n + 20, 40))
+    near, far = placed("s", lambda n: (n + 4, 2, n + 22, 44)), placed("s", lambda n: (100 - n, 0, 120 - n, 40))
+    part = Tube("s", "", {frame: left.boxes[frame] for frame in (0, 2, 4)})
+    assert following([far, part, near], left) == [near, part]
+    sparse = Tube("ann", "", {0: left.boxes[0], 38: left.boxes[38]})
+    assert following([far, part, near], sparse) == [near, part]  # its boxes between are interpolated
+    assert following([far], left) == [] and following([], left) == []
+    assert following([Tube("s", "", {90: (0, 0, 20, 40)})], left) == []  # there is nobody drawn at that time
 
 
 def test_a_tube_must_last_through_a_quarter_of_the_clip():
