@@ -29,6 +29,7 @@ COMMANDS = {
         "runs": "List runs: state, recipe, footage, results.",
         "models": "List the models with their parameters and operations.",
     },
+    "Predicting": {"predict": "Say who does what and when in new videos."},
     "Comparing": {"compare": "Train several models on one budget, and compare them."},
     "Searching": {
         "tune": "Search for the best changes to a recipe.",

@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 
 from posture.__main__ import app
 from posture.config import override, parse_assignments
-from posture.data.store.schema import VERDICTS
+from posture.data.store.schema import VERDICTS, DecodeRecipe
 from posture.models import build
 from posture.runs.folder import RunFolder, RunRecord
 from posture.runs.recipes import load_recipe, load_study
+from tests.support.footage import make_video
 from tests.support.guides import GUIDES, ROOT, posture_commands, shown, typed
 
 README = (ROOT / "README.md").read_text()
@@ -92,17 +93,21 @@ def test_the_picture_is_small():
     assert content.startswith(b"\x89PNG") and len(content) < 200_000
 
 
-def test_python_shown_in_the_readme_runs(tmp_path, monkeypatch):
+def test_python_shown_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     (code,) = shown(ROOT / "README.md", "python")
-    run = override(load_recipe("jobs/demo.py:demo"), {"name": "first", "model.classes": 8})
+    run = override(
+        load_recipe("jobs/demo.py:demo"), {"name": "first", "model.classes": 8, "data.recipe": str(DecodeRecipe())}
+    )
     folder = RunFolder(str(tmp_path / "runs"), "first")
     folder.write_record(RunRecord(run=run, store="store", versions={}, classes=tuple("abcdefgh")))
     (tmp_path / "made").mkdir()
     save_file(build(run.model).state_dict(), tmp_path / "made" / "model.safetensors")
     folder.publish_checkpoint("epoch-0001", tmp_path / "made", best=True)
+    make_video(tmp_path / "clip.mp4", frames=100)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(code, names)
+    assert names["part"].end == pytest.approx(4.0) and "4.00 s: " in capsys.readouterr().out
     assert names["longer"].epochs == 80 and f"-> {tuple(names['scores'].shape)}" in code
 
 

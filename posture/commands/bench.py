@@ -20,7 +20,7 @@ command = App(name="bench", help_epilogue="Example: posture bench feed --rounds 
 
 @command.default
 def bench(
-    name: Literal["ingest", "feed", "train", "tracking", "models", "detectors"],
+    name: Literal["ingest", "feed", "train", "tracking", "models", "detectors", "predict"],
     /,
     *,
     json: Path | None = None,
@@ -34,8 +34,8 @@ def bench(
     Parameters
     ----------
     name
-        ingest, feed, train (Ray Train and --local), tracking (W&B out of reach and off), models (classifiers), or
-        detectors.
+        ingest, feed, train (Ray Train and --local), tracking (W&B out of reach and off), models (classifiers),
+        detectors, or predict (from a video to an answer).
     json
         Also write the figures to this file.
     device
@@ -57,7 +57,7 @@ def bench(
     if footage is not None and name in ("models", "detectors"):
         raise InputError(
             f"--footage: posture bench {name} makes its own inputs; "
-            "it is for posture bench ingest, feed, train and tracking"
+            "it is for posture bench ingest, feed, train, tracking and predict"
         )
     if name == "models":
         from posture.bench import models  # loads torch

@@ -15,7 +15,7 @@ import numpy as np
 from posture.data.store.files import join, write_bytes
 from posture.display import colours, html
 from posture.display.text import counted
-from posture.predict.answers import UNSURE, WHOLE_FRAME, ActionSegment, Prediction
+from posture.predict.answers import UNSURE, ActionSegment, Prediction
 from posture.predict.page import lane_name, seconds_by_label, summary
 
 INDEX = "index.html"
@@ -36,6 +36,8 @@ class PredictedVideo:
     classes: tuple[str, ...] = ()
     seconds: float = 0.0
     segments: tuple[ActionSegment, ...] = ()
+    athletes: int = 0
+    """Number of tracks."""
     verdict: str = ""
     """Why the file gave no answer, such as `not_video`; or `truncated` if a part of it did."""
     reason: str = ""
@@ -50,6 +52,7 @@ def predicted_video(prediction: Prediction, link: str) -> PredictedVideo:
         classes=prediction.classes,
         seconds=prediction.seconds,
         segments=prediction.segments,
+        athletes=len(prediction.tracks),
         verdict="truncated" if prediction.failure else "",
         reason=prediction.failure,
     )
@@ -100,7 +103,7 @@ def _shown(row: PredictedVideo, looks: dict[str, str]) -> dict[str, Any]:
         "summary": summary(row.segments) if row.link else "",
         "verdict": row.verdict,
         "reason": row.reason,
-        "athletes": len(set(tracks) - {WHOLE_FRAME}),
+        "athletes": row.athletes,
         "more": max(0, len(tracks) - MAX_LANES),
         "strips": [
             (lane_name(track), _strip([one for one in row.segments if one.track == track], row.seconds, looks))

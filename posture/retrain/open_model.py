@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from posture.data.store.files import absolute, exists, join
 from posture.retrain.registry import Registry
+from posture.runs.calibration import calibrate
 from posture.runs.folder import RunFolder
 from posture.runs.trained import open_trained
 
@@ -36,7 +37,7 @@ def model_parts(
         return {"detector": finder}
     if exists(join(absolute(model), "champion.json")):
         classifier = Registry(model).champion_model()
-        trained_in = Registry(model).version(classifier.checkpoint)["run_folder"]
+        trained_in, which = Registry(model).version(classifier.checkpoint)["run_folder"], "best"
     elif detector is None and RunFolder.open(model).record().run.task == "detection":
         return {"detector": open_trained(model, task="detection", which=which)}
     else:
@@ -44,7 +45,5 @@ def model_parts(
         trained_in = classifier.uri
     parts: dict[str, Any] = {"classifier": classifier, "detector": finder}
     if max_error is not None:
-        from posture.runs.calibration import calibrate
-
-        parts |= {"calibration": calibrate(RunFolder.open(trained_in)), "max_error": max_error}
+        parts |= {"calibration": calibrate(RunFolder.open(trained_in), which=which), "max_error": max_error}
     return parts

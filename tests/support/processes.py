@@ -1,9 +1,11 @@
-"""Processes that tests start: the command line, and an S3-protocol server on loopback."""
+"""The command line, in a process of its own or in this one, and an S3-protocol server on loopback."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from posture.__main__ import main
 
 
 @contextmanager
@@ -65,6 +69,20 @@ def posture(
         env={name: value for name, value in variables.items() if value is not None},
         **options,
     )
+
+
+def posture_here(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in this process: as `posture`, but torch is loaded and Ray is running."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main(list(arguments))
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def descendants(process: int) -> dict[int, str]:

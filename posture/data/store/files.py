@@ -232,6 +232,23 @@ def list_files(root: str, *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[
     return sorted(files, key=lambda file: file.relative)
 
 
+def named_file(uri: str) -> File:
+    """Return the file at `uri`. Raises InputError if there is none."""
+    root, _, name = uri.rpartition("/")
+    if not is_remote(uri):
+        with reachable(uri):
+            status = os.stat(uri)
+        return File(uri, name, status.st_size, status.st_mtime)
+    import obstore
+
+    with reachable(uri):
+        try:
+            found = obstore.head(open_root(root), name)
+        except FileNotFoundError:
+            raise InputError(f"{uri}: no such file") from None
+    return File(uri, name, found["size"], found["last_modified"].timestamp())
+
+
 def _list_folder(root: str, suffixes: frozenset[str]) -> Iterator[File]:
     if not os.path.isdir(root):
         raise InputError(f"{root}: no such folder")

@@ -1,0 +1,160 @@
+"""`posture predict` beside its slowest stage, a plain loop in one process, and Ultralytics' predict.
+
+All use networks with random weights, so no athlete is found; frames are decoded, looked at and classified all the same.
+Legend: frames per second of a video, decoded from its file.
+"""
+
+# types of libraries are narrower, or wider, than what they take and give
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posture.bench import facts, generated, ratio
+from posture.config import override
+from posture.data.decode.cut import Clip
+from posture.data.decode.sandbox import Sandbox
+from posture.data.labels.videos import read_footage
+from posture.data.store.schema import DecodeRecipe
+from posture.predict.model import WAIT_SECONDS, VideoModel
+from posture.predict.tracker import TRACKERS, AthleteTracker
+from posture.runs.recipes import load_recipe
+from posture.runs.trained import TrainedModel
+
+RECIPE = DecodeRecipe(128, 171, 16, 2)
+SIZES = {"cpu": 320, "cuda": 640}
+"""Side of the detectors' input in pixels, by device."""
+VIDEOS = 3
+BATCH = 16
+
+
+def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
+    """Return {"what", "measured": {label: frames/s by round}, "ratios", "notes"}."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = SIZES[device]
+    found = [video.file.uri for video in read_footage(footage or generated(videos=20, size=(480, 640))).videos]
+    videos = found[:VIDEOS]
+    classifier = _untrained("jobs/action.py:improved", **{"data.recipe": str(RECIPE), "model.classes": 10})
+    detector = _untrained("jobs/detector.py:improved", **{"model.size": size, "model.classes": 1})
+    yolov5s = _untrained("jobs/detector.py:yolov5s", **{"model.size": size, "model.classes": 1})
+    both, athletes = VideoModel(classifier, detector=detector), VideoModel(detector=yolov5s)
+    looks, windows = _in_memory(both, videos)
+    ways: dict[str, Callable[[], Any]] = {
+        "decoding alone": lambda: _decode(both, videos),
+        "detector alone": lambda: [both.find(part) for part in looks],
+        "classifier alone": lambda: [both.probabilities(part) for part in windows],
+        "posture predict": lambda: [both.predict(video) for video in videos],
+        "plain loop": lambda: [_plain(both, video) for video in videos],
+        "posture predict, YOLOv5s alone": lambda: [athletes.predict(video) for video in videos],
+        "ultralytics predict, YOLOv5su": _ultralytics(videos, size),
+    }
+    frames = sum(len(part) for part in looks)
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():  # the first pays for loading
+        way()
+    for number in range(rounds):
+        for name, way in list(ways.items())[:: 1 if number % 2 else -1]:
+            began = time.perf_counter()
+            way()
+            measured[name].append(frames / (time.perf_counter() - began))
+    slowest = min(list(ways)[:3], key=lambda name: float(np.median(measured[name])))
+    ours = measured["posture predict"]
+    return {
+        "what": "predict: "
+        + facts(videos=len(videos), frames=frames, device=device, detector_size=size, recipe=RECIPE),
+        "measured": {f"{name}, frames/s": values for name, values in measured.items()},
+        "ratios": {
+            f"posture predict / slowest stage ({slowest})": ratio(ours, measured[slowest]),
+            "posture predict / plain loop": ratio(ours, measured["plain loop"]),
+            "YOLOv5s in posture predict / ultralytics predict": ratio(
+                measured["posture predict, YOLOv5s alone"], measured["ultralytics predict, YOLOv5su"]
+            ),
+        },
+        "notes": [
+            "weights are random: no athlete is found, and windows are classified as whole frames",
+            "the plain loop decodes with decord, and uses the same networks frame by frame in one process",
+        ],
+    }
+
+
+def _untrained(recipe: str, **changes: Any) -> TrainedModel:
+    """Return a recipe's model with random weights."""
+    from safetensors.torch import save
+
+    from posture.runs.weights import build_network
+
+    run = override(load_recipe(recipe), changes)
+    return TrainedModel(
+        "", run, tuple(f"class {n}" for n in range(run.model.classes)), save(build_network(run).state_dict())
+    )
+
+
+def _decode(model: VideoModel, videos: list[str]) -> list[Clip]:
+    found: list[Clip] = []
+    for video in videos:
+        with Sandbox() as sandbox:
+            asked = {"recipe": RECIPE, "longest": model.look_size, "limit_seconds": WAIT_SECONDS}
+            found += [item for item in sandbox.stream(video, **asked) if isinstance(item, Clip)]
+    return found
+
+
+def _in_memory(model: VideoModel, videos: list[str]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """Return the frames that the detector gets, and the windows that the classifier gets, in the batches of predict."""
+    looks, windows = [], []
+    for video in videos:
+        frames = []
+        for clip in _decode(model, [video]):
+            images = np.frombuffer(clip.pixels, np.uint8).reshape(-1, clip.row["height"], clip.row["width"], 3)
+            if clip.row["role"] == "search":
+                looks.append(images)
+            else:
+                frames += list(images)
+        numbers = model.sampling.slide(range(len(frames)), 0.5) + model.sampling.spread(range(len(frames)))
+        windows += [np.stack([frames[number] for number in window]) for window in numbers]
+    return looks, [windows[begin : begin + BATCH] for begin in range(0, len(windows), BATCH)]
+
+
+def _plain(model: VideoModel, video: str) -> None:
+    """Decode, find, track and classify frame by frame."""
+    import torch  # noqa: F401, I001  before decord, which crashes otherwise
+    import cv2
+    import decord
+
+    reader = decord.VideoReader(video)
+    tracker = AthleteTracker(TRACKERS[0], fps=reader.get_avg_fps())
+    frames: list[np.ndarray] = []
+    last = {window[-1]: window for window in model.sampling.slide(range(len(reader)), 0.5)}
+    for number in range(len(reader)):
+        frame = reader[number].asnumpy()
+        scale = min(1.0, model.look_size / max(frame.shape[:2]))
+        ((boxes, scores),) = model.find(cv2.resize(frame, None, fx=scale, fy=scale)[None])
+        tracker.update(number, number / reader.get_avg_fps(), boxes, scores, frame)
+        frames.append(cv2.resize(frame, (RECIPE.width, RECIPE.height)))
+        if window := last.get(number):
+            model.probabilities([np.stack([frames[index] for index in window])])
+
+
+def _ultralytics(videos: list[str], size: int) -> Callable[[], None]:
+    from posture.models.ultralytics_blocks import import_ultralytics
+
+    network = import_ultralytics("ultralytics", need="the benchmark compares with it").YOLO(
+        "yolov5su.yaml", verbose=False
+    )
+    folder = Path(tempfile.mkdtemp(prefix="posture-bench-"))
+
+    def predict() -> None:
+        for video in videos:
+            options = {"imgsz": size, "stream": True, "verbose": False, "save": False, "project": str(folder)}
+            for _ in network.predict(source=video, **options):
+                pass
+
+    return predict

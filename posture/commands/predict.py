@@ -1,0 +1,193 @@
+"""`posture predict`: arguments, progress, the answers as tables, and the exit code."""
+
+# the registry's record of a run is checked when it is read
+# pyright: reportArgumentType=false
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from posture.commands.options import between
+from posture.data.store.files import absolute, join
+from posture.display import console
+from posture.display.text import counted, duration
+from posture.errors import InputError
+from posture.retrain.open_model import model_parts
+
+command = App(name="predict", help_epilogue="Example: posture predict VIDEO --run runs/NAME --detector runs/DETECTOR")
+
+
+@command.default
+def predict(
+    *videos: str,
+    run: str | None = None,
+    registry: str | None = None,
+    detector: str | None = None,
+    out: str = "predictions",
+    start: Annotated[float, between(0)] = 0.0,
+    end: Annotated[float | None, between(0)] = None,
+    overlap: Annotated[float, between(0, 0.95)] = 0.5,
+    shortest: Annotated[float | None, between(0)] = None,
+    tracker: str | None = None,
+    fps_cap: Annotated[float | None, between(0.01)] = None,
+    max_error: Annotated[float | None, between(0, 1)] = None,
+    write: Annotated[Sequence[Literal["segments", "cvat", "label-studio"]], Parameter(consume_multiple=False)] = (),
+    no_video: bool = False,
+    batch: Annotated[int, between(1)] = 16,
+    local: bool = False,
+    workers: Annotated[int | None, between(1)] = None,
+) -> None:
+    """Say who does what and when in new videos: tables, an annotated video and a page for each. The same command
+    continues where it stopped.
+
+    Parameters
+    ----------
+    videos
+        Videos, folders or s3:// prefixes.
+    run
+        Folder of a classifier's run. A detector's run tracks athletes without naming actions.
+    registry
+        Registry whose champion classifies, instead of --run.
+    detector
+        Folder of a detector's run. It finds the athletes, who are tracked. Without it the whole frame is classified.
+    out
+        Folder or s3:// prefix for the answers, a folder for each video.
+    start
+        Second at which to begin.
+    end
+        Second at which to end; by default the end of the video.
+    overlap
+        Share of a window that the next one sees again.
+    shortest
+        Segments of fewer seconds join a neighbour; by default those under half a window.
+    tracker
+        Tracker of ultralytics: bytetrack, botsort, ocsort, fasttrack or tracktrack.
+    fps_cap
+        Look for athletes in at most this many frames per second; their boxes are interpolated between. Clips are cut at
+        the rate of training in any case.
+    max_error
+        Answer "unsure" if confidence on val does not promise that at most this share of answers is wrong, such as 0.05.
+    write
+        Also write labels to correct and to ingest again: segments (CSV), cvat (CVAT for video 1.1), label-studio.
+    no_video
+        Do not write the annotated video.
+    batch
+        Windows per forward pass.
+    local
+        Predict in this process. Otherwise Ray predicts several videos, one in this process.
+    workers
+        Number of Ray actors; by default one per GPU, or one per two CPUs.
+    """
+    from posture.predict.files import Outputs, find_videos
+    from posture.predict.tracker import TRACKERS
+
+    if not videos:
+        raise InputError("name a video, a folder or an s3:// prefix: posture predict VIDEO --run runs/NAME")
+    if run and registry:
+        raise InputError("--run and --registry: give one of them")
+    if not (run or registry or detector):
+        raise InputError("give a classifier (--run or --registry), a detector (--detector), or both")
+    if tracker is not None and tracker not in TRACKERS:
+        raise InputError(f"--tracker {tracker}: choose one of {', '.join(TRACKERS)}")
+    if end is not None and end <= start:
+        raise InputError(f"--end {end:g}: must be after --start, {start:g}")
+    if max_error is not None and not (run or registry):
+        raise InputError("--max-error is about a classifier; give --run or --registry")
+    jobs = find_videos(videos, out)
+    options: dict[str, Any] = {
+        "start": start,
+        "end": end,
+        "overlap": overlap,
+        "shortest": shortest,
+        "tracker": tracker or TRACKERS[0],
+        "fps_cap": fps_cap,
+        "batch": batch,
+    }
+    with console.waiting("calibrating on val" if max_error is not None else "loading the model"):
+        models = model_parts(run or registry, detector=detector, max_error=max_error)
+    outputs = Outputs(not no_video, tuple(write), options)
+    is_here = local or len(jobs) == 1
+    results = _here(jobs, models, outputs) if is_here else _on_ray(jobs, models, outputs, workers)
+    _finish(results, out, asked=len(jobs))
+
+
+def _here(jobs: list[Any], models: dict[str, Any], outputs: Any) -> list[Any]:
+    """Predict in this process, one video after the other."""
+    from posture.predict.files import predict_file
+    from posture.predict.model import VideoModel
+
+    with console.waiting("loading the model"):
+        model = VideoModel(**models)
+    results = []
+    with console.interruptible() as asked:
+        for number, job in enumerate(jobs, 1):
+            name = job.uri.rpartition("/")[2]
+            label = name if len(jobs) == 1 else f"{name} ({number} of {len(jobs)})"
+            with console.progress(label) as advance:
+                shown = _with_rate(advance)
+                results.append(predict_file(model, job, outputs, progress=shown, should_stop=asked.is_set))
+            if asked.is_set():
+                break
+    return results
+
+
+def _with_rate(advance: Callable[..., None]) -> Callable[[str, int, int], None]:
+    """Return a progress function of step, frames that are done and in total, which shows the frames per second too."""
+    began: dict[str, float] = {}
+
+    def show(step: str, done: int, total: int) -> None:
+        elapsed = time.monotonic() - began.setdefault(step, time.monotonic())
+        advance(done, total, f"{step}, {done / elapsed:.0f} frames/s" if elapsed > 1 else step)
+
+    return show
+
+
+def _on_ray(jobs: list[Any], models: dict[str, Any], outputs: Any, workers: int | None) -> list[Any]:
+    from posture.distributed.predict import predict_videos
+
+    with console.progress("videos") as advance:
+        return predict_videos(jobs, models, outputs, workers=workers, progress=advance)
+
+
+def _finish(results: list[Any], out: str, *, asked: int) -> None:
+    """Print the answers, write the page over all of them, and end with the exit code: 1 if a video could not be read to
+    its end, 130 if the command was stopped.
+    """
+    from posture.predict.index import write_index
+    from posture.predict.page import PAGE, summary
+
+    rows = [one.video for one in results]
+    console.table(
+        "video",
+        "length",
+        "athletes",
+        "actions",
+        rows=[
+            (
+                row.video.rpartition("/")[2],
+                duration(row.seconds) if row.seconds else "-",
+                row.athletes,
+                summary(row.segments) or "-",
+            )
+            for row in rows
+        ],
+    )
+    if done := sum(one.was_done for one in results):
+        console.out.print(f"{counted(done, 'video')} predicted by an earlier command with the same arguments")
+    for row in rows:
+        if row.reason:
+            console.out.print(f"{row.video}: {row.reason}")
+    if len(rows) > 1:
+        console.out.print(write_index(rows, absolute(out)))
+    elif rows and rows[0].seconds:
+        console.out.print(join(results[0].place, PAGE))
+    if any(one.is_stopped for one in results) or len(results) < asked:
+        console.out.print("stopped; the same command continues")
+        raise KeyboardInterrupt
+    if any(row.reason for row in rows):
+        sys.exit(1)
