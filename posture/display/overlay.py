@@ -90,7 +90,8 @@ class Overlay:
             sprite = self._sprite(mark.text, mark.colour)
             tall, wide = sprite.shape[:2]
             x = min(max(left - self._edge // 2, 0), self._width - wide)
-            tops = (top - tall, bottom, top + self._edge, bottom - tall - self._edge)
+            within = top + self._edge, bottom - tall - self._edge
+            tops = (top - tall, bottom, *within, top - 2 * tall, bottom + tall, top - 3 * tall, bottom + 2 * tall)
             inside = [y for y in tops if 0 <= y <= self._height - tall]
             free = (y for y in inside if not any(_overlap((x, y, x + wide, y + tall), tag) for tag in self._tags))
             last = min(max(top, 0), self._height - tall)

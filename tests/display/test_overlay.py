@@ -30,15 +30,15 @@ def test_any_box_can_be_drawn_on_any_image(height, width, box):
 
 def test_tags_do_not_hide_each_other():
     overlay = Overlay(360, 640, [], start=0.0, end=10.0)
-    image = drawn(
-        overlay, 360, 640, [Mark((200, 150, 260, 300), "1 run", BLUE), Mark((205, 150, 265, 300), "2 run", ORANGE)]
-    )
-    whole = tag("1 run", BLUE, size=overlay.text, room=(360, 640))
-    assert any(
-        (image[y : y + whole.shape[0], x : x + whole.shape[1]] == whole).all()
-        for y in range(100, 300)
-        for x in range(190, 210)
-    )
+    marks = [Mark((200 + 5 * number, 150, 260, 200), f"{number} run", BLUE) for number in range(6)]
+    image = drawn(overlay, 360, 640, marks)
+    for mark in marks:
+        whole = tag(mark.text, BLUE, size=overlay.text, room=(360, 640))
+        assert any(
+            (image[y : y + whole.shape[0], x : x + whole.shape[1]] == whole).all()
+            for y in range(50, 300)
+            for x in range(190, 230)
+        )
 
 
 def test_stretches_lie_at_their_time():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from posture.data.decode.stream import failures
 from posture.errors import Unreadable
 
 TICKS = 90_000
@@ -68,13 +70,15 @@ class Mp4Writer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is None:
             return
-        if kind is None or issubclass(kind, (KeyboardInterrupt, Unreadable)):
-            self._mux(self._stream.encode(None))
-            self._mux_sound(self._end)
-            self._file.close()
-            os.replace(self._part, self._path)
-        else:
-            self._file.close()
+        try:
+            if kind is None or issubclass(kind, (KeyboardInterrupt, Unreadable)):
+                self._mux(self._stream.encode(None))
+                self._mux_sound(self._end)
+                self._file.close()
+                os.replace(self._part, self._path)
+        finally:
+            with contextlib.suppress(*failures()):  # a full disk, which the block's own error tells
+                self._file.close()
             self._part.unlink(missing_ok=True)
 
     def _open(self, height: int, width: int) -> None:
@@ -84,7 +88,7 @@ class Mp4Writer:
         self._file = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._file.add_stream("libx264", rate=self._rate)
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
-        self._stream.options = {"preset": "veryfast", "crf": "20"}
+        self._stream.options = {"preset": "superfast", "crf": "20"}
         context = self._stream.codec_context
         context.time_base = Fraction(1, TICKS)
         context.gop_size = max(1, round(self._rate))  # a second, so that a player jumps quickly
