@@ -40,7 +40,8 @@ def import_ultralytics(name: str, *, need: str) -> ModuleType:
         return sys.modules[name]
     with _unchanged_process():
         try:
-            return import_module(name)
+            with torch.device("cpu"):  # tensors of its classes, if a network is built on the meta device
+                return import_module(name)
         except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
             raise InputError(f"{need}, but ultralytics cannot be imported: {error}") from None
 

@@ -29,6 +29,8 @@ after = dict(os.environ), torch.save, Image.open, np.get_printoptions(), repr(to
 after += (cv2.getNumThreads(),)
 for one, other in zip(before, after):
     assert one == other, (one, other)
+from ultralytics.nn.modules.head import Detect
+assert not Detect.anchors.is_meta, "whoever uses ultralytics beside us moves it to a device"
 """
 
 
