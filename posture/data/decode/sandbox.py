@@ -192,6 +192,7 @@ class Sandbox:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C in a terminal is for the parent, which may go on for a while
             )
         self._channel = Connection(ours.detach())
         return self._channel

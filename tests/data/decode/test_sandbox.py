@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -74,3 +76,33 @@ def test_a_caller_that_stops_early_leaves_nothing_behind(video):
         next(messages)
         messages.close()
         assert len(cut(sandbox, video("b.mp4", seed=1))) == 3
+
+
+CAREFUL = """
+import signal, sys
+from posture.data.decode.cut import Clip
+from posture.data.decode.sandbox import Sandbox
+
+signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+with Sandbox() as sandbox:
+    items = sandbox.stream(sys.argv[1], recipe=None, longest=None, limit_seconds=60)
+    next(items), next(items)
+    print("begun", flush=True)
+    sys.stdin.readline()
+    print(8 + sum(len(item.row["numbers"]) for item in items if isinstance(item, Clip)))
+"""
+
+
+def test_ctrl_c_does_not_end_the_decoder_of_a_parent_that_goes_on(video):
+    with subprocess.Popen(
+        [sys.executable, "-c", CAREFUL, str(video("a.mp4", frames=200))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout.readline() == "begun\n"
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.stdout.readline() == "interrupted\n"
+        answer, _ = parent.communicate("go on\n")
+    assert answer == "200\n"
