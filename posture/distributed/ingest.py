@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray import cloudpickle
 
 from posture.data.ingest import clips, flow, images
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
@@ -62,32 +63,25 @@ def compute_flow(store: Store, method: str, *, progress: Progress | None = None)
 def on_ray(
     work: Work, jobs: list[Any], tasks: int, *, gpu: bool = False
 ) -> Generator[Returned | InputError, None, None]:
-    """Run the work as Ray tasks on the nodes that decode; a few more are submitted than can run at once."""
+    """Run the work as tasks of Ray Data on the nodes that decode. A lost task is run again."""
     cluster.connect()
-    task = _task.options(**({"num_gpus": GPU_SHARE} if gpu and cluster.gpus() else {"resources": cluster.decoding()}))
-    shared = ray.put(work)
-    waiting: list[Any] = []
-    left = blocks(jobs, max(tasks, int(2 * cluster.decoding_cpus())))[::-1]
-    try:
-        while left or waiting:
-            while left and len(waiting) <= 2 * cluster.decoding_cpus():
-                waiting.append(task.remote(shared, left.pop()))
-            (done,), waiting = ray.wait(waiting, num_returns=1)
-            yield ray.get(done)
-    finally:
-        # no task may still write when the lease on the store ends
-        for job in waiting:
-            ray.cancel(job)
-        if waiting:
-            ray.wait(waiting, num_returns=len(waiting), timeout=10)
+    parts = blocks(jobs, max(tasks, int(2 * cluster.decoding_cpus())))
+    place = {"num_gpus": GPU_SHARE} if gpu and cluster.gpus() else {"resources": cluster.decoding()}
+    # Arrow has no type for jobs and results
+    rows = [{"jobs": cloudpickle.dumps(part)} for part in parts]
+    data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _attempt, fn_kwargs={"work": ray.put(work)}, batch_size=None, max_retries=RETRIES, **place
+    )
+    for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
+        yield from map(cloudpickle.loads, batch["returned"])
 
 
-@ray.remote(scheduling_strategy="SPREAD", max_retries=RETRIES)
-def _task(work: Work, jobs: list[Any]) -> Returned | InputError:
+def _attempt(batch: dict[str, Any], work: Any) -> dict[str, Any]:
     import cv2
 
     cv2.setNumThreads(1)  # there are as many tasks as cores
-    return attempt(work, jobs)
+    attempted = ray.get(work)
+    return {"returned": [cloudpickle.dumps(attempt(attempted, cloudpickle.loads(jobs))) for jobs in batch["jobs"]]}
 
 
 _finders: dict[str, Finder] = {}

@@ -29,6 +29,7 @@ def test_streaming_can_be_asked_for(small_store, ray_cluster):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_store_several_times_the_object_store_trains(tmp_path):
     """In a process of its own: a Ray with the smallest object store there is."""
     make_class_folders(tmp_path / "footage", per_class=8, frames=60)
@@ -59,5 +60,5 @@ if __name__ == "__main__":
     assert outcome["epoch"] == 2, outcome
     print("trained")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=880)
     assert done.returncode == 0 and done.stdout.endswith("trained\n"), done.stderr[-2000:]
