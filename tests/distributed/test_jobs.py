@@ -161,7 +161,7 @@ def numbers(ports):
 def test_jobs_need_the_token_run_once_and_give_nothing_away(head, project, small_store, tmp_path):
     mine, ports, folder = head
     train = (
-        "python",
+        sys.executable,
         "-m",
         "posture",
         "train",
