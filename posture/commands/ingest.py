@@ -181,7 +181,9 @@ def ingest(
     /,
     *,
     store: str,
-    layout: Literal["segments", "kinetics", "ucf101", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"]
+    layout: Literal[
+        "segments", "kinetics", "ucf101", "label-studio", "folders", "yolo", "coco", "voc", "cvat", "ucf101_24"
+    ]
     | None = None,
     clips: ClipArguments = ClipArguments(),
     images: ImageArguments = ImageArguments(),

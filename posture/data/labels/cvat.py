@@ -16,7 +16,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from posture.data.labels.cvat_actions import with_actions
-from posture.data.labels.names import SPLIT_NAMES, folded
+from posture.data.labels.names import SPLIT_NAMES, composed, folded
 from posture.data.labels.records import BadLabel, Box, Refusal, TrackedFootage, TrackedVideo, Tube
 from posture.data.labels.safe_xml import BadXML, parse_xml
 from posture.data.labels.tree import Tree, around, class_name, numbers
@@ -27,6 +27,8 @@ INTERPOLATED = {"box": ("xtl", "ytl", "xbr", "ybr"), "ellipse": ("cx", "cy", "rx
 """Attributes of shapes that are interpolated as they are, with their rotation."""
 LISTS = ("polygon", "polyline", "points")
 """Shapes that are given as `x,y;x,y`."""
+MAX_ATHLETE = 40
+"""Maximum letters of an athlete's name."""
 MAX_FRAMES = 2_000_000
 """Maximum frames of a video: 18 hours at 30 frames/s. Higher numbers are mistakes."""
 MAX_BOXES = 2_000_000
@@ -193,10 +195,14 @@ def _with_stem(tree: Tree, stem: str) -> list[File]:
 def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, notes: list[str]) -> TrackedVideo:
     stem = file.stem
     drawn, unusable = [], {}
+    taken: set[str] = set()
     for index, track in enumerate(tracks):
         where = f"{table}: track {track.get('id', index)}"
         shapes, strange = _shapes(track, where)
-        drawn.append((f"{stem}/{track.get('id', index)}", class_name(track.get("label"), where), shapes))
+        who = _athlete(track) or str(track.get("id", index))
+        who = f"{who}.{track.get('id', index)}" if who in taken else who  # CVAT repeats it if a track is split
+        taken.add(who)
+        drawn.append((f"{stem}/{who}", class_name(track.get("label"), where), shapes))
         unusable |= strange
     frames = [frame for _, _, shapes in drawn for frame in shapes] + list(unusable)
     stop = max(frames, default=task.start) if task.stop is None else task.stop
@@ -247,6 +253,15 @@ def _read_tracks(tracks: list[Element], task: _Task, file: File, table: str, not
         SPLIT_NAMES.get(PurePosixPath(file.relative).parts[0].lower()),
         task.size,
     )
+
+
+def _athlete(track: Element) -> str:
+    """Return the attribute `athlete` of the track's shapes, as Posture writes it; "" if there is none.
+
+    CVAT gives tracks new ids when a file is uploaded, but keeps their attributes.
+    """
+    named = (one.text or "" for shape in track for one in shape.findall("attribute") if one.get("name") == "athlete")
+    return " ".join(composed(next(named, "")).split())[:MAX_ATHLETE]
 
 
 def _shapes(track: Element, where: str) -> tuple[dict[int, _Shape], dict[int, str]]:

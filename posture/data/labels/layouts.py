@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from posture.data.labels import coco_voc, cvat, images, tubes, ucf101, yolo
+from posture.data.labels import coco_voc, cvat, images, label_studio, tubes, ucf101, yolo
 from posture.data.labels.table import SUFFIXES, table_of
 from posture.data.labels.tree import Tree
 from posture.data.labels.unread import open_tables
@@ -37,6 +37,8 @@ def choose_layout(source: str, *, clips: bool = False) -> str | None:
     if table_of(source)[1]:
         return None
     tree = Tree(source)
+    if tree.named and label_studio.label_studio_tables(tree):
+        return None
     found = [] if tree.named else find_layouts(tree)
     if clips and len({one.layout for one in found}) > 1:
         found = [one for one in found if one.layout not in (*images.OF_STILLS, "cvat")]
@@ -78,6 +80,7 @@ def find_layouts(tree: Tree) -> list[LayoutGuess]:
     if videos:
         add("ucf101_24", (name for name in tree.tables(".mat") if PurePosixPath(name).name == tubes.UCF101_24), videos)
         add("cvat", cvat.cvat_tables(tree), videos)
+        add(label_studio.LAYOUT, label_studio.label_studio_tables(tree), videos)
         others = list_files(tree.root, suffixes=SUFFIXES)
         tables, _ = open_tables(tree.root, [file for file in others if not ucf101.is_list(file)])
         for kind in ("segments", "kinetics"):

@@ -4,6 +4,7 @@
 |---|---|
 | boxes.csv: video,frame,athlete,x1,y1,x2,y2 | boxes of each athlete in pixels, x2 and y2 exclusive, frames from 0 |
 | an XML file of CVAT for video 1.1 | the same; with an attribute `action`, each action of a track is a segment |
+| a JSON export of Label Studio | boxes of each athlete, and the actions of the athlete's row of timeline labels |
 | finalAnnots.mat of UCF101-24 | boxes and actions of each athlete: every tube is a labelled segment |
 """
 
@@ -14,7 +15,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from posture.data.labels import cvat
+from posture.data.labels import cvat, label_studio
 from posture.data.labels import tubes as tube_layouts
 from posture.data.labels.athletes import unnamed_athletes, without_mixed_up
 from posture.data.labels.layouts import choose_layout
@@ -67,6 +68,10 @@ def read_tracked_footage(
         if layout is not None or any(tube.actions for video in tracked.videos for tube in video.tubes):
             return _labelled_tubes(_acting(tracked))
     footage = read_footage(source, layout=layout, split_number=split_number)
+    if footage.layout == label_studio.LAYOUT:
+        if drawn and not any(video.tubes for video in footage.videos):
+            raise InputError(f"{footage.root}: --crop boxes needs video rectangles around the athletes in the export")
+        return _told(footage) if drawn else without_mixed_up(footage)
     named = any(label.athlete for video in footage.videos for label in video.labels)
     if not drawn and not named:
         return footage
@@ -82,7 +87,11 @@ def read_tracked_footage(
         )
     videos = [replace(video, tubes=tuple(tubes.get(video.file.relative, ()))) for video in footage.videos]
     footage = replace(footage, videos=videos, missing=[*footage.missing, *missing])
-    return replace(footage, notes=[*footage.notes, *unnamed_athletes(footage)]) if drawn else without_mixed_up(footage)
+    return _told(footage) if drawn else without_mixed_up(footage)
+
+
+def _told(footage: LabelledVideos) -> LabelledVideos:
+    return replace(footage, notes=[*footage.notes, *unnamed_athletes(footage)])
 
 
 def _acting(tracked: TrackedFootage) -> TrackedFootage:

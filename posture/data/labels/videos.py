@@ -5,6 +5,7 @@
 | segments | a table with the columns video, start, end, label (and split, group, athlete) |
 | kinetics | a table with the columns label, youtube_id, time_start, time_end (and split) |
 | ucf101 | trainlistNN.txt and testlistNN.txt |
+| label-studio | a JSON export of Label Studio with timeline labels or video rectangles |
 | folders | one folder per class, perhaps below train/, val/, test/ |
 
 With any of them review.csv, the answers from `posture review`, labels files that have no other label.
@@ -15,22 +16,25 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from posture.data.labels import ucf101
+from posture.data.labels import label_studio, ucf101
 from posture.data.labels.names import SPLIT_NAMES, VideoNames, composed, first_few
 from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos
 from posture.data.labels.review_csv import REVIEWED
 from posture.data.labels.table import COLUMNS, SUFFIXES, Table, TableLine, read_rows, table_of
+from posture.data.labels.tree import Tree
 from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
 from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, list_files
 from posture.data.store.schema import SPLITS
 from posture.errors import InputError
 
-LAYOUTS = ("segments", "kinetics", "ucf101", "folders")
+LAYOUTS = ("segments", "kinetics", "ucf101", label_studio.LAYOUT, "folders")
+UNSURE = "unsure"
+"""Label that `posture predict --write segments` gives to stretches without an answer. Such rows are left out."""
 UNLABELLED = ("unlabelled", "unlabeled")
 """Folders of the layout `folders` that are not a class."""
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
@@ -64,6 +68,8 @@ def read_footage(
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: the layouts are {', '.join(LAYOUTS)}")
     root, table = table_of(absolute(source))
+    if layout == label_studio.LAYOUT or PurePosixPath(root).suffix.lower() == ".json":
+        return label_studio.read_label_studio(Tree(source))
     listed = list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES | SPREADSHEETS | DOCUMENTS)
     videos = [file for file in listed if file.suffix in VIDEO_SUFFIXES]
     others = [file for file in listed if file.suffix not in VIDEO_SUFFIXES]
@@ -121,6 +127,9 @@ def _read_layout(
     unused = [file.relative for file in others if ucf101.is_list(file)] if found != "ucf101" and not table else []
     if unused:
         notes.append(f"not read, because the layout is {found}: {first_few(sorted(unused), 3)}")
+    if found == label_studio.LAYOUT:
+        footage = label_studio.read_label_studio(Tree(root))
+        return replace(footage, notes=[*footage.notes, *notes])
     if found == "ucf101":
         reading = _ucf101(root, videos, _require_both(root, lists, split_number))
     elif found == "folders":
@@ -146,6 +155,9 @@ def _recognised(
     there = {kind: tables[0].name for kind, tables in kinds.items() if tables} | (
         {"ucf101": next(iter(lists.values())).relative} if lists else {}
     )
+    if any(file.suffix == ".json" for file in others):
+        exports = label_studio.label_studio_tables(Tree(root))
+        there |= {label_studio.LAYOUT: exports[0]} if exports else {}
     if len(there) > 1:
         raise InputError(
             f"{root}: labels in several layouts, {', '.join(f'{kind} ({name})' for kind, name in there.items())}; "
@@ -234,10 +246,14 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
     """Read the rows of tables. review.csv is given by name, below `root`; its rows without a label are skipped."""
     named = VideoNames(videos)
     reading = Reading()
+    unsure: Counter[str] = Counter()
     for table in tables:
         reading.notes += [] if isinstance(table, str) else table.notes_for_user()
         for where, row in read_rows(root, table, "segments") if isinstance(table, str) else table.rows():
             if where.file == REVIEWED and not row["label"]:
+                continue
+            if row["label"].casefold() == UNSURE:
+                unsure[where.file] += 1
                 continue
             file = reading.add(
                 named.candidates(row["video"], where.file, moved=where.file == REVIEWED), where, row["video"]
@@ -253,6 +269,7 @@ def _segments(videos: list[File], tables: Iterable[Table | str], root: str = "")
                     where, start, end, row["label"], group, row.get("split"), athlete=composed(row.get("athlete", ""))
                 )
             )
+    reading.notes += [f"{name}: rows labelled {UNSURE}, which are not read: {n:,}" for name, n in unsure.items()]
     return reading
 
 
