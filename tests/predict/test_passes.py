@@ -9,6 +9,7 @@ from posture.data.store.schema import DecodeRecipe, crop_name
 from posture.errors import InputError
 from posture.predict.model import VideoModel
 from posture.runs.trained import open_trained
+from tests.support.colour_finder import ColourFinder
 from tests.support.explained import make_run
 
 RED, BLUE = (220, 40, 40), (40, 60, 230)
@@ -25,23 +26,6 @@ def scene(frames, **paths):
             left, top = path(number)
             frame[top : top + 24, left : left + 24] = {"red": RED, "blue": BLUE}[colour]
         yield frame
-
-
-class ColourFinder:
-    """Finds the red and the blue square."""
-
-    size = 160
-
-    def __call__(self, frames):
-        return [self.of_frame(frame) for frame in frames.astype(np.int64)]
-
-    def of_frame(self, frame):
-        boxes = []
-        for channel, other in ((0, 2), (2, 0)):
-            rows, columns = np.nonzero(frame[..., channel] - frame[..., other] > 90)
-            if len(rows) > 20:
-                boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-        return np.array(boxes, np.float32).reshape(-1, 4), np.full(len(boxes), 0.9, np.float32)
 
 
 RECIPE = DecodeRecipe(32, 32, 16, 2, 1, crop=crop_name(0.2))
