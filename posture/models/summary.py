@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from dataclasses import replace
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from posture.models import build
@@ -22,6 +25,38 @@ from posture.models import build
 def parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters of `model`."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+class ShapesOnly(TorchFunctionMode):
+    """A mode that leaves out what changes neither a shape nor a count: random initial weights, and norms.
+
+    On the meta device they take most of the time, because torch computes their shapes in Python.
+    """
+
+    LEFT_OUT = frozenset({
+        nn.init.kaiming_uniform_,
+        nn.init.uniform_,
+        nn.init.normal_,
+        Tensor.normal_,
+        Tensor.uniform_,
+        functional.batch_norm,
+        functional.group_norm,
+        functional.layer_norm,
+    })
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None
+    ) -> Any:
+        settings = settings or {}
+        if function not in self.LEFT_OUT:
+            return function(*arguments, **settings)
+        return arguments[0] if arguments else settings["tensor"]
+
+
+def build_on_meta(config: Any) -> nn.Module:
+    """Return the network of `config` on the meta device: its shapes, without weights."""
+    with torch.device("meta"), ShapesOnly():
+        return build(config)
 
 
 def input_shapes(inputs: tuple[str, ...], *, frames: int, size: int, clips: int = 1) -> list[tuple[int, ...]]:
@@ -37,9 +72,9 @@ def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[
     activations, poolings and element-wise products are not. Only shapes are computed; `model` is not changed.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     clip = tuple(torch.empty(shape, device="meta") for shape in input_shapes(inputs, frames=frames, size=size))
-    with flop_counter() as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad(), ShapesOnly():
         functional_call(model, shapes, clip)
     return counter.get_total_flops() / 2 / 1e9
 
@@ -72,7 +107,7 @@ def image_gflops(model: nn.Module, size: int) -> float:
     on_meta = next(model.parameters()).is_meta
     network = model.eval() if on_meta else copy.deepcopy(model).cpu().float().eval()
     image = torch.full((1, 3, size, size), 0.5, device="meta" if on_meta else "cpu")
-    with flop_counter() as counter:
+    with flop_counter() as counter, ShapesOnly() if on_meta else contextlib.nullcontext():
         if on_meta and hasattr(network, "transform"):  # torchvision's, whose boxes depend on values
             features = list(network.backbone(image).values())
             if hasattr(network, "rpn"):
@@ -126,8 +161,7 @@ def table(named_configs: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, config in named_configs.items():
         at_112, at_56 = (replace(config, frames=16, size=size) for size in (112, 56))
-        with torch.device("meta"):
-            networks = {one: build(one) for one in {config, at_112, at_56}}
+        networks = {one: build_on_meta(one) for one in {config, at_112, at_56}}
         rows.append({
             "name": name,
             "parameters": parameters(networks[config]),

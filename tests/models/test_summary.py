@@ -10,7 +10,7 @@ from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5
-from posture.models.summary import flop_counter, gmacs, image_gflops, latency_ms, parameters, table
+from posture.models.summary import build_on_meta, flop_counter, gmacs, image_gflops, latency_ms, parameters, table
 from posture.models.swin import WindowAttention
 
 
@@ -118,6 +118,13 @@ def test_latency_is_that_of_one_clip_in_evaluation_mode(training: bool):
 
 @pytest.mark.parametrize("config", [SSD300(classes=2, size=300), FasterRCNN(classes=2, size=640, width=0.125)])
 def test_torchvisions_detectors_cost_the_same_on_the_meta_device(config):
-    with torch.device("meta"):
-        unbuilt = build(config)
-    assert image_gflops(unbuilt, config.size) == image_gflops(build(config), config.size)
+    assert image_gflops(build_on_meta(config), config.size) == image_gflops(build(config), config.size)
+
+
+@pytest.mark.parametrize("config", [C3D(**IMPROVED | {"width": 0.125}), C3D(width=0.125, norm="batch", head="gap")])
+def test_shapes_alone_have_the_parameters_and_costs_of_weights(config):
+    network, shapes = build(config), build_on_meta(config)
+    with flop_counter() as counter, torch.no_grad():
+        network(torch.randn(1, 3, 16, 32, 32))
+    assert gmacs(shapes, size=32) == gmacs(network, size=32) == counter.get_total_flops() / 2 / 1e9
+    assert parameters(shapes) == parameters(network)
