@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.processes import posture
+from tests.support.processes import posture, posture_here
 
 RECIPES = """
 from posture.config import Study, override
@@ -50,7 +50,7 @@ def written(place):
 
 
 def test_a_study_is_trained_scored_and_shown_and_the_second_time_nothing_is_trained(small_store, place):
-    done = posture(*compare(small_store, place, "--local"))
+    done = posture_here(*compare(small_store, place, "--local"))
     assert done.returncode == 0, done.stderr
     assert (
         "tiny: 3 models, 1 seed, 2 epochs each" in done.stdout
@@ -63,7 +63,7 @@ def test_a_study_is_trained_scored_and_shown_and_the_second_time_nothing_is_trai
     assert [row["name"] for row in analysis["entries"]] == ["improved", "c3d", "A3"] and all(
         row["metrics"] for row in analysis["entries"]
     )
-    again = posture(*compare(small_store, place, "--local"))
+    again = posture_here(*compare(small_store, place, "--local"))
     assert again.returncode == 0 and "epochs in" not in again.stdout and written(place) == first, again.stderr
 
 
@@ -83,7 +83,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
         ),
         (["train", "jobs/action.py:study", "--store", small_store], "is a study of several runs"),
     ):
-        done = posture(*arguments)
+        done = posture_here(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert not (place / "studies").exists()
 

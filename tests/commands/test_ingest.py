@@ -11,7 +11,7 @@ import pytest
 from posture.data.store.tables import Store
 from tests.support.footage import make_class_folders
 from tests.support.ingested import contents
-from tests.support.processes import posture
+from tests.support.processes import posture, posture_here
 
 SMALL = ("--size", "32x40", "--frames", "20")
 
@@ -30,51 +30,42 @@ def test_bad_requests_are_one_sentence_each(tmp_path, class_folders):
         ),
         (("ingest", "--report", "--store", str(tmp_path / "s")), "there is no store here"),
     ):
-        done = posture(*arguments)
+        done = posture_here(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "s").exists()
 
 
 def test_a_long_ingest_asks_first(tmp_path, class_folders):
-    done = posture(
-        "ingest",
-        str(class_folders),
-        "--store",
-        str(tmp_path / "s"),
-        "--windows",
-        "1000",
-        "--frames",
-        "1024",
-        stdin=subprocess.DEVNULL,
+    done = posture_here(
+        "ingest", str(class_folders), "--store", str(tmp_path / "s"), "--windows", "1000", "--frames", "1024"
     )
     assert done.returncode == 2 and "add --yes" in done.stderr and "at most" in done.stdout
     assert not (tmp_path / "s").exists()
 
 
 def test_the_report_can_be_shown_again(small_store):
-    done = posture("ingest", "--report", "--store", small_store)
+    done = posture_here("ingest", "--report", "--store", small_store)
     assert done.returncode == 0 and "clips/s" in done.stdout and "left" in done.stdout
     assert "\nthe store now:\nval is " in done.stdout, (
         "what is said of the splits is of the store as it stands, not of that ingest"
     )
 
 
-@pytest.mark.ray
-def test_flow_is_computed_after_an_ingest_or_later(tmp_path, class_folders):
+def test_flow_is_computed_after_an_ingest_or_later(tmp_path, class_folders, ray_cluster):
     store = tmp_path / "store"
-    refused = posture(
+    refused = posture_here(
         "train", "jobs/action.py:temporal_stream", "--store", str(store), "--runs", str(tmp_path / "runs")
     )
     assert refused.returncode == 2 and "there is no store here" in refused.stderr
-    done = posture("ingest", str(class_folders), "--store", str(store), *SMALL, "--flow", "dis")
+    done = posture_here("ingest", str(class_folders), "--store", str(store), *SMALL, "--flow", "dis")
     assert done.returncode == 0, done.stderr
     assert re.search(r"dis +16 +0 +16 ", done.stdout) and "right" in done.stdout
-    later = posture("ingest", "--store", str(store), "--flow", "farneback")
+    later = posture_here("ingest", "--store", str(store), "--flow", "farneback")
     assert later.returncode == 0 and re.search(r"farneback +16 +0 +16 ", later.stdout)
-    again = posture("ingest", "--store", str(store), "--flow", "dis")
+    again = posture_here("ingest", "--store", str(store), "--flow", "dis")
     assert again.returncode == 0 and re.search(r"dis +16 +16 +0 ", again.stdout) and again.stderr == ""
-    refused = posture("ingest", "--store", str(tmp_path / "none"), "--flow", "dis")
+    refused = posture_here("ingest", "--store", str(tmp_path / "none"), "--flow", "dis")
     assert refused.returncode == 2 and "there is no store here" in refused.stderr and refused.stderr.count("\n") == 1
 
 

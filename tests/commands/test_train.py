@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.support.processes import posture
+from tests.support.processes import posture, posture_here
 from tests.support.small_run import SMALL_ACTION, sets
 
 SMALL = sets(SMALL_ACTION | {"model.dropout": 0.0})
@@ -41,7 +41,7 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
         (["bench", "models", "--footage", "x"], "makes its own inputs"),
         (["fly"], "fly"),
     ):
-        done = posture(*arguments)
+        done = posture_here(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert not list(tmp_path.iterdir())
 
@@ -63,14 +63,14 @@ def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_
     assert list((tmp_path / "runs" / "one" / "wandb").glob("offline-run-*"))
     record = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
     assert record["recipe"] == "jobs/action.py:improved" and record["run"]["epochs"] == 1
-    scored = posture("evaluate", str(tmp_path / "runs" / "one"))
+    scored = posture_here("evaluate", str(tmp_path / "runs" / "one"))
     assert (
         scored.returncode == 0
         and "each scored once" in scored.stdout
         and "accuracy, no interval: 4 groups are too few" in scored.stdout
     ), scored.stderr
     assert (tmp_path / "runs" / "one" / "evaluation" / "test" / "report.html").stat().st_size > 10_000
-    again = posture(*train(small_store, tmp_path / "runs", "--local", "--name", "one"))
+    again = posture_here(*train(small_store, tmp_path / "runs", "--local", "--name", "one"))
     assert again.returncode == 2 and "a run of this name exists" in again.stderr
 
 
@@ -141,12 +141,12 @@ def test_a_process_that_was_thought_lost_stops_once_another_went_on(small_store,
 
 
 def test_models_are_listed_with_their_costs():
-    done = posture("models")
+    done = posture_here("models")
     assert done.returncode == 0 and "78,409,573" in done.stdout and "38.55" in done.stdout and "improved" in done.stdout
 
 
 def test_a_store_is_shown(small_store, tmp_path):
-    done = posture("show", small_store, "--out", str(tmp_path / "page.html"))
+    done = posture_here("show", small_store, "--out", str(tmp_path / "page.html"))
     assert done.returncode == 0 and "right" in done.stdout, done.stderr
     page = (tmp_path / "page.html").read_text().replace("<wbr>", "")
     assert "data:image/jpeg" in page and "32x40-stretch-f20-s2-w2-raw" in page

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from posture.search.study import leading, open_storage, state_of
-from tests.support.processes import descendants, posture
+from tests.support.processes import descendants, posture, posture_here
 from tests.support.small_run import SMALL_ACTION, sets
 from tests.support.wandb_files import read_run
 
@@ -131,7 +131,7 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
             "--set-file",
         ),
     ):
-        done = posture(*arguments)
+        done = posture_here(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (place / "search").exists()
 

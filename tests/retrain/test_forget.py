@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ from posture.retrain.forget import IN_ORDER, find, forget
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder
 from tests.support.footage import make_class_folders
-from tests.support.processes import posture
+from tests.support.processes import posture_here
 from tests.support.registries import RECORD
 
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
@@ -107,7 +106,7 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
         row["clip"]: row["pixels"] for row in store.read("clips").to_pylist() if row["segment"] == segment["segment"]
     }
     before, versions = {name: store.read(name).num_rows for name in schema.TABLES}, store.versions()
-    done = posture(
+    done = posture_here(
         "forget",
         Path(uri).name,
         "--store",
@@ -139,7 +138,7 @@ def test_it_is_gone_from_head_and_disk_and_marked(place):
         "segments": 1,
         "splits": ["train"],
     }
-    assert "trained on 1 forgotten video" in posture("registry", "list", registry.uri).stdout
+    assert "trained on 1 forgotten video" in posture_here("registry", "list", registry.uri).stdout
     assert json.loads((place / "runs" / "one" / "forgotten.json").read_text()) == [segment["video"]]
     pages = (place / "runs" / "one" / "evaluation").rglob("*.html")
     assert sorted(str(path.relative_to(place / "runs" / "one")) for path in pages) == [
@@ -203,7 +202,7 @@ def test_killed_in_between_the_same_command_finishes(place):
 def test_it_asks_and_says_what_is_not_there(place):
     store = str(place / "store")
     for arguments, complaint in ((("nothing.mp4", "--yes"), "no video 'nothing.mp4'"), (("left00.mp4",), "add --yes")):
-        done = posture("forget", *arguments, "--store", store, stdin=subprocess.DEVNULL)
+        done = posture_here("forget", *arguments, "--store", store)
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert Store(store).read("videos").num_rows == 8
 

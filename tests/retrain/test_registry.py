@@ -10,7 +10,7 @@ from posture.data.store.files import exists, join, read_bytes, write_bytes
 from posture.errors import Busy, InputError
 from posture.retrain.registry import Registry, differences
 from posture.runs.tracking import artifact_name
-from tests.support.processes import posture, s3_server
+from tests.support.processes import posture_here, s3_server
 from tests.support.registries import RECORD, TRACKING
 from tests.support.wandb_server import Aliases, wandb_server
 
@@ -185,7 +185,7 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
         (("show", empty), "there is no champion yet; posture registry list"),
         (("show", empty, "v0001"), "there is no version yet"),
     ):
-        done = posture("registry", *arguments)
+        done = posture_here("registry", *arguments)
         assert (
             done.returncode == 2
             and complaint in done.stderr

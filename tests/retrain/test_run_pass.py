@@ -16,7 +16,7 @@ from posture.data.store.tables import Store
 from posture.retrain.registry import Registry
 from posture.runs.backend import LOCAL
 from tests.support.footage import make_class_folders, make_video, write_bad_files
-from tests.support.processes import posture, s3_server
+from tests.support.processes import posture, posture_here, s3_server
 from tests.support.retrain_kills import Rounds
 from tests.support.small_run import SMALL_ACTION, sets
 
@@ -333,7 +333,9 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
         (("--footage", str(tmp_path / "in" / "no.csv")), "no.csv: no such table of labels"),
     ):
         footage = () if "--footage" in more else ("--footage", str(tmp_path / "in"))
-        done = posture("retrain", *footage, "--store", str(tmp_path / "s"), "--registry", str(tmp_path / "r"), *more)
+        done = posture_here(
+            "retrain", *footage, "--store", str(tmp_path / "s"), "--registry", str(tmp_path / "r"), *more
+        )
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "s").exists() and not (tmp_path / "r").exists()
 

@@ -20,7 +20,7 @@ from posture.runs.figures import Views
 from posture.runs.folder import RunFolder, evaluation_name
 from posture.runs.prepare import prepare
 from tests.support.html_pages import assert_self_contained
-from tests.support.processes import posture
+from tests.support.processes import posture_here
 from tests.support.small_run import SMALL_ACTION
 
 
@@ -166,7 +166,7 @@ def test_a_run_that_is_not_trained_to_its_end_says_so_first(run, tmp_path):
     record = half.read_json("run.json")
     half.write_json("run.json", record | {"run": record["run"] | {"epochs": 60}})
     said = "one is unfinished: 2 of its 60 epochs are trained."
-    done = posture("evaluate", half.uri)
+    done = posture_here("evaluate", half.uri)
     assert done.returncode == 0, done.stderr
     assert next(line for line in done.stdout.splitlines() if not line.endswith(" ...")).startswith(said)
     assert (

@@ -7,7 +7,7 @@ from posture.errors import InputError
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import PACKAGE, full_path, functions, load_module, load_recipe, load_study, points
 from tests.support.image_store import make_images, write_image_store
-from tests.support.processes import posture
+from tests.support.processes import posture_here
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_wrong_study_is_told_with_a_study_as_the_example(small_store):
         InputError, match=r"'qqqqqqqqqqqq' names no study; write FILE.py:function, for example jobs/action.py:study"
     ):
         load_study("qqqqqqqqqqqq")
-    done = posture("compare", "qqqqqqqqqqqq", "--store", small_store)
+    done = posture_here("compare", "qqqqqqqqqqqq", "--store", small_store)
     assert done.returncode == 2 and done.stderr.rstrip().endswith(
         "names no study; write FILE.py:function, for example jobs/action.py:study"
     ), done.stderr

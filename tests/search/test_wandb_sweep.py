@@ -13,7 +13,7 @@ from posture.search import wandb_sweep
 from posture.search.spaces import load_space, sample
 from posture.search.trial import parse_objectives
 from posture.search.wandb_sweep import sweep_files
-from tests.support.processes import posture
+from tests.support.processes import posture_here
 
 BASE = load_recipe("jobs/action.py:improved")
 
@@ -130,7 +130,7 @@ def test_the_command_writes_them_and_refuses_costs(tmp_path):
         "--out",
         str(tmp_path / "sweeps"),
     ]
-    done = posture(*asked, "--objective", "map50")
+    done = posture_here(*asked, "--objective", "map50")
     assert done.returncode == 0 and "model.placement" in done.stdout, done.stderr
     assert sorted(path.name for path in (tmp_path / "sweeps").iterdir()) == [
         "sweep.yaml",

@@ -26,7 +26,7 @@ from posture.retrain.forget import find, forget
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder
 from posture.runs.recipes import load_recipe
-from tests.support.processes import posture
+from tests.support.processes import posture_here
 from tests.support.registries import GOOD, make_registry, make_store
 
 ELSEWHERE = [
@@ -371,7 +371,7 @@ def test_a_foreign_run_whose_store_is_an_address_is_refused(tmp_path):
     RunFolder(str(tmp_path), "one").write_json(
         "run.json", {"run": run, "classes": ["a"], "versions": {}, "store": "https://evil.example/store"}
     )
-    done = posture("evaluate", str(tmp_path / "one"))
+    done = posture_here("evaluate", str(tmp_path / "one"))
     assert done.returncode == 2 and "begin with s3://" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
