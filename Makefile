@@ -22,10 +22,10 @@ demo: install
 	$(BIN)/posture demo $(if $(FOOTAGE),--footage '$(FOOTAGE)')
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install
-	$(BIN)/python -m pytest -m 'not slow and not ray' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow and not ray' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow $(if $(SLOW_MINUTES),--slow-minutes $(SLOW_MINUTES))

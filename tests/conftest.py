@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,15 +51,22 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that use Ray's fixtures; shuffle slow files with limited time, so that all have their turn."""
+    """Mark the tests that use Ray's fixtures. Put files with such tests first, because they take longest, then those
+    with most tests; shuffle slow files with limited time, so that all have their turn.
+    """
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
+    on_ray, tests = (
+        {item.path for item in items if item.get_closest_marker("ray")},
+        Counter(item.path for item in items),
+    )
+    items.sort(key=lambda item: (item.path not in on_ray, -tests[item.path]))  # stable: within a file the order stays
     if config.getoption("--slow-minutes") is None:
         return
     files = sorted({item.path for item in items})
     random.Random(config.getoption("--slow-seed")).shuffle(files)
-    items.sort(key=lambda item: files.index(item.path))  # stable: within a file the order stays
+    items.sort(key=lambda item: files.index(item.path))
     config.stash[BEGAN] = time.monotonic()
 
 

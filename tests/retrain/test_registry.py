@@ -9,6 +9,7 @@ from posture.commands.registry import promote_version, roll_back
 from posture.data.store.files import exists, join, read_bytes, write_bytes
 from posture.errors import Busy, InputError
 from posture.retrain.registry import Registry, differences
+from posture.runs import tracking
 from posture.runs.tracking import artifact_name
 from tests.support.processes import posture_here, s3_server
 from tests.support.registries import RECORD, TRACKING
@@ -162,6 +163,7 @@ def test_the_alias_champion_on_wandb_goes_where_the_pointer_goes(tmp_path, capsy
         roll_back(registry.uri, why="y")
         assert [number for number, held in enumerate(aliases.versions) if "champion" in held] == [1]
     capsys.readouterr()
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 1)
     roll_back(registry.uri, why="W&B is away")
     assert (
         registry.champion() == "v0001"

@@ -8,8 +8,9 @@ floor of a room is the longest chain of imports below it.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -35,14 +36,16 @@ floors only.
 """
 
 
-def imported(path: Path, *, at_top: bool = False) -> Iterator[str]:
-    """Yield the dotted names that a file imports, those inside functions too unless `at_top`."""
-    tree = ast.parse(path.read_text())
+@functools.cache
+def imported(path: Path, *, at_top: bool = False) -> tuple[str, ...]:
+    """Return the dotted names that a file imports, those inside functions too unless `at_top`."""
+    tree, names = ast.parse(path.read_text()), list[str]()
     for node in tree.body if at_top else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(names)
 
 
 def files_of(package: Path) -> dict[str, set[str]]:

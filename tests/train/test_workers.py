@@ -15,7 +15,8 @@ from posture.tasks.action import ActionTask
 from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
-from posture.train.workers import SharedBatchNorm, spread
+from posture.train.shared_norm import SharedBatchNorm
+from posture.train.workers import spread
 from tests.support.small_run import CLASSES, DiskFolder, ProcessContext, SmallFootage, SmallNetwork, small_run
 
 STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
