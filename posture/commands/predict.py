@@ -113,7 +113,7 @@ def predict(
     outputs = Outputs(not no_video, tuple(write), options)
     is_here = local or len(jobs) == 1
     results = _here(jobs, models, outputs) if is_here else _on_ray(jobs, models, outputs, workers)
-    _finish(results, out, asked=len(jobs))
+    _finish(results, out, asked=len(jobs), labels=tuple(write))
 
 
 def _here(jobs: list[Any], models: dict[str, Any], outputs: Any) -> list[Any]:
@@ -154,12 +154,13 @@ def _on_ray(jobs: list[Any], models: dict[str, Any], outputs: Any, workers: int 
         return predict_videos(jobs, models, outputs, workers=workers, progress=advance)
 
 
-def _finish(results: list[Any], out: str, *, asked: int) -> None:
+def _finish(results: list[Any], out: str, *, asked: int, labels: tuple[str, ...]) -> None:
     """Print the answers, write the page over all of them, and end with the exit code: 1 if a video could not be read to
     its end, 130 if the command was stopped.
     """
     from posture.predict.index import write_index
     from posture.predict.page import PAGE, summary
+    from posture.predict.write_labels import FILES
 
     rows = [one.video for one in results]
     console.table(
@@ -182,6 +183,9 @@ def _finish(results: list[Any], out: str, *, asked: int) -> None:
     for row in rows:
         if row.reason:
             console.out.print(f"{row.video}: {row.reason}")
+    for one in results:
+        for kind in labels if one.video.seconds else ():
+            console.out.print(f"to correct, then to ingest: {join(one.place, FILES[kind])}")
     if len(rows) > 1:
         console.out.print(write_index(rows, absolute(out)))
     elif rows and rows[0].seconds:

@@ -24,7 +24,6 @@ from posture.data.store.files import (
     VIDEO_SUFFIXES,
     File,
     absolute,
-    exists,
     is_remote,
     join,
     list_files,
@@ -32,13 +31,14 @@ from posture.data.store.files import (
     named_file,
     write_bytes,
 )
-from posture.errors import InputError
+from posture.errors import InputError, Unreadable
 from posture.predict.annotate import write_annotated
 from posture.predict.answers import Prediction
 from posture.predict.index import PredictedVideo, predicted_video
 from posture.predict.model import VideoModel
 from posture.predict.page import PAGE, write_page
 from posture.predict.tables import read_prediction, write_tables
+from posture.predict.write_labels import write_labels
 
 ANNOTATED = "annotated.mp4"
 
@@ -141,21 +141,20 @@ def predict_file(
                 **outputs.options,
             )
         except (InputError, OSError) as error:
+            if should_stop():  # before the first frame
+                return Predicted(PredictedVideo(job.uri), job.place, is_stopped=True)
             reason = str(error).removeprefix(f"{job.uri}: ")
             return Predicted(PredictedVideo(job.uri, verdict="unreadable", reason=reason), job.place)
         prediction = replace(prediction, video=job.uri)
         write_tables(prediction, job.place)
         for kind in outputs.labels:
-            from posture.predict.write_labels import write_labels
-
             write_labels(prediction, job.place, kind)
-        is_stopped = should_stop()
+        is_stopped, shown = should_stop(), None
         if outputs.video and not is_stopped:
-            notes, is_stopped = _annotate(prediction, path, job.place, outputs.options, progress, should_stop)
+            notes, shown, is_stopped = _annotate(prediction, path, job.place, outputs.options, progress, should_stop)
             prediction = replace(prediction, notes=(*prediction.notes, *notes))
     start, end = outputs.options.get("start") or 0.0, outputs.options.get("end")
     span = (start, min(end or prediction.seconds, prediction.seconds)) if start or end else None
-    shown = ANNOTATED if exists(join(job.place, ANNOTATED)) else None
     write_page(prediction, job.place, video=shown, span=span)
     if not is_stopped:  # the key says that all files are written
         write_tables(replace(prediction, model=prediction.model | {"key": key}), job.place)
@@ -169,8 +168,10 @@ def _annotate(
     options: dict[str, Any],
     progress: Callable[[str, int, int], None] | None,
     should_stop: Callable[[], bool],
-) -> tuple[tuple[str, ...], bool]:
-    """Write the annotated video. Return notes on it, and True if it was stopped; it ends early then."""
+) -> tuple[tuple[str, ...], str | None, bool]:
+    """Write the annotated video. Return notes on it, its name if there is one, and True if it was stopped, so that it
+    ends early.
+    """
 
     def drawn(at: int, total: int) -> None:
         if progress is not None:
@@ -186,15 +187,16 @@ def _annotate(
             notes = write_annotated(prediction, path, local, progress=drawn, **part)
         except KeyboardInterrupt:
             is_stopped = True
-        if local.exists():
-            write_bytes(join(place, ANNOTATED), local)
-    return notes, is_stopped
+        except Unreadable as error:
+            notes = (f"there is no annotated video: {error}",)
+        name = ANNOTATED if local.exists() else None
+        if name is not None:
+            write_bytes(join(place, name), local)
+    return notes, name, is_stopped
 
 
 def _done(job: VideoJob, key: str) -> Prediction | None:
     """Return the answer of an earlier command with the same key, or None."""
-    if not exists(join(job.place, PAGE)):
-        return None
     try:
         found = read_prediction(job.place)
     except InputError:  # none, or damaged

@@ -16,13 +16,14 @@ import posture as python
 from posture.config import override
 from posture.data.decode.video import open_video
 from posture.models import build
+from posture.predict import write_labels as label_files
 from posture.predict.tables import read_prediction
 from posture.retrain.registry import Registry
 from posture.runs.folder import RunFolder, RunRecord
 from posture.runs.recipes import load_recipe
 from tests.support.explained import make_run
 from tests.support.footage import make_video, with_early_index, write_bad_files
-from tests.support.processes import descendants, posture, posture_here
+from tests.support.processes import descendants, posture, posture_here, s3_server
 
 FILES = {"timeline.csv", "timeline.json", "tracks.csv", "annotated.mp4", "timeline.html"}
 
@@ -122,7 +123,9 @@ def test_athletes_are_looked_for(run, detector, tmp_path):
 def test_labels_to_correct(run, tmp_path, kind):
     video = make_video(tmp_path / "one.mp4", frames=60)
     said = posture_here("predict", str(video), "--run", run.uri, "--out", str(tmp_path / "out"), "--write", kind)
-    assert said.returncode == 0 and len(list((tmp_path / "out" / "one").iterdir())) == len(FILES) + 1, said
+    place, file = tmp_path / "out" / "one", label_files.FILES[kind]
+    assert said.returncode == 0 and str(place / file) in said.stdout, said
+    assert {path.name for path in place.iterdir()} >= FILES | {file}
 
 
 def test_the_champion_of_a_registry_answers(run, tmp_path):
@@ -191,6 +194,32 @@ def test_a_folder_is_predicted_on_ray(ray_cluster, run, tmp_path):
     np.testing.assert_allclose(ours.lanes[0].probabilities, theirs.lanes[0].probabilities, atol=1e-5)
     again = posture_here(*command, "--out", str(tmp_path / "out"))
     assert "2 videos predicted by an earlier command" in again.stdout
+
+
+@pytest.mark.slow
+def test_from_a_bucket_into_a_bucket(run, tmp_path):
+    import boto3
+
+    video = make_video(tmp_path / "one.mp4", frames=60)
+    with s3_server() as environment:
+        client = boto3.client(
+            "s3",
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        client.upload_file(str(video), "lab", "in/deep/one.mp4")
+        for source, place in (("s3://lab/in", "out/deep/one"), ("s3://lab/in/deep/one.mp4", "alone/one")):
+            out = f"s3://lab/{place.partition('/')[0]}"
+            command = ["predict", source, "--run", run.uri, "--out", out, "--local"]
+            said = posture(*command, environment=environment)
+            assert said.returncode == 0, said.stderr
+            found = client.list_objects_v2(Bucket="lab", Prefix=f"{place}/")["Contents"]
+            assert {item["Key"].removeprefix(f"{place}/") for item in found} == FILES
+            assert "earlier command" in posture(*command, environment=environment).stdout
+        none = posture("predict", "s3://lab/in/none.mp4", "--run", run.uri, environment=environment)
+        assert none.returncode == 2 and "s3://lab/in/none.mp4: no such file" in none.stderr
 
 
 @pytest.mark.slow

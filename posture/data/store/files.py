@@ -120,8 +120,17 @@ def exists(uri: str) -> bool:
         return os.path.exists(uri)
     import obstore
 
+    root, _, name = uri.rpartition("/")
     with reachable(uri):
-        return any(obstore.list(open_root(uri), chunk_size=1))
+        if any(obstore.list(open_root(uri), chunk_size=1)):
+            return True
+        if root.endswith("/"):  # a bucket, which is empty
+            return False
+        try:
+            obstore.head(open_root(root), name)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def read_bytes(uri: str) -> bytes | None:
