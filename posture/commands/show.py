@@ -16,7 +16,7 @@ from posture.data.store.tables import Store
 from posture.display import console
 from posture.display.text import duration, size
 from posture.runs.recipes import load_recipe
-from posture.runs.reports.store import write_show_page
+from posture.runs.reports.store import on_two_sides, write_show_page
 from posture.runs.reports.store_contents import contact_sheet, image_sheet, summarize, summarize_images
 
 command = App(name="show", help_epilogue="Example: posture show STORE")
@@ -89,6 +89,11 @@ def show_store(uri: str, *, out: Path, recipe: str | None, items: int, seed: int
             ],
         )
         console.out.print()
+        if athletes := [tuple(row.values()) for row in summary["athletes"]]:
+            console.table("athletes in a video", "videos", "segments", rows=athletes)
+            console.out.print()
+        if warning := on_two_sides(summary["on_two_sides"]):
+            console.out.print(f"{warning}\n")
     if images:
         console.table("class of boxes", *schema.SPLITS, rows=[tuple(row.values()) for row in images["classes"]])
         console.out.print()

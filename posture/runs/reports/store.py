@@ -26,9 +26,10 @@ def write_show_page(
     """Write one self-contained page about a store to `path`.
 
     * `summary`: {`uri`, `tables`: [{name, version, rows, bytes, modified}], `classes`: [{class, train, val, test}]
-      (segments), `splits`: [{split, segments, clips, groups, seconds}], `refused`: [{uri, verdict, reason}], `recipes`:
-      [{recipe, clips}], `history`: [{version, time, operation, rows, optionally table}]}; times are datetimes or ISO
-      text.
+      (segments), `splits`: [{split, segments, clips, groups, seconds}], optionally `athletes`: [{athletes, videos,
+      segments}] (videos by their number of labelled athletes) and `on_two_sides` (number of videos), `refused`: [{uri,
+      verdict, reason}], `recipes`: [{recipe, clips}], `history`: [{version, time, operation, rows, optionally table}]};
+      times are datetimes or ISO text.
     * `sheet`: clips as training sees them, {`label`, `split`, `group`, `frames`: uint8 (H, W, 3) arrays}, optionally
       `uri` of the video and `start` in it (seconds).
     * `images`, if the store has some: {`splits`: [{split, pictures, empty, boxes, groups}], `classes`: [{class, train,
@@ -58,6 +59,8 @@ def write_show_page(
         largest=_largest(balance),
         split_names=SPLITS,
         splits=splits,
+        athletes=summary.get("athletes") or [],
+        on_two_sides=on_two_sides(summary.get("on_two_sides") or 0),
         tables=tables,
         refused=refused[:REFUSED],
         unlisted=max(0, len(refused) - REFUSED),
@@ -65,6 +68,11 @@ def write_show_page(
         history=summary.get("history") or [],
     )
     html.write(path, page)
+
+
+def on_two_sides(videos: int) -> str:
+    """Return a warning if this number of videos, over 0, have segments in several splits; else an empty text."""
+    return f"{counted(videos, 'video')} with segments in several splits, which show the same frames" if videos else ""
 
 
 def _clip_tiles(totals: Collection[int], splits: Rows) -> list[tuple[str, str, str]]:

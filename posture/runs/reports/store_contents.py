@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +47,8 @@ def summarize(store: Store) -> dict[str, Any]:
             for name in sorted({name for name, _ in labels})
         ],
         "splits": _splits(segments, Counter(clip["segment"] for clip in clips)),
+        "athletes": _athletes(segments),
+        "on_two_sides": _on_two_sides(segments),
         "refused": refused + _absences(store, segments),
         "recipes": [{"recipe": name, "clips": count} for name, count in sorted(recipes.items())],
         "history": history,
@@ -66,6 +68,31 @@ def _splits(segments: list[dict[str, Any]], windows: Counter[str]) -> list[dict[
             "seconds": sum(row["end"] - row["start"] for row in mine),
         })
     return splits
+
+
+def _athletes(segments: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """Return the number of videos and of their segments by the number of athletes who are labelled in a video.
+
+    There are none if every label is about the whole video.
+    """
+    named: dict[str, list[str]] = defaultdict(list)
+    for row in segments:
+        if row["athlete"]:
+            named[row["video"]].append(row["athlete"])
+    videos = Counter(len(set(athletes)) for athletes in named.values())
+    labelled = Counter[int]()
+    for athletes in named.values():
+        labelled[len(set(athletes))] += len(athletes)
+    return [{"athletes": count, "videos": videos[count], "segments": labelled[count]} for count in sorted(videos)]
+
+
+def _on_two_sides(segments: list[dict[str, Any]]) -> int:
+    """Return the number of videos with segments in several splits, which earlier versions allowed."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for row in segments:
+        if row["split"]:
+            sides[row["video"]].add(row["split"])
+    return sum(len(splits) > 1 for splits in sides.values())
 
 
 def _versions(store: Store) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

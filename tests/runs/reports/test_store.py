@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from posture.data.store.schema import SEGMENTS
+from posture.data.store.tables import Store
 from posture.runs.reports.store import REFUSED, write_show_page
+from posture.runs.reports.store_contents import summarize
 from tests.support.figures.store import SUMMARY, clip
 from tests.support.html_pages import HOSTILE, Page
 from tests.support.image_store import make_images, write_image_store
@@ -66,6 +70,17 @@ def test_a_store_is_shown_with_all_its_figures(tmp_path: Path) -> None:
     assert page.tags["img"] == 3 * 4
     places = [page.text.index(words) for words in ("jump 40 train", "carl", "run 20 train", "ben", "anna")]
     assert places == sorted(places)
+
+
+def test_athletes_and_videos_on_two_sides_are_counted(tmp_path: Path) -> None:
+    rows = [{"athletes": 1, "videos": 1200, "segments": 3600}, {"athletes": 2, "videos": 7, "segments": 42}]
+    page = shown(tmp_path, SUMMARY | {"athletes": rows, "on_two_sides": 3}, [])
+    for words in (
+        "Athletes in a video Videos Segments 1 1,200 3,600 2 7 42",
+        "3 videos with segments in several splits, which show the same frames.",
+    ):
+        assert words in page.text, words
+    assert "Athletes in a video" not in shown(tmp_path, SUMMARY, []).text
 
 
 def test_the_bars_of_the_class_balance_have_their_lengths(tmp_path: Path) -> None:
@@ -153,3 +168,32 @@ def test_a_store_of_images_is_shown(tmp_path: Path) -> None:
     show_store(store.uri, out=tmp_path / "show.html", recipe=None, items=5, seed=0)
     page = Page((tmp_path / "show.html").read_text(encoding="utf-8"))
     assert page.tags["image"] == 5 and "athlete" in page.text and "ball" in page.text
+
+
+def test_athletes_of_a_store_are_counted_by_video(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"), create=True)
+    store.create_tables()
+    said = [
+        ("v1", "ann", "train"), ("v1", "bob", "train"), ("v1", "bob", "train"), ("v1", None, "train"),
+        ("v2", "ann", "train"), ("v2", "ann", "test"), ("v3", "", "val"), ("v3", "", ""),
+    ]  # fmt: skip
+    rows = [
+        {
+            "segment": f"s{number}",
+            "video": video,
+            "start": 0.0,
+            "end": 1.0,
+            "label": "run",
+            "group": "g",
+            "split": split,
+        }
+        | {"athlete": athlete}
+        for number, (video, athlete, split) in enumerate(said)
+    ]
+    store.append("segments", pa.Table.from_pylist(rows, schema=SEGMENTS))
+    summary = summarize(store)
+    assert summary["athletes"] == [
+        {"athletes": 1, "videos": 1, "segments": 2},
+        {"athletes": 2, "videos": 1, "segments": 3},
+    ]
+    assert summary["on_two_sides"] == 1
