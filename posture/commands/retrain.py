@@ -92,7 +92,9 @@ class RetrainArguments:
     local: Annotated[bool, TRAINING] = False
     runs: Annotated[str | None, TRAINING] = None
     from_scratch: Annotated[bool, TRAINING] = False
-    layout: Annotated[Literal["segments", "kinetics", "ucf101", "label-studio", "folders"] | None, NEW_DATA] = None
+    layout: Annotated[
+        Literal["segments", "kinetics", "ucf101", "label-studio", "folders", "cvat", "ucf101_24"] | None, NEW_DATA
+    ] = None
     split_number: Annotated[int, NEW_DATA, between(1, 3)] = 1
     settle: Annotated[float, NEW_DATA, between(0, 7 * 86400)] = 300.0
     min_clips: Annotated[int, NEW_DATA, between(0)] = 20

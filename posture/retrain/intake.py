@@ -32,6 +32,8 @@ from posture.errors import InputError
 from posture.retrain.settling import settled
 from posture.runs.backend import Backend
 
+LABEL_SUFFIXES = SUFFIXES | {".xml", ".mat"}
+"""Suffixes of tables, and of the files in which CVAT and UCF101-24 keep boxes and actions."""
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
 """Function like `posture.display.console.progress`."""
 
@@ -126,8 +128,11 @@ def take_in(
     reports = _ingest(
         footage, inbox, store, run, known, corrected=bool(labels_change), backend=backend, progress=progress
     )
-    forgotten = {item["uri"] for report in reports for item in report.refused if item["verdict"] == "forgotten"}
-    remembered = {*unlabelled, *forgotten, *memory.get("seen", {})} - set(unsettled)
+    # a video that is refused as a whole without a row in the store; a new table of labels looks at it again
+    refused = {
+        item["uri"] for report in reports for item in report.refused if item["verdict"] in ("forgotten", "two_sides")
+    }
+    remembered = {*unlabelled, *refused, *memory.get("seen", {})} - set(unsettled)
     seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or _is_table(file)}
     return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
 
@@ -227,7 +232,7 @@ def _root(footage: str) -> str:
 
 
 def _list(root: str) -> list[File]:
-    return list_files(root, suffixes=VIDEO_SUFFIXES | SUFFIXES)
+    return list_files(root, suffixes=VIDEO_SUFFIXES | LABEL_SUFFIXES)
 
 
 def _is_video(file: File) -> bool:
@@ -235,7 +240,7 @@ def _is_video(file: File) -> bool:
 
 
 def _is_table(file: File) -> bool:
-    return PurePosixPath(file.relative).suffix.lower() in SUFFIXES
+    return PurePosixPath(file.relative).suffix.lower() in LABEL_SUFFIXES
 
 
 def _uri(root: str, relative: str) -> str:

@@ -14,9 +14,11 @@ from posture.retrain.intake import InboxOptions, take_in
 from posture.retrain.run_pass import RetrainOptions, run_pass
 from posture.runs.backend import LOCAL
 from posture.runs.recipes import load_recipe
+from tests.support.crops import across, make_film, waiting
 from tests.support.footage import make_class_folders, make_video
 
 RECIPE = "32x40-stretch-f20-s2-w1-raw"
+PLACES = {"red": across, "green": waiting}
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +140,60 @@ def test_a_first_pass_that_is_refused_for_that_leaves_no_registry(drop, store, t
     with pytest.raises(InputError, match="posture retrain has no detector"):
         run_pass(options)
     assert not (tmp_path / "registry").exists() and not (tmp_path / "store").exists()
+
+
+def write_tracks(path, **actions):
+    """Write CVAT's file of a film: a track over its 60 frames, with its action, at the place of each colour."""
+    tracks = "".join(
+        f"<track id='{name}' label='person'>"
+        + "".join(
+            "<box frame='{}' keyframe='1' outside='0' xtl='{}' ytl='{}' xbr='{}' ybr='{}'>".format(
+                frame, *PLACES[name](frame)
+            )
+            + f"<attribute name='action'>{action}</attribute></box>"
+            for frame in (0, 59)
+        )
+        + "</track>"
+        for name, action in actions.items()
+    )
+    path.write_text(f"<annotations><meta><source>{path.stem}.mp4</source></meta>{tracks}</annotations>")
+
+
+def test_actions_of_cvats_tracks_are_taken_in_one_for_each_athlete_and_corrected(tmp_path, store, run):
+    inbox = tmp_path / "in"
+    run = override(run, {"data.recipe": f"{RECIPE}-boxes0.2"})
+    for number in range(3):
+        make_film(inbox / f"fight{number}.mp4", PLACES, seed=number)
+        write_tracks(inbox / f"fight{number}.xml", red="throw", green="fall")
+    first = look(inbox, store, run)
+    rows = store.read("segments").to_pylist()
+    assert sorted((row["label"], row["athlete"].partition("/")[2]) for row in rows) == [
+        *[("fall", "green")] * 3,
+        *[("throw", "red")] * 3,
+    ]
+    sides = {(row["video"], row["split"]) for row in rows}
+    assert len(sides) == 3 and len({split for _, split in sides}) == 3
+    assert look(inbox, store, run, first.memory).reports == []
+    write_tracks(inbox / "fight1.xml", red="throw", green="stand")
+    second = look(inbox, store, run, first.memory)
+    assert [(report.decoded, report.relabelled) for report in second.reports] == [(0, 1)]
+    assert (
+        sorted(row["label"] for row in store.read("segments").to_pylist()) == ["fall"] * 2 + ["stand"] + ["throw"] * 3
+    )
+
+
+def test_a_video_of_two_sides_is_told_once(tmp_path, store, run):
+    inbox = tmp_path / "in"
+    for number in range(4):
+        make_film(inbox / f"{number}.mp4", PLACES, seed=number)
+    table = "video,start,end,label,group\n" + "".join(f"{number}.mp4,0,2,run,g{number}\n" for number in range(3))
+    (inbox / "labels.csv").write_text(f"{table}3.mp4,0,1,run,g0\n3.mp4,1,2,run,g3\n")
+    first = look(inbox, store, run)
+    split = groups(store)
+    assert split["g3"] == split["g0"] and not first.reports[0].refused
+    other = next(group for group, side in split.items() if side != split["g0"])
+    make_film(inbox / "4.mp4", PLACES, seed=4)
+    (inbox / "labels.csv").write_text((inbox / "labels.csv").read_text() + f"4.mp4,0,1,run,g0\n4.mp4,1,2,run,{other}\n")
+    second = look(inbox, store, run, first.memory)
+    assert [item["verdict"] for report in second.reports for item in report.refused] == ["two_sides"]
+    assert look(inbox, store, run, second.memory).reports == []
