@@ -32,8 +32,8 @@ from posture.errors import InputError
 from posture.retrain.settling import settled
 from posture.runs.backend import Backend
 
-LABEL_SUFFIXES = SUFFIXES | {".xml", ".mat"}
-"""Suffixes of tables, and of the files in which CVAT and UCF101-24 keep boxes and actions."""
+LABEL_SUFFIXES = SUFFIXES | {".xml", ".mat", ".json"}
+"""Suffixes of tables, and of the files in which CVAT, UCF101-24 and Label Studio keep boxes and actions."""
 Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
 """Function like `posture.display.console.progress`."""
 
