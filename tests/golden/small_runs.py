@@ -153,12 +153,14 @@ class Images:
         return self.files[index]
 
 
-def train_and_judge(name: str, changes: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Return the `losses` of ten steps, a record each, and the `metrics` of the trained network.
+def train_and_judge(
+    name: str, changes: dict[str, dict[str, Any]] | None = None, *, steps: int = STEPS
+) -> dict[str, Any]:
+    """Return the `losses` of the steps, a record each, and the `metrics` of the trained network.
 
     `changes` replace values in sections of the run: `{"loss": {"l3": 0.06}}`.
     """
-    tree = RUNS[name] | {"name": name}
+    tree = RUNS[name] | {"name": name, "epochs": steps}
     tree |= {section: tree.get(section, {}) | values for section, values in (changes or {}).items()}
     is_action = tree["model"]["kind"] in ("c3d", "two_stream")
     tree["model"] = tree["model"] | {"classes": len(MOVES if is_action else OBJECTS)}

@@ -13,6 +13,7 @@ from posture.runs.folder import RunFolder
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.explanation import verdict
 from tests.support.explained import CLASSES, make_run, run_command
+from tests.support.footage import make_video
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +38,23 @@ def test_key_frames_are_peaks(weights, expected):
     assert peaks(np.array(weights, dtype=float)) == expected
 
 
-def test_the_files_tell_what_the_network_did(improved, video, tmp_path):
-    path = video("a.mp4", frames=75)
+@pytest.fixture(scope="module")
+def explained(improved, tmp_path_factory):
+    """A video and the folder with what the command said about it."""
+    place = tmp_path_factory.mktemp("explained")
+    path = make_video(place / "a.mp4", frames=75)
+    run_command(improved.uri, str(path), "--out", str(place / "out"))
+    return path, place / "out"
+
+
+def test_the_files_tell_what_the_network_did(improved, explained):
+    path, out = explained
     explanation = explain(improved, str(path))
     assert explanation.explained == CLASSES[explanation.probabilities.argmax()] == explanation.top[0][0]
     np.testing.assert_allclose(explanation.probabilities.sum(), 1, rtol=1e-5)
-    run_command(improved.uri, str(path), "--out", str(tmp_path / "out"))
-    files = {item.name for item in (tmp_path / "out").iterdir()}
+    files = {item.name for item in out.iterdir()}
     assert files == {"explain.html", "explain.json", "grad_cam.png", "spatial_attention.png", "temporal_attention.png"}
-    said = json.loads((tmp_path / "out" / "explain.json").read_text())
+    said = json.loads((out / "explain.json").read_text())
     assert said["top"][0] == {
         "class": explanation.explained,
         "probability": pytest.approx(explanation.top[0][1], rel=1e-5),
@@ -58,13 +67,12 @@ def test_the_files_tell_what_the_network_did(improved, video, tmp_path):
     weights = np.array(said["temporal"]["all blocks together"])
     assert weights.shape == (16,) and said["key_frames"][0]["weight"] >= np.median(weights)
     for name in said["pictures"]:
-        image = np.asarray(Image.open(tmp_path / "out" / name).convert("RGB"))
+        image = np.asarray(Image.open(out / name).convert("RGB"))
         assert image.shape[1] > 1000 and image.std() > 10
 
 
-def test_the_page_is_one_file_that_names_the_evidence(improved, video, tmp_path):
-    run_command(improved.uri, str(video("a.mp4")), "--out", str(tmp_path / "out"))
-    page = (tmp_path / "out" / "explain.html").read_text().replace("<wbr>", "")
+def test_the_page_is_one_file_that_names_the_evidence(explained):
+    page = (explained[1] / "explain.html").read_text().replace("<wbr>", "")
     assert "a.mp4" in page and page.count("data:image/jpeg") > 24 and "<svg" in page
     for part in ("Evidence for", "Spatial attention", "Temporal attention", "40x52-stretch-f20-s2-w2-raw"):
         assert part in page
