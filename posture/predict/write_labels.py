@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Comment, Element, SubElement
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from posture.display.colours import UNSURE as UNSURE_COLOUR
 from posture.display.colours import class_colours
 from posture.errors import InputError
 from posture.predict.answers import UNSURE, WHOLE_FRAME, ActionSegment, Prediction, Track
-from posture.predict.keyframes import keyframes, visits
+from posture.predict.keyframes import TOLERANCE, keyframes, visits
 
 Kind = Literal["segments", "cvat", "label-studio"]
 FILES = {"segments": "segments.csv", "cvat": "cvat.xml", "label-studio": "label-studio.json"}
@@ -173,7 +173,10 @@ def _cvat_track(root: Element, prediction: Prediction, track: Track, frames: int
         changes[int(np.searchsorted(track.frames, first))] = segment.label
         changes.setdefault(int(np.searchsorted(track.frames, end)), NO_ACTION)
     for visit in visits(track):
-        for index in keyframes(track, visit, changes):
+        kept, tolerance = keyframes(track, visit, changes)
+        if tolerance > TOLERANCE:
+            element.append(Comment(f" between keyframes, boxes differ from the track by up to {tolerance:.1f} pixels "))
+        for index in kept:
             began = max((at for at in changes if at <= index), default=None)
             action = NO_ACTION if began is None else changes[began]
             _cvat_box(element, track, index, int(track.frames[index]), action)
@@ -219,9 +222,10 @@ def _control(track: int) -> str:
 
 
 def _region(prediction: Prediction, track: Track) -> dict[str, Any]:
-    sequence = []
+    sequence, most = [], TOLERANCE
     for visit in visits(track):
-        kept = keyframes(track, visit)
+        kept, tolerance = keyframes(track, visit)
+        most = max(most, tolerance)
         for index in kept:
             left, top, right, bottom = np.asarray(track.boxes[index], np.float64).tolist()
             frame = int(track.frames[index]) + 1
@@ -240,6 +244,7 @@ def _region(prediction: Prediction, track: Track) -> dict[str, Any]:
         "from_name": "boxes",
         "to_name": "video",
         "type": "videorectangle",
+        "meta": {"text": [f"boxes within {most:.1f} pixels of the track"]},
         "value": {
             "framesCount": _frames(prediction),
             "duration": prediction.seconds,

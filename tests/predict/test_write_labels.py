@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -210,7 +211,22 @@ def test_keyframes_of_a_straight_walk_are_its_ends():
     track = make_track(1, 50)
     straight = dataclasses.replace(track, boxes=np.linspace([0, 0, 9, 9], [490, 0, 499, 9], 50).astype(np.float32))
     (visit,) = visits(straight)
-    assert keyframes(straight, visit) == [0, 49] and keyframes(straight, visit, [20]) == [0, 20, 49]
+    assert keyframes(straight, visit) == ([0, 49], 0.9) and keyframes(straight, visit, [20])[0] == [0, 20, 49]
     jump = straight.boxes.copy()
     jump[30] += 5
-    assert keyframes(dataclasses.replace(straight, boxes=jump), visit) == [0, 29, 30, 31, 49]
+    assert keyframes(dataclasses.replace(straight, boxes=jump), visit)[0] == [0, 29, 30, 31, 49]
+
+
+@pytest.mark.parametrize("kind", ["cvat", "label-studio"])
+def test_boxes_that_tremble_get_few_keyframes_and_the_file_says_how_far_they_are_off(folder, kind):
+    answer = make_prediction(athletes=1)
+    noise = np.random.default_rng(0).normal(0, 1.0, (300, 4)).astype(np.float32)
+    answer = dataclasses.replace(
+        answer, tracks=(dataclasses.replace(answer.tracks[0], boxes=answer.tracks[0].boxes + noise),)
+    )
+    text = Path(write_labels(answer, str(folder), kind)).read_text()
+    keys = text.count("<box") if kind == "cvat" else text.count('"enabled"')
+    (said,) = re.findall(r"up to ([\d.]+) pixels|within ([\d.]+) pixels", text)
+    off = float(said[0] or said[1])
+    assert keys <= 40 and 1 < off < 8, (keys, off)
+    assert_boxes(read_tracked_footage(str(folder)), answer, tolerance=off + 0.1)
