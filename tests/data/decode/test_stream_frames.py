@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import numpy as np
+import psutil
 import pytest
 
 from posture.data.decode import limits
@@ -163,3 +164,14 @@ def test_a_file_that_takes_long_to_open_gives_signs_of_life(films, monkeypatch):
     monkeypatch.setattr(limits, "_told", 0.0)
     open_video(str(films["plain.mp4"])).close()
     assert told
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    path = write_numbered(tmp_path / "long.mp4", frames=10_000, options=FAST)
+    held = []
+    with Sandbox() as sandbox:
+        for item in sandbox.stream(str(path), recipe=DecodeRecipe(48, 64), longest=80, limit_seconds=60):
+            if isinstance(item, Clip) and item.row["role"] == "clip" and item.row["numbers"][0] % 2000 == 0:
+                held.append(psutil.Process(sandbox._process.pid).memory_info().rss)
+    assert len(held) == 5 and max(held[1:]) < 1.1 * held[1]
