@@ -11,7 +11,9 @@ from posture.data.labels.tracked_videos import read_tracked_footage
 from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import TUBE, DecodeRecipe, crop_name, segment_id
 from posture.data.store.tables import Store
+from posture.data.synthetic.footage import generate
 from tests.support.crops import across, make_film, seen, waiting, write_boxes
+from tests.support.side_by_side import put_side_by_side
 
 CROPPED = DecodeRecipe(48, 48, 20, 2, 1, crop=crop_name(0.2))
 FOUND = DecodeRecipe(48, 48, 20, 2, 1, crop=crop_name(0.2, detector="1f2e3d4c"))
@@ -36,19 +38,20 @@ def ingest(root, store, recipe=CROPPED, **how):
     )
 
 
-def rows(store):
-    """{athlete and start: row} of the segments, each with the frames (T, H, W, 3) of its clip."""
+def cut(store):
+    """Return the segments, each with the frames (T, H, W, 3) of its clip."""
     store = Store(str(store))
     frames = {
         row["segment"]: decode_frames(row["pixels"], row["offsets"], (row["frames"], row["height"], row["width"]))
         for row in store.read("clips", where=pc.field("recipe").isin([str(CROPPED), str(FOUND)])).to_pylist()
     }
     found = store.read("segments").to_pylist()
-    return {
-        (row["athlete"], row["start"]): row | {"frames": frames[row["segment"]]}
-        for row in found
-        if row["segment"] in frames
-    }
+    return [row | {"frames": frames[row["segment"]]} for row in found if row["segment"] in frames]
+
+
+def rows(store):
+    """Return the segments by their athlete and start."""
+    return {(row["athlete"], row["start"]): row for row in cut(store)}
 
 
 def shows(frames, colour):
@@ -140,3 +143,20 @@ def test_a_table_that_names_athletes_later_replaces_the_rows_of_whole_videos(fil
     report = ingest(films, tmp_path / "store")
     assert (report.segments, report.retired) == (2, 1)
     assert sorted(rows(tmp_path / "store")) == [("green", 0.0), ("red", 0.0)]
+
+
+def test_each_tube_of_generated_videos_side_by_side_gives_the_clip_that_it_gives_alone(tmp_path):
+    alone = generate(tmp_path / "alone", videos=6, athletes=6, segments_per_video=2, seed=2, size=(64, 96), workers=1)
+    beside = put_side_by_side(alone, tmp_path / "beside")
+    found = {}
+    for footage in (alone, beside):
+        assert ingest(footage, tmp_path / f"{footage.name}_store").refused == []
+        found[footage.name] = {
+            (row["group"], row["label"], row["start"], row["end"], row["split"]): row["frames"][:16].astype(float)
+            for row in cut(tmp_path / f"{footage.name}_store")
+        }
+    assert len(found["beside"]) == 8  # four athletes of train, two actions each
+    assert found["beside"].keys() <= found["alone"].keys()
+    for key, frames in found["beside"].items():
+        differences = {other: np.abs(frames - shown).mean() for other, shown in found["alone"].items()}
+        assert min(differences, key=differences.__getitem__) == key
