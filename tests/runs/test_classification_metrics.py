@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-import torchmetrics.functional.classification as reference
 
 from posture.runs.classification_metrics import CALIBRATION_BINS, ROC_POINTS, classification_metrics
 
@@ -68,6 +67,8 @@ def test_a_case_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize(("segments", "classes", "seed"), [(40, 2, 0), (150, 7, 1), (400, 30, 2)])
 def test_agrees_with_torchmetrics(segments: int, classes: int, seed: int) -> None:
+    import torchmetrics.functional.classification as reference  # here, since every worker of pytest loads this file
+
     scores, labels, names = random_case(segments, classes, seed)
     found = classification_metrics(scores, labels, names)
     given = (torch.from_numpy(scores), torch.from_numpy(labels), classes)
