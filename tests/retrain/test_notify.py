@@ -39,7 +39,7 @@ def server():
 
     running = HTTPServer(("127.0.0.1", 0), Handler)
     running.got, running.status = [], 204
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
     yield running
     running.shutdown()
     running.server_close()

@@ -51,7 +51,7 @@ def open_review(asked, footage):
 def served(review):
     """Serve a review's page in a thread."""
     with ReviewServer(review) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield server
         server.shutdown()

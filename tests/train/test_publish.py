@@ -133,7 +133,7 @@ def test_credentials_that_are_lost_are_said_and_the_last_checkpoint_stands(serve
     publisher.publish({"epoch": 1}, saver(1), best=True)
     publisher.settle()
     refusing = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
-    threading.Thread(target=refusing.serve_forever, daemon=True).start()
+    threading.Thread(target=refusing.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{refusing.server_port}")
     publisher.publish({"epoch": 2}, saver(2), best=True)
     with pytest.raises(Unreachable, match=r"the checkpoint epoch-0002 cannot be written .*the one before it is kept"):
