@@ -36,7 +36,8 @@ def models(*, classes: Annotated[int, between(1)] = 101) -> None:
 
 def print_models(classes: int) -> None:
     """Print the recipes of jobs/action.py, then those of jobs/detector.py, each with `classes` classes."""
-    from posture.models.summary import build_on_meta, image_gflops, parameters
+    from posture.models.meta import build_on_meta
+    from posture.models.summary import image_gflops, parameters
     from posture.models.summary import table as summaries
 
     classifiers = _runs("jobs/action.py")

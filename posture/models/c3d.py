@@ -185,6 +185,8 @@ def _triple(t: int, k: int) -> list[Triple]:
 
 def _start_with_motion(convolution: nn.Conv3d, *, share: float) -> None:
     """Make the first `share` of the filters antisymmetric in time, with the same norm: they respond to change only."""
+    if convolution.weight.is_meta:  # torch would load its compiler to work on shapes alone
+        return
     filters = convolution.weight.data[: round(share * len(convolution.weight))]  # (filters, C, t, h, w)
     norms = filters.flatten(1).norm(dim=1)
     filters -= filters.flip(2)

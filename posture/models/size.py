@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from posture.errors import InputError
+from posture.models.meta import build_on_meta
 
 NUMBER = 4
 """Bytes of a float32."""
@@ -56,7 +57,7 @@ class Need:
 
 def training_need(run: Any) -> Need:
     """Return the need of `run` (one of `posture.config`). It takes under a second, because nothing is computed."""
-    network = _shapes(run.model)
+    network = build_on_meta(run.model)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = 2 + STATES[run.optim.name] + bool(run.optim.ema)
     clips = run.scale.micro_batch or run.scale.global_batch // run.scale.sizes[0]
@@ -98,14 +99,7 @@ def memory(device: torch.device) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _parameters(config: Any) -> int:
-    return sum(parameter.numel() for parameter in _shapes(config).parameters())
-
-
-def _shapes(config: Any) -> nn.Module:
-    from posture.models import build
-
-    with torch.device("meta"):
-        return build(config)
+    return sum(parameter.numel() for parameter in build_on_meta(config).parameters())
 
 
 @functools.lru_cache(maxsize=64)
@@ -113,7 +107,7 @@ def _activations(config: Any) -> int:
     """Return the bytes of all tensors that autograd keeps for one clip or image, without the parameters."""
     from posture.models.summary import input_shapes
 
-    network = _shapes(config).train()
+    network = build_on_meta(config).train()
     shapes = (
         input_shapes(config.inputs, frames=config.frames, size=config.size, clips=2)
         if hasattr(config, "inputs")

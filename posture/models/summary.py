@@ -15,48 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from posture.models import build
+from posture.models.meta import ShapesOnly, build_on_meta
 
 
 def parameters(model: nn.Module) -> int:
     """Return the number of trainable parameters of `model`."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-class ShapesOnly(TorchFunctionMode):
-    """A mode that leaves out what changes neither a shape nor a count: random initial weights, and norms.
-
-    On the meta device they take most of the time, because torch computes their shapes in Python.
-    """
-
-    LEFT_OUT = frozenset({
-        nn.init.kaiming_uniform_,
-        nn.init.uniform_,
-        nn.init.normal_,
-        Tensor.normal_,
-        Tensor.uniform_,
-        functional.batch_norm,
-        functional.group_norm,
-        functional.layer_norm,
-    })
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None
-    ) -> Any:
-        settings = settings or {}
-        if function not in self.LEFT_OUT:
-            return function(*arguments, **settings)
-        return arguments[0] if arguments else settings["tensor"]
-
-
-def build_on_meta(config: Any) -> nn.Module:
-    """Return the network of `config` on the meta device: its shapes, without weights."""
-    with torch.device("meta"), ShapesOnly():
-        return build(config)
 
 
 def input_shapes(inputs: tuple[str, ...], *, frames: int, size: int, clips: int = 1) -> list[tuple[int, ...]]:

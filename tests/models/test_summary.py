@@ -10,7 +10,8 @@ from posture.models import build
 from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5
-from posture.models.summary import build_on_meta, flop_counter, gmacs, image_gflops, latency_ms, parameters, table
+from posture.models.meta import build_on_meta
+from posture.models.summary import flop_counter, gmacs, image_gflops, latency_ms, parameters, table
 from posture.models.swin import WindowAttention
 
 
