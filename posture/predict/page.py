@@ -15,7 +15,8 @@ import numpy as np
 from posture.data.store.files import join, write_bytes
 from posture.display import colours, html
 from posture.display.text import counted, listed
-from posture.predict.answers import UNSURE, WHOLE_FRAME, ActionSegment, Lane, Prediction
+from posture.predict.answers import UNSURE, WHOLE_FRAME, ActionSegment, Lane, Prediction, Track
+from posture.predict.keyframes import visits
 
 PAGE = "timeline.html"
 MAX_COLUMNS = 8192
@@ -45,7 +46,7 @@ def write_page(
         video=None if video is None else "./" + quote(os.fsencode(video)),
         origin=html.origin(prediction.video),
         meta=_meta(prediction, span),
-        summary=summary(prediction.segments),
+        summary=summary(prediction.segments) if prediction.segments else _tracked(prediction),
         failure=prediction.failure,
         notes=prediction.notes,
         answer=_answer(prediction, names, looks, (first, max(last, first + 0.001))),
@@ -75,6 +76,12 @@ def summary(segments: Sequence[ActionSegment]) -> str:
     who = counted(len(athletes), "athlete") if athletes else "The whole frame"
     what = listed(parts) or "no sure answer"
     return f"{who}: {what}" + (f"; unsure for {html.duration(unsure)}." if unsure else ".")
+
+
+def _tracked(prediction: Prediction) -> str:
+    """Return the summary of an answer without an action."""
+    count = len(prediction.tracks)
+    return f"{counted(count, 'athlete')} in sight; no action was named." if count else summary(())
 
 
 def seconds_by_label(segments: Sequence[ActionSegment]) -> dict[str, float]:
@@ -118,6 +125,7 @@ def _answer(
     number = {name: place for place, name in enumerate(names)}
     by_track = _by_track(prediction)
     lanes = {lane.track: lane for lane in prediction.lanes}
+    seen = {track.id: _seen(track) for track in prediction.tracks}
     return {
         "first": span[0],
         "last": span[1],
@@ -127,6 +135,7 @@ def _answer(
         "lanes": [
             {
                 "name": lane_name(track),
+                "seen": seen.get(track, []),
                 "segments": [
                     [
                         round(segment.start, 3),
@@ -144,6 +153,13 @@ def _answer(
     }
 
 
+def _seen(track: Track) -> list[list[float]]:
+    """Return the stretches, in seconds, in which an athlete is in sight."""
+    return [
+        [round(float(track.times[visit[0]]), 3), round(float(track.times[visit[-1]]), 3)] for visit in visits(track)
+    ]
+
+
 def _packed(lane: Lane, first: float, last: float) -> dict[str, Any]:
     """Return the likeliest classes at each time and their probabilities, as base64 of 16 and of 8 bits."""
     columns = min(MAX_COLUMNS, max(400, 4 * len(lane.starts)))
@@ -159,8 +175,9 @@ def _packed(lane: Lane, first: float, last: float) -> dict[str, Any]:
 
 
 def _by_track(prediction: Prediction) -> dict[int, list[ActionSegment]]:
-    """Return the segments of each lane; lanes without a segment are there too."""
+    """Return the segments of each lane; athletes without a segment have a lane too."""
     found: dict[int, list[ActionSegment]] = {lane.track: [] for lane in prediction.lanes}
+    found |= {track.id: [] for track in prediction.tracks}
     for segment in prediction.segments:
         found.setdefault(segment.track, []).append(segment)
     return found

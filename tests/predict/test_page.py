@@ -105,6 +105,13 @@ def test_an_answer_without_athletes_has_a_page(tmp_path, browser):
     assert "no athlete was found" in page.inner_text("main") and not problems
 
 
+def test_athletes_without_an_action_have_lanes_too(tmp_path, browser):
+    answer = dataclasses.replace(make_prediction(athletes=2), lanes=(), segments=(), classes=())
+    page, problems = opened(browser, write_page(answer, str(tmp_path), video=None))
+    assert page.locator(".lane b").all_inner_texts() == ["Athlete 1", "Athlete 2"] and not problems
+    assert "2 athletes in sight; no action was named." in page.inner_text("main")
+
+
 def until(page, condition):
     """Wait until a condition holds. The page's policy forbids the evaluation that playwright's own waiting needs."""
     for _ in range(1200):

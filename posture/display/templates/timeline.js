@@ -138,6 +138,11 @@ function drawBlocks(lane, context, width, height) {
 function drawLane(lane) {
   const { context, width, height } = opened(lane.canvas);
   const curves = height - BLOCKS - 3;
+  context.fillStyle = colour("--line");
+  for (const [start, end] of lane.seen) { // behind the blocks: when the athlete is in sight
+    const left = place(start, width);
+    context.fillRect(left, height - BLOCKS / 2 - 1, Math.max(1, place(end, width) - left), 3);
+  }
   if (lane.columns) drawCurves(lane, context, width, curves);
   if (answer.threshold > 0) {
     context.strokeStyle = colour("--faint");
