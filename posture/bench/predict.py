@@ -136,8 +136,9 @@ def _plain(model: VideoModel, video: str) -> None:
     for number in range(len(reader)):
         frame = reader[number].asnumpy()
         scale = min(1.0, model.look_size / max(frame.shape[:2]))
-        ((boxes, scores),) = model.find(cv2.resize(frame, None, fx=scale, fy=scale)[None])
-        tracker.update(number, number / reader.get_avg_fps(), boxes, scores, frame)
+        small = cv2.resize(frame, None, fx=scale, fy=scale)
+        ((boxes, scores),) = model.find(small[None])
+        tracker.update(number, number / reader.get_avg_fps(), boxes, scores, small)
         frames.append(cv2.resize(frame, (RECIPE.width, RECIPE.height)))
         if window := last.get(number):
             model.probabilities([np.stack([frames[index] for index in window])])

@@ -66,7 +66,7 @@ def predict(
     shortest
         Segments of fewer seconds join a neighbour; by default those under half a window.
     tracker
-        Tracker of ultralytics: bytetrack, botsort, ocsort, fasttrack or tracktrack.
+        Tracker of ultralytics: tracktrack (the default), bytetrack, botsort, ocsort or fasttrack.
     fps_cap
         Look for athletes in at most this many frames per second; their boxes are interpolated between. Clips are cut at
         the rate of training in any case.

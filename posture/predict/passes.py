@@ -106,7 +106,8 @@ class VideoPass:
         if self._first >= self._stop:
             raise InputError(f"{self._name}: no frame there; the video lasts {stream['seconds']:.2f} s")
         if self._model.look_size is not None:
-            self._tracker = AthleteTracker(self._tracker_name, fps=stream["fps"] / self._every)
+            size = stream["height"], stream["width"]
+            self._tracker = AthleteTracker(self._tracker_name, fps=stream["fps"] / self._every, size=size)
         if self._model.sampling is not None:
             frames = range(self._first, self._stop)
             self._windows = self._model.sampling.slide(frames, self._overlap)

@@ -9,8 +9,7 @@ Legend: a look is (ids, boxes) of one frame: (n,) and (n, 4) xyxy; A thresholds.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -59,14 +58,21 @@ class TrackCounts:
         }
 
 
-def looks_of(tracks: Sequence[Track], frames: Iterable[int]) -> list[Look]:
-    """Return ids and boxes of the tracks in each of the frame numbers `frames`."""
-    ids, boxes = defaultdict(list), defaultdict(list)
+def looks_of(tracks: Sequence[Track], frames: Sequence[int]) -> list[Look]:
+    """Return ids and boxes of the tracks in each of the ascending frame numbers `frames`.
+
+    In frames between two of a track's own, its box is interpolated, as it is for clips.
+    """
+    numbers = np.asarray(frames, np.int64)
+    ids, boxes = [[] for _ in frames], [[] for _ in frames]
     for track in tracks:
-        for frame, box in zip(track.frames.tolist(), track.boxes, strict=True):
-            ids[frame].append(track.id)
-            boxes[frame].append(box)
-    return [(np.array(ids[frame], np.int64), np.reshape(boxes[frame], (-1, 4))) for frame in frames]
+        first, last = np.searchsorted(numbers, track.frames[0]), np.searchsorted(numbers, track.frames[-1], "right")
+        sides = [np.interp(numbers[first:last], track.frames, track.boxes[:, side]) for side in range(4)]
+        for place, box in enumerate(np.stack(sides, axis=1), start=int(first)):
+            ids[place].append(track.id)
+            boxes[place].append(box)
+    looks = zip(ids, boxes, strict=True)
+    return [(np.array(some, np.int64), np.reshape(theirs, (-1, 4)).astype(np.float64)) for some, theirs in looks]
 
 
 def track_metrics(truths: Sequence[Look], found: Sequence[Look]) -> dict[str, float]:

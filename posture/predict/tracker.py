@@ -21,16 +21,21 @@ import yaml
 from posture.data.decode.tracks import MIN_CONFIDENCE, SURE_CONFIDENCE
 from posture.errors import InputError
 from posture.predict.answers import Track
+from posture.predict.clothes import clothes_of
 
 CLASSES = {
+    "tracktrack": "TRACKTRACK",
     "bytetrack": "BYTETracker",
     "botsort": "BOTSORT",
     "ocsort": "OCSORT",
     "fasttrack": "FASTTracker",
-    "tracktrack": "TRACKTRACK",
 }
 TRACKERS = tuple(CLASSES)
-"""Names of the trackers that need no network of their own."""
+"""Names of the trackers that need no network of their own. The first is the default."""
+SETTINGS = {"tracktrack": {"with_reid": True, "reid_weight": 1.0, "match_thresh": 0.9, "gmc_method": "none"}}
+"""Settings that differ from ultralytics'. TrackTrack adds the distance of appearance to that of place, so colours of
+clothes help it, and athletes who are dressed alike are still told apart by where they are.
+"""
 MIN_LOOKS = 3
 """Looks after which a track is an athlete; shorter ones are mostly false positives."""
 CONFIGURED_FPS = 30.0
@@ -42,8 +47,10 @@ DURATIONS = ("track_buffer", "occ_reappear_window", "active_occ_to_lost_thresh")
 class AthleteTracker:
     """A tracker of one video. Call `update` with its looks in order."""
 
-    def __init__(self, name: str, *, fps: float) -> None:
-        """Prepare the tracker `name`; `fps` is the rate of looks.
+    def __init__(self, name: str, *, fps: float, size: tuple[int, int] | None = None) -> None:
+        """Prepare the tracker `name`; `fps` is the rate of looks, `size` height and width of the shown video.
+
+        `size` is needed if frames are given to `update` in another size.
 
         Raises InputError if there is no such tracker, or ultralytics or lap cannot be imported.
         """
@@ -57,8 +64,10 @@ class AthleteTracker:
         trackers = import_ultralytics("ultralytics.trackers", need=need)
         self._found = import_ultralytics("ultralytics.engine.results", need=need).Boxes
         settings = _settings(Path(trackers.__path__[0]).parent / "cfg" / "trackers" / f"{name}.yaml", fps)
-        self.uses_frames = settings.get("gmc_method", "none") != "none"
-        """True if the tracker looks at pixels, to compensate the camera's motion. Without them it does not."""
+        self._moves, self._dresses = settings.get("gmc_method", "none") != "none", bool(settings.get("with_reid"))
+        self.uses_frames = self._moves or self._dresses
+        """True if the tracker looks at pixels: for the camera's motion, or clothes. Without frames it ignores these."""
+        self._size = size
         self._tracker = getattr(trackers, CLASSES[name])(SimpleNamespace(**settings))
         self._open: dict[int, _Looks] = {}  # by the library's id, those that may continue
         self._confirmed: list[_Looks] = []  # the place of a track in it, from 1, is its id
@@ -69,13 +78,18 @@ class AthleteTracker:
     ) -> list[tuple[int, np.ndarray, float]]:
         """Take the next look: frame `number`, shown at `time` (seconds), and its found boxes (D, 4) and scores (D,).
 
-        `frame` is (H, W, 3) uint8 RGB; it is not needed unless `uses_frames`. Returns id, box (4,) float32 and score of
-        the confirmed tracks that it shows. The boxes are the detector's own, not smoothed.
+        `frame` is (H, W, 3) uint8 RGB, perhaps reduced; it is not needed unless `uses_frames`. Returns id, box (4,)
+        float32 and score of the confirmed tracks that it shows. The boxes are the detector's own, not smoothed.
         """
         boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
-        image = None if frame is None or not self.uses_frames else np.ascontiguousarray(frame[..., ::-1])
-        found = np.column_stack([boxes, scores, np.zeros_like(scores)])  # of one class
-        self._tracker.update(self._found(found, (1, 1)), image)  # the size only serves normalised boxes
+        seen, more = boxes, {}
+        if frame is not None and self.uses_frames:
+            height, width = self._size or frame.shape[:2]
+            seen = boxes * np.array([frame.shape[1] / width, frame.shape[0] / height] * 2, np.float32)
+            more |= {"img": np.ascontiguousarray(frame[..., ::-1])} if self._moves else {}
+            more |= {"feats": clothes_of(frame, seen)} if self._dresses else {}
+        found = np.column_stack([seen, scores, np.zeros_like(scores)])  # of one class
+        self._tracker.update(self._found(found, (1, 1)), **more)  # the size only serves normalised boxes
         shown = []
         for track in self._tracker.tracked_stracks:
             if track.frame_id != self._tracker.frame_id:
@@ -140,8 +154,12 @@ def _settings(path: Path, fps: float) -> dict[str, Any]:
     for name in DURATIONS:
         if name in settings:
             settings[name] = max(1, round(settings[name] * fps / CONFIGURED_FPS))
-    return settings | {
-        "track_low_thresh": MIN_CONFIDENCE,
-        "track_high_thresh": SURE_CONFIDENCE,
-        "new_track_thresh": SURE_CONFIDENCE,
-    }
+    return (
+        settings
+        | SETTINGS.get(path.stem, {})
+        | {
+            "track_low_thresh": MIN_CONFIDENCE,
+            "track_high_thresh": SURE_CONFIDENCE,
+            "new_track_thresh": SURE_CONFIDENCE,
+        }
+    )

@@ -153,15 +153,13 @@ def test_ends_of_the_scale():
     assert track_metrics(named, truths)["idf1"] == 1.0
 
 
-def test_tracks_are_read_frame_by_frame():
-    box = np.arange(4, dtype=np.float32)[None]
-    tracks = [
-        Track(id, np.array(frames), np.array(frames) / 25, box.repeat(len(frames), 0) + id, np.ones(len(frames)))
-        for id, frames in ((1, [2, 4]), (2, [4]))
-    ]
-    looks = looks_of(tracks, range(2, 6, 2))
-    assert [ids.tolist() for ids, _ in looks] == [[1], [1, 2]]
-    assert looks[1][1].tolist() == [[1, 2, 3, 4], [2, 3, 4, 5]]
+def test_tracks_are_read_frame_by_frame_with_their_gaps_filled():
+    corner = np.arange(4, dtype=np.float32)
+    one = Track(1, np.array([2, 6]), np.array([2, 6]) / 25, np.stack([corner, corner + 8]), np.ones(2))
+    two = Track(2, np.array([4]), np.array([4]) / 25, corner[None], np.ones(1))
+    looks = looks_of([one, two], range(0, 10, 2))
+    assert [ids.tolist() for ids, _ in looks] == [[], [1], [1, 2], [1], []]
+    assert looks[2][1].tolist() == [[4, 5, 6, 7], [0, 1, 2, 3]]
     assert [boxes.shape for _, boxes in looks_of([], [0, 1])] == [(0, 4)] * 2
 
 

@@ -45,6 +45,26 @@ def test_two_athletes_who_pass_each_other_keep_their_ids(name: str):
 
 
 @pytest.mark.parametrize("name", TRACKERS)
+def test_frames_may_be_smaller_than_the_video(name: str):
+    """The camera swings by 15 pixels a look, and one athlete moves with it."""
+    wide = np.random.default_rng(0).integers(0, 255, (100, 400, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    trackers = [AthleteTracker(name, fps=25, size=size) for size in (None, (400, 800))]
+    for look in range(40):
+        frame = wide[:, 15 * look : 15 * look + 800].copy()
+        for left, colour in ((700 - 15 * look, (220, 30, 30)), (20, (30, 30, 220))):
+            frame[50:140, left : left + 40] = colour
+        for tracker, seen in zip(trackers, (frame, frame[::2, ::2]), strict=True):
+            tracker.update(look, look / 25, *boxes_at(700 - 15 * look, 20), seen)
+    full, reduced = (tracker.tracks() for tracker in trackers)
+    assert len(full) == 2 and [len(track.frames) for track in full] == [len(track.frames) for track in reduced]
+    assert all(np.array_equal(one.boxes, other.boxes) for one, other in zip(full, reduced, strict=True))
+
+
+def test_the_trackers_that_look_at_pixels_say_so():
+    assert {name for name in TRACKERS if AthleteTracker(name, fps=25).uses_frames} == {"tracktrack", "botsort"}
+
+
+@pytest.mark.parametrize("name", TRACKERS)
 @pytest.mark.parametrize("fps", [10, 50])
 def test_a_hidden_athlete_is_found_again_within_a_second(name: str, fps: float):
     for seconds, ids in ((0.6, [1]), (2.0, [1, 2])):
@@ -89,7 +109,7 @@ def test_memory_grows_by_the_numbers_of_the_tracks_only():
 
 
 def test_what_is_unknown_is_told():
-    with pytest.raises(InputError, match="tracker 'sort' is unknown; choose one of: bytetrack, botsort"):
+    with pytest.raises(InputError, match="tracker 'sort' is unknown; choose one of: tracktrack, bytetrack"):
         AthleteTracker("sort", fps=25)
     with pytest.raises(InputError, match="greater than 0, not 0"):
         AthleteTracker("bytetrack", fps=0)
