@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import App
 
 from posture.commands.options import between
+from posture.data.store.files import absolute
 from posture.display import console
 from posture.display.text import counted
 from posture.distributed.backend import backend
+from posture.errors import InputError
 from posture.runs.evaluate import evaluate as score_split
 from posture.runs.evaluate import unfinished
 from posture.runs.figures import Views
 from posture.runs.folder import RunFolder
-from posture.runs.reports.common import interval_text
+from posture.runs.reports.common import interval_text, over_videos
 from posture.runs.reports.detection import has_learned
 
 command = App(name="evaluate", help_epilogue="Example: posture evaluate runs/NAME --crops 3 --spans 2")
@@ -32,6 +34,8 @@ def evaluate(
     spans: Annotated[int, between(1)] = 1,
     source: Annotated[int, between(0)] = 0,
     store: str | None = None,
+    untrimmed: str | None = None,
+    detector: str | None = None,
     batch: Annotated[int, between(1)] = 16,
 ) -> None:
     """Score a run on footage that it was not trained on. Each split and protocol gets a folder with metrics.json and
@@ -55,9 +59,23 @@ def evaluate(
         Windows per segment to decode from the original videos; 0 scores the stored clips.
     store
         Another store than the run's own, at its newest versions.
+    untrimmed
+        Labelled long videos, in any layout of `posture ingest`: judge the timelines that `posture predict` finds there.
+        If labels name splits, those of `--split`.
+    detector
+        With --untrimmed, the run of the detector that finds the athletes.
     batch
         Views per forward pass.
     """
+    if untrimmed is not None:
+        if (crops, spans, source, store, workers) != (1, 1, 0, None, 0):
+            raise InputError(
+                "--untrimmed slides windows over videos; leave out --crops, --spans, --source, --store and --workers"
+            )
+        evaluate_videos(run, untrimmed, detector=detector, split=split, which=checkpoint, batch=batch)
+        return
+    if detector is not None:
+        raise InputError("--detector is for long videos; give their labels with --untrimmed LABELS, or leave it out")
     metrics = evaluate_run(
         run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store
     )
@@ -101,6 +119,55 @@ def evaluate_run(
         )
     show(metrics, folder)
     return metrics
+
+
+def evaluate_videos(
+    run: str, labels: str, *, detector: str | None = None, split: str = "test", which: str = "best", batch: int = 16
+) -> dict[str, Any]:
+    """Judge the run in the folder `run` on the labelled long videos at `labels`. Print and return the metrics."""
+    from posture.predict.evaluate import evaluate_untrimmed
+    from posture.predict.untrimmed import read_labels
+    from posture.retrain.open_model import open_model
+
+    folder = RunFolder.open(run)
+    trained = folder.record().run
+    if trained.task != "action":
+        raise InputError(f"{run}: --untrimmed judges a classifier, and this run is a detector; give it with --detector")
+    footage, model = read_labels(labels), open_model(run, detector=detector, which=which)
+    if notice := unfinished(trained, folder):
+        console.out.print(notice)
+    places = {"labels": absolute(labels), "detector": detector and absolute(detector)}
+    with console.progress("watching videos") as advance:
+        metrics, page = evaluate_untrimmed(
+            folder, model, footage, split=split, which=which, batch=batch, progress=advance, **places
+        )
+    print_untrimmed(metrics, page)
+    return metrics
+
+
+def print_untrimmed(metrics: dict[str, Any], page: str) -> None:
+    """Print notes, the result on long videos over tIoU, within frames and of tracks, and the path of the report."""
+    for note in metrics["notes"]:
+        console.out.print(note)
+    for key, levels, form in (("segments", "tiou", "tIoU {:g}"), ("events", "tolerance", "within {:g} frames")):
+        if found := metrics[key]:
+            console.out.print(
+                f"{counted(found['answers'], 'answer')} for {counted(found['count'], 'label')} in "
+                f"{counted(found['videos'], 'video')}"
+            )
+            figures = ("f1", "precision", "recall", "map")
+            console.table(
+                "",
+                *(form.format(level) for level in found[levels]),
+                rows=[(FIGURES[name], *map(_figure, found[name])) for name in figures],
+            )
+            for name in ("f1", "map"):
+                told = found["intervals"][f"mean_{name}"]
+                console.out.print(f"mean {FIGURES[name]} {_figure(found[f'mean_{name}'])}, {over_videos(told)}")
+    if found := metrics["tracks"]:
+        for name in ("idf1", "hota"):
+            console.out.print(f"{name.upper()} {_figure(found[name])}, {over_videos(found['intervals'][name])}")
+    console.out.print(page)
 
 
 def print_detections(metrics: dict[str, Any], folder: RunFolder) -> None:
@@ -206,3 +273,5 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
 
 PRINTED = {"action": ("scoring clips", print_metrics), "detection": ("looking for boxes", print_detections)}
 """For each task what the progress bar says, and how the result is printed."""
+FIGURES = {"f1": "F1", "precision": "precision", "recall": "recall", "map": "mAP"}
+"""Keys and names of the figures of long videos."""

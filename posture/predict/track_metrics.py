@@ -107,6 +107,21 @@ def count_tracks(truths: Sequence[Look], found: Sequence[Look]) -> TrackCounts:
     )
 
 
+def pair_tracks(truths: Sequence[Look], found: Sequence[Look]) -> dict[int, int]:
+    """Return {id of a found track: id of its labelled track} of the one-to-one pairs that share the most frames, as
+    IDF1 matches them. Tracks without a partner are left out.
+    """
+    ids = [np.unique(np.concatenate([np.zeros(0, np.int64), *(one for one, _ in looks)])) for looks in (truths, found)]
+    near = np.zeros((len(ids[0]), len(ids[1])))
+    for (true_ids, _), (found_ids, _), overlap in zip(truths, found, _overlaps(truths, found), strict=True):
+        near[np.ix_(np.searchsorted(ids[0], true_ids), np.searchsorted(ids[1], found_ids))] += (
+            overlap >= IDENTITY_OVERLAP
+        )
+    return {
+        int(ids[1][other]): int(ids[0][one]) for one, other in zip(*_best_pairs(near), strict=True) if near[one, other]
+    }
+
+
 def _matches(
     truth_rows: list[np.ndarray], found_rows: list[np.ndarray], overlaps: list[np.ndarray], alignment: np.ndarray
 ) -> np.ndarray:

@@ -133,13 +133,22 @@ class Evaluation:
 
 
 def evaluation_name(
-    split: str, *, crops: int = 1, spans: int = 1, source: int = 0, checkpoint: str = "best", store: str | None = None
+    split: str,
+    *,
+    crops: int = 1,
+    spans: int = 1,
+    source: int = 0,
+    checkpoint: str = "best",
+    store: str | None = None,
+    untrimmed: str | None = None,
+    detector: str | None = None,
 ) -> str:
     """Return the name of an evaluation's folder, made of its split and all that is not the default: `test`, `val`,
-    `test-3-crops`, `test-last`, `test-store-new-1a2b3c4d`.
+    `test-3-crops`, `test-last`, `test-store-new-1a2b3c4d`, `test-untrimmed-games-1a2b3c4d`.
 
     `crops`, `spans` and `source` are those of `posture.runs.figures.Views`;
-    `store` is the URI given with --store: another store, or the run's own at its newest versions.
+    `store`, `untrimmed` and `detector` are the URIs given with --store (another store, or the run's own at its newest
+    versions), --untrimmed and --detector.
     """
     parts = [
         split,
@@ -148,9 +157,10 @@ def evaluation_name(
         *([f"{source}-source-window{'s' * (source > 1)}"] if source else []),
         *([checkpoint] if checkpoint != "best" else []),
     ]
-    if store is not None:
-        label = re.sub(r"[^A-Za-z0-9._-]+", "_", store.rstrip("/").rpartition("/")[2])[:40]
-        parts.append(f"store-{label}-{hashlib.blake2b(store.encode(), digest_size=4).hexdigest()}")
+    for option, uri in (("untrimmed", untrimmed), ("detector", detector), ("store", store)):
+        if uri is not None:
+            label = re.sub(r"[^A-Za-z0-9._-]+", "_", uri.rstrip("/").rpartition("/")[2])[: 20 if detector else 40]
+            parts.append(f"{option}-{label}-{hashlib.blake2b(uri.encode(), digest_size=4).hexdigest()}")
     return "-".join(parts)
 
 

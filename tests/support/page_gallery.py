@@ -16,6 +16,7 @@ from posture.config import override
 from posture.data.feed.images import ImageIndex
 from posture.predict.index import PredictedVideo, predicted_video, write_index
 from posture.predict.page import write_page
+from posture.predict.untrimmed_page import write_untrimmed_page
 from posture.retrain import page as decision_page
 from posture.retrain.drift import measure
 from posture.runs.detection import FoundBoxes
@@ -35,6 +36,7 @@ from tests.support.figures import decision as decision_figures
 from tests.support.figures import detector_comparison as detector_comparison_figures
 from tests.support.figures import runs as run_figures
 from tests.support.figures import store as store_figures
+from tests.support.figures import timelines as timeline_figures
 
 RUN = "improved-c3d_wide-20260131-142233-3fa9d2c1"
 STORE = "s3://university-sports-lab-footage/stores/season_2025_2026/clips-128x171"
@@ -352,6 +354,18 @@ def answered(folder: Path) -> list[Path]:
     ]
 
 
+def timelines(folder: Path) -> Path:
+    lines = [
+        timeline_figures.timeline(FILE.replace(".mp4", f"_{place}.mp4"), seed=place, classes=CLASSES, tracks=3)
+        for place in range(5)
+    ]
+    metrics, lines = timeline_figures.judged(lines, tracks=True)
+    metrics["notes"] = [f"1 video could be read in part; labels behind the part count as missed: {FILE}"]
+    facts = {"labels": STORE, "detector": RUN, "checkpoint": "best, epoch 43"}
+    write_untrimmed_page(folder / "untrimmed.html", name=RUN, metrics=metrics, timelines=lines, facts=facts)
+    return folder / "untrimmed.html"
+
+
 def write_gallery(folder: Path) -> list[Path]:
     """The files of the pages of every kind, but for those of `posture explain` and `posture review`."""
     many = tuple(f"discipline number {place}" for place in range(101))
@@ -368,4 +382,5 @@ def write_gallery(folder: Path) -> list[Path]:
         shown(folder),
         listed(folder),
         *answered(folder),
+        timelines(folder),
     ]

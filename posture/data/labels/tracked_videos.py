@@ -41,6 +41,10 @@ WITH_TUBES = (*LAYOUTS, "ucf101_24", "cvat")
 """Layouts whose segments can be cut along boxes."""
 
 
+class NoBoxes(InputError):
+    """Labelled videos are there, but no boxes of athletes."""
+
+
 def read_tracked_footage(
     source: str, *, layout: str | None = None, split_number: int = 1, drawn: bool = True
 ) -> LabelledVideos:
@@ -48,8 +52,8 @@ def read_tracked_footage(
 
     In the layout `ucf101_24`, recognised by finalAnnots.mat, the tubes are the labelled segments, and in the layout
     `cvat`, recognised by an attribute `action` of its tracks, the stretches of one action. With another `layout` these
-    files give only the boxes. Raises InputError as `read_footage` does, if there are no boxes, and naming file and line
-    if boxes cannot be read.
+    files give only the boxes. Raises NoBoxes if there are no boxes, and InputError as `read_footage` does, and naming
+    file and line if boxes cannot be read.
     """
     if layout is not None and layout not in WITH_TUBES:
         raise InputError(
@@ -77,7 +81,7 @@ def read_tracked_footage(
         return footage
     tubes, missing = _tubes(footage, split_number)
     if not tubes and drawn:
-        raise InputError(
+        raise NoBoxes(
             (
                 f"{footage.root}: --crop boxes needs boxes of the athletes beside the videos: boxes.csv with the "
                 "columns video,frame,athlete,x1,y1,x2,y2, an XML file of CVAT for video 1.1, or "

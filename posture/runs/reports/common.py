@@ -53,6 +53,11 @@ def interval_text(metrics: Mapping[str, Any], form: Callable[[float], str]) -> s
     return f"95{THIN_SPACE}% interval {form(found['low'])} to {form(found['high'])}, over {found['groups']:,} groups"
 
 
+def over_videos(told: Mapping[str, Any]) -> str:
+    """Return `interval_text` of an interval by `told_interval` whose groups are videos, with three decimals."""
+    return interval_text({"interval": told}, text.decimal).replace("group", "video")
+
+
 def learning_curves(history: Sequence[Mapping[str, Any]], charts: Mapping[str, Mapping[str, str]]) -> list[Chart]:
     """Draw charts over epochs, {title: {name of a curve: its key in history.json}}, except those without a value.
 
