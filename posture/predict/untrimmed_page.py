@@ -132,7 +132,7 @@ def _parts(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         parts.append({
             "title": title,
             "text": text,
-            "chart": Chart(title, axis, "", x_ticks, ticks(0, 1), lines),
+            "chart": Chart(title, axis, "", x_ticks, ticks(0, 1), lines, width=360, height=250),
             "levels": [f"{values[place]:g}" for place in dict.fromkeys(shown)],
             "places": list(dict.fromkeys(shown)),
             "classes": found["per_class"],
