@@ -71,7 +71,8 @@ def test_options_are_explained_and_only_defaults_that_say_something_are_shown(na
 
 def test_only_the_flag_that_is_on_by_default_has_a_negative():
     assert {negative for names in PAGES for negative in re.findall(r"--(?:no|empty)-[\w-]+", page(*names))} == {
-        "--no-halving"
+        "--no-halving",
+        "--no-video",  # an option of that name
     }
     for negative in ("--no-yes", "--no-report"):
         with pytest.raises(CycloptsError, match="Unknown option"):
