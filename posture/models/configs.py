@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
@@ -301,9 +302,12 @@ class TwoStream(ModelConfig):
         return _scaled(width, self.width)
 
 
+_types = cache(get_type_hints)  # evaluating annotations takes longer than all other checks
+
+
 def _refuse_unknown_choices(config: Any) -> None:
     """Raise ValueError if a `Literal` field holds another value: dataclasses do not check."""
-    hints = get_type_hints(type(config))
+    hints = _types(type(config))
     for field in fields(config):
         if get_origin(hints[field.name]) is Literal and getattr(config, field.name) not in get_args(hints[field.name]):
             allowed = ", ".join(map(repr, get_args(hints[field.name])))
@@ -312,7 +316,7 @@ def _refuse_unknown_choices(config: Any) -> None:
 
 def _refuse_too_much(config: Any) -> None:
     """Raise ValueError if a field holds a number above the bound in its type (`AtMost`), or one that is not finite."""
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = _types(type(config), include_extras=True)
     for field in fields(config):
         for bound in getattr(hints[field.name], "__metadata__", ()):
             for number in _numbers(getattr(config, field.name)):
