@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from tests.faults.site import (
 )
 from tests.support.processes import descendants
 
+ATTEMPTS = 6
 FAULTS = {
     "decode worker": ("ingest",),
     "training worker": ("train",),
@@ -107,13 +108,15 @@ def draw(seed: int, number: int, attempt: int = 0) -> Fault:
 
 
 def play(site: Site, calm: Place, *, seed: int, number: int) -> Round:
-    """Play one round, anew with another moment if its fault came too late; its `error` tells what failed."""
-    for attempt in range(3):
+    """Play one round, anew with another moment, each time sooner, if its fault came too late; its `error` tells what
+    failed.
+    """
+    for attempt in range(ATTEMPTS):
+        fault = draw(seed, number, attempt)
+        fault = replace(fault, epoch=max(0, fault.epoch - attempt), seconds=fault.seconds / (1 + attempt))
         with contextlib.suppress(Missed):
-            return _play(
-                site, calm, read_result(calm), draw(seed, number, attempt), f"{seed}-{number}-{attempt}", number
-            )
-    raise RuntimeError(f"round {number} of seed {seed}: the fault came too late three times")
+            return _play(site, calm, read_result(calm), fault, f"{seed}-{number}-{attempt}", number)
+    raise RuntimeError(f"round {number} of seed {seed}: the fault came too late {ATTEMPTS} times")
 
 
 def _play(site: Site, calm: Place, wanted: Result, fault: Fault, name: str, number: int) -> Round:
