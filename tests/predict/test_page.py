@@ -109,6 +109,7 @@ def test_athletes_without_an_action_have_lanes_too(tmp_path, browser):
     answer = dataclasses.replace(make_prediction(athletes=2), lanes=(), segments=(), classes=())
     page, problems = opened(browser, write_page(answer, str(tmp_path), video=None))
     assert page.locator(".lane b").all_inner_texts() == ["Athlete 1", "Athlete 2"] and not problems
+    assert page.locator(".lane.idle").count() == 2
     assert "2 athletes in sight; no action was named." in page.inner_text("main")
 
 

@@ -27,7 +27,7 @@ const described = ([start, end, label, share, guess]) => `${answer.classes[label
   + (label === UNSURE && guess >= 0 ? `, perhaps ${answer.classes[guess].name}` : "") + `, ${clock(start)} to ${clock(end)}`;
 
 const lanes = answer.lanes.map((lane, number) => {
-  const node = made("div", "lane"), header = made("header", ""), track = made("div", "track"), canvas = made("canvas", ""), now = made("span", "now");
+  const node = made("div", lane.columns || lane.segments.length ? "lane" : "lane idle"), header = made("header", ""), track = made("div", "track"), canvas = made("canvas", ""), now = made("span", "now");
   header.append(made("b", "", lane.name), now);
   track.append(canvas);
   node.append(header, track);
@@ -144,7 +144,7 @@ function drawLane(lane) {
     context.fillRect(left, height - BLOCKS / 2 - 1, Math.max(1, place(end, width) - left), 3);
   }
   if (lane.columns) drawCurves(lane, context, width, curves);
-  if (answer.threshold > 0) {
+  if (answer.threshold > 0 && lane.columns) {
     context.strokeStyle = colour("--faint");
     context.setLineDash([3, 4]);
     context.beginPath();
