@@ -49,9 +49,9 @@ class TrackCounts:
         detection = self.matched / np.maximum(1, either - self.matched)
         association = self.associated / np.maximum(1, self.matched)
         return {
-            "idf1": self.identified / max(1.0, 0.5 * either),
-            "idp": self.identified / max(1, self.found),
-            "idr": self.identified / max(1, self.truths),
+            "idf1": float(self.identified / max(1.0, 0.5 * either)),
+            "idp": float(self.identified / max(1, self.found)),
+            "idr": float(self.identified / max(1, self.truths)),
             "hota": float(np.sqrt(detection * association).mean()),
             "deta": float(detection.mean()),
             "assa": float(association.mean()),

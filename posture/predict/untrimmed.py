@@ -202,7 +202,7 @@ def _track_figures(tracks: dict[str, TrackCounts]) -> dict[str, Any]:
 def _weighted(counts: Sequence[TrackCounts], weights: np.ndarray) -> dict[str, float]:
     """Return the metrics of videos, each counted as often as its weight says."""
     sums: dict[str, Any] = {
-        name: sum(vars(one)[name] * weight for one, weight in zip(counts, weights, strict=True))
+        name: sum(vars(one)[name] * float(weight) for one, weight in zip(counts, weights, strict=True))
         for name in vars(counts[0])
     }
     return TrackCounts(**sums).metrics()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -144,6 +145,7 @@ def test_athletes_are_compared_each_with_their_own_track() -> None:
 
     wrong = judge_untrimmed(swapped, footage({"a.mp4": labels}, tubes(2)))
     assert wrong["segments"]["mean_f1"] == 0.0 and wrong["tracks"]["idf1"] == 1.0
+    assert json.loads(json.dumps(wrong["tracks"])) == wrong["tracks"], "metrics.json holds it"
 
 
 def test_boxes_drawn_on_a_smaller_copy_are_scaled() -> None:
