@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import cloudpickle
 
 from posture.data.ingest import clips, flow, images
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions
@@ -66,22 +66,22 @@ def on_ray(
     """Run the work as tasks of Ray Data on the nodes that decode. A lost task is run again."""
     cluster.connect()
     parts = blocks(jobs, max(tasks, int(2 * cluster.decoding_cpus())))
-    place = {"num_gpus": GPU_SHARE} if gpu and cluster.gpus() else {"resources": cluster.decoding()}
+    place: dict[str, Any] = {"num_gpus": GPU_SHARE} if gpu and cluster.gpus() else {"resources": cluster.decoding()}
     # Arrow has no type for jobs and results
-    rows = [{"jobs": cloudpickle.dumps(part)} for part in parts]
+    rows = [{"jobs": pickle.dumps(part)} for part in parts]
     data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _attempt, fn_kwargs={"work": ray.put(work)}, batch_size=None, max_retries=RETRIES, **place
     )
     for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
-        yield from map(cloudpickle.loads, batch["returned"])
+        yield from map(pickle.loads, batch["returned"])
 
 
-def _attempt(batch: dict[str, Any], work: Any) -> dict[str, Any]:
+def _attempt(batch: Any, work: Any) -> Any:
     import cv2
 
     cv2.setNumThreads(1)  # there are as many tasks as cores
-    attempted = ray.get(work)
-    return {"returned": [cloudpickle.dumps(attempt(attempted, cloudpickle.loads(jobs))) for jobs in batch["jobs"]]}
+    attempted: Any = ray.get(work)
+    return {"returned": [pickle.dumps(attempt(attempted, pickle.loads(jobs))) for jobs in batch["jobs"]]}
 
 
 _finders: dict[str, Finder] = {}

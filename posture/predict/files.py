@@ -38,7 +38,7 @@ from posture.predict.index import PredictedVideo, predicted_video
 from posture.predict.model import VideoModel
 from posture.predict.page import PAGE, write_page
 from posture.predict.tables import read_prediction, write_tables
-from posture.predict.write_labels import write_labels
+from posture.predict.write_labels import Kind, write_labels
 
 ANNOTATED = "annotated.mp4"
 
@@ -62,7 +62,7 @@ class Outputs:
 
     video: bool = True
     """Write the annotated video."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[Kind, ...] = ()
     """Kinds of label files (`posture.predict.write_labels`)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of `VideoModel.predict`."""
