@@ -70,13 +70,17 @@ def on_ray(
     # Arrow has no type for jobs and results
     rows = [{"jobs": pickle.dumps(part)} for part in parts]
     data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _attempt, fn_kwargs={"work": ray.put(work)}, batch_size=None, max_retries=RETRIES, **place
+        _attempt,  # type: ignore[arg-type]
+        fn_kwargs={"work": ray.put(work)},
+        batch_size=None,
+        max_retries=RETRIES,
+        **place,
     )
     for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
         yield from map(pickle.loads, batch["returned"])
 
 
-def _attempt(batch: Any, work: Any) -> Any:
+def _attempt(batch: dict[str, Any], work: Any) -> dict[str, Any]:
     import cv2
 
     cv2.setNumThreads(1)  # there are as many tasks as cores
