@@ -1,5 +1,5 @@
 # make demo              install, then the whole way on generated footage (make demo FOOTAGE=path: on yours)
-# make test              install, then the tests; make test-fast: those without Ray;
+# make test              install, then the tests; make test-fast: without Ray, training and browsers;
 #                        make test-slow: kills, faults, buckets, whole runs (SLOW_MINUTES=15: some of them, others each day)
 # make lint              formatting, style and types
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test: install
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install
-	$(BIN)/python -m pytest -m 'not slow and not ray' -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not slow and not ray and not long' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow $(if $(SLOW_MINUTES),--slow-minutes $(SLOW_MINUTES))

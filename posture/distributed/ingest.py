@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 GPU_SHARE = 0.25
 """GPUs per task that finds athletes, if the cluster has GPUs. Tasks also decode, so one alone does not fill a GPU."""
-RETRIES = 10
-"""Retries of a task whose node or worker is lost."""
 
 
 def ingest(
@@ -73,7 +71,6 @@ def on_ray(
         _attempt,  # type: ignore[arg-type]
         fn_kwargs={"work": ray.put(work)},
         batch_size=None,
-        max_retries=RETRIES,
         **place,
     )
     for batch in data.iter_batches(batch_size=None, prefetch_batches=0):

@@ -5,6 +5,8 @@ import pytest
 
 from posture.bench import facts, ratio
 
+pytestmark = pytest.mark.long
+
 
 def test_ratios_are_taken_round_by_round():
     assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}

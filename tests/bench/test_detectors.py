@@ -19,6 +19,8 @@ from posture.models import build, torchvision_detectors
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.models.fuse import fuse
 
+pytestmark = pytest.mark.long
+
 TINY: dict[str, Any] = {
     "improved": YOLOv5(classes=3, size=64, width=0.125, **IMPROVED_YOLOV5),
     "yolov5s": YOLOv5(classes=3, size=64, width=0.125),

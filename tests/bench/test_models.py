@@ -16,6 +16,8 @@ import torch
 from posture.bench import models
 from posture.models.configs import C3D, IMPROVED, TwoStream
 
+pytestmark = pytest.mark.long
+
 TINY = {"classes": 3, "size": 36, "width": 0.125}
 SETTINGS = models.ModelSettings(device="cpu", batch=2, rounds=2, warm_ups=1)
 

@@ -25,6 +25,8 @@ from tests.support.explained import make_run
 from tests.support.footage import make_video, with_early_index, write_bad_files
 from tests.support.processes import descendants, posture, posture_here, s3_server
 
+pytestmark = pytest.mark.long
+
 FILES = {"timeline.csv", "timeline.json", "tracks.csv", "annotated.mp4", "timeline.html"}
 
 

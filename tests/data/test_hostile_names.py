@@ -11,6 +11,8 @@ from posture.data.store.tables import DELETE_AT_ONCE, Store
 from posture.errors import InputError
 from posture.retrain.forget import find, forget
 
+pytestmark = pytest.mark.long
+
 PIECES = [
     "'",
     "''",

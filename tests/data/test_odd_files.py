@@ -23,6 +23,8 @@ from posture.search.winner import winner_study
 from posture.train.checkpoint import read_state
 from tests.support.registries import GOOD, make_registry, make_store
 
+pytestmark = pytest.mark.long
+
 ODD = st.one_of(
     st.none(),
     st.booleans(),

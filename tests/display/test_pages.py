@@ -13,6 +13,8 @@ from tests.support.explained import make_run, run_command
 from tests.support.page_gallery import write_gallery
 from tests.support.review_pages import find_asked, open_browser, open_review, served
 
+pytestmark = pytest.mark.long
+
 CHECKS = (Path(__file__).parents[1] / "support" / "page_checks.js").read_text()
 WIDTHS = (400, 1300)
 BROKEN = """<!doctype html><style>main {{ overflow: visible; }}</style><main><div style="width: 900px">{text}</div>

@@ -13,6 +13,8 @@ from posture.data.store.tables import Store
 from tests.fuzz.hostile import SMALL, damage, make_lab, snapshot
 from tests.support.small_run import sets
 
+pytestmark = pytest.mark.long
+
 CASES, CHUNKS = 200, 10
 LONGEST_SECONDS = 1800
 """Of one command, which takes a second or two, and minutes on a machine that is crowded; longer is taken to be endless.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.golden.small_runs import NUMBERS, RUNS, train_and_judge
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_and_metrics_stay(name):

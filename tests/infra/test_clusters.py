@@ -174,4 +174,4 @@ def test_the_project_itself_is_a_small_upload(tmp_path):
         and "jobs/action.py" in names
         and not any(name.startswith(("tests/", "infra/")) for name in names)
     )
-    assert (tmp_path / "package.zip").stat().st_size < 2 * MIB
+    assert (tmp_path / "package.zip").stat().st_size < 3 * MIB

@@ -19,6 +19,8 @@ from posture.models.attention import STCBAM
 from posture.models.c3d import Residual, StandardizedConv3d
 from posture.models.configs import C3D, IMPROVED
 
+pytestmark = pytest.mark.long
+
 NARROW = {"classes": 5, "width": 0.125, "size": 56}
 SMALL_IMPROVED = C3D(**{**IMPROVED, **NARROW})
 

@@ -23,6 +23,8 @@ from posture.models.boxes import Detections, Targets, pairwise_iou
 from posture.models.detector_configs import SSD300, FasterRCNN
 from posture.models.torchvision_detectors import faster_rcnn, from_published, ssd300, with_usual_eps
 
+pytestmark = pytest.mark.long
+
 NARROW = (SSD300(classes=3, size=160, width=0.125), FasterRCNN(classes=3, size=64, width=0.125))
 LOSSES = {
     "ssd300": {"bbox_regression", "classification"},

@@ -23,6 +23,8 @@ from posture.models.summary import parameters
 from posture.models.yolov5 import from_published, published_names
 from tests.support.random_weights import randomised
 
+pytestmark = pytest.mark.long
+
 NARROW = {"classes": 3, "width": 0.0625, "size": 64, "window": 4}
 TOGGLES = [
     {"stem": "focus"},

@@ -15,6 +15,8 @@ from tests.support.answers import make_prediction
 from tests.support.footage import with_early_index
 from tests.support.numbered import number_of, sound_of, with_sound, write_numbered
 
+pytestmark = pytest.mark.long
+
 FRAMES, FAST = 50, {"preset": "ultrafast", "bf": "2", "b_strategy": "0"}
 UNEVEN = [24 * number + 9 * (number % 3) for number in range(FRAMES)]
 SOURCES = {

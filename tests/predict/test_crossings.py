@@ -6,10 +6,13 @@ from functools import reduce
 from operator import add
 
 import numpy as np
+import pytest
 
 from posture.predict.track_metrics import Look, count_tracks
 from posture.predict.tracker import TRACKERS
 from tests.support.crossings import crossing, detections, judge
+
+pytestmark = pytest.mark.long
 
 
 def exchanged(looks: list[Look]) -> list[Look]:

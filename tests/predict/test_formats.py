@@ -13,6 +13,8 @@ from tests.support.colour_finder import ColourFinder
 from tests.support.explained import make_run
 from tests.support.numbered import corners_of, write_numbered
 
+pytestmark = pytest.mark.long
+
 UNEVEN = np.cumsum([0] + [(13, 24, 47, 100)[number % 4] for number in range(89)]).tolist()
 """Times of 90 frames in 1/600 s, as of a phone that films in poor light."""
 FILMS = {

@@ -20,6 +20,8 @@ from posture.runs.evaluate import evaluate
 from tests.support.explained import IMPROVED_SMALL, make_run
 from tests.support.footage import make_video
 
+pytestmark = pytest.mark.long
+
 RECIPES = {
     "raw": DecodeRecipe(40, 52, 20, 2, 2),
     "jpeg": DecodeRecipe(40, 52, 20, 2, 3, "stretch", 90),

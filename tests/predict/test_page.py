@@ -16,6 +16,8 @@ from tests.support.footage import make_video
 from tests.support.html_pages import HOSTILE, Page
 from tests.support.review_pages import open_browser
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def browser():

@@ -27,6 +27,8 @@ from tests.support.footage import make_class_folders
 from tests.support.processes import posture_here
 from tests.support.registries import RECORD
 
+pytestmark = pytest.mark.long
+
 OPTIONS = IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 1)))
 
 

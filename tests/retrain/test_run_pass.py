@@ -20,6 +20,8 @@ from tests.support.processes import posture, posture_here, s3_server
 from tests.support.retrain_kills import Rounds
 from tests.support.small_run import SMALL_ACTION, sets
 
+pytestmark = pytest.mark.long
+
 SMALL = SMALL_ACTION | {
     "data.recipe": "40x54-stretch-f12-s2-w1-raw",
     "model.frames": 8,

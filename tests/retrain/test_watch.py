@@ -12,6 +12,8 @@ import pytest
 from posture.errors import InputError
 from posture.retrain.watch import FixedInterval, PassWatcher, schedule_of
 
+pytestmark = pytest.mark.long
+
 BERLIN = ZoneInfo("Europe/Berlin")
 
 

@@ -23,6 +23,8 @@ from tests.support.html_pages import assert_self_contained
 from tests.support.processes import posture_here
 from tests.support.small_run import SMALL_ACTION
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run(small_store, tmp_path_factory):

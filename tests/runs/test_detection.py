@@ -39,6 +39,8 @@ from posture.train.loop import fit
 from tests.support.image_folders import shared
 from tests.support.image_store import CLASSES, boxes_table, make_images, write_image_store
 
+pytestmark = pytest.mark.long
+
 QUIET = {"on_progress": lambda update: None, "on_record": lambda record: None, "on_device": lambda name: None}
 NETWORKS = {
     "improved": YOLOv5(size=64, width=0.125, **IMPROVED_YOLOV5),

@@ -15,6 +15,8 @@ from posture.runs.reports.explanation import verdict
 from tests.support.explained import CLASSES, make_run, run_command
 from tests.support.footage import make_video
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def improved(tmp_path_factory):

@@ -13,6 +13,8 @@ from posture.runs.tracking import Tracker, log_images, log_version, tracking_mod
 from tests.support.processes import s3_server
 from tests.support.wandb_files import read_run
 
+pytestmark = pytest.mark.long
+
 TRACKING = {"tracking": {"project": "posture", "group": None, "mode": "auto"}, "optim": {"lr": 0.1}}
 VERSION = {
     "version": "v0001",

@@ -12,6 +12,8 @@ from posture.search.trial import TrialResult, parse_objectives
 from posture.search.winner import winner
 from tests.support.known_function import known_quality
 
+pytestmark = pytest.mark.long
+
 BASE = override(load_recipe("jobs/action.py:improved"), {"epochs": 9})
 SPACE = """
 def space(trial):

@@ -18,6 +18,8 @@ from tests.support.checkpoints import saver, stored
 from tests.support.processes import s3_server
 from tests.support.small_disk import run_on_small_disk
 
+pytestmark = pytest.mark.long
+
 FULL = """
 import shutil, sys
 from pathlib import Path

@@ -30,6 +30,8 @@ from posture.train.loop import fit
 from tests.support.image_store import SmallImages
 from tests.support.small_run import DiskFolder, FlowFootage, ProcessContext
 
+pytestmark = pytest.mark.long
+
 CLASSIFIERS = ("improved", "c3d", "two_stream", "mc3_18")
 DETECTORS = ("improved", "yolov7")
 RECIPES = [*(f"jobs/action.py:{name}" for name in CLASSIFIERS), *(f"jobs/detector.py:{name}" for name in DETECTORS)]

@@ -19,6 +19,8 @@ from posture.train.shared_norm import SharedBatchNorm
 from posture.train.workers import spread
 from tests.support.small_run import CLASSES, DiskFolder, ProcessContext, SmallFootage, SmallNetwork, small_run
 
+pytestmark = pytest.mark.long
+
 STEADY = {"epochs": 2, "optim__clip_norm": 1.0, "optim__ema": 0.5}
 STOPPED = {"epochs": 2, "scale__micro_batch": 3}
 

@@ -21,6 +21,8 @@ import torch
 from posture.__main__ import main
 from tests.support.footage import make_class_folders, make_video
 
+pytestmark = pytest.mark.long
+
 KEPT = Path(__file__).with_name("kept")
 WRITTEN_AT = "/srv/lab"
 SEARCH = ("tune", "mine.py", "--base", "mine.py:action", "--store", "clips", "--folder", "search")

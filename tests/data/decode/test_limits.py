@@ -20,6 +20,8 @@ from posture.data.store.schema import VERDICTS, DecodeRecipe
 from posture.errors import Unreadable
 from tests.support.image_folders import draw, save
 
+pytestmark = pytest.mark.long
+
 WHOLE = [Label(0.0, None, "kick", "ann")]
 CUT = Cut(DecodeRecipe(24, 32, 8, 1, 1), 4)
 

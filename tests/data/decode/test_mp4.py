@@ -10,6 +10,8 @@ from posture.data.decode.video import open_video
 from posture.errors import Unreadable
 from tests.support.numbered import number_of, numbered_frame, sound_of, with_sound, write_numbered
 
+pytestmark = pytest.mark.long
+
 UNEVEN = np.cumsum([0.0, *np.random.default_rng(5).uniform(0.01, 0.09, 59)])
 
 

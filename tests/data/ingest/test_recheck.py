@@ -17,6 +17,8 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from tests.support.numbered import number_of, write_numbered
 
+pytestmark = pytest.mark.long
+
 RECIPES = DecodeRecipe(48, 64, 10, 1, 2), DecodeRecipe(32, 40, 8, 2, 1, jpeg=90)
 X264_B = {"preset": "ultrafast", "bf": "3", "b_strategy": "0"}
 

@@ -22,6 +22,8 @@ from posture.data.synthetic.plan import CLASSES, plan, stage
 from posture.data.synthetic.scene import LOOP_OF, Shot, perform
 from posture.errors import InputError
 
+pytestmark = pytest.mark.long
+
 SMALL = {"size": (48, 64), "fps": 25.0, "segments_per_video": 2}
 
 # Version 1, seed 3: the first row of segments.csv, then frame 50 of the first video: its box, and its means over 4 x 4

@@ -18,6 +18,8 @@ from posture.retrain.review import server as review_server
 from posture.retrain.review.server import MOST_CONNECTIONS, ReviewServer
 from tests.support.review_pages import CLASSES, find_asked, open_browser, open_review, served
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
