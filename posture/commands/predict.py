@@ -17,7 +17,6 @@ from posture.data.store.files import absolute, join
 from posture.display import console
 from posture.display.text import counted, duration
 from posture.errors import InputError
-from posture.retrain.open_model import model_parts
 
 command = App(name="predict", help_epilogue="Example: posture predict VIDEO --run runs/NAME --detector runs/DETECTOR")
 
@@ -83,8 +82,9 @@ def predict(
     workers
         Number of Ray actors; by default one per GPU, or one per two CPUs.
     """
-    from posture.predict.files import Outputs, find_videos
+    from posture.predict.files import Outputs, find_videos  # load torch
     from posture.predict.tracker import TRACKERS
+    from posture.retrain.open_model import model_parts
 
     if not videos:
         raise InputError("name a video, a folder or an s3:// prefix: posture predict VIDEO --run runs/NAME")

@@ -40,6 +40,8 @@ def predict_videos(
     data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_PredictingActor, **actors)  # type: ignore[arg-type]
     for done, row in enumerate(data.iter_rows(), 1):
         number = row["number"]
+        if isinstance(row["result"], InputError):  # its files cannot be written
+            raise row["result"]
         found[number] = row["result"]
         if progress is not None:
             progress(done, len(jobs), jobs[number].uri.rpartition("/")[2])
@@ -75,4 +77,7 @@ class _PredictingActor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from posture.predict.files import predict_file
 
-        return row | {"result": predict_file(self._model, self._jobs[row["number"]], self._outputs)}
+        try:
+            return row | {"result": predict_file(self._model, self._jobs[row["number"]], self._outputs)}
+        except InputError as error:
+            return row | {"result": InputError(str(error))}

@@ -89,8 +89,7 @@ class VideoModel:
         from posture.runs.weights import load_network
         from posture.train.context import LocalContext
 
-        if classifier is None and detector is None:
-            raise InputError("give a classifier (--run or --registry), a detector (--detector), or both")
+        refuse_unusable(classifier, detector)
         self.classifier, self.detector = classifier, detector
         self.classes: tuple[str, ...] = classifier.classes if classifier else ()
         """Names of the classes, in the order of probabilities; () for a detector alone."""
@@ -105,11 +104,6 @@ class VideoModel:
         if classifier is not None:
             run = classifier.run
             self.sampling = Sampling(DecodeRecipe.parse(run.data.recipe), run.model.frames, run.data.step)
-            if self.sampling.recipe.crop and detector is None:
-                raise InputError(
-                    f"{classifier.uri}: this run was trained on clips cut around the athlete "
-                    f"({self.sampling.recipe.crop}); give the detector that finds them: --detector RUN"
-                )
             with classifier.folder() as place:
                 self._network = load_network(run, place).to(self._device)
 
@@ -298,6 +292,18 @@ class VideoModel:
             if fps_cap is not None and self.detector is not None:
                 every = look_every(frame_rate(sandbox, path), fps_cap)
             yield sandbox.stream(path, every=every, **asked, limit_seconds=WAIT_SECONDS), every
+
+
+def refuse_unusable(classifier: TrainedModel | None, detector: Any) -> None:
+    """Raise InputError if there is neither a classifier nor a detector, or the classifier needs a detector."""
+    if classifier is None and detector is None:
+        raise InputError("give a classifier (--run or --registry), a detector (--detector), or both")
+    crop = DecodeRecipe.parse(classifier.run.data.recipe).crop if classifier else ""
+    if crop and classifier and detector is None:
+        raise InputError(
+            f"{classifier.uri}: this run was trained on clips cut around the athlete ({crop}); give the detector that "
+            "finds them: --detector RUN"
+        )
 
 
 def look_every(fps: float, fps_cap: float | None) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from posture.data.store.files import absolute, exists, join
+from posture.predict.model import VideoModel, refuse_unusable
 from posture.retrain.registry import Registry
 from posture.runs.calibration import calibrate
 from posture.runs.folder import RunFolder
 from posture.runs.trained import open_trained
-
-if TYPE_CHECKING:
-    from posture.predict.model import VideoModel
 
 
 def open_model(
@@ -21,8 +19,6 @@ def open_model(
 
     Raises InputError if there is no such run, registry or checkpoint, or val cannot promise `max_error`.
     """
-    from posture.predict.model import VideoModel
-
     return VideoModel(**model_parts(model, detector=detector, which=which, max_error=max_error))
 
 
@@ -43,7 +39,10 @@ def model_parts(
     else:
         classifier = open_trained(model, task="action", which=which)
         trained_in = classifier.uri
+    refuse_unusable(classifier, finder)
     parts: dict[str, Any] = {"classifier": classifier, "detector": finder}
     if max_error is not None:
-        parts |= {"calibration": calibrate(RunFolder.open(trained_in), which=which), "max_error": max_error}
+        calibration = calibrate(RunFolder.open(trained_in), which=which)
+        calibration.threshold(max_error)  # a promise that val cannot make is refused here, not on a worker
+        parts |= {"calibration": calibration, "max_error": max_error}
     return parts

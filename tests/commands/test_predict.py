@@ -198,6 +198,23 @@ def test_a_folder_is_predicted_on_ray(ray_cluster, run, tmp_path):
     assert "2 videos predicted by an earlier command" in again.stdout
 
 
+@pytest.mark.ray
+def test_a_place_that_cannot_be_written_is_a_sentence_on_ray_too(ray_cluster, run, tmp_path):
+    for seed in range(2):
+        make_video(tmp_path / "in" / f"{seed}.mp4", seed=seed, frames=40)
+    (tmp_path / "file").write_text("no folder")
+    said = posture_here("predict", str(tmp_path / "in"), "--run", run.uri, "--out", str(tmp_path / "file"))
+    assert said.returncode == 2 and "storage cannot be written" in said.stderr and said.stderr.count("\n") == 1, said
+
+
+def test_a_run_that_needs_a_detector_is_refused_before_anything_starts(tmp_path):
+    for seed in range(2):
+        make_video(tmp_path / "in" / f"{seed}.mp4", seed=seed, frames=40)
+    cropped = make_run(tmp_path, recipe="32x32-stretch-f16-s2-w1-raw-boxes0.2")
+    said = posture_here("predict", str(tmp_path / "in"), "--run", cropped.uri, "--out", str(tmp_path / "out"))
+    assert said.returncode == 2 and "--detector RUN" in said.stderr and "Ray" not in said.stdout, said
+
+
 @pytest.mark.slow
 def test_from_a_bucket_into_a_bucket(run, tmp_path):
     import boto3
