@@ -19,6 +19,8 @@ from posture.runs.recipes import functions, load_module, load_recipe
 from posture.runs.weights import START, copy_weights
 from tests.support.image_store import make_images, write_image_store
 
+pytestmark = pytest.mark.long
+
 RECIPES = [
     f"jobs/{file}.py:{name}"
     for file in ("action", "detector")

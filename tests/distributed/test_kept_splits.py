@@ -27,6 +27,8 @@ from posture.runs.recipes import load_recipe
 from tests.support.footage import make_video, write_bad_files
 from tests.support.image_folders import save, some_boxes, yolo_line
 
+pytestmark = pytest.mark.long
+
 CUT = Cut(DecodeRecipe(32, 40, 20, 2, 1))
 
 

@@ -17,6 +17,8 @@ from posture.models import build
 from posture.models.configs import VideoResNet
 from posture.models.summary import gmacs, parameters, table
 
+pytestmark = pytest.mark.long
+
 KINDS = ("r3d_18", "mc3_18", "r2plus1d_18")
 
 

@@ -27,6 +27,8 @@ from posture.train.loop import Diverged, fit
 from posture.train.optim import Precision
 from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, SmallNetwork, StreamedFootage, small_run
 
+pytestmark = pytest.mark.long
+
 TRAINING, VALIDATION = SmallFootage(41), SmallFootage(20, seed=1)
 RESUMABLE = {
     "optim__ema": 0.8,

@@ -20,6 +20,8 @@ from posture.errors import Unreadable
 from tests.support.footage import with_early_index
 from tests.support.numbered import number_of, write_numbered
 
+pytestmark = pytest.mark.long
+
 WHOLE = [Label(0.0, None, "kick", "ann", "train")]
 FAST = {"preset": "ultrafast"}
 B_FRAMES = FAST | {"bf": "3", "b_strategy": "0"}
