@@ -90,6 +90,8 @@ def predict(
         raise InputError("name a video, a folder or an s3:// prefix: posture predict VIDEO --run runs/NAME")
     if run and registry:
         raise InputError("--run and --registry: give one of them")
+    if local and workers is not None:
+        raise InputError("--workers is for Ray, and --local predicts in this process; give one of them")
     if not (run or registry or detector):
         raise InputError("give a classifier (--run or --registry), a detector (--detector), or both")
     if tracker is not None and tracker not in TRACKERS:

@@ -123,7 +123,7 @@ def predict_file(
     progress: Callable[[str, int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Predicted:
-    """Predict one video and write its files. A video that cannot be read gives a result with its `failure`.
+    """Predict one video and write its files. A video that cannot be read gives a result with the reason.
 
     `progress` gets the step (looking, drawing), the frames that are done and in total. Raises InputError if the files
     cannot be written.

@@ -161,6 +161,7 @@ def test_the_champion_of_a_registry_answers(run, tmp_path):
         (["none.mp4", "--run", "RUN"], "no such video or folder"),
         (["empty", "--run", "RUN"], "no video files here"),
         (["one.mp4", "--run", "RUN", "--registry", "registry"], "give one of them"),
+        (["one.mp4", "--run", "RUN", "--local", "--workers", "2"], "--workers is for Ray"),
         (["one.mp4", "--run", "RUN", "--tracker", "best"], "--tracker best: choose one of"),
         (["one.mp4", "--run", "RUN", "--start", "5", "--end", "4"], "must be after --start"),
         (["one.mp4", "--run", "RUN", "--overlap", "1"], "from 0 to 0.95"),

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from posture.data.decode.cut import Clip
-from posture.data.decode.decode_file import FRAMES_AT_ONCE, decoded_size, fit_frames, search_size
+from posture.data.decode.decode_file import FRAMES_AT_ONCE, fit_frames
 from posture.data.decode.stream import VideoStream
+from posture.data.decode.stream_frames import role_sizes
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError
 
@@ -35,13 +36,8 @@ def stream_array(
     stream = VideoStream(fps, width, height, width, height, "", "", "", times)
     first, stop = np.searchsorted(times, [start - 1e-6, np.inf if end is None else end - 1e-6]).tolist()
     yield {"kind": "stream", **stream.columns, "first": first, "stop": stop}
-    sizes = {}
-    if recipe is not None:
-        sizes["whole" if recipe.crop else "clip"] = decoded_size(stream, recipe)
-    if longest is not None:
-        sizes["search"] = search_size(stream, longest)
     for begin in range(first, stop, FRAMES_AT_ONCE):
-        for role, size in sizes.items():
+        for role, size in role_sizes(stream, recipe, longest).items():
             numbers = range(begin, min(begin + FRAMES_AT_ONCE, stop))
             numbers = numbers[(first - begin) % every :: every] if role == "search" else numbers
             if not numbers:

@@ -12,7 +12,7 @@ import numpy as np
 
 from posture.data.decode.cut import Clip
 from posture.data.decode.decode_file import FRAMES_AT_ONCE, decoded_size, fit_frames, held_note, search_size
-from posture.data.decode.video import Reader, open_video
+from posture.data.decode.video import Reader, VideoStream, open_video
 from posture.data.store.frame_codec import encode_frames
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import Unreadable
@@ -50,7 +50,7 @@ def stream_frames(
         first, stop = np.searchsorted(shown, [start - 1e-6, np.inf if end is None else end - 1e-6]).tolist()
         yield {"kind": "stream", **stream.columns, "first": first, "stop": stop}
         at_once = min(FRAMES_AT_ONCE, max(1, BYTES_AT_ONCE // (3 * stream.height * stream.width)))
-        sizes = _sizes(reader, recipe, longest)
+        sizes = role_sizes(stream, recipe, longest)
         for begin in range(first, stop, at_once):
             roles = {
                 role: range(begin, min(begin + at_once, stop))[(first - begin) % every :: every]
@@ -79,16 +79,16 @@ def stream_frames(
             raise reader.failure
 
 
-def _sizes(reader: Reader, recipe: DecodeRecipe | None, longest: int | None) -> dict[str, tuple[int, int]]:
+def role_sizes(stream: VideoStream, recipe: DecodeRecipe | None, longest: int | None) -> dict[str, tuple[int, int]]:
     """Return the size (height, width) to decode at for each role."""
     sizes = {}
     if recipe is not None or longest is None:
         is_whole = recipe is None or recipe.crop
         sizes["whole" if is_whole else "clip"] = (
-            (reader.stream.height, reader.stream.width) if recipe is None else decoded_size(reader.stream, recipe)
+            (stream.height, stream.width) if recipe is None else decoded_size(stream, recipe)
         )
     if longest is not None:
-        sizes["search"] = search_size(reader.stream, longest)
+        sizes["search"] = search_size(stream, longest)
     return sizes
 
 
