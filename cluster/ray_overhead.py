@@ -8,6 +8,7 @@ nodes; a real cluster does better.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import time
@@ -69,19 +70,22 @@ def measure(nodes: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
 def _cost(run: Callable[[int], None], number: int) -> dict[str, float]:
     began, driver, control = time.perf_counter(), time.process_time(), _control_seconds()
     run(number)
-    return {
-        "seconds": time.perf_counter() - began,
-        "driver_ms": 1000 * (time.process_time() - driver) / number,
-        "control_ms": 1000 * (_control_seconds() - control) / number,
-    }
+    seconds, driver = time.perf_counter() - began, time.process_time() - driver
+    # a process of an earlier cluster may end meanwhile; its seconds so far would count as negative
+    spent = sum(now - control[process] for process, now in _control_seconds().items() if process in control)
+    return {"seconds": seconds, "driver_ms": 1000 * driver / number, "control_ms": 1000 * spent / number}
 
 
-def _control_seconds() -> float:
-    """Return the CPU time that Ray's own processes have used so far."""
+def _control_seconds() -> dict[Any, float]:
+    """Return the CPU time that each of Ray's own processes has used so far, by process."""
     import psutil
 
-    processes = [process for process in psutil.Process().children(recursive=True) if process.name() in CONTROL]
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+    seconds: dict[Any, float] = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() in CONTROL:
+                seconds[process] = sum(process.cpu_times()[:2])
+    return seconds
 
 
 def _tasks(number: int) -> None:
