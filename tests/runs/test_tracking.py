@@ -174,7 +174,7 @@ def test_without_an_answer_from_its_server_the_run_is_kept_and_nobody_waits(monk
         for step in range(2, 200):
             tracker.log({"loss": 1.0}, step)
         tracker.summarize({"accuracy": 0.5})
-        assert time.monotonic() - began < 1.0, "training waited for W&B"
+        assert time.monotonic() - began < tracking.INIT_SECONDS, "training waited for W&B"
         tracker.close(failed=bool(code))
     assert tracker.note.startswith("Weights & Biases cannot be reached") and tracker.note.endswith("for: wandb sync")
     (kept,) = tmp_path.glob("wandb/offline-run-*/run-one.wandb")
