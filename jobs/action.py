@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posture.config import ActionRun, Optim, Study, override
-from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
+from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.runs.recipes import points
 
 
@@ -54,7 +54,7 @@ def r3d_18() -> ActionRun:
     """
     return ActionRun(
         name="r3d_18",
-        model=VideoResNet(kind="r3d_18", size=56),
+        model=TorchvisionVideo(kind="r3d_18", size=56),
         optim=Optim(name="sgd", lr=0.01, weight_decay=0.0001, momentum=0.9),
     )
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from posture.display.text import listed
 from posture.errors import InputError
-from posture.models.configs import BEFORE, C3D, TwoStream, VideoResNet
+from posture.models.configs import BEFORE, C3D, TorchvisionVideo, TwoStream
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5, YOLOv7
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -272,7 +272,7 @@ class ActionRun(BaseRun):
 
     metric: Literal["accuracy", "mean_class_accuracy", "map"] = "accuracy"
     """Metric on the split `val` that selects the best checkpoint; higher is better."""
-    model: Annotated[C3D | TwoStream | VideoResNet, Field(discriminator="kind")]
+    model: Annotated[C3D | TwoStream | TorchvisionVideo, Field(discriminator="kind")]
     data: ClipData = ClipData()
     loss: ActionLoss = ActionLoss()
 
@@ -320,7 +320,7 @@ AnyRun = ActionRun | DetectionRun
 KINDS: dict[str, type[AnyRun]] = {
     kind: run
     for run, models in (
-        (ActionRun, (C3D, TwoStream, VideoResNet)),
+        (ActionRun, (C3D, TwoStream, TorchvisionVideo)),
         (DetectionRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)),
     )
     for model in models

@@ -3,7 +3,7 @@ import pytest
 from posture.commands.train import parse_workers
 from posture.config import KINDS, ActionRun, Scale, override, parse_assignments, read_changes, validate
 from posture.errors import InputError
-from posture.models.configs import C3D, TwoStream, VideoResNet
+from posture.models.configs import C3D, TorchvisionVideo, TwoStream
 
 RUN = ActionRun(name="test", model=C3D())
 
@@ -119,9 +119,9 @@ def test_groups_that_do_not_divide_are_refused_with_those_that_do():
 
 
 def test_each_kind_of_model_has_its_own_fields():
-    run = ActionRun(name="r3d", model=VideoResNet(kind="mc3_18", size=56))
+    run = ActionRun(name="r3d", model=TorchvisionVideo(kind="mc3_18", size=56))
     assert validate(run.model_dump(mode="json")) == run
-    assert override(run, {"model.kind": "r3d_18", "model.dropout": 0.2}).model == VideoResNet(
+    assert override(run, {"model.kind": "r3d_18", "model.dropout": 0.2}).model == TorchvisionVideo(
         kind="r3d_18", size=56, dropout=0.2
     )
     with pytest.raises(
@@ -130,10 +130,10 @@ def test_each_kind_of_model_has_its_own_fields():
     ):
         override(run, {"model.width": 0.5})
     with pytest.raises(
-        InputError, match=r"^model.kind: must be one of c3d, two_stream, r3d_18, mc3_18, r2plus1d_18.*i3d"
+        InputError, match=r"^model.kind: must be one of c3d, two_stream, r3d_18, mc3_18, r2plus1d_18, s3d.*i3d"
     ):
         override(run, {"model.kind": "i3d"})
-    with pytest.raises(InputError, match=r"^model: size must be at least 16 pixels, not 4"):
+    with pytest.raises(InputError, match=r"^model: size must be at least 16 pixels with mc3_18, not 4"):
         override(run, {"model.size": 4})
     with pytest.raises(InputError, match=r"^model.frames: input should be a valid integer"):
         override(run, {"model.frames": "many"})
@@ -210,7 +210,10 @@ def with_number(value, number):
     return [with_number(value[0], number), *value[1:]] if isinstance(value, list | tuple) else number
 
 
-RUNS = {kind: KINDS[kind].model_validate({"name": "x", "model": {"kind": kind}}) for kind in KINDS}
+ONLY_SIZE = {"mvit_v2_s": {"size": 224}}
+RUNS = {
+    kind: KINDS[kind].model_validate({"name": "x", "model": {"kind": kind} | ONLY_SIZE.get(kind, {})}) for kind in KINDS
+}
 FIELDS = sorted({
     (kind, field)
     for kind, run in RUNS.items()

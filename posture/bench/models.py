@@ -26,7 +26,7 @@ from torch.nn import functional
 from posture.bench import chosen, publish, ratio
 from posture.errors import InputError
 from posture.models import build
-from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
+from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.models.summary import gmacs, parameters, random_inputs
 
 CLASSES, FRAMES = 101, 16
@@ -324,7 +324,7 @@ def networks(size: int) -> tuple[dict[str, Any], list[str]]:
         importlib.import_module("torchvision.models.video")
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
         return ours, [f"{', '.join(PEERS)}: torchvision does not import ({error})"]
-    return ours | {kind: VideoResNet(kind=kind, **same) for kind in PEERS}, []
+    return ours | {kind: TorchvisionVideo(kind=kind, **same) for kind in PEERS}, []
 
 
 def _described(settings: ModelSettings) -> dict[str, Any]:

@@ -31,10 +31,10 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
         from posture.models.two_stream import TwoStream
 
         return TwoStream(config)
-    if config.kind in ("r3d_18", "mc3_18", "r2plus1d_18"):
-        from posture.models.torchvision_videos import video_resnet
+    if config.kind in ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t"):
+        from posture.models.torchvision_videos import torchvision_video
 
-        return video_resnet(config)
+        return torchvision_video(config)
     if config.kind == "yolov5":
         from posture.models.yolov5 import YOLOv5
 
@@ -52,6 +52,6 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
 
         return faster_rcnn(config, detect)
     raise ValueError(
-        "kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 'yolov5', 'yolov7', 'ssd300', "
-        f"'fasterrcnn', not {config.kind!r}"
+        "kind must be one of 'c3d', 'two_stream', 'r3d_18', 'mc3_18', 'r2plus1d_18', 's3d', 'mvit_v2_s', 'swin3d_t', "
+        f"'yolov5', 'yolov7', 'ssd300', 'fasterrcnn', not {config.kind!r}"
     )

@@ -219,28 +219,47 @@ _LEAST_FRAMES = {"fc": 16, "gap": 8}
 
 
 @dataclass(frozen=True)
-class VideoResNet(ModelConfig):
-    """torchvision's 18-layer video ResNets with random weights, as references. See
+class TorchvisionVideo(ModelConfig):
+    """torchvision's video networks, unchanged but for the number of classes. See
     `posture/models/torchvision_videos.py`.
 
-    `r3d_18` convolves over time throughout, `mc3_18` only in its stem and first stage, `r2plus1d_18` splits every
-    convolution in space and time (Tran 2018, arXiv 1711.11248). They have no width.
+    18-layer ResNets (Tran 2018, arXiv 1711.11248): `r3d_18` convolves over time throughout, `mc3_18` only in its stem
+    and first stage, `r2plus1d_18` splits every convolution in space and time. `s3d` (Xie 2018, arXiv 1712.04851) is
+    an Inception network with such convolutions. `mvit_v2_s` (Li 2022, arXiv 2112.01526) and `swin3d_t` (Liu 2022, arXiv
+    2106.13230) are transformers. They have no width.
     """
 
     positive: ClassVar[tuple[str, ...]] = ("classes", "frames")
     inputs: ClassVar[tuple[str, ...]] = ("rgb",)
 
-    kind: Literal["r3d_18", "mc3_18", "r2plus1d_18"] = "r3d_18"
+    kind: Literal["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t"] = "r3d_18"
     classes: Classes = 101
     frames: Frames = 16
-    """Frames of a clip, any number: averaging over time is the last step."""
+    """Frames of a clip: any number, because averaging over time is the last step; `s3d` takes at least 14, `mvit_v2_s`
+    exactly 16.
+    """
     size: Size = 112
-    """Height and width of a frame in pixels, at least 16."""
+    """Height and width of a frame in pixels: at least 16, 32 with `s3d` and `swin3d_t`; `mvit_v2_s` takes exactly 224.
+    """
     dropout: Share = 0.0
-    """Probability of dropout before the last layer; the published networks have none."""
+    """Probability of dropout before the last layer. Published: 0.2 in `s3d`, 0.5 in `mvit_v2_s`, else none."""
 
     def check(self) -> None:
-        require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are strided away")
+        require(
+            self.kind != "mvit_v2_s" or (self.frames, self.size) == (16, 224),
+            f"mvit_v2_s takes exactly 16 frames of 224 pixels, for which its tables of positions are made, "
+            f"not {self.frames} of {self.size}; set model.frames=16 and model.size=224",
+        )
+        require(self.kind != "s3d" or self.frames >= 14, f"frames must be at least 14 with s3d, not {self.frames}")
+        least = {"s3d": 32, "swin3d_t": 32}.get(self.kind, 16)
+        require(
+            self.size >= least,
+            f"size must be at least {least} pixels with {self.kind}, not {self.size}: smaller frames are strided away",
+        )
+
+
+VideoResNet = TorchvisionVideo
+"""Name in recipes written before December 2026."""
 
 
 @dataclass(frozen=True)

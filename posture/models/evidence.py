@@ -8,7 +8,7 @@ evaluation mode.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,6 +58,12 @@ class Evidence:
     """For each stream the deepest map, followed by a finer one if that is coarse."""
 
 
+Map = tuple[str, Tensor, Callable[[Tensor], Tensor]]
+"""Name of the module that made a feature map, its output, and a function that brings that, or its gradient, into the
+shape (N, C, t, h, w).
+"""
+
+
 def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evidence:
     """Return the evidence of one clip for class `target`; `inputs` are the arguments of `model`, each with N = 1.
 
@@ -75,22 +81,29 @@ def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evid
 
 
 @contextlib.contextmanager
-def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[Attention]]]:
-    """Within it, fill the first list with feature maps and their modules' names in a forward pass; after it, the second
-    list has the weights.
-    """
-    maps: list[tuple[str, Tensor]] = []
+def _watched(model: nn.Module) -> Iterator[tuple[list[Map], list[Attention]]]:
+    """Within it, fill the first list with feature maps in a forward pass; after it, the second list has the weights."""
+    maps: list[Map] = []
+    channels_last = hasattr(model, "patch_embed")  # Video Swin's are (N, t, h, w, C)
     pooled: list[Tensor] = []
     weights: dict[str, dict[str, np.ndarray]] = {}
 
-    def keep_map(name: str, module: nn.Module, _: Any, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.ndim not in (4, 5):
+    def keep_map(name: str, module: nn.Module, __: Any, output: Any) -> None:
+        stage, _, inner = name.partition(".")
+        if stage == "blocks":  # MViT's tokens: one for the whole clip, then the positions'
+            if inner.isdecimal():
+                tokens, sides = output
+                maps.append((name, tokens, lambda x: x[:, 1:].unflatten(1, tuple(sides)).movedim(-1, 1)))
+        elif not isinstance(output, Tensor) or output.ndim not in (4, 5):
             return
-        if "Pool" in type(module).__name__:
+        elif channels_last:
+            if stage == "features" and output.ndim == 5:
+                maps.append((name, output, lambda x: x.movedim(-1, 1)))
+        elif "Pool" in type(module).__name__:
             pooled.append(output)
         # A container returns its last part's output, which is no feature map of its own if that was a pooling.
         elif output.shape[1] > 1 and output.shape[-2:].numel() > 1 and not any(output is other for other in pooled):
-            maps.append((name, output))
+            maps.append((name, output, lambda x: x))
 
     def keep_weights(name: str, kind: str, _: nn.Module, __: Any, output: Tensor) -> None:
         weights.setdefault(name, {})[kind] = output.detach().float().cpu().numpy()
@@ -113,12 +126,13 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[tuple[str, Tensor]], list[
         )
 
 
-def _class_maps(stream: int, score: Tensor, maps: list[tuple[str, Tensor]]) -> list[ClassMap]:
+def _class_maps(stream: int, score: Tensor, maps: list[Map]) -> list[ClassMap]:
     """Return Grad-CAM, equations (1) and (2) of Selvaraju 2017 with time as a third axis: ReLU(sum_k alpha_k A_k)."""
-    gradients = torch.autograd.grad(score, [features for _, features in maps], retain_graph=True, allow_unused=True)
+    outputs = [output for _, output, _ in maps]
+    gradients = torch.autograd.grad(score, outputs, retain_graph=True, allow_unused=True)
     reached = [
-        (name, features, gradient)
-        for (name, features), gradient in zip(maps, gradients, strict=True)
+        (name, as_map(output), as_map(gradient))
+        for (name, output, as_map), gradient in zip(maps, gradients, strict=True)
         if gradient is not None
     ]
     # Other scores in the same tensor get a gradient too: of zeros.

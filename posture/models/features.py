@@ -11,14 +11,19 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def penultimate(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Within it, fill the list in each forward pass with the input of the last linear layer, (N, D), of each stream."""
+    """Within it, fill the list in each forward pass with the input of the last linear layer, (N, D), of each stream.
+
+    If that layer is a convolution over single positions, whose outputs are averaged, it is the average of its inputs.
+    """
     streams = getattr(model, "streams", None)
     parts = streams.values() if isinstance(streams, nn.ModuleDict) else [model]
-    last = [[module for module in part.modules() if isinstance(module, nn.Linear)][-1] for part in parts]
+    last = [[module for module in part.modules() if isinstance(module, nn.Linear | nn.Conv3d)][-1] for part in parts]
     taken: list[Tensor] = []
 
     def keep(stream: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        taken[stream : stream + 1] = [inputs[0].detach()]
+        taken[stream : stream + 1] = [
+            inputs[0].detach().flatten(2).mean(2) if inputs[0].ndim > 2 else inputs[0].detach()
+        ]
 
     handles = [layer.register_forward_pre_hook(partial(keep, stream)) for stream, layer in enumerate(last)]
     try:

@@ -33,6 +33,25 @@ class KeyedDropout(Keyed, nn.Dropout):
         return torch.where(kept, x / (1 - self.p), 0.0)
 
 
+class KeyedDepth(Keyed, nn.Module):
+    """Stochastic depth (Huang 2016, arXiv 1603.09382): drop a whole row (N, ...) of a residual branch with probability
+    `p`, as a function of the row's key and this layer; rows that stay are divided by 1 - p.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        if self.keys is None:
+            dropped = torch.rand(len(x), device=x.device) < self.p
+        else:
+            dropped = random_bits(self.keys, 1)[:, 0] < round(self.p * 2**BITS)
+        return torch.where(dropped.view(-1, *[1] * (x.ndim - 1)), 0.0, x / (1 - self.p))
+
+
 def set_keys(network: nn.Module, keys: np.ndarray | None, device: torch.device | str = "cpu") -> None:
     """Give each `Keyed` part of a network keys of its own for the next batch, from those of its rows, (N,) int64.
 

@@ -6,7 +6,7 @@ import pytest
 from posture.compare.study import Job, StudyRunner
 from posture.config import ActionRun, ClipData, Optim, Scale, Study, override
 from posture.errors import InputError
-from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
+from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.runs.evaluate import evaluate
 from posture.runs.figures import Views
 
@@ -154,7 +154,9 @@ def test_a_run_that_cannot_be_trained_is_not_measured_and_says_why(small_store, 
 
 
 def test_a_network_that_cannot_be_narrowed_gets_the_time_of_the_subject(small_store, tmp_path):
-    whole = ActionRun(name="whole", model=VideoResNet(kind="r3d_18", size=16, frames=8), scale=Scale(global_batch=4))
+    whole = ActionRun(
+        name="whole", model=TorchvisionVideo(kind="r3d_18", size=16, frames=8), scale=Scale(global_batch=4)
+    )
     study = Study(name="tiny", subject=BETTER, references=(whole,), epochs=1, learning_rates=(1.0,))
     entry = comparing(study, small_store, tmp_path, changes={"model.width": 0.125}).run().entries[1]
     if entry.not_measured:

@@ -5,7 +5,7 @@ from torch import nn
 
 from posture.models import build
 from posture.models.attention import STCBAM
-from posture.models.configs import C3D, IMPROVED, TwoStream, VideoResNet
+from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.models.evidence import FINE, evidence
 
 SMALL = {"classes": 3, "width": 0.125, "frames": 16}
@@ -90,7 +90,7 @@ def test_a_class_that_nothing_speaks_for_has_an_empty_map():
         C3D(**SMALL, size=56),
         C3D(**SMALL, size=112),
         C3D(**{**SMALL, **IMPROVED}),
-        VideoResNet(kind="r3d_18", classes=3, size=56),
+        TorchvisionVideo(kind="r3d_18", classes=3, size=56),
     ],
     ids=["c3d-56", "c3d-112", "improved", "r3d_18"],
 )
@@ -109,6 +109,21 @@ def test_the_layer_is_the_last_feature_map_before_the_last_pooling(config):
         model(inputs)
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_map_of_video_swin_is_the_class_weights_of_its_features():
+    """As behind any global averaging, here through a layer norm; its maps have their channels last."""
+    model = build(TorchvisionVideo(kind="swin3d_t", classes=3, size=64, frames=8)).eval()
+    deepest, finer = evidence(model, [clip(64)[:, :, :8]], target=1).class_maps
+    assert (deepest.layer, deepest.values.shape) == ("features", (4, 2, 2)) and finer.values.shape == (4, 8, 8)
+    assert deepest.values.any() and finer.layer == "features.2"
+
+
+@pytest.mark.slow
+def test_a_map_of_mvit_has_a_value_for_each_token_but_the_clips():
+    model = build(TorchvisionVideo(kind="mvit_v2_s", classes=3, size=224)).eval()
+    (deepest, *_) = evidence(model, [clip(224)], target=1).class_maps
+    assert deepest.layer == "blocks.14" and deepest.values.shape == (8, 7, 7) and deepest.values.any()
 
 
 @pytest.mark.parametrize("backbone", ["cnn_m", "resnet18"])

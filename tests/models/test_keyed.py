@@ -10,7 +10,7 @@ from torch import nn
 from posture.models import build
 from posture.models.configs import C3D
 from posture.models.detector_configs import FasterRCNN
-from posture.models.keyed import BITS, KeyedDropout, random_bits, set_keys
+from posture.models.keyed import BITS, KeyedDepth, KeyedDropout, random_bits, set_keys
 
 KEYS = np.array([3, -5, 2**62, 0, 3], dtype=np.int64)
 
@@ -47,6 +47,21 @@ def test_a_share_is_dropped_and_the_rest_makes_up_for_it(share: float) -> None:
     found = network(torch.ones(64, 4, 50))
     assert abs(float((found == 0).double().mean()) - share) < 0.02
     torch.testing.assert_close(found.unique(), torch.tensor([0.0, 1 / (1 - share)]))
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_stochastic_depth_drops_whole_rows(keyed: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = KeyedDepth(0.3).train(), torch.rand(2000, 3, 2) + 0.1
+    set_keys(layer, np.arange(2000) if keyed else None)
+    found = layer(x)
+    dropped = (found == 0).all(dim=(1, 2))
+    assert abs(float(dropped.double().mean()) - 0.3) < 0.04
+    torch.testing.assert_close(found[~dropped], x[~dropped] / 0.7)
+    assert torch.equal(layer.eval()(x), x)
+    if keyed:
+        set_keys(layer.train(), np.arange(500, 900))
+        assert torch.equal(layer(x[500:900]), found[500:900])
 
 
 def test_a_row_has_its_mask_in_any_batch_and_layers_have_others() -> None:

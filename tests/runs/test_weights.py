@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from posture.errors import InputError
 from posture.models import build
-from posture.models.configs import C3D, TwoStream, VideoResNet
+from posture.models.configs import C3D, TorchvisionVideo, TwoStream
 from posture.runs.folder import RunFolder
 from posture.runs.weights import START, copy_weights, load_start
 
@@ -46,7 +46,7 @@ def run_of(network: torch.nn.Module, runs: Path, *, classes: tuple[str, ...] = C
     return runs / "first"
 
 
-def started(folder: RunFolder, config: C3D | VideoResNet) -> torch.nn.Module:
+def started(folder: RunFolder, config: C3D | TorchvisionVideo) -> torch.nn.Module:
     torch.manual_seed(2)
     fresh = build(config)
     load_start(fresh, folder)
@@ -99,7 +99,7 @@ def test_torchvisions_own_file_fits_its_network(new: RunFolder, tmp_path: Path):
 
     published = video.mc3_18(weights=None, num_classes=400)
     torch.save(published.state_dict(), tmp_path / "mc3_18.pth")
-    config = VideoResNet(kind="mc3_18", classes=2, size=32, dropout=0.1)
+    config = TorchvisionVideo(kind="mc3_18", classes=2, size=32, dropout=0.1)
     said = copy_weights(str(tmp_path / "mc3_18.pth"), new, config, classes=("left", "right"))
     assert said.endswith("whose 400 classes are not the footage's 2: fc.weight, fc.bias start afresh")
     kept = load_file(new.path(START))
@@ -191,7 +191,7 @@ def test_weights_that_vanished_from_the_run_are_missed(new: RunFolder, network: 
     ("config", "last"),
     [
         (SMALL, LAST),
-        (VideoResNet(kind="mc3_18", classes=3, size=32), ("fc.weight", "fc.bias")),
+        (TorchvisionVideo(kind="mc3_18", classes=3, size=32), ("fc.weight", "fc.bias")),
         (
             TwoStream(classes=3, frames=11, size=32, width=0.125),
             (
@@ -204,7 +204,7 @@ def test_weights_that_vanished_from_the_run_are_missed(new: RunFolder, network: 
     ],
 )
 def test_a_head_that_grows_keeps_what_it_knows_of_every_old_class(
-    config: C3D | VideoResNet | TwoStream, last: tuple[str, ...], new: RunFolder, tmp_path: Path
+    config: C3D | TorchvisionVideo | TwoStream, last: tuple[str, ...], new: RunFolder, tmp_path: Path
 ):
     """By name, wherever a class now stands among the others; to the bit."""
     torch.manual_seed(1)
