@@ -71,7 +71,8 @@ class ClipArguments:
     short
         Pad segments with fewer frames (training repeats their last frame), or refuse them.
     background
-        Also cut clips of a class `background` from the gaps between labels.
+        Also cut clips of a class `background` from the gaps between an athlete's labels, in which every action must be
+        labelled.
     crop
         Cut clips around the athlete, beside whole clips: along hand-drawn `boxes` that lie beside the videos, or along
         the boxes of a trained detector, `detector=RUN`.

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from posture.data.decode.cut import BACKGROUND
 from posture.data.store.files import join, write_bytes
 from posture.display import colours, html
 from posture.display.text import counted, listed
@@ -146,7 +147,7 @@ def _answer(
                     ]
                     for segment in segments
                 ],
-                **(_packed(lanes[track], *span) if track in lanes else {"columns": 0}),
+                **(_packed(lanes[track], prediction.classes, *span) if track in lanes else {"columns": 0}),
             }
             for track, segments in by_track.items()
         ],
@@ -160,16 +161,16 @@ def _seen(track: Track) -> list[list[float]]:
     ]
 
 
-def _packed(lane: Lane, first: float, last: float) -> dict[str, Any]:
-    """Return the likeliest classes at each time and their probabilities, as base64 of 16 and of 8 bits."""
+def _packed(lane: Lane, classes: Sequence[str], first: float, last: float) -> dict[str, Any]:
+    """Return the likeliest actions at each time and their probabilities, as base64 of 16 and of 8 bits."""
     columns = min(MAX_COLUMNS, max(400, 4 * len(lane.starts)))
-    values = np.nan_to_num(curves(lane, first, last, columns))
-    classes = np.argsort(-values, axis=1, kind="stable")[:, :LIKELIEST]
-    heights = np.round(255 * np.take_along_axis(values, classes, axis=1).clip(0, 1))
+    values = np.nan_to_num(curves(lane, first, last, columns)) * [name != BACKGROUND for name in classes]
+    likeliest = np.argsort(-values, axis=1, kind="stable")[:, :LIKELIEST]
+    heights = np.round(255 * np.take_along_axis(values, likeliest, axis=1).clip(0, 1))
     return {
         "columns": columns,
-        "depth": classes.shape[1],
-        "likeliest": base64.b64encode(classes.astype("<u2").tobytes()).decode(),
+        "depth": likeliest.shape[1],
+        "likeliest": base64.b64encode(likeliest.astype("<u2").tobytes()).decode(),
         "heights": base64.b64encode(heights.astype(np.uint8).tobytes()).decode(),
     }
 

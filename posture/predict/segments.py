@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from posture.data.decode.cut import BACKGROUND
 from posture.predict.answers import UNSURE, ActionSegment, Lane
 
 
@@ -31,10 +32,10 @@ def cells(lane: Lane, start: float, end: float) -> tuple[np.ndarray, np.ndarray]
 def segments_of(
     lane: Lane, classes: Sequence[str], *, start: float, end: float, threshold: float = 0.0, shortest: float = 0.0
 ) -> list[ActionSegment]:
-    """Return the segments of a lane from `start` to `end` seconds, one after the other without gaps.
+    """Return the segments of a lane from `start` to `end` seconds, one after the other.
 
     A segment whose most probable class stays below `threshold` is UNSURE. A segment shorter than `shortest` seconds
-    joins its more confident neighbour.
+    joins its more confident neighbour. Only stretches of the class `background` have no segment: no action is there.
     """
     if not len(lane.starts) or end <= start:
         return []
@@ -50,7 +51,8 @@ def segments_of(
         into = max(beside, key=lambda index: merged[index].confidence)
         merged[place] = merged[place].renamed(merged[into].best)
         merged = _merged(merged)
-    return [part.segment(lane.track, classes, threshold) for part in merged]
+    segments = [part.segment(lane.track, classes, threshold) for part in merged]
+    return [segment for segment in segments if segment.label != BACKGROUND]
 
 
 class _Stretch:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from posture.data.decode.cut import BACKGROUND
 from posture.data.labels.names import first_few
 from posture.data.labels.records import AnnotatedVideo, LabelledVideos, Tube
 from posture.data.labels.tracked_videos import NoBoxes, read_tracked_footage
@@ -66,7 +67,8 @@ def judge_untrimmed(
       bootstrap over videos; None if no tracks are labelled, or none were looked for. Only frames with a labelled box
       are compared.
     * `videos`: `video`, `seconds`, and `failure` of each that was judged. `refused`: `uri` and `reason` of the others.
-    * `classes`: those of the model, then those of labels only, which it cannot find.
+    * `classes`: those of the model, then those of labels only, which it cannot find. `background` is no action: it is
+      neither an answer nor a label.
     * `notes`: sentences on what was left out or joined. `count`: number of videos that were judged.
 
     Raises InputError if no video has a label of the split, or none can be read.
@@ -133,6 +135,7 @@ def _judge_video(judged: Judging, video: AnnotatedVideo, prediction: Prediction)
             1.0,
         )
         for label in labels
+        if label.label != BACKGROUND
     ]
     # a track without a labelled athlete gets a number of its own
     found = [
@@ -141,7 +144,7 @@ def _judge_video(judged: Judging, video: AnnotatedVideo, prediction: Prediction)
     ]
     judged.timelines.append(JudgedTimeline(video.file.uri, truths, found, prediction.fps))
     judged.videos.append({"video": video.file.uri, "seconds": prediction.seconds, "failure": prediction.failure})
-    judged.classes += [name for name in prediction.classes if name not in judged.classes]
+    judged.classes += [name for name in prediction.classes if name not in (*judged.classes, BACKGROUND)]
 
 
 def _looks(tubes: Sequence[Tube], prediction: Prediction) -> tuple[list[Look], list[Look]]:

@@ -23,6 +23,7 @@ from xml.etree.ElementTree import Comment, Element, SubElement
 
 import numpy as np
 
+from posture.data.decode.cut import BACKGROUND
 from posture.data.labels.table import as_text
 from posture.data.store.files import join, write_bytes
 from posture.display.colours import UNSURE as UNSURE_COLOUR
@@ -148,7 +149,7 @@ def _cvat(prediction: Prediction) -> str:
     label = SubElement(SubElement(task, "labels"), "label")
     SubElement(label, "name").text = "athlete"
     attributes = SubElement(label, "attributes")
-    values = "\n".join([NO_ACTION, UNSURE, *prediction.classes])
+    values = "\n".join([NO_ACTION, UNSURE, *(name for name in prediction.classes if name != BACKGROUND)])
     for described in (
         {"name": "athlete", "mutable": "False", "input_type": "text", "default_value": "", "values": ""},
         {"name": "action", "mutable": "True", "input_type": "select", "default_value": NO_ACTION, "values": values},
@@ -267,7 +268,7 @@ def _interface(prediction: Prediction) -> str:
     for control in [_control(track.id) for track in _shown(prediction)] or [_control(WHOLE_FRAME)]:
         SubElement(view, "Header", value=control.replace("_", " "))
         actions = SubElement(view, "TimelineLabels", name=control, toName="video")
-        for name, colour in [*named, (UNSURE, UNSURE_COLOUR)]:
+        for name, colour in [*(one for one in named if one[0] != BACKGROUND), (UNSURE, UNSURE_COLOUR)]:
             SubElement(actions, "Label", value=_plain(name), background=colour)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"

@@ -1,5 +1,6 @@
 """The page of an answer in a real browser: video, lanes and table keep the same time."""
 
+import base64
 import dataclasses
 import json
 import re
@@ -93,6 +94,15 @@ def test_the_page_says_what_the_answer_is_worth(tmp_path):
     for fact in ("runs/improved", "best, epoch 12", "runs/athletes", "bytetrack", "below it the label is unsure"):
         assert fact in page.text
     assert "No annotated video was written" in page.text and "file:///footage/final.mp4" in page.values("a", "href")
+
+
+def test_background_has_no_curve(tmp_path):
+    whole = make_prediction(athletes=1)
+    page = answer_of(written(tmp_path, dataclasses.replace(whole, classes=("run", "background", "throw"), segments=())))
+    (lane,) = page["lanes"]
+    ranks = np.frombuffer(base64.b64decode(lane["likeliest"]), "<u2")
+    heights = np.frombuffer(base64.b64decode(lane["heights"]), np.uint8)
+    assert not heights[ranks == 1].any() and heights[ranks == 0].any() and heights[ranks == 2].any()
 
 
 def test_classes_have_the_colours_of_the_annotated_video(tmp_path):

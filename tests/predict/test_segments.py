@@ -56,3 +56,19 @@ def test_below_the_threshold_the_answer_is_unsure():
 def test_without_windows_there_are_no_segments():
     none = Lane(1, np.zeros(0), np.zeros(0), np.zeros((0, 3), np.float32))
     assert segments_of(none, CLASSES, start=0.0, end=2.0) == []
+
+
+def test_background_has_no_segment_and_still_separates_actions():
+    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.1, 0, 0.9), (0.8, 0.2, 0), (0.3, 0.3, 0.4)]
+    classes = ("run", "jump", "background")
+    found = segments_of(lane(rows, length=1.0), classes, start=0.0, end=5.0)
+    assert [(part.label, part.start, part.end) for part in found] == [("run", 0.0, 2.0), ("run", 3.0, 4.0)]
+    sure = segments_of(lane(rows, length=1.0), classes, start=0.0, end=5.0, threshold=0.5)
+    # a stretch that is too unsure to be background is told
+    assert [(part.label, part.guess) for part in sure] == [("run", "run"), ("run", "run"), (UNSURE, "background")]
+
+
+def test_a_short_background_joins_the_action_around_it():
+    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.1, 0, 0.9), (0.8, 0.2, 0), (0.8, 0.2, 0)]
+    (run,) = segments_of(lane(rows, length=1.0), ("run", "jump", "background"), start=0.0, end=5.0, shortest=1.5)
+    assert (run.label, run.start, run.end) == ("run", 0.0, 5.0)

@@ -62,6 +62,15 @@ def test_right_answers_are_right_and_a_label_without_end_lasts_to_the_end() -> N
     assert metrics["videos"][0] == {"video": "/films/a.mp4", "seconds": 12.0, "failure": ""}
 
 
+def test_background_is_neither_an_answer_nor_a_label() -> None:
+    labels = (*LABELS, Label(4, 5, "background", "g"))
+    metrics = judge_untrimmed(
+        lambda video: replace(answer(video, *RIGHT), classes=(*CLASSES, "background")), footage({"a.mp4": labels})
+    )
+    assert metrics["classes"] == ["run", "jump"] and metrics["segments"]["count"] == 3
+    assert metrics["segments"]["f1"] == [1.0] * 5 and metrics["notes"] == []
+
+
 def test_wrong_unsure_and_unknown_ones_count_as_missed() -> None:
     labels = (*LABELS[:2], Label(9, 12, "dive", "g"))
     found = ((1.0, 4.0, "run"), (5.0, 8.0, UNSURE), (9.0, 12.0, "jump"))

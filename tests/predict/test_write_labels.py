@@ -135,6 +135,13 @@ def test_unsure_stretches_are_left_out_and_said(folder, kind):
         assert any(note.endswith(f"not read: {unsure}") for note in footage.notes), footage.notes
 
 
+@pytest.mark.parametrize(("kind", "file"), [("cvat", "cvat.xml"), ("label-studio", "label-studio.xml")])
+def test_background_is_no_action_to_choose(folder, kind, file):
+    write_labels(make_prediction(classes=("run", "jump", "background")), str(folder), kind)
+    offered = (folder / file).read_text().partition("</meta>")[0]
+    assert "jump" in offered and "background\n" not in offered and '"background"' not in offered
+
+
 @pytest.mark.parametrize("kind", ["segments", "cvat", "label-studio"])
 @pytest.mark.parametrize("name", [HOSTILE, "=1+1", "l’été, à 5 h"])
 def test_names_come_back_whatever_they_are(folder, kind, name):

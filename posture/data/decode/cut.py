@@ -18,7 +18,7 @@ from posture.data.labels.records import Label, Tube
 from posture.data.store.schema import DecodeRecipe, segment_id
 
 BACKGROUND = "background"
-"""Class of the gaps between the labels."""
+"""Class of the gaps between the labels: no action. `posture predict` answers nothing there."""
 
 PAST_END_SECONDS = 0.5
 """Labels are often rounded: an end at most this much past the video's counts as the video's end."""
@@ -34,7 +34,7 @@ class Cut:
     short: str = "pad"
     """`pad` keeps short segments, and training repeats their last frame; `refuse` gives them the verdict too_short."""
     background: bool = False
-    """Also cut a clip of class `background` from every gap between labels that is long enough."""
+    """Also cut clips of class `background` from every gap between an athlete's labels that fits a window."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,21 @@ def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]
 
 
 def _gaps(labels: Sequence[Label], seconds: float, cut: Cut, fps: float) -> Iterator[Label]:
-    """Yield a `background` label in the middle of every gap that fits a window. It stays in its neighbours' group."""
+    """Yield a `background` label for every gap that fits a window, for each athlete whom labels name.
+
+    A gap of an athlete has neither a label of the athlete nor one of the whole video; a gap of the whole video has no
+    label at all. It stays in its neighbours' group.
+    """
     length = ((cut.recipe.frames - 1) * cut.recipe.stride + 1) / fps
-    at = 0.0
-    for label in [*sorted(labels, key=lambda item: item.start), None]:
-        until = seconds if label is None else min(seconds, label.start)
-        if until - at >= length:
-            start = round((at + until - length) / 2, 3)
-            yield Label(start, round(start + length, 3), BACKGROUND, labels[0].group, labels[0].split)
-        if label is not None:
-            at = max(at, seconds if label.end is None else label.end)
+    for athlete in dict.fromkeys(label.athlete for label in labels):
+        own = [label for label in labels if label.athlete == athlete]
+        at = 0.0
+        for label in [*sorted(labels, key=lambda item: item.start), None]:
+            if label is not None and athlete and label.athlete not in ("", athlete):
+                continue
+            until = seconds if label is None else min(seconds, label.start)
+            if until - at >= length:
+                times = round(at, 3), round(until, 3)
+                yield Label(*times, BACKGROUND, own[0].group, own[0].split, athlete)
+            if label is not None:
+                at = max(at, seconds if label.end is None else label.end)

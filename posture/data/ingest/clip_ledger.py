@@ -20,6 +20,9 @@ from posture.data.store.lease import Lease
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 
+SAME_TIME_SECONDS = 0.002
+"""Segments that share at most this much time do not overlap: times are rounded to 1 ms."""
+
 
 @dataclass(frozen=True)
 class IngestOptions(CommonOptions):
@@ -287,14 +290,26 @@ class ClipLedger(LabelledLedger):
         kinds = {(row["video"], segment.endswith(schema.TUBE)) for segment, row in named.items()}
         if self._report.layout == "segments":  # but a table that names athletes in some rows labels both
             kinds |= {(video, False) for video, of_athlete in kinds if of_athlete}
+        acting: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in named.values():
+            acting[row["video"]].append(row)
         return [
             segment
             for segment, row in self._rows.items()
             if (row["video"], segment.endswith(schema.TUBE)) in kinds
             and segment not in named
             and segment not in self._added
-            and row["label"] != BACKGROUND
+            and (row["label"] != BACKGROUND or _acts_then(row, acting[row["video"]]))
         ]
+
+
+def _acts_then(background: dict[str, Any], named: Sequence[dict[str, Any]]) -> bool:
+    """Return True if the labels now name something else in this stretch of `background`: it is out of date."""
+    return any(
+        min(row["end"], background["end"]) - max(row["start"], background["start"]) > SAME_TIME_SECONDS
+        for row in named
+        if not (row["athlete"] and background["athlete"] and row["athlete"] != background["athlete"])
+    )
 
 
 def video_row(file: File, content: str, verdict: str = "ok", reason: str = "") -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import numpy as np
@@ -93,11 +94,18 @@ def test_short_segments_are_padded_or_refused(video):
 def test_background_fills_the_gaps(video):
     found = cut(video("a.mp4", frames=150), [label(1.6, 2.0), label(2.2, 4.0)], background=True)
     background = [row for row in found["segment"] if row["label"] == "background"]
-    assert [(row["start"], row["end"]) for row in background] == [
-        (pytest.approx(0.18), pytest.approx(1.42)),
-        (pytest.approx(4.38), pytest.approx(5.62)),
-    ]
+    assert [(row["start"], row["end"]) for row in background] == [(0.0, 1.6), (4.0, 6.0)]  # 0.2 s fit no window
     assert {(row["group"], row["split"]) for row in background} == {("ann", "train")}
+
+
+def test_each_athlete_has_background_between_their_own_labels():
+    red, green = (functools.partial(Label, group="club", split="train", athlete=name) for name in ("red", "green"))
+    labels = [red(0.0, 2.0, "run"), green(1.0, 5.0, "jump"), red(4.0, 6.0, "run"), label(9.0, 10.0)]
+    accepted, _ = accept(labels, Cut(SMALL, background=True), seconds=10.0, fps=25.0)
+    gaps = [(item.athlete, item.start, item.end) for item in accepted if item.label == "background"]
+    # that of the whole video has no label at all; that of an athlete has none of the whole video
+    assert gaps == [("red", 2.0, 4.0), ("red", 6.0, 9.0), ("green", 5.0, 9.0), ("", 6.0, 9.0)]
+    assert {(item.group, item.split) for item in accepted if item.athlete} == {("club", "train")}
 
 
 def test_accept_without_the_file_agrees_with_cutting_it(video):

@@ -29,11 +29,11 @@ def films(tmp_path):
     return root
 
 
-def ingest(root, store, recipe=CROPPED, **how):
+def ingest(root, store, recipe=CROPPED, *, background=False, **how):
     return ingest_clips(
         read_tracked_footage(str(root), drawn=not recipe.searched),
         Store(str(store), create=True),
-        IngestOptions(cut=Cut(recipe, min_frames=4), max_refused_share=1.0),
+        IngestOptions(cut=Cut(recipe, min_frames=4, background=background), max_refused_share=1.0),
         **how,
     )
 
@@ -143,6 +143,37 @@ def test_a_table_that_names_athletes_later_replaces_the_rows_of_whole_videos(fil
     report = ingest(films, tmp_path / "store")
     assert (report.segments, report.retired) == (2, 1)
     assert sorted(rows(tmp_path / "store")) == [("green", 0.0), ("red", 0.0)]
+
+
+def test_background_of_an_athlete_is_cut_along_that_athlete_until_labels_fill_it(films, tmp_path):
+    brief = DecodeRecipe(48, 48, 8, 2, 2, crop=crop_name(0.2))
+
+    def labels_now():
+        ingest(films, tmp_path / "store", brief, background=True)
+        found = cut_store(tmp_path, "segments")
+        return {(row["athlete"], row["start"], row["end"]): row["label"] for row in found}
+
+    label(films, "both.mp4,1.6,2.4,run,red,club\nboth.mp4,1.2,2.4,wait,green,club\n")
+    labels = {("red", 1.6, 2.4): "run", ("green", 1.2, 2.4): "wait"}
+    assert labels_now() == labels | {("red", 0.0, 1.6): "background", ("green", 0.0, 1.2): "background"}
+    red_ones = {row["segment"] for row in cut_store(tmp_path, "segments") if row["athlete"] == "red"}
+    early = [row for row in cut_store(tmp_path, "clips") if row["start"] == 0]  # they meet later
+    assert len(early) == 2
+    for row in early:
+        frames = decode_frames(row["pixels"], row["offsets"], (8, 48, 48))
+        seen_there = {colour for colour in ("red", "green") if not np.isnan(seen(frames, colour)).any()}
+        assert seen_there == ({"red"} if row["segment"] in red_ones else {"green"})
+    with (films / "segments.csv").open("a") as file:
+        file.write("both.mp4,0,0.8,run,red,club\n")
+    assert labels_now() == labels | {
+        ("red", 0.0, 0.8): "run",
+        ("red", 0.8, 1.6): "background",
+        ("green", 0.0, 1.2): "background",
+    }
+
+
+def cut_store(folder, table):
+    return Store(str(folder / "store")).read(table).to_pylist()
 
 
 def test_each_tube_of_generated_videos_side_by_side_gives_the_clip_that_it_gives_alone(tmp_path):
