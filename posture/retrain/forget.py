@@ -274,7 +274,7 @@ def _keys(content: str, store: Store) -> dict[str, list[str]]:
     named = {
         "flows": clips,
         "clips": clips,
-        "absences": names,
+        "absences": names + _absent(content, store),
         "segments": names,
         "boxes": sorted(gone),
         "images": images,
@@ -283,6 +283,17 @@ def _keys(content: str, store: Store) -> dict[str, list[str]]:
         "videos": [content],
     }
     return {name: _held(store, name, values) for name, values in named.items()}
+
+
+def _absent(content: str, store: Store) -> list[str]:
+    """Return the segments without a row of their own in which the detector found no athlete.
+
+    Rows of earlier versions do not name their video. All of these without a segment are returned: they may be of this
+    video, and the next ingest searches those of other videos again.
+    """
+    rows = store.read("absences", columns=["segment", "video"]).to_pylist()
+    held = set(store.read("segments", columns=["segment"])["segment"].to_pylist())
+    return [row["segment"] for row in rows if row["segment"] not in held and row["video"] in (content, None)]
 
 
 def _held(store: Store, name: str, values: list[str]) -> list[str]:

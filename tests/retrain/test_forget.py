@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from posture.data.ingest.clip_ledger import IngestOptions
 from posture.data.ingest.clips import ingest_clips
 from posture.data.labels.videos import read_footage
 from posture.data.store import schema
-from posture.data.store.schema import DecodeRecipe
+from posture.data.store.schema import DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.display.html import breaks
 from posture.errors import InputError
@@ -207,6 +208,31 @@ def test_it_asks_and_says_what_is_not_there(place):
         done = posture_here("forget", *arguments, "--store", store)
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert Store(store).read("videos").num_rows == 8
+
+
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_what_is_known_of_a_video_in_which_nobody_was_found_is_gone_too(place, version):
+    def nobody(frames):
+        return [(np.zeros((0, 4)), np.zeros(0)) for _ in frames]
+
+    nobody.size = 40
+    store = Store(str(place / "searched"), create=True)
+    recipe = DecodeRecipe(32, 40, 20, 2, 1, crop=crop_name(0.2, detector="1f2e3d4c"))
+    options = IngestOptions(cut=Cut(recipe), max_refused_share=1.0)
+    report = ingest_clips(read_footage(str(place / "in")), store, options, open_finder=lambda: nobody)
+    assert (report.segments, store.read("segments").num_rows, store.read("absences").num_rows) == (0, 0, 8)
+    rows = store.read("absences").to_pylist()
+    if version == "earlier":
+        rows = [row | {"video": None} for row in rows]
+        store.upsert("absences", pa.Table.from_pylist(rows, schema.ABSENCES), keys=["segment", "recipe"])
+    gone = next(row for row in store.read("videos").to_pylist() if row["uri"].endswith("left00.mp4"))["video"]
+    forget(find(gone, store, registry=None, runs=[]), store, registry=None)
+    left = store.read("absences").to_pylist()
+    # earlier versions did not note the video, so that all of theirs go
+    assert sorted(row["segment"] for row in left) == sorted(
+        row["segment"] for row in rows if version == "this" and row["video"] != gone
+    )
+    assert len(left) == (7 if version == "this" else 0)
 
 
 def test_every_table_is_known_to_it():

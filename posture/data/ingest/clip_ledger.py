@@ -236,7 +236,8 @@ class ClipLedger(LabelledLedger):
     def _absent(self) -> list[dict[str, str]]:
         """Return the rows that the results add to the table `absences`."""
         return [
-            {"recipe": str(self._recipe), **{key: refusal[key] for key in ("segment", "verdict", "reason")}}
+            {"recipe": str(self._recipe), "video": result.row["video"]}
+            | {key: refusal[key] for key in ("segment", "verdict", "reason")}
             for result in self._results
             for refusal in result.refused
             if refusal["verdict"] == "no_athlete" and refusal["segment"] not in self._absences

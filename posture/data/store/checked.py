@@ -172,11 +172,18 @@ def read_parquet(uri: str, columns: Collection[str] = ()) -> pa.Table:
     return table
 
 
-def refuse_odd_values(table: pa.Table, where: str) -> None:
-    """Raise InputError naming the first value of a table that Posture does not write, such as an id that is a path."""
+def refuse_odd_values(table: pa.Table, where: str, *, nullable: Collection[str] = ()) -> None:
+    """Raise InputError naming the first value of a table that Posture does not write, such as an id that is a path.
+
+    Ids in `nullable` columns may be null.
+    """
     held = set(table.column_names)
     bad = {
-        name: pc.invert(pc.match_substring_regex(table[name], rf"\A({PLAIN_NAME.pattern})?\z"))
+        name: pc.invert(
+            pc.match_substring_regex(
+                pc.fill_null(table[name], "") if name in nullable else table[name], rf"\A({PLAIN_NAME.pattern})?\z"
+            )
+        )
         for name in IDS
         if name in held
     }

@@ -169,7 +169,10 @@ ABSENCES = pa.schema([
     ("recipe", pa.string()),
     ("verdict", pa.string()),
     ("reason", pa.string()),
+    ("video", pa.string()),  # null in rows of earlier versions
 ])
+NULLABLE = {"absences": ("video",)}
+"""Ids that may be null, by table."""
 
 
 def is_final(row: dict[str, Any]) -> bool:

@@ -48,7 +48,7 @@ from posture.data.store.files import (
     read_bytes,
     write_bytes,
 )
-from posture.data.store.schema import TABLES
+from posture.data.store.schema import NULLABLE, TABLES
 from posture.errors import InputError
 
 COMMIT_TRIES = 3
@@ -161,7 +161,7 @@ class Store:
         """
         with readable(self.table_uri(name)):
             table = self.dataset(name, version=version).to_table(columns=columns)
-        refuse_odd_values(table, self.table_uri(name))
+        refuse_odd_values(table, self.table_uri(name), nullable=NULLABLE.get(name, ()))
         return table
 
     def read(

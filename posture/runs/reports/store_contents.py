@@ -125,7 +125,7 @@ def _absences(store: Store, segments: list[dict[str, Any]]) -> list[dict[str, st
     video = {row["segment"]: row["video"] for row in segments}
     return [
         {
-            "uri": uris.get(video.get(row["segment"], ""), row["segment"]),
+            "uri": uris.get(row["video"] or video.get(row["segment"], ""), row["segment"]),
             "verdict": row["verdict"],
             "reason": f"{row['reason']} ({row['recipe']})",
         }
