@@ -12,7 +12,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,12 +149,12 @@ def _ultralytics(videos: list[str], size: int) -> Callable[[], None]:
     network = import_ultralytics("ultralytics", need="the benchmark compares with it").YOLO(
         "yolov5su.yaml", verbose=False
     )
-    folder = Path(tempfile.mkdtemp(prefix="posture-bench-"))
 
     def predict() -> None:
-        for video in videos:
-            options = {"imgsz": size, "stream": True, "verbose": False, "save": False, "project": str(folder)}
-            for _ in network.predict(source=video, **options):
-                pass
+        with tempfile.TemporaryDirectory(prefix="posture-bench-") as folder:
+            for video in videos:
+                options = {"imgsz": size, "stream": True, "verbose": False, "save": False, "project": folder}
+                for _ in network.predict(source=video, **options):
+                    pass
 
     return predict

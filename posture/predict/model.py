@@ -162,9 +162,8 @@ class VideoModel:
         name = str(video) if isinstance(video, str | Path) else "array" if isinstance(video, np.ndarray) else "bytes"
         if isinstance(video, str | Path):
             name = absolute(video)
-        with self._frames(video, fps, start=start, end=end, fps_cap=fps_cap) as (messages, every):
-            one = VideoPass(self, name, every=every, progress=progress, should_stop=should_stop, **of_pass)
-            return one.run(messages)
+        with self._frames(video, fps, start=start, end=end, fps_cap=fps_cap) as messages:
+            return VideoPass(self, name, progress=progress, should_stop=should_stop, **of_pass).run(messages)
 
     def classify(
         self, video: str | Path, *, start: float = 0.0, end: float | None = None, tube: Tube | None = None
@@ -267,14 +266,13 @@ class VideoModel:
     @contextlib.contextmanager
     def _frames(
         self, video: Any, fps: float | None, *, start: float, end: float | None, fps_cap: float | None
-    ) -> Iterator[tuple[Iterator[dict[str, Any] | Clip], int]]:
+    ) -> Iterator[Iterator[dict[str, Any] | Clip]]:
         recipe = self.sampling.recipe if self.sampling else None
-        asked: dict[str, Any] = {"recipe": recipe, "longest": self.look_size, "start": start, "end": end}
+        asked: dict[str, Any] = {"longest": self.look_size, "fps_cap": fps_cap, "start": start, "end": end}
         if isinstance(video, np.ndarray):
             if fps is None or not fps > 0:
                 raise InputError("frames as an array have no time stamps; give their rate, such as fps=30")
-            every = look_every(fps, fps_cap)
-            yield stream_array(video, fps, every=every, **asked), every
+            yield stream_array(video, fps, recipe=recipe, **asked)
             return
         with contextlib.ExitStack() as stack:
             if isinstance(video, bytes):
@@ -288,10 +286,7 @@ class VideoModel:
                 except OSError as error:
                     raise InputError(f"{absolute(video)}: the video cannot be read: {error}") from None
             sandbox = stack.enter_context(Sandbox(self._limits))
-            every = 1
-            if fps_cap is not None and self.detector is not None:
-                every = look_every(frame_rate(sandbox, path), fps_cap)
-            yield sandbox.stream(path, every=every, **asked, limit_seconds=WAIT_SECONDS), every
+            yield sandbox.stream(path, recipe=recipe, **asked, limit_seconds=WAIT_SECONDS)
 
 
 def refuse_unusable(classifier: TrainedModel | None, detector: Any) -> None:
@@ -304,22 +299,6 @@ def refuse_unusable(classifier: TrainedModel | None, detector: Any) -> None:
             f"{classifier.uri}: this run was trained on clips cut around the athlete ({crop}); give the detector that "
             "finds them: --detector RUN"
         )
-
-
-def look_every(fps: float, fps_cap: float | None) -> int:
-    """Return n, so that looking at every n-th frame of a video keeps within `fps_cap` looks per second."""
-    return 1 if fps_cap is None else max(1, math.ceil(fps / fps_cap - 1e-6))
-
-
-def frame_rate(sandbox: Sandbox, path: str) -> float:
-    """Return the average frame rate of a video. Raises InputError if it cannot be read."""
-    messages = sandbox.stream(path, recipe=None, longest=16, limit_seconds=WAIT_SECONDS)
-    try:
-        return next(item["fps"] for item in messages if isinstance(item, dict) and item["kind"] == "stream")
-    except Unreadable as error:
-        raise InputError(f"{path}: the video cannot be read: {error}") from None
-    finally:
-        messages.close()  # type: ignore[attr-defined]
 
 
 def _check(start: float, end: float | None, overlap: float, fps_cap: float | None) -> None:

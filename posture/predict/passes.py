@@ -57,7 +57,6 @@ class VideoPass:
         model: Answering,
         name: str,
         *,
-        every: int,
         overlap: float,
         shortest: float | None,
         tracker: str,
@@ -65,7 +64,7 @@ class VideoPass:
         progress: Progress | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        self._model, self._name, self._every = model, name, every
+        self._model, self._name = model, name
         self._overlap, self._shortest, self._tracker_name, self._batch = overlap, shortest, tracker, batch
         self._progress, self._should_stop = progress, should_stop
         self._crops = bool(model.sampling and model.sampling.recipe.crop)
@@ -103,6 +102,7 @@ class VideoPass:
 
     def _begin(self, stream: dict[str, Any]) -> None:
         self._stream, self._first, self._stop = stream, stream["first"], stream["stop"]
+        self._every = stream["every"]
         if self._first >= self._stop:
             raise InputError(f"{self._name}: no frame there; the video lasts {stream['seconds']:.2f} s")
         if self._model.look_size is not None:

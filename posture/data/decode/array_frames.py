@@ -10,7 +10,7 @@ import numpy as np
 from posture.data.decode.cut import Clip
 from posture.data.decode.decode_file import FRAMES_AT_ONCE, fit_frames
 from posture.data.decode.stream import VideoStream
-from posture.data.decode.stream_frames import role_sizes
+from posture.data.decode.stream_frames import look_every, role_sizes
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import InputError
 
@@ -21,7 +21,7 @@ def stream_array(
     *,
     recipe: DecodeRecipe | None = None,
     longest: int | None = None,
-    every: int = 1,
+    fps_cap: float | None = None,
     start: float = 0.0,
     end: float | None = None,
 ) -> Iterator[dict[str, Any] | Clip]:
@@ -35,7 +35,8 @@ def stream_array(
     times = np.arange(count) / fps
     stream = VideoStream(fps, width, height, width, height, "", "", "", times)
     first, stop = np.searchsorted(times, [start - 1e-6, np.inf if end is None else end - 1e-6]).tolist()
-    yield {"kind": "stream", **stream.columns, "first": first, "stop": stop}
+    every = look_every(fps, fps_cap)
+    yield {"kind": "stream", **stream.columns, "first": first, "stop": stop, "every": every}
     for begin in range(first, stop, FRAMES_AT_ONCE):
         for role, size in role_sizes(stream, recipe, longest).items():
             numbers = range(begin, min(begin + FRAMES_AT_ONCE, stop))

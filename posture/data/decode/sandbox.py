@@ -84,7 +84,7 @@ class Sandbox:
         *,
         recipe: DecodeRecipe | None,
         longest: int | None,
-        every: int = 1,
+        fps_cap: float | None = None,
         start: float = 0.0,
         end: float | None = None,
         limit_seconds: float,
@@ -93,7 +93,7 @@ class Sandbox:
 
         `limit_seconds` bounds how long the child may decode nothing, not the time for the whole file.
         """
-        options = {"longest": longest, "every": every, "start": start, "end": end}
+        options = {"longest": longest, "fps_cap": fps_cap, "start": start, "end": end}
         job = {"stream": path, "recipe": None if recipe is None else asdict(recipe), "options": options}
         return self._answers(job, limit_seconds, is_endless=True)
 

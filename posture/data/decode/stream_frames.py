@@ -5,6 +5,7 @@ Runs in the decoder's process (`data/decode/sandbox.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,20 +27,20 @@ def stream_frames(
     *,
     recipe: DecodeRecipe | None = None,
     longest: int | None = None,
-    every: int = 1,
+    fps_cap: float | None = None,
     start: float = 0.0,
     end: float | None = None,
 ) -> Iterator[dict[str, Any] | Clip]:
     """Yield the frames shown from `start` up to `end` (seconds), a few at a time, as Clips of raw pixels.
 
-    First comes {"kind": "stream", **VideoStream.columns, first, stop}: frames `first` up to `stop` follow, numbered
-    from the video's first. A Clip's row is {role, numbers, times, ends, height, width}; a frame is shown from its time
-    up to its end. Its role is
+    First comes {"kind": "stream", **VideoStream.columns, first, stop, every}: frames `first` up to `stop` follow,
+    numbered from the video's first. A Clip's row is {role, numbers, times, ends, height, width}; a frame is shown from
+    its time up to its end. Its role is
 
         * "clip": frames as `cut_file` stores them raw, for a `recipe` without a crop.
         * "whole": the shown size, to cut along tracks: for a `recipe` with a crop, or without `recipe` and `longest`.
         * "search": the longer side at most `longest`, as `frames_to_search` gives it; each `every`-th frame from
-          `first` on.
+          `first` on, at most `fps_cap` per second.
 
     A {"kind": "note", note} at the end tells of replaced frames. Raises Unreadable, also after the last frame of a file
     that was cut off or damaged.
@@ -48,7 +49,8 @@ def stream_frames(
         stream, shown = reader.stream, reader.times()
         ends = np.append(shown[1:], stream.seconds)
         first, stop = np.searchsorted(shown, [start - 1e-6, np.inf if end is None else end - 1e-6]).tolist()
-        yield {"kind": "stream", **stream.columns, "first": first, "stop": stop}
+        every = look_every(stream.fps, fps_cap)
+        yield {"kind": "stream", **stream.columns, "first": first, "stop": stop, "every": every}
         at_once = min(FRAMES_AT_ONCE, max(1, BYTES_AT_ONCE // (3 * stream.height * stream.width)))
         sizes = role_sizes(stream, recipe, longest)
         for begin in range(first, stop, at_once):
@@ -77,6 +79,11 @@ def stream_frames(
             yield held_note(reader)
         if reader.failure is not None:
             raise reader.failure
+
+
+def look_every(fps: float, fps_cap: float | None) -> int:
+    """Return n, so that looking at every n-th frame of a video keeps within `fps_cap` looks per second."""
+    return 1 if fps_cap is None else max(1, math.ceil(fps / fps_cap - 1e-6))
 
 
 def role_sizes(stream: VideoStream, recipe: DecodeRecipe | None, longest: int | None) -> dict[str, tuple[int, int]]:

@@ -74,8 +74,9 @@ def test_frames_to_search_are_those_of_ingest(films, name):
     ]
     first = wanted[0].row["numbers"][0]
     with open_video(str(films[name])) as reader:
-        start, whole = reader.times()[first], reader.frames(range(first, LENGTH))
-    items = list(stream_frames(str(films[name]), recipe=recipe, longest=80, every=3, start=start))
+        start, whole, cap = reader.times()[first], reader.frames(range(first, LENGTH)), reader.stream.fps / 3
+    items = list(stream_frames(str(films[name]), recipe=recipe, longest=80, fps_cap=cap, start=start))
+    assert items[0]["every"] == 3
     joined, images = frames_of(items, "search")
     numbers = [number for item in wanted for number in item.row["numbers"]]
     assert joined["numbers"][: len(numbers)] == numbers
@@ -103,7 +104,7 @@ def test_the_last_frame_ends_with_the_video(films):
 def test_a_decoder_in_another_process_gives_the_same_and_stops_when_told(films):
     recipe = DecodeRecipe(48, 64, 8, 1, 1, "crop")
     with Sandbox() as sandbox:
-        options = {"recipe": recipe, "longest": 60, "every": 2, "start": 0.2}
+        options = {"recipe": recipe, "longest": 60, "fps_cap": 12.5, "start": 0.2}
         there = list(sandbox.stream(str(films["plain.mp4"]), **options, limit_seconds=60))
         here = list(stream_frames(str(films["plain.mp4"]), **options))
         assert there[0] == here[0] and len(there) == len(here)
