@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posture.config import ActionRun, Optim, Study, override
+from posture.config import ActionRun, Optim, Scale, Study, override
 from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.runs.recipes import points
 
@@ -67,6 +67,37 @@ def mc3_18() -> ActionRun:
 def r2plus1d_18() -> ActionRun:
     """torchvision's R(2+1)D-18, whose convolutions are split in space and time; otherwise as `r3d_18`."""
     return override(r3d_18(), {"name": "r2plus1d_18", "model.kind": "r2plus1d_18"})
+
+
+def finetune() -> list[ActionRun]:
+    """torchvision's six video networks, to start from its Kinetics-400 weights: `posture train
+    jobs/action.py:finetune.r3d_18 --store STORE --weights r3d_18.pth`, with a state dict of
+    `torchvision.models.video`. Nothing is downloaded.
+
+    Frames, size and normalisation are those that torchvision's tables of weights state. The tables have 15 frames per
+    second, 7.5 for `mvit_v2_s`: store every second frame of ordinary video, or every fourth (`posture ingest
+    --stride`).
+    Stored frames need the network's size at least (`--size 256x340`), and clips its number of frames (`--frames`);
+    shorter ones repeat their last frame. AdamW trains the new last layer at 0.001, the block before it at a tenth of
+    that, and each earlier block a quarter slower than the next.
+    """
+    imagenet = {"data.mean": (0.485, 0.456, 0.406), "data.std": (0.229, 0.224, 0.225)}
+    changes = {
+        "r3d_18": {"model.size": 112},
+        "mc3_18": {"model.size": 112},
+        "r2plus1d_18": {"model.size": 112},
+        "s3d": {"model.size": 224, "model.frames": 128, "model.dropout": 0.2},
+        "mvit_v2_s": {
+            "model.size": 224,
+            "model.dropout": 0.5,
+            "data.mean": (0.45, 0.45, 0.45),
+            "data.std": (0.225, 0.225, 0.225),
+        },
+        "swin3d_t": {"model.size": 224, "model.frames": 32, **imagenet},
+    }
+    optim = Optim(name="adamw", lr=0.001, weight_decay=0.05, clip_norm=1.0, backbone_lr=0.1, layer_decay=0.75)
+    start = ActionRun(name="finetune", epochs=20, model=TorchvisionVideo(), optim=optim, scale=Scale(global_batch=16))
+    return [override(start, {"name": kind, "model.kind": kind, **values}) for kind, values in changes.items()]
 
 
 def two_stream() -> ActionRun:

@@ -172,6 +172,12 @@ class Optim(Section):
     """Maximum norm of the gradient; 0 does not clip."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the exponential moving average of the weights; 0 keeps none."""
+    backbone_lr: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
+    """Learning rate of all layers but the last (whose size depends on the number of classes), as a share of `lr`. 0
+    freezes them: their norms keep the statistics that they start with. For networks that start from `weights`.
+    """
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate from each block of those layers to the block before it; 1 treats all alike."""
 
 
 def _workers(value: Any) -> Any:

@@ -34,7 +34,7 @@ def test_commands_are_understood(line):
 def test_changes_are_those_that_recipes_take(line):
     words = shlex.split(line)
     changes = parse_assignments([value for option, value in pairwise(words) if option == "--set"])
-    recipe = next(word for word in words if re.fullmatch(r"jobs/\w+\.py:\w+", word))
+    recipe = next(word for word in words if re.fullmatch(r"jobs/\w+\.py:[\w.]+", word))
     assert override(load_recipe(recipe), changes)
 
 

@@ -41,7 +41,10 @@ def print_models(classes: int) -> None:
     from posture.models.summary import table as summaries
 
     classifiers = _runs("jobs/action.py")
-    rows = summaries({run.name: replace(run.model, classes=classes) for run in classifiers})
+    named: dict[str, Any] = {}
+    for run in classifiers:  # a network that has two recipes appears once
+        named.setdefault(run.name, replace(run.model, classes=classes))
+    rows = summaries(named)
     console.table(
         "classifier",
         "parameters",
@@ -49,6 +52,8 @@ def print_models(classes: int) -> None:
         "GMAC 16x56x56",
         rows=[tuple(_figure(value) for value in row.values()) for row in rows],
     )
+    if fixed := [f"{row['name']} ({named[row['name']].size} pixels)" for row in rows if row["gmacs_112"] is None]:
+        console.out.print(f"-: takes frames of one size only: {', '.join(fixed)}")
     flow = ", ".join(run.name for run in classifiers if "flow" in run.model.inputs)
     console.out.print(f"without computing the optical flow that {flow} read\n")
     detectors: dict[Any, str] = {}
@@ -67,4 +72,6 @@ def _runs(module: str) -> list[Any]:
 
 
 def _figure(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

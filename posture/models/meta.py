@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,3 +43,9 @@ def build_on_meta(config: Any) -> nn.Module:
 
     with torch.device("meta"), ShapesOnly():
         return build(config)
+
+
+def class_tensors(config: Any) -> frozenset[str]:
+    """Return the names of the tensors whose shape depends on the number of classes: those of the last layer."""
+    own, one_more = (build_on_meta(one).state_dict() for one in (config, replace(config, classes=config.classes + 1)))
+    return frozenset(name for name, tensor in own.items() if tensor.shape != one_more[name].shape)

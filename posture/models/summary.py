@@ -122,16 +122,24 @@ def latency_ms(
 
 def table(named_configs: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each configuration: `name`, `parameters` at its own size, and `gmacs_112` and `gmacs_56` for 16
-    frames of that size.
+    frames of that size (None if the network cannot take them).
     """
     rows = []
     for name, config in named_configs.items():
-        at_112, at_56 = (replace(config, frames=16, size=size) for size in (112, 56))
-        networks = {one: build_on_meta(one) for one in {config, at_112, at_56}}
+        at_112, at_56 = (_resized(config, size) for size in (112, 56))
+        networks = {one: build_on_meta(one) for one in {config, at_112, at_56} if one}
         rows.append({
             "name": name,
             "parameters": parameters(networks[config]),
-            "gmacs_112": gmacs(networks[at_112], 16, 112, inputs=config.inputs),
-            "gmacs_56": gmacs(networks[at_56], 16, 56, inputs=config.inputs),
+            "gmacs_112": gmacs(networks[at_112], 16, 112, inputs=config.inputs) if at_112 else None,
+            "gmacs_56": gmacs(networks[at_56], 16, 56, inputs=config.inputs) if at_56 else None,
         })
     return rows
+
+
+def _resized(config: Any, size: int) -> Any:
+    """Return `config` for 16 frames of `size` x `size`; None if its network cannot take them."""
+    try:
+        return replace(config, frames=16, size=size)
+    except ValueError:
+        return None

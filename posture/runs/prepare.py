@@ -205,6 +205,11 @@ def _refuse_unfit(run: AnyRun, train: Index, val: Index) -> None:
                 f"{index.store_uri}: the {index.split} split has no {unit}; give every class at least two groups "
                 "(--val-share), or name the splits in the footage's labels"
             )
+    if run.optim.backbone_lr < 1 and not run.weights:
+        raise InputError(
+            f"optim.backbone_lr: {run.optim.backbone_lr:g} slows all layers but the last, which is for a network that "
+            "starts from trained weights; name them with --weights, or use --set optim.backbone_lr=1"
+        )
     if run.scale.global_batch > len(train):
         raise InputError(
             f"scale.global_batch: {run.scale.global_batch} {unit} make a step, but there are only {len(train)} "

@@ -24,12 +24,21 @@ from torch import Tensor, nn
 
 from posture.errors import InputError
 from posture.models.keyed import set_keys
+from posture.models.meta import class_tensors
 from posture.train import checkpoint
 from posture.train.batches import Batch, Batches
 from posture.train.context import Context
 from posture.train.evaluate import validate
 from posture.train.meter import Meter, Progress, added
-from posture.train.optim import Average, Precision, build_optimizer, learning_rate, set_learning_rate
+from posture.train.optim import (
+    Average,
+    Precision,
+    build_optimizer,
+    freeze,
+    learning_rate,
+    set_learning_rate,
+    train_mode,
+)
 
 
 class Diverged(InputError):
@@ -138,9 +147,14 @@ def _prepare(
     """Return the model on its device with optimiser and average, in the checkpoint's state, spread over the workers."""
     # all steps have the same shapes: time cuDNN's convolutions once, and keep the fastest
     torch.backends.cudnn.benchmark = True
-    model = model.to(ctx.device)
+    model, last = model.to(ctx.device), frozenset[str]()
+    if (run.optim.backbone_lr, run.optim.layer_decay) != (1.0, 1.0):
+        last = class_tensors(run.model)
+        if not run.optim.backbone_lr:
+            freeze(model, last=last)
     average = Average(model, decay=run.optim.ema) if run.optim.ema else None
-    optimizer, precision, progress = build_optimizer(model, run.optim), Precision(run.scale.amp, ctx.device), Progress()
+    optimizer = build_optimizer(model, run.optim, last=last)
+    precision, progress = Precision(run.scale.amp, ctx.device), Progress()
     if resume is not None:
         state = checkpoint.load(resume, model=model, average=average.model if average else None, optimizer=optimizer)
         if state["scaler"] and precision.scaler.is_enabled():
@@ -170,7 +184,7 @@ def _train_epoch(learner: Learner, batches: Batches, progress: Progress, tracker
     run, ctx, task = learner.run, learner.ctx, learner.task
     meter, rate = Meter(progress, ctx, clips_per_step=run.scale.global_batch), 0.0
     asked = ""
-    learner.network.train()
+    train_mode(learner.network)
     with closing(batches.training(progress.epoch, start_step=progress.step)) as steps:
         while progress.step < batches.steps_per_epoch:
             micro_batches = meter.next(steps)

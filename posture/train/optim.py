@@ -13,22 +13,62 @@ from torch import nn
 from posture.errors import InputError
 
 
-def build_optimizer(model: nn.Module, optim: Any) -> torch.optim.Optimizer:
-    """Return SGD with momentum, Adam or AdamW, without weight decay for the parameters in `without_decay`."""
-    spared = without_decay(model)
-    parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [parameter for name, parameter in parameters if name not in spared],
-            "weight_decay": optim.weight_decay,
-        },
-        {"params": [parameter for name, parameter in parameters if name in spared], "weight_decay": 0.0},
+def build_optimizer(model: nn.Module, optim: Any, *, last: frozenset[str] = frozenset()) -> torch.optim.Optimizer:
+    """Return SGD with momentum, Adam or AdamW over the parameters that have a gradient.
+
+    Parameters in `without_decay` have no weight decay. Each group has a `rate`, its learning rate as a share of
+    `optim.lr`: 1 for the parameters named `last`, and `layer_rates` for the others.
+    """
+    spared, rates = without_decay(model), layer_rates(model, optim, last=last)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((rates[name], name in spared), []).append(parameter)
+    settings = [
+        {"params": groups[key], "weight_decay": 0.0 if key[1] else optim.weight_decay, "rate": key[0]}
+        for key in sorted(groups, key=lambda key: (-key[0], key[1]))
     ]
-    groups = [group for group in groups if group["params"]]
     if optim.name == "sgd":
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+        return torch.optim.SGD(settings, lr=optim.lr, momentum=optim.momentum)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=optim.lr, betas=(optim.momentum, 0.999))
+    return kind(settings, lr=optim.lr, betas=(optim.momentum, 0.999))
+
+
+def layer_rates(model: nn.Module, optim: Any, *, last: frozenset[str]) -> dict[str, float]:
+    """Return the learning rate of each parameter as a share of `optim.lr`, by name.
+
+    The `last` layer's is 1. The block before it has `optim.backbone_lr`, and each earlier one `optim.layer_decay` times
+    that of the next. Blocks are the network's parts in their order, and the members of a numbered part. The two
+    streams of Two-Stream are side by side.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    blocks = list(dict.fromkeys(_block(name) for name in names if name not in last))
+    return {
+        name: 1.0
+        if name in last
+        else optim.backbone_lr * optim.layer_decay ** (len(blocks) - 1 - blocks.index(_block(name)))
+        for name in names
+    }
+
+
+def _block(name: str) -> str:
+    parts = name.split(".")[2 if name.startswith("streams.") else 0 :]
+    return ".".join(parts[: 2 if parts[1:2] and parts[1].isdecimal() else 1])
+
+
+def freeze(model: nn.Module, *, last: frozenset[str]) -> None:
+    """Let only the parameters named `last` have a gradient."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in last)
+
+
+def train_mode(network: nn.Module) -> None:
+    """Put a network into training mode, but for norms that `freeze` has frozen: they keep their running statistics."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
 
 
 def without_decay(model: nn.Module) -> set[str]:
@@ -61,9 +101,9 @@ def learning_rate(step: int, *, optim: Any, steps_per_epoch: int, epochs: int) -
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameter groups the same rate."""
+    """Give each parameter group its share of `rate`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
 
 
 class Average:

@@ -46,6 +46,11 @@ def test_published_size_and_cost_at_224(kind: str, millions: float, cost: float)
     assert gmacs(kinetics, 16, 224) == pytest.approx(cost, abs=1e-3)
 
 
+def test_a_network_of_one_size_has_no_cost_at_others():
+    (row,) = table({"mvit": TorchvisionVideo(kind="mvit_v2_s", size=224)})
+    assert row["parameters"] > 34_000_000 and row["gmacs_112"] is None and row["gmacs_56"] is None
+
+
 def test_parameters_of_r3d_18_add_up():
     """A stem of 3x7x7, sixteen 3x3x3 convolutions, three projections, a gain and a bias for each norm, the classes."""
     widths = (64, 128, 256, 512)

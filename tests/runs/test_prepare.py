@@ -95,6 +95,7 @@ def test_a_run_keeps_to_the_footage_it_began_with(small_store, tmp_path):
             {"scale.global_batch": 1000},
             r"1000 clips make a step, but there are only \d+ training clips; use --set scale.global_batch=\d",
         ),
+        ({"optim.backbone_lr": 0.1}, r"optim.backbone_lr: 0.1 .* name them with --weights, or use --set"),
         ({"data.recipe": "none"}, "data.recipe must name one of"),
         ({"model.frames": 4}, "model"),
     ],

@@ -27,6 +27,20 @@ def test_recipes_that_come_with_posture(path, tmp_path, monkeypatch):
     assert isinstance(run, ActionRun) and run.name == path.rpartition(":")[2]
 
 
+def test_recipes_for_fine_tuning_have_the_values_of_torchvisions_tables():
+    from torchvision.models import get_model_weights
+
+    runs = load_module("jobs/action.py").finetune()
+    assert [run.model.kind for run in runs] == ["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v2_s", "swin3d_t"]
+    for run in runs:
+        weights = get_model_weights(run.model.kind).KINETICS400_V1
+        table, documented = weights.transforms(), weights.meta["_docs"]
+        assert [run.model.size] * 2 == list(table.crop_size), run.name
+        assert (list(run.data.mean), list(run.data.std)) == (list(table.mean), list(table.std)), run.name
+        assert f"`clip_len={run.model.frames}`" in documented, run.name
+        assert ("`frame_rate=7.5`" if run.name == "mvit_v2_s" else "`frame_rate=15`") in documented, run.name
+
+
 @pytest.mark.parametrize(
     ("file", "named"),
     [

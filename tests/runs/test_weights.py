@@ -93,21 +93,29 @@ def test_so_do_as_many_classes_of_other_names(new: RunFolder, network: torch.nn.
     assert same(started(new, SMALL), network, but=LAST[:1])  # biases are zero in both
 
 
-def test_torchvisions_own_file_fits_its_network(new: RunFolder, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("mc3_18", ("fc.weight", "fc.bias")),
+        ("s3d", ("classifier.1.weight", "classifier.1.bias")),
+        pytest.param("r3d_18", ("fc.weight", "fc.bias"), marks=pytest.mark.slow),
+        pytest.param("r2plus1d_18", ("fc.weight", "fc.bias"), marks=pytest.mark.slow),
+        pytest.param("mvit_v2_s", ("head.1.weight", "head.1.bias"), marks=pytest.mark.slow),
+        pytest.param("swin3d_t", ("head.weight", "head.bias"), marks=pytest.mark.slow),
+    ],
+)
+def test_torchvisions_own_file_fits_its_network(kind: str, last: tuple[str, ...], new: RunFolder, tmp_path: Path):
     """With 400 classes, as for Kinetics; only the last layer is left out."""
     from torchvision.models import video
 
-    published = video.mc3_18(weights=None, num_classes=400)
-    torch.save(published.state_dict(), tmp_path / "mc3_18.pth")
-    config = TorchvisionVideo(kind="mc3_18", classes=2, size=32, dropout=0.1)
-    said = copy_weights(str(tmp_path / "mc3_18.pth"), new, config, classes=("left", "right"))
-    assert said.endswith("whose 400 classes are not the footage's 2: fc.weight, fc.bias start afresh")
-    kept = load_file(new.path(START))
-    assert published.state_dict().keys() - kept.keys() == {"fc.weight", "fc.bias"}
-    begun = started(new, config)
-    assert begun.fc.weight.shape == (2, 512) and torch.equal(
-        begun.layer4[1].conv2[0].weight, published.layer4[1].conv2[0].weight
-    )
+    published = getattr(video, kind)(weights=None, num_classes=400).state_dict()
+    torch.save(published, tmp_path / "published.pth")
+    config = TorchvisionVideo(kind=kind, classes=2, size=224, dropout=0.1)
+    said = copy_weights(str(tmp_path / "published.pth"), new, config, classes=("left", "right"))
+    assert said.endswith(f"whose 400 classes are not the footage's 2: {', '.join(last)} start afresh")
+    begun = started(new, config).state_dict()
+    assert {name for name, tensor in begun.items() if tensor.shape != published[name].shape} == set(last)
+    assert all(torch.equal(tensor, published[name]) for name, tensor in begun.items() if name not in last)
 
 
 class Loaded(Exception):

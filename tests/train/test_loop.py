@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,15 @@ def _saved(folder: DiskFolder) -> dict[str, torch.Tensor]:
     for tag in set(folder.tags.values()):
         tensors |= load_file(folder.path / tag / "model.safetensors")
     return tensors
+
+
+def test_a_frozen_network_trains_its_last_layer_alone() -> None:
+    model = {"norm": "batch", "width": 0.125, "size": 32, "head": "gap", "frames": 8}
+    run = small_run(epochs=2, optim__name="adamw", optim__backbone_lr=0.0, weights="start.safetensors")
+    run = run.model_copy(update={"model": replace(run.model, **model)})
+    torch.manual_seed(0)
+    network = build(run.model)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    train(run, network=network)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"head.2.weight", "head.2.bias"}

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from posture.config import Optim
 from posture.errors import InputError
 from posture.models import build
-from posture.models.configs import C3D, IMPROVED, TwoStream
+from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
-from posture.train.optim import Average, Precision, build_optimizer, learning_rate
+from posture.models.meta import build_on_meta, class_tensors
+from posture.train.optim import Average, Precision, build_optimizer, layer_rates, learning_rate, set_learning_rate
 from tests.support.small_run import SmallNetwork
 
 
@@ -68,6 +69,47 @@ def test_a_frozen_network_part_is_left_alone() -> None:
     model.convolution.requires_grad_(False)
     trained = [parameter for group in build_optimizer(model, Optim()).param_groups for parameter in group["params"]]
     assert not any(parameter is model.convolution.weight for parameter in trained) and len(trained) == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "last"),
+    [
+        (C3D(**IMPROVED), ["head.2.bias", "head.2.weight"]),
+        (TorchvisionVideo(kind="s3d"), ["classifier.1.bias", "classifier.1.weight"]),
+        (TorchvisionVideo(kind="mvit_v2_s", size=224), ["head.1.bias", "head.1.weight"]),
+        (TorchvisionVideo(kind="swin3d_t"), ["head.bias", "head.weight"]),
+        (YOLOv5(), [f"head.levels.{level}.{name}" for level in range(3) for name in ("bias", "weight")]),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_the_last_layer_is_the_one_whose_size_depends_on_the_classes(config: object, last: list[str]) -> None:
+    assert sorted(class_tensors(config)) == last
+
+
+def test_rates_fall_block_by_block_towards_the_input() -> None:
+    config = TorchvisionVideo(kind="r3d_18")
+    network, last = build_on_meta(config), class_tensors(config)
+    optim = Optim(name="adamw", lr=0.01, backbone_lr=0.5, layer_decay=0.8)
+    rates = layer_rates(network, optim, last=last)
+    blocks = ["stem.0", "stem.1", *(f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2))]
+    expected = {block: 0.5 * 0.8 ** (9 - number) for number, block in enumerate(blocks)} | {"fc": 1.0}
+    assert {
+        name: rate for name, rate in rates.items() if rate != expected[name.rsplit(".", 1)[0][:8].rstrip(".")]
+    } == {}
+    optimizer = build_optimizer(network, optim, last=last)
+    set_learning_rate(optimizer, 0.002)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found = {names[id(one)]: group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert found == {name: pytest.approx(0.002 * rate) for name, rate in rates.items()}
+
+
+def test_the_two_streams_lie_side_by_side() -> None:
+    config = TwoStream(backbone="resnet18")
+    rates = layer_rates(build_on_meta(config), Optim(layer_decay=0.5), last=class_tensors(config))
+    streams = [
+        {name.split(".", 2)[2]: rate for name, rate in rates.items() if f".{one}." in name} for one in ("rgb", "flow")
+    ]
+    assert streams[0] == streams[1] and len(set(streams[0].values())) > 4
 
 
 def test_the_rate_warms_up_then_follows_half_a_cosine() -> None:
