@@ -126,7 +126,7 @@ def test_each_kind_of_model_has_its_own_fields():
     )
     with pytest.raises(
         InputError,
-        match=r"^model.width: there is no field 'width' here; the fields are classes, dropout, frames, kind, size",
+        match=r"^model.width: there is no field 'width' here; the fields are classes, dropout, frames, input, kind",
     ):
         override(run, {"model.width": 0.5})
     with pytest.raises(

@@ -9,20 +9,29 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from posture.config import ActionRun
+from posture.config import ActionRun, has_field
 from posture.runs.recipes import load_recipe
 
 MAX_GROUPS = 32
 
 
 def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
-    """Search learning rate, weight decay, label smoothing and dropout; for a C3D also normalisation and its groups,
-    attention and its placement.
+    """Search learning rate, weight decay, label smoothing and dropout; without optical flow also the input; for a C3D
+    also normalisation, its groups and filters, attention and its placement, and stochastic depth.
     """
     base = base or load_recipe("jobs/action.py:improved")
     changes = _training(trial, base)
+    if has_field(base, "model.input"):
+        changes["model.input"] = trial.suggest_categorical(
+            "model.input", _with(base.model.input, "rgb", "diff", "both")
+        )
     if base.model.kind != "c3d":
         return changes
+    changes["model.standardize"] = trial.suggest_categorical("model.standardize", [True, False])
+    if base.model.residual:
+        changes["model.stochastic_depth"] = trial.suggest_float(
+            "model.stochastic_depth", 0.0, max(0.5, base.model.stochastic_depth)
+        )
     changes["model.norm"] = trial.suggest_categorical("model.norm", _with(base.model.norm, "batch", "group"))
     if changes["model.norm"] == "group":
         changes["model.groups"] = trial.suggest_categorical("model.groups", _divisors(base))
@@ -57,7 +66,7 @@ def _training(trial: Any, base: ActionRun) -> dict[str, Any]:
         "optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True),
         "optim.weight_decay": trial.suggest_float("optim.weight_decay", decay / 30, decay * 10, log=True),
         "loss.label_smoothing": trial.suggest_float("loss.label_smoothing", 0.0, max(0.2, base.loss.label_smoothing)),
-        "model.dropout": trial.suggest_float("model.dropout", 0.0, max(0.6, base.model.dropout)),
+        "model.dropout": trial.suggest_float("model.dropout", 0.0, max(0.9, base.model.dropout)),
     }
 
 

@@ -17,12 +17,18 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
     `detect`, a `posture.config.Detect`, is for torchvision's detectors, which suppress overlaps within the network.
     Raises ValueError for an unknown `kind`, InputError for a network larger than this machine's memory.
     """
+    from dataclasses import replace
+
     import torch
 
     if torch.get_default_device().type != "meta":
         from posture.models.size import refuse_unbuildable
 
         refuse_unbuildable(config)
+    if getattr(config, "input", "rgb") == "late":
+        from posture.models.frame_inputs import LATE, LateFusion
+
+        return LateFusion({kind: build(replace(config, input=kind)) for kind in LATE})
     if config.kind == "c3d":
         from posture.models.c3d import C3D
 

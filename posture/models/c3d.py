@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from posture.models import configs
 from posture.models.attention import CBAM, STCBAM
-from posture.models.keyed import KeyedDropout
+from posture.models.frame_inputs import CHANNELS, network_channels
+from posture.models.keyed import KeyedDepth, KeyedDropout
 
-RGB = 3
 Triple = tuple[int, int, int]
 STANDARDIZING_EPS = 1e-4
 """Constant that keeps the standardisation of an all-zero filter finite."""
@@ -40,7 +40,8 @@ class C3D(nn.Module):
         super().__init__()
         layer = Layer(config)
         c1, c2, c3, c4, c5 = config.channels
-        self.stage1 = Stage(config, "stage1", RGB, c1, layer)
+        self.input = config.input
+        self.stage1 = Stage(config, "stage1", CHANNELS[config.input], c1, layer)
         self.pool1 = {"c3d": nn.MaxPool3d((1, 2, 2)), "conv7": nn.Identity()}[config.stem]
         self.stage2 = Stage(config, "stage2", c1, c2, layer)
         self.pool2 = nn.MaxPool3d(2)
@@ -52,7 +53,8 @@ class C3D(nn.Module):
         self.head = {"fc": _fc_head, "gap": _gap_head}[config.head](config)
 
     def forward(self, clips: Tensor) -> Tensor:
-        x = self.pool1(self.stage1(clips))  # (N, 64, 16, 56, 56)
+        x = network_channels(clips, self.input)
+        x = self.pool1(self.stage1(x))  # (N, 64, 16, 56, 56)
         x = self.pool2(self.stage2(x))  # (N, 128, 8, 28, 28)
         x = self.pool3(self.stage3(x))  # (N, 256, 4, 14, 14)
         x = self.pool4(self.stage4(x))  # (N, 512, 2, 7, 7)
@@ -66,7 +68,8 @@ class Stage(nn.Sequential):
     """
 
     def __init__(self, config: configs.C3D, name: str, inputs: int, outputs: int, layer: Layer) -> None:
-        depth = config.depths[config.stages.index(name)]
+        number = config.stages.index(name)
+        depth = config.depths[number]
         stem: list[nn.Module] = []
         if name == "stage1":
             kernel, stride = {"c3d": ((3, 3, 3), 1), "conv7": ((3, 7, 7), 2)}[config.stem]
@@ -74,8 +77,8 @@ class Stage(nn.Sequential):
             _start_with_motion(next(part for part in stem if part.kernel_size[0] > 1), share=config.stem_motion)
             inputs, depth = outputs, depth - 1
         layers: list[nn.Module] = []
-        for number in range(depth):
-            layers += [*layer(outputs if number else inputs, outputs), nn.ReLU(inplace=True)]
+        for position in range(depth):
+            layers += [*layer(outputs if position else inputs, outputs), nn.ReLU(inplace=True)]
         attends = config.attention != "none" and name in config.attention_stages
         attention = [_attention(config, outputs)] if attends else []
         if not (config.residual and layers):
@@ -85,7 +88,9 @@ class Stage(nn.Sequential):
         last = layers[-1]  # the norm, or without one the convolution
         (last.gain if isinstance(last, StandardizedConv3d) else last.weight).data *= config.branch_gain
         shortcut = nn.Identity() if inputs == outputs else layer.projection(inputs, outputs)
-        super().__init__(*stem, Residual(nn.Sequential(*layers, *attention), shortcut))
+        drop = config.stochastic_depth * (number + 1) / len(config.stages)
+        dropped = [KeyedDepth(drop)] if drop else []  # an idle part would change the keys of the others
+        super().__init__(*stem, Residual(nn.Sequential(*layers, *attention, *dropped), shortcut))
 
 
 class Residual(nn.Module):

@@ -51,8 +51,13 @@ class ModelConfig:
             value = getattr(self, name)
             require(0 < value < math.inf, f"{name} must be a finite number greater than 0, not {value}")
         _refuse_too_much(self)
-        dropout = getattr(self, "dropout", 0.0)
-        require(0.0 <= dropout < 1.0, f"dropout must be at least 0 and less than 1, not {dropout}")
+        for name in ("dropout", "stochastic_depth"):
+            share = getattr(self, name, None) or 0.0
+            require(0.0 <= share < 1.0, f"{name} must be at least 0 and less than 1, not {share}")
+        require(
+            getattr(self, "input", "rgb") == "rgb" or getattr(self, "frames", 2) >= 2,
+            "frames must be at least 2 for differences of neighbouring frames, not 1",
+        )
         self.check()
 
     def check(self) -> None:
@@ -77,6 +82,10 @@ class C3D(ModelConfig):
     """Frames of a clip: at least 16, or 8 with the `gap` head, which has no fifth pooling."""
     size: Size = 112
     """Height and width of a frame in pixels, at least 16."""
+    input: Literal["rgb", "diff", "both", "late"] = "rgb"
+    """Input of the first layer. `diff`: differences of neighbouring frames. `both`: frames and differences as six
+    channels. `late`: two networks, one for each, with averaged scores. All are computed from RGB within the network.
+    """
 
     width: Width = 1.0
     """Factor on every width, including `hidden`. Unless it is 1, results are rounded to multiples of 8, at least 8."""
@@ -98,6 +107,10 @@ class C3D(ModelConfig):
     """
     branch_gain: Annotated[float, AtMost(100)] = 0.0
     """Initial gain of the last layer of F. At 0 a stage starts as its shortcut; at 1, F counts from the first step."""
+    stochastic_depth: Share = 0.0
+    """Probability that training leaves out F of stage 5 for a clip; earlier stages have it in proportion to their
+    number (Huang 2016).
+    """
     norm: Literal["none", "batch", "group"] = "none"
     """Normalisation after each convolution; `group` is equations (10)-(13)."""
     groups: Annotated[int, AtMost(65_536)] = 8
@@ -149,6 +162,10 @@ class C3D(ModelConfig):
             f"not {self.frames}: fewer are pooled away{shorter}",
         )
         require(self.size >= 16, f"size must be at least 16 pixels, not {self.size}: smaller frames are pooled away")
+        require(
+            self.residual or not self.stochastic_depth,
+            "stochastic_depth needs residual = true: only a residual stage works without its branch",
+        )
         _ = self.attention_stages
         if self.norm == "group":
             self._refuse_groups()
@@ -241,10 +258,24 @@ class TorchvisionVideo(ModelConfig):
     size: Size = 112
     """Height and width of a frame in pixels: at least 16, 32 with `s3d` and `swin3d_t`; `mvit_v2_s` takes exactly 224.
     """
+    input: Literal["rgb", "diff", "both", "late"] = "rgb"
+    """Input of the first layer, as in `C3D`."""
     dropout: Share = 0.0
     """Probability of dropout before the last layer. Published: 0.2 in `s3d`, 0.5 in `mvit_v2_s`, else none."""
+    stochastic_depth: Annotated[float | None, AtMost(1)] = None
+    """Probability that training leaves out the last residual branch for a clip; earlier ones have it in proportion to
+    their number. None: as published, 0.2 in `mvit_v2_s`, 0.1 in `swin3d_t`, else 0.
+    """
 
     def check(self) -> None:
+        require(
+            self.kind != "s3d" or not self.stochastic_depth,
+            f"stochastic_depth must be 0 with s3d, which has no residual branches, not {self.stochastic_depth}",
+        )
+        require(
+            self.kind != "swin3d_t" or self.input == "rgb" or self.frames % 2 == 0,
+            f"frames must be even for differences with swin3d_t, not {self.frames}: it pads the last one with zeros",
+        )
         require(
             self.kind != "mvit_v2_s" or (self.frames, self.size) == (16, 224),
             f"mvit_v2_s takes exactly 16 frames of 224 pixels, for which its tables of positions are made, "
@@ -348,8 +379,10 @@ def _refuse_too_much(config: Any) -> None:
 
 
 def _numbers(value: Any) -> list[float]:
-    """Return all numbers in nested tuples, or the number itself."""
-    return [number for part in value for number in _numbers(part)] if isinstance(value, tuple | list) else [value]
+    """Return all numbers in nested tuples, or the number itself; None has none."""
+    if isinstance(value, tuple | list):
+        return [number for part in value for number in _numbers(part)]
+    return [] if value is None else [value]
 
 
 def _scaled(width: int, by: float) -> int:

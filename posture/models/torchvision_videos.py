@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from posture.errors import InputError
 from posture.models import configs
+from posture.models.frame_inputs import StemConv3d
 from posture.models.keyed import KeyedDepth, KeyedDropout
 
 S3D_WINDOW = (2, 7, 7)
@@ -54,8 +55,15 @@ def torchvision_video(config: configs.TorchvisionVideo) -> nn.Module:
         network.head[0] = KeyedDropout(config.dropout)
     elif config.dropout:  # without weights of its own: names in a state dict stay torchvision's
         network.avgpool = nn.Sequential(network.avgpool, KeyedDropout(config.dropout))
-    for module in list(network.modules()):
-        for name, part in module.named_children():
-            if isinstance(part, StochasticDepth):
-                setattr(module, name, KeyedDepth(part.p))
+    if config.input != "rgb":
+        path, first = next(named for named in network.named_modules() if isinstance(named[1], nn.Conv3d))
+        network.set_submodule(path, StemConv3d(first, config.input))
+    depths = [(path, part.p) for path, part in network.named_modules() if isinstance(part, StochasticDepth)]
+    if not depths and config.stochastic_depth:  # ResNets: the end of each branch, where no weight's name changes
+        depths = [(f"{path}.conv2.2", 0.0) for path, part in network.named_modules() if hasattr(part, "conv2")]
+    for number, (path, published) in enumerate(depths, start=1):
+        share = config.stochastic_depth
+        part = KeyedDepth(published if share is None else share * number / len(depths))
+        parent, _, name = path.rpartition(".")
+        network.get_submodule(parent).add_module(name, part)
     return network

@@ -80,7 +80,10 @@ def test_what_is_unconditional_is_told_from_the_rest():
         "optim.weight_decay",
         "loss.label_smoothing",
         "model.dropout",
+        "model.input",
         "model.norm",
+        "model.standardize",
+        "model.stochastic_depth",
         "model.attention",
     }
 
