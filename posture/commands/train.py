@@ -167,7 +167,7 @@ def _announce(session: Session, unit: str, *, local: bool) -> None:
         + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}")
     )
     small = too_few("val", f"{len(session.val):,} {unit}", points=None) if len(session.val) < LEAST else ""
-    for said in (session.size, session.start, session.anchors, small):
+    for said in (session.size, session.start, session.anchors, KINDS[run.task].lacking(run), small):
         if said:
             console.out.print(said)
     console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")

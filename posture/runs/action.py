@@ -19,6 +19,7 @@ from posture.data.feed.clips import ClipIndex, index_footage
 from posture.data.feed.origins import Origin, places_of
 from posture.data.feed.shards import open_index
 from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_sources
+from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.runs import statistics
 from posture.runs.figures import Judged, Objective, Reads, Views
@@ -69,6 +70,17 @@ class ActionRuns:
 
     def resolve(self, run: ActionRun, train: ClipIndex) -> tuple[dict[str, Any], str]:
         return {"data.recipe": train.recipe, "data.flow": train.flow or run.data.flow}, ""
+
+    def lacking(self, run: ActionRun) -> str:
+        stored, frames = DecodeRecipe.parse(run.data.recipe), (run.model.frames - 1) * run.data.step + 1
+        said = []
+        if stored.frames < frames:
+            said.append(
+                f"stored clips have {stored.frames} of the {frames} frames that a clip spans: the last is repeated"
+            )
+        if min(stored.height, stored.width) < run.model.size:
+            said.append(f"stored frames of {stored.height}x{stored.width} are enlarged to {run.model.size}")
+        return "; ".join(said)
 
     def task(self, run: ActionRun, classes: tuple[str, ...]) -> Any:
         from posture.tasks.action import ActionTask

@@ -78,6 +78,9 @@ class DetectionRuns:
             f"the model's own {recall:.1%}"
         )
 
+    def lacking(self, run: DetectionRun) -> str:
+        return ""
+
     def task(self, run: DetectionRun, classes: tuple[str, ...]) -> Any:
         from posture.tasks.detection import DetectionTask
 

@@ -36,6 +36,10 @@ class TaskRuns(Protocol):
         """Return the changes that a run takes from its training index, and a sentence on its anchors."""
         ...
 
+    def lacking(self, run: Any) -> str:
+        """Return in a sentence what stored footage lacks for a resolved `run`; empty if nothing."""
+        ...
+
     def task(self, run: Any, classes: tuple[str, ...]) -> Any:
         """Return the task that the training loop asks for losses and metrics."""
         ...

@@ -7,18 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from posture.config import validate
+from posture.config import override, validate
 from posture.data.feed.clips import index_footage
 from posture.data.feed.source_windows import SourceFootage, index_sources
 from posture.data.store.tables import Store
 from posture.distributed.backend import OnRay
 from posture.errors import InputError
+from posture.runs.action import ActionRuns
 from posture.runs.backend import Local
 from posture.runs.calibration import calibrate
 from posture.runs.evaluate import evaluate, unfinished
 from posture.runs.figures import Views
 from posture.runs.folder import RunFolder, evaluation_name
 from posture.runs.prepare import prepare
+from posture.runs.recipes import load_recipe
 from tests.support.html_pages import assert_self_contained
 from tests.support.processes import posture_here
 from tests.support.small_run import SMALL_ACTION
@@ -149,6 +151,22 @@ def test_the_place_where_older_versions_wrote_is_still_read(run, tmp_path):
     )
     folder.write_json("evaluation/test/metrics.json", older | {"accuracy": 0.75})
     assert folder.evaluation("test").metrics["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"model.frames": 32}, "stored clips have 16 of the 32 frames that a clip spans: the last is repeated"),
+        (
+            {"data.step": 2, "model.size": 112},
+            "have 16 of the 31 frames .*; stored frames of 64x80 are enlarged to 112",
+        ),
+    ],
+)
+def test_what_stored_clips_lack_is_said(changes, said):
+    run = override(load_recipe("jobs/action.py:c3d"), {"data.recipe": "64x80-stretch-f16-s2-w1-raw", "model.size": 56, **changes})
+    assert re.search(f"{said}$", ActionRuns().lacking(run)) and bool(said) == bool(ActionRuns().lacking(run))
 
 
 def test_names_of_evaluations():
