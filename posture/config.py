@@ -59,6 +59,18 @@ class ClipData(Section):
     """Maximum change of brightness, as a share: factors from 1 - b to 1 + b. Likewise `contrast` and `saturation`."""
     contrast: Fraction = 0.3
     saturation: Fraction = 0.3
+    rand_augment: Annotated[int, Field(ge=0, le=16)] = 0
+    """Random operations, such as rotation, shear or posterisation, of each clip, the same for all its frames."""
+    magnitude: Fraction = 0.3
+    """Strength of those operations."""
+    erasing: Fraction = 0.0
+    """Probability that a rectangle, the same in all frames, is replaced by the mean colour."""
+    mixup: Weight = 0.0
+    """Mix each clip and its label with another one of the micro batch, by a share from Beta(mixup, mixup); 0: never."""
+    cutmix: Weight = 0.0
+    """Paste a rectangle of another clip into each clip, of a share from Beta(cutmix, cutmix); 0: never. With `mixup`
+    too, a clip has either.
+    """
     mean: tuple[Fraction, Fraction, Fraction] = (0.43216, 0.394666, 0.37645)
     """Mean of each RGB channel, in 0..1 (Kinetics), subtracted from the input."""
     std: tuple[Positive, Positive, Positive] = (0.22803, 0.22145, 0.216989)
@@ -288,6 +300,11 @@ class ActionRun(BaseRun):
             raise ValueError(
                 f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: "
                 "flow is between neighbouring stored frames"
+            )
+        if "flow" in self.model.inputs and self.data.rand_augment:
+            raise ValueError(
+                f"data.rand_augment must be 0 for a model that reads optical flow, not {self.data.rand_augment}: "
+                "its rotations and shifts would move frames without their flow"
             )
         return self
 

@@ -43,6 +43,26 @@ def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
     return changes
 
 
+def augmentation(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
+    """Search what is done to clips, labels and weights against overfitting, and the learning rate."""
+    base = base or load_recipe("jobs/action.py:improved")
+    data = base.data
+    changes = {
+        "optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True),
+        "optim.ema": trial.suggest_categorical("optim.ema", _with(base.optim.ema, 0.0, 0.99, 0.999)),
+        "loss.label_smoothing": trial.suggest_float("loss.label_smoothing", 0.0, max(0.2, base.loss.label_smoothing)),
+        "model.dropout": trial.suggest_float("model.dropout", 0.0, max(0.9, base.model.dropout)),
+        "data.erasing": trial.suggest_float("data.erasing", 0.0, max(0.5, data.erasing)),
+        "data.mixup": trial.suggest_categorical("data.mixup", _with(data.mixup, 0.0, 0.2, 0.8)),
+        "data.cutmix": trial.suggest_categorical("data.cutmix", _with(data.cutmix, 0.0, 1.0)),
+    }
+    if "flow" not in base.model.inputs:
+        changes["data.rand_augment"] = trial.suggest_int("data.rand_augment", 0, max(3, data.rand_augment))
+        if changes["data.rand_augment"]:
+            changes["data.magnitude"] = trial.suggest_float("data.magnitude", 0.0, max(0.6, data.magnitude))
+    return changes
+
+
 def stages(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
     """Search which of a C3D's five stages have attention, and the learning rate."""
     base = base or load_recipe("jobs/action.py:improved")

@@ -35,15 +35,17 @@ class ActionTask:
     def loss(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, float]]:
         """Return {"class": (sum over the clips in float32, number of clips)}.
 
-        `outputs` are (N, K) or (N, M, K), `labels` (N,) int64. The losses of M streams are added: each learns as if it
-        were alone. Raises InputError if the network has another number of classes.
+        `outputs` are (N, K) or (N, M, K), `labels` (N,) int64, or probabilities (N, K) of mixed clips. The losses of M
+        streams are added: each learns as if it were alone.
+
+        Raises InputError if the network has another number of classes.
         """
         if outputs.shape[-1] != len(self.classes):
             raise InputError(f"model.classes is {outputs.shape[-1]}, but the footage has {len(self.classes)} classes")
         streams = outputs[:, None] if outputs.ndim == 2 else outputs  # (N, M, K)
-        answers = labels[:, None].expand(-1, streams.shape[1])
+        answers = labels[:, None].expand(-1, streams.shape[1], *labels.shape[1:])
         total = functional.cross_entropy(
-            streams.flatten(0, 1).float(), answers.flatten(), label_smoothing=self.label_smoothing, reduction="sum"
+            streams.flatten(0, 1).float(), answers.flatten(0, 1), label_smoothing=self.label_smoothing, reduction="sum"
         )
         return {"class": (total, float(len(labels)))}
 

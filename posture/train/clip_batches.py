@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from posture.data.decode.optical_flow import sampled
+from posture.data.feed.clip_mixing import erased, mixed
 from posture.data.feed.clip_transforms import (
     NETWORK,
     TEMPORAL,
@@ -111,7 +112,13 @@ class ClipBatch:
             )
         stored = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in self.stored.items()}
         targets = self.targets.to(device, non_blocking=True)
-        return network_inputs(stored, view, data=run.data, size=run.model.size), targets
+        inputs = network_inputs(stored, view, data=run.data, size=run.model.size)
+        if epoch is None:
+            return inputs, targets
+        pairs = zip(self.indices.tolist(), self.repeats.tolist(), strict=True)
+        keys = [{"seed": run.seed, "epoch": epoch, "clip": clip, "repeat": repeat} for clip, repeat in pairs]
+        inputs = erased(inputs, data=run.data, keys=keys)
+        return mixed(inputs, targets, classes=run.model.classes, data=run.data, keys=keys)
 
 
 class ClipBatches(Batches):
@@ -124,6 +131,12 @@ class ClipBatches(Batches):
         if self.streams and run.data.balanced:
             raise InputError(
                 "data.balanced needs footage held in memory; set data.feed to materialize, or data.balanced to false"
+            )
+
+        if (run.data.mixup or run.data.cutmix) and self.micro_batch < 2:
+            raise InputError(
+                "data.mixup and data.cutmix mix the clips of a micro batch; it must have at least 2, not 1: raise "
+                "scale.global_batch or scale.micro_batch"
             )
 
     @property

@@ -13,6 +13,8 @@ SPACES = [
     ("tune_spaces/action.py", "jobs/action.py:c3d", {}),
     ("tune_spaces/action.py", "jobs/action.py:two_stream", {}),
     ("tune_spaces/action.py", "jobs/action.py:r3d_18", {}),
+    ("tune_spaces/action.py:augmentation", "jobs/action.py:improved", {}),
+    ("tune_spaces/action.py:augmentation", "jobs/action.py:two_stream", {}),
     ("tune_spaces/action.py:stages", "jobs/action.py:improved", {}),
     ("tune_spaces/action.py:stages", "jobs/action.py:c3d", {}),
     ("tune_spaces/detector.py", "jobs/detector.py:improved", {}),
@@ -125,7 +127,7 @@ def test_mistakes_are_named(tmp_path):
         r"tune_spaces/detector\.py",
     ):
         load_space("tune_spaces/none.py")
-    with pytest.raises(InputError, match="has no search space 'nothing'; it has space, stages"):
+    with pytest.raises(InputError, match="has no search space 'nothing'; it has augmentation, space, stages"):
         load_space("tune_spaces/action.py:nothing")
     with pytest.raises(InputError, match="names no search space"):
         load_space("tune_spaces")

@@ -34,6 +34,18 @@ def test_loss_is_a_sum_over_clips(label_smoothing: float) -> None:
     assert count == 6 and task.counts(labels) == {"class": 6}
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("streams", [(), (2,)])
+def test_the_loss_of_a_mixed_clip_is_the_mixed_loss(label_smoothing: float, streams: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels, others = torch.randn(1, *streams, 4, generator=generator), torch.tensor([1]), torch.tensor([3])
+    task = task_with(label_smoothing)
+    one, other = (task.loss(logits, label)["class"][0] for label in (labels, others))
+    mixed, count = task.loss(logits, 0.3 * torch.eye(4)[labels] + 0.7 * torch.eye(4)[others])["class"]
+    torch.testing.assert_close(mixed, 0.3 * one + 0.7 * other)
+    assert count == 1
+
+
 def test_halves_add_up_to_the_whole() -> None:
     logits, labels = torch.randn(7, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 3, 2, 2, 1, 0, 3])
     task = task_with()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from posture.errors import InputError
 from posture.train.batches import prefetched
@@ -53,6 +54,28 @@ def test_a_batch_holds_the_clips_it_names() -> None:
         start = (len(stored) - 8) // 2
         np.testing.assert_array_equal(clip, stored[start : start + 8])
         assert label == FOOTAGE.labels[index]
+
+
+def test_training_mixes_clips_and_validation_does_not() -> None:
+    run = small_run(data__mixup=0.5, data__erasing=1.0)
+    batches = ClipBatches(FOOTAGE, run, rank=0, world_size=1, validation=FOOTAGE)
+    (batch,) = next(steps := batches.training(0))
+    steps.close()
+    (clips,), answers = batch.tensors(run, torch.device("cpu"), epoch=0)
+    assert answers.shape == (12, run.model.classes) and answers.dtype == torch.float32
+    labels = batch.targets
+    partners = labels.roll(-1)
+    own = answers.gather(1, labels[:, None])[:, 0]
+    assert bool(((own > 0) & (own < 1))[labels != partners].all()) and bool((own[labels == partners] == 1).all())
+    plain = small_run(data__erasing=1.0)
+    (unmixed,), hard = batch.tensors(plain, torch.device("cpu"), epoch=0)
+    assert torch.equal(hard, labels)
+    share = own[labels != partners][0]
+    place = int((labels != partners).nonzero()[0])
+    mean = share * unmixed[place] + (1 - share) * unmixed[(place + 1) % 12]
+    torch.testing.assert_close(clips[place], mean)
+    (views,), targets = batch.tensors(run, torch.device("cpu"))
+    assert torch.equal(targets, labels) and torch.equal(views, batch.tensors(plain, torch.device("cpu"))[0][0])
 
 
 def test_a_random_start_is_the_clips_own() -> None:
@@ -128,6 +151,10 @@ def test_what_cannot_be_batched_is_refused() -> None:
         ClipBatches(FOOTAGE, small_run(scale__micro_batch=4), rank=0, world_size=2, validation=FOOTAGE)
     with pytest.raises(InputError, match=r"data.balanced needs footage held in memory"):
         ClipBatches(streamed, small_run(data__balanced=True), rank=0, world_size=2, validation=FOOTAGE)
+    with pytest.raises(InputError, match=r"data.mixup and data.cutmix mix the clips .* at least 2, not 1"):
+        ClipBatches(
+            FOOTAGE, small_run(data__cutmix=1.0, scale__micro_batch=1), rank=0, world_size=1, validation=FOOTAGE
+        )
     with pytest.raises(InputError, match="no clips to validate on"):
         ClipBatches(FOOTAGE, small_run(), rank=0, world_size=1, validation=SmallFootage(0))
     with pytest.raises(InputError, match="worker 0 of 2 got no clips"):

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from posture.data.decode.optical_flow import PIXELS_PER_STEP, ZERO
+from posture.data.feed.rand_augment import RandomOperations, rand_augmented
 
 # Each use of a clip's key draws from a stream of its own, so that turning one kind of augmentation off does not change
 # the others.
-TEMPORAL, SPATIAL, NETWORK = 0, 1, 2
+TEMPORAL, SPATIAL, NETWORK, OPERATIONS, ERASING, MIXING = 0, 1, 2, 10, 11, 12
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in the grey value (ITU-R BT.601)."""
@@ -40,6 +41,8 @@ class Augmentation:
     """(N,) float64, a factor; 1 changes nothing."""
     saturation: np.ndarray
     """(N,) float64, a factor; 1 changes nothing."""
+    operations: RandomOperations | None = None
+    """RandAugment after crop, flip and colours."""
 
     @property
     def keeps_colours(self) -> bool:
@@ -87,7 +90,7 @@ def draw_augmentation(
     clips: np.ndarray,
     repeats: np.ndarray | None = None,
 ) -> Augmentation:
-    """Return random crop, flip and colours of the clips with indices `clips` (N,).
+    """Return random crop, flip, colours and operations of the clips with indices `clips` (N,).
 
     `data` is `run.data`, `frame_size` the stored (height, width). The crop's area and aspect are drawn as in Szegedy
     2015 (section 6); if it does not fit, the longer side is cut to the frame.
@@ -104,12 +107,20 @@ def draw_augmentation(
     crop_width = np.minimum(np.sqrt(crop_area * crop_aspect), width)
     crop_height = np.minimum(np.sqrt(crop_area / crop_aspect), height)
     x, y = left * (width - crop_width), top * (height - crop_height)
+    operations = None
+    if data.rand_augment:
+        seeds = [
+            clip_generator(OPERATIONS, seed=seed, epoch=epoch, clip=clip, repeat=repeat).integers(2**63)
+            for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)
+        ]
+        operations = RandomOperations(np.array(seeds, dtype=np.int64), data.rand_augment, data.magnitude)
     return Augmentation(
         crops_xyxy=np.stack([x, y, x + crop_width, y + crop_height], axis=1),
         flips=flip < data.flip,
         brightness=_between((1 - data.brightness, 1 + data.brightness), brightness),
         contrast=_between((1 - data.contrast, 1 + data.contrast), contrast),
         saturation=_between((1 - data.saturation, 1 + data.saturation), saturation),
+        operations=operations,
     )
 
 
@@ -176,7 +187,8 @@ def _augmented(clips: Tensor, augmentation: Augmentation, size: int) -> Tensor:
     images = _resample(clips, augmentation, size, white=255.0)
     if not augmentation.keeps_colours:
         images = _recolour(images, augmentation)
-    return images.clamp_(0.0, 1.0)
+    images = images.clamp_(0.0, 1.0)
+    return images if augmentation.operations is None else rand_augmented(images, augmentation.operations)
 
 
 def _resample(clips: Tensor, augmentation: Augmentation, size: int, *, white: float = 1.0) -> Tensor:
