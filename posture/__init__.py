@@ -135,8 +135,13 @@ def evaluate(
     workers: int = 0,
     batch: int = 16,
     store: str | None = None,
+    untrimmed: str | None = None,
+    detector: str | None = None,
 ) -> dict[str, Any]:
     """Score a run on footage that it was not trained on, as `posture evaluate` does. Return metrics.json.
+
+    With `untrimmed`, judge the timelines that the run finds in long videos: `segments` has F1 and mAP at overlaps in
+    time, `events` those of point events, and `tracks` IDF1 and HOTA if tracks are labelled.
 
     Parameters
     ----------
@@ -154,17 +159,23 @@ def evaluate(
         Views per forward pass.
     store
         Another store than the run's own.
+    untrimmed
+        Labelled long videos, in any layout of `posture ingest`. If labels name splits, those of `split` are judged.
+        `crops`, `spans`, `source`, `workers` and `store` do not go with it.
+    detector
+        With `untrimmed`, the run of the detector that finds the athletes.
 
     Raises
     ------
     InputError
-        If there is no such run or checkpoint, or the split is empty.
+        If there is no such run or checkpoint, the split is empty, or options do not go together.
     """
     from posture.commands.evaluate import evaluate_run
     from posture.runs.figures import Views
 
     views = Views(crops, spans, source)
-    return evaluate_run(run, views=views, split=split, which=checkpoint, workers=workers, batch=batch, store=store)
+    how: dict[str, Any] = {"split": split, "which": checkpoint, "workers": workers, "batch": batch, "store": store}
+    return evaluate_run(run, views=views, untrimmed=untrimmed, detector=detector, **how)
 
 
 _train = train

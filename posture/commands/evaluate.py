@@ -67,18 +67,11 @@ def evaluate(
     batch
         Views per forward pass.
     """
+    views = Views(crops, spans, source)
+    how: dict[str, Any] = {"split": split, "which": checkpoint, "workers": workers, "batch": batch, "store": store}
+    metrics = evaluate_run(run, views=views, untrimmed=untrimmed, detector=detector, **how)
     if untrimmed is not None:
-        if (crops, spans, source, store, workers) != (1, 1, 0, None, 0):
-            raise InputError(
-                "--untrimmed slides windows over videos; leave out --crops, --spans, --source, --store and --workers"
-            )
-        evaluate_videos(run, untrimmed, detector=detector, split=split, which=checkpoint, batch=batch)
         return
-    if detector is not None:
-        raise InputError("--detector is for long videos; give their labels with --untrimmed LABELS, or leave it out")
-    metrics = evaluate_run(
-        run, views=Views(crops, spans, source), split=split, which=checkpoint, workers=workers, batch=batch, store=store
-    )
     if metrics["notice"]:
         console.suggest("posture train with the same arguments and --resume completes the training")
     elif split != "test":
@@ -98,8 +91,22 @@ def evaluate_run(
     workers: int = 0,
     batch: int = 16,
     store: str | None = None,
+    untrimmed: str | None = None,
+    detector: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the run in the folder `run`, in this process or in `workers` Ray tasks. Print and return the metrics."""
+    """Evaluate the run in the folder `run`, in this process or in `workers` Ray tasks, or on long videos if `untrimmed`
+    has their labels. Print and return the metrics.
+
+    Raises InputError, also if other options do not go with long videos.
+    """
+    if untrimmed is not None:
+        if (views, workers, store) != (Views(), 0, None):
+            raise InputError(
+                "--untrimmed slides windows over videos; leave out --crops, --spans, --source, --store and --workers"
+            )
+        return evaluate_videos(run, untrimmed, detector=detector, split=split, which=which, batch=batch)
+    if detector is not None:
+        raise InputError("--detector is for long videos; give their labels with --untrimmed LABELS, or leave it out")
     folder = RunFolder.open(run)
     trained = folder.record().run
     label, show = PRINTED[trained.task]

@@ -65,6 +65,13 @@ def test_a_run_is_judged_on_long_videos(run, labelled):
     assert "two.mp4" in page and "F1 at tIoU 0.5" in page
     assert run.evaluation() is None  # the result on test clips is another one
 
+    again = python.evaluate(run.uri, untrimmed=str(labelled))
+    assert again["name"] == place.name and again["segments"] == metrics["segments"]
+    with pytest.raises(InputError, match="leave out --crops"):
+        python.evaluate(run.uri, untrimmed=str(labelled), spans=2)
+    with pytest.raises(InputError, match="give their labels with --untrimmed"):
+        python.evaluate(run.uri, detector=run.uri)
+
 
 def test_videos_of_the_training_set_are_named(run, labelled, tmp_path):
     rows = [row.replace(",test", ",train" if row.startswith("one") else ",test") for row in ROWS]
