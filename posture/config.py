@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
@@ -448,7 +449,7 @@ def sentences(error: ValidationError) -> str:
     return "; ".join(_sentence(problem) for problem in error.errors())
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Return `["optim.lr=0.01", "model.norm=group"]` as dotted changes; values are JSON if they parse, else text."""
     changes: dict[str, Any] = {}
     for assignment in assignments:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App
 
 from posture.bench import publish
-from posture.commands.options import between
 from posture.display import console
+from posture.display.ranges import between
 from posture.errors import InputError
 
 command = App(name="bench", help_epilogue="Example: posture bench feed --rounds 5 --json feed.json")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App
 
-from posture.commands.options import Sets, between, read_sets
+from posture.commands.options import Sets, read_sets
 from posture.compare import action as actions
 from posture.compare import detection
 from posture.compare.analysis import flow_notes, optimizer_notes, write_json
@@ -17,6 +17,7 @@ from posture.compare.results import Comparison
 from posture.compare.study import Job, StudyRunner, tried_for
 from posture.data.store.files import absolute, join, write_bytes
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted, duration
 from posture.distributed.backend import backend
 from posture.runs.backend import Backend

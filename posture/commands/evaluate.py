@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App
 
-from posture.commands.options import between
 from posture.data.store.files import absolute
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted
 from posture.distributed.backend import backend
 from posture.errors import InputError

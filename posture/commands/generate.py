@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from posture.commands.options import between
 from posture.data.synthetic.footage import generate as generate_footage
 from posture.data.synthetic.images import write_images
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted
 
 command = App(name="generate", help_epilogue="Example: posture generate FOOTAGE --athletes 60 --images IMAGES")

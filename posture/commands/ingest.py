@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from posture.commands.options import between
 from posture.data.decode.cut import Cut
 from posture.data.decode.limits import DecodeLimits
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_bytes
@@ -32,6 +31,7 @@ from posture.data.labels.videos import read_footage
 from posture.data.store.schema import SPLITS, DecodeRecipe, crop_name
 from posture.data.store.tables import Store
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted, duration, size
 from posture.errors import InputError
 from posture.runs.trained import TrainedModel, open_trained

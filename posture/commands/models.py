@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import App
 
-from posture.commands.options import between
 from posture.config import BaseRun
 from posture.display import console
+from posture.display.ranges import between
 from posture.runs.recipes import functions, load_module
 
 command = App(name="models", help_epilogue="Example: posture models --classes 10")

@@ -1,11 +1,7 @@
-"""Options that several commands share, and how options are checked."""
-
-# types of libraries are narrower, or wider, than what they take and give
-# pyright: reportArgumentType=false
+"""Changes to a recipe, an option that several commands share."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -15,17 +11,6 @@ from posture.config import parse_assignments
 from posture.errors import InputError
 
 Sets = Annotated[Sequence[str], Parameter(name="--set", metavar="FIELD=VALUE", consume_multiple=False)]
-
-
-def between(minimum: float, maximum: float = math.inf) -> Parameter:
-    """Return a parameter that refuses numbers outside of the range; None, an option that was left out, passes."""
-    allowed = f"at least {minimum:,}" if maximum == math.inf else f"from {minimum:,} to {maximum:,}"
-
-    def check(_: Any, value: float | None) -> None:
-        if value is not None and not minimum <= value <= maximum:  # NaN is refused too
-            raise ValueError(f"Must be {allowed}.")
-
-    return Parameter(validator=check)
 
 
 def read_sets(sets: Sequence[str], **options: Any) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from posture.commands.options import between
 from posture.data.store.files import absolute, join
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted, duration
 from posture.errors import InputError
 

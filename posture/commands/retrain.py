@@ -3,132 +3,54 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from posture.commands.options import Sets, between, read_sets
+from posture.commands.options import Sets, read_sets
 from posture.data.store.files import join
 from posture.display import console
 from posture.display.text import counted, percent, signed
 from posture.distributed.backend import backend
-from posture.retrain.decision import DecisionLimits
-from posture.retrain.notify import Notification
+from posture.retrain.options import RetrainOptions
 from posture.retrain.page import PAGE
-from posture.retrain.run_pass import PassResult, RetrainOptions, run_pass
+from posture.retrain.run_pass import PassResult, run_pass
 from posture.runs.recipes import full_path
 
 command = App(
     name="retrain", help_epilogue="Example: posture retrain --footage INBOX --store STORE --registry REGISTRY"
 )
-TRAINING, NEW_DATA, DECISION, MESSAGES = (
-    Parameter(group=name) for name in ("Training", "New footage", "Decision", "Messages")
-)
+
+
+TRAINING = Parameter(group="Training")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class RetrainArguments:
-    """Options of both `posture retrain` and `posture watch`.
-
-    Parameters
-    ----------
-    footage
-        Folder or s3:// prefix where new footage arrives.
-    store
-        Folder or s3:// prefix of the store.
-    registry
-        Folder or s3:// prefix of the registry: versions, champion, decisions.
-    recipe
-        FILE.py:function of the challenger.
-    epochs
-        Epochs of the challenger, as --set epochs=N.
-    sets
-        Change a field of the recipe: --set optim.lr=0.01 (repeatable).
-    workers
-        Number of Ray Train workers (data-parallel).
-    local
-        Decode, train and score in this process, without Ray.
-    runs
-        Folder or s3:// prefix for the challengers' runs; by default in the registry.
-    from_scratch
-        Start from random weights instead of the champion's.
-    layout
-        How labels are given; recognised by default.
-    split_number
-        Which of the three official splits of UCF101 to use.
-    settle
-        Leave files that changed in the last N seconds to the next pass.
-    min_clips
-        Minimum number of new training clips for a challenger.
-    min_per_class
-        Minimum number of training clips of a new class. With fewer, or without a held-out group, the class waits.
-    val_share
-        Share of the new groups of each class that becomes val, if the footage names no val.
-    test_share
-        Share of the new groups of each class that becomes hold-out, if the footage names no test.
-    margin
-        Minimum gain in accuracy on the classes that the champion knows.
-    tolerance
-        Maximum loss in accuracy on the frozen hold-out that cannot be ruled out.
-    recall_floor
-        Minimum recall of each new class.
-    max_class_drop
-        Maximum loss in recall of any class, beyond chance.
-    notify_url
-        Send the decision as JSON to this address, by POST.
-    notify_command
-        Run this command with the decision as JSON on its standard input.
+    """Options of both `posture retrain` and `posture watch`: those of a pass, and those that choose its changes and
+    its backend.
     """
 
-    footage: str
-    store: str
-    registry: str
-    recipe: Annotated[str, TRAINING] = "jobs/action.py:improved"
+    options: RetrainOptions
     epochs: Annotated[int | None, TRAINING] = None
+    """Epochs of the challenger, as --set epochs=N."""
     sets: Annotated[Sets, TRAINING] = ()
+    """Change a field of the recipe: --set optim.lr=0.01 (repeatable)."""
     workers: Annotated[int | None, TRAINING] = None
+    """Number of Ray Train workers (data-parallel)."""
     local: Annotated[bool, TRAINING] = False
-    runs: Annotated[str | None, TRAINING] = None
-    from_scratch: Annotated[bool, TRAINING] = False
-    layout: Annotated[
-        Literal["segments", "kinetics", "ucf101", "label-studio", "folders", "cvat", "ucf101_24"] | None, NEW_DATA
-    ] = None
-    split_number: Annotated[int, NEW_DATA, between(1, 3)] = 1
-    settle: Annotated[float, NEW_DATA, between(0, 7 * 86400)] = 300.0
-    min_clips: Annotated[int, NEW_DATA, between(0)] = 20
-    min_per_class: Annotated[int, NEW_DATA, between(1)] = 8
-    val_share: Annotated[float, NEW_DATA, between(0, 0.9)] = 0.2
-    test_share: Annotated[float, NEW_DATA, between(0, 0.9)] = 0.2
-    margin: Annotated[float, DECISION, between(0, 1)] = 0.01
-    tolerance: Annotated[float, DECISION, between(0, 1)] = 0.05
-    recall_floor: Annotated[float, DECISION, between(0, 1)] = 0.5
-    max_class_drop: Annotated[float, DECISION, between(0, 1)] = 0.1
-    notify_url: Annotated[str | None, MESSAGES] = None
-    notify_command: Annotated[str | None, MESSAGES] = None
+    """Decode, train and score in this process, without Ray."""
 
-    def options(self, *, force: bool = False) -> RetrainOptions:
-        """Return what a pass is asked. Raises InputError."""
-        return RetrainOptions(
-            self.footage,
-            self.store,
-            self.registry,
-            full_path(self.recipe, task="action"),
-            read_sets(self.sets, epochs=self.epochs, workers=self.workers),
+    def complete(self, **more: Any) -> RetrainOptions:
+        """Return the options of a pass. Raises InputError."""
+        return replace(
+            self.options,
+            recipe=full_path(self.options.recipe, task="action"),
+            changes=read_sets(self.sets, epochs=self.epochs, workers=self.workers),
             backend=backend(local=self.local),
-            runs=self.runs,
-            layout=self.layout,
-            split_number=self.split_number,
-            settle=self.settle,
-            min_clips=self.min_clips,
-            min_per_class=self.min_per_class,
-            from_scratch=self.from_scratch,
-            force=force,
-            val_share=self.val_share,
-            test_share=self.test_share,
-            limits=DecisionLimits(self.margin, self.tolerance, self.recall_floor, self.max_class_drop),
-            notification=Notification(self.notify_url, self.notify_command),
+            **more,
         )
 
 
@@ -145,9 +67,10 @@ def retrain(*, arguments: RetrainArguments, force: bool = False) -> None:
     force
         Train a challenger even if too little is new: with another recipe, or after posture forget.
     """
-    retrain_once(arguments.options(force=force))
+    retrain_once(arguments.complete(force=force))
     console.suggest(
-        f"posture registry list {arguments.registry}; the same command again if new footage arrives, or posture watch"
+        f"posture registry list {arguments.options.registry}; the same command again if new footage arrives, or "
+        "posture watch"
     )
 
 

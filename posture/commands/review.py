@@ -12,10 +12,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from posture.commands.options import between
 from posture.config import validate
 from posture.data.store.tables import Store
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted
 from posture.errors import InputError
 from posture.retrain.registry import Registry

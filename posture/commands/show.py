@@ -10,10 +10,10 @@ from typing import Annotated
 
 from cyclopts import App
 
-from posture.commands.options import between
 from posture.data.store import schema
 from posture.data.store.tables import Store
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import duration, size
 from posture.runs.recipes import load_recipe
 from posture.runs.reports.store import on_two_sides, write_show_page

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 from cyclopts import App
 
-from posture.commands.options import Sets, between, read_sets
+from posture.commands.options import Sets, read_sets
 from posture.config import override
 from posture.data.store.files import absolute
 from posture.display.console import out as console
 from posture.display.console import suggest
+from posture.display.ranges import between
 from posture.errors import InputError
 from posture.runs.recipes import full_path, load_recipe
 from posture.search.trial import parse_objectives

@@ -15,12 +15,13 @@ from optuna.trial import FrozenTrial
 from rich.live import Live
 from rich.table import Table
 
-from posture.commands.options import Sets, between, read_sets
+from posture.commands.options import Sets, read_sets
 from posture.config import AnyRun, override
 from posture.data.store.files import absolute, is_remote, join, write_bytes
 from posture.data.store.lease import Lease
 from posture.data.store.tables import Store
 from posture.display import console
+from posture.display.ranges import between
 from posture.display.text import counted, duration
 from posture.errors import InputError
 from posture.runs.figures import Objective

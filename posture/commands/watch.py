@@ -14,8 +14,8 @@ from posture.display import console
 from posture.display.text import moment
 from posture.errors import InputError
 from posture.retrain.intake import look_for
+from posture.retrain.options import RetrainOptions
 from posture.retrain.registry import Registry
-from posture.retrain.run_pass import RetrainOptions
 from posture.retrain.watch import Heartbeat, PassWatcher, schedule_of
 from posture.runs.recipes import load_recipe
 
@@ -40,7 +40,7 @@ def watch(
     timezone
         Time zone of --cron, such as Europe/Berlin; by default this machine's.
     """
-    watch_footage(arguments.options(), every=every, cron=cron, timezone=timezone)
+    watch_footage(arguments.complete(), every=every, cron=cron, timezone=timezone)
 
 
 def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | None, timezone: str | None) -> None:
@@ -49,14 +49,15 @@ def watch_footage(options: RetrainOptions, *, every: str | None, cron: str | Non
     Raises InputError for missing footage, and for a schedule, a recipe or a change of it that is not valid.
     """
     override(load_recipe(options.recipe), options.changes)  # now, not at three in the morning
-    look_for(options.footage)
+    look_for(options.inbox.footage)
     schedule = schedule_of(every=every, cron=cron, timezone=timezone)
     words = f"every {every}" if every else f"cron {cron}, {timezone or 'local time'}"
     registry = Registry(options.registry, create=True)
-    heartbeat = Heartbeat(registry, schedule=words, footage=options.footage)
+    heartbeat = Heartbeat(registry, schedule=words, footage=options.inbox.footage)
     watcher = PassWatcher(schedule, lambda: _pass(options), beat=heartbeat.beat, report=_say, at_once=every is not None)
     _say(
-        f"watching {options.footage} ({words}); Ctrl-C ends this, and the next pass finishes a pass that it interrupts"
+        f"watching {options.inbox.footage} ({words}); Ctrl-C ends this, and the next pass finishes a pass that it "
+        "interrupts"
     )
     try:
         watcher.run()

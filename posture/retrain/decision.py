@@ -25,56 +25,32 @@ either model knows.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from posture.display.ranges import between
 from posture.display.text import counted, listed, percent, signed
+from posture.retrain.comparison import Answers, beyond_chance, changed, compare, recalls
 from posture.runs import statistics
 
 Rule = Literal["first", "superiority", "non-inferiority"]
-POWER = 0.8
-"""Power for the smallest effect that a hold-out can show."""
-FIGURES = ("accuracy", "map", "auc")
+SHARE = between(0, 1)
 
 
 @dataclass(frozen=True)
 class DecisionLimits:
     """Limits for a challenger, as shares of 1."""
 
-    margin: float = 0.01
-    """Least gain in accuracy on the shared classes."""
-    tolerance: float = 0.05
-    """Largest loss in accuracy on the frozen hold-out, as the end of its interval."""
-    recall_floor: float = 0.5
-    """Least recall of a new class."""
-    max_class_drop: float = 0.1
-    """Largest loss of recall of a shared class, beyond chance."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Predictions of both models for the hold-out's segments."""
-
-    segments: list[str]
-    groups: list[str]
-    labels: np.ndarray  # (s,) int64, places in `classes`
-    frozen: np.ndarray  # (s,) bool; the others are new
-    classes: tuple[str, ...]
-    """All classes that either model knows or a segment shows."""
-    challenger: np.ndarray  # (s, K) probabilities; 0 for classes that it does not know
-    known: frozenset[str]
-    """Classes that the challenger knows."""
-    champion: np.ndarray | None = None  # (s, K)
-    known_before: frozenset[str] = frozenset()
-    """Classes that the champion knows."""
-
-    def of(self, names: Iterable[str]) -> np.ndarray:
-        """Return (s,) bool: the segments of these classes."""
-        return np.isin(self.labels, [self.classes.index(name) for name in names])
+    margin: Annotated[float, SHARE] = 0.01
+    """Minimum gain in accuracy on the classes that the champion knows."""
+    tolerance: Annotated[float, SHARE] = 0.05
+    """Maximum loss in accuracy on the frozen hold-out that cannot be ruled out."""
+    recall_floor: Annotated[float, SHARE] = 0.5
+    """Minimum recall of each new class."""
+    max_class_drop: Annotated[float, SHARE] = 0.1
+    """Maximum loss in recall of any class, beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ def judge(
         for name, part in parts.items()
     }
     per_class = [
-        _recalls(answers, name, status) for status, names in (("shared", shared), ("new", new)) for name in names
+        recalls(answers, name, status) for status, names in (("shared", shared), ("new", new)) for name in names
     ]
     if first:
         rule, checks = "first", [_beats_majority(answers, resamples=resamples, seed=seed)]
@@ -135,118 +111,8 @@ def judge(
         "classes": {"shared": shared, "new": new, "gone": sorted(answers.known_before - answers.known)},
         "sets": sets,
         "per_class": per_class,
-        "changed": _changed(answers),
+        "changed": changed(answers),
     }
-
-
-def compare(answers: Answers, chosen: np.ndarray, *, resamples: int, seed: int) -> dict[str, Any] | None:
-    """Return both models' figures on the segments `chosen`, (s,) bool, with 95 % intervals; None if there are none."""
-    if not chosen.any():
-        return None
-    groups = [group for group, taken in zip(answers.groups, chosen, strict=True) if taken]
-    counts = statistics.resampled_groups(groups, resamples=resamples, seed=seed)
-    ours = statistics.resampled_metrics(answers.challenger[chosen], answers.labels[chosen], groups, counts)
-    made = {
-        "segments": int(chosen.sum()),
-        "groups": counts.shape[1],
-        "challenger": _figures(ours, counts.shape[1]),
-        "champion": None,
-        "difference": None,
-        "detectable": None,
-    }
-    if answers.champion is None:
-        return made
-    theirs = statistics.resampled_metrics(answers.champion[chosen], answers.labels[chosen], groups, counts)
-    found = {figure: statistics.difference(ours[figure], theirs[figure], groups=counts.shape[1]) for figure in FIGURES}
-    return made | {
-        "champion": _figures(theirs, counts.shape[1]),
-        "detectable": detectable(found["accuracy"], made["segments"], made["groups"]),
-        "difference": {
-            figure: {name: statistics.finite(number) for name, number in asdict(value).items()}
-            for figure, value in found.items()
-        },
-    }
-
-
-def detectable(difference: statistics.Difference, segments: int, groups: int) -> float | None:
-    """Return the smallest difference in accuracy that this hold-out shows beyond chance with a power of 0.8; None for
-    one group.
-
-    It follows from the spread of the difference found. It is at least the number of segments, each in another group,
-    that a bootstrap calls beyond chance if one model wins them all and the models agree on all others.
-    """
-    from scipy.stats import norm, t
-
-    if difference.low is None or difference.high is None:
-        return None
-    ends = t.ppf(0.5 + statistics.LEVEL / 2, groups - 1)
-    spread = (difference.high - difference.low) / 2 * float((ends + t.ppf(POWER, groups - 1)) / ends)
-    outside = float(norm.cdf(-math.sqrt(groups / (groups - 1)) * ends))
-    # (1 - winning / groups)^groups: resamples in which none of them is
-    winning = math.ceil(groups * (1 - outside ** (1 / groups)))
-    return min(1.0, max(spread, winning / segments))
-
-
-def _figures(drawn: dict[str, np.ndarray], groups: int) -> dict[str, dict[str, float | None]]:
-    """Return {figure: {value, low, high}}."""
-    found = {
-        figure: statistics.difference(values, np.zeros_like(values), groups=groups) for figure, values in drawn.items()
-    }
-    finite = statistics.finite
-    return {
-        figure: {"value": finite(one.difference), "low": finite(one.low), "high": finite(one.high)}
-        for figure, one in found.items()
-    }
-
-
-def _recalls(answers: Answers, name: str, status: str) -> dict[str, Any]:
-    """Return the recall of both models for one class on each part of the hold-out and on both.
-
-    `lost` and `won` count segments that only one of the models recognises; `p` is McNemar's.
-    """
-    row: dict[str, Any] = {"class": name, "status": status}
-    for part, chosen in (("frozen", answers.frozen), ("new", ~answers.frozen), ("both", np.ones_like(answers.frozen))):
-        chosen = chosen & answers.of([name])
-        labels = answers.labels[chosen]
-        if not len(labels):
-            row[part] = None
-            continue
-        ours = answers.challenger[chosen].argmax(axis=1) == labels
-        theirs = (
-            None if answers.champion is None or status == "new" else answers.champion[chosen].argmax(axis=1) == labels
-        )
-        row[part] = {
-            "segments": len(labels),
-            "champion": None if theirs is None else float(theirs.mean()),
-            "challenger": float(ours.mean()),
-            "change": None,
-            "lost": None,
-            "won": None,
-            "p": None,
-        }
-        if theirs is not None:
-            won, lost, p = statistics.mcnemar(ours, theirs)
-            row[part] |= {"change": (won - lost) / len(labels), "lost": lost, "won": won, "p": p}
-    return row
-
-
-def _changed(answers: Answers) -> list[dict[str, Any]]:
-    """Return the segments for which the models predict different classes, the most confident first."""
-    if answers.champion is None:
-        return []
-    guesses = {"champion": answers.champion.argmax(axis=1), "challenger": answers.challenger.argmax(axis=1)}
-    sure = {"champion": answers.champion.max(axis=1), "challenger": answers.challenger.max(axis=1)}
-    rows = np.flatnonzero(guesses["champion"] != guesses["challenger"])
-    return [
-        {
-            "segment": answers.segments[row],
-            "set": "frozen" if answers.frozen[row] else "new",
-            "truth": answers.classes[answers.labels[row]],
-            **{model: answers.classes[guesses[model][row]] for model in guesses},
-            **{f"{model}_confidence": float(sure[model][row]) for model in guesses},
-        }
-        for row in sorted(rows.tolist(), key=lambda row: -sure["challenger"][row])
-    ]
 
 
 def _rule(both: dict[str, Any] | None, limits: DecisionLimits, new: list[str]) -> Rule:
@@ -362,11 +228,6 @@ def _falls(fallen: list[tuple[str, str, dict[str, Any]]]) -> str:
 def _segments(count: int, kind: str = "") -> str:
     """`1 frozen segment`, `8 segments`."""
     return counted(count, f"{kind} segment".strip())
-
-
-def beyond_chance(row: dict[str, Any]) -> bool:
-    """Return True if the models' recall on one part of a class (a row of `per_class`) differs beyond chance."""
-    return row["p"] is not None and row["p"] < 1 - statistics.LEVEL
 
 
 def _new_classes(per_class: list[dict[str, Any]], limits: DecisionLimits) -> Check:

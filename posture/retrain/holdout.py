@@ -16,7 +16,7 @@ from posture.config import ActionRun
 from posture.data.feed.clips import ClipIndex, index_footage
 from posture.data.store.files import write_bytes
 from posture.data.store.tables import Store
-from posture.retrain.decision import Answers
+from posture.retrain.comparison import Answers
 from posture.retrain.intake import Progress, silent
 from posture.runs.backend import LOCAL, Backend
 from posture.runs.figures import Views

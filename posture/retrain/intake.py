@@ -5,12 +5,14 @@ themselves, so that a share of what arrives is held out and old groups keep thei
 least one is held out; a single one is used for training.
 """
 
+# what may be None here depends on other values
+# pyright: reportOptionalSubscript=false
+
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -29,33 +31,17 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.display.text import counted
 from posture.errors import InputError
-from posture.retrain.settling import settled
+from posture.retrain.options import InboxOptions
+from posture.retrain.pass_context import Progress, silent
 from posture.runs.backend import Backend
 
 LABEL_SUFFIXES = SUFFIXES | {".xml", ".mat", ".json"}
 """Suffixes of tables, and of the files in which CVAT, UCF101-24 and Label Studio keep boxes and actions."""
-Progress = Callable[[str], AbstractContextManager[Callable[..., None]]]
-"""Function like `posture.display.console.progress`."""
+LOOK_AGAIN_SECONDS = 2.0
+"""Seconds between the two looks of one pass."""
 
-
-@contextlib.contextmanager
-def silent(what: str) -> Any:
-    """Report no progress."""
-    yield lambda *_: None
-
-
-@dataclass(frozen=True)
-class InboxOptions:
-    """The inbox, and how its footage is ingested."""
-
-    footage: str
-    layout: str | None = None
-    split_number: int = 1
-    settle: float = 300.0
-    """Seconds without a change before a file is complete."""
-    val_share: float = 0.2
-    test_share: float = 0.2
-    seed: int = 0
+Looks = dict[str, dict[str, Any]]
+"""Last look at files that have not settled, by uri: {bytes, modified, since}."""
 
 
 @dataclass
@@ -135,6 +121,49 @@ def take_in(
     remembered = {*unlabelled, *refused, *memory.get("seen", {})} - set(unsettled)
     seen = {file.uri: [file.bytes, file.modified] for file in listed if file.uri in remembered or _is_table(file)}
     return Intake(reports, unsettled, unlabelled, {"looks": looks, "seen": seen, "unlabelled": unlabelled})
+
+
+def settled(
+    first: Iterable[File],
+    look_again: Callable[[], Iterable[File]],
+    before: Looks,
+    *,
+    settle: float,
+    now: float | None = None,
+) -> tuple[set[str], Looks]:
+    """Return the uris of the files that are complete, and the looks at the others for the next pass.
+
+    A file has settled if its last change is more than `settle` seconds ago, and if two looks at it are the same. A
+    copied file may have a time in the future, and clocks may jump: such a file has settled if passes at least `settle`
+    seconds apart, by this machine's clock, found the same size and time.
+
+    `before` has the looks of the last pass. `look_again` lists the same files once more; it is called only if some
+    could have settled. With `settle` 0 all files have settled.
+    """
+    files, now = list(first), time.time() if now is None else now
+    if not settle:
+        return {file.uri for file in files}, {}
+    looks = {file.uri: _look(file, before.get(file.uri), now) for file in files}
+    quiet = {
+        file.uri
+        for file in files
+        if (now - file.modified if file.modified <= now else now - looks[file.uri]["since"]) >= settle
+    }
+    if quiet:
+        time.sleep(min(settle, LOOK_AGAIN_SECONDS))
+        seen = {file.uri: (file.bytes, file.modified) for file in look_again()}
+        quiet = {file.uri for file in files if file.uri in quiet and seen.get(file.uri) == (file.bytes, file.modified)}
+    return quiet, {uri: look for uri, look in looks.items() if uri not in quiet}
+
+
+def _look(file: File, before: dict[str, Any] | None, now: float) -> dict[str, Any]:
+    """Return this look at the file; `since` starts again if the file changed, or if the clock was set back."""
+    same = (
+        before is not None
+        and (before["bytes"], before["modified"]) == (file.bytes, file.modified)
+        and before["since"] <= now
+    )
+    return {"bytes": file.bytes, "modified": file.modified, "since": before["since"] if same else now}
 
 
 def _ingest(

@@ -10,8 +10,10 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+from cyclopts import Parameter
 
 from posture.errors import InputError
 
@@ -22,14 +24,16 @@ FIELDS = ("pass", "outcome", "verdict", "champion", "challenger", "registry", "s
 
 @dataclass(frozen=True)
 class Notification:
-    """Where to send notifications. Raises InputError if the url is not http or https."""
+    """Where to send notifications. Raises InputError if the url is not http or https.
 
-    url: str | None = None
-    """Address that gets a POST of a short JSON: the fields `FIELDS`, and `text`, the verdict."""
-    command: str | None = None
-    """Shell command that gets the same JSON on its standard input, and POSTURE_OUTCOME and POSTURE_VERDICT as
-    variables.
+    The JSON has the fields `FIELDS`, and `text`, the verdict. The command also gets POSTURE_OUTCOME and POSTURE_VERDICT
+    as variables.
     """
+
+    url: Annotated[str | None, Parameter(name="--notify-url")] = None
+    """Send the decision as JSON to this address, by POST."""
+    command: Annotated[str | None, Parameter(name="--notify-command")] = None
+    """Run this command with the decision as JSON on its standard input."""
 
     def __post_init__(self) -> None:
         if self.url is not None and not _host(self.url):

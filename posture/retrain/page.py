@@ -3,7 +3,7 @@ predictions, new footage, drift.
 """
 
 # the task of a run decides its type, which a checker cannot follow
-# pyright: reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ from posture.data.store.files import write_bytes
 from posture.data.store.schema import SPLITS
 from posture.data.store.tables import Store
 from posture.display import html, text
-from posture.display.charts import Chart, ChartLine, Interval, Intervals, ticks
-from posture.display.text import NOTHING, THIN_SPACE, counted, decimal, listed, percent, short, signed
-from posture.retrain.decision import beyond_chance
-from posture.retrain.drift import BINS, describe_segments, measure
+from posture.display.text import THIN_SPACE, counted, listed, percent, short
 from posture.retrain.holdout import only_segments
+from posture.retrain.page_comparison import class_row, differences, set_rows, tiles
+from posture.retrain.page_drift import confidence_chart, drift_sentence, measure_drift
 from posture.retrain.registry import Registry
 
 PAGE, DRIFT = "decision.html", "drift.json"
-PARTS = {"frozen": "frozen", "new": "new", "both": "both"}
 MAX_STRIPS = 12
 """Maximum number of clips of each kind: those that got worse, better, or are wrong in another way."""
 MAX_REFUSED = 50
@@ -45,7 +43,7 @@ def publish(registry: Registry, pass_id: str, decision: Mapping[str, Any]) -> st
     Raises InputError if the store or a version is missing.
     """
     store = Store(decision["store"])
-    drift = _drift(registry, pass_id, decision, store)
+    drift = measure_drift(registry, pass_id, decision, store)
     if drift is not None:
         registry.write_json(drift, "passes", pass_id, DRIFT)
     frames: Frames = {}
@@ -75,11 +73,11 @@ def render(decision: Mapping[str, Any], *, drift: Mapping[str, Any] | None = Non
         decision=decision,
         title=title_of(decision),
         subtitle=_subtitle(decision),
-        tiles=_tiles(decision),
-        sets=_sets(decision["sets"]),
-        differences=_differences(decision["sets"]),
+        tiles=tiles(decision),
+        sets=set_rows(decision["sets"]),
+        differences=differences(decision["sets"]),
         parts=parts,
-        per_class=[_class_row(row, parts) for row in decision["per_class"]],
+        per_class=[class_row(row, parts) for row in decision["per_class"]],
         changed=[
             (
                 heading,
@@ -111,7 +109,7 @@ def render(decision: Mapping[str, Any], *, drift: Mapping[str, Any] | None = Non
         waiting=_waiting(decision),
         drift=drift,
         drift_sentence=drift_sentence(drift) if drift else "",
-        confidence=_confidence(drift) if drift else None,
+        confidence=confidence_chart(drift) if drift else None,
         facts=_facts(decision),
     )
 
@@ -122,51 +120,6 @@ def title_of(decision: Mapping[str, Any]) -> str:
     if decision["outcome"] == "promoted":
         return f"{challenger} replaces {champion}" if champion else f"{challenger} is the first champion"
     return f"{champion} stays" if champion else "No champion yet"
-
-
-def drift_sentence(drift: Mapping[str, Any]) -> str:
-    """Return the drift in sentences."""
-    confidence, sentences = drift["confidence"], []
-    if not drift["shared"]:
-        unknown, old = (percent(confidence["mean"][side]) for side in ("unknown", "old"))
-        return (
-            "All new footage is of classes that the frozen hold-out does not have: the champion's confidence is "
-            f"{unknown} there, {old} on the frozen hold-out."
-        )
-    if drift["too_few"]:
-        sentences.append(f"Drift of the features cannot be measured: {drift['too_few']}.")
-    else:
-        auc = drift["auc"]
-        measured = f"AUC {auc['value']:.2f}, 95{THIN_SPACE}% interval {auc['low']:.2f} to {auc['high']:.2f}"
-        shifted = [row["class"] for row in drift["classes"] if row["shifted"]]
-        if auc["low"] > 0.5:
-            mostly = f", mostly in {_listed(shifted[:3])}" if shifted else ""
-            sentences.append(f"The new footage differs from the old ({measured}){mostly}.")
-        else:
-            sentences.append(f"The new footage does not differ from the old beyond chance ({measured}).")
-    if (change := confidence["difference"]) is not None:
-        direction = "falls" if change["high"] < 0 else "rises" if change["low"] > 0 else None
-        beyond = (
-            f"{direction} by {100 * abs(change['value']):.1f} points" if direction else "does not change beyond chance"
-        )
-        means = (percent(confidence["mean"][side]) for side in ("old", "new"))
-        sentences.append("The champion's confidence {} ({} on the old footage, {} on the new).".format(beyond, *means))
-    return " ".join(sentences)
-
-
-def _drift(registry: Registry, pass_id: str, decision: Mapping[str, Any], store: Store) -> dict[str, Any] | None:
-    """Measure the drift between the frozen hold-out and the new footage; None without a champion or one of the two."""
-    frozen = (decision["holdout"].get("frozen") or {}).get("segments")
-    new = set((registry.read_json("passes", pass_id, "segments.json") or {"new": []})["new"]) - set(frozen or ())
-    if decision["champion"] is None or not frozen or not new:
-        return None
-    run = validate(registry.version(decision["champion"])["run"])
-    with registry.checkpoint(decision["champion"]) as weights:
-        sides = [
-            describe_segments(store, run, weights, segments, versions=decision["versions"])
-            for segments in (frozen, new)
-        ]
-    return measure(*sides) if all(len(side.labels) for side in sides) else None
 
 
 def _images(store: Store, run: ActionRun, segments: Sequence[str], versions: dict[str, int]) -> Frames:
@@ -199,98 +152,6 @@ def _changed(changed: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[
 def _subtitle(decision: Mapping[str, Any]) -> list[str]:
     started, ended = decision["started"], decision["ended"]
     return [f"pass {decision['pass']}", text.moment(ended), f"{html.duration(ended - started)} from start to decision"]
-
-
-def _tiles(decision: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    both = decision["sets"].get("both")
-    came = decision["came_in"]
-    new = (
-        "New footage",
-        text.whole(came["segments"]),
-        f"segments, and {_counted(sum(came['groups'].values()), 'new group')}",
-    )
-    if both is None:
-        return [new]
-    held_out = "hold-out segments" + (", frozen and new" if len(_present(decision["sets"])) > 1 else "")
-    ours = (
-        "Challenger",
-        percent(both["challenger"]["accuracy"]["value"]),
-        f"accuracy on {both['segments']:,} {held_out}",
-    )
-    if both["champion"] is None:
-        return [ours, ("mAP", decimal(both["challenger"]["map"]["value"]), "mean average precision"), new]
-    found = both["difference"]["accuracy"]
-    return [
-        ours,
-        ("Champion", percent(both["champion"]["accuracy"]["value"]), "on the same segments"),
-        ("Difference", signed(100 * found["difference"]), f"points, 95{THIN_SPACE}% interval {_span(found)}"),
-        new,
-    ]
-
-
-def _sets(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for part in _present(sets):
-        found = sets[part]
-        row = {
-            "name": PARTS[part],
-            "segments": found["segments"],
-            "groups": found["groups"],
-            "challenger": percent(found["challenger"]["accuracy"]["value"]),
-        }
-        if found["champion"] is not None:
-            accuracy = found["difference"]["accuracy"]
-            row |= {
-                "champion": percent(found["champion"]["accuracy"]["value"]),
-                "points": signed(100 * accuracy["difference"]),
-                "interval": _span(accuracy),
-            }
-        rows.append(row)
-    return rows
-
-
-def _present(sets: Mapping[str, Any]) -> list[str]:
-    """Return the existing parts of the hold-out; if there is only one, the whole is the same and is not listed."""
-    present = [part for part in PARTS if sets.get(part)]
-    return present[:1] if len(present) == 2 else present
-
-
-def _differences(sets: Mapping[str, Any]) -> list[Intervals]:
-    """Draw the challenger's lead on each part of the hold-out, in points, with its interval."""
-    rows = []
-    for part in _present(sets):
-        name, found = PARTS[part], sets[part]["difference"]
-        if found:
-            one = found["accuracy"]
-            low, high = (None if one[key] is None else 100 * one[key] for key in ("low", "high"))
-            look = "unsure" if low is None or high is None or low <= 0 <= high else "right" if low > 0 else "wrong"
-            rows.append(
-                Interval(
-                    name,
-                    100 * one["difference"],
-                    low,
-                    high,
-                    look,
-                    f"{name}: {signed(100 * one['difference'])} points, {_span(one)}",
-                )
-            )
-    reach = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
-    return (
-        [Intervals("Accuracy", "points ahead of the champion →", ticks(min(0.0, *reach), max(0.0, *reach), 4), rows)]
-        if rows
-        else []
-    )
-
-
-def _class_row(row: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-    cells = []
-    for part in parts:
-        found = row[part] or {"segments": 0, "champion": None, "challenger": None, "change": None, "p": None}
-        look = "" if not beyond_chance(found) else "fallen" if found["change"] < 0 else "risen"
-        cells.append(
-            found | {"points": NOTHING if found["change"] is None else signed(100 * found["change"], 0), "look": look}
-        )
-    return {"class": row["class"], "status": row["status"], "cells": cells}
 
 
 def _came_in(came: Mapping[str, Any]) -> str:
@@ -336,34 +197,6 @@ def _waiting(decision: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _confidence(drift: Mapping[str, Any]) -> Chart | None:
-    """Draw histograms of the champion's confidence, as steps."""
-    looks = {"old": ("frozen hold-out", "first"), "new": ("new footage", "second"), "unknown": ("new classes", "third")}
-    histograms = {side: shares for side, shares in drift["confidence"]["histogram"].items() if shares}
-    if not histograms:
-        return None
-    lines = []
-    for side, shares in histograms.items():
-        name, look = looks[side]
-        corners = [(edge / BINS, share) for index, share in enumerate(shares) for edge in (index, index + 1)]
-        lines.append(
-            ChartLine(
-                f"{name}, mean {percent(drift['confidence']['mean'][side], 0)}",
-                [(0.0, 0.0), *corners, (1.0, 0.0)],
-                look,
-            )
-        )
-    highest = max(share for shares in histograms.values() for share in shares)
-    return Chart(
-        "Confidence",
-        "probability of the champion's prediction",
-        "share of segments",
-        ticks(0, 1),
-        ticks(0, highest),
-        lines,
-    )
-
-
 def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
     training, limits = decision["training"], decision["limits"]
     found = [
@@ -391,14 +224,6 @@ def _facts(decision: Mapping[str, Any]) -> list[tuple[str, str]]:
     if decision["rule"]:
         found.append(("Rule", decision["rule"]))
     return found + [("Registry", decision["registry"]), ("Baseline", decision["baseline"] or "none: the first pass")]
-
-
-def _span(found: Mapping[str, float | None]) -> str:
-    return (
-        "none: only one group"
-        if found["low"] is None
-        else f"{signed(100 * found['low'])} to {signed(100 * found['high'])}"
-    )
 
 
 def _points(share: float) -> str:

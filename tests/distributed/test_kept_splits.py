@@ -21,7 +21,8 @@ from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 from posture.distributed import ingest as on_ray
 from posture.errors import InputError
-from posture.retrain.intake import InboxOptions, take_in
+from posture.retrain.intake import take_in
+from posture.retrain.options import InboxOptions
 from posture.runs.backend import LOCAL
 from posture.runs.recipes import load_recipe
 from tests.support.footage import make_video, write_bad_files

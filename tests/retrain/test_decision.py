@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from posture.retrain.decision import Answers, DecisionLimits, compare, detectable, judge
+from posture.retrain.comparison import Answers, compare, detectable
+from posture.retrain.decision import DecisionLimits, judge
 from posture.runs.statistics import Difference
 
 CLASSES = ("dive", "jump", "kick", "vault")

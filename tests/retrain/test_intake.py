@@ -10,8 +10,9 @@ import pytest
 from posture.config import override
 from posture.data.store.tables import Store
 from posture.errors import InputError
-from posture.retrain.intake import InboxOptions, take_in
-from posture.retrain.run_pass import RetrainOptions, run_pass
+from posture.retrain.intake import take_in
+from posture.retrain.options import InboxOptions, RetrainOptions
+from posture.retrain.run_pass import run_pass
 from posture.runs.backend import LOCAL
 from posture.runs.recipes import load_recipe
 from tests.support.crops import across, make_film, waiting
@@ -62,7 +63,7 @@ def test_what_arrives_later_is_split_by_itself_and_what_stands_stays(drop, store
 
 
 def test_a_file_that_is_still_being_copied_waits(drop, store, run, monkeypatch):
-    monkeypatch.setattr("posture.retrain.settling.LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("posture.retrain.intake.LOOK_AGAIN_SECONDS", 0.05)
     young = drop / "left" / "left02.mp4"
     for path in drop.rglob("*.mp4"):
         os.utime(path, (time.time() - 1000,) * 2)
@@ -77,7 +78,7 @@ def test_a_file_that_is_still_being_copied_waits(drop, store, run, monkeypatch):
 
 
 def test_labels_that_are_still_being_written_hold_everything_back(drop, store, run, monkeypatch):
-    monkeypatch.setattr("posture.retrain.settling.LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("posture.retrain.intake.LOOK_AGAIN_SECONDS", 0.05)
     for path in drop.rglob("*.mp4"):
         os.utime(path, (time.time() - 1000,) * 2)
     table = drop / "labels.csv"
@@ -131,11 +132,10 @@ def test_clips_that_a_detector_cut_are_not_made_here_and_it_says_what_to_do(drop
 
 def test_a_first_pass_that_is_refused_for_that_leaves_no_registry(drop, store, tmp_path):
     options = RetrainOptions(
-        str(drop),
+        InboxOptions(str(drop)),
         store.uri,
         str(tmp_path / "registry"),
         changes={"data.recipe": f"{RECIPE}-detector-1f2e3d4c-0.2"},
-        backend=LOCAL,
     )
     with pytest.raises(InputError, match="posture retrain has no detector"):
         run_pass(options)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from posture.retrain.decision import beyond_chance
+from posture.retrain.comparison import beyond_chance
 from posture.retrain.drift import measure
-from posture.retrain.page import drift_sentence, render, title_of
+from posture.retrain.page import render, title_of
+from posture.retrain.page_drift import drift_sentence
 from tests.support.figures.decision import answers, decision, footage
 
 

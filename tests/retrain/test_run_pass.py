@@ -14,7 +14,6 @@ import pytest
 
 from posture.data.store.tables import Store
 from posture.retrain.registry import Registry
-from posture.runs.backend import LOCAL
 from tests.support.footage import make_class_folders, make_video, write_bad_files
 from tests.support.processes import posture, posture_here, s3_server
 from tests.support.retrain_kills import Rounds
@@ -235,7 +234,8 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
     """A challenger that diverges is recorded and not tried again; a pass that was interrupted goes on, but not with
     another recipe.
     """
-    from posture.retrain.run_pass import RetrainOptions, run_pass
+    from posture.retrain.options import InboxOptions, RetrainOptions
+    from posture.retrain.run_pass import run_pass
 
     monkeypatch.setenv("WANDB_MODE", "disabled")
     make_class_folders(tmp_path / "in", per_class=5, frames=40)
@@ -249,18 +249,16 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 
     def one_pass(changes, **options):
         said = []
-        places = (str(tmp_path / name) for name in ("in", "store", "registry"))
+        inbox, *places = (str(tmp_path / name) for name in ("in", "store", "registry"))
         asked = RetrainOptions(
-            *places, changes=changes, backend=LOCAL, settle=0.0, min_clips=2, min_per_class=2, **options
+            InboxOptions(inbox, settle=0.0), *places, changes=changes, min_clips=2, min_per_class=2, **options
         )
         return run_pass(asked, tell=said.append), "\n".join(said)
 
     def interrupted(step, changes, **options):
         """Ctrl-C at a step; the plan that is left."""
         with monkeypatch.context() as patched:
-            patched.setattr(
-                f"posture.retrain.run_pass.{step}", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
-            )
+            patched.setattr(f"posture.retrain.{step}", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 one_pass(changes, **options)
         return registry.current()
@@ -276,16 +274,16 @@ def test_what_a_pass_decides_when_training_fails_or_the_user_thinks_again(tmp_pa
 
     for number in range(4):
         make_video(tmp_path / "in" / "left" / f"more{number}.mp4", frames=40, seed=800 + number, direction=-1)
-    plan = interrupted("Pass._judge", small)
+    plan = interrupted("run_pass.decide", small)
     assert plan["step"] == "judge"
-    other = interrupted("Pass._judge", small | {"optim.lr": 0.001})
+    other = interrupted("run_pass.decide", small | {"optim.lr": 0.001})
     assert other["run"] != plan["run"] and other["versions"] == plan["versions"]
     done, said = one_pass(small | {"optim.lr": 0.001})
     assert done.status in ("promoted", "refused") and f"resuming pass {other['pass']}" in said and "epoch" not in said
     assert registry.current() is None and [version["run"]["name"] for version in registry.versions()] == [other["run"]]
 
     # Killed between the weights that a run starts from and its run.json, which nothing else leaves behind.
-    half = interrupted("fit", small | {"optim.lr": 0.003}, force=True)
+    half = interrupted("challenger.fit", small | {"optim.lr": 0.003}, force=True)
     (tmp_path / "registry" / "runs" / half["run"] / "run.json").rename(
         tmp_path / "registry" / "runs" / half["run"] / "start.safetensors"
     )

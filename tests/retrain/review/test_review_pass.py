@@ -10,9 +10,9 @@ import pytest
 from posture.commands.review import choose
 from posture.commands.status import print_status
 from posture.retrain.decision import DecisionLimits
+from posture.retrain.options import InboxOptions, RetrainOptions
 from posture.retrain.registry import Registry
-from posture.retrain.run_pass import RetrainOptions, run_pass
-from posture.runs.backend import LOCAL
+from posture.retrain.run_pass import run_pass
 from tests.support.footage import make_class_folders, make_video
 from tests.support.small_run import SMALL_ACTION
 
@@ -23,15 +23,12 @@ SMALL = SMALL_ACTION | {"data.recipe": "32x40-stretch-f12-s2-w1-raw", "model.fra
 def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
     drop, registry = make_class_folders(tmp_path / "in", per_class=6), Registry(str(tmp_path / "registry"), create=True)
     options = RetrainOptions(
-        str(drop),
+        InboxOptions(str(drop), settle=0, test_share=0.34),
         str(tmp_path / "store"),
         registry.uri,
         changes=SMALL,
-        backend=LOCAL,
-        settle=0,
         min_clips=1,
         min_per_class=1,
-        test_share=0.34,
         limits=DecisionLimits(margin=0.0, tolerance=1.0, recall_floor=0.0, max_class_drop=1.0),
     )
     first = run_pass(options)
@@ -46,7 +43,7 @@ def test_answers_are_taken_in_by_the_next_pass(tmp_path, capsys):
     print_status(registry.uri)
     assert "5 files without a label: posture review asks for them" in capsys.readouterr().out
 
-    review = choose(registry.uri, options.store, options.footage, count=10)
+    review = choose(registry.uri, options.store, str(drop), count=10)
     try:
         assert "left out: " in (said := capsys.readouterr().out) and "duplicate" in said, "of a copy one is asked about"
         shown = [question.asked.stretch.video for question in review.questions]

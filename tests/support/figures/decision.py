@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from posture.retrain.decision import Answers, DecisionLimits, judge
+from posture.retrain.comparison import Answers
+from posture.retrain.decision import DecisionLimits, judge
 from posture.retrain.drift import Features
 
 CLASSES = ("jump", "run <b>fast</b>", "throw")

@@ -1,13 +1,10 @@
 """Files that are still being copied are left alone; clocks that jump neither hurry nor block them."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from posture.data.store.files import File
-from posture.retrain.run_pass import Pass, RetrainOptions
-from posture.retrain.settling import settled
-from posture.runs.backend import LOCAL
+from posture.retrain.intake import settled
+from posture.retrain.run_pass import still_changing
 
 NOW = 1_800_000_000.0
 
@@ -21,7 +18,7 @@ def look(files, *, again=None, before=None, settle=300.0, now=NOW):
 
 
 def test_old_and_quiet_is_settled_young_or_growing_is_not(monkeypatch):
-    monkeypatch.setattr("posture.retrain.settling.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("posture.retrain.intake.LOOK_AGAIN_SECONDS", 0.0)
     old, young, growing = file("old.mp4"), file("young.mp4", age=10), file("growing.mp4")
     whole, looks = look([old, young, growing], again=[old, young, file("growing.mp4", bytes=200)])
     assert whole == {old.uri} and set(looks) == {young.uri, growing.uri}
@@ -33,7 +30,7 @@ def test_without_waiting_all_are():
 
 
 def test_a_time_that_lies_in_the_future_is_waited_for_by_our_own_clock(monkeypatch):
-    monkeypatch.setattr("posture.retrain.settling.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("posture.retrain.intake.LOOK_AGAIN_SECONDS", 0.0)
     ahead = file(age=-1e6)
     whole, looks = look([ahead])
     assert not whole and looks[ahead.uri]["since"] == NOW
@@ -46,7 +43,7 @@ def test_a_time_that_lies_in_the_future_is_waited_for_by_our_own_clock(monkeypat
 
 
 def test_a_clock_that_went_back_starts_the_wait_anew_and_does_not_block(monkeypatch):
-    monkeypatch.setattr("posture.retrain.settling.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("posture.retrain.intake.LOOK_AGAIN_SECONDS", 0.0)
     ahead = file(age=-1e6)
     _, looks = look([ahead], now=NOW + 5000)
     whole, looks = look([ahead], before=looks, now=NOW)
@@ -62,5 +59,4 @@ def test_a_clock_that_went_back_starts_the_wait_anew_and_does_not_block(monkeypa
     ],
 )
 def test_a_pass_says_how_long_files_must_have_been_left_alone(settle, count, told):
-    options = RetrainOptions("footage", "store", "registry", settle=settle, backend=LOCAL)
-    assert Pass._unsettled(SimpleNamespace(options=options), ["/in/a.mp4"] * count) == told
+    assert still_changing(["/in/a.mp4"] * count, settle) == told
