@@ -1,10 +1,12 @@
 """The image: a Dockerfile that hadolint accepts, of pinned versions that satisfy what Posture asks for."""
 
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,32 @@ def test_hadolint_accepts():
 @pytest.mark.parametrize("requirement", [Requirement(text) for text in PROJECT["dependencies"]], ids=str)
 def test_what_posture_asks_for_is_pinned(requirement):
     assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)])
+
+
+def needed(requirement, found):
+    """Add to `found` the packages that a requirement leads to, by the metadata of what is installed here."""
+    if (key := (canonicalize_name(requirement.name), frozenset(requirement.extras))) in found:
+        return
+    found.add(key)
+    try:
+        texts = distribution(requirement.name).requires or []
+    except PackageNotFoundError:  # an extra that is not installed here
+        return
+    for inner in map(Requirement, texts):
+        if not inner.marker or any(inner.marker.evaluate({"extra": extra}) for extra in {"", *requirement.extras}):
+            needed(inner, found)
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="the image's packages are those of Linux on x86-64",
+)
+def test_the_pins_are_what_posture_leads_to_and_nothing_else():
+    extra = ["psycopg[binary]", "psycopg-binary", "boto3"]
+    found = set()
+    for text in [*PROJECT["dependencies"], *extra]:
+        needed(Requirement(text), found)
+    assert set(PINS) == {name for name, _ in found}
 
 
 def test_every_line_is_a_pin():

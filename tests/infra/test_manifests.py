@@ -17,6 +17,28 @@ SCHEMAS = ROOT.parent / "shared" / "schemas" / "kuberay"
 CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 RAY = [pair for pair in MANIFESTS if pair[1]["apiVersion"].startswith("ray.io/")]
 OTHERS = [pair for pair in MANIFESTS if pair not in RAY]
+NEEDS_SCHEMAS = pytest.mark.skipif(
+    not SCHEMAS.exists(), reason=f"{SCHEMAS} has no definitions of KubeRay; its names are checked by a list here"
+)
+NAMES = {
+    kind: set(names.split())
+    for kind, names in {
+        "RayJob": "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus "
+        "entrypointNumGpus entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec "
+        "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend "
+        "ttlSecondsAfterFinished",
+        "RayCluster": "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "
+        "headServiceAnnotations historyServerOptions managedBy networkPolicy rayVersion suspend tlsOptions "
+        "upgradeStrategy workerGroupSpecs",
+        "headGroupSpec": "enableIngress headService ingressOptions labels rayStartParams resources serviceType "
+        "template",
+        "workerGroupSpecs": "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts priority "
+        "rayStartParams replicas resources scaleStrategy suspend template",
+        "autoscalerOptions": "args command env envFrom idleTimeoutSeconds image imagePullPolicy resources "
+        "securityContext upscalingMode version volumeMounts",
+    }.items()
+}
+"""Fields of KubeRay's kinds in ray.io/v1, outside of the pods."""
 
 
 @cache
@@ -39,13 +61,40 @@ def close(schema):
             close(child)
 
 
-@pytest.mark.skipif(not SCHEMAS.exists(), reason=f"KubeRay's definitions are not at {SCHEMAS}")
+@NEEDS_SCHEMAS
 @pytest.mark.parametrize("manifest", [pair[1] for pair in RAY], ids=[pair[0] for pair in RAY])
 def test_kuberay_accepts(manifest):
     definition(manifest["kind"], manifest["apiVersion"].split("/")[1]).validate(manifest)
 
 
-@pytest.mark.skipif(not SCHEMAS.exists(), reason=f"KubeRay's definitions are not at {SCHEMAS}")
+@NEEDS_SCHEMAS
+def test_the_names_here_are_those_of_kuberay_s_definitions():
+    spec = {
+        kind: definition(kind, "v1").schema["properties"]["spec"]["properties"] for kind in ("RayCluster", "RayJob")
+    }
+    cluster = spec["RayCluster"]
+    spec |= {part: cluster[part]["properties"] for part in ("headGroupSpec", "autoscalerOptions")}
+    spec["workerGroupSpecs"] = cluster["workerGroupSpecs"]["items"]["properties"]
+    assert {kind: set(properties) for kind, properties in spec.items()} == NAMES
+
+
+@pytest.mark.parametrize("manifest", [pair[1] for pair in RAY], ids=[pair[0] for pair in RAY])
+def test_manifests_for_kuberay_have_no_other_names(manifest):
+    assert manifest["apiVersion"] == "ray.io/v1" and set(manifest["spec"]) <= NAMES[manifest["kind"]]
+    cluster = manifest["spec"].get("rayClusterSpec", manifest["spec"])
+    assert set(cluster) <= NAMES["RayCluster"] and set(cluster["headGroupSpec"]) <= NAMES["headGroupSpec"]
+    assert set(cluster.get("autoscalerOptions", ())) <= NAMES["autoscalerOptions"]
+    for group in cluster["workerGroupSpecs"]:
+        assert {"groupName", "maxReplicas", "minReplicas", "template"} <= set(group) <= NAMES["workerGroupSpecs"]
+
+
+@pytest.mark.parametrize(("where", "pod"), pods(), ids=[where for where, _ in pods()])
+def test_kubernetes_accepts_the_pods(where, pod):
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": where.lower()}, "spec": pod}
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+@NEEDS_SCHEMAS
 def test_a_name_that_kuberay_does_not_know_is_refused():
     head = {"template": {"spec": {"containers": [{"name": "ray", "imgae": "x"}]}}}
     manifest = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {"headGroupSpec": head}}
