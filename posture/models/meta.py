@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 
 class ShapesOnly(TorchFunctionMode):
-    """A mode that leaves out what changes neither a shape nor a count: random initial weights, and norms.
+    """A mode that leaves out what changes neither a shape nor a count: random initial weights, norms, activations, and
+    sums and products that have the shape of their first argument.
 
     On the meta device they take most of the time, because torch computes their shapes in Python.
     """
@@ -26,15 +27,28 @@ class ShapesOnly(TorchFunctionMode):
         functional.batch_norm,
         functional.group_norm,
         functional.layer_norm,
+        functional.relu,
+        functional.silu,
+        functional.gelu,
+        functional.dropout,
     })
+    BINARY = frozenset({Tensor.add, Tensor.sub, Tensor.mul})
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None
     ) -> Any:
         settings = settings or {}
-        if function not in self.LEFT_OUT:
+        if function not in self.LEFT_OUT and not (function in self.BINARY and _fits_into(*arguments)):
             return function(*arguments, **settings)
         return arguments[0] if arguments else settings["tensor"]
+
+
+def _fits_into(first: Any, second: Any) -> bool:
+    """Return True if the sum of both has the shape of the first."""
+    if not isinstance(second, Tensor):
+        return True
+    ends = zip(reversed(first.shape), reversed(second.shape), strict=False)
+    return second.ndim <= first.ndim and all(side in (1, whole) for whole, side in ends)
 
 
 def build_on_meta(config: Any) -> nn.Module:

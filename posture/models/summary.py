@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from posture.models.meta import ShapesOnly, build_on_meta
 
@@ -40,16 +41,33 @@ def gmacs(model: nn.Module, frames: int = 16, size: int = 112, *, inputs: tuple[
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     clip = tuple(torch.empty(shape, device="meta") for shape in input_shapes(inputs, frames=frames, size=size))
-    with flop_counter() as counter, torch.no_grad(), ShapesOnly():
+    with OperationCounter() as counter, torch.no_grad(), ShapesOnly():
         functional_call(model, shapes, clip)
-    return counter.get_total_flops() / 2 / 1e9
+    return counter.total / 2 / 1e9
 
 
-def flop_counter() -> FlopCounterMode:
-    """Return torch's counter of floating-point operations, extended by the fused attention that torch uses on a CPU."""
-    return FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-    )
+class OperationCounter(TorchDispatchMode):
+    """Counter of floating-point operations by torch's formulas, and by one for the fused attention that torch uses on a
+    CPU.
+
+    torch's own counter loads the compiler, which takes a second and a half.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        self._formulas = flop_registry | {attention: shape_wrapper(_attention_flops)}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if formula := self._formulas.get(function.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def _attention_flops(
@@ -73,7 +91,7 @@ def image_gflops(model: nn.Module, size: int) -> float:
     on_meta = next(model.parameters()).is_meta
     network = model.eval() if on_meta else copy.deepcopy(model).cpu().float().eval()
     image = torch.full((1, 3, size, size), 0.5, device="meta" if on_meta else "cpu")
-    with flop_counter() as counter, ShapesOnly() if on_meta else contextlib.nullcontext():
+    with OperationCounter() as counter, ShapesOnly() if on_meta else contextlib.nullcontext():
         if on_meta and hasattr(network, "transform"):  # torchvision's, whose boxes depend on values
             features = list(network.backbone(image).values())
             if hasattr(network, "rpn"):
@@ -85,7 +103,7 @@ def image_gflops(model: nn.Module, size: int) -> float:
                 network.head(features)
         else:
             network(image)
-    return counter.get_total_flops() / 1e9
+    return counter.total / 1e9
 
 
 def random_inputs(config: Any, *, clips: int = 1, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from posture.models.attention import STCBAM
 from posture.models.configs import C3D, IMPROVED
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5
 from posture.models.meta import build_on_meta
-from posture.models.summary import flop_counter, gmacs, image_gflops, latency_ms, parameters, table
+from posture.models.summary import OperationCounter, gmacs, image_gflops, latency_ms, parameters, table
 from posture.models.swin import WindowAttention
 
 
@@ -54,12 +54,12 @@ def test_windows_of_attention_are_counted(side: int, windows: int, learning: boo
     and the position network.
     """
     attention = WindowAttention(64, heads=2, window=4, shift=0)
-    with flop_counter() as counter, torch.set_grad_enabled(learning):
+    with OperationCounter() as counter, torch.set_grad_enabled(learning):
         attention(torch.randn(1, side, side, 64))
     products = windows * 2 * (16 * 16 * 32 + 16 * 16 * 32)
     matrices = side**2 * 64 * 3 * 64 + (windows * 16) * 64 * 64
     positions = 7 * 7 * (2 * 512 + 512 * 2)
-    assert counter.get_total_flops() == 2 * (products + matrices + positions)
+    assert counter.total == 2 * (products + matrices + positions)
 
 
 def test_a_detectors_attention_is_counted():
@@ -83,9 +83,9 @@ def test_a_detectors_attention_is_counted():
 def test_channel_space_and_time_attention_is_counted():
     """Equations (14)-(16): two layers on each channel's mean, a 7 x 7 kernel on the map, one of three frames."""
     attention = STCBAM(64)
-    with flop_counter() as counter, torch.no_grad():
+    with OperationCounter() as counter, torch.no_grad():
         attention(torch.randn(2, 64, 8, 14, 14))
-    assert counter.get_total_flops() == 2 * 2 * (64 * 8 + 8 * 64 + 49 * 14 * 14 + 3 * 8)
+    assert counter.total == 2 * 2 * (64 * 8 + 8 * 64 + 49 * 14 * 14 + 3 * 8)
 
 
 def test_counting_leaves_the_network_as_it_was():
@@ -125,7 +125,7 @@ def test_torchvisions_detectors_cost_the_same_on_the_meta_device(config):
 @pytest.mark.parametrize("config", [C3D(**IMPROVED | {"width": 0.125}), C3D(width=0.125, norm="batch", head="gap")])
 def test_shapes_alone_have_the_parameters_and_costs_of_weights(config):
     network, shapes = build(config), build_on_meta(config)
-    with flop_counter() as counter, torch.no_grad():
+    with OperationCounter() as counter, torch.no_grad():
         network(torch.randn(1, 3, 16, 32, 32))
-    assert gmacs(shapes, size=32) == gmacs(network, size=32) == counter.get_total_flops() / 2 / 1e9
+    assert gmacs(shapes, size=32) == gmacs(network, size=32) == counter.total / 2 / 1e9
     assert parameters(shapes) == parameters(network)
