@@ -29,6 +29,7 @@ from posture.data.store.frame_codec import decode_frames
 from posture.data.store.schema import DecodeRecipe, crop_name
 from posture.errors import InputError, Unreadable
 from posture.predict.answers import Prediction
+from posture.predict.network_threads import NetworkThreads
 from posture.predict.passes import Progress, VideoPass
 from posture.predict.tracker import TRACKERS
 from posture.predict.windows import Sampling
@@ -97,6 +98,7 @@ class VideoModel:
         ctx = LocalContext()
         self.device_name = ctx.device_name
         self._device, self._lock, self._limits = ctx.device, threading.Lock(), limits
+        self._threads = NetworkThreads(ctx.device)
         self._calibration = calibration
         self._threshold = None if max_error is None else calibration.threshold(max_error)
         self._finder: AthleteFinder | None = Finder(detector) if isinstance(detector, TrainedModel) else detector
@@ -196,15 +198,40 @@ class VideoModel:
             raise InputError(
                 f"{name}: there is no clip from {start:g} s to {'its end' if end is None else f'{end:g} s'}"
             )
-        return (
-            np
-            .stack([self.probabilities([clip])[0] for clip in clips])
-            .mean(axis=0, dtype=np.float64)
-            .astype(np.float32)
-        )
+        found = self._threads.mapped(lambda part: [self._probabilities([clip])[0] for clip in part], clips)()
+        return np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def probabilities(self, clips: list[np.ndarray]) -> np.ndarray:
         """Return the probabilities (n, K) float32 of clips, uint8 (T, H, W, 3) each, as the store has them."""
+        return self.probabilities_later(clips)()
+
+    def probabilities_later(self, clips: list[np.ndarray]) -> Callable[[], np.ndarray]:
+        """Begin `probabilities` in other threads. Return a function that waits for its result."""
+        result = self._threads.mapped(lambda part: list(self._probabilities(part)), clips)
+        return lambda: np.stack(result())
+
+    def find(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return boxes (D, 4) and scores (D,) of the athletes in each of the frames uint8 (n, H, W, 3)."""
+        return self.find_later(frames)()
+
+    def find_later(self, frames: np.ndarray) -> Callable[[], list[tuple[np.ndarray, np.ndarray]]]:
+        """Begin `find` in other threads. Return a function that waits for its result.
+
+        A detector that is not a run of Posture's runs in the thread that waits, one call at a time.
+        """
+        finder = self._finder
+        assert finder is not None
+        if isinstance(self.detector, TrainedModel):
+            return self._threads.mapped(finder, frames)
+
+        def find() -> list[tuple[np.ndarray, np.ndarray]]:
+            with self._lock:
+                return finder(frames)
+
+        return find
+
+    def _probabilities(self, clips: list[np.ndarray]) -> np.ndarray:
+        """Return the probabilities (n, K) float32 of clips in one forward pass."""
         import torch
 
         from posture.data.decode.optical_flow import METHODS, flow_of_clip
@@ -220,16 +247,10 @@ class VideoModel:
             )
             for clip in clips
         ]
-        with self._lock, torch.inference_mode():
+        with torch.inference_mode():
             precision = Precision(run.scale.amp, self._device)
             outputs = clip_outputs(self._network, arrays, run, self._device, precision=precision)
             return probabilities(outputs).cpu().numpy()
-
-    def find(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return boxes (D, 4) and scores (D,) of the athletes in each of the frames uint8 (n, H, W, 3)."""
-        assert self._finder is not None
-        with self._lock:
-            return self._finder(frames)
 
     @property
     def look_size(self) -> int | None:

@@ -7,7 +7,7 @@ not on the video's frames. Legend: n windows, T frames of a window, H x W pixels
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -29,7 +29,11 @@ from posture.train.batches import prefetched
 Progress = Callable[[int, int], None]
 """Called with the number of frames that are done, and in total."""
 MESSAGES_AHEAD = 4
-"""Groups of frames that are decoded while others are classified."""
+"""Groups of frames that are decoded, and searched for athletes, before their turn."""
+BATCHES_AHEAD = 1
+"""Batches of windows that are classified while the pass goes on."""
+Found = tuple[np.ndarray, np.ndarray]
+"""Boxes (D, 4) and scores (D,) of a frame."""
 
 
 class Answering(Protocol):
@@ -44,9 +48,9 @@ class Answering(Protocol):
     def threshold(self) -> float: ...
     @property
     def description(self) -> dict[str, Any]: ...
-    def probabilities(self, clips: list[np.ndarray]) -> np.ndarray: ...
+    def probabilities_later(self, clips: list[np.ndarray]) -> Callable[[], np.ndarray]: ...
     def calibrated(self, probabilities: np.ndarray) -> np.ndarray: ...
-    def find(self, frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]: ...
+    def find_later(self, frames: np.ndarray) -> Callable[[], list[Found]]: ...
 
 
 class VideoPass:
@@ -74,6 +78,7 @@ class VideoPass:
         self._looked = -1
         self._recent: dict[int, dict[int, Box]] = defaultdict(dict)
         self._waiting: list[tuple[int, int, np.ndarray]] = []
+        self._begun: deque[tuple[list[tuple[int, int]], Callable[[], np.ndarray]]] = deque()
         self._lanes: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
         self._overall: list[np.ndarray] = []
 
@@ -82,9 +87,9 @@ class VideoPass:
         read.
         """
         try:
-            for message in prefetched(messages, depth=MESSAGES_AHEAD):
+            for message, found in prefetched(self._searched(messages), depth=MESSAGES_AHEAD):
                 if isinstance(message, Clip):
-                    self._take(message)
+                    self._take(message, found)
                 elif message["kind"] == "stream":
                     self._begin(message)
                 elif message["kind"] == "note":
@@ -98,7 +103,16 @@ class VideoPass:
             raise InputError(f"{self._name}: the video cannot be read: {self._failure or 'it has no frame there'}")
         self._classify(until=self._stop)
         self._flush()
+        self._collect()
         return self._answer()
+
+    def _searched(
+        self, messages: Iterator[dict[str, Any] | Clip]
+    ) -> Iterator[tuple[dict[str, Any] | Clip, Callable[[], list[Found]] | None]]:
+        """Yield each message, and the search for athletes that was begun in its frames."""
+        for message in messages:
+            is_search = isinstance(message, Clip) and message.row["role"] == "search"
+            yield message, self._model.find_later(_pixels(message)) if is_search else None
 
     def _begin(self, stream: dict[str, Any]) -> None:
         self._stream, self._first, self._stop = stream, stream["first"], stream["stop"]
@@ -116,11 +130,10 @@ class VideoPass:
                 self._windows += self._model.sampling.spread(frames)
             self._buffer = FrameBuffer(self._windows)
 
-    def _take(self, clip: Clip) -> None:
-        row = clip.row
-        frames = np.frombuffer(clip.pixels, np.uint8).reshape(-1, row["height"], row["width"], 3)
-        if row["role"] == "search":
-            self._look(row, frames)
+    def _take(self, clip: Clip, found: Callable[[], list[Found]] | None) -> None:
+        row, frames = clip.row, _pixels(clip)
+        if found is not None:
+            self._look(row, frames, found())
         if row["role"] != "search" or self._model.sampling is None:
             self._times.extend(row["times"])
             self._ends.extend(row["ends"])
@@ -134,11 +147,11 @@ class VideoPass:
         if self._model.sampling is not None:
             self._classify(until=self._looked - SMOOTHED_FRAMES if self._crops else row["numbers"][-1])
 
-    def _look(self, row: dict[str, Any], frames: np.ndarray) -> None:
-        """Find the athletes in these frames, and follow them."""
+    def _look(self, row: dict[str, Any], frames: np.ndarray, found: list[Found]) -> None:
+        """Follow the athletes that were found in these frames."""
         shown = self._stream["width"] / row["width"], self._stream["height"] / row["height"]
         enlarged = np.array([*shown, *shown], np.float32)
-        looks = zip(row["numbers"], row["times"], self._model.find(frames), frames, strict=True)
+        looks = zip(row["numbers"], row["times"], found, frames, strict=True)
         for number, time, (boxes, scores), frame in looks:
             for track, box, _ in self._tracker.update(number, time, boxes * enlarged, scores, frame):
                 left, top, right, bottom = box.tolist()
@@ -193,13 +206,20 @@ class VideoPass:
         lengths = {len(frames) for _, _, frames in self._waiting}
         for length in lengths:  # a video that is shorter than a window has one other length
             part = [one for one in self._waiting if len(one[2]) == length]
-            found = self._model.probabilities([frames for _, _, frames in part])
-            for (track, index, _), row in zip(part, found, strict=True):
+            later = self._model.probabilities_later([frames for _, _, frames in part])
+            self._begun.append(([(track, index) for track, index, _ in part], later))
+        self._waiting.clear()
+        self._collect(but=BATCHES_AHEAD)
+
+    def _collect(self, *, but: int = 0) -> None:
+        """Wait for the batches of windows that are classified, except the last `but` ones."""
+        while len(self._begun) > but:
+            windows, found = self._begun.popleft()
+            for (track, index), row in zip(windows, found(), strict=True):
                 if index < self._sliding:
                     self._lanes[track].append((index, row))
                 else:
                     self._overall.append(row)
-        self._waiting.clear()
 
     def _answer(self) -> Prediction:
         model, stream = self._model, self._stream
@@ -278,3 +298,8 @@ class VideoPass:
         if len(self._windows[0]) < self._model.sampling.recipe.frames:
             said.append("the video is shorter than one window: its last frame is repeated, as in training")
         return said
+
+
+def _pixels(clip: Clip) -> np.ndarray:
+    """Return a clip's frames uint8 (n, H, W, 3)."""
+    return np.frombuffer(clip.pixels, np.uint8).reshape(-1, clip.row["height"], clip.row["width"], 3)
