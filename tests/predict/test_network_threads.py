@@ -51,7 +51,7 @@ def test_an_error_is_raised_where_the_results_are_awaited(three_threads):
 
 def test_probabilities_do_not_depend_on_the_number_of_threads(three_threads, tmp_path):
     clips = list(np.random.default_rng(0).integers(0, 255, (5, 16, 40, 52, 3), np.uint8))
-    folder = make_run(tmp_path, recipe="40x52x16x2")
+    folder = make_run(tmp_path)
     three = posture.load(folder.uri).probabilities(clips)
     torch.set_num_threads(1)
     np.testing.assert_allclose(posture.load(folder.uri).probabilities(clips), three, atol=1e-5)
