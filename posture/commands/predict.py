@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -40,14 +41,20 @@ def predict(
     batch: Annotated[int, between(1)] = 16,
     local: bool = False,
     workers: Annotated[int | None, between(1)] = None,
+    seconds: Annotated[float | None, between(0.1)] = None,
+    reconnects: Annotated[int | None, between(0)] = None,
+    window: bool = False,
 ) -> None:
     """Say who does what and when in new videos: tables, an annotated video and a page for each. The same command
     continues where it stopped.
 
+    A camera (camera:0, /dev/video0) or the address of a stream (rtsp://, rtmp://, http://, https://) is predicted while
+    it runs, until --seconds or Ctrl-C.
+
     Parameters
     ----------
     videos
-        Videos, folders or s3:// prefixes.
+        Videos, folders or s3:// prefixes; or one camera or address of a stream.
     run
         Folder of a classifier's run. A detector's run tracks athletes without naming actions.
     registry
@@ -81,6 +88,13 @@ def predict(
         Predict in this process. Otherwise Ray predicts several videos, one in this process.
     workers
         Number of Ray actors; by default one per GPU, or one per two CPUs.
+    seconds
+        Read a camera or stream for this long; by default until Ctrl-C.
+    reconnects
+        Attempts to reconnect before a camera or stream is given up, 5 by default.
+    window
+        Show a camera or stream with its answers on a page of this machine, whose address is printed. It needs no
+        screen: OpenCV's headless build has no windows.
     """
     from posture.predict.files import Outputs, find_videos  # load torch
     from posture.predict.tracker import TRACKERS
@@ -100,22 +114,84 @@ def predict(
         raise InputError(f"--end {end:g}: must be after --start, {start:g}")
     if max_error is not None and not (run or registry):
         raise InputError("--max-error is about a classifier; give --run or --registry")
-    jobs = find_videos(videos, out)
     options: dict[str, Any] = {
-        "start": start,
-        "end": end,
         "overlap": overlap,
         "shortest": shortest,
         "tracker": tracker or TRACKERS[0],
         "fps_cap": fps_cap,
         "batch": batch,
     }
+    source = _live_source(videos)
+    for_files = {"start": start > 0, "end": end is not None, "write": write, "local": local, "workers": workers}
+    for_streams = {"seconds": seconds is not None, "reconnects": reconnects is not None, "window": window}
+    refused, kind = (for_streams, "cameras and streams") if source is None else (for_files, "files")
+    if given := [name for name, is_given in refused.items() if is_given]:
+        raise InputError(f"--{given[0]} is for {kind}")
+    jobs = find_videos(videos, out) if source is None else []
+    options |= {"start": start, "end": end} if source is None else {}
     with console.waiting("calibrating on val" if max_error is not None else "loading the model"):
         models = model_parts(run or registry, detector=detector, max_error=max_error)
+    if source is not None:
+        return _live(source, models, out, options, seconds, reconnects, no_video=no_video, window=window)
     outputs = Outputs(not no_video, tuple(write), options)
     is_here = local or len(jobs) == 1
     results = _here(jobs, models, outputs) if is_here else _on_ray(jobs, models, outputs, workers)
     _finish(results, out, asked=len(jobs), labels=tuple(write))
+
+
+def _live_source(videos: Sequence[str]) -> Any:
+    """Return the camera or stream that is named, or None if files are. Raises InputError if it is not alone."""
+    from posture.data.decode.live_source import LiveSource
+
+    found = [source for source in map(LiveSource.parse, videos) if source is not None]
+    if found and len(videos) > 1:
+        raise InputError(f"{found[0].name}: predict a camera or stream by a command of its own")
+    return found[0] if found else None
+
+
+def _live(
+    source: Any,
+    models: dict[str, Any],
+    out: str,
+    options: dict[str, Any],
+    seconds: float | None,
+    reconnects: int | None,
+    *,
+    no_video: bool,
+    window: bool,
+) -> None:
+    """Predict a camera or stream, and end with the exit code: 1 if it was lost, 130 after Ctrl-C."""
+    from posture.display.live_page import LivePage
+    from posture.predict.live import live_place, predict_live
+    from posture.predict.model import VideoModel
+    from posture.predict.page import PAGE, summary
+
+    with console.waiting("loading the model"):
+        model = VideoModel(**models)
+    place = live_place(source, out)
+    with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(console.interruptible())
+        page = stack.enter_context(LivePage()) if window else None
+        if page is not None:
+            console.out.print(f"look at {page.url}")
+        tell = stack.enter_context(console.status(source.name))
+        more = {} if reconnects is None else {"reconnects": reconnects}
+        shown: dict[str, Any] = {"video": not no_video, "page": page, "on_status": tell, "should_stop": asked.is_set}
+        try:
+            answer = predict_live(model, source, place, seconds=seconds, **shown, **options, **more)
+        except InputError:
+            if asked.is_set():  # before the first frame
+                raise KeyboardInterrupt from None
+            raise
+    for note in answer.notes:
+        console.out.print(note)
+    console.out.print(f"{duration(answer.seconds)}: {summary(answer.segments) or 'no action'}")
+    console.out.print(join(place, PAGE))
+    if asked.is_set():
+        raise KeyboardInterrupt
+    if answer.failure:
+        console.out.print(f"{source.name}: {answer.failure}")
+        sys.exit(1)
 
 
 def _here(jobs: list[Any], models: dict[str, Any], outputs: Any) -> list[Any]:

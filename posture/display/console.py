@@ -130,6 +130,24 @@ def progress(what: str) -> Iterator[Callable[..., None]]:
         yield advance
 
 
+@contextlib.contextmanager
+def status(what: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows how work goes whose end is not known: in one line, or a line now and then."""
+    if out.is_terminal:
+        with out.status(visible(what)) as line:
+            yield lambda text: line.update(visible(f"{what}: {text}"))
+        return
+    last = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= LOG_EVERY_SECONDS:
+            last = now
+            out.print(f"{what}: {text}")
+
+    yield tell
+
+
 def suggest(text: str) -> None:
     """Print the next step, as the last line of a command."""
     out.print(f"next: {text}")

@@ -97,7 +97,7 @@ class VideoModel:
         self.sampling: Sampling | None = None
         ctx = LocalContext()
         self.device_name = ctx.device_name
-        self._device, self._lock, self._limits = ctx.device, threading.Lock(), limits
+        self._device, self._lock, self.limits = ctx.device, threading.Lock(), limits
         self._threads = NetworkThreads(ctx.device)
         self._calibration = calibration
         self._threshold = None if max_error is None else calibration.threshold(max_error)
@@ -183,7 +183,7 @@ class VideoModel:
         name, clips = absolute(video), []
         label = Label(start, end, "", "", athlete="" if tube is None else tube.name)
         try:
-            with local_copy(name) as path, Sandbox(self._limits) as sandbox:
+            with local_copy(name) as path, Sandbox(self.limits) as sandbox:
                 cut, tubes = (
                     Cut(replace(recipe, crop=recipe.crop and crop_name(recipe.margin))),
                     () if tube is None else (tube,),
@@ -306,7 +306,7 @@ class VideoModel:
                     path = stack.enter_context(local_copy(absolute(video)))
                 except OSError as error:
                     raise InputError(f"{absolute(video)}: the video cannot be read: {error}") from None
-            sandbox = stack.enter_context(Sandbox(self._limits))
+            sandbox = stack.enter_context(Sandbox(self.limits))
             yield sandbox.stream(path, recipe=recipe, **asked, limit_seconds=WAIT_SECONDS)
 
 

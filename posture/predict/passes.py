@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from posture.data.labels.records import Box, Tube
 from posture.data.store.frame_codec import decode_frames, encode_frames
 from posture.display.text import counted
 from posture.errors import InputError, Unreadable
-from posture.predict.answers import WHOLE_FRAME, Lane, Prediction
+from posture.predict.answers import WHOLE_FRAME, ActionSegment, Lane, Prediction
 from posture.predict.segments import segments_of
 from posture.predict.tracker import AthleteTracker
 from posture.predict.windows import FrameBuffer, Sampling
@@ -75,6 +75,7 @@ class VideoPass:
         self._notes: list[str] = []
         self._failure = ""
         self._times, self._ends = array("d"), array("d")
+        self._gaps: list[tuple[float, float]] = []
         self._looked = -1
         self._recent: dict[int, dict[int, Box]] = defaultdict(dict)
         self._waiting: list[tuple[int, int, np.ndarray]] = []
@@ -94,6 +95,7 @@ class VideoPass:
                     self._begin(message)
                 elif message["kind"] == "note":
                     self._notes.append(message["note"])
+                self._after()
                 if self._should_stop():
                     self._failure = f"stopped after {self._ends[-1] if self._ends else 0.0:.2f} s"
                     break
@@ -106,13 +108,18 @@ class VideoPass:
         self._collect()
         return self._answer()
 
+    def _after(self) -> None:
+        """Do what follows a message; nothing for a file."""
+
     def _searched(
         self, messages: Iterator[dict[str, Any] | Clip]
     ) -> Iterator[tuple[dict[str, Any] | Clip, Callable[[], list[Found]] | None]]:
         """Yield each message, and the search for athletes that was begun in its frames."""
         for message in messages:
-            is_search = isinstance(message, Clip) and message.row["role"] == "search"
-            yield message, self._model.find_later(_pixels(message)) if is_search else None
+            if isinstance(message, Clip) and message.row["role"] == "search":
+                yield message, self._model.find_later(pixels(message))
+            else:
+                yield message, None
 
     def _begin(self, stream: dict[str, Any]) -> None:
         self._stream, self._first, self._stop = stream, stream["first"], stream["stop"]
@@ -123,20 +130,21 @@ class VideoPass:
             size = stream["height"], stream["width"]
             self._tracker = AthleteTracker(self._tracker_name, fps=stream["fps"] / self._every, size=size)
         if self._model.sampling is not None:
-            frames = range(self._first, self._stop)
-            self._windows = self._model.sampling.slide(frames, self._overlap)
-            self._sliding = len(self._windows)
-            if not self._crops:
-                self._windows += self._model.sampling.spread(frames)
+            self._windows, self._sliding = self._planned(self._model.sampling)
             self._buffer = FrameBuffer(self._windows)
 
+    def _planned(self, sampling: Sampling) -> tuple[list[Sequence[int]], int]:
+        """Return the windows, and how many of them slide; the others belong to the whole video."""
+        frames = range(self._first, self._stop)
+        windows = sampling.slide(frames, self._overlap)
+        return [*windows, *([] if self._crops else sampling.spread(frames))], len(windows)
+
     def _take(self, clip: Clip, found: Callable[[], list[Found]] | None) -> None:
-        row, frames = clip.row, _pixels(clip)
+        row, frames = clip.row, pixels(clip)
         if found is not None:
             self._look(row, frames, found())
         if row["role"] != "search" or self._model.sampling is None:
-            self._times.extend(row["times"])
-            self._ends.extend(row["ends"])
+            self._note_times(row)
             if self._progress is not None:
                 self._progress(len(self._times), self._stop - self._first)
         if row["role"] != "search" and self._model.sampling is not None:
@@ -147,16 +155,29 @@ class VideoPass:
         if self._model.sampling is not None:
             self._classify(until=self._looked - SMOOTHED_FRAMES if self._crops else row["numbers"][-1])
 
+    def _note_times(self, row: dict[str, Any]) -> None:
+        """Note when frames are shown. If frames before them did not come, from a live stream, that is a gap."""
+        if (missing := self._place(row["numbers"][0]) - len(self._times)) > 0:
+            self._gaps.append((self._ends[-1], row["times"][0]))
+            self._times.extend([self._ends[-1]] * missing)
+            self._ends.extend([self._ends[-1]] * missing)
+        self._times.extend(row["times"])
+        self._ends.extend(row["ends"])
+
     def _look(self, row: dict[str, Any], frames: np.ndarray, found: list[Found]) -> None:
         """Follow the athletes that were found in these frames."""
         shown = self._stream["width"] / row["width"], self._stream["height"] / row["height"]
         enlarged = np.array([*shown, *shown], np.float32)
         looks = zip(row["numbers"], row["times"], found, frames, strict=True)
         for number, time, (boxes, scores), frame in looks:
-            for track, box, _ in self._tracker.update(number, time, boxes * enlarged, scores, frame):
-                left, top, right, bottom = box.tolist()
-                self._recent[track][number] = left, top, right, bottom
+            self._followed(number, self._tracker.update(number, time, boxes * enlarged, scores, frame))
             self._looked = number
+
+    def _followed(self, number: int, shown: list[tuple[int, np.ndarray, float]]) -> None:
+        """Note id, box and score of the athletes in a frame; windows are cut along them."""
+        for track, box, _ in shown if self._crops else ():
+            left, top, right, bottom = box.tolist()
+            self._recent[track][number] = left, top, right, bottom
 
     def _classify(self, *, until: int) -> None:
         """Classify the windows that are complete up to the frame `until`."""
@@ -175,7 +196,7 @@ class VideoPass:
                     self._put(track, index, self._cut(images, tube, numbers))
                 self._forget(track, before=numbers[0] - SMOOTHED_FRAMES - self._every)
 
-    def _cut(self, frames: np.ndarray, tube: Tube, numbers: list[int]) -> np.ndarray:
+    def _cut(self, frames: np.ndarray, tube: Tube, numbers: Sequence[int]) -> np.ndarray:
         """Cut a window out around an athlete, as ingest does: (T, H, W, 3)."""
         recipe = self._model.sampling.recipe  # type: ignore[union-attr]
         size = {"height": recipe.height, "width": recipe.width}
@@ -228,18 +249,7 @@ class VideoPass:
             track.id: (float(track.times[0]), self._end_of(int(track.frames[-1]))) for track in tracks
         }
         lanes = tuple(self._lane(track, found) for track, found in sorted(self._lanes.items()))
-        segments = [
-            segment
-            for lane in lanes
-            for segment in segments_of(
-                lane,
-                model.classes,
-                start=spans[lane.track][0],
-                end=spans[lane.track][1],
-                threshold=model.threshold,
-                shortest=self._shortest if self._shortest is not None else self._half_window(lane),
-            )
-        ]
+        segments = [segment for lane in lanes for segment in self._segments(lane, *spans[lane.track])]
         whole = self._overall and not self._failure
         return Prediction(
             self._name,
@@ -258,6 +268,18 @@ class VideoPass:
             self._failure,
         )
 
+    def _segments(self, lane: Lane, start: float, end: float) -> Iterator[ActionSegment]:
+        """Yield the segments of a lane from `start` to `end`; none reaches over a gap of the stream."""
+        shortest = self._shortest if self._shortest is not None else float(np.median(lane.ends - lane.starts)) / 2
+        begins, untils = [-np.inf, *(after for _, after in self._gaps)], [*(before for before, _ in self._gaps), np.inf]
+        for begin, until in zip(begins, untils, strict=True):
+            inside = (lane.starts >= begin) & (lane.starts < until)
+            part = Lane(lane.track, lane.starts[inside], lane.ends[inside], lane.probabilities[inside])
+            times = {"start": max(start, begin), "end": min(end, until)}
+            yield from segments_of(
+                part, self._model.classes, **times, threshold=self._model.threshold, shortest=shortest
+            )
+
     def _options(self) -> dict[str, Any]:
         looked = {"tracker": self._tracker_name, "every": self._every} if self._model.look_size is not None else {}
         return looked | ({"overlap": self._overlap} if self._model.sampling else {})
@@ -273,11 +295,11 @@ class VideoPass:
         )
 
     def _end_of(self, number: int) -> float:
-        return self._ends[(number - self._first) // (1 if self._model.sampling else self._every)]
+        return self._ends[self._place(number)]
 
-    @staticmethod
-    def _half_window(lane: Lane) -> float:
-        return float(np.median(lane.ends - lane.starts)) / 2
+    def _place(self, number: int) -> int:
+        """Return the place of a frame's times."""
+        return (number - self._first) // (1 if self._model.sampling else self._every)
 
     def _remarks(self, tracks: tuple[Any, ...], lanes: tuple[Lane, ...]) -> list[str]:
         """Return sentences on what was approximated or left out."""
@@ -295,11 +317,11 @@ class VideoPass:
             said.append(
                 "the run was trained on whole frames, so actions are those of the whole frame, not of an athlete"
             )
-        if len(self._windows[0]) < self._model.sampling.recipe.frames:
+        if self._windows and len(self._windows[0]) < self._model.sampling.recipe.frames:
             said.append("the video is shorter than one window: its last frame is repeated, as in training")
         return said
 
 
-def _pixels(clip: Clip) -> np.ndarray:
+def pixels(clip: Clip) -> np.ndarray:
     """Return a clip's frames uint8 (n, H, W, 3)."""
     return np.frombuffer(clip.pixels, np.uint8).reshape(-1, clip.row["height"], clip.row["width"], 3)

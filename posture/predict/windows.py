@@ -68,15 +68,23 @@ class FrameBuffer:
 
     def __init__(self, windows: Sequence[Sequence[int]]) -> None:
         """`windows` are frame numbers of each, in any order."""
-        self._order = sorted(range(len(windows)), key=lambda index: windows[index][-1])
-        self._windows = windows
-        firsts = np.array([windows[index][0] for index in self._order], np.int64)
-        self._oldest = np.minimum.accumulate(firsts[::-1])[::-1]
+        self._windows: list[Sequence[int]] = []
+        self._order: list[int] = []
+        self._oldest: list[int] = []
         self._done = 0
         self._frames: dict[int, np.ndarray] = {}
         self._numbers: deque[int] = deque()
         self.last = -1
         """Highest frame number that was added."""
+        self.extend(windows)
+
+    def extend(self, windows: Sequence[Sequence[int]]) -> None:
+        """Add windows that all begin and end after those before them."""
+        order = sorted(range(len(windows)), key=lambda index: windows[index][-1])
+        firsts = np.array([windows[index][0] for index in order], np.int64)
+        self._oldest += np.minimum.accumulate(firsts[::-1])[::-1].tolist()
+        self._order += [len(self._windows) + index for index in order]
+        self._windows += windows
 
     def add(self, number: int, frame: np.ndarray) -> None:
         """Add the next frame, uint8 (H, W, 3); a frame before all open windows is not kept."""
@@ -87,11 +95,12 @@ class FrameBuffer:
 
     def complete(self, *, until: int) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
         """Yield (index, function that returns the frames (T, H, W, 3)) of each window whose last frame was added and is
-        at most `until`. A window is complete once.
+        at most `until`. A window is complete once. One that lacks a frame, of a live stream, is left out.
         """
         while self._done < len(self._order) and self._windows[self._order[self._done]][-1] <= min(until, self.last):
             index = self._order[self._done]
-            yield index, lambda index=index: np.stack([self._frames[number] for number in self._windows[index]])
+            if all(number in self._frames for number in self._windows[index]):
+                yield index, lambda index=index: np.stack([self._frames[number] for number in self._windows[index]])
             self._done += 1
             self._forget()
 

@@ -82,17 +82,23 @@ class Packets:
 
 
 def open_stream(path: str) -> tuple[Any, Any]:
-    """Return the container and the video stream that a player shows: the best one, never a cover image.
-
-    Raises Unreadable.
-    """
+    """Return the container and the video stream that a player shows. Raises Unreadable."""
     import av
-    from av.stream import Disposition
 
     try:
         container = av.open(path, metadata_errors="ignore")
     except failures() as error:
         raise Unreadable("not_video", f"not a video container: {plain(error)}") from None
+    return container, shown_stream(container)
+
+
+def shown_stream(container: Any) -> Any:
+    """Return the video stream that a player shows: the best one, never a cover image.
+
+    Raises Unreadable, and closes the container, if there is none.
+    """
+    from av.stream import Disposition
+
     stills = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [stream for stream in container.streams.video if not stream.disposition & stills]
     if not videos:
@@ -108,7 +114,7 @@ def open_stream(path: str) -> tuple[Any, Any]:
     if (most := max_pixels()) is not None:
         # includes padding; frames may become larger than the header says
         stream.codec_context.options = {"max_pixels": str(2 * most + 2**20)}
-    return container, stream
+    return stream
 
 
 def read_packets(container: Any, stream: Any) -> Packets:

@@ -18,7 +18,8 @@ from posture.data.decode.decord_doubt import doubt
 from posture.data.decode.limits import at_work, note_failure, refuse_large
 from posture.data.decode.orientation import orientation_of, shown_width
 from posture.data.decode.packets import MISSING, Packet, demuxed, open_stream, read_packets, refuse_cut
-from posture.data.decode.stream import SEEKING, SEQUENTIAL, VideoStream, failures, plain
+from posture.data.decode.scaling import FrameScaler
+from posture.data.decode.stream import SEEKING, SEQUENTIAL, VideoStream, failures
 from posture.data.decode.timestamps import MAX_GAP_SECONDS, average_rate, frame_times
 from posture.errors import Unreadable
 
@@ -30,8 +31,6 @@ MIN_DECODED = 0.5
 """Minimum share of the promised frames that must decode."""
 BROADCAST_GAP_SECONDS = 10.0
 """Longer gaps in transport and program streams are jumps of their clock."""
-UNSPECIFIED = 2
-"""FFmpeg's number for unspecified colours."""
 SEEK_TRIES = 2
 """Keyframes that are tried before decoding begins at the start of the file."""
 
@@ -69,6 +68,7 @@ class Reader:
             order = None if order is None else _after_undecodable(order, [frame.pts for frame in head])
             self._promised = packets.stamps
             self._orientation = orientation_of(head[0])
+            self._scaler = FrameScaler(self._orientation)
             self._doubt = doubt(self._container, self._video, packets, order, self._orientation)
             self._order = order
             """Stamps that frames must have, or None if frames are counted from the start."""
@@ -86,7 +86,6 @@ class Reader:
         self.height, self.width = height or self.stream.height, width or self.stream.width
         self.readable = len(self)
         """Number of frames before the damaged end of a `partial` file; may shrink while frames are read."""
-        self._scalers: dict[tuple[int, int], Any] = {}
         self._last: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
@@ -116,7 +115,7 @@ class Reader:
         """Return a frame, uint8 (H, W, 3), in each of the sizes (H, W). Raises Unreadable as `frames` does."""
         frame = self._frame(number)
         self.held += self._stands_in is not None and bool(self._is_held[number])
-        return {size: self._image(frame, size) for size in sizes}
+        return {size: self._scaler.image(frame, size) for size in sizes}
 
     def close(self) -> None:
         self._run: Iterator[Any] = iter(())
@@ -149,29 +148,6 @@ class Reader:
             self._doubt,
             times,
         )
-
-    def _image(self, frame: Any, size: tuple[int, int]) -> np.ndarray:
-        from av.video.reformatter import VideoReformatter
-
-        height, width = self._orientation.size(*size)
-        if size not in self._scalers:
-            self._scalers[size] = VideoReformatter()
-        size_and_format = {
-            "width": width,
-            "height": height,
-            "format": "rgb24",
-            "interpolation": "BICUBIC",
-            "threads": 1,
-        }
-        try:
-            scaled = self._scalers[size].reformat(frame, **size_and_format)
-        except failures():  # the file declares an unknown kind of colours
-            frame.colorspace = frame.color_trc = frame.color_primaries = UNSPECIFIED
-            try:
-                scaled = self._scalers[size].reformat(frame, **size_and_format)
-            except failures() as error:
-                raise Unreadable("no_decoder", f"its images cannot be converted to RGB: {plain(error)}") from None
-        return self._orientation.upright(scaled.to_ndarray())
 
     def _frame(self, number: int) -> Any:
         """Return a frame by number: the last one again, or decoded by going on from it or from a keyframe between."""

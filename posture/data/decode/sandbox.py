@@ -22,12 +22,17 @@ from posture.data.decode.check_image import EncodedImage, read_image
 from posture.data.decode.cut import Clip, Cut
 from posture.data.decode.decode_file import cut_file, frames_to_search, read_frames
 from posture.data.decode.limits import DecodeLimits, ran_out_of_memory, tell_work
+from posture.data.decode.live_frames import live_frames
+from posture.data.decode.live_source import LiveSource
 from posture.data.decode.sound import extract_sound
 from posture.data.decode.stream_frames import stream_frames
 from posture.data.decode.tracks import tubes_from_json, tubes_to_json
 from posture.data.labels.records import Label, Tube
 from posture.data.store.schema import DecodeRecipe
 from posture.errors import Unreadable
+
+SILENT_SECONDS = 60.0
+"""A decoder of a live source that says nothing for this long hangs; if no frame comes, it says so."""
 
 
 class Sandbox:
@@ -96,6 +101,13 @@ class Sandbox:
         options = {"longest": longest, "fps_cap": fps_cap, "start": start, "end": end}
         job = {"stream": path, "recipe": None if recipe is None else asdict(recipe), "options": options}
         return self._answers(job, limit_seconds, is_endless=True)
+
+    def live(
+        self, source: LiveSource, *, recipe: DecodeRecipe | None, **options: Any
+    ) -> Iterator[dict[str, Any] | Clip]:
+        """Yield what `live_frames.live_frames` yields in the child. Raises Unreadable as `cut` does."""
+        job = {"live": asdict(source), "recipe": None if recipe is None else asdict(recipe), "options": options}
+        return self._answers(job, SILENT_SECONDS, is_endless=True)
 
     def sound(
         self, path: str, target: str, *, start: float = 0.0, end: float | None = None, limit_seconds: float
@@ -271,8 +283,10 @@ def _items(job: dict[str, Any]) -> Iterator[dict[str, Any] | Clip]:
         return iter([Clip({"height": encoded.height, "width": encoded.width}, encoded.pixels)])
     if "sound" in job:
         return extract_sound(job["sound"], job["target"], **job["options"])
-    if "stream" in job:
+    if "stream" in job or "live" in job:
         recipe = None if job["recipe"] is None else DecodeRecipe(**job["recipe"])
+        if "live" in job:
+            return live_frames(LiveSource(**job["live"]), recipe=recipe, **job["options"])
         return stream_frames(job["stream"], recipe=recipe, **job["options"])
     if "frames" in job:
         return read_frames(job["path"], job["frames"])
