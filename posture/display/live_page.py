@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from posture.errors import InputError
-
 MOST_VIEWERS = 8
 """Maximum number of connections, each with a thread."""
 QUALITY = 80
@@ -35,12 +33,8 @@ HEADERS = {
 class LivePage:
     """A page at `url`. Use it in a `with` block, and call `show` with each image."""
 
-    def __init__(self, *, port: int = 0) -> None:
-        """`port` 0 takes a free one. Raises InputError if the port is taken."""
-        try:
-            self._server = _Server(("127.0.0.1", port), _Handler)
-        except (OSError, OverflowError) as error:
-            raise InputError(f"port {port}: cannot be listened on ({error}); 0 takes a free one") from None
+    def __init__(self) -> None:
+        self._server = _ImageServer(("127.0.0.1", 0), _ImageHandler)  # a free port
         self.url = f"http://127.0.0.1:{self._server.server_port}/{self._server.token}/"
 
     def show(self, image: np.ndarray) -> None:
@@ -61,7 +55,7 @@ class LivePage:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _ImageServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
@@ -96,8 +90,8 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _ImageHandler(BaseHTTPRequestHandler):
+    server: _ImageServer
     timeout = 30.0
 
     def do_GET(self) -> None:

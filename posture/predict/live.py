@@ -23,7 +23,7 @@ from posture.display.overlay import Mark, Overlay
 from posture.display.text import percent
 from posture.predict.answers import Prediction
 from posture.predict.files import ANNOTATED
-from posture.predict.live_pass import LivePass, Seen
+from posture.predict.live_pass import LivePass, SeenAthlete
 from posture.predict.model import VideoModel
 from posture.predict.page import write_page
 from posture.predict.tables import write_tables
@@ -104,7 +104,7 @@ class _LiveDrawing:
         self._writer: Mp4Writer | None = None
         self._overlay: Overlay | None = None
 
-    def draw(self, frame: np.ndarray, time: float, end: float, seen: list[Seen]) -> None:
+    def draw(self, frame: np.ndarray, time: float, end: float, seen: list[SeenAthlete]) -> None:
         if self._overlay is None:
             height, width = frame.shape[:2]
             self._overlay = Overlay(height, width, [], start=0.0, end=1e12)
@@ -123,7 +123,7 @@ class _LiveDrawing:
         if self._page is not None:
             self._page.show(image)
 
-    def _colour(self, one: Seen) -> str:
+    def _colour(self, one: SeenAthlete) -> str:
         return self._colours.get(one.label, UNSURE_COLOUR)
 
     def __enter__(self) -> _LiveDrawing:
@@ -134,6 +134,6 @@ class _LiveDrawing:
             self._writer.__exit__(*reason)
 
 
-def _words(one: Seen) -> str:
+def _words(one: SeenAthlete) -> str:
     label = f"{one.label} {percent(one.confidence, 0)}" if one.label else ""
     return label if one.box is None else f"{one.track} {label}".strip()

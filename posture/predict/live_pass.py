@@ -31,7 +31,7 @@ MOST_UNSEEN = 300
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenAthlete:
     """An athlete, or the whole frame, in the frame that is shown."""
 
     track: int
@@ -53,7 +53,7 @@ class LivePass(VideoPass):
         self,
         *arguments: Any,
         on_answer: Callable[[Prediction], None],
-        on_frame: Callable[[np.ndarray, float, float, list[Seen]], None],
+        on_frame: Callable[[np.ndarray, float, float, list[SeenAthlete]], None],
         on_status: Callable[[str], None],
         **options: Any,
     ) -> None:
@@ -111,9 +111,9 @@ class LivePass(VideoPass):
         for number, at, end, frame in zip(row["numbers"], row["times"], row["ends"], frames, strict=True):
             looked = max((one for one in self._boxes if one <= number), default=None)
             boxes = self._boxes.get(looked, []) if looked is not None and number - looked < self._every else []
-            seen = [Seen(track, box * shrunk, *self._told(track, at)) for track, box in boxes]
+            seen = [SeenAthlete(track, box * shrunk, *self._told(track, at)) for track, box in boxes]
             if WHOLE_FRAME in self._lanes:
-                seen.append(Seen(WHOLE_FRAME, None, *self._told(WHOLE_FRAME, at)))
+                seen.append(SeenAthlete(WHOLE_FRAME, None, *self._told(WHOLE_FRAME, at)))
             self._on_frame(frame, at, end, seen)
         for number in [one for one in self._boxes if one < row["numbers"][-1] - self._every]:
             del self._boxes[number]

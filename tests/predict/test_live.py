@@ -32,6 +32,12 @@ from tests.support.processes import posture_here
 RED = (220, 40, 40)
 
 
+def parsed(address):
+    source = LiveSource.parse(address)
+    assert source is not None
+    return source
+
+
 def walk(frames, size=(96, 160)):
     """Frames of a red square that walks from right to left and back on grey."""
     backdrop = np.random.default_rng(0).integers(90, 130, (*size, 3), dtype=np.uint8)
@@ -63,7 +69,7 @@ def test_a_stream_gives_the_answer_of_a_file_with_its_frames(model, stream, tmp_
     (tmp_path / "same.ts").write_bytes(stream)
     place = str(tmp_path / "live")
     with live_server(stream) as address:
-        found = predict_live(model, LiveSource.parse(address), place, seconds=2.4)
+        found = predict_live(model, parsed(address), place, seconds=2.4)
     of_file = model.predict(tmp_path / "same.ts", end=2.4)
     assert not found.failure and found.video == address and found.seconds == pytest.approx(2.4, abs=0.01)
     assert [track.id for track in found.tracks] == [1]
@@ -88,7 +94,7 @@ def test_tables_are_valid_while_the_stream_runs_and_a_gap_has_no_segment(model, 
         return False
 
     with live_server(stream, stream) as address:
-        where = LiveSource.parse(address)
+        where = parsed(address)
         found = predict_live(model, where, place, seconds=6.0, reconnects=1, should_stop=look, on_status=lines.append)
     assert len(seen) > 3 and max(seen) >= 1 and lines
     assert "attempts to reconnect failed" in found.failure or found.seconds > 5.5
@@ -159,7 +165,7 @@ def test_the_page_shows_each_image_below_a_secret_path():
 
 
 def test_places_are_named_by_source_and_time(tmp_path):
-    where = LiveSource.parse("rtsp://user:secret@cam.local:8554/a b/c?token=secret")
+    where = parsed("rtsp://user:secret@cam.local:8554/a b/c?token=secret")
     place = live_place(where, str(tmp_path))
     assert Path(place).name.startswith("cam.local-8554-a-b-c-20") and "secret" not in place
 
@@ -238,5 +244,5 @@ def test_ctrl_c_leaves_files_that_open(run, stream, tmp_path):
 
 def test_a_source_that_shows_nothing_is_an_input_error(model, tmp_path):
     with live_server() as address, pytest.raises(InputError, match="5XX"):
-        predict_live(model, LiveSource.parse(address), str(tmp_path / "out"), seconds=1.0)
+        predict_live(model, parsed(address), str(tmp_path / "out"), seconds=1.0)
     assert not (tmp_path / "out").exists()

@@ -47,7 +47,7 @@ class LiveSource:
     address: str
     """As FFmpeg opens it; may hold credentials, so it is never shown or written."""
     name: str
-    """What is shown and written: without user, password and query."""
+    """Shown and written name: without user, password and query."""
     form: str | None = None
     """FFmpeg's input format of a device; None for addresses."""
 
