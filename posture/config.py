@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from posture.display.text import listed
 from posture.errors import InputError
-from posture.models.configs import BEFORE, C3D, TorchvisionVideo, TwoStream
+from posture.models.configs import BEFORE, C3D, Linear, TorchvisionVideo, TwoStream
 from posture.models.detector_configs import SSD300, FasterRCNN, YOLOv5, YOLOv7
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -27,10 +27,20 @@ Positive = Annotated[float, Field(gt=0.0, le=1e6)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Text = Annotated[str, Field(max_length=4096)]
 MAX_WORKERS = 1024
+MAX_EPOCHS = 1_000_000
 MAX_SHOWN = 200
 """Maximum number of characters of a wrong value in a message."""
 MAX_MESSAGE = 800
 """Maximum number of characters of a message about one field."""
+
+
+def _epochs(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and 1 <= value <= MAX_EPOCHS):
+        raise ValueError(f"must be a number of epochs from 1 to {MAX_EPOCHS:,}, or auto, not {_shortened(value)}")
+    return value
+
+
+Epochs = Annotated[int | Literal["auto"], BeforeValidator(_epochs)]
 
 
 class Section(BaseModel):
@@ -269,8 +279,12 @@ class BaseRun(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0
     """Seed of all random numbers: initial weights, order, augmentation, dropout."""
-    epochs: Count = 50
-    """Passes over the training data."""
+    epochs: Epochs = 50
+    """Passes over the training data. `auto`: enough for `least_steps`, chosen when the run begins and kept in run.json;
+    see `posture/runs/schedule.py`.
+    """
+    least_steps: Count = 2000
+    """Minimum number of optimiser steps with `epochs` auto; early stopping may end the run before."""
     steps_per_epoch: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Maximum number of optimiser steps before the run validates and saves; None: a whole pass over the data."""
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 0
@@ -283,6 +297,13 @@ class BaseRun(Section):
     scale: Scale = Scale()
     tracking: Tracking = Tracking()
 
+    @property
+    def chosen_epochs(self) -> int:
+        """Number of epochs of a run that was begun. Raises InputError if it is still `auto`."""
+        if self.epochs == "auto":
+            raise InputError("epochs: auto is chosen when a run begins, from its footage; write a number here")
+        return self.epochs
+
 
 class ActionRun(BaseRun):
     """Everything one training run of an action classifier depends on."""
@@ -291,9 +312,24 @@ class ActionRun(BaseRun):
 
     metric: Literal["accuracy", "mean_class_accuracy", "map"] = "accuracy"
     """Metric on the split `val` that selects the best checkpoint; higher is better."""
-    model: Annotated[C3D | TwoStream | TorchvisionVideo, Field(discriminator="kind")]
+    model: Annotated[C3D | TwoStream | TorchvisionVideo | Linear, Field(discriminator="kind")]
     data: ClipData = ClipData()
     loss: ActionLoss = ActionLoss()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_once(cls, tree: Any) -> Any:
+        model = tree.get("model") if isinstance(tree, dict) else None
+        kind = model.get("kind") if isinstance(model, dict) else getattr(model, "kind", None)
+        return {"epochs": 1} | tree if kind == "linear" else tree
+
+    @model_validator(mode="after")
+    def _solved(self) -> ActionRun:
+        if self.model.solved and self.epochs != 1:
+            raise ValueError(f"epochs must be 1 for {self.model.kind}, which is fitted at once, not {self.epochs}")
+        if self.model.solved and self.weights:
+            raise ValueError(f"weights must be empty for {self.model.kind}, which is fitted from nothing")
+        return self
 
     @model_validator(mode="after")
     def _neighbouring_frames(self) -> ActionRun:
@@ -315,7 +351,7 @@ class DetectionRun(BaseRun):
 
     task: ClassVar[str] = "detection"
 
-    epochs: Count = 100
+    epochs: Epochs = 100
     metric: Literal["map50_95", "map50"] = "map50_95"
     """Metric on the split `val` that selects the best checkpoint; higher is better."""
     model: Annotated[YOLOv5 | YOLOv7 | SSD300 | FasterRCNN, Field(discriminator="kind")]
@@ -344,7 +380,7 @@ AnyRun = ActionRun | DetectionRun
 KINDS: dict[str, type[AnyRun]] = {
     kind: run
     for run, models in (
-        (ActionRun, (C3D, TwoStream, TorchvisionVideo)),
+        (ActionRun, (C3D, TwoStream, TorchvisionVideo, Linear)),
         (DetectionRun, (YOLOv5, YOLOv7, SSD300, FasterRCNN)),
     )
     for model in models
@@ -371,8 +407,9 @@ class Study(Section):
     """Departures of the subject from the paper, a sentence or two each; see `posture.runs.recipes.points`."""
     titles: dict[str, str] = {}
     """Display names, by run name."""
-    epochs: Count = 30
-    """Budget of every run, in passes over the training clips."""
+    epochs: Epochs = 30
+    """Budget of every run, in passes over the training clips. `auto` is chosen for the subject, and the same for all.
+    """
     learning_rates: tuple[Positive, ...] = (1 / 3, 1.0, 3.0)
     """Factors on each run's own learning rate; the one with the lowest validation loss is used."""
     search_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1 / 3

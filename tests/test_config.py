@@ -53,7 +53,7 @@ def test_assignments_are_json_where_they_can_be():
         ("optim.rl", 1, r"optim.rl: there is no field 'rl' here; the fields are .*lr"),
         ("optimizer.lr", 1, r"optimizer.lr: there is no field 'optimizer' here"),
         ("epochs.x", 1, r"epochs.x: there is no field"),
-        ("epochs", 0, r"epochs: input should be greater than or equal to 1 \(given 0\)"),
+        ("epochs", 0, r"epochs: must be a number of epochs from 1 to 1,000,000, or auto, not 0"),
         ("optim.lr", "fast", r"optim.lr: .* \(given 'fast'\)"),
         ("optim.name", "lion", r"optim.name: input should be 'sgd', 'adam' or 'adamw' \(given 'lion'\)"),
         ("model.norm", "layer", r"model.norm: .*'none', 'batch' or 'group'"),

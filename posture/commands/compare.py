@@ -120,8 +120,10 @@ def compare_study(
     )
     console.out.print(
         f"{study.name}: {counted(len(comparing.contenders), 'model')}, {counted(seeds, 'seed')}, "
-        f"{counted(comparing.subject.run.epochs, 'epoch')} each, {searched}; runs in {join(folder, 'runs')}"
+        f"{counted(comparing.subject.run.chosen_epochs, 'epoch')} each, {searched}; runs in {join(folder, 'runs')}"
     )
+    if comparing.schedule:
+        console.out.print(comparing.schedule)
     try:
         with console.waiting("comparing"):
             comparison = comparing.run()

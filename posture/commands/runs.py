@@ -146,9 +146,9 @@ SORTS: dict[Order, Any] = {
 
 
 def _state(folder: RunFolder, run: Any, history: list[Any]) -> str:
-    done = f"{len(history)} of {counted(run.epochs, 'epoch')}"
+    done = f"{len(history)} of {counted(run.chosen_epochs, 'epoch')}"
     if not unfinished(run, folder):
-        return f"finished, {done}" if len(history) >= run.epochs else f"stopped early, {done}"
+        return f"finished, {done}" if len(history) >= run.chosen_epochs else f"stopped early, {done}"
     if _lives(folder.read_json("holder.json")):
         return f"training, {done}"
     return f"interrupted, {done}" if folder.checkpoints() else "not begun"

@@ -162,12 +162,12 @@ def _announce(session: Session, unit: str, *, local: bool) -> None:
     console.out.print(
         f"{'resuming' if session.resumed else 'training'} {run.name}: "
         f"{counted(len(session.train), unit.removesuffix('s'))} to train on, {len(session.val):,} to validate on, "
-        f"{counted(len(session.classes), 'class', 'classes')}, {counted(run.epochs, 'epoch')}, "
+        f"{counted(len(session.classes), 'class', 'classes')}, {counted(run.chosen_epochs, 'epoch')}, "
         f"batches of {run.scale.global_batch}"
         + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}")
     )
     small = too_few("val", f"{len(session.val):,} {unit}", points=None) if len(session.val) < LEAST else ""
-    for said in (session.size, session.start, session.anchors, KINDS[run.task].lacking(run), small):
+    for said in (session.schedule, session.size, session.start, session.anchors, KINDS[run.task].lacking(run), small):
         if said:
             console.out.print(said)
     console.out.print(f"Weights & Biases: {mode[0]}, {mode[1]}")

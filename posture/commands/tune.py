@@ -256,7 +256,7 @@ def _announce(place: SearchPaths, search: Search, plan: Plan, trials: int) -> No
         f"{'continuing to search' if finished else 'searching'} {place.space.path} for {goals} on val: "
         f"{counted(trials, 'trial')} of {run.name}"
         + (f", {finished} of them finished" if finished else "")
-        + f", {counted(run.epochs, 'epoch')} each on {len(plan.base.train):,} "
+        + f", {counted(run.chosen_epochs, 'epoch')} each on {len(plan.base.train):,} "
         f"{KINDS[run.task].unit}" + (f", {run.scale.sizes[-1]} workers each" if run.scale.sizes[-1] > 1 else "")
     )
     mode, why = tracking_mode(run.tracking.mode)

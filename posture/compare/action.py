@@ -144,7 +144,7 @@ def rows_for_console(analysis: Mapping[str, Any]) -> tuple[tuple[str, ...], list
     return columns, rows
 
 
-KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References: torchvision's networks"}
+KINDS = {"ours": "Ours", "baseline": "The paper's baselines", "reference": "References"}
 BARS = {"accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1"}
 COLUMNS = {
     "accuracy": "Accuracy",

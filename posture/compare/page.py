@@ -338,6 +338,6 @@ def _searched(rows: Sequence[Row], measures: Measures) -> list[dict[str, Any]]:
                 "optimizer": row["optimizer"] or "not recorded",
                 "budget": row["budget"],
                 "search_budget": row["search_budget"] or ("not recorded" if tried else "none tried"),
-                "tried": tried or [{"lr": row["lr"], "text": "the recipe's", "taken": True}],
+                "tried": tried or ([{"lr": row["lr"], "text": "the recipe's", "taken": True}] if row["lr"] else []),
             })
     return found

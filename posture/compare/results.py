@@ -76,6 +76,7 @@ class Entry:
     """Compute of one clip, or of one image."""
     epochs: int
     lr: float
+    """0 for a network that is fitted at once."""
     lr_search: list[dict[str, float | None]] = field(default_factory=list)
     """For each learning rate tried: {`lr`, `val_loss`, other figures on `val`}; infinite or None if it diverged."""
     optimizer: str = ""

@@ -29,13 +29,16 @@ from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs.backend import Local
-from posture.runs.evaluate import evaluate
+from posture.runs.evaluate import evaluate, unfinished
 from posture.runs.figures import Reads
 from posture.runs.folder import RunFolder
 from posture.runs.kinds import KINDS
 from posture.runs.prepare import prepare
+from posture.runs.schedule import schedule
 
 PROBE_STEPS = 3
+SOLVER = "L-BFGS to convergence, with the weight decay that has the least loss on val"
+"""Optimiser of a network that is fitted at once, in words."""
 LEAST_STEPS = 10
 """A network that does fewer steps in the subject's time is not measured."""
 
@@ -60,8 +63,8 @@ class Job:
         return self.folder.history()
 
     def trained(self) -> bool:
-        """Return True if all epochs are done."""
-        return len(self.history) >= self.run.epochs and bool(self.folder.checkpoints())
+        """Return True if all epochs are done, or training stopped early."""
+        return bool(self.folder.checkpoints()) and not unfinished(self.run, self.folder)
 
     def scored(self) -> bool:
         """Return True if the best checkpoint has been scored on `test`."""
@@ -115,7 +118,7 @@ class Contender:
     run: AnyRun
     """The run with the study's budget and the user's changes."""
     full_size: bool = False
-    """The network has no `width`, while the subject's is narrowed."""
+    """The network has no `width`, while the subject's is narrowed. A network that is fitted at once needs none."""
     timed: bool = False
     """Train it for the subject's time instead of its epochs."""
     searched: tuple[Job, ...] = ()
@@ -150,13 +153,31 @@ class StudyRunner:
         self.contenders = _contenders(study, changes)
         self.subject = self.contenders[0]
         for contender in self.contenders:
-            contender.timed = contender is not self.subject and (contender.full_size or equal == "time")
+            contender.timed = (
+                contender is not self.subject
+                and not contender.run.model.solved
+                and (contender.full_size or equal == "time")
+            )
             for split in ("train", "val", "test"):
                 if not len(self._index(contender.run, split)):
                     raise InputError(
                         f"{self.store.uri}: the {split} split has no {KINDS[study.subject.task].unit}; a comparison "
                         "needs train, val and test"
                     )
+
+        self.schedule = self._choose_epochs()
+
+    def _choose_epochs(self) -> str:
+        """Give all runs the epochs that suit the subject's footage, if they are `auto`; return a sentence on them."""
+        chosen: dict[str, Any] = {}
+        sentence = ""
+        for contender in self.contenders:
+            times, said = schedule(contender.run, len(self._index(contender.run, "train")))
+            if said and not chosen:
+                sentence = said
+                chosen = {path: times[path] for path in ("epochs", "patience", "optim.warmup_epochs")}
+            contender.run = override(contender.run, times | (chosen if said else {}))
+        return sentence
 
     def run(self) -> Comparison:
         """Run the study, without the runs that are done already."""
@@ -177,10 +198,12 @@ class StudyRunner:
         for contender in contenders:
             run = contender.run
             share = {"epochs": tried_for(self.study, run)}
-            if run.steps_per_epoch and run.epochs == 1:
+            if run.steps_per_epoch and run.chosen_epochs == 1:
                 share["steps_per_epoch"] = max(1, round(run.steps_per_epoch * self.study.search_share))
             factors = (
-                self.study.learning_rates if len(self.study.learning_rates) > 1 and not contender.not_measured else ()
+                self.study.learning_rates
+                if len(self.study.learning_rates) > 1 and not contender.not_measured and not run.model.solved
+                else ()
             )
             contender.searched = tuple(
                 self._job(override(run, share | {"optim.lr": float(f"{run.optim.lr * factor:.3g}")}))
@@ -257,7 +280,7 @@ class StudyRunner:
         metrics = entries[0].results[0].metrics
         unit = KINDS[run.task].unit
         trained_on = f"{len(self._index(run, 'train'))} training {unit}"
-        budget = f"{run.epochs} epochs of {trained_on}, batches of {run.scale.global_batch}"
+        budget = f"{run.chosen_epochs} epochs of {trained_on}, batches of {run.scale.global_batch}"
         if timed := [
             self.study.titles.get(contender.run.name, contender.run.name)
             for contender in self.contenders
@@ -313,10 +336,10 @@ class StudyRunner:
             parameters=parameters(model),
             **self.task.costs(run, model, timed=bool(results)),
             **self._flow_of(run, timed=bool(results)),
-            epochs=run.epochs,
+            epochs=run.chosen_epochs,
             budget=_budget(run),
-            optimizer=_optimizer(run.optim),
-            lr=run.optim.lr,
+            optimizer=SOLVER if run.model.solved else _optimizer(run.optim),
+            lr=0.0 if run.model.solved else run.optim.lr,
             lr_search=[_tried(job) for job in contender.searched],
             search_budget=_budget(contender.searched[0].run) if contender.searched else "",
             loss=run.loss.model_dump(mode="json"),
@@ -351,15 +374,17 @@ def _optimizer(optim: Optim) -> str:
 
 def tried_for(study: Study, run: AnyRun) -> int:
     """Return the number of epochs that each learning rate is tried for."""
-    return max(1, round(run.epochs * study.search_share))
+    return max(1, round(run.chosen_epochs * study.search_share))
 
 
 def _budget(run: AnyRun) -> str:
     """Return the length of a run's training in words."""
+    if run.model.solved:
+        return "fitted at once"
     if run.steps_per_epoch:
-        steps = run.epochs * run.steps_per_epoch
+        steps = run.chosen_epochs * run.steps_per_epoch
         return f"{steps:,} step{'s' * (steps != 1)}"
-    return f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
+    return f"{run.chosen_epochs} epoch{'s' * (run.chosen_epochs != 1)}"
 
 
 def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
@@ -375,15 +400,20 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
     }
     contenders: list[Contender] = []
     for kind, run in [(kind, run) for kind, members in kinds.items() for run in members]:
-        own = {path: value for path, value in changes.items() if has_field(run, path)}
+        own = {path: value for path, value in changes.items() if has_field(run, path) and not _in_vain(run, path)}
         contenders.append(Contender(kind, override(run, own)))
     narrowed = getattr(contenders[0].run.model, "width", 1) != 1
     for contender in contenders:
-        contender.full_size = narrowed and not hasattr(contender.run.model, "width")
+        contender.full_size = narrowed and not hasattr(contender.run.model, "width") and not contender.run.model.solved
     for path, value in changes.items():
         if not any(has_field(contender.run, path) for contender in contenders):
             override(study.subject, {path: value})  # raises, naming the fields that exist
     return contenders
+
+
+def _in_vain(run: AnyRun, path: str) -> bool:
+    """Return True if a network that is fitted at once takes no such change."""
+    return run.model.solved and path in ("epochs", "steps_per_epoch", "patience", "weights")
 
 
 def _tried(job: Job) -> dict[str, Any]:

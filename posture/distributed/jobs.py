@@ -47,7 +47,7 @@ def execute(
     place = {} if gpus else cluster.off_decoders()
     task = _work.options(num_cpus=cpus, num_gpus=gpus, label_selector=place, max_retries=ATTEMPTS)
     running = {task.remote(what, job): job for name, job in waiting.items() if name not in said}
-    total = sum(job.run.epochs for job in waiting.values()) if what == "train" else len(waiting)
+    total = sum(job.run.chosen_epochs for job in waiting.values()) if what == "train" else len(waiting)
     try:
         while running:
             ended, _ = ray.wait(list(running), timeout=LOOK_EVERY_SECONDS)
@@ -56,7 +56,7 @@ def execute(
                 said[job.run.name] = ray.get(reference)
                 on_done(job, said[job.run.name])
             epochs = (
-                sum(job.run.epochs if name in said else len(job.history) for name, job in waiting.items())
+                sum(job.run.chosen_epochs if name in said else len(job.history) for name, job in waiting.items())
                 if what == "train"
                 else len(said)
             )

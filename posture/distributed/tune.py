@@ -107,7 +107,7 @@ def search_on_tune(
     ending = StopCallback(
         asking, board, until=time.monotonic() + options.seconds, asked_to_stop=asked_to_stop, on_update=on_update
     )
-    halving = options.halving and len(plan.objectives) == 1 and plan.base.run.epochs > 1
+    halving = options.halving and len(plan.objectives) == 1 and plan.base.run.chosen_epochs > 1
     place = {} if "GPU" in shape.trial else {"bundle_label_selector": [cluster.off_decoders()]}
     trial = ray.tune.with_parameters(
         _trial if workers == 1 else _trial_on_workers, plan=plan, feeds=feeds, board=board, shape=shape
@@ -217,9 +217,9 @@ class Halving(NotKept, AsyncHyperBandScheduler):
             time_attr="epoch",
             metric="value",
             mode="max",
-            max_t=run.epochs + 1,
+            max_t=run.chosen_epochs + 1,
             reduction_factor=REDUCTION,
-            grace_period=first_rung(run.epochs, warmup_epochs=run.optim.warmup_epochs),
+            grace_period=first_rung(run.chosen_epochs, warmup_epochs=run.optim.warmup_epochs),
         )
         self._board, self._asking = board, asking
         sign = 1.0 if plan.objectives[0].maximize else -1.0

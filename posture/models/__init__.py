@@ -33,6 +33,10 @@ def build(config: Any, *, detect: Any = None) -> nn.Module:
         from posture.models.c3d import C3D
 
         return C3D(config)
+    if config.kind == "linear":
+        from posture.models.linear import LinearClassifier
+
+        return LinearClassifier(config)
     if config.kind == "two_stream":
         from posture.models.two_stream import TwoStream
 

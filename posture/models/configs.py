@@ -44,6 +44,8 @@ class ModelConfig:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     positive: ClassVar[tuple[str, ...]] = ("classes", "width")
     """Fields that must be greater than 0."""
+    solved: ClassVar[bool] = False
+    """True if the network is fitted at once (`posture/train/solve.py`), not in steps."""
 
     def __post_init__(self) -> None:
         _refuse_unknown_choices(self)
@@ -291,6 +293,32 @@ class TorchvisionVideo(ModelConfig):
 
 VideoResNet = TorchvisionVideo
 """Name in recipes written before December 2026."""
+
+
+@dataclass(frozen=True)
+class Linear(ModelConfig):
+    """A linear classifier on a coarse mean frame and coarse motion, the least that a network must exceed. See
+    `posture/models/linear.py`.
+    """
+
+    positive: ClassVar[tuple[str, ...]] = ("classes", "grid")
+    inputs: ClassVar[tuple[str, ...]] = ("rgb",)
+    solved: ClassVar[bool] = True
+
+    kind: Literal["linear"] = "linear"
+    classes: Classes = 101
+    frames: Frames = 16
+    """Frames of a clip, at least 2."""
+    size: Size = 56
+    """Height and width of a frame in pixels, at least `grid`."""
+    grid: Annotated[int, AtMost(112)] = 14
+    """Cells along each side of a frame over which colour and motion are averaged."""
+
+    def check(self) -> None:
+        require(
+            self.frames >= 2, f"frames must be at least 2, not {self.frames}: motion is between neighbouring frames"
+        )
+        require(self.size >= self.grid, f"size must be at least grid {self.grid}, not {self.size}")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def evidence(model: nn.Module, inputs: Sequence[Tensor], *, target: int) -> Evid
     streams has its own score and maps.
     """
     with torch.enable_grad(), _watched(model.eval()) as (maps, attention):
-        outputs = model(*inputs)  # (1, K) or (1, M, K)
+        outputs = model(*(one.detach().requires_grad_() for one in inputs))  # (1, K) or (1, M, K)
     scores = outputs.reshape(-1, outputs.shape[-1])[:, target]  # (1,) or (M,)
     return Evidence(
         attention, [found for stream, score in enumerate(scores) for found in _class_maps(stream, score, maps)]

@@ -39,7 +39,7 @@ def train(ctx: PassContext, plan: dict[str, Any]) -> str:
     """Train the challenger from its last checkpoint. Return why it cannot be trained, or ""."""
     folder = ctx.folder(plan)
     history = folder.history()
-    if plan["step"] != "train" or (len(history) >= ctx.run.epochs and folder.checkpoints()):
+    if plan["step"] != "train" or (folder.checkpoints() and len(history) >= folder.record().run.chosen_epochs):
         return ""
     if not folder.exists():
         remove_tree(folder.uri)  # a killed pass may have begun to write it
@@ -64,7 +64,7 @@ def train(ctx: PassContext, plan: dict[str, Any]) -> str:
     ctx.tell(
         f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, "
         f"{counted(len(session.classes), 'class', 'classes')}, "
-        f"{counted(session.run.epochs, 'epoch')}"
+        f"{counted(session.run.chosen_epochs, 'epoch')}"
         + (f"; {session.start}" if session.start else "")
         + (f"; resumes after epoch {len(history)}" if session.resumed else "")
     )

@@ -109,14 +109,14 @@ def unfinished(run: AnyRun, folder: RunFolder) -> str:
     values = [record.get(f"val_{run.metric}") or 0.0 for record in folder.history()]
     if not values:
         return (
-            f"{run.name} is untrained: none of its {run.epochs} epochs is finished. "
+            f"{run.name} is untrained: none of its {run.chosen_epochs} epochs is finished. "
             "These figures say nothing about the recipe."
         )
     waited = len(values) - 1 - values.index(max(values))
-    if len(values) >= run.epochs or 0 < run.patience <= waited:
+    if len(values) >= run.chosen_epochs or 0 < run.patience <= waited:
         return ""
     return (
-        f"{run.name} is unfinished: {len(values)} of its {run.epochs} epochs are trained. "
+        f"{run.name} is unfinished: {len(values)} of its {run.chosen_epochs} epochs are trained. "
         "Its figures may change until the last one."
     )
 
@@ -159,7 +159,7 @@ def _facts(record: RunRecord, metrics: dict[str, Any], history: list[dict[str, A
         "hardware": f"{record.machine}; evaluated on {metrics['device']}",
         "software": record.software,
         "seed": run.seed,
-        "epochs": f"{len(history)} of {run.epochs}",
+        "epochs": f"{len(history)} of {run.chosen_epochs}",
         "checkpoint": f"{metrics['checkpoint']}, epoch {metrics['epoch']}",
         "parameters": parameters(network),
         "wall_seconds": sum(row["seconds"] for row in history),

@@ -21,6 +21,7 @@ from posture.runs.figures import Reads
 from posture.runs.folder import RunFolder, RunRecord, refuse_existing, run_names, unique_name
 from posture.runs.kinds import KINDS
 from posture.runs.recipes import full_path, is_bare, load_recipe
+from posture.runs.schedule import schedule
 
 PACKAGES = ("posture", "torch", "ray", "numpy", "pyarrow", "deltalake", "decord2", "wandb")
 
@@ -34,6 +35,8 @@ class Fitted:
     val: Index
     anchors: str = ""
     """A detector's anchors and why it has them, in a sentence; empty if it has none."""
+    schedule: str = ""
+    """Sentence on the epochs that were chosen (`epochs: auto`); empty if none were."""
     size: str = ""
     """Number of parameters and the least memory that training takes; empty for a run that was begun earlier."""
 
@@ -111,10 +114,11 @@ def fit_to_store(
     kind = KINDS[run.task]
     train = kind.index(run, store, "train", Reads(versions, left_out=left_out))
     changes, anchors = kind.resolve(run, train)
-    run = override(run, {"name": name or run.name, "model.classes": len(train.classes)} | changes)
+    times, said = schedule(run, len(train))
+    run = override(run, {"name": name or run.name, "model.classes": len(train.classes)} | changes | times)
     val = kind.index(run, store, "val", Reads(versions, train.classes, left_out))
     _refuse_unfit(run, train, val)
-    return Fitted(run, train, val, anchors, str(training_need(run)))
+    return Fitted(run, train, val, anchors, said, str(training_need(run)))
 
 
 def begin(
@@ -181,14 +185,14 @@ def _continue(folder: RunFolder, changes: dict[str, Any], admit: Callable[[AnyRu
             f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another "
             "--name"
         )
+    if changes.get("epochs") == "auto":
+        del changes["epochs"]  # chosen when the run began
     run = override(record.run, {path: value for path, value in changes.items() if path != "name"})
     reads = Reads(record.versions, record.classes, record.left_out)
     train, val = (KINDS[run.task].index(run, Store(record.store), split, reads) for split in ("train", "val"))
-    if len(folder.history()) >= run.epochs:
-        raise InputError(
-            f"{folder.uri}: this run has finished its {counted(run.epochs, 'epoch')}; train it longer with "
-            f"--epochs {run.epochs * 2}"
-        )
+    if len(folder.history()) >= run.chosen_epochs:
+        longer = "" if run.model.solved else f"; train it longer with --epochs {run.chosen_epochs * 2}"
+        raise InputError(f"{folder.uri}: this run has finished its {counted(run.chosen_epochs, 'epoch')}{longer}")
     if admit is not None:
         admit(run)
     if changes:

@@ -88,7 +88,7 @@ class LiveTrials:
         finished = self._search.finished
         spent = sum(trial.user_attrs.get("epochs", 0) for trial in finished)
         saved = sum(
-            self._plan.base.run.epochs - trial.user_attrs.get("epochs", 0)
+            self._plan.base.run.chosen_epochs - trial.user_attrs.get("epochs", 0)
             for trial in finished
             if state_of(trial) == "stopped"
         )

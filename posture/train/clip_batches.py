@@ -147,9 +147,13 @@ class ClipBatches(Batches):
         return prefetched(self._steps(epoch, start_step))
 
     def evaluation(self) -> Generator[ClipBatch]:
-        indices = np.arange(len(self.validation))[self.rank :: self.world_size]
-        clips = read(self.validation, indices, self.run.model.inputs, rank=self.rank, world_size=self.world_size)
-        return prefetched(self._batch(self.validation, chunk) for chunk in chunks(clips, self.micro_batch))
+        return self.once(self.validation)
+
+    def once(self, source: Any) -> Generator[ClipBatch]:
+        """Yield this worker's share of the clips of `source`, each once and centred; the last batch may be smaller."""
+        indices = np.arange(len(source))[self.rank :: self.world_size]
+        clips = read(source, indices, self.run.model.inputs, rank=self.rank, world_size=self.world_size)
+        return prefetched(self._batch(source, chunk) for chunk in chunks(clips, self.micro_batch))
 
     def _steps(self, epoch: int, start_step: int) -> Iterator[list[ClipBatch]]:
         clips = (self._streamed if self.streams else self._ordered)(epoch, start_step)

@@ -39,6 +39,7 @@ from posture.train.optim import (
     set_learning_rate,
     train_mode,
 )
+from posture.train.solve import solve
 
 
 class Diverged(InputError):
@@ -110,7 +111,10 @@ def fit(
             break
         # 2. Train one epoch, or its rest
         began, before = time.perf_counter(), progress.step
-        figures, asked = _train_epoch(learner, batches, progress, tracker)
+        if run.model.solved:
+            figures, asked = solve(learner.model, batches, ctx)  # type: ignore[arg-type]
+        else:
+            figures, asked = _train_epoch(learner, batches, progress, tracker)
         record = {"epoch": progress.epoch + 1} | figures
         if asked:  # within the epoch: save, then go on or stop
             if progress.step > before:
@@ -152,7 +156,7 @@ def _prepare(
         last = class_tensors(run.model)
         if not run.optim.backbone_lr:
             freeze(model, last=last)
-    average = Average(model, decay=run.optim.ema) if run.optim.ema else None
+    average = Average(model, decay=run.optim.ema) if run.optim.ema and not run.model.solved else None
     optimizer = build_optimizer(model, run.optim, last=last)
     precision, progress = Precision(run.scale.amp, ctx.device), Progress()
     if resume is not None:

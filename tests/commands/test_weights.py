@@ -25,7 +25,7 @@ RECIPES = [
     f"jobs/{file}.py:{name}"
     for file in ("action", "detector")
     for name, make in functions(load_module(f"jobs/{file}.py")).items()
-    if not isinstance(make(), list) and hasattr(make(), "model")
+    if not isinstance(make(), list) and hasattr(make(), "model") and not make().model.solved
 ]
 
 
@@ -55,7 +55,7 @@ def small(recipe: str) -> dict[str, object]:
 
 
 def test_every_kind_of_network_has_a_recipe():
-    assert {load_recipe(recipe).model.kind for recipe in RECIPES} == set(KINDS)
+    assert {load_recipe(recipe).model.kind for recipe in RECIPES} == set(KINDS) - {"linear"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

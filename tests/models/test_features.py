@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from posture.models import build
-from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
+from posture.models.configs import C3D, IMPROVED, Linear, TorchvisionVideo, TwoStream
 from posture.models.features import penultimate
 
 CLIP, FLOW = torch.randn(2, 3, 16, 32, 32), torch.randn(2, 2, 15, 32, 32)
@@ -13,6 +13,7 @@ CLIP, FLOW = torch.randn(2, 3, 16, 32, 32), torch.randn(2, 2, 15, 32, 32)
     [
         (C3D(**{**IMPROVED, "classes": 3, "width": 0.125, "size": 32}), [CLIP]),
         (C3D(classes=3, width=0.125, size=32), [CLIP]),
+        (Linear(classes=3, size=32), [CLIP]),
         (TorchvisionVideo(kind="r3d_18", classes=3, size=32), [CLIP]),
         (TorchvisionVideo(kind="s3d", classes=3, size=32), [CLIP]),
         (TorchvisionVideo(kind="swin3d_t", classes=3, size=32), [CLIP]),

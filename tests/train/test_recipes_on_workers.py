@@ -32,19 +32,19 @@ from tests.support.small_run import DiskFolder, FlowFootage, ProcessContext
 
 pytestmark = pytest.mark.long
 
-CLASSIFIERS = ("improved", "c3d", "two_stream", "mc3_18")
+CLASSIFIERS = ("improved", "c3d", "two_stream", "mc3_18", "linear")
 DETECTORS = ("improved", "yolov7")
 RECIPES = [*(f"jobs/action.py:{name}" for name in CLASSIFIERS), *(f"jobs/detector.py:{name}" for name in DETECTORS)]
 SMALL = {"epochs": 2, "steps_per_epoch": 2, "scale.global_batch": 4, "tracking.mode": "off"}
-SIZES = {"c3d": 48, "two_stream": 56, "mc3_18": 16, "yolov5": 64, "yolov7": 64}
+SIZES = {"c3d": 48, "two_stream": 56, "mc3_18": 16, "linear": 28, "yolov5": 64, "yolov7": 64}
 
 
 def recipe(path: str, **changes: Any) -> AnyRun:
     run = load_recipe(path)
     narrow = {"model.width": 0.125} if hasattr(run.model, "width") else {}
     classes = {"model.classes": 3 if run.task == "action" else 2}
-    # it cannot be narrowed, and its first steps magnify rounding most
-    few = {"epochs": 1, "steps_per_epoch": 1} if "mc3" in path else {}
+    # one cannot be narrowed, and its first steps magnify rounding most; the other has no steps
+    few = {"epochs": 1, "steps_per_epoch": 1} if "mc3" in path or "linear" in path else {}
     return override(run, SMALL | few | narrow | classes | {"model.size": SIZES[run.model.kind]} | changes)
 
 
