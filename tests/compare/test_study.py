@@ -6,7 +6,7 @@ import pytest
 from posture.compare.study import Job, StudyRunner
 from posture.config import ActionRun, ClipData, Optim, Scale, Study, override
 from posture.errors import InputError
-from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
+from posture.models.configs import C3D, IMPROVED, Linear, TorchvisionVideo, TwoStream
 from posture.runs.evaluate import evaluate
 from posture.runs.figures import Views
 
@@ -167,6 +167,34 @@ def test_a_network_that_cannot_be_narrowed_gets_the_time_of_the_subject(small_st
             == entry.epochs
         )
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("whole")]) >= 1
+
+
+def test_a_network_that_is_fitted_at_once_takes_no_part_in_budgets(small_store, tmp_path):
+    linear = ActionRun(name="linear", model=Linear(size=32, grid=4))
+    study = STUDY.model_copy(update={"baselines": (), "references": (linear,)})
+    changes = {"epochs": 3, "model.width": 0.125, "optim.lr": 0.002}
+    subject, floor = comparing(study, small_store, tmp_path, changes=changes, equal="time").run().entries
+    assert (subject.budget, len(subject.lr_search)) == ("3 epochs", 2)
+    assert (floor.budget, floor.lr_search, floor.lr, len(floor.results[0].history)) == ("fitted at once", [], 0.0, 1)
+    assert floor.optimizer.startswith("L-BFGS") and floor.clips_per_second > 0 and floor.latency_ms["median"] > 0
+
+
+def test_epochs_that_fit_the_footage_are_the_subjects_for_all(small_store, tmp_path):
+    """Batches follow each network's own."""
+    study = STUDY.model_copy(update={"baselines": (override(PLAIN, {"scale.global_batch": 2}),), "epochs": "auto"})
+    comparing_all = comparing(study, small_store, tmp_path, changes={"least_steps": 300, "scale.micro_batch": None})
+    better, plain = (contender.run for contender in comparing_all.contenders)
+    clips = len(comparing_all._index(better, "train"))
+    assert better.epochs == plain.epochs == max(30, -(-300 // (clips // better.scale.global_batch)))
+    assert better.patience == plain.patience > 0 and plain.scale.global_batch == 2
+    assert comparing_all.schedule.startswith(f"epochs auto: {better.epochs} epochs of")
+
+
+def test_a_run_that_stopped_early_counts_as_trained(small_store, tmp_path):
+    study = STUDY.model_copy(update={"baselines": (), "learning_rates": (1.0,)})
+    comparison = comparing(study, small_store, tmp_path)
+    job = comparison._job(override(BETTER, {"epochs": 30, "patience": 1, "optim.lr": 1e-12}))
+    assert job.work("train") == "" and len(job.history) < 30 and job.trained()
 
 
 def test_on_equal_time_a_network_half_as_fast_does_half_the_steps(small_store, tmp_path):
