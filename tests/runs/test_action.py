@@ -165,7 +165,9 @@ def test_the_place_where_older_versions_wrote_is_still_read(run, tmp_path):
     ],
 )
 def test_what_stored_clips_lack_is_said(changes, said):
-    run = override(load_recipe("jobs/action.py:c3d"), {"data.recipe": "64x80-stretch-f16-s2-w1-raw", "model.size": 56, **changes})
+    run = override(
+        load_recipe("jobs/action.py:c3d"), {"data.recipe": "64x80-stretch-f16-s2-w1-raw", "model.size": 56, **changes}
+    )
     assert re.search(f"{said}$", ActionRuns().lacking(run)) and bool(said) == bool(ActionRuns().lacking(run))
 
 
