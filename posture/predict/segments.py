@@ -1,4 +1,4 @@
-"""From probabilities of overlapping windows to segments: smooth, choose, merge.
+"""From probabilities of overlapping windows to segments: smooth, choose the most probable sequence of classes, merge.
 
 Legend: w windows, c cells (the stretches between neighbouring window edges), K classes.
 """
@@ -11,6 +11,9 @@ import numpy as np
 
 from posture.data.decode.cut import BACKGROUND
 from posture.predict.answers import UNSURE, ActionSegment, Lane
+
+LEAST_PROBABILITY = 1e-3
+"""Smaller probabilities are raised to it: a network is often surer than it should be."""
 
 
 def cells(lane: Lane, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
@@ -34,15 +37,19 @@ def segments_of(
 ) -> list[ActionSegment]:
     """Return the segments of a lane from `start` to `end` seconds, one after the other.
 
-    A segment whose most probable class stays below `threshold` is UNSURE. A segment shorter than `shortest` seconds
-    joins its more confident neighbour. Only stretches of the class `background` have no segment: no action is there.
+    They are the most probable sequence of classes, as `likeliest` finds it, so that a doubtful moment does not tear an
+    action into pieces. A segment whose most probable class stays below `threshold` is UNSURE. A segment shorter than
+    `shortest` seconds joins its more confident neighbour. Only stretches of the class `background` have no segment: no
+    action is there.
     """
     if not len(lane.starts) or end <= start:
         return []
     edges, probabilities = cells(lane, start, end)
+    lengths = np.diff(edges)
+    best = likeliest(probabilities, lengths / np.median(lane.ends - lane.starts))
     stretches = [
-        _Stretch(int(row.argmax()), float(left), float(right), row * (right - left))
-        for left, right, row in zip(edges[:-1], edges[1:], probabilities, strict=True)
+        _Stretch(int(name), float(left), float(right), row * (right - left))
+        for name, left, right, row in zip(best, edges[:-1], edges[1:], probabilities, strict=True)
     ]
     merged = _merged(stretches)
     while len(merged) > 1 and min(part.length for part in merged) < shortest:
@@ -53,6 +60,30 @@ def segments_of(
         merged = _merged(merged)
     segments = [part.segment(lane.track, classes, threshold) for part in merged]
     return [segment for segment in segments if segment.label != BACKGROUND]
+
+
+def likeliest(probabilities: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the most probable sequence of classes (c,) of cells with these probabilities (c, K) and lengths (c,).
+
+    Lengths are in windows: cells that a window covers count as one observation together. Actions are taken to last as
+    long as a window on average, and each of the K classes to follow with equal probability. Then another class follows
+    after the time of a window with a probability of (1 - 1 / e) / K, and a change costs log(1 + K / (e - 1)). The
+    sequence is found by dynamic programming (Viterbi 1967). Of two equal ones, that with the later change is taken.
+    """
+    count, classes = probabilities.shape
+    change = np.log1p(classes / (np.e - 1))
+    gains = np.log(np.maximum(probabilities, LEAST_PROBABILITY)) * lengths[:, None]
+    stays, before = np.zeros((count, classes), bool), np.zeros(count, np.int64)
+    sums = gains[0]
+    for cell in range(1, count):
+        before[cell] = sums.argmax()
+        changed = sums.max() - change
+        stays[cell] = sums - changed > 1e-9
+        sums = np.where(stays[cell], sums, changed) + gains[cell]
+    best = np.full(count, sums.argmax())
+    for cell in range(count - 1, 0, -1):
+        best[cell - 1] = best[cell] if stays[cell, best[cell]] else before[cell]
+    return best
 
 
 class _Stretch:

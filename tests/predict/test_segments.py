@@ -1,8 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posture.predict.answers import UNSURE, Lane
-from posture.predict.segments import cells, segments_of
+from posture.predict.segments import cells, likeliest, segments_of
 
 CLASSES = ("run", "jump", "rest")
 
@@ -40,12 +44,12 @@ def test_a_gap_between_windows_takes_the_nearest():
 
 
 def test_short_segments_join_the_neighbour_that_is_more_confident():
-    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.2, 0.2, 0.6), (0.3, 0.7, 0), (0.3, 0.7, 0)]
+    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.02, 0.02, 0.96), (0.1, 0.9, 0), (0.3, 0.7, 0)]
     flat = lane(rows, step=1.0, length=1.0)
     assert [part.label for part in segments_of(flat, CLASSES, start=0.0, end=5.0)] == ["run", "rest", "jump"]
     merged = segments_of(flat, CLASSES, start=0.0, end=5.0, shortest=1.5)
     assert [(part.label, part.start, part.end) for part in merged] == [("run", 0.0, 3.0), ("jump", 3.0, 5.0)]
-    assert merged[0].confidence == pytest.approx((0.9 + 0.9 + 0.2) / 3)
+    assert merged[0].confidence == pytest.approx((0.9 + 0.9 + 0.02) / 3)
 
 
 def test_below_the_threshold_the_answer_is_unsure():
@@ -59,13 +63,40 @@ def test_without_windows_there_are_no_segments():
 
 
 def test_background_has_no_segment_and_still_separates_actions():
-    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.1, 0, 0.9), (0.8, 0.2, 0), (0.3, 0.3, 0.4)]
+    rows = [(0.9, 0.1, 0), (0.9, 0.1, 0), (0.1, 0, 0.9), (0.9, 0.1, 0), (0.1, 0.43, 0.47)]
     classes = ("run", "jump", "background")
     found = segments_of(lane(rows, length=1.0), classes, start=0.0, end=5.0)
     assert [(part.label, part.start, part.end) for part in found] == [("run", 0.0, 2.0), ("run", 3.0, 4.0)]
     sure = segments_of(lane(rows, length=1.0), classes, start=0.0, end=5.0, threshold=0.5)
     # a stretch that is too unsure to be background is told
     assert [(part.label, part.guess) for part in sure] == [("run", "run"), ("run", "run"), (UNSURE, "background")]
+
+
+def test_a_doubtful_window_does_not_tear_an_action_into_pieces_and_a_sure_one_does():
+    def found(doubt):
+        rows = [(0.8, 0.1, 0.1)] * 3 + [(0.4 - doubt, 0.5 + doubt, 0.1)] + [(0.8, 0.1, 0.1)] * 3
+        return [part.label for part in segments_of(lane(rows, length=1.0), CLASSES, start=0.0, end=7.0)]
+
+    assert found(0.0) == ["run"] and found(0.38) == ["run", "jump", "run"]
+
+
+@given(st.integers(1, 6), st.integers(2, 3), st.integers(0, 10_000))
+def test_no_other_sequence_is_more_probable(count, classes, seed):
+    generator = np.random.default_rng(seed)
+    probabilities, lengths = generator.dirichlet(np.full(classes, 0.3), count), generator.uniform(0.1, 2, count)
+    another = (1 - 1 / np.e) / classes
+
+    def logarithm(path):
+        seen = sum(
+            length * np.log(max(row[name], 1e-3))
+            for row, length, name in zip(probabilities, lengths, path, strict=True)
+        )
+        return seen + sum(
+            np.log(another / (1 / np.e + another)) for pair in itertools.pairwise(path) if len({*pair}) == 2
+        )
+
+    every = [logarithm(path) for path in itertools.product(range(classes), repeat=count)]
+    assert logarithm(likeliest(probabilities, lengths).tolist()) == pytest.approx(max(every))
 
 
 def test_a_short_background_joins_the_action_around_it():
