@@ -304,6 +304,11 @@ class BaseRun(Section):
             raise InputError("epochs: auto is chosen when a run begins, from its footage; write a number here")
         return self.epochs
 
+    @property
+    def solved(self) -> bool:
+        """True if the run is fitted at once (`posture/train/solve.py`), not trained in steps."""
+        return False
+
 
 class ActionRun(BaseRun):
     """Everything one training run of an action classifier depends on."""
@@ -315,6 +320,12 @@ class ActionRun(BaseRun):
     model: Annotated[C3D | TwoStream | TorchvisionVideo | Linear, Field(discriminator="kind")]
     data: ClipData = ClipData()
     loss: ActionLoss = ActionLoss()
+    probe: bool = False
+    """Fit the last layer at once to what the network of `weights` computes before it, and leave that as it is."""
+
+    @property
+    def solved(self) -> bool:
+        return self.model.solved or self.probe
 
     @model_validator(mode="before")
     @classmethod
@@ -327,6 +338,14 @@ class ActionRun(BaseRun):
     def _solved(self) -> ActionRun:
         if self.model.solved and self.epochs != 1:
             raise ValueError(f"epochs must be 1 for {self.model.kind}, which is fitted at once, not {self.epochs}")
+        if self.probe and self.epochs != 1:
+            raise ValueError(f"epochs must be 1 with probe, which fits the last layer at once, not {self.epochs}")
+        if self.probe and (self.model.solved or not self.weights):
+            raise ValueError(
+                f"probe needs a trained network: name its weights, and another model than {self.model.kind}"
+                if self.model.solved
+                else "probe needs the weights of a trained network: name them with --weights"
+            )
         if self.model.solved and self.weights:
             raise ValueError(f"weights must be empty for {self.model.kind}, which is fitted from nothing")
         return self

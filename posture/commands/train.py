@@ -34,6 +34,7 @@ def train(
     epochs: int | None = None,
     workers: str | None = None,
     weights: str | None = None,
+    probe: bool = False,
     set_file: str | None = None,
     local: bool = False,
     resume: bool = False,
@@ -62,6 +63,9 @@ def train(
     weights
         Initial weights: a run, a checkpoint's folder, a .safetensors file, or a state dict (.pt, .pth) such as
         torchvision's.
+    probe
+        Fit only the last layer, at once, to what the network of --weights computes before it: seconds instead of
+        epochs.
     set_file
         JSON file of changes: best.json of posture tune, or fields and values; or the JSON itself. --set takes
         precedence.
@@ -76,7 +80,11 @@ def train(
     """
     changes = read_changes(set_file) if set_file is not None else {}
     changes |= read_sets(
-        sets, epochs=epochs, workers=None if workers is None else parse_workers(workers), weights=weights
+        sets,
+        epochs=1 if probe and epochs is None else epochs,
+        probe=probe or None,
+        workers=None if workers is None else parse_workers(workers),
+        weights=weights,
     )
     train_run(
         recipe,

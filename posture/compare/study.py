@@ -154,9 +154,7 @@ class StudyRunner:
         self.subject = self.contenders[0]
         for contender in self.contenders:
             contender.timed = (
-                contender is not self.subject
-                and not contender.run.model.solved
-                and (contender.full_size or equal == "time")
+                contender is not self.subject and not contender.run.solved and (contender.full_size or equal == "time")
             )
             for split in ("train", "val", "test"):
                 if not len(self._index(contender.run, split)):
@@ -202,7 +200,7 @@ class StudyRunner:
                 share["steps_per_epoch"] = max(1, round(run.steps_per_epoch * self.study.search_share))
             factors = (
                 self.study.learning_rates
-                if len(self.study.learning_rates) > 1 and not contender.not_measured and not run.model.solved
+                if len(self.study.learning_rates) > 1 and not contender.not_measured and not run.solved
                 else ()
             )
             contender.searched = tuple(
@@ -338,8 +336,8 @@ class StudyRunner:
             **self._flow_of(run, timed=bool(results)),
             epochs=run.chosen_epochs,
             budget=_budget(run),
-            optimizer=SOLVER if run.model.solved else _optimizer(run.optim),
-            lr=0.0 if run.model.solved else run.optim.lr,
+            optimizer=SOLVER if run.solved else _optimizer(run.optim),
+            lr=0.0 if run.solved else run.optim.lr,
             lr_search=[_tried(job) for job in contender.searched],
             search_budget=_budget(contender.searched[0].run) if contender.searched else "",
             loss=run.loss.model_dump(mode="json"),
@@ -379,7 +377,7 @@ def tried_for(study: Study, run: AnyRun) -> int:
 
 def _budget(run: AnyRun) -> str:
     """Return the length of a run's training in words."""
-    if run.model.solved:
+    if run.solved:
         return "fitted at once"
     if run.steps_per_epoch:
         steps = run.chosen_epochs * run.steps_per_epoch
@@ -404,7 +402,7 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
         contenders.append(Contender(kind, override(run, own)))
     narrowed = getattr(contenders[0].run.model, "width", 1) != 1
     for contender in contenders:
-        contender.full_size = narrowed and not hasattr(contender.run.model, "width") and not contender.run.model.solved
+        contender.full_size = narrowed and not hasattr(contender.run.model, "width") and not contender.run.solved
     for path, value in changes.items():
         if not any(has_field(contender.run, path) for contender in contenders):
             override(study.subject, {path: value})  # raises, naming the fields that exist
@@ -413,7 +411,7 @@ def _contenders(study: Study, changes: dict[str, Any]) -> list[Contender]:
 
 def _in_vain(run: AnyRun, path: str) -> bool:
     """Return True if a network that is fitted at once takes no such change."""
-    return run.model.solved and path in ("epochs", "steps_per_epoch", "patience", "weights")
+    return run.solved and path in ("epochs", "steps_per_epoch", "patience", "weights")
 
 
 def _tried(job: Job) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def _continue(folder: RunFolder, changes: dict[str, Any], admit: Callable[[AnyRu
     reads = Reads(record.versions, record.classes, record.left_out)
     train, val = (KINDS[run.task].index(run, Store(record.store), split, reads) for split in ("train", "val"))
     if len(folder.history()) >= run.chosen_epochs:
-        longer = "" if run.model.solved else f"; train it longer with --epochs {run.chosen_epochs * 2}"
+        longer = "" if run.solved else f"; train it longer with --epochs {run.chosen_epochs * 2}"
         raise InputError(f"{folder.uri}: this run has finished its {counted(run.chosen_epochs, 'epoch')}{longer}")
     if admit is not None:
         admit(run)

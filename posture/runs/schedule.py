@@ -32,7 +32,7 @@ def schedule(run: AnyRun, clips: int) -> tuple[dict[str, Any], str]:
     Without `epochs` auto there are none, except for a network that is fitted at once, whose batches need only fit the
     clips.
     """
-    if run.model.solved:
+    if run.solved:
         return {"scale.global_batch": _fitting(run, clips)} if clips >= run.scale.multiple else {}, ""
     if run.epochs != "auto":
         return {}, ""

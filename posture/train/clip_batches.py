@@ -8,7 +8,7 @@ next, (T - 1, H, W, 2) uint8 as `posture/data/decode/optical_flow.py` encodes it
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -103,9 +103,13 @@ class ClipBatch:
     def keys(self, run: Any, *, epoch: int) -> np.ndarray:
         return clip_keys(NETWORK, self.indices, self.repeats, seed=run.seed, epoch=epoch)
 
-    def tensors(self, run: Any, device: torch.device, *, epoch: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
+    def tensors(
+        self, run: Any, device: torch.device, *, epoch: int | None = None, mirrored: bool = False
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As `Batch.tensors`; `mirrored` flips the centred view left-right."""
         if epoch is None:
             view = evaluation_view(self.frame_size, clips=len(self.labels))
+            view = replace(view, flips=np.full(len(self.labels), mirrored))
         else:
             view = draw_augmentation(
                 run.data, self.frame_size, seed=run.seed, epoch=epoch, clips=self.indices, repeats=self.repeats

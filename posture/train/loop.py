@@ -111,8 +111,8 @@ def fit(
             break
         # 2. Train one epoch, or its rest
         began, before = time.perf_counter(), progress.step
-        if run.model.solved:
-            figures, asked = solve(learner.model, batches, ctx)  # type: ignore[arg-type]
+        if run.solved:
+            figures, asked = solve(learner.model, batches, ctx)
         else:
             figures, asked = _train_epoch(learner, batches, progress, tracker)
         record = {"epoch": progress.epoch + 1} | figures
@@ -156,7 +156,7 @@ def _prepare(
         last = class_tensors(run.model)
         if not run.optim.backbone_lr:
             freeze(model, last=last)
-    average = Average(model, decay=run.optim.ema) if run.optim.ema and not run.model.solved else None
+    average = Average(model, decay=run.optim.ema) if run.optim.ema and not run.solved else None
     optimizer = build_optimizer(model, run.optim, last=last)
     precision, progress = Precision(run.scale.amp, ctx.device), Progress()
     if resume is not None:

@@ -1,9 +1,10 @@
-"""Fit a linear classifier at once, instead of in steps: features of all clips, then multinomial logistic regression.
+"""Fit a linear layer at once, instead of in steps: features of all clips, then multinomial logistic regression.
 
-The features of each training clip, seen once and centred, and of its mirror image (if `data.flip` is above 0) are
-standardised. L-BFGS fits the linear layer with several weight decays, and the one with the least loss on `val` is kept.
-Every worker computes the features of its share of the clips and then solves the same problem, so that all end with the
-same weights.
+That layer is a `LinearClassifier`'s, or the last one of a trained network (`probe`), whose features are what the
+network computes before it. The features of each training clip, seen once and centred, and of its mirror image (if
+`data.flip` is above 0) are standardised. L-BFGS fits the layer with several weight decays, and the one with the least
+loss on `val` is kept. Every worker computes the features of its share of the clips and then solves the same problem,
+so that all end with the same weights. The streams of a network with late fusion are fitted one by one.
 
 Legend: n clips (with mirror images), D features, K classes.
 """
@@ -16,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from posture.models.features import last_layers, penultimate
 from posture.models.linear import LinearClassifier
 from posture.train.context import Context
 
@@ -28,29 +31,33 @@ ABSENT = -20.0
 """Score of a class without training clips."""
 
 
-def solve(model: LinearClassifier, batches: Any, ctx: Context) -> tuple[dict[str, Any], str]:
+def solve(model: nn.Module, batches: Any, ctx: Context) -> tuple[dict[str, Any], str]:
     """Fit `model` to the training clips of `batches` (`posture.train.clip_batches.ClipBatches`).
 
-    Returns the epoch's figures: train_loss, weight_decay, clips_per_second and data_wait_share; and the request "stop"
-    if a worker was asked to stop, else "".
+    Returns the epoch's figures: train_loss and weight_decay (means over the streams), clips_per_second and
+    data_wait_share; and the request "stop" if a worker was asked to stop, else "".
     """
     began, run = time.perf_counter(), batches.run
     model.eval()
-    train, labels, waited = _described(model, batches, batches.source, ctx, mirrored=run.data.flip > 0)
-    val, val_labels, _ = _described(model, batches, batches.validation, ctx)
+    trains, labels, waited = _described(model, batches, batches.source, ctx, mirrored=run.data.flip > 0)
+    vals, val_labels, _ = _described(model, batches, batches.validation, ctx)
     if ctx.sum([float(ctx.should_stop())])[0]:
         return {}, "stop"
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation[deviation < 1e-6] = 1.0  # a feature that never changes
-    train, val = (train - mean) / deviation, (val - mean) / deviation
-    weights, bias, decay = _best(train, labels, val, val_labels, classes=run.model.classes, balanced=run.data.balanced)
-    with torch.no_grad():
-        found = {"mean": mean, "deviation": deviation, "classify.weight": weights, "classify.bias": bias}
-        model.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in found.items()})
+    losses, decays = [], []
+    for stream, (train, val) in enumerate(zip(trains, vals, strict=True)):
+        mean, deviation = train.mean(axis=0), train.std(axis=0)
+        deviation[deviation < 1e-6] = 1.0  # a feature that never changes
+        train, val = (train - mean) / deviation, (val - mean) / deviation
+        weights, bias, decay = _best(
+            train, labels, val, val_labels, classes=run.model.classes, balanced=run.data.balanced
+        )
+        _assign(model, stream, mean, deviation, weights, bias)
+        losses.append(_loss(train, labels, weights, bias))
+        decays.append(decay)
     seconds = time.perf_counter() - began
     figures = {
-        "train_loss": _loss(train, labels, weights, bias),
-        "weight_decay": decay,
+        "train_loss": float(np.mean(losses)),
+        "weight_decay": float(np.mean(decays)),
         "clips_per_second": len(batches.source) / seconds,
         "data_wait_share": min(1.0, waited / seconds),
     }
@@ -59,37 +66,63 @@ def solve(model: LinearClassifier, batches: Any, ctx: Context) -> tuple[dict[str
 
 @torch.inference_mode()
 def _described(
-    model: LinearClassifier, batches: Any, source: Any, ctx: Context, *, mirrored: bool = False
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return features (n, D) float32 and labels (n,) of all clips of `source`, those of all workers, by clip index, and
-    the seconds spent waiting for clips. Mirror images come after all clips.
+    model: nn.Module, batches: Any, source: Any, ctx: Context, *, mirrored: bool = False
+) -> tuple[list[np.ndarray], np.ndarray, float]:
+    """Return each stream's features (n, D) float32 and the labels (n,) of all clips of `source`, those of all workers,
+    by clip index, and the seconds spent waiting for clips. Mirror images come after all clips.
     """
     rows: list[np.ndarray] = []
     indices: list[np.ndarray] = []
+    widths: list[int] = []
     waited, began = 0.0, time.perf_counter()
     read, done = began, 0
     for batch in batches.once(source):
         waited += time.perf_counter() - read
-        (clips,), _ = batch.tensors(batches.run, ctx.device)
-        views = [clips, clips.flip(-1)] if mirrored else [clips]
-        rows.append(np.stack([model.features(view).float().cpu().numpy() for view in views], axis=1))
+        views = []
+        for flip in (False, True) if mirrored else (False,):
+            inputs, _ = batch.tensors(batches.run, ctx.device, mirrored=flip)
+            streams = _features(model, inputs)
+            widths = [features.shape[1] for features in streams]
+            views.append(torch.cat(streams, dim=1).float().cpu().numpy())
+        rows.append(np.stack(views, axis=1))
         indices.append(batch.indices)
         done += len(batch.indices) * ctx.world_size
         speed = done / max(time.perf_counter() - began, 1e-9)
         steps = {"step": min(done, len(source)), "steps": len(source)}
         ctx.progress({"epoch": 1, "epochs": 1, **steps, "loss": None, "clips_per_second": speed})
         read = time.perf_counter()
-    mine = (np.concatenate(rows), np.concatenate(indices)) if rows else None
+    mine = (np.concatenate(rows), np.concatenate(indices), widths) if rows else None
     parts = [part for part in ctx.gather(mine) if part is not None]
     index = np.concatenate([part[1] for part in parts])
     order = np.argsort(index, kind="stable")
     features = np.concatenate([part[0] for part in parts])[order]  # (clips, views, D)
-    views = features.shape[1]
-    return (
-        features.transpose(1, 0, 2).reshape(-1, features.shape[2]),
-        np.tile(source.labels[index[order]], views),
-        waited,
-    )
+    features = features.transpose(1, 0, 2).reshape(-1, features.shape[2])
+    streams = np.split(features, np.cumsum(parts[0][2])[:-1], axis=1)
+    return streams, np.tile(source.labels[index[order]], len(features) // len(index)), waited
+
+
+def _features(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return the inputs (N, D) of the layers that are fitted, before they are standardised."""
+    if isinstance(model, LinearClassifier):
+        return [model.features(*inputs)]
+    with penultimate(model) as taken:
+        model(*inputs)
+    return taken
+
+
+@torch.no_grad()
+def _assign(
+    model: nn.Module, stream: int, mean: np.ndarray, deviation: np.ndarray, weights: np.ndarray, bias: np.ndarray
+) -> None:
+    """Give the layer of `stream` its weights (K, D) and bias (K,), which are for standardised features."""
+    if isinstance(model, LinearClassifier):
+        values = {"mean": mean, "deviation": deviation, "classify.weight": weights, "classify.bias": bias}
+        model.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in values.items()})
+        return
+    layer, weights = last_layers(model)[stream], weights / deviation
+    assert layer.bias is not None
+    layer.weight.copy_(torch.from_numpy(weights).view(layer.weight.shape))
+    layer.bias.copy_(torch.from_numpy(bias - weights @ mean))
 
 
 def _best(

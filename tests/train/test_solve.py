@@ -14,6 +14,7 @@ from posture.errors import InputError
 from posture.models import build
 from posture.models.configs import Linear
 from posture.models.linear import LinearClassifier
+from posture.models.meta import class_tensors
 from posture.runs.recipes import load_recipe
 from posture.tasks.action import ActionTask
 from posture.train.checkpoint import load_weights
@@ -21,7 +22,7 @@ from posture.train.clip_batches import ClipBatches
 from posture.train.context import LocalContext
 from posture.train.loop import fit
 from posture.train.solve import solve
-from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, StreamedFootage
+from tests.support.small_run import CLASSES, DiskFolder, SmallFootage, StreamedFootage, small_run
 
 RUN = override(
     load_recipe("jobs/action.py:linear"),
@@ -133,3 +134,45 @@ def test_what_it_cannot_do_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         override(RUN, changes)
     assert isinstance(RUN.model, Linear)
+
+
+PROBED = {"probe": True, "epochs": 1, "weights": "start.safetensors", "data.flip": 0.5}
+
+
+@pytest.mark.parametrize("input", ["rgb", "late"])
+def test_a_probe_fits_the_last_layer_of_each_stream_and_nothing_else(input: str, tmp_path: Path) -> None:
+    run = small_run(model__input=input, model__norm="batch", scale__global_batch=5)
+    run = override(run, PROBED)
+    torch.manual_seed(0)
+    model = build(run.model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with LocalContext(DiskFolder(tmp_path), device="cpu") as ctx:
+        batches = batches_of(run)
+        result = fit(run, ActionTask(run, CLASSES), batches, ctx, None, model=model)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == class_tensors(run.model)
+    (record,) = result["history"]
+    scores: dict[bool, list] = {False: [], True: []}
+    with torch.no_grad():
+        for mirrored, found in scores.items():
+            for batch in batches.once(TRAINING):
+                inputs, _ = batch.tensors(run, torch.device("cpu"), mirrored=mirrored)
+                found.append(model(*inputs))
+    logits = torch.cat(scores[False] + scores[True])  # (2 n, K), or (2 n, M, K)
+    streams = logits.unsqueeze(1) if logits.ndim == 2 else logits
+    labels = torch.from_numpy(np.tile(TRAINING.labels, 2))
+    losses = [float(torch.nn.functional.cross_entropy(streams[:, place], labels)) for place in range(streams.shape[1])]
+    assert len(losses) == (2 if input == "late" else 1)
+    assert record["train_loss"] == pytest.approx(np.mean(losses), rel=1e-3) and max(losses) < np.log(3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"probe": True, "epochs": 1}, "probe needs the weights of a trained network: name them with --weights"),
+        (PROBED | {"epochs": 3}, "epochs must be 1 with probe, .* not 3"),
+    ],
+)
+def test_a_probe_needs_a_trained_network_and_one_epoch(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        override(small_run(), changes)
