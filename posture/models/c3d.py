@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from posture.models import configs
 from posture.models.attention import CBAM, STCBAM
-from posture.models.frame_inputs import CHANNELS, network_channels
+from posture.models.frame_inputs import Beside, differences
 from posture.models.keyed import KeyedDepth, KeyedDropout
 
+RGB = 3
 Triple = tuple[int, int, int]
 STANDARDIZING_EPS = 1e-4
 """Constant that keeps the standardisation of an all-zero filter finite."""
@@ -41,7 +42,7 @@ class C3D(nn.Module):
         layer = Layer(config)
         c1, c2, c3, c4, c5 = config.channels
         self.input = config.input
-        self.stage1 = Stage(config, "stage1", CHANNELS[config.input], c1, layer)
+        self.stage1 = Stage(config, "stage1", RGB, c1, layer)
         self.pool1 = {"c3d": nn.MaxPool3d((1, 2, 2)), "conv7": nn.Identity()}[config.stem]
         self.stage2 = Stage(config, "stage2", c1, c2, layer)
         self.pool2 = nn.MaxPool3d(2)
@@ -53,7 +54,7 @@ class C3D(nn.Module):
         self.head = {"fc": _fc_head, "gap": _gap_head}[config.head](config)
 
     def forward(self, clips: Tensor) -> Tensor:
-        x = network_channels(clips, self.input)
+        x = differences(clips) if self.input == "diff" else clips
         x = self.pool1(self.stage1(x))  # (N, 64, 16, 56, 56)
         x = self.pool2(self.stage2(x))  # (N, 128, 8, 28, 28)
         x = self.pool3(self.stage3(x))  # (N, 256, 4, 14, 14)
@@ -73,8 +74,7 @@ class Stage(nn.Sequential):
         stem: list[nn.Module] = []
         if name == "stage1":
             kernel, stride = {"c3d": ((3, 3, 3), 1), "conv7": ((3, 7, 7), 2)}[config.stem]
-            stem = [*layer(inputs, outputs, kernel=kernel, stride=stride), nn.ReLU(inplace=True)]
-            _start_with_motion(next(part for part in stem if part.kernel_size[0] > 1), share=config.stem_motion)
+            stem = [*_stem(config, outputs, layer, kernel, stride), *layer.norm(outputs), nn.ReLU(inplace=True)]
             inputs, depth = outputs, depth - 1
         layers: list[nn.Module] = []
         for position in range(depth):
@@ -124,14 +124,17 @@ class Layer:
         }[config.norm]
 
     def __call__(self, inputs: int, outputs: int, *, kernel: Triple = (3, 3, 3), stride: int = 1) -> list[nn.Module]:
-        """`stride` is over H and W."""
+        return [*self.convolutions(inputs, outputs, kernel=kernel, stride=stride), *self.norm(outputs)]
+
+    def convolutions(self, inputs: int, outputs: int, *, kernel: Triple, stride: int) -> list[nn.Module]:
+        """Return the convolution, whole or split; `stride` is over H and W."""
         *first, last = self.split(*kernel[:2])
         parts = []
         for part in first:
             parts.append(self._convolution(inputs, outputs, part, stride, bias=False, rectified=False))
             inputs = outputs
         parts.append(self._convolution(inputs, outputs, last, stride, bias=self.bias, rectified=True))
-        return [*parts, *self.norm(outputs)]
+        return parts
 
     def projection(self, inputs: int, outputs: int) -> nn.Module:
         """Return a 1 x 1 x 1 convolution and a norm, for a shortcut."""
@@ -186,6 +189,16 @@ def _pair(t: int, k: int) -> list[Triple]:
 
 def _triple(t: int, k: int) -> list[Triple]:
     return [(1, k, 1), (1, 1, k), (t, 1, 1)]
+
+
+def _stem(config: configs.C3D, outputs: int, layer: Layer, kernel: Triple, stride: int) -> list[nn.Module]:
+    """Return the stem's convolutions; for both inputs, those of frames beside those of differences."""
+    halves = []
+    for width in (outputs // 2, outputs - outputs // 2) if config.input == "both" else (outputs,):
+        half = layer.convolutions(RGB, width, kernel=kernel, stride=stride)
+        _start_with_motion(next(part for part in half if part.kernel_size[0] > 1), share=config.stem_motion)
+        halves.append(half)
+    return halves[0] if len(halves) == 1 else [Beside(*(nn.Sequential(*half) for half in halves))]
 
 
 def _start_with_motion(convolution: nn.Conv3d, *, share: float) -> None:

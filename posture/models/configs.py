@@ -85,8 +85,8 @@ class C3D(ModelConfig):
     size: Size = 112
     """Height and width of a frame in pixels, at least 16."""
     input: Literal["rgb", "diff", "both", "late"] = "rgb"
-    """Input of the first layer. `diff`: differences of neighbouring frames. `both`: frames and differences as six
-    channels. `late`: two networks, one for each, with averaged scores. All are computed from RGB within the network.
+    """Input of the first layer. `diff`: differences of neighbouring frames. `both`: half of its filters see frames, the
+    others differences. `late`: two networks, one for each, with averaged scores. Clips are RGB in any case.
     """
 
     width: Width = 1.0

@@ -8,31 +8,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CHANNELS = {"rgb": 3, "diff": 3, "both": 6}
-"""Channels of the first layer's input."""
 LATE = ("rgb", "diff")
 """Inputs of the two networks of `late`."""
 
 
-def network_channels(clips: Tensor, kind: str) -> Tensor:
-    """Return the first layer's input for clips (N, 3, T, H, W): (N, 3 or 6, T, H, W).
-
-    `diff` is each frame minus the one before it; the first frame has the second one's difference. `both` is the frames
-    and then the differences.
-    """
-    if kind == "rgb":
-        return clips
+def differences(clips: Tensor) -> Tensor:
+    """Return each frame minus the one before it, (N, 3, T, H, W); the first frame has the second one's difference."""
     changes = clips[:, :, 1:] - clips[:, :, :-1]
-    changes = torch.cat([changes[:, :, :1], changes], dim=2)
-    return changes if kind == "diff" else torch.cat([clips, changes], dim=1)
+    return torch.cat([changes[:, :, :1], changes], dim=2)
+
+
+class Beside(nn.Module):
+    """The first layers of `both`: some filters see frames, the others differences; (N, 3, T, H, W) -> (N, C, T, H, W).
+
+    A filter of six channels would see little of the differences, which are small beside the frames. Here the norm
+    that follows gives both the same size.
+    """
+
+    def __init__(self, frames: nn.Module, changes: nn.Module) -> None:
+        super().__init__()
+        self.frames = frames
+        self.changes = changes
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return torch.cat([self.frames(clips), self.changes(differences(clips))], dim=1)
 
 
 class StemConv3d(nn.Conv3d):
-    """A convolution, with the weights of the one that it replaces, on `network_channels` of its input."""
+    """A network's first convolution, with the weights of the one that it replaces: for `diff` on differences, for
+    `both` with half of its filters on frames and the others on differences.
+    """
 
     def __init__(self, replaced: nn.Conv3d, kind: str) -> None:
         super().__init__(
-            CHANNELS[kind],
+            replaced.in_channels,
             replaced.out_channels,
             replaced.kernel_size,  # type: ignore[arg-type]
             replaced.stride,  # type: ignore[arg-type]
@@ -40,13 +49,17 @@ class StemConv3d(nn.Conv3d):
             bias=replaced.bias is not None,
             device="meta",
         )
-        repeats = CHANNELS[kind] // replaced.in_channels
-        # the same variance from more channels
-        self.weight = nn.Parameter(replaced.weight.detach().repeat(1, repeats, 1, 1, 1) / repeats**0.5)
-        self.bias, self.kind = replaced.bias, kind
+        self.weight, self.bias = replaced.weight, replaced.bias
+        self.on_frames = {"diff": 0, "both": replaced.out_channels // 2}[kind]
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(network_channels(input, self.kind))
+        count = self.on_frames
+        changes = differences(input)
+        if not count:
+            return super().forward(changes)
+        biases = (None, None) if self.bias is None else (self.bias[:count], self.bias[count:])
+        halves = zip((input, changes), (self.weight[:count], self.weight[count:]), biases, strict=True)
+        return torch.cat([self._conv_forward(x, weight, bias) for x, weight, bias in halves], dim=1)
 
 
 class LateFusion(nn.Module):

@@ -15,8 +15,9 @@ from posture.config import validate
 from posture.errors import InputError
 from posture.models import build
 from posture.models.configs import C3D, IMPROVED, TorchvisionVideo
+from posture.models.evidence import evidence
 from posture.models.features import penultimate
-from posture.models.frame_inputs import StemConv3d, network_channels
+from posture.models.frame_inputs import StemConv3d, differences
 from posture.models.keyed import KeyedDepth, set_keys
 from posture.tasks.action import probabilities
 
@@ -41,11 +42,9 @@ def clips(config: Any, count: int = 2) -> torch.Tensor:
 
 def test_differences_are_to_the_frame_before() -> None:
     x = torch.randn(2, 3, 4, 5, 6)
-    changes = network_channels(x, "diff")
-    assert network_channels(x, "rgb") is x
+    changes = differences(x)
     torch.testing.assert_close(changes[:, :, 1:].cumsum(2) + x[:, :, :1], x[:, :, 1:])
     assert torch.equal(changes[:, :, 0], changes[:, :, 1])
-    assert torch.equal(network_channels(x, "both"), torch.cat([x, changes], dim=1))
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "s3d"])  # a fresh one has no signal at its end
@@ -69,20 +68,31 @@ def test_every_input_trains_all_parameters(config: Any, kind: str) -> None:
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
 
 
-@EACH
-def test_names_are_those_of_a_network_of_frames(config: Any) -> None:
-    """So weights that were trained on frames, such as torchvision's, can start a network of differences."""
-    frames, changes, both = (build(replace(config, input=kind)).state_dict() for kind in ("rgb", "diff", "both"))
+@pytest.mark.parametrize("kind", ["r3d_18", "r2plus1d_18", "s3d", "swin3d_t"])
+def test_weights_that_were_trained_on_frames_start_any_input(kind: str) -> None:
+    with torch.device("meta"):
+        config = TorchvisionVideo(kind=kind, classes=3, frames=16, size=32)
+        frames, *others = (build(replace(config, input=input)).state_dict() for input in ("rgb", "diff", "both"))
     shapes = {name: tensor.shape for name, tensor in frames.items()}
-    assert {name: tensor.shape for name, tensor in changes.items()} == shapes
-    assert [name for name in both if both[name].shape != shapes[name]] == [next(iter(shapes))]
+    assert all({name: tensor.shape for name, tensor in other.items()} == shapes for other in others)
 
 
-def test_a_stem_of_six_channels_keeps_the_variance() -> None:
-    stem, x = nn.Conv3d(3, 64, 3, bias=False), torch.randn(2, 3, 6, 12, 12)
-    wide = StemConv3d(stem, "both")
-    assert torch.equal(wide(x), functional.conv3d(network_channels(x, "both"), wide.weight))
-    torch.testing.assert_close(wide.weight.square().sum((1, 2, 3, 4)), stem.weight.square().sum((1, 2, 3, 4)))
+@pytest.mark.parametrize("bias", [True, False])
+def test_filters_on_frames_and_on_differences_are_those_of_the_replaced_convolution(bias: bool) -> None:
+    stem, x = nn.Conv3d(3, 5, (3, 5, 5), stride=(1, 2, 2), padding=(1, 2, 2), bias=bias), torch.randn(2, 3, 6, 12, 12)
+    both, changes = StemConv3d(stem, "both")(x), StemConv3d(stem, "diff")(x)
+    torch.testing.assert_close(changes, stem(differences(x)))
+    torch.testing.assert_close(both, torch.cat([stem(x)[:, :2], changes[:, 2:]], dim=1))
+
+
+@pytest.mark.parametrize("name", ["improved", "c3d"])
+def test_half_of_the_stem_of_both_does_not_see_what_stands_still(name: str) -> None:
+    config = SMALL[name]
+    stem, x = build(replace(config, input="both", stem_motion=0.0)).stage1[0], clips(config)
+    seen, moved = stem(x), stem(x + torch.randn(2, 3, 1, config.size, config.size))
+    half = config.channels[0] // 2
+    torch.testing.assert_close(moved[:, half:], seen[:, half:], rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(moved[:, :half], seen[:, :half], rtol=0.1, atol=0.1)
 
 
 def test_late_fusion_is_two_networks_of_which_each_has_its_input() -> None:
@@ -137,3 +147,10 @@ def test_later_branches_are_left_out_more_often(name: str, shares: list[float], 
 def test_without_residual_sums_no_branch_can_be_left_out() -> None:
     with pytest.raises(ValueError, match="stochastic_depth needs residual = true"):
         C3D(stochastic_depth=0.2)
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["diff", "both", "late"])
+def test_evidence_is_found_with_every_input(config: Any, kind: str) -> None:
+    found = evidence(build(replace(config, input=kind)).eval(), [clips(config, 1)], target=1)
+    assert {part.stream for part in found.class_maps} == ({0, 1} if kind == "late" else {0})
