@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from posture.data.decode.limits import refuse_large
 from posture.data.decode.packets import demuxed, shown_stream
 from posture.data.decode.stream import failures, plain
+from posture.data.decode.timestamps import DISORDER_SECONDS
 from posture.errors import InputError, Unreadable
 
 PROTOCOLS = {
@@ -196,8 +197,9 @@ class LiveReader:
     def _placed(self, stamp: float | None, offset: float | None, now: float) -> tuple[float | None, float]:
         """Return the difference between time and stamps of this connection, and the time of a frame that came `now`."""
         after = self._last_end if self._number >= 0 else 0.0
-        if stamp is not None and offset is not None and -1e-3 <= stamp + offset - after + 1 / self.rate < JUMP_SECONDS:
-            return offset, max(stamp + offset, after - 1 / self.rate + 1e-3)
+        last = after - 1 / self.rate
+        if stamp is not None and offset is not None and -DISORDER_SECONDS < stamp + offset - last < JUMP_SECONDS:
+            return offset, max(stamp + offset, last + 1e-3)
         if self._is_new and self._number >= 0:
             self._number += max(1, round((max(now, after) - after) * self.rate))
         self._is_new, at = False, max(now, after)
