@@ -38,12 +38,8 @@ class LivePage:
         self.url = f"http://127.0.0.1:{self._server.server_port}/{self._server.token}/"
 
     def show(self, image: np.ndarray) -> None:
-        """Show the next image, uint8 RGB (H, W, 3), to all who look; it is encoded only then."""
-        if self._server.viewers:
-            import cv2
-
-            _, jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-            self._server.publish(jpeg.tobytes())
+        """Show the next image, uint8 RGB (H, W, 3), to all who look. It must not be changed afterwards."""
+        self._server.publish(image)
 
     def __enter__(self) -> LivePage:
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="live page", daemon=True).start()
@@ -51,7 +47,7 @@ class LivePage:
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
-        self._server.publish(b"")
+        self._server.publish(None)
         self._server.server_close()
 
 
@@ -63,13 +59,14 @@ class _ImageServer(ThreadingHTTPServer):
         super().__init__(*arguments)
         self.token = secrets.token_urlsafe(24)
         self.changed = threading.Condition()
-        self.jpeg, self.number, self.viewers = b"", 0, 0
+        self.image: np.ndarray | None = None
+        self.number = 0
         self._slots = threading.BoundedSemaphore(MOST_VIEWERS)
 
-    def publish(self, jpeg: bytes) -> None:
-        """Give an image to all viewers; b"" ends their answers."""
+    def publish(self, image: np.ndarray | None) -> None:
+        """Give an image to all viewers; None ends their answers."""
         with self.changed:
-            self.jpeg, self.number = jpeg, self.number + 1
+            self.image, self.number = image, self.number + 1
             self.changed.notify_all()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -112,21 +109,18 @@ class _ImageHandler(BaseHTTPRequestHandler):
 
     def _images(self) -> None:
         """Send each image that is the newest when the one before it is sent."""
-        server, number = self.server, self.server.number
-        with server.changed:
-            server.viewers += 1
-        try:
-            while True:
-                with server.changed:
-                    server.changed.wait_for(lambda: server.number > number)  # noqa: B023
-                    number, jpeg = server.number, server.jpeg
-                if not jpeg:
-                    return
-                size = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(f"--image\r\n{size}".encode() + jpeg + b"\r\n")
-        finally:
+        import cv2
+
+        server, number = self.server, 0
+        while True:
             with server.changed:
-                server.viewers -= 1
+                server.changed.wait_for(lambda: server.number > number)  # noqa: B023
+                number, image = server.number, server.image
+            if image is None:
+                return
+            jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+            size = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(f"--image\r\n{size}".encode() + jpeg + b"\r\n")
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Print nothing."""
