@@ -142,6 +142,8 @@ class ActionLoss(Section):
 
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Probability mass spread equally over all classes."""
+    teacher_share: Fraction = 0.5
+    """Share of the answers to learn that the run's `teachers` give; the rest is of the labels."""
 
 
 class DetectionLoss(Section):
@@ -322,6 +324,8 @@ class ActionRun(BaseRun):
     loss: ActionLoss = ActionLoss()
     probe: bool = False
     """Fit the last layer at once to what the network of `weights` computes before it, and leave that as it is."""
+    teachers: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    """Trained runs whose mean probabilities the network learns beside the labels (distillation)."""
 
     @property
     def solved(self) -> bool:
@@ -340,6 +344,8 @@ class ActionRun(BaseRun):
             raise ValueError(f"epochs must be 1 for {self.model.kind}, which is fitted at once, not {self.epochs}")
         if self.probe and self.epochs != 1:
             raise ValueError(f"epochs must be 1 with probe, which fits the last layer at once, not {self.epochs}")
+        if self.teachers and self.solved:
+            raise ValueError("teachers must be empty for what is fitted at once: it learns from labels alone")
         if self.probe and (self.model.solved or not self.weights):
             raise ValueError(
                 f"probe needs a trained network: name its weights, and another model than {self.model.kind}"

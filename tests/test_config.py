@@ -207,7 +207,9 @@ def numeric_fields(tree, path=""):
 
 def with_number(value, number):
     """The same lists, their first number changed."""
-    return [with_number(value[0], number), *value[1:]] if isinstance(value, list | tuple) else number
+    if isinstance(value, list | tuple):
+        return [with_number(value[0], number), *value[1:]] if value else [number]
+    return number
 
 
 ONLY_SIZE = {"mvit_v2_s": {"size": 224}}

@@ -20,7 +20,7 @@ def read_sets(sets: Sequence[str], **options: Any) -> dict[str, Any]:
     """
     changes = parse_assignments(sets)
     for option, value in options.items():
-        path = {"workers": "scale.workers"}.get(option, option)
+        path = {"workers": "scale.workers", "teacher": "teachers"}.get(option, option)
         if value is not None and path in changes:
             raise InputError(f"--{option} and --set {path}=... name the same field; give one of them")
         changes |= {path: value} if value is not None else {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from posture.commands.options import Sets, read_sets
 from posture.config import read_changes
@@ -17,6 +18,8 @@ from posture.runs.folder import RunFolder
 from posture.runs.kinds import KINDS
 from posture.runs.prepare import Session, prepare
 from posture.runs.tracking import tracking_mode
+
+Teacher = Annotated[Sequence[str], Parameter(metavar="RUN", consume_multiple=False)]
 
 command = App(
     name="train", help_epilogue="Example: posture train jobs/action.py:improved --store STORE --set epochs=80"
@@ -35,6 +38,7 @@ def train(
     workers: str | None = None,
     weights: str | None = None,
     probe: bool = False,
+    teacher: Teacher = (),
     set_file: str | None = None,
     local: bool = False,
     resume: bool = False,
@@ -66,6 +70,8 @@ def train(
     probe
         Fit only the last layer, at once, to what the network of --weights computes before it: seconds instead of
         epochs.
+    teacher
+        Trained run whose probabilities are learned beside the labels (repeatable: the mean of several).
     set_file
         JSON file of changes: best.json of posture tune, or fields and values; or the JSON itself. --set takes
         precedence.
@@ -83,6 +89,7 @@ def train(
         sets,
         epochs=1 if probe and epochs is None else epochs,
         probe=probe or None,
+        teacher=list(teacher) or None,
         workers=None if workers is None else parse_workers(workers),
         weights=weights,
     )

@@ -52,7 +52,7 @@ class Session(Fitted):
     folder: RunFolder
     resumed: bool
     start: str = ""
-    """Sentence on the weights that the run starts from; empty for random ones."""
+    """Sentence on the weights that the run starts from, and its teachers; empty for random ones and without."""
 
 
 def prepare(
@@ -130,7 +130,7 @@ def begin(
     versions: dict[str, int],
     left_out: tuple[str, ...] = (),
 ) -> Session:
-    """Write run.json into a new run's folder, and beside it the weights that the run starts from.
+    """Write run.json into a new run's folder, and beside it the weights that the run starts from and its teachers.
 
     Raises InputError if those do not fit.
     """
@@ -140,6 +140,11 @@ def begin(
 
         run = override(run, {"weights": absolute(run.weights)})
         start = copy_weights(run.weights, folder, run.model, classes=fitted.classes)
+    if getattr(run, "teachers", ()):
+        from posture.runs.teachers import copy_teachers
+
+        run = override(run, {"teachers": [absolute(uri) for uri in run.teachers]})
+        start = "; ".join(filter(None, [start, copy_teachers(run, folder, classes=fitted.classes)]))
     folder.write_record(
         RunRecord(
             run=run,
@@ -180,11 +185,15 @@ def _task_of(store: Store) -> str | None:
 
 def _continue(folder: RunFolder, changes: dict[str, Any], admit: Callable[[AnyRun], None] | None) -> Session:
     record = folder.record()
-    if (weights := changes.pop("weights", None)) and absolute(weights) != record.run.weights:
-        raise InputError(
-            f"{folder.uri}: a run that is continued keeps its own weights; leave out --weights, or choose another "
-            "--name"
-        )
+    for field, option in (("weights", "--weights"), ("teachers", "--teacher")):
+        asked = changes.pop(field, None)
+        uris = [asked] if isinstance(asked, str) else asked or []
+        begun = getattr(record.run, field, ())
+        if uris and [absolute(uri) for uri in uris] != ([begun] if isinstance(begun, str) else list(begun)):
+            raise InputError(
+                f"{folder.uri}: a run that is continued keeps its own {field}; leave out {option}, or choose another "
+                "--name"
+            )
     if changes.get("epochs") == "auto":
         del changes["epochs"]  # chosen when the run began
     run = override(record.run, {path: value for path, value in changes.items() if path != "name"})

@@ -29,6 +29,11 @@ def run_worker(
     torch.manual_seed(run.seed)
     model, kind = build_network(run), KINDS[run.task]
     task, batches = kind.task(run, classes), kind.batches(train, val, run, ctx)
+    teachers = None
+    if getattr(run, "teachers", ()):
+        from posture.runs.teachers import load_teachers
+
+        teachers = load_teachers(run, folder, classes=classes)
     tracker = None
     if ctx.rank == 0:
         folder.take()
@@ -40,13 +45,13 @@ def run_worker(
             with folder.checkpoint("last") as checkpoint:
                 if ctx.rank == 0:
                     _mend_history(folder, checkpoint)
-                outcome = fit(run, task, batches, ctx, tracker, model=model, resume=checkpoint)
+                outcome = fit(run, task, batches, ctx, tracker, model=model, teachers=teachers, resume=checkpoint)
         else:
             if run.weights:
                 load_start(model, folder)
                 if tracker is not None:
                     tracker.summarize({"start": folder.record().start})
-            outcome = fit(run, task, batches, ctx, tracker, model=model)
+            outcome = fit(run, task, batches, ctx, tracker, model=model, teachers=teachers)
         failed = False
         if tracker is not None and outcome["best"] is not None:
             tracker.summarize({f"best_val_{run.metric}": outcome["best"], "best_epoch": outcome["best_epoch"]})

@@ -40,6 +40,7 @@ from posture.train.optim import (
     train_mode,
 )
 from posture.train.solve import solve
+from posture.train.teach import Teachers
 
 
 class Diverged(InputError):
@@ -74,6 +75,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     average: Average | None
     precision: Precision
+    teachers: Teachers | None = None
 
 
 def fit(
@@ -84,6 +86,7 @@ def fit(
     tracker: MetricTracker | None,
     *,
     model: nn.Module,
+    teachers: Teachers | None = None,
     resume: Path | None = None,
 ) -> dict[str, Any]:
     """Train `model` as `run` (a `posture.config.ActionRun` or `DetectionRun`) says, from the checkpoint `resume` if
@@ -97,6 +100,7 @@ def fit(
     """
     # 1. Put the model on its device, and resume
     learner, progress = _prepare(run, task, batches, ctx, model=model, resume=resume)
+    learner.teachers = teachers.to(ctx.device) if teachers else None
     average = learner.average.model if learner.average else None
 
     def save(directory: Path) -> None:
@@ -231,6 +235,8 @@ def _step(
         # Workers exchange gradients once per step, with the last micro batch.
         with nullcontext() if ctx.world_size == 1 or number == len(micro_batches) else learner.network.no_sync():
             with learner.precision.autocast():
+                if learner.teachers is not None:
+                    targets = learner.teachers.targets(inputs, targets)
                 outputs = learner.forward(*inputs, targets) if learner.task.in_network else learner.forward(*inputs)
             terms = learner.task.loss(outputs, targets)
             loss = torch.stack([total / max(counts[term], 1.0) for term, (total, _) in terms.items()]).sum()
