@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from posture.config import AnyRun, override
+from posture.config import ActionRun, AnyRun, override
 from posture.data.feed.shards import Index
 from posture.data.store.files import absolute
 from posture.data.store.tables import Store
@@ -140,11 +140,11 @@ def begin(
 
         run = override(run, {"weights": absolute(run.weights)})
         start = copy_weights(run.weights, folder, run.model, classes=fitted.classes)
-    if getattr(run, "teachers", ()):
+    if isinstance(run, ActionRun) and run.teachers:
         from posture.runs.teachers import copy_teachers
 
-        run = override(run, {"teachers": [absolute(uri) for uri in run.teachers]})
         start = "; ".join(filter(None, [start, copy_teachers(run, folder, classes=fitted.classes)]))
+        run = override(run, {"teachers": [absolute(uri) for uri in run.teachers]})
     folder.write_record(
         RunRecord(
             run=run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from posture.config import AnyRun
+from posture.config import ActionRun, AnyRun
 from posture.runs.folder import RunFolder
 from posture.runs.kinds import KINDS
 
@@ -30,7 +30,7 @@ def run_worker(
     model, kind = build_network(run), KINDS[run.task]
     task, batches = kind.task(run, classes), kind.batches(train, val, run, ctx)
     teachers = None
-    if getattr(run, "teachers", ()):
+    if isinstance(run, ActionRun) and run.teachers:
         from posture.runs.teachers import load_teachers
 
         teachers = load_teachers(run, folder, classes=classes)

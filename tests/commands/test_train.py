@@ -34,7 +34,10 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
             train(small_store, tmp_path, "--epochs", "3", "--set", "epochs=5"),
             "--epochs and --set epochs=... name the same field",
         ),
-        (train(small_store, tmp_path, "--epochs", "0"), "epochs: input should be greater than or equal to 1 (given 0)"),
+        (
+            train(small_store, tmp_path, "--epochs", "0"),
+            "epochs: must be a number of epochs from 1 to 1,000,000, or auto, not 0",
+        ),
         (["evaluate", str(tmp_path / "none")], "there is no run here"),
         (["show", str(tmp_path / "none")], "there is no store here"),
         (["bench", "feed", "--compile"], "it is for posture bench models"),
