@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from posture.data.decode.cut import BACKGROUND, Clip
+from posture.data.decode.decode_file import FRAMES_AT_ONCE
 from posture.display.text import counted
 from posture.predict.answers import UNSURE, WHOLE_FRAME, Prediction
 from posture.predict.passes import Found, VideoPass, pixels
@@ -92,6 +93,8 @@ class LivePass(VideoPass):
     def _followed(self, number: int, shown: list[tuple[int, np.ndarray, float]]) -> None:
         super()._followed(number, shown)
         self._boxes[number] = [(track, box) for track, box, _ in shown]
+        for old in [one for one in self._boxes if one < number - FRAMES_AT_ONCE - self._every]:
+            del self._boxes[old]
 
     def _after(self) -> None:
         now = time.monotonic()
@@ -115,8 +118,6 @@ class LivePass(VideoPass):
             if WHOLE_FRAME in self._lanes:
                 seen.append(SeenAthlete(WHOLE_FRAME, None, *self._told(WHOLE_FRAME, at)))
             self._on_frame(frame, at, end, seen)
-        for number in [one for one in self._boxes if one < row["numbers"][-1] - self._every]:
-            del self._boxes[number]
 
     def _told(self, track: int, at: float) -> tuple[str, float]:
         """Return label and confidence of the last window of a track, ("", 0.0) if it ended long before `at`."""

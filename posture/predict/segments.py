@@ -25,11 +25,16 @@ def cells(lane: Lane, start: float, end: float) -> tuple[np.ndarray, np.ndarray]
     edges = np.unique(np.concatenate([[start, end], lane.starts, lane.ends]))
     edges = edges[(edges >= start) & (edges <= end)]
     middles = (edges[:-1] + edges[1:]) / 2
-    covers = (lane.starts[None] <= middles[:, None]) & (middles[:, None] < lane.ends[None])
-    distance = np.maximum(lane.starts[None] - middles[:, None], middles[:, None] - lane.ends[None])
-    nearest = distance <= distance.min(axis=1, keepdims=True) + 1e-9
-    weights = np.where(covers.any(axis=1, keepdims=True), covers, nearest).astype(np.float64)
-    return edges, (weights / weights.sum(axis=1, keepdims=True)) @ lane.probabilities.astype(np.float64)
+    # Windows are in order, so those that cover a cell are neighbours; sums of all windows up to each give their mean.
+    first, stop = np.searchsorted(lane.ends, middles, "right"), np.searchsorted(lane.starts, middles, "right")
+    before, after = np.maximum(first - 1, 0), np.minimum(stop, len(lane.starts) - 1)
+    to_before, to_after = middles - lane.ends[before], lane.starts[after] - middles
+    to_before[first == 0] = to_after[stop == len(lane.starts)] = np.inf
+    bare = first >= stop
+    first[bare] = np.where(to_before <= to_after + 1e-9, before, after)[bare]
+    stop[bare] = np.where(to_after <= to_before + 1e-9, after, before)[bare] + 1
+    sums = np.concatenate([np.zeros((1, lane.probabilities.shape[1])), np.cumsum(lane.probabilities, 0, np.float64)])
+    return edges, (sums[stop] - sums[first]) / (stop - first)[:, None]
 
 
 def segments_of(

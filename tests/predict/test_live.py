@@ -142,6 +142,7 @@ def test_what_is_kept_of_frames_does_not_grow(model):
     one, found = passed(model, clips(range(600)))
     assert len(found.lane(1).starts) > 60
     assert len(one._buffer._frames) <= 2 * model.sampling.span and sum(map(len, one._recent.values())) < 60
+    assert len(one._boxes) < 20
 
 
 def test_an_athlete_after_a_long_gap_is_another_one(model):

@@ -23,6 +23,18 @@ def test_a_cell_is_the_mean_of_the_windows_that_cover_it():
     np.testing.assert_allclose(probabilities, [(1, 0, 0), (0.5, 0.5, 0), (0, 1, 0)])
 
 
+@given(st.lists(st.tuples(st.floats(0.1, 3.0), st.floats(0.1, 5.0)), min_size=1, max_size=12), st.integers(0, 99))
+def test_cells_are_means_over_the_windows_that_are_found_one_by_one(steps, seed):
+    starts = np.cumsum([step for step, _ in steps])
+    ends = np.maximum.accumulate(starts + [length for _, length in steps]) + 1e-3 * np.arange(len(steps))
+    rows = np.random.default_rng(seed).dirichlet((1, 1, 1), len(steps)).astype(np.float32)
+    edges, probabilities = cells(Lane(1, starts, ends, rows), 0.0, ends[-1] + 2.0)
+    for middle, found in zip((edges[:-1] + edges[1:]) / 2, probabilities, strict=True):
+        away = [max(start - middle, middle - end, 0.0) for start, end in zip(starts, ends, strict=True)]
+        nearest = [row for row, distance in zip(rows, away, strict=True) if distance <= min(away) + 1e-9]
+        np.testing.assert_allclose(found, np.mean(nearest, axis=0), atol=1e-6)
+
+
 def test_neighbours_of_one_class_are_one_segment_and_nothing_is_left_out():
     rows = [(0.8, 0.1, 0.1), (0.7, 0.2, 0.1), (0.1, 0.8, 0.1), (0.1, 0.7, 0.2)]
     run, jump = segments_of(lane(rows), CLASSES, start=0.0, end=5.0)
