@@ -257,6 +257,8 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
         *shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)]
     )
     console.out.print(f"accuracy, {interval_text(metrics, _figure)}")
+    if linear := metrics.get("linear"):
+        console.out.print(linear["sentence"])
     console.out.print(f"{metrics['calibrated']['sentence']}\n")
     worst = sorted((row for row in metrics["per_class"] if row["count"]), key=lambda row: row["f1"])[:20]
     console.table(

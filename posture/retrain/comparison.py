@@ -35,6 +35,8 @@ class Answers:
     champion: np.ndarray | None = None  # (s, K)
     known_before: frozenset[str] = frozenset()
     """Classes that the champion knows."""
+    floor: np.ndarray | None = None
+    """(s, K) probabilities of a linear classifier fitted on the challenger's footage, beside a first challenger."""
 
     def of(self, names: Iterable[str]) -> np.ndarray:
         """Return (s,) bool: the segments of these classes."""

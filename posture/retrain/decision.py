@@ -18,7 +18,8 @@ challenger is promoted if all checks pass:
    refusal. A fall that may be chance is reported.
 5. new_classes: the recall of each class that the champion does not know is at least `recall_floor` on the new hold-out.
 
-The first challenger, without a champion, must be more accurate than always predicting the most frequent class.
+The first challenger, without a champion, must be more accurate than always predicting the most frequent class. If it is
+not above a linear classifier on mean frame and motion, the decision says so, but promotes it.
 Intervals come from a paired bootstrap over groups (`posture.runs.statistics`). Legend: s segments, K classes that
 either model knows.
 """
@@ -34,6 +35,7 @@ from posture.display.ranges import between
 from posture.display.text import counted, listed, percent, signed
 from posture.retrain.comparison import Answers, beyond_chance, changed, compare, recalls
 from posture.runs import statistics
+from posture.runs.floor import NAME
 
 Rule = Literal["first", "superiority", "non-inferiority"]
 SHARE = between(0, 1)
@@ -88,6 +90,8 @@ def judge(
     ]
     if first:
         rule, checks = "first", [_beats_majority(answers, resamples=resamples, seed=seed)]
+        if answers.floor is not None and answers.segments:
+            checks.append(_beside_linear(answers, answers.floor, resamples=resamples, seed=seed))
     else:
         rule = _rule(sets["both"], limits, new)
         checks = [
@@ -256,19 +260,35 @@ def _beats_majority(answers: Answers, *, resamples: int, seed: int) -> Check:
     most = np.bincount(answers.labels).argmax()
     constant = np.zeros_like(answers.challenger)
     constant[:, most] = 1
-    found = statistics.cluster_bootstrap(
-        answers.challenger, constant, answers.labels, answers.groups, resamples=resamples, seed=seed
-    )["accuracy"]
-    accuracy, majority = (
-        float((scores.argmax(axis=1) == answers.labels).mean()) for scores in (answers.challenger, constant)
-    )
-    better = found.difference > 0
+    accuracy, majority, found = _beside(answers, constant, resamples=resamples, seed=seed)
     return Check(
         "majority",
-        better,
+        found.difference > 0,
         f"it recognises {percent(accuracy)} of {_segments(len(answers.segments), 'held-out')}, and always predicting "
         f"{answers.classes[most]} scores {percent(majority)}{_interval(asdict(found))}",
     )
+
+
+def _beside_linear(answers: Answers, floor: np.ndarray, *, resamples: int, seed: int) -> Check:
+    """Tell a first challenger how it stands beside a linear classifier. It never refuses: without a champion there
+    would be no predictions at all.
+    """
+    _, linear, found = _beside(answers, floor, resamples=resamples, seed=seed)
+    text = f"{percent(linear)}{_interval(asdict(found))}"
+    if found.difference > 0:
+        return Check("linear", True, f"{NAME} scores {text}")
+    return Check("linear", True, f"it is not above {NAME}, which scores {text}")
+
+
+def _beside(
+    answers: Answers, other: np.ndarray, *, resamples: int, seed: int
+) -> tuple[float, float, statistics.Difference]:
+    """Return the accuracies of the challenger and of the probabilities `other`, (s, K), and their difference."""
+    found = statistics.cluster_bootstrap(
+        answers.challenger, other, answers.labels, answers.groups, resamples=resamples, seed=seed
+    )["accuracy"]
+    ours, theirs = (float((scores.argmax(axis=1) == answers.labels).mean()) for scores in (answers.challenger, other))
+    return ours, theirs, found
 
 
 def _comparison(part: dict[str, Any], name: str, *, some: bool) -> str:

@@ -82,11 +82,13 @@ def ask(
     challenger: Model,
     champion: Model | None,
     *,
+    floor: Model | None = None,
     backend: Backend = LOCAL,
     workers: int = 1,
     progress: Progress = silent,
 ) -> Answers:
-    """Return the predictions of both models for `held_out` ({id: label, split, group}).
+    """Return the predictions of both models, and of the linear classifier `floor` if it is given, for `held_out` ({id:
+    label, split, group}).
 
     Segments are left out if neither model knows their class, or if one of the models has no clips of them.
     """
@@ -94,7 +96,7 @@ def ask(
     asked = {segment: said for segment, said in held_out.items() if said[0] in known}
     said: dict[str, np.ndarray] = {}
     segments = sorted(asked)
-    for name, model in (("challenger", challenger), ("champion", champion)):
+    for name, model in (("challenger", challenger), ("champion", champion), ("linear classifier", floor)):
         if model is not None:
             with progress(f"scoring the {name}") as advance, model.weights as weights:
                 found, scores = score_segments(
@@ -123,6 +125,7 @@ def ask(
         frozenset(challenger.classes),
         said.get("champion"),
         frozenset(champion.classes if champion else ()),
+        said.get("linear classifier"),
     )
 
 

@@ -17,6 +17,7 @@ from posture.retrain.decision import judge
 from posture.retrain.holdout import Model, ask, figures, write_predictions
 from posture.retrain.pass_context import PassContext
 from posture.retrain.registry import WEIGHTS
+from posture.runs.floor import floor_run, floor_weights
 from posture.runs.folder import RunRecord
 from posture.runs.prepare import software
 
@@ -32,6 +33,8 @@ def decide(ctx: PassContext, plan: dict[str, Any]) -> dict[str, Any]:
     champion = before and Model(
         validate(before["run"]), tuple(before["classes"]), ctx.registry.checkpoint(before["version"])
     )
+    alone = champion is None and not record.run.model.solved
+    floor = Model(floor_run(record), record.classes, floor_weights(folder)) if alone else None
     said = ctx.registry.read_json("passes", plan["pass"], "segments.json")["segments"]
     held_out = {segment: of for segment, of in said.items() if of[1] == "test"}
     frozen = frozenset(before["holdout"] if before else ())
@@ -42,6 +45,7 @@ def decide(ctx: PassContext, plan: dict[str, Any]) -> dict[str, Any]:
         frozen,
         challenger,
         champion,
+        floor=floor,
         backend=ctx.options.backend,
         workers=ctx.run.scale.sizes[0],
         progress=ctx.progress,

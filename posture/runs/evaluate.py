@@ -18,6 +18,7 @@ from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.runs.backend import LOCAL, Backend
 from posture.runs.figures import ONE_VIEW, Judged, Reads, Views
+from posture.runs.floor import linear_figures
 from posture.runs.folder import RunFolder, RunRecord, evaluation_name
 from posture.runs.kinds import KINDS
 
@@ -62,15 +63,19 @@ def evaluate(
         )
         judged = kind.judge(predictions, run, checkpoint, index=index, seen=seen, store=store, reads=reads)
         epoch = read_state(checkpoint)["epoch"]
-    calibrated = {}
+    beside = {}
     if record.run.task == "action":
-        calibrated["calibrated"] = _calibrated(
+        beside["calibrated"] = _calibrated(
             folder, judged, split, which=which, batch=batch, backend=backend, workers=workers, progress=progress
         )
+        if not run.model.solved:  # the linear classifier itself
+            beside["linear"] = linear_figures(
+                folder, split=split, store_uri=store_uri, backend=backend, batch=batch, workers=workers
+            )
     asked_store = store.uri if store_uri is not None else None
     metrics = (
         judged.metrics
-        | calibrated
+        | beside
         | {
             "name": evaluation_name(
                 split, crops=views.crops, spans=views.temporal, source=views.source, checkpoint=which, store=asked_store

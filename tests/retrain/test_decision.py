@@ -4,11 +4,13 @@ import itertools
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from posture.display.text import percent
 from posture.retrain.comparison import Answers, compare, detectable
 from posture.retrain.decision import DecisionLimits, judge
 from posture.runs.statistics import Difference
@@ -437,6 +439,22 @@ def test_the_first_must_beat_the_most_frequent_class():
     assert (hopeless["rule"], hopeless["outcome"], failed(hopeless)) == ("first", "refused", ["majority"])
     nothing = Answers([], [], np.zeros(0, np.int64), np.zeros(0, bool), CLASSES, np.zeros((0, 4)), KNOWN)
     assert decide(nothing)["verdict"] == "Refused: no segment is held out to judge it on."
+
+
+def test_the_first_is_told_if_a_linear_classifier_is_as_good_but_is_promoted():
+    found = answers(first=True, challenger=0.6)
+    linear = answers(first=True, challenger=0.9).challenger
+    for floor, told in (
+        (linear, "it is not above a linear classifier on mean frame and motion, which scores"),
+        (found.challenger, "it is not above a linear classifier"),
+        (np.roll(found.challenger, 1, axis=1), "a linear classifier on mean frame and motion scores"),
+    ):
+        decision = decide(replace(found, floor=floor))
+        assert decision["outcome"] == "promoted" and told in decision["verdict"]
+        right = (floor.argmax(axis=1) == found.labels).mean()
+        assert f"scores {percent(right)}" in decision["verdict"] and decision["checks"][1]["name"] == "linear"
+    hopeless = replace(answers(first=True, challenger=0.2), floor=linear)
+    assert failed(decide(hopeless)) == ["majority"]
 
 
 def test_one_group_or_none_tells_nothing():

@@ -12,6 +12,7 @@ import numpy as np
 from posture.display import html
 from posture.display.charts import Bar, Chart, ChartLine, Dot, matrix, ticks
 from posture.display.text import decimal, percent
+from posture.runs.floor import NAME
 from posture.runs.reports.common import (
     class_curves,
     inputs_of,
@@ -40,7 +41,7 @@ def write_report(
     * `run`: the run's configuration (`ActionRun.model_dump()`); `name` and `model.kind` make the title.
     * `metrics`: those of `posture.runs.classification_metrics`, and optionally `split`, `notice` (a warning,
       shown at the top), `interval` (of the accuracy, from `posture.runs.statistics.told_interval`) and `calibrated`
-      (from `posture.runs.calibration.calibrated_figures`).
+      (from `posture.runs.calibration.calibrated_figures`) and `linear` (from `posture.runs.floor.linear_figures`).
     * `history`: a row per epoch with `epoch` (from 1), `train_loss`, `val_loss`, `val_accuracy`, `lr`; missing or None
       values leave gaps.
     * `examples`: {`segment`: id, `truth`, `guess`: class names, `confidence`: 0..1, `frames`: uint8 (H, W, 3) arrays},
@@ -96,12 +97,17 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     if present < 2:
         return f"{result}. The {split} split holds only one class, so this accuracy means little."
     baseline = f"{percent(majority)} of always predicting the most frequent of {present} classes"
-    points = 100 * (accuracy - majority)
-    if round(points, 1) > 0:
-        return f"{result}: {points:.1f} points above the {baseline}."
+    linear = metrics.get("linear", {}).get("accuracy")
+    floor = f", and {_above(accuracy, linear)} {percent(linear)} of {NAME}" if linear is not None else ""
+    return f"{result}: {_above(accuracy, majority)} {baseline}{floor}."
+
+
+def _above(accuracy: float, other: float) -> str:
+    """Return `4.1 points above the`."""
+    points = 100 * (accuracy - other)
     if round(points, 1) == 0:
-        return f"{result}: no better than the {baseline}."
-    return f"{result}: {-points:.1f} points below the {baseline}."
+        return "no better than the"
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'} the"
 
 
 def _protocol(facts: Mapping[str, Any]) -> str:
@@ -123,7 +129,8 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             "Accuracy",
             percent(metrics["accuracy"]),
-            f"{f'{interval}; ' if interval else ''}most frequent class: {percent(metrics['majority_accuracy'])}",
+            f"{f'{interval}; ' if interval else ''}most frequent class: {percent(metrics['majority_accuracy'])}; "
+            f"{metrics.get('linear', {}).get('sentence', '')}".removesuffix("; "),
         ),
         (
             f"Top-{top}",

@@ -300,6 +300,21 @@ def test_the_verdict_compares_with_the_most_frequent_class(accuracy: float, majo
 
 
 @pytest.mark.parametrize(
+    ("linear", "words"),
+    [
+        (0.6, "the 25.0 % of always predicting the most frequent of 2 classes, and 15.0 points above the 60.0 % of a"),
+        (0.75, "and no better than the 75.0 % of a linear classifier on mean frame and motion."),
+        (0.9, "and 15.0 points below the 90.0 % of a linear classifier on mean frame and motion."),
+    ],
+)
+def test_and_with_the_linear_classifier(linear: float, words: str, tmp_path: Path) -> None:
+    metrics = {"count": 20, "accuracy": 0.75, "majority_accuracy": 0.25, "per_class": [{"count": 10}, {"count": 10}]}
+    beside = {"linear": {"accuracy": linear, "sentence": "a linear classifier: so much"}}
+    assert words in " ".join(verdict(metrics | beside).split())
+    assert "a linear classifier: so much" in written(tmp_path, metrics=scored(["run", "jump"], 20) | beside)
+
+
+@pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (0.31, 2.47), (0, 1e-5), (-3, 4), (0, 49), (5, 5), (0, 0), (1e6, 1.1e6)]
 )
 def test_ticks_are_round_and_cover_the_values(low: float, high: float) -> None:
