@@ -88,6 +88,10 @@ class ClipData(Section):
     """Standard deviation of each RGB channel, in 0..1 (Kinetics), by which the input is divided."""
     balanced: bool = False
     """Draw every class equally often, regardless of its number of clips."""
+    labels_per_class: Count | None = None
+    """Maximum number of labelled segments of each class to train on, drawn group by group with the run's seed: smaller
+    numbers are parts of larger ones. None: all.
+    """
     feed: Literal["auto", "materialize", "stream"] = "auto"
     """`materialize`: hold the clips in memory, in a reproducible order. `stream`: read them from the store in a
     shuffled order, each once an epoch. `auto`: stream only if they do not fit in memory.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -34,7 +34,7 @@ class RetrainArguments:
     """
 
     options: RetrainOptions
-    epochs: Annotated[int | None, TRAINING] = None
+    epochs: Annotated[int | Literal["auto"] | None, TRAINING] = None
     """Epochs of the challenger, as --set epochs=N."""
     sets: Annotated[Sets, TRAINING] = ()
     """Change a field of the recipe: --set optim.lr=0.01 (repeatable)."""

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from posture.commands.options import Sets, read_sets
-from posture.config import read_changes
+from posture.config import AnyRun, read_changes
 from posture.data.ingest.small_splits import LEAST, too_few
 from posture.display import console
-from posture.display.text import counted
+from posture.display.text import counted, duration
 from posture.distributed.backend import backend
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
@@ -25,6 +25,9 @@ command = App(
     name="train", help_epilogue="Example: posture train jobs/action.py:improved --store STORE --set epochs=80"
 )
 
+FIRST_STEPS = 10
+"""Steps from whose speed the length of training is estimated."""
+
 
 @command.default
 def train(
@@ -34,7 +37,7 @@ def train(
     store: str,
     runs: str = "runs",
     name: str | None = None,
-    epochs: int | None = None,
+    epochs: int | Literal["auto"] | None = None,
     workers: str | None = None,
     weights: str | None = None,
     probe: bool = False,
@@ -60,7 +63,7 @@ def train(
     name
         Name of the run; unique by default.
     epochs
-        Number of epochs, as --set epochs=N.
+        Number of epochs, as --set epochs=N; auto chooses enough of them for the number of clips.
     workers
         Number of Ray Train workers (data-parallel), or a range such as 2-8: as many as the cluster has room for, which
         may change during the run.
@@ -134,10 +137,14 @@ def train_run(
         f"posture train {recipe} --store {store} --runs {runs} --name {session.run.name} --resume{' --local' * local}"
     )
     _announce(session, unit, local=local)
+    told: list[str] = []
     with console.progress("training") as advance:
 
         def on_progress(update: dict[str, Any]) -> None:
             done = (update["epoch"] - 1) * update["steps"] + update["step"]
+            if not told and (said := estimate(update, session.run)):
+                told.append(said)
+                console.out.print(said)
             loss = "" if update["loss"] is None else f"loss {update['loss']:.3f}, "
             advance(
                 done,
@@ -169,6 +176,20 @@ def train_run(
     console.out.print(f"{session.folder.uri}")
     console.suggest(f"posture evaluate {session.folder.uri}")
     return session.folder
+
+
+def estimate(update: dict[str, Any], run: AnyRun) -> str:
+    """Return a sentence on how long training will take, once `FIRST_STEPS` steps, or the first epoch, are done; "" if
+    it is not known yet, or if only a few steps are left.
+    """
+    if run.model.solved:
+        return ""
+    left = (update["epochs"] - update["epoch"]) * update["steps"] + update["steps"] - update["step"]
+    if update["step"] < min(FIRST_STEPS, update["steps"]) or left < FIRST_STEPS or not update["clips_per_second"]:
+        return ""
+    time = duration(left * run.scale.global_batch / update["clips_per_second"])
+    early = "; it may stop early" if run.patience else ""
+    return f"about {time} for the {left:,} steps that are left, without validation{early}"
 
 
 def _announce(session: Session, unit: str, *, local: bool) -> None:

@@ -330,6 +330,11 @@ class StudyRunner:
         groups = self.task.groups(self.store, index, self.versions)
         return Comparison(self.study.name, entries, run.name, groups, index.classes, facts | self.task.facts(metrics))
 
+    def segments_for(self, seed: int) -> int:
+        """Return the number of training segments, or images, of the subject's run with this seed."""
+        counts = self._index(override(self.subject.run, {"seed": seed}), "train").counts
+        return counts.get("segments", next(iter(counts.values())))
+
     def _index(self, run: AnyRun, split: str) -> Any:
         return KINDS[run.task].index(run, self.store, split, Reads(self.versions))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from posture.config import ActionRun
 from posture.data.feed.clips import ClipIndex, index_footage
+from posture.data.feed.few_labels import few_labels
 from posture.data.feed.origins import Origin, places_of
 from posture.data.feed.shards import open_index
 from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_sources
@@ -58,7 +59,7 @@ class ActionRuns:
     def index(self, run: ActionRun, store: Store, split: str, reads: Reads) -> ClipIndex:
         # flow of windows cut from the original files is computed anew
         inputs: Any = {} if reads.views.source else {"inputs": run.model.inputs, "flow": run.data.flow}
-        return index_footage(
+        index = index_footage(
             store,
             split,
             versions=reads.versions,
@@ -67,6 +68,11 @@ class ActionRuns:
             left_out=reads.left_out,
             **inputs,
         )
+        if split == "train" and run.data.labels_per_class:
+            rows = store.read("segments", columns=["segment", "group"], version=(reads.versions or {}).get("segments"))
+            groups = dict(zip(*(rows[name].to_pylist() for name in ("segment", "group")), strict=True))
+            index = few_labels(index, groups, each=run.data.labels_per_class, seed=run.seed)
+        return index
 
     def resolve(self, run: ActionRun, train: ClipIndex) -> tuple[dict[str, Any], str]:
         return {"data.recipe": train.recipe, "data.flow": train.flow or run.data.flow}, ""
@@ -174,6 +180,7 @@ class ActionRuns:
             "data.recipe": run.data.recipe,
             "data.flow": run.data.flow,
             "data.feed": run.data.feed,
+            "data.labels_per_class": run.data.labels_per_class,
         }
 
 

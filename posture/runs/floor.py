@@ -38,7 +38,7 @@ def floor_run(record: RunRecord) -> ActionRun:
     model = Linear(classes=len(record.classes), frames=max(2, run.model.frames))
     clips = min(MOST_CLIPS, int(record.footage["train"]["clips"]))
     scale = Scale(global_batch=min(32, clips), amp="off")
-    return ActionRun(name="linear", model=model, data=run.data, scale=scale)
+    return ActionRun(name="linear", seed=run.seed, model=model, data=run.data, scale=scale)
 
 
 @contextlib.contextmanager

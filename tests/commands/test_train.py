@@ -49,6 +49,16 @@ def test_bad_requests_are_one_sentence_each(small_store, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_epochs_that_fit_the_footage_are_said_with_the_time_that_they_take(small_store, tmp_path):
+    changes = sets({"patience": 1, "least_steps": 100, "optim.lr": 1e-12})
+    done = posture_here(*train(small_store, tmp_path, "--local", "--name", "a", "--epochs", "auto", *changes))
+    assert done.returncode == 0, done.stderr
+    epochs = json.loads((tmp_path / "a" / "run.json").read_text())["run"]["epochs"]
+    assert f"epochs auto: {epochs} epochs of" in done.stdout and "steps in all" in done.stdout
+    assert "steps that are left, without validation; it may stop early" in done.stdout
+    assert len(history(tmp_path, "a")) < epochs and "stopped early, 1 epoch without a better one" in done.stdout
+
+
 def test_locally_from_training_to_report_with_offline_tracking(small_store, tmp_path):
     done = posture(
         "train",
