@@ -16,7 +16,7 @@ from posture.runs.evaluate import evaluate as score_split
 from posture.runs.evaluate import unfinished
 from posture.runs.figures import Views
 from posture.runs.folder import RunFolder
-from posture.runs.reports.common import interval_text, over_videos
+from posture.runs.reports.common import clip_accuracy, interval_text, over_videos
 from posture.runs.reports.detection import has_learned
 
 command = App(name="evaluate", help_epilogue="Example: posture evaluate runs/NAME --crops 3 --spans 2")
@@ -257,6 +257,8 @@ def print_metrics(metrics: dict[str, Any], folder: RunFolder) -> None:
         *shown.values(), rows=[tuple("-" if metrics[name] is None else f"{metrics[name]:.4f}" for name in shown)]
     )
     console.out.print(f"accuracy, {interval_text(metrics, _figure)}")
+    if clips := clip_accuracy(metrics):
+        console.out.print(f"segment accuracy {_figure(metrics['accuracy'])}; clip by clip {clips}")
     if linear := metrics.get("linear"):
         console.out.print(linear["sentence"])
     console.out.print(f"{metrics['calibrated']['sentence']}\n")

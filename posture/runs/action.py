@@ -158,6 +158,8 @@ class ActionRuns:
         metrics |= {
             "interval": accuracy_interval(found, places),
             "views": [int(found.views.min()), int(found.views.max())],
+            "clips": len(seen.labels),
+            "clip_accuracy": float((np.asarray(predictions).argmax(axis=1) == seen.labels).mean()),
         }
         columns = {"segment": found.segments, "label": found.labels, "scores": list(found.scores), "views": found.views}
         table = pa.table(columns, metadata={"classes": json.dumps(found.classes)})

@@ -17,7 +17,7 @@ from posture.runs.action import ActionRuns
 from posture.runs.backend import Local
 from posture.runs.calibration import calibrate
 from posture.runs.evaluate import evaluate, unfinished
-from posture.runs.figures import Views
+from posture.runs.figures import Reads, Views
 from posture.runs.folder import RunFolder, evaluation_name
 from posture.runs.prepare import prepare
 from posture.runs.recipes import load_recipe
@@ -51,6 +51,12 @@ def test_every_test_segment_is_scored_once_on_any_number_of_workers(run, small_s
     expected = {row["segment"] for row in Store(small_store).read("segments").to_pylist() if row["split"] == "test"}
     assert set(scores) == expected and alone["count"] == len(expected)
     assert alone["views"] == [2, 2]  # two stored windows each
+    assert alone["clips"] == 2 * alone["count"] and 0 <= alone["clip_accuracy"] <= 1
+    record = run.record()
+    index = ActionRuns().index(record.run, Store(small_store), "test", Reads(record.versions, record.classes))
+    with run.checkpoint("best") as checkpoint:
+        probabilities, _ = Local().predict(index, record.run, checkpoint, views=Views(), batch=16)
+    assert alone["clip_accuracy"] == (probabilities.argmax(axis=1) == index.labels).mean()
     for workers in (1, 2, 3):
         spread = evaluate(run, views=Views(), backend=OnRay(), workers=workers)
         assert spread["count"] == len(expected) and spread["accuracy"] == alone["accuracy"]

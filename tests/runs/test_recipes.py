@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from posture.config import ActionRun
+from posture.config import ActionRun, override
 from posture.errors import InputError
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import PACKAGE, full_path, functions, load_module, load_recipe, load_study, points
@@ -222,3 +222,11 @@ def test_a_file_that_fails_says_where(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="returns int, but a recipe returns a Run"):
         load_recipe("number.py:seven")
     assert PACKAGE.name == "posture"
+
+
+def test_all_networks_have_a_study_at_112_pixels():
+    at_56, at_112 = (load_study(f"jobs/action.py:{name}") for name in ("study", "study_112"))
+    for run, larger in zip(at_56.runs, at_112.runs, strict=True):
+        assert larger.model.size == (56 if run.model.solved else 112)
+        assert run == override(larger, {"model.size": 56})
+    assert load_recipe("improved_112").model.size == 112

@@ -15,6 +15,7 @@ from posture.display.text import decimal, percent
 from posture.runs.floor import NAME
 from posture.runs.reports.common import (
     class_curves,
+    clip_accuracy,
     inputs_of,
     interval_text,
     learning_curves,
@@ -130,7 +131,8 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             "Accuracy",
             percent(metrics["accuracy"]),
             f"{f'{interval}; ' if interval else ''}most frequent class: {percent(metrics['majority_accuracy'])}; "
-            f"{metrics.get('linear', {}).get('sentence', '')}".removesuffix("; "),
+            f"{metrics.get('linear', {}).get('sentence', '')}".removesuffix("; ")
+            + (f"; clip by clip: {clips}" if (clips := clip_accuracy(metrics)) else ""),
         ),
         (
             f"Top-{top}",

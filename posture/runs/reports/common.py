@@ -9,7 +9,7 @@ from typing import Any
 
 from posture.display import html, text
 from posture.display.charts import LOOKS, Chart, ChartLine, Dot, over_epochs, ticks
-from posture.display.text import THIN_SPACE
+from posture.display.text import THIN_SPACE, percent
 from posture.runs.statistics import LEAST_GROUPS
 
 Known = Mapping[str, tuple[str, Callable[[Any], str]]]
@@ -39,6 +39,12 @@ def inputs_of(run: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(model, Mapping) or model.get("kind") != "two_stream":
         return ("rgb",)
     return {"spatial": ("rgb",), "temporal": ("flow",)}.get(model.get("streams", "both"), ("rgb", "flow"))
+
+
+def clip_accuracy(metrics: Mapping[str, Any]) -> str:
+    """Return `61.3 % of 180 clips`, each counted by itself; "" if every segment has one clip, or it is not known."""
+    clips = metrics.get("clips", metrics["count"])
+    return "" if clips == metrics["count"] else f"{percent(metrics['clip_accuracy'])} of {clips:,} clips"
 
 
 def interval_text(metrics: Mapping[str, Any], form: Callable[[float], str]) -> str:

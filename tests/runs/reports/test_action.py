@@ -299,6 +299,14 @@ def test_the_verdict_compares_with_the_most_frequent_class(accuracy: float, majo
     assert "val segments" in verdict(metrics | {"split": "val"})
 
 
+def test_clips_counted_one_by_one_stand_beside_the_segments(tmp_path: Path) -> None:
+    metrics = scored(["run", "jump"], 20)
+    several = metrics | {"clips": 2 * metrics["count"], "clip_accuracy": 0.613}
+    assert f"clip by clip: {percent(0.613)} of {2 * metrics['count']} clips" in written(tmp_path, metrics=several)
+    for alike in (metrics, metrics | {"clips": metrics["count"], "clip_accuracy": metrics["accuracy"]}):
+        assert "clip by clip" not in written(tmp_path, metrics=alike)
+
+
 @pytest.mark.parametrize(
     ("linear", "words"),
     [
