@@ -182,7 +182,7 @@ def estimate(update: dict[str, Any], run: AnyRun) -> str:
     """Return a sentence on how long training will take, once `FIRST_STEPS` steps, or the first epoch, are done; "" if
     it is not known yet, or if only a few steps are left.
     """
-    if run.model.solved:
+    if run.solved:
         return ""
     left = (update["epochs"] - update["epoch"]) * update["steps"] + update["steps"] - update["step"]
     if update["step"] < min(FIRST_STEPS, update["steps"]) or left < FIRST_STEPS or not update["clips_per_second"]:
