@@ -185,7 +185,7 @@ def _live(
             raise
     for note in answer.notes:
         console.out.print(note)
-    console.out.print(f"{duration(answer.seconds)}: {summary(answer.segments) or 'no action'}")
+    console.out.print(f"{duration(answer.seconds)}. {summary(answer.segments) or 'No action.'}")
     console.out.print(join(place, PAGE))
     if asked.is_set():
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from posture.data.decode.limits import refuse_large
 from posture.data.decode.packets import demuxed, shown_stream
 from posture.data.decode.stream import failures, plain
 from posture.data.decode.timestamps import DISORDER_SECONDS
+from posture.display.text import counted
 from posture.errors import InputError, Unreadable
 
 PROTOCOLS = {
@@ -157,7 +159,8 @@ class LiveReader:
             tries = 1 if self._number > before else tries + 1
             if tries > self._reconnects:
                 after = f"the connection was lost after {self._last_end:.2f} s"
-                tried = f", and {self._reconnects} attempts to reconnect failed" if self._reconnects else ""
+                attempts = counted(self._reconnects, "attempt")
+                tried = f", and {attempts} to reconnect failed" if self._reconnects else ""
                 self.failure = Unreadable("unreadable", f"{after}{tried}: {reason}")
                 break
             if tries == 1:
@@ -189,6 +192,8 @@ class LiveReader:
         except Unreadable as error:
             return str(error)
         except failures() as error:  # never str(error): it has the address with its credentials
+            if getattr(error, "errno", None) == errno.EIO:  # how FFmpeg tells that a server hung up
+                return "the stream ended"
             return plain(error) if getattr(error, "strerror", None) else type(error).__name__
         finally:
             if container is not None:
