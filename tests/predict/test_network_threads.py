@@ -5,9 +5,16 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 import posture
+from posture.config import override
+from posture.models import build
+from posture.predict.model import VideoModel
 from posture.predict.network_threads import NetworkThreads
+from posture.runs import athlete_finder
+from posture.runs.recipes import load_recipe
+from posture.runs.trained import TrainedModel
 from tests.support.explained import make_run
 
 CPU = torch.device("cpu")
@@ -55,3 +62,17 @@ def test_probabilities_do_not_depend_on_the_number_of_threads(three_threads, tmp
     three = posture.load(folder.uri).probabilities(clips)
     torch.set_num_threads(1)
     np.testing.assert_allclose(posture.load(folder.uri).probabilities(clips), three, atol=1e-5)
+
+
+def test_boxes_do_not_depend_on_the_number_of_threads(three_threads, monkeypatch):
+    monkeypatch.setattr(athlete_finder, "MIN_CONFIDENCE", 1e-4)  # with random weights nothing is sure
+    changes = {"model.classes": 1, "model.width": 0.125, "model.size": 64}
+    run = override(load_recipe("jobs/detector.py:improved"), changes)
+    model = VideoModel(detector=TrainedModel("", run, ("athlete",), save(build(run.model).state_dict())))
+    frames = np.random.default_rng(0).integers(0, 255, (7, 48, 64, 3), np.uint8)
+    found = model.find(frames)
+    assert len(found) == 7 and all(len(boxes) for boxes, _ in found)
+    for number, (boxes, scores) in enumerate(found):
+        ((alone, surely),) = athlete_finder.Finder(model.detector)(frames[number : number + 1])  # type: ignore[arg-type]
+        np.testing.assert_allclose(scores, surely, atol=1e-5)
+        np.testing.assert_allclose(boxes, alone, atol=1e-3)
