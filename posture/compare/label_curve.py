@@ -8,6 +8,7 @@ whole.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from posture.compare.action import SeedResult
+from posture.compare.page import KNOWN
 from posture.compare.results import Comparison
 from posture.compare.study import Execute, StudyRunner
 from posture.config import ActionRun, Study
@@ -25,6 +27,7 @@ from posture.display.text import counted, listed, percent, signed
 from posture.errors import InputError
 from posture.models.configs import Linear
 from posture.runs import statistics
+from posture.runs.reports.common import footage_table, list_facts
 
 ALL = "all"
 FLOOR = "linear"
@@ -182,37 +185,40 @@ def rows_for_console(curve: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tu
 def write_curve_page(path: Path, curve: Mapping[str, Any]) -> None:
     """Write the curve with its table as one self-contained page."""
     columns, rows = rows_for_console(curve)
-    facts = [(name, str(curve["facts"][key])) for name, key in FACTS.items() if curve["facts"].get(key)]
+    hidden = ("when", "departures", "footage", "majority_accuracy", "budget")
     page = html.render(
-        "label_curve.html", curve=curve, chart=_chart(curve["models"]), columns=columns, rows=rows, facts=facts
+        "label_curve.html",
+        curve=curve,
+        chart=_chart(curve["models"]),
+        columns=columns,
+        rows=rows,
+        facts=list_facts(curve["facts"], KNOWN, hidden),
+        footage=footage_table(curve["facts"].get("footage")),
     )
     html.write(path, page)
 
 
-FACTS = {"Seeds": "seeds", "Learning rates": "learning_rate_search", "Protocol": "protocol", "Hardware": "hardware",
-         "Store": "store"}  # fmt: skip
-
-
 def _chart(models: Sequence[Mapping[str, Any]]) -> Chart:
-    lines, dots, most = [], [], 1.0
-    for look, model in zip(LOOKS, models, strict=False):
-        points = model["points"]
-        most = max([most, *(point["segments"] for point in points)])
-        lines.append(ChartLine(model["title"], [(point["segments"], point["accuracy"]) for point in points], look))
+    lines, dots = [], []
+    most = max([1.0, *(point["segments"] for model in models for point in model["points"])])
+    for place, (look, model) in enumerate(zip(LOOKS, models, strict=False)):
+        beside = 0.008 * most * place  # so that intervals at one number do not hide each other
+        points = [(point["segments"] + beside, point) for point in model["points"]]
+        lines.append(ChartLine(model["title"], [(x, point["accuracy"]) for x, point in points], look))
         # one line with gaps, from the lower to the upper end of each interval
         ends = [
-            (x, y)
-            for point in points
+            end
+            for x, point in points
             if point["low"] is not None
-            for x, y in ((point["segments"], point["low"]), (point["segments"], point["high"]), (np.nan, np.nan))
+            for end in ((x, point["low"]), (x, point["high"]), (math.nan, math.nan))
         ]
         lines.append(ChartLine(f"95 % intervals of {model['title']}", ends, look, listed=False))
         dots += [
-            Dot(point["segments"], point["accuracy"], text=f"{_labels(point['labels'])}: {_text(point)}", look=look)
-            for point in points
+            Dot(x, point["accuracy"], text=f"{_labels(point['labels'])}: {_text(point)}", look=look)
+            for x, point in points
         ]
     title, across = "Accuracy on test, with 95 % intervals", "labelled training segments"
-    return Chart(title, across, "accuracy", ticks(0, most), ticks(0, 1), lines, dots, height=380)
+    return Chart(title, across, "accuracy", ticks(0, 1.02 * most), ticks(0, 1), lines, dots, height=380)
 
 
 def _labels(size: int | str | None) -> str:

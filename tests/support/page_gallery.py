@@ -11,6 +11,7 @@ import optuna
 from posture.commands.runs import list_runs
 from posture.compare import action as comparison
 from posture.compare import detection as detector_comparison
+from posture.compare.label_curve import sentences, write_curve_page
 from posture.compare.results import Comparison, Entry
 from posture.config import override
 from posture.data.feed.images import ImageIndex
@@ -366,6 +367,27 @@ def timelines(folder: Path) -> Path:
     return folder / "untrimmed.html"
 
 
+def curved(folder: Path) -> Path:
+    sizes: tuple[int | str, ...] = (5, 10, 20, "all")
+    models = []
+    for place, title in enumerate((MODELS["improved"], MODELS["linear"])):
+        points = []
+        for step, labels in enumerate(sizes):
+            accuracy = 0.3 + 0.15 * step - 0.1 * place
+            points.append({
+                "labels": labels, "segments": 10 * 5 * 2**step, "accuracy": accuracy,
+                "low": accuracy - 0.09, "high": accuracy + 0.08, "values": [accuracy],
+            })  # fmt: skip
+        models.append({"name": ("improved", "linear")[place], "title": title, "points": points})
+    gain = {"from": 20, "to": "all", "difference": 0.15, "low": 0.02, "high": 0.27}
+    curve = {"name": "small-action-of-season_2025", "subject": "improved", "models": models, "gains": [gain],
+             "classes": dict.fromkeys(CLASSES, 40) | {"pole vault": 12}, "groups": 24,
+             "facts": comparison_figures.FACTS | {"store": STORE}}  # fmt: skip
+    path = folder / "label_curve.html"
+    write_curve_page(path, curve | {"sentences": sentences(curve)})
+    return path
+
+
 def write_gallery(folder: Path) -> list[Path]:
     """The files of the pages of every kind, but for those of `posture explain` and `posture review`."""
     many = tuple(f"discipline number {place}" for place in range(101))
@@ -376,6 +398,7 @@ def write_gallery(folder: Path) -> list[Path]:
         detector_page(folder),
         compared(folder),
         compared_detectors(folder),
+        curved(folder),
         searched(folder, "accuracy", "search"),
         searched(folder, "accuracy,gmacs", "front"),
         decided(folder),
