@@ -95,6 +95,7 @@ def start(plan: Plan, point: Point) -> Session:
     base, folder = plan.base.run, RunFolder(plan.runs, point.run)
     run = override(base, point.changes | {"name": point.run, "tracking.group": base.tracking.group or plan.name})
     ours, theirs = ({"the task": one.task} | KINDS[one.task].footage_fields(one) for one in (run, base))
+    _ = run.chosen_epochs  # a trial has the base's, or a number of its own
     for field_name, value in ours.items():
         if field_name in theirs and value != theirs[field_name]:
             raise InputError(

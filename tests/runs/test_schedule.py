@@ -7,6 +7,7 @@ import pytest
 from posture.config import ActionRun, Scale, override
 from posture.errors import InputError
 from posture.models.configs import C3D, Linear
+from posture.runs.recipes import load_recipe
 from posture.runs.schedule import LEAST_EPOCHS, schedule
 
 AUTO = ActionRun(name="auto", model=C3D(), epochs="auto", least_steps=2000)
@@ -40,6 +41,12 @@ def test_warm_up_and_early_stop_follow_the_epochs_unless_the_run_has_its_own():
     assert (own["patience"], own["optim.warmup_epochs"]) == (7, 20.0)
     few, _ = schedule(override(AUTO, {"steps_per_epoch": 4}), 60)
     assert few["epochs"] == 500
+
+
+def test_detectors_have_it_too():
+    run = override(load_recipe("jobs/detector.py:yolov5s"), {"epochs": "auto", "least_steps": 1000})
+    changes, sentence = schedule(run, 40)
+    assert (changes["scale.global_batch"], changes["epochs"]) == (8, 200) and "map50_95 on val" in sentence
 
 
 def test_batches_stay_divisible_by_the_workers():

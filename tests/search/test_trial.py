@@ -95,6 +95,7 @@ def test_a_point_that_asks_for_other_footage_or_is_no_run_is_refused(tmp_path):
         ({"data.recipe": "other"}, "data.recipe is other, but None in the base recipe; trials share the footage"),
         ({"model.groups": 7}, "groups 7 does not divide"),
         ({"optim.rl": 1}, "there is no field 'rl'"),
+        ({"epochs": "auto"}, "epochs: auto is chosen when a run begins"),
     ):
         with pytest.raises(InputError, match=complaint):
             start(plan(tmp_path), Point(0, "trial", changes))
