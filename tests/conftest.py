@@ -19,6 +19,8 @@ from tests.support.footage import make_class_folders, make_video
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray Train asks its workers every 2 s whether they are done, and these train for less
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # under nohup; what tests start would ignore Ctrl-C too
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -134,10 +136,10 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
     from posture.data.labels.videos import read_footage
     from posture.data.store.schema import DecodeRecipe
     from posture.data.store.tables import Store
-    from posture.distributed.ingest import ingest
+    from posture.runs.backend import LOCAL
 
     uri = str(tmp_path_factory.mktemp("store") / "small")
-    ingest(
+    LOCAL.ingest(
         read_footage(str(class_folders)),
         Store(uri, create=True),
         IngestOptions(cut=Cut(DecodeRecipe(32, 40, 20, 2, 2))),
@@ -149,8 +151,8 @@ def small_store(class_folders: Path, tmp_path_factory: pytest.TempPathFactory, r
 def flow_store(small_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """`small_store` with optical flow by DIS; read only."""
     from posture.data.store.tables import Store
-    from posture.distributed.ingest import compute_flow
+    from posture.runs.backend import LOCAL
 
     uri = str(shutil.copytree(small_store, tmp_path_factory.mktemp("store") / "flow"))
-    compute_flow(Store(uri), "dis")
+    LOCAL.add_flow(Store(uri), "dis")
     return uri

@@ -26,6 +26,7 @@ FORMAT = 1
 
 
 def decide(ctx: PassContext, plan: dict[str, Any]) -> dict[str, Any]:
+    """Judge the challenger beside the champion, add it as a version, and write and return decision.json."""
     folder = ctx.folder(plan)
     record = folder.record()
     before = ctx.registry.version(ctx.champion) if ctx.champion else None
@@ -123,29 +124,14 @@ def write_failure(ctx: PassContext, plan: dict[str, Any], why: str) -> dict[str,
     """Write the decision about a challenger that could not be trained; it is not tried again until something is
     new.
     """
+    verdict = f"Failed: the challenger could not be trained: {why}."
+    none = ("rule", "level", "challenger", "training", "challenger_metrics", "champion_metrics")
     return _written(
         ctx,
         plan,
-        {
-            "outcome": "failed",
-            "verdict": f"Failed: the challenger could not be trained: {why}.",
-            "reasons": [why],
-            "checks": [],
-            "rule": None,
-            "rule_sentence": "",
-            "limits": {},
-            "level": None,
-            "classes": {"shared": [], "new": [], "gone": []},
-            "sets": {},
-            "per_class": [],
-            "changed": [],
-            "challenger": None,
-            "start_sentence": "",
-            "holdout": {},
-            "training": None,
-            "challenger_metrics": None,
-            "champion_metrics": None,
-        },
+        {"outcome": "failed", "verdict": verdict, "reasons": [why], "rule_sentence": "", "start_sentence": ""}
+        | {"classes": {"shared": [], "new": [], "gone": []}, "limits": {}, "sets": {}, "holdout": {}}
+        | {"checks": [], "per_class": [], "changed": [], **dict.fromkeys(none)},
     )
 
 

@@ -204,7 +204,8 @@ def test_a_place_that_cannot_be_written_is_a_sentence_on_ray_too(ray_cluster, ru
     for seed in range(2):
         make_video(tmp_path / "in" / f"{seed}.mp4", seed=seed, frames=40)
     (tmp_path / "file").write_text("no folder")
-    said = posture_here("predict", str(tmp_path / "in"), "--run", run.uri, "--out", str(tmp_path / "file"))
+    command = ["predict", str(tmp_path / "in"), "--run", run.uri, "--workers", "1"]
+    said = posture_here(*command, "--out", str(tmp_path / "file"))
     assert said.returncode == 2 and "storage cannot be written" in said.stderr and said.stderr.count("\n") == 1, said
 
 

@@ -39,8 +39,20 @@ def comparing(study, store, folder, *, seeds=1, changes=None, execute=execute_he
     return StudyRunner(study, store, runs=str(folder), seeds=seeds, changes=changes or {}, execute=execute, equal=equal)
 
 
-def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(small_store, tmp_path):
-    comparison = comparing(STUDY, small_store, tmp_path, seeds=2).run()
+@pytest.fixture(scope="module")
+def study_of_two_seeds(small_store, tmp_path_factory):
+    """Its comparison, the order of its steps, and its folder."""
+    order, folder = [], tmp_path_factory.mktemp("study")
+
+    def execute(what, jobs):
+        order.extend([what] * bool(jobs))
+        return execute_here(what, jobs)
+
+    return comparing(STUDY, small_store, folder, seeds=2, execute=execute).run(), order, folder
+
+
+def test_every_model_is_searched_trained_on_the_budget_and_scored_on_test(study_of_two_seeds):
+    comparison, _, _ = study_of_two_seeds
     assert [(entry.name, entry.title, entry.kind) for entry in comparison.entries] == [
         ("better", "The better one", "ours"),
         ("plain", "plain", "baseline"),
@@ -128,18 +140,11 @@ def test_tables_that_a_run_does_not_read_leave_it_alone(small_store, tmp_path):
     assert names[0] == names[1] == names[2] != names[3]
 
 
-def test_test_is_read_after_everything_was_trained(small_store, tmp_path):
-    order = []
-
-    def execute(what, jobs):
-        order.extend([what] * bool(jobs))
-        return execute_here(what, jobs)
-
-    comparing(STUDY, small_store, tmp_path, execute=execute).run()
+def test_test_is_read_after_everything_was_trained(study_of_two_seeds):
+    _, order, folder = study_of_two_seeds
     assert order == ["train", "train", "score"]
-    assert {len(json.loads((path.parent / "history.json").read_text())) for path in tmp_path.glob("*/evaluation")} == {
-        2
-    }  # the search ran 1 epoch
+    epochs = {len(json.loads((path.parent / "history.json").read_text())) for path in folder.glob("*/evaluation")}
+    assert epochs == {2}  # the search ran 1 epoch
 
 
 def test_a_run_that_cannot_be_trained_is_not_measured_and_says_why(small_store, tmp_path):

@@ -74,18 +74,17 @@ def tried(small_store, tmp_path):
 def test_trials_run_side_by_side_and_a_search_goes_on_to_the_number_asked_for(tried, small_store, tmp_path):
     store = str(shutil.copytree(small_store, tmp_path / "store"))
     one = Tried(store, tmp_path)
-    search = one.go(3, concurrent=2)
-    assert [state_of(trial) for trial in search.trials] == ["complete"] * 3 and sorted(one.ended) == [0, 1, 2]
+    search = one.go(2, concurrent=2)
+    assert [state_of(trial) for trial in search.trials] == ["complete"] * 2 and sorted(one.ended) == [0, 1]
     assert override(one.fitted.run, search.trials[0].user_attrs["changes"]) == one.fitted.run
     losses = {tuple(record["train_loss"] for record in one.history(trial)) for trial in search.trials}
-    assert len(losses) == 3, "trials with other parameters must train differently"
+    assert len(losses) == 2, "trials with other parameters must train differently"
     for trial in search.trials:
         assert trial.value == max(record["val_accuracy"] for record in one.history(trial))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
-    again = one.go(4, concurrent=1)
-    assert [state_of(trial) for trial in again.trials] == ["complete"] * 4 and one.go(4).trials[
-        3
-    ].value == again.trials[3].value
+    again = one.go(3, concurrent=1)
+    assert [state_of(trial) for trial in again.trials] == ["complete"] * 3
+    assert one.go(3).trials[2].value == again.trials[2].value
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
 
 

@@ -27,51 +27,38 @@ def parse_size(text: str) -> tuple[int, int]:
 @Parameter(name="*", group="Clips")
 @dataclass(frozen=True)
 class ClipArguments:
-    """How clips are cut from videos.
-
-    Parameters
-    ----------
-    size
-        Height x width of stored frames in pixels. Store larger frames than the network takes, so that crops can vary.
-    frames
-        Frames per stored clip. Store more than the 16 of training, so that the start can vary.
-    stride
-        Store every n-th frame of the video.
-    windows
-        Clips per segment, spread evenly over it.
-    fit
-        How to handle another aspect ratio.
-    jpeg
-        JPEG quality of stored frames from 1 to 100: about a tenth of the size, slower to read. 0 stores raw frames.
-    min_frames
-        Minimum stored frames of a training clip.
-    short
-        Pad segments with fewer frames (training repeats their last frame), or refuse them.
-    background
-        Also cut clips of a class `background` from the gaps between an athlete's labels, in which every action must be
-        labelled.
-    crop
-        Cut clips around the athlete, beside whole clips: along hand-drawn `boxes` that lie beside the videos, or along
-        the boxes of a trained detector, `detector=RUN`.
-    margin
-        Margin around the athlete on each side of a cropped clip, as a share of the athlete's box.
-    flow
-        Afterwards compute the clips' missing optical flow, for two-stream models, with OpenCV's DIS or Farneback
-        method. Without FOOTAGE, for the clips that the store holds.
-    """
+    """How clips are cut from videos."""
 
     size: str = "128x171"
+    """Height x width of stored frames in pixels. Store larger frames than the network takes, so that crops can vary."""
     frames: Annotated[int, between(1, 1024)] = 32
+    """Frames per stored clip. Store more than the 16 of training, so that the start can vary."""
     stride: Annotated[int, between(1, 1000)] = 2
+    """Store every n-th frame of the video."""
     windows: Annotated[int, between(1, 1000)] = 1
+    """Clips per segment, spread evenly over it."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """How to handle another aspect ratio."""
     jpeg: Annotated[int, between(0, 100)] = 0
+    """JPEG quality of stored frames from 1 to 100: about a tenth of the size, slower to read. 0 stores raw frames."""
     min_frames: Annotated[int, between(1)] = 16
+    """Minimum stored frames of a training clip."""
     short: Literal["pad", "refuse"] = "pad"
+    """Pad segments with fewer frames (training repeats their last frame), or refuse them."""
     background: bool = False
+    """Also cut clips of a class `background` from the gaps between an athlete's labels, in which every action must be
+    labelled.
+    """
     crop: str | None = None
+    """Cut clips around the athlete, beside whole clips: along hand-drawn `boxes` that lie beside the videos, or along
+    the boxes of a trained detector, `detector=RUN`.
+    """
     margin: Annotated[float, between(0, 2)] = 0.2
+    """Margin around the athlete on each side of a cropped clip, as a share of the athlete's box."""
     flow: Literal["dis", "farneback"] | None = None
+    """Afterwards compute the clips' missing optical flow, for two-stream models, with OpenCV's DIS or Farneback
+    method. Without FOOTAGE, for the clips that the store holds.
+    """
 
     def __post_init__(self) -> None:
         parse_size(self.size)
@@ -93,71 +80,48 @@ class ClipArguments:
 @Parameter(name="*", group="Images")
 @dataclass(frozen=True)
 class ImageArguments:
-    """How labelled images are read.
-
-    Parameters
-    ----------
-    every
-        Take every n-th annotated frame of a video.
-    boxes
-        Clip boxes at the edge of the image, or refuse the image.
-    named_val
-        If the layout names a val but no test: use it as the test split, or keep it as val.
-    outside
-        Read the `path` of a data.yaml even if it lies outside of FOOTAGE.
-    """
+    """How labelled images are read."""
 
     every: Annotated[int, between(1, 100_000)] = 8
+    """Take every n-th annotated frame of a video."""
     boxes: Literal["clip", "refuse"] = "clip"
+    """Clip boxes at the edge of the image, or refuse the image."""
     named_val: Literal["test", "val"] = "test"
+    """If the layout names a val but no test: use it as the test split, or keep it as val."""
     outside: bool = False
+    """Read the `path` of a data.yaml even if it lies outside of FOOTAGE."""
 
 
 @Parameter(name="*", group="Splits")
 @dataclass(frozen=True)
 class SplitArguments:
-    """How groups are divided among train, val and test.
-
-    Parameters
-    ----------
-    split_number
-        Which of the three official splits of UCF101 to use.
-    val_share
-        Share of the training groups of each class that becomes val, if the footage names no val.
-    test_share
-        Share of the groups of each class that becomes test, if the footage names no test; by default 0.2 for clips and
-        0.3 for images.
-    seed
-        Seed for choosing the groups.
-    """
+    """How groups are divided among train, val and test."""
 
     split_number: Annotated[int, between(1, 3)] = 1
+    """Which of the three official splits of UCF101 to use."""
     val_share: Annotated[float, between(0, 0.9)] = 0.2
+    """Share of the training groups of each class that becomes val, if the footage names no val."""
     test_share: Annotated[float | None, between(0, 0.9)] = None
+    """Share of the groups of each class that becomes test, if the footage names no test; by default 0.2 for clips and
+    0.3 for images.
+    """
     seed: int = 0
+    """Seed for choosing the groups."""
 
 
 @Parameter(name="*", group="Limits")
 @dataclass(frozen=True)
 class LimitArguments:
-    """Limits for a single file.
-
-    Parameters
-    ----------
-    file_limit
-        Maximum seconds to decode one video or image.
-    file_memory
-        Maximum memory to decode one file, in GB (on Linux).
-    max_pixels
-        Maximum pixels (height x width) of an image or a frame.
-    max_refused
-        Fail if a larger share of the files is refused.
-    """
+    """Limits for a single file."""
 
     file_limit: Annotated[float, between(1, 86400)] = 120.0
+    """Maximum seconds to decode one video or image."""
     file_memory: Annotated[float, between(0.5, 1e6)] = 4.0
+    """Maximum memory to decode one file, in GB (on Linux)."""
     max_pixels: Annotated[float, between(1, 1e10)] = 100e6
+    """Maximum pixels (height x width) of an image or a frame."""
     max_refused: Annotated[float, between(0, 1)] = 0.5
+    """Fail if a larger share of the files is refused."""
 
 
 @Parameter(name="*")
