@@ -16,7 +16,7 @@ from posture.data.ingest.arguments import ClipArguments, ImageArguments, IngestA
 from posture.data.ingest.clip_ledger import ClipReport, IngestOptions, estimate_bytes
 from posture.data.ingest.image_ledger import ImageOptions, ImageReport
 from posture.data.ingest.ledger import TooManyRefused
-from posture.data.ingest.print_report import print_clip_report, print_image_report, print_refused, print_small_splits
+from posture.data.ingest.print_report import print_refused, print_report, print_small_splits
 from posture.data.ingest.recheck import earlier_frames, recheck
 from posture.data.ingest.reports import last_report
 from posture.data.labels.athletes import mixed_actions
@@ -209,9 +209,9 @@ def ask_and_ingest(
                 ),
             )
     except TooManyRefused as error:
-        print_clip_report(error.report)
+        print_report(error.report)
         raise
-    print_clip_report(report)
+    print_report(report)
     print_small_splits(store)
     return report
 
@@ -247,9 +247,9 @@ def ask_and_ingest_images(images: AnnotatedImages, store_uri: str, options: Imag
                 progress=lambda done, total, _, rate: advance(done, total, f"{rate:.0f} images/s"),
             )
     except TooManyRefused as error:
-        print_image_report(error.report)
+        print_report(error.report)
         raise
-    print_image_report(report)
+    print_report(report)
     print_small_splits(store, images=True)
     if old := earlier_frames(store):
         console.out.print(
@@ -268,27 +268,16 @@ def add_flow(store_uri: str, method: str) -> None:
         report = compute_flow(
             store, method, progress=lambda done, total, _, rate: advance(done, total, f"{rate:.0f} clips/s")
         )
-    rate = f"{report.computed / report.seconds:.1f}" if report.computed else "-"
-    console.table(
-        "flow",
-        "clips",
-        "there already",
-        "computed",
-        "written",
-        "clips/s",
-        "took",
-        rows=[
-            (
-                method,
-                report.clips,
-                report.clips - report.computed,
-                report.computed,
-                size(report.bytes),
-                rate,
-                duration(report.seconds),
-            )
-        ],
-    )
+    figures = {
+        "flow": method,
+        "clips": report.clips,
+        "there already": report.clips - report.computed,
+        "computed": report.computed,
+        "written": size(report.bytes),
+        "clips/s": f"{report.computed / report.seconds:.1f}" if report.computed else "-",
+        "took": duration(report.seconds),
+    }
+    console.table(*figures, rows=[tuple(figures.values())])
 
 
 def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
@@ -341,8 +330,5 @@ def show_report(store_uri: str) -> None:
     report = last_report(store)
     if report is None:
         raise InputError(f"{store_uri}: no ingest has changed this store yet")
-    if isinstance(report, ImageReport):
-        print_image_report(report)
-    else:
-        print_clip_report(report)
+    print_report(report)
     print_small_splits(store, images=isinstance(report, ImageReport), title="the store now:")

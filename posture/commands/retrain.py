@@ -99,7 +99,7 @@ def print_decision(decision: dict[str, Any]) -> None:
         if part is None:
             continue
         before, found = part["champion"], part["difference"]
-        interval = (
+        interval, detectable = (
             ("", "")
             if found is None or found["accuracy"]["low"] is None
             else (
@@ -107,27 +107,18 @@ def print_decision(decision: dict[str, Any]) -> None:
                 f"{100 * part['detectable']:.1f}",
             )
         )
-        rows.append((
-            name,
-            part["segments"],
-            part["groups"],
-            "-" if before is None else percent(before["accuracy"]["value"]),
-            percent(part["challenger"]["accuracy"]["value"]),
-            "" if found is None else signed(100 * found["accuracy"]["difference"]),
-            *interval,
-        ))
+        rows.append({
+            "hold-out": name,
+            "segments": part["segments"],
+            "groups": part["groups"],
+            "champion": "-" if before is None else percent(before["accuracy"]["value"]),
+            "challenger": percent(part["challenger"]["accuracy"]["value"]),
+            "points": "" if found is None else signed(100 * found["accuracy"]["difference"]),
+            "95 % CI": interval,
+            "could have seen": detectable,
+        })
     if rows:
-        console.table(
-            "hold-out",
-            "segments",
-            "groups",
-            "champion",
-            "challenger",
-            "points",
-            "95 % CI",
-            "could have seen",
-            rows=rows,
-        )
+        console.table(*rows[0], rows=[tuple(row.values()) for row in rows])
     classes = [
         (row["class"], row["status"], *_recall(row["frozen"]), *_recall(row["new"])) for row in decision["per_class"]
     ]

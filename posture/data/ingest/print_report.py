@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from posture.data.ingest.clip_ledger import ClipReport
 from posture.data.ingest.image_ledger import ImageReport
@@ -15,104 +16,23 @@ from posture.display.text import counted, duration
 REFUSALS_SHOWN = 50
 
 
-def print_clip_report(report: ClipReport) -> None:
-    """Print the report of an ingest of videos."""
-    rate = f"{report.clips_per_second:.1f}" if report.clips else "-"
-    console.table(
-        "files",
-        "unchanged",
-        "decoded",
-        "refused",
-        "segments",
-        "clips",
-        "classes",
-        "footage",
-        "clips/s",
-        "took",
-        rows=[
-            (
-                report.files,
-                report.unchanged,
-                report.decoded,
-                len(report.refused),
-                report.segments,
-                report.clips,
-                len(report.classes),
-                duration(report.footage_seconds),
-                rate,
-                duration(report.seconds),
-            )
-        ],
-    )
+def print_report(report: ClipReport | ImageReport) -> None:
+    """Print the report of an ingest."""
+    images = isinstance(report, ImageReport)
+    figures, what = (_image_figures(report), "image") if images else (_clip_figures(report), "segment")
+    console.table(*figures, rows=[tuple(figures.values())])
     if report.relabelled or report.retired:
-        console.out.print(
-            f"labels corrected: {counted(report.relabelled, 'segment')} changed, {report.retired:,} removed"
-        )
-    if report.unlabelled:
-        console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
-    if report.classes:
-        console.out.print()
-        console.table(
-            "class",
-            "train",
-            "val",
-            "test",
-            rows=[(name, *counts.values()) for name, counts in sorted(report.classes.items())],
-        )
-    _print_splits(report, "segment")
-    if report.notes:
-        console.out.print()
-        console.table("odd", "note", rows=[(item["uri"], item["note"]) for item in report.notes[:REFUSALS_SHOWN]])
-        if len(report.notes) > REFUSALS_SHOWN:
-            console.out.print(f"{len(report.notes) - REFUSALS_SHOWN:,} more are odd")
-    print_refused(report.refused)
-
-
-def print_image_report(report: ImageReport) -> None:
-    """Print the report of an ingest of images."""
-    rate = f"{report.added / report.check_seconds:.0f}" if report.check_seconds and report.added else "-"
-    console.table(
-        "images",
-        "unchanged",
-        "added",
-        "refused",
-        "boxes",
-        "classes",
-        "images/s",
-        "took",
-        rows=[
-            (
-                report.pictures,
-                report.unchanged,
-                report.added,
-                report.refused_pictures,
-                report.boxes,
-                len(report.classes),
-                rate,
-                duration(report.seconds),
-            )
-        ],
-    )
-    if report.relabelled or report.retired:
-        console.out.print(
-            f"labels corrected: {counted(report.relabelled, 'image')} changed, "
-            f"{counted(report.retired, 'image')} removed"
-        )
-    if report.clipped:
+        console.out.print(f"labels corrected: {counted(report.relabelled, what)} changed, {report.retired:,} removed")
+    if images and report.clipped:
         console.out.print(f"{counted(report.clipped, 'box', 'boxes')} cut off at the edge of the image")
     if report.unlabelled:
         console.out.print(f"{counted(report.unlabelled, 'file')} without a label left alone")
-    if report.added:
+    if report.added if images else report.classes:
+        counts = sorted(report.classes.items())
+        counts += [("images", report.by_split), ("images without a box", report.empty)] if images else []
+        rows = [(name, *(split[side] for side in SPLITS)) for name, split in counts]
         console.out.print()
-        counts = [*sorted(report.classes.items()), ("images", report.by_split), ("images without a box", report.empty)]
-        console.table(
-            "boxes of class", *SPLITS, rows=[(name, *(split[side] for side in SPLITS)) for name, split in counts]
-        )
-    _print_splits(report, "image")
-    print_refused(report.refused)
-
-
-def _print_splits(report: ClipReport | ImageReport, what: str) -> None:
+        console.table("boxes of class" if images else "class", *SPLITS, rows=rows)
     if report.splits:
         console.out.print(report.splits)
     if report.waiting:
@@ -120,6 +40,41 @@ def _print_splits(report: ClipReport | ImageReport, what: str) -> None:
             f"{counted(report.waiting, what)} of other footage without a split yet, since their ingest was stopped; "
             "run it again to complete it"
         )
+    if notes := [] if images else report.notes:
+        console.out.print()
+        console.table("odd", "note", rows=[(item["uri"], item["note"]) for item in notes[:REFUSALS_SHOWN]])
+        if len(notes) > REFUSALS_SHOWN:
+            console.out.print(f"{len(notes) - REFUSALS_SHOWN:,} more are odd")
+    print_refused(report.refused)
+
+
+def _clip_figures(report: ClipReport) -> dict[str, Any]:
+    return {
+        "files": report.files,
+        "unchanged": report.unchanged,
+        "decoded": report.decoded,
+        "refused": len(report.refused),
+        "segments": report.segments,
+        "clips": report.clips,
+        "classes": len(report.classes),
+        "footage": duration(report.footage_seconds),
+        "clips/s": f"{report.clips_per_second:.1f}" if report.clips else "-",
+        "took": duration(report.seconds),
+    }
+
+
+def _image_figures(report: ImageReport) -> dict[str, Any]:
+    timed = report.check_seconds and report.added
+    return {
+        "images": report.pictures,
+        "unchanged": report.unchanged,
+        "added": report.added,
+        "refused": report.refused_pictures,
+        "boxes": report.boxes,
+        "classes": len(report.classes),
+        "images/s": f"{report.added / report.check_seconds:.0f}" if timed else "-",
+        "took": duration(report.seconds),
+    }
 
 
 def print_small_splits(store: Store, *, images: bool = False, title: str = "") -> None:
@@ -135,10 +90,6 @@ def print_refused(refused: list[dict[str, str]]) -> None:
     if refused:
         console.out.print()
         verdicts = Counter(item["verdict"] for item in refused)
-        console.table(
-            "refused",
-            "verdict",
-            "reason",
-            rows=[(item["uri"], item["verdict"], item["reason"]) for item in refused[:REFUSALS_SHOWN]],
-        )
+        rows = [(item["uri"], item["verdict"], item["reason"]) for item in refused[:REFUSALS_SHOWN]]
+        console.table("refused", "verdict", "reason", rows=rows)
         console.out.print("; ".join(f"{verdict}: {count}" for verdict, count in verdicts.most_common()))
