@@ -219,7 +219,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(small_sto
     with pytest.raises(InputError, match=r"model\.widht: there is no field"):
         comparing(STUDY, small_store, tmp_path, changes={"model.widht": 0.5})
     with pytest.raises(InputError, match="groups 7 does not divide"):
-        comparing(STUDY, small_store, tmp_path, changes={"model.groups": 7})
+        comparing(STUDY, small_store, tmp_path, changes={"model.norm": "group", "model.groups": 7})
     with pytest.raises(ValueError, match="two runs named 'plain'"):
         Study(name="twice", subject=PLAIN, baselines=(PLAIN,))
     assert not list(tmp_path.iterdir())

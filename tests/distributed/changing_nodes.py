@@ -70,7 +70,7 @@ def take_away(cluster: Cluster, node: Any, process: int) -> None:
 
 def elastic(store: str, runs: str, name: str, disturb: Any) -> dict[str, Any]:
     """Train, and disturb the cluster once, in the second epoch; `disturb` gets the process of the first worker."""
-    session = prepare("jobs/action.py:improved", store, runs=runs, name=name, changes=LONG)
+    session = prepare("jobs/action.py:improved_paper", store, runs=runs, name=name, changes=LONG)
     devices: list[str] = []
     checkpoints: list[str] = []
     disturbing: list[threading.Thread] = []

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 def test_an_elastic_run_outlives_its_nodes_and_sees_every_clip(small_store, tmp_path):
     """Footage is in memory, so the losses equal those of one process: every step had all of its clips."""
-    alone = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="alone", changes=LONG)
+    alone = prepare("jobs/action.py:improved_paper", small_store, runs=str(tmp_path), name="alone", changes=LONG)
     Local().train(alone, on_progress=lambda update: None, on_record=lambda record: None, on_device=lambda name: None)
     expected = alone.folder.read_json("history.json")
     done = subprocess.run(

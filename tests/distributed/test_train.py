@@ -16,7 +16,7 @@ NARROW = SMALL_ACTION | CALM | {"epochs": 2}
 
 
 def start(store, runs, name, **changes):
-    return prepare("jobs/action.py:improved", store, runs=str(runs), name=name, changes=NARROW | changes)
+    return prepare("jobs/action.py:improved_paper", store, runs=str(runs), name=name, changes=NARROW | changes)
 
 
 def ignore(*_):
@@ -86,7 +86,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(alone, small_store, tmp_path):
     began = []
     outcome = on_ray(session, on_progress=began.append, asked_to_stop=lambda: bool(began))
     if outcome["stopped"] == "asked":
-        resumed = prepare("jobs/action.py:improved", small_store, runs=str(tmp_path), name="stopped", resume=True)
+        resumed = prepare("jobs/action.py:improved_paper", small_store, runs=str(tmp_path), name="stopped", resume=True)
         assert resumed.resumed
         outcome = Local().train(resumed, on_progress=ignore, on_record=ignore, on_device=ignore)
     assert outcome["epoch"] == 2

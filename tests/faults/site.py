@@ -66,7 +66,7 @@ class Place:
         if name == "train":
             return [
                 "train",
-                "jobs/action.py:improved",
+                "jobs/action.py:improved_paper",
                 "--store",
                 self.store,
                 "--runs",

@@ -1,9 +1,13 @@
 import re
 
 import pytest
+import torch
 
 from posture.config import ActionRun, override
 from posture.errors import InputError
+from posture.models import build
+from posture.models.configs import C3D, IMPROVED
+from posture.models.summary import gmacs
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import PACKAGE, full_path, functions, load_module, load_recipe, load_study, points
 from tests.support.image_store import make_images, write_image_store
@@ -44,7 +48,7 @@ def test_recipes_for_fine_tuning_have_the_values_of_torchvisions_tables():
 @pytest.mark.parametrize(
     ("file", "named"),
     [
-        ("jobs/action.py", ("AdamW", "Stem", "tandardised", "Widths", "Dropout", "Attention", "branches")),
+        ("jobs/action.py", ("AdamW", "Stem", "tandardised", "Input", "Widths", "Dropout", "Attention", "branches")),
         ("jobs/detector.py", ("warm-up", "mosaics", "objectness", "windows of 8", "DIoU")),
     ],
 )
@@ -62,7 +66,7 @@ def test_what_departs_from_the_paper_stands_in_the_recipe_and_is_true(file, name
             run.model.dropout,
             ", ".join(map(str, run.model.widths)),
             ", ".join(map(str, run.model.depths)),
-            f"{run.model.groups} groups",
+            f"{recipes['improved_paper']().model.groups} groups",
             f"gain {run.model.branch_gain:g}",
         ):
             assert str(value) in text, value
@@ -71,7 +75,7 @@ def test_what_departs_from_the_paper_stands_in_the_recipe_and_is_true(file, name
             and run.optim.clip_norm == 0
             and run.model.standardize
             and run.model.stem == "conv7"
-            and run.model.stem_motion == 1
+            and (run.model.norm, run.model.input) == ("batch", "both")
         )
     else:
         for value in (
@@ -161,6 +165,18 @@ def test_every_run_of_a_list_or_study_is_named_in_two_spellings(file, function):
         load_recipe(f"{file}:{function}.{name}") for name in names
     ]
     assert len(set(names)) == len(names) > 4
+
+
+def test_the_papers_setting_stays_and_costs_as_much_as_the_default():
+    new, paper = load_recipe("jobs/action.py:improved"), load_recipe("jobs/action.py:improved_paper")
+    assert paper.model == C3D(**IMPROVED) and (paper.model.norm, paper.model.input) == ("group", "rgb")
+    assert (
+        override(new, {"name": "improved_paper", "model.norm": "group", "model.input": "rgb", "model.stem_motion": 1.0})
+        == paper
+    )
+    with torch.device("meta"):
+        costs = [gmacs(build(run.model), 16, 56) for run in (new, paper)]
+    assert costs[0] <= costs[1]
 
 
 def test_a_name_without_its_file_is_enough_if_one_file_has_it_or_the_task_says_which(tmp_path, monkeypatch):

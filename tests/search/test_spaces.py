@@ -135,4 +135,4 @@ def test_mistakes_are_named(tmp_path):
         tmp_path, "def space(trial):\n    return {'model.groups': trial.suggest_int('model.groups', 1, 7)}\n"
     )
     with pytest.raises(InputError, match=r"gives an invalid run: .*groups [3567] does not divide"):
-        list(sample(space, load_recipe("jobs/action.py:improved"), 50))
+        list(sample(space, load_recipe("jobs/action.py:improved_paper"), 50))

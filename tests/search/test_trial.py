@@ -93,7 +93,7 @@ def test_a_crash_keeps_its_reason_in_a_line(tmp_path):
 def test_a_point_that_asks_for_other_footage_or_is_no_run_is_refused(tmp_path):
     for changes, complaint in (
         ({"data.recipe": "other"}, "data.recipe is other, but None in the base recipe; trials share the footage"),
-        ({"model.groups": 7}, "groups 7 does not divide"),
+        ({"model.norm": "group", "model.groups": 7}, "groups 7 does not divide"),
         ({"optim.rl": 1}, "there is no field 'rl'"),
         ({"epochs": "auto"}, "epochs: auto is chosen when a run begins"),
     ):

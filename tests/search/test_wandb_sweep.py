@@ -80,7 +80,10 @@ def test_the_plain_sweep_holds_what_needs_no_conditions_and_says_what_it_leaves_
         "optim.weight_decay",
         "loss.label_smoothing",
         "model.dropout",
+        "model.input",
         "model.norm",
+        "model.standardize",
+        "model.stochastic_depth",
         "model.attention",
     }
     assert "#   model.groups" in files["sweep_plain.yaml"] and "#   model.placement" in files["sweep_plain.yaml"]

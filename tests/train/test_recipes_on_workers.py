@@ -118,7 +118,7 @@ def test_two_workers_learn_what_one_does(path: str, by_two: dict[str, list[float
     assert by_two[path] == pytest.approx(by_one(path), rel=1e-4)
 
 
-@pytest.mark.parametrize("path", ["jobs/action.py:improved", "jobs/action.py:c3d", "jobs/action.py:two_stream"])
+@pytest.mark.parametrize("path", [f"jobs/action.py:{name}" for name in ("improved_paper", "c3d", "two_stream")])
 def test_so_do_micro_batches(path: str) -> None:
     """Without batch normalisation, which sees the clips of one forward pass."""
     found = train(path, LocalContext(device="cpu"), **{"scale.micro_batch": 2})
