@@ -59,7 +59,11 @@ def train(ctx: PassContext, plan: dict[str, Any]) -> str:
         if folder.exists():
             raise
         ctx.registry.end_current()
-        hint = f"; if {ctx.options.recipe} cannot start from {ctx.champion}, use --from-scratch" if warm else ""
+        hint = (
+            f"; if {ctx.options.recipe} cannot start from {ctx.champion}, use --from-scratch, or --recipe with the "
+            "recipe of the champion (improved was jobs/action.py:improved_paper before December 2026)"
+        )
+        hint = hint if warm else ""
         raise InputError(f"{error}{hint}") from None
     ctx.tell(
         f"training challenger {plan['run']}: {counted(len(session.train), 'clip')}, "
