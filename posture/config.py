@@ -289,7 +289,7 @@ class BaseRun(Section):
     """Passes over the training data. `auto`: enough for `least_steps`, chosen when the run begins and kept in run.json;
     see `posture/runs/schedule.py`.
     """
-    least_steps: Count = 2000
+    least_steps: Count = 1000
     """Minimum number of optimiser steps with `epochs` auto; early stopping may end the run before."""
     steps_per_epoch: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Maximum number of optimiser steps before the run validates and saves; None: a whole pass over the data."""

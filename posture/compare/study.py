@@ -43,11 +43,14 @@ LEAST_STEPS = 10
 """A network that does fewer steps in the subject's time is not measured."""
 LATER = {
     "probe": False,
-    "least_steps": 2000,
+    "teachers": [],
+    "loss.teacher_share": 0.5,
+    "least_steps": 1000,
     "optim.backbone_lr": 1.0,
     "optim.layer_decay": 1.0,
     "model.input": "rgb",
     "model.stochastic_depth": 0.0,
+    "data.labels_per_class": None,
     "data.rand_augment": 0,
     "data.magnitude": 0.3,
     "data.erasing": 0.0,

@@ -2,6 +2,12 @@
 
 It is chosen once, when a run begins, from the number of training clips. run.json keeps the numbers, so a run that is
 resumed keeps its schedule.
+
+It is an option and not the default, because more steps did not help on the footage that was measured: `improved` at a
+quarter of its width on four classes of UCF101, one seed, 90 test clips. On 150 training clips, 200 steps in batches of
+32 reached 87.8 %, and 900 steps in batches of 8 reached 86.7 %. On 10 clips of each class, 50 steps reached 82.2 %;
+with at least 400 steps training stopped early after 220 and reached 75.6 %. A linear classifier reached 66.7 % and
+54.4 %.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("model.depths=[1,2,999999999,2,2]", "model: depths must be a finite number of at most 64, not 999999999"),
         ("model.size=100000", "model: size must be a finite number of at most 4,096, not 100000"),
         ("model.classes=2000000000", "model: classes must be a finite number of at most 25,000"),
-        ("epochs=1e12", "epochs: input should be less than or equal to 1000000"),
+        ("epochs=1e12", "epochs: must be a number of epochs from 1 to 1,000,000, or auto, not 1"),
         (f"epochs={'9' * 5000}", "epochs: "),
         ("model.frames=" + "[" * 100_000, "model.frames: "),
         ("scale.workers=[1,100000]", "scale.workers: must be a number of workers from 1"),
