@@ -56,6 +56,9 @@ LATER = {
     "data.erasing": 0.0,
     "data.mixup": 0.0,
     "data.cutmix": 0.0,
+    "data.labels_per_class": None,
+    "teachers": [],
+    "loss.teacher_share": 0.5,
 }
 """Fields that runs have since comparisons were first written, with the values of runs before. With these values they
 stay out of the names of runs, so that finished runs are found. A new field of a run belongs here too.

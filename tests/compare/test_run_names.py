@@ -1,0 +1,32 @@
+"""The name of a study's run is what it was before runs had more fields."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posture.compare.study import LATER
+from posture.config import validate
+
+KEPT = Path(__file__).parents[1] / "written_before" / "kept" / "runs"
+
+
+def added(before: dict[str, Any], now: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the fields of `now` that `before` has not, by dotted path."""
+    found = {}
+    for name, value in now.items():
+        if name not in before:
+            found[path + name] = value
+        elif isinstance(value, dict) and isinstance(before[name], dict):
+            found |= added(before[name], value, f"{path}{name}.")
+    return found
+
+
+@pytest.mark.parametrize("task", ["action", "detector"])
+def test_every_field_that_was_added_is_left_out_of_names_with_the_value_of_runs_before(task: str):
+    run = json.loads((KEPT / task / "run.json").read_text())["run"]
+    new = added(run, validate(run).model_dump(mode="json"))
+    assert new and all(path in LATER and LATER[path] == value for path, value in new.items()), new
