@@ -56,6 +56,10 @@ class ClipData(Section):
     """Decode recipe to train on; required if the store has several."""
     step: Count = 1
     """Distance between frames of a clip, in stored frames; a clip spans `model.frames * step` of them."""
+    steps: Annotated[tuple[Count, ...], Field(max_length=16)] = ()
+    """Steps of which each training clip has one at random, so that clips span several lengths of time; empty: `step`.
+    Evaluation always uses `step`.
+    """
     flow: Literal["dis", "farneback"] | None = None
     """Method of the optical flow to read; required if the model reads flow and the store has both."""
     temporal_jitter: bool = True
@@ -362,11 +366,12 @@ class ActionRun(BaseRun):
 
     @model_validator(mode="after")
     def _neighbouring_frames(self) -> ActionRun:
-        if "flow" in self.model.inputs and self.data.step != 1:
-            raise ValueError(
-                f"data.step must be 1 for a model that reads optical flow, not {self.data.step}: "
-                "flow is between neighbouring stored frames"
-            )
+        for name, steps in (("step", (self.data.step,)), ("steps", self.data.steps)):
+            if "flow" in self.model.inputs and not set(steps) <= {1}:
+                raise ValueError(
+                    f"data.{name} must be 1 for a model that reads optical flow, not {listed(steps, 'or')}: "
+                    "flow is between neighbouring stored frames"
+                )
         if "flow" in self.model.inputs and self.data.rand_augment:
             raise ValueError(
                 f"data.rand_augment must be 0 for a model that reads optical flow, not {self.data.rand_augment}: "

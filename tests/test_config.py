@@ -143,6 +143,8 @@ def test_flow_is_between_neighbouring_frames():
     temporal = ActionRun(name="test", model=TwoStream(streams="temporal"))
     with pytest.raises(InputError, match=r"data.step must be 1 for a model that reads optical flow, not 2"):
         override(temporal, {"data.step": 2})
+    with pytest.raises(InputError, match=r"data.steps must be 1 for a model that reads optical flow, not 1 or 2"):
+        override(temporal, {"data.steps": [1, 2]})
     assert override(temporal, {"model.streams": "spatial", "data.step": 2}).data.step == 2
 
 

@@ -57,6 +57,10 @@ def augmentation(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
         "data.cutmix": trial.suggest_categorical("data.cutmix", _with(data.cutmix, 0.0, 1.0)),
     }
     if "flow" not in base.model.inputs:
+        if trial.suggest_categorical("data.steps.several", [bool(data.steps), not data.steps]):
+            changes["data.steps"] = data.steps or (data.step, 2 * data.step)
+        else:
+            changes["data.steps"] = ()
         changes["data.rand_augment"] = trial.suggest_int("data.rand_augment", 0, max(3, data.rand_augment))
         if changes["data.rand_augment"]:
             changes["data.magnitude"] = trial.suggest_float("data.magnitude", 0.0, max(0.6, data.magnitude))

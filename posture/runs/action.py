@@ -78,7 +78,10 @@ class ActionRuns:
         return {"data.recipe": train.recipe, "data.flow": train.flow or run.data.flow}, ""
 
     def lacking(self, run: ActionRun) -> str:
-        stored, frames = DecodeRecipe.parse(run.data.recipe), (run.model.frames - 1) * run.data.step + 1
+        stored, frames = (
+            DecodeRecipe.parse(run.data.recipe),
+            (run.model.frames - 1) * max((run.data.step, *run.data.steps)) + 1,
+        )
         said = []
         if stored.frames < frames:
             said.append(

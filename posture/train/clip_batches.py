@@ -20,6 +20,7 @@ from posture.data.decode.optical_flow import sampled
 from posture.data.feed.clip_mixing import erased, mixed
 from posture.data.feed.clip_transforms import (
     NETWORK,
+    STEP,
     TEMPORAL,
     clip_generator,
     draw_augmentation,
@@ -182,15 +183,19 @@ class ClipBatches(Batches):
         return islice(self.endless(epoch), start_step * self.share, None)
 
     def _batch(self, source: Any, clips: list[Clip], *, epoch: int | None = None) -> ClipBatch:
-        """Stack clips of `model.frames` frames. In training with `data.temporal_jitter` their start is random."""
+        """Stack clips of `model.frames` frames. In training their start is random with `data.temporal_jitter`, and
+        their step with `data.steps`.
+        """
         model, data, seed = self.run.model, self.run.data, self.run.seed
 
         def frames_of(clip: Clip) -> np.ndarray:
             index, arrays, repeat = clip
-            generator = None
-            if epoch is not None and data.temporal_jitter:
-                generator = clip_generator(TEMPORAL, seed=seed, epoch=epoch, clip=index, repeat=repeat)
-            return frame_indices(stored_frames(model.inputs, arrays), model.frames, step=data.step, generator=generator)
+            step, generator = data.step, None
+            if epoch is not None:
+                key = {"seed": seed, "epoch": epoch, "clip": index, "repeat": repeat}
+                step = int(clip_generator(STEP, **key).choice(data.steps)) if data.steps else step
+                generator = clip_generator(TEMPORAL, **key) if data.temporal_jitter else None
+            return frame_indices(stored_frames(model.inputs, arrays), model.frames, step=step, generator=generator)
 
         stored = stack(model.inputs, [arrays for _, arrays, _ in clips], [frames_of(clip) for clip in clips])
         indices, repeats = (np.array([clip[part] for clip in clips], dtype=np.int64) for part in (0, 2))

@@ -78,6 +78,26 @@ def test_training_mixes_clips_and_validation_does_not() -> None:
     assert torch.equal(targets, labels) and torch.equal(views, batch.tensors(plain, torch.device("cpu"))[0][0])
 
 
+def test_a_random_step_is_the_clips_own_and_training_alone_has_it() -> None:
+    run = small_run(model__frames=8, data__steps=(1, 2, 3), data__temporal_jitter=False)
+    starts = [np.arange(40).reshape(40, 1, 1, 1) + np.zeros((1, 20, 24, 3), dtype=np.int64)] * 60
+    footage = SmallFootage(60)
+    footage.frames = [frames.astype(np.uint8) for frames in starts]
+    batches = ClipBatches(footage, run, rank=0, world_size=1, validation=footage)
+    steps: dict[int, set[int]] = {}
+    for epoch in range(2):
+        for (batch,) in batches.training(epoch):
+            for index, clip in zip(batch.indices.tolist(), batch.stored["rgb"], strict=True):
+                (found,) = set(np.diff(clip[:, 0, 0, 0].astype(int)).tolist())
+                steps.setdefault(found, set()).add(index)
+    assert sorted(steps) == [1, 2, 3] and all(len(clips) > 15 for clips in steps.values())
+    assert [batch.stored["rgb"].tolist() for step in batches.training(1) for batch in step] == [
+        batch.stored["rgb"].tolist() for step in batches.training(1) for batch in step
+    ]
+    seen = [np.diff(clip[:, 0, 0, 0].astype(int)) for batch in batches.evaluation() for clip in batch.stored["rgb"]]
+    assert {int(step) for clip in seen for step in clip} == {run.data.step}
+
+
 def test_a_random_start_is_the_clips_own() -> None:
     starts = {}
     for world_size in (1, 2):
