@@ -53,6 +53,7 @@ LATER = {
     "data.labels_per_class": None,
     "data.rand_augment": 0,
     "data.magnitude": 0.3,
+    "data.steps": [],
     "data.erasing": 0.0,
     "data.mixup": 0.0,
     "data.cutmix": 0.0,
