@@ -57,12 +57,9 @@ LATER = {
     "data.erasing": 0.0,
     "data.mixup": 0.0,
     "data.cutmix": 0.0,
-    "data.labels_per_class": None,
-    "teachers": [],
-    "loss.teacher_share": 0.5,
 }
-"""Fields that runs have since comparisons were first written, with the values of runs before. With these values they
-stay out of the names of runs, so that finished runs are found. A new field of a run belongs here too.
+"""Fields that runs have since comparisons were first written, with the values of runs before. With these values, or
+None, they stay out of the names of runs, so that finished runs are found. A new field of a run belongs here too.
 """
 
 
@@ -287,7 +284,7 @@ class StudyRunner:
         for path, before in LATER.items():
             section, _, field = path.rpartition(".")
             tree = content[section] if section else content
-            if field in tree and tree[field] == before:
+            if field in tree and tree[field] in (before, None):
                 del tree[field]
         content |= {"store": self.store.uri, "versions": versions}
         digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()

@@ -30,3 +30,10 @@ def test_every_field_that_was_added_is_left_out_of_names_with_the_value_of_runs_
     run = json.loads((KEPT / task / "run.json").read_text())["run"]
     new = added(run, validate(run).model_dump(mode="json"))
     assert new and all(path in LATER and LATER[path] == value for path, value in new.items()), new
+
+
+def test_a_reference_of_torchvision_keeps_its_name_too():
+    run = {"name": "r3d_18", "model": {"kind": "r3d_18"}}
+    new = added(run["model"], validate(run).model_dump(mode="json")["model"], "model.")
+    assert all(new[path] in (LATER[path], None) for path in new if path in LATER)
+    assert {"model.input", "model.stochastic_depth"} <= set(new)
