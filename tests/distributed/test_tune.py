@@ -120,9 +120,8 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
     store = shutil.copytree(small_store, tmp_path / "store")
     one = Tried(str(store), tmp_path, epochs=1)
     search = one.search()
-    point = {"optim.lr": 0.003, "loss.label_smoothing": 0.1}
-    for params in (point, point, {"optim.lr": 0.003, "loss.label_smoothing": 0.3}):
-        search.study.enqueue_trial(params)
+    for _ in range(2):
+        search.study.enqueue_trial({"optim.lr": 0.003, "loss.label_smoothing": 0.1})
     hidden = []
 
     def hide(updates):
@@ -133,14 +132,14 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
     search_on_tune(
         search,
         one.plan,
-        Options(4, concurrent=1),
+        Options(3, concurrent=1),
         on_update=hide,
         on_trial=lambda number: None,
         asked_to_stop=lambda: False,
     )
-    assert hidden and [state_of(trial) for trial in search.trials] == ["complete"] * 4
+    assert hidden and [state_of(trial) for trial in search.trials] == ["complete"] * 3
     losses = [[(row["train_loss"], row["val_loss"]) for row in one.history(trial)] for trial in search.trials]
-    assert losses[1] == losses[2] and losses[3] != losses[1] and losses[0] != losses[1]
+    assert losses[1] == losses[2] != losses[0]
 
 
 @pytest.mark.parametrize(
