@@ -27,6 +27,10 @@ RECIPES = [
     for name, make in functions(load_module(f"jobs/{file}.py")).items()
     if not isinstance(make(), list) and hasattr(make(), "model") and not make().model.solved
 ]
+RECIPES += [f"jobs/action.py:finetune.{kind}" for kind in ("s3d", "swin3d_t")]
+LARGE = ["jobs/action.py:finetune.mvit_v2_s"]
+"""Recipes of networks that cannot be made small."""
+EACH = pytest.mark.parametrize("recipe", [*RECIPES, *(pytest.param(one, marks=pytest.mark.slow) for one in LARGE)])
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +44,31 @@ def small(recipe: str) -> dict[str, object]:
     """
     model = load_recipe(recipe).model
     narrow = {"model.width": 0.125} if hasattr(model, "width") else {}
-    size = {"ssd300": 160, "yolov5": 64, "yolov7": 64, "fasterrcnn": 64}.get(model.kind, 32)
-    return narrow | {
-        "model.size": size,
-        "epochs": 1,
-        "steps_per_epoch": 1,
-        "scale.global_batch": 2,
-        "tracking.mode": "off",
-        "optim.lr": 1e-12,
-        "optim.weight_decay": 0.0,
-        "optim.warmup_epochs": 0.0,
-        "optim.ema": 0.0,
-    }
+    size = {"ssd300": 160, "yolov5": 64, "yolov7": 64, "fasterrcnn": 64, "mvit_v2_s": 224}.get(model.kind, 32)
+    short = {"model.frames": 16} if hasattr(model, "frames") else {}
+    return (
+        narrow
+        | short
+        | {
+            "model.size": size,
+            "epochs": 1,
+            "steps_per_epoch": 1,
+            "scale.global_batch": 2,
+            "tracking.mode": "off",
+            "optim.lr": 1e-12,
+            "optim.weight_decay": 0.0,
+            "optim.warmup_epochs": 0.0,
+            "optim.ema": 0.0,
+        "optim.backbone_lr": 1.0,
+        }
+    )
 
 
 def test_every_kind_of_network_has_a_recipe():
-    assert {load_recipe(recipe).model.kind for recipe in RECIPES} == set(KINDS) - {"linear"}
+    assert {load_recipe(recipe).model.kind for recipe in RECIPES + LARGE} == set(KINDS) - {"linear"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@EACH
 def test_a_state_dict_of_every_network_is_taken_whole(recipe: str, flow_store: str, image_store: str, tmp_path: Path):
     store = image_store if "detector" in recipe else flow_store
     run = override(load_recipe(recipe), small(recipe))
@@ -97,7 +107,7 @@ def test_a_state_dict_of_every_network_is_taken_whole(recipe: str, flow_store: s
             torch.testing.assert_close(trained[name], tensor, rtol=1e-5, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@EACH
 def test_of_weights_with_other_classes_the_last_layer_alone_starts_afresh(recipe: str, tmp_path: Path):
     config = override(load_recipe(recipe), small(recipe) | {"model.classes": 2}).model
     given, own = (build(replace(config, classes=classes)).state_dict() for classes in (5, 2))

@@ -126,7 +126,9 @@ def test_a_run_starts_from_the_weights_of_another_once(small_store, tmp_path):
     second = start(small_store, tmp_path, name="second", changes=still)
     assert second.start == f"starting from {tmp_path}/first" == second.folder.read_json("run.json")["start"]
     Local().train(second, **QUIET)
-    assert all(torch.allclose(tensor, saved(second)[name], atol=1e-6) for name, tensor in saved(first, "best").items())
+    for name, tensor in saved(first, "best").items():
+        if "running_" not in name and "num_batches" not in name:  # a norm's statistics move with what it has seen
+            assert torch.allclose(tensor, saved(second)[name], atol=1e-6), name
 
     (tmp_path / "second" / "start.safetensors").unlink()
     longer = start(
