@@ -216,9 +216,11 @@ def _print_run(step: str, job: Job, said: str) -> None:
         history = job.history
         best = max(record[f"val_{job.run.metric}"] for record in history)
         losses = [record["val_loss"] for record in history if "val_loss" in record]
+        budget = f"lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')}"
+        budget = "fitted at once" if job.run.solved else budget
         took = duration(sum(record["seconds"] for record in history))
         console.out.print(
-            f"{job.run.name}: lr {job.run.optim.lr:g}, {counted(len(history), 'epoch')} in {took}, "
+            f"{job.run.name}: {budget} in {took}, "
             f"best val {job.run.metric} {best:.3f}" + (f", lowest val loss {min(losses):.3f}" if losses else "")
         )
 
