@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from posture.config import ActionRun, Optim, Scale, Study, override
-from posture.models.configs import C3D, IMPROVED, Linear, TorchvisionVideo, TwoStream
+from posture.models.configs import C3D, IMPROVED, LITTLE_FOOTAGE, Linear, TorchvisionVideo, TwoStream
 from posture.runs.recipes import points
 
 
@@ -58,7 +58,7 @@ def improved() -> ActionRun:
     reached 85.2 % and 63.4 %, `improved_paper` 79.3 % and 41.7 %. The differences are 5.9 points (95 % interval -1.9 to
     16.7; 90 segments) and 21.8 (17.6 to 25.9; 72 segments). Training took 1.1 times as long.
     """
-    changes = {"model.norm": "batch", "model.input": "both", "model.stem_motion": 0.0}
+    changes = {f"model.{field}": value for field, value in LITTLE_FOOTAGE.items()}
     return override(improved_paper(), {"name": "improved", **changes})
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 from posture.bench import chosen, publish, ratio
 from posture.errors import InputError
 from posture.models import build
-from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
+from posture.models.configs import C3D, IMPROVED, LITTLE_FOOTAGE, TorchvisionVideo, TwoStream
 from posture.models.summary import gmacs, parameters, random_inputs
 
 CLASSES, FRAMES = 101, 16
@@ -319,7 +319,8 @@ def run(
 def networks(size: int) -> tuple[dict[str, Any], list[str]]:
     """Return every action network by name, for frames of `size` x `size`, and what is left out, with the reason."""
     same: dict[str, Any] = {"classes": CLASSES, "frames": FRAMES, "size": size}
-    ours = {"c3d": C3D(**same), "improved": C3D(**(IMPROVED | same)), "two_stream": TwoStream(**same)}
+    improved = C3D(**(IMPROVED | LITTLE_FOOTAGE | same))  # as the recipe jobs/action.py:improved
+    ours = {"c3d": C3D(**same), "improved": improved, "two_stream": TwoStream(**same)}
     try:
         importlib.import_module("torchvision.models.video")
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch

@@ -231,6 +231,9 @@ IMPROVED: dict[str, Any] = {
 }
 """Changes that make `C3D()` the paper's improved C3D at its own frame size: `C3D(**IMPROVED)`."""
 
+LITTLE_FOOTAGE: dict[str, Any] = {"norm": "batch", "input": "both", "stem_motion": 0.0}
+"""Changes of that network that learn more from little footage: the recipe `jobs/action.py:improved` has them."""
+
 BEFORE: dict[str, dict[str, str]] = {"c3d": {"pool5": "padded"}, "two_stream": {"pooling": "2x2"}}
 """Values of fields that older saved runs do not have, by kind of model."""
 

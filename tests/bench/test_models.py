@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from posture.bench import models
 from posture.models.configs import C3D, IMPROVED, TwoStream
+from posture.runs.recipes import load_recipe
 
 pytestmark = pytest.mark.long
 
@@ -88,6 +90,8 @@ def test_ratios_are_taken_round_by_round_within_a_mode_and_precision():
 def test_without_torchvision_its_rows_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch):
     everything, none = models.networks(56)
     assert list(everything) == ["c3d", "improved", "two_stream", "r3d_18", "mc3_18", "r2plus1d_18"] and none == []
+    recipe = load_recipe("jobs/action.py:improved").model
+    assert everything["improved"] == replace(recipe, classes=models.CLASSES, frames=models.FRAMES, size=56)
     assert {config.size for config in everything.values()} == {56}
     monkeypatch.setitem(sys.modules, "torchvision.models.video", None)
     ours, left_out = models.networks(56)

@@ -59,7 +59,7 @@ def small(recipe: str) -> dict[str, object]:
             "optim.weight_decay": 0.0,
             "optim.warmup_epochs": 0.0,
             "optim.ema": 0.0,
-        "optim.backbone_lr": 1.0,
+            "optim.backbone_lr": 1.0,
         }
     )
 
