@@ -228,10 +228,10 @@ def study() -> Study:
             "B1": "B1 no residual, asymmetric",
             "B2": "B2 no residual, attention",
             "B3": "B3 no asymmetric, attention",
-            "C1": "C1 group normalisation",
+            "C1": "C1 group norm",
             "C2": "C2 no differences",
             "C3": "C3 no frames",
-            "improved_paper": "Group normalisation, frames alone",
+            "improved_paper": "Paper's own setting",
         },
     )
 

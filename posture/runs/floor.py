@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import ActionRun, Scale
+from posture.config import ActionRun, Scale, override
 from posture.data.store.files import read_bytes, write_bytes
 from posture.data.store.tables import Store
 from posture.display.text import percent
@@ -36,9 +36,7 @@ def floor_run(record: RunRecord) -> ActionRun:
     run = record.run
     assert isinstance(run, ActionRun)
     model = Linear(classes=len(record.classes), frames=max(2, run.model.frames))
-    clips = min(MOST_CLIPS, int(record.footage["train"]["clips"]))
-    scale = Scale(global_batch=min(32, clips), amp="off")
-    return ActionRun(name="linear", seed=run.seed, model=model, data=run.data, scale=scale)
+    return ActionRun(name="linear", seed=run.seed, model=model, data=run.data, scale=Scale(global_batch=32, amp="off"))
 
 
 @contextlib.contextmanager
@@ -72,13 +70,21 @@ def linear_figures(
         index = ActionRuns().index(run, Store(store_uri or record.store), split, reads)
         with floor_weights(folder) as weights:
             scores, _ = backend.predict(index, run, weights, views=ONE_VIEW, batch=batch, workers=workers)
+        clips = _training_clips(record)
     except InputError as error:
         return {"sentence": f"{NAME} was not fitted: {error}"}
     found = merge(np.asarray(scores), index, ONE_VIEW)
     accuracy = float((found.scores.argmax(axis=1) == found.labels).mean())
-    clips = int(record.footage["train"]["clips"])
     some = f", fitted on {MOST_CLIPS:,} of {clips:,} training clips" if clips > MOST_CLIPS else ""
     return {"accuracy": accuracy, "sentence": f"{NAME}: {percent(accuracy)}{some}"}
+
+
+def _training_clips(record: RunRecord) -> int:
+    """Return the number of the run's training clips, which runs of older versions did not write down."""
+    if counts := record.footage.get("train"):
+        return int(counts["clips"])
+    reads = Reads(record.versions, record.classes, record.left_out)
+    return len(ActionRuns().index(floor_run(record), Store(record.store), "train", reads))
 
 
 def _fit(record: RunRecord) -> bytes:
@@ -98,6 +104,7 @@ def _fit(record: RunRecord) -> bytes:
         few = np.unique(np.linspace(0, len(index) - 1, min(MOST_CLIPS, len(index))).astype(np.int64))
         sources.append(open_index(index.part(few), feed=run.data.feed))
     train, val = sources
+    run = override(run, {"scale.global_batch": min(run.scale.global_batch, len(train))})
     model, ctx = build(run.model), LocalContext()
     fit(run, kind.task(run, record.classes), kind.batches(train, val, run, ctx), ctx, None, model=model)
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})

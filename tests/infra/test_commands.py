@@ -69,7 +69,7 @@ def test_what_is_typed_is_shell(path):
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
 def test_files_named_are_there(path):
-    named = set(re.findall(r"\b((?:cluster|infra)/[\w./-]*\w)", path.read_text()))
+    named = set(re.findall(r"(?<![\w/])((?:cluster|infra)/[\w./-]*\w)", path.read_text()))
     assert named and {name for name in named if not (ROOT / name).exists()} == set()
     bare = set(re.findall(r"`([\w-]+\.(?:yaml|yml|json|py|txt))`", path.read_text())) - {"job.yaml", "history.json"}
     assert bare <= {file.name for file in TEXTS}

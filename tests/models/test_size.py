@@ -99,7 +99,8 @@ def test_what_fits_is_let_through():
 
 
 def test_every_kind_of_network_is_measured():
-    for kind in KINDS:
-        run = KINDS[kind].model_validate({"name": "x", "model": {"kind": kind}})
+    for kind in set(KINDS) - {"linear"}:  # which has next to none
+        size = {"size": 224} if kind == "mvit_v2_s" else {}  # it takes no other
+        run = KINDS[kind].model_validate({"name": "x", "model": {"kind": kind} | size})
         need = training_need(run)
         assert need.parameters > 10**6 and need.activations > 10**6, kind
