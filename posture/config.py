@@ -467,6 +467,42 @@ class Study(Section):
         return self
 
 
+LATER = {
+    "probe": False,
+    "teachers": [],
+    "loss.teacher_share": 0.5,
+    "least_steps": 1000,
+    "optim.backbone_lr": 1.0,
+    "optim.layer_decay": 1.0,
+    "model.input": "rgb",
+    "model.stochastic_depth": 0.0,
+    "data.labels_per_class": None,
+    "data.rand_augment": 0,
+    "data.magnitude": 0.3,
+    "data.steps": [],
+    "data.erasing": 0.0,
+    "data.mixup": 0.0,
+    "data.cutmix": 0.0,
+}
+"""Fields that runs have since they were first written, with the values of runs before. With these values, or None, they
+stay out of a run's `identity`. A new field of a run belongs here too.
+"""
+
+
+def identity(run: AnyRun, *, without: set[str]) -> dict[str, Any]:
+    """Return the plain values of a run that decide its result, without the top fields `without`, as older versions did.
+
+    So finished runs of a comparison, searches and killed passes of older versions are found.
+    """
+    content = run.model_dump(mode="json", exclude=without)
+    for path, before in LATER.items():
+        section, _, field = path.rpartition(".")
+        tree = content[section] if section else content
+        if field in tree and tree[field] in (before, None):
+            del tree[field]
+    return content
+
+
 def has_field(run: AnyRun, path: str) -> bool:
     """Return True if the run has a field at the dotted `path`, such as `model.groups`."""
     node: Any = run.model_dump()

@@ -23,7 +23,7 @@ import numpy as np
 
 from posture.compare.results import Comparison, Entry
 from posture.compare.study_tasks import TASKS
-from posture.config import AnyRun, Optim, Study, has_field, override
+from posture.config import AnyRun, Optim, Study, has_field, identity, override
 from posture.data.decode.optical_flow import milliseconds
 from posture.data.feed.shards import open_index
 from posture.data.store.tables import Store
@@ -41,26 +41,6 @@ SOLVER = "L-BFGS to convergence, with the weight decay that has the least loss o
 """Optimiser of a network that is fitted at once, in words."""
 LEAST_STEPS = 10
 """A network that does fewer steps in the subject's time is not measured."""
-LATER = {
-    "probe": False,
-    "teachers": [],
-    "loss.teacher_share": 0.5,
-    "least_steps": 1000,
-    "optim.backbone_lr": 1.0,
-    "optim.layer_decay": 1.0,
-    "model.input": "rgb",
-    "model.stochastic_depth": 0.0,
-    "data.labels_per_class": None,
-    "data.rand_augment": 0,
-    "data.magnitude": 0.3,
-    "data.steps": [],
-    "data.erasing": 0.0,
-    "data.mixup": 0.0,
-    "data.cutmix": 0.0,
-}
-"""Fields that runs have since comparisons were first written, with the values of runs before. With these values, or
-None, they stay out of the names of runs, so that finished runs are found. A new field of a run belongs here too.
-"""
 
 
 @dataclass(frozen=True)
@@ -280,12 +260,7 @@ class StudyRunner:
     def _job(self, run: AnyRun) -> Job:
         """Return the job of a run, named after everything that decides its result, such as the tables that it reads."""
         versions = {name: self.versions.get(name) for name in KINDS[run.task].tables(run)}
-        content = run.model_dump(mode="json", exclude={"name", "seed", "tracking"})
-        for path, before in LATER.items():
-            section, _, field = path.rpartition(".")
-            tree = content[section] if section else content
-            if field in tree and tree[field] in (before, None):
-                del tree[field]
+        content = identity(run, without={"name", "seed", "tracking"})
         content |= {"store": self.store.uri, "versions": versions}
         digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         return Job(

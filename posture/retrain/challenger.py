@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from posture.config import ActionRun, override
+from posture.config import ActionRun, identity, override
 from posture.data.store.files import remove_tree
 from posture.display.text import counted
 from posture.errors import Busy, InputError, Unreachable
@@ -21,7 +21,7 @@ from posture.runs.prepare import Session, prepare
 
 def digest_of_wish(run: ActionRun, *, store: str, from_scratch: bool) -> str:
     """Return a digest of the request without the footage; a killed pass resumes only if it is the same."""
-    return _digest(run.model_dump(mode="json", exclude={"tracking"}) | {"store": store, "from_scratch": from_scratch})
+    return _digest(identity(run, without={"tracking"}) | {"store": store, "from_scratch": from_scratch})
 
 
 def name_of(

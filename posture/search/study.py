@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from posture.config import AnyRun, override
+from posture.config import AnyRun, identity, override
 from posture.errors import InputError
 from posture.runs.figures import Objective
 from posture.search.spaces import Space, base_point, sample
@@ -115,7 +115,7 @@ class Terms:
             "space": self.space.path,
             "identity": self.space.identity,
             "objectives": [objective.name for objective in self.objectives],
-            "base": self.base.model_dump(mode="json", exclude={"tracking"}),
+            "base": identity(self.base, without={"tracking"}),
             "store": self.store,
             "versions": self.versions,
             "seed": self.seed,

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from posture.compare.study import LATER
-from posture.config import validate
+from posture.config import LATER, validate
 
 KEPT = Path(__file__).parents[1] / "written_before" / "kept" / "runs"
 
