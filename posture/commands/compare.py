@@ -23,6 +23,7 @@ from posture.display import console
 from posture.display.ranges import between
 from posture.display.text import counted, duration
 from posture.distributed.backend import backend
+from posture.errors import InputError
 from posture.runs.backend import Backend
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import load_study
@@ -75,6 +76,8 @@ def compare(
         Run one after the other in this process, without Ray.
     """
     if label_curve is not None:
+        if equal != "epochs":
+            raise InputError(f"--equal {equal}: a label curve trains all for equal epochs; leave it out")
         draw_label_curve(
             study,
             store,

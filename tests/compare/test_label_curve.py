@@ -140,3 +140,8 @@ def test_the_command_writes_the_page_and_the_figures(small_store: str, tmp_path:
     assert (out / "label_curve.html").exists() and len(json.loads((out / "label_curve.json").read_text())["gains"]) == 1
     wrong = posture_here("compare", f"{tmp_path / 'recipes.py'}:tiny", "--store", small_store, "--label-curve", "5")
     assert wrong.returncode == 2 and "a curve needs at least two numbers" in wrong.stderr
+
+
+def test_equal_time_is_refused_beside_a_label_curve(tmp_path):
+    done = posture_here("compare", "x", "--store", str(tmp_path), "--label-curve", "5,all", "--equal", "time")
+    assert done.returncode == 2 and "--equal time: a label curve trains all for equal epochs" in done.stderr
