@@ -119,7 +119,8 @@ def decoding(videos: list[AnnotatedVideo], *, rounds: int) -> tuple[list[float],
     same frames of the same size.
     """
     some = videos[:: max(1, len(videos) // 30)]
-    _reader_clips(some), _decord_clips(some)  # whoever begins pays for loading
+    for warm_up in (_reader_clips, _decord_clips):  # whoever begins pays for loading
+        warm_up(some)
     rates: tuple[list[float], list[float]] = [], []
     for number in range(rounds):
         for decode, found in ((_reader_clips, rates[0]), (_decord_clips, rates[1]))[:: 1 if number % 2 else -1]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from posture.config import ActionRun, Scale, override
+from posture.config import ActionRun, Scale
 from posture.data.store.files import read_bytes, write_bytes
 from posture.data.store.tables import Store
 from posture.display.text import percent
@@ -104,7 +104,7 @@ def _fit(record: RunRecord) -> bytes:
         few = np.unique(np.linspace(0, len(index) - 1, min(MOST_CLIPS, len(index))).astype(np.int64))
         sources.append(open_index(index.part(few), feed=run.data.feed))
     train, val = sources
-    run = override(run, {"scale.global_batch": min(run.scale.global_batch, len(train))})
+    run = run.model_copy(update={"scale": Scale(global_batch=min(run.scale.global_batch, len(train)), amp="off")})
     model, ctx = build(run.model), LocalContext()
     fit(run, kind.task(run, record.classes), kind.batches(train, val, run, ctx), ctx, None, model=model)
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
