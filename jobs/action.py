@@ -199,6 +199,64 @@ def ablations() -> list[ActionRun]:
     return [override(improved(), {"name": name, **parts}) for name, parts in without.items()]
 
 
+def augmentations() -> list[ActionRun]:
+    """`improved` with one thing more against overfitting, or with milder crops and colours; each is one field, or two.
+
+    None is a default.
+    """
+    more: dict[str, dict[str, object]] = {
+        "mild": {
+            "data.crop_scale": (0.7, 1.0),
+            "data.crop_aspect": (0.9, 1.1),
+            "data.brightness": 0.1,
+            "data.contrast": 0.1,
+            "data.saturation": 0.1,
+        },
+        "steps": {"data.steps": (1, 2)},
+        "rand_augment": {"data.rand_augment": 2},
+        "drift": {"data.rand_augment": 2, "data.drift": 1.0},
+        "erasing": {"data.erasing": 0.25},
+        "mixup": {"data.mixup": 0.2},
+        "cutmix": {"data.cutmix": 1.0},
+        "smoothing": {"loss.label_smoothing": 0.1},
+        "ema": {"optim.ema": 0.99},
+        "depth": {"model.stochastic_depth": 0.2},
+        "dropout": {"model.dropout": 0.5},
+        "late": {"model.input": "late"},
+    }
+    return [override(improved(), {"name": name, **parts}) for name, parts in more.items()]
+
+
+def augmentation_study() -> Study:
+    """`improved` beside each of `augmentations`, one row each, and the linear classifier: `posture compare
+    jobs/action.py:augmentation_study --store STORE`.
+    """
+    rows = augmentations()
+    return Study(
+        name="augmentation",
+        subject=improved(),
+        ablations=tuple(rows),
+        replacements=tuple(run.name for run in rows),
+        references=(linear(),),
+        titles={
+            "improved": "Improved C3D",
+            "linear": "Linear, mean frame and motion",
+            "mild": "Milder crops and colours",
+            "steps": "Two lengths of time",
+            "rand_augment": "RandAugment",
+            "drift": "RandAugment, drifting",
+            "erasing": "Random erasing",
+            "mixup": "Mixup",
+            "cutmix": "Cutmix",
+            "smoothing": "Label smoothing",
+            "ema": "Averaged weights",
+            "depth": "Stochastic depth",
+            "dropout": "Dropout of 0.5",
+            "late": "Two networks, late fusion",
+        },
+    )
+
+
 def study() -> Study:
     """Models of the paper's Table 3 and Figures 11-13, all at 56 x 56: `posture compare jobs/action.py:study --store
     STORE`.

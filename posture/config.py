@@ -78,6 +78,10 @@ class ClipData(Section):
     """Random operations, such as rotation, shear or posterisation, of each clip, the same for all its frames."""
     magnitude: Fraction = 0.3
     """Strength of those operations."""
+    drift: Fraction = 0.0
+    """Share of that strength by which it changes along a clip, from (1 - drift) to (1 + drift) times, or back; 0: the
+    same for all frames.
+    """
     erasing: Fraction = 0.0
     """Probability that a rectangle, the same in all frames, is replaced by the mean colour."""
     mixup: Weight = 0.0
@@ -479,6 +483,7 @@ LATER = {
     "data.labels_per_class": None,
     "data.rand_augment": 0,
     "data.magnitude": 0.3,
+    "data.drift": 0.0,
     "data.steps": [],
     "data.erasing": 0.0,
     "data.mixup": 0.0,

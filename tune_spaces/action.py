@@ -13,6 +13,8 @@ from posture.config import ActionRun, has_field
 from posture.runs.recipes import load_recipe
 
 MAX_GROUPS = 32
+LONG = 60
+"""Number of epochs from which dropout is searched up to 0.9."""
 
 
 def space(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def augmentation(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
         "optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True),
         "optim.ema": trial.suggest_categorical("optim.ema", _with(base.optim.ema, 0.0, 0.99, 0.999)),
         "loss.label_smoothing": trial.suggest_float("loss.label_smoothing", 0.0, max(0.2, base.loss.label_smoothing)),
-        "model.dropout": trial.suggest_float("model.dropout", 0.0, max(0.9, base.model.dropout)),
+        "model.dropout": _dropout(trial, base),
         "data.erasing": trial.suggest_float("data.erasing", 0.0, max(0.5, data.erasing)),
         "data.mixup": trial.suggest_categorical("data.mixup", _with(data.mixup, 0.0, 0.2, 0.8)),
         "data.cutmix": trial.suggest_categorical("data.cutmix", _with(data.cutmix, 0.0, 1.0)),
@@ -64,6 +66,7 @@ def augmentation(trial: Any, base: ActionRun | None = None) -> dict[str, Any]:
         changes["data.rand_augment"] = trial.suggest_int("data.rand_augment", 0, max(3, data.rand_augment))
         if changes["data.rand_augment"]:
             changes["data.magnitude"] = trial.suggest_float("data.magnitude", 0.0, max(0.6, data.magnitude))
+            changes["data.drift"] = trial.suggest_float("data.drift", 0.0, 1.0)
     return changes
 
 
@@ -90,8 +93,14 @@ def _training(trial: Any, base: ActionRun) -> dict[str, Any]:
         "optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True),
         "optim.weight_decay": trial.suggest_float("optim.weight_decay", decay / 30, decay * 10, log=True),
         "loss.label_smoothing": trial.suggest_float("loss.label_smoothing", 0.0, max(0.2, base.loss.label_smoothing)),
-        "model.dropout": trial.suggest_float("model.dropout", 0.0, max(0.9, base.model.dropout)),
+        "model.dropout": _dropout(trial, base),
     }
+
+
+def _dropout(trial: Any, base: ActionRun) -> float:
+    """Return a dropout up to 0.9 for a long schedule, else up to 0.5: with more, learning takes longer."""
+    most = 0.9 if base.epochs == "auto" or base.epochs >= LONG else 0.5
+    return trial.suggest_float("model.dropout", 0.0, max(most, base.model.dropout))
 
 
 def _divisors(base: ActionRun) -> list[int]:

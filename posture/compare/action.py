@@ -182,10 +182,17 @@ def write_page(path: Path, comparison: Comparison, analysis: Mapping[str, Any]) 
                 "latency": (lambda row: row["latency_ms"] and whole_ms(row)["median"], lambda value: f"{value:,.1f}"),
                 "gmacs": (lambda row: row["gmacs"], amount),
                 "parameters": (lambda row: row["parameters"] / 1e6, amount),
+                "per_hour": (lambda row: points_per(row, "device_hours"), amount),
+                "per_gmac": (lambda row: points_per(row, "gmacs"), amount),
             },
         ),
     )
     html.write(path, page)
+
+
+def points_per(row: Row, cost: str) -> float | None:
+    """Return percentage points of accuracy for each unit of a cost of a row; None if either is not measured."""
+    return 100 * row["metrics"]["accuracy"]["mean"] / row[cost] if row["metrics"] and row[cost] else None
 
 
 def _tiles(subject: Row, main: Sequence[Row]) -> list[tuple[str, str, str]]:

@@ -110,6 +110,7 @@ def _row(entry: Entry, measures: Measures, drawn: dict[str, np.ndarray] | None) 
         "flow": entry.flow,
         "flow_ms": entry.flow_ms,
         "clips_per_second": entry.clips_per_second,
+        "device_hours": entry.device_hours,
         "replaced": entry.replaced,
         "not_measured": (entry.not_measured or ("" if entry.results else "no run of it finished")).rstrip("."),
         "seeds": [result.seed for result in entry.results],

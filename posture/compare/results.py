@@ -97,6 +97,8 @@ class Entry:
     """The run's section `loss`: losses with different settings cannot be compared."""
     clips_per_second: float | None = None
     """Clips or images per second in training."""
+    device_hours: float | None = None
+    """Mean hours of a run's epochs, validation included, times its workers: GPU hours if each worker has a GPU."""
     results: list[Any] = field(default_factory=list)
     """One `Scored` per seed."""
     not_measured: str = ""

@@ -330,6 +330,7 @@ class StudyRunner:
             else [self.task.result(job, job.folder.evaluation("test")) for job in contender.jobs]
         )
         speeds = [record["clips_per_second"] for result in results for record in result.history]
+        seconds = [sum(record["seconds"] for record in result.history) for result in results]
         return Entry(
             name=run.name,
             title=self.study.titles.get(run.name, run.name),
@@ -346,6 +347,7 @@ class StudyRunner:
             loss=run.loss.model_dump(mode="json"),
             streams=len(getattr(run.model, "inputs", ("rgb",))),
             clips_per_second=float(np.median(speeds)) if speeds else None,
+            device_hours=float(np.mean(seconds)) / 3600 * run.scale.sizes[-1] if seconds else None,
             results=results,
             not_measured=contender.not_measured,
             replaced=run.name in self.study.replacements,

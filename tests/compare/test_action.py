@@ -309,10 +309,19 @@ def test_a_full_page_holds_everything_given(tmp_path: Path) -> None:
     assert "A1 no residual: 91.7 % without it, 91.7 % with it; the part does not help" in page.text
     assert "0.001: 0.912, 61.0 %" in page.text and "0.003: 0.743, 72.0 %" in page.text
     assert "61.2" in page.text and "17.1 to 21.9" in page.text
+    assert "Points per hour Points per GMAC" in page.text
     assert (
         sum(value.startswith("line") and value.endswith("seed") for value in page.values("path", "class")) == 2 * 3 * 5
     )  # losses
     assert page.values("rect", "class").count("column1") == 2 and page.values("path", "class").count("whisker") == 8
+
+
+def test_accuracy_is_shown_for_each_hour_of_training_and_each_gmac(tmp_path: Path) -> None:
+    slow = entry("slow", "baseline", scored(first_right(6)), parameters=8_000_000, gmacs=4.0, device_hours=0.25)
+    text = page_of(tmp_path, IMPROVED, slow, ABSENT).text
+    assert "8.00 200.00 12.50" in text, "50 % in a quarter of an hour, or of 4 GMAC"
+    assert re.search(r"3\.42 – 43\.57", text), "91.7 % of 2.104 GMAC, and no hours known"
+    assert re.search(r"MC3_18 not measured not measured – 2\.10 3\.42 – –", text)
 
 
 def test_what_was_not_measured_is_named_with_its_reason_and_not_with_a_figure(tmp_path: Path) -> None:

@@ -182,6 +182,9 @@ def test_a_network_that_is_fitted_at_once_takes_no_part_in_budgets(small_store, 
     assert (subject.budget, len(subject.lr_search)) == ("3 epochs", 2)
     assert (floor.budget, floor.lr_search, floor.lr, len(floor.results[0].history)) == ("fitted at once", [], 0.0, 1)
     assert floor.optimizer.startswith("L-BFGS") and floor.clips_per_second > 0 and floor.latency_ms["median"] > 0
+    for one in (subject, floor):
+        hours = [sum(record["seconds"] for record in result.history) / 3600 for result in one.results]
+        assert 0 < one.device_hours == pytest.approx(sum(hours) / len(hours))
 
 
 def test_epochs_that_fit_the_footage_are_the_subjects_for_all(small_store, tmp_path):

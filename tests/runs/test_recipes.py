@@ -10,6 +10,7 @@ from posture.models.configs import C3D, IMPROVED
 from posture.models.summary import gmacs
 from posture.runs.prepare import recipe_path
 from posture.runs.recipes import PACKAGE, full_path, functions, load_module, load_recipe, load_study, points
+from posture.search.spaces import load_space, sample
 from tests.support.image_store import make_images, write_image_store
 from tests.support.processes import posture_here
 
@@ -246,3 +247,23 @@ def test_all_networks_have_a_study_at_112_pixels():
         assert larger.model.size == (56 if run.model.solved else 112)
         assert run == override(larger, {"model.size": 56})
     assert load_recipe("improved_112").model.size == 112
+
+
+def test_each_augmentation_is_a_row_of_its_own_study_and_a_dimension_of_its_search():
+    study, base = load_study("jobs/action.py:augmentation_study"), load_recipe("jobs/action.py:improved")
+    assert study.subject == base and set(study.replacements) == {run.name for run in study.ablations}
+    plain = base.model_dump() | {"name": ""}
+    changed = set()
+    for run in study.ablations:
+        sections = ((name, run.model_dump()[name], plain[name]) for name in ("data", "loss", "model", "optim"))
+        own = {f"{name}.{key}" for name, new, old in sections for key in new if new[key] != old[key]}
+        assert own and run.name in study.titles
+        changed |= own
+    searched = {
+        name
+        for space in ("augmentation", "space")
+        for _, changes in sample(load_space(f"tune_spaces/action.py:{space}"), base, 100)
+        for name in changes
+    }
+    crops = {f"data.{name}" for name in ("crop_scale", "crop_aspect", "brightness", "contrast", "saturation")}
+    assert changed - searched == crops, "the search has no dimension for crops and colours"

@@ -47,6 +47,21 @@ def test_what_only_matters_sometimes_is_asked_for_only_then():
     assert groups == {None, 1, 2, 4, 8, 16, 32} and math.gcd(*base.model.channels) == 32
 
 
+def test_much_dropout_is_searched_only_on_a_long_schedule():
+    base = load_recipe("jobs/action.py:improved")
+    for name in ("space", "augmentation"):
+        highest = {
+            epochs: max(
+                changes["model.dropout"]
+                for _, changes in sample(
+                    load_space(f"tune_spaces/action.py:{name}"), override(base, {"epochs": epochs}), 200
+                )
+            )
+            for epochs in (30, 60, "auto")
+        }
+        assert highest[30] <= 0.5 < 0.8 < highest[60] <= 0.9 and 0.8 < highest["auto"] <= 0.9
+
+
 def test_stages_reach_every_placement():
     base = load_recipe("jobs/action.py:improved")
     found = {

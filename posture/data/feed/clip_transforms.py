@@ -113,7 +113,7 @@ def draw_augmentation(
             clip_generator(OPERATIONS, seed=seed, epoch=epoch, clip=clip, repeat=repeat).integers(2**63)
             for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)
         ]
-        operations = RandomOperations(np.array(seeds, dtype=np.int64), data.rand_augment, data.magnitude)
+        operations = RandomOperations(np.array(seeds, dtype=np.int64), data.rand_augment, data.magnitude, data.drift)
     return Augmentation(
         crops_xyxy=np.stack([x, y, x + crop_width, y + crop_height], axis=1),
         flips=flip < data.flip,

@@ -33,6 +33,20 @@ def test_all_frames_of_a_clip_get_the_same_operations() -> None:
     torch.testing.assert_close(found, found[:, :, :1].expand_as(found), rtol=0, atol=1e-4)
 
 
+def test_operations_drift_along_the_clip_in_either_direction() -> None:
+    image = torch.from_numpy(np.random.default_rng(0).random((1, 3, 1, 32, 32), dtype=np.float32))
+    clips = image.expand(40, -1, 9, -1, -1)
+    constant, drifting = (rand_augmented(clips, RandomOperations(np.arange(40), 1, 0.4, drift)) for drift in (0.0, 0.5))
+    assert torch.equal(constant, constant[:, :, :1].expand_as(constant))
+    torch.testing.assert_close(drifting[:, :, 4], constant[:, :, 4], rtol=0, atol=1e-6)  # the middle has the magnitude
+    weak, strong = (rand_augmented(clips[:, :, :1], RandomOperations(np.arange(40), 1, m)) for m in (0.2, 0.6))
+    rises, falls = (np.flatnonzero(np.arange(40) % 2 == odd) for odd in (1, 0))
+    for clips_of, first, last in ((rises, weak, strong), (falls, strong, weak)):
+        torch.testing.assert_close(drifting[clips_of, :, :1], first[clips_of], rtol=0, atol=1e-6)
+        torch.testing.assert_close(drifting[clips_of, :, -1:], last[clips_of], rtol=0, atol=1e-6)
+    assert (weak - strong).abs().amax((1, 2, 3, 4)).gt(0.05).sum() > 20, "most operations have a strength"
+
+
 def test_operations_follow_crop_and_colours_and_differ_from_clip_to_clip() -> None:
     clips = stills(1).expand(20, -1, -1, -1, -1)
     plain = ClipData(
