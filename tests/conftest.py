@@ -53,17 +53,16 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that use Ray's fixtures. Put files with such tests first, because they take longest, then those
-    with most tests; shuffle slow files with limited time, so that all have their turn.
+    """Mark the tests that use Ray's fixtures. Put files with such tests first, because they take longest, then other
+    long ones, then those with most tests; shuffle slow files with limited time, so that all have their turn.
     """
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
-    on_ray, tests = (
-        {item.path for item in items if item.get_closest_marker("ray")},
-        Counter(item.path for item in items),
-    )
-    items.sort(key=lambda item: (item.path not in on_ray, -tests[item.path]))  # stable: within a file the order stays
+    on_ray, long = ({item.path for item in items if item.get_closest_marker(mark)} for mark in ("ray", "long"))
+    tests = Counter(item.path for item in items)
+    # stable: within a file the order stays
+    items.sort(key=lambda item: (item.path not in on_ray, item.path not in long, -tests[item.path]))
     if config.getoption("--slow-minutes") is None:
         return
     files = sorted({item.path for item in items})

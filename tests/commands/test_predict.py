@@ -183,6 +183,7 @@ def test_bad_requests_are_one_sentence_each(run, detector, tmp_path, monkeypatch
     assert not (tmp_path / "predictions").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_folder_is_predicted_on_ray(ray_cluster, run, tmp_path):
     good = make_video(tmp_path / "in" / "a.mp4", frames=80)

@@ -166,6 +166,7 @@ def test_one_of_a_thing_is_singular():
     ] == ["0 clips", "1 clip", "1,200 clips", "1 class", "2 classes"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_one_video_of_one_class_is_told_in_the_singular_and_what_comes_next(tmp_path):
     (tmp_path / "in" / "jump").mkdir(parents=True)

@@ -113,6 +113,7 @@ def space(trial):
     assert "training takes at least" in reasons["wide"], reasons["wide"]
 
 
+@pytest.mark.slow
 def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_path):
     """The second session's trials run without the store's clips: they are read when it begins, by the driver's tasks,
     and shared.
