@@ -53,12 +53,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that use Ray's fixtures. Put files with such tests first, because they take longest, then other
-    long ones, then those with most tests; shuffle slow files with limited time, so that all have their turn.
+    """Mark the tests that use Ray's fixtures, and give slow tests more time. Put files on Ray first, because they take
+    longest, then other long ones, then those with most tests; shuffle slow files with limited time, so that all have
+    their turn.
     """
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))  # a busy machine is no failure
     on_ray, long = ({item.path for item in items if item.get_closest_marker(mark)} for mark in ("ray", "long"))
     tests = Counter(item.path for item in items)
     # stable: within a file the order stays

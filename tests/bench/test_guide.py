@@ -24,7 +24,6 @@ def footage(tmp_path_factory):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_prints_and_writes_its_ratios(name, footage, tmp_path):
     if name in SMALL:

@@ -137,7 +137,6 @@ def test_bad_requests_are_one_sentence_each(small_store, place):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
     """kill -9 of the driver twice, then Ctrl-C, at any moment: in the end so many finished trials, each point once, no
     epoch twice; and for each trial one W&B run, whole.
@@ -171,7 +170,6 @@ def test_killed_a_search_goes_on_without_loss_or_repetition(small_store, place):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, place):
     """Trials spread over two nodes; one is killed; its trials go on from their checkpoints on the other, and every
     trial is finished.
@@ -210,7 +208,6 @@ def test_a_node_lost_in_the_midst_costs_its_running_trials_alone(small_store, pl
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_trial_on_two_workers_whose_driver_is_killed_gives_back_what_it_held(small_store, place):
     """On two CPUs, which it held all but some: it goes on from its checkpoint, and the next trial has room."""
     process = begin(

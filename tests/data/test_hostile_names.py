@@ -161,7 +161,7 @@ def store_of(place, names):
     return store
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_video_is_forgotten_with_its_group_and_no_other(tmp_path, names, count):
     store = store_of(tmp_path / "store", names)
     left = list(enumerate(names))

@@ -10,7 +10,7 @@ from posture.runs.backend import Local
 from posture.runs.prepare import prepare
 from tests.distributed.changing_nodes import LONG
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_an_elastic_run_outlives_its_nodes_and_sees_every_clip(small_store, tmp_path):

@@ -29,7 +29,6 @@ def test_streaming_can_be_asked_for(small_store, ray_cluster):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_store_several_times_the_object_store_trains(tmp_path):
     """In a process of its own: a Ray with the smallest object store there is."""
     make_class_folders(tmp_path / "footage", per_class=8, frames=60)

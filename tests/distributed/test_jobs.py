@@ -20,7 +20,7 @@ from posture.data.store.files import read_bytes
 from tests.support.processes import descendants, posture
 from tests.support.small_run import SMALL_ACTION, sets
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]

@@ -151,7 +151,6 @@ def test_trials_are_judged_after_a_sixth_of_their_epochs_and_not_while_they_warm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_inside_tune_tpe_finds_better_points_of_a_known_function_than_chance(small_store, tmp_path, monkeypatch):
     """Two at a time, in the same plumbing, seed by seed; 30 trials each, of which TPE's first 10 are chance too."""
     monkeypatch.setattr("posture.distributed.tune._trial", known_trial)
@@ -183,7 +182,6 @@ def space(trial):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_stopped_trials_on_two_workers_release_what_they_held(tried):
     """Trials that never learn are stopped, and the next gets their place: a placement group that is left behind would
     hang the search here.
@@ -209,7 +207,6 @@ def test_stopped_trials_on_two_workers_release_what_they_held(tried):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_lost_process_starts_again_and_time_that_is_up_interrupts(tried):
     """The trial's process is killed once: it goes on from its checkpoint. Then time is up at once: what ran is queued,
     and goes on.
@@ -248,7 +245,6 @@ def space(trial):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_detector_is_searched_too_and_its_lambdas_change_what_it_learns(tmp_path, ray_cluster):
     store = write_image_store(tmp_path / "store", make_images(24, sides=(64, 64)))
     one = Tried(

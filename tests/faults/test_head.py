@@ -9,7 +9,7 @@ import pytest
 from tests.faults.rounds import TOLERANCE
 from tests.faults.site import Place, checkpoints_of, difference, read_result
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_given_again_after_the_head_was_lost_a_run_goes_on(site, calm):

@@ -7,7 +7,7 @@ from posture.runs.folder import RunFolder
 from tests.faults.rounds import TOLERANCE
 from tests.faults.site import VIDEOS
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 LOSSES = ("train_loss", "val_loss", "val_accuracy")
 
 

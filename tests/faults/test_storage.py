@@ -16,7 +16,7 @@ from posture.train.checkpoint import load_weights, read_state
 from tests.faults.rounds import TOLERANCE
 from tests.faults.site import EPOCHS, Place, difference, read_result
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 MEGABYTES = 64
 
 

@@ -162,7 +162,6 @@ def test_killed_at_seeded_points_the_next_pass_ends_as_if_nobody_had(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_of_two_passes_at_once_one_works_and_the_other_leaves(tmp_path):
     make_class_folders(tmp_path / "in", per_class=6, frames=40)
     changes = {"model.width": 0.125, "epochs": 2, "data.recipe": "32x40-stretch-f20-s2-w1-raw", "scale.global_batch": 4}
@@ -182,7 +181,6 @@ def test_of_two_passes_at_once_one_works_and_the_other_leaves(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_in_a_bucket_from_inbox_to_champion(tmp_path):
     import obstore
 
