@@ -17,6 +17,7 @@ pytestmark = pytest.mark.long
 
 CHECKS = (Path(__file__).parents[1] / "support" / "page_checks.js").read_text()
 WIDTHS = (400, 1300)
+PAPER = 690  # A4 within its margins, in the pixels of CSS
 BROKEN = """<!doctype html><style>main {{ overflow: visible; }}</style><main><div style="width: 900px">{text}</div>
 <div class="cut" style="width: 40px; overflow: hidden; white-space: nowrap">a name that is cut</div>
 <div style="overflow-x: auto; width: 100px"><div style="width: 300px">{text}</div></div>
@@ -40,7 +41,7 @@ def gallery(tmp_path_factory):
 
 
 def problems(browser, address: str, *, ready: str = "main") -> list[str]:
-    """What is wrong with a page in a window of each width."""
+    """What is wrong with a page in a window of each width, and on paper."""
     page = browser.new_page()
     page.goto(address)
     page.locator(ready).first.wait_for(state="attached", timeout=60_000)
@@ -49,6 +50,10 @@ def problems(browser, address: str, *, ready: str = "main") -> list[str]:
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         found += [f"{width}: {problem}" for problem in page.evaluate(CHECKS)]
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    page.emulate_media(media="print")
+    if (width := page.evaluate("document.documentElement.scrollWidth")) > PAPER:
+        found.append(f"on paper: {width} pixels wide")
     page.close()
     return found
 
@@ -69,20 +74,9 @@ def test_the_checks_find_what_is_wrong(browser, tmp_path):
         assert said in found, (said, found)
 
 
-def test_pages_fit_their_window_and_no_label_is_cut(browser, gallery):
+def test_pages_fit_windows_and_paper_and_no_label_is_cut(browser, gallery):
     found = {file.stem: problems(browser, file.as_uri()) for file in gallery}
     assert len(found) == 15 and not any(found.values()), found
-
-
-def test_pages_fit_on_paper(browser, gallery):
-    page = browser.new_page(viewport={"width": 690, "height": 1000})  # A4 within its margins, in the pixels of CSS
-    page.emulate_media(media="print")
-    wide = {}
-    for file in gallery:
-        page.goto(file.as_uri())
-        if (width := page.evaluate("document.documentElement.scrollWidth")) > 690:
-            wide[file.stem] = width
-    assert not wide
 
 
 def test_an_explanation_fits_its_window(browser, video, tmp_path):

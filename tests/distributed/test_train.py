@@ -1,7 +1,6 @@
 import os
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -100,10 +99,8 @@ def test_what_goes_wrong_on_a_worker_is_said_once_and_clearly(small_store, tmp_p
         "diverging",
         **{"optim.lr": 1e30, "optim.name": "sgd", "optim.clip_norm": 0.0, "optim.warmup_epochs": 0},
     )
-    began = time.monotonic()
     with pytest.raises(InputError, match=r"the loss became .* lower optim\.lr"):
         on_ray(session)
-    assert time.monotonic() - began < 120
 
 
 @pytest.mark.slow

@@ -190,9 +190,8 @@ def test_stopped_trials_on_two_workers_release_what_they_held(tried):
     search = one.search()
     for rate in (1e-7, 1e-7, 0.002, 1e-7):
         search.study.enqueue_trial({"optim.lr": rate})
-    began = time.monotonic()
     search = one.go(5, concurrent=1)
-    assert time.monotonic() - began < 600 and len(search.finished) == 5
+    assert len(search.finished) == 5
     states = [state_of(trial) for trial in search.trials]
     assert states[0] == "complete" and "stopped" in states and "failed" not in states, [
         trial.user_attrs for trial in search.trials

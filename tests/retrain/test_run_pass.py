@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -107,9 +106,9 @@ def test_from_three_classes_to_four_and_no_further_with_wrong_labels(ucf101, tmp
         "Surfing",
     ]
 
-    before, began = snapshot(tmp_path), time.monotonic()
+    before = snapshot(tmp_path)
     assert last_line(retrain(tmp_path)) == "nothing new; the champion stays"
-    assert snapshot(tmp_path) == before and time.monotonic() - began < 120
+    assert snapshot(tmp_path) == before
 
     copy_class(ucf101, drop, "BasketballDunk", clips=3)
     bad = write_bad_files(drop / "BasketballDunk", next((drop / "BasketballDunk").glob("*.mp4")))

@@ -165,7 +165,7 @@ def test_images_are_a_run_of_their_own(monkeypatch, tmp_path):
     [(401, 0), pytest.param(500, 0, marks=pytest.mark.slow), pytest.param(None, 1, marks=pytest.mark.slow)],
 )
 def test_without_an_answer_from_its_server_the_run_is_kept_and_nobody_waits(monkeypatch, tmp_path, status, code):
-    monkeypatch.setattr(tracking, "INIT_SECONDS", 4)
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 15)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     with silent_server() if status is None else failing_server(status) as url:
         monkeypatch.setenv("WANDB_BASE_URL", url)

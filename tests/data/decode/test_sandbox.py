@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -40,10 +39,9 @@ def test_a_decoder_that_hangs_is_killed_and_the_next_file_works(video):
         cut(sandbox, path)
         hung = sandbox._process
         os.kill(hung.pid, signal.SIGSTOP)  # ignores every signal but SIGKILL, as a decoder in a native loop does
-        began = time.monotonic()
         with pytest.raises(Unreadable) as caught:
             cut(sandbox, path, limit_seconds=0.5)
-        assert caught.value.verdict == "timeout" and time.monotonic() - began < 10
+        assert caught.value.verdict == "timeout"
         assert hung.returncode == -signal.SIGKILL
         assert any(isinstance(item, Clip) for item in cut(sandbox, path))
 
