@@ -9,6 +9,17 @@ from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN,
 from posture.runs.recipes import points
 
 OTHER_LOSSES = ("iou", "giou", "diou", "ciou", "siou")
+OTHER_TRAINING = {
+    "copy_paste": {"data.copy_paste": 0.5},
+    "half_mosaic": {"data.mosaic": 0.5},
+    "short_mosaic": {"data.mosaic_until": 0.5},
+    "smoothed_labels": {"loss.label_smoothing": 0.1},
+    "scaled_loss": {"loss.scaled": True},
+    "short_average": {"optim.ema_horizon": 0.05},
+    "fast_attention": {"optim.attention_lr": 3.0},
+    "fast_head": {"optim.head_lr": 3.0},
+}
+"""Changes to the training of `improved`, for little footage; what they did is in jobs/README.md."""
 
 
 def yolov5s() -> DetectionRun:
@@ -60,14 +71,15 @@ def faster_rcnn() -> DetectionRun:
 
 
 def ablations() -> list[DetectionRun]:
-    """`improved` without one of its parts, or with another box loss than equation (8)."""
+    """`improved` without one of its parts, with another box loss than equation (8), or trained differently."""
     parts = {
         "conv_stem": {"model.stem": "conv"},
         "no_swin": {"model.swin": False},
         "no_cbam": {"model.attention": "none"},
     }
     losses = {f"{kind}_loss": {"loss.box_loss": kind} for kind in OTHER_LOSSES}
-    return [override(improved(), {"name": name, **changes}) for name, changes in (parts | losses).items()]
+    changed = parts | losses | OTHER_TRAINING
+    return [override(improved(), {"name": name, **changes}) for name, changes in changed.items()]
 
 
 def study() -> Study:
@@ -81,7 +93,7 @@ def study() -> Study:
         ablations=tuple(ablations()),
         departures=points(improved),
         epochs=100,
-        replacements=("conv_stem", *(f"{kind}_loss" for kind in OTHER_LOSSES)),
+        replacements=("conv_stem", *(f"{kind}_loss" for kind in OTHER_LOSSES), *OTHER_TRAINING),
         titles={
             "improved": "Improved YOLOv5s",
             "yolov5s": "YOLOv5s",
@@ -96,6 +108,14 @@ def study() -> Study:
             "diou_loss": "DIoU loss",
             "ciou_loss": "CIoU loss",
             "siou_loss": "SIoU loss",
+            "copy_paste": "pasted boxes",
+            "half_mosaic": "half as many mosaics",
+            "short_mosaic": "mosaics in the first half",
+            "smoothed_labels": "label smoothing",
+            "scaled_loss": "scaled loss weights",
+            "short_average": "average over 5 % of the steps",
+            "fast_attention": "3x rate of attention",
+            "fast_head": "3x rate of the head",
         },
     )
 

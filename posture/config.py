@@ -124,9 +124,13 @@ class ImageData(Section):
     mosaic: Fraction = 1.0
     """Probability that four images are joined into one (Bochkovskiy 2020, arXiv 2004.10934, section 3.4)."""
     mosaic_until: Fraction = 0.9
-    """Share of the epochs with mosaics; afterwards images come one by one, as in evaluation."""
+    """Share of the epochs with mosaics and pasted boxes; afterwards images come one by one, as in evaluation."""
     mosaic_buffer: Count = 256
-    """Number of decoded images that each worker keeps for mosaics."""
+    """Number of decoded images that each worker keeps for mosaics and pasted boxes."""
+    copy_paste: Fraction = 0.0
+    """Probability that an image, alone or in a mosaic, gets the boxes of another training image pasted into it; boxes
+    of which they cover more than half are dropped. See `posture/data/feed/copy_paste.py`.
+    """
     resize: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     """Maximum change of an image's size, as a share; enlarged images are cropped."""
     shift: Fraction = 0.1
@@ -176,6 +180,10 @@ class DetectionLoss(Section):
     """Weights of the levels' objectness, the finest first (YOLOv5's)."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Probability mass spread equally over both answers for each class."""
+    scaled: bool = False
+    """Scale l1 by classes / 80 and l2 by (model.size / 640) ** 2, as YOLOv5's training script does: its weights were
+    chosen for 80 classes in images of 640 pixels. On smaller images the box loss then weighs more.
+    """
 
 
 class Detect(Section):
@@ -209,6 +217,14 @@ class Optim(Section):
     """Maximum norm of the gradient; 0 does not clip."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the exponential moving average of the weights; 0 keeps none."""
+    ema_horizon: Fraction = 0.0
+    """Number of steps that the moving average looks back, as a share of the run's steps: its decay is at most
+    1 - 1 / (ema_horizon * steps). 0 sets no such limit.
+    """
+    head_lr: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """Learning rate of the last layer, whose size depends on the number of classes, as a share of `lr`."""
+    attention_lr: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """Factor on the learning rate of CBAM, STCBAM and Swin blocks. No effect on networks without them."""
     backbone_lr: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Learning rate of all layers but the last (whose size depends on the number of classes), as a share of `lr`. 0
     freezes them: their norms keep the statistics that they start with. For networks that start from `weights`.
@@ -488,6 +504,11 @@ LATER = {
     "data.erasing": 0.0,
     "data.mixup": 0.0,
     "data.cutmix": 0.0,
+    "data.copy_paste": 0.0,
+    "loss.scaled": False,
+    "optim.ema_horizon": 0.0,
+    "optim.head_lr": 1.0,
+    "optim.attention_lr": 1.0,
 }
 """Fields that runs have since they were first written, with the values of runs before. With these values, or None, they
 stay out of a run's `identity`. A new field of a run belongs here too.

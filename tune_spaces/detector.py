@@ -43,5 +43,28 @@ def lambdas(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
     }
 
 
+def augmentation(trial: Any, base: DetectionRun | None = None) -> dict[str, Any]:
+    """Search what helps on few images: mosaics and how long they last, pasted boxes, the horizon of the moving average,
+    and the learning rates of the parts; for YOLO networks also label smoothing and scaled loss weights.
+    """
+    base = base or load_recipe("jobs/detector.py:improved")
+    data, optim = base.data, base.optim
+    changes = _rate(trial, base) | {
+        "data.mosaic": trial.suggest_float("data.mosaic", 0.0, 1.0),
+        "data.mosaic_until": trial.suggest_float("data.mosaic_until", min(0.5, data.mosaic_until), 1.0),
+        "data.copy_paste": trial.suggest_float("data.copy_paste", 0.0, 1.0),
+        "optim.ema_horizon": trial.suggest_float("optim.ema_horizon", 0.0, max(0.3, optim.ema_horizon)),
+        "optim.head_lr": trial.suggest_float("optim.head_lr", optim.head_lr / 5, optim.head_lr * 5, log=True),
+    }
+    if not base.model.takes_targets:
+        smoothing = base.loss.label_smoothing
+        changes["loss.label_smoothing"] = trial.suggest_float("loss.label_smoothing", 0.0, max(0.2, smoothing))
+        changes["loss.scaled"] = trial.suggest_categorical("loss.scaled", [base.loss.scaled, not base.loss.scaled])
+    if base.model.kind == "yolov5" and (base.model.swin or base.model.attention != "none"):
+        rate = optim.attention_lr
+        changes["optim.attention_lr"] = trial.suggest_float("optim.attention_lr", rate / 5, rate * 5, log=True)
+    return changes
+
+
 def _rate(trial: Any, base: DetectionRun) -> dict[str, Any]:
     return {"optim.lr": trial.suggest_float("optim.lr", base.optim.lr / 10, base.optim.lr * 10, log=True)}

@@ -82,6 +82,8 @@ class TemporalAttention(nn.Module):
 class CBAM(nn.Module):
     """Channel, then space: equations (14) and (15), without time; (N, C, T, H, W) -> the same."""
 
+    rate_field = "attention_lr"
+
     def __init__(
         self,
         channels: int,
@@ -102,6 +104,8 @@ class CBAM(nn.Module):
 
 class STCBAM(nn.Module):
     """The improved CBAM of Figure 6: channel, space, then time, equations (14)-(16); (N, C, T, H, W) -> the same."""
+
+    rate_field = "attention_lr"
 
     def __init__(self, channels: int, *, pool: str = "avg", reduction: int = 16, per_frame: bool = False) -> None:
         super().__init__()

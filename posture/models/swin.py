@@ -38,6 +38,8 @@ SMALLEST_NORM = 1e-6
 class SwinStage(nn.Module):
     """Pairs of blocks, plain and then shifted by half a window; (N, C, H, W) -> (N, C, H, W)."""
 
+    rate_field = "attention_lr"
+
     def __init__(self, channels: int, *, depth: int = 2, window: int = 8, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         shifts = [0 if number % 2 == 0 else window // 2 for number in range(depth)]

@@ -26,6 +26,9 @@ from posture.tasks.detection_metrics import ScoredImage, detection_metrics
 CANDIDATES = 3000
 """Maximum number of boxes of an image that suppression compares: those with the highest scores."""
 
+SCALED_CLASSES, SCALED_SIZE = 80, 640
+"""Classes and image side in pixels that YOLOv5's weights of the loss were chosen for, see `loss.scaled`."""
+
 OWN_TERMS = {
     "ssd300": ("bbox_regression", "classification"),
     "fasterrcnn": ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"),
@@ -64,6 +67,8 @@ class DetectionTask:
         self.terms: tuple[str, ...] = OWN_TERMS[run.model.kind] if self.in_network else ("class", "objectness", "box")
         self.anchors = () if self.in_network else run.model.anchors
         self.loss_section, self.detect_section = run.loss, run.detect
+        scales = (len(classes) / SCALED_CLASSES, (run.model.size / SCALED_SIZE) ** 2) if run.loss.scaled else (1.0, 1.0)
+        self.l1, self.l2 = run.loss.l1 * scales[0], run.loss.l2 * scales[1]
 
     def counts(self, targets: Targets, *, size: int | tuple[int, int]) -> dict[str, float]:
         """Return the divisor of each loss term, known before the forward pass: matches or images.
@@ -94,11 +99,11 @@ class DetectionTask:
             for level, (raw, found) in enumerate(zip(outputs, matches, strict=True))
         ]
         classes, objectness, boxes = (torch.stack(terms).sum() for terms in zip(*levels, strict=True))
-        section, count = self.loss_section, _count(matches)
+        count = _count(matches)
         return {
-            "class": (section.l1 * len(levels) * classes, count),
-            "objectness": (section.l2 * objectness, float(targets.count)),
-            "box": (section.l3 * len(levels) * boxes, count),
+            "class": (self.l1 * len(levels) * classes, count),
+            "objectness": (self.l2 * objectness, float(targets.count)),
+            "box": (self.loss_section.l3 * len(levels) * boxes, count),
         }
 
     @torch.no_grad()

@@ -25,11 +25,14 @@ import torch
 from torch import Tensor
 
 from posture.data.feed.clip_transforms import clip_generator
+from posture.data.feed.copy_paste import paste_boxes
 from posture.data.feed.image_transforms import (
+    DONOR,
     MOSAIC,
     NETWORK,
     NO_BOXES,
     NO_LABELS,
+    PASTE,
     SIDE,
     BoxedImage,
     Letterbox,
@@ -111,6 +114,8 @@ class Draw(NamedTuple):
     """Earlier occurrences of the image in this epoch."""
     partners: list[Encoded]
     """The other three images of a mosaic, or none."""
+    donors: tuple[Encoded | None, ...] = ()
+    """For the image and each partner, the image whose boxes are pasted into it, or None; empty: for none of them."""
 
 
 @dataclass(frozen=True)
@@ -213,12 +218,15 @@ class ImageBatches(Batches):
             for at in self.share_of_step(np.arange(len(every)), step).tolist():
                 # Partners come from all workers' images. The epoch is a circle: before its first image come its last,
                 # so that every position has equally many to draw from.
-                back = [0, *self._distances(epoch, every[at], reach=len(every) - 1)]
+                reach = len(every) - 1
+                back = [0, *self._distances(epoch, every[at], reach=reach)]
+                giving = self._donor_distances(epoch, every[at], shown=len(back), reach=reach)
                 drawn = [
                     Encoded(every[at - far], images.encoded(every[at - far]), epoch * len(every) + at - far)
-                    for far in back
+                    for far in (*back, *giving)
                 ]
-                yield Draw(drawn[0], 0, drawn[1:])
+                donors = tuple(image if far else None for image, far in zip(drawn[len(back) :], giving, strict=True))
+                yield Draw(drawn[0], 0, drawn[1 : len(back)], donors)
 
     def _streamed(self, epoch: int, start_step: int) -> Iterator[Draw]:
         """Yield the stream's draws without those of the steps before `start_step`."""
@@ -227,13 +235,15 @@ class ImageBatches(Batches):
             image = Encoded(index, file, epoch * self.steps_per_epoch * self.share + number)
             if number >= start_step * self.share:
                 back = self._distances(epoch, index, repeat=repeat, reach=len(before))
-                yield Draw(image, repeat, [before[-far] if far else image for far in back])
+                giving = self._donor_distances(epoch, index, repeat=repeat, shown=1 + len(back), reach=len(before))
+                donors = tuple(before[-far] if far else None for far in giving)
+                yield Draw(image, repeat, [before[-far] if far else image for far in back], donors)
             before.append(image)
 
     def _distances(self, epoch: int, index: int, *, repeat: int = 0, reach: int) -> list[int]:
         """Return the distances back to the three partners of an image, at most `reach`; none if it comes alone."""
         data = self.run.data
-        if not data.mosaic or epoch >= data.mosaic_until * self.run.epochs:
+        if not data.mosaic or self._alone(epoch):
             return []
         generator = clip_generator(MOSAIC, seed=self.run.seed, epoch=epoch, clip=index, repeat=repeat)
         if generator.random() >= data.mosaic:
@@ -241,11 +251,32 @@ class ImageBatches(Batches):
         reach = min(reach, data.mosaic_buffer)
         return (1 + generator.choice(reach, 3, replace=reach < 3)).tolist() if reach else [0, 0, 0]
 
+    def _donor_distances(self, epoch: int, index: int, *, repeat: int = 0, shown: int, reach: int) -> list[int]:
+        """Return the distances back to the images whose boxes are pasted into the `shown` ones, 0 for those that stay
+        as they are; none if no boxes are pasted.
+        """
+        data = self.run.data
+        if not data.copy_paste or not reach or self._alone(epoch):
+            return []
+        generator = clip_generator(DONOR, seed=self.run.seed, epoch=epoch, clip=index, repeat=repeat)
+        chosen = generator.random(shown) < data.copy_paste
+        return (chosen * generator.integers(1, min(reach, data.mosaic_buffer), shown, endpoint=True)).tolist()
+
+    def _alone(self, epoch: int) -> bool:
+        """Return True if images come one by one in this epoch, as in evaluation."""
+        return epoch >= self.run.data.mosaic_until * self.run.epochs
+
     def _augmented(self, draw: Draw, out: np.ndarray, *, epoch: int) -> BoxedImage:
         """Return a draw's image or mosaic, written into `out` (S, S, 3)."""
-        run = self.run
-        view = draw_view(run.data, seed=run.seed, epoch=epoch, image=draw.image.index, repeat=draw.repeat)
+        run, key = self.run, {"seed": self.run.seed, "epoch": epoch, "repeat": draw.repeat}
+        view = draw_view(run.data, image=draw.image.index, **key)
         images = [self._decoded(image) for image in (draw.image, *draw.partners)]
+        if any(donor is not None for donor in draw.donors):
+            generator = clip_generator(PASTE, clip=draw.image.index, **key)
+            images = [
+                image if donor is None else paste_boxes(image, self._decoded(donor), generator)
+                for image, donor in zip(images, draw.donors, strict=True)
+            ]
         return augment(images, view, len(out), least_visible=run.data.least_visible, out=out)
 
 

@@ -33,6 +33,7 @@ from posture.train.meter import Meter, Progress, added
 from posture.train.optim import (
     Average,
     Precision,
+    average_decay,
     build_optimizer,
     freeze,
     learning_rate,
@@ -156,11 +157,12 @@ def _prepare(
     # all steps have the same shapes: time cuDNN's convolutions once, and keep the fastest
     torch.backends.cudnn.benchmark = True
     model, last = model.to(ctx.device), frozenset[str]()
-    if (run.optim.backbone_lr, run.optim.layer_decay) != (1.0, 1.0):
+    if (run.optim.backbone_lr, run.optim.layer_decay, run.optim.head_lr) != (1.0, 1.0, 1.0):
         last = class_tensors(run.model)
         if not run.optim.backbone_lr:
             freeze(model, last=last)
-    average = Average(model, decay=run.optim.ema) if run.optim.ema and not run.solved else None
+    decay = average_decay(run.optim, steps=batches.steps_per_epoch * run.epochs)
+    average = Average(model, decay=decay) if run.optim.ema and not run.solved else None
     optimizer = build_optimizer(model, run.optim, last=last)
     precision, progress = Precision(run.scale.amp, ctx.device), Progress()
     if resume is not None:

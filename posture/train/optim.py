@@ -17,7 +17,7 @@ def build_optimizer(model: nn.Module, optim: Any, *, last: frozenset[str] = froz
     """Return SGD with momentum, Adam or AdamW over the parameters that have a gradient.
 
     Parameters in `without_decay` have no weight decay. Each group has a `rate`, its learning rate as a share of
-    `optim.lr`: 1 for the parameters named `last`, and `layer_rates` for the others.
+    `optim.lr`, from `layer_rates`.
     """
     spared, rates = without_decay(model), layer_rates(model, optim, last=last)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -37,18 +37,24 @@ def build_optimizer(model: nn.Module, optim: Any, *, last: frozenset[str] = froz
 def layer_rates(model: nn.Module, optim: Any, *, last: frozenset[str]) -> dict[str, float]:
     """Return the learning rate of each parameter as a share of `optim.lr`, by name.
 
-    The `last` layer's is 1. The block before it has `optim.backbone_lr`, and each earlier one `optim.layer_decay` times
-    that of the next. Blocks are the network's parts in their order, and the members of a numbered part. The two
-    streams of Two-Stream are side by side.
+    The `last` layer's is `optim.head_lr`. The block before it has `optim.backbone_lr`, and each earlier one
+    `optim.layer_decay` times that of the next. Blocks are the network's parts in their order, and the members of a
+    numbered part. The two streams of Two-Stream are side by side. A module with a `rate_field` multiplies its
+    parameters' rates by that field of `optim`.
     """
     names = [name for name, _ in model.named_parameters()]
     blocks = list(dict.fromkeys(_block(name) for name in names if name not in last))
-    return {
-        name: 1.0
+    rates = {
+        name: optim.head_lr
         if name in last
         else optim.backbone_lr * optim.layer_decay ** (len(blocks) - 1 - blocks.index(_block(name)))
         for name in names
     }
+    for path, module in model.named_modules():
+        if field := getattr(module, "rate_field", ""):
+            for name, _ in module.named_parameters():
+                rates[f"{path}.{name}"] *= getattr(optim, field)
+    return rates
 
 
 def _block(name: str) -> str:
@@ -104,6 +110,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give each parameter group its share of `rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
+
+
+def average_decay(optim: Any, *, steps: int) -> float:
+    """Return the decay of a run's moving average: `optim.ema`, but at most 1 - 1 / h for a horizon of h steps.
+
+    h is `optim.ema_horizon` times the run's number of `steps`, and at least 1.
+    """
+    if not optim.ema_horizon:
+        return optim.ema
+    return min(optim.ema, 1.0 - 1.0 / max(1.0, optim.ema_horizon * steps))
 
 
 class Average:

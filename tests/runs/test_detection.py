@@ -229,7 +229,7 @@ def test_recipes_of_detectors_are_valid_and_a_study_is_of_one_task():
     made = functions(load_module("jobs/detector.py"))
     assert {"improved", "yolov5s", "yolov7", "ssd300", "faster_rcnn", "ablations", "study"} <= set(made)
     names = [run.name for run in made["ablations"]()]
-    assert len(names) == len(set(names)) == 8
+    assert len(names) == len(set(names)) == 16
     assert load_recipe("jobs/detector.py:improved").model.swin
     with pytest.raises(ValueError, match="must compare runs of one task"):
         from posture.config import Study

@@ -21,6 +21,9 @@ SPACES = [
     ("tune_spaces/detector.py", "jobs/detector.py:yolov7", {}),
     ("tune_spaces/detector.py", "jobs/detector.py:ssd300", {}),
     ("tune_spaces/detector.py:lambdas", "jobs/detector.py:improved", {}),
+    ("tune_spaces/detector.py:augmentation", "jobs/detector.py:improved", {}),
+    ("tune_spaces/detector.py:augmentation", "jobs/detector.py:yolov5s", {"optim.ema_horizon": 0.5}),
+    ("tune_spaces/detector.py:augmentation", "jobs/detector.py:faster_rcnn", {}),
 ]
 
 

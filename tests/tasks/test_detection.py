@@ -312,6 +312,16 @@ def test_images_without_boxes_only_lower_objectness(classes: int, images: int) -
         )
 
 
+def test_scaled_weights_are_yolov5s_for_its_own_classes_and_size() -> None:
+    """2 of 80 classes, 96 of 640 pixels; the box loss stays."""
+    outputs, targets = raw_outputs(3, 3), targets_of(ROWS, 3)
+    plain, scaled = (task_with(loss__scaled=scaled).loss(outputs, targets) for scaled in (False, True))
+    factors = {"class": 3 / 80, "objectness": (SIZE / 640) ** 2, "box": 1.0}
+    for term, factor in factors.items():
+        assert float(scaled[term][0]) == pytest.approx(factor * float(plain[term][0]), rel=1e-5), term
+        assert scaled[term][1] == plain[term][1]
+
+
 @pytest.mark.parametrize("classes", [1, 80])
 def test_one_and_eighty_classes(classes: int) -> None:
     outputs, task = [level.requires_grad_() for level in raw_outputs(3, classes)], task_with(classes)

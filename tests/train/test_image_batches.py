@@ -344,6 +344,68 @@ def test_each_image_is_decoded_about_once_an_epoch(monkeypatch: pytest.MonkeyPat
     assert max(decoded.values()) == 1  # they all fit
 
 
+# Pasted boxes
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("mosaic", [0.0, 0.5])
+def test_any_workers_paste_the_same_boxes(workers: int, mosaic: float) -> None:
+    pasting = {"data__mosaic": mosaic, "data__mosaic_buffer": 7, "data__copy_paste": 0.7}
+    whole = by_image(batches_of(small_run(**pasting)), 2)
+    assert whole != by_image(batches_of(small_run(**pasting | {"data__copy_paste": 0.0})), 2)
+    shares = [batches_of(small_run(**pasting, scale__workers=workers), rank=rank) for rank in range(workers)]
+    parts = [by_image(share, 2) for share in shares]
+    assert [{index: shown for part in parts for index, shown in part[step].items()} for step in range(3)] == whole
+    assert by_image(shares[0], 2, start_step=1) == parts[0][1:]  # and go on with them after a stop
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_donors_are_other_images_nearby_as_often_as_asked(share: float, mosaic: float) -> None:
+    run = small_run(
+        data__copy_paste=share,
+        data__mosaic=mosaic,
+        data__mosaic_buffer=8,
+        data__mosaic_until=0.75,
+        scale__global_batch=4,
+    )
+    batches, pasted = batches_of(run), []
+    for epoch in range(3):
+        draws = list(batches._ordered(epoch, 0))
+        order = [draw.image.index for draw in draws]
+        for position, draw in enumerate(draws):
+            assert len(draw.donors) == 1 + len(draw.partners) == (4 if mosaic else 1)
+            before = {order[position - back] for back in range(1, 9)}
+            assert {donor.index for donor in draw.donors if donor is not None} <= before
+            pasted += [donor is not None for donor in draw.donors]
+    assert abs(np.mean(pasted) - share) < 0.12
+    assert {len(draw.donors) for draw in batches._ordered(3, 0)} == {0}, "the last epochs are as in evaluation"
+
+
+def test_pasted_boxes_are_among_the_targets() -> None:
+    plain = {"data__mosaic": 0.0, "data__resize": 0.0, "data__shift": 0.0, "data__least_visible": 0.0}
+    counts = [
+        sum(
+            len(batch.boxes)
+            for step in batches_of(small_run(**plain, data__copy_paste=share)).training(0)
+            for batch in step
+        )
+        for share in (0.0, 1.0)
+    ]
+    assert counts[1] > 1.2 * counts[0]
+
+
+def test_a_stream_pastes_what_came_before() -> None:
+    streamed = Streamed(IMAGES, [list(range(41))])
+    run = small_run(data__mosaic_buffer=5, data__copy_paste=1.0)
+    whole = by_image(batches_of(run, images=streamed), 0)
+    assert by_image(batches_of(run, images=streamed), 0, start_step=2) == whole[2:]
+    draws = batches_of(run, images=streamed)._streamed(0, 0)
+    for position, draw in zip(range(41), draws, strict=False):
+        donors = {donor.index for donor in draw.donors if donor is not None}
+        assert donors <= set(range(max(0, position - 5), position)) and bool(donors) == bool(position)
+
+
 # Sizes
 
 

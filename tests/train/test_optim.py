@@ -16,7 +16,15 @@ from posture.models import build
 from posture.models.configs import C3D, IMPROVED, TorchvisionVideo, TwoStream
 from posture.models.detector_configs import IMPROVED_YOLOV5, SSD300, FasterRCNN, YOLOv5, YOLOv7
 from posture.models.meta import build_on_meta, class_tensors
-from posture.train.optim import Average, Precision, build_optimizer, layer_rates, learning_rate, set_learning_rate
+from posture.train.optim import (
+    Average,
+    Precision,
+    average_decay,
+    build_optimizer,
+    layer_rates,
+    learning_rate,
+    set_learning_rate,
+)
 from tests.support.small_run import SmallNetwork
 
 
@@ -101,6 +109,48 @@ def test_rates_fall_block_by_block_towards_the_input() -> None:
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     found = {names[id(one)]: group["lr"] for group in optimizer.param_groups for one in group["params"]}
     assert found == {name: pytest.approx(0.002 * rate) for name, rate in rates.items()}
+
+
+@pytest.mark.parametrize(
+    ("config", "attention"),
+    [
+        (YOLOv5(**IMPROVED_YOLOV5), r"attend_out[345]\.|stage4\.m\."),
+        (YOLOv5(), None),
+        (YOLOv7(), None),
+        (SSD300(), None),
+        (FasterRCNN(), None),
+        (C3D(**IMPROVED), r"\.channel\.|\.spatial\.|\.temporal\."),
+    ],
+    ids=["improved yolov5", "yolov5", "yolov7", "ssd300", "fasterrcnn", "improved c3d"],
+)
+def test_each_part_has_its_own_rate_and_every_parameter_one(config: object, attention: str | None) -> None:
+    network, last = build_on_meta(config), class_tensors(config)
+    optim = Optim(name="adamw", lr=0.1, head_lr=2.0, attention_lr=3.0, backbone_lr=5.0)
+    groups = build_optimizer(network, optim, last=last).param_groups
+    every = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(every) == sorted(id(parameter) for parameter in network.parameters())
+    rates = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in network.named_parameters()}
+    attends = {name for name in found if attention and re.search(attention, name)}
+    assert bool(attends) == bool(attention)
+    assert found == {name: 2.0 if name in last else 15.0 if name in attends else 5.0 for name in found}
+
+
+@given(st.floats(0.0, 0.9999), st.floats(0.0, 1.0), st.integers(1, 100_000))
+def test_the_average_looks_back_over_its_share_of_the_steps(ema: float, share: float, steps: int) -> None:
+    decay = average_decay(Optim(ema=ema, ema_horizon=share), steps=steps)
+    assert 0.0 <= decay <= ema
+    if share * steps >= 1 and decay < ema:
+        assert 1 / (1 - decay) == pytest.approx(share * steps)
+    assert decay == ema or 0 < share * steps < 1 / (1 - ema) * (1 + 1e-9)
+
+
+def test_a_horizon_by_hand() -> None:
+    """A tenth of 400 steps are 40, whose decay is 1 - 1 / 40; of 40,000 steps they are more than 0.999 looks back."""
+    optim = Optim(ema=0.999, ema_horizon=0.1)
+    assert average_decay(optim, steps=400) == pytest.approx(0.975)
+    assert average_decay(optim, steps=40_000) == average_decay(Optim(ema=0.999), steps=400) == 0.999
+    assert average_decay(optim, steps=5) == average_decay(Optim(ema_horizon=0.1), steps=400) == 0.0
 
 
 def test_the_two_streams_lie_side_by_side() -> None:

@@ -22,7 +22,7 @@ from posture.errors import InputError
 
 # Each use of an image's key draws from a stream of its own, so that turning one kind of augmentation off does not
 # change the others.
-MOSAIC, VIEW, SIDE, NETWORK = 0, 1, 2, 3
+MOSAIC, VIEW, SIDE, NETWORK, DONOR, PASTE = 0, 1, 2, 3, 4, 5
 
 GREY = 114
 """Level of all three colours outside the image."""
