@@ -1,4 +1,5 @@
-"""Copy-paste of labelled boxes: what is in the boxes of one image is laid over another (Dwibedi 2017, arXiv 1708.01642).
+"""Copy-paste of labelled boxes: what is in the boxes of one image is laid over another (Dwibedi 2017, arXiv
+1708.01642).
 
 Boxes have no masks. So the whole box is cut out, with some of the background around the athlete, and its edges fade
 into the other image.
