@@ -354,6 +354,10 @@ class ActionRun(BaseRun):
     """Fit the last layer at once to what the network of `weights` computes before it, and leave that as it is."""
     teachers: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
     """Trained runs whose mean probabilities the network learns beside the labels (distillation)."""
+    pretext: Literal["", "transformations", "contrast", "both"] = ""
+    """Task without labels, to pretrain with. `transformations`: name how a clip is played and turned. `contrast`: find
+    the other view of the same clip among those of other clips. Empty: learn the classes.
+    """
 
     @property
     def solved(self) -> bool:
@@ -385,6 +389,27 @@ class ActionRun(BaseRun):
         return self
 
     @model_validator(mode="after")
+    def _without_labels(self) -> ActionRun:
+        if not self.pretext:
+            return self
+        if self.model.kind in ("two_stream", "linear"):
+            raise ValueError(
+                f"pretext needs a network that sees frames alone and is trained in steps, not {self.model.kind}"
+            )
+        for_labels = {
+            "metric": self.metric != "accuracy",
+            "teachers": self.teachers,
+            "probe": self.probe,
+            **{f"data.{field}": getattr(self.data, field) for field in ("balanced", "labels_per_class", "steps")},
+            **{f"data.{field}": getattr(self.data, field) for field in ("mixup", "cutmix")},
+        }
+        if given := [field for field, value in for_labels.items() if value]:
+            raise ValueError(
+                f"{listed(given, 'and')} must stay at the default with pretext, which learns without labels"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _neighbouring_frames(self) -> ActionRun:
         for name, steps in (("step", (self.data.step,)), ("steps", self.data.steps)):
             if "flow" in self.model.inputs and not set(steps) <= {1}:
@@ -404,6 +429,8 @@ class DetectionRun(BaseRun):
     """Everything one training run of a detector depends on. Defaults are the paper's (Table 2) if it has them."""
 
     task: ClassVar[str] = "detection"
+    pretext: ClassVar[Literal[""]] = ""
+    """A detector learns from boxes alone."""
 
     epochs: Epochs = 100
     metric: Literal["map50_95", "map50"] = "map50_95"
@@ -477,6 +504,11 @@ class Study(Section):
     @model_validator(mode="after")
     def _distinct(self) -> Study:
         names = [run.name for run in self.runs]
+        if unfit := next((run for run in self.runs if run.pretext), None):
+            raise ValueError(
+                f"study {self.name!r} compares classifiers, but {unfit.name!r} has pretext={unfit.pretext} and names "
+                "no class"
+            )
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"study {self.name!r} has two runs named {twice!r}; every run needs a name of its own")
         if other := next((run for run in self.runs if run.task != self.subject.task), None):
@@ -490,6 +522,7 @@ class Study(Section):
 LATER = {
     "probe": False,
     "teachers": [],
+    "pretext": "",
     "loss.teacher_share": 0.5,
     "least_steps": 1000,
     "optim.backbone_lr": 1.0,

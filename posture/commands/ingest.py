@@ -25,7 +25,7 @@ from posture.data.labels.images import read_images
 from posture.data.labels.layouts import choose_layout
 from posture.data.labels.records import AnnotatedImages, LabelledVideos
 from posture.data.labels.tracked_videos import read_tracked_footage
-from posture.data.labels.videos import read_footage
+from posture.data.labels.videos import read_footage, read_with_unlabelled
 from posture.data.store.schema import crop_name
 from posture.data.store.tables import Store
 from posture.display import console
@@ -182,7 +182,8 @@ def ask_and_ingest(
     if options.cut.recipe.crop:
         footage = read_tracked_footage(source, layout=layout, split_number=split_number, drawn=detector is None)
     else:
-        footage = read_footage(source, layout=layout, split_number=split_number)
+        read = read_with_unlabelled if options.cut.unlabelled else read_footage
+        footage = read(source, layout=layout, split_number=split_number)
         footage = replace(footage, notes=[*footage.notes, *mixed_actions(footage)])
     from posture.distributed.ingest import ingest as ingest_clips
 
@@ -191,7 +192,7 @@ def ask_and_ingest(
     console.out.print(
         f"{footage.root}: layout {footage.layout}, {counted(len(footage.videos), 'file')}, "
         f"{counted(segments, 'segment')}; stored as {options.cut.recipe}, "
-        f"at most {size(estimate_bytes(footage, options.cut.recipe))} before compression"
+        f"at most {size(estimate_bytes(footage, options.cut))} before compression"
     )
     for note in footage.notes:
         console.out.print(note)
@@ -312,7 +313,7 @@ def recheck_videos(store_uri: str, *, limit_seconds: float) -> None:
 
 
 def _ask(footage: LabelledVideos, options: IngestOptions) -> None:
-    if estimate_bytes(footage, options.cut.recipe) <= ASK_ABOVE_BYTES and len(footage.videos) <= ASK_ABOVE_FILES:
+    if estimate_bytes(footage, options.cut) <= ASK_ABOVE_BYTES and len(footage.videos) <= ASK_ABOVE_FILES:
         return
     _ask_a_person("add --yes to go ahead, or --jpeg 90 or fewer --windows to store less")
 

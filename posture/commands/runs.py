@@ -17,6 +17,7 @@ from posture.errors import InputError
 from posture.runs.evaluate import unfinished
 from posture.runs.folder import RunFolder, run_names
 from posture.runs.kinds import KINDS
+from posture.runs.trained import aim
 
 Order = Literal["newest", "name", "state", "recipe", "val", "test"]
 
@@ -111,8 +112,7 @@ def read_row(folder: RunFolder) -> RunRow:
         trained_on = record.footage.get("train", {})
         footage = (
             f"{record.store.rstrip('/').rpartition('/')[2]}: "
-            f"{counted(next(iter(trained_on.values()), 0), KINDS[run.task].unit[:-1])}, "
-            + counted(len(record.classes), "class", "classes")
+            f"{counted(next(iter(trained_on.values()), 0), KINDS[run.task].unit[:-1])}, " + aim(run, record.classes)
         )
         result, text = _test(folder, run.task)
         return RunRow(

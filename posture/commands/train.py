@@ -18,6 +18,7 @@ from posture.runs.folder import RunFolder
 from posture.runs.kinds import KINDS
 from posture.runs.prepare import Session, prepare
 from posture.runs.tracking import tracking_mode
+from posture.runs.trained import aim
 
 Teacher = Annotated[Sequence[str], Parameter(metavar="RUN", consume_multiple=False)]
 
@@ -174,7 +175,11 @@ def train_run(
     )
     console.out.print(f"best {session.run.metric} on val {best:.4f} in epoch {epoch}{early}")
     console.out.print(f"{session.folder.uri}")
-    console.suggest(f"posture evaluate {session.folder.uri}")
+    console.suggest(
+        f"posture train RECIPE --store {store} --weights {session.folder.uri}"
+        if session.run.pretext
+        else f"posture evaluate {session.folder.uri}"
+    )
     return session.folder
 
 
@@ -198,7 +203,7 @@ def _announce(session: Session, unit: str, *, local: bool) -> None:
     console.out.print(
         f"{'resuming' if session.resumed else 'training'} {run.name}: "
         f"{counted(len(session.train), unit.removesuffix('s'))} to train on, {len(session.val):,} to validate on, "
-        f"{counted(len(session.classes), 'class', 'classes')}, {counted(run.chosen_epochs, 'epoch')}, "
+        f"{aim(session.run, session.classes)}, {counted(run.chosen_epochs, 'epoch')}, "
         f"batches of {run.scale.global_batch}"
         + ("" if local else f", {' to '.join(map(str, counts))} Ray Train worker{'s' * (counts[-1] > 1)}")
     )

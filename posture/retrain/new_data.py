@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from posture.data.ingest.reports import read_refused
-from posture.data.store.schema import SPLITS
+from posture.data.store.schema import SPLITS, UNLABELLED
 from posture.data.store.tables import Store
 
 Said = dict[str, list[str]]
@@ -88,7 +88,8 @@ def arrivals(
     `min_per_class` training clips and a group that is held out.
     """
     baseline = baseline or {"segments": {}, "refused": [], "ingests": []}
-    segments = store.read("segments", version=versions.get("segments"), where=pc.field("split") != "").to_pylist()
+    labelled = (pc.field("split") != "") & (pc.field("label") != UNLABELLED)
+    segments = store.read("segments", version=versions.get("segments"), where=labelled).to_pylist()
     now = {row["segment"]: [row["label"], row["split"], row["group"]] for row in segments}
     stored = store.read(
         "clips",

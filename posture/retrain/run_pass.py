@@ -32,6 +32,7 @@ from posture.retrain.pass_context import PassContext, Progress, Tell, silent
 from posture.retrain.registry import WEIGHTS, Registry
 from posture.retrain.write_decision import decide, write_failure
 from posture.runs.recipes import load_recipe
+from posture.runs.trained import refuse_pretrained_only
 
 
 @dataclass
@@ -56,6 +57,7 @@ def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: 
     checkpoint, from which the next pass resumes.
     """
     run = override(load_recipe(options.recipe), options.changes)
+    refuse_pretrained_only(run, options.recipe)
     if not isinstance(run, ActionRun):
         raise InputError(
             f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as "

@@ -18,6 +18,7 @@ from posture.config import ActionRun
 from posture.data.feed.clips import ClipIndex, index_footage
 from posture.data.feed.few_labels import few_labels
 from posture.data.feed.origins import Origin, places_of
+from posture.data.feed.pretext_views import pretext_outputs
 from posture.data.feed.shards import open_index
 from posture.data.feed.source_windows import SourceFootage, SourceIndex, index_sources
 from posture.data.store.schema import DecodeRecipe
@@ -57,6 +58,11 @@ class ActionRuns:
         return ("segments", "clips", *(("flows",) if "flow" in run.model.inputs else ()))
 
     def index(self, run: ActionRun, store: Store, split: str, reads: Reads) -> ClipIndex:
+        if run.pretext:
+            index = index_footage(
+                store, split, versions=reads.versions, recipe=run.data.recipe, left_out=reads.left_out, unlabelled=True
+            )
+            return replace(index, classes=pretext_outputs(run.pretext), labels=np.zeros_like(index.labels))
         # flow of windows cut from the original files is computed anew
         inputs: Any = {} if reads.views.source else {"inputs": run.model.inputs, "flow": run.data.flow}
         index = index_footage(
@@ -83,7 +89,12 @@ class ActionRuns:
             (run.model.frames - 1) * max((run.data.step, *run.data.steps)) + 1,
         )
         said = []
-        if stored.frames < frames:
+        if run.pretext and stored.frames < 2 * frames - 1 and run.pretext != "contrast":
+            said.append(
+                f"stored clips have {stored.frames} of the {2 * frames - 1} frames that a clip spans at twice the "
+                "speed: it plays to the end and back"
+            )
+        elif stored.frames < frames:
             said.append(
                 f"stored clips have {stored.frames} of the {frames} frames that a clip spans: the last is repeated"
             )
@@ -93,13 +104,19 @@ class ActionRuns:
 
     def task(self, run: ActionRun, classes: tuple[str, ...]) -> Any:
         from posture.tasks.action import ActionTask
+        from posture.tasks.pretext import PretextTask
+
+        if run.pretext:
+            return PretextTask(run)
 
         return ActionTask(run, classes)
 
     def batches(self, train: Any, val: Any, run: ActionRun, ctx: Any) -> Any:
         from posture.train.clip_batches import ClipBatches
+        from posture.train.pretext_batches import PretextBatches
 
-        return ClipBatches(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
+        batches = PretextBatches if run.pretext else ClipBatches
+        return batches(train, run, rank=ctx.rank, world_size=ctx.world_size, validation=val)
 
     def protocol(self, run: ActionRun, views: Views) -> str:
         return views.describe()

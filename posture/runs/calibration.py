@@ -21,6 +21,7 @@ from posture.runs.classification_metrics import reliability
 from posture.runs.confidence import TEMPERATURES, Calibration, fit
 from posture.runs.figures import ONE_VIEW, Reads
 from posture.runs.folder import RunFolder
+from posture.runs.trained import refuse_pretrained_only
 
 FILE = "calibration.json"
 """{tag of a checkpoint: StoredCalibration}."""
@@ -57,6 +58,7 @@ def calibrate(
     record, tag = folder.record(), folder.checkpoints().get(which)
     if not isinstance(record.run, ActionRun):
         raise InputError(f"{folder.uri}: only a classifier of actions is calibrated, and this run is a detector")
+    refuse_pretrained_only(record.run, folder.uri)
     stored = _read(folder)
     if tag in stored:
         return stored[tag]

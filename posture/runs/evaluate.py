@@ -21,6 +21,7 @@ from posture.runs.figures import ONE_VIEW, Judged, Reads, Views
 from posture.runs.floor import linear_figures
 from posture.runs.folder import RunFolder, RunRecord, evaluation_name
 from posture.runs.kinds import KINDS
+from posture.runs.trained import refuse_pretrained_only
 
 
 def evaluate(
@@ -46,6 +47,7 @@ def evaluate(
 
     began = time.time()
     record = folder.record()
+    refuse_pretrained_only(record.run, folder.uri)
     run, kind, store = record.run, KINDS[record.run.task], Store(store_uri or record.store)
     reads = Reads(record.versions if store_uri is None else None, record.classes, record.left_out, views)
     protocol = kind.protocol(run, views)

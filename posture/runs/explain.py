@@ -20,6 +20,7 @@ from posture.data.store.schema import DecodeRecipe
 from posture.display import heatmaps
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
+from posture.runs.trained import refuse_pretrained_only
 
 if TYPE_CHECKING:
     from posture.models.evidence import Evidence
@@ -114,6 +115,7 @@ def explain(
             f"{folder.uri} is a detector ({run.model.kind}), and posture explain is for action classifiers; a "
             f"detector's hits and errors are in the report of: posture evaluate {folder.uri}"
         )
+    refuse_pretrained_only(run, folder.uri)
     asked = None if class_name is None else _class_index(class_name, classes)
     ctx = LocalContext()
     with folder.checkpoint(which) as checkpoint:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from posture.config import AnyRun
+from posture.display.text import counted
 from posture.errors import InputError
 from posture.runs.folder import RunFolder
 
@@ -48,6 +49,20 @@ class TrainedModel:
             yield Path(place)
 
 
+def aim(run: AnyRun, classes: Sequence[str]) -> str:
+    """Return in words what a run learns: `8 classes`, or `without labels (contrast)`."""
+    return f"without labels ({run.pretext})" if run.pretext else counted(len(classes), "class", "classes")
+
+
+def refuse_pretrained_only(run: AnyRun, uri: str) -> None:
+    """Raise InputError if `run`, which lies at `uri`, learned without labels: it names no class."""
+    if run.pretext:
+        raise InputError(
+            f"{uri}: this run was pretrained without labels and names no class; train a classifier from it with: "
+            f"posture train RECIPE --store STORE --weights {uri}"
+        )
+
+
 def open_trained(uri: str, *, task: str, which: str = "best") -> TrainedModel:
     """Return the checkpoint `which`, best or last, of the run at `uri`, whose task must be `task`: action or detection.
 
@@ -57,6 +72,7 @@ def open_trained(uri: str, *, task: str, which: str = "best") -> TrainedModel:
     record = folder.record()
     if record.run.task != task:
         raise InputError(f"{uri}: {OTHER_TASK[task].format(kind=record.run.model.kind)}")
+    refuse_pretrained_only(record.run, uri)
     with folder.checkpoint(which) as checkpoint:
         return TrainedModel(
             folder.uri, record.run, record.classes, (checkpoint / "model.safetensors").read_bytes(), which

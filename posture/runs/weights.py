@@ -51,7 +51,7 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
     another number of classes without names. Raises InputError naming the file that is missing or damaged, or the first
     tensor that does not fit the network; the folder is then unchanged.
     """
-    tensors, known = _read(path)
+    tensors, known, pretext = _read(path)
     tensors, new = _published(tensors, config, source=path)
     afresh, found = _check(tensors, config, source=path, without=new)
     said = f"starting from {path}"
@@ -59,10 +59,14 @@ def copy_weights(path: str, folder: RunFolder, config: Any, *, classes: tuple[st
         said += (
             f", which has nothing for {', '.join(sorted({name.partition('.')[0] for name in new}))}: they start afresh"
         )
-    rows = _common(known or (), classes)
+    if pretext:
+        said += f", which learned without labels ({pretext})"
+    rows = _common(known or (), classes) if not pretext else []
     if rows and known != classes and len(known) == found and _grows(config, afresh):
         return f"{said}{_keep_rows(tensors, afresh, rows, folder, classes)}"
-    if found != len(classes):
+    if pretext and known != classes:
+        said += f": {len(tensors) - len(afresh)} tensors are loaded, and {', '.join(afresh)} start afresh"
+    elif found != len(classes):
         said += f", whose {found} classes are not the footage's {len(classes)}: {', '.join(afresh)} start afresh"
     elif known is not None and known != classes:
         said += f", whose classes have other names than the footage's: {', '.join(afresh)} start afresh"
@@ -155,24 +159,30 @@ def _metadata(content: bytes) -> dict[str, str]:
     )
 
 
-def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
-    """Return the tensors at `path` and, for runs and versions of ours, the names of their classes."""
+def _read(path: str) -> tuple[dict[str, Tensor], tuple[str, ...] | None, str]:
+    """Return the tensors at `path` and, for runs and versions of ours, the names of their classes and their pretext."""
     uri = absolute(path)
     record = read_bytes(join(uri, "run.json"))
     if record is not None:
         with RunFolder.open(uri).checkpoint("best") as checkpoint:
-            return _read_file(str(checkpoint / "model.safetensors")), _classes(record, uri)
+            return _read_file(str(checkpoint / "model.safetensors")), _classes(record, uri), _pretext(record, uri)
     inside = join(uri, "model.safetensors")
     version = read_bytes(join(uri, "version.json"))
     if version is not None:
-        return _read_file(path_below(uri, "model.safetensors")), _classes(version, uri)
-    return _read_file(inside if exists(inside) else uri), None
+        return _read_file(path_below(uri, "model.safetensors")), _classes(version, uri), ""
+    return _read_file(inside if exists(inside) else uri), None, ""
 
 
 def _classes(record: bytes, uri: str) -> tuple[str, ...]:
     """Return the classes that run.json or version.json names. Raises InputError if it names none."""
     found = checked_json(record, uri, dict[str, Any])
     return tuple(checked_value(found["classes"], f"{uri}: its classes", list[str]))
+
+
+def _pretext(record: bytes, uri: str) -> str:
+    """Return what run.json says that the run learned without labels; empty if it learned classes."""
+    run = checked_value(checked_json(record, uri, dict[str, Any]).get("run", {}), f"{uri}: its run", dict[str, Any])
+    return checked_value(run.get("pretext", ""), f"{uri}: its pretext", str)
 
 
 def _read_file(uri: str) -> dict[str, Tensor]:

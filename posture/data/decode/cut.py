@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from posture.data.decode.tracks import candidates, following, is_seen
 from posture.data.labels.athletes import labelled_tube
 from posture.data.labels.records import Label, Tube
-from posture.data.store.schema import DecodeRecipe, segment_id
+from posture.data.store.schema import UNLABELLED, DecodeRecipe, segment_id
 
 BACKGROUND = "background"
 """Class of the gaps between the labels: no action. `posture predict` answers nothing there."""
@@ -35,6 +35,8 @@ class Cut:
     """`pad` keeps short segments, and training repeats their last frame; `refuse` gives them the verdict too_short."""
     background: bool = False
     """Also cut clips of class `background` from every gap between an athlete's labels that fits a window."""
+    unlabelled: int = 0
+    """Maximum number of stretches of a clip's length that are cut from a video without a label."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def accept(
     `shown` (frames,) is when each frame is shown, in seconds; without it a constant frame rate is assumed. `stored`
     returns the number of frames of a label's stored clip, or 0.
     """
-    labels = [label.timed(fps) for label in labels]
+    labels = [part for label in labels for part in _stretches(label.timed(fps), seconds, cut, fps)]
     accepted, refused = [], []
     for label in [*labels, *(_gaps(labels, seconds, cut, fps) if cut.background else ())]:
         end = seconds if label.end is None else label.end
@@ -148,6 +150,17 @@ def frame_numbers(first: int, last: int, recipe: DecodeRecipe) -> list[list[int]
     shares = np.linspace(0.0, 1.0, recipe.windows) if recipe.windows > 1 else np.array([0.5])
     starts = sorted({first + round(float(share) * slack) for share in shares})
     return [list(range(start, start + span, recipe.stride)) for start in starts]
+
+
+def _stretches(label: Label, seconds: float, cut: Cut, fps: float) -> Iterator[Label]:
+    """Yield the stretches of a video without a label, of a clip's length and spread evenly, or any other label."""
+    length = ((cut.recipe.frames - 1) * cut.recipe.stride + 1) / fps
+    number = min(cut.unlabelled, int(seconds / length))
+    if label.label != UNLABELLED or label.end is not None or number < 1:
+        yield label
+        return
+    for start in np.linspace(0.0, seconds - length, number) if number > 1 else [(seconds - length) / 2]:
+        yield replace(label, start=round(float(start), 3), end=round(float(start) + length, 3))
 
 
 def _gaps(labels: Sequence[Label], seconds: float, cut: Cut, fps: float) -> Iterator[Label]:

@@ -108,11 +108,13 @@ def index_footage(
     left_out: tuple[str, ...] = (),
     inputs: tuple[str, ...] = ("rgb",),
     flow: str | None = None,
+    unlabelled: bool = False,
 ) -> ClipIndex:
     """Return the clips of `split` (train, val or test).
 
     `versions` pins the tables; `classes` fixes names and order (None: all labels, sorted). Clips of the classes
-    `left_out` are excluded. `inputs` are the model's, and `flow` is the method it reads if the store has several.
+    `left_out` are excluded. `inputs` are the model's, and `flow` is the method it reads if the store has several. Clips
+    without a label are read only if `unlabelled` is True.
     Raises InputError if the store has no clips, has several recipes and none is chosen, has labels that `classes`
     lacks, or lacks the flow that `inputs` asks for.
     """
@@ -128,13 +130,14 @@ def index_footage(
             f"{store.uri}: its segments have no split yet, since the ingest that decoded them was stopped; "
             "run the same posture ingest again"
         )
-    names = classes or tuple(sorted(set(labelled["label"].to_pylist()) - set(left_out)))
+    hidden = set(left_out) if unlabelled or schema.UNLABELLED in (classes or ()) else {*left_out, schema.UNLABELLED}
+    names = classes or tuple(sorted(set(labelled["label"].to_pylist()) - hidden))
     wanted = {
         segment: label
         for segment, label, side in zip(
             *(labelled[name].to_pylist() for name in ("segment", "label", "split")), strict=True
         )
-        if side == split and label not in left_out
+        if side == split and label not in hidden
     }
     if unknown := sorted(set(wanted.values()) - set(names)):
         raise InputError(f"{store.uri}: the {split} split has the class {unknown[0]!r}, which this run does not know")

@@ -49,6 +49,10 @@ class ClipArguments:
     """Also cut clips of a class `background` from the gaps between an athlete's labels, in which every action must be
     labelled.
     """
+    unlabelled: Annotated[int, between(0, 10_000)] = 0
+    """Also cut clips from videos without a label, for pretraining: at most this number from each, spread evenly. No
+    classifier reads them.
+    """
     crop: str | None = None
     """Cut clips around the athlete, beside whole clips: along hand-drawn `boxes` that lie beside the videos, or along
     the boxes of a trained detector, `detector=RUN`.
@@ -69,12 +73,17 @@ class ClipArguments:
                 f"--fit {self.fit}: clips of --crop have the aspect ratio of --size already; leave out --fit or --crop"
             )
 
+        if self.crop is not None and self.unlabelled:
+            raise InputError(
+                "--unlabelled: clips of --crop need a label that names when an athlete acts; leave out one of the two"
+            )
+
     @property
     def only_for_videos(self) -> bool:
         """True if an option that only clips have was given: the footage is then read as videos."""
         default = ClipArguments()
-        chosen = (self.fit, self.windows, self.jpeg, self.background, self.flow)
-        return chosen != (default.fit, default.windows, default.jpeg, default.background, default.flow)
+        names = ("fit", "windows", "jpeg", "background", "unlabelled", "flow")
+        return any(getattr(self, name) != getattr(default, name) for name in names)
 
 
 @Parameter(name="*", group="Images")
@@ -140,7 +149,7 @@ class IngestArguments:
         recipe = DecodeRecipe(
             *parse_size(clips.size), clips.frames, clips.stride, clips.windows, clips.fit, clips.jpeg, crop
         )
-        cut = Cut(recipe, clips.min_frames, clips.short, clips.background)
+        cut = Cut(recipe, clips.min_frames, clips.short, clips.background, clips.unlabelled)
         return IngestOptions(cut=cut, **self._shared(test_share=0.2))
 
     def image_options(self) -> ImageOptions:

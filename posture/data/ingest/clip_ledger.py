@@ -17,7 +17,6 @@ from posture.data.labels.records import AnnotatedVideo, Label, LabelledVideos, T
 from posture.data.store import schema
 from posture.data.store.files import File
 from posture.data.store.lease import Lease
-from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
 
 SAME_TIME_SECONDS = 0.002
@@ -88,9 +87,11 @@ class ClipResult:
     steps = 1
 
 
-def estimate_bytes(footage: LabelledVideos, recipe: DecodeRecipe) -> int:
+def estimate_bytes(footage: LabelledVideos, cut: Cut) -> int:
     """Return an upper bound of the growth of the store: every segment with all its windows, before compression."""
-    return sum(len(video.labels) for video in footage.videos) * recipe.windows * recipe.clip_bytes
+    labels = [label for video in footage.videos for label in video.labels]
+    stretches = sum(max(1, cut.unlabelled) if label.label == schema.UNLABELLED else 1 for label in labels)
+    return stretches * cut.recipe.windows * cut.recipe.clip_bytes
 
 
 class ClipLedger(LabelledLedger):
@@ -120,7 +121,7 @@ class ClipLedger(LabelledLedger):
     def plan(self, footage: LabelledVideos) -> list[ClipJob]:
         """Return the files to decode, largest first. Raises InputError if a group would be in two splits."""
         contents = self._contents(video.file for video in footage.videos)
-        videos = self._without_forgotten(footage.videos, contents)
+        videos = self._still_unlabelled(self._without_forgotten(footage.videos, contents), contents)
         refuse_two_sides(videos, stored=self._groups)
         videos = self._on_one_side(videos, contents)
         stored = self._stored_segments()
@@ -249,6 +250,17 @@ class ClipLedger(LabelledLedger):
         for uri in sorted(gone):
             self._refuse({"uri": uri, "verdict": "forgotten", "reason": schema.VERDICTS["forgotten"]})
         return [video for video in videos if video.file.uri not in gone]
+
+    def _still_unlabelled(self, videos: list[AnnotatedVideo], contents: dict[str, str]) -> list[AnnotatedVideo]:
+        """Return the videos without those that have no label here, but one in the store."""
+        labelled = {row["video"] for row in self._rows.values() if row["label"] != schema.UNLABELLED}
+        kept = [
+            video
+            for video in videos
+            if contents[video.file.uri] not in labelled or video.label_names != schema.UNLABELLED
+        ]
+        self._report.unlabelled += len(videos) - len(kept)
+        return kept
 
     def _on_one_side(self, videos: list[AnnotatedVideo], contents: dict[str, str]) -> list[AnnotatedVideo]:
         """Refuse the videos, or labels, that would put the same frames into two splits. Return what is left."""

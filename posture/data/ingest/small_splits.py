@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from posture.data.store.schema import UNLABELLED
 from posture.display.text import counted
 
 LEAST = 20
@@ -19,7 +20,7 @@ def small_splits(rows: pa.Table, what: str = "segments") -> list[str]:
     """Return warnings about the sizes of val and test, and about classes that they lack.
 
     `rows` has a row per segment or image (`what`): its split, its group, and its `label`, or the list `labels` of its
-    boxes. Background is not a class.
+    boxes. Background and unlabelled footage are no classes.
     """
     labels = "label" if "label" in rows.column_names else "labels"
     counts: Counter[str] = Counter()
@@ -41,7 +42,7 @@ def small_splits(rows: pa.Table, what: str = "segments") -> list[str]:
         elif counts[split] < LEAST:
             held = f"{counted(counts[split], what[:-1])} of {counted(len(groups[split]), 'group')}"
             sentences.append(too_few(split, held, points=100 / counts[split] if what == "segments" else None))
-        if counts[split] and (lacking := classes["train"] - classes[split] - {"background"}):
+        if counts[split] and (lacking := classes["train"] - classes[split] - {"background", UNLABELLED}):
             sentences.append(f"{split} has no {what[:-1]} of {_named(lacking)}")
     if missing := set().union(*(classes.get(split, set()) for split in PURPOSE)) - classes["train"]:
         sentences.append(f"train has no {what[:-1]} of {_named(missing)}")

@@ -29,13 +29,13 @@ from posture.data.labels.table import COLUMNS, SUFFIXES, Table, TableLine, read_
 from posture.data.labels.tree import Tree
 from posture.data.labels.unread import DOCUMENTS, SPREADSHEETS, open_tables, unread
 from posture.data.store.files import VIDEO_SUFFIXES, File, absolute, list_files
-from posture.data.store.schema import SPLITS
+from posture.data.store.schema import SPLITS, UNLABELLED
 from posture.errors import InputError
 
 LAYOUTS = ("segments", "kinetics", "ucf101", label_studio.LAYOUT, "folders")
 UNSURE = "unsure"
 """Label that `posture predict --write segments` gives to stretches without an answer. Such rows are left out."""
-UNLABELLED = ("unlabelled", "unlabeled")
+UNLABELLED_FOLDERS = (UNLABELLED, "unlabeled")
 """Folders of the layout `folders` that are not a class."""
 UCF101_GROUP = re.compile(r"_(g\d\d)_c\d\d$")
 NO_GROUPS = (
@@ -98,6 +98,28 @@ def find_unlabelled(source: str) -> tuple[str, list[File]]:
     except NoLabels:
         labelled = set()
     return root, [file for file in videos if file.relative not in labelled]
+
+
+def read_with_unlabelled(source: str, *, layout: str | None = None, split_number: int = 1) -> LabelledVideos:
+    """Read the footage as `read_footage` does, with the label `unlabelled` for the whole of each video without one.
+
+    Such a video is a group of its own, and on the side of train or val. Raises InputError as `read_footage` does, but
+    not if no video has a label.
+    """
+    try:
+        footage = read_footage(source, layout=layout, split_number=split_number)
+    except NoLabels:
+        root, _ = table_of(absolute(source))
+        footage = LabelledVideos(
+            root=root, layout="folders", videos=[], unlabelled=[f.relative for f in list_files(root)]
+        )
+    without = set(footage.unlabelled)
+    videos = [
+        AnnotatedVideo(file, (Label(0.0, None, UNLABELLED, f"{UNLABELLED} {file.relative}", "train"),))
+        for file in list_files(footage.root)
+        if file.relative in without
+    ]
+    return replace(footage, videos=[*footage.videos, *videos], unlabelled=[])
 
 
 def _read_layout(
@@ -340,7 +362,7 @@ def _folders(root: str, videos: list[File]) -> Reading:
         path = PurePosixPath(file.relative)
         parts = path.parts
         split = SPLIT_NAMES.get(parts[0].lower()) if len(parts) > 2 else None
-        if len(parts) < 2 or parts[0].lower() in UNLABELLED:
+        if len(parts) < 2 or parts[0].lower() in UNLABELLED_FOLDERS:
             continue
         label = parts[1] if split else parts[0]
         reading.labels[file.relative] = [Label(0.0, None, composed(label), reading.group_of(label, path), split)]

@@ -27,6 +27,9 @@ from posture.errors import InputError
 
 SPLITS = ("train", "val", "test")
 
+UNLABELLED = "unlabelled"
+"""Label of segments that have none: only pretraining reads them."""
+
 TUBE = "-tube"
 """Suffix of the key of a segment that labels one athlete, not all that the video shows."""
 

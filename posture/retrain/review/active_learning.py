@@ -30,7 +30,7 @@ from posture.data.labels.review_csv import REVIEWED, Stretch
 from posture.data.labels.table import read_rows
 from posture.data.labels.videos import UCF101_CLIP, find_unlabelled
 from posture.data.store.files import File, hash_file, local_copy
-from posture.data.store.schema import DecodeRecipe
+from posture.data.store.schema import UNLABELLED, DecodeRecipe
 from posture.data.store.tables import Store
 from posture.errors import InputError, Unreadable
 
@@ -78,8 +78,8 @@ class Unlabelled:
 def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int], None] | None = None) -> Unlabelled:
     """Return every stretch at `footage` without a label or an answer.
 
-    Files whose content is in the store, or occurs twice, are refused as `duplicate`. Raises InputError if the footage
-    cannot be listed, or its labels cannot be read.
+    Files whose content is in the store with a label, or occurs twice, are refused as `duplicate`. Raises
+    InputError if the footage cannot be listed, or its labels cannot be read.
     """
     root, files = find_unlabelled(footage)
     answered: dict[str, list[tuple[float, float]]] = {}
@@ -93,6 +93,9 @@ def find_stretches(footage: str, store: Store, *, progress: Callable[[int, int],
     known = {
         row["video"] for row in store.read("videos", columns=["video", "verdict"]).to_pylist() if row["verdict"] == "ok"
     }
+    segments = store.read("segments", columns=["video", "label"]).to_pylist()
+    without = {row["video"] for row in segments if row["label"] == UNLABELLED}
+    known -= without - {row["video"] for row in segments if row["label"] != UNLABELLED}
     sizes = Counter(file.bytes for file in files) + Counter(
         set(store.read("videos", columns=["bytes"])["bytes"].to_pylist())
     )
