@@ -3,9 +3,10 @@
 In each step, the micro batches of a worker's share are augmented on the device. Their summed losses are divided by
 counts over all workers, so any number of workers and any accumulation give the same gradient. Everything random is
 keyed on seed, epoch and clip. So a run that is stopped and resumed, even within an epoch, ends like an uninterrupted
-one, and any number of workers learns the same from data in memory. There are three exceptions. Batch normalisation
+one, and any number of workers learns the same from data in memory. There are four exceptions. Batch normalisation
 sees the clips of one forward pass of all workers, which are fewer with `scale.micro_batch`. Mixup and cutmix mix the
-clips of one forward pass of one worker. SSD and Faster R-CNN average their losses over one worker's images.
+clips of one forward pass of one worker. Pretraining by contrast compares the clips of one forward pass of one worker.
+SSD and Faster R-CNN average their losses over one worker's images.
 """
 
 from __future__ import annotations

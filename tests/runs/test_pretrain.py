@@ -21,7 +21,7 @@ from posture.runs.folder import RunFolder
 from posture.runs.recipes import load_recipe
 from posture.runs.trained import open_trained
 from posture.runs.weights import copy_weights, load_start
-from tests.support.processes import posture, posture_here
+from tests.support.processes import posture_here
 from tests.support.small_run import SMALL_ACTION, sets, small_run
 
 SMALL = C3D(classes=3, frames=8, size=32, width=0.125, head="gap", norm="batch")
@@ -137,7 +137,7 @@ def test_runs_without_a_pretext_keep_their_identity():
 def test_from_clips_without_labels_to_a_classifier_on_the_command_line(small_store, tmp_path):
     small = sets(SMALL_ACTION | {"tracking.mode": "off"})
     where = ["--store", small_store, "--runs", str(tmp_path)]
-    done = posture("train", "pretrain.improved", *where, "--name", "pre", "--workers", "2", "--epochs", "2", *small)
+    done = posture_here("train", "pretrain.improved", *where, "--name", "pre", "--workers", "2", "--epochs", "2", *small)
     assert done.returncode == 0 and "without labels (" in done.stdout, done.stderr
     assert f"posture train RECIPE --store {small_store} --weights {tmp_path / 'pre'}" in " ".join(done.stdout.split())
     history = json.loads((tmp_path / "pre" / "history.json").read_text())
