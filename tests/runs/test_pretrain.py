@@ -137,7 +137,9 @@ def test_runs_without_a_pretext_keep_their_identity():
 def test_from_clips_without_labels_to_a_classifier_on_the_command_line(small_store, tmp_path):
     small = sets(SMALL_ACTION | {"tracking.mode": "off"})
     where = ["--store", small_store, "--runs", str(tmp_path)]
-    done = posture_here("train", "pretrain.improved", *where, "--name", "pre", "--workers", "2", "--epochs", "2", *small)
+    done = posture_here(
+        "train", "pretrain.improved", *where, "--name", "pre", "--workers", "2", "--epochs", "2", *small
+    )
     assert done.returncode == 0 and "without labels (" in done.stdout, done.stderr
     assert f"posture train RECIPE --store {small_store} --weights {tmp_path / 'pre'}" in " ".join(done.stdout.split())
     history = json.loads((tmp_path / "pre" / "history.json").read_text())
