@@ -150,6 +150,6 @@ def test_from_clips_without_labels_to_a_classifier_on_the_command_line(small_sto
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "tensors are loaded, and head.2.weight, head.2.bias start afresh" in " ".join(done.stdout.split())
-    assert posture_here("evaluate", str(tmp_path / "tuned"), "--local").returncode == 0
-    done = posture_here("evaluate", str(tmp_path / "pre"), "--local")
+    assert posture_here("evaluate", str(tmp_path / "tuned")).returncode == 0
+    done = posture_here("evaluate", str(tmp_path / "pre"))
     assert done.returncode == 2 and "names no class" in done.stderr and "Traceback" not in done.stderr
