@@ -36,6 +36,10 @@ SETTINGS = {"tracktrack": {"with_reid": True, "reid_weight": 1.0, "match_thresh"
 """Settings that differ from ultralytics'. TrackTrack adds the distance of appearance to that of place, so colours of
 clothes help it, and athletes who are dressed alike are still told apart by where they are.
 """
+ALIKE = 0.8
+"""Least likeness of clothes, 0..1, with which a new track continues one that was lost."""
+REACH = 1.5
+"""Farthest from its last place, in heights of its box, at which a lost track goes on."""
 MIN_LOOKS = 3
 """Looks after which a track is an athlete; shorter ones are mostly false positives."""
 CONFIGURED_FPS = 30.0
@@ -68,6 +72,9 @@ class AthleteTracker:
         self.uses_frames = self._moves or self._dresses
         """True if the tracker looks at pixels: for the camera's motion, or clothes. Without frames it ignores these."""
         self._size = size
+        self._longest = settings.get("track_buffer", 0)
+        """Looks after which a lost track does not go on."""
+        self._look = 0
         self._tracker = getattr(trackers, CLASSES[name])(SimpleNamespace(**settings))
         self._open: dict[int, _Looks] = {}  # by the library's id, those that may continue
         self._confirmed: list[_Looks] = []  # the place of a track in it, from 1, is its id
@@ -82,12 +89,14 @@ class AthleteTracker:
         float32 and score of the confirmed tracks that it shows. The boxes are the detector's own, not smoothed.
         """
         boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
-        seen, more = boxes, {}
+        seen, more, clothes = boxes, {}, None
+        self._look += 1
         if frame is not None and self.uses_frames:
             height, width = self._size or frame.shape[:2]
             seen = boxes * np.array([frame.shape[1] / width, frame.shape[0] / height] * 2, np.float32)
             more |= {"img": np.ascontiguousarray(frame[..., ::-1])} if self._moves else {}
-            more |= {"feats": clothes_of(frame, seen)} if self._dresses else {}
+            clothes = clothes_of(frame, seen) if self._dresses else None
+            more |= {} if clothes is None else {"feats": clothes}
         found = np.column_stack([seen, scores, np.zeros_like(scores)])  # of one class
         self._tracker.update(self._found(found, (1, 1)), **more)  # the size only serves normalised boxes
         shown = []
@@ -95,11 +104,12 @@ class AthleteTracker:
             if track.frame_id != self._tracker.frame_id:
                 continue  # hidden in this look
             looks = self._open.setdefault(track.track_id, _Looks())
-            box, score = boxes[int(track.idx)], float(scores[int(track.idx)])
+            place = int(track.idx)
+            box, score = boxes[place], float(scores[place])
             looks.add(number, time, box, score)
+            looks.wear(self._look, None if clothes is None else clothes[place])
             if not looks.id and len(looks.frames) >= MIN_LOOKS:
-                self._confirmed.append(looks)
-                looks.id = len(self._confirmed)
+                looks = self._confirm(track.track_id, looks)
             if looks.id:
                 shown.append((looks.id, box, score))
         self._close()
@@ -117,6 +127,18 @@ class AthleteTracker:
         """Number of tracks that have fewer than MIN_LOOKS looks, and so are not among `tracks`."""
         return self._dropped + sum(not looks.id for looks in self._open.values())
 
+    def _confirm(self, key: int, looks: _Looks) -> _Looks:
+        """Return the lost track that this one continues, with its looks added, or the track itself with a new id."""
+        lost = [one for one in self._confirmed if 0 < looks.first - one.last <= self._longest and one.is_near(looks)]
+        if lost and (known := max(lost, key=looks.likeness)).likeness(looks) >= ALIKE:
+            self._open = {other: one for other, one in self._open.items() if one is not known}
+            known.extend(looks)
+            self._open[key] = known
+            return known
+        self._confirmed.append(looks)
+        looks.id = len(self._confirmed)
+        return looks
+
     def _close(self) -> None:
         """Forget the tracks that the library has given up."""
         alive = {track.track_id for track in (*self._tracker.tracked_stracks, *self._tracker.lost_stracks)}
@@ -131,12 +153,36 @@ class _Looks:
         self.id = 0  # not confirmed yet
         self.frames, self.times = array("q"), array("d")
         self.boxes, self.scores = array("f"), array("f")
+        self.first = self.last = 0  # looks of the tracker
+        self._clothes: Any = 0.0
 
     def add(self, number: int, time: float, box: np.ndarray, score: float) -> None:
         self.frames.append(number)
         self.times.append(time)
         self.boxes.extend(box.tolist())
         self.scores.append(score)
+
+    def wear(self, look: int, clothes: np.ndarray | None) -> None:
+        """Note that a look shows it, with these clothes, (4 * 216,), if they were seen."""
+        self.first, self.last = self.first or look, look
+        self._clothes = self._clothes + (0.0 if clothes is None else clothes)
+
+    def likeness(self, other: _Looks) -> float:
+        """Return how much its mean clothes are like another's, 0..1; 0 if either's were not seen."""
+        norms = np.linalg.norm(self._clothes) * np.linalg.norm(other._clothes)
+        return float(np.sum(self._clothes * other._clothes) / norms) if norms else 0.0
+
+    def is_near(self, later: _Looks) -> bool:
+        """Return True if a later track begins near its last box."""
+        last, first = np.array(self.boxes[-4:]), np.array(later.boxes[:4])
+        away = np.abs((last[:2] + last[2:]) / 2 - (first[:2] + first[2:]) / 2).max()
+        return bool(away <= REACH * max(last[3] - last[1], first[3] - first[1]))
+
+    def extend(self, later: _Looks) -> None:
+        """Add the looks of a later track, which is the same athlete."""
+        for name in ("frames", "times", "boxes", "scores"):
+            getattr(self, name).extend(getattr(later, name))
+        self.last, self._clothes = later.last, self._clothes + later._clothes
 
     def track(self) -> Track:
         return Track(

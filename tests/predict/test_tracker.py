@@ -75,6 +75,32 @@ def test_a_hidden_athlete_is_found_again_within_a_second(name: str, fps: float):
         assert [track.id for track in tracker.tracks()] == ids, seconds
 
 
+@pytest.mark.parametrize(
+    ("left", "colour", "looks", "ids"),
+    [
+        (190, (220, 30, 30), 8, [1]),
+        (190, (30, 30, 220), 8, [1, 2]),
+        (340, (220, 30, 30), 8, [1, 2]),
+        (190, (220, 30, 30), 40, [1, 2]),
+    ],
+    ids=["same clothes", "other clothes", "too far away", "too late"],
+)
+def test_an_athlete_who_comes_back_elsewhere_is_known_by_the_clothes(
+    left: int, colour: tuple[int, ...], looks: int, ids: list[int]
+):
+    tracker = AthleteTracker(TRACKERS[0], fps=25)
+    shown = []
+    for look in range(50 + looks):
+        frame = np.full((200, 400, 3), 90, np.uint8)
+        place, shirt = (100, (220, 30, 30)) if look < 25 else (left, colour)
+        hidden = 25 <= look < 25 + looks
+        frame[50:140, place : place + 40] = (90, 90, 90) if hidden else shirt
+        shown.append(tracker.update(look, look / 25, *(NOTHING if hidden else boxes_at(place)), frame))
+    assert [track.id for track in tracker.tracks()] == ids and [id for id, _, _ in shown[-1]] == ids[-1:]
+    assert sum(len(track.frames) for track in tracker.tracks()) == 50
+    assert all((np.diff(track.frames) > 0).all() for track in tracker.tracks())
+
+
 @pytest.mark.parametrize("name", TRACKERS)
 def test_boxes_that_flash_up_are_dropped_and_counted(name: str):
     tracker = AthleteTracker(name, fps=25)
