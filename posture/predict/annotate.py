@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from posture.data.decode.cut import Clip
-from posture.data.decode.limits import DecodeLimits
 from posture.data.decode.mp4 import Mp4Writer
 from posture.data.decode.sandbox import Sandbox
 from posture.data.decode.tracks import MISSED_LOOKS
@@ -34,17 +34,19 @@ def write_annotated(
     start: float = 0.0,
     end: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008
+    decoder: Sandbox | None = None,
     limit_seconds: float = LIMIT_SECONDS,
 ) -> tuple[str, ...]:
     """Write the video at `path`, from `start` up to `end` in seconds, with the answer drawn on it, to the MP4 `out`.
 
-    `progress` gets the numbers of frames written and to write. Returns sentences on what is missing or replaced. A file
-    that can only be read in part gives that part; Ctrl-C leaves what was drawn until then. Raises Unreadable if no
-    frame can be read, and InputError if none is shown between `start` and `end`.
+    `progress` gets the numbers of frames written and to write. `decoder` decodes; one is started if None. The video is
+    decoded again for this, because the timeline below each frame has the whole answer. Returns sentences on what is
+    missing or replaced. A file that can only be read in part gives that part; Ctrl-C leaves what was drawn until then.
+    Raises Unreadable if no frame can be read, and InputError if none is shown between `start` and `end`.
     """
     notes: list[str] = []
-    with Sandbox(limits) as sandbox, tempfile.TemporaryDirectory() as folder:
+    lent = Sandbox() if decoder is None else contextlib.nullcontext(decoder)
+    with lent as sandbox, tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "sound.mp4"
         answer = sandbox.sound(str(path), str(sound), start=start, end=end, limit_seconds=limit_seconds)
         items = sandbox.stream(str(path), recipe=None, longest=None, start=start, end=end, limit_seconds=limit_seconds)

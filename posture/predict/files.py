@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from posture.data.decode.sandbox import Sandbox
 from posture.data.store.files import (
     VIDEO_SUFFIXES,
     File,
@@ -151,7 +152,10 @@ def predict_file(
             write_labels(prediction, job.place, kind)
         is_stopped, shown = should_stop(), None
         if outputs.video and not is_stopped:
-            notes, shown, is_stopped = _annotate(prediction, path, job.place, outputs.options, progress, should_stop)
+            with model.decoder() as decoder:
+                notes, shown, is_stopped = _annotate(
+                    prediction, path, job.place, outputs.options, progress, should_stop, decoder
+                )
             prediction = replace(prediction, notes=(*prediction.notes, *notes))
     start, end = outputs.options.get("start") or 0.0, outputs.options.get("end")
     span = (start, min(end or prediction.seconds, prediction.seconds)) if start or end else None
@@ -168,6 +172,7 @@ def _annotate(
     options: dict[str, Any],
     progress: Callable[[str, int, int], None] | None,
     should_stop: Callable[[], bool],
+    decoder: Sandbox,
 ) -> tuple[tuple[str, ...], str | None, bool]:
     """Write the annotated video. Return notes on it, its name if there is one, and True if it was stopped, so that it
     ends early.
@@ -184,7 +189,7 @@ def _annotate(
         local = Path(folder, ANNOTATED)
         part = {"start": options.get("start") or 0.0, "end": options.get("end")}
         try:
-            notes = write_annotated(prediction, path, local, progress=drawn, **part)
+            notes = write_annotated(prediction, path, local, progress=drawn, decoder=decoder, **part)
         except KeyboardInterrupt:
             is_stopped = True
         except Unreadable as error:

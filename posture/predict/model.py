@@ -98,6 +98,7 @@ class VideoModel:
         ctx = LocalContext()
         self.device_name = ctx.device_name
         self._device, self._lock, self.limits = ctx.device, threading.Lock(), limits
+        self._own = threading.local()
         self._threads = NetworkThreads(ctx.device)
         self._calibration = calibration
         self._threshold = None if max_error is None else calibration.threshold(max_error)
@@ -183,7 +184,7 @@ class VideoModel:
         name, clips = absolute(video), []
         label = Label(start, end, "", "", athlete="" if tube is None else tube.name)
         try:
-            with local_copy(name) as path, Sandbox(self.limits) as sandbox:
+            with local_copy(name) as path, self.decoder() as sandbox:
                 cut, tubes = (
                     Cut(replace(recipe, crop=recipe.crop and crop_name(recipe.margin))),
                     () if tube is None else (tube,),
@@ -200,6 +201,18 @@ class VideoModel:
             )
         found = self._threads.mapped(lambda part: [self._probabilities([clip])[0] for clip in part], clips)()
         return np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @contextlib.contextmanager
+    def decoder(self) -> Iterator[Sandbox]:
+        """Lend a decoder process of this thread, which is kept for its next video, because it takes time to start."""
+        sandbox = self._own.__dict__.pop("sandbox", None) or Sandbox(self.limits)
+        sandbox.start()  # here, because the process ends with the thread that starts it
+        try:
+            yield sandbox
+        except BaseException:
+            sandbox.close()
+            raise
+        self._own.sandbox = sandbox
 
     def probabilities(self, clips: list[np.ndarray]) -> np.ndarray:
         """Return the probabilities (n, K) float32 of clips, uint8 (T, H, W, 3) each, as the store has them."""
@@ -306,8 +319,9 @@ class VideoModel:
                     path = stack.enter_context(local_copy(absolute(video)))
                 except OSError as error:
                     raise InputError(f"{absolute(video)}: the video cannot be read: {error}") from None
-            sandbox = stack.enter_context(Sandbox(self.limits))
-            yield sandbox.stream(path, recipe=recipe, **asked, limit_seconds=WAIT_SECONDS)
+            sandbox = stack.enter_context(self.decoder())
+            frames = sandbox.stream(path, recipe=recipe, **asked, limit_seconds=WAIT_SECONDS)
+            yield stack.enter_context(contextlib.closing(frames))
 
 
 def refuse_unusable(classifier: TrainedModel | None, detector: Any) -> None:

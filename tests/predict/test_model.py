@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,3 +201,16 @@ def test_whole_frames_are_track_zero(model, tmp_path):
     found = model.predict(make_video(tmp_path / "one.mp4", frames=80))
     assert {part.track for part in found.segments} == {WHOLE_FRAME} and not found.tracks
     assert found.lane(WHOLE_FRAME) is found.lanes[0]
+
+
+def test_a_thread_keeps_its_decoder_from_video_to_video(model, tmp_path):
+    video = make_video(tmp_path / "one.mp4", frames=80)
+    with model.decoder() as first:
+        expected = model.predict(video)  # with another decoder: the first is in use
+    with model.decoder() as again:
+        assert again is first
+    stops = iter([False, False, True, True])
+    assert model.predict(make_video(tmp_path / "long.mp4", frames=400), should_stop=lambda: next(stops)).failure
+    assert same(model.predict(video), expected), "a decoder that was left halfway starts afresh"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: model.decoder().__enter__()).result() is not first

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -93,7 +93,7 @@ class Sandbox:
         start: float = 0.0,
         end: float | None = None,
         limit_seconds: float,
-    ) -> Iterator[dict[str, Any] | Clip]:
+    ) -> Generator[dict[str, Any] | Clip]:
         """Yield what `stream_frames.stream_frames` yields in the child. Raises Unreadable as `cut` does.
 
         `limit_seconds` bounds how long the child may decode nothing, not the time for the whole file.
@@ -126,9 +126,9 @@ class Sandbox:
 
     def _answers(
         self, job: dict[str, Any], limit_seconds: float, *, is_endless: bool = False
-    ) -> Iterator[dict[str, Any] | Clip]:
+    ) -> Generator[dict[str, Any] | Clip]:
         """Yield the child's answers. `limit_seconds` bounds the wait for all of them, or for each if `is_endless`."""
-        channel = self._start()
+        channel = self.start()
         left = limit_seconds
 
         def received() -> bytes:
@@ -180,7 +180,11 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self) -> Connection:
+    def __del__(self) -> None:
+        self.close()
+
+    def start(self) -> Connection:
+        """Start the child unless it runs, and return the channel to it. The child ends with the calling thread."""
         if self._process is not None and self._process.poll() is None and self._channel is not None:
             return self._channel
         self.close()
