@@ -554,6 +554,8 @@ def identity(run: AnyRun, *, without: set[str]) -> dict[str, Any]:
     So finished runs of a comparison, searches and killed passes of older versions are found.
     """
     content = run.model_dump(mode="json", exclude=without)
+    if content.get("epochs") != "auto":
+        content.pop("least_steps", None)  # has no effect
     for path, before in LATER.items():
         section, _, field = path.rpartition(".")
         tree = content[section] if section else content

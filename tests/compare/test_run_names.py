@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from posture.config import LATER, validate
+from posture.config import LATER, identity, override, validate
+from posture.runs.recipes import load_recipe
 
 KEPT = Path(__file__).parents[1] / "written_before" / "kept" / "runs"
 
@@ -36,3 +37,13 @@ def test_a_reference_of_torchvision_keeps_its_name_too():
     new = added(run["model"], validate(run).model_dump(mode="json")["model"], "model.")
     assert all(new[path] in (LATER[path], None) for path in new if path in LATER)
     assert {"model.input", "model.stochastic_depth"} <= set(new)
+
+
+def test_the_least_steps_count_only_while_epochs_are_to_be_chosen():
+    run = load_recipe("jobs/action.py:c3d")
+    names = [
+        json.dumps(identity(override(run, {"epochs": epochs, "least_steps": least}), without={"tracking"}))
+        for epochs in (50, "auto")
+        for least in (150, 1000)
+    ]
+    assert names[0] == names[1] and len(set(names)) == 3

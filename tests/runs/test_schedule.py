@@ -35,12 +35,20 @@ def test_few_clips_get_smaller_batches_and_more_epochs(clips, batch, epochs):
 
 def test_warm_up_and_early_stop_follow_the_epochs_unless_the_run_has_its_own():
     changes, sentence = schedule(AUTO, 60)
-    assert changes["optim.warmup_epochs"] == 14.3 and changes["patience"] == 114
-    assert "the first 14.3 epochs warm up" in sentence and "after 114 epochs without a better accuracy" in sentence
+    assert changes["optim.warmup_epochs"] == 14.3 and changes["patience"] == 172
+    assert "the first 14.3 epochs warm up" in sentence and "after 172 epochs without a better accuracy" in sentence
     own, _ = schedule(override(AUTO, {"patience": 7, "optim.warmup_epochs": 20.0}), 60)
     assert (own["patience"], own["optim.warmup_epochs"]) == (7, 20.0)
     few, _ = schedule(override(AUTO, {"steps_per_epoch": 4}), 60)
     assert few["epochs"] == 500
+
+
+def test_the_default_network_gets_small_batches_of_few_clips_and_no_fewer_epochs_than_others():
+    improved, other = load_recipe("jobs/action.py:improved"), load_recipe("jobs/action.py:c3d")
+    for clips, batch, epochs in ((20, 10, 75), (40, 8, 50), (234, 16, 50), (100_000, 32, 50)):
+        changes, _ = schedule(improved, clips)
+        assert (changes["scale.global_batch"], changes["epochs"]) == (batch, epochs)
+        assert epochs >= other.chosen_epochs and epochs * (clips // batch) >= improved.least_steps
 
 
 def test_detectors_have_it_too():

@@ -21,7 +21,7 @@ from posture.search.trial import (
 )
 from tests.support.small_run import SMALL_ACTION
 
-BASE = override(load_recipe("jobs/action.py:improved"), SMALL_ACTION)
+BASE = override(load_recipe("jobs/action.py:improved"), SMALL_ACTION | {"epochs": 50})
 
 
 def plan(folder, objectives="accuracy"):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from posture.config import override
 from posture.data.feed.clips import index_footage
 from posture.data.feed.shards import open_index
 from posture.data.store import schema
@@ -367,7 +368,7 @@ def test_other_addresses_are_not_contacted(tmp_path, uri):
 
 
 def test_a_foreign_run_whose_store_is_an_address_is_refused(tmp_path):
-    run = load_recipe("jobs/action.py:improved").model_dump(mode="json")
+    run = override(load_recipe("jobs/action.py:improved"), {"epochs": 1}).model_dump(mode="json")
     RunFolder(str(tmp_path), "one").write_json(
         "run.json", {"run": run, "classes": ["a"], "versions": {}, "store": "https://evil.example/store"}
     )
