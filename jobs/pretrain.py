@@ -13,5 +13,5 @@ def pretrain() -> list[AnyRun]:
     pretrain.improved --store STORE --name first`, then `posture train improved --store STORE --weights runs/first`.
 
     """
-    changes = {"pretext": "both", "data.crop_scale": (0.3, 1.0)}
+    changes = {"pretext": "contrast", "data.crop_scale": (0.3, 1.0), "epochs": 50, "scale.global_batch": 8}
     return [override(load_recipe(f"jobs/action.py:{name}"), changes) for name in NETWORKS]

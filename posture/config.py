@@ -335,6 +335,11 @@ class BaseRun(Section):
         return self.epochs
 
     @property
+    def views(self) -> int:
+        """Number of views of each clip in a batch."""
+        return 1
+
+    @property
     def solved(self) -> bool:
         """True if the run is fitted at once (`posture/train/solve.py`), not trained in steps."""
         return False
@@ -354,10 +359,14 @@ class ActionRun(BaseRun):
     """Fit the last layer at once to what the network of `weights` computes before it, and leave that as it is."""
     teachers: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
     """Trained runs whose mean probabilities the network learns beside the labels (distillation)."""
-    pretext: Literal["", "transformations", "contrast", "both"] = ""
+    pretext: Literal["", "transformations", "contrast"] = ""
     """Task without labels, to pretrain with. `transformations`: name how a clip is played and turned. `contrast`: find
-    the other view of the same clip among those of other clips. Empty: learn the classes.
+    the other view of the same clip, played in the same way. Empty: learn the classes.
     """
+
+    @property
+    def views(self) -> int:
+        return {"": 1, "transformations": 2, "contrast": 4}[self.pretext]
 
     @property
     def solved(self) -> bool:

@@ -61,7 +61,7 @@ def training_need(run: Any) -> Need:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     copies = 2 + STATES[run.optim.name] + bool(run.optim.ema)
     clips = run.scale.micro_batch or run.scale.global_batch // run.scale.sizes[0]
-    clips *= 2 if run.pretext else 1  # two views of each
+    clips *= run.views
     return Need(parameters, NUMBER * parameters * copies, clips * _activations(run.model))
 
 

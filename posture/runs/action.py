@@ -89,7 +89,7 @@ class ActionRuns:
             (run.model.frames - 1) * max((run.data.step, *run.data.steps)) + 1,
         )
         said = []
-        if run.pretext and stored.frames < 2 * frames - 1 and run.pretext != "contrast":
+        if run.pretext and stored.frames < 2 * frames - 1:
             said.append(
                 f"stored clips have {stored.frames} of the {2 * frames - 1} frames that a clip spans at twice the "
                 "speed: it plays to the end and back"

@@ -1,8 +1,8 @@
-"""Pretraining without labels: name the transformation of a view, find the other view of the same clip, or both.
+"""Pretraining without labels: name the transformation of a view, or find the other view of the same instance.
 
-Tensor legend: n clips, each seen in two views: rows i and n + i are of one clip. K transformations, D numbers of an
-embedding, M streams of a network that fuses late. The network's outputs are K scores, then D numbers; either may be 0.
-Losses are (sum, count) pairs, as in `posture/tasks/action.py`.
+Tensor legend: n instances, each seen in two views: rows i and n + i are of one instance, a clip or a clip as it is
+played (`posture/train/pretext_batches.py`). K outputs, M streams of a network that fuses late. Losses are (sum, count)
+pairs, as in `posture/tasks/action.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from posture.data.feed.pretext_views import TRANSFORMATIONS
-
 TEMPERATURE = 0.2
 """Divides the cosines of views before their softmax."""
 ROWS = 1024
@@ -22,41 +20,30 @@ ROWS = 1024
 
 
 class PretextTask:
-    """Losses and metrics of `run.pretext`; `run` is an `ActionRun`."""
+    """Loss and metrics of `run.pretext`; `run` is an `ActionRun`."""
 
     in_network = False
 
     def __init__(self, run: Any) -> None:
-        self.transformations = len(TRANSFORMATIONS) if run.pretext in ("transformations", "both") else 0
-        self.contrasts = run.pretext in ("contrast", "both")
+        self.contrasts, self.views = run.pretext == "contrast", run.views
         self.label_smoothing = run.loss.label_smoothing
 
     def counts(self, labels: Tensor) -> dict[str, float]:
-        """Return the divisor of each loss term: the number of views."""
-        terms = {"transformation": self.transformations, "contrast": self.contrasts}
-        return {term: float(len(labels)) for term, there in terms.items() if there}
+        """Return the divisor of the loss: the number of views."""
+        return {"pretext": float(len(labels))}
 
     def loss(self, outputs: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, float]]:
-        """Return the sum over the views, in float32, and the number of views of each term.
+        """Return {"pretext": (sum over the views in float32, number of views)}.
 
-        `outputs` are (2n, K + D), or (2n, M, K + D) of M streams, whose losses are added. `labels` (2n,) int64 are the
-        transformations. "transformation" is cross-entropy, "contrast" is `contrast_losses`.
+        `outputs` are (2n, K), or (2n, M, K) of M streams, whose losses are added. `labels` (2n,) int64 are the
+        transformations, for cross-entropy; `contrast_losses` needs none.
         """
-        terms: dict[str, tuple[Tensor, float]] = {}
-        for stream in (outputs[:, None] if outputs.ndim == 2 else outputs).float().unbind(1):
-            found = {}
-            if self.transformations:
-                found["transformation"] = functional.cross_entropy(
-                    stream[:, : self.transformations], labels, label_smoothing=self.label_smoothing, reduction="sum"
-                )
-            if self.contrasts:
-                found["contrast"] = contrast_losses(stream[:, self.transformations :]).sum()
-            terms = {term: (total + terms.get(term, (0.0,))[0], float(len(labels))) for term, total in found.items()}
-        return terms
+        streams = (outputs[:, None] if outputs.ndim == 2 else outputs).float().unbind(1)
+        return {"pretext": (torch.stack([self._losses(each, labels).sum() for each in streams]).sum(), len(labels))}
 
     def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return what `metrics` needs, a row for each clip: outputs and transformation of its two views,
-        (n, 2 (K + D + 1)) float32. `outputs` are as in `loss`; streams are averaged.
+        """Return what `metrics` needs, a row for each instance: outputs and transformation of its two views,
+        (n, 2 (K + 1)) float32. `outputs` are as in `loss`; streams are averaged.
         """
         outputs = outputs.float() if outputs.ndim == 2 else outputs.float().mean(1)
         return torch.cat(torch.cat([outputs, labels[:, None]], dim=1).chunk(2), dim=1)
@@ -69,30 +56,28 @@ class PretextTask:
         """Return loss, accuracy and count from all workers' totals; a worker without clips has None.
 
         The accuracy is the share of views whose transformation is named, or whose nearest view of all is the other one
-        of their clip. With both, it is the mean of the two, which are `transformation_accuracy` and
-        `contrast_accuracy`.
+        of their instance. The count is of clips.
         """
         rows = torch.cat([part for part in parts if part is not None]).double()
-        views = torch.cat(rows.chunk(2, dim=1))  # (2n, K + D + 1)
+        views = torch.cat(rows.chunk(2, dim=1))  # (2n, K + 1)
         outputs, labels = views[:, :-1], views[:, -1].long()
-        losses, shares = [], {}
-        if self.transformations:
-            scores = outputs[:, : self.transformations]
-            losses.append(float(functional.cross_entropy(scores, labels)))
-            shares["transformation_accuracy"] = float((scores.argmax(1) == labels).double().mean())
+        right = _finds_its_other(outputs) if self.contrasts else outputs.argmax(1) == labels
+        loss = self._losses(outputs, labels, smoothing=0.0).mean()
+        return {"loss": float(loss), "accuracy": float(right.double().mean()), "count": len(views) // self.views}
+
+    def _losses(self, outputs: Tensor, labels: Tensor, *, smoothing: float | None = None) -> Tensor:
+        """Return the loss of each view, (2n,)."""
         if self.contrasts:
-            embedding = outputs[:, self.transformations :]
-            losses.append(float(contrast_losses(embedding).mean()))
-            shares["contrast_accuracy"] = float(_finds_its_other(embedding).double().mean())
-        accuracy = sum(shares.values()) / len(shares)
-        return {"loss": sum(losses), "accuracy": accuracy, "count": len(rows)} | (shares if len(shares) > 1 else {})
+            return contrast_losses(outputs)
+        smoothing = self.label_smoothing if smoothing is None else smoothing
+        return functional.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
 
 
 def contrast_losses(embedding: Tensor) -> Tensor:
     """Return the NT-Xent loss (Chen 2020, arXiv 2002.05709, equation 1) of each view, (2n,).
 
-    `embedding` is (2n, D). A view's loss is the cross-entropy of finding the other view of its clip among all others,
-    by cosines divided by `TEMPERATURE`.
+    `embedding` is (2n, D). A view's loss is the cross-entropy of finding the other view of its instance among all
+    others, by cosines divided by `TEMPERATURE`.
     """
     others = _others(len(embedding), embedding.device)
     return torch.cat([
@@ -107,7 +92,7 @@ def _finds_its_other(embedding: Tensor) -> Tensor:
 
 
 def _others(views: int, device: torch.device) -> Tensor:
-    """Return the row of the other view of each view's clip, (2n,)."""
+    """Return the row of the other view of each view's instance, (2n,)."""
     return torch.arange(views, device=device).roll(views // 2)
 
 

@@ -32,8 +32,8 @@ RECIPES = ("improved", "improved_paper", "c3d", "r3d_18", "mc3_18", "r2plus1d_18
 @pytest.fixture
 def pretrained(tmp_path):
     """A run that learned without labels, with random weights."""
-    outputs = pretext_outputs("both")
-    run = override(small_run(pretext="both"), {"model": {**vars(SMALL), "classes": len(outputs)}})
+    outputs = pretext_outputs("contrast")
+    run = override(small_run(pretext="contrast"), {"model": {**vars(SMALL), "classes": len(outputs)}})
     folder = RunFolder(str(tmp_path / "runs"), "first")
     folder.write_json(
         "run.json", {"run": run.model_dump(mode="json"), "store": "s", "versions": {}, "classes": outputs}
@@ -58,13 +58,13 @@ def test_a_classifier_takes_all_but_the_last_layer(pretrained, tmp_path):
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, fresh[name] if name in LAST else learned[name]), name
     assert said.endswith(
-        f", which learned without labels (both): {len(fresh) - 2} tensors are loaded, and head.2.weight, head.2.bias "
-        "start afresh"
+        f", which learned without labels (contrast): {len(fresh) - 2} tensors are loaded, and head.2.weight, "
+        "head.2.bias start afresh"
     )
 
 
 def test_a_class_of_the_same_name_or_number_keeps_nothing_of_the_pretext(pretrained, tmp_path):
-    outputs = pretext_outputs("both")
+    outputs = pretext_outputs("contrast")
     for number, classes in enumerate([(outputs[0], "walk", "run"), tuple(f"class {n}" for n in range(len(outputs)))]):
         new = RunFolder(str(tmp_path / "runs"), f"new-{number}")
         copy_weights(pretrained.uri, new, C3D(**{**vars(SMALL), "classes": len(classes)}), classes=classes)
@@ -116,12 +116,12 @@ def test_what_names_no_class_is_neither_evaluated_nor_compared(pretrained):
         ({"metric": "map"}, "metric must stay at the default with pretext, which learns without labels"),
         ({"model": {"kind": "two_stream"}}, "pretext needs a network that sees frames alone"),
         ({"model": {"kind": "linear"}, "epochs": 1}, "pretext needs a network that sees frames alone"),
-        ({"pretext": "rotation"}, "pretext: input should be '', 'transformations', 'contrast' or 'both'"),
+        ({"pretext": "rotation"}, "pretext: input should be '', 'transformations' or 'contrast'"),
     ],
 )
 def test_what_pretraining_would_ignore_is_refused(changes, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        override(small_run(pretext="both"), changes)
+        override(small_run(pretext="contrast"), changes)
 
 
 def test_runs_without_a_pretext_keep_their_identity():
@@ -129,7 +129,7 @@ def test_runs_without_a_pretext_keep_their_identity():
     tree = run.model_dump(mode="json")
     del tree["pretext"]
     assert validate(tree) == run and "pretext" not in identity(run, without=set())
-    assert identity(small_run(pretext="both"), without=set())["pretext"] == "both"
+    assert identity(small_run(pretext="contrast"), without=set())["pretext"] == "contrast"
 
 
 @pytest.mark.slow

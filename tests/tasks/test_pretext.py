@@ -16,7 +16,7 @@ from posture.train.pretext_batches import PretextBatch, PretextBatches
 from tests.support.small_run import SmallFootage, small_run
 
 
-def pretext_run(pretext="both", **changes):
+def pretext_run(pretext="transformations", **changes):
     settings = {"model__width": 0.25, "optim__name": "adamw", "optim__lr": 0.003, "model__norm": "batch"}
     return small_run(pretext=pretext, **settings | {"model__classes": len(pretext_outputs(pretext))} | changes)
 
@@ -35,34 +35,35 @@ def test_contrast_is_the_cross_entropy_of_finding_the_other_view():
     assert contrast_losses(views).tolist() == pytest.approx([alike, opposite, alike, opposite], rel=1e-5)
 
 
-def test_a_loss_has_a_term_for_each_part_and_streams_are_added():
-    task, labels = PretextTask(pretext_run()), torch.tensor([3, 0, 1, 15])
-    outputs = torch.randn(4, len(TRANSFORMATIONS) + 64, generator=torch.Generator().manual_seed(1))
-    terms = task.loss(outputs, labels)
-    named = torch.nn.functional.cross_entropy(outputs[:, : len(TRANSFORMATIONS)], labels, reduction="sum")
-    assert terms["transformation"][0].item() == pytest.approx(named.item())
-    assert terms["contrast"][0].item() == pytest.approx(
-        contrast_losses(outputs[:, len(TRANSFORMATIONS) :]).sum().item()
-    )
-    assert {term: count for term, (_, count) in terms.items()} == task.counts(labels) == dict.fromkeys(terms, 4.0)
-    twice = task.loss(outputs[:, None].expand(-1, 2, -1), labels)
-    assert twice["contrast"][0].item() == pytest.approx(2 * terms["contrast"][0].item())
-    assert list(PretextTask(pretext_run("contrast")).loss(outputs, labels)) == ["contrast"]
+def test_losses_of_streams_are_added():
+    labels = torch.tensor([3, 0, 1, 15])
+    outputs = torch.randn(4, len(TRANSFORMATIONS), generator=torch.Generator().manual_seed(1))
+    named = torch.nn.functional.cross_entropy(outputs, labels, reduction="sum").item()
+    for pretext, expected in (("transformations", named), ("contrast", contrast_losses(outputs).sum().item())):
+        task = PretextTask(pretext_run(pretext))
+        total, count = task.loss(outputs, labels)["pretext"]
+        assert total.item() == pytest.approx(expected) and {"pretext": count} == task.counts(labels) == {"pretext": 4.0}
+        twice, _ = task.loss(outputs[:, None].expand(-1, 2, -1), labels)["pretext"]
+        assert twice.item() == pytest.approx(2 * expected)
 
 
-def test_metrics_of_several_batches_and_workers_are_those_of_all_clips():
-    task = PretextTask(pretext_run())
-    generator = torch.Generator().manual_seed(2)
-    outputs, labels = torch.randn(12, len(TRANSFORMATIONS) + 64, generator=generator), torch.arange(12)
-    outputs[6:, len(TRANSFORMATIONS) :] = outputs[:6, len(TRANSFORMATIONS) :]  # both views of a clip are alike
-    outputs[torch.arange(9), labels[:9]] = 20.0
+@pytest.mark.parametrize(("pretext", "clips"), [("transformations", 6), ("contrast", 3)])
+def test_metrics_of_several_batches_and_workers_are_those_of_all_clips(pretext, clips):
+    task, labels = PretextTask(pretext_run(pretext)), torch.arange(12)
+    outputs = torch.randn(12, len(TRANSFORMATIONS), generator=torch.Generator().manual_seed(2))
+    if pretext == "contrast":
+        outputs[7:] = outputs[1:6] + 0.01  # both views of five instances are alike; those of the first are opposite
+        outputs[6] = -outputs[0]
+    else:
+        outputs[torch.arange(9), labels[:9]] = 20.0
+        outputs[9:] = outputs[:3]
     whole = task.metrics([task.totals(outputs, labels)])
     rows = [[0, 1, 6, 7], [2, 3, 4, 5, 8, 9, 10, 11]]  # two batches
     parts = [task.totals(outputs[part], labels[part]) for part in rows]
     assert task.metrics([None, *parts]) == pytest.approx(whole)
     assert task.metrics([task.added(*parts)]) == pytest.approx(whole)
-    assert whole["count"] == 6 and whole["contrast_accuracy"] == 1.0
-    assert 9 / 12 <= whole["transformation_accuracy"] < 1 and whole["accuracy"] < 1
+    assert whole["count"] == clips
+    assert whole["accuracy"] == pytest.approx(10 / 12 if pretext == "contrast" else 9 / 12)
 
 
 def test_views_play_clips_in_four_ways_and_turn_them():
@@ -95,18 +96,40 @@ def test_a_batch_has_two_views_of_each_clip_with_draws_of_their_own():
     batch = first(batches)
     assert batch.indices.tolist() == [*batch.indices[:4]] * 2 and batch.repeats.tolist() == [0] * 4 + [1] * 4
     (clips,), labels = batch.tensors(run, torch.device("cpu"), epoch=0)
-    assert clips.shape[0] == len(labels) == 8 and (batch.turns == batch.labels % TURNS).all()
+    assert clips.shape[0] == len(labels) == 8 and (batch.turns == batch.labels % TURNS).all() and not batch.stills.any()
     (again,), _ = first(batches).tensors(run, torch.device("cpu"), epoch=0)
     torch.testing.assert_close(again, clips, rtol=0, atol=0)
     assert not any(torch.equal(clips[row], clips[4 + row]) for row in range(4))
-    turned = np.flatnonzero(batch.turns == 1)
-    still = PretextBatches(
-        footage, pretext_run("contrast", scale__global_batch=4), rank=0, world_size=1, validation=footage
-    )
-    assert len(turned) and not first(still).turns.any()
+    assert batch.turns.any()
 
 
-@pytest.mark.parametrize("pretext", ["transformations", "contrast", "both"])
+def way(frames):
+    steps = set(np.diff(frames).tolist())
+    return {frozenset({1}): "forwards", frozenset({-1}): "backwards"}.get(frozenset(steps), "twice as fast")
+
+
+def test_contrast_plays_each_clip_in_two_ways_and_both_views_in_the_same():
+    run, footage = pretext_run("contrast", scale__global_batch=4), SmallFootage(8)
+    batches = PretextBatches(footage, run, rank=0, world_size=1, validation=footage)
+    ways = [
+        [way(batches._drawn((index, (footage.clip(index),), repeat), 0).frames) for repeat in range(4)]
+        for index in range(8)
+    ]
+    assert all(first[0] == first[2] != first[1] == first[3] for first in ways)
+    assert {one for each in ways for one in each} == {"forwards", "backwards", "twice as fast"}
+    batch = batches._batch(footage, [(index, (footage.clip(index),), 0) for index in range(4)], epoch=0)
+    assert batch.indices.tolist() == [0, 1, 2, 3] * 4 and not batch.turns.any()
+    (clips,), _ = batch.tensors(run, torch.device("cpu"), epoch=0)
+    batch.stills[:] = 0
+    (plain,), _ = batch.tensors(run, torch.device("cpu"), epoch=0)
+    batch.stills[5] = 0.25
+    (mixed,), _ = batch.tensors(run, torch.device("cpu"), epoch=0)
+    assert len(clips) == 16 and not torch.equal(clips, plain)
+    torch.testing.assert_close(mixed[5], 0.75 * plain[5] + 0.25 * plain[6][:, 4, None].expand(-1, 8, -1, -1))
+    torch.testing.assert_close(mixed[:5], plain[:5])
+
+
+@pytest.mark.parametrize("pretext", ["transformations", "contrast"])
 def test_a_few_epochs_lower_the_loss_and_are_the_same_each_time(pretext):
     def learn():
         run = pretext_run(pretext, epochs=8, optim__lr=0.01)

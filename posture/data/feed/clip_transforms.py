@@ -21,7 +21,7 @@ from posture.data.feed.rand_augment import RandomOperations, rand_augmented
 
 # Each use of a clip's key draws from a stream of its own, so that turning one kind of augmentation off does not change
 # the others.
-TEMPORAL, SPATIAL, NETWORK, OPERATIONS, ERASING, MIXING, STEP, PRETEXT = 0, 1, 2, 10, 11, 12, 13, 14
+TEMPORAL, SPATIAL, NETWORK, OPERATIONS, ERASING, MIXING, STEP, PRETEXT, PLAY = 0, 1, 2, 10, 11, 12, 13, 14, 15
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in the grey value (ITU-R BT.601)."""
