@@ -39,7 +39,8 @@ class PretextTask:
         transformations, for cross-entropy; `contrast_losses` needs none.
         """
         streams = (outputs[:, None] if outputs.ndim == 2 else outputs).float().unbind(1)
-        return {"pretext": (torch.stack([self._losses(each, labels).sum() for each in streams]).sum(), len(labels))}
+        losses = [self._losses(each, labels, smoothing=self.label_smoothing) for each in streams]
+        return {"pretext": (torch.stack(losses).sum(), float(len(labels)))}
 
     def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return what `metrics` needs, a row for each instance: outputs and transformation of its two views,
@@ -65,11 +66,10 @@ class PretextTask:
         loss = self._losses(outputs, labels, smoothing=0.0).mean()
         return {"loss": float(loss), "accuracy": float(right.double().mean()), "count": len(views) // self.views}
 
-    def _losses(self, outputs: Tensor, labels: Tensor, *, smoothing: float | None = None) -> Tensor:
+    def _losses(self, outputs: Tensor, labels: Tensor, *, smoothing: float) -> Tensor:
         """Return the loss of each view, (2n,)."""
         if self.contrasts:
             return contrast_losses(outputs)
-        smoothing = self.label_smoothing if smoothing is None else smoothing
         return functional.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
 
 
