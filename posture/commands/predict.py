@@ -250,8 +250,8 @@ def _finish(results: list[Any], out: str, *, asked: int, labels: tuple[str, ...]
             (
                 row.video.rpartition("/")[2],
                 duration(row.seconds) if row.seconds else "-",
-                row.athletes,
-                summary(row.segments) or "-",
+                row.athletes if row.seconds else "-",
+                summary(row.segments) if row.seconds else row.verdict or "-",
             )
             for row in rows
         ],

@@ -146,11 +146,13 @@ def predict_file(
                 return Predicted(PredictedVideo(job.uri), job.place, is_stopped=True)
             reason = str(error).removeprefix(f"{job.uri}: ")
             return Predicted(PredictedVideo(job.uri, verdict="unreadable", reason=reason), job.place)
-        prediction = replace(prediction, video=job.uri)
+        prediction, is_stopped, shown = replace(prediction, video=job.uri), should_stop(), None
+        if outputs.video and is_stopped:
+            lacks = "there is no annotated video: the command was stopped before"
+            prediction = replace(prediction, notes=(*prediction.notes, lacks))
         write_tables(prediction, job.place)
         for kind in outputs.labels:
             write_labels(prediction, job.place, kind)
-        is_stopped, shown = should_stop(), None
         if outputs.video and not is_stopped:
             with model.decoder() as decoder:
                 notes, shown, is_stopped = _annotate(

@@ -107,6 +107,8 @@ def test_a_bad_file_stops_nothing_and_gives_exit_code_1(run, tmp_path):
     assert not whole["failure"] and part["failure"] and part["segments"]
     for name in (*bad, "long.mp4"):
         assert f"{name}: " in said.stdout, name
+    of_part = ("early.mp4",)
+    assert said.stdout.count("unreadable") == len(bad) - len(of_part), said.stdout
     page = (tmp_path / "out" / "index.html").read_text()
     assert all(name in page for name in (*bad, "long.mp4", "good.mp4"))
     assert (tmp_path / "out" / "long" / "annotated.mp4").exists()

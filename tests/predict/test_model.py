@@ -17,6 +17,8 @@ from posture.data.store.tables import Store
 from posture.errors import InputError
 from posture.models.configs import C3D, TwoStream
 from posture.predict.answers import WHOLE_FRAME
+from posture.predict.files import Outputs, find_videos, predict_file
+from posture.predict.tables import read_prediction
 from posture.runs.evaluate import evaluate
 from tests.support.explained import IMPROVED_SMALL, make_run
 from tests.support.footage import make_video
@@ -214,3 +216,16 @@ def test_a_thread_keeps_its_decoder_from_video_to_video(model, tmp_path):
     assert same(model.predict(video), expected), "a decoder that was left halfway starts afresh"
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: model.decoder().__enter__()).result() is not first
+
+
+def test_stopped_before_its_video_is_drawn_an_answer_says_so(model, tmp_path):
+    make_video(tmp_path / "in" / "one.mp4", frames=400)
+    (job,) = find_videos([str(tmp_path / "in")], str(tmp_path / "out"))
+    asked = iter(range(1000))
+    found = predict_file(model, job, Outputs(), should_stop=lambda: next(asked) > 1)
+    answer = read_prediction(str(tmp_path / "out" / "one"))
+    assert found.is_stopped and answer.failure and any("no annotated video" in note for note in answer.notes)
+    whole = predict_file(model, job, Outputs(), should_stop=lambda: False)
+    answer = read_prediction(str(tmp_path / "out" / "one"))
+    assert not whole.was_done and not answer.failure and not any("no annotated video" in note for note in answer.notes)
+    assert predict_file(model, job, Outputs(), should_stop=lambda: False).was_done
