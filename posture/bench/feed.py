@@ -22,6 +22,7 @@ from posture.data.feed.shards import open_index
 from posture.data.labels.videos import read_footage
 from posture.data.store.schema import DecodeRecipe
 from posture.data.store.tables import Store
+from posture.errors import InputError
 from posture.runs.recipes import load_recipe
 
 RECIPE = DecodeRecipe(windows=2)
@@ -44,7 +45,11 @@ def measure(*, rounds: int, footage: str | None) -> dict[str, Any]:
         cluster.connect()
         ingest(found, store, IngestOptions(cut=Cut(RECIPE)))
         index = index_footage(store, "train")
-        run = override(load_recipe("jobs/action.py:improved"), {"scale.global_batch": BATCH})
+        if len(index) < BATCH:
+            raise InputError(
+                f"{found.root}: posture bench feed reads batches of {BATCH} training clips; these are {len(index)}"
+            )
+        run = override(load_recipe("jobs/action.py:improved"), {"scale.global_batch": BATCH, "epochs": EPOCHS})
         assert isinstance(run, ActionRun)
         spans = _spans(store, index)
         measured: dict[str, list[float]] = {

@@ -32,7 +32,6 @@ from posture.retrain.pass_context import PassContext, Progress, Tell, silent
 from posture.retrain.registry import WEIGHTS, Registry
 from posture.retrain.write_decision import decide, write_failure
 from posture.runs.recipes import load_recipe
-from posture.runs.trained import refuse_pretrained_only
 
 
 @dataclass
@@ -57,11 +56,10 @@ def run_pass(options: RetrainOptions, *, tell: Tell = lambda _: None, progress: 
     checkpoint, from which the next pass resumes.
     """
     run = override(load_recipe(options.recipe), options.changes)
-    refuse_pretrained_only(run, options.recipe)
-    if not isinstance(run, ActionRun):
+    if run.pretext or not isinstance(run, ActionRun):
+        does = "learns without labels" if run.pretext else "trains a detector"
         raise InputError(
-            f"{options.recipe} trains a detector; posture retrain is for action classifiers, such as "
-            "jobs/action.py:improved"
+            f"{options.recipe} {does}; posture retrain is for action classifiers, such as jobs/action.py:improved"
         )
     look_for(options.inbox.footage)
     registry = Registry(options.registry, create=True)

@@ -67,8 +67,7 @@ class DetectionTask:
         self.terms: tuple[str, ...] = OWN_TERMS[run.model.kind] if self.in_network else ("class", "objectness", "box")
         self.anchors = () if self.in_network else run.model.anchors
         self.loss_section, self.detect_section = run.loss, run.detect
-        scales = (len(classes) / SCALED_CLASSES, (run.model.size / SCALED_SIZE) ** 2) if run.loss.scaled else (1.0, 1.0)
-        self.l1, self.l2 = run.loss.l1 * scales[0], run.loss.l2 * scales[1]
+        self.size = run.model.size
 
     def counts(self, targets: Targets, *, size: int | tuple[int, int]) -> dict[str, float]:
         """Return the divisor of each loss term, known before the forward pass: matches or images.
@@ -99,12 +98,19 @@ class DetectionTask:
             for level, (raw, found) in enumerate(zip(outputs, matches, strict=True))
         ]
         classes, objectness, boxes = (torch.stack(terms).sum() for terms in zip(*levels, strict=True))
-        count = _count(matches)
+        count, (l1, l2, l3) = _count(matches), self.weights()
         return {
-            "class": (self.l1 * len(levels) * classes, count),
-            "objectness": (self.l2 * objectness, float(targets.count)),
-            "box": (self.loss_section.l3 * len(levels) * boxes, count),
+            "class": (l1 * len(levels) * classes, count),
+            "objectness": (l2 * objectness, float(targets.count)),
+            "box": (l3 * len(levels) * boxes, count),
         }
+
+    def weights(self) -> tuple[float, float, float]:
+        """Return l1, l2 and l3 of equation (3), the first two scaled by classes and size if the run says so."""
+        loss = self.loss_section
+        if not loss.scaled:
+            return loss.l1, loss.l2, loss.l3
+        return loss.l1 * len(self.classes) / SCALED_CLASSES, loss.l2 * (self.size / SCALED_SIZE) ** 2, loss.l3
 
     @torch.no_grad()
     def detect(self, outputs: Any) -> list[Detections]:

@@ -323,6 +323,7 @@ def test_bad_requests_are_one_sentence_each(tmp_path):
     (tmp_path / "in").mkdir()
     for more, complaint in (
         (("--recipe", "jobs/detector.py:improved"), "posture retrain is for action classifiers"),
+        (("--recipe", "jobs/pretrain.py:pretrain.c3d"), "learns without labels; posture retrain is for action"),
         (("--settle", "-1"), 'Invalid value "-1.0" for --settle. Must be from 0 to'),
         (("--notify-url", "lab"), "--notify-url: must begin with http"),
         (("--set", "optim.rl=1"), "there is no field 'rl' here"),
