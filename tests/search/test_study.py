@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import optuna
 import pytest
 
@@ -206,11 +207,11 @@ def test_the_loss_is_refused_while_its_weights_vary(storage_url, space):
 
 
 def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
-    """The best of 40 on a known function, seed by seed."""
+    """The best of 40 on a known function, seed by seed: the mean gain is more than twice its standard error."""
     whole, best = load_space("tune_spaces/action.py"), {}
     for sampler in ("tpe", "random"):
         best[sampler] = []
-        for seed in range(8):
+        for seed in range(16):
             one = Search(
                 "mine",
                 optuna.storages.InMemoryStorage(),
@@ -221,8 +222,8 @@ def test_it_beats_random_search_at_equal_trials_in_a_space_with_conditions():
                 value = known_quality(point.changes)
                 one.tell(point.number, TrialResult("complete", [value], [value] * 9))
             best[sampler].append(leading(one.study)[0].value)
-    gains = sorted(searched - drawn for searched, drawn in zip(best["tpe"], best["random"], strict=True))
-    assert gains[1] > 0 and gains[4] > 0.1, best
+    gains = np.subtract(best["tpe"], best["random"])
+    assert gains.mean() > 2 * gains.std(ddof=1) / len(gains) ** 0.5, best
 
 
 @pytest.mark.parametrize(
