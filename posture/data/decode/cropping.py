@@ -20,13 +20,13 @@ MIN_SIDE = 2.0
 
 
 def cuts_along(
-    tube: Tube, numbers: Sequence[int], *, margin: float, height: int, width: int, aspect: float
+    tube: Tube, numbers: Sequence[int], *, margin: float, height: int, width: int, aspect: float, centred: bool = True
 ) -> np.ndarray:
     """Return the crops (T, 4) of the frames `numbers`, all of one size, in a video of `height` x `width` pixels.
 
     The centre is that of the smoothed box. The size is the smallest that contains every box of these frames, plus
-    `margin` of the largest box on each side, extended to `aspect` (width / height). Crops are shifted into the image if
-    they fit.
+    `margin` of the largest box on each side, extended to `aspect` (width / height). If not `centred`, crops are
+    shifted into the image if they fit: then nothing tells the athlete from another one beside them.
     """
     boxes, smooth = _boxes_at(tube, numbers, height, width)
     centres = (smooth[:, :2] + smooth[:, 2:]) / 2
@@ -35,8 +35,10 @@ def cuts_along(
     largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0)
     across, down = np.maximum(2 * (reach + margin * largest), MIN_SIDE)
     side = np.ceil([max(across, down * aspect), max(down, across / aspect)])
-    room = np.array([width, height]) - side  # negative if the crop is larger than the image
-    corners = np.clip(centres - side / 2, np.minimum(0.0, room), np.maximum(0.0, room))
+    corners = centres - side / 2
+    if not centred:
+        room = np.array([width, height]) - side  # negative if the crop is larger than the image
+        corners = np.clip(corners, np.minimum(0.0, room), np.maximum(0.0, room))
     return np.concatenate([corners, corners + side], axis=1)
 
 

@@ -236,6 +236,7 @@ def _cropped(reader: Reader, numbers: Sequence[int], tube: Tube, recipe: DecodeR
         height=reader.height,
         width=reader.width,
         aspect=recipe.width / recipe.height,
+        centred=recipe.centred,
     )
     frames = np.empty((len(numbers), recipe.height, recipe.width, 3), np.uint8)
     for begin in range(0, len(numbers), FRAMES_AT_ONCE):

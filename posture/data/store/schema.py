@@ -199,9 +199,11 @@ TABLES = {
 
 WRITTEN = re.compile(
     r"[0-9]{1,5}x[0-9]{1,5}-(stretch|crop|pad)-f[0-9]{1,5}-s[0-9]{1,5}-w[0-9]{1,5}-(raw|jpeg[0-9]{1,3})"
-    r"(-(boxes|detector-[0-9a-f]{1,32}-)[0-9.e+-]{1,12})?"
+    r"(-(boxes|detector-[0-9a-f]{1,32}-)[0-9.e+-]{1,12}(-centred)?)?"
 )
 """A decode recipe as a store names it."""
+CENTRED = "-centred"
+"""End of a crop's name if the athlete is in its middle; earlier versions shifted crops into the image."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,12 @@ class DecodeRecipe:
     @property
     def margin(self) -> float:
         """Return the margin around the athlete on each side of a cropped clip, as a share of the athlete's box."""
-        return float(self.crop.removeprefix("boxes").rpartition("-")[2])
+        return float(self.crop.removesuffix(CENTRED).removeprefix("boxes").rpartition("-")[2])
+
+    @property
+    def centred(self) -> bool:
+        """Return True if the athlete is in the middle of a crop, also at the edge of the image."""
+        return self.crop.endswith(CENTRED)
 
     @property
     def searched(self) -> bool:
@@ -263,9 +270,11 @@ class DecodeRecipe:
         return raw // 12 if self.jpeg else raw
 
 
-def crop_name(margin: float, *, detector: str = "") -> str:
-    """Return `boxes0.2` for annotated boxes, `detector-1f2e3d4c-0.2` for a detector with weights of that hash."""
-    share = f"{round(margin, 4):g}"
+def crop_name(margin: float, *, detector: str = "", centred: bool = True) -> str:
+    """Return `boxes0.2-centred` for annotated boxes, `detector-1f2e3d4c-0.2-centred` for a detector with weights of
+    that hash. Stores of earlier versions have crops that are not centred.
+    """
+    share = f"{round(margin, 4):g}{CENTRED * centred}"
     return f"detector-{detector}-{share}" if detector else f"boxes{share}"
 
 

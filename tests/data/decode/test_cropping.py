@@ -30,10 +30,10 @@ def wanderings(draw):
     )
 
 
-@given(wanderings(), st.floats(0, 2), st.floats(0.4, 2.5))
-def test_the_athlete_is_inside_and_the_size_is_constant(wandering, margin, aspect):
+@given(wanderings(), st.floats(0, 2), st.floats(0.4, 2.5), st.booleans())
+def test_the_athlete_is_inside_and_the_size_is_constant(wandering, margin, aspect, centred):
     path, numbers = wandering
-    cuts = cuts_along(path, numbers, margin=margin, height=HEIGHT, width=WIDTH, aspect=aspect)
+    cuts = cuts_along(path, numbers, margin=margin, height=HEIGHT, width=WIDTH, aspect=aspect, centred=centred)
     sides = cuts[:, 2:] - cuts[:, :2]
     np.testing.assert_allclose(sides, np.round(sides[0]) + np.zeros_like(sides), atol=1e-9)
     assert abs(sides[0, 0] - sides[0, 1] * aspect) <= 1 + aspect
@@ -42,7 +42,7 @@ def test_the_athlete_is_inside_and_the_size_is_constant(wandering, margin, aspec
         if number in path.boxes:
             box = np.clip(path.boxes[number], [0, 0, 0, 0], [WIDTH, HEIGHT, WIDTH, HEIGHT])
             assert (box[:2] >= cut[:2] - 1e-6).all() and (box[2:] <= cut[2:] + 1e-6).all()
-        for axis in range(2):
+        for axis in range(0 if centred else 2):
             fits = sides[0, axis] <= inside[2 + axis]
             low, high = cut[axis], cut[2 + axis]
             assert (low >= 0 and high <= inside[2 + axis]) if fits else (low <= 0 and high >= inside[2 + axis])
@@ -57,13 +57,18 @@ def test_a_still_athlete_by_hand():
     np.testing.assert_allclose(wide, [[80, 80, 160, 100]])
 
 
-def test_a_cut_at_the_edge_is_shifted_and_one_that_is_too_large_holds_the_image():
+@pytest.mark.parametrize(("centred", "cut"), [(True, [270, -20, 350, 60]), (False, [240, 0, 320, 80])])
+def test_an_athlete_at_the_edge_is_in_the_middle_of_the_cut_except_in_earlier_stores(centred: bool, cut: list[int]):
     corner = tube({0: (300, 0, 320, 40)})
-    np.testing.assert_allclose(
-        cuts_along(corner, [0], margin=0.5, height=HEIGHT, width=WIDTH, aspect=1.0), [[240, 0, 320, 80]]
-    )
-    large = cuts_along(tube({0: (0, 0, 320, 240)}), [0], margin=0.25, height=HEIGHT, width=WIDTH, aspect=4 / 3)
-    np.testing.assert_allclose(large, [[-80, -60, 400, 300]])
+    size = {"height": HEIGHT, "width": WIDTH, "aspect": 1.0}
+    np.testing.assert_allclose(cuts_along(corner, [0], margin=0.5, centred=centred, **size), [cut])
+
+
+def test_a_cut_that_is_too_large_holds_the_image():
+    for centred in (True, False):
+        size = {"height": HEIGHT, "width": WIDTH, "aspect": 4 / 3}
+        large = cuts_along(tube({0: (0, 0, 320, 240)}), [0], margin=0.25, centred=centred, **size)
+        np.testing.assert_allclose(large, [[-80, -60, 400, 300]])
 
 
 def test_steady_motion_is_followed_without_delay():
