@@ -41,9 +41,11 @@ def print_models(classes: int) -> None:
     from posture.models.summary import table as summaries
 
     classifiers = _runs("jobs/action.py")
-    named: dict[str, Any] = {}
+    names: dict[Any, str] = {}
     for run in classifiers:  # a network that has two recipes appears once
-        named.setdefault(run.name, replace(run.model, classes=classes))
+        if run.name not in names.values():
+            names.setdefault(_layers(run.model, classes), run.name)
+    named = {name: model for model, name in names.items()}
     rows = summaries(named)
     console.table(
         "classifier",
@@ -69,6 +71,12 @@ def print_models(classes: int) -> None:
 def _runs(module: str) -> list[Any]:
     made = [recipe() for recipe in functions(load_module(module)).values()]
     return [run for item in made for run in (item if isinstance(item, list) else [item]) if isinstance(run, BaseRun)]
+
+
+def _layers(model: Any, classes: int) -> Any:
+    """Return the configuration with `classes` classes, and without what changes neither parameters nor operations."""
+    without = {field: 0.0 for field in ("dropout", "stochastic_depth") if hasattr(model, field)}
+    return replace(model, classes=classes, **without)
 
 
 def _figure(value: Any) -> str:
