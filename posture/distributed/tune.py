@@ -22,6 +22,7 @@ from typing import Any
 import ray
 import ray.tune
 import torch
+from ray.exceptions import RayActorError
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
@@ -338,6 +339,8 @@ def _attempt(plan: Plan, point: Point, board: Any, work: Callable[[Any], dict[st
         if stopped and not ray.get(board.was_stopped.remote(point.run)):
             return None
         return conclude(plan, session, stopped=stopped)
+    except RayActorError:  # the board is gone with the search's driver, and this process follows
+        return None
     except Exception as error:
         return failure(plan, point, error)
     finally:

@@ -2,6 +2,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,13 @@ from ray.util.placement_group import placement_group_table
 
 from posture.config import override
 from posture.data.store.tables import Store
-from posture.distributed.tune import Options, first_rung, search_on_tune
+from posture.distributed.tune import Options, _attempt, first_rung, search_on_tune
 from posture.runs.folder import RunFolder
 from posture.runs.prepare import fit_to_store
 from posture.runs.recipes import load_recipe
 from posture.search.spaces import load_space
 from posture.search.study import Search, Terms, leading, open_storage, state_of
-from posture.search.trial import Plan, parse_objectives
+from posture.search.trial import Plan, parse_objectives, read
 from tests.support.image_store import make_images, write_image_store
 from tests.support.known_function import known_trial
 from tests.support.small_run import SMALL_ACTION, SMALL_DETECTION
@@ -141,6 +142,14 @@ def test_equal_points_train_equally_and_read_the_footage_once(small_store, tmp_p
     assert hidden and [state_of(trial) for trial in search.trials] == ["complete"] * 3
     losses = [[(row["train_loss"], row["val_loss"]) for row in one.history(trial)] for trial in search.trials]
     assert losses[1] == losses[2] != losses[0]
+
+
+def test_a_trial_that_outlives_its_search_s_driver_is_interrupted_and_not_failed(tried):
+    one = tried()
+    point, board = one.search().ask(), ray.remote(num_cpus=0)(Counter).remote()
+    ray.kill(board)
+    assert _attempt(one.plan, point, board, lambda session: ray.get(board.total.remote())) is None
+    assert read(RunFolder(one.plan.runs, point.run)) is None
 
 
 @pytest.mark.parametrize(
